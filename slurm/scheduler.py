@@ -1,0 +1,77 @@
+"""What the broker asks of Slurm: two questions and one order, behind a Protocol.
+
+No answer is not an answer: a call that cannot get one raises NoAnswer and says nothing about any job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from slurm.state import JobState
+
+
+class NoAnswer(Exception):  # noqa: N818 - it reads as what it is: Slurm gave no answer
+    """slurmctld, slurmdbd or MUNGE did not answer in time, or what answered could not be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as slurmctld shows it. Times are seconds since the epoch; None where Slurm says none, unknown or N/A."""
+
+    id: int
+    name: str
+    user: str
+    state: JobState
+    reason: str
+    """Slurm's own word for why it waits or ended, such as `Resources`; empty for `None`."""
+    comment: str
+    node: str
+    """The node of a running job (a node list for several); empty while it waits."""
+    restarts: int
+    """How often Slurm has requeued it."""
+    submitted_at: float | None
+    started_at: float | None
+    """When it started; for a pending job when Slurm expects to start it."""
+    ends_at: float | None
+    """When its time limit ends it, or when it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJob:
+    """How a job ended, from accounting."""
+
+    id: int
+    name: str
+    user: str
+    state: JobState
+    exit_code: int
+    signal: int
+    ended_at: float | None
+
+
+class Scheduler(Protocol):
+    """A way to reach one Slurm cluster. Every method may raise NoAnswer, and only that, for a Slurm that does not answer."""
+
+    @property
+    def name(self) -> str:
+        """`pyslurm` or `commands`: shown by `berth doctor`."""
+
+    async def jobs(self, name_prefix: str) -> list[Job]:
+        """Every job whose name starts with `name_prefix` and that slurmctld still knows: live ones and, for MinJobAge
+        seconds, ended ones. One query whatever the number of jobs. A job missing from the list is not known any more."""
+
+    async def finished(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
+        """How these jobs ended, from slurmdbd, for those it knows to have ended. One query."""
+
+    async def cancel(self, job_id: int) -> None:
+        """Ask Slurm to end the job. Returns when slurmctld has taken the order; a job that has ended already is fine."""
+
+    async def version(self) -> str:
+        """Slurm's version, such as `26.05.5`, as slurmctld answers it."""
+
+    async def close(self) -> None:
+        """Give up what it holds; no call may follow."""
