@@ -200,3 +200,12 @@ class CertificateRequest(Strict):
 class CertificateAnswer(Strict):
     certificate: str
     """One line, as in ssh_host_ed25519_key-cert.pub."""
+
+
+class RebuildReport(Strict):
+    """What `berth registry rebuild` found."""
+
+    restored: list[str]
+    """`owner/name` of every session that was brought back."""
+    skipped: list[str] = []
+    """Manifests that could not be used, each with its reason."""

@@ -1,0 +1,238 @@
+"""The site's decisions, read once from one YAML file and checked whole before anything starts.
+
+Site mode reads `/etc/berth/config.yaml` (or `$BERTH_CONFIG`). Where that file does not exist, Berth runs in personal mode
+with defaults below the user's XDG folders, and `$XDG_CONFIG_HOME/berth/config.yaml` may change them.
+docs/reference/config.md has a heading for every setting; a test keeps it so.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import pwd
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from broker.errors import InvalidInputError
+
+SITE_CONFIG = Path("/etc/berth/config.yaml")
+
+
+class Mode(StrEnum):
+    SITE = "site"
+    PERSONAL = "personal"
+
+
+def _absolute(path: Path) -> Path:
+    expanded = path.expanduser()
+    if not expanded.is_absolute():
+        raise ValueError("must be an absolute path")
+    return expanded
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Seconds = Annotated[float, Field(gt=0)]
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StorageSettings(Section):
+    """Where sessions live on the shared file system."""
+
+    root: str = "~/.local/share/berth"
+    """A template for one user's directory, such as `/shared/berth/{user}`; a leading `~` is that user's home."""
+    binds: list[str] = []
+    """What a profile may bind from the shared file system: absolute path prefixes; `:ro` allows reading only."""
+
+    @model_validator(mode="after")
+    def _one_directory_a_user(self) -> StorageSettings:
+        if not (self.root.startswith("~/") or (self.root.startswith("/") and "{user}" in self.root)):
+            raise ValueError("storage.root must start with ~/ or be absolute and contain {user}")
+        for bind in self.binds:
+            if not bind.startswith("/"):
+                raise ValueError(f"storage.binds: {bind!r} is not an absolute path")
+        return self
+
+    def user_root(self, user: str) -> Path:
+        """One user's directory; that user's account must exist."""
+        if self.root.startswith("~/"):
+            return Path(pwd.getpwnam(user).pw_dir) / self.root[2:]
+        return Path(self.root.replace("{user}", user))
+
+
+class ProfileSettings(Section):
+    stores: list[AbsolutePath] = []
+    """Directories with built profiles, searched in this order; the first is where `berth profile build` publishes."""
+
+
+class SlurmSettings(Section):
+    backend: Literal["auto", "pyslurm", "commands"] = "auto"
+    query_timeout: Seconds = 30.0
+    """A query without an answer is given up after this."""
+    submit_timeout: Seconds = 30.0
+    """sbatch is given up after this; the job may be queued all the same, and is then found by its name."""
+    submit_grace: Seconds = 60.0
+    """How long a job whose submission got no clear answer may take to show up before it is submitted again."""
+    lost_grace: Seconds = 360.0
+    """How long a known job must be missing from slurmctld, without a word from slurmdbd, before it counts as lost. At least
+    slurm.conf's MinJobAge plus the clocks' skew."""
+    options: list[str] = []
+    """sbatch options that every session gets unless profile or user says otherwise, as `--name=value`."""
+
+
+class SshSettings(Section):
+    domain: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,38}$")] = "berth"
+    """The suffix of session host names: `ssh dev.berth`."""
+    login_host: HostName | None = None
+    """The login node as people's ssh reaches it; default: this host's name."""
+    host_certificate_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """How long a session's host certificate is valid; signed anew at each start. At least the longest job."""
+
+
+class GatewayConfig(Section):
+    enabled: bool = True
+    listen_host: str = "0.0.0.0"  # noqa: S104 - people reach the gateway from other machines; this is its purpose
+    listen_port: Annotated[int, Field(ge=1, le=65535)] = 2222
+    host: HostName | None = None
+    """The gateway as people's ssh reaches it; default: ssh.login_host."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """The port as people's ssh reaches it; default: listen_port."""
+    account: str = "berth-gateway"
+    """The only account that may ask for other people's keys and endpoints."""
+    host_key: AbsolutePath = Path("/var/lib/berth-gateway/ssh_host_ed25519_key")
+
+
+class RegistrySettings(Section):
+    url: str | None = None
+    """An SQLAlchemy URL: `sqlite:////var/lib/berth/registry.db` (the default) or `postgresql+psycopg://…`."""
+
+
+class Config(Section):
+    """All settings. Build it with `load`."""
+
+    mode: Mode = Mode.PERSONAL
+    runtime_dir: AbsolutePath = Path("/run/berth")
+    """Where the API's socket is; in personal mode a private directory of the user."""
+    state_dir: AbsolutePath = Path("/var/lib/berth")
+    """The controller's own: registry, CA key."""
+    idle_exit: Seconds = 600.0
+    """Personal mode: the controller leaves after this long without a request or a session that moves."""
+    storage: StorageSettings = StorageSettings()
+    profiles: ProfileSettings = ProfileSettings()
+    slurm: SlurmSettings = SlurmSettings()
+    ssh: SshSettings = SshSettings()
+    gateway: GatewayConfig = GatewayConfig()
+    registry: RegistrySettings = RegistrySettings()
+
+    @property
+    def api_socket(self) -> Path:
+        return self.runtime_dir / "api.sock"
+
+    @property
+    def login_host(self) -> str:
+        return self.ssh.login_host or os.uname().nodename
+
+    @property
+    def gateway_host(self) -> str:
+        return self.gateway.host or self.login_host
+
+    @property
+    def gateway_port(self) -> int:
+        return self.gateway.port or self.gateway.listen_port
+
+    @property
+    def registry_url(self) -> str:
+        return self.registry.url or f"sqlite:///{self.state_dir / 'registry.db'}"
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the configuration that holds here: `path`, else `$BERTH_CONFIG`, else the site's file, else personal mode's.
+
+    Raises InvalidInputError naming file, setting and remedy; an explicitly named file must exist.
+    """
+    named = path or (Path(os.environ["BERTH_CONFIG"]) if os.environ.get("BERTH_CONFIG") else None)
+    if named is not None:
+        return _parse(named, {"mode": Mode.SITE})
+    if SITE_CONFIG.exists():
+        return _parse(SITE_CONFIG, {"mode": Mode.SITE})
+    personal = xdg("XDG_CONFIG_HOME", ".config") / "berth" / "config.yaml"
+    return _parse(personal, personal_defaults()) if personal.exists() else _check(personal, personal_defaults())
+
+
+def personal_defaults() -> dict[str, Any]:
+    """Everything below the user's own folders (XDG Base Directory Specification 0.8)."""
+    state = xdg("XDG_STATE_HOME", ".local/state") / "berth"
+    data = xdg("XDG_DATA_HOME", ".local/share") / "berth"
+    return {
+        "mode": Mode.PERSONAL,
+        "runtime_dir": _personal_runtime_dir(),
+        "state_dir": state,
+        "profiles": {"stores": [data / "profiles"]},
+        "gateway": {"enabled": False},
+    }
+
+
+def xdg(variable: str, fallback: str) -> Path:
+    """An XDG folder; as the specification asks, a relative value is ignored."""
+    value = os.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else Path.home() / fallback
+
+
+def _personal_runtime_dir() -> Path:
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(base) / "berth" if base.startswith("/") else Path(f"/tmp/berth-{os.getuid()}")  # noqa: S108 - made 0700 and checked to be ours before use
+
+
+def _parse(path: Path, defaults: dict[str, Any]) -> Config:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path}: {error.strerror}", hint="check the path and its permissions") from error
+    except yaml.YAMLError as error:
+        raise InvalidInputError(f"{path} is not valid YAML: {error}") from error
+    if values is not None and not isinstance(values, dict):
+        raise InvalidInputError(f"{path}: expected settings as `name: value`")
+    return _check(path, _merge(defaults, values or {}))
+
+
+def _merge(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for key, value in values.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _check(path: Path, values: dict[str, Any]) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInputError(f"{path}: {where}: {first['msg']}", hint=_hint(first["type"], where)) from error
+
+
+def _hint(kind: str, where: str) -> str:
+    if kind != "extra_forbidden":
+        return "docs/reference/config.md has every setting with its type and default"
+    section, _, key = where.rpartition(".")
+    near = difflib.get_close_matches(key, known_keys(section), n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known_keys(section))}"
+
+
+def known_keys(section: str) -> list[str]:
+    """The settings of one section, of the top level for an empty name."""
+    model: type[BaseModel] = Config
+    if section:
+        field = Config.model_fields.get(section)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        model = field.annotation
+    return sorted(model.model_fields)
