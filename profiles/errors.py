@@ -1,0 +1,55 @@
+"""What can go wrong with profiles and images.
+
+The broker turns these into its own errors; `message` and `hint` are for the user.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ProfilesError(Exception):
+    """Any failure of this package: what happened, and how to mend it."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ProfileError(ProfilesError):
+    """A profile's text is wrong. `line` counts from 1; 0 means the file as a whole."""
+
+    def __init__(self, message: str, *, file: Path, line: int = 0, hint: str = "") -> None:
+        super().__init__(f"{file}:{line}: {message}" if line else f"{file}: {message}", hint=hint)
+        self.problem = message
+        self.file = file
+        self.line = line
+
+
+class NoSuchImageError(ProfilesError):
+    """No store has this profile, or not in this version."""
+
+
+class ImageExistsError(ProfilesError):
+    """This version is published already; versions are never overwritten."""
+
+
+class DamagedImageError(ProfilesError):
+    """What is in the store is not what was published: unreadable description, other size, other digest."""
+
+
+class StoreError(ProfilesError):
+    """The store's directory cannot be read or written."""
+
+
+class BuildError(ProfilesError):
+    """A build failed in `step`; `log` is the build log that was kept, None if there was none yet."""
+
+    def __init__(self, message: str, *, step: str, log: Path | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.step = step
+        self.log = log

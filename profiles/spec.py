@@ -1,0 +1,242 @@
+"""What a profile's YAML may say, and reading it. docs/reference/profile.md explains every key.
+
+A profile is a recipe: what it is built on and what is added, and what a session made from it asks of Slurm by
+default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from profiles.base import Base, parse_base
+from profiles.document import Document, parse
+from profiles.errors import ProfileError
+
+NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
+VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
+
+RESERVED_VARIABLES = re.compile(r"(BERTH|SLURM|APPTAINER|SINGULARITY)_|(HOME|USER|LOGNAME)$")
+"""Set by the session, by Slurm or by Apptainer; a profile that set them would break one of the three."""
+
+
+def _one_line(text: str) -> str:
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+def _absolute(text: str) -> str:
+    path = PurePosixPath(text)
+    if not path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
+        raise ValueError("must be an absolute path below / without `..`")
+    return str(path)
+
+
+def _bindable(text: str) -> str:
+    if set(text) & set(":,\\"):
+        raise ValueError("must not contain `:`, `,` or a backslash: Apptainer's --bind cannot take them")
+    return text
+
+
+def _mode(value: object) -> object:
+    """`0644` is octal, as in chmod(1); numbers come from image.json, where it is written as one."""
+    if isinstance(value, str):
+        if not re.fullmatch(r"0?[0-7]{3}", value):
+            raise ValueError("must be three octal digits such as 0644 or 755")
+        return int(value, 8)
+    return value
+
+
+def _flag(value: object) -> object:
+    """Take `true` and `false` as switches of an option without a value, any other text as its value."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _variable(name: str) -> str:
+    if RESERVED_VARIABLES.match(name):
+        raise ValueError(f"{name} is set by the session itself")
+    return name
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN)]
+AptPackage = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[0-9A-Za-z.+:~-]+)?$")
+]
+PipPackage = Annotated[Line, StringConstraints(pattern=r"^[A-Za-z0-9][^\n]*$", max_length=500)]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_variable)]
+ResourceValue = Annotated[bool | Line, BeforeValidator(_flag)]
+ResourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
+BindPath = Annotated[AbsolutePath, AfterValidator(_bindable)]
+Mode = Annotated[int, BeforeValidator(_mode), Field(ge=0, le=0o777)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class File(Strict):
+    """A file of the image: its text, or a file to copy, named relative to the profile."""
+
+    destination: AbsolutePath
+    content: str | None = None
+    source: Path | None = None
+    mode: Mode = 0o644
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.content is None) == (self.source is None):
+            raise ValueError("needs either `content` or `source`")
+        return self
+
+
+class Bind(Strict):
+    """A path of the shared file system that sessions want to see; the site decides whether they may."""
+
+    source: BindPath
+    destination: BindPath = ""
+    readonly: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_place(cls, data: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever the file says
+        if isinstance(data, dict) and "source" in data:
+            return {"destination": data["source"], **data}
+        return data
+
+
+class Service(Strict):
+    """A web service of the session: its command, and the socket in the run directory that it listens on."""
+
+    name: Name
+    command: Annotated[Line, StringConstraints(min_length=1)]
+    socket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    description: Line = ""
+
+
+class Profile(Strict):
+    """One version of a profile, checked. Relative paths are resolved against the file it was read from."""
+
+    name: Name
+    version: Version
+    description: Line = ""
+    base: Annotated[Base, BeforeValidator(parse_base), PlainSerializer(str, return_type=str)]
+    apt: list[AptPackage] = []
+    pip: list[PipPackage] = []
+    files: list[File] = []
+    post: str = ""
+    environment: dict[Variable, Line] = {}
+    resources: dict[ResourceName, ResourceValue] = {}
+    binds: list[Bind] = []
+    services: list[Service] = []
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for what, names in (
+            ("file", [file.destination for file in self.files]),
+            ("bind", [bind.destination for bind in self.binds]),
+            ("service", [service.name for service in self.services]),
+        ):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"{what} {min(twice)} is given twice")
+        return self
+
+    def resources_as_options(self) -> list[str]:
+        """Write the default resources as sbatch options such as `--gres=gpu:intel:1`, in the file's order."""
+        options = []
+        for name, value in self.resources.items():
+            if value is True:
+                options.append(f"--{name}")
+            elif value is not False:
+                options.append(f"--{name}={value}")
+        return options
+
+
+_PLAINLY = {
+    "model_type": "must be a map of keys and values",
+    "dict_type": "must be a map of keys and values",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+}
+"""What pydantic says in Python's words, in YAML's."""
+
+_PARTS: dict[str, type[BaseModel]] = {"files": File, "binds": Bind, "services": Service}
+
+
+def load(path: Path) -> Profile:
+    """Read and check a profile. Raises ProfileError, naming file and line, for the first thing wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ProfileError(f"cannot be read: {error.strerror}", file=path) from error
+    except UnicodeDecodeError as error:
+        raise ProfileError("is not UTF-8 text", file=path) from error
+    return loads(text, path)
+
+
+def loads(text: str, path: Path) -> Profile:
+    """Check a profile's text; `path` is where it stands, for messages and for relative paths."""
+    document = parse(text, path)
+    try:
+        profile = Profile.model_validate(document.data)
+    except ValidationError as error:
+        raise _first(error, document, path) from error
+    return _resolved(profile, path.resolve().parent, document, path)
+
+
+def _resolved(profile: Profile, folder: Path, document: Document, path: Path) -> Profile:
+    files = []
+    for index, file in enumerate(profile.files):
+        if file.source is not None:
+            source = folder / file.source
+            if not source.is_file():
+                line = document.line(("files", index, "source"))
+                raise ProfileError(
+                    f"no such file: {file.source}",
+                    file=path,
+                    line=line,
+                    hint="`source` is relative to the profile",
+                )
+            file = file.model_copy(update={"source": source})  # noqa: PLW2901 - the same file, resolved
+        files.append(file)
+    return profile.model_copy(update={"files": files, "base": profile.base.resolved(folder)})
+
+
+def _first(error: ValidationError, document: Document, path: Path) -> ProfileError:
+    """Pick the complaint that stands highest in the file and say it in the words of this schema."""
+    details = min(error.errors(include_url=False), key=lambda each: document.line(each["loc"]))
+    place = details["loc"]
+    dotted = ".".join(str(part) for part in place if part != "[key]")
+    line = document.line(place)
+    if details["type"] == "extra_forbidden":
+        return _unknown_key(place, line, path)
+    if details["type"] == "missing":
+        return ProfileError(f"`{dotted}` is missing", file=path, line=line)
+    said = _PLAINLY.get(details["type"]) or details["msg"].removeprefix("Value error, ")
+    return ProfileError(f"`{dotted}`: {said}" if dotted else said, file=path, line=line)
+
+
+def _unknown_key(place: tuple[str | int, ...], line: int, path: Path) -> ProfileError:
+    model = _PARTS.get(str(place[0]), Profile) if len(place) > 1 else Profile
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+    return ProfileError(f"unknown key `{place[-1]}`", file=path, line=line, hint=hint)

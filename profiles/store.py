@@ -1,0 +1,300 @@
+"""Where images live: `<store>/<name>/<version>/{image.sif,image.json,profile.yaml,build.log,packages.txt}`.
+
+A version appears there all at once, by a rename, and is never changed afterwards. Names that begin with a dot
+are work in progress. Everything is readable by everybody: a store is meant for all who can reach it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, StoreError
+from profiles.spec import Profile
+from profiles.versions import sort_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+IMAGE = "image.sif"
+DESCRIPTION = "image.json"
+RECIPE = "profile.yaml"
+LOG = "build.log"
+PACKAGES = "packages.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What one version of a profile was built into."""
+
+    name: str
+    version: str
+    path: Path
+    """The SIF file."""
+    digest: str
+    """`sha256:…` of the SIF file."""
+    size: int
+    """Bytes of the SIF file."""
+    created: float
+    """Seconds since the epoch."""
+    labels: Mapping[str, str]
+    profile: Profile
+
+    @property
+    def directory(self) -> Path:
+        """Where profile.yaml, build.log and packages.txt stand beside it."""
+        return self.path.parent
+
+    def description(self) -> dict[str, Any]:
+        """Build what image.json says: everything but the place, so that a store can be moved."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "size": self.size,
+            "created": self.created,
+            "labels": dict(self.labels),
+            "profile": self.profile.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Everything found: images sorted by name and age of version, and what could not be understood."""
+
+    images: list[Image]
+    damaged: list[DamagedImageError]
+
+
+class Store:
+    """One directory of images. Each call reads what is there now, a small file per version."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r})"
+
+    def contents(self) -> Contents:
+        """Read all that is published.
+
+        A store that does not exist is empty; damaged versions are reported, not raised.
+        """
+        contents = Contents([], [])
+        for directory in _visible(self.path):
+            for version in sorted(_visible(directory), key=lambda path: (sort_key(path.name), path.name)):
+                try:
+                    contents.images.append(read_image(version))
+                except DamagedImageError as error:
+                    contents.damaged.append(error)
+        return contents
+
+    def images(self) -> list[Image]:
+        """List the images that can be used; `contents` also tells about the others."""
+        return self.contents().images
+
+    def find(self, name: str, version: str | None = None) -> Image:
+        """Find this version, or the newest. Raises NoSuchImageError with what there is, DamagedImageError."""
+        return Stores([self]).find(name, version)
+
+    def versions(self, name: str) -> list[str]:
+        """List the published versions of `name`, oldest first."""
+        return sorted(
+            (path.name for path in _visible(self.path / name)),
+            key=lambda version: (sort_key(version), version),
+        )
+
+    def stage(self, name: str, version: str) -> Path:
+        """Make a private, hidden directory to prepare a version in. Raises ImageExistsError, StoreError."""
+        self.check_free(name, version)
+        try:
+            for directory in (self.path, self.path / name):
+                directory.mkdir(parents=True, exist_ok=True)
+                if directory.stat().st_uid == os.getuid():
+                    directory.chmod(0o755)
+            return Path(tempfile.mkdtemp(prefix=f".{version}.", dir=self.path / name))
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to the store {self.path}: {error.strerror}",
+                hint="name a store of your own, or ask its owner",
+            ) from error
+
+    def check_free(self, name: str, version: str) -> None:
+        """Raise ImageExistsError if the version is published."""
+        if (self.path / name / version).exists():
+            raise ImageExistsError(
+                f"{name}@{version} is published in {self.path} already",
+                hint="versions are never overwritten: raise the profile's version, or delete that one first",
+            )
+
+    def publish(self, stage: Path, name: str, version: str) -> Image:
+        """Make what `stage` holds visible as this version, whole and on disk.
+
+        Raises ImageExistsError, having changed nothing, if the version is there by now; StoreError.
+        """
+        for file in stage.iterdir():
+            file.chmod(0o644)
+            _sync(file)
+        stage.chmod(0o755)
+        _sync(stage)
+        target = self.path / name / version
+        try:
+            stage.rename(
+                target
+            )  # onto a directory that is not empty rename(2) fails, so of two builders one wins
+        except OSError as error:
+            self.check_free(name, version)
+            raise StoreError(f"cannot publish to {target}: {error.strerror}") from error
+        _sync(target.parent)
+        return read_image(target)
+
+    def delete(self, name: str, version: str) -> None:
+        """Remove a version; sessions that run from it keep their open file.
+
+        Raises NoSuchImageError, StoreError.
+        """
+        directory = self.path / name / version
+        if name.startswith(".") or version.startswith(".") or not directory.is_dir():
+            raise _not_found([self], name, version)
+        grave = directory.with_name(f".{version}.deleted.{os.getpid()}")
+        try:
+            directory.rename(grave)
+            shutil.rmtree(grave)
+        except OSError as error:
+            raise StoreError(
+                f"cannot delete {directory}: {error.strerror}", hint="only its owner can"
+            ) from error
+        if not any((self.path / name).iterdir()):
+            (self.path / name).rmdir()
+
+    def verify(self, image: Image) -> None:
+        """Read the whole SIF file; raise DamagedImageError if it is not what was published."""
+        verify(image)
+
+
+class Stores:
+    """Several stores, searched in order: the first that has a version is asked for it."""
+
+    def __init__(self, stores: Sequence[Store | Path]) -> None:
+        self.stores = [store if isinstance(store, Store) else Store(store) for store in stores]
+
+    def contents(self) -> Contents:
+        """Read all stores; of a version that several have, the one that `find` would return is listed."""
+        contents = Contents([], [])
+        seen: set[tuple[str, str]] = set()
+        for store in self.stores:
+            found = store.contents()
+            contents.damaged.extend(found.damaged)
+            contents.images.extend(image for image in found.images if (image.name, image.version) not in seen)
+            seen.update((image.name, image.version) for image in found.images)
+        contents.images.sort(key=lambda image: (image.name, sort_key(image.version), image.version))
+        return contents
+
+    def images(self) -> list[Image]:
+        """List the images that can be used, sorted by name and version, oldest first."""
+        return self.contents().images
+
+    def find(self, name: str, version: str | None = None) -> Image:
+        """As Store.find, over all stores: the newest version wherever it is."""
+        if version is None:
+            every = {version for store in self.stores for version in store.versions(name)}
+            if not every:
+                raise _not_found(self.stores, name, None)
+            version = max(every, key=lambda each: (sort_key(each), each))
+        for store in self.stores:
+            if version in store.versions(name):
+                return read_image(store.path / name / version)
+        raise _not_found(self.stores, name, version)
+
+
+def read_image(directory: Path) -> Image:
+    """Read what `directory` says of its image. Raises DamagedImageError that names the file."""
+    file = directory / DESCRIPTION
+    hint = "build it anew under another version, and delete this one"
+    try:
+        data = json.loads(file.read_bytes())
+        image = Image(
+            name=str(data["name"]),
+            version=str(data["version"]),
+            path=directory / IMAGE,
+            digest=str(data["digest"]),
+            size=int(data["size"]),
+            created=float(data["created"]),
+            labels={str(key): str(value) for key, value in data["labels"].items()},
+            profile=Profile.model_validate(data["profile"]),
+        )
+    except OSError as error:
+        raise DamagedImageError(f"{file} cannot be read: {error.strerror}", hint=hint) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"{error.error_count()} errors" if isinstance(error, ValidationError) else repr(error)
+        raise DamagedImageError(f"{file} is damaged: {what}", hint=hint) from error
+    if (image.name, image.version) != (directory.parent.name, directory.name):
+        raise DamagedImageError(
+            f"{file} describes {image.name}@{image.version}, which is not where it stands", hint=hint
+        )
+    return image
+
+
+def digest_of(path: Path) -> str:
+    """`sha256:…` of a file."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def verify(image: Image) -> None:
+    """Raise DamagedImageError unless the SIF file has the size and the digest that were published."""
+    hint = "delete this version and build it anew under another"
+    try:
+        size = image.path.stat().st_size
+        if size != image.size:
+            raise DamagedImageError(f"{image.path} has {size} bytes instead of {image.size}", hint=hint)
+        if digest_of(image.path) != image.digest:
+            raise DamagedImageError(f"{image.path} is not what was published: its digest differs", hint=hint)
+    except OSError as error:
+        raise DamagedImageError(f"{image.path} cannot be read: {error.strerror}", hint=hint) from error
+
+
+def _not_found(stores: Sequence[Store], name: str, version: str | None) -> NoSuchImageError:
+    versions = sorted(
+        {each for store in stores for each in store.versions(name)}, key=lambda each: (sort_key(each), each)
+    )
+    if versions:
+        return NoSuchImageError(
+            f"profile {name} has no version {version}", hint=f"there is: {', '.join(versions)}"
+        )
+    names = sorted({path.name for store in stores for path in _visible(store.path)})
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif names:
+        hint = f"there is: {', '.join(names)}"
+    else:
+        hint = "no profile has been built yet: see `berth profile build --help`"
+    return NoSuchImageError(f"no profile is called {name}", hint=hint)
+
+
+def _visible(directory: Path) -> list[Path]:
+    try:
+        return sorted(path for path in directory.iterdir() if not path.name.startswith(".") and path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(f"cannot read the store {directory}: {error.strerror}") from error
+
+
+def _sync(path: Path) -> None:
+    """Have what `path` holds reach the disk before anything that says so."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
