@@ -69,7 +69,7 @@ class JobState(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> JobState:
-        """Read any form: `RUNNING`, `R`, `CANCELLED by 1000`, `RUNNING+`, `FAILED|COMPLETING`. Never raises."""
+        """Read any form: `R`, `CANCELLED by 1000`, `RUNNING+`, `RUNNING|RESIZING`. Never raises."""
         match = _FORM.fullmatch(text.strip().upper())
         return cls.combine(_SEPARATOR.split(match[1])) if match else cls.UNKNOWN
 
