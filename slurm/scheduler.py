@@ -18,9 +18,16 @@ class NoAnswer(Exception):  # noqa: N818 - it reads as what it is: Slurm gave no
     """slurmctld, slurmdbd or MUNGE did not answer in time, or what answered could not be understood."""
 
 
+class Refused(Exception):  # noqa: N818 - Slurm did answer, and the answer is no
+    """Slurm refuses the order, such as cancelling a job of somebody else without being an operator."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as slurmctld shows it. Times are seconds since the epoch; None where Slurm says none, unknown or N/A."""
+    """One job as slurmctld shows it.
+
+    Times are seconds since the epoch; None where Slurm says none, unknown or N/A.
+    """
 
     id: int
     name: str
@@ -30,7 +37,7 @@ class Job:
     """Slurm's own word for why it waits or ended, such as `Resources`; empty for `None`."""
     comment: str
     node: str
-    """The node of a running job (a node list for several); empty while it waits."""
+    """Where it runs or ran (a node list for several); empty while it waits."""
     restarts: int
     """How often Slurm has requeued it."""
     submitted_at: float | None
@@ -42,7 +49,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """How a job ended, from accounting."""
+    """How a job ended, from accounting.
+
+    Ids come again after some 67 million jobs (MaxJobId): compare the time of submission too.
+    """
 
     id: int
     name: str
@@ -50,25 +60,39 @@ class FinishedJob:
     state: JobState
     exit_code: int
     signal: int
+    submitted_at: float | None
     ended_at: float | None
 
 
 class Scheduler(Protocol):
-    """A way to reach one Slurm cluster. Every method may raise NoAnswer, and only that, for a Slurm that does not answer."""
+    """A way to reach one Slurm cluster.
+
+    Every method may raise NoAnswer, for a Slurm that does not answer. The next call tries anew.
+    """
 
     @property
     def name(self) -> str:
         """`pyslurm` or `commands`: shown by `berth doctor`."""
 
     async def jobs(self, name_prefix: str) -> list[Job]:
-        """Every job whose name starts with `name_prefix` and that slurmctld still knows: live ones and, for MinJobAge
-        seconds, ended ones. One query whatever the number of jobs. A job missing from the list is not known any more."""
+        """Return every job whose name starts with `name_prefix` and that slurmctld still knows.
+
+        Live ones and, for MinJobAge seconds, ended ones; those of all users. One query whatever the number of
+        jobs. A job missing from the list is not known any more. A job array is one job with the array's id
+        and, for each task that has been started, one with the task's own.
+        """
 
     async def finished(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
-        """How these jobs ended, from slurmdbd, for those it knows to have ended. One query."""
+        """Tell how these jobs ended, for those that slurmdbd knows to have ended. One query.
+
+        A cluster without accounting knows of none, which is an answer.
+        """
 
     async def cancel(self, job_id: int) -> None:
-        """Ask Slurm to end the job. Returns when slurmctld has taken the order; a job that has ended already is fine."""
+        """Ask Slurm to end the job; return when slurmctld has taken the order.
+
+        A job that has ended already, or that Slurm does not know, is fine. Raises Refused if Slurm says no.
+        """
 
     async def version(self) -> str:
         """Slurm's version, such as `26.05.5`, as slurmctld answers it."""

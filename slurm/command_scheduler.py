@@ -1,0 +1,179 @@
+"""The scheduler by Slurm's own commands: squeue, sacct, scancel, scontrol. Works wherever Slurm's clients do.
+
+Names and comments are whatever their owners like, line ends and control characters included, and Slurm prints
+them as they are. So that nobody's comment passes for a record of somebody else's job, each call marks its
+records with a word of its own. It goes through the environment, as other users can read command lines.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+from slurm.run import CommandError, run
+from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
+from slurm.state import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_KEPT = ("HOME", "LD_LIBRARY_PATH", "PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "USER")
+"""What the commands get of our environment; SQUEUE_STATES or SLURM_CLUSTERS, for example, change answers."""
+
+_UNIT = "\x1f"
+
+_SQUEUE_FIELDS = (
+    "JobId",
+    "UserName",
+    "State",
+    "Reason",
+    "NodeList",
+    "RestartCnt",
+    "SubmitTime",
+    "StartTime",
+    "EndTime",
+)
+_SACCT_FIELDS = ("Submit", "End", "JobIDRaw", "User", "State", "ExitCode", "JobName")
+
+
+class CommandScheduler:
+    """Slurm through its commands, each of which gets `timeout` seconds and is killed then.
+
+    `run_prefix` goes before every command, for a Slurm that is reached through another program; it must pass
+    the environment on.
+    """
+
+    name = "commands"
+
+    def __init__(self, run_prefix: Sequence[str] = (), *, timeout: float = 10.0) -> None:
+        self._prefix = tuple(run_prefix)
+        self._timeout = timeout
+
+    async def jobs(self, name_prefix: str) -> list[Job]:
+        mark = _UNIT + secrets.token_hex(8)
+        fields = [f"Name:{mark}", *(f"{field}:{_UNIT}" for field in _SQUEUE_FIELDS), f"Comment:{mark}"]
+        output = await self._ask(
+            ("squeue", "--noheader", "--all", "--states=all"),
+            {"SQUEUE_FORMAT2": ",".join(fields), "SLURM_TIME_FORMAT": "%s"},
+        )
+        records = output.split(f"{mark}\n")
+        if records.pop():
+            raise NoAnswer("squeue: the last record is cut off")
+        return [_job(record, mark) for record in records if record.startswith(name_prefix)]
+
+    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
+        wanted = sorted(set(job_ids))
+        if not wanted:
+            return {}
+        mark = secrets.token_hex(8)
+        try:
+            output = await self._ask(
+                (
+                    *("sacct", "--noheader", "--parsable2", "--allocations", "--allusers"),
+                    f"--delimiter={_UNIT}",
+                    f"--format={','.join(_SACCT_FIELDS)}",
+                    f"--jobs={','.join(map(str, wanted))}",
+                ),
+                {"SLURM_TIME_FORMAT": f"{mark}%s"},
+            )
+        except NoAnswer as error:
+            if "accounting storage is disabled" in str(error):
+                return {}  # an answer after all: this cluster remembers no job
+            raise
+        found = {job.id: job for job in _finished_jobs(output, mark)}
+        return {job_id: found[job_id] for job_id in wanted if job_id in found and found[job_id].state.ended}
+
+    async def cancel(self, job_id: int) -> None:
+        try:
+            await self._run(("scancel", str(job_id)), {})
+        except CommandError as error:
+            if re.search(r"Invalid job id|already compl", error.stderr):
+                return
+            if re.search(r"denied|not permitted", error.stderr):
+                raise Refused(error.stderr.strip()) from error
+            raise NoAnswer(str(error)) from error
+
+    async def version(self) -> str:
+        output = await self._ask(("scontrol", "show", "config"), {})
+        match = re.search(r"^SLURM_VERSION\s*=\s*(\S+)", output, re.MULTILINE)
+        if not match:
+            raise NoAnswer("scontrol show config: no SLURM_VERSION")
+        return match[1]
+
+    async def close(self) -> None:
+        """Nothing is held between calls."""
+
+    async def _ask(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
+        try:
+            return await self._run(argv, env)
+        except CommandError as error:
+            raise NoAnswer(str(error)) from error
+
+    async def _run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        finished = await run(
+            (*self._prefix, *argv), timeout=self._timeout, env={**kept, "LC_ALL": "C.UTF-8", **env}
+        )
+        return finished.stdout
+
+
+def _job(record: str, mark: str) -> Job:
+    try:
+        name, rest = record.split(mark)
+        job_id, user, state, reason, node, restarts, submitted, started, ends, comment = rest.split(
+            _UNIT, len(_SQUEUE_FIELDS)
+        )
+        return Job(
+            id=int(job_id),
+            name=name,
+            user=user,
+            state=JobState.parse(state),
+            reason=_text(reason),
+            comment=_text(comment),
+            node=_text(node),
+            restarts=int(restarts),
+            submitted_at=_time(submitted),
+            started_at=_time(started),
+            ends_at=_time(ends),
+        )
+    except ValueError as error:
+        raise NoAnswer(f"squeue: a record cannot be read: {record[:200]!a}") from error
+
+
+def _finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
+    """Read sacct's records; each begins with its time of submission, so with the mark."""
+    record = re.compile(
+        rf"""
+        {mark}(?P<submit>\d+){_UNIT} (?:{mark})?(?P<end>\w+){_UNIT}
+        (?P<id>\d+){_UNIT} (?P<user>[^{_UNIT}]*){_UNIT} (?P<state>[^{_UNIT}]*){_UNIT}
+        (?P<code>\d+):(?P<signal>\d+){_UNIT} (?P<name>.*?)\n(?={mark}|\Z)
+        """,
+        re.VERBOSE | re.DOTALL,
+    )
+    end = 0
+    for match in record.finditer(output):
+        if match.start() != end:
+            break
+        end = match.end()
+        yield FinishedJob(
+            id=int(match["id"]),
+            name=match["name"],
+            user=match["user"],
+            state=JobState.parse(match["state"]),
+            exit_code=int(match["code"]),
+            signal=int(match["signal"]),
+            submitted_at=float(match["submit"]),
+            ended_at=_time(match["end"]),
+        )
+    if end != len(output):
+        raise NoAnswer(f"sacct: a record cannot be read: {output[end : end + 200]!a}")
+
+
+def _text(field: str) -> str:
+    return "" if field in {"(null)", "None", "N/A"} else field
+
+
+def _time(field: str) -> float | None:
+    return float(field) if field.isdecimal() else None
