@@ -1,0 +1,102 @@
+"""What the gateway asks the controller: three questions over its Unix socket, without blocking."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from broker import schema
+from broker.errors import BerthError, ControllerUnavailableError, from_reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds; a Unix socket with a live controller behind it accepts at once."""
+
+ANSWER_TIMEOUT = 15.0
+"""Seconds; less than the gateway's login timeout, so that the user still gets the message."""
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+class ControllerClient:
+    """An async context manager around one pool of connections; it outlives restarts of the controller.
+
+    Every call either answers or raises: ControllerUnavailableError when there is no answer or none that makes sense,
+    otherwise the error that the controller sent.
+    """
+
+    def __init__(self, api_socket: Path) -> None:
+        self._http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(
+                uds=str(api_socket),
+                limits=httpx.Limits(max_connections=64, max_keepalive_connections=8),
+            ),
+            base_url="http://controller",
+            timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def keys(self, user: str) -> list[str]:
+        """Ask which public keys may log in as `user`, one authorized_keys line each; none for an unknown user."""
+        answer = await self._call("GET", f"/v1/gateway/keys/{quote(user, safe='')}", schema.GatewayKeys)
+        return answer.keys
+
+    async def resolve(self, user: str, target: str) -> schema.ResolveAnswer:
+        """Ask where the session that `user` means by `target` listens."""
+        request = schema.ResolveRequest(user=user, target=target)
+        return await self._call("POST", "/v1/resolve", schema.ResolveAnswer, request)
+
+    async def certificate(self, public_key: str) -> str:
+        """Have the gateway's own host key certified; one line."""
+        request = schema.CertificateRequest(public_key=public_key)
+        answer = await self._call("POST", "/v1/gateway/certificate", schema.CertificateAnswer, request)
+        return answer.certificate
+
+    async def _call(
+        self, method: str, path: str, answer: type[_Answer], body: BaseModel | None = None
+    ) -> _Answer:
+        content = None if body is None else body.model_dump_json()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            response = await self._request(method, path, content, headers)
+            if response.is_success:
+                return answer.model_validate_json(response.content)
+        except (httpx.HTTPError, ValidationError) as error:
+            raise ControllerUnavailableError(
+                "Berth's controller does not answer",
+                hint="try again in a moment; running sessions are not affected",
+            ) from error
+        raise _failure(response)
+
+    async def _request(
+        self, method: str, path: str, content: str | None, headers: dict[str, str]
+    ) -> httpx.Response:
+        """Ask again once when the connection broke: one from the pool that died with the last controller is found out
+        only by using it, and all three questions may be asked twice.
+        """
+        try:
+            return await self._http.request(method, path, content=content, headers=headers)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            return await self._http.request(method, path, content=content, headers=headers)
+
+
+def _failure(response: httpx.Response) -> BerthError:
+    try:
+        body = schema.ErrorBody.model_validate_json(response.content)
+    except ValidationError:
+        return ControllerUnavailableError(f"Berth's controller answered with {response.status_code}")
+    return from_reason(body.reason, body.message, body.hint)

@@ -1,0 +1,171 @@
+"""The gateway: an ssh server whose only use is `ssh -J`, towards sessions that the controller resolves.
+
+It runs as an account of its own, knows neither the registry nor Slurm, and holds no secret but its host key. It may die
+and be replaced at any time; connections that stand do not need the controller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import asyncssh
+
+from broker.controller_client import ControllerClient
+from broker.gateway_connection import GatewayConnection, Live
+from broker.gateway_identity import HostIdentity
+from broker.gateway_keys import AdmittedKeys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+BACKLOG = 4096
+"""Connections that the kernel holds while we are busy; a class of students logs in within one second."""
+
+KEX = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
+"""No finite-field groups: their cost is what DHEat (CVE-2002-20001) makes a server pay."""
+
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+
+_STOPPING = "the gateway is being stopped, connect again in a moment"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """Decisions of the site and of the tests; times are seconds."""
+
+    listen_host: str
+    listen_port: int
+    """0 takes any free one; `Gateway.port` tells which."""
+    api_socket: Path
+    host_key: Path
+    """Made at first start; its certificate is kept beside it."""
+    domain: str
+    """The suffix of session host names."""
+    login_timeout: float = 20.0
+    keepalive_interval: float = 15.0
+    keepalive_count: int = 3
+    max_unauthenticated: int = 1024
+    """Clients that may be logging in at once; more are hung up on."""
+    max_auth_tries: int = 40
+    """Offers and signatures of keys on one connection. Agents hold many keys, and each costs one try, the right one two."""
+    max_forwards: int = 64
+    """Forwards that one connection may have at once; multiplexing clients share one connection."""
+    keys_fresh_seconds: float = 5.0
+    """How long a removed key may still log in, and a new one may not yet."""
+    keys_stale_seconds: float = 3600.0
+    """How long the last known keys let people log in while the controller is down."""
+    drain_seconds: float = 10.0
+    """How long standing connections may go on after the gateway was asked to stop."""
+
+
+class Gateway:
+    """An async context manager: inside it people can connect; on leaving it stops listening, drains, and hangs up."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._live = Live()
+        self._stack = contextlib.AsyncExitStack()
+        self._listener: asyncssh.SSHAcceptor | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port it listens on."""
+        if self._listener is None:
+            raise RuntimeError("the gateway does not listen")
+        return self._listener.get_port()
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            controller = await stack.enter_async_context(ControllerClient(self._settings.api_socket))
+            identity = HostIdentity(self._settings.host_key, controller.certificate)
+            await identity.ready()
+            self._listener = await self._listen(controller, identity)
+            stack.push_async_callback(self._stop)
+            renewal = asyncio.create_task(identity.keep_fresh(lambda: self._present(identity)))
+            stack.push_async_callback(_cancel, renewal)
+            self._stack = stack.pop_all()
+        _log.info("listening on %s port %d", self._settings.listen_host, self.port)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _listen(self, controller: ControllerClient, identity: HostIdentity) -> asyncssh.SSHAcceptor:
+        settings = self._settings
+        keys = AdmittedKeys(
+            controller.keys, fresh_seconds=settings.keys_fresh_seconds, stale_seconds=settings.keys_stale_seconds
+        )
+        return await asyncssh.listen(
+            settings.listen_host,
+            settings.listen_port,
+            backlog=BACKLOG,
+            server_factory=lambda: GatewayConnection(settings, self._live, keys, controller.resolve),
+            server_host_keys=identity.host_keys,
+            server_version="Berth",
+            kex_algs=KEX,
+            encryption_algs=CIPHERS,
+            compression_algs=None,
+            gss_host=None,
+            x509_trusted_certs=None,
+            agent_forwarding=False,
+            x11_forwarding=False,
+            allow_pty=False,
+            login_timeout=settings.login_timeout,
+            keepalive_interval=settings.keepalive_interval,
+            keepalive_count_max=settings.keepalive_count,
+        )
+
+    def _present(self, identity: HostIdentity) -> None:
+        """New connections get the new certificate; those that stand have no use for it."""
+        if self._listener is not None:
+            self._listener.update(server_host_keys=identity.host_keys)
+
+    async def _stop(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        _log.info("no longer listening; %d connections stand", len(self._live))
+        for connection in self._live:
+            if not connection.in_use:
+                connection.disconnect(_STOPPING)
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self._live.wait_empty()
+        except TimeoutError:
+            _log.info("%d connections are ended now", len(self._live))
+        finally:
+            for connection in self._live:
+                connection.disconnect(_STOPPING)
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the drain."""
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    if task is not None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        async with Gateway(settings):
+            await asyncio.Event().wait()
+
+
+def run(settings: GatewaySettings) -> None:
+    """`berth gateway`: serve until told to stop. asyncssh's own log is kept to warnings: ours has a line per forward."""
+    asyncssh.set_log_level(logging.WARNING)
+    asyncio.run(serve(settings))
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

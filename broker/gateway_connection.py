@@ -1,0 +1,274 @@
+"""One client of the gateway: who it is, and the only thing it may do, which is to be forwarded to a session.
+
+asyncssh refuses whatever a server object does not explicitly allow; what is allowed here is public-key login and
+`connection_requested`. Sessions are refused explicitly, only to say how the gateway is used instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from broker.errors import BerthError, RefusedError
+from broker.keys import fingerprint_of
+from broker.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from broker.gateway import GatewaySettings
+    from broker.gateway_keys import AdmittedKeys
+    from broker.schema import ResolveAnswer
+
+SSH_PORT = 22
+"""The only port that a session has, whatever its sshd's real one is; `ssh -J gateway dev.berth` asks for it."""
+
+MAX_TEXT = 400
+"""Characters of a message to the user's terminal."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who logged in and with which key; made once per connection and never changed."""
+
+    user: str
+    fingerprint: str
+
+
+class Live:
+    """The connections that stand now, and how many of them have not logged in yet."""
+
+    def __init__(self) -> None:
+        self.unauthenticated = 0
+        self._connections: set[GatewayConnection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[GatewayConnection]:
+        return iter(tuple(self._connections))
+
+    def add(self, connection: GatewayConnection) -> None:
+        self._connections.add(connection)
+        self._empty.clear()
+
+    def remove(self, connection: GatewayConnection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        await self._empty.wait()
+
+
+class GatewayConnection(asyncssh.SSHServer):
+    """asyncssh calls its methods in the order of the protocol: connect, log in, forward any number of times, end."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        live: Live,
+        keys: AdmittedKeys,
+        resolve: Callable[[str, str], Awaitable[ResolveAnswer]],
+    ) -> None:
+        self._settings = settings
+        self._live = live
+        self._keys = keys
+        self._resolve = resolve
+        self._identity: Identity | None = None
+        self._proved: Identity | None = None
+        self._tries = 0
+        self._warned = False
+        self._relays: set[Relay] = set()
+        self._opening = 0
+        self._peer = ""
+
+    # Life
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._conn = conn
+        host, port = conn.get_extra_info("peername")[:2]
+        self._peer = f"{host}:{port}"
+        self._live.add(self)
+        self._live.unauthenticated += 1
+        # asyncssh itself leaves these two empty, so that a client that stops reading would fill our memory with
+        # whatever its channel windows allow.
+        conn.pause_writing = self._pause_all  # type: ignore[method-assign]  # a hook of asyncio.Protocol, meant to be overridden
+        conn.resume_writing = self._resume_all  # type: ignore[method-assign]  # as above
+        if self._live.unauthenticated > self._settings.max_unauthenticated:
+            _log.warning("%s", log_line("too many logins at once", peer=self._peer))
+            conn.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._live.remove(self)
+        if self._identity is None:
+            self._live.unauthenticated -= 1
+            _log.debug("%s", log_line("no login", peer=self._peer, end=exc or "closed"))
+
+    @property
+    def in_use(self) -> bool:
+        """Whether something is forwarded, or about to be."""
+        return bool(self._relays) or self._opening > 0
+
+    def disconnect(self, why: str) -> None:
+        """Tell the client and close everything it has open."""
+        self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, terminal_text(why))
+
+    # Login
+
+    def begin_auth(self, username: str) -> bool:  # noqa: ARG002 - everybody must log in, known or not
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Say whether `key` may log in as `username`; asked for each offer and again for the signature."""
+        self._tries += 1
+        if self._tries > self._settings.max_auth_tries:
+            self.disconnect(f"too many keys tried, {self._settings.max_auth_tries} are allowed; use IdentitiesOnly")
+            return False
+        admission = await self._keys.of(username)
+        if not admission.confirmed and not self._warned:
+            self._warned = True
+            self._conn.send_auth_banner("berth: the controller does not answer, try again in a moment\n")
+        if key.public_data not in admission.blobs:
+            return False
+        self._proved = Identity(username, fingerprint_of(key.public_data))
+        return True
+
+    def auth_completed(self) -> None:
+        user = self._conn.get_extra_info("username")
+        if self._proved is None or self._proved.user != user:
+            # Cannot happen with a sound library; docs/security.md, T5, has the cases where one was not.
+            _log.error("%s", log_line("login without proof", peer=self._peer, user=user))
+            self._conn.abort()
+            return
+        self._identity = self._proved
+        self._live.unauthenticated -= 1
+
+    # What it may do
+
+    def session_requested(self) -> bool:
+        raise asyncssh.ChannelOpenError(
+            asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
+            f"nothing runs on Berth's gateway itself: use it to reach a session, ssh -J GATEWAY NAME.{self._settings.domain}",
+        )
+
+    def connection_requested(
+        self,
+        dest_host: str,
+        dest_port: int,
+        orig_host: str,  # noqa: ARG002 - the client's own claim, worth nothing
+        orig_port: int,  # noqa: ARG002 - as above
+    ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
+        return self._forward(dest_host, dest_port)
+
+    async def _forward(self, target: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
+        """Resolve and connect. Whatever goes wrong must become a ChannelOpenError: its text is what the user sees."""
+        identity = self._identity
+        if identity is None:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
+        if self._opening + len(self._relays) >= self._settings.max_forwards:
+            raise self._refusal(identity, target, RefusedError(f"{self._settings.max_forwards} connections are open already"))
+        self._opening += 1
+        try:
+            if port != SSH_PORT:
+                raise RefusedError(f"a session has port {SSH_PORT} only, not {port}", hint="leave the port out")
+            return await self._connect(identity, await self._resolve(identity.user, target))
+        except BerthError as error:
+            raise self._refusal(identity, target, error) from error
+        finally:
+            self._opening -= 1
+
+    async def _connect(self, identity: Identity, session: ResolveAnswer) -> Relay:
+        began = time.monotonic()
+
+        def finished(relay: Relay, how: str) -> None:
+            self._relays.discard(relay)
+            _log.info(
+                "%s",
+                log_line(
+                    "forward",
+                    user=identity.user,
+                    key=identity.fingerprint,
+                    peer=self._peer,
+                    session=session.session_id,
+                    generation=session.generation,
+                    to=f"{session.host}:{session.port}",
+                    sent=relay.sent,
+                    received=relay.received,
+                    seconds=round(time.monotonic() - began, 1),
+                    end=how,
+                ),
+            )
+
+        relay = Relay(finished)
+        try:
+            await relay.connect(session.host, session.port)
+        except OSError as error:
+            raise BerthError(
+                f"{session.owner}.{session.name} does not answer on {session.host}",
+                hint="it may be just ending: `berth show` tells",
+            ) from error
+        if self._conn.is_closed():
+            relay.close()
+        self._relays.add(relay)
+        return relay
+
+    def _refusal(self, identity: Identity, target: str, error: BerthError) -> asyncssh.ChannelOpenError:
+        _log.info(
+            "%s",
+            log_line(
+                "refused",
+                user=identity.user,
+                key=identity.fingerprint,
+                peer=self._peer,
+                target=target,
+                reason=error.reason,
+                message=error.message,
+            ),
+        )
+        prohibited = isinstance(error, RefusedError)
+        return asyncssh.ChannelOpenError(
+            asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED if prohibited else asyncssh.OPEN_CONNECT_FAILED,
+            terminal_text(error.message + (f" ({error.hint})" if error.hint else "")),
+        )
+
+    def _pause_all(self) -> None:
+        for relay in self._relays:
+            relay.pause("connection full")
+
+    def _resume_all(self) -> None:
+        for relay in self._relays:
+            relay.resume("connection full")
+
+
+def terminal_text(text: str) -> str:
+    """One line of printable ASCII: ssh(1) would show anything else in octal, and a terminal might obey it."""
+    line = " ".join(text.split())
+    return "".join(c if " " <= c <= "~" else "?" for c in line)[:MAX_TEXT]
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=-]+")
+
+
+def log_line(event: str, **fields: object) -> str:
+    """`event="…" name=value …` on one line; values that are not plain words are JSON strings, so nobody can forge a field."""
+    return " ".join(f"{name}={_log_value(value)}" for name, value in {"event": event, **fields}.items())
+
+
+def _log_value(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -1,0 +1,108 @@
+"""The gateway's host key, and the certificate for it that the controller signs and the gateway keeps fresh."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from broker import keyfile
+from broker.certificates import HostCertificate
+from broker.errors import BerthError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+FIRST_RETRY = 1.0
+LAST_RETRY = 60.0
+"""Seconds between attempts while the controller does not sign; doubled from the first to the last."""
+
+RENEWAL_CHECK = 3600.0
+"""At most so many seconds pass between looks at the clock, which may jump (docs/security.md, F15)."""
+
+_log = logging.getLogger(__name__)
+
+
+class HostIdentity:
+    """What the gateway proves itself with: `<path>` and `<path>-cert.pub`."""
+
+    def __init__(self, path: Path, sign: Callable[[str], Awaitable[str]]) -> None:
+        self._certificate_path = path.with_name(path.name + "-cert.pub")
+        self._sign = sign
+        self._key = keyfile.load_or_create(path, comment="berth gateway")
+        self._certificate = self._cached()
+
+    @property
+    def host_keys(self) -> list[tuple[asyncssh.SSHKey, bytes]]:
+        """For asyncssh: the key with its certificate. `ready` must have returned."""
+        if self._certificate is None:
+            raise RuntimeError("no certificate yet: await ready() first")
+        return [(self._key, self._certificate.line.encode())]
+
+    async def ready(self) -> None:
+        """Return with a valid certificate: a new one, or else the cached one; without either, wait for the controller.
+
+        Clients would refuse a gateway that cannot prove itself, so there is no point in listening before.
+        """
+        pause = FIRST_RETRY
+        while not await self._renew() and not self._valid():
+            _log.warning("no host certificate yet, the controller is asked again in %g s", pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_RETRY)
+
+    async def keep_fresh(self, renewed: Callable[[], None]) -> None:
+        """Renew in the last third of the validity, for ever; `renewed` is called after each time."""
+        pause = FIRST_RETRY
+        while True:
+            wait = self._renewal_due() - time.time()
+            if wait > 0:
+                await asyncio.sleep(min(wait, RENEWAL_CHECK))
+                continue
+            if await self._renew():
+                renewed()
+                pause = FIRST_RETRY
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_RETRY)
+
+    def _renewal_due(self) -> float:
+        if self._certificate is None:
+            return 0
+        validity = self._certificate.valid_before - self._certificate.valid_after
+        return self._certificate.valid_before - validity / 3
+
+    def _valid(self) -> bool:
+        return self._certificate is not None and self._certificate.valid_before > time.time()
+
+    async def _renew(self) -> bool:
+        try:
+            line = await self._sign(self._key.export_public_key().decode().strip())
+            certificate = HostCertificate.parse(line)
+        except (BerthError, ValueError, asyncssh.KeyImportError) as error:
+            _log.warning("the controller did not sign the host key: %s", error)
+            return False
+        if certificate.key_blob != self._key.public_data:
+            _log.error("the controller signed another key than the one it was asked to")
+            return False
+        self._certificate = certificate
+        _replace(self._certificate_path, certificate.line + "\n")
+        _log.info("host certificate valid until %d", certificate.valid_before)
+        return True
+
+    def _cached(self) -> HostCertificate | None:
+        try:
+            certificate = HostCertificate.parse(self._certificate_path.read_text(encoding="ascii"))
+        except (OSError, ValueError, asyncssh.KeyImportError):
+            return None
+        return certificate if certificate.key_blob == self._key.public_data else None
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(text, encoding="ascii")
+    draft.chmod(0o644)
+    os.replace(draft, path)

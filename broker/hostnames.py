@@ -1,0 +1,73 @@
+"""The names that ssh knows sessions by: `<owner>.<name>.<domain>`, short `<name>.<domain>` or `<name>`.
+
+Host names are case-insensitive and ssh(1) lower-cases them before use (RFC 4343), so letters are folded here; all else
+is strict. An owner may contain dots and underscores while a session's name may not, therefore names are read from the
+right: first the domain, then one label for the session, and what is left over is the owner.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from broker.errors import InvalidInputError
+from broker.schema import NAME_PATTERN
+
+_NAME = re.compile(NAME_PATTERN)
+_OWNER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")  # as broker.schema.UserName
+
+
+@dataclass(frozen=True, slots=True)
+class SessionHost:
+    """Whose session, and which."""
+
+    owner: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str, domain: str, caller: str) -> SessionHost:
+        """Read what a client asked for; a name without an owner is the caller's own.
+
+        InvalidInputError when `text` is none of the three forms; its message is fit for the terminal.
+        """
+        host = text.lower() if text.isascii() else text
+        rest, below_domain = _without_domain(host, domain)
+        owner, dot, name = rest.rpartition(".")
+        if dot and not below_domain:
+            raise _refused(text, domain)
+        if not dot:
+            owner = caller
+        if not _NAME.fullmatch(name) or not (owner == caller or _OWNER.fullmatch(owner)):
+            raise _refused(text, domain)
+        return cls(owner, name)
+
+    def canonical(self, domain: str) -> str:
+        """Give the one name that the host certificate of this session always carries."""
+        return f"{self.owner}.{self.name}.{domain}"
+
+    def principals(self, domain: str) -> list[str]:
+        """Give all names for the host certificate: the canonical one, and the short one for clients without our configuration."""
+        return [self.canonical(domain), f"{self.name}.{domain}"]
+
+
+def gateway_host(domain: str) -> str:
+    """Give the name that the gateway's host certificate carries besides its real ones.
+
+    It lies below `domain`, so that one `@cert-authority *.<domain>` line covers it, and no session can ever have it:
+    session names do not begin with an underscore. A site's real gateway must not be named below `domain`, where a
+    session of the same name could pass for it.
+    """
+    return f"_gateway.{domain}"
+
+
+def _without_domain(host: str, domain: str) -> tuple[str, bool]:
+    suffix = f".{domain}"
+    return (host.removesuffix(suffix), True) if host.endswith(suffix) else (host, False)
+
+
+def _refused(text: str, domain: str) -> InvalidInputError:
+    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:80])
+    return InvalidInputError(
+        f"{shown!r} is not the name of a session",
+        hint=f"use NAME, NAME.{domain} or OWNER.NAME.{domain}; `berth list` shows your sessions",
+    )

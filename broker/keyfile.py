@@ -1,0 +1,70 @@
+"""A private key on disk that is made at first use: the CA's, and the gateway's own host key."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from broker.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def load_or_create(path: Path, comment: str) -> asyncssh.SSHKey:
+    """Load the ed25519 key at `path`; make it, and its directory, when it is not there.
+
+    True when this returns: the key is a regular file, it and its directory belong to this account, and nobody else may
+    read either. Otherwise RefusedError names the remedy. Two processes that start at once get the same key: the new file
+    gets its name by link(2), which never replaces, and whoever comes second loads the first one's.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_private(path.parent, stat.S_ISDIR)
+    if not path.exists() and not path.is_symlink():
+        _create(path, comment)
+    _require_private(path, stat.S_ISREG)
+    try:
+        return asyncssh.read_private_key(path)
+    except (OSError, asyncssh.KeyImportError) as error:
+        raise RefusedError(
+            f"{path} is not a private key: {error}",
+            hint="restore it from a backup; if there is none, move it away and a new one is made, which every "
+            "client has to learn: berth ssh-config --install",
+        ) from error
+
+
+def _create(path: Path, comment: str) -> None:
+    key = asyncssh.generate_private_key("ssh-ed25519", comment=comment)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key.export_private_key())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path, follow_symlinks=False)
+    finally:
+        draft.unlink()
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _require_private(path: Path, is_right_kind: Callable[[int], bool]) -> None:
+    status = path.lstat()
+    if not is_right_kind(status.st_mode):
+        raise RefusedError(f"{path} is a link or of the wrong kind", hint="put the real file or directory there")
+    if status.st_uid != os.geteuid():
+        raise RefusedError(f"{path} belongs to another account (uid {status.st_uid})", hint=f"chown it to {os.geteuid()}")
+    if status.st_mode & 0o077:
+        right = "700" if stat.S_ISDIR(status.st_mode) else "600"
+        raise RefusedError(f"others may read or write {path}", hint=f"chmod {right} {path}")
