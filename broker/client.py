@@ -1,7 +1,7 @@
 """The controller's API as Python calls: what the command line, `berth connect` and the TUI speak through.
 
-Blocking, on the standard library's HTTP client over a Unix socket: a command that runs for a moment should not load an HTTP
-stack for it. Every failure is a BerthError, rebuilt from the answer's body.
+Blocking, on the standard library's HTTP client over a Unix socket: a command that runs for a moment should not load
+an HTTP stack for it. Every failure is a BerthError, rebuilt from the answer's body.
 """
 
 from __future__ import annotations
@@ -102,7 +102,13 @@ class Client:
         return answer.model_validate_json(self._request("GET", path, extra_time=extra_time))
 
     def _send(
-        self, method: str, path: str, answer: type[_Answer], body: BaseModel | None = None, *, extra_time: float = 0
+        self,
+        method: str,
+        path: str,
+        answer: type[_Answer],
+        body: BaseModel | None = None,
+        *,
+        extra_time: float = 0,
     ) -> _Answer:
         content = None if body is None else body.model_dump_json()
         return answer.model_validate_json(self._request(method, path, content, extra_time=extra_time))

@@ -1,7 +1,7 @@
 """The site's decisions, read once from one YAML file and checked whole before anything starts.
 
-Site mode reads `/etc/berth/config.yaml` (or `$BERTH_CONFIG`). Where that file does not exist, Berth runs in personal mode
-with defaults below the user's XDG folders, and `$XDG_CONFIG_HOME/berth/config.yaml` may change them.
+Site mode reads `/etc/berth/config.yaml` (or `$BERTH_CONFIG`). Where that file does not exist, Berth runs in personal
+mode with defaults below the user's XDG folders, and `$XDG_CONFIG_HOME/berth/config.yaml` may change them.
 docs/reference/config.md has a heading for every setting; a test keeps it so.
 """
 
@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from broker.errors import InvalidInputError
 
@@ -81,8 +89,8 @@ class SlurmSettings(Section):
     submit_grace: Seconds = 60.0
     """How long a job whose submission got no clear answer may take to show up before it is submitted again."""
     lost_grace: Seconds = 360.0
-    """How long a known job must be missing from slurmctld, without a word from slurmdbd, before it counts as lost. At least
-    slurm.conf's MinJobAge plus the clocks' skew."""
+    """How long a known job must be missing from slurmctld, without a word from slurmdbd, before it counts as lost.
+    At least slurm.conf's MinJobAge plus the clocks' skew."""
     options: list[str] = []
     """sbatch options that every session gets unless profile or user says otherwise, as `--name=value`."""
 
@@ -194,7 +202,9 @@ def _parse(path: Path, defaults: dict[str, Any]) -> Config:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror}", hint="check the path and its permissions") from error
+        raise InvalidInputError(
+            f"cannot read {path}: {error.strerror}", hint="check the path and its permissions"
+        ) from error
     except yaml.YAMLError as error:
         raise InvalidInputError(f"{path} is not valid YAML: {error}") from error
     if values is not None and not isinstance(values, dict):

@@ -11,12 +11,20 @@ from slurm.state import JobState
 if TYPE_CHECKING:
     from slurm.scheduler import FinishedJob, Job
 
-LIVE = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING, SessionState.READY, SessionState.STOPPING})
+LIVE = frozenset(
+    {
+        SessionState.SUBMITTING,
+        SessionState.QUEUED,
+        SessionState.STARTING,
+        SessionState.READY,
+        SessionState.STOPPING,
+    }
+)
 """States in which a session has, or may have, a job in Slurm."""
 
 STARTABLE = frozenset({SessionState.STOPPED, SessionState.FAILED})
-MOVING = frozenset({SessionState.SUBMITTING, SessionState.STARTING, SessionState.STOPPING, SessionState.DELETING})
-"""States that end by themselves soon: while a session is in one, Slurm is asked often."""
+MOVING = frozenset(LIVE - {SessionState.READY} | {SessionState.DELETING})
+"""States that end by themselves: while a session is in one, Slurm is asked often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +48,8 @@ def next_state(state: SessionState, job: Job, endpoint: Endpoint | None) -> Outc
         return ended(state, job.state, job.reason)
     if state is SessionState.STOPPING:
         return Outcome(state, "waiting for the job to end")
-    if job.state is JobState.UNKNOWN:
-        return Outcome(state, "Slurm reports a state that this version does not know", endpoint)
+    if job.state in _NO_NEWS:
+        return Outcome(state, _NO_NEWS[job.state], endpoint)
     if job.state.waits:
         return Outcome(SessionState.QUEUED, job.reason)
     if endpoint is None:
@@ -61,7 +69,11 @@ def ended(state: SessionState, word: JobState, reason: str = "") -> Outcome:
         return Outcome(SessionState.STOPPED, "the job was cancelled outside Berth", outcome=word.value)
     if word is JobState.COMPLETED:
         return Outcome(SessionState.STOPPED, "the job ended by itself", outcome=word.value)
-    return Outcome(SessionState.FAILED, _WORDS.get(word, f"the job ended as {word.value}") + _because(word, reason), outcome=word.value)
+    return Outcome(
+        SessionState.FAILED,
+        _WORDS.get(word, f"the job ended as {word.value}") + _because(word, reason),
+        outcome=word.value,
+    )
 
 
 def ended_in_accounting(state: SessionState, job: FinishedJob) -> Outcome:
@@ -80,6 +92,11 @@ def _because(word: JobState, reason: str) -> str:
     plain = reason and reason.upper().replace(" ", "_") != word.value
     return f" ({reason})" if plain else ""
 
+
+_NO_NEWS = {
+    JobState.COMPLETING: "the job is ending",
+    JobState.UNKNOWN: "Slurm reports a state that this version does not know",
+}
 
 _WORDS: dict[JobState, str] = {
     JobState.OUT_OF_MEMORY: "out of memory: the session used more than its job asked for; start it with a larger --mem",

@@ -1,0 +1,47 @@
+"""Who may do what: the one function that ssh, API, command line and web ask. What is not allowed here is refused."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from broker.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from broker.models import Session
+    from broker.registry import Registry
+
+
+class Verb(StrEnum):
+    """Everything that can be done to a session."""
+
+    SEE = "see"
+    CONNECT = "connect"
+    START = "start"
+    STOP = "stop"
+    DELETE = "delete"
+    LOG = "log"
+
+
+def allowed(user: str, session: Session, verb: Verb) -> bool:
+    """Whether `user` may do `verb` to `session`. The owner may do everything, nobody else anything."""
+    del verb
+    return user == session.owner
+
+
+def resolve(registry: Registry, user: str, owner: str, name: str, verb: Verb) -> Session:
+    """The session `name` of `owner`, if `user` may do `verb` to it.
+
+    NotFoundError otherwise. For somebody else's session it says the same whether or not that session exists: names are
+    nobody else's business.
+    """
+    session = registry.find(owner, name)
+    if session is not None and allowed(user, session, verb):
+        return session
+    if owner == user:
+        raise NotFoundError(
+            f"you have no session named {name}", hint="`berth list` shows yours, `berth start` makes one"
+        )
+    raise NotFoundError(
+        f"{owner} has no session named {name} that you may use", hint=f"ask {owner} to share it with you"
+    )

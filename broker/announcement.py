@@ -1,0 +1,56 @@
+"""What a session's job says of itself in its own Slurm comment; MUNGE makes sure that only its owner can.
+
+`berth:<session id>:<submission>` from submission on, and with `:<restarts>:<node>:<port>:<fingerprint>` once sshd
+listens.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.schema import Endpoint
+
+if TYPE_CHECKING:
+    from slurm.scheduler import Job
+
+JOB_PREFIX = "berth-"
+
+_COMMENT = re.compile(
+    r"berth:(?P<session>[0-9a-hjkmnp-tv-z]{26}):(?P<submission>\d{1,9})"
+    r"(?::(?P<restarts>\d{1,9}):(?P<node>[A-Za-z0-9][A-Za-z0-9.-]{0,252}):(?P<port>\d{1,5}):(?P<fingerprint>SHA256:[A-Za-z0-9+/]{43}))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A parsed comment. `restarts` and `endpoint` are there once the job listens."""
+
+    session_id: str
+    submission: int
+    restarts: int | None = None
+    endpoint: Endpoint | None = None
+
+
+def read(job: Job) -> Announcement | None:
+    """What `job` says of itself; None unless its comment is well formed and about the session in its name."""
+    match = _COMMENT.fullmatch(job.comment)
+    if match is None or job.name != JOB_PREFIX + match["session"]:
+        return None
+    submission = int(match["submission"])
+    if match["port"] is None or not 1 <= int(match["port"]) <= 65535:
+        return Announcement(match["session"], submission)
+    endpoint = Endpoint(node=match["node"], port=int(match["port"]), fingerprint=match["fingerprint"])
+    return Announcement(match["session"], submission, int(match["restarts"]), endpoint)
+
+
+def endpoint_of(job: Job, host_key_fingerprint: str) -> Endpoint | None:
+    """Where the job listens, if what it announced is true of this very run: running, same restart count, same node,
+    and the session's own host key; None otherwise, as for what an earlier run of a requeued job left in the comment.
+    """
+    said = read(job)
+    if said is None or said.endpoint is None or not job.state.runs:
+        return None
+    same_run = said.restarts == job.restarts and said.endpoint.node == job.node
+    return said.endpoint if same_run and said.endpoint.fingerprint == host_key_fingerprint else None

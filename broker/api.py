@@ -1,0 +1,232 @@
+"""The HTTP API: each path checks its input's type, says who calls, and hands over to one function.
+docs/architecture.md lists it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from broker import __version__, schema
+from broker.config import Mode
+from broker.errors import BerthError, InvalidInputError, RefusedError
+from broker.hostnames import gateway_host
+from broker.peercred import Caller, caller
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fastapi import Response
+
+    from broker.authorized import AuthorizedKeys
+    from broker.certificates import CertificateAuthority
+    from broker.config import Config
+    from broker.sessions import Sessions
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 300.0
+GATEWAY_CERTIFICATE_DAYS = 30
+
+Who = Annotated[Caller, Depends(caller)]
+SessionName = Annotated[str, Path(pattern=schema.NAME_PATTERN)]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the paths hand over to."""
+
+    config: Config
+    sessions: Sessions
+    keys: AuthorizedKeys
+    authority: CertificateAuthority
+    checks: Callable[[], Awaitable[list[schema.DoctorCheck]]]
+    rebuild: Callable[[], Awaitable[schema.RebuildReport]]
+    touched: Callable[[], None]
+    """Called with every request: the controller is in use."""
+    own_uid: int
+
+
+def application(services: Services) -> FastAPI:
+    """The application; its OpenAPI document is at /openapi.json."""
+    app = FastAPI(title="Berth", version=__version__, docs_url=None, redoc_url=None)
+    app.add_exception_handler(BerthError, _berth_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+    @app.middleware("http")
+    async def _touch(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+        services.touched()
+        return await proceed(request)
+
+    _add_session_paths(app, services)
+    _add_key_paths(app, services)
+    _add_gateway_paths(app, services)
+    _add_site_paths(app, services)
+    return app
+
+
+def _user(services: Services, who: Caller) -> str:
+    """The caller's name; in personal mode the controller serves the one who runs it."""
+    if services.config.mode is Mode.PERSONAL and who.uid != services.own_uid:
+        raise RefusedError("this controller is another user's own")
+    return who.user
+
+
+def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 - a list of paths, not branches
+    sessions = services.sessions
+
+    @app.get("/v1/sessions")
+    async def list_sessions(who: Who) -> schema.SessionList:
+        return schema.SessionList(sessions=await sessions.all(_user(services, who)))
+
+    @app.get("/v1/sessions/{name}")
+    async def show_session(
+        who: Who,
+        name: SessionName,
+        after: Annotated[int | None, Query(ge=0)] = None,
+        wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
+    ) -> schema.SessionView:
+        return await sessions.show(_user(services, who), name, after=after, wait=wait)
+
+    @app.post("/v1/sessions/{name}/start", status_code=202)
+    async def start_session(who: Who, name: SessionName, request: schema.StartRequest) -> schema.SessionView:
+        return await sessions.start(_user(services, who), name, request)
+
+    @app.post("/v1/sessions/{name}/stop", status_code=202)
+    async def stop_session(who: Who, name: SessionName) -> schema.SessionView:
+        return await sessions.stop(_user(services, who), name)
+
+    @app.delete("/v1/sessions/{name}", status_code=202)
+    async def delete_session(who: Who, name: SessionName) -> schema.SessionView:
+        return await sessions.delete(_user(services, who), name)
+
+    @app.get("/v1/sessions/{name}/log")
+    async def session_log(
+        who: Who, name: SessionName, tail: Annotated[int, Query(alias="bytes", ge=1, le=2**20)] = 65536
+    ) -> schema.LogText:
+        return schema.LogText(text=await sessions.log(_user(services, who), name, tail))
+
+    @app.get("/v1/sessions/{name}/events")
+    async def session_events(who: Who, name: SessionName) -> schema.EventList:
+        return schema.EventList(events=await sessions.events(_user(services, who), name))
+
+    @app.get("/v1/events")
+    async def all_events(who: Who) -> schema.EventList:
+        return schema.EventList(events=await sessions.events(_user(services, who)))
+
+    @app.post("/v1/resolve")
+    async def resolve(who: Who, request: schema.ResolveRequest) -> schema.ResolveAnswer:
+        user = _user(services, who)
+        if request.user != user and not _is_gateway(services, who):
+            raise RefusedError(f"{user} cannot connect as {request.user}")
+        return await sessions.connect(request.user, request.target)
+
+
+def _add_key_paths(app: FastAPI, services: Services) -> None:
+    keys = services.keys
+
+    @app.get("/v1/keys")
+    async def list_keys(who: Who) -> schema.KeyList:
+        return schema.KeyList(keys=await keys.views(_user(services, who)))
+
+    @app.post("/v1/keys", status_code=201)
+    async def add_key(who: Who, key: schema.KeyAdd) -> schema.KeyView:
+        return await keys.add(_user(services, who), key.public_key)
+
+    @app.delete("/v1/keys/{fingerprint:path}")
+    async def remove_key(who: Who, fingerprint: Annotated[str, Path(max_length=64)]) -> schema.KeyView:
+        return await keys.remove(_user(services, who), fingerprint)
+
+
+def _add_gateway_paths(app: FastAPI, services: Services) -> None:
+    @app.get("/v1/gateway/keys/{user}")
+    async def gateway_keys(who: Who, user: Annotated[str, Path(max_length=64)]) -> schema.GatewayKeys:
+        _require_gateway(services, who)
+        return schema.GatewayKeys(user=user, keys=await services.keys.lines(user))
+
+    @app.post("/v1/gateway/certificate")
+    async def gateway_certificate(who: Who, request: schema.CertificateRequest) -> schema.CertificateAnswer:
+        _require_gateway(services, who)
+        config = services.config
+        certificate = services.authority.sign_host(
+            request.public_key,
+            sorted({gateway_host(config.ssh.domain), config.gateway_host.lower()}),
+            valid_seconds=GATEWAY_CERTIFICATE_DAYS * 86400,
+            serial=0,
+            key_id="berth gateway",
+        )
+        return schema.CertificateAnswer(certificate=certificate)
+
+
+def _add_site_paths(app: FastAPI, services: Services) -> None:
+    config = services.config
+
+    @app.get("/v1/health")
+    async def health() -> dict[str, str]:
+        return {"version": __version__}
+
+    @app.get("/v1/site")
+    async def site(who: Who) -> schema.SiteView:
+        return schema.SiteView(
+            user=_user(services, who),
+            domain=config.ssh.domain,
+            gateway_host=config.gateway_host if config.gateway.enabled else "",
+            gateway_port=config.gateway_port,
+            login_host=config.login_host,
+            ca_public_key=services.authority.public_line,
+            mode=config.mode.value,
+        )
+
+    @app.get("/v1/doctor")
+    async def doctor(who: Who) -> schema.DoctorReport:
+        _user(services, who)
+        return schema.DoctorReport(checks=await services.checks())
+
+    @app.post("/v1/rebuild")
+    async def rebuild(who: Who) -> schema.RebuildReport:
+        _user(services, who)
+        if who.uid not in {0, services.own_uid}:
+            raise RefusedError("only root and the service account may rebuild the registry", hint="ask the operators")
+        return await services.rebuild()
+
+
+def _is_gateway(services: Services, who: Caller) -> bool:
+    return services.config.gateway.enabled and who.user == services.config.gateway.account
+
+
+def _require_gateway(services: Services, who: Caller) -> None:
+    if not _is_gateway(services, who):
+        raise RefusedError("only the gateway may ask this")
+
+
+async def _berth_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BerthError)
+    if error.status >= 500:
+        log.warning("%s: %s", type(error).__name__, error.message)
+    body = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
+    return JSONResponse(body.model_dump(), status_code=error.status)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+    return await _berth_error(
+        request, InvalidInputError(f"{where}: {first['msg']}", hint=_NAME_HINT if where == "name" else "")
+    )
+
+
+_NAME_HINT = "a name has up to 39 lower-case letters, digits and hyphens and begins with a letter"
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return await _berth_error(
+        request, BerthError("the controller failed at this request", hint="its log has the cause")
+    )

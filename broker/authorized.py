@@ -1,0 +1,117 @@
+"""Which public keys open a user's sessions: those added with `berth key add`, and the user's own authorized_keys."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from broker import keys
+from broker.launching import LauncherError
+from broker.models import Key
+from broker.schema import KeyView
+
+if TYPE_CHECKING:
+    from broker.launching import Launcher
+    from broker.registry import Registry
+
+log = logging.getLogger(__name__)
+
+FRESH = 5.0
+"""Seconds for which a read authorized_keys file is taken as it was: a burst of log-ins costs one look, and a removed
+key stops working at once for `berth key remove`, after this long for an edited file."""
+MAX_USERS = 4096
+"""Users whose files are remembered; names that nobody has are remembered too, so that guessing costs no forks."""
+
+
+class AuthorizedKeys:
+    """Reads users' keys through the launcher, as those users, and remembers them for a moment."""
+
+    def __init__(self, registry: Registry, launcher: Launcher) -> None:
+        self._registry = registry
+        self._launcher = launcher
+        self._files: dict[str, tuple[float, list[keys.PublicKey]]] = {}
+        self._reading: dict[str, asyncio.Task[list[keys.PublicKey]]] = {}
+
+    async def lines(self, user: str) -> list[str]:
+        """One authorized_keys line a key, without options; empty for a user that does not exist."""
+        found = {key.blob: key.line for key in await self._own_file(user)}
+        for row in await asyncio.to_thread(self._registry.keys_of, user):
+            key = keys.PublicKey.parse(row.public_key)
+            found.setdefault(key.blob, key.line)
+        return list(found.values())
+
+    async def views(self, user: str) -> list[KeyView]:
+        """The same for the user's eyes, with where each comes from."""
+        rows = await asyncio.to_thread(self._registry.keys_of, user)
+        added = [_added(row) for row in rows]
+        known = {view.fingerprint for view in added}
+        return added + [
+            KeyView(
+                fingerprint=key.fingerprint,
+                algorithm=key.algorithm,
+                comment=key.comment,
+                source="authorized_keys",
+            )
+            for key in await self._own_file(user)
+            if key.fingerprint not in known
+        ]
+
+    async def add(self, user: str, line: str) -> KeyView:
+        key = keys.PublicKey.parse(line)
+        row = Key(
+            owner=user,
+            fingerprint=key.fingerprint,
+            public_key=key.line,
+            comment=key.comment,
+            added_at=time.time(),
+        )
+        return _added(await asyncio.to_thread(self._registry.add_key, row))
+
+    async def remove(self, user: str, fingerprint: str) -> KeyView:
+        return _added(await asyncio.to_thread(self._registry.remove_key, user, fingerprint))
+
+    async def _own_file(self, user: str) -> list[keys.PublicKey]:
+        read_at, known = self._files.get(user, (0.0, []))
+        if time.monotonic() - read_at < FRESH:
+            return known
+        reading = self._reading.get(user)
+        if reading is None:
+            reading = self._reading[user] = asyncio.create_task(self._read(user, known))
+            reading.add_done_callback(lambda _: self._reading.pop(user, None))
+        return await asyncio.shield(reading)
+
+    async def _read(self, user: str, known: list[keys.PublicKey]) -> list[keys.PublicKey]:
+        try:
+            found = keys.plain_keys(await self._launcher.keys(user))
+        except LauncherError as error:
+            found = [] if error.kind in {"missing", "refused", "invalid"} else known
+            if error.kind != "missing":
+                log.warning("authorized_keys of %s could not be read: %s", user, error.message)
+        if len(self._files) >= MAX_USERS:
+            self._files.clear()
+        self._files[user] = (time.monotonic(), found)
+        return found
+
+
+def digest_of(lines: list[str]) -> str:
+    """Changes when the keys change: whether a session's authorized_keys file must be written anew."""
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def text_of(lines: list[str]) -> str:
+    """The content of a session's authorized_keys file."""
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _added(row: Key) -> KeyView:
+    algorithm = row.public_key.split(" ", 1)[0]
+    return KeyView(
+        fingerprint=row.fingerprint,
+        algorithm=algorithm,
+        comment=row.comment,
+        source="berth",
+        added_at=row.added_at,
+    )

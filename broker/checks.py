@@ -1,0 +1,67 @@
+"""What `berth doctor` asks the controller: whether each part that it needs is there, and how to mend what is not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from broker.schema import DoctorCheck
+from slurm.scheduler import NoAnswer
+
+if TYPE_CHECKING:
+    from broker.config import Config
+    from broker.launching import Launcher
+    from broker.reconcile import Reconciler
+    from profiles.store import Stores
+    from slurm.scheduler import Scheduler
+
+
+async def controller_checks(
+    config: Config, scheduler: Scheduler, launcher: Launcher, stores: Stores, reconciler: Reconciler
+) -> list[DoctorCheck]:
+    """Every check, also when an earlier one failed."""
+    return [
+        await _slurm(scheduler, reconciler),
+        _launcher(launcher),
+        await asyncio.to_thread(_profiles, config, stores),
+    ]
+
+
+async def _slurm(scheduler: Scheduler, reconciler: Reconciler) -> DoctorCheck:
+    try:
+        version = await scheduler.version()
+    except NoAnswer as error:
+        hint = "look at `scontrol ping` and slurmctld's log; sessions that run are not affected"
+        return DoctorCheck(name="slurm", ok=False, detail=f"no answer: {error}", hint=hint)
+    stale = reconciler.stale_since is not None
+    return DoctorCheck(
+        name="slurm",
+        ok=not stale,
+        detail=f"Slurm {version} through {scheduler.name}",
+        hint="the job query fails: see the log" if stale else "",
+    )
+
+
+def _launcher(launcher: Launcher) -> DoctorCheck:
+    gone = launcher.gone.is_set()
+    hint = "restart the service: `systemctl restart berth`" if gone else ""
+    return DoctorCheck(name="launcher", ok=not gone, detail=f"storage {launcher.storage}", hint=hint)
+
+
+def _profiles(config: Config, stores: Stores) -> DoctorCheck:
+    if not config.profiles.stores:
+        return DoctorCheck(name="profiles", ok=False, detail="no store is configured", hint="set profiles.stores")
+    contents = stores.contents()
+    if contents.damaged:
+        worst = contents.damaged[0]
+        return DoctorCheck(name="profiles", ok=False, detail=worst.message, hint=worst.hint)
+    if not contents.images:
+        where = config.profiles.stores[0]
+        return DoctorCheck(
+            name="profiles",
+            ok=False,
+            detail=f"no profile is built in {where}",
+            hint="`berth profile build base` makes one",
+        )
+    names = sorted({image.name for image in contents.images})
+    return DoctorCheck(name="profiles", ok=True, detail=f"{len(contents.images)} images of {', '.join(names)}")

@@ -1,0 +1,16 @@
+"""Labelled points at which a test lets a process die, as `kill -9` would, to see that nothing is lost.
+
+`BERTH_CRASH_AT=<label>` in the environment of a service arms one point; docs/behaviour.md lists them. Unset, a point
+costs one dictionary look-up.
+"""
+
+import os
+import signal
+
+
+def failpoint(label: str, *, also: int | None = None) -> None:
+    """Kill this process, and the process `also`, if `label` is armed."""
+    if os.environ.get("BERTH_CRASH_AT") == label:
+        if also is not None:
+            os.kill(also, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)

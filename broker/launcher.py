@@ -1,0 +1,278 @@
+"""The launcher: the only code that runs as root, small enough to read in one sitting.
+
+It serves one socket, inherited from or shared with the controller, on which each line is a JSON request:
+`{"id": 7, "verb": "submit", "user": "alice", …}`. For each it forks; the child becomes that user for good (groups,
+gid, uid, umask, working directory) and only then reads an argument's meaning or touches a file. The answer is
+`{"id": 7, "ok": {…}}` or `{"id": 7, "error": <kind>, "message": …}`. No network, no shell, no database, no path from
+a request: paths are made of the storage template given at start and a session id that is checked here again.
+
+Site mode:      berth-launcher --account berth --storage '/shared/berth/{user}' -- berth controller
+Personal mode:  the controller runs it with --serve-fd, without root; then it serves its own user alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import pwd
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from broker.launcher_verbs import VERBS, Place, VerbError, checked_user
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LINE_LIMIT = 4 * 2**20
+"""Bytes of one request; the largest is a submission with a user's keys."""
+CHILDREN = 64
+"""Requests under way at once; more wait unread in the socket."""
+CRASHED = "crashed"
+TIMED_OUT = "timed-out"
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2), linux/prctl.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What root decided at start; no request can change it."""
+
+    storage: str
+    sbatch: str
+    session_script: str
+    minimum_uid: int
+
+
+@dataclass(slots=True)
+class Child:
+    """One request under way: its process and what it has answered so far."""
+
+    id: int
+    pid: int
+    deadline: float
+    output: bytearray = field(default_factory=bytearray)
+
+
+class Launcher:
+    """Serves requests from one socket until its other end closes or `companion` (the controller's pid) ends."""
+
+    def __init__(self, settings: Settings, control: socket.socket) -> None:
+        self._settings = settings
+        self._control = control
+        self._selector = selectors.DefaultSelector()
+        self._children: dict[int, Child] = {}
+        self._input = bytearray()
+
+    def serve(self) -> None:
+        """Greet with the settings, so that a controller configured otherwise can refuse to start; then serve."""
+        self._send(0, json.dumps({"ok": {"storage": self._settings.storage}}).encode())
+        self._selector.register(self._control, selectors.EVENT_READ)
+        try:
+            while self._step():
+                pass
+        finally:
+            for child in self._children.values():
+                _kill(child.pid)
+
+    def _step(self) -> bool:
+        """Handle what has happened since the last step; False when the controller has gone."""
+        if len(self._children) < CHILDREN and self._take_request():
+            return True
+        for key, _ in self._selector.select(self._until_deadline()):
+            if key.fileobj is self._control:
+                if len(self._children) < CHILDREN and not self._receive():
+                    return False
+            else:
+                self._read_child(key.fd)
+        self._end_overdue()
+        return True
+
+    def _receive(self) -> bool:
+        data = self._control.recv(65536)
+        self._input += data
+        return bool(data) and len(self._input) <= LINE_LIMIT
+
+    def _take_request(self) -> bool:
+        line, newline, rest = self._input.partition(b"\n")
+        if not newline:
+            return False
+        self._input = rest
+        request = json.loads(line)
+        self._fork(int(request["id"]), request)
+        return True
+
+    def _fork(self, request_id: int, request: dict[str, Any]) -> None:
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _answer_as_user(self._settings, request, write_end)
+        os.close(write_end)
+        limit = float(request.get("timeout", 60)) + 5
+        self._children[read_end] = Child(request_id, pid, time.monotonic() + limit)
+        self._selector.register(read_end, selectors.EVENT_READ)
+
+    def _read_child(self, fd: int) -> None:
+        data = os.read(fd, 65536)
+        child = self._children[fd]
+        child.output += data
+        if not data:
+            self._finish(fd, bytes(child.output) or _error(CRASHED, "the launcher's worker died"))
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for fd, child in list(self._children.items()):
+            if child.deadline < now:
+                _kill(child.pid)
+                self._finish(fd, _error(TIMED_OUT, "the launcher's worker took too long and was ended"))
+
+    def _finish(self, fd: int, answer: bytes) -> None:
+        child = self._children.pop(fd)
+        self._selector.unregister(fd)
+        os.close(fd)
+        _kill(child.pid)  # whatever the worker left running in its process group
+        os.waitpid(child.pid, 0)
+        self._send(child.id, answer)
+
+    def _send(self, request_id: int, answer: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the controller has gone; the next read ends the service
+            self._control.sendall(json.dumps({"id": request_id, **json.loads(answer)}).encode() + b"\n")
+
+    def _until_deadline(self) -> float | None:
+        if not self._children:
+            return None
+        return max(0.0, min(child.deadline for child in self._children.values()) - time.monotonic())
+
+
+def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int) -> NoReturn:
+    """In the child: become the user, do the verb, write one JSON object, and end; nothing escapes."""
+    try:
+        os.setsid()
+        user = checked_user(request.get("user"), settings.minimum_uid)
+        _become(user)
+        _close_all_but(answer_fd)
+        place = Place(user, settings.storage, settings.sbatch, settings.session_script)
+        verb = VERBS.get(str(request.get("verb")))
+        if verb is None:
+            raise VerbError("invalid", f"no such verb: {request.get('verb')!r}")
+        answer = json.dumps({"ok": verb(place, request)}).encode()
+    except VerbError as error:
+        answer = _error(error.kind, str(error))
+    except OSError as error:
+        answer = _error("files", f"{error.strerror or error}: {error.filename or ''}")
+    except BaseException as error:  # noqa: BLE001 - a forked child must end here whatever happens
+        answer = _error(CRASHED, f"{type(error).__name__}: {error}")
+    with contextlib.suppress(OSError):
+        view = memoryview(answer)
+        while view:
+            view = view[os.write(answer_fd, view) :]
+    os._exit(0)
+
+
+def _become(user: pwd.struct_passwd) -> None:
+    """Give up every privilege for good (setresuid(2)); without root, only one's own identity is accepted."""
+    if os.geteuid() == 0:
+        os.initgroups(user.pw_name, user.pw_gid)
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    if os.getresuid() != (user.pw_uid,) * 3 or os.getresgid() != (user.pw_gid,) * 3:
+        raise VerbError("refused", f"this launcher cannot act as {user.pw_name}")
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.umask(0o077)
+    os.chdir("/")
+
+
+def _close_all_but(fd: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.closerange(3, fd)
+    os.closerange(fd + 1, 65536)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl failed")
+
+
+def _error(kind: str, message: str) -> bytes:
+    return json.dumps({"error": kind, "message": message}).encode()
+
+
+def _kill(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _start_controller(argv: Sequence[str], account: str, control: socket.socket) -> subprocess.Popen[bytes]:
+    """Run the controller as the service account; it finds its end of the socket in BERTH_LAUNCHER_FD."""
+    user = pwd.getpwnam(account)
+    environment = dict(os.environ) | {
+        "BERTH_LAUNCHER_FD": str(control.fileno()),
+        "HOME": user.pw_dir,
+        "USER": account,
+        "LOGNAME": account,
+    }
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return subprocess.Popen(
+        argv,
+        user=user.pw_uid,
+        group=user.pw_gid,
+        extra_groups=os.getgrouplist(account, user.pw_gid),
+        umask=0o077,
+        env=environment,
+        pass_fds=[control.fileno()],
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads here, and prctl(2) must follow setuid(2)
+    )
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="berth-launcher", description="Run Berth's controller and act for its users.")
+    parser.add_argument("--storage", required=True, help="template of a user's directory, as storage.root")
+    parser.add_argument("--account", help="the controller's account (site mode)")
+    parser.add_argument("--serve-fd", type=int, help="serve this inherited socket (personal mode)")
+    parser.add_argument("--sbatch", default="sbatch")
+    parser.add_argument("--session-script", default=os.path.join(os.path.dirname(__file__), "session.sh"))  # noqa: PTH118, PTH120 - pathlib is one import more as root
+    parser.add_argument("--minimum-uid", type=int, default=1000, help="accounts below it are never acted for")
+    parser.add_argument("controller", nargs="*", help="the controller's command, after --")
+    options = parser.parse_args(argv)
+    if (options.serve_fd is None) == (not options.controller) or bool(options.controller) != bool(options.account):
+        parser.error("give either --serve-fd, or --account and the controller's command after --")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _arguments(sys.argv[1:] if argv is None else argv)
+    settings = Settings(options.storage, options.sbatch, options.session_script, options.minimum_uid)
+    if options.serve_fd is not None:
+        Launcher(settings, socket.socket(fileno=options.serve_fd)).serve()
+        return 0
+    ours, theirs = socket.socketpair()
+    controller = _start_controller(options.controller, options.account, theirs)
+    theirs.close()
+    signal.signal(signal.SIGTERM, lambda *_: controller.terminate())
+    signal.signal(signal.SIGINT, lambda *_: controller.terminate())
+    Launcher(settings, ours).serve()
+    controller.terminate()
+    return controller.wait()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,298 @@
+"""What the launcher can do for a user: each verb runs as that user, in a process of its own, and checks its own
+arguments.
+
+Standard library and slurm.sbatch only: this is loaded by the root process, though never run by it as root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from broker.failpoints import failpoint
+from slurm.sbatch import OptionError, check_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Request = "Mapping[str, Any]"
+
+FILES = {
+    "manifest.json": "manifest.json",
+    "job.env": "run/job.env",
+    "authorized_keys": "run/authorized_keys",
+    "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
+}
+"""What the controller may write into a session's directory: its name in a request, and where it goes."""
+HOST_KEY = "run/ssh_host_ed25519_key"
+KEYS_LIMIT = 256 * 1024
+MANIFEST_LIMIT = 64 * 1024
+MAX_SESSIONS = 10_000
+SESSION_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
+USER_NAME = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
+
+UNCLEAR = re.compile(
+    r"timed out|unable to contact|zero bytes|communication|connection|unexpected message|munge|slurmctld",
+    re.IGNORECASE,
+)
+"""What sbatch says when it does not know whether slurmctld took the job; anything else that fails it is slurmctld's
+refusal."""
+
+
+class VerbError(Exception):
+    """A verb did not do what was asked; `kind` is `invalid`, `refused`, `unclear`, `missing` or `files`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose verb it is, and the paths and programs that root set at start."""
+
+    user: pwd.struct_passwd
+    storage: str
+    sbatch: str
+    session_script: str
+
+    @property
+    def root(self) -> Path:
+        if self.storage.startswith("~/"):
+            return Path(self.user.pw_dir) / self.storage[2:]
+        return Path(self.storage.replace("{user}", self.user.pw_name))
+
+    def session(self, request: Mapping[str, Any]) -> Path:
+        session_id = request.get("session")
+        if not isinstance(session_id, str) or not SESSION_ID.fullmatch(session_id):
+            raise VerbError("invalid", f"not a session id: {session_id!r}")
+        return self.root / "sessions" / session_id
+
+
+def checked_user(name: object, minimum_uid: int) -> pwd.struct_passwd:
+    """The account that a request names; system accounts and root are never acted for."""
+    if not isinstance(name, str) or not USER_NAME.fullmatch(name):
+        raise VerbError("invalid", f"not a user name: {name!r}")
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise VerbError("missing", f"there is no user {name}") from None
+    if user.pw_uid < max(minimum_uid, 1) or user.pw_gid < 1:
+        raise VerbError("refused", f"{name} is a system account")
+    return user
+
+
+def prepare(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a session's directories and host key if they are missing; the answer is its public host key, one line."""
+    session = place.session(request)
+    for directory in (
+        place.root,
+        session.parent,
+        session,
+        session / "home",
+        session / "home/upper",
+        session / "run",
+    ):
+        _own_directory(directory, place.user.pw_uid)
+    key = session / HOST_KEY
+    if not key.exists():
+        fresh = key.with_name(f".{key.name}.{os.getpid()}")
+        command = [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            f"berth session {session.name}",
+            "-f",
+            str(fresh),
+        ]
+        _run(command, 30)
+        fresh.with_name(fresh.name + ".pub").rename(key.with_name(key.name + ".pub"))
+        fresh.rename(key)
+    return {"host_key": key.with_name(key.name + ".pub").read_text(encoding="ascii").strip()}
+
+
+def install(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write some of FILES into a session's directory, each whole or not at all."""
+    session = place.session(request)
+    _check_own(session, place.user.pw_uid)
+    files = request.get("files")
+    if not isinstance(files, dict) or not files.keys() <= FILES.keys():
+        raise VerbError("invalid", f"not among the files that may be written: {files!r:.200}")
+    for name, content in files.items():
+        _write(session / FILES[name], str(content).encode())
+    return {}
+
+
+def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the files and hand the session's job to sbatch; the answer is its job id.
+
+    `refused` carries sbatch's own words: Slurm will not have this job. `unclear` means that it may or may not be
+    queued.
+    """
+    session = place.session(request)
+    submission = int(request["submission"])
+    options = request.get("options")
+    if not isinstance(options, list):
+        raise VerbError("invalid", "options must be a list")
+    try:
+        check_options(options)
+    except OptionError as error:
+        raise VerbError("invalid", str(error)) from error
+    install(place, request)
+    failpoint("launcher.before-sbatch", also=os.getppid())
+    argv = [
+        place.sbatch,
+        "--parsable",
+        *options,
+        f"--job-name=berth-{session.name}",
+        f"--comment=berth:{session.name}:{submission}",
+        "--dependency=singleton",
+        "--signal=B:USR1@60",
+        "--requeue",
+        "--open-mode=append",
+        f"--output={session}/run/job.log",
+        f"--error={session}/run/job.log",
+        f"--chdir={session}",
+        "--export=NIL",
+        place.session_script,
+        str(session),
+    ]
+    job_id = _sbatch(argv, place.user, float(request.get("timeout", 30)))
+    failpoint("launcher.after-sbatch", also=os.getppid())
+    return {"job_id": job_id}
+
+
+def keys(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form
+    """The user's own ~/.ssh/authorized_keys; empty when there is none."""
+    return {"text": _read(Path(place.user.pw_dir) / ".ssh/authorized_keys", KEYS_LIMIT)}
+
+
+def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The last `bytes` bytes of a session's job log; empty when there is none."""
+    return {"text": _read(place.session(request) / "run/job.log", min(int(request["bytes"]), 2**20), tail=True)}
+
+
+def manifests(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """The manifests of all the user's sessions, in a map from session id to text."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for entry in sorted((place.root / "sessions").iterdir())[:MAX_SESSIONS]:
+            if SESSION_ID.fullmatch(entry.name):
+                found[entry.name] = _read(entry / "manifest.json", MANIFEST_LIMIT)
+    return {"manifests": found}
+
+
+def remove(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Delete a session's directory; done already is done."""
+    session = place.session(request)
+
+    def make_writable(function: Callable[[str], Any], path: str, error: BaseException) -> None:
+        if not isinstance(error, PermissionError):
+            raise error
+        Path(path).parent.chmod(0o700)
+        if not Path(path).is_symlink():
+            Path(path).chmod(0o700)
+        function(path)
+
+    if session.exists():
+        shutil.rmtree(session, onerror=lambda function, path, info: make_writable(function, path, info[1]))
+    return {}
+
+
+VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = {
+    verb.__name__: verb for verb in (prepare, install, submit, keys, log, manifests, remove)
+}
+
+
+def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:
+    try:
+        done = _run(argv, timeout, user=user, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise VerbError("unclear", f"sbatch did not end within {timeout:g} s") from error
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip()[-2000:]
+        raise VerbError(
+            "unclear" if UNCLEAR.search(words) else "refused", words or f"sbatch ended with {done.returncode}"
+        )
+    return int(done.stdout.strip().split(";")[0])
+
+
+def _run(
+    argv: list[str], timeout: float, *, user: pwd.struct_passwd | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with an environment made from nothing: no SBATCH_* or SLURM_* of anybody changes its meaning."""
+    environment = {"PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
+    if "SLURM_CONF" in os.environ:
+        environment["SLURM_CONF"] = os.environ["SLURM_CONF"]
+    if user is not None:
+        environment |= {
+            "HOME": user.pw_dir,
+            "USER": user.pw_name,
+            "LOGNAME": user.pw_name,
+            "SHELL": user.pw_shell,
+        }
+    return subprocess.run(
+        argv, capture_output=True, text=True, timeout=timeout, env=environment, check=check, errors="replace"
+    )
+
+
+def _own_directory(path: Path, uid: int) -> None:
+    """Make a directory mode 0700 below one that is there, or accept it if it is the user's own and private."""
+    try:
+        path.mkdir(mode=0o700, parents=False)
+    except FileExistsError:
+        _check_own(path, uid)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True)
+        path.mkdir(mode=0o700)
+
+
+def _check_own(path: Path, uid: int) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        raise VerbError("missing", f"{path} does not exist") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
+        raise VerbError("files", f"{path} must be a directory of the user's own with mode 0700")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file by rename, so that a reader sees the old or the new one whole, also after a crash."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path, limit: int, *, tail: bool = False) -> str:
+    """The first (or last) `limit` bytes of a regular file as text; empty when there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return ""
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            return ""
+        if tail:
+            file.seek(max(0, status.st_size - limit))
+        return file.read(limit).decode(errors="replace")

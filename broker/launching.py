@@ -1,0 +1,176 @@
+"""The controller's side of the launcher: requests over the socketpair, answers as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from broker.errors import BerthError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+ANSWER_LIMIT = 64 * 2**20
+"""Bytes of one answer: every manifest of one user."""
+SESSION_SCRIPT = Path(__file__).with_name("session.sh")
+
+
+class LauncherError(BerthError):
+    """A verb did not do what was asked; `kind` as in launcher_verbs.VerbError, or `crashed`, `timed-out`, `gone`."""
+
+    reason = "launcher"
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    @property
+    def unclear(self) -> bool:
+        """Whether what was asked may have been done all the same."""
+        return self.kind in {"unclear", "crashed", "timed-out", "gone"}
+
+
+class Launcher:
+    """The launcher at the other end of a connected socket. An async context manager; `gone` is set when it has left."""
+
+    def __init__(self, control: socket.socket, process: asyncio.subprocess.Process | None = None) -> None:
+        self._control = control
+        self._process = process
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._ids = itertools.count(1)
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self.storage = ""
+        """The storage template that the launcher was started with."""
+        self.gone = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._control.setblocking(False)
+        reader, self._writer = await asyncio.open_connection(sock=self._control, limit=ANSWER_LIMIT)
+        greeting = await reader.readline()
+        if not greeting:
+            raise LauncherError("gone", "the launcher ended before it said anything")
+        self.storage = str(json.loads(greeting)["ok"]["storage"])
+        self._reading = asyncio.create_task(self._read(reader))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._writer is not None
+        assert self._reading is not None
+        self._writer.close()
+        self._reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+        if self._process is not None:
+            await self._process.wait()
+
+    async def prepare(self, user: str, session_id: str) -> str:
+        """Make the session's directories and host key; the public host key, one line."""
+        return str((await self._call("prepare", user, session=session_id))["host_key"])
+
+    async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
+        """Write some of launcher_verbs.FILES."""
+        await self._call("install", user, session=session_id, files=dict(files))
+
+    async def submit(
+        self,
+        user: str,
+        session_id: str,
+        submission: int,
+        *,
+        options: list[str],
+        files: Mapping[str, str],
+        limit: float,
+    ) -> int:
+        """Write the files and submit the job, within `limit` seconds; its job id.
+
+        LauncherError `refused` carries Slurm's words; one that is `unclear` may have queued the job.
+        """
+        answer = await self._call(
+            "submit",
+            user,
+            session=session_id,
+            submission=submission,
+            options=options,
+            files=dict(files),
+            timeout=limit,
+        )
+        return int(answer["job_id"])
+
+    async def keys(self, user: str) -> str:
+        """The text of the user's own authorized_keys file."""
+        return str((await self._call("keys", user))["text"])
+
+    async def log(self, user: str, session_id: str, tail: int) -> str:
+        return str((await self._call("log", user, session=session_id, bytes=tail))["text"])
+
+    async def manifests(self, user: str) -> dict[str, str]:
+        return dict((await self._call("manifests", user))["manifests"])
+
+    async def remove(self, user: str, session_id: str) -> None:
+        """Delete the session's directory, which may take long."""
+        await self._call("remove", user, session=session_id, timeout=3600)
+
+    async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+        if self._writer is None or self.gone.is_set():
+            raise LauncherError("gone", "the launcher has left")
+        request_id = next(self._ids)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = answer
+        try:
+            self._writer.write(json.dumps({"id": request_id, "verb": verb, "user": user, **arguments}).encode() + b"\n")
+            return await answer
+        finally:
+            self._waiting.pop(request_id, None)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                self._settle(json.loads(line))
+        finally:
+            self.gone.set()
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(LauncherError("gone", "the launcher has left"))
+
+    def _settle(self, message: dict[str, Any]) -> None:
+        answer = self._waiting.get(message["id"])
+        if answer is None or answer.done():
+            return
+        if "error" in message:
+            answer.set_exception(LauncherError(str(message["error"]), str(message.get("message", ""))))
+        else:
+            answer.set_result(message["ok"])
+
+
+def inherited() -> Launcher:
+    """The launcher that started this controller (site mode)."""
+    return Launcher(socket.socket(fileno=int(os.environ.pop("BERTH_LAUNCHER_FD"))))
+
+
+async def spawned(storage: str) -> Launcher:
+    """A launcher of our own, as the same user and without root (personal mode)."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "broker.launcher",
+            f"--serve-fd={theirs.fileno()}",
+            f"--storage={storage}",
+            f"--session-script={SESSION_SCRIPT}",
+            "--minimum-uid=1",
+            pass_fds=[theirs.fileno()],
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+    return Launcher(ours, process)

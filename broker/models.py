@@ -1,0 +1,171 @@
+"""The registry's tables. Rows are read anywhere and written by `registry` alone.
+
+A SQLModel table class does not validate (measured: a wrong state was committed and failed only on reading), so rows
+are made by the functions here, and the state column refuses a word that is no SessionState when it is written.
+Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Enum, Index, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+from broker.keys import PublicKey
+from broker.schema import Endpoint, SessionState, SessionView
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id(now: float | None = None) -> str:
+    """A ULID in lower case: 48 bits of milliseconds and 80 random ones, so that ids sort by age and never repeat."""
+    milliseconds = int((time.time() if now is None else now) * 1000) & (2**48 - 1)
+    number = milliseconds << 80 | int.from_bytes(os.urandom(10))
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _state_column() -> Column[Any]:
+    states = Enum(
+        SessionState,
+        values_callable=lambda members: [member.value for member in members],
+        native_enum=False,
+        length=16,
+        validate_strings=True,
+    )
+    return Column("state", states, nullable=False)
+
+
+class Session(SQLModel, table=True):
+    """A session, whatever job carries it now. A deleted one stays as a tombstone, so that a late job of it is known."""
+
+    __table_args__ = (
+        Index(
+            "session_name",
+            "owner",
+            "name",
+            unique=True,
+            sqlite_where=text("state <> 'deleted'"),
+            postgresql_where=text("state <> 'deleted'"),
+        ),
+        Index("session_state", "state"),
+    )
+
+    id: str = Field(primary_key=True, max_length=26)
+    name: str = Field(max_length=39)
+    owner: str = Field(max_length=32)
+    state: SessionState = Field(sa_column=_state_column())
+    reason: str = ""
+    profile: str
+    version: str
+    digest: str
+    image_path: str
+    image_size: int = Field(sa_type=BigInteger)
+    options: list[str] = Field(default_factory=list, sa_type=JSON)
+    """What the user asked of Slurm; site and profile defaults are added at each submission."""
+    host_key: str = ""
+    """The session's public host key, one line; the private half never leaves the user's directory."""
+    created_at: float
+
+    submission: int = 0
+    """Counts the jobs that were asked for; with the restart count it makes the generation."""
+    restarts: int = 0
+    job_id: int | None = Field(default=None, sa_type=BigInteger)
+    node: str = ""
+    port: int = 0
+    fingerprint: str = ""
+    submitted_at: float | None = None
+    attempted_at: float | None = None
+    """When the last sbatch for this submission was begun or gave up without a clear answer."""
+    started_at: float | None = None
+    expected_start_at: float | None = None
+    ends_at: float | None = None
+    ended_at: float | None = None
+    outcome: str = ""
+    missing_since: float | None = None
+    """Since when slurmctld has answered without this job."""
+    cancelled_at: float | None = None
+    """When Slurm was last asked to end the job."""
+    keys_digest: str = ""
+    """Of the authorized_keys that were last written for it."""
+    revision: int = 0
+
+    @property
+    def generation(self) -> str:
+        return f"{self.submission}.{self.restarts}"
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        if self.state is not SessionState.READY:
+            return None
+        return Endpoint(node=self.node, port=self.port, fingerprint=self.fingerprint)
+
+    def view(self, stale_since: float | None = None) -> SessionView:
+        """As the API shows it to its owner."""
+        return SessionView(
+            id=self.id,
+            name=self.name,
+            owner=self.owner,
+            state=self.state,
+            reason=self.reason,
+            profile=self.profile,
+            version=self.version,
+            digest=self.digest,
+            options=self.options,
+            job_id=self.job_id,
+            generation=self.generation,
+            endpoint=self.endpoint,
+            host_key_fingerprint=PublicKey.parse(self.host_key).fingerprint if self.host_key else "",
+            created_at=self.created_at,
+            submitted_at=self.submitted_at,
+            started_at=self.started_at,
+            expected_start_at=self.expected_start_at,
+            ends_at=self.ends_at,
+            ended_at=self.ended_at,
+            outcome=self.outcome,
+            revision=self.revision,
+            stale_since=stale_since,
+        )
+
+
+class JobRecord(SQLModel, table=True):
+    """One submission of a session and what became of it: the job-to-session registry."""
+
+    __tablename__ = "job"
+
+    session_id: str = Field(primary_key=True, foreign_key="session.id", max_length=26)
+    submission: int = Field(primary_key=True)
+    job_id: int | None = Field(default=None, sa_type=BigInteger, index=True)
+    node: str = ""
+    asked_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    outcome: str = ""
+
+
+class Key(SQLModel, table=True):
+    """A public key that a user added with `berth key add`."""
+
+    __table_args__ = (UniqueConstraint("owner", "fingerprint"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    owner: str = Field(max_length=32, index=True)
+    fingerprint: str = Field(max_length=64)
+    public_key: str
+    comment: str = ""
+    added_at: float
+
+
+class Event(SQLModel, table=True):
+    """Something that a user or Berth did to a session; never changed afterwards."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: float = Field(index=True)
+    actor: str = Field(max_length=32)
+    owner: str = Field(max_length=32, index=True)
+    session_id: str = Field(max_length=26, index=True)
+    session: str = Field(max_length=39)
+    action: str = Field(max_length=32)
+    detail: str = ""

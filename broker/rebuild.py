@@ -1,0 +1,108 @@
+"""Bring every session back into an empty or old registry: from the manifests beside the data, and from Slurm's jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pwd
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from broker.announcement import JOB_PREFIX, read
+from broker.errors import BerthError, ConflictError, InvalidInputError, SlurmUnavailableError
+from broker.manifest import Manifest
+from broker.schema import RebuildReport, SessionState
+from slurm.scheduler import NoAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from broker.config import Config
+    from broker.launching import Launcher
+    from broker.models import Session
+    from broker.registry import Registry
+    from slurm.scheduler import Job, Scheduler
+
+log = logging.getLogger(__name__)
+
+
+async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> RebuildReport:
+    """Add what the registry does not have; what it has stays as it is. Each user's files are read as that user.
+
+    A session with a live job gets it back, so it goes on untouched; that needs Slurm's answer, without which nothing
+    is done (SlurmUnavailableError).
+    """
+    try:
+        jobs = await scheduler.jobs(JOB_PREFIX)
+    except NoAnswer as error:
+        raise SlurmUnavailableError(
+            "Slurm does not answer, so nothing was restored", hint="try again when `sinfo` answers"
+        ) from error
+    restored: list[str] = []
+    skipped: list[str] = []
+    for user in sorted(set(users_with_data(config)) | {job.user for job in jobs}):
+        try:
+            manifests = await launcher.manifests(user)
+        except BerthError as error:
+            skipped.append(f"{user}: {error.message}")
+            continue
+        for session_id, text in manifests.items():
+            try:
+                session = await asyncio.to_thread(_restore, registry, jobs, user=user, session_id=session_id, text=text)
+            except (ValidationError, BerthError) as error:
+                skipped.append(f"{user}/{session_id}: {_first_line(error)}")
+                continue
+            if session is not None:
+                restored.append(f"{session.owner}/{session.name}")
+    return RebuildReport(restored=restored, skipped=skipped)
+
+
+def users_with_data(config: Config) -> list[str]:
+    """The users whose directories can be seen from here: names only, nothing inside them is read."""
+    root = config.storage.root
+    if root.startswith("~/"):
+        return [user.pw_name for user in pwd.getpwall() if user.pw_uid >= 1000]
+    before, after = root.split("{user}", 1)
+    parent = Path(before).parent if not before.endswith("/") else Path(before)
+    prefix = "" if before.endswith("/") else Path(before).name
+    suffix = after.split("/", 1)[0]
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    return [
+        name.removeprefix(prefix).removesuffix(suffix)
+        for name in names
+        if name.startswith(prefix) and name.endswith(suffix)
+    ]
+
+
+def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: str, text: str) -> Session | None:
+    """Add one session; None if the registry has it already."""
+    manifest = Manifest.model_validate_json(text)
+    if manifest.owner != user or manifest.id != session_id:
+        raise InvalidInputError(f"the manifest is about {manifest.owner}/{manifest.id}")
+    if registry.get(manifest.id) is not None:
+        return None
+    session = manifest.session()
+    _with_job(session, jobs)
+    if not registry.restore(session):
+        raise ConflictError(f"{session.owner} has another session named {session.name}")
+    return session
+
+
+def _first_line(error: Exception) -> str:
+    return (error.message if isinstance(error, BerthError) else str(error)).splitlines()[0]
+
+
+def _with_job(session: Session, jobs: Iterable[Job]) -> None:
+    """Give the session its live job back; the next tick fills in the rest."""
+    for job in sorted(jobs, key=lambda job: job.id):
+        said = read(job)
+        if said is not None and said.session_id == session.id and job.user == session.owner and not job.state.ended:
+            session.job_id, session.submission, session.state, session.reason = (
+                job.id,
+                said.submission,
+                SessionState.QUEUED,
+                "",
+            )
+            return

@@ -1,0 +1,347 @@
+"""The loop that makes the registry say what Slurm says: one query a tick, whatever the number of sessions.
+
+Start-up, crash recovery and every tick are this same code. A tick asks Slurm, reads the living sessions, gives each
+what `state.next_state` says, and sees to what is left over: cancels that were asked for, submissions that were
+interrupted, data to remove, and jobs that carry a session's name but are not its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from broker.announcement import JOB_PREFIX, endpoint_of, read
+from broker.errors import BerthError
+from broker.keys import PublicKey
+from broker.registry import Entry
+from broker.schema import SessionState
+from broker.state import LIVE, MOVING, Outcome, ended_in_accounting, lost, next_state
+from slurm.scheduler import NoAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from broker.changes import Changes
+    from broker.config import SlurmSettings
+    from broker.launching import Launcher
+    from broker.models import Session
+    from broker.registry import Decide, Decision, Registry
+    from broker.submission import Submitter
+    from slurm.scheduler import FinishedJob, Job, Scheduler
+
+log = logging.getLogger(__name__)
+
+SOON, LATER, IDLE = 0.2, 2.0, 15.0
+"""Seconds between queries: right after a change, while something moves, and otherwise."""
+PATIENCE = 5.0
+"""The next query comes no sooner than this many times what the last one took, so that a busy slurmctld is left
+alone."""
+CANCEL_AGAIN = 15.0
+"""Seconds after which a job that was cancelled and still lives is cancelled again."""
+ACCOUNTING_EVERY = 10.0
+"""Seconds between questions to slurmdbd about jobs that slurmctld has forgotten."""
+WITHOUT_ACCOUNTING = 10
+"""A missing job counts as lost after this many times `lost_grace` where slurmdbd does not answer at all."""
+
+
+class Reconciler:
+    """Runs ticks until cancelled. `stale_since` is set while Slurm does not answer."""
+
+    def __init__(
+        self,
+        *,
+        settings: SlurmSettings,
+        registry: Registry,
+        scheduler: Scheduler,
+        launcher: Launcher,
+        submitter: Submitter,
+        changes: Changes,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._scheduler = scheduler
+        self._launcher = launcher
+        self._submitter = submitter
+        self._changes = changes
+        self._woken = asyncio.Event()
+        self._interval = SOON
+        self._asked_accounting_at = 0.0
+        self._removing: dict[str, asyncio.Task[None]] = {}
+        self.stale_since: float | None = None
+        self.moving = True
+        """Whether a session is in a state that ends by itself soon."""
+
+    def wake(self) -> None:
+        """Look at once, and often for a while: something was asked for."""
+        self._interval = SOON
+        self._woken.set()
+
+    async def run(self) -> None:
+        while True:
+            self._woken.clear()
+            began = time.monotonic()
+            changed = await self._guarded_tick()
+            took = time.monotonic() - began
+            pause = max(self._next_interval(changed=changed), PATIENCE * took)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), pause)
+
+    async def close(self) -> None:
+        """End what removes data; it goes on at the next start."""
+        for task in self._removing.values():
+            task.cancel()
+        await asyncio.gather(*self._removing.values(), return_exceptions=True)
+
+    def _next_interval(self, *, changed: bool) -> float:
+        if changed:
+            self._interval = SOON
+        else:
+            self._interval = min(self._interval * 1.3, LATER if self.moving else IDLE)
+        return self._interval
+
+    async def _guarded_tick(self) -> bool:
+        try:
+            return await self.tick()
+        except Exception:  # the loop must outlive any single failure; the next tick starts from what is recorded
+            log.exception("a reconcile tick failed")
+            return False
+
+    async def tick(self) -> bool:
+        """Ask once, and bring every session up to date; True when a session has changed."""
+        asked_at = time.time()
+        try:
+            jobs = await self._scheduler.jobs(JOB_PREFIX)
+        except NoAnswer as error:
+            if self.stale_since is None:
+                self.stale_since = asked_at
+                log.warning("Slurm does not answer: %s", error)
+            return False
+        if self.stale_since is not None:
+            log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
+            self.stale_since = None
+        sessions = await asyncio.to_thread(self._registry.in_states, LIVE | {SessionState.DELETING})
+        self.moving = any(session.state in MOVING for session in sessions)
+        own, strays = match([session for session in sessions if session.state in LIVE], jobs)
+        changed = await self._observe_all(sessions, own, asked_at)
+        await self._observe_missing([s for s in sessions if s.job_id is not None and s.id not in own], asked_at)
+        await self._follow_up(sessions, own, asked_at)
+        await self._cancel_strays(strays)
+        if changed:
+            self._changes.notify()
+        return changed
+
+    async def _observe_all(self, sessions: list[Session], own: Mapping[str, Job], asked_at: float) -> bool:
+        changed = False
+        for session in sessions:
+            job = own.get(session.id)
+            if job is None or not _differs(session, observation(session, job, asked_at)):
+                continue
+            await asyncio.to_thread(self._registry.update, session.id, _observe(session, job, asked_at))
+            changed = True
+        return changed
+
+    async def _observe_missing(self, missing: list[Session], asked_at: float) -> None:
+        """Slurm answered without these jobs: ask accounting how they ended, and give up on them only after long
+        silence.
+        """
+        missing = [session for session in missing if session.state is not SessionState.DELETING]
+        for session in missing:
+            if session.missing_since is None:
+                await asyncio.to_thread(
+                    self._registry.update, session.id, lambda _: ({"missing_since": asked_at}, None)
+                )
+        if not missing or asked_at - self._asked_accounting_at < ACCOUNTING_EVERY:
+            return
+        self._asked_accounting_at = asked_at
+        records: Mapping[int, FinishedJob] | None
+        try:
+            records = await self._scheduler.finished([s.job_id for s in missing if s.job_id is not None])
+        except NoAnswer as error:
+            log.warning("Slurm's accounting does not answer: %s", error)
+            records = None
+        for session in missing:
+            end = self._end_of(session, records, asked_at)
+            if end is not None:
+                await asyncio.to_thread(self._registry.update, session.id, _end(session, end, asked_at))
+                self._changes.notify()
+
+    def _end_of(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> Outcome | None:
+        record = (records or {}).get(session.job_id or 0)
+        if record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner:
+            return ended_in_accounting(session.state, record)
+        grace = self._settings.lost_grace * (WITHOUT_ACCOUNTING if records is None else 1)
+        if session.missing_since is not None and asked_at - session.missing_since > grace:
+            return lost(session.state)
+        return None
+
+    async def _follow_up(self, sessions: list[Session], own: Mapping[str, Job], asked_at: float) -> None:
+        for session in sessions:
+            if session.state is SessionState.DELETING:
+                self._remove(session)
+            elif session.state is SessionState.STOPPING and (job := own.get(session.id)) is not None:
+                await self._cancel(session, job, asked_at)
+            elif session.job_id is None and session.id not in own and not self._submitter.under_way(session.id):
+                await self._resume(session, asked_at)
+
+    async def _resume(self, session: Session, asked_at: float) -> None:
+        """No job is known and nobody is submitting: submit, or give up if it is to stop, once a job of the last
+        attempt would have shown up in an answer that was asked for long enough after it.
+        """
+        if session.attempted_at is not None and asked_at - session.attempted_at < self._settings.submit_grace:
+            return
+        if session.state is SessionState.SUBMITTING:
+            log.info("submitting %s again: Slurm has no job of it", session.id)
+            self._submitter.submit(session)
+        elif session.state is SessionState.STOPPING:
+            await asyncio.to_thread(self._registry.update, session.id, _end(session, lost(session.state), asked_at))
+            self._changes.notify()
+
+    async def _cancel(self, session: Session, job: Job, asked_at: float) -> None:
+        if job.state.ended or (session.cancelled_at is not None and asked_at - session.cancelled_at < CANCEL_AGAIN):
+            return
+        try:
+            await self._scheduler.cancel(job.id)
+        except NoAnswer as error:
+            log.warning("job %d could not be cancelled yet: %s", job.id, error)
+            return
+        self._interval = SOON
+        await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"cancelled_at": time.time()}, None))
+
+    async def _cancel_strays(self, strays: list[Job]) -> None:
+        """End jobs that carry the name of one of our sessions but are not its job: a late submission, a deleted
+        session.
+        """
+        known = {s.id: s for s in await asyncio.to_thread(self._registry.by_ids, {_session_id(job) for job in strays})}
+        for job in strays:
+            session = known.get(_session_id(job))
+            if session is None or session.owner != job.user or self._submitter.under_way(session.id):
+                continue
+            if job.id == session.job_id and session.state in LIVE:
+                continue  # it became the session's job after the query
+            log.warning("cancelling job %d: it carries the name of session %s but is not its job", job.id, session.id)
+            with contextlib.suppress(NoAnswer):
+                await self._scheduler.cancel(job.id)
+
+    def _remove(self, session: Session) -> None:
+        if session.id not in self._removing:
+            task = self._removing[session.id] = asyncio.create_task(self._remove_data(session))
+            task.add_done_callback(lambda _: self._removing.pop(session.id, None))
+
+    async def _remove_data(self, session: Session) -> None:
+        try:
+            await self._launcher.remove(session.owner, session.id)
+        except BerthError as error:
+            log.warning("the data of %s could not be removed: %s", session.id, error.message)
+            reason = f"its data could not be removed: {error.message}"
+            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"reason": reason}, None))
+            return
+        values = {"state": SessionState.DELETED, "reason": ""}
+        await asyncio.to_thread(self._registry.update, session.id, lambda _: (values, Entry("berth", "deleted")))
+        self._changes.notify()
+
+
+def match(sessions: Iterable[Session], jobs: Iterable[Job]) -> tuple[dict[str, Job], list[Job]]:
+    """Each session's own job by session id, and the other live jobs that carry a session's name.
+
+    A session's own job has its name and owner, and the id that was recorded or, while none is, the session's
+    present submission in its comment; of several the oldest, as a repeated sbatch can only have added younger ones.
+    """
+    wanted = {session.id: session for session in sessions}
+    own: dict[str, Job] = {}
+    strays: list[Job] = []
+    for job in sorted(jobs, key=lambda job: job.id):
+        session = wanted.get(_session_id(job))
+        if session is not None and job.user == session.owner and session.id not in own and _is_own(session, job):
+            own[session.id] = job
+        elif not job.state.ended:
+            strays.append(job)
+    return own, strays
+
+
+def _session_id(job: Job) -> str:
+    return job.name.removeprefix(JOB_PREFIX)
+
+
+def _is_own(session: Session, job: Job) -> bool:
+    said = read(job)
+    if session.job_id is not None:
+        return job.id == session.job_id
+    return said is not None and said.submission == session.submission
+
+
+def observation(session: Session, job: Job, now: float) -> dict[str, Any]:
+    """The columns of `session` as `job` shows them."""
+    endpoint = endpoint_of(job, _fingerprint(session.host_key)) if session.host_key else None
+    outcome = next_state(session.state, job, endpoint)
+    values: dict[str, Any] = {
+        "job_id": job.id,
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "outcome": outcome.outcome,
+        "restarts": job.restarts,
+        "missing_since": None,
+        "submitted_at": session.submitted_at or job.submitted_at,
+        "expected_start_at": job.started_at if job.state.waits else None,
+    }
+    if job.state.runs:
+        values |= {"node": job.node, "started_at": job.started_at, "ends_at": job.ends_at}
+    if outcome.endpoint is not None:
+        values |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
+    if job.state.ended:
+        values |= {"ended_at": job.ends_at or now, "attempted_at": None}
+    return values
+
+
+@functools.lru_cache(maxsize=4096)
+def _fingerprint(host_key: str) -> str:
+    return PublicKey.parse(host_key).fingerprint
+
+
+def _differs(session: Session, values: Mapping[str, Any]) -> bool:
+    return any(getattr(session, name) != value for name, value in values.items())
+
+
+def _observe(seen: Session, job: Job, asked_at: float) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if not _same_run(seen, now) or now.job_id not in {None, job.id}:
+            return None
+        values = observation(now, job, asked_at)
+        return values, _entry(now, values["state"], values["reason"], values["outcome"])
+
+    return decide
+
+
+def _end(seen: Session, end: Outcome, asked_at: float) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if not _same_run(seen, now):
+            return None
+        values = {
+            "state": end.state,
+            "reason": end.reason,
+            "outcome": end.outcome,
+            "ended_at": now.ended_at or asked_at,
+            "missing_since": None,
+            "attempted_at": None,
+        }
+        return values, _entry(now, end.state, end.reason, end.outcome)
+
+    return decide
+
+
+def _same_run(seen: Session, now: Session) -> bool:
+    """Whether what was seen is still about this submission in this phase: a stop or a new start in between is newer."""
+    return (
+        now.submission == seen.submission
+        and now.state in LIVE
+        and (now.state is seen.state or now.state is not SessionState.STOPPING)
+    )
+
+
+def _entry(now: Session, state: SessionState, reason: str, outcome: str) -> Entry | None:
+    if state is now.state:
+        return None
+    return Entry("berth", state.value, " ".join(part for part in (outcome, reason) if part))

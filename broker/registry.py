@@ -1,0 +1,306 @@
+"""The database: sessions, their jobs, keys and events. The one writer is the controller.
+
+Calls are short, blocking and safe from several threads; the controller makes them in worker threads. A session
+changes only by `update`, a compare-and-set on its revision, so two writers never both win.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlmodel import Session as DBSession
+
+from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
+from broker.models import Event, JobRecord, Key, Session
+from broker.mounts import network_file_system
+from broker.schema import SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT = 30
+"""Seconds that SQLite waits for a lock, such as a backup's."""
+
+
+class RegistryError(BerthError):
+    """The database cannot be used; the message says which and why."""
+
+    reason = "registry"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What goes into the event log together with a change."""
+
+    actor: str
+    action: str
+    detail: str = ""
+
+
+Decision = tuple["Mapping[str, Any]", "Entry | None"]
+"""The new values of some columns, and the event to record with them."""
+
+Decide = Callable[[Session], "Decision | None"]
+"""Says how a session changes, given how it is."""
+
+
+class Registry:
+    """One open database. Make it with `open_registry`."""
+
+    def __init__(self, engine: sqlalchemy.Engine) -> None:
+        self._engine = engine
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # Sessions
+
+    def create(self, session: Session, entry: Entry) -> Session:
+        """Add a new session; ConflictError when its owner has one of that name."""
+        try:
+            with self._transaction() as db:
+                db.add(session)
+                db.add(_event(session, entry))
+                db.flush()
+                db.add(JobRecord(session_id=session.id, submission=session.submission, asked_at=session.created_at))
+        except IntegrityError as error:
+            raise ConflictError(f"you have a session named {session.name} already") from error
+        return session
+
+    def restore(self, session: Session) -> bool:
+        """Add a session found in a manifest unless its id, or a living session of its name, is there already."""
+        try:
+            with self._transaction() as db:
+                db.add(session)
+                db.add(_event(session, Entry("berth", "restored", "from its manifest")))
+        except IntegrityError:
+            return False
+        return True
+
+    def find(self, owner: str, name: str) -> Session | None:
+        """The session of that name; a deleted one is none."""
+        query = select(Session).where(
+            _column(Session.owner) == owner,
+            _column(Session.name) == name,
+            _column(Session.state) != SessionState.DELETED,
+        )
+        with self._transaction() as db:
+            return db.execute(query).scalar_one_or_none()
+
+    def get(self, session_id: str) -> Session | None:
+        """The session with that id, deleted ones too."""
+        with self._transaction() as db:
+            return db.get(Session, session_id)
+
+    def sessions_of(self, owner: str) -> list[Session]:
+        query = (
+            select(Session)
+            .where(_column(Session.owner) == owner, _column(Session.state) != SessionState.DELETED)
+            .order_by(_column(Session.name))
+        )
+        return self._all(query)
+
+    def in_states(self, states: Iterable[SessionState]) -> list[Session]:
+        return self._all(select(Session).where(_column(Session.state).in_(list(states))))
+
+    def by_ids(self, ids: Iterable[str]) -> list[Session]:
+        wanted = list(ids)
+        return self._all(select(Session).where(_column(Session.id).in_(wanted))) if wanted else []
+
+    def update(self, session_id: str, decide: Decide) -> Session:
+        """Change a session by compare-and-set: `decide` sees it as it is and returns the new values, or None for no
+        change.
+
+        `decide` is called again when somebody else was faster, so it must have no effects. It may raise, which changes
+        nothing. Values equal to the old ones are no change. Returns the session as it then is.
+        """
+        while True:
+            with self._transaction() as db:
+                session = db.get(Session, session_id)
+                if session is None:
+                    raise NotFoundError(f"there is no session with the id {session_id}")
+                decision = decide(session)
+                if decision is None:
+                    return session
+                values, entry = decision
+                changed = {name: value for name, value in values.items() if getattr(session, name) != value}
+                if not changed:
+                    return session
+                statement = (
+                    update(Session)
+                    .where(_column(Session.id) == session_id, _column(Session.revision) == session.revision)
+                    .values(**changed, revision=session.revision + 1)
+                    .execution_options(synchronize_session=False)
+                )
+                if db.connection().execute(statement).rowcount != 1:
+                    continue
+                db.refresh(session)
+                if entry is not None:
+                    db.add(_event(session, entry))
+                _record_job(db, session, changed)
+                return session
+
+    # Jobs, keys, events
+
+    def jobs_of(self, session_id: str) -> list[JobRecord]:
+        """Every submission of a session, oldest first."""
+        query = select(JobRecord).where(_column(JobRecord.session_id) == session_id)
+        return self._all(query.order_by(_column(JobRecord.submission)))
+
+    def keys_of(self, owner: str) -> list[Key]:
+        return self._all(select(Key).where(_column(Key.owner) == owner).order_by(_column(Key.added_at)))
+
+    def add_key(self, key: Key) -> Key:
+        """Add a public key; ConflictError when its owner has it already."""
+        try:
+            with self._transaction() as db:
+                db.add(key)
+        except IntegrityError as error:
+            raise ConflictError(f"the key {key.fingerprint} is there already") from error
+        return key
+
+    def remove_key(self, owner: str, fingerprint: str) -> Key:
+        query = select(Key).where(_column(Key.owner) == owner, _column(Key.fingerprint) == fingerprint)
+        with self._transaction() as db:
+            key: Key | None = db.execute(query).scalar_one_or_none()
+            if key is None:
+                raise NotFoundError(f"you have added no key {fingerprint}", hint="`berth key list` shows them")
+            db.delete(key)
+            return key
+
+    def record(self, session: Session, entry: Entry) -> None:
+        """Add an event that goes with no change."""
+        with self._transaction() as db:
+            db.add(_event(session, entry))
+
+    def events_of(self, owner: str, session_id: str | None = None, limit: int = 1000) -> list[Event]:
+        """The newest `limit` events of one user's sessions, or of one of them, oldest first."""
+        query = select(Event).where(_column(Event.owner) == owner)
+        if session_id is not None:
+            query = query.where(_column(Event.session_id) == session_id)
+        return self._all(query.order_by(_column(Event.id).desc()).limit(limit))[::-1]
+
+    def _all(self, query: sqlalchemy.Select[Any]) -> list[Any]:
+        with self._transaction() as db:
+            return list(db.execute(query).scalars())
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._engine)
+
+
+class _Transaction:
+    """A database session that commits on the way out, rolls back on an exception, and leaves its rows readable."""
+
+    def __init__(self, engine: sqlalchemy.Engine) -> None:
+        self._db = DBSession(engine, expire_on_commit=False)
+
+    def __enter__(self) -> DBSession:
+        return self._db
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                self._db.commit()
+        finally:
+            self._db.close()
+
+
+def open_registry(url: str) -> Registry:
+    """Open the database behind an SQLAlchemy URL, making or migrating its tables first.
+
+    SQLite runs with a write-ahead log, which needs shared memory and so a local disk (sqlite.org/wal.html): a
+    network file system is refused. RegistryError says what cannot be opened and the remedy.
+    """
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise InvalidInputError(f"registry.url {url!r} is no SQLAlchemy URL") from error
+    if parsed.get_backend_name() == "sqlite":
+        _check_local(parsed.database)
+    engine = sqlalchemy.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+    if parsed.get_backend_name() == "sqlite":
+        sqlalchemy_event.listen(engine, "connect", _configure_sqlite)
+    try:
+        migrate(engine)
+    except (SQLAlchemyError, OSError) as error:
+        engine.dispose()
+        raise RegistryError(
+            f"the registry {parsed.render_as_string()} cannot be opened: {error}",
+            hint="if its file is damaged or lost, move it away, start the controller and run `berth registry rebuild`",
+        ) from error
+    return Registry(engine)
+
+
+def migrate(engine: sqlalchemy.Engine) -> None:
+    """Bring the tables to this version's schema."""
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _check_local(database: str | None) -> None:
+    if not database or database == ":memory:":
+        raise InvalidInputError("registry.url: SQLite needs a file", hint="sqlite:////var/lib/berth/registry.db")
+    kind = network_file_system(Path(database).parent)
+    if kind:
+        raise InvalidInputError(
+            f"the registry {database} would lie on a network file system ({kind}), where SQLite loses data",
+            hint="put state_dir on a local disk, or use PostgreSQL (registry.url)",
+        )
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own connection type
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"busy_timeout={BUSY_TIMEOUT * 1000}",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _column(attribute: Any) -> Any:  # noqa: ANN401 - SQLModel declares columns as their values' types
+    return attribute
+
+
+def _event(session: Session, entry: Entry) -> Event:
+    return Event(
+        at=time.time(),
+        actor=entry.actor,
+        owner=session.owner,
+        session_id=session.id,
+        session=session.name,
+        action=entry.action,
+        detail=entry.detail[:2000],
+    )
+
+
+_JOB_COLUMNS = ("job_id", "node", "started_at", "ended_at", "outcome")
+
+
+def _record_job(db: DBSession, session: Session, changed: Mapping[str, Any]) -> None:
+    """Carry a session's change over to the row of the job that it is about."""
+    if not session.submission:
+        return
+    record = db.get(JobRecord, (session.id, session.submission))
+    if record is None:
+        record = JobRecord(session_id=session.id, submission=session.submission, asked_at=time.time())
+        db.add(record)
+    for name in _JOB_COLUMNS:
+        if changed.get(name):
+            setattr(record, name, changed[name])

@@ -1,0 +1,214 @@
+"""One submission of a session's job: files, certificate, sbatch, and what to believe of sbatch's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from broker import authorized
+from broker.errors import BerthError, RefusedError
+from broker.failpoints import failpoint
+from broker.hostnames import SessionHost
+from broker.launching import LauncherError
+from broker.manifest import Manifest
+from broker.registry import Entry
+from broker.schema import SessionState
+from profiles.errors import ProfilesError
+from slurm.sbatch import merge_options
+
+if TYPE_CHECKING:
+    from broker.authorized import AuthorizedKeys
+    from broker.certificates import CertificateAuthority
+    from broker.config import Config
+    from broker.launching import Launcher
+    from broker.models import Session
+    from broker.registry import Decide, Decision, Registry
+    from profiles.spec import Profile
+    from profiles.store import Stores
+
+log = logging.getLogger(__name__)
+
+UNCONFIRMED = "Slurm has not confirmed the job yet; it is looked for, and submitted again only if it is not there"
+
+
+class Submitter:
+    """Submits sessions, each at most once at a time. Everything it needs is in the registry row, so that a restarted
+    controller goes on where the last one was ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        registry: Registry,
+        launcher: Launcher,
+        stores: Stores,
+        authority: CertificateAuthority,
+        keys: AuthorizedKeys,
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._launcher = launcher
+        self._stores = stores
+        self._authority = authority
+        self._keys = keys
+        self._running: dict[str, asyncio.Task[Session]] = {}
+
+    def under_way(self, session_id: str) -> bool:
+        """Whether this process is submitting the session right now."""
+        return session_id in self._running
+
+    def submit(self, session: Session) -> asyncio.Task[Session]:
+        """Begin to submit a session in state SUBMITTING, or join the attempt under way.
+
+        The task returns the session as it then is. RefusedError: Slurm or the site will not have this job, and the
+        session is what it was before, a new one gone. With no clear answer the session stays SUBMITTING.
+        """
+        task = self._running.get(session.id)
+        if task is None:
+            task = self._running[session.id] = asyncio.create_task(self._submit(session))
+            task.add_done_callback(lambda done: self._done(session.id, done))
+        return task
+
+    async def drain(self) -> None:
+        """Wait for the attempts under way, so that a controller that is asked to stop leaves nothing unclear."""
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _done(self, session_id: str, task: asyncio.Task[Session]) -> None:
+        self._running.pop(session_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RefusedError):
+            log.error("submission of %s failed", session_id, exc_info=error)
+
+    async def _submit(self, session: Session) -> Session:
+        try:
+            profile = await asyncio.to_thread(self._profile, session)
+            if not session.host_key:
+                session = await self._change(session, host_key=await self._launcher.prepare(session.owner, session.id))
+            lines = await self._keys.lines(session.owner)
+            files = self._files(session, profile, lines)
+            failpoint("start.prepared")
+            session = await self._change(session, attempted_at=time.time(), keys_digest=authorized.digest_of(lines))
+            job_id = await self._launcher.submit(
+                session.owner,
+                session.id,
+                session.submission,
+                options=self._options(session, profile),
+                files=files,
+                limit=self._config.slurm.submit_timeout,
+            )
+        except LauncherError as error:
+            if error.unclear:
+                log.warning("submission of %s is unclear: %s", session.id, error.message)
+                return await self._change(session, attempted_at=time.time(), reason=f"{UNCONFIRMED} ({error.message})")
+            raise await self._refuse(session, error.message) from error
+        except BerthError as error:
+            raise await self._refuse(session, error.message, error.hint) from error
+        failpoint("start.submitted")
+        return await asyncio.to_thread(self._registry.update, session.id, _submitted(session.submission, job_id))
+
+    def _profile(self, session: Session) -> Profile:
+        """The session's own image, whose digest must be what the session was made with."""
+        try:
+            image = self._stores.find(session.profile, session.version)
+        except ProfilesError as error:
+            raise RefusedError(error.message, hint=error.hint) from error
+        if image.digest != session.digest:
+            raise RefusedError(
+                f"the image of {session.profile}@{session.version} is not the one this session was made with",
+                hint="ask who publishes the profile; a version must never change",
+            )
+        return image.profile
+
+    def _options(self, session: Session, profile: Profile) -> list[str]:
+        return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), session.options)
+
+    def _files(self, session: Session, profile: Profile, lines: list[str]) -> dict[str, str]:
+        certificate = self._authority.sign_host(
+            session.host_key,
+            SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
+            valid_seconds=self._config.ssh.host_certificate_days * 86400,
+            serial=time.time_ns() // 1000,
+            key_id=f"berth session {session.id}",
+        )
+        return {
+            "manifest.json": Manifest.of(session).model_dump_json(indent=1) + "\n",
+            "job.env": job_env(session, allowed_binds(profile, self._config.storage.binds)),
+            "authorized_keys": authorized.text_of(lines),
+            "host_certificate": certificate + "\n",
+        }
+
+    async def _refuse(self, session: Session, message: str, hint: str = "") -> RefusedError:
+        """Take the intent back: a session that never ran goes, another is stopped as before."""
+        first = session.submission == 1
+
+        def decide(now: Session) -> Decision | None:
+            if (
+                now.state not in {SessionState.SUBMITTING, SessionState.STOPPING}
+                or now.submission != session.submission
+            ):
+                return None
+            state = SessionState.DELETING if first else SessionState.STOPPED
+            return {"state": state, "reason": message, "attempted_at": None}, Entry("berth", "refused", message)
+
+        await asyncio.to_thread(self._registry.update, session.id, decide)
+        return RefusedError(message, hint=hint or "change the options and start it again; nothing was changed")
+
+    async def _change(self, session: Session, **values: Any) -> Session:  # noqa: ANN401 - columns of several types
+        return await asyncio.to_thread(self._registry.update, session.id, lambda _: (values, None))
+
+
+def _submitted(submission: int, job_id: int) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.submission != submission or now.job_id is not None:
+            return None
+        values: dict[str, Any] = {"job_id": job_id, "submitted_at": time.time(), "reason": ""}
+        if now.state is SessionState.SUBMITTING:
+            values["state"] = SessionState.QUEUED
+        return values, Entry("berth", "submitted", f"job {job_id}")
+
+    return decide
+
+
+def allowed_binds(profile: Profile, site: list[str]) -> list[str]:
+    """What both profile and site allow, as `SRC:DEST` or `SRC:DEST:ro`; RefusedError names a bind that the site does
+    not.
+    """
+    binds = []
+    for bind in profile.binds:
+        rule = _rule_for(bind.source, site)
+        if rule is None:
+            raise RefusedError(
+                f"the profile wants {bind.source} of the shared file system, which this site does not allow",
+                hint="ask the operators to add it to storage.binds",
+            )
+        readonly = bind.readonly or rule.endswith(":ro")
+        binds.append(f"{bind.source}:{bind.destination}" + (":ro" if readonly else ""))
+    return binds
+
+
+def _rule_for(source: str, site: list[str]) -> str | None:
+    """The first rule whose path is `source` or an ancestor of it, component by component."""
+    parts = source.strip("/").split("/")
+    for rule in site:
+        allowed = rule.removesuffix(":ro").strip("/").split("/")
+        if ".." not in parts and parts[: len(allowed)] == allowed:
+            return rule
+    return None
+
+
+def job_env(session: Session, binds: list[str]) -> str:
+    """The content of run/job.env: see docs/reference/session-job.md."""
+    values = {
+        "BERTH_SESSION_ID": session.id,
+        "BERTH_SESSION_NAME": session.name,
+        "BERTH_OWNER": session.owner,
+        "BERTH_SUBMISSION": str(session.submission),
+        "BERTH_IMAGE": session.image_path,
+        "BERTH_IMAGE_SIZE": str(session.image_size),
+        "BERTH_BINDS": ",".join(binds),
+        "BERTH_PROFILE": session.profile,
+        "BERTH_PROFILE_VERSION": session.version,
+    }
+    return "".join(f"{name}={value}\n" for name, value in values.items())
