@@ -1,5 +1,4 @@
 #!/bin/bash
-#SBATCH --oom-kill-step=1
 # Carries one session for the life of one Slurm job: mounts its home, starts sshd inside its image as the user, and
 # says in the job's own comment where that listens.
 #
@@ -18,9 +17,11 @@ readonly LOCKED=68        # another job has this session's home open
 readonly NO_NODE_DIR=69   # no directory of our own could be made on the node
 readonly NO_PROGRAM=70    # Apptainer, Slurm's scontrol or ssh-keygen is missing on the node
 readonly BAD_CONTENT=71   # the image has no sshd
+readonly OUT_OF_MEMORY=72 # the kernel killed a process of the session for memory; Slurm shows its own OUT_OF_MEMORY
 
 readonly LOCK_WAIT=10            # seconds; a predecessor on another node may still be dying
 readonly STOP_GRACE=3            # seconds between TERM and KILL for the session's processes; below any sane KillWait
+readonly TICK=2                  # seconds between two looks at the memory
 readonly BIND_TRIES=20           # ports tried before giving up
 readonly LOG_LIMIT=$((4 << 20))  # bytes; above it the job's log is cut back to its last quarter
 readonly LOG_CHECK=5000          # lines between two looks at the log's size
@@ -56,6 +57,7 @@ login_environment() { # the SetEnv line that gives ssh logins the environment of
     case $name in
       HOME | USER | LOGNAME | SHELL | MAIL | PWD | OLDPWD | SHLVL | TERM | _) ;;       # the login's own
       APPTAINER* | SINGULARITY* | USER_PATH | PS1 | PROMPT_COMMAND) ;;                 # Apptainer's own
+      ENVIRONMENT | SLURM_EXPORT_ENV | SLURM_OPEN_MODE) ;;                             # the batch script's: misleads srun
       TMPDIR | TMP | TEMP | BASH_* | ENV | LD_PRELOAD | SSH_* | DISPLAY | XAUTHORITY) ;; # the node's, not the container's
       *)
         [[ ${!name} == *[$'\n\r']* || ($name == LD_LIBRARY_PATH && -z ${!name}) ]] && continue
@@ -189,7 +191,8 @@ check_job_env() {
   require BERTH_IMAGE "$path"
   require BERTH_IMAGE_SIZE '[0-9]+'
   require BERTH_BINDS "|$path:$path(:ro)?(,$path:$path(:ro)?)*"
-  require BERTH_PORTS '[0-9]{1,5}-[0-9]{1,5}'
+  require BERTH_PORTS '[1-9][0-9]{3,4}-[1-9][0-9]{3,4}'
+  ((${BERTH_PORTS%-*} <= ${BERTH_PORTS#*-} && ${BERTH_PORTS#*-} <= 65535)) || die "$BAD_JOB_ENV" "run/job.env: BERTH_PORTS"
   [[ $BERTH_OWNER == "$(id -un)" ]] || die "$BAD_JOB_ENV" "run/job.env: the owner is $BERTH_OWNER, not you"
 }
 
@@ -236,10 +239,29 @@ check_version() {
     say "warning: Apptainer $version is older than $OLDEST_APPTAINER, which lost files in overlays before"
 }
 
+find_oom_counter() { # OOM_COUNTER: the file in which the kernel counts the processes it killed in our cgroup
+  local controllers path file
+  OOM_COUNTER=/dev/null
+  while IFS=: read -r _ controllers path; do
+    case ,$controllers, in
+      *,memory,*) file=/sys/fs/cgroup/memory$path/memory.oom_control ;;
+      ,,) file=/sys/fs/cgroup$path/memory.events ;;
+      *) continue ;;
+    esac
+    if [[ -r $file ]]; then OOM_COUNTER=$file; fi
+  done </proc/self/cgroup
+}
+
+check_memory() { # a session that lost a process to the memory limit is no longer whole: it ends, and Slurm says why
+  local key value
+  while read -r key value; do
+    [[ $key != oom_kill || $value == 0 ]] || die "$OUT_OF_MEMORY" "out of memory: a process of the session was killed"
+  done <"$OOM_COUNTER"
+}
+
 announce() { # PORT: as often as it takes, since an outage of slurmctld must not cost the session
-  local pause=1 fingerprint comment
-  fingerprint=$(ssh-keygen -lf "$DIRECTORY/run/ssh_host_ed25519_key.pub" | cut -d ' ' -f 2)
-  comment=berth:$BERTH_SESSION_ID:$BERTH_SUBMISSION:${SLURM_RESTART_COUNT:-0}:$SLURMD_NODENAME:$1:$fingerprint
+  local pause=1 comment
+  comment=berth:$BERTH_SESSION_ID:$BERTH_SUBMISSION:${SLURM_RESTART_COUNT:-0}:$SLURMD_NODENAME:$1:$FINGERPRINT
   until timeout 60 "$BERTH_SCONTROL" update "JobId=$SLURM_JOB_ID" "Comment=$comment"; do
     say "Slurm did not take the announcement, next try in $pause s"
     sleep "$pause"
@@ -253,7 +275,6 @@ start_container() { # CONTAINER: Apptainer's process; LOG: what it and all below
   [[ ! -d /dev/dri ]] || binds+=(--bind /dev/dri)
   [[ -z $BERTH_BINDS ]] || binds+=(--bind "$BERTH_BINDS")
   {
-    echo '#!/bin/bash'
     declare -p USAGE BAD_CONTENT STOP_GRACE BIND_TRIES
     echo 'set -euo pipefail'
     declare -f say die sshd_quoted login_environment sshd_config rewrite adapt_accounts first_home leave enter
@@ -262,7 +283,7 @@ start_container() { # CONTAINER: Apptainer's process; LOG: what it and all below
   # --pid --no-init: enter() is process 1, so nothing of the session outlives it.
   # --workdir: /tmp and /var/tmp lie in the node's own storage; Apptainer's default is 64 MB of memory.
   exec {LOG}< <(
-    exec "$BERTH_APPTAINER" exec --contain --pid --no-init --no-umask --workdir "$NODE_DIR" \
+    exec "$BERTH_APPTAINER" -q exec --contain --pid --no-init --no-umask --workdir "$NODE_DIR" \
       --home "$DIRECTORY/home/upper:/home/$BERTH_OWNER" --cwd "/home/$BERTH_OWNER" \
       --bind "$DIRECTORY/run:/run/berth/session:ro" --bind "$NODE_DIR/run:/run/berth/node" "${binds[@]}" \
       "$BERTH_IMAGE" /bin/bash /run/berth/node/enter "${BERTH_PORTS%-*}" "${BERTH_PORTS#*-}" 2>&1
@@ -271,9 +292,18 @@ start_container() { # CONTAINER: Apptainer's process; LOG: what it and all below
 }
 
 follow_container() { # copies the container's words to the job's log until it has ended
-  local line count=0 announced=''
-  while IFS= read -r line <&"$LOG"; do
-    line=${line%$'\r'}
+  local line part='' count=0 announced='' ended
+  while :; do
+    ended=0
+    IFS= read -r -t "$TICK" -u "$LOG" line || ended=$?
+    part+=$line
+    if ((ended > 128)); then # nothing said for a while; a line may be half read
+      check_memory
+      [[ -z ${STOPPING:-} ]] || kill -TERM "$CONTAINER" 2>/dev/null || :
+      continue
+    fi
+    ((ended == 0)) || break
+    line=${part%$'\r'} part=''
     printf '%s\n' "$line"
     if [[ -z $announced && $line =~ ^"Server listening on "[^\ ]+" port "([0-9]+)\.$ ]]; then
       announced=yes
@@ -287,6 +317,7 @@ finish() { # on every way out
   local code=$? job
   trap '' TERM USR1
   for job in $(jobs -p); do kill "$job" 2>/dev/null || :; done
+  if [[ -n ${CONTAINER:-} ]] && kill -TERM "$CONTAINER" 2>/dev/null; then wait "$CONTAINER" || :; fi
   [[ -z ${NODE_DIR:-} ]] || remove_tree "$NODE_DIR"
   say "ended with $code"
 }
@@ -299,7 +330,7 @@ stop() { # TERM: scancel, preemption, requeue or the time limit; Slurm waits Kil
 
 main() {
   local code=0
-  [[ $# -eq 1 && $1 == /* && -n ${SLURM_JOB_ID:-} && -n ${SLURMD_NODENAME:-} ]] ||
+  [[ $# -eq 1 && $1 =~ ^/[^,:]*$ && -n ${SLURM_JOB_ID:-} && -n ${SLURMD_NODENAME:-} ]] ||
     die "$USAGE" "usage: sbatch … session.sh SESSION_DIRECTORY"
   readonly DIRECTORY=$1
   trap finish EXIT
@@ -326,8 +357,12 @@ main() {
   export BERTH_SESSION_ID BERTH_SESSION_NAME BERTH_OWNER BERTH_PROFILE BERTH_PROFILE_VERSION
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   start_container
+  FINGERPRINT=$(ssh-keygen -lf "$DIRECTORY/run/ssh_host_ed25519_key.pub" | cut -d ' ' -f 2)
+  find_oom_counter
   follow_container
   wait "$CONTAINER" || code=$?
+  CONTAINER=''
+  check_memory
   [[ -z ${STOPPING:-} ]] || code=0
   exit "$code"
 }
