@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from slurm.backends import open_scheduler
@@ -131,7 +131,7 @@ async def _until_stop(
     config: Config, stop: asyncio.Event, launcher: Launcher, reconciler: Reconciler, use: LastUse
 ) -> None:
     """Return on a signal, when the launcher has left, or in personal mode when nothing has happened for long enough."""
-    waiting = [asyncio.create_task(event.wait()) for event in (stop, launcher.gone)]
+    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(event.wait()) for event in (stop, launcher.gone)]
     if config.mode is Mode.PERSONAL:
         waiting.append(asyncio.create_task(_idle(config.idle_exit, reconciler, use)))
     try:
@@ -144,7 +144,7 @@ async def _until_stop(
 
 
 async def _idle(seconds: float, reconciler: Reconciler, use: LastUse) -> None:
-    while (left := use.at + seconds - time.monotonic()) > 0 or reconciler.moving:
+    while (left := use.at + seconds - time.monotonic()) > 0 or reconciler.moving:  # noqa: ASYNC110 - a time, not an event
         await asyncio.sleep(max(left, 1.0))
 
 
