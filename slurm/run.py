@@ -37,6 +37,27 @@ class CommandError(Exception):
         self.stderr = stderr[-STDERR_TAIL:]
 
 
+class _Output(asyncio.SubprocessProtocol):
+    """Collects what a program writes; `exited` when it has ended, `complete` when its pipes are closed too."""
+
+    def __init__(self) -> None:
+        self.written = {1: bytearray(), 2: bytearray()}
+        self.exited = asyncio.Event()
+        self.complete = asyncio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.written[fd] += data
+
+    def process_exited(self) -> None:
+        self.exited.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self.complete.set()
+
+    def text(self, fd: int) -> str:
+        return self.written[fd].decode(errors="replace")
+
+
 async def run(
     argv: Sequence[str],
     *,
@@ -46,11 +67,12 @@ async def run(
 ) -> Finished:
     """Run `argv` for at most `timeout` seconds and return its whole output, decoded as UTF-8 with replacement.
 
-    The program gets no standard input and a process group of its own, which is killed on every way out that leaves it
-    running: time limit, cancellation, error. With `check`, an exit code other than 0 raises CommandError.
+    The program gets no standard input and a process group of its own, which is killed on every way out that
+    leaves it running: time limit, cancellation, error. With `check`, an exit code other than 0 raises CommandError.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
+        transport, output = await asyncio.get_running_loop().subprocess_exec(
+            _Output,
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -62,16 +84,19 @@ async def run(
         raise CommandError(argv, None, str(error)) from error
     try:
         async with asyncio.timeout(timeout):
-            out, err = await process.communicate()
+            await output.complete.wait()
     except TimeoutError as error:
         raise CommandError(argv, None, f"no end after {timeout:g} s") from error
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    code = process.returncode or 0
-    stderr = err.decode(errors="replace")
+        try:
+            if not output.exited.is_set():
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(transport.get_pid(), signal.SIGKILL)
+                await output.exited.wait()
+        finally:
+            # A descendant in a session of its own may still hold the pipes; waiting for it would be for ever.
+            transport.close()
+    code = transport.get_returncode() or 0
     if check and code != 0:
-        raise CommandError(argv, code, stderr)
-    return Finished(tuple(argv), code, out.decode(errors="replace"), stderr)
+        raise CommandError(argv, code, output.text(2))
+    return Finished(tuple(argv), code, output.text(1), output.text(2))
