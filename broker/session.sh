@@ -39,33 +39,30 @@ die() { # CODE MESSAGE
 
 # ---- inside the container ------------------------------------------------------------------------------------------
 
-sshd_quoted() { # VALUE: as sshd_config(5) wants an argument that may hold anything but a line's end
-  local value=${1//\\/\\\\}
-  printf '"%s"' "${value//\"/\\\"}"
-}
-
-login_environment() { # the SetEnv line that gives ssh logins the environment of the job and the image
-  local name
+login_environment() { # SETENV: the sshd_config line that gives ssh logins the environment of the job and the image
+  local name value
   # sshd starts every login from a clean environment. It takes the first SetEnv line only, so all goes on one.
   # A login shell's /etc/profile overwrites PATH; the image's profile.d puts BERTH_PATH back.
   export BERTH_PATH=$PATH XDG_RUNTIME_DIR=/run/berth/node
   LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}
   LD_LIBRARY_PATH=${LD_LIBRARY_PATH//\/.singularity.d\/libs/}
   LD_LIBRARY_PATH=${LD_LIBRARY_PATH%:}
-  printf SetEnv
-  for name in $(compgen -e); do
+  [[ -n $LD_LIBRARY_PATH ]] || unset LD_LIBRARY_PATH # an empty entry would mean the current folder
+  SETENV=SetEnv
+  while read -r name; do
     case $name in
-      HOME | USER | LOGNAME | SHELL | MAIL | PWD | OLDPWD | SHLVL | TERM | _) ;;       # the login's own
-      APPTAINER* | SINGULARITY* | USER_PATH | PS1 | PROMPT_COMMAND) ;;                 # Apptainer's own
-      ENVIRONMENT | SLURM_EXPORT_ENV | SLURM_OPEN_MODE) ;;                             # the batch script's: misleads srun
+      HOME | USER | LOGNAME | SHELL | MAIL | PWD | OLDPWD | SHLVL | TERM | _) ;;         # the login's own
+      APPTAINER* | SINGULARITY* | USER_PATH | PS1 | PROMPT_COMMAND) ;;                   # Apptainer's own
+      ENVIRONMENT | SLURM_EXPORT_ENV | SLURM_OPEN_MODE) ;;                               # the batch script's: misleads srun
       TMPDIR | TMP | TEMP | BASH_* | ENV | LD_PRELOAD | SSH_* | DISPLAY | XAUTHORITY) ;; # the node's, not the container's
       *)
-        [[ ${!name} == *[$'\n\r']* || ($name == LD_LIBRARY_PATH && -z ${!name}) ]] && continue
-        printf ' %s' "$(sshd_quoted "$name=${!name}")"
+        value=${!name}
+        [[ $value != *[$'\n\r']* ]] || continue # cannot be written on one line
+        value=${value//\\/\\\\}
+        SETENV+=" \"$name=${value//\"/\\\"}\""
         ;;
     esac
-  done
-  printf '\n'
+  done < <(compgen -e)
 }
 
 sshd_config() {
@@ -74,53 +71,53 @@ sshd_config() {
   #   session.sh has checked the session's directory instead.
   # AddressFamily: with both families sshd goes on when only one of the two could be bound.
   # LogLevel: "Server listening" is said at INFO.
-  cat <<END
-AddressFamily inet
-HostKey $run/ssh_host_ed25519_key
-HostCertificate $run/ssh_host_ed25519_key-cert.pub
-AuthorizedKeysFile $run/authorized_keys
-AuthenticationMethods publickey
-PubkeyAuthentication yes
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-AllowUsers $BERTH_OWNER
-StrictModes no
-UsePAM no
-PidFile /run/berth/node/sshd.pid
-LogLevel INFO
-LoginGraceTime 30
-MaxStartups 100
-MaxSessions 100
-ClientAliveInterval 30
-ClientAliveCountMax 4
-AllowTcpForwarding yes
-AllowStreamLocalForwarding yes
-StreamLocalBindUnlink yes
-AllowAgentForwarding yes
-PermitTunnel no
-PermitUserEnvironment no
-PrintMotd no
-PrintLastLog no
-Subsystem sftp internal-sftp
-END
+  printf '%s\n' \
+    "AddressFamily inet" \
+    "HostKey $run/ssh_host_ed25519_key" \
+    "HostCertificate $run/ssh_host_ed25519_key-cert.pub" \
+    "AuthorizedKeysFile $run/authorized_keys" \
+    "AuthenticationMethods publickey" \
+    "PubkeyAuthentication yes" \
+    "PasswordAuthentication no" \
+    "KbdInteractiveAuthentication no" \
+    "AllowUsers $BERTH_OWNER" \
+    "StrictModes no" \
+    "UsePAM no" \
+    "PidFile /run/berth/node/sshd.pid" \
+    "LogLevel INFO" \
+    "LoginGraceTime 30" \
+    "MaxStartups 100" \
+    "MaxSessions 100" \
+    "ClientAliveInterval 30" \
+    "ClientAliveCountMax 4" \
+    "AllowTcpForwarding yes" \
+    "AllowStreamLocalForwarding yes" \
+    "StreamLocalBindUnlink yes" \
+    "AllowAgentForwarding yes" \
+    "PermitTunnel no" \
+    "PermitUserEnvironment no" \
+    "PrintMotd no" \
+    "PrintLastLog no" \
+    "Subsystem sftp internal-sftp"
   [[ ! -x /usr/bin/xauth ]] || echo "X11Forwarding yes"
-  # Everybody comes from the gateway's address: one user's failed logins must not lock the others out. OpenSSH < 9.8
+  # Everybody comes from the gateway's address: failed logins of one must not lock the others out. OpenSSH before 9.8
   # does not know the word.
   ! grep -q persourcepenalties "$SSHD" || echo "PerSourcePenalties no"
   login_environment
+  echo "$SETENV"
 }
 
-rewrite() { # FILE SED_SCRIPT: in place, since Apptainer has mounted its own copy of this one file, in memory
-  local text
-  text=$(sed "$2" "$1")
-  printf '%s\n' "$text" >"$1" || say "warning: $1 could not be changed"
-}
-
-adapt_accounts() {
+adapt_accounts() { # Apptainer has mounted its own copies of the two files, in memory: they can be rewritten in place
+  local lines entry
   # sshd gives a terminal to the group tty if there is one, but its gid is not mapped in the user namespace.
-  rewrite /etc/group '/^tty:/d'
+  mapfile -t lines </etc/group
+  for entry in "${lines[@]}"; do [[ $entry == tty:* ]] || printf '%s\n' "$entry"; done >/etc/group
   # The node's login shell may be missing in the image.
-  [[ -x $(sed -n "s/^$BERTH_OWNER:.*://p" /etc/passwd) ]] || rewrite /etc/passwd "s|^\\($BERTH_OWNER:.*:\\).*|\\1/bin/bash|"
+  mapfile -t lines </etc/passwd
+  for entry in "${lines[@]}"; do
+    [[ $entry != "$BERTH_OWNER":* || -x ${entry##*:} ]] || entry=${entry%:*}:/bin/bash
+    printf '%s\n' "$entry"
+  done >/etc/passwd
 }
 
 first_home() { # an empty home begins as a copy of the image's /etc/skel
@@ -277,7 +274,7 @@ start_container() { # CONTAINER: Apptainer's process; LOG: what it and all below
   {
     declare -p USAGE BAD_CONTENT STOP_GRACE BIND_TRIES
     echo 'set -euo pipefail'
-    declare -f say die sshd_quoted login_environment sshd_config rewrite adapt_accounts first_home leave enter
+    declare -f say die login_environment sshd_config adapt_accounts first_home leave enter
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
   # --pid --no-init: enter() is process 1, so nothing of the session outlives it.
@@ -357,7 +354,7 @@ main() {
   export BERTH_SESSION_ID BERTH_SESSION_NAME BERTH_OWNER BERTH_PROFILE BERTH_PROFILE_VERSION
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   start_container
-  FINGERPRINT=$(ssh-keygen -lf "$DIRECTORY/run/ssh_host_ed25519_key.pub" | cut -d ' ' -f 2)
+  read -r _ FINGERPRINT _ <<<"$(ssh-keygen -lf "$DIRECTORY/run/ssh_host_ed25519_key.pub")"
   find_oom_counter
   follow_container
   wait "$CONTAINER" || code=$?
