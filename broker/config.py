@@ -163,15 +163,18 @@ class Config(Section):
 def load(path: Path | None = None) -> Config:
     """Read the configuration that holds here: `path`, else `$BERTH_CONFIG`, else the site's file, else personal mode's.
 
+    A file that says `mode: personal` changes personal mode's defaults; any other, those of site mode.
     Raises InvalidInputError naming file, setting and remedy; an explicitly named file must exist.
     """
     named = path or (Path(os.environ["BERTH_CONFIG"]) if os.environ.get("BERTH_CONFIG") else None)
+    if named is None and SITE_CONFIG.exists():
+        named = SITE_CONFIG
     if named is not None:
-        return _parse(named, {"mode": Mode.SITE})
-    if SITE_CONFIG.exists():
-        return _parse(SITE_CONFIG, {"mode": Mode.SITE})
-    personal = xdg("XDG_CONFIG_HOME", ".config") / "berth" / "config.yaml"
-    return _parse(personal, personal_defaults()) if personal.exists() else _check(personal, personal_defaults())
+        values = _read(named)
+        personal = values.get("mode") == Mode.PERSONAL.value
+        return _check(named, _merge(personal_defaults() if personal else {"mode": Mode.SITE}, values))
+    own = xdg("XDG_CONFIG_HOME", ".config") / "berth" / "config.yaml"
+    return _check(own, _merge(personal_defaults(), _read(own) if own.exists() else {}))
 
 
 def personal_defaults() -> dict[str, Any]:
@@ -198,7 +201,7 @@ def _personal_runtime_dir() -> Path:
     return Path(base) / "berth" if base.startswith("/") else Path(f"/tmp/berth-{os.getuid()}")  # noqa: S108 - made 0700 and checked to be ours before use
 
 
-def _parse(path: Path, defaults: dict[str, Any]) -> Config:
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -209,7 +212,7 @@ def _parse(path: Path, defaults: dict[str, Any]) -> Config:
         raise InvalidInputError(f"{path} is not valid YAML: {error}") from error
     if values is not None and not isinstance(values, dict):
         raise InvalidInputError(f"{path}: expected settings as `name: value`")
-    return _check(path, _merge(defaults, values or {}))
+    return values or {}
 
 
 def _merge(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""Berth on the lab, installed as an operator would do it: accounts, directories, configuration, three services.
+
+Standard library only: `make demo` runs it before anything is installed. What systemd does on a real site (start, restart, kill) is done
+here by name and process id, so that tests can do it at the worst moment.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slurm.lab import layers, lifecycle
+from slurm.lab.enter import exec_argv
+from slurm.lab.place import Place, cache_root
+from slurm.lab.preflight import check
+from slurm.lab.progress import Progress
+from slurm.lab.spec import LOGIN, Bind, Publish, Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+HERE = Path(__file__).parent
+CHECKOUT = HERE.parent.parent
+SERVICE_ACCOUNT = "berth"
+GATEWAY_ACCOUNT = "berth-gateway"
+PROFILE_TEAM = "carol"
+"""The user whom this site lets publish profiles."""
+GATEWAY_PORT = 2222
+
+COMMANDS = {
+    "broker": (
+        "root",
+        "exec berth-launcher --account berth --storage '/shared/berth/{user}' -- /usr/local/bin/berth controller",
+    ),
+    "gateway": (GATEWAY_ACCOUNT, "exec /usr/local/bin/berth gateway"),
+}
+"""Each service: its account, and its command. The launcher starts the controller."""
+
+
+class SiteError(Exception):
+    """A step of the installation failed; the message names the step and what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Berth on one lab."""
+
+    lab: Place
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        user: str = "root",
+        node: str = LOGIN,
+        seconds: float = 60,
+        stdin: bytes = b"",
+        host_network: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command in a node and return its end; TimeoutExpired after `seconds`."""
+        argv = exec_argv(node, command, user=user, lab=self.lab, host_network=host_network, env=env)
+        return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False)
+
+    def sh(self, script: str, *, user: str = "root", node: str = LOGIN, seconds: float = 60) -> str:
+        """Run a shell script in a node; its output. SiteError if it fails."""
+        done = self.run(["sh", "-euc", script], user=user, node=node, seconds=seconds)
+        if done.returncode != 0:
+            raise SiteError(f"{script!r} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
+        return done.stdout.decode()
+
+    def start(self, service: str, *, crash_at: str = "") -> None:
+        """Start a service in the background of the login node; with `crash_at`, armed to die at that point."""
+        account, command = COMMANDS[service]
+        export = f"export BERTH_CRASH_AT={crash_at}; " if crash_at else ""
+        self.sh(
+            f"setsid -f setpriv --reuid={account} --regid=$(id -g {account}) --init-groups "
+            f"sh -c 'echo $$ >/run/berth-services/{service}.pid; {export}{command}' "
+            f">>/var/log/berth/{service}.log 2>&1 </dev/null"
+        )
+
+    def pid(self, service: str) -> int | None:
+        """The service's process id in the login node; None if it does not run."""
+        script = f"p=$(cat /run/berth-services/{service}.pid) && kill -0 $p && echo $p"
+        done = self.run(["sh", "-c", script])
+        return int(done.stdout) if done.returncode == 0 else None
+
+    def kill(self, service: str, signal: str = "TERM") -> None:
+        """Send a signal to a service that runs, and wait until it has gone."""
+        pid = self.pid(service)
+        if pid is not None:
+            self.sh(f"kill -{signal} {pid}")
+            wait_until(lambda: self.pid(service) is None, f"{service} to end", 30)
+
+    def controller_pid(self) -> int:
+        """The controller's process id in the login node: the launcher's child."""
+        return int(self.sh("pgrep -P $(cat /run/berth-services/broker.pid) | head -1"))
+
+    def api_answers(self) -> bool:
+        return self.run(["berth", "list", "--json"], user="alice").returncode == 0
+
+    def gateway_answers(self) -> bool:
+        return self.run(["timeout", "2", "bash", "-c", f"</dev/tcp/login/{GATEWAY_PORT}"]).returncode == 0
+
+    def log(self, service: str) -> str:
+        return self.sh(f"cat /var/log/berth/{service}.log")
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None:
+    """Wait for a condition; SiteError names it when it has not come true within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SiteError(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(0.1)
+
+
+def up(name: str = "lab", *, publish_port: int | None = None, progress: Progress | None = None) -> Site:
+    """The lab with Berth on it, made or found running."""
+    progress = progress or Progress()
+    cache = cache_root()
+    place = Place.find(name)
+    check(place, cache, progress)
+    pyslurm = layers.pyslurm_layer(cache, progress)
+    berth = layers.build_layer(
+        cache, "berth", HERE / "layer.sh", [CHECKOUT / "requirements.lock"], parents=[pyslurm], progress=progress
+    )
+    spec = Spec(
+        name=name,
+        operators=(SERVICE_ACCOUNT,),
+        layers=(str(pyslurm), str(berth)),
+        binds=(Bind(str(CHECKOUT), "/opt/berth/src", read_only=True),),
+    )
+    publish = [Publish("127.0.0.1", publish_port, LOGIN, GATEWAY_PORT)] if publish_port else []
+    lifecycle.up(place, spec, publish, cache, progress)
+    site = Site(place)
+    deploy(site, progress)
+    return site
+
+
+def deploy(site: Site, progress: Progress) -> None:
+    """Install Berth on a running lab and start its services; what is there already stays."""
+    site.sh(_INSTALL)
+    site.run(["sh", "-c", "cat >/etc/berth/config.yaml"], stdin=(HERE / "config.yaml").read_bytes())
+    for service, answers in (("broker", site.api_answers), ("gateway", site.gateway_answers)):
+        if site.pid(service) is None:
+            progress.say(f"starting {service}")
+            site.start(service)
+        try:
+            wait_until(answers, f"{service} to answer", 30)
+        except SiteError as error:
+            raise SiteError(f"{error}; the end of its log:\n{site.log(service)[-2000:]}") from None
+
+
+_INSTALL = f"""
+id {GATEWAY_ACCOUNT} >/dev/null 2>&1 ||
+    useradd --system --home-dir /var/lib/{GATEWAY_ACCOUNT} --shell /usr/sbin/nologin {GATEWAY_ACCOUNT}
+install -d -m 755 /etc/berth /var/log/berth
+install -d -m 1777 /run/berth-services
+install -d -m 755 -o {SERVICE_ACCOUNT} /run/berth
+install -d -m 700 -o {SERVICE_ACCOUNT} /var/lib/berth
+install -d -m 700 -o {GATEWAY_ACCOUNT} /var/lib/{GATEWAY_ACCOUNT}
+install -d -m 1777 /shared/berth
+install -d -m 755 -o {PROFILE_TEAM} /shared/profiles
+install -d -m 755 /shared/datasets
+"""
+
+if __name__ == "__main__":
+    up(*sys.argv[1:2])
