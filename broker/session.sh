@@ -15,7 +15,7 @@ readonly BAD_DIRECTORY=66 # the session's directory is not the user's own or is 
 readonly BAD_IMAGE=67     # the image cannot be read or has another size than it was published with
 readonly LOCKED=68        # another job has this session's home open
 readonly NO_NODE_DIR=69   # no directory of our own could be made on the node
-readonly NO_PROGRAM=70    # Apptainer, Slurm's scontrol or ssh-keygen is missing on the node
+readonly UNFIT_NODE=70    # the node lacks Apptainer, PID namespaces, Slurm's scontrol or ssh-keygen
 readonly BAD_CONTENT=71   # the image has no sshd
 readonly OUT_OF_MEMORY=72 # the kernel killed a process of the session for memory; Slurm shows its own OUT_OF_MEMORY
 
@@ -137,7 +137,9 @@ leave() { # every process of the session gets TERM and some time; those that sta
 }
 
 enter() { # LOWEST HIGHEST: runs as process 1 of the container's PID namespace
-  local try code=0 port config=/run/berth/node/sshd_config
+  local lowest=$1 ports=$(($2 - $1 + 1)) start=$((RANDOM << 15 | RANDOM)) try code config=/run/berth/node/sshd_config
+  # leave() signals everything it can see: that must be the session and not all of the user's processes on the node.
+  [[ $$ -eq 1 ]] || die "$UNFIT_NODE" "apptainer.conf on this node does not allow PID namespaces"
   trap leave TERM
   umask 022
   SSHD=/usr/sbin/sshd
@@ -145,11 +147,10 @@ enter() { # LOWEST HIGHEST: runs as process 1 of the container's PID namespace
   first_home
   adapt_accounts
   sshd_config >"$config"
-  for ((try = 0; try < BIND_TRIES; try++)); do
-    # Bind first, announce then: a port that was free a moment ago is not a port that we have.
-    port=$(($1 + (RANDOM << 15 | RANDOM) % ($2 - $1 + 1)))
+  # Bind first, announce then: a port that was free a moment ago is not a port that we have.
+  for ((try = 0; try < BIND_TRIES && try < ports; try++)); do
     code=0
-    "$SSHD" -D -e -f "$config" -p "$port" &
+    "$SSHD" -D -e -f "$config" -p $((lowest + (start + try) % ports)) &
     wait $! || code=$?
     # The PID file is written once sshd listens: an end before that may be a port in use, later ones are final.
     [[ $code -ne 255 || -e /run/berth/node/sshd.pid ]] && break
@@ -193,14 +194,17 @@ check_job_env() {
   [[ $BERTH_OWNER == "$(id -un)" ]] || die "$BAD_JOB_ENV" "run/job.env: the owner is $BERTH_OWNER, not you"
 }
 
-check_files() { # every check that needs no lock, in one look
-  local mine="$UID 700" found
-  mapfile -t found < <(stat -L -c '%u %a %s' -- "$DIRECTORY" "$DIRECTORY/run" "$BERTH_IMAGE" 2>&1)
-  [[ ${found[0]} == "$mine "* ]] || die "$BAD_DIRECTORY" "$DIRECTORY must be yours and have mode 700: ${found[0]}"
-  [[ ${found[1]} == "$mine "* ]] || die "$BAD_DIRECTORY" "$DIRECTORY/run must be yours and have mode 700: ${found[1]}"
-  [[ -r $BERTH_IMAGE ]] || die "$BAD_IMAGE" "the image $BERTH_IMAGE cannot be read: ${found[2]}"
-  [[ ${found[2]##* } == "$BERTH_IMAGE_SIZE" ]] ||
-    die "$BAD_IMAGE" "the image $BERTH_IMAGE has ${found[2]##* } bytes, not $BERTH_IMAGE_SIZE"
+check_files() { # all that needs no lock
+  local directory size seen
+  for directory in "$DIRECTORY" "$DIRECTORY/run"; do
+    [[ -d $directory ]] || die "$BAD_DIRECTORY" "there is no directory $directory"
+  done
+  [[ -f $BERTH_IMAGE && -r $BERTH_IMAGE ]] || die "$BAD_IMAGE" "the image $BERTH_IMAGE is not there or cannot be read"
+  mapfile -t seen < <(stat -L -c '%u %a %s' -- "$DIRECTORY" "$DIRECTORY/run" "$BERTH_IMAGE")
+  [[ ${seen[0]} == "$UID 700 "* && ${seen[1]} == "$UID 700 "* ]] ||
+    die "$BAD_DIRECTORY" "$DIRECTORY and its run must be yours and have mode 700"
+  size=${seen[2]##* }
+  [[ $size == "$BERTH_IMAGE_SIZE" ]] || die "$BAD_IMAGE" "the image $BERTH_IMAGE has $size bytes, not $BERTH_IMAGE_SIZE"
 }
 
 take_lock() { # one writer: whoever has run/lock has the home; kept until this process ends, however it ends
@@ -272,7 +276,7 @@ start_container() { # CONTAINER: Apptainer's process; LOG: what it and all below
   [[ ! -d /dev/dri ]] || binds+=(--bind /dev/dri)
   [[ -z $BERTH_BINDS ]] || binds+=(--bind "$BERTH_BINDS")
   {
-    declare -p USAGE BAD_CONTENT STOP_GRACE BIND_TRIES
+    declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES
     echo 'set -euo pipefail'
     declare -f say die login_environment sshd_config adapt_accounts first_home leave enter
     echo 'enter "$@"'
@@ -314,7 +318,11 @@ finish() { # on every way out
   local code=$? job
   trap '' TERM USR1
   for job in $(jobs -p); do kill "$job" 2>/dev/null || :; done
-  if [[ -n ${CONTAINER:-} ]] && kill -TERM "$CONTAINER" 2>/dev/null; then wait "$CONTAINER" || :; fi
+  if [[ -n ${CONTAINER:-} ]] && kill -TERM "$CONTAINER" 2>/dev/null; then
+    { sleep $((STOP_GRACE + 2)) && kill -KILL "$CONTAINER"; } &
+    wait "$CONTAINER" || :
+    kill $! 2>/dev/null || :
+  fi
   [[ -z ${NODE_DIR:-} ]] || remove_tree "$NODE_DIR"
   say "ended with $code"
 }
@@ -346,7 +354,7 @@ main() {
   read_job_env "$DIRECTORY/run/job.env"
   check_job_env
   check_files
-  type -P "$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen >/dev/null || die "$NO_PROGRAM" "$SLURMD_NODENAME lacks one of $BERTH_APPTAINER, $BERTH_SCONTROL, ssh-keygen"
+  type -P "$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen >/dev/null || die "$UNFIT_NODE" "$SLURMD_NODENAME lacks one of $BERTH_APPTAINER, $BERTH_SCONTROL, ssh-keygen"
   take_lock
   make_node_dir
   trim_log
