@@ -79,9 +79,7 @@ def _check_events(text: str, file: Path) -> None:
         if depth > MAX_DEPTH:
             raise ProfileError(f"nested deeper than {MAX_DEPTH} levels", file=file, line=line)
         if aliases > MAX_ALIASES:
-            raise ProfileError(
-                f"more than {MAX_ALIASES} aliases", file=file, line=line, hint="write the values out"
-            )
+            raise ProfileError(f"more than {MAX_ALIASES} aliases", file=file, line=line, hint="write the values out")
         if tag := getattr(event, "tag", None):
             raise ProfileError(
                 f"tags such as {tag} are refused",
@@ -102,14 +100,10 @@ class _Reader:
     def read(self, node: yaml.Node, place: Place) -> Data:
         line = node.start_mark.line + 1
         self.nodes += 1
-        if (
-            len(place) > MAX_DEPTH
-        ):  # the events were shallower: only an alias of something around it gets here
+        if len(place) > MAX_DEPTH:  # the events were shallower: only an alias of something around it gets here
             raise ProfileError("an alias contains itself", file=self.file, line=line)
         if self.nodes > MAX_NODES:
-            raise ProfileError(
-                f"more than {MAX_NODES} values once aliases are followed", file=self.file, line=line
-            )
+            raise ProfileError(f"more than {MAX_NODES} values once aliases are followed", file=self.file, line=line)
         self.lines.setdefault(place, line)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, place)
@@ -126,9 +120,7 @@ class _Reader:
             key = str(key_node.value)
             if key in data:
                 first = self.lines[*place, key]
-                raise ProfileError(
-                    f"`{key}` is given twice, first in line {first}", file=self.file, line=line
-                )
+                raise ProfileError(f"`{key}` is given twice, first in line {first}", file=self.file, line=line)
             self.lines[*place, key] = line
             data[key] = self.read(value_node, (*place, key))
         return data

@@ -76,9 +76,7 @@ def _variable(name: str) -> str:
 Line = Annotated[str, AfterValidator(_one_line)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN)]
-AptPackage = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[0-9A-Za-z.+:~-]+)?$")
-]
+AptPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[0-9A-Za-z.+:~-]+)?$")]
 PipPackage = Annotated[Line, StringConstraints(pattern=r"^[A-Za-z0-9][^\n]*$", max_length=500)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_variable)]
 ResourceValue = Annotated[bool | Line, BeforeValidator(_flag)]

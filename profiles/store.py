@@ -6,12 +6,14 @@ are work in progress. Everything is readable by everybody: a store is meant for 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,11 @@ DESCRIPTION = "image.json"
 RECIPE = "profile.yaml"
 LOG = "build.log"
 PACKAGES = "packages.txt"
+FAILED = ".failed.log"
+"""`<store>/<name>/<version>.failed.log` is the log of the last build of a version that failed."""
+
+STALE_AFTER = 86400.0
+"""Seconds after which a stage was left by a builder that was killed: no build may take that long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,7 @@ class Store:
                 directory.mkdir(parents=True, exist_ok=True)
                 if directory.stat().st_uid == os.getuid():
                     directory.chmod(0o755)
+            _sweep(self.path / name)
             return Path(tempfile.mkdtemp(prefix=f".{version}.", dir=self.path / name))
         except OSError as error:
             raise StoreError(
@@ -148,14 +156,23 @@ class Store:
         _sync(stage)
         target = self.path / name / version
         try:
-            stage.rename(
-                target
-            )  # onto a directory that is not empty rename(2) fails, so of two builders one wins
+            stage.rename(target)  # onto a directory that is not empty rename(2) fails, so of two builders one wins
         except OSError as error:
             self.check_free(name, version)
             raise StoreError(f"cannot publish to {target}: {error.strerror}") from error
         _sync(target.parent)
+        target.with_name(f"{version}{FAILED}").unlink(missing_ok=True)
         return read_image(target)
+
+    def keep_log(self, stage: Path, name: str, version: str) -> Path | None:
+        """Keep a failed build's log beside the versions, in place of an earlier one; tell where."""
+        kept = self.path / name / f"{version}{FAILED}"
+        try:
+            (stage / LOG).replace(kept)
+            kept.chmod(0o644)
+        except OSError:
+            return None  # the build's own failure is what has to be told
+        return kept
 
     def delete(self, name: str, version: str) -> None:
         """Remove a version; sessions that run from it keep their open file.
@@ -170,9 +187,7 @@ class Store:
             directory.rename(grave)
             shutil.rmtree(grave)
         except OSError as error:
-            raise StoreError(
-                f"cannot delete {directory}: {error.strerror}", hint="only its owner can"
-            ) from error
+            raise StoreError(f"cannot delete {directory}: {error.strerror}", hint="only its owner can") from error
         if not any((self.path / name).iterdir()):
             (self.path / name).rmdir()
 
@@ -268,10 +283,8 @@ def _not_found(stores: Sequence[Store], name: str, version: str | None) -> NoSuc
         {each for store in stores for each in store.versions(name)}, key=lambda each: (sort_key(each), each)
     )
     if versions:
-        return NoSuchImageError(
-            f"profile {name} has no version {version}", hint=f"there is: {', '.join(versions)}"
-        )
-    names = sorted({path.name for store in stores for path in _visible(store.path)})
+        return NoSuchImageError(f"profile {name} has no version {version}", hint=f"there is: {', '.join(versions)}")
+    names = sorted({path.name for store in stores for path in _visible(store.path) if _visible(path)})
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
@@ -289,6 +302,15 @@ def _visible(directory: Path) -> list[Path]:
         return []
     except OSError as error:
         raise StoreError(f"cannot read the store {directory}: {error.strerror}") from error
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the stages that killed builders of this user left long ago."""
+    for path in directory.glob(".*"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if status.st_uid == os.getuid() and status.st_mtime < time.time() - STALE_AFTER:
+                shutil.rmtree(path)
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,64 @@
+"""The little of Apptainer that building needs: SIF files from squashfs, and where the squashfs is in a SIF file."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+from profiles.errors import ProfilesError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TIMEOUT = 60.0
+ARCHITECTURES = {"x86_64": "2", "aarch64": "4", "ppc64le": "6", "riscv64": "12"}
+"""What `apptainer sif add --partarch` calls the machines of uname(2)."""
+
+_ROOT = re.compile(r"\|(?P<start>\d+)-\d+\s*\|FS \(Squashfs/\*System/")
+
+
+def version() -> str:
+    """Ask for Apptainer's version, such as `1.4.5`. Raises ProfilesError if there is none."""
+    return _apptainer("--version").rpartition(" ")[2].strip()
+
+
+def seal(squashfs: Path, sif: Path, timeout: float) -> None:
+    """Make a SIF file whose root file system is `squashfs`; `timeout` in seconds, for the copying."""
+    architecture = ARCHITECTURES.get(platform.machine(), "2")
+    _apptainer("sif", "new", str(sif))
+    # A primary system partition (2) with squashfs (1), as `apptainer build` makes it.
+    kind = ("--datatype", "4", "--parttype", "2", "--partfs", "1", "--partarch", architecture, "--groupid", "1")
+    _apptainer("sif", "add", *kind, str(sif), str(squashfs), timeout=timeout)
+
+
+def squashfs_offset(sif: Path) -> int:
+    """Tell at which byte of a SIF file its root file system begins. Raises ProfilesError if there is no squashfs."""
+    found = _ROOT.search(_apptainer("sif", "list", str(sif)))
+    if not found:
+        raise ProfilesError(
+            f"{sif} has no squashfs root file system", hint="encrypted and ext3 images cannot be a base"
+        )
+    return int(found["start"])
+
+
+def _apptainer(*arguments: str, timeout: float = TIMEOUT) -> str:
+    try:
+        done = subprocess.run(
+            ["apptainer", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=True,
+        )
+    except FileNotFoundError as error:
+        raise ProfilesError(
+            "apptainer is not installed", hint="Apptainer 1.4.4 or newer makes and runs images"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise ProfilesError(f"apptainer {arguments[0]} did not end within {timeout:g} s") from error
+    except subprocess.CalledProcessError as error:
+        raise ProfilesError(f"apptainer {' '.join(arguments[:2])} failed: {error.stderr.strip()[-500:]}") from error
+    return done.stdout

@@ -1,0 +1,213 @@
+"""From a profile to a published image, as an ordinary user: no root, nothing setuid but newuidmap(1).
+
+The image's tree is made in a private folder on a local disk: by mmdebstrap(1) for `debian:` bases, by unpacking the
+base's SIF otherwise. Each further step runs as root of that tree. The tree becomes a zstd squashfs, that a SIF, and
+the SIF a version in the store, by one rename.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from profiles import apptainer, namespace, network
+from profiles.base import BaseKind
+from profiles.environment import shell_lines
+from profiles.errors import BuildError, ProfilesError
+from profiles.spec import load
+from profiles.steps import Progress, Step, Steps
+from profiles.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, Stores, digest_of, verify
+from profiles.tree import Tree
+from profiles.workspace import default_parent, free_bytes, workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from profiles.spec import Profile
+
+__all__ = ["Progress", "Step", "build"]
+
+SESSION_PACKAGES = (
+    "bash",
+    "ca-certificates",
+    "coreutils",
+    "less",
+    "libc-bin",
+    "ncurses-base",
+    "ncurses-term",
+    "openssh-client",
+    "openssh-server",
+    "procps",
+    "tzdata",
+)
+"""What every session needs: an sshd, what terminals need, and what people reach for when something is wrong."""
+
+TIME_LIMIT = 3600.0
+"""Seconds that a whole build may take."""
+
+ROOM = 3 * 1024**3
+"""Bytes that a build wants free where it works: triton-xpu takes 1.6 GB as a tree and 0.6 GB as squashfs."""
+
+TOOLS = {
+    "apptainer": "apptainer",
+    "mksquashfs": "squashfs-tools",
+    "mmdebstrap": "mmdebstrap",
+    "newuidmap": "uidmap",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "unsquashfs": "squashfs-tools",
+}
+"""The programs that a build runs, and the Debian packages that have them."""
+
+
+def build(
+    recipe: Path,
+    *,
+    store: Store,
+    bases: Stores | None = None,
+    progress: Progress = lambda _: None,
+    work: Path | None = None,
+    time_limit: float = TIME_LIMIT,
+) -> Image:
+    """Build the profile in the file `recipe` and publish it in `store`.
+
+    `bases` is where `profile:` bases are looked for (default: `store`), `work` the folder on a local disk to build in
+    (default: $TMPDIR, else /var/tmp), `time_limit` in seconds. Raises ProfileError for a wrong recipe,
+    ImageExistsError if the version is published, before the build or by its end, StoreError, and BuildError for a
+    step that failed. Then, and when it is interrupted, nothing is published and nothing left but the log that a
+    BuildError names.
+    """
+    profile = load(recipe)
+    stage = store.stage(profile.name, profile.version)
+    try:
+        with (stage / LOG).open("wb") as log:
+            steps = Steps(_plan(profile), log, progress, time.monotonic() + time_limit)
+            shutil.copyfile(recipe, stage / RECIPE)
+            image = _make(profile, stage, bases or Stores([store]), work or default_parent(), steps)
+            (stage / DESCRIPTION).write_text(json.dumps(image.description(), indent=1))
+        return store.publish(stage, profile.name, profile.version)
+    except BuildError as error:
+        error.log = store.keep_log(stage, profile.name, profile.version)
+        raise
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _plan(profile: Profile) -> list[str]:
+    """List the steps that this profile needs, in order."""
+    first = ["debian"] if profile.base.kind is BaseKind.DEBIAN else ["unpack", "packages"]
+    own = [name for name in ("files", "pip", "post") if getattr(profile, name)]
+    return ["check", *first, *own, "finish", "squashfs", "image"]
+
+
+def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Steps) -> Image:
+    """Take the steps; leaves SIF and list of packages in `stage`."""
+    with steps.step("check"):
+        _check_machine(profile, parent)
+        base = _base_image(profile, bases)
+        created = time.time()
+        labels = _labels(profile, base, created)
+    with workspace(parent) as folder:
+        tree = Tree(folder, steps.run)
+        _fill(tree, profile, base, steps)
+        with steps.step("finish"):
+            environment = shell_lines(_environment(profile), venv=bool(profile.pip))
+            (stage / PACKAGES).write_text(tree.finish(environment, json.dumps(labels)))
+        with steps.step("squashfs"):
+            squashfs = tree.squash()
+        with steps.step("image"):
+            sif = stage / IMAGE
+            apptainer.seal(squashfs, sif, steps.seconds_left())
+            size = sif.stat().st_size
+            return Image(profile.name, profile.version, sif, digest_of(sif), size, created, labels, profile)
+
+
+def _fill(tree: Tree, profile: Profile, base: Path | None, steps: Steps) -> None:
+    """Put into the tree what the profile says."""
+    packages = [*SESSION_PACKAGES, *profile.apt, *(["python3-venv"] if profile.pip else [])]
+    if base is None:
+        with steps.step("debian"):
+            tree.debian(profile.base.suite, packages)
+    else:
+        with steps.step("unpack"):
+            tree.unpack(base)
+        with steps.step("packages"):
+            tree.install(packages)
+    if profile.files:
+        with steps.step("files"):
+            tree.add(profile.files)
+    if profile.pip:
+        with steps.step("pip"):
+            tree.pip(profile.pip)
+    if profile.post:
+        with steps.step("post"):
+            tree.post(profile.post)
+
+
+def _check_machine(profile: Profile, parent: Path) -> None:
+    """Raise ProfilesError for what is missing on this machine, before anything is done."""
+    unneeded = {"unsquashfs"} if profile.base.kind is BaseKind.DEBIAN else {"mmdebstrap"}
+    if os.geteuid() == 0:
+        unneeded.add("newuidmap")
+    missing = [tool for tool in TOOLS if tool not in unneeded and not shutil.which(tool, path=network.PATH)]
+    if missing:
+        names = ", ".join(sorted({TOOLS[tool] for tool in missing}))
+        raise ProfilesError(f"not installed: {', '.join(missing)}", hint=f"in Debian: {names}")
+    if said := namespace.problem():
+        raise ProfilesError(
+            f"user namespaces do not work here: {said}",
+            hint="it takes a range of ids for you in /etc/subuid and /etc/subgid (usermod --add-subuids), and a "
+            "kernel that lets users make namespaces",
+        )
+    free = free_bytes(parent)
+    if free < ROOM:
+        raise ProfilesError(
+            f"{free // 1024**2} MiB are free in {parent}, a build wants {ROOM // 1024**2} MiB",
+            hint="make room, or set TMPDIR to a folder on a local disk that has it",
+        )
+
+
+def _base_image(profile: Profile, bases: Stores) -> Path | None:
+    """Find the SIF to start from and make sure of it; None for a `debian:` base."""
+    base = profile.base
+    match base.kind:
+        case BaseKind.DEBIAN:
+            return None
+        case BaseKind.SIF:
+            if not base.path.is_file():
+                raise ProfilesError(
+                    f"the base {base.path} is not there", hint="a `sif:` path is relative to the profile"
+                )
+            return base.path
+        case BaseKind.PROFILE:
+            image = bases.find(base.name, base.version)
+            verify(image)
+            return image.path
+
+
+def _labels(profile: Profile, base: Path | None, created: float) -> dict[str, str]:
+    """Make the labels that tell, from the SIF alone, where it comes from."""
+    return {
+        "berth.profile": profile.name,
+        "berth.version": profile.version,
+        "berth.base": str(profile.base),
+        **({"berth.base.digest": digest_of(base)} if base else {}),
+        "berth.created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
+        "berth.builder": f"berth {_own_version()}, apptainer {apptainer.version()}",
+    }
+
+
+def _environment(profile: Profile) -> dict[str, str]:
+    """Give a fresh Debian the one UTF-8 locale that it has without further packages."""
+    return {**({"LANG": "C.UTF-8"} if profile.base.kind is BaseKind.DEBIAN else {}), **profile.environment}
+
+
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("berth")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,111 @@
+"""Run a program whose output is shown while it runs, with a time limit, and leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+"""So that a builder ended by SIGKILL takes what it started with it: prctl(2), PR_SET_PDEATHSIG."""
+
+
+_MARK = re.compile(r"(E|error|ERROR|FATAL ERROR|fatal): ", re.IGNORECASE)
+"""How apt, pip, mksquashfs and git begin the line that says what is wrong."""
+
+
+class CommandFailed(Exception):  # noqa: N818 - it says what happened
+    """A program ended with another code than 0, was not there, or did not end in time.
+
+    `complaint` is the line of its output that most likely says why, empty if there is none.
+    """
+
+    def __init__(self, argv: Sequence[str], why: str, output: str = "") -> None:
+        super().__init__(f"{argv[0]} {why}")
+        self.argv = tuple(argv)
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        marked = [line for line in lines if _MARK.match(line)]
+        self.complaint = (marked or lines[-1:] or [""])[0][:500]
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    log: BinaryIO,
+    deadline: float,
+    env: Mapping[str, str] | None = None,
+    line: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Run `argv` to its end, at the latest at `deadline` (time.monotonic), and return its output, stderr included.
+
+    The output goes to `log` as it comes and, line by line, to `line`. Raises CommandFailed. On every way out that
+    leaves it running, an exception from `line` and Ctrl-C among them, its whole process group is killed.
+    """
+    log.write(f"$ {' '.join(argv)}\n".encode())
+    log.flush()
+    try:
+        process = subprocess.Popen(
+            [*DIE_WITH_PARENT, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+            umask=0o022,
+        )
+    except OSError as error:
+        raise CommandFailed(argv, f"cannot be run: {error.strerror}") from error
+    try:
+        output = _follow(process, argv, log, deadline, line)
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    text = output.decode(errors="replace")
+    if process.returncode != 0:
+        raise CommandFailed(argv, f"ended with {process.returncode}", text)
+    return text
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    argv: Sequence[str],
+    log: BinaryIO,
+    deadline: float,
+    line: Callable[[str], None],
+) -> bytes:
+    """Read to the end of the output and of the process."""
+    assert process.stdout is not None  # for the type checker: Popen was told to make it
+    output = bytearray()
+    shown = 0
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise CommandFailed(argv, "did not end in time")
+            chunk = os.read(process.stdout.fileno(), 65536)
+            output += chunk
+            log.write(chunk)
+            log.flush()
+            while (end := output.find(b"\n", shown)) >= 0 or (not chunk and shown < len(output)):
+                end = end if end >= 0 else len(output)
+                line(output[shown:end].decode(errors="replace"))
+                shown = end + 1
+            if not chunk:
+                break
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(argv, "did not end in time") from error
+    return bytes(output)

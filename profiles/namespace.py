@@ -1,0 +1,75 @@
+"""Being root over a tree of one's own files: in a user namespace for ordinary users, as what one is for root.
+
+An ordinary user becomes root of a namespace that has their own id as 0 and their subordinate ids (subuid(5)) as the
+others, so packages that own files by several users unpack as they should. Nothing here needs a setuid program but
+newuidmap(1) and newgidmap(1).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+INSIDE = Path(__file__).parent / "inside"
+"""The scripts that run in the namespace, and in the tree."""
+
+CHECK_TIMEOUT = 30.0
+REMOVE_TIMEOUT = 300.0
+
+
+def as_root(*argv: str) -> list[str]:
+    """Let `argv` run as root over the user's files, with mounts and processes of its own that end with it."""
+    isolated = ["--mount", "--pid", "--fork", "--kill-child"]
+    user = [] if os.geteuid() == 0 else ["--user", "--map-auto", "--map-root-user"]
+    return ["unshare", *user, *isolated, *argv]
+
+
+def inside(tree: Path, kit: Path, *argv: str) -> list[str]:
+    """Let `argv` run as root of `tree`, which sees the folder `kit` as /run/berth-build."""
+    return as_root("/bin/sh", str(INSIDE / "enter.sh"), str(tree), str(kit), *argv)
+
+
+def problem() -> str:
+    """Say why this user cannot be root of a namespace; empty if they can."""
+    try:
+        done = subprocess.run(
+            as_root("true"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CHECK_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"unshare ended with {done.returncode}"
+
+
+def remove(path: Path) -> None:
+    """Remove a tree in which files may belong to subordinate ids; fine if it is gone."""
+    if _removed(path):
+        return
+    subprocess.run(
+        as_root("rm", "-rf", "--one-file-system", "--", str(path)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=REMOVE_TIMEOUT,
+        check=True,
+    )
+
+
+def _removed(path: Path) -> bool:
+    """Try without a namespace, which is enough until packages have been unpacked."""
+    try:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+            return True
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

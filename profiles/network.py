@@ -1,0 +1,103 @@
+"""What a build takes over from the machine it runs on, so that it reaches package sources the way the machine does.
+
+Taken over: proxies, the certificate bundle, pip's configuration and apt's `Acquire` options. Nothing of it stays in the
+image, but for the Debian mirror in its sources.list. docs/howto/profiles.md tells users.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+KIT = "/run/berth-build"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+"""Variables that name a certificate bundle: the first one set on the machine counts, and all are set in the tree."""
+
+MIRROR = "BERTH_DEBIAN_MIRROR"
+"""A mirror's URL, or a sources.list line, for mmdebstrap(1); without it mmdebstrap's own default."""
+
+APT_OPTIONS = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Retries", "Acquire::ForceIPv")
+
+
+def outside_environment() -> dict[str, str]:
+    """Make the environment for programs that run outside the tree, mmdebstrap first of all."""
+    kept = {name: os.environ[name] for name in ("TMPDIR", "HOME") if name in os.environ}
+    return {"PATH": PATH, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **kept, **_proxies()}
+
+
+def inside_environment(kit: Path) -> dict[str, str]:
+    """Make the environment for programs that run in the tree; `kit` is filled with the files that it names."""
+    environment = {
+        "PATH": PATH,
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+        "DEBIAN_FRONTEND": "noninteractive",
+        "APT_CONFIG": f"{KIT}/apt.conf",
+        "XDG_CONFIG_DIRS": f"{KIT}/pip-site:{KIT}/pip-user",
+        **{name: value for name, value in os.environ.items() if name.startswith("PIP_") and name != "PIP_CONFIG_FILE"},
+        **_proxies(),
+    }
+    seen = None
+    if bundle := certificates():
+        seen = Path(KIT) / "certificates.crt"
+        shutil.copyfile(bundle, kit / seen.name)
+        environment |= dict.fromkeys((*BUNDLES, "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS"), str(seen))
+    (kit / "apt.conf").write_text(apt_settings(seen))
+    _copy_pip_configuration(kit)
+    return environment
+
+
+def certificates() -> Path | None:
+    """Find the certificate bundle that this machine trusts: what its environment names, else the system's."""
+    named = [os.environ[name] for name in BUNDLES if os.environ.get(name)]
+    default = ssl.get_default_verify_paths().cafile
+    for candidate in (*named, default, "/etc/ssl/certs/ca-certificates.crt"):
+        if candidate and Path(candidate).is_file():
+            return Path(candidate)
+    return None
+
+
+def mirrors() -> list[str]:
+    """List the mirrors for mmdebstrap; an empty list means its own default."""
+    return [os.environ[MIRROR]] if os.environ.get(MIRROR) else []
+
+
+def apt_settings(bundle: Path | None) -> str:
+    """Write the machine's apt settings about fetching as apt.conf(5), with `bundle` as its trusted certificates."""
+    trust = [f'Acquire::https::CaInfo "{bundle}";'] if bundle else []
+    return "".join(f"{line}\n" for line in [*_machine_settings(), *trust])
+
+
+def _machine_settings() -> list[str]:
+    """List them; none where there is no apt."""
+    try:
+        done = subprocess.run(
+            ["apt-config", "dump"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line for line in done.stdout.splitlines() if line.startswith(APT_OPTIONS) and not line.endswith('"";')]
+
+
+def _proxies() -> dict[str, str]:
+    spellings = [spelling for name in PROXIES for spelling in (name, name.upper())]
+    return {name: os.environ[name] for name in spellings if name in os.environ}
+
+
+def _copy_pip_configuration(kit: Path) -> None:
+    """Put pip's files where $XDG_CONFIG_DIRS makes pip look; the user's own has the last word, as on the machine."""
+    home = Path(os.environ.get("HOME", "/nonexistent"))
+    named = os.environ.get("PIP_CONFIG_FILE")
+    user = [Path(named)] if named else [home / ".config/pip/pip.conf", home / ".pip/pip.conf"]
+    for folder, candidates in (("pip-site", [Path("/etc/pip.conf")]), ("pip-user", user)):
+        target = kit / folder / "pip"
+        target.mkdir(parents=True)
+        for candidate in candidates:
+            if candidate.is_file():
+                shutil.copy(candidate, target / "pip.conf")
+                break

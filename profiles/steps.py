@@ -1,0 +1,77 @@
+"""The steps of a build: what they tell while they run, and what is told when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO
+
+from profiles.command import CommandFailed, run
+from profiles.errors import BuildError, ProfilesError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a build is: the step begins when `line` is empty, else `line` is one of its output."""
+
+    name: str
+    number: int
+    total: int
+    line: str = ""
+
+
+Progress = Callable[[Step], None]
+
+REMEDIES = {
+    "debian": "is every package's name right, and does the network reach the Debian mirror?",
+    "packages": "is every package's name right, and does the network reach the Debian mirror?",
+    "pip": "is every package's name right, and does the network reach the Python package index?",
+    "files": "is every destination a place where a file can be?",
+    "post": "the last command in the log is the one that failed",
+}
+
+
+class Steps:
+    """Runs the named steps, in this order, one after the other."""
+
+    def __init__(self, names: Sequence[str], log: BinaryIO, progress: Progress, deadline: float) -> None:
+        self._names = list(names)
+        self._log = log
+        self._progress = progress
+        self._deadline = deadline
+        self._now = Step("", 0, len(self._names))
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Announce a step for the time of the block. What fails in it becomes a BuildError that names it."""
+        self._now = Step(name, self._names.index(name) + 1, len(self._names))
+        self._log.write(f"== {self._now.number}/{self._now.total} {name} {time.strftime('%H:%M:%S')}\n".encode())
+        self._progress(self._now)
+        try:
+            yield
+        except CommandFailed as error:
+            said = f": {error.complaint}" if error.complaint else ""
+            raise BuildError(
+                f"step {name} failed: {error}{said}", step=name, hint=REMEDIES.get(name, "the log has the details")
+            ) from error
+        except ProfilesError as error:
+            raise BuildError(f"step {name} failed: {error.message}", step=name, hint=error.hint) from error
+        except OSError as error:
+            raise BuildError(f"step {name} failed: {error}", step=name, hint="the log has the details") from error
+
+    def run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
+        """Run a program as part of the step. Raises CommandFailed."""
+        return run(argv, log=self._log, deadline=self._deadline, env=env, line=self._line)
+
+    def seconds_left(self) -> float:
+        """Tell how long the build may still take."""
+        return max(1.0, self._deadline - time.monotonic())
+
+    def _line(self, text: str) -> None:
+        if text.strip():
+            self._progress(replace(self._now, line=text))
