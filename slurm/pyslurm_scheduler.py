@@ -1,0 +1,143 @@
+"""The scheduler by pyslurm, which lives in a process of its own: see slurm/pyslurm_worker.py for why and how."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
+from slurm.state import JobState
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import Iterable, Sequence
+
+LONGEST_ANSWER = 1 << 28
+"""Bytes; a job takes about 300, so this is room for some 900,000 jobs of ours."""
+
+WORKER = (sys.executable, "-m", "slurm.pyslurm_worker")
+
+
+class PyslurmScheduler:
+    """Slurm through a worker process that is started by the first question, one question at a time.
+
+    Each question has `timeout` seconds, in which it waits for the ones before it and perhaps for a new worker. A
+    worker that has not answered by then, that answered with an error, or that died, is killed, and the next
+    question gets a new one. `worker_argv` starts a worker with an interpreter that has pyslurm.
+    """
+
+    name = "pyslurm"
+
+    def __init__(self, worker_argv: Sequence[str] = WORKER, *, timeout: float = 10.0) -> None:
+        self._argv = tuple(worker_argv)
+        self._timeout = timeout
+        self._worker: Process | None = None
+        self._turn = asyncio.Lock()
+
+    async def jobs(self, name_prefix: str) -> list[Job]:
+        answer = await self._ask({"ask": "jobs", "prefix": name_prefix})
+        return [
+            Job(
+                id=job_id,
+                name=name,
+                user=user,
+                state=JobState.parse(state),
+                reason="" if reason == "None" else reason,
+                comment=comment,
+                node=node,
+                restarts=restarts,
+                submitted_at=submitted,
+                started_at=started,
+                ends_at=ends,
+            )
+            for job_id, name, user, state, reason, comment, node, restarts, submitted, started, ends in answer
+        ]
+
+    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
+        wanted = sorted(set(job_ids))
+        if not wanted:
+            return {}
+        answer = await self._ask({"ask": "finished", "ids": wanted})
+        found = [
+            FinishedJob(
+                id=job_id,
+                name=name,
+                user=user,
+                state=JobState.parse(state),
+                exit_code=exit_code,
+                signal=number,
+                submitted_at=submitted,
+                ended_at=ended,
+            )
+            for job_id, name, user, state, exit_code, number, submitted, ended in answer
+        ]
+        return {job.id: job for job in found if job.id in wanted and job.state.ended}
+
+    async def cancel(self, job_id: int) -> None:
+        await self._ask({"ask": "cancel", "id": job_id})
+
+    async def version(self) -> str:
+        return str(await self._ask({"ask": "version"}))
+
+    async def close(self) -> None:
+        async with self._turn:
+            await self._stop()
+
+    async def _ask(self, request: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        try:
+            async with asyncio.timeout(self._timeout), self._turn:
+                try:
+                    return await self._exchange(request)
+                except Refused:
+                    raise
+                except BaseException:
+                    await self._stop()
+                    raise
+        except TimeoutError as error:
+            raise NoAnswer(f"pyslurm: no answer to {request['ask']} in {self._timeout:g} s") from error
+        except (OSError, ValueError) as error:
+            raise NoAnswer(f"pyslurm: {error}") from error
+
+    async def _exchange(self, request: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        worker = await self._running()
+        assert worker.stdin is not None  # both are pipes
+        assert worker.stdout is not None
+        worker.stdin.write(json.dumps(request).encode() + b"\n")
+        await worker.stdin.drain()
+        line = await worker.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise NoAnswer(f"pyslurm: its process ended while it was asked for {request['ask']}")
+        answer = json.loads(line)
+        if "refused" in answer:
+            raise Refused(answer["refused"])
+        if "error" in answer:
+            raise NoAnswer(f"pyslurm: {answer['error']}")
+        return answer["answer"]
+
+    async def _running(self) -> Process:
+        if self._worker is None or self._worker.returncode is not None:
+            # Without its automatic start libslurm crashes at the first question.
+            env = {name: value for name, value in os.environ.items() if name != "PYSLURM_DISABLE_AUTO_INIT"}
+            self._worker = await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=env,
+                limit=LONGEST_ANSWER,
+                start_new_session=True,
+            )
+        return self._worker
+
+    async def _stop(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        if worker.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+        await worker.wait()

@@ -1,0 +1,127 @@
+"""The process that pyslurm lives in: one JSON line in, one JSON line out, until standard input ends.
+
+pyslurm keeps the interpreter to itself while Slurm does not answer, and libslurm ends the process when it finds no
+configuration; here both hurt nobody. The module imports nothing but pyslurm and the standard library, so that the
+interpreter of another environment can run it: `…/python slurm/pyslurm_worker.py`.
+
+    {"ask": "jobs", "prefix": "berth-"}   → {"answer": [[id, name, …], …]}
+    {"ask": "finished", "ids": [7, 9]}    → {"answer": [[id, name, …], …]}
+    {"ask": "cancel", "id": 7}            → {"answer": null} or {"refused": "…"}
+    {"ask": "version"}                    → {"answer": "26.05.5"}
+
+An error is {"error": "…"}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_REFUSALS = {"ESLURM_ACCESS_DENIED", "ESLURM_USER_ID_MISSING"}
+
+
+def main() -> int:
+    """Answer until standard input ends. What else writes to standard output, libslurm too, goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
+    return 0
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        import pyslurm  # noqa: PLC0415 - whoever asked is to learn that it is not there
+    except ImportError as error:
+        return {"error": f"pyslurm cannot be imported: {error}"}
+    try:
+        return {"answer": _QUESTIONS[request["ask"]](pyslurm, request)}
+    except pyslurm.PyslurmError as error:
+        refused = getattr(error, "errno", None) in {getattr(pyslurm, name, None) for name in _REFUSALS}
+        return {"refused" if refused else "error": f"{request['ask']}: {error}"}
+
+
+def _jobs(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
+    prefix = request["prefix"]
+    return [
+        [
+            job.id,
+            name,
+            _user(job.user_id),
+            job.state,
+            job.state_reason or "",
+            _text(job, "comment"),
+            job.allocated_nodes or "",
+            job.requeue_count,
+            job.submit_time,
+            job.start_time,
+            job.end_time,
+        ]
+        for job in pyslurm.Jobs.load().values()
+        if (name := _text(job, "name")).startswith(prefix)
+    ]
+
+
+def _finished(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
+    try:
+        found = pyslurm.db.Jobs.load(pyslurm.db.JobFilter(ids=request["ids"]))
+    except pyslurm.RPCError:
+        if pyslurm.slurmctld.Config.load().accounting_storage_type:
+            raise
+        return []  # there is no accounting, so it remembers no job
+    return [
+        [
+            job.id,
+            _text(job, "name"),
+            job.user_name or "",
+            job.state,
+            job.exit_code or 0,
+            job.exit_code_signal or 0,
+            job.submit_time,
+            job.end_time,
+        ]
+        for job in found.values()
+    ]
+
+
+def _cancel(pyslurm: Any, request: dict[str, Any]) -> None:  # noqa: ANN401 - the module has no types
+    pyslurm.Job(request["id"]).cancel()
+
+
+def _version(pyslurm: Any, _: dict[str, Any]) -> str:  # noqa: ANN401 - the module has no types
+    return str(pyslurm.slurmctld.Config.load().version)
+
+
+_QUESTIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+    "jobs": _jobs,
+    "finished": _finished,
+    "cancel": _cancel,
+    "version": _version,
+}
+
+
+def _text(job: Any, attribute: str) -> str:  # noqa: ANN401 - the module has no types
+    """Read what the job's owner wrote. pyslurm cannot read bytes that are not UTF-8, and then neither can we."""
+    try:
+        return getattr(job, attribute) or ""
+    except UnicodeDecodeError:
+        return ""
+
+
+@cache
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
