@@ -8,9 +8,7 @@ import os
 import signal
 
 
-def failpoint(label: str, *, also: int | None = None) -> None:
-    """Kill this process, and the process `also`, if `label` is armed."""
+def failpoint(label: str) -> None:
+    """Kill this process if `label` is armed."""
     if os.environ.get("BERTH_CRASH_AT") == label:
-        if also is not None:
-            os.kill(also, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)

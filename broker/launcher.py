@@ -27,6 +27,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from broker.failpoints import failpoint
 from broker.launcher_verbs import VERBS, Place, VerbError, checked_user
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Child:
     """One request under way: its process and what it has answered so far."""
 
     id: int
+    verb: str
     pid: int
     deadline: float
     output: bytearray = field(default_factory=bytearray)
@@ -118,7 +120,9 @@ class Launcher:
             _answer_as_user(self._settings, request, write_end)
         os.close(write_end)
         limit = float(request.get("timeout", 60)) + 5
-        self._children[read_end] = Child(request_id, pid, time.monotonic() + limit)
+        verb = str(request.get("verb"))
+        self._children[read_end] = Child(request_id, verb, pid, time.monotonic() + limit)
+        failpoint(f"launcher.{verb}-begun")
         self._selector.register(read_end, selectors.EVENT_READ)
 
     def _read_child(self, fd: int) -> None:
@@ -141,6 +145,7 @@ class Launcher:
         os.close(fd)
         _kill(child.pid)  # whatever the worker left running in its process group
         os.waitpid(child.pid, 0)
+        failpoint(f"launcher.{child.verb}-done")
         self._send(child.id, answer)
 
     def _send(self, request_id: int, answer: bytes) -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.failpoints import failpoint
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def prepare(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         _run(command, 30)
         fresh.with_name(fresh.name + ".pub").rename(key.with_name(key.name + ".pub"))
         fresh.rename(key)
-    return {"host_key": key.with_name(key.name + ".pub").read_text(encoding="ascii").strip()}
+    return {"host_key": key.with_name(key.name + ".pub").read_text(encoding="utf-8").strip()}
 
 
 def install(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +150,6 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     except OptionError as error:
         raise VerbError("invalid", str(error)) from error
     install(place, request)
-    failpoint("launcher.before-sbatch", also=os.getppid())
     argv = [
         place.sbatch,
         "--parsable",
@@ -169,9 +167,7 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         place.session_script,
         str(session),
     ]
-    job_id = _sbatch(argv, place.user, float(request.get("timeout", 30)))
-    failpoint("launcher.after-sbatch", also=os.getppid())
-    return {"job_id": job_id}
+    return {"job_id": _sbatch(argv, place.user, float(request.get("timeout", 30)))}
 
 
 def keys(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form
@@ -198,22 +194,25 @@ def remove(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     """Delete a session's directory; done already is done."""
     session = place.session(request)
 
-    def make_writable(function: Callable[[str], Any], path: str, error: BaseException) -> None:
-        if not isinstance(error, PermissionError):
-            raise error
-        Path(path).parent.chmod(0o700)
-        if not Path(path).is_symlink():
-            Path(path).chmod(0o700)
-        function(path)
-
     if session.exists():
-        shutil.rmtree(session, onerror=lambda function, path, info: make_writable(function, path, info[1]))
+        _open_up(session)
+        shutil.rmtree(session)
     return {}
 
 
 VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = {
     verb.__name__: verb for verb in (prepare, install, submit, keys, log, manifests, remove)
 }
+
+
+def _open_up(directory: Path) -> None:
+    """Make every directory below one's own again: overlayfs leaves some with mode 000, and people may too."""
+    for parent, names, _ in os.walk(directory):
+        for name in names:
+            path = Path(parent) / name
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
+                path.chmod(0o700)
 
 
 def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:

@@ -1,7 +1,7 @@
 """Berth on the lab, installed as an operator would do it: accounts, directories, configuration, three services.
 
-Standard library only: `make demo` runs it before anything is installed. What systemd does on a real site (start, restart, kill) is done
-here by name and process id, so that tests can do it at the worst moment.
+Standard library only: `make demo` runs it before anything is installed. What systemd does on a real site (start,
+restart, kill) is done here by name and process id, so that tests can do it at the worst moment.
 """
 
 from __future__ import annotations

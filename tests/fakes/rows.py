@@ -1,0 +1,29 @@
+"""Rows of the registry for tests, with only what a test is about spelt out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.models import Session, new_id
+from broker.schema import SessionState
+
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGoYy5bZWqC9P2KbQ2J4sW1rvqA4mZcCw0WkUqQ9q0X berth"
+
+
+def make_session(owner: str = "alice", name: str = "dev", **values: Any) -> Session:  # noqa: ANN401 - columns of several types
+    """A ready session of its first submission, unless `values` say otherwise."""
+    columns: dict[str, Any] = {
+        "id": new_id(),
+        "name": name,
+        "owner": owner,
+        "state": SessionState.READY,
+        "profile": "base",
+        "version": "1",
+        "digest": "sha256:0",
+        "image_path": "/image.sif",
+        "image_size": 1,
+        "created_at": 1.0,
+        "submission": 1,
+        "host_key": HOST_KEY,
+    }
+    return Session(**(columns | values))

@@ -1,0 +1,46 @@
+"""Default deny: every user, session and verb, from the one function that everything asks."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.access import Verb, allowed, resolve
+from broker.errors import NotFoundError
+from broker.registry import Entry, Registry, open_registry
+from tests.fakes.rows import make_session as session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USERS = ("alice", "bob", "carol")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    made = open_registry(f"sqlite:///{tmp_path / 'registry.db'}")
+    for owner in USERS[:2]:
+        made.create(session(owner), Entry(owner, "start"))
+    return made
+
+
+@pytest.mark.parametrize(("user", "owner", "verb"), list(itertools.product(USERS, USERS[:2], Verb)))
+def test_the_owner_may_and_nobody_else(registry: Registry, user: str, owner: str, verb: Verb) -> None:
+    assert allowed(user, session(owner), verb) is (user == owner)
+    if user == owner:
+        assert resolve(registry, user, owner, "dev", verb).owner == owner
+    else:
+        with pytest.raises(NotFoundError):
+            resolve(registry, user, owner, "dev", verb)
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+def test_a_refusal_does_not_tell_whether_the_session_exists(registry: Registry, verb: Verb) -> None:
+    with pytest.raises(NotFoundError) as there:
+        resolve(registry, "carol", "alice", "dev", verb)
+    with pytest.raises(NotFoundError) as nowhere:
+        resolve(registry, "carol", "alice", "nowhere", verb)
+    assert there.value.message.replace("dev", "NAME") == nowhere.value.message.replace("nowhere", "NAME")
+    assert there.value.hint == nowhere.value.hint

@@ -1,0 +1,62 @@
+"""Only what a job's own present run says of itself counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.announcement import endpoint_of, read
+from broker.schema import Endpoint
+from slurm.scheduler import Job
+from slurm.state import JobState
+
+ID = "01jd0000000000000000000000"
+FINGERPRINT = "SHA256:" + "a" * 43
+JOB = Job(
+    id=7,
+    name=f"berth-{ID}",
+    user="alice",
+    state=JobState.RUNNING,
+    reason="",
+    comment=f"berth:{ID}:3:1:c2:4242:{FINGERPRINT}",
+    node="c2",
+    restarts=1,
+    submitted_at=1.0,
+    started_at=2.0,
+    ends_at=3.0,
+)
+
+
+def test_a_true_announcement_is_the_endpoint() -> None:
+    assert endpoint_of(JOB, FINGERPRINT) == Endpoint(node="c2", port=4242, fingerprint=FINGERPRINT)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        replace(JOB, restarts=2),
+        replace(JOB, node="c1"),
+        replace(JOB, state=JobState.PENDING),
+        replace(JOB, state=JobState.COMPLETED),
+        replace(JOB, name="berth-01jd0000000000000000000001"),
+        replace(JOB, comment=f"berth:{ID}:3"),
+        replace(JOB, comment=f"berth:{ID}:3:1:c2:0:{FINGERPRINT}"),
+        replace(JOB, comment=f"berth:{ID}:3:1:c2:65536:{FINGERPRINT}"),
+        replace(JOB, comment=f"berth:{ID}:3:1:c2:4242:{FINGERPRINT}\nx"),
+    ],
+)
+def test_what_is_not_true_of_this_run_is_no_endpoint(lie: Job) -> None:
+    assert endpoint_of(lie, FINGERPRINT) is None
+
+
+def test_another_host_key_is_no_endpoint() -> None:
+    assert endpoint_of(JOB, "SHA256:" + "b" * 43) is None
+
+
+@given(st.text(max_size=80))
+def test_no_comment_breaks_the_reader(comment: str) -> None:
+    said = read(replace(JOB, comment=comment))
+    assert said is None or said.session_id == ID

@@ -1,0 +1,215 @@
+"""What the registry promises, the same over SQLite and a real PostgreSQL server of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.exc import StatementError
+from sqlmodel import SQLModel
+
+from broker.errors import ConflictError, InvalidInputError, NotFoundError
+from broker.models import Key
+from broker.mounts import network_file_system
+from broker.registry import Entry, Registry, RegistryError, open_registry
+from broker.schema import SessionState
+from tests.fakes.rows import make_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START = Entry("alice", "start")
+
+
+def _postgresql_programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    assert found, "PostgreSQL is missing: `apt-get install postgresql`"
+    return found[-1].parent
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A server on a Unix socket in a directory of its own, as an account that may run it."""
+    programs = _postgresql_programs()
+    account = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    as_account = (
+        ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+        if os.getuid() == 0
+        else []
+    )
+    directory = Path(subprocess.check_output([*as_account, "mktemp", "-d", "-t", "berth-pg.XXXXXX"], text=True).strip())
+    data, log = directory / "data", directory / "log"
+
+    def run(*command: str) -> None:
+        subprocess.run([*as_account, *command], check=True, capture_output=True, timeout=60, cwd="/")
+
+    try:
+        run(str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "berth", "--no-sync")
+        options = f"-c listen_addresses= -c unix_socket_directories={directory} -c fsync=off"
+        run(str(programs / "pg_ctl"), "-D", str(data), "-l", str(log), "-w", "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg://berth@/postgres?host={directory}"
+        finally:
+            run(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'registry.db'}"
+        return
+    server: str = request.getfixturevalue("postgresql")
+    yield server
+    engine = sqlalchemy.create_engine(server)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("drop schema public cascade; create schema public"))
+    engine.dispose()
+
+
+@pytest.fixture
+def registry(url: str) -> Iterator[Registry]:
+    with contextlib.closing(open_registry(url)) as made:
+        yield made
+
+
+def test_a_session_comes_back_as_it_was_written(registry: Registry) -> None:
+    made = registry.create(make_session(options=["--mem=8G", "--gres=gpu:intel:1"]), START)
+    found = registry.find("alice", "dev")
+    assert found is not None
+    assert found.model_dump() == made.model_dump()
+    assert found.state is SessionState.READY
+
+
+def test_every_state_survives_the_round_trip_and_a_wrong_one_is_refused(registry: Registry) -> None:
+    session = registry.create(make_session(), START)
+    for state in SessionState:
+        assert registry.update(session.id, lambda _, state=state: ({"state": state}, None)).state is state  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    with pytest.raises(StatementError):
+        registry.update(session.id, lambda _: ({"state": "dancing"}, None))
+
+
+def test_names_are_unique_for_their_owner_until_deleted(registry: Registry) -> None:
+    first = registry.create(make_session(), START)
+    registry.create(make_session(owner="bob"), START)
+    with pytest.raises(ConflictError):
+        registry.create(make_session(), START)
+    registry.update(first.id, lambda _: ({"state": SessionState.DELETED}, None))
+    assert registry.find("alice", "dev") is None
+    registry.create(make_session(), START)
+    assert registry.get(first.id) is not None
+
+
+def test_a_change_grows_the_revision_and_no_change_does_not(registry: Registry) -> None:
+    session = registry.create(make_session(), START)
+    changed = registry.update(session.id, lambda _: ({"reason": "why"}, Entry("berth", "told", "why")))
+    assert changed.revision == session.revision + 1
+    assert registry.update(session.id, lambda _: ({"reason": "why"}, None)).revision == changed.revision
+    assert registry.update(session.id, lambda _: None).revision == changed.revision
+    assert [event.action for event in registry.events_of("alice")] == ["start", "told"]
+
+
+def test_of_many_writers_none_is_lost(registry: Registry) -> None:
+    session = registry.create(make_session(restarts=0), START)
+    errors: list[BaseException] = []
+
+    def count() -> None:
+        try:
+            for _ in range(10):
+                registry.update(session.id, lambda now: ({"restarts": now.restarts + 1}, None))
+        except BaseException as error:  # noqa: BLE001 - reported by the assertion below
+            errors.append(error)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    after = registry.get(session.id)
+    assert after is not None
+    assert after.restarts == 40
+    assert after.revision == 40
+
+
+def test_a_decision_that_raises_changes_nothing(registry: Registry) -> None:
+    session = registry.create(make_session(), START)
+
+    def refuse(_: object) -> None:
+        raise ConflictError("no")
+
+    with pytest.raises(ConflictError):
+        registry.update(session.id, refuse)
+    after = registry.get(session.id)
+    assert after is not None
+    assert after.revision == 0
+
+
+def test_each_submission_has_its_job_record(registry: Registry) -> None:
+    session = registry.create(make_session(), START)
+    registry.update(session.id, lambda _: ({"job_id": 11, "node": "c1"}, None))
+    registry.update(session.id, lambda _: ({"outcome": "TIMEOUT", "ended_at": 5.0}, None))
+    registry.update(session.id, lambda _: ({"submission": 2, "job_id": None, "node": "", "outcome": ""}, None))
+    registry.update(session.id, lambda _: ({"job_id": 12}, None))
+    first, second = registry.jobs_of(session.id)
+    assert (first.job_id, first.node, first.outcome, first.ended_at) == (11, "c1", "TIMEOUT", 5.0)
+    assert (second.job_id, second.outcome) == (12, "")
+
+
+def test_keys_belong_to_one_user(registry: Registry) -> None:
+    for owner in ("alice", "bob"):
+        registry.add_key(Key(owner=owner, fingerprint="SHA256:x", public_key="ssh-ed25519 AAAA", added_at=1.0))
+    with pytest.raises(ConflictError):
+        registry.add_key(Key(owner="bob", fingerprint="SHA256:x", public_key="ssh-ed25519 AAAA", added_at=1.0))
+    registry.remove_key("bob", "SHA256:x")
+    with pytest.raises(NotFoundError):
+        registry.remove_key("bob", "SHA256:x")
+    assert len(registry.keys_of("alice")) == 1
+
+
+def test_the_migrations_make_what_the_models_say(url: str) -> None:
+    open_registry(url).close()
+    open_registry(url).close()  # a second time changes nothing
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = compare_metadata(context, SQLModel.metadata)
+    engine.dispose()
+    assert differences == []
+
+
+def test_a_damaged_file_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(RegistryError) as failure:
+        open_registry(f"sqlite:///{path}")
+    assert "rebuild" in failure.value.hint
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "not a url"])
+def test_a_url_that_cannot_hold_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInputError):
+        open_registry(url)
+
+
+def test_network_file_systems_are_recognised(tmp_path: Path) -> None:
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(
+        "1 0 8:1 / / rw - ext4 /dev/root rw\n"
+        "2 1 0:40 / /home rw,relatime shared:1 - nfs4 server:/home rw\n"
+        "3 2 8:2 / /home/local\\040disk rw - xfs /dev/sdb rw\n"
+    )
+    assert network_file_system(Path("/home/alice/x"), mountinfo) == "nfs4"
+    assert network_file_system(Path("/home/local disk/x"), mountinfo) == ""
+    assert network_file_system(Path("/homework"), mountinfo) == ""
