@@ -1,0 +1,60 @@
+"""Directories that are made once: found by the hash of what they are made from, published by rename."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def cached(root: Path, name: str, key: str, make: Callable[[Path], None]) -> Path:
+    """Return `<root>/<name>-<key>`, calling `make(work directory)` first if it is not there.
+
+    `make` creates `<work directory>/tree`, which becomes the result by one rename: a half-made tree is never found. Two
+    processes that want the same tree take turns.
+    """
+    final = root / f"{name}-{key}"
+    if final.is_dir():
+        return final
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / f".{name}-{key}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if final.is_dir():
+            return final
+        work = root / f".{name}-{key}.work"
+        _remove(work)
+        work.mkdir()
+        try:
+            make(work)
+            (work / "tree").rename(final)
+        finally:
+            _remove(work)
+    return final
+
+
+def digest(parts: Iterable[str], files: Iterable[Path] = ()) -> str:
+    """A short hash of texts and of the names, modes and contents of files and directories."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part.encode()).to_bytes(8, "big") + part.encode())
+    for top in files:
+        members = sorted(top.rglob("*")) if top.is_dir() else [top]
+        for path in members:
+            name = path.relative_to(top.parent)
+            total.update(f"\0{name}\0{path.lstat().st_mode:o}\0".encode())
+            if path.is_symlink():
+                total.update(str(path.readlink()).encode())
+            elif path.is_file():
+                total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)

@@ -1,0 +1,98 @@
+"""The nodes' control groups on the machine, for cgroup v1 and v2."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from slurm.lab.errors import LabError
+
+NEEDED = ("devices", "memory", "freezer", "cpuset", "cpu", "cpuacct")
+"""What Slurm's cgroup/v1 plugins want."""
+
+NEEDED_V2 = ("memory", "cpuset", "cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A mounted cgroup file system; `controllers` is `unified` for cgroup v2."""
+
+    mount: Path
+    controllers: str
+
+
+def hierarchies() -> tuple[Hierarchy, ...]:
+    """The hierarchies that Slurm will use: the unified one if it has the memory controller, else those of cgroup v1.
+
+    Raises LabError that names the controllers which the kernel does not offer.
+    """
+    v1: dict[str, Hierarchy] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ")[:3]
+        mount = Path(left.split(" ")[4])
+        if kind == "cgroup2":
+            offered = (mount / "cgroup.controllers").read_text().split()
+            if all(name in offered for name in NEEDED_V2):
+                return (Hierarchy(mount, "unified"),)
+        if kind == "cgroup":
+            names = [name for name in options.split(",") if name in NEEDED]
+            # Keyed by name: a hierarchy may be mounted at several places.
+            v1.update({name: Hierarchy(mount, ",".join(names)) for name in names})
+    missing = [name for name in NEEDED if name not in v1]
+    if missing:
+        raise LabError(
+            f"the kernel offers no cgroup controllers {', '.join(missing)}",
+            hint="mount cgroup v2 at /sys/fs/cgroup, or cgroup v1 with these controllers; in a container run it privileged",
+        )
+    return tuple(dict.fromkeys(v1.values()))
+
+
+def create(name: str) -> list[tuple[Path, str]]:
+    """Make the cgroup `name` in every hierarchy; return the directories with their hierarchy's controllers."""
+    made = []
+    for hierarchy in hierarchies():
+        path = hierarchy.mount / name
+        if hierarchy.controllers == "unified":
+            controllers = (hierarchy.mount / "cgroup.controllers").read_text().split()
+            (hierarchy.mount / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in controllers))
+        path.mkdir(exist_ok=True)
+        if "cpuset" in hierarchy.controllers.split(","):
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                (path / file).write_text((hierarchy.mount / file).read_text())
+            (path / "cgroup.clone_children").write_text("1")
+        made.append((path, hierarchy.controllers))
+    return made
+
+
+def existing(pattern: str) -> list[Path]:
+    """The cgroups of this name pattern in all hierarchies that are mounted below /sys/fs/cgroup."""
+    top = Path("/sys/fs/cgroup")
+    return sorted({*top.glob(pattern), *top.glob(f"*/{pattern}")})
+
+
+def members(paths: list[Path]) -> set[int]:
+    """The processes in these cgroups and below, by the machine's process ids."""
+    pids: set[int] = set()
+    for path in paths:
+        for file in path.rglob("cgroup.procs"):
+            with contextlib.suppress(OSError):
+                pids.update(int(pid) for pid in file.read_text().split())
+    return pids
+
+
+def remove(paths: list[Path], *, seconds: float = 10) -> None:
+    """Remove these cgroups with all below them; the last exits may take the kernel a moment."""
+    deadline = time.monotonic() + seconds
+    for path in paths:
+        while path.exists():
+            for directory, _, _ in os.walk(path, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(directory).rmdir()
+            if path.exists():
+                if time.monotonic() > deadline:
+                    raise LabError(f"cgroup {path} cannot be removed", hint=f"see the processes in {path}/cgroup.procs")
+                time.sleep(0.02)

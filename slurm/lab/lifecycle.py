@@ -1,0 +1,191 @@
+"""`up` and `down`: the order of things, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from slurm.lab import accounting, cgroups, daemons, network, node, processes, publish, site
+from slurm.lab.commands import run
+from slurm.lab.enter import exec_argv
+from slurm.lab.errors import LabError
+from slurm.lab.place import RUN
+from slurm.lab.progress import wait_until
+from slurm.lab.rootfs import root
+from slurm.lab.spec import COMPUTE, LOGIN, NODES, Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import FrameType
+
+    from slurm.lab.place import Place
+    from slurm.lab.progress import Progress
+    from slurm.lab.spec import Publish
+
+
+T = TypeVar("T")
+
+
+def up(place: Place, spec: Spec, published: Sequence[Publish], cache: Path, progress: Progress) -> None:
+    """Bring the lab up; return when Slurm would run a job on every node.
+
+    Nothing happens if it is up already in this form. If a step fails, or on SIGINT and SIGTERM, what was begun is taken down again
+    and the logs are kept.
+    """
+    with locked(place):
+        if place.ready_file.exists() and _is_running(place):
+            _same_or_refuse(place, spec)
+            progress.say(f"lab {place.name} is already up")
+        else:
+            _clear(place)
+            base = root(cache, progress)
+            with _taken_down_on_failure(place):
+                _bring_up(place, spec, [base, *map(Path, spec.layers)], progress)
+        for each in published:
+            publish.publish(place, each)
+
+
+def down(place: Place, *, keep: bool = False) -> None:
+    """Take away every process, mount, namespace, control group and interface of the lab, whatever state it is in.
+
+    The state directory goes too, with the shared file system in it, unless `keep`.
+    """
+    with locked(place):
+        _clear(place)
+        if not keep:
+            _remove_state(place)
+
+
+def _bring_up(place: Place, spec: Spec, lower: list[Path], progress: Progress) -> None:
+    place.record()
+    for directory in (place.shared, place.site, place.logs, place.published):
+        directory.mkdir(parents=True, exist_ok=True)
+    place.spec_file.write_text(json.dumps({"lower": [str(path) for path in lower], **asdict(spec)}, indent=1))
+    site.write(place, spec, lower)
+    network.create(place)
+    progress.say("network namespaces made")
+    _in_parallel(lambda name: node.boot(place, spec, name, lower), NODES)
+    progress.say(f"nodes booted: {', '.join(NODES)}")
+    start_daemons(place, "munged", "mariadbd", "sshd")
+    progress.say("munged, mariadbd and sshd serve")
+    start_daemons(place, "slurmdbd")
+    accounting.register(place, spec)
+    progress.say("slurmdbd serves; cluster, account and users registered")
+    start_daemons(place, "slurmctld", "slurmd")
+    progress.say("slurmctld and slurmd serve")
+    wait_for_slurm(place)
+    progress.say("all nodes are idle")
+    place.ready_file.touch()
+
+
+def start_daemons(place: Place, *names: str, nodes: Iterable[str] = NODES) -> None:
+    """Start the daemons of these names wherever they belong, all at once, and wait until they serve."""
+    chosen = [(n, d) for d in daemons.DAEMONS if d.name in names for n in nodes if n in d.nodes]
+    _in_parallel(lambda pair: daemons.start(place, *pair), chosen)
+    _in_parallel(lambda pair: daemons.wait_for(place, *pair), chosen)
+
+
+def wait_for_slurm(place: Place, *, seconds: float = 60) -> None:
+    """Return once every compute node is idle or at work and sacct answers."""
+    argv = exec_argv(LOGIN, ["sinfo", "--noheader", "--Node", "--partition=gpu", "--format=%N %t"], lab=place)
+
+    def all_usable() -> bool:
+        try:
+            states = dict(line.split() for line in run(argv, seconds=15).splitlines())
+        except LabError:
+            return False
+        return all(states.get(name) in {"idle", "mix", "alloc"} for name in COMPUTE)
+
+    wait_until(all_usable, seconds=seconds, what="usable compute nodes", log=place.log(LOGIN, "slurmctld"))
+    run(exec_argv(LOGIN, ["sacct", "--noheader"], lab=place), log=place.log(LOGIN, "slurmdbd"))
+
+
+def power_on(place: Place, name: str) -> None:
+    """Boot a node that was powered off, and start its daemons."""
+    spec, lower = load(place)
+    node.boot(place, spec, name, lower)
+    for group in (("munged", "mariadbd", "sshd"), ("slurmdbd",), ("slurmctld", "slurmd")):
+        start_daemons(place, *group, nodes=[name])
+
+
+def load(place: Place) -> tuple[Spec, list[Path]]:
+    """The spec that the lab was brought up with, and the read-only trees of its nodes, the lowest first."""
+    try:
+        data = json.loads(place.spec_file.read_text())
+    except FileNotFoundError as error:
+        raise LabError(
+            f"lab {place.name} is not up", hint=f"python3 -m slurm.lab up --name {place.name}"
+        ) from error
+    return Spec.from_json(data), [Path(item) for item in data["lower"]]
+
+
+@contextlib.contextmanager
+def locked(place: Place) -> Iterator[None]:
+    """Only one process at a time changes a lab."""
+    RUN.mkdir(exist_ok=True)
+    with (RUN / f".{place.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LabError(f"another command is changing lab {place.name}", hint="wait for its end") from error
+        yield
+
+
+@contextlib.contextmanager
+def _taken_down_on_failure(place: Place) -> Iterator[None]:
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except BaseException:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _clear(place)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _clear(place: Place) -> None:
+    """Undo all that the kernel knows of the lab. Mounts are the nodes' own and go with their last process."""
+    place.ready_file.unlink(missing_ok=True)
+    processes.kill_all(place)
+    network.remove(place)
+    cgroups.remove(cgroups.existing(place.cgroup("*")))
+    shutil.rmtree(place.published, ignore_errors=True)
+    place.forget()
+
+
+def _remove_state(place: Place) -> None:
+    if place.spec_file.exists():
+        shutil.rmtree(place.state)
+
+
+def _is_running(place: Place) -> bool:
+    return all(processes.init_pid(place, name) is not None for name in NODES)
+
+
+def _same_or_refuse(place: Place, spec: Spec) -> None:
+    running, _ = load(place)
+    if running.fingerprint() != spec.fingerprint():
+        old, new = asdict(running), asdict(spec)
+        differs = ", ".join(key for key in old if json.dumps(old[key]) != json.dumps(new[key]))
+        raise LabError(
+            f"lab {place.name} is up with other settings: {differs}",
+            hint=f"python3 -m slurm.lab down --name {place.name}, or give the new lab another --name",
+        )
+
+
+def _in_parallel(work: Callable[[T], None], items: Iterable[T]) -> None:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for future in [pool.submit(work, item) for item in items]:
+            future.result()

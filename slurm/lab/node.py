@@ -1,0 +1,63 @@
+"""One node: booted by node.sh, ended by killing its init."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slurm.lab import cgroups, network
+from slurm.lab.errors import LabError
+from slurm.lab.layers import lowerdir
+from slurm.lab.processes import init_pid
+from slurm.lab.progress import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slurm.lab.place import Place
+    from slurm.lab.spec import Spec
+
+NODE_SH = Path(__file__).with_name("node.sh")
+
+
+def boot(place: Place, spec: Spec, node: str, lower: Sequence[Path]) -> None:
+    """Start the node and return once its root is in place and its init runs. `lower` are its read-only trees, the lowest first."""
+    directory = place.node_dir(node)
+    directory.mkdir(parents=True, exist_ok=True)
+    log = place.log(node, "boot")
+    groups = cgroups.create(place.cgroup(node))
+    read_end, write_end = os.pipe()
+    with log.open("a") as sink, open(read_end, "rb") as ready:
+        subprocess.Popen(
+            ["bash", str(NODE_SH)],
+            stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, pass_fds=(write_end,), start_new_session=True, cwd="/",
+            env={
+                "PATH": os.environ["PATH"],
+                "READY": str(write_end),
+                "NODE": node,
+                "NETNS": str(network.NAMESPACES / place.netns(node)),
+                "DIR": str(directory),
+                "LOWER": lowerdir([*lower, place.site]),
+                "SHARED": str(place.shared),
+                "CGROUPS": "\n".join(f"{path} {controllers}" for path, controllers in groups),
+                "BINDS": "\n".join(f"{b.source}\t{b.target}\t{'ro' if b.read_only else 'rw'}" for b in spec.binds),
+            },
+        )  # fmt: skip
+        os.close(write_end)
+        if ready.readline().strip() != b"ready":
+            raise LabError(f"node {node} does not boot", log=log, hint="the last line of the log says at which command")
+    wait_until(lambda: init_pid(place, node) is not None, seconds=5, what=f"init of {node}", log=log)
+
+
+def power_off(place: Place, node: str) -> None:
+    """End the node at once, as if its plug was pulled, and with it every process in it."""
+    pid = init_pid(place, node)
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: init_pid(place, node) is None, seconds=15, what=f"the end of {node}")
