@@ -284,7 +284,7 @@ start_container() { # CONTAINER: Apptainer's process; LOG: what it and all below
   # --pid --no-init: enter() is process 1, so nothing of the session outlives it.
   # --workdir: /tmp and /var/tmp lie in the node's own storage; Apptainer's default is 64 MB of memory.
   exec {LOG}< <(
-    exec "$BERTH_APPTAINER" -q exec --contain --pid --no-init --no-umask --workdir "$NODE_DIR" \
+    exec "$BERTH_APPTAINER" -q exec --contain --pid --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
       --home "$DIRECTORY/home/upper:/home/$BERTH_OWNER" --cwd "/home/$BERTH_OWNER" \
       --bind "$DIRECTORY/run:/run/berth/session:ro" --bind "$NODE_DIR/run:/run/berth/node" "${binds[@]}" \
       "$BERTH_IMAGE" /bin/bash /run/berth/node/enter "${BERTH_PORTS%-*}" "${BERTH_PORTS#*-}" 2>&1
