@@ -86,7 +86,8 @@ class Tree:
         """Make it fit for sessions; return the list of all packages in it, one a line."""
         (self._kit / "environment.sh").write_text(environment)
         (self._kit / "labels.json").write_text(labels)
-        return self._script("finish.sh")
+        self._script("finish.sh")
+        return (self._kit / "packages.txt").read_text()
 
     def squash(self) -> Path:
         """Pack the tree into a zstd squashfs and return its path."""

@@ -29,8 +29,9 @@ ln -s /proc/self/fd/0 "$tree/dev/stdin"
 ln -s /proc/self/fd/1 "$tree/dev/stdout"
 ln -s /proc/self/fd/2 "$tree/dev/stderr"
 for file in resolv.conf hosts; do
-    if [ -L "$tree/etc/$file" ]; then rm "$tree/etc/$file"; fi
-    [ -e "$tree/etc/$file" ] || : >"$tree/etc/$file"
+    # Empty in the image: Apptainer puts the node's own over them.
+    rm -f "$tree/etc/$file"
+    : >"$tree/etc/$file"
     mount --bind "/etc/$file" "$tree/etc/$file"
 done
 mount --bind "$kit" "$tree/run/berth-build"

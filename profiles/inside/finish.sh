@@ -37,14 +37,16 @@ chmod 755 /.singularity.d/env/90-environment.sh
 cp "$kit/labels.json" /.singularity.d/labels.json
 
 # Secrets and identities that copies must not share, and what this build left behind.
-rm -f /etc/ssh/ssh_host_* /etc/apt/apt.conf.d/99mmdebstrap
+rm -f /etc/hostname /etc/ssh/ssh_host_* /etc/apt/apt.conf.d/99mmdebstrap
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/apt /var/log/dpkg.log
 rm -rf /root/.cache /tmp/* /var/tmp/*
 : >/etc/machine-id
 
-if command -v dpkg-query >/dev/null; then
-    dpkg-query -W -f 'apt ${binary:Package} ${Version}\n'
-elif command -v rpm >/dev/null; then
-    rpm -qa --qf 'rpm %{NAME} %{VERSION}-%{RELEASE}\n' | sort
-fi
-[ ! -x /opt/venv/bin/pip ] || /opt/venv/bin/pip --disable-pip-version-check freeze --local | sed 's/^/pip /'
+{
+    if command -v dpkg-query >/dev/null; then
+        dpkg-query -W -f 'apt ${binary:Package} ${Version}\n'
+    elif command -v rpm >/dev/null; then
+        rpm -qa --qf 'rpm %{NAME} %{VERSION}-%{RELEASE}\n' | sort
+    fi
+    [ ! -x /opt/venv/bin/pip ] || /opt/venv/bin/pip --disable-pip-version-check freeze --local | sed 's/^/pip /'
+} >"$kit/packages.txt"

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import pytest
+
+from profiles import builder, namespace, network
+from profiles.builder import Step, build
+from profiles.errors import BuildError, ImageExistsError, ProfileError
+from profiles.shipped import shipped
+from profiles.spec import load
+from profiles.steps import Steps
+from profiles.store import Store
+from profiles.workspace import workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def recipe(folder: Path, more: str = "base: debian:sid\n") -> Path:
+    file = folder / "profile.yaml"
+    file.write_text(f"name: tiny\nversion: 1\n{more}")
+    return file
+
+
+def left_in(store: Path) -> set[str]:
+    return {str(path.relative_to(store)) for path in store.rglob("*")}
+
+
+def test_the_shipped_profiles_are_right() -> None:
+    profiles = {name: load(file) for name, file in shipped().items()}
+    assert set(profiles) == {"base", "triton-xpu"}
+    assert all(profile.name == name for name, profile in profiles.items())
+    assert profiles["triton-xpu"].resources_as_options() == ["--gres=gpu:intel:1"]
+    assert profiles["base"].resources_as_options() == []
+
+
+def test_a_wrong_recipe_touches_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError):
+        build(recipe(tmp_path, "base: nothing\n"), store=Store(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_published_version_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "store/tiny/1").mkdir(parents=True)
+    steps = list[Step]()
+    with pytest.raises(ImageExistsError):
+        build(recipe(tmp_path), store=Store(tmp_path / "store"), progress=steps.append)
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("profile:bse@1", "no profile is called bse"),
+        ("sif:missing.sif", "missing.sif is not there"),
+    ],
+)
+def test_a_base_that_is_not_there_is_told_and_the_log_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, message: str
+) -> None:
+    monkeypatch.setattr(builder, "_check_machine", lambda *_: None)
+    store = tmp_path / "store"
+    with pytest.raises(BuildError) as caught:
+        build(recipe(tmp_path, f"base: {base}\n"), store=Store(store), work=tmp_path)
+    error = caught.value
+    assert message in error.message
+    assert error.message.startswith("step check failed")
+    assert (error.step, error.log) == ("check", store / "tiny/1.failed.log")
+    assert error.hint
+    assert left_in(store) == {"tiny", "tiny/1.failed.log"}
+    assert Store(store).images() == []
+
+
+def test_missing_programs_are_named_with_their_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "PATH", str(tmp_path))
+    with pytest.raises(BuildError) as caught:
+        build(recipe(tmp_path), store=Store(tmp_path / "store"), work=tmp_path)
+    assert "mmdebstrap" in caught.value.message
+    assert "squashfs-tools" in caught.value.hint
+    assert "unsquashfs" not in caught.value.message, "a Debian base is not unpacked"
+
+
+def test_namespaces_that_do_not_work_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "TOOLS", {"sh": "dash"})
+    monkeypatch.setattr(namespace, "as_root", lambda *_: ["sh", "-c", "echo no range >&2; exit 1"])
+    with pytest.raises(BuildError, match="user namespaces do not work here: no range") as caught:
+        build(recipe(tmp_path), store=Store(tmp_path / "store"), work=tmp_path)
+    assert "/etc/subuid" in caught.value.hint
+
+
+def test_too_little_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "TOOLS", {"sh": "dash"})
+    monkeypatch.setattr(namespace, "problem", lambda: "")
+    monkeypatch.setattr(builder, "ROOM", 1 << 60)
+    with pytest.raises(BuildError, match="MiB are free in") as caught:
+        build(recipe(tmp_path), store=Store(tmp_path / "store"), work=tmp_path)
+    assert "TMPDIR" in caught.value.hint
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(_: Step) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe(tmp_path), store=Store(tmp_path / "store"), work=tmp_path, progress=interrupt)
+    assert left_in(tmp_path / "store") == {"tiny"}
+
+
+def test_steps_tell_name_number_and_lines() -> None:
+    told = list[Step]()
+    steps = Steps(["one", "two"], BytesIO(), told.append, float("inf"))
+    with steps.step("one"):
+        pass
+    with steps.step("two"):
+        pass
+    assert told == [Step("one", 1, 2), Step("two", 2, 2)]
+
+
+def test_ordinary_users_get_a_user_namespace_and_root_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert {"--user", "--map-auto", "--map-root-user"} <= set(namespace.as_root("true"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "--user" not in namespace.as_root("true")
+
+
+def test_a_workspace_is_private_and_goes_away(tmp_path: Path) -> None:
+    with workspace(tmp_path) as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "tree/deep").mkdir(parents=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_swept_and_what_another_uses_is_not(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from profiles.workspace import workspace\n"
+        "with workspace(Path(sys.argv[1])) as folder: print(folder, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+    left = done.stdout.strip()
+    assert [str(path) for path in tmp_path.iterdir()] == [left]
+    used = tmp_path / "berth-build-used"
+    used.mkdir()
+    with (used / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with workspace(tmp_path):
+            assert used.exists()
+    assert list(tmp_path.iterdir()) == [used]
