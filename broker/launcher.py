@@ -100,7 +100,10 @@ class Launcher:
         return True
 
     def _receive(self) -> bool:
-        data = self._control.recv(65536)
+        try:
+            data = self._control.recv(65536)
+        except ConnectionResetError:  # it ended with answers of ours unread
+            return False
         self._input += data
         return bool(data) and len(self._input) <= LINE_LIMIT
 

@@ -168,9 +168,9 @@ def test_system_accounts_and_strangers_are_never_acted_for(storage: Path, user: 
         async with running(storage) as (launcher, _):
             with pytest.raises(LauncherError):
                 await launcher.prepare(user, ID)
-        assert [entry.name for entry in storage.iterdir()] == ["sbatch"]
 
     asyncio.run(scenario())
+    assert [entry.name for entry in storage.iterdir()] == ["sbatch"]
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,0 +1,74 @@
+# `make help` lists the targets. Everything is installed by the targets that need it; nothing is downloaded but packages.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 2222
+SCRIPTS := $(shell git ls-files '*.sh' .ci/run 2>/dev/null)
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: demo
+demo: ## a real cluster on this machine, a session on a GPU node, and ssh into it (root)
+	@$(PYTHON) -m tests.site.demo --port $(PORT)
+
+.PHONY: shell
+shell: ## alice's shell on the lab's login node
+	@$(PYTHON) -m slurm.lab exec --user alice --tty login -- bash -l
+
+.PHONY: lab-down
+lab-down: ## take the lab, and everything on it, away
+	@$(PYTHON) -m slurm.lab down
+	@rm -f build/ssh_config build/known_hosts build/demo_key build/demo_key.pub
+
+.PHONY: check
+check: $(VENV)/ready shellcheck ## format, lint, types, import rules (no root, no lab)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	shellcheck $(SCRIPTS)
+
+.PHONY: test
+test: $(VENV)/ready test-programs ## every test, on a lab of its own (root)
+	@$(PYTHON) -m tests.site.run $(BIN)/pytest -m "not soak" $(ARGS)
+
+.PHONY: unit
+unit: $(VENV)/ready ## the tests that need neither root nor lab
+	$(BIN)/pytest tests/unit tests/docs -m "not soak" $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/ready test-programs ## the long forms of the tests (root)
+	@$(PYTHON) -m tests.site.run $(BIN)/pytest -m soak $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/ready test-programs ## measure against bare Slurm and OpenSSH; writes build/bench.json (root)
+	@$(PYTHON) -m tests.site.run $(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: docs
+docs: $(VENV)/ready ## write the generated pages anew
+	$(BIN)/python -m tests.docs.generate
+
+.PHONY: lock
+lock: $(VENV)/ready ## lock the dependencies anew, with hashes and without addresses
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile $(LOCK) --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra postgresql
+
+$(VENV)/ready: requirements-dev.lock
+	@echo "installing the development environment into $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv fails: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: shellcheck test-programs
+shellcheck:
+	@command -v shellcheck >/dev/null || $(PYTHON) -m tests.site.programs shellcheck
+test-programs:
+	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client

@@ -1,0 +1,40 @@
+"""Install Debian packages that a target needs and this machine lacks, or say what to install. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PROVIDES = {
+    "openssh-client": lambda: shutil.which("ssh"),
+    "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),
+    "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+    "shellcheck": lambda: shutil.which("shellcheck"),
+}
+"""Each package, and how to see that it is there."""
+
+
+def main(packages: list[str]) -> int:
+    missing = [package for package in packages if not PROVIDES[package]()]
+    if not missing:
+        return 0
+    command = f"apt-get install {' '.join(missing)}"
+    if os.geteuid() != 0:
+        print(f"missing programs; as root: {command}", file=sys.stderr)
+        return 1
+    print(f"installing {' '.join(missing)}", file=sys.stderr)
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing]
+    for attempt in (["apt-get", "update", "-qq"], install):
+        done = subprocess.run(attempt, env=environment, capture_output=True, text=True, check=False, timeout=600)
+        if done.returncode != 0 and attempt is install:
+            print(f"{command} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
