@@ -1,4 +1,4 @@
-"""The broker's certificate authority: one line in known_hosts, and no host key of a session is ever asked about again."""
+"""The broker's certificate authority: one line in known_hosts, and no host key is ever asked about again."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class CertificateAuthority:
     ) -> str:
         """Return a host certificate for the key, as one line of a `-cert.pub` file.
 
-        It is valid from CLOCK_SKEW seconds ago until `valid_seconds` from now, for exactly these lower-case host names. An
-        empty list would make it valid for every host, and a `*` for many, so both are InvalidInputError. `key_id` is what
-        sshd(8) and `ssh-keygen -L` show; `serial` (64 bits) is what a revocation list names.
+        It is valid from CLOCK_SKEW seconds ago until `valid_seconds` from now, for exactly these lower-case host
+        names. An empty list would make it valid for every host, and a `*` for many, so both are InvalidInputError.
+        `key_id` is what sshd(8) and `ssh-keygen -L` show; `serial` (64 bits) is what a revocation list names.
         """
         public = PublicKey.parse(public_key_line)
         if not principals:

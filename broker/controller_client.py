@@ -66,9 +66,7 @@ class ControllerClient:
         answer = await self._call("POST", "/v1/gateway/certificate", schema.CertificateAnswer, request)
         return answer.certificate
 
-    async def _call(
-        self, method: str, path: str, answer: type[_Answer], body: BaseModel | None = None
-    ) -> _Answer:
+    async def _call(self, method: str, path: str, answer: type[_Answer], body: BaseModel | None = None) -> _Answer:
         content = None if body is None else body.model_dump_json()
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
@@ -82,9 +80,7 @@ class ControllerClient:
             ) from error
         raise _failure(response)
 
-    async def _request(
-        self, method: str, path: str, content: str | None, headers: dict[str, str]
-    ) -> httpx.Response:
+    async def _request(self, method: str, path: str, content: str | None, headers: dict[str, str]) -> httpx.Response:
         """Ask again once when the connection broke: one from the pool that died with the last controller is found out
         only by using it, and all three questions may be asked twice.
         """

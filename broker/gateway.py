@@ -19,6 +19,7 @@ from broker.controller_client import ControllerClient
 from broker.gateway_connection import GatewayConnection, Live
 from broker.gateway_identity import HostIdentity
 from broker.gateway_keys import AdmittedKeys
+from broker.keys import SIGNATURES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ class GatewaySettings:
     max_unauthenticated: int = 1024
     """Clients that may be logging in at once; more are hung up on."""
     max_auth_tries: int = 40
-    """Offers and signatures of keys on one connection. Agents hold many keys, and each costs one try, the right one two."""
+    """Offers and signatures of keys on one connection: every key of an agent costs one try, the right one two."""
     max_forwards: int = 64
     """Forwards that one connection may have at once; multiplexing clients share one connection."""
     keys_fresh_seconds: float = 5.0
@@ -115,6 +116,7 @@ class Gateway:
             kex_algs=KEX,
             encryption_algs=CIPHERS,
             compression_algs=None,
+            signature_algs=SIGNATURES,
             gss_host=None,
             x509_trusted_certs=None,
             agent_forwarding=False,
@@ -160,7 +162,7 @@ async def serve(settings: GatewaySettings) -> None:
 
 
 def run(settings: GatewaySettings) -> None:
-    """`berth gateway`: serve until told to stop. asyncssh's own log is kept to warnings: ours has a line per forward."""
+    """Serve until told to stop: `berth gateway`. asyncssh may only warn, the log has our line for each forward."""
     asyncssh.set_log_level(logging.WARNING)
     asyncio.run(serve(settings))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from broker.errors import BerthError, RefusedError
-from broker.keys import fingerprint_of
+from broker.keys import SIGNATURES, fingerprint_of
 from broker.relay import Relay
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._live.unauthenticated += 1
         # asyncssh itself leaves these two empty, so that a client that stops reading would fill our memory with
         # whatever its channel windows allow.
-        conn.pause_writing = self._pause_all  # type: ignore[method-assign]  # a hook of asyncio.Protocol, meant to be overridden
+        conn.pause_writing = self._pause_all  # type: ignore[method-assign]  # a hook of asyncio.Protocol
         conn.resume_writing = self._resume_all  # type: ignore[method-assign]  # as above
         if self._live.unauthenticated > self._settings.max_unauthenticated:
             _log.warning("%s", log_line("too many logins at once", peer=self._peer))
@@ -145,6 +145,8 @@ class GatewayConnection(asyncssh.SSHServer):
             self._conn.send_auth_banner("berth: the controller does not answer, try again in a moment\n")
         if key.public_data not in admission.blobs:
             return False
+        # asyncssh tells clients which signatures it wants, but then takes any that the key could make.
+        key.all_sig_algorithms = {name.encode() for name in SIGNATURES}
         self._proved = Identity(username, fingerprint_of(key.public_data))
         return True
 
@@ -162,8 +164,8 @@ class GatewayConnection(asyncssh.SSHServer):
 
     def session_requested(self) -> bool:
         raise asyncssh.ChannelOpenError(
-            asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
-            f"nothing runs on Berth's gateway itself: use it to reach a session, ssh -J GATEWAY NAME.{self._settings.domain}",
+            asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, f"nothing runs on Berth's gateway itself: use it to reach a
+            session, ssh -J GATEWAY NAME.{self._settings.domain}",
         )
 
     def connection_requested(
@@ -181,7 +183,9 @@ class GatewayConnection(asyncssh.SSHServer):
         if identity is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
         if self._opening + len(self._relays) >= self._settings.max_forwards:
-            raise self._refusal(identity, target, RefusedError(f"{self._settings.max_forwards} connections are open already"))
+            raise self._refusal(
+                identity, target, RefusedError(f"{self._settings.max_forwards} connections are open already")
+            )
         self._opening += 1
         try:
             if port != SSH_PORT:
@@ -265,7 +269,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=-]+")
 
 
 def log_line(event: str, **fields: object) -> str:
-    """`event="…" name=value …` on one line; values that are not plain words are JSON strings, so nobody can forge a field."""
+    """`event=… name=value …` on one line; what is not a plain word is a JSON string, so nobody can forge a field."""
     return " ".join(f"{name}={_log_value(value)}" for name, value in {"event": event, **fields}.items())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -105,4 +104,4 @@ def _replace(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.new")
     draft.write_text(text, encoding="ascii")
     draft.chmod(0o644)
-    os.replace(draft, path)
+    draft.replace(path)

@@ -42,7 +42,7 @@ class _Known:
 class AdmittedKeys:
     """Asks `ask(user)` for authorized_keys lines at most once per `fresh_seconds` and user.
 
-    While `ask` fails, the last answer holds for `stale_seconds`. A user whom nobody knows has no keys, like one with none.
+    While `ask` fails, the last answer holds for `stale_seconds`. A user whom nobody knows is like one without keys.
     """
 
     def __init__(

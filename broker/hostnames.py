@@ -46,7 +46,7 @@ class SessionHost:
         return f"{self.owner}.{self.name}.{domain}"
 
     def principals(self, domain: str) -> list[str]:
-        """Give all names for the host certificate: the canonical one, and the short one for clients without our configuration."""
+        """Give all names for the host certificate; the short one is for clients without our configuration."""
         return [self.canonical(domain), f"{self.name}.{domain}"]
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def load_or_create(path: Path, comment: str) -> asyncssh.SSHKey:
     """Load the ed25519 key at `path`; make it, and its directory, when it is not there.
 
-    True when this returns: the key is a regular file, it and its directory belong to this account, and nobody else may
-    read either. Otherwise RefusedError names the remedy. Two processes that start at once get the same key: the new file
-    gets its name by link(2), which never replaces, and whoever comes second loads the first one's.
+    True when this returns: the key is a regular file, it and its directory belong to this account, and nobody else
+    may read either. Otherwise RefusedError names the remedy. Two processes that start at once get the same key: the
+    new file gets its name by link(2), which never replaces, and whoever comes second loads the first one's.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _require_private(path.parent, stat.S_ISDIR)
@@ -64,7 +64,9 @@ def _require_private(path: Path, is_right_kind: Callable[[int], bool]) -> None:
     if not is_right_kind(status.st_mode):
         raise RefusedError(f"{path} is a link or of the wrong kind", hint="put the real file or directory there")
     if status.st_uid != os.geteuid():
-        raise RefusedError(f"{path} belongs to another account (uid {status.st_uid})", hint=f"chown it to {os.geteuid()}")
+        raise RefusedError(
+            f"{path} belongs to another account (uid {status.st_uid})", hint=f"chown it to {os.geteuid()}"
+        )
     if status.st_mode & 0o077:
         right = "700" if stat.S_ISDIR(status.st_mode) else "600"
         raise RefusedError(f"others may read or write {path}", hint=f"chmod {right} {path}")

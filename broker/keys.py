@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import itertools
 from dataclasses import dataclass
 
 import asyncssh
@@ -23,8 +24,12 @@ ALGORITHMS = (
     "ecdsa-sha2-nistp384",
     "ecdsa-sha2-nistp521",
     "sk-ecdsa-sha2-nistp256@openssh.com",
-    "ssh-rsa",  # the name of the key format; signatures with SHA-1 are refused by the gateway
+    "ssh-rsa",  # the name of the key's format; what it may sign with is in SIGNATURES
 )
+"""Types of keys that may log in."""
+
+SIGNATURES = (*(name for name in ALGORITHMS if name != "ssh-rsa"), "rsa-sha2-512", "rsa-sha2-256")
+"""Signatures that are believed: all but RSA with SHA-1, which OpenSSH gave up with version 8.8."""
 
 MIN_RSA_BITS = 2048
 """NIST SP 800-131A revision 2 disallows less for signatures."""
@@ -173,7 +178,7 @@ def _blobs_in(line: str) -> set[bytes]:
         return set()
     words = line.split()
     blobs = set()
-    for name, encoded in zip(words, words[1:], strict=False):
+    for name, encoded in itertools.pairwise(words):
         if name in ALGORITHMS:
             try:
                 blobs.add(base64.b64decode(encoded, validate=True))

@@ -41,7 +41,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         self._session_done = False
 
     async def connect(self, host: str, port: int) -> None:
-        """Open the TCP side; OSError (TimeoutError is one) when nobody answers there. Close it if no channel follows."""
+        """Open the TCP side; OSError (TimeoutError is one) when nobody answers. Close it if no channel follows."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await loop.create_connection(lambda: _Upstream(self), host, port)

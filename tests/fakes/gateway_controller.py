@@ -1,0 +1,118 @@
+"""The three answers that the gateway needs, over real HTTP on a real Unix socket, which comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Self
+
+from broker import schema
+from broker.errors import BerthError, InvalidInputError, NotFoundError
+from broker.hostnames import gateway_host
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from pydantic import BaseModel
+
+    from broker.certificates import CertificateAuthority
+
+
+class GatewayController:
+    """Knows `keys` (user → authorized_keys lines) and `sessions` (user, target → address or refusal)."""
+
+    def __init__(self, path: Path, authority: CertificateAuthority) -> None:
+        self.path = path
+        self.authority = authority
+        self.principals = [gateway_host("berth")]
+        self.valid_seconds = 3600.0
+        self.keys: dict[str, list[str]] = {}
+        self.sessions: dict[tuple[str, str], tuple[str, int] | BerthError] = {}
+        self.asked: list[str] = []
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def stop(self) -> None:
+        """Go away as a killed process does: the socket's file stays, connections break."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        for writer in list(self._open):
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            while await self._answer_one(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        request, *headers = head.splitlines()
+        method, path, _ = request.split(" ")
+        length = next((int(h.split(":")[1]) for h in headers if h.lower().startswith("content-length:")), 0)
+        body = json.loads(await reader.readexactly(length)) if length else {}
+        self.asked.append(f"{method} {path}")
+        try:
+            status, answer = 200, self._answer(method, path, body)
+        except BerthError as error:
+            status = error.status
+            answer = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
+        content = answer.model_dump_json().encode()
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status)
+        writer.write(b"Content-Length: %d\r\n\r\n" % len(content) + content)
+        await writer.drain()
+        return True
+
+    def _answer(self, method: str, path: str, body: dict[str, str]) -> BaseModel:
+        match method, path.split("/")[2:]:
+            case "GET", ["gateway", "keys", user]:
+                return schema.GatewayKeys(user=user, keys=self.keys.get(user, []))
+            case "POST", ["gateway", "certificate"]:
+                line = self.authority.sign_host(
+                    body["public_key"],
+                    self.principals,
+                    valid_seconds=self.valid_seconds,
+                    serial=1,
+                    key_id="gateway",
+                )
+                return schema.CertificateAnswer(certificate=line)
+            case "POST", ["resolve"]:
+                return self._resolve(body["user"], body["target"])
+        raise InvalidInputError(f"no such call: {method} {path}")
+
+    def _resolve(self, user: str, target: str) -> schema.ResolveAnswer:
+        where = self.sessions.get((user, target))
+        if where is None:
+            raise NotFoundError(f"you have no session {target}", hint="`berth list` shows yours")
+        if isinstance(where, BerthError):
+            raise where
+        return schema.ResolveAnswer(
+            session_id="01session",
+            owner=user,
+            name="dev",
+            generation="1.0",
+            host=where[0],
+            port=where[1],
+            fingerprint="SHA256:x",
+        )

@@ -1,0 +1,665 @@
+"""The gateway with real OpenSSH on both sides; only the controller is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+import pytest
+
+from broker import sshconfig
+from broker.certificates import CertificateAuthority
+from broker.errors import ConflictError, RefusedError
+from broker.gateway import Gateway, GatewaySettings
+from broker.gateway_connection import GatewayConnection, Identity, Live, log_line, terminal_text
+from broker.gateway_keys import AdmittedKeys
+from broker.hostnames import SessionHost
+from broker.schema import SiteView
+from tests.fakes import openssh
+from tests.fakes.gateway_controller import GatewayController
+from tests.fakes.openssh import me, public, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+BULK = 16 * 2**20
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="berth-"))  # short: a socket's path has at most 107 bytes
+    yield path
+    shutil.rmtree(path)
+
+
+@dataclass
+class World:
+    """A gateway, a controller, one session `dev` with a real sshd, and alice's laptop, who is the current user."""
+
+    place: Path
+    authority: CertificateAuthority
+    controller: GatewayController
+    gateway: Gateway
+    settings: GatewaySettings
+    key: Path
+    session_port: int
+
+    @property
+    def canonical(self) -> str:
+        return SessionHost(me(), "dev").canonical("berth")
+
+    @property
+    def config(self) -> Path:
+        site = SiteView(
+            user=me(),
+            domain="berth",
+            gateway_host="127.0.0.1",
+            gateway_port=self.gateway.port,
+            login_host="127.0.0.1",
+            ca_public_key=self.authority.public_line,
+            mode="site",
+        )
+        return sshconfig.write(self.place / "laptop", site, sshconfig.Way.GATEWAY, identity_file=self.key)
+
+    def settings_with(self, **changes: Any) -> GatewaySettings:  # noqa: ANN401 - any of its fields
+        return dataclasses.replace(self.settings, **changes)
+
+    async def ssh(self, *words: str, stdin: bytes = b"") -> openssh.Finished:
+        return await run(["ssh", "-F", self.config, "-o", "BatchMode=yes", *words], stdin)
+
+    async def client(self, **options: Any) -> asyncssh.SSHClientConnection:  # noqa: ANN401 - asyncssh's own options
+        return await asyncssh.connect(
+            "127.0.0.1",
+            self.gateway.port,
+            **{"username": me(), "client_keys": [str(self.key)], "known_hosts": None, "agent_path": None} | options,
+        )
+
+
+@contextlib.asynccontextmanager
+async def world(place: Path, **settings: Any) -> AsyncIterator[World]:  # noqa: ANN401 - any of GatewaySettings
+    openssh.require()
+    authority = CertificateAuthority.load_or_create(place / "ca" / "key")
+    key = openssh.make_key(place / "laptop_key")
+    session = place / "session"
+    session.mkdir()
+    host = openssh.make_key(session / "host")
+    certificate = authority.sign_host(
+        public(host), SessionHost(me(), "dev").principals("berth"), valid_seconds=600, serial=7, key_id="dev"
+    )
+    (session / "host-cert.pub").write_text(certificate + "\n")
+    usual = GatewaySettings(
+        listen_host="127.0.0.1",
+        listen_port=0,
+        api_socket=place / "api.sock",
+        host_key=place / "gateway" / "host_key",
+        domain="berth",
+        keys_fresh_seconds=0,
+        drain_seconds=0,
+    )
+    chosen = dataclasses.replace(usual, **settings)
+    async with (
+        openssh.sshd(session, public(key)) as port,
+        GatewayController(place / "api.sock", authority) as controller,
+    ):
+        controller.keys[me()] = [public(key)]
+        async with Gateway(chosen) as gateway:
+            made = World(place, authority, controller, gateway, chosen, key, port)
+            controller.sessions[me(), made.canonical] = ("127.0.0.1", port)
+            yield made
+
+
+def play(place: Path, scene: Callable[[World], Awaitable[None]], **settings: Any) -> None:  # noqa: ANN401 - as above
+    async def whole() -> None:
+        async with asyncio.timeout(60), world(place, **settings) as made:
+            await scene(made)
+
+    asyncio.run(whole())
+
+
+async def until(condition: Callable[[], object], within: float = 10) -> None:
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in programs that set no Event
+            await asyncio.sleep(0.01)
+
+
+def test_a_session_is_reached_without_a_prompt_or_a_word(place: Path) -> None:
+    async def scene(w: World) -> None:
+        done = await w.ssh("dev.berth", "echo here; exit 7")
+        assert (done.code, done.out, done.err) == (7, b"here\n", "")
+
+    play(place, scene)
+
+
+def test_megabytes_arrive_bit_exact_in_both_directions(place: Path) -> None:
+    async def scene(w: World) -> None:
+        data = os.urandom(BULK)
+        done = await w.ssh("dev.berth", "cat", stdin=data)
+        assert done.out == data
+
+    play(place, scene)
+
+
+@pytest.mark.parametrize("first", ["client", "session"])
+def test_either_side_may_end_first_and_still_be_heard(place: Path, first: str) -> None:
+    """Half-close: what comes after the other side's end of file is not lost."""
+    up, down = os.urandom(BULK), os.urandom(BULK)
+    received: asyncio.Future[bytes]
+
+    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got = await reader.read(-1) if first == "client" else b""
+        writer.write(down)
+        await writer.drain()
+        writer.write_eof()
+        got += await reader.read(-1)
+        received.set_result(got)
+        writer.close()
+
+    async def scene(w: World) -> None:
+        nonlocal received
+        received = asyncio.get_running_loop().create_future()
+        async with await asyncio.start_server(session, "127.0.0.1", 0) as server:
+            w.controller.sessions[me(), "raw"] = ("127.0.0.1", server.sockets[0].getsockname()[1])
+            async with await w.client() as client:
+                reader, writer = await client.open_connection("raw", 22)
+                if first == "session":
+                    assert await reader.read(-1) == down
+                writer.write(up)
+                writer.write_eof()
+                if first == "client":
+                    assert await reader.read(-1) == down
+                assert await received == up
+                await writer.wait_closed()
+
+    play(place, scene)
+
+
+async def _open_raw(client: asyncssh.SSHClientConnection, kind: bytes) -> None:
+    channel = client.create_tcp_channel()
+    await channel._open(kind)
+
+
+async def _global(client: asyncssh.SSHClientConnection, name: bytes) -> None:
+    kind, _ = await client._make_global_request(name, b"\0\0\0\0", b"\0\0\0\0")
+    if kind != asyncssh.constants.MSG_REQUEST_FAILURE:
+        return
+    raise asyncssh.ChannelListenError("refused")
+
+
+FORBIDDEN: dict[str, Callable[[asyncssh.SSHClientConnection], Awaitable[object]]] = {
+    "shell": lambda c: c.create_process(),
+    "exec": lambda c: c.run("true"),
+    "sftp": lambda c: c.start_sftp_client(),
+    "subsystem": lambda c: c.create_process(subsystem="netconf"),
+    "pty": lambda c: c.create_process(term_type="xterm"),
+    "x11 in a session": lambda c: c.create_process(x11_forwarding=True),
+    "agent in a session": lambda c: c.create_process("true"),
+    "an address": lambda c: c.open_connection("127.0.0.1", 22),
+    "an address and port": lambda c: c.open_connection("127.0.0.1", 2222),
+    "localhost": lambda c: c.open_connection("localhost", 22),
+    "an empty name": lambda c: c.open_connection("", 22),
+    "a very long name": lambda c: c.open_connection("a" * 5000, 22),
+    "another user's session": lambda c: c.open_connection("bob.dev.berth", 22),
+    "unix socket": lambda c: c.open_unix_connection("/run/berth/api.sock"),
+    "tun": lambda c: c.open_tun(),
+    "tap": lambda c: c.open_tap(),
+    "remote forward": lambda c: c.forward_remote_port("", 0, "localhost", 22),
+    "remote forward of a port": lambda c: c.forward_remote_port("0.0.0.0", 8022, "localhost", 22),  # noqa: S104 - refused
+    "remote unix forward": lambda c: c.forward_remote_path("/tmp/x", "/tmp/y"),  # noqa: S108 - refused
+    "channel x11": lambda c: _open_raw(c, b"x11"),
+    "channel agent": lambda c: _open_raw(c, b"auth-agent@openssh.com"),
+    "channel forwarded-tcpip": lambda c: _open_raw(c, b"forwarded-tcpip"),
+    "channel forwarded-streamlocal": lambda c: _open_raw(c, b"forwarded-streamlocal@openssh.com"),
+    "channel nobody knows": lambda c: _open_raw(c, b"berth-test@example.org"),
+    "request nobody knows": lambda c: _global(c, b"berth-test@example.org"),
+    "request no-more-sessions": lambda c: _global(c, b"no-more-sessions@openssh.com"),
+    "request hostkeys-prove": lambda c: _global(c, b"hostkeys-prove-00@openssh.com"),
+}
+
+
+def test_everything_but_a_forward_to_a_session_is_refused(place: Path) -> None:
+    async def scene(w: World) -> None:
+        for what, attempt in FORBIDDEN.items():
+            async with await w.client() as client:
+                refused = False
+                try:
+                    await attempt(client)
+                except (asyncssh.ChannelOpenError, asyncssh.ChannelListenError):
+                    refused = True
+                assert refused, what
+        assert (await w.ssh("dev.berth", "true")).code == 0
+
+    play(place, scene)
+
+
+def test_whoever_comes_without_a_session_is_told_how(place: Path) -> None:
+    async def scene(w: World) -> None:
+        done = await w.ssh("berth-gateway", "true")
+        assert done.code == 255
+        assert "nothing runs on Berth's gateway itself" in done.err
+        assert "ssh -J GATEWAY NAME.berth" in done.err
+
+    play(place, scene)
+
+
+def test_a_wrong_key_and_an_unknown_user_look_the_same(place: Path) -> None:
+    async def scene(w: World) -> None:
+        stranger = openssh.make_key(w.place / "stranger")
+        w.controller.keys["bob"] = [public(openssh.make_key(w.place / "bob"))]
+        options = [
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ]
+        options += ["-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes", "-p", str(w.gateway.port)]
+        told = set()
+        for key, user in [(stranger, me()), (stranger, "nobody-here"), (w.key, "bob"), (w.key, "No-Such-Name")]:
+            done = await run(["ssh", *options, "-i", key, "-l", user, "127.0.0.1", "-W", "dev.berth:22"])
+            assert done.code == 255
+            told.add(done.err.replace(user, "USER"))
+        assert told == {"USER@127.0.0.1: Permission denied (publickey).\r\n"}
+
+    play(place, scene)
+
+
+def test_keys_come_and_go_without_a_restart(place: Path) -> None:
+    async def scene(w: World) -> None:
+        lines = w.controller.keys.pop(me())
+        assert (await w.ssh("dev.berth", "true")).code == 255
+        w.controller.keys[me()] = lines
+        assert (await w.ssh("dev.berth", "true")).code == 0
+
+    play(place, scene)
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_other_kinds_of_keys_log_in_too(place: Path, kind: str) -> None:
+    async def scene(w: World) -> None:
+        key = openssh.make_key(w.place / kind, kind)
+        w.controller.keys[me()] = [public(key)]
+        async with await w.client(client_keys=[str(key)]) as client:
+            reader, _ = await client.open_connection(w.canonical, 22)
+            assert (await reader.readline()).startswith(b"SSH-2.0-")
+
+    play(place, scene)
+
+
+def test_a_signature_with_sha1_is_not_believed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither wanted nor, from a client that does not care what is wanted, taken."""
+    monkeypatch.setattr(asyncssh.SSHClientConnection, "_choose_signature_alg", lambda _, pair: _use_sha1(pair))
+
+    def _use_sha1(pair: asyncssh.SSHKeyPair) -> bool:
+        pair.set_sig_algorithm(b"ssh-rsa")
+        return True
+
+    async def scene(w: World) -> None:
+        key = openssh.make_key(w.place / "rsa", "rsa")
+        w.controller.keys[me()] = [public(key)]
+        with pytest.raises(asyncssh.PermissionDenied):
+            await w.client(client_keys=[str(key)])
+        monkeypatch.undo()
+        (await w.client(client_keys=[str(key)])).abort()
+
+    play(place, scene)
+
+
+def test_a_refusal_reaches_the_terminal_whole_and_harmless(place: Path) -> None:
+    async def scene(w: World) -> None:
+        w.controller.sessions[me(), w.canonical] = ConflictError(
+            "dev is queued:\nPriority \x1b[31m\x07\u202e", hint="`berth show dev` tells when it is expected to start"
+        )
+        done = await w.ssh("dev.berth", "true")
+        assert done.code == 255
+        assert "dev is queued: Priority ?[31m?? (`berth show dev` tells when it is expected to start)" in done.err
+        assert "\x1b" not in done.err
+
+        w.controller.sessions[me(), w.canonical] = RefusedError("dev is not yours")
+        assert "administratively prohibited: dev is not yours" in (await w.ssh("dev.berth", "true")).err
+
+    play(place, scene)
+
+
+def test_a_session_that_does_not_listen_is_named(place: Path) -> None:
+    async def scene(w: World) -> None:
+        w.controller.sessions[me(), w.canonical] = ("127.0.0.1", openssh.free_port())
+        assert f"{me()}.dev does not answer on 127.0.0.1" in (await w.ssh("dev.berth", "true")).err
+
+    play(place, scene)
+
+
+def test_a_session_has_port_22_only(place: Path) -> None:
+    async def scene(w: World) -> None:
+        assert "port 22 only, not 23 (leave the port out)" in (await w.ssh("-p", "23", "dev.berth", "true")).err
+
+    play(place, scene)
+
+
+def test_a_controller_that_restarts_disturbs_nobody(place: Path) -> None:
+    async def scene(w: World) -> None:
+        async with await w.client() as standing:
+            reader, writer = await standing.open_connection(w.canonical, 22)
+            assert (await reader.readline()).startswith(b"SSH-2.0-")
+            await w.controller.stop()
+
+            done = await w.ssh("dev.berth", "true")
+            assert done.code == 255
+            assert "berth: the controller does not answer, try again in a moment" in done.err
+            assert "connect failed: Berth's controller does not answer" in done.err
+
+            await w.controller.start()
+            assert (await w.ssh("dev.berth", "true")).code == 0
+            writer.write(b"SSH-2.0-still-here\r\n")
+            assert await reader.readexactly(1)  # sshd's key exchange: the connection of before goes on
+            writer.close()
+
+    play(place, scene)
+
+
+def test_without_the_controller_strangers_stay_strangers(place: Path) -> None:
+    async def scene(w: World) -> None:
+        await w.controller.stop()
+        done = await w.ssh("dev.berth", "true")
+        assert "berth: the controller does not answer" in done.err
+        assert "Permission denied (publickey)" in done.err
+
+    play(place, scene)
+
+
+def test_a_gateway_or_session_with_another_name_is_not_believed(place: Path) -> None:
+    async def scene(w: World) -> None:
+        session = w.place / "session"
+        other = w.authority.sign_host(
+            public(session / "host"), ["bob.dev.berth", "dev.berth"], valid_seconds=60, serial=1, key_id="x"
+        )
+        (w.place / "other").mkdir()
+        for name in ("host", "host.pub"):
+            shutil.copy(session / name, w.place / "other" / name)
+        (w.place / "other" / "host-cert.pub").write_text(other + "\n")
+        async with openssh.sshd(w.place / "other", public(w.key)) as port:
+            w.controller.sessions[me(), w.canonical] = ("127.0.0.1", port)
+            done = await w.ssh("dev.berth", "true")
+            assert done.code == 255
+            assert "Certificate invalid: name is not a listed principal" in done.err
+
+        w.controller.principals = ["gateway.berth"]
+        async with Gateway(w.settings_with(host_key=w.place / "other gateway" / "key")) as w.gateway:
+            done = await w.ssh("dev.berth", "true")
+            assert done.code == 255
+            assert "Certificate invalid: name is not a listed principal" in done.err
+
+    play(place, scene)
+
+
+def test_the_gateway_starts_without_the_controller_if_it_ever_had_one(place: Path) -> None:
+    async def scene(w: World) -> None:
+        await w.controller.stop()
+        async with Gateway(w.settings) as again:
+            w.gateway = again
+            done = await w.ssh("dev.berth", "true")
+            assert "Permission denied" in done.err  # its host key was believed
+
+    play(place, scene)
+
+
+def test_a_first_start_waits_for_the_controller(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(w: World) -> None:
+        await w.controller.stop()
+        starting = asyncio.create_task(Gateway(w.settings_with(host_key=w.place / "new" / "key")).__aenter__())
+        await until(lambda: "no host certificate yet" in caplog.text)
+        assert not starting.done()
+        await w.controller.start()
+        gateway = await starting
+        assert gateway.port
+        await gateway.__aexit__(None, None, None)
+
+    play(place, scene)
+
+
+def test_half_open_connections_are_ended(place: Path) -> None:
+    async def scene(w: World) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", w.gateway.port) for _ in range(5)]
+        for reader, writer in silent:
+            assert (await reader.readline()).startswith(b"SSH-2.0-Berth")
+            await asyncio.wait_for(reader.read(-1), 5)
+            writer.close()
+
+    play(place, scene, login_timeout=0.3)
+
+
+def test_a_client_that_vanished_is_noticed(place: Path) -> None:
+    async def scene(w: World) -> None:
+        client = await w.client()
+        reader, _ = await client.open_connection(w.canonical, 22)
+        assert await reader.readline()
+        client._transport.pause_reading()  # type: ignore[union-attr]  # it hears nothing more, so it answers nothing
+        await until(lambda: not len(w.gateway._live))
+        client.abort()
+
+    play(place, scene, keepalive_interval=0.2, keepalive_count=2)
+
+
+def test_too_many_at_the_door_are_turned_away_until_there_is_room(place: Path) -> None:
+    async def scene(w: World) -> None:
+        waiting = [await asyncio.open_connection("127.0.0.1", w.gateway.port) for _ in range(2)]
+        for reader, _ in waiting:
+            assert await reader.readline()
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.gateway.port)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read(-1) == b""
+        writer.close()
+        for _, other in waiting:
+            other.close()
+        await until(lambda: w.gateway._live.unauthenticated == 0)
+        assert (await w.ssh("dev.berth", "true")).code == 0
+
+    play(place, scene, max_unauthenticated=2)
+
+
+def test_an_agent_full_of_keys_is_cut_off_with_the_remedy(place: Path) -> None:
+    async def scene(w: World) -> None:
+        keys = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(5)]
+        with pytest.raises(asyncssh.DisconnectError, match="too many keys tried, 3 are allowed"):
+            await w.client(client_keys=keys)
+        assert w.gateway._live.unauthenticated == 0
+
+    play(place, scene, max_auth_tries=3)
+
+
+def test_one_connection_has_so_many_forwards_and_no_more(place: Path) -> None:
+    async def scene(w: World) -> None:
+        async with await w.client() as client:
+            _, first = await client.open_connection(w.canonical, 22)
+            await client.open_connection(w.canonical, 22)
+            with pytest.raises(asyncssh.ChannelOpenError, match="2 connections are open already"):
+                await client.open_connection(w.canonical, 22)
+            first.close()
+            await first.wait_closed()
+            await client.open_connection(w.canonical, 22)
+
+    play(place, scene, max_forwards=2)
+
+
+def test_a_client_that_stops_reading_does_not_fill_the_memory(place: Path) -> None:
+    """Its channel window is a gigabyte, so only the TCP connection's back pressure can hold the session up."""
+    produced = 0
+
+    async def session(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal produced
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(bytes(2**20))
+                await writer.drain()
+                produced += 2**20
+
+    async def scene(w: World) -> None:
+        async with await asyncio.start_server(session, "127.0.0.1", 0) as server:
+            w.controller.sessions[me(), "raw"] = ("127.0.0.1", server.sockets[0].getsockname()[1])
+            client = await w.client()
+            await client.open_connection("raw", 22, window=2**30)
+            client._transport.pause_reading()  # type: ignore[union-attr]  # the client is stuck
+            before = -1
+            async with asyncio.timeout(20):
+                while before != produced or not produced:
+                    before = produced
+                    await asyncio.sleep(0.5)  # long enough that a gateway without back pressure would take more
+            assert produced < 64 * 2**20
+            client.abort()
+
+    play(place, scene)
+
+
+def test_only_modern_algorithms_are_offered(place: Path) -> None:
+    async def scene(w: World) -> None:
+        done = await w.ssh("-v", "-o", "Compression=yes", "berth-gateway", "true")
+        assert "kex: host key algorithm: ssh-ed25519-cert-v01@openssh.com" in done.err
+        assert "cipher: aes128-gcm@openssh.com MAC: <implicit> compression: none" in done.err
+        for option in ("KexAlgorithms=diffie-hellman-group14-sha256", "Ciphers=aes128-ctr", "Ciphers=3des-cbc"):
+            assert "no matching" in (await w.ssh("-o", option, "berth-gateway", "true")).err
+        scanned = await run(["ssh-keyscan", "-p", str(w.gateway.port), "127.0.0.1"])
+        assert {line.split()[1] for line in scanned.out.decode().splitlines() if line[0] != "#"} == {"ssh-ed25519"}
+
+    play(place, scene)
+
+
+def test_each_forward_leaves_one_line_in_the_log(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "broker")
+
+    async def scene(w: World) -> None:
+        await w.ssh("dev.berth", "true")
+        await until(lambda: "event=forward" in caplog.text)
+        line = next(m for m in caplog.messages if m.startswith("event=forward"))
+        fields = dict(field.split("=", 1) for field in line.split())
+        fingerprint = (await run(["ssh-keygen", "-l", "-f", w.key])).out.decode().split()[1]
+        assert fields["user"] == me()
+        assert fields["key"] == fingerprint
+        assert fields["session"] == "01session"
+        assert fields["generation"] == "1.0"
+        assert fields["peer"].startswith("127.0.0.1:")
+        assert int(fields["sent"]) > 500
+        assert int(fields["received"]) > 500
+        assert fields["end"] == "closed"
+
+    play(place, scene)
+
+
+def test_stopping_lets_connections_finish_within_the_grace(place: Path) -> None:
+    async def scene(w: World) -> None:
+        gateway = Gateway(w.settings_with(drain_seconds=20))
+        await gateway.__aenter__()
+        port = gateway.port
+        w.gateway = gateway
+        held = asyncio.create_task(
+            w.ssh("dev.berth", f"echo > {w.place}/there; while [ ! -e {w.place}/go ]; do sleep 0.05; done; echo ok")
+        )
+        await until((w.place / "there").exists)
+        stopping = asyncio.create_task(gateway.__aexit__(None, None, None))
+        await until(lambda: gateway._listener is not None and not gateway._listener.sockets)
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection("127.0.0.1", port)
+        assert not stopping.done()
+        (w.place / "go").touch()
+        assert (await held).out == b"ok\n"
+        await asyncio.wait_for(stopping, 10)
+
+    play(place, scene)
+
+
+def test_stopping_ends_what_does_not_finish(place: Path) -> None:
+    async def scene(w: World) -> None:
+        gateway = Gateway(w.settings_with(drain_seconds=0.3))
+        await gateway.__aenter__()
+        w.gateway = gateway
+        held = asyncio.create_task(w.ssh("dev.berth", f"echo > {w.place}/there; sleep 60"))
+        await until((w.place / "there").exists)
+        await asyncio.wait_for(gateway.__aexit__(None, None, None), 10)
+        assert (await held).code == 255
+
+    play(place, scene)
+
+
+PROGRAM = """
+import logging, sys
+from pathlib import Path
+from broker import gateway
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+place = Path(sys.argv[1])
+gateway.run(gateway.GatewaySettings(listen_host="127.0.0.1", listen_port=0, api_socket=place / "api.sock",
+                                    host_key=place / "own" / "key", domain="berth"))
+"""
+
+
+def test_sigterm_ends_it_well_while_serving_and_while_waiting(place: Path) -> None:
+    async def scene(w: World) -> None:
+        for waits_for in ("listening on", "no host certificate yet"):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", PROGRAM, w.place, stderr=asyncio.subprocess.PIPE
+            )
+            assert process.stderr is not None
+            while waits_for not in (line := (await process.stderr.readline()).decode()):
+                assert line, "it ended by itself"
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 10) == 0
+            shutil.rmtree(w.place / "own")
+            await w.controller.stop()
+
+    play(place, scene)
+
+
+def test_a_login_without_proof_is_cut_off(place: Path) -> None:
+    """What docs/security.md calls last-key confusion: the proof was for another user than the one who is let in."""
+
+    class Connection:
+        aborted = False
+
+        def get_extra_info(self, name: str) -> str:
+            return {"username": "bob"}[name]
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    settings = GatewaySettings(listen_host="", listen_port=0, api_socket=place, host_key=place, domain="berth")
+
+    async def nobody(_: str) -> list[str]:
+        return []
+
+    async def resolve(user: str, target: str) -> Any:  # noqa: ANN401 - never asked
+        raise AssertionError(user + target)
+
+    keys = AdmittedKeys(nobody, fresh_seconds=1, stale_seconds=1)
+    for proved in (None, Identity("alice", "SHA256:x")):
+        server = GatewayConnection(settings, Live(), keys, resolve)
+        server._conn = connection = Connection()  # type: ignore[assignment]  # all that is asked of it
+        server._proved = proved
+        server.auth_completed()
+        assert connection.aborted
+        assert server._identity is None
+
+
+def test_nobody_can_forge_a_field_of_the_log() -> None:
+    assert log_line("refused", target='x" user=root\n', n=3) == r'event=refused target="x\" user=root\n" n=3'
+
+
+def test_terminal_text_is_one_short_printable_line() -> None:
+    assert terminal_text("a\x1b[2J\r\nb\tc\u2028d é") == "a?[2J b c d ?"
+    assert len(terminal_text("x" * 10_000)) == 400
+
+
+def test_the_port_is_known_only_while_it_listens(place: Path) -> None:
+    settings = GatewaySettings(listen_host="", listen_port=0, api_socket=place, host_key=place, domain="berth")
+    with pytest.raises(RuntimeError, match="does not listen"):
+        _ = Gateway(settings).port
