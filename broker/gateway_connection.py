@@ -164,8 +164,9 @@ class GatewayConnection(asyncssh.SSHServer):
 
     def session_requested(self) -> bool:
         raise asyncssh.ChannelOpenError(
-            asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, f"nothing runs on Berth's gateway itself: use it to reach a
-            session, ssh -J GATEWAY NAME.{self._settings.domain}",
+            asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
+            "nothing runs on Berth's gateway itself: use it to reach a session, "
+            f"ssh -J GATEWAY NAME.{self._settings.domain}",
         )
 
     def connection_requested(
