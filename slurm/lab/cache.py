@@ -6,11 +6,11 @@ import contextlib
 import fcntl
 import hashlib
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 
 def cached(root: Path, name: str, key: str, make: Callable[[Path], None]) -> Path:

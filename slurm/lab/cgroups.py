@@ -46,7 +46,7 @@ def hierarchies() -> tuple[Hierarchy, ...]:
     if missing:
         raise LabError(
             f"the kernel offers no cgroup controllers {', '.join(missing)}",
-            hint="mount cgroup v2 at /sys/fs/cgroup, or cgroup v1 with these controllers; in a container run it privileged",
+            hint="mount cgroup v2, or cgroup v1 with these controllers; in a container, run it privileged",
         )
     return tuple(dict.fromkeys(v1.values()))
 

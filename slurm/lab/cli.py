@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING
 from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
 from slurm.lab.place import Place, cache_root
-from slurm.lab.preflight import FREE_GIB, check, check_root
-from slurm.lab.progress import Progress
-from slurm.lab.spec import NODES, Bind, Publish, Spec, node_named
+from slurm.lab.spec import NODES, Bind, Publish, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# `exec` is called thousands of times: what it does not need is imported by the commands that do.
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,7 +26,10 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(own)
     options.command = command
     try:
-        check_root()
+        if os.geteuid() != 0:
+            raise LabError(
+                "the lab needs root: it makes namespaces, mounts and control groups", hint="run it with sudo"
+            )
         return int(options.run(options) or 0)
     except LabError as error:
         print(error.render(), file=sys.stderr)
@@ -49,15 +53,18 @@ def _place(options: argparse.Namespace) -> Place:
 
 
 def _cache(options: argparse.Namespace) -> Path:
-    return options.cache.resolve() if options.cache else cache_root()
+    return Path(options.cache).resolve() if options.cache else cache_root()
 
 
 def _up(options: argparse.Namespace) -> None:
-    from slurm.lab import layers, lifecycle  # noqa: PLC0415 - `exec` is called thousands of times and needs none of it
+    from slurm.lab import layers, lifecycle, preflight  # noqa: PLC0415 - see the top
+    from slurm.lab.progress import Progress  # noqa: PLC0415 - see the top
 
     place, cache, progress = _place(options), _cache(options), Progress(quiet=options.quiet)
-    check(place, cache, progress, free_gib=options.min_free_gib)
-    chosen = [path.resolve() for path in options.layer]
+    chosen = [Path(path).resolve() for path in options.layer]
+    binds = tuple(Bind.parse(text) for text in options.bind)
+    published = [Publish.parse(text) for text in options.publish]
+    preflight.check(place, cache, progress, free_gib=options.min_free_gib)
     if options.pyslurm:
         chosen.insert(0, layers.pyslurm_layer(cache, progress))
     spec = Spec(
@@ -65,63 +72,170 @@ def _up(options: argparse.Namespace) -> None:
         users=tuple(options.users.split(",")),
         operators=tuple(options.operator),
         layers=tuple(str(path) for path in chosen),
-        binds=tuple(Bind.parse(text) for text in options.bind),
+        binds=binds,
     )
-    lifecycle.up(place, spec, [Publish.parse(text) for text in options.publish], cache, progress)
+    lifecycle.up(place, spec, published, cache, progress)
 
 
 def _down(options: argparse.Namespace) -> None:
-    from slurm.lab import lifecycle  # noqa: PLC0415 - as in _up
+    from slurm.lab import lifecycle  # noqa: PLC0415 - see the top
 
     lifecycle.down(_place(options), keep=options.keep)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from slurm.lab.status import render, status  # noqa: PLC0415 - see the top
+
+    data = status(_place(options))
+    print(json.dumps(data, indent=2) if options.json else render(data))
+    return 0 if data["healthy"] else 1
 
 
 def _exec(options: argparse.Namespace) -> int:
     env = dict(item.split("=", 1) for item in options.env)
     place = _place(options)
-    command = options.command or ["bash", "-l"]
     argv = exec_argv(
-        node_named(options.node), command, user=options.user, lab=place, cwd=options.cwd, env=env,
+        options.node, options.command or ["bash", "-l"], user=options.user, lab=place, cwd=options.cwd, env=env,
         host_network=options.host_network,
     )  # fmt: skip
     if options.tty:
-        from slurm.lab import terminal  # noqa: PLC0415 - as in _up
+        from slurm.lab import terminal  # noqa: PLC0415 - see the top
 
         return terminal.run(argv, place, options.node, options.user)
-    sys.stdout.flush()
-    os.execvp(argv[0], argv)
+    os.execvp(argv[0], argv)  # noqa: S606 - it becomes the command: nothing stands between it and its caller
+    raise AssertionError("execvp returned")  # pragma: no cover
+
+
+def _logs(options: argparse.Namespace) -> int:
+    place = _place(options)
+    files = sorted(place.logs.glob(f"{options.node or '*'}.{options.daemon or '*'}.log"))
+    if not files:
+        raise LabError(f"no such logs in {place.logs}", hint="the lab may be down: its logs go with it")
+    argv = ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), *map(str, files)]
+    os.execvp(argv[0], argv)  # noqa: S606 - it becomes tail
+    raise AssertionError("execvp returned")  # pragma: no cover
+
+
+def _restart(options: argparse.Namespace) -> None:
+    from slurm.lab import daemons, lifecycle  # noqa: PLC0415 - see the top
+
+    place = _place(options)
+    with lifecycle.locked(place):
+        daemon = daemons.daemon_named(options.daemon, options.node)
+        daemons.kill(place, options.node, daemon)
+        lifecycle.start_daemons(place, daemon.name, nodes=[options.node])
+
+
+def _node(options: argparse.Namespace) -> None:
+    from slurm.lab import lifecycle, node  # noqa: PLC0415 - see the top
+
+    place = _place(options)
+    with lifecycle.locked(place):
+        if options.power == "down":
+            node.power_off(place, options.node)
+        else:
+            lifecycle.power_on(place, options.node)
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from slurm.lab import lifecycle, publish  # noqa: PLC0415 - see the top
+
+    place = _place(options)
+    with lifecycle.locked(place):
+        lifecycle.load(place)
+        publish.publish(place, Publish.parse(options.port))
+
+
+def _unpublish(options: argparse.Namespace) -> None:
+    from slurm.lab import lifecycle, publish  # noqa: PLC0415 - see the top
+
+    place = _place(options)
+    with lifecycle.locked(place):
+        publish.unpublish(place, options.port)
+
+
+def _layer(options: argparse.Namespace) -> None:
+    from slurm.lab import layers, preflight  # noqa: PLC0415 - see the top
+    from slurm.lab.progress import Progress  # noqa: PLC0415 - see the top
+
+    cache, progress = _cache(options), Progress(quiet=options.quiet)
+    preflight.check(Place("", cache), cache, progress)
+    if options.pyslurm:
+        print(layers.pyslurm_layer(cache, progress))
+        return
+    if options.script is None:
+        raise LabError("a layer needs a --script, or --pyslurm")
+    parents = [path.resolve() for path in options.parent]
+    print(layers.build_layer(cache, options.name, options.script, options.input, parents=parents, progress=progress))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m slurm.lab", description="A Slurm cluster in a box.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: object, text: str, *, of_lab: bool = True) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
         made.set_defaults(run=run)
-        made.add_argument("--name", default="lab", help="which lab, if there are several (default: lab)")
-        made.add_argument("--state", type=Path, help="its state directory (default: $LAB_STATE, or build/lab/NAME)")
-        made.add_argument("--cache", type=Path, help="where roots and layers are kept (default: $LAB_CACHE, or ~/.cache/slurm-lab)")
+        if of_lab:
+            made.add_argument("--name", default="lab", help="which lab, if there are several (default: lab)")
+            made.add_argument("--state", type=Path, metavar="DIR", help="default: $LAB_STATE, or build/lab/NAME")
+        made.add_argument("--cache", type=Path, metavar="DIR", help="default: $LAB_CACHE, or ~/.cache/slurm-lab")
         return made
+
+    def many(to: argparse.ArgumentParser, option: str, metavar: str, text: str, kind: type = str) -> None:
+        to.add_argument(option, action="append", default=[], metavar=metavar, type=kind, help=f"{text} (repeatable)")
 
     up = command("up", _up, "Bring the lab up.")
     up.add_argument("--users", default="alice,bob,carol", help="the people of the cluster (default: %(default)s)")
-    up.add_argument("--operator", action="append", default=[], metavar="NAME", help="a system account that is a Slurm operator")
-    up.add_argument("--layer", action="append", default=[], type=Path, metavar="PATH", help="a read-only tree over every node's root")
+    many(up, "--operator", "NAME", "a system account that is a Slurm operator")
+    many(up, "--layer", "PATH", "a read-only tree over every node's root", Path)
     up.add_argument("--pyslurm", action="store_true", help="with pyslurm in /opt/pyslurm, and its wheel in /opt/wheels")
-    up.add_argument("--bind", action="append", default=[], metavar="SRC:DEST[:ro]", help="a directory of the machine in every node")
-    up.add_argument("--publish", action="append", default=[], metavar="ADDR:PORT:NODE:PORT", help="a loopback port that leads into a node")
-    up.add_argument("--min-free-gib", type=float, default=FREE_GIB, help="free disk space to insist on (default: %(default)s)")
+    many(up, "--bind", "SRC:DEST[:ro]", "a directory of the machine that every node sees")
+    many(up, "--publish", "127.0.0.1:PORT:NODE:PORT", "a loopback port of the machine that leads into a node")
+    up.add_argument("--min-free-gib", type=float, default=6, help="free disk space to insist on (default: %(default)s)")
     up.add_argument("--quiet", action="store_true", help="no progress lines")
 
     down = command("down", _down, "Take the lab away, and all its data.")
-    down.add_argument("--keep", action="store_true", help="keep the state directory")
+    down.add_argument("--keep", action="store_true", help="keep its data: the next `up` goes on with them")
 
-    enter = command("exec", _exec, "Run a command in a node: exec NODE -- COMMAND...")
+    command("status", _status, "Show the lab; the exit code is 0 if it is healthy.").add_argument(
+        "--json", action="store_true"
+    )
+
+    enter = command(
+        "exec", _exec, "Run a command in a node: exec NODE [options] -- COMMAND... (default: a login shell)"
+    )
     enter.add_argument("node", choices=NODES)
     enter.add_argument("--user", default="root")
-    enter.add_argument("--cwd", help="directory in the node (default: the user's home)")
-    enter.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    enter.add_argument("--cwd", metavar="DIR", help="directory in the node (default: the user's home)")
+    many(enter, "--env", "NAME=VALUE", "a variable for the command")
     enter.add_argument("--host-network", action="store_true", help="with the machine's network instead of the lab's")
     enter.add_argument("--tty", action="store_true", help="with a terminal")
+
+    logs = command("logs", _logs, "Show the daemons' logs.")
+    logs.add_argument("node", nargs="?", choices=NODES)
+    logs.add_argument("daemon", nargs="?")
+    logs.add_argument("-n", "--lines", type=int, default=50)
+    logs.add_argument("-f", "--follow", action="store_true")
+
+    restart = command("restart", _restart, "Kill a daemon, if it runs, and start it again.")
+    restart.add_argument("node", choices=NODES)
+    restart.add_argument("daemon")
+
+    power = command("node", _node, "Pull a node's plug, or boot it again.")
+    power.add_argument("node", choices=NODES)
+    power.add_argument("power", choices=("down", "up"))
+
+    command("publish", _publish, "Make a loopback port of the machine lead into a node.").add_argument(
+        "port", metavar="127.0.0.1:PORT:NODE:PORT"
+    )
+    command("unpublish", _unpublish, "End that.").add_argument("port", type=int)
+
+    layer = command("layer", _layer, "Make a read-only tree for `up --layer`, and print its path.", of_lab=False)
+    layer.add_argument("--name", default="layer", help="what its directory is called (default: %(default)s)")
+    layer.add_argument("--script", type=Path, help="run with bash, as root, in the root: what it changes is the layer")
+    many(layer, "--input", "PATH", "a file or directory that the script finds in $INPUTS", Path)
+    many(layer, "--parent", "PATH", "a layer below it", Path)
+    layer.add_argument("--pyslurm", action="store_true", help="the lab's own layer with pyslurm")
+    layer.add_argument("--quiet", action="store_true", help="no progress lines")
     return parser

@@ -32,8 +32,9 @@ def run(
     try:
         if log is None:
             done = subprocess.run(
-                argv, capture_output=True, text=True, errors="replace", timeout=seconds, env=env, input=stdin, check=False
-            )
+                argv, capture_output=True, text=True, errors="replace", timeout=seconds, env=env, input=stdin,
+                check=False,
+            )  # fmt: skip
         else:
             with log.open("a") as sink:
                 done = subprocess.run(

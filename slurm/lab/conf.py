@@ -17,7 +17,7 @@ MEMORY_MIB = 16000
 
 COMPUTE_LIST = f"c[1-{len(COMPUTE)}]"
 DATABASE_SOCKET = "/run/mariadbd/mysqld.sock"
-"""The client library's default. The database knows one account, Slurm's, by the user id at the other end of the socket."""
+"""The client library's default. The database knows one account: Slurm's, by the user id behind the connection."""
 
 
 def slurm_conf(spec: Spec) -> str:
@@ -77,9 +77,9 @@ NodeName={COMPUTE_LIST} Name=shard Count={SHARDS}
 
 
 def cgroup_conf(*, unified: bool) -> str:
-    """cgroup v2 without systemd, as cgroup.conf(5) has it for containers, or cgroup v1."""
-    plugin = "CgroupPlugin=cgroup/v2\nIgnoreSystemd=yes\nEnableControllers=yes\n" if unified else "CgroupPlugin=cgroup/v1\n"
-    return f"{plugin}ConstrainDevices=yes\nConstrainRAMSpace=yes\nConstrainCores=no\n"
+    """For cgroup v2 without systemd, as cgroup.conf(5) has it for containers, or for cgroup v1."""
+    plugin = "cgroup/v2\nIgnoreSystemd=yes\nEnableControllers=yes" if unified else "cgroup/v1"
+    return f"CgroupPlugin={plugin}\nConstrainDevices=yes\nConstrainRAMSpace=yes\nConstrainCores=no\n"
 
 
 def slurmdbd_conf() -> str:

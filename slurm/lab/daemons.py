@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import cgroups, conf
-from slurm.lab.enter import ROOT_PATH, nsenter
+from slurm.lab.enter import ROOT_PATH, exec_argv, nsenter
 from slurm.lab.errors import LabError
 from slurm.lab.processes import init_pid, listens, of_node
 from slurm.lab.progress import wait_until
@@ -23,8 +27,7 @@ class Daemon:
     """A daemon that stays in the foreground and logs to standard error."""
 
     name: str
-    process: str
-    """Its command name as the kernel shows it, at most 15 characters."""
+    """Also its command name as the kernel shows it."""
     nodes: tuple[str, ...]
     user: str
     argv: tuple[str, ...]
@@ -34,22 +37,32 @@ class Daemon:
     """Or the Unix socket."""
     directories: tuple[str, ...] = ()
     """What it needs in /run, made for its user."""
+    probe: tuple[str, ...] = ()
+    """A command that succeeds once it also answers."""
 
 
 DAEMONS = (
     Daemon(
-        "munged", "munged", NODES, "munge",
+        "munged", NODES, "munge",
         ("munged", "--foreground", "--num-threads=2", "--log-file=/run/munge/munged.log"),
         socket="/run/munge/munge.socket.2", directories=("/run/munge",),
     ),
     Daemon(
-        "mariadbd", "mariadbd", (LOGIN,), "slurm", ("mariadbd", "--defaults-file=/etc/slurm/mariadb.conf"),
+        "mariadbd", (LOGIN,), "slurm", ("mariadbd", "--defaults-file=/etc/slurm/mariadb.conf"),
         socket=conf.DATABASE_SOCKET, directories=("/run/mariadbd",),
     ),
-    Daemon("slurmdbd", "slurmdbd", (LOGIN,), "slurm", ("slurmdbd", "-D"), port=6819, directories=("/run/slurm",)),
-    Daemon("slurmctld", "slurmctld", (LOGIN,), "slurm", ("slurmctld", "-D"), port=6817, directories=("/run/slurm",)),
-    Daemon("slurmd", "slurmd", COMPUTE, "root", ("slurmd", "-D"), port=6818),
-    Daemon("sshd", "sshd", (LOGIN,), "root", ("/usr/sbin/sshd", "-D", "-e"), port=22, directories=("/run/sshd",)),
+    Daemon(
+        "slurmdbd", (LOGIN,), "slurm", ("slurmdbd", "-D"), port=6819, directories=("/run/slurm",),
+        probe=("sacctmgr", "--noheader", "show", "cluster"),
+    ),
+    # -i: slurmctld writes the use of each account for the first time after five minutes, and after a SIGKILL before
+    # that it would refuse to start for want of it.
+    Daemon(
+        "slurmctld", (LOGIN,), "slurm", ("slurmctld", "-D", "-i"), port=6817, directories=("/run/slurm",),
+        probe=("scontrol", "ping"),
+    ),
+    Daemon("slurmd", COMPUTE, "root", ("slurmd", "-D"), port=6818),
+    Daemon("sshd", (LOGIN,), "root", ("/usr/sbin/sshd", "-D", "-e"), port=22, directories=("/run/sshd",)),
 )  # fmt: skip
 
 
@@ -66,9 +79,9 @@ def start(place: Place, node: str, daemon: Daemon) -> None:
     """Start it and return at once; `wait_for` says when it serves."""
     pid = _init(place, node)
     prepare = "".join(f"install -d -o {daemon.user} {path}; " for path in daemon.directories)
-    # In the node's cgroups, so that what it uses counts as the node's; a process of its own session, adopted by the node's init.
+    # In the node's cgroups, so that what it uses counts as the node's, and adopted by the node's init.
     join = "".join(f"echo $$ >{path}/cgroup.procs; " for path in _own_cgroups(place, node))
-    inside = f"{prepare}exec setsid --fork setpriv --reuid={daemon.user} --regid={daemon.user} --init-groups -- \"$@\""
+    inside = f'{prepare}exec setsid --fork setpriv --reuid={daemon.user} --regid={daemon.user} --init-groups -- "$@"'
     with place.log(node, daemon.name).open("a") as log:
         subprocess.run(
             ["sh", "-ec", f"{join}exec \"$@\"", "join", *nsenter(pid), "sh", "-ec", inside, daemon.name, *daemon.argv],
@@ -82,12 +95,20 @@ def serves(place: Place, node: str, daemon: Daemon) -> bool:
     if pid is None or process_of(place, node, daemon) is None:
         return False
     if daemon.socket:
-        return Path(f"/proc/{pid}/root{daemon.socket}").is_socket()
+        return _accepts(f"/proc/{pid}/root{daemon.socket}")
     return daemon.port is None or listens(pid, daemon.port)
 
 
+def answers(place: Place, node: str, daemon: Daemon) -> bool:
+    """Whether the daemon serves and, where it has one, its probe succeeds."""
+    if not serves(place, node, daemon):
+        return False
+    argv = exec_argv(node, daemon.probe or ["true"], lab=place)
+    return not daemon.probe or subprocess.run(argv, capture_output=True, check=False, timeout=60).returncode == 0
+
+
 def wait_for(place: Place, node: str, daemon: Daemon, *, seconds: float = 30) -> None:
-    """Return once the daemon serves; LabError if it ends or after `seconds`."""
+    """Return once the daemon answers; LabError if it ends or after `seconds`."""
     log = place.log(node, daemon.name)
     seen = False
 
@@ -97,9 +118,18 @@ def wait_for(place: Place, node: str, daemon: Daemon, *, seconds: float = 30) ->
         if seen and not runs:
             raise LabError(f"{daemon.name} on {node} ended", log=log, hint="the end of the log says why")
         seen = runs
-        return serves(place, node, daemon)
+        return answers(place, node, daemon)
 
     wait_until(done, seconds=seconds, what=f"{daemon.name} on {node} does not serve", log=log)
+
+
+def kill(place: Place, node: str, daemon: Daemon) -> None:
+    """Kill the daemon if it runs, stopped or not, and return when it is gone."""
+    while (pid := process_of(place, node, daemon)) is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        path = Path(f"/proc/{pid}")
+        wait_until(lambda: not path.exists(), seconds=10, what=f"the end of {daemon.name}")  # noqa: B023 - run at once
 
 
 def process_of(place: Place, node: str, daemon: Daemon) -> int | None:
@@ -108,7 +138,7 @@ def process_of(place: Place, node: str, daemon: Daemon) -> int | None:
     if pid is None:
         return None
     for candidate, name in of_node(pid).items():
-        if name == daemon.process and _parent(candidate) == pid:
+        if name == daemon.name and _parent(candidate) == pid:
             return candidate
     return None
 
@@ -116,6 +146,11 @@ def process_of(place: Place, node: str, daemon: Daemon) -> int | None:
 def _own_cgroups(place: Place, node: str) -> list[Path]:
     groups = cgroups.existing(place.cgroup(node))
     return [path / "init" if (path / "init").is_dir() else path for path in groups]
+
+
+def _accepts(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
 
 
 def _parent(pid: int) -> int:
@@ -130,5 +165,3 @@ def _init(place: Place, node: str) -> int:
     if pid is None:
         raise LabError(f"node {node} is not up", hint=f"python3 -m slurm.lab node {node} up --name {place.name}")
     return pid
-
-

@@ -1,7 +1,8 @@
 """A command inside a node, as an argument list that anyone (root) can run.
 
-Only plain programs take part, so standard input and output are the command's own, its exit code is passed on, and it costs a few
-milliseconds. Killing the first process kills the command; SIGINT to the process group reaches the command alone.
+Only plain programs take part, so standard input and output are the command's own, its exit code is passed on, and
+it costs a few milliseconds. Killing the first process kills the command; SIGINT to the process group reaches the
+command alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from slurm.lab import reach
 from slurm.lab.errors import LabError
 from slurm.lab.place import Place
 from slurm.lab.processes import init_pid
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 
 ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 USER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-
-PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 def exec_argv(
@@ -35,8 +35,8 @@ def exec_argv(
 ) -> list[str]:
     """The argument list that runs `command` in `node` as `user`, with that user's groups and a login's environment.
 
-    `cwd` is a directory in the node, the user's home if None. With `host_network` the command sees the machine's network instead
-    of the lab's. Raises LabError if the node is not up.
+    `cwd` is a directory in the node, the user's home if None. With `host_network` the command sees the machine's
+    network instead of the lab's. Raises LabError if the node is not up or has no such user.
     """
     place = Place.find(lab) if isinstance(lab, str) else lab
     pid = init_pid(place, node_named(node))
@@ -44,14 +44,15 @@ def exec_argv(
         raise LabError(
             f"node {node} of lab {place.name} is not up", hint=f"python3 -m slurm.lab up --name {place.name}"
         )
-    home = _home(pid, user)
+    entry = passwd_entry(pid, user)
+    home = entry[5] if os.path.isdir(f"/proc/{pid}/root{entry[5]}") else "/"  # noqa: PTH112 - fast: called thousands of times
     variables = {"PATH": ROOT_PATH if user == "root" else USER_PATH, **(env or {})}
     if host_network:
-        variables = {**{name: os.environ[name] for name in PROXIES if name in os.environ}, **variables}
+        variables = {**reach.environment(), **variables}
     return [
         *_ignoring_interrupts(nsenter(pid, host_network=host_network, cwd=cwd or home)),
         "env", "--default-signal=INT,QUIT",
-        "setpriv", f"--reuid={user}", f"--regid={_gid(pid, user)}", "--init-groups", "--reset-env", "--pdeathsig=KILL", "--",
+        "setpriv", f"--reuid={user}", f"--regid={entry[3]}", "--init-groups", "--reset-env", "--pdeathsig=KILL", "--",
         "env", *(f"{name}={value}" for name, value in variables.items()),
         *command,
     ]  # fmt: skip
@@ -60,28 +61,20 @@ def exec_argv(
 def nsenter(pid: int, *, host_network: bool = False, cwd: str = "/") -> list[str]:
     """Enter all namespaces of the node whose init is `pid`, except, with `host_network`, the network's."""
     network = [] if host_network else ["--net"]
-    return ["nsenter", f"--target={pid}", "--mount", "--uts", "--ipc", "--pid", "--cgroup", *network, "--root", f"--wdns={cwd}"]
+    spaces = ["--mount", "--uts", "--ipc", "--pid", "--cgroup", *network]
+    return ["nsenter", f"--target={pid}", *spaces, "--root", f"--wdns={cwd}"]
 
 
 def _ignoring_interrupts(argv: list[str]) -> list[str]:
-    """nsenter waits for the command: Ctrl-C is the command's to handle, and nsenter must live to pass its exit code on."""
+    """Ctrl-C is the command's to handle: nsenter waits for it and must live to pass its exit code on."""
     return ["env", "--ignore-signal=INT,QUIT", *argv]
 
 
 def passwd_entry(pid: int, user: str) -> list[str]:
     """The fields of the user's line in the node's passwd; LabError if there is none."""
-    with open(f"/proc/{pid}/root/etc/passwd") as file:  # noqa: PTH123 - the fastest way, and exec is called thousands of times
+    with open(f"/proc/{pid}/root/etc/passwd") as file:  # noqa: PTH123 - see exec_argv
         for line in file:
             fields = line.rstrip("\n").split(":")
             if fields[0] == user:
                 return fields
     raise LabError(f"no user {user!r} in the lab")
-
-
-def _home(pid: int, user: str) -> str:
-    home = passwd_entry(pid, user)[5]
-    return home if os.path.isdir(f"/proc/{pid}/root{home}") else "/"  # noqa: PTH112 - see above
-
-
-def _gid(pid: int, user: str) -> str:
-    return passwd_entry(pid, user)[3]

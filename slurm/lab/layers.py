@@ -33,10 +33,11 @@ def build_layer(
     progress: Progress,
     seconds: float = 900,
 ) -> Path:
-    """Run `script` with bash, as root, in a node's root with the machine's network; return the directory of what it changed.
+    """Run `script` with bash, as root, in a node's root with the machine's network; return the tree of what it changed.
 
-    It finds each of `inputs` (files or directories, read-only) at `$INPUTS/<base name>`. `parents` are layers that lie below it, the
-    lowest first. The result is cached by the contents of all of these and of the root, so the script should depend on nothing else.
+    It finds each of `inputs` (files or directories, read-only) at `$INPUTS/<base name>`. `parents` are layers that lie
+    below it, the lowest first. The result is cached by the contents of all of these and of the root, so the script
+    should depend on nothing else.
     """
     for path in (script, *inputs):
         if not path.exists():
@@ -72,7 +73,7 @@ def build_layer(
 
 
 def pyslurm_layer(cache: Path, progress: Progress) -> Path:
-    """pyslurm for the root's Python: a wheel in /opt/wheels, and unpacked in /opt/pyslurm (for PYTHONPATH or a .pth file)."""
+    """The layer with pyslurm for the root's Python: a wheel in /opt/wheels, and unpacked in /opt/pyslurm for a .pth."""
     return build_layer(cache, "pyslurm", PYSLURM, PYSLURM_INPUTS, progress=progress)
 
 

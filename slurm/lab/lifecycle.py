@@ -36,8 +36,8 @@ T = TypeVar("T")
 def up(place: Place, spec: Spec, published: Sequence[Publish], cache: Path, progress: Progress) -> None:
     """Bring the lab up; return when Slurm would run a job on every node.
 
-    Nothing happens if it is up already in this form. If a step fails, or on SIGINT and SIGTERM, what was begun is taken down again
-    and the logs are kept.
+    Nothing happens if it is up already in this form. If a step fails, or on SIGINT and SIGTERM, what was begun is taken
+    down again and the logs are kept.
     """
     with locked(place):
         if place.ready_file.exists() and _is_running(place):
@@ -55,19 +55,21 @@ def up(place: Place, spec: Spec, published: Sequence[Publish], cache: Path, prog
 def down(place: Place, *, keep: bool = False) -> None:
     """Take away every process, mount, namespace, control group and interface of the lab, whatever state it is in.
 
-    The state directory goes too, with the shared file system in it, unless `keep`.
+    The state directory goes too, with the shared file system in it, unless `keep`: then the next `up` goes on with it.
     """
     with locked(place):
         _clear(place)
-        if not keep:
-            _remove_state(place)
+        if not keep and place.spec_file.exists():
+            shutil.rmtree(place.state)
 
 
 def _bring_up(place: Place, spec: Spec, lower: list[Path], progress: Progress) -> None:
-    place.record()
-    for directory in (place.shared, place.site, place.logs, place.published):
-        directory.mkdir(parents=True, exist_ok=True)
+    _claim(place)
     place.spec_file.write_text(json.dumps({"lower": [str(path) for path in lower], **asdict(spec)}, indent=1))
+    for directory in (place.shared, place.site, place.logs, place.published):
+        directory.mkdir(exist_ok=True)
+    place.shared.chmod(0o755)
+    place.record()
     site.write(place, spec, lower)
     network.create(place)
     progress.say("network namespaces made")
@@ -83,6 +85,13 @@ def _bring_up(place: Place, spec: Spec, lower: list[Path], progress: Progress) -
     wait_for_slurm(place)
     progress.say("all nodes are idle")
     place.ready_file.touch()
+
+
+def _claim(place: Place) -> None:
+    """Take the state directory; `down` deletes it, so it must be new or a lab's own."""
+    place.state.mkdir(parents=True, exist_ok=True)
+    if not place.spec_file.exists() and any(place.state.iterdir()):
+        raise LabError(f"{place.state} is not empty, and no lab's", hint="choose another --state directory")
 
 
 def start_daemons(place: Place, *names: str, nodes: Iterable[str] = NODES) -> None:
@@ -120,9 +129,7 @@ def load(place: Place) -> tuple[Spec, list[Path]]:
     try:
         data = json.loads(place.spec_file.read_text())
     except FileNotFoundError as error:
-        raise LabError(
-            f"lab {place.name} is not up", hint=f"python3 -m slurm.lab up --name {place.name}"
-        ) from error
+        raise LabError(f"lab {place.name} is not up", hint=f"python3 -m slurm.lab up --name {place.name}") from error
     return Spec.from_json(data), [Path(item) for item in data["lower"]]
 
 
@@ -163,11 +170,6 @@ def _clear(place: Place) -> None:
     cgroups.remove(cgroups.existing(place.cgroup("*")))
     shutil.rmtree(place.published, ignore_errors=True)
     place.forget()
-
-
-def _remove_state(place: Place) -> None:
-    if place.spec_file.exists():
-        shutil.rmtree(place.state)
 
 
 def _is_running(place: Place) -> bool:

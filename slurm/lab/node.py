@@ -25,13 +25,16 @@ NODE_SH = Path(__file__).with_name("node.sh")
 
 
 def boot(place: Place, spec: Spec, node: str, lower: Sequence[Path]) -> None:
-    """Start the node and return once its root is in place and its init runs. `lower` are its read-only trees, the lowest first."""
+    """Start the node and return once its root is in place and its init runs.
+
+    `lower` are its read-only trees, the lowest first.
+    """
     directory = place.node_dir(node)
     directory.mkdir(parents=True, exist_ok=True)
     log = place.log(node, "boot")
     groups = cgroups.create(place.cgroup(node))
     read_end, write_end = os.pipe()
-    with log.open("a") as sink, open(read_end, "rb") as ready:
+    with log.open("a") as sink, os.fdopen(read_end, "rb") as ready:
         subprocess.Popen(
             ["bash", str(NODE_SH)],
             stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, pass_fds=(write_end,), start_new_session=True, cwd="/",

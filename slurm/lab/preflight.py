@@ -60,7 +60,8 @@ def _check_disk(paths: list[Path], free_gib: float) -> None:
 
 
 def _check_namespaces() -> None:
-    missing = [kind for kind in ("mnt", "net", "pid", "uts", "ipc", "cgroup", "user") if not Path(f"/proc/self/ns/{kind}").exists()]
+    kinds = ("mnt", "net", "pid", "uts", "ipc", "cgroup", "user")
+    missing = [kind for kind in kinds if not Path(f"/proc/self/ns/{kind}").exists()]
     if missing:
         raise LabError(f"the kernel has no namespaces of kind {', '.join(missing)}", hint="another kernel is needed")
     argv = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "true"]
@@ -90,7 +91,7 @@ def _install_programs(progress: Progress) -> None:
     if not missing:
         return
     if shutil.which("apt-get") is None:
-        raise LabError(f"{', '.join(missing)} are not installed", hint="install them; only on Debian it is done for you")
+        raise LabError(f"{', '.join(missing)} are not installed", hint="install them; on Debian it is done for you")
     progress.say(f"installing {', '.join(missing)} with apt-get")
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     hint = f"apt-get install {' '.join(missing)}"

@@ -1,7 +1,7 @@
 """A loopback port of the machine that leads to a port of a node.
 
-The forwarder listens in the machine's network namespace and then moves into the node's: a socket stays where it was made. So
-nothing routes between the two networks, and the forwarder ends with the lab like everything else in its namespaces.
+The forwarder listens in the machine's network namespace and then moves into the node's: a socket stays where it was
+made. So nothing routes between the two networks, and the forwarder ends with the lab like all else in its namespaces.
 """
 
 from __future__ import annotations

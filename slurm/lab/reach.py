@@ -1,6 +1,6 @@
-"""How this machine reaches its package registries, carried into the lab: name service, certificates, proxies, pip's and apt's settings.
+"""How this machine reaches its package registries: name service, certificates, proxies, pip's and apt's settings.
 
-Without it a build inside a node (`exec --host-network`) or a layer would work on machines with a plain connection only.
+Carried into the lab, because a layer, or a build inside a node (`exec --host-network`), must reach them too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian keeps all certificates; the lab's copy is the machine's."""
 
 _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout")
-_APT_SETTINGS = re.compile(r"^Acquire::(.*::Proxy\b.*|Check-Valid-Until|Check-Date|Retries|Queue-Mode) .*", re.MULTILINE)
+_APT_SETTINGS = re.compile(r"^Acquire::(.*::Proxy\b.*|Check-Valid-Until|Check-Date|Retries) .*", re.MULTILINE)
 
 
 def environment() -> dict[str, str]:

@@ -19,15 +19,16 @@ SUITE = "sid"
 
 PACKAGES = (
     # the cluster
-    "slurmctld", "slurmd", "slurm-client", "slurmdbd", "libslurm-dev", "munge", "mariadb-server-core", "mariadb-client-core",
-    "tini", "openssh-server", "openssh-client", "sudo",
+    "slurmctld", "slurmd", "slurm-client", "slurmdbd", "libslurm-dev", "munge",
+    "mariadb-server-core", "mariadb-client-core", "tini", "openssh-server", "openssh-client", "sudo",
     # containers and images, as ordinary users
     "apptainer", "fuse3", "fuse-overlayfs", "squashfuse", "squashfs-tools", "fuse2fs", "e2fsprogs", "fakeroot",
     "mmdebstrap", "debootstrap", "uidmap", "debian-archive-keyring", "ca-certificates",
     # what layers are built with
     "python3", "python3-venv", "python3-dev", "gcc", "libc6-dev", "git", "rsync", "curl", "zstd", "xz-utils",
     # what people expect of a login node
-    "acl", "attr", "socat", "iproute2", "iputils-ping", "procps", "psmisc", "less", "vim-tiny", "bash-completion", "strace",
+    "acl", "attr", "socat", "iproute2", "iputils-ping", "procps", "psmisc", "less", "vim-tiny", "bash-completion",
+    "strace",
 )  # fmt: skip
 
 DATADIR = "/var/lib/slurm/mariadb"
@@ -39,9 +40,10 @@ chroot . mkdir -p /shared {DATADIR} /var/lib/slurm/slurmctld /var/spool/slurmd /
 chroot . chown -R slurm:slurm /var/lib/slurm
 chroot . mariadb-install-db --user=slurm --datadir={DATADIR} --innodb-log-file-size=8M \\
   --skip-test-db --skip-name-resolve --auth-root-authentication-method=socket --auth-root-socket-user=slurm >/dev/null
-# Made here, not by slurmdbd: after a connection that failed (no such database), MariaDB's client library 11.8.9 forgets a default
-# and refuses every result ("Number of columns ... allowed number of columns (=0)").
-echo 'CREATE DATABASE slurm_acct_db;' | chroot . mariadbd --bootstrap --user=slurm --datadir={DATADIR} --innodb-log-file-size=8M
+# Made here, not by slurmdbd: after a connection that failed (no such database), MariaDB's client library 11.8.9 forgets
+# a default and refuses every result ("Number of columns ... allowed number of columns (=0)").
+echo 'CREATE DATABASE slurm_acct_db;' |
+  chroot . mariadbd --bootstrap --user=slurm --datadir={DATADIR} --innodb-log-file-size=8M
 rm -f etc/munge/munge.key etc/ssh/ssh_host_*_key* etc/hostname
 touch etc/resolv.conf etc/hosts
 """
@@ -74,12 +76,15 @@ def root(cache: Path, progress: Progress) -> Path:
         hook.write_text(CUSTOMIZE)
         tree = work / "tree"
         run(
-            ["mmdebstrap", *OPTIONS, f"--include={','.join(PACKAGES)}", f"--customize-hook=sh {hook} \"$1\"", SUITE, str(tree)],
+            [
+                "mmdebstrap", *OPTIONS, f"--include={','.join(PACKAGES)}", f'--customize-hook=sh {hook} "$1"',
+                SUITE, str(tree),
+            ],
             seconds=900,
             log=log,
             hint="see the log; a mirror that cannot be reached is the usual cause",
             env={"PATH": os.environ["PATH"], "TMPDIR": str(work), **_proxies()},
-        )
+        )  # fmt: skip
         tree.chmod(0o755)
         progress.say("root file system made")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import cgroups, conf, reach
@@ -14,6 +13,7 @@ from slurm.lab.spec import ADDRESSES, FIRST_UID, LOGIN, SUBIDS, Account
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from slurm.lab.place import Place
     from slurm.lab.spec import Spec
@@ -33,8 +33,8 @@ def write(place: Place, spec: Spec, lower: Sequence[Path]) -> None:
     _write_slurm(etc, spec)
     _write_secrets(etc)
     for account in spec.accounts:
-        home = place.shared / "home" / account.name if account.home.startswith("/shared/") else place.site / account.home[1:]
-        _make_home(home, account, lower)
+        shared = account.home.startswith("/shared/")
+        _make_home(place.state / account.home[1:] if shared else place.site / account.home[1:], account, lower)
 
 
 def _write_slurm(etc: Path, spec: Spec) -> None:
@@ -65,11 +65,11 @@ def _write_secrets(etc: Path) -> None:
         os.chown(path, *ids)
     host_key = etc / "ssh/ssh_host_ed25519_key"
     host_key.unlink(missing_ok=True)
-    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", LOGIN, "-f", str(host_key)], hint="install openssh-client")
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", LOGIN, "-f", str(host_key)])
 
 
 def _write_accounts(etc: Path, accounts: Sequence[Account], lower: Sequence[Path]) -> None:
-    """passwd and its kin: what the topmost layer that has them says, and the lab's accounts."""
+    """Write passwd and its kin: what the topmost layer that has them says, and the lab's accounts."""
     lines = {
         "passwd": "".join(f"{a.name}:x:{a.uid}:{a.uid}:{a.name}:{a.home}:{a.shell}\n" for a in accounts),
         "group": "".join(f"{a.name}:x:{a.uid}:\n" for a in accounts),

@@ -26,9 +26,16 @@ if TYPE_CHECKING:
 TTY_GID = 5
 """Debian's group `tty`."""
 
+END_OF_INPUT = b"\x04"
+"""What Ctrl-D sends."""
+
+TIOCGPTN = 0x80045430
+TIOCSPTLCK = 0x40045431
+"""ioctl_tty(2): a new terminal's number, and its lock. Python's termios does not have them."""
+
 
 def run(argv: Sequence[str], place: Place, node: str, user: str) -> int:
-    """Run `argv`, made by exec_argv for this node and user, on a new terminal; return its exit code as a shell would."""
+    """Run `argv`, made by exec_argv for this node and user, on a new terminal; return its code as a shell would."""
     pid = init_pid(place, node)
     if pid is None:
         raise LabError(f"node {node} is not up")
@@ -53,8 +60,8 @@ def _open(pid: int, uid: int) -> tuple[int, int]:
     """A pair from the node's own devpts, which is reached through its init."""
     devpts = Path(f"/proc/{pid}/root/dev/pts")
     master = os.open(devpts / "ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master, termios.TIOCSPTLCK, struct.pack("i", 0))
-    number = struct.unpack("i", fcntl.ioctl(master, termios.TIOCGPTN, struct.pack("i", 0)))[0]
+    fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
+    number = struct.unpack("i", fcntl.ioctl(master, TIOCGPTN, struct.pack("i", 0)))[0]
     slave = os.open(devpts / str(number), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     os.fchown(slave, uid, TTY_GID)
     return master, slave
@@ -81,4 +88,5 @@ def _relay(master: int) -> None:
             if data:
                 os.write(master, data)
             else:
+                os.write(master, END_OF_INPUT)
                 sources.remove(0)
