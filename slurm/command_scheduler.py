@@ -113,9 +113,7 @@ class CommandScheduler:
 
     async def _run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        finished = await run(
-            (*self._prefix, *argv), timeout=self._timeout, env={**kept, "LC_ALL": "C.UTF-8", **env}
-        )
+        finished = await run((*self._prefix, *argv), timeout=self._timeout, env={**kept, "LC_ALL": "C.UTF-8", **env})
         return finished.stdout
 
 

@@ -184,9 +184,7 @@ def _check_value(option: Option, value: str | None) -> None:
     if len(value) > MAX_VALUE:
         raise OptionError(f"--{option.name}: the value is longer than {MAX_VALUE} characters")
     if not (value.isascii() and value.isprintable()):
-        raise OptionError(
-            f"--{option.name}: the value `{_shown(value)}` has characters that are not printable ASCII"
-        )
+        raise OptionError(f"--{option.name}: the value `{_shown(value)}` has characters that are not printable ASCII")
 
 
 def _allowed(name: str) -> Option:
@@ -202,9 +200,7 @@ def _allowed(name: str) -> Option:
 def _long_name(given: str) -> str:
     """Complete an abbreviation, as getopt_long(3) does; a name that leads nowhere is returned as it is."""
     known = [*ALLOWED, *REFUSED, *ALIASES]
-    matches = (
-        [given] if given in known else sorted(name for name in known if given and name.startswith(given))
-    )
+    matches = [given] if given in known else sorted(name for name in known if given and name.startswith(given))
     if len(matches) > 1:
         raise OptionError(f"--{_shown(given)} is ambiguous: " + ", ".join(f"--{name}" for name in matches))
     name = matches[0] if matches else given

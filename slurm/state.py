@@ -70,6 +70,8 @@ class JobState(StrEnum):
     @classmethod
     def parse(cls, text: str) -> JobState:
         """Read any form: `R`, `CANCELLED by 1000`, `RUNNING+`, `RUNNING|RESIZING`. Never raises."""
+        if text in _BY_WORD:
+            return _BY_WORD[text]
         match = _FORM.fullmatch(text.strip().upper())
         return cls.combine(_SEPARATOR.split(match[1])) if match else cls.UNKNOWN
 
@@ -141,9 +143,7 @@ _CODES = {
 }
 """The two-letter words of `squeue -o %t` and `scontrol`; EXPEDITING has none."""
 
-_BY_WORD: dict[str, JobState] = _CODES | {
-    state.value: state for state in JobState if state is not JobState.UNKNOWN
-}
+_BY_WORD: dict[str, JobState] = _CODES | {state.value: state for state in JobState if state is not JobState.UNKNOWN}
 
 _FLAGS = (
     JobState.COMPLETING,

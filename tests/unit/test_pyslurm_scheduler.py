@@ -1,0 +1,225 @@
+"""The process that pyslurm lives in: hanging, dying, babbling. The processes here are stand-ins, but real ones."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import slurm.pyslurm_worker
+from slurm.pyslurm_scheduler import PyslurmScheduler
+from slurm.scheduler import NoAnswer, Refused
+from slurm.state import JobState
+
+# Answers each question by evaluating `reply` on it, having recorded its process id.
+WORKER = """
+import json, os, sys, time
+open("{pids}", "a").write(f"{{os.getpid()}}\\n")
+for line in sys.stdin:
+    request = json.loads(line)
+    print(json.dumps({reply}), flush=True)
+"""
+
+JOB = [7, "berth-a", "alice", "RUNNING", "None", "a\nb\u2028\x1b", "c1", 2, 1795330774, 1795330775, None]
+
+
+class Pyslurm:
+    """A scheduler with a worker that answers as told, and the process ids of all workers so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self._pids = folder / "pids"
+        self._pids.touch()
+
+    def scheduler(self, reply: str, *, timeout: float = 20) -> PyslurmScheduler:
+        code = WORKER.format(pids=self._pids, reply=reply)
+        return PyslurmScheduler((sys.executable, "-Ic", code), timeout=timeout)
+
+    def ask(
+        self, reply: str, *questions: Callable[[PyslurmScheduler], Awaitable[object]], timeout: float = 20
+    ) -> list[Any]:
+        """What each question is answered, an exception included, by one scheduler."""
+
+        async def answers() -> list[Any]:
+            scheduler = self.scheduler(reply, timeout=timeout)
+            found: list[Any] = []
+            for question in questions:
+                try:
+                    found.append(await question(scheduler))
+                except (NoAnswer, Refused) as error:
+                    found.append(error)
+            await scheduler.close()
+            return found
+
+        return asyncio.run(answers())
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(line) for line in self._pids.read_text().split()]
+
+
+@pytest.fixture
+def pyslurm(tmp_path: Path) -> Pyslurm:
+    return Pyslurm(tmp_path)
+
+
+async def version(scheduler: PyslurmScheduler) -> object:
+    return await scheduler.version()
+
+
+async def jobs(scheduler: PyslurmScheduler) -> object:
+    return await scheduler.jobs("berth-")
+
+
+def test_one_process_answers_all_questions_and_is_gone_after_close(pyslurm: Pyslurm) -> None:
+    assert pyslurm.ask("{'answer': '26.05.5'}", version, version, version) == ["26.05.5"] * 3
+    (pid,) = pyslurm.pids
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_job(pyslurm: Pyslurm) -> None:
+    [[job]] = pyslurm.ask(f"{{'answer': [{JOB!r}]}}", jobs)
+    assert (job.id, job.state, job.reason, job.comment, job.ends_at) == (
+        7,
+        JobState.RUNNING,
+        "",
+        "a\nb\u2028\x1b",
+        None,
+    )
+
+
+def test_an_answer_of_many_megabytes(pyslurm: Pyslurm) -> None:
+    (found,) = pyslurm.ask(f"{{'answer': [{JOB!r}] * 30000}}", jobs)
+    assert len(found) == 30000
+
+
+def test_only_ended_jobs_that_were_asked_for(pyslurm: Pyslurm) -> None:
+    records = [
+        [number, "berth-a", "alice", state, 0, 9, 1, 2]
+        for number, state in [(7, "OUT_OF_MEMORY"), (8, "RUNNING"), (9, "COMPLETED")]
+    ]
+    (found,) = pyslurm.ask(f"{{'answer': {records!r}}}", lambda scheduler: scheduler.finished([7, 8]))
+    assert list(found) == [7]
+    assert pyslurm.ask("1 / 0", lambda scheduler: scheduler.finished([])) == [{}]
+
+
+def test_a_hanging_process_is_killed_at_the_deadline_and_the_next_question_gets_a_new_one(pyslurm: Pyslurm) -> None:
+    start = time.monotonic()
+    first, second = pyslurm.ask("time.sleep(600)", version, version, timeout=2)
+    assert time.monotonic() - start < 15
+    assert isinstance(first, NoAnswer)
+    assert "no answer to version in 2 s" in str(first)
+    assert isinstance(second, NoAnswer)
+    assert len(pyslurm.pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pyslurm.pids)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "os._exit(3)",
+        "os.kill(os.getpid(), 11)",
+        "sys.stdout.write('{\\'answer') or sys.stdout.flush() or os._exit(0)",
+        "print('not JSON')",
+        "{'error': 'Unable to contact slurm controller (connect failure)'}",
+    ],
+)
+def test_a_process_that_dies_babbles_or_reports_an_error_is_replaced(pyslurm: Pyslurm, reply: str) -> None:
+    is_first = f"len(open({str(pyslurm._pids)!r}).read().split()) == 1"
+    first, second = pyslurm.ask(f"({reply}) if {is_first} else {{'answer': '1'}}", version, version)
+    assert isinstance(first, NoAnswer)
+    assert second == "1"
+    assert len(set(pyslurm.pids)) == 2
+
+
+def test_a_process_that_died_between_two_questions_is_replaced_unnoticed(pyslurm: Pyslurm) -> None:
+    async def ask() -> None:
+        scheduler = pyslurm.scheduler("{'answer': '1'}")
+        assert await scheduler.version() == "1"
+        os.kill(pyslurm.pids[0], 9)
+        assert scheduler._worker is not None
+        await scheduler._worker.wait()
+        assert await scheduler.version() == "1"
+        await scheduler.close()
+
+    asyncio.run(ask())
+    assert len(pyslurm.pids) == 2
+
+
+def test_a_refusal_keeps_the_process(pyslurm: Pyslurm) -> None:
+    reply = "{'refused': 'Access denied'} if request['ask'] == 'cancel' else {'answer': '1'}"
+    refusal, answer = pyslurm.ask(reply, lambda scheduler: scheduler.cancel(7), version)
+    assert isinstance(refusal, Refused)
+    assert answer == "1"
+    assert len(pyslurm.pids) == 1
+
+
+def test_questions_asked_at_once_are_answered_one_after_the_other(pyslurm: Pyslurm) -> None:
+    async def ask() -> list[str]:
+        scheduler = pyslurm.scheduler("{'answer': request['prefix'] if 'prefix' in request else '1'}")
+        answers = await asyncio.gather(*(scheduler.version() for _ in range(20)))
+        await scheduler.close()
+        return answers
+
+    assert asyncio.run(ask()) == ["1"] * 20
+    assert len(pyslurm.pids) == 1
+
+
+def test_a_question_that_is_given_up_leaves_no_answer_to_the_next_one(pyslurm: Pyslurm) -> None:
+    async def ask() -> object:
+        scheduler = pyslurm.scheduler("{'answer': time.sleep(600) if request['ask'] == 'cancel' else '1'}")
+        given_up = asyncio.create_task(scheduler.cancel(7))
+        async with asyncio.timeout(20):
+            while not pyslurm.pids:  # noqa: ASYNC110 - another process writes them
+                await asyncio.sleep(0.01)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        answer = await scheduler.version()
+        await scheduler.close()
+        return answer
+
+    assert asyncio.run(ask()) == "1"
+
+
+def test_the_worker_says_so_when_there_is_no_pyslurm() -> None:
+    async def ask() -> None:
+        scheduler = PyslurmScheduler((sys.executable, "-IS", slurm.pyslurm_worker.__file__))
+        with pytest.raises(NoAnswer, match="pyslurm cannot be imported"):
+            await scheduler.version()
+        await scheduler.close()
+
+    asyncio.run(ask())
+
+
+# A pyslurm that prints to standard output, from Python and from C alike.
+NOISY = """
+import os
+print("debug: hello")
+os.write(1, b"slurm_load_jobs error\\n")
+class PyslurmError(Exception): pass
+class slurmctld:
+    class Config:
+        version = "26.05.5"
+        @staticmethod
+        def load():
+            os.system("echo more noise")
+            return slurmctld.Config
+"""
+
+
+def test_what_pyslurm_prints_is_no_answer(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pyslurm.py").write_text(NOISY)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from slurm.pyslurm_worker import main; main()"
+
+    async def ask() -> str:
+        scheduler = PyslurmScheduler((sys.executable, "-c", code))
+        answer = await scheduler.version()
+        await scheduler.close()
+        return answer
+
+    assert asyncio.run(ask()) == "26.05.5"
+    assert "more noise" in capfd.readouterr().err
