@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _KEPT = ("HOME", "LD_LIBRARY_PATH", "PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "USER")
 """What the commands get of our environment; SQUEUE_STATES or SLURM_CLUSTERS, for example, change answers."""
 
+_PLAIN = {"LC_ALL": "C", "TZ": "UTC0"}
+"""With a time zone to look up, the times of 10,000 jobs take squeue half as long again."""
+
 _UNIT = "\x1f"
 
 _SQUEUE_FIELDS = (
@@ -55,7 +58,7 @@ class CommandScheduler:
         mark = _UNIT + secrets.token_hex(8)
         fields = [f"Name:{mark}", *(f"{field}:{_UNIT}" for field in _SQUEUE_FIELDS), f"Comment:{mark}"]
         output = await self._ask(
-            ("squeue", "--noheader", "--all", "--states=all"),
+            ("squeue", "--noheader", "--all", "--states=all", "--sort=i"),
             {"SQUEUE_FORMAT2": ",".join(fields), "SLURM_TIME_FORMAT": "%s"},
         )
         records = output.split(f"{mark}\n")
@@ -113,7 +116,7 @@ class CommandScheduler:
 
     async def _run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        finished = await run((*self._prefix, *argv), timeout=self._timeout, env={**kept, "LC_ALL": "C.UTF-8", **env})
+        finished = await run((*self._prefix, *argv), timeout=self._timeout, env={**kept, **_PLAIN, **env})
         return finished.stdout
 
 

@@ -24,7 +24,7 @@ SQUEUE = """
 import json, os, sys
 fields = [field.split(":", 1) for field in os.environ["SQUEUE_FORMAT2"].split(",")]
 assert os.environ["SLURM_TIME_FORMAT"] == "%s"
-assert sys.argv[1:] == ["--noheader", "--all", "--states=all"]
+assert sys.argv[1:] == ["--noheader", "--all", "--states=all", "--sort=i"]
 jobs = json.load(open("jobs.json"))
 out = "".join("".join(job[name] + end for name, end in fields) + "\\n" for job in jobs)
 sys.stdout.buffer.write(out.encode("latin-1"))
