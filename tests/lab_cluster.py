@@ -41,10 +41,16 @@ class Lab:
         return self.place.shared
 
     def argv(
-        self, command: Sequence[str], *, user: str = "root", node: str = LOGIN, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        user: str = "root",
+        node: str = LOGIN,
+        env: Mapping[str, str] | None = None,
+        host_network: bool = False,
     ) -> list[str]:
         """The argument list that runs `command` in a node, in a login's environment and the user's home."""
-        return exec_argv(node, command, user=user, lab=self.place, env=env)
+        return exec_argv(node, command, user=user, lab=self.place, env=env, host_network=host_network)
 
     def prefix(self, *, user: str = "root", node: str = LOGIN) -> tuple[str, ...]:
         """What to put before a command to run it in a node with the caller's environment, and its process group."""
@@ -69,9 +75,13 @@ class Lab:
         seconds: float = 60,
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
+        host_network: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command in a node to its end, whatever its exit code; TimeoutExpired after `seconds`."""
-        argv = self.argv(command, user=user, node=node, env=env)
+        """Run a command in a node to its end, whatever its exit code; TimeoutExpired after `seconds`.
+
+        With `host_network` it sees the machine's network, from which packages can be fetched, instead of the lab's.
+        """
+        argv = self.argv(command, user=user, node=node, env=env, host_network=host_network)
         return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False)
 
     def sh(self, script: str, *, user: str = "root", node: str = LOGIN, seconds: float = 60) -> str:

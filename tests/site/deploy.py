@@ -6,22 +6,23 @@ restart, kill) is done here by name and process id, so that tests can do it at t
 
 from __future__ import annotations
 
-import subprocess
+import hashlib
+import shlex
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurm.lab import layers, lifecycle
-from slurm.lab.enter import exec_argv
+from slurm.lab import layers, lifecycle, publish
 from slurm.lab.place import Place, cache_root
 from slurm.lab.preflight import check
 from slurm.lab.progress import Progress
 from slurm.lab.spec import LOGIN, Bind, Publish, Spec
+from tests.lab_cluster import Lab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent.parent
@@ -49,35 +50,20 @@ class SiteError(Exception):
 class Site:
     """Berth on one lab."""
 
-    lab: Place
+    lab: Lab
 
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        user: str = "root",
-        node: str = LOGIN,
-        seconds: float = 60,
-        stdin: bytes = b"",
-        host_network: bool = False,
-        env: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command in a node and return its end; TimeoutExpired after `seconds`."""
-        argv = exec_argv(node, command, user=user, lab=self.lab, host_network=host_network, env=env)
-        return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False)
-
-    def sh(self, script: str, *, user: str = "root", node: str = LOGIN, seconds: float = 60) -> str:
-        """Run a shell script in a node; its output. SiteError if it fails."""
-        done = self.run(["sh", "-euc", script], user=user, node=node, seconds=seconds)
+    def run(self, command: str, *, user: str, seconds: float = 60, stdin: bytes = b"") -> str:
+        """Run a command line on the login node as `user`; its output. SiteError if it fails."""
+        done = self.lab.run(shlex.split(command), user=user, seconds=seconds, stdin=stdin)
         if done.returncode != 0:
-            raise SiteError(f"{script!r} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
+            raise SiteError(f"`{command}` ended with {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
         return done.stdout.decode()
 
     def start(self, service: str, *, crash_at: str = "") -> None:
         """Start a service in the background of the login node; with `crash_at`, armed to die at that point."""
         account, command = COMMANDS[service]
         export = f"export BERTH_CRASH_AT={crash_at}; " if crash_at else ""
-        self.sh(
+        self.lab.sh(
             f"setsid -f setpriv --reuid={account} --regid=$(id -g {account}) --init-groups "
             f"sh -c 'echo $$ >/run/berth-services/{service}.pid; {export}{command}' "
             f">>/var/log/berth/{service}.log 2>&1 </dev/null"
@@ -86,28 +72,28 @@ class Site:
     def pid(self, service: str) -> int | None:
         """The service's process id in the login node; None if it does not run."""
         script = f"p=$(cat /run/berth-services/{service}.pid) && kill -0 $p && echo $p"
-        done = self.run(["sh", "-c", script])
+        done = self.lab.run(["sh", "-c", script])
         return int(done.stdout) if done.returncode == 0 else None
 
     def kill(self, service: str, signal: str = "TERM") -> None:
         """Send a signal to a service that runs, and wait until it has gone."""
         pid = self.pid(service)
         if pid is not None:
-            self.sh(f"kill -{signal} {pid}")
+            self.lab.sh(f"kill -{signal} {pid}")
             wait_until(lambda: self.pid(service) is None, f"{service} to end", 30)
 
     def controller_pid(self) -> int:
         """The controller's process id in the login node: the launcher's child."""
-        return int(self.sh("pgrep -P $(cat /run/berth-services/broker.pid) | head -1"))
+        return int(self.lab.sh("pgrep -P $(cat /run/berth-services/broker.pid) | head -1"))
 
     def api_answers(self) -> bool:
-        return self.run(["berth", "list", "--json"], user="alice").returncode == 0
+        return self.lab.run(["berth", "list", "--json"], user="alice").returncode == 0
 
     def gateway_answers(self) -> bool:
-        return self.run(["timeout", "2", "bash", "-c", f"</dev/tcp/login/{GATEWAY_PORT}"]).returncode == 0
+        return self.lab.run(["timeout", "2", "bash", "-c", f"</dev/tcp/login/{GATEWAY_PORT}"]).returncode == 0
 
     def log(self, service: str) -> str:
-        return self.sh(f"cat /var/log/berth/{service}.log")
+        return self.lab.sh(f"cat /var/log/berth/{service}.log")
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None:
@@ -133,19 +119,46 @@ def up(name: str = "lab", *, publish_port: int | None = None, progress: Progress
         name=name,
         operators=(SERVICE_ACCOUNT,),
         layers=(str(pyslurm), str(berth)),
-        binds=(Bind(str(CHECKOUT), "/opt/berth/src", read_only=True),),
+        binds=(Bind(str(CHECKOUT), "/opt/berth/src", read_only=True), Bind(str(_images(cache)), "/profiles")),
     )
-    publish = [Publish("127.0.0.1", publish_port, LOGIN, GATEWAY_PORT)] if publish_port else []
-    lifecycle.up(place, spec, publish, cache, progress)
-    site = Site(place)
+    wanted = [Publish("127.0.0.1", publish_port, LOGIN, GATEWAY_PORT)] if publish_port else []
+    lifecycle.up(place, spec, wanted, cache, progress)
+    site = Site(Lab.find(name))
     deploy(site, progress)
     return site
 
 
+def build_profile(site: Site, name: str, progress: Progress) -> None:
+    """Build one of the shipped profiles as the profile team would, unless it is built."""
+    if site.lab.run(["berth", "profile", "show", name], user=PROFILE_TEAM).returncode == 0:
+        return
+    progress.say(f"building the profile {name} (once; kept in the cache)")
+    done = site.lab.run(["berth", "profile", "build", name], user=PROFILE_TEAM, seconds=900, host_network=True)
+    if done.returncode != 0:
+        raise SiteError(f"building the profile {name} failed: {done.stderr.decode(errors='replace')[-2000:]}")
+    progress.say(f"profile {name} built")
+
+
+def _images(cache: Path) -> Path:
+    """Where images are kept over the lab's end: a directory for each state of what builds them."""
+    state = hashlib.sha256()
+    for file in sorted((CHECKOUT / "profiles").rglob("*")):
+        if file.suffix in {".py", ".yaml", ".sh"}:
+            state.update(file.read_bytes())
+    directory = cache / f"images-{state.hexdigest()[:16]}"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def published(site: Site, port: int) -> bool:
+    """Whether that loopback port of the machine leads to this site's gateway already."""
+    return Publish("127.0.0.1", port, LOGIN, GATEWAY_PORT) in publish.published(site.lab.place)
+
+
 def deploy(site: Site, progress: Progress) -> None:
     """Install Berth on a running lab and start its services; what is there already stays."""
-    site.sh(_INSTALL)
-    site.run(["sh", "-c", "cat >/etc/berth/config.yaml"], stdin=(HERE / "config.yaml").read_bytes())
+    site.lab.sh(_INSTALL)
+    site.lab.run(["sh", "-c", "cat >/etc/berth/config.yaml"], stdin=(HERE / "config.yaml").read_bytes())
     for service, answers in (("broker", site.api_answers), ("gateway", site.gateway_answers)):
         if site.pid(service) is None:
             progress.say(f"starting {service}")
@@ -165,7 +178,7 @@ install -d -m 755 -o {SERVICE_ACCOUNT} /run/berth
 install -d -m 700 -o {SERVICE_ACCOUNT} /var/lib/berth
 install -d -m 700 -o {GATEWAY_ACCOUNT} /var/lib/{GATEWAY_ACCOUNT}
 install -d -m 1777 /shared/berth
-install -d -m 755 -o {PROFILE_TEAM} /shared/profiles
+install -d -m 755 -o {PROFILE_TEAM} /profiles
 install -d -m 755 /shared/datasets
 """
 
