@@ -1,0 +1,112 @@
+"""`berth` itself: the table of commands, the options that all share, and the one place where failures end.
+
+A command's module is imported when the command is asked for, and imports what it needs when it runs: starting Python
+and click is most of what `berth --version` costs (ADR 0041).
+"""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from broker import __version__
+from broker.cli.invocation import Invocation, json_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "start": "start:start",
+    "list": "sessions:list_sessions",
+    "show": "sessions:show",
+    "ssh": "ssh:ssh",
+    "exec": "ssh:execute",
+    "stop": "sessions:stop",
+    "delete": "sessions:delete",
+    "logs": "logs:logs",
+    "events": "logs:events",
+    "profile": "profiles:profile",
+    "key": "keys:key",
+    "ssh-config": "ssh:ssh_config",
+    "doctor": "doctor:doctor",
+    "config": "config:config",
+    "completion": "completion:completion",
+    "connect": "ssh:connect",
+    "controller": "services:controller",
+    "gateway": "services:gateway",
+    "registry": "services:registry",
+}
+"""Command → module in this package and attribute in it; the order is the one of `berth --help`."""
+
+
+class Berth(click.Group):
+    """The top-level group: loads commands on demand, and turns every failure into words and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command = getattr(import_module(f"broker.cli.{module}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: ARG002 - the signature is click's; failures always end here
+        windows_expand_args: bool = True,  # noqa: ARG002 - as above
+        **extra: Any,  # noqa: ANN401 - as above
+    ) -> NoReturn:
+        """Run one command and end the process with a code of docs/reference/exit-codes.md."""
+        invocation = Invocation()
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(words, prog_name or "berth", complete_var, False, obj=invocation, **extra)
+            sys.stdout.flush()
+        except Exception as error:  # noqa: BLE001 - the last line of defence: no user should meet a bare traceback
+            from broker.cli import failures
+
+            code = failures.report(error, as_json=invocation.json or failures.wants_json(words))
+        sys.exit(code or 0)
+
+
+def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    """Hand the file on in the environment, where `broker.config.load` finds it, and so do processes that we start."""
+    if value is not None:
+        os.environ["BERTH_CONFIG"] = os.path.abspath(value)  # noqa: PTH100 - Path.resolve would follow links
+
+
+@click.command(cls=Berth, context_settings={"help_option_names": ["--help"]})
+@click.version_option(__version__, prog_name="berth", message="%(prog)s %(version)s")
+@click.option(
+    "--config",
+    metavar="FILE",
+    expose_value=False,
+    callback=_use_config,
+    help="Read this configuration instead of $BERTH_CONFIG or /etc/berth/config.yaml.",
+)
+@json_option
+def berth() -> None:
+    """Named, persistent environments on a Slurm cluster, reached by ssh.
+
+    `berth start dev --profile base` gives you one, `ssh dev.berth` is the way in, `berth stop dev` ends its job and
+    keeps its files. `--json` works before or after every command.
+    """
+
+
+def main() -> NoReturn:
+    """Entry point of the `berth` script."""
+    berth.main()

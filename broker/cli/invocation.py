@@ -1,0 +1,56 @@
+"""What one run of `berth` knows: how to print, the configuration, the way to the controller; each loaded when used."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from broker.client import Client
+    from broker.config import Config
+
+
+@dataclass
+class Invocation:
+    """The object that click hands to every command."""
+
+    json: bool = False
+
+    @cached_property
+    def config(self) -> Config:
+        from broker.config import load
+
+        return load()
+
+    @cached_property
+    def client(self) -> Client:
+        """A client of a controller that answers; in personal mode the controller is started if need be."""
+        from broker.personal import open_client
+
+        return open_client(self.config)
+
+
+pass_invocation = click.make_pass_decorator(Invocation)
+
+
+def _want_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        invocation = ctx.find_object(Invocation)
+        assert invocation is not None
+        invocation.json = True
+
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_want_json,
+    help="Print JSON on stdout, and a failure as a JSON object on stderr.",
+)
+"""`--json`, the same before and after the command's name."""

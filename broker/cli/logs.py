@@ -1,0 +1,85 @@
+"""`berth logs` and `berth events`: what the job said, and what happened to sessions."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from broker.cli import output
+from broker.cli.arguments import SessionName
+from broker.cli.invocation import Invocation, json_option, pass_invocation
+from broker.cli.sessions import name_argument
+
+TAIL_BYTES = 1 << 20
+"""How much of the log's end is fetched for `-n`; a job's log is seldom longer."""
+
+FOLLOW_INTERVAL = 1.0
+"""Seconds between two looks at a log that is followed; each look is a small read on the shared file system."""
+
+_OVERLAP = 1024
+"""Characters that must match to find where the last look ended."""
+
+
+@click.command()
+@name_argument
+@click.option("-n", "--lines", type=click.IntRange(min=0), metavar="LINES", help="Only the last LINES lines.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until the job ends.")
+@json_option
+@pass_invocation
+def logs(invocation: Invocation, name: str, *, lines: int | None, follow: bool) -> None:
+    """Print the log of a session's jobs: what mounting, sshd and the job itself said, newest last."""
+    text = invocation.client.log(name, tail=TAIL_BYTES)
+    shown = text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else [])
+    if invocation.json and not follow:
+        output.show_json({"text": shown})
+        return
+    _write(shown)
+    if follow:
+        _follow(invocation, name, text)
+
+
+def _follow(invocation: Invocation, name: str, seen: str) -> None:
+    from broker.cli.describe import ENDED
+
+    client = invocation.client
+    while True:
+        ended = client.session(name).state in ENDED  # asked before the look, so that the last words are not missed
+        text = client.log(name, tail=TAIL_BYTES)
+        _write(added(seen, text))
+        if ended:
+            return
+        seen = text
+        time.sleep(FOLLOW_INTERVAL)
+
+
+def added(seen: str, text: str) -> str:
+    """What `text`, a later tail of a growing log, has after `seen`; all of it if the log was begun anew."""
+    if text.startswith(seen):
+        return text[len(seen) :]
+    last = seen[-_OVERLAP:]
+    place = text.rfind(last)
+    return text if place < 0 else text[place + len(last) :]
+
+
+def _write(text: str) -> None:
+    click.echo(output.printable(text, keep="\n\t"), nl=False)
+
+
+@click.command()
+@click.argument("name", type=SessionName(), metavar="[NAME]", required=False)
+@json_option
+@pass_invocation
+def events(invocation: Invocation, name: str | None) -> None:
+    """Print what happened to a session, or to all of yours, and who did it; newest last."""
+    happened = invocation.client.events(name)
+    if invocation.json:
+        output.show_json({"events": [event.model_dump(mode="json") for event in happened]})
+        return
+    now = time.time()
+    output.table(
+        ("WHEN", "SESSION", "WHO", "WHAT", "DETAIL"),
+        [(output.clock(event.at, now), event.session, event.actor, event.action, event.detail) for event in happened],
+    )

@@ -1,0 +1,84 @@
+"""How results look: stdout is data, stderr is narration, and what others wrote reaches no terminal unescaped."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic import BaseModel
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Write control, format and bidirectional characters as escapes, so that names, reasons and logs from elsewhere
+    cannot move the cursor or pass for something else (docs/security.md, T18). `keep` names characters to let through.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def data(text: str) -> None:
+    """One line of result."""
+    click.echo(printable(text))
+
+
+def narrate(text: str) -> None:
+    """One line for the reader, on stderr."""
+    click.echo(printable(text), err=True)
+
+
+def show_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> None:
+    """Print a result as indented JSON in ASCII, which also escapes whatever a terminal might obey."""
+    plain = value if isinstance(value, (dict, list)) else value.model_dump(mode="json")  # type: ignore[union-attr]
+    click.echo(json.dumps(plain, indent=2))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns, two blanks apart; headings also when there are no rows, for those who cut columns."""
+    cells = [[printable(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    for row in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def clock(at: float, now: float | None = None) -> str:
+    """A point in time for people, in their own zone: `12:03` on the same day, `2026-11-22 12:03` otherwise."""
+    then, today = time.localtime(at), time.localtime(now)
+    same_day = then[:3] == today[:3]
+    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", then)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units: `40 s`, `5 min`, `2 h 5 min`, `3 d 4 h`."""
+    whole = max(0, int(seconds))
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min"
+    if whole < _DAY:
+        return _two(whole // _HOUR, "h", whole % _HOUR // _MINUTE, "min")
+    return _two(whole // _DAY, "d", whole % _DAY // _HOUR, "h")
+
+
+def size(count: int) -> str:
+    """Bytes for people: `512 B`, `1.4 GiB`."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    return f"{large} {large_unit} {small} {small_unit}" if small else f"{large} {large_unit}"

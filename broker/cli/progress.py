@@ -1,0 +1,88 @@
+"""Waiting with the user: one line that changes on a terminal, plain lines elsewhere, nothing with `--json`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from broker.cli.output import printable
+from broker.errors import ControllerUnavailableError, TimedOutError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from broker.client import Client
+    from broker.schema import SessionView
+
+POLL = 25.0
+"""Seconds that one question to the controller waits for a change."""
+
+OUTAGE = 60.0
+"""Seconds that the controller may be away, being restarted or upgraded, before waiting for it ends."""
+
+_RETRY = 0.5
+
+
+class Progress:
+    """A line on stderr that says what goes on now. As a context manager, it leaves a clean line behind."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._terminal and self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+    def show(self, text: str) -> None:
+        """Replace what was said before; the same text again says nothing."""
+        line = printable(text)
+        if self._quiet or line == self._shown:
+            return
+        self._shown = line
+        if self._terminal:
+            width = shutil.get_terminal_size().columns
+            click.echo(f"\r{line[: width - 1]}\x1b[K", nl=False, err=True)
+        else:
+            click.echo(line, err=True)
+
+
+def follow(client: Client, view: SessionView, *, timeout: float | None = None) -> Iterator[SessionView]:
+    """Yield `view`, and then how the session is whenever it changed, or after POLL seconds unchanged; for ever.
+
+    Raises TimedOutError after `timeout` seconds and NotFoundError once the session is gone. A controller that is being
+    restarted is waited for.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        yield view
+        view = _next(client, view, deadline)
+
+
+def _next(client: Client, view: SessionView, deadline: float | None) -> SessionView:
+    give_up = None
+    while True:
+        now = time.monotonic()
+        if deadline is not None and now >= deadline:
+            raise TimedOutError(
+                f"{view.name} is still {view.state}", hint=f"it goes on; `berth show {view.name}` says how far it is"
+            )
+        wait = POLL if deadline is None else min(POLL, deadline - now)
+        try:
+            return client.session(view.name, after=view.revision, wait=wait)
+        except ControllerUnavailableError:
+            give_up = give_up or now + OUTAGE
+            if time.monotonic() + _RETRY > give_up:
+                raise
+            time.sleep(_RETRY)

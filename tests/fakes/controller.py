@@ -1,0 +1,227 @@
+"""A controller that plays a script: real HTTP on a real Unix socket, sessions that change when the client waits for it.
+
+Whatever it claims about the API, the lab suite checks on the real controller.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections import defaultdict, deque
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from broker import errors, schema
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pydantic import BaseModel
+
+CREATED = 1_790_000_000.0
+
+
+def view(
+    name: str = "dev", state: schema.SessionState = schema.SessionState.STOPPED, **values: object
+) -> schema.SessionView:
+    """A session of alice's; every field can be named."""
+    defaults: dict[str, Any] = {
+        "id": f"01{name}",
+        "name": name,
+        "owner": "alice",
+        "state": state,
+        "profile": "base",
+        "version": "1",
+        "digest": "sha256:00",
+        "created_at": CREATED,
+        "revision": 1,
+    }
+    return schema.SessionView.model_validate(defaults | values)
+
+
+def ready(name: str = "dev", **values: object) -> schema.SessionView:
+    """A session that one could log in to."""
+    endpoint = schema.Endpoint(node="c2", port=40022, fingerprint="SHA256:host")
+    return view(name, schema.SessionState.READY, **{"job_id": 7, "generation": "1.0", "endpoint": endpoint} | values)
+
+
+class ScriptedController:
+    """Answers at `socket` while the context lasts. Tests set what it knows and read what it was asked."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, schema.SessionView] = {}
+        self.script: dict[str, deque[schema.SessionView | errors.BerthError | None]] = defaultdict(deque)
+        """What a session becomes next, each time that somebody acts on it or waits for a change; None: it is gone.
+        An error is the answer that once."""
+        self.failures: dict[str, errors.BerthError] = {}
+        """`METHOD /path` → what to answer instead."""
+        self.asked: list[tuple[str, str, Any]] = []
+        """Method, path with query, decoded body."""
+        self.keys: dict[str, schema.KeyView] = {}
+        self.logs: dict[str, deque[str]] = defaultdict(deque)
+        """What the log says, one entry a look; the last one stays."""
+        self.events: list[schema.EventView] = []
+        self.checks: list[schema.DoctorCheck] = []
+        self.rebuilt = schema.RebuildReport(restored=[])
+        self.site = schema.SiteView(
+            user="alice",
+            domain="berth",
+            gateway_host="login.example",
+            gateway_port=2222,
+            login_host="login.example",
+            ca_public_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5o0mKIvqRkL7qs1Y8k2NVLI4sYrM0QZQ0dKz8UgQ0b berth CA",
+            mode="site",
+        )
+        self.resolved = schema.ResolveAnswer(
+            session_id="01dev",
+            owner="alice",
+            name="dev",
+            generation="1.0",
+            host="127.0.0.1",
+            port=40022,
+            fingerprint="SHA256:host",
+        )
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> Self:
+        self.directory = Path(tempfile.mkdtemp(prefix="berth-"))  # short: a socket's path has at most 107 bytes
+        self.socket = self.directory / "api.sock"
+        self._server = _Server(str(self.socket), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        shutil.rmtree(self.directory)
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
+        with self._changed:
+            self.asked.append((method, path + ("?" + "&".join(query) if query else ""), body))
+            self._changed.notify_all()
+        if failure := self.failures.get(f"{method} {path}"):
+            raise failure
+        fixed: dict[str, BaseModel] = {
+            "site": self.site,
+            "health": schema.LogText(text="ok"),
+            "doctor": schema.DoctorReport(checks=self.checks),
+            "rebuild": self.rebuilt,
+            "resolve": self.resolved,
+            "events": schema.EventList(events=self.events),
+            "sessions": schema.SessionList(sessions=list(self.sessions.values())),
+        }
+        match path.split("/")[2:]:
+            case [word] if word in fixed:
+                return fixed[word]
+            case ["keys", *rest]:
+                return self._keys(method, rest, body)
+            case ["sessions", name, *rest]:
+                return self._session(method, unquote(name), rest, query)
+        raise errors.NotFoundError(f"no such call: {method} {path}")
+
+    def wait_asked(self, method: str, path: str, count: int = 1, timeout: float = 10) -> None:
+        """Return when that was asked `count` times; fail the test otherwise."""
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: sum(1 for each in self.asked if each[0] == method and each[1] == path) >= count, timeout
+            ), f"{method} {path} was not asked {count} times: {self.asked}"
+
+    def _session(self, method: str, name: str, rest: list[str], query: dict[str, list[str]]) -> BaseModel:
+        if name not in self.sessions:
+            raise errors.NotFoundError(f"you have no session named {name}")
+        match method, rest:
+            case ("GET", []) if "after" in query:
+                return self._wait(name, float(query["wait"][0]))
+            case ("GET", []):
+                return self.sessions[name]
+            case ("GET", ["log"]):
+                log = self.logs[name]
+                return schema.LogText(text=log.popleft() if len(log) > 1 else log[0] if log else "")
+            case ("GET", ["events"]):
+                return schema.EventList(events=[event for event in self.events if event.session == name])
+            case ("POST", ["start" | "stop"]) | ("DELETE", []) if self.script[name]:
+                return self._turn(name)
+        return self.sessions[name]
+
+    def _wait(self, name: str, seconds: float) -> schema.SessionView:
+        """As the real one: the next change, or the same after that long."""
+        if not self.script[name]:
+            time.sleep(seconds)
+            return self.sessions[name]
+        return self._turn(name)
+
+    def _turn(self, name: str) -> schema.SessionView:
+        becomes = self.script[name].popleft()
+        if isinstance(becomes, errors.BerthError):
+            raise becomes
+        if becomes is None:
+            del self.sessions[name]
+            raise errors.NotFoundError(f"you have no session named {name}")
+        self.sessions[name] = becomes.model_copy(update={"revision": self.sessions[name].revision + 1})
+        return self.sessions[name]
+
+    def _keys(self, method: str, rest: list[str], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
+        if method == "POST":
+            algorithm, blob, comment = [*body["public_key"].split(None, 2), ""][:3]
+            digest = base64.b64encode(hashlib.sha256(base64.b64decode(blob)).digest()).decode().rstrip("=")
+            added = schema.KeyView(
+                fingerprint=f"SHA256:{digest}", algorithm=algorithm, comment=comment, source="berth", added_at=CREATED
+            )
+            self.keys[added.fingerprint] = added
+            return added
+        if method == "DELETE":
+            fingerprint = unquote(rest[0])
+            if fingerprint not in self.keys:
+                raise errors.NotFoundError(f"you have added no key {fingerprint}")
+            return self.keys.pop(fingerprint)
+        return schema.KeyList(keys=list(self.keys.values()))
+
+
+class _Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that left while it waited is no news."""
+
+
+def _handler(controller: ScriptedController) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            parts = urlsplit(self.path)
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            try:
+                status, answer = 200, controller.answer(self.command, parts.path, parse_qs(parts.query), body)
+            except errors.BerthError as error:
+                status = error.status
+                answer = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
+            content = answer.model_dump_json().encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - http.server's names
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+            pass
+
+    return Handler
+
+
+def plain(text: str) -> str:
+    """What a terminal shows: escape sequences and carriage returns taken out."""
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", text)

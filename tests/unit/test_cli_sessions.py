@@ -1,0 +1,207 @@
+"""`berth list`, `show`, `stop`, `delete`, `logs` and `events`, against a controller that plays a script."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker import errors, schema
+from broker.cli.logs import added
+from broker.schema import SessionState
+from tests.fakes.command_line import command_line, run
+from tests.fakes.controller import CREATED, ScriptedController, ready, view
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
+    with command_line(monkeypatch, tmp_path) as running:
+        yield running
+
+
+def test_list_shows_where_and_why(controller: ScriptedController) -> None:
+    ends = time.time() + 2 * 3600 + 30
+    controller.sessions = {
+        "dev": ready("dev", options=["--gres=gpu:intel:1", "--mem=8G"], ends_at=ends),
+        "old": view("old"),
+        "big": view("big", SessionState.QUEUED, reason="Resources", job_id=9),
+    }
+    result = run("list")
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert lines[0].split() == ["NAME", "STATE", "PROFILE", "NODE/REASON", "JOB", "GPU", "TIME", "LEFT"]
+    assert lines[1].split() == ["dev", "ready", "base@1", "c2", "7", "gpu:intel:1", "2", "h"]
+    assert lines[2].split() == ["old", "stopped", "base@1"]
+    assert lines[3].split() == ["big", "queued", "base@1", "Resources", "9"]
+
+
+def test_list_without_sessions_says_how_to_begin_and_prints_no_data(controller: ScriptedController) -> None:
+    assert controller.sessions == {}
+    result = run("list")
+    assert result.stdout == ""
+    assert "berth start" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("--json", "list"), ("list", "--json")])
+def test_json_is_accepted_before_and_after_the_command(controller: ScriptedController, words: tuple[str, ...]) -> None:
+    controller.sessions = {"dev": ready()}
+    assert schema.SessionList.model_validate(json.loads(run(*words).stdout)).sessions == [ready()]
+
+
+def test_what_slurm_says_cannot_drive_the_terminal(controller: ScriptedController) -> None:
+    controller.sessions = {"dev": view("dev", SessionState.FAILED, reason="\x1b]0;owned\x07\u202e\x9b2J")}
+    for words in (("list",), ("show", "dev"), ("show", "dev", "--json")):
+        out = run(*words).stdout
+        assert "owned" in out
+        assert all(char.isprintable() or char == "\n" for char in out), words
+
+
+def test_stale_answers_are_marked(controller: ScriptedController) -> None:
+    since = time.time() - 60
+    controller.sessions = {"dev": ready("dev", stale_since=since)}
+    listed = run("list")
+    assert "ready?" in listed.stdout
+    assert f"as of {time.strftime('%H:%M', time.localtime(since))}" in listed.stderr
+    assert "Slurm does not answer" in run("show", "dev").stdout
+
+
+def test_show_tells_how_the_last_job_ended(controller: ScriptedController) -> None:
+    controller.sessions = {
+        "dev": view("dev", SessionState.FAILED, reason="out of memory", outcome="OUT_OF_MEMORY", ended_at=CREATED + 5)
+    }
+    out = run("show", "dev").stdout
+    assert "OUT_OF_MEMORY" in out
+    assert "ssh dev.berth" in out
+
+
+def test_a_missing_session_has_its_own_exit_code(controller: ScriptedController) -> None:
+    assert controller.sessions == {}
+    result = run("show", "nope")
+    assert result.exit_code == 3
+    assert result.stderr == "berth: you have no session named nope\n"
+
+
+def test_errors_as_json(controller: ScriptedController) -> None:
+    controller.failures["GET /v1/sessions/dev"] = errors.SlurmUnavailableError("no answer", hint="wait")
+    result = run("show", "dev", "--json")
+    assert result.stdout == ""
+    assert json.loads(result.stderr) == {
+        "error": {"reason": "slurm-unavailable", "message": "no answer", "hint": "wait", "exit_code": 6}
+    }
+    assert result.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("dev.berth", "dev"), ("My_Dev", "my-dev"), ("Über", None), ("a" * 40, None)]
+)
+def test_wrong_names_are_refused_before_anything_is_asked(
+    controller: ScriptedController, name: str, near: str | None
+) -> None:
+    for command in ("show", "stop", "logs", "events", "start"):
+        result = run(command, name)
+        assert result.exit_code == 2
+        assert "small letters" in result.stderr
+        assert (f"'{near}' would do" in result.stderr) == (near is not None)
+    assert controller.asked == []
+
+
+def test_stop_waits_until_the_job_has_ended(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = ready()
+    stopping = view("dev", SessionState.STOPPING, reason="waiting for the job to end")
+    controller.script["dev"] += [stopping, stopping, view("dev")]
+    result = run("stop", "dev")
+    assert result.exit_code == 0
+    assert not controller.script["dev"]
+    assert result.stderr.splitlines() == [
+        "dev: stopping: waiting for the job to end",
+        "dev is stopped; its files are kept",
+    ]
+    assert result.stdout == ""
+
+
+def test_stop_no_wait_asks_once(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = view("dev", SessionState.STOPPING)
+    result = run("stop", "dev", "--no-wait", "--json")
+    assert json.loads(result.stdout)["state"] == "stopping"
+    assert result.stderr == ""
+    assert [each[:2] for each in controller.asked] == [("POST", "/v1/sessions/dev/stop")]
+
+
+def test_stop_gives_up_after_its_timeout_and_says_that_it_goes_on(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = view("dev", SessionState.STOPPING)
+    result = run("stop", "dev", "--timeout", "0.05")
+    assert result.exit_code == 8
+    assert "it goes on" in result.stderr
+
+
+def test_delete_needs_a_terminal_or_yes(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = view()
+    result = run("delete", "dev")
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
+    assert "dev" in controller.sessions
+
+
+def test_delete_waits_until_it_is_gone(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = view()
+    controller.script["dev"] += [view("dev", SessionState.DELETING), None]
+    result = run("delete", "dev", "--yes")
+    assert (result.exit_code, controller.sessions) == (0, {})
+    assert result.stderr.splitlines()[-1] == "dev is deleted"
+
+
+def test_a_session_with_a_job_is_not_deleted(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = ready()
+    result = run("delete", "dev", "--yes")
+    assert result.exit_code == 5
+    assert "`berth stop dev`" in result.stderr
+    assert "DELETE" not in {method for method, _, _ in controller.asked}
+
+
+def test_logs_end(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = ready()
+    controller.logs["dev"].append("one\ntwo\n\x1b[31mthree\n")
+    assert run("logs", "dev").stdout == "one\ntwo\n\\x1b[31mthree\n"
+    assert run("logs", "dev", "-n", "1").stdout == "\\x1b[31mthree\n"
+    assert run("logs", "dev", "-n", "0").stdout == ""
+
+
+def test_logs_follow_until_the_job_has_ended(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.cli.logs.FOLLOW_INTERVAL", 0)
+    controller.sessions["dev"] = view("dev", SessionState.STOPPED)
+    controller.logs["dev"] += ["one\n", "one\ntwo\n"]
+    assert run("logs", "dev", "--follow").stdout == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("seen", "text", "new"),
+    [
+        ("ab", "abc", "c"),
+        ("ab", "ab", ""),
+        ("", "ab", "ab"),
+        ("0123" + "x" * 2000, "x" * 1500 + "new", "new"),  # the tail moved on
+        ("old", "begun anew", "begun anew"),
+    ],
+)
+def test_what_a_log_gained(seen: str, text: str, new: str) -> None:
+    assert added(seen, text) == new
+
+
+def test_events(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = ready()
+    controller.events = [schema.EventView(at=CREATED, actor="alice", session="dev", action="start", detail="base@1")]
+    assert run("events", "dev").stdout.splitlines()[1].split()[-4:] == ["dev", "alice", "start", "base@1"]
+    assert json.loads(run("events", "--json").stdout)["events"][0]["action"] == "start"
+
+
+def test_a_controller_that_is_not_there(controller: ScriptedController) -> None:
+    controller.socket.unlink()
+    result = run("list")
+    assert result.exit_code == 7
+    assert "berth doctor" in result.stderr
