@@ -240,16 +240,17 @@ check_version() {
     say "warning: Apptainer $version is older than $OLDEST_APPTAINER, which lost files in overlays before"
 }
 
-find_oom_counter() { # OOM_COUNTER: the file in which the kernel counts the processes it killed in our cgroup
-  local controllers path file
+find_oom_counter() { # OOM_COUNTER: the file in which the kernel counts the processes of this job that it killed for memory
+  local controllers path mount file
   OOM_COUNTER=/dev/null
   while IFS=: read -r _ controllers path; do
     case ,$controllers, in
-      *,memory,*) file=/sys/fs/cgroup/memory$path/memory.oom_control ;;
-      ,,) file=/sys/fs/cgroup$path/memory.events ;;
+      *,memory,*) mount=/sys/fs/cgroup/memory file=memory.oom_control ;; # version 1
+      ,,) mount=/sys/fs/cgroup file=memory.events ;;                     # version 2: the leaf may lack the controller
       *) continue ;;
     esac
-    if [[ -r $file ]]; then OOM_COUNTER=$file; fi
+    while [[ ! -r $mount$path/$file && $path == */job_"$SLURM_JOB_ID"/* ]]; do path=${path%/*}; done
+    if [[ -r $mount$path/$file && $path == */job_"$SLURM_JOB_ID"* ]]; then OOM_COUNTER=$mount$path/$file; fi
   done </proc/self/cgroup
 }
 

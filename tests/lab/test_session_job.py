@@ -10,188 +10,27 @@ import secrets
 import struct
 import subprocess
 import termios
-import time
-from dataclasses import dataclass, field
 from fcntl import ioctl
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
+from slurm.lab.progress import Progress
+from tests.session_job import ROOM, SCRIPT, Bench, SessionJob, wait_until
+from tests.site.deploy import Site, build_profile
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
-SCRIPT = Path(__file__).parents[2] / "broker/session.sh"
-ROOM = "/shared/session-job"
-"""Everything of these tests, as the nodes see it."""
+    from tests.lab_cluster import Lab
+
 HOG = "python3 -c 'kept = []\nwhile True: kept.append(bytearray(50 << 20))'"
-MEMORY = "--mem=400"
-
-
-class Cluster(Protocol):
-    """What these tests want of the lab."""
-
-    def argv(self, command: Sequence[str], *, user: str, node: str) -> list[str]:
-        """The argument list that runs `command` in a node."""
-
-
-@dataclass(slots=True)
-class Bench:
-    """A cluster with the script, an image and a certificate authority in place."""
-
-    cluster: Cluster
-    image: str
-
-    def run(
-        self, *command: str, user: str = "root", node: str = "login", stdin: bytes = b"", seconds: float = 60
-    ) -> subprocess.CompletedProcess[bytes]:
-        argv = self.cluster.argv(command, user=user, node=node)
-        return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False)
-
-    def sh(self, script: str, *, user: str = "root", node: str = "login", stdin: bytes = b"") -> str:
-        done = self.run("sh", "-euc", script, user=user, node=node, stdin=stdin)
-        assert done.returncode == 0, f"{script}: {done.stderr.decode()}"
-        return done.stdout.decode()
-
-    def set_up(self) -> None:
-        self.sh(f"rm -rf {ROOM}; mkdir -p -m 755 {ROOM}; mkdir -m 711 {ROOM}/keys")
-        self.sh(f"cat >{ROOM}/session.sh; chmod 755 {ROOM}/session.sh", stdin=SCRIPT.read_bytes())
-        self.sh(f"ssh-keygen -q -t ed25519 -N '' -f {ROOM}/keys/ca")
-        self.sh(f"echo @cert-authority '*.berth' $(cat {ROOM}/keys/ca.pub) >{ROOM}/known_hosts")
-        for user in ("alice", "bob"):
-            self.sh(f"install -d -m 700 -o {user} -g {user} {ROOM}/{user}")
-            self.sh(f"ssh-keygen -q -t ed25519 -N '' -f {ROOM}/{user}/id", user=user)
-
-    def processes(self, node: str, user: str) -> list[str]:
-        return self.run("pgrep", "-a", "-u", user, node=node).stdout.decode().splitlines()
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What Slurm says of one job."""
-
-    id: int
-    state: str
-    code: int
-    comment: str
-    restarts: int
-    node: str
-
-
-@dataclass(slots=True)
-class SessionJob:
-    """One session's directory, and the jobs that carry it."""
-
-    bench: Bench
-    owner: str = "alice"
-    id: str = field(default_factory=lambda: "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(26)))
-    jobs: list[int] = field(default_factory=list)
-
-    @property
-    def directory(self) -> str:
-        return f"{ROOM}/{self.owner}/{self.id}"
-
-    def prepare(self, **changes: str) -> None:
-        """Make the directory, keys, certificate and job.env, as the launcher and the controller do."""
-        run = f"{self.directory}/run"
-        self.bench.sh(
-            f"umask 077; mkdir -p {run} {self.directory}/home/upper; cp {ROOM}/{self.owner}/id.pub {run}/authorized_keys;"
-            f"ssh-keygen -q -t ed25519 -N '' -f {run}/ssh_host_ed25519_key",
-            user=self.owner,
-        )
-        self.bench.sh(
-            f"ssh-keygen -q -s {ROOM}/keys/ca -I test -h -n {self.owner}.dev.berth {run}/ssh_host_ed25519_key.pub;"
-            f"chown {self.owner} {run}/*"
-        )
-        self.configure(**changes)
-
-    def configure(self, **changes: str) -> None:
-        image = self.bench.image
-        values = {
-            "BERTH_SESSION_ID": self.id,
-            "BERTH_SESSION_NAME": "dev",
-            "BERTH_OWNER": self.owner,
-            "BERTH_SUBMISSION": "1",
-            "BERTH_IMAGE": image,
-            "BERTH_IMAGE_SIZE": self.bench.sh(f"stat -Lc %s {image}").strip(),
-            "BERTH_BINDS": "",
-            "BERTH_PROFILE": "base",
-            "BERTH_PROFILE_VERSION": "1.0",
-        } | changes
-        text = "".join(f"{key}={value}\n" for key, value in values.items())
-        self.write("job.env", text)
-
-    def write(self, name: str, text: str) -> None:
-        self.bench.sh(f"umask 077; cat >{self.directory}/run/{name}", user=self.owner, stdin=text.encode())
-
-    def submit(self, *options: str, singleton: bool = True) -> int:
-        log = f"{self.directory}/run/job.log"
-        dependency = ["--dependency=singleton"] if singleton else []
-        done = self.bench.run(
-            "sbatch", "--parsable", "--export=NIL", "--signal=B:USR1@60", "--open-mode=append", f"--output={log}",
-            f"--chdir={self.directory}", f"--job-name=berth-{self.id}", f"--comment=berth:{self.id}:1", "--requeue",
-            *dependency, MEMORY, *options, f"{ROOM}/session.sh", self.directory,
-            user=self.owner,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr.decode()
-        self.jobs.append(int(done.stdout))
-        return self.jobs[-1]
-
-    def job(self, job_id: int | None = None) -> Job:
-        text = self.bench.sh(f"scontrol --oneliner show job {job_id or self.jobs[-1]}")
-        found = dict(re.findall(r"(?:^| )(JobId|JobState|ExitCode|Comment|Restarts|BatchHost)=(\S*)", text))
-        return Job(
-            int(found["JobId"]), found["JobState"], int(found["ExitCode"].split(":")[0]), found.get("Comment", ""),
-            int(found["Restarts"]), found.get("BatchHost", ""),
-        )  # fmt: skip
-
-    def start(self, *options: str) -> Job:
-        self.submit(*options)
-        return self.announced()
-
-    def announced(self, restarts: int = 0) -> Job:
-        wait_until(lambda: self.job().comment.startswith(f"berth:{self.id}:1:{restarts}:"), "an announcement", self.log)
-        return self.job()
-
-    def ended(self, job_id: int | None = None) -> Job:
-        live = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING"}
-        wait_until(lambda: self.job(job_id).state not in live, "the job's end", self.log)
-        return self.job(job_id)
-
-    def stop(self) -> Job:
-        self.bench.sh(f"scancel {self.jobs[-1]}")
-        return self.ended()
-
-    def log(self) -> str:
-        return self.bench.sh(f"cat {self.directory}/run/job.log 2>/dev/null || :")
-
-    def ssh_argv(self, *words: str, key_of: str | None = None, port: str = "", program: str = "ssh") -> list[str]:
-        """OpenSSH's arguments for a direct connection from the login node, with every prompt refused."""
-        *_, node, announced_port, _, _ = self.job().comment.split(":")
-        user = key_of or self.owner
-        options = (
-            "BatchMode=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={ROOM}/known_hosts", "IdentitiesOnly=yes",
-            f"HostKeyAlias={self.owner}.dev.berth", f"IdentityFile={ROOM}/{user}/id", f"Port={port or announced_port}",
-        )  # fmt: skip
-        target = [f"{self.owner}@{node}"] if program == "ssh" else []
-        flags = [word for option in options for word in ("-o", option)]
-        return self.bench.cluster.argv([program, "-F", "none", *flags, *target, *words], user=user, node="login")
-
-    def ssh(self, command: str, *, stdin: bytes = b"", key_of: str | None = None) -> subprocess.CompletedProcess[bytes]:
-        argv = self.ssh_argv(command, key_of=key_of)
-        return subprocess.run(argv, input=stdin, capture_output=True, timeout=60, check=False)
-
-    def says(self, command: str) -> str:
-        done = self.ssh(command)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode().rstrip("\n")
-
-
-def wait_until(condition: Callable[[], bool], what: str, log: Callable[[], str], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}; the job's log:\n{log()}"
-        time.sleep(0.1)
+LISTEN = """
+import socket, sys
+kept = [socket.create_server(("", int(port))) for port in sys.argv[1:]]
+print(flush=True)
+sys.stdin.read()
+"""
 
 
 def assert_nothing_left(bench: Bench, node: str) -> None:
@@ -201,8 +40,11 @@ def assert_nothing_left(bench: Bench, node: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(lab: Cluster, session_image: str) -> Bench:
-    made = Bench(lab, session_image)
+def bench(lab: Lab) -> Bench:
+    images = "ls /shared/profiles/base/*/image.sif"
+    if lab.run(["sh", "-c", images]).returncode != 0:
+        build_profile(Site(lab), "base", Progress())
+    made = Bench(lab, lab.sh(images).splitlines()[-1])
     made.set_up()
     return made
 
@@ -218,14 +60,14 @@ def session(bench: Bench) -> Iterator[SessionJob]:
         made.ended(job)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def running(bench: Bench) -> Iterator[SessionJob]:
     """A session of alice's on c1 with one of its two GPUs, which the tests only look at."""
     made = SessionJob(bench)
     # What an image's or profile's environment may hold, given by the Apptainer that this session uses.
     bench.sh(
         f"cat >{ROOM}/apptainer; chmod 755 {ROOM}/apptainer",
-        stdin=b"#!/bin/sh\nexport APPTAINERENV_WORDS='two  words \"quoted\" back\\slash $dollar #hash'\"'s\"\n"
+        stdin=b'#!/bin/sh\nexport APPTAINERENV_WORDS=\'two  words "quoted" back\\slash $dollar #hash\'"\'s"\n'
         b"export APPTAINERENV_LINES='one\ntwo'\nexport APPTAINERENV_PREPEND_PATH=/opt/tool/bin\n"
         b'exec apptainer "$@"\n',
     )
@@ -322,7 +164,7 @@ class TestRunning:
     def test_another_user_on_the_node_reads_nothing_of_it(self, running: SessionJob) -> None:
         probe = (
             f"cat {running.directory}/run/ssh_host_ed25519_key; ls {running.directory}; ls /tmp/berth-*/;"
-            'for p in $(pgrep -u alice); do cat /proc/$p/environ; ls /proc/$p/root/ /proc/$p/cwd/; done'
+            "for p in $(pgrep -u alice); do cat /proc/$p/environ; ls /proc/$p/root/ /proc/$p/cwd/; done"
         )
         argv = ("srun", "--nodelist=c1", "--mem=50", "--chdir=/", "--immediate=20", "sh", "-c", probe)
         done = running.bench.run(*argv, user="bob")
@@ -355,11 +197,11 @@ class TestLife:
         assert second.node == "c2"
         assert session.says("cat ~/file") == "kept"
 
-    def test_scancel_lets_processes_finish_and_leaves_nothing_on_the_node(self, session: SessionJob, bench: Bench) -> None:
+    def test_scancel_lets_processes_finish_and_leaves_nothing(self, session: SessionJob, bench: Bench) -> None:
         session.start("--nodelist=c2")
         polite = "trap 'echo saved >~/work; exit' TERM; echo there >~/work; while :; do sleep 0.1; done"
         rude = "trap '' TERM; while :; do sleep 0.1; done"
-        session.says(f"for it in \"{polite}\" \"{rude}\"; do setsid bash -c \"$it\" >/dev/null 2>&1 </dev/null & done")
+        session.says(f'for it in "{polite}" "{rude}"; do setsid bash -c "$it" >/dev/null 2>&1 </dev/null & done')
         work = f"cat {session.directory}/home/upper/work 2>/dev/null || :"
         wait_until(lambda: bench.sh(work) == "there\n", "the process in the session", session.log)
         assert session.stop().state == "CANCELLED"
@@ -408,12 +250,10 @@ class TestLife:
         assert (ended.state, ended.code) == ("FAILED", 128 + 9)
         assert_nothing_left(bench, "c3")
 
-    def test_near_the_time_limit_it_is_told_and_at_the_end_it_goes_cleanly(self, session: SessionJob, bench: Bench) -> None:
+    def test_near_the_time_limit_it_is_told_and_goes_on(self, session: SessionJob) -> None:
         session.start("--nodelist=c1", "--time=1")
         wait_until(lambda: "the time limit is near" in session.log(), "the warning", session.log, seconds=60)
         assert session.says("echo alive") == "alive"
-        bench.sh(f"scancel {session.jobs[-1]}")
-        session.ended()
 
 
 class TestPorts:
@@ -437,8 +277,7 @@ class occupied:  # noqa: N801 - reads as what it does: `with occupied(…)`
     """Ports of a node that somebody else listens on."""
 
     def __init__(self, bench: Bench, node: str, *ports: int) -> None:
-        code = "import socket,sys\nkept=[socket.create_server(('', int(p))) for p in sys.argv[1:]]\nprint(flush=True)\nsys.stdin.read()"
-        self._argv = bench.cluster.argv(["python3", "-c", code, *map(str, ports)], user="bob", node=node)
+        self._argv = bench.lab.argv(["python3", "-c", LISTEN, *map(str, ports)], user="bob", node=node)
 
     def __enter__(self) -> None:
         self._process = subprocess.Popen(self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -478,8 +317,8 @@ class TestRefusals:
 
 
 class TestOutage:
-    def test_an_outage_of_slurmctld_at_the_start_does_not_cost_the_session(self, session: SessionJob, bench: Bench) -> None:
-        holder = bench.cluster.argv(["flock", f"{session.directory}/run/lock", "cat"], user="alice", node="login")
+    def test_an_outage_of_slurmctld_at_the_start_is_waited_out(self, session: SessionJob, bench: Bench) -> None:
+        holder = bench.lab.argv(["flock", f"{session.directory}/run/lock", "cat"], user="alice", node="login")
         with subprocess.Popen(holder, stdin=subprocess.PIPE) as lock:
             wait_until(
                 lambda: bench.run("flock", "-n", f"{session.directory}/run/lock", "true", user="alice").returncode != 0,
@@ -487,11 +326,8 @@ class TestOutage:
             )  # fmt: skip
             session.submit("--nodelist=c1")
             wait_until(lambda: session.job().state == "RUNNING", "the job to run", session.log)
-            bench.sh("pkill -STOP -x slurmctld")
-            try:
+            with bench.lab.paused("slurmctld"):
                 lock.communicate(timeout=10)
                 wait_until(lambda: "did not take the announcement" in session.log(), "a failed try", session.log, 90)
-            finally:
-                bench.sh("pkill -CONT -x slurmctld")
         session.announced()
         assert session.says("echo alive") == "alive"

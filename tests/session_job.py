@@ -1,0 +1,189 @@
+"""A session's job without the broker: the directory that the broker would make, sbatch, and OpenSSH."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.lab_cluster import Lab
+
+SCRIPT = Path(__file__).parents[1] / "broker/session.sh"
+ROOM = "/shared/session-job"
+"""Everything of these tests, as the nodes see it."""
+MEMORY = "--mem=400"
+
+
+@dataclass(slots=True)
+class Bench:
+    """A cluster with the script, an image and a certificate authority in place."""
+
+    lab: Lab
+    image: str
+
+    def run(
+        self, *command: str, user: str = "root", node: str = "login", stdin: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
+        return self.lab.run(command, user=user, node=node, stdin=stdin)
+
+    def sh(self, script: str, *, user: str = "root", node: str = "login", stdin: bytes = b"") -> str:
+        done = self.run("sh", "-euc", script, user=user, node=node, stdin=stdin)
+        assert done.returncode == 0, f"{script}: {done.stderr.decode()}"
+        return done.stdout.decode()
+
+    def set_up(self) -> None:
+        self.sh(f"rm -rf {ROOM}; mkdir -p -m 755 {ROOM}; mkdir -m 711 {ROOM}/keys")
+        self.sh(f"cat >{ROOM}/session.sh; chmod 755 {ROOM}/session.sh", stdin=SCRIPT.read_bytes())
+        self.sh(f"ssh-keygen -q -t ed25519 -N '' -f {ROOM}/keys/ca")
+        self.sh(f"echo @cert-authority '*.berth' $(cat {ROOM}/keys/ca.pub) >{ROOM}/known_hosts")
+        for user in ("alice", "bob"):
+            self.sh(f"install -d -m 700 -o {user} -g {user} {ROOM}/{user}")
+            self.sh(f"ssh-keygen -q -t ed25519 -N '' -f {ROOM}/{user}/id", user=user)
+
+    def processes(self, node: str, user: str) -> list[str]:
+        return self.run("pgrep", "-a", "-u", user, node=node).stdout.decode().splitlines()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What Slurm says of one job."""
+
+    id: int
+    state: str
+    code: int
+    comment: str
+    restarts: int
+    node: str
+
+
+def new_id() -> str:
+    return "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(26))
+
+
+@dataclass(slots=True)
+class SessionJob:
+    """One session's directory, and the jobs that carry it."""
+
+    bench: Bench
+    owner: str = "alice"
+    id: str = field(default_factory=new_id)
+    jobs: list[int] = field(default_factory=list)
+
+    @property
+    def directory(self) -> str:
+        return f"{ROOM}/{self.owner}/{self.id}"
+
+    def prepare(self, **changes: str) -> None:
+        """Make the directory, keys, certificate and job.env, as the launcher and the controller do."""
+        run = f"{self.directory}/run"
+        self.bench.sh(
+            f"umask 077; mkdir -p {run} {self.directory}/home/upper;"
+            f"cp {ROOM}/{self.owner}/id.pub {run}/authorized_keys;"
+            f"ssh-keygen -q -t ed25519 -N '' -f {run}/ssh_host_ed25519_key",
+            user=self.owner,
+        )
+        self.bench.sh(
+            f"ssh-keygen -q -s {ROOM}/keys/ca -I test -h -n {self.owner}.dev.berth {run}/ssh_host_ed25519_key.pub;"
+            f"chown {self.owner} {run}/*"
+        )
+        self.configure(**changes)
+
+    def configure(self, **changes: str) -> None:
+        image = self.bench.image
+        values = {
+            "BERTH_SESSION_ID": self.id,
+            "BERTH_SESSION_NAME": "dev",
+            "BERTH_OWNER": self.owner,
+            "BERTH_SUBMISSION": "1",
+            "BERTH_IMAGE": image,
+            "BERTH_IMAGE_SIZE": self.bench.sh(f"stat -Lc %s {image}").strip(),
+            "BERTH_BINDS": "",
+            "BERTH_PROFILE": "base",
+            "BERTH_PROFILE_VERSION": "1.0",
+        } | changes
+        text = "".join(f"{key}={value}\n" for key, value in values.items())
+        self.write("job.env", text)
+
+    def write(self, name: str, text: str) -> None:
+        self.bench.sh(f"umask 077; cat >{self.directory}/run/{name}", user=self.owner, stdin=text.encode())
+
+    def submit(self, *options: str, singleton: bool = True) -> int:
+        log = f"{self.directory}/run/job.log"
+        dependency = ["--dependency=singleton"] if singleton else []
+        done = self.bench.run(
+            "sbatch", "--parsable", "--export=NIL", "--signal=B:USR1@60", "--open-mode=append", f"--output={log}",
+            f"--chdir={self.directory}", f"--job-name=berth-{self.id}", f"--comment=berth:{self.id}:1", "--requeue",
+            *dependency, MEMORY, *options, f"{ROOM}/session.sh", self.directory,
+            user=self.owner,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        self.jobs.append(int(done.stdout))
+        return self.jobs[-1]
+
+    def job(self, job_id: int | None = None) -> Job:
+        text = self.bench.sh(f"scontrol --oneliner show job {job_id or self.jobs[-1]}")
+        found = dict(re.findall(r"(?:^| )(JobId|JobState|ExitCode|Comment|Restarts|BatchHost)=(\S*)", text))
+        return Job(
+            int(found["JobId"]), found["JobState"], int(found["ExitCode"].split(":")[0]), found.get("Comment", ""),
+            int(found["Restarts"]), found.get("BatchHost", ""),
+        )  # fmt: skip
+
+    def start(self, *options: str) -> Job:
+        self.submit(*options)
+        return self.announced()
+
+    def announced(self, restarts: int = 0) -> Job:
+        wait_until(lambda: self.job().comment.startswith(f"berth:{self.id}:1:{restarts}:"), "an announcement", self.log)
+        return self.job()
+
+    def ended(self, job_id: int | None = None) -> Job:
+        live = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING"}
+        wait_until(lambda: self.job(job_id).state not in live, "the job's end", self.log)
+        return self.job(job_id)
+
+    def stop(self) -> Job:
+        self.bench.sh(f"scancel {self.jobs[-1]}")
+        return self.ended()
+
+    def log(self) -> str:
+        return self.bench.sh(f"cat {self.directory}/run/job.log 2>/dev/null || :")
+
+    def ssh_argv(self, *words: str, key_of: str | None = None, program: str = "ssh") -> list[str]:
+        """OpenSSH's arguments for a direct connection from the login node, with every prompt refused."""
+        *_, node, port, _, _ = self.job().comment.split(":")
+        user = key_of or self.owner
+        options = (
+            "BatchMode=yes",
+            "StrictHostKeyChecking=yes",
+            f"UserKnownHostsFile={ROOM}/known_hosts",
+            "IdentitiesOnly=yes",
+            f"HostKeyAlias={self.owner}.dev.berth",
+            f"IdentityFile={ROOM}/{user}/id",
+            f"Port={port}",
+        )
+        target = [f"{self.owner}@{node}"] if program == "ssh" else []
+        flags = [word for option in options for word in ("-o", option)]
+        return self.bench.lab.argv([program, "-F", "none", *flags, *target, *words], user=user, node="login")
+
+    def ssh(self, command: str, *, stdin: bytes = b"", key_of: str | None = None) -> subprocess.CompletedProcess[bytes]:
+        argv = self.ssh_argv(command, key_of=key_of)
+        return subprocess.run(argv, input=stdin, capture_output=True, timeout=60, check=False)
+
+    def says(self, command: str) -> str:
+        done = self.ssh(command)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().rstrip("\n")
+
+
+def wait_until(condition: Callable[[], bool], what: str, log: Callable[[], str], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}; the job's log:\n{log()}"
+        time.sleep(0.1)
