@@ -49,7 +49,7 @@ def resolve(api_socket: Path, user: str, target: str) -> Destination:
             connection.connect(str(api_socket))
             connection.sendall(request + body)
             return _parse(b"".join(iter(lambda: connection.recv(65536), b"")))
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ControllerUnavailableError(
             "Berth's controller does not answer", hint="`berth doctor` says what is missing"
         ) from error

@@ -1,0 +1,240 @@
+"""`berth connect`: resolving and relaying, with real sockets, pipes and ssh."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker import connect
+from broker.errors import BerthError, ConflictError, ControllerUnavailableError
+from tests.fakes import openssh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BULK = 16 * 2**20
+
+
+@pytest.fixture
+def api() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="berth-") as place:  # short: a socket's path has at most 107 bytes
+        yield Path(place) / "api.sock"
+
+
+@contextlib.contextmanager
+def controller(path: Path, answer: bytes) -> Iterator[list[bytes]]:
+    """Say `answer` to the first who asks."""
+    asked: list[bytes] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                asked.append(client.recv(65536))
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield asked
+        thread.join()
+
+
+def http(status: int, body: object) -> bytes:
+    return b"HTTP/1.1 %d Whatever\r\nContent-Type: application/json\r\n\r\n" % status + json.dumps(body).encode()
+
+
+def test_resolve_asks_and_understands(api: Path) -> None:
+    found = {"session_id": "01", "owner": "alice", "name": "dev", "generation": "1.0", "host": "c2", "port": 4022}
+    with controller(api, http(200, found)) as asked:
+        assert connect.resolve(api, "alice", "dev.berth") == ("c2", 4022)
+    head, _, body = asked[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/resolve HTTP/1.0\r\n")
+    assert json.loads(body) == {"user": "alice", "target": "dev.berth"}
+
+
+def test_resolve_raises_the_refusal_as_it_was_meant(api: Path) -> None:
+    refusal = {"reason": "conflict", "message": "dev is stopped", "hint": "berth start dev"}
+    with controller(api, http(409, refusal)), pytest.raises(ConflictError, match="dev is stopped") as caught:
+        connect.resolve(api, "alice", "dev")
+    assert caught.value.hint == "berth start dev"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1",
+        b"nonsense\r\n\r\n{}",
+        http(200, {}),
+        http(200, []),
+        http(500, "oops"),
+        http(200, {"host": "c"}),
+    ],
+)
+def test_no_sense_is_no_answer(api: Path, answer: bytes) -> None:
+    with controller(api, answer), pytest.raises(ControllerUnavailableError):
+        connect.resolve(api, "alice", "dev")
+
+
+def test_no_controller_is_no_answer(api: Path) -> None:
+    with pytest.raises(ControllerUnavailableError):
+        connect.resolve(api, "alice", "dev")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(api))
+    with pytest.raises(ControllerUnavailableError):
+        connect.resolve(api, "alice", "dev")
+
+
+@contextlib.contextmanager
+def session(talk: Callable[[socket.socket], None]) -> Iterator[connect.Destination]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                talk(client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield connect.Destination("127.0.0.1", listener.getsockname()[1])
+        thread.join()
+
+
+def read_all(source: socket.socket) -> bytes:
+    return b"".join(iter(lambda: source.recv(65536), b""))
+
+
+@contextlib.contextmanager
+def relaying(to: connect.Destination) -> Iterator[tuple[int, int]]:
+    """Run the relay with pipes; gives the ends for writing to its stdin and reading its stdout."""
+    stdin, to_stdin = os.pipe()
+    from_stdout, stdout = os.pipe()
+    thread = threading.Thread(target=connect.relay, args=(to, stdin, stdout))
+    thread.start()
+    try:
+        yield to_stdin, from_stdout
+        thread.join(20)
+        assert not thread.is_alive()
+    finally:
+        for descriptor in (from_stdout, stdin):
+            os.close(descriptor)
+
+
+def drain(descriptor: int) -> bytes:
+    return b"".join(iter(lambda: os.read(descriptor, 65536), b""))
+
+
+def feed(descriptor: int, data: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def test_the_session_may_answer_after_the_client_has_ended() -> None:
+    up, down = os.urandom(BULK), os.urandom(BULK)
+    got = []
+
+    def talk(client: socket.socket) -> None:
+        got.append(read_all(client))
+        client.sendall(down)
+
+    with session(talk) as to, relaying(to) as (stdin, stdout):
+        feed(stdin, up)
+        assert drain(stdout) == down
+    assert got == [up]
+
+
+def test_the_client_may_go_on_after_the_session_has_ended() -> None:
+    up, down = os.urandom(BULK), os.urandom(BULK)
+    got = []
+
+    def talk(client: socket.socket) -> None:
+        client.sendall(down)
+        client.shutdown(socket.SHUT_WR)
+        got.append(read_all(client))
+
+    with session(talk) as to, relaying(to) as (stdin, stdout):
+        assert drain(stdout) == down
+        feed(stdin, up)
+    assert got == [up]
+
+
+def test_both_directions_at_once() -> None:
+    up, down = os.urandom(BULK), os.urandom(BULK)
+    got = []
+
+    def talk(client: socket.socket) -> None:
+        sender = threading.Thread(target=client.sendall, args=(down,))
+        sender.start()
+        got.append(read_all(client))
+        sender.join()
+
+    with session(talk) as to, relaying(to) as (stdin, stdout):
+        sender = threading.Thread(target=feed, args=(stdin, up))
+        sender.start()
+        assert drain(stdout) == down
+        sender.join()
+    assert got == [up]
+
+
+def test_a_session_that_breaks_ends_it_though_stdin_stays_open() -> None:
+    def talk(client: socket.socket) -> None:
+        client.recv(1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close() sends a reset
+
+    with session(talk) as to, relaying(to) as (stdin, stdout):
+        os.write(stdin, b"x")
+        assert drain(stdout) == b""
+    os.close(stdin)
+
+
+def test_nobody_there_is_said_in_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(BerthError, match="the session does not answer"):
+        connect.relay(connect.Destination("127.0.0.1", port))
+
+
+def test_it_starts_fast_because_it_imports_little() -> None:
+    code = "import sys, broker.connect; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    heavy = {"pydantic", "asyncssh", "httpx", "http.client", "asyncio", "yaml", "click", "broker.schema"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_ssh_goes_through_it(tmp_path: Path) -> None:
+    async def scene() -> None:
+        key = openssh.make_key(tmp_path / "key")
+        async with openssh.sshd(tmp_path, openssh.public(key)) as port:
+            code = f"from broker import connect; connect.relay(connect.Destination('127.0.0.1', {port}))"
+            options = [f'ProxyCommand={sys.executable} -c "{code}"', "StrictHostKeyChecking=no", "BatchMode=yes"]
+            options += ["UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
+            ssh = [
+                "ssh",
+                "-F",
+                "none",
+                "-i",
+                key,
+                "-l",
+                openssh.me(),
+                *[word for o in options for word in ("-o", o)],
+                "dev",
+            ]
+            data = os.urandom(BULK)
+            done = await openssh.run([*ssh, "cat; exit 7"], data)
+            assert (done.code, done.err) == (7, "")
+            assert done.out == data
+
+    asyncio.run(scene())
