@@ -6,14 +6,18 @@ import contextlib
 import fcntl
 import hashlib
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from slurm.lab.interrupts import terminable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from slurm.lab.progress import Progress
 
-def cached(root: Path, name: str, key: str, make: Callable[[Path], None]) -> Path:
+
+def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progress: Progress) -> Path:
     """Return `<root>/<name>-<key>`, calling `make(work directory)` first if it is not there.
 
     `make` creates `<work directory>/tree`, which becomes the result by one rename: a half-made tree is never found. Two
@@ -24,18 +28,27 @@ def cached(root: Path, name: str, key: str, make: Callable[[Path], None]) -> Pat
         return final
     root.mkdir(parents=True, exist_ok=True)
     with (root / f".{name}-{key}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _take(lock, say=lambda: progress.say(f"waiting for another process that makes {name}"))
         if final.is_dir():
             return final
         work = root / f".{name}-{key}.work"
         _remove(work)
         work.mkdir()
         try:
-            make(work)
+            with terminable():
+                make(work)
             (work / "tree").rename(final)
         finally:
             _remove(work)
     return final
+
+
+def _take(lock: TextIO, say: Callable[[], None]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say()
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def digest(parts: Iterable[str], files: Iterable[Path] = ()) -> str:

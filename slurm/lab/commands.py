@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -27,24 +30,27 @@ def run(
     """Run `argv` and return its standard output.
 
     With `log`, everything it prints is appended there instead and "" is returned. A non-zero exit code, a missing
-    program or no end within `seconds` raises LabError.
+    program or no end within `seconds` raises LabError. Its process group is killed on every way out that leaves it
+    running, interruption included.
     """
-    try:
-        if log is None:
-            done = subprocess.run(
-                argv, capture_output=True, text=True, errors="replace", timeout=seconds, env=env, input=stdin,
-                check=False,
+    with contextlib.ExitStack() as stack:
+        sink = subprocess.PIPE if log is None else stack.enter_context(log.open("a"))
+        try:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=sink, stderr=sink, env=env, text=True, errors="replace",
+                start_new_session=True,
             )  # fmt: skip
-        else:
-            with log.open("a") as sink:
-                done = subprocess.run(
-                    argv, stdout=sink, stderr=sink, text=True, timeout=seconds, env=env, input=stdin, check=False
-                )
-    except FileNotFoundError as error:
-        raise LabError(f"{argv[0]} is not installed", hint=hint) from error
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"{argv[0]} did not end within {seconds:g} s", log=log, hint=hint) from error
-    if done.returncode != 0:
-        said = "" if log else (done.stderr.strip() or done.stdout.strip())[-TAIL:]
-        raise LabError(f"{' '.join(argv[:6])} ended with {done.returncode}: {said}".rstrip(": "), log=log, hint=hint)
-    return "" if log else done.stdout
+        except FileNotFoundError as error:
+            raise LabError(f"{argv[0]} is not installed", hint=hint) from error
+        try:
+            out, err = process.communicate(stdin, timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"{argv[0]} did not end within {seconds:g} s", log=log, hint=hint) from error
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if process.returncode != 0:
+        said = "" if log else (err.strip() or out.strip())[-TAIL:]
+        raise LabError(f"{' '.join(argv[:6])} ended with {process.returncode}: {said}".rstrip(": "), log=log, hint=hint)
+    return out or ""

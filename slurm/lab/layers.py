@@ -69,7 +69,7 @@ def build_layer(
         )
         progress.say(f"layer {name} made")
 
-    return cached(cache, f"layer-{name}", key, make)
+    return cached(cache, f"layer-{name}", key, make, progress)
 
 
 def pyslurm_layer(cache: Path, progress: Progress) -> Path:

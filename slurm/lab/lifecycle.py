@@ -6,31 +6,26 @@ import contextlib
 import fcntl
 import json
 import shutil
-import signal
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from slurm.lab import accounting, cgroups, daemons, network, node, processes, publish, site
 from slurm.lab.commands import run
 from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
+from slurm.lab.interrupts import terminable, uninterrupted
 from slurm.lab.place import RUN
 from slurm.lab.progress import wait_until
 from slurm.lab.rootfs import root
 from slurm.lab.spec import COMPUTE, LOGIN, NODES, Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Iterable, Iterator, Sequence
 
     from slurm.lab.place import Place
     from slurm.lab.progress import Progress
     from slurm.lab.spec import Publish
-
-
-T = TypeVar("T")
 
 
 def up(place: Place, spec: Spec, published: Sequence[Publish], cache: Path, progress: Progress) -> None:
@@ -39,13 +34,14 @@ def up(place: Place, spec: Spec, published: Sequence[Publish], cache: Path, prog
     Nothing happens if it is up already in this form. If a step fails, or on SIGINT and SIGTERM, what was begun is taken
     down again and the logs are kept.
     """
-    with locked(place):
+    with locked(place), terminable():
         if place.ready_file.exists() and _is_running(place):
             _same_or_refuse(place, spec)
             progress.say(f"lab {place.name} is already up")
         else:
-            _clear(place)
             base = root(cache, progress)
+            _claim(place)
+            _clear(place)
             with _taken_down_on_failure(place):
                 _bring_up(place, spec, [base, *map(Path, spec.layers)], progress)
         for each in published:
@@ -57,14 +53,13 @@ def down(place: Place, *, keep: bool = False) -> None:
 
     The state directory goes too, with the shared file system in it, unless `keep`: then the next `up` goes on with it.
     """
-    with locked(place):
+    with locked(place), uninterrupted():
         _clear(place)
         if not keep and place.spec_file.exists():
             shutil.rmtree(place.state)
 
 
 def _bring_up(place: Place, spec: Spec, lower: list[Path], progress: Progress) -> None:
-    _claim(place)
     place.spec_file.write_text(json.dumps({"lower": [str(path) for path in lower], **asdict(spec)}, indent=1))
     for directory in (place.shared, place.site, place.logs, place.published):
         directory.mkdir(exist_ok=True)
@@ -73,7 +68,7 @@ def _bring_up(place: Place, spec: Spec, lower: list[Path], progress: Progress) -
     site.write(place, spec, lower)
     network.create(place)
     progress.say("network namespaces made")
-    _in_parallel(lambda name: node.boot(place, spec, name, lower), NODES)
+    node.boot(place, spec, NODES, lower)
     progress.say(f"nodes booted: {', '.join(NODES)}")
     start_daemons(place, "munged", "mariadbd", "sshd")
     progress.say("munged, mariadbd and sshd serve")
@@ -97,8 +92,10 @@ def _claim(place: Place) -> None:
 def start_daemons(place: Place, *names: str, nodes: Iterable[str] = NODES) -> None:
     """Start the daemons of these names wherever they belong, all at once, and wait until they serve."""
     chosen = [(n, d) for d in daemons.DAEMONS if d.name in names for n in nodes if n in d.nodes]
-    _in_parallel(lambda pair: daemons.start(place, *pair), chosen)
-    _in_parallel(lambda pair: daemons.wait_for(place, *pair), chosen)
+    for name, daemon in chosen:
+        daemons.start(place, name, daemon)
+    for name, daemon in chosen:
+        daemons.wait_for(place, name, daemon)
 
 
 def wait_for_slurm(place: Place, *, seconds: float = 60) -> None:
@@ -119,7 +116,9 @@ def wait_for_slurm(place: Place, *, seconds: float = 60) -> None:
 def power_on(place: Place, name: str) -> None:
     """Boot a node that was powered off, and start its daemons."""
     spec, lower = load(place)
-    node.boot(place, spec, name, lower)
+    if processes.init_pid(place, name) is not None:
+        raise LabError(f"node {name} is up already")
+    node.boot(place, spec, [name], lower)
     for group in (("munged", "mariadbd", "sshd"), ("slurmdbd",), ("slurmctld", "slurmd")):
         start_daemons(place, *group, nodes=[name])
 
@@ -147,19 +146,12 @@ def locked(place: Place) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _taken_down_on_failure(place: Place) -> Iterator[None]:
-    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except BaseException:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _clear(place)
+        with uninterrupted():
+            _clear(place)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _clear(place: Place) -> None:
@@ -185,9 +177,3 @@ def _same_or_refuse(place: Place, spec: Spec) -> None:
             f"lab {place.name} is up with other settings: {differs}",
             hint=f"python3 -m slurm.lab down --name {place.name}, or give the new lab another --name",
         )
-
-
-def _in_parallel(work: Callable[[T], None], items: Iterable[T]) -> None:
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        for future in [pool.submit(work, item) for item in items]:
-            future.result()

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from slurm.lab import cgroups, network
 from slurm.lab.errors import LabError
@@ -24,17 +24,27 @@ if TYPE_CHECKING:
 NODE_SH = Path(__file__).with_name("node.sh")
 
 
-def boot(place: Place, spec: Spec, node: str, lower: Sequence[Path]) -> None:
-    """Start the node and return once its root is in place and its init runs.
+def boot(place: Place, spec: Spec, nodes: Sequence[str], lower: Sequence[Path]) -> None:
+    """Start these nodes, all at once, and return when each has its root in place and its init runs.
 
-    `lower` are its read-only trees, the lowest first.
+    `lower` are their read-only trees, the lowest first.
     """
+    booting = [(node, _start(place, spec, node, lower)) for node in nodes]
+    for node, reader in booting:
+        log = place.log(node, "boot")
+        with reader:
+            if reader.readline().strip() != b"ready":
+                raise LabError(f"node {node} does not boot", log=log, hint="the end of the log says why")
+        wait_until(lambda: init_pid(place, node) is not None, seconds=5, what=f"init of {node}", log=log)  # noqa: B023 - run at once
+
+
+def _start(place: Place, spec: Spec, node: str, lower: Sequence[Path]) -> BinaryIO:
+    """Begin to boot; what is returned reads `ready` when it is done, or ends when it failed."""
     directory = place.node_dir(node)
     directory.mkdir(parents=True, exist_ok=True)
-    log = place.log(node, "boot")
     groups = cgroups.create(place.cgroup(node))
     read_end, write_end = os.pipe()
-    with log.open("a") as sink, os.fdopen(read_end, "rb") as ready:
+    with place.log(node, "boot").open("a") as sink:
         subprocess.Popen(
             ["bash", str(NODE_SH)],
             stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, pass_fds=(write_end,), start_new_session=True, cwd="/",
@@ -50,10 +60,8 @@ def boot(place: Place, spec: Spec, node: str, lower: Sequence[Path]) -> None:
                 "BINDS": "\n".join(f"{b.source}\t{b.target}\t{'ro' if b.read_only else 'rw'}" for b in spec.binds),
             },
         )  # fmt: skip
-        os.close(write_end)
-        if ready.readline().strip() != b"ready":
-            raise LabError(f"node {node} does not boot", log=log, hint="the last line of the log says at which command")
-    wait_until(lambda: init_pid(place, node) is not None, seconds=5, what=f"init of {node}", log=log)
+    os.close(write_end)
+    return os.fdopen(read_end, "rb")
 
 
 def power_off(place: Place, node: str) -> None:

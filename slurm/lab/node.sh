@@ -78,6 +78,7 @@ mount_cgroups
 mkdir -p "$root/shared"
 mount --bind "$SHARED" "$root/shared"
 mount_binds
+echo "$NODE" >"$root/etc/hostname"
 enter_root "$root"
 unset NODE NETNS DIR LOWER SHARED CGROUPS BINDS
 echo ready >&"$READY"

@@ -88,7 +88,7 @@ def root(cache: Path, progress: Progress) -> Path:
         tree.chmod(0o755)
         progress.say("root file system made")
 
-    return cached(cache, "root", root_key(), make)
+    return cached(cache, "root", root_key(), make, progress)
 
 
 def _proxies() -> dict[str, str]:
