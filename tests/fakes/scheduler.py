@@ -1,4 +1,4 @@
-"""A Slurm in memory, and ones that misbehave. tests/contract/test_scheduler.py holds the first against the real thing."""
+"""A Slurm in memory, and ones that misbehave; tests/contract/test_scheduler.py holds it against the real thing."""
 
 from __future__ import annotations
 
@@ -80,10 +80,9 @@ class FakeScheduler:
         """The job waits again under its old id; Slurm lets it wait for two minutes."""
         job = self._jobs[job_id]
         self._accounting.pop(job_id, None)
-        self.change(
-            job_id, state=JobState.PENDING, reason="BeginTime", node="", restarts=job.restarts + 1, submitted_at=self._now(),
-            started_at=self._now() + 121, ends_at=None,
-        )  # fmt: skip
+        now = self._now()
+        waiting = {"state": JobState.PENDING, "reason": "BeginTime", "node": "", "restarts": job.restarts + 1}
+        self.change(job_id, **waiting, submitted_at=now, started_at=now + 121, ends_at=None)
 
     def forget(self, job_id: int) -> None:
         """MinJobAge is over: slurmctld does not know the job any more."""
