@@ -1,0 +1,229 @@
+"""session.sh without a cluster: what it reads, what it refuses, what it writes for sshd."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+CHECKOUT = Path(__file__).parents[2]
+SCRIPT = CHECKOUT / "broker/session.sh"
+REFERENCE = CHECKOUT / "docs/reference/session-job.md"
+
+GOOD = {
+    "BERTH_SESSION_ID": "01hx",
+    "BERTH_SESSION_NAME": "dev",
+    "BERTH_OWNER": "alice",
+    "BERTH_SUBMISSION": "3",
+    "BERTH_IMAGE": "/profiles/base/1/image.sif",
+    "BERTH_IMAGE_SIZE": "4096",
+    "BERTH_BINDS": "/data:/data:ro,/work space:/work",
+    "BERTH_PROFILE": "base",
+    "BERTH_PROFILE_VERSION": "1.0~rc+1",
+}
+DEFAULTS = "BERTH_BINDS='' BERTH_PORTS=20000-32767 SLURM_JOB_ID=7 SLURMD_NODENAME=c1\n"
+
+
+def bash(
+    code: str, *arguments: str, stdin: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run code with the script's functions in reach; `id -un` says alice."""
+    program = f"source {SCRIPT}\nid() {{ echo alice; }}\n{DEFAULTS}{code}"
+    variables = {"PATH": "/usr/bin:/bin", **(env or {})}
+    command = ["bash", "-c", program, "test", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=20, env=variables, check=False)
+
+
+def read(text: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    """Read and check this job.env, then run the code."""
+    return bash(f"read_job_env /dev/stdin; check_job_env; {code}", stdin=text)
+
+
+def job_env(**changes: str) -> str:
+    return "".join(f"{key}={value}\n" for key, value in (GOOD | changes).items())
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    program = shutil.which("shellcheck")
+    assert program is not None, "shellcheck is not installed"
+    done = subprocess.run([program, str(SCRIPT)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+class TestJobEnv:
+    def test_known_keys_are_taken_as_they_are(self) -> None:
+        shown = " ".join(f'"${key}"' for key in GOOD)
+        done = read(job_env(), f"printf '%s\\n' {shown}")
+        assert done.stdout.splitlines() == list(GOOD.values()), done.stdout
+
+    @pytest.mark.parametrize("value", ["$(touch /tmp/x)", "`id`", "a b", "'", '"', "\\", "a=b", "~", "*", "ü"])
+    def test_a_value_is_never_evaluated(self, value: str) -> None:
+        done = read(job_env(BERTH_PROFILE=value), 'printf %s "$BERTH_PROFILE"')
+        assert done.stdout == value
+
+    def test_unknown_keys_are_passed_over(self) -> None:
+        done = read(job_env() + "BERTH_FUTURE=1\nPATH=/evil\nIFS=x\n", 'printf %s "${BERTH_FUTURE-unset}:$PATH"')
+        assert done.stdout == "unset:/usr/bin:/bin"
+
+    def test_the_last_line_may_lack_its_end(self) -> None:
+        assert read(job_env().rstrip("\n"), "echo ok").stdout == "ok\n"
+
+    @pytest.mark.parametrize(
+        "line", ["", "# comment", "no equals", "lower=1", "=1", "1A=1", " A=1", "A=\t", "export A=1", "A=\r"]
+    )
+    def test_a_malformed_line_ends_the_job_and_is_named(self, line: str) -> None:
+        done = read(job_env() + line + "\nBERTH_X=1\n")
+        assert done.returncode == 65
+        assert f"run/job.env, line {len(GOOD) + 1}: not KEY=VALUE" in done.stdout
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("BERTH_SESSION_ID", ""),
+            ("BERTH_SESSION_ID", "a/../b"),
+            ("BERTH_OWNER", "bob"),
+            ("BERTH_SUBMISSION", "1:2"),
+            ("BERTH_IMAGE", "image.sif"),
+            ("BERTH_IMAGE", "docker://debian"),
+            ("BERTH_IMAGE", "--writable"),
+            ("BERTH_IMAGE_SIZE", "4k"),
+            ("BERTH_BINDS", "/data"),
+            ("BERTH_BINDS", "/data:/data:exec"),
+            ("BERTH_BINDS", "data:/data"),
+            ("BERTH_BINDS", "/data:/data,"),
+            ("BERTH_PORTS", "80-90"),
+            ("BERTH_PORTS", "3000-2000"),
+            ("BERTH_PORTS", "60000-70000"),
+            ("BERTH_PORTS", "2000-3000x"),
+        ],
+    )
+    def test_a_wrong_value_ends_the_job_and_its_key_is_named(self, key: str, value: str) -> None:
+        done = read(job_env(**{key: value}))
+        assert done.returncode == 65
+        assert key in done.stdout or "the owner is bob, not you" in done.stdout
+
+
+class TestLoginEnvironment:
+    def setenv(self, **variables: str) -> dict[str, str]:
+        done = bash('login_environment; printf %s "$SETENV"', env=variables)
+        assert done.returncode == 0, done.stderr
+        assert "\n" not in done.stdout
+        keyword, *words = sshd_words(done.stdout)
+        assert keyword == "SetEnv"
+        return dict(word.split("=", 1) for word in words)
+
+    # NUL cannot be in an environment, and surrogates cannot be written.
+    @given(st.text(st.characters(exclude_characters="\0\n\r", exclude_categories=["Cs"]), max_size=60))
+    def test_any_value_of_one_line_comes_through_sshds_parser(self, value: str) -> None:
+        assert self.setenv(WORDS=value)["WORDS"] == value
+
+    def test_a_value_of_several_lines_is_left_out_alone(self) -> None:
+        seen = self.setenv(LINES_="one\ntwo", AFTER="there")
+        assert "LINES_" not in seen
+        assert seen["AFTER"] == "there"
+
+    def test_what_belongs_to_the_login_the_node_or_apptainer_stays_behind(self) -> None:
+        gone = dict.fromkeys(
+            (
+                "HOME",
+                "USER",
+                "SHELL",
+                "APPTAINER_BIND",
+                "SINGULARITY_NAME",
+                "TMPDIR",
+                "PS1",
+                "SSH_AUTH_SOCK",
+                "LD_PRELOAD",
+            ),
+            "x",
+        )
+        assert gone.keys().isdisjoint(self.setenv(**gone))
+
+    def test_what_the_job_and_the_image_say_is_there(self) -> None:
+        kept = {"SLURM_JOB_ID": "7", "ZE_AFFINITY_MASK": "0", "LANG": "C.UTF-8", "EMPTY": ""}
+        assert kept.items() <= self.setenv(**kept).items()
+
+    def test_path_comes_twice_since_login_shells_overwrite_it(self) -> None:
+        seen = self.setenv(PATH="/opt/tool:/usr/bin:/bin")
+        assert seen["PATH"] == seen["BERTH_PATH"] == "/opt/tool:/usr/bin:/bin"
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            ("/.singularity.d/libs", None),
+            ("/opt/lib:/.singularity.d/libs", "/opt/lib"),
+            ("/opt/a:/opt/b", "/opt/a:/opt/b"),
+        ],
+    )
+    def test_apptainers_library_folder_is_taken_out(self, value: str, expected: str | None) -> None:
+        assert self.setenv(LD_LIBRARY_PATH=value).get("LD_LIBRARY_PATH") == expected
+
+
+def sshd_words(line: str) -> list[str]:
+    """Split a configuration line as sshd does: double quotes group, and in them a backslash covers `"` and itself."""
+    words = re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', line, re.DOTALL)
+    return [plain or re.sub(r'\\(["\\])', r"\1", quoted) for quoted, plain in words]
+
+
+class TestLog:
+    def trim(self, tmp_path: Path, size: int) -> bytes:
+        log = tmp_path / "run/job.log"
+        log.parent.mkdir()
+        log.write_bytes(b"x" * size + b"the end\n")
+        done = bash('DIRECTORY=$1 NODE_DIR=$1; exec >>"$1/run/job.log"; trim_log; echo more', str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        return log.read_bytes()
+
+    def test_a_small_log_stays(self, tmp_path: Path) -> None:
+        assert self.trim(tmp_path, 1000) == b"x" * 1000 + b"the end\nmore\n"
+
+    def test_a_large_one_keeps_its_end_and_goes_on(self, tmp_path: Path) -> None:
+        left = self.trim(tmp_path, 5 << 20)
+        assert left.endswith(b"xthe end\nmore\n")
+        assert len(left) == (1 << 20) + len(b"more\n")
+
+
+class TestMemoryCounter:
+    @pytest.mark.parametrize(
+        ("text", "code"),
+        [
+            ("low 0\nhigh 3\nmax 9\noom 0\noom_kill 0\n", 0),
+            ("low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\noom_group_kill 0\n", 72),
+            ("oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", 0),
+            ("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", 72),
+        ],
+    )
+    def test_a_kill_ends_the_session_whatever_the_version_of_cgroups(
+        self, tmp_path: Path, text: str, code: int
+    ) -> None:
+        counter = tmp_path / "counter"
+        counter.write_text(text)
+        assert bash("OOM_COUNTER=$1; check_memory", str(counter)).returncode == code
+
+
+class TestReference:
+    def test_every_exit_code_is_in_the_reference(self) -> None:
+        script = dict(re.findall(r"^readonly ([A-Z_]+)=(6[4-9]|7\d) +#", SCRIPT.read_text(), re.MULTILINE))
+        page = dict(re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", REFERENCE.read_text(), re.MULTILINE))
+        assert {code: name for name, code in script.items()} == page
+        assert len(page) == 9
+
+    def test_every_key_is_in_the_reference(self) -> None:
+        cases = SCRIPT.read_text().split("case ${BASH_REMATCH[1]} in")[1].split("printf -v")[0]
+        page = REFERENCE.read_text().split("## run/job.env")[1].split("\n## ")[0]
+        assert set(re.findall(r"BERTH_[A-Z_]+", cases)) == set(re.findall(r"^\| `(BERTH_[A-Z_]+)`", page, re.MULTILINE))
+
+
+@pytest.mark.parametrize("arguments", [(), ("relative",), ("/a", "/b"), ("/with,comma",)])
+def test_a_wrong_call_is_refused(arguments: tuple[str, ...]) -> None:
+    command = ["bash", str(SCRIPT), *arguments]
+    env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "c1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=env, check=False)
+    assert done.returncode == 64
+    assert "usage: sbatch" in done.stdout
