@@ -106,7 +106,7 @@ def write(
     return config
 
 
-def install(home: Path, site: SiteView, way: Way, *, berth: str = "berth") -> bool:
+def install(home: Path, site: SiteView, way: Way, *, identity_file: Path | None = None, berth: str = "berth") -> bool:
     """Make `ssh NAME.<domain>` work for the owner of `home`; True when ~/.ssh/config had to be changed.
 
     Writes ~/.config/berth/ and one managed block, which includes it, at the top of ~/.ssh/config: an Include further
@@ -114,7 +114,7 @@ def install(home: Path, site: SiteView, way: Way, *, berth: str = "berth") -> bo
     stays as it is, byte for byte, as do its mode and a symbolic link in its place. InvalidInputError when the block
     is damaged.
     """
-    included = write(home / ".config" / "berth", site, way, berth=berth)
+    included = write(home / ".config" / "berth", site, way, identity_file=identity_file, berth=berth)
     ssh = home / ".ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
     # A dotfiles repository may have a link here: its file is to change, not the link.
@@ -181,7 +181,9 @@ def _as_user_writes(path: Path) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write atomically; an existing file keeps its mode, a new one is its owner's alone."""
+    """Write atomically, if that changes anything; an existing file keeps its mode, a new one is its owner's alone."""
+    if path.exists() and path.read_bytes() == content:
+        return
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
