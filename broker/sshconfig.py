@@ -6,7 +6,6 @@ wherever it runs. OpenSSH 7.3 and newer read what is written here.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import secrets
@@ -173,10 +172,13 @@ def _quoted(path: Path | str) -> str:
 
 
 def _as_user_writes(path: Path) -> str:
-    """Shorten to `~/…` where ssh(1) will expand that to the same: shared dotfiles then fit every machine."""
-    own_home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-    with contextlib.suppress(ValueError):
-        return f"~/{path.relative_to(own_home)}"
+    """Shorten to `~/…` where that means the same to ssh(1): shared dotfiles then fit every machine.
+
+    ssh takes `~` from the password database in most settings, but from $HOME in Include.
+    """
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    if home == Path.home() and path.is_relative_to(home):
+        return f"~/{path.relative_to(home)}"
     return str(path)
 
 

@@ -221,17 +221,8 @@ def test_ssh_goes_through_it(tmp_path: Path) -> None:
             code = f"from broker import connect; connect.relay(connect.Destination('127.0.0.1', {port}))"
             options = [f'ProxyCommand={sys.executable} -c "{code}"', "StrictHostKeyChecking=no", "BatchMode=yes"]
             options += ["UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
-            ssh = [
-                "ssh",
-                "-F",
-                "none",
-                "-i",
-                key,
-                "-l",
-                openssh.me(),
-                *[word for o in options for word in ("-o", o)],
-                "dev",
-            ]
+            words = [word for option in options for word in ("-o", option)]
+            ssh: list[str | Path] = ["ssh", "-F", "none", "-i", key, "-l", openssh.me(), *words, "dev"]
             data = os.urandom(BULK)
             done = await openssh.run([*ssh, "cat; exit 7"], data)
             assert (done.code, done.err) == (7, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -237,3 +238,16 @@ def test_other_peoples_bytes_are_never_touched(content: bytes) -> None:
     if BEGIN not in content:
         assert bare == content
     assert once.endswith(bare)
+
+
+def test_below_the_real_home_paths_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = pwd.getpwuid(os.getuid())
+    mine = pwd.struct_passwd((*entry[:5], str(tmp_path), entry[6]))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: mine)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sshconfig.install(tmp_path, site(), Way.GATEWAY)
+    assert b'Include "~/.config/berth/ssh_config"' in (tmp_path / ".ssh" / "config").read_bytes()
+    assert '"~/.config/berth/known_hosts"' in (tmp_path / ".config" / "berth" / "ssh_config").read_text()
+    monkeypatch.setenv("HOME", "/elsewhere")
+    sshconfig.install(tmp_path, site(), Way.GATEWAY)
+    assert f'Include "{tmp_path}/.config'.encode() in (tmp_path / ".ssh" / "config").read_bytes()
