@@ -1,4 +1,4 @@
-"""The little of Apptainer that building needs: SIF files from squashfs, and where the squashfs is in a SIF file."""
+"""The little of Apptainer that building needs: its own files in an image, and SIF files around squashfs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ _ROOT = re.compile(r"\|(?P<start>\d+)-\d+\s*\|FS \(Squashfs/\*System/")
 def version() -> str:
     """Ask for Apptainer's version, such as `1.4.5`. Raises ProfilesError if there is none."""
     return _apptainer("--version").rpartition(" ")[2].strip()
+
+
+def metadata(folder: Path) -> Path:
+    """Have Apptainer make, below `folder`, what it wants to find as /.singularity.d in an image; return its path.
+
+    Without these files `APPTAINERENV_…`, `--env` and `apptainer run` have no effect.
+    """
+    empty, made = folder / "empty", folder / "made"
+    empty.mkdir()
+    _apptainer("--quiet", "build", "--sandbox", str(made), str(empty))
+    found = made / ".singularity.d"
+    (found / "Singularity").unlink()  # the definition file; there is none
+    return found
 
 
 def seal(squashfs: Path, sif: Path, timeout: float) -> None:

@@ -84,6 +84,9 @@ class Tree:
 
     def finish(self, environment: str, labels: str) -> str:
         """Make it fit for sessions; return the list of all packages in it, one a line."""
+        scratch = self._kit / "scratch"
+        scratch.mkdir()
+        apptainer.metadata(scratch).rename(self._kit / "metadata")
         (self._kit / "environment.sh").write_text(environment)
         (self._kit / "labels.json").write_text(labels)
         self._script("finish.sh")

@@ -30,8 +30,12 @@ export PATH
 PROFILE
 chmod 644 /etc/profile.d/zz-berth.sh
 
-# Apptainer reads the environment from here, in the order of the files' names; what the base set stays before it.
-mkdir -p /.singularity.d/env
+# What Apptainer wants in an image; a base that is one has it. It reads the environment from env/, in the order of the
+# files' names; what the base set there stays before the profile's own.
+if [ ! -e /.singularity.d/env/99-base.sh ]; then
+    mkdir -p /.singularity.d
+    cp -R "$kit/metadata/." /.singularity.d/
+fi
 cat "$kit/environment.sh" >>/.singularity.d/env/90-environment.sh
 chmod 755 /.singularity.d/env/90-environment.sh
 cp "$kit/labels.json" /.singularity.d/labels.json

@@ -1,0 +1,85 @@
+"""Building images on the lab's login node, as its users do, and the ones that all tests start sessions from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slurm.lab.enter import exec_argv
+from slurm.lab.spec import LOGIN
+
+if TYPE_CHECKING:
+    from tests.lab_cluster import Lab
+
+STORE = "/shared/profiles"
+"""The site's store of tests/site/config.yaml, on the shared file system."""
+PUBLISHER = "carol"
+SHIPPED = "/opt/berth/src/profiles/library"
+SECONDS = 300.0
+
+PROGRAM = """
+import json, signal, sys
+from pathlib import Path
+from profiles.builder import build
+from profiles.errors import ProfilesError
+from profiles.store import Store
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+def tell(**what): print(json.dumps(what, default=str), flush=True)
+try:
+    image = build(
+        Path(sys.argv[1]), store=Store(Path(sys.argv[2])), progress=lambda step: tell(step=step.name, line=step.line)
+    )
+    tell(path=image.path, digest=image.digest, size=image.size, labels=image.labels)
+except ProfilesError as error:
+    tell(error=type(error).__name__, message=error.message, hint=error.hint, log=getattr(error, "log", None))
+except KeyboardInterrupt:
+    tell(error="KeyboardInterrupt")
+"""
+"""Builds argv[1] into the store argv[2]; tells, as JSON lines, each step and line, and at last the image or error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a build told: its steps and lines, and at last the image or the error."""
+
+    steps: list[str]
+    lines: list[str]
+    end: dict[str, Any]
+
+    @property
+    def image(self) -> str:
+        """The path of the SIF."""
+        assert "path" in self.end, f"the build failed: {self.end}"
+        return str(self.end["path"])
+
+
+def build_argv(lab: Lab, recipe: str, store: str, user: str) -> list[str]:
+    """The argument list of a build on the login node, with the machine's network."""
+    command = ["/opt/berth/venv/bin/python", "-B", "-c", PROGRAM, recipe, store]
+    return exec_argv(LOGIN, command, user=user, lab=lab.place, host_network=True)
+
+
+def told(output: str) -> Told:
+    """Read what a build told."""
+    records = [json.loads(line) for line in output.splitlines()]
+    progress = [record for record in records if "step" in record]
+    steps = [record["step"] for record in progress if not record["line"]]
+    return Told(steps, [record["line"] for record in progress if record["line"]], records[-1] if records else {})
+
+
+def build(lab: Lab, recipe: str, store: str, user: str) -> Told:
+    """Build a profile that stands in the lab, to its end, good or bad."""
+    done = subprocess.run(build_argv(lab, recipe, store, user), capture_output=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return told(done.stdout.decode())
+
+
+def published(lab: Lab, name: str) -> str:
+    """The SIF of a shipped profile in the site's store, built if it is not there yet; its path in the lab."""
+    there = lab.run(["sh", "-c", f"ls {STORE}/{name}/*/image.sif"]).stdout.decode().splitlines()
+    if there:
+        return there[-1]
+    lab.sh(f"install -d -m 755 -o {PUBLISHER} {STORE}")
+    return build(lab, f"{SHIPPED}/{name}/profile.yaml", STORE, PUBLISHER).image
