@@ -127,20 +127,20 @@ first_home() { # an empty home begins as a copy of the image's /etc/skel
   if [[ ${#content[@]} -eq 0 && -d /etc/skel ]]; then cp -RT /etc/skel "$HOME"; fi
 }
 
-leave() { # every process of the session gets TERM and some time; those that stay end with this one, the namespace's first
+leave() { # CODE: every process of the session gets TERM and some time; those that stay end with this one, the first
   local end=$((SECONDS + STOP_GRACE)) pause
   trap '' TERM
   kill -TERM -1 2>/dev/null || :
   exec {pause}<> <(:)
   while kill -0 -1 2>/dev/null && ((SECONDS <= end)); do read -rt 0.05 -u "$pause" || :; done
-  exit 0
+  exit "$1"
 }
 
 enter() { # LOWEST HIGHEST: runs as process 1 of the container's PID namespace
   local lowest=$1 ports=$(($2 - $1 + 1)) start=$((RANDOM << 15 | RANDOM)) try code config=/run/berth/node/sshd_config
   # leave() signals everything it can see: that must be the session and not all of the user's processes on the node.
   [[ $$ -eq 1 ]] || die "$UNFIT_NODE" "apptainer.conf on this node does not allow PID namespaces"
-  trap leave TERM
+  trap 'leave 0' TERM
   umask 022
   SSHD=/usr/sbin/sshd
   [[ -x $SSHD ]] || die "$BAD_CONTENT" "the image has no $SSHD"
@@ -156,7 +156,7 @@ enter() { # LOWEST HIGHEST: runs as process 1 of the container's PID namespace
     [[ $code -ne 255 || -e /run/berth/node/sshd.pid ]] && break
     "$SSHD" -t -f "$config" || break
   done
-  exit "$code"
+  leave "$code"
 }
 
 # ---- on the node ---------------------------------------------------------------------------------------------------
@@ -299,8 +299,8 @@ follow_container() { # copies the container's words to the job's log until it ha
     ended=0
     IFS= read -r -t "$TICK" -u "$LOG" line || ended=$?
     part+=$line
+    check_memory
     if ((ended > 128)); then # nothing said for a while; a line may be half read
-      check_memory
       [[ -z ${STOPPING:-} ]] || kill -TERM "$CONTAINER" 2>/dev/null || :
       continue
     fi
@@ -344,7 +344,7 @@ main() {
   trap 'say "the time limit is near"' USR1
   # --export=NIL leaves Slurm's own variables only; what a site's prolog adds must not add mounts.
   unset "${!BERTH_@}" "${!APPTAINER_@}" "${!SINGULARITY_@}"
-  export PATH=${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
+  export PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   umask 077
   cd /
   say "job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}, on $SLURMD_NODENAME"
@@ -355,7 +355,8 @@ main() {
   read_job_env "$DIRECTORY/run/job.env"
   check_job_env
   check_files
-  type -P "$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen >/dev/null || die "$UNFIT_NODE" "$SLURMD_NODENAME lacks one of $BERTH_APPTAINER, $BERTH_SCONTROL, ssh-keygen"
+  type -P "$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen >/dev/null ||
+    die "$UNFIT_NODE" "$SLURMD_NODENAME lacks one of $BERTH_APPTAINER, $BERTH_SCONTROL, ssh-keygen"
   take_lock
   make_node_dir
   trim_log
