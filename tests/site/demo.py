@@ -13,7 +13,9 @@ import sys
 import time
 from pathlib import Path
 
+from slurm.lab import publish
 from slurm.lab.errors import LabError
+from slurm.lab.place import Place
 from slurm.lab.preflight import check_root
 from slurm.lab.progress import Progress
 from tests.site import deploy
@@ -31,7 +33,9 @@ class DemoError(Exception):
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make demo")
-    parser.add_argument("--port", type=int, default=2222, help="loopback port of this machine that leads to the gateway")
+    parser.add_argument(
+        "--port", type=int, default=2222, help="loopback port of this machine that leads to the gateway"
+    )
     options = parser.parse_args(argv)
     try:
         check_root()
@@ -48,7 +52,7 @@ def main(argv: list[str]) -> int:
 def run(port: int, progress: Progress) -> None:
     if install_programs(["openssh-client"]) != 0:
         raise DemoError("ssh is missing")
-    site = deploy.up("lab", publish_port=_free(port, "lab"), progress=progress)
+    site = deploy.up("lab", publish_port=_checked(port), progress=progress)
     deploy.build_profile(site, PROFILE, progress)
     laptop = Laptop.of(site, "alice", BUILD, port)
     show(site, f"berth start {SESSION} --profile {PROFILE} --gres=gpu:intel:1")
@@ -67,10 +71,12 @@ def run(port: int, progress: Progress) -> None:
 def show(site: deploy.Site, command: str) -> None:
     """Run a command as alice on the login node, shown with its output as she would see it."""
     print(f"\nalice@login$ {command}", flush=True)
-    argv = deploy.exec_argv(deploy.LOGIN, shlex.split(command), user="alice", lab=site.lab)
+    argv = site.lab.argv(shlex.split(command), user="alice")
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=300, check=False)
     if done.returncode != 0:
-        raise DemoError(f"`{command}` ended with {done.returncode}; the controller's log: make shell, then berth doctor")
+        raise DemoError(
+            f"`{command}` ended with {done.returncode}; the controller's log: make shell, then berth doctor"
+        )
 
 
 def jump(laptop: Laptop, script: str) -> str:
@@ -85,9 +91,10 @@ def jump(laptop: Laptop, script: str) -> str:
     return done.stdout.decode()
 
 
-def _free(port: int, lab: str) -> int:
-    """The port, if nobody but our own lab has it."""
-    if deploy.published(lab, port):
+def _checked(port: int) -> int:
+    """The port, unless somebody other than our own lab has it."""
+    lab = Place.find("lab")
+    if any(entry.port == port for entry in publish.published(lab)):
         return port
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

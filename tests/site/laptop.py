@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from tests.site.deploy import SiteError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from tests.site.deploy import Site
+
+THERE = "~/.config/berth/known_hosts"
+"""Where the printed configuration looks for known_hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +33,15 @@ class Laptop:
             make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"{user}@laptop", "-f", str(key)]
             subprocess.run(make, check=True, timeout=30)
         public = key.with_name(key.name + ".pub").read_bytes()
-        if public.split()[1].decode() not in site.run(["cat", "/dev/null"], user=user).stdout.decode():
-            site.run(["berth", "key", "add", "-"], user=user, stdin=public)
-        config, known_hosts = directory / "ssh_config", directory / "known_hosts"
-        for file, option in ((known_hosts, "--known-hosts"), (config, "--config")):
-            done = site.run(
-                ["berth", "ssh-config", "--via", "gateway", option]
-                + [f"--gateway-host=127.0.0.1", f"--gateway-port={port}", f"--identity-file={key}"]
-                + [f"--known-hosts-file={known_hosts.resolve()}"],
-                user=user,
-            )
-            if done.returncode != 0:
-                raise SiteError(f"berth ssh-config failed: {done.stderr.decode(errors='replace')}")
-            file.write_bytes(done.stdout)
+        listed = json.loads(site.run("berth key list --json", user=user))["keys"]
+        printed = subprocess.run(["ssh-keygen", "-lf", key], check=True, capture_output=True, text=True, timeout=30)
+        if printed.stdout.split()[1] not in {known["fingerprint"] for known in listed}:
+            site.run("berth key add -", user=user, stdin=public)
+        config, known_hosts = (directory / "ssh_config").resolve(), (directory / "known_hosts").resolve()
+        command = f"berth ssh-config --json --via gateway --gateway 127.0.0.1:{port} --identity {shlex.quote(str(key))}"
+        files = json.loads(site.run(command, user=user))
+        known_hosts.write_text(files["known_hosts"])
+        config.write_text(files["ssh_config"].replace(THERE, str(known_hosts)))
         return cls(config)
 
     def argv(self, session: str, command: Sequence[str] = (), *, options: Sequence[str] = ()) -> list[str]:

@@ -7,8 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-PROVIDES = {
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROVIDES: dict[str, Callable[[], object]] = {
     "openssh-client": lambda: shutil.which("ssh"),
     "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),
     "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),

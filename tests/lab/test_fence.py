@@ -1,0 +1,37 @@
+"""Slurm's fence holds inside a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.lab.conftest import User
+
+_OPEN_EACH = (
+    "for d in /dev/dri/renderD*; do "
+    "if dd if=$d of=/dev/null bs=1 count=1 2>/dev/null; then echo open; else echo refused; fi; done"
+)
+
+
+def test_one_gpu_of_two_can_be_opened(alice: User, name: str) -> None:
+    alice.ok("start", name, "--profile", "base", "--gres=gpu:intel:1")
+    done = alice.laptop.ssh(name, _OPEN_EACH)
+    assert sorted(done.stdout.decode().split()) in (["open"], ["open", "refused"])
+    assert alice.laptop.ssh(name, "echo $ZE_AFFINITY_MASK").stdout.strip() == b"0"
+
+
+def test_without_a_gpu_none_can_be_opened(alice: User, name: str) -> None:
+    alice.ok("start", name, "--profile", "base")
+    assert b"open" not in alice.laptop.ssh(name, _OPEN_EACH).stdout
+
+
+def test_a_memory_overrun_ends_as_out_of_memory_in_words(alice: User, name: str) -> None:
+    alice.ok("start", name, "--profile", "base", "--mem=200M")
+    hog = "python3 -c 'x = []\nwhile True: x.append(bytearray(1 << 20))'"
+    assert alice.laptop.ssh(name, hog, seconds=60).returncode != 0
+    view = alice.wait(name, "failed")
+    assert view["outcome"] == "OUT_OF_MEMORY"
+    shown = alice.ok("show", name)
+    assert "OUT_OF_MEMORY" in shown
+    assert "--mem" in shown
+    alice.ok("start", name, "--mem=1G")
