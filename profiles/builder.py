@@ -210,4 +210,4 @@ def _own_version() -> str:
     try:
         return importlib.metadata.version("berth")
     except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
+        return "from source"

@@ -1,0 +1,25 @@
+"""The reference has a heading for every key, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from profiles.spec import Bind, File, Profile, Service, loads
+
+REFERENCE = Path(__file__).parents[2] / "docs/reference/profile.md"
+
+
+def test_every_key_has_a_heading() -> None:
+    parts: dict[str, type[BaseModel]] = {"files": File, "binds": Bind, "services": Service}
+    keys = {f"{key}.{part}" for key, model in parts.items() for part in model.model_fields} | set(Profile.model_fields)
+    assert set(re.findall(r"^##+ `([a-z.]+)`$", REFERENCE.read_text(), re.MULTILINE)) == keys
+
+
+def test_the_example_is_right(tmp_path: Path) -> None:
+    (tmp_path / "solver.conf").write_text("")
+    example = re.search(r"```yaml\n(.*?)```", REFERENCE.read_text(), re.DOTALL)
+    assert example
+    assert loads(example[1], tmp_path / "profile.yaml").resources_as_options()[-1] == "--time=8:00:00"
