@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from slurm.lab.commands import run
 from slurm.lab.enter import exec_argv
+from slurm.lab.errors import LabError
 from slurm.lab.spec import LOGIN
 
 if TYPE_CHECKING:
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def register(place: Place, spec: Spec) -> None:
-    """Register everything that is not registered yet, in one sacctmgr session."""
-    log = place.log(LOGIN, "slurmdbd")
+    """Register what slurmdbd does not know yet; LabError if it does not know all users afterwards."""
+    wanted = {*spec.users, *spec.operators}
+    if wanted <= _users(place):
+        return
     script = "\n".join(
         [
             f"add cluster {spec.name}",
@@ -26,4 +29,14 @@ def register(place: Place, spec: Spec) -> None:
             "",
         ]
     )
-    run(exec_argv(LOGIN, ["sacctmgr", "--immediate"], lab=place), stdin=script, seconds=60, log=log)
+    log = place.log(LOGIN, "slurmdbd")
+    # sacctmgr ends with 1 if any of these exists already, and goes on with the rest.
+    run(exec_argv(LOGIN, ["sacctmgr", "--immediate"], lab=place), stdin=script, log=log, check=False)
+    missing = wanted - _users(place)
+    if missing:
+        raise LabError(f"slurmdbd does not take users {', '.join(sorted(missing))}", log=log)
+
+
+def _users(place: Place) -> set[str]:
+    argv = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=user"]
+    return set(run(exec_argv(LOGIN, argv, lab=place)).split())

@@ -24,13 +24,13 @@ class Hierarchy:
     controllers: str
 
 
-def hierarchies() -> tuple[Hierarchy, ...]:
+def hierarchies(mountinfo: Path = Path("/proc/self/mountinfo")) -> tuple[Hierarchy, ...]:
     """The hierarchies that Slurm will use: the unified one if it has the memory controller, else those of cgroup v1.
 
     Raises LabError that names the controllers which the kernel does not offer.
     """
     v1: dict[str, Hierarchy] = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in mountinfo.read_text().splitlines():
         left, _, right = line.partition(" - ")
         kind, _, options = right.split(" ")[:3]
         mount = Path(left.split(" ")[4])

@@ -26,12 +26,13 @@ def run(
     hint: str = "",
     env: Mapping[str, str] | None = None,
     stdin: str = "",
+    check: bool = True,
 ) -> str:
     """Run `argv` and return its standard output.
 
-    With `log`, everything it prints is appended there instead and "" is returned. A non-zero exit code, a missing
-    program or no end within `seconds` raises LabError. Its process group is killed on every way out that leaves it
-    running, interruption included.
+    With `log`, everything it prints is appended there instead and "" is returned. A missing program, no end within
+    `seconds` and, with `check`, an exit code other than 0 raise LabError. Its process group is killed on every way out
+    that leaves it running, interruption included.
     """
     with contextlib.ExitStack() as stack:
         sink = subprocess.PIPE if log is None else stack.enter_context(log.open("a"))
@@ -50,7 +51,7 @@ def run(
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    if process.returncode != 0:
+    if check and process.returncode != 0:
         said = "" if log else (err.strip() or out.strip())[-TAIL:]
         raise LabError(f"{' '.join(argv[:6])} ended with {process.returncode}: {said}".rstrip(": "), log=log, hint=hint)
     return out or ""

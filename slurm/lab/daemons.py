@@ -123,6 +123,16 @@ def wait_for(place: Place, node: str, daemon: Daemon, *, seconds: float = 30) ->
     wait_until(done, seconds=seconds, what=f"{daemon.name} on {node} does not serve", log=log)
 
 
+def stop(place: Place, node: str, daemon: Daemon, *, seconds: float = 10) -> None:
+    """Ask the daemon to end, so that it can save its state; return when it is gone."""
+    pid = process_of(place, node, daemon)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        path = Path(f"/proc/{pid}")
+        wait_until(lambda: not path.exists(), seconds=seconds, what=f"the end of {daemon.name}")
+
+
 def kill(place: Place, node: str, daemon: Daemon) -> None:
     """Kill the daemon if it runs, stopped or not, and return when it is gone."""
     while (pid := process_of(place, node, daemon)) is not None:

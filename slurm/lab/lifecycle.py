@@ -54,6 +54,8 @@ def down(place: Place, *, keep: bool = False) -> None:
     The state directory goes too, with the shared file system in it, unless `keep`: then the next `up` goes on with it.
     """
     with locked(place), uninterrupted():
+        if keep:
+            _save(place)
         _clear(place)
         if not keep and place.spec_file.exists():
             shutil.rmtree(place.state)
@@ -152,6 +154,13 @@ def _taken_down_on_failure(place: Place) -> Iterator[None]:
         with uninterrupted():
             _clear(place)
         raise
+
+
+def _save(place: Place) -> None:
+    """End the daemons that have something to save, in the order of who tells whom; one that hangs is killed later."""
+    for name in ("slurmctld", "slurmdbd", "mariadbd"):
+        with contextlib.suppress(LabError):
+            daemons.stop(place, LOGIN, daemons.daemon_named(name, LOGIN))
 
 
 def _clear(place: Place) -> None:

@@ -1,0 +1,517 @@
+"""The lab itself, on the real thing: comes up, fences, answers, can be hurt, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import secrets
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from slurm.lab.enter import exec_argv
+from slurm.lab.place import Place
+from slurm.lab.spec import NODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+NAME = "labtest"
+
+
+def cli(*argv: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "slurm.lab", *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A lab that is up."""
+
+    place: Place
+
+    def run(
+        self, *command: str, node: str = "login", user: str = "alice", stdin: bytes = b"", seconds: float = 60
+    ) -> subprocess.CompletedProcess[bytes]:
+        argv = exec_argv(node, command, user=user, lab=self.place)
+        return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False)
+
+    def text(self, *command: str, node: str = "login", user: str = "alice") -> str:
+        done = self.run(*command, node=node, user=user)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def status(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(cli("status", "--name", self.place.name, "--json").stdout)
+        return data
+
+
+def up(name: str, state: Path, *options: str) -> Cluster:
+    done = cli("up", "--name", name, "--state", str(state), *options)
+    assert done.returncode == 0, done.stderr
+    return Cluster(Place.find(name))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    state = tmp_path_factory.mktemp("lab") / "state"
+    shown = tmp_path_factory.mktemp("bound")
+    shown.chmod(0o755)
+    (shown / "file").write_text("from the machine\n")
+    cluster = up(NAME, state, "--operator", "service", "--bind", f"{shown}:/bound:ro")
+    yield cluster
+    done = cli("down", "--name", NAME)
+    assert done.returncode == 0, done.stderr
+
+
+def test_up_again_says_so_and_changes_nothing(lab: Cluster) -> None:
+    before = lab.status()
+    bind = json.loads(lab.place.spec_file.read_text())["binds"][0]
+    again = cli("up", "--name", NAME, "--operator", "service", "--bind", f"{bind['source']}:/bound:ro", seconds=20)
+    assert again.returncode == 0, again.stderr
+    assert f"lab {NAME} is already up" in again.stderr
+    assert lab.status() == before
+
+
+def test_up_with_other_settings_is_refused_with_the_remedy(lab: Cluster) -> None:
+    refused = cli("up", "--name", NAME, "--users", "dave", seconds=20)
+    assert refused.returncode == 1
+    assert "users, operators, binds" in refused.stderr
+    assert f"down --name {NAME}" in refused.stderr
+    assert lab.status()["healthy"]
+
+
+def test_up_in_another_directory_is_refused(lab: Cluster, tmp_path: Path) -> None:
+    refused = cli("up", "--name", NAME, "--state", str(tmp_path), seconds=20)
+    assert refused.returncode == 1
+    assert str(lab.place.state) in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_gpu_of_two_is_visible_and_the_other_refused(lab: Cluster) -> None:
+    look = (
+        "echo mask=$ZE_AFFINITY_MASK; for d in 128 129; do head -c1 /dev/dri/renderD$d >/dev/null && echo $d; done; :"
+    )
+    done = lab.run("srun", "--gres=gpu:intel:1", "bash", "-c", look)
+    assert done.stdout.split() == [b"mask=0", b"128"]
+    assert b"renderD129' for reading: Operation not permitted" in done.stderr
+    assert lab.text("srun", "--gres=gpu:intel:2", "bash", "-c", look).split() == ["mask=0,1", "128", "129"]
+    assert lab.text("srun", "bash", "-c", look).split() == ["mask="]
+
+
+def test_memory_overrun_ends_as_out_of_memory(lab: Cluster) -> None:
+    hog = "x = bytearray(400 << 20)"
+    job = lab.text("sbatch", "--parsable", "--mem=100", "--output=/dev/null", f"--wrap=python3 -c '{hog}'").strip()
+    wait_for(lambda: "OUT_OF_MEMORY" in lab.text("sacct", "-nXP", "-j", job, "-o", "State"), "OUT_OF_MEMORY in sacct")
+
+
+def test_shards_let_many_jobs_share_the_gpus_of_a_node(lab: Cluster) -> None:
+    jobs = lab.text(
+        "sbatch", "--parsable", "--nodelist=c2", "--gres=shard:1", "--mem=50", "--output=/dev/null",
+        "--array=1-8", "--wrap=sleep 60",
+    ).strip()  # fmt: skip
+    running = ["squeue", "--noheader", "--array", "--states=RUNNING", f"--jobs={jobs}"]
+    wait_for(lambda: lab.text(*running).count(" c2") == 8, "eight jobs with a shard each on one node")
+    lab.text("scancel", jobs)
+
+
+def test_accounting_knows_jobs_users_and_operators(lab: Cluster) -> None:
+    job = lab.text("sbatch", "--parsable", "--output=/dev/null", "--comment=hello", "--wrap=exit 3").strip()
+    fields = ["sacct", "-nXP", "-j", job, "-o", "User,Account,State,ExitCode,Comment"]
+    wait_for(lambda: lab.text(*fields).strip() == "alice|lab|FAILED|3:0|hello", "the job in sacct")
+    levels = lab.text("sacctmgr", "-nP", "show", "user", "format=user,adminlevel")
+    assert "service|Operator" in levels
+    assert "bob|None" in levels
+
+
+def test_urgent_jobs_requeue_those_that_are_in_their_way(lab: Cluster) -> None:
+    whole = ["--nodelist=c3", "--gres=gpu:intel:2", "--output=/dev/null", "--wrap=sleep 60"]
+    first = lab.text("sbatch", "--parsable", *whole).strip()
+    state = ["squeue", "--noheader", "--format=%T", "--jobs"]
+    wait_for(lambda: lab.text(*state, first).strip() == "RUNNING", "the first job runs")
+    second = lab.text("sbatch", "--parsable", "--partition=urgent", *whole).strip()
+    wait_for(lambda: lab.text(*state, second).strip() == "RUNNING", "the urgent job runs")
+    assert "Restarts=1" in lab.text("scontrol", "show", "job", first)
+    lab.text("scancel", first, second)
+
+
+def test_exec_passes_exit_codes_signals_and_bytes_on(lab: Cluster) -> None:
+    assert lab.run("bash", "-c", "exit 42").returncode == 42
+    assert lab.run("bash", "-c", "kill -TERM $$").returncode == -signal.SIGTERM
+    data = secrets.token_bytes(3_000_000)
+    assert lab.run("cat", stdin=data).stdout == data
+
+
+def test_exec_gives_a_login_of_the_user(lab: Cluster) -> None:
+    script = 'id -un; id -gn; pwd; echo "$HOME $USER $SHELL"; hostname; umask; cat /bound/file; touch /bound/no 2>&1; :'
+    lines = lab.text("bash", "-c", script, node="c1").splitlines()
+    assert lines[:3] == ["alice", "alice", "/shared/home/alice"]
+    assert lines[3] == "/shared/home/alice alice /bin/bash"
+    assert lines[4] == "c1"
+    assert lines[6] == "from the machine"
+    assert "Read-only file system" in lines[7]
+    assert lab.run("ls", "/shared/home/alice", user="bob").returncode != 0
+
+
+def test_exec_command_line_takes_options_before_and_after_the_node(lab: Cluster) -> None:
+    assert lab.place.name == NAME
+    for order in (["login", "--user", "bob"], ["--user", "bob", "login"]):
+        done = cli(
+            "exec", "--name", NAME, *order, "--env", "A=b c", "--cwd", "/usr", "--", "sh", "-c", "id -un; echo $A; pwd"
+        )
+        assert done.stdout == "bob\nb c\n/usr\n"
+    assert cli("exec", "--name", NAME, "login", "--user", "nobody-here", "--", "true").returncode == 1
+
+
+def test_a_killed_exec_takes_its_command_along_and_an_interrupt_reaches_it(lab: Cluster) -> None:
+    marker = f"marker{os.getpid()}"
+    argv = exec_argv("login", ["bash", "-c", f"exec -a {marker} sleep 300"], user="alice", lab=lab.place)
+    process = subprocess.Popen(argv)
+    wait_for(lambda: lab.run("pgrep", "-f", f"^{marker}").returncode == 0, "the command runs")
+    process.kill()
+    process.wait()
+    wait_for(lambda: lab.run("pgrep", "-f", f"^{marker}").returncode == 1, "the command is gone")
+
+    script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done"
+    argv = exec_argv("login", ["bash", "-c", script], user="alice", lab=lab.place)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read() == b"caught\n"
+        assert process.wait(timeout=10) == 9
+
+
+def test_terminal_belongs_to_the_node_and_follows_the_window(lab: Cluster) -> None:
+    assert lab.place.name == NAME
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    script = "tty; stat -c %U $(tty); stty size; read -r line; stty size; exit 7"
+    argv = [sys.executable, "-m", "slurm.lab", "exec", "--name", NAME, "--tty", "--user", "alice", "login"]
+    # A session of its own, so that the change of the window's size reaches it as it would from a terminal.
+    process = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *argv, "--", "sh", "-c", script], stdin=slave, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    first = read_until(master, b"33 99")
+    assert b"/dev/pts/" in first
+    assert b"alice" in first
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
+    size = ["stty", "-F", "/dev/pts/0", "size"]
+    wait_for(lambda: lab.run(*size, user="root").stdout == b"50 120\n", "the new size in the node")
+    os.write(master, b"go\r")
+    read_until(master, b"50 120")
+    assert process.wait(timeout=10) == 7
+    os.close(master)
+
+
+def read_until(fd: int, what: bytes, seconds: float = 10) -> bytes:
+    seen = b""
+    deadline = time.monotonic() + seconds
+    while what not in seen:
+        ready, _, _ = select.select([fd], [], [], max(0, deadline - time.monotonic()))
+        assert ready, f"no {what!r} within {seconds} s, only {seen!r}"
+        seen += os.read(fd, 65536)
+    return seen
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_published_port_carries_many_connections_to_their_end(lab: Cluster) -> None:
+    port = free_port()
+    argv = exec_argv("c1", ["socat", "TCP-LISTEN:7007,fork,reuseaddr,backlog=500", "EXEC:cat"], lab=lab.place)
+    with subprocess.Popen(argv) as server:
+        try:
+            assert cli("publish", "--name", NAME, f"127.0.0.1:{port}:c1:7007").returncode == 0
+            wait_for(lambda: echo(port, b"x") == b"x", "the echo answers")
+            data = secrets.token_bytes(200_000)
+            with ThreadPoolExecutor(50) as pool:
+                answers = list(pool.map(lambda _: echo(port, data), range(100)))
+            assert answers == [data] * 100
+            [entry] = lab.status()["published"]
+            assert (entry["port"], entry["node"], entry["node_port"]) == (port, "c1", 7007)
+            busy = cli("publish", "--name", NAME, f"127.0.0.1:{port}:c2:7007")
+            assert busy.returncode == 1
+            assert "is published as" in busy.stderr
+            assert cli("unpublish", "--name", NAME, str(port)).returncode == 0
+            wait_for(lambda: echo(port, b"x") is None, "nothing listens any more")
+        finally:
+            server.kill()
+
+
+def echo(port: int, data: bytes) -> bytes | None:
+    """Send `data`, end the sending side, read to the end; None if nobody listens."""
+    try:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    except ConnectionRefusedError:
+        return None
+    with connection:
+        answer = b""
+        with ThreadPoolExecutor(1) as pool:
+
+            def send() -> None:
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+
+            sent = pool.submit(send)
+            while chunk := connection.recv(65536):
+                answer += chunk
+            sent.result()
+        return answer
+
+
+def test_ssh_with_a_key_through_a_published_port(lab: Cluster, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    script = "mkdir -pm 700 .ssh; cat > .ssh/authorized_keys; chmod 600 .ssh/authorized_keys"
+    assert lab.run("sh", "-c", script, stdin=key.with_suffix(".pub").read_bytes()).returncode == 0
+    port = free_port()
+    assert cli("publish", "--name", NAME, f"127.0.0.1:{port}:login:22").returncode == 0
+    options = ["-F", "none", "-i", str(key), "-p", str(port), "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"]
+    known = ["-o", f"UserKnownHostsFile={tmp_path / 'known'}", "-o", "ConnectTimeout=10"]
+    done = subprocess.run(
+        ["ssh", *options, *known, "alice@127.0.0.1", "hostname; id -un; sinfo -ho %P"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["login", "alice", "gpu*", "urgent"], done.stderr
+    assert cli("unpublish", "--name", NAME, str(port)).returncode == 0
+
+
+def test_a_stopped_controller_is_told_and_a_dead_one_started_again(lab: Cluster) -> None:
+    pid = lab.status()["nodes"]["login"]["daemons"]["slurmctld"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        status = lab.status()
+        assert not status["slurm_answers"]
+        assert not status["healthy"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: bool(lab.status()["healthy"]), "the controller answers again")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not lab.status()["healthy"], "the death is told")
+    assert cli("restart", "--name", NAME, "login", "slurmctld").returncode == 0
+    assert lab.status()["nodes"]["login"]["daemons"]["slurmctld"]["pid"] not in {None, pid}
+    assert lab.text("srun", "hostname").strip() in NODES
+
+
+@pytest.mark.parametrize("daemon", ["munged", "mariadbd", "slurmdbd"])
+def test_every_daemon_survives_a_restart(lab: Cluster, daemon: str) -> None:
+    done = cli("restart", "--name", NAME, "login", daemon)
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: lab.run("sacct", "-n").returncode == 0, "sacct answers")
+    assert lab.status()["healthy"]
+
+
+def test_a_node_can_be_unplugged_and_booted_again(lab: Cluster) -> None:
+    lab.text("touch", "/opt/kept", node="c3", user="root")
+    assert cli("node", "--name", NAME, "c3", "down").returncode == 0
+    assert lab.status()["nodes"]["c3"]["pid"] is None
+    refused = cli("exec", "--name", NAME, "c3", "--", "true")
+    assert (refused.returncode, "node c3 of lab labtest is not up" in refused.stderr) == (1, True)
+    done = cli("node", "--name", NAME, "c3", "up")
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: lab.run("srun", "--nodelist=c3", "test", "-e", "/opt/kept").returncode == 0, "a job on c3")
+
+
+def test_logs_show_a_daemon(lab: Cluster) -> None:
+    assert lab.place.name == NAME
+    shown = cli("logs", "--name", NAME, "login", "slurmctld", "-n", "1000").stdout
+    assert "slurmctld version" in shown
+    assert cli("logs", "--name", NAME, "c1", "slurmctld").returncode == 1
+
+
+# Labs of their own: what is begun, broken and taken away.
+
+
+def machine() -> set[str]:
+    """What the machine's kernel has, by name: interfaces, namespaces, mounts, control groups. Other labs do not count."""
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+    found = {"link " + line.split(":")[1] for line in links.splitlines()}
+    found |= {"netns " + path.name for path in Path("/run/netns").glob("*")}
+    found |= {"mount " + line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()}
+    found |= {"cgroup " + str(path) for path in Path("/sys/fs/cgroup").glob("*/*") if path.is_dir()}
+    found |= {"cgroup " + str(path) for path in Path("/sys/fs/cgroup").glob("*") if path.is_dir()}
+    found |= {"lab " + path.name for path in Path("/run/slurmlab").glob("[a-z]*")}
+    return found
+
+
+def namespaces(pid: int) -> set[str]:
+    return {str(path.readlink()) for path in Path(f"/proc/{pid}/ns").iterdir()} - {
+        str(path.readlink()) for path in Path("/proc/self/ns").iterdir()
+    }
+
+
+def members(spaces: set[str]) -> list[int]:
+    """The processes that are in one of these namespaces."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and entry.name != str(os.getpid()):
+            try:
+                if {str(path.readlink()) for path in (entry / "ns").iterdir()} & spaces:
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def leftovers(before: set[str], name: str) -> set[str]:
+    """What has appeared since `before`, except what carries the name of another lab."""
+    return {item for item in machine() - before if "slurmlab." not in item or f"slurmlab.{name}." in item}
+
+
+def test_down_leaves_nothing(tmp_path: Path) -> None:
+    name, before = "labtest-gone", machine()
+    lab = up(name, tmp_path / "state", "--publish", f"127.0.0.1:{free_port()}:login:22")
+    spaces: set[str] = set()
+    for node in lab.status()["nodes"].values():
+        spaces |= namespaces(node["pid"])
+    script = "--wrap=setsid sleep 300 & wait"
+    job = lab.text("sbatch", "--parsable", "--gres=gpu:intel:1", "--output=/dev/null", script)
+    wait_for(lambda: " R " in lab.text("squeue", "--noheader", f"--jobs={job.strip()}"), "the job runs")
+    inside = subprocess.Popen(exec_argv("c2", ["sleep", "300"], user="bob", lab=lab.place))
+    outside = subprocess.Popen(exec_argv("c2", ["sleep", "300"], user="bob", lab=lab.place, host_network=True))
+    assert leftovers(before, name)
+    assert members(spaces)
+
+    done = cli("down", "--name", name)
+
+    assert done.returncode == 0, done.stderr
+    assert leftovers(before, name) == set()
+    assert inside.wait(timeout=5) != 0
+    assert outside.wait(timeout=5) != 0
+    assert members(spaces) == []
+    assert not (tmp_path / "state").exists()
+    assert cli("down", "--name", name).returncode == 0
+
+
+def test_down_after_half_of_it_was_killed(tmp_path: Path) -> None:
+    name, before = "labtest-half", machine()
+    lab = up(name, tmp_path / "state")
+    nodes = lab.status()["nodes"]
+    spaces = {space for node in nodes.values() for space in namespaces(node["pid"])}
+    daemons = nodes["login"]["daemons"]
+    for victim in (nodes["c1"]["pid"], daemons["slurmctld"]["pid"], daemons["munged"]["pid"]):
+        os.kill(victim, signal.SIGKILL)
+    os.kill(nodes["c2"]["daemons"]["slurmd"]["pid"], signal.SIGSTOP)
+    (lab.place.node_dir("c3") / "init.pid").unlink()
+
+    done = cli("down", "--name", name)
+
+    assert done.returncode == 0, done.stderr
+    assert leftovers(before, name) == set()
+    assert members(spaces) == []
+
+
+def test_up_mends_a_lab_that_lost_a_node_and_keeps_its_data(tmp_path: Path) -> None:
+    name = "labtest-mend"
+    lab = up(name, tmp_path / "state")
+    lab.text("sh", "-c", "echo kept > file")
+    os.kill(lab.status()["nodes"]["login"]["pid"], signal.SIGKILL)
+    lab = up(name, tmp_path / "state")
+    try:
+        assert lab.text("cat", "file") == "kept\n"
+        assert lab.text("srun", "hostname").strip() in NODES
+        assert cli("down", "--name", name, "--keep").returncode == 0
+        lab = up(name, tmp_path / "state")
+        assert lab.text("cat", "file") == "kept\n"
+        assert "COMPLETED" in lab.text("sacct", "-nX", "-o", "State")
+    finally:
+        assert cli("down", "--name", name).returncode == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_up_takes_down_what_it_began(tmp_path: Path, signum: signal.Signals) -> None:
+    name, before = "labtest-int", machine()
+    argv = [sys.executable, "-m", "slurm.lab", "up", "--name", name, "--state", str(tmp_path / "state")]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("nodes booted" in line for line in process.stderr)
+        process.send_signal(signum)
+        assert process.wait(timeout=30) == 130
+    assert leftovers(before, name) == set()
+
+
+def test_a_failed_step_names_itself_its_log_and_leaves_nothing(tmp_path: Path) -> None:
+    name, before = "labtest-fail", machine()
+    broken = tmp_path / "layer/usr/sbin"
+    broken.mkdir(parents=True)
+    (broken / "slurmdbd").write_text("#!/bin/sh\necho out of order >&2\nsleep 1\nexit 1\n")
+    (broken / "slurmdbd").chmod(0o755)
+    done = cli("up", "--name", name, "--state", str(tmp_path / "state"), "--layer", str(tmp_path / "layer"))
+    assert done.returncode == 1
+    assert "slurmdbd on login ended" in done.stderr
+    log = Path(next(line for line in done.stderr.splitlines() if "log:" in line).split()[1])
+    assert "out of order" in log.read_text()
+    assert leftovers(before, name) == set()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "options", "said"),
+    [
+        (["setpriv", "--reuid=65534", "--clear-groups"], [], "the lab needs root"),
+        ([], ["--min-free-gib", "1000000"], "GiB of free disk space"),
+        ([], ["--bind", "/no/such/directory:/x"], "does not exist"),
+        ([], ["--publish", "0.0.0.0:22:login:22"], "only loopback addresses"),
+        (
+            ["unshare", "--mount", "--propagation=private", "sh", "-c", 'umount -Rl /sys/fs/cgroup; exec "$@"', "sh"],
+            [],
+            "cgroup",
+        ),
+    ],
+)
+def test_refusals_are_one_clear_message_and_nothing_half_done(
+    tmp_path: Path, prefix: Sequence[str], options: Sequence[str], said: str
+) -> None:
+    argv = [
+        *prefix,
+        sys.executable,
+        "-m",
+        "slurm.lab",
+        "up",
+        "--name",
+        "labtest-no",
+        "--state",
+        str(tmp_path / "no"),
+        *options,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=environment)
+    assert done.returncode == 1, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_directory_with_other_things_in_it_is_never_taken(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    done = cli("up", "--name", "labtest-dir", "--state", str(tmp_path))
+    assert done.returncode == 1
+    assert "is not empty" in done.stderr
+    assert cli("down", "--name", "labtest-dir", "--state", str(tmp_path)).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
