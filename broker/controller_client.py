@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import quote
 
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-CONNECT_TIMEOUT = 2.0
-"""Seconds; a Unix socket with a live controller behind it accepts at once."""
-
-ANSWER_TIMEOUT = 15.0
+KEYS_TIMEOUT = 15.0
 """Seconds; less than the gateway's login timeout, so that the user still gets the message."""
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds for the other answers. Generous, because the time that the gateway itself is busy counts: in a burst of
+logins an answer may lie there for a while before it is looked at."""
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -38,7 +40,7 @@ class ControllerClient:
                 limits=httpx.Limits(max_connections=64, max_keepalive_connections=8),
             ),
             base_url="http://controller",
-            timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
+            timeout=httpx.Timeout(ANSWER_TIMEOUT, pool=None),
             trust_env=False,
         )
 
@@ -52,7 +54,12 @@ class ControllerClient:
 
     async def keys(self, user: str) -> list[str]:
         """Ask which public keys may log in as `user`, one authorized_keys line each; none for an unknown user."""
-        answer = await self._call("GET", f"/v1/gateway/keys/{quote(user, safe='')}", schema.GatewayKeys)
+        path = f"/v1/gateway/keys/{quote(user, safe='')}"
+        try:
+            async with asyncio.timeout(KEYS_TIMEOUT):
+                answer = await self._call("GET", path, schema.GatewayKeys)
+        except TimeoutError as error:
+            raise _no_answer() from error
         return answer.keys
 
     async def resolve(self, user: str, target: str) -> schema.ResolveAnswer:
@@ -74,10 +81,7 @@ class ControllerClient:
             if response.is_success:
                 return answer.model_validate_json(response.content)
         except (httpx.HTTPError, ValidationError) as error:
-            raise ControllerUnavailableError(
-                "Berth's controller does not answer",
-                hint="try again in a moment; running sessions are not affected",
-            ) from error
+            raise _no_answer() from error
         raise _failure(response)
 
     async def _request(self, method: str, path: str, content: str | None, headers: dict[str, str]) -> httpx.Response:
@@ -88,6 +92,12 @@ class ControllerClient:
             return await self._http.request(method, path, content=content, headers=headers)
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
             return await self._http.request(method, path, content=content, headers=headers)
+
+
+def _no_answer() -> ControllerUnavailableError:
+    return ControllerUnavailableError(
+        "Berth's controller does not answer", hint="try again in a moment; running sessions are not affected"
+    )
 
 
 def _failure(response: httpx.Response) -> BerthError:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import pytest
 
-from broker import sshconfig
+from broker import controller_client, sshconfig
 from broker.certificates import CertificateAuthority
 from broker.errors import ConflictError, RefusedError
 from broker.gateway import Gateway, GatewaySettings
@@ -366,6 +366,23 @@ def test_a_controller_that_restarts_disturbs_nobody(place: Path) -> None:
             writer.write(b"SSH-2.0-still-here\r\n")
             assert await reader.readexactly(1)  # sshd's key exchange: the connection of before goes on
             writer.close()
+
+    play(place, scene)
+
+
+def test_a_controller_that_hangs_is_a_controller_that_is_down(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller_client, "KEYS_TIMEOUT", 0.2)
+    monkeypatch.setattr(controller_client, "ANSWER_TIMEOUT", 0.5)
+
+    async def scene(w: World) -> None:
+        assert (await w.ssh("dev.berth", "true")).code == 0
+        w.controller.hung = True
+        done = await w.ssh("dev.berth", "true")
+        assert done.code == 255
+        assert "berth: the controller does not answer, try again in a moment" in done.err
+        assert "connect failed: Berth's controller does not answer" in done.err
+        w.controller.hung = False
+        assert (await w.ssh("dev.berth", "true")).code == 0
 
     play(place, scene)
 
