@@ -1,0 +1,202 @@
+"""What the contract suite does to a cluster, on the fake one and on a real one."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from slurm import pyslurm_worker
+from slurm.command_scheduler import CommandScheduler
+from slurm.pyslurm_scheduler import PyslurmScheduler
+from slurm.state import JobState
+from tests.fakes.scheduler import FakeScheduler, SilentScheduler
+from tests.lab_cluster import Lab, wait_for
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine, Iterator
+    from contextlib import AbstractContextManager
+
+    from slurm.scheduler import Job, Scheduler
+
+T = TypeVar("T")
+
+DEADLINE = 4.0
+"""Seconds that each question has on the real clusters; their answers take milliseconds."""
+
+MINUTES = 5
+"""The time limit of all jobs."""
+
+
+class Work(Enum):
+    """What a job does, as a shell script."""
+
+    LAST = "exec sleep 600"
+    SUCCEED = "true"
+    FAIL = "exit 3"
+    RAISE_SIGNAL = "kill -9 $$"
+    HOG_MEMORY = "exec python3 -c 'kept = bytearray(300 << 20); import time; time.sleep(600)'"
+    OVERRUN = "exec sleep 601"  # the cluster moves its end forward
+    COMMENT = 'scontrol update JobId=$SLURM_JOB_ID Comment="said by the job: c1:40000"; exec sleep 600'
+
+
+class Cluster(Protocol):
+    """A cluster, and the scheduler that asks it as an operator."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The one under test."""
+
+    def scheduler_of(self, user: str) -> Scheduler:
+        """Another one, that asks as this user."""
+
+    def submit(
+        self, name: str, work: Work = Work.LAST, *, user: str = "alice", comment: str = "", held: bool = False
+    ) -> int:
+        """Submit a job; unless it is held, it starts at once."""
+
+    def submit_array(self, name: str) -> int:
+        """Submit a held array of three tasks, of which one may run at a time; its id."""
+
+    def release(self, job_id: int) -> None:
+        """Release a held job."""
+
+    def requeue(self, job_id: int) -> None:
+        """Requeue a running job."""
+
+    def outage(self, daemon: str, *, dead: bool) -> AbstractContextManager[None]:
+        """Within the context a daemon of the login node is dead, or else stopped."""
+
+
+class FakeCluster:
+    """The cluster is the scheduler."""
+
+    def __init__(self) -> None:
+        self.scheduler = SilentScheduler()
+        self.scheduler.silent = False
+
+    def scheduler_of(self, user: str) -> Scheduler:
+        other = FakeScheduler(user=user)
+        other._jobs = self.scheduler._jobs
+        return other
+
+    def submit(
+        self, name: str, work: Work = Work.LAST, *, user: str = "alice", comment: str = "", held: bool = False
+    ) -> int:
+        fake = self.scheduler
+        job_id = fake.submit(name, user=user, comment=comment, held=held, minutes=MINUTES)
+        if held:
+            return job_id
+        fake.start(job_id)
+        match work:
+            case Work.SUCCEED:
+                fake.end(job_id)
+            case Work.FAIL:
+                fake.end(job_id, JobState.FAILED, exit_code=3)
+            case Work.RAISE_SIGNAL:
+                fake.end(job_id, JobState.FAILED, signal=9)
+            case Work.HOG_MEMORY:
+                fake.end(job_id, JobState.OUT_OF_MEMORY, signal=125)
+            case Work.OVERRUN:
+                fake.end(job_id, JobState.TIMEOUT)
+            case Work.COMMENT:
+                fake.change(job_id, comment="said by the job: c1:40000")
+        return job_id
+
+    def submit_array(self, name: str) -> int:
+        return self.scheduler.submit(name, held=True, minutes=MINUTES)
+
+    def release(self, job_id: int) -> None:
+        """A task of an array starts as a job of its own; other jobs are none of the suite's."""
+        array = self.scheduler.change(job_id, reason="JobArrayTaskLimit")
+        self.scheduler.start(self.scheduler.submit(array.name, minutes=MINUTES))
+
+    def requeue(self, job_id: int) -> None:
+        self.scheduler.requeue(job_id)
+
+    @contextmanager
+    def outage(self, daemon: str, *, dead: bool) -> Iterator[None]:  # noqa: ARG002 - it is silent, whatever the cause
+        self.scheduler.silent = True
+        yield
+        self.scheduler.silent = False
+
+
+@dataclass
+class RealCluster:
+    """The lab, asked by one back end as the service account."""
+
+    lab: Lab
+    backend: str
+
+    def __post_init__(self) -> None:
+        self.scheduler = self.scheduler_of("berth")
+
+    def scheduler_of(self, user: str) -> Scheduler:
+        prefix = self.lab.prefix(user=user)
+        if self.backend == "commands":
+            return CommandScheduler(prefix, timeout=DEADLINE)
+        # The lab's interpreter and pyslurm, this checkout's worker; it imports nothing else of ours, so its text does.
+        source = inspect.getsource(pyslurm_worker)
+        worker = ("env", "PYTHONPATH=/opt/pyslurm", "python3", "-c", source)
+        return PyslurmScheduler((*prefix, *worker), timeout=DEADLINE)
+
+    def submit(
+        self, name: str, work: Work = Work.LAST, *, user: str = "alice", comment: str = "", held: bool = False
+    ) -> int:
+        job_id = self._sbatch(name, work, f"--comment={comment}", *(["--hold"] if held else []), user=user)
+        if work is Work.OVERRUN:
+            wait_for(lambda: self._state(job_id) == "RUNNING", what=f"the start of job {job_id}")
+            self.lab.sh(f"scontrol update JobId={job_id} EndTime=now+1")
+        return job_id
+
+    def submit_array(self, name: str) -> int:
+        return self._sbatch(name, Work.LAST, "--hold", "--array=1-3%1")
+
+    def release(self, job_id: int) -> None:
+        self.lab.sh(f"scontrol release {job_id}")
+
+    def requeue(self, job_id: int) -> None:
+        self.lab.sh(f"scontrol requeue {job_id}", user="alice")
+
+    def outage(self, daemon: str, *, dead: bool) -> AbstractContextManager[None]:
+        return self.lab.without(daemon) if dead else self.lab.paused(daemon)
+
+    def _sbatch(self, name: str, work: Work, *options: str, user: str = "alice") -> int:
+        command = ["sbatch", "--parsable", f"--job-name={name}", f"--time={MINUTES}", "--mem=50", "--chdir=/tmp"]
+        done = self.lab.run([*command, "--output=/dev/null", *options, "--wrap", work.value], user=user)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        return int(done.stdout)
+
+    def _state(self, job_id: int) -> str:
+        return self.lab.sh(f"squeue --noheader --states=all --jobs={job_id} --format=%T")
+
+
+class Asker:
+    """Asks a cluster from tests that are not coroutines, all in one event loop."""
+
+    def __init__(self, cluster: Cluster, runner: asyncio.Runner) -> None:
+        self.cluster = cluster
+        self._runner = runner
+
+    def ask(self, question: Coroutine[object, object, T]) -> T:
+        return self._runner.run(question)
+
+    def jobs(self, name: str) -> dict[int, Job]:
+        listed = self.ask(self.cluster.scheduler.jobs(name))
+        found = {job.id: job for job in listed}
+        assert len(found) == len(listed), "a job is listed twice"
+        return found
+
+    def job(self, job_id: int, name: str) -> Job | None:
+        return self.jobs(name).get(job_id)
+
+    @contextmanager
+    def scheduler_of(self, user: str) -> Iterator[Scheduler]:
+        scheduler = self.cluster.scheduler_of(user)
+        try:
+            yield scheduler
+        finally:
+            self.ask(scheduler.close())
