@@ -33,7 +33,7 @@ COMMANDS = {
     "events": "logs:events",
     "profile": "profiles:profile",
     "key": "keys:key",
-    "ssh-config": "ssh:ssh_config",
+    "ssh-config": "sshconfig:ssh_config",
     "doctor": "doctor:doctor",
     "config": "config:config",
     "completion": "completion:completion",
@@ -75,7 +75,6 @@ class Berth(click.Group):
         words = list(sys.argv[1:] if args is None else args)
         try:
             code = super().main(words, prog_name or "berth", complete_var, False, obj=invocation, **extra)
-            sys.stdout.flush()
         except Exception as error:  # noqa: BLE001 - the last line of defence: no user should meet a bare traceback
             from broker.cli import failures
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import traceback
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,6 @@ class InterruptedWaitError(BerthError):
 
 def report(error: Exception, *, as_json: bool) -> ExitCode:
     """Say what failed and how to mend it; return the code to end with."""
-    if isinstance(error, BrokenPipeError):
-        return _reader_gone()
     failure = _as_berth_error(error)
     text = _as_json(failure) if as_json else _as_words(failure)
     click.echo(text, err=True)
@@ -99,10 +96,3 @@ def _keep(text: str) -> Path:
     place.write_text(text, encoding="utf-8")
     place.chmod(0o600)
     return place
-
-
-def _reader_gone() -> ExitCode:
-    """`berth list | head -1`: end quietly, and keep Python from complaining when it flushes at exit."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    return ExitCode.FAILED

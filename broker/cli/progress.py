@@ -45,6 +45,11 @@ class Progress:
         if self._terminal and self._shown:
             click.echo("\r\x1b[K", nl=False, err=True)
 
+    @property
+    def changes(self) -> bool:
+        """Whether the line changes in place: then details that pass by quickly are welcome."""
+        return self._terminal
+
     def show(self, text: str) -> None:
         """Replace what was said before; the same text again says nothing."""
         line = printable(text)

@@ -1,0 +1,79 @@
+"""The key pair that `berth ssh` and `berth exec` use on a login node: made at first use, known to the broker.
+
+It is used for nothing else; people's own keys need not be there, and no agent has to be forwarded.
+"""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from broker.errors import BerthError, ConflictError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.client import Client
+
+KEYGEN_TIMEOUT = 30.0
+"""Seconds; ed25519 takes milliseconds, a machine short of entropy longer."""
+
+
+def location() -> Path:
+    """Where the private key is, or will be; the public one is beside it with `.pub`."""
+    from broker.config import xdg
+
+    return xdg("XDG_DATA_HOME", ".local/share") / "berth" / "id_ed25519"
+
+
+def ensure(client: Client) -> Path:
+    """Make the key if there is none and add it to the user's keys if it is not among them; return its path."""
+    private = location()
+    if not private.exists():
+        _make(private)
+    public = private.with_name(f"{private.name}.pub").read_text(encoding="ascii").strip()
+    known = {each.fingerprint for each in client.keys()}  # noqa: SIM118 - a call of the API, not a dict
+    if fingerprint(public) not in known:
+        with contextlib.suppress(ConflictError):  # another `berth ssh` was quicker
+            client.add_key(public)
+    return private
+
+
+def fingerprint(public: str) -> str:
+    """`SHA256:…` of an authorized_keys line, as ssh-keygen(1) prints it."""
+    digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
+    return f"SHA256:{base64.b64encode(digest).decode('ascii').rstrip('=')}"
+
+
+def _make(private: Path) -> None:
+    """Make the pair in a hidden place and move the private half last: where it is, the public one is as well."""
+    private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (private.parent / "key.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if private.exists():
+            return
+        draft = private.with_name(f".{private.name}")
+        for leftover in (draft, draft.with_name(f"{draft.name}.pub")):
+            leftover.unlink(missing_ok=True)
+        _keygen(draft)
+        draft.with_name(f"{draft.name}.pub").rename(private.with_name(f"{private.name}.pub"))
+        draft.rename(private)
+
+
+def _keygen(path: Path) -> None:
+    import asyncio
+
+    from slurm.run import CommandError, run
+
+    comment = f"berth@{os.uname().nodename}"
+    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
+    try:
+        asyncio.run(run(argv, timeout=KEYGEN_TIMEOUT))
+    except CommandError as error:
+        raise BerthError(f"cannot make a key: {error}", hint="OpenSSH's ssh-keygen must be installed") from error

@@ -1,0 +1,249 @@
+"""`berth profile`: build images from profiles, and look after those that were built."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli import output
+from broker.cli.arguments import ProfileName, ProfileReference
+from broker.cli.invocation import Invocation, json_option, pass_invocation
+from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from profiles.builder import Progress, Step
+    from profiles.errors import ProfilesError
+    from profiles.store import Image, Store, Stores
+
+store_option = click.option(
+    "--store",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="This store instead of those of the setting profiles.stores.",
+)
+
+profile_argument = click.argument("wanted", type=ProfileName(), metavar="PROFILE[@VERSION]")
+
+
+@click.group()
+def profile() -> None:
+    """Build profiles into images, and list, show, verify and delete images."""
+
+
+@profile.command()
+@click.argument("recipe", metavar="FILE|NAME")
+@store_option
+@json_option
+@pass_invocation
+def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
+    """Build the profile in FILE, or the one of that NAME that comes with Berth, and publish it.
+
+    It runs here and as you, and takes minutes. A version that is published already is never overwritten. Without
+    --store the image goes to the first of profiles.stores.
+    """
+    with _translated():
+        from profiles import builder
+
+        stores = _stores(invocation, store)
+        target: Store = stores.stores[0]
+        with _steps(quiet=invocation.json) as progress:
+            image = builder.build(_recipe(recipe), store=target, bases=stores, progress=progress)
+    if invocation.json:
+        output.show_json(_described(image))
+    else:
+        output.data(f"{image.name}@{image.version} {image.digest} {output.size(image.size)} {image.path}")
+
+
+@profile.command("list")
+@store_option
+@json_option
+@pass_invocation
+def list_profiles(invocation: Invocation, store: Path | None) -> None:
+    """List the images that sessions can be made of; `newest` is what a name without a version means."""
+    with _translated():
+        from profiles.shipped import shipped
+
+        contents = _stores(invocation, store).contents()
+        newest = {image.name: image for image in contents.images}
+        if invocation.json:
+            described = [_described(image) | {"newest": newest[image.name] is image} for image in contents.images]
+            output.show_json({"profiles": described, "damaged": [error.message for error in contents.damaged]})
+            return
+    output.table(
+        ("NAME", "VERSION", "", "SIZE", "BUILT", "DESCRIPTION"),
+        [
+            (
+                image.name,
+                image.version,
+                "newest" if newest[image.name] is image else "",
+                output.size(image.size),
+                output.clock(image.created),
+                image.profile.description,
+            )
+            for image in contents.images
+        ],
+    )
+    for error in contents.damaged:
+        output.narrate(f"damaged: {error.message}")
+    if unbuilt := sorted(shipped().keys() - newest.keys()):
+        output.narrate(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
+
+
+@profile.command()
+@profile_argument
+@store_option
+@json_option
+@pass_invocation
+def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
+    """Show what an image was made of: the whole recipe, defaults included, with digest, labels and place."""
+    with _translated():
+        image = _stores(invocation, store).find(wanted.name, wanted.version)
+    if invocation.json:
+        output.show_json(_described(image))
+        return
+    import yaml
+
+    click.echo(yaml.safe_dump(_described(image), sort_keys=False, allow_unicode=False), nl=False)
+
+
+@profile.command()
+@profile_argument
+@store_option
+@json_option
+@pass_invocation
+def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
+    """Read an image whole and compare its digest with the published one; exit code 1 if they differ."""
+    with _translated():
+        stores = _stores(invocation, store)
+        image = stores.find(wanted.name, wanted.version)
+        _store_of(image).verify(image)
+    if invocation.json:
+        output.show_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
+    else:
+        output.narrate(f"{image.name}@{image.version} is what was published: {image.digest}")
+
+
+@profile.command()
+@profile_argument
+@store_option
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask at.")
+@json_option
+@pass_invocation
+def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None, *, yes: bool) -> None:
+    """Delete one version of a profile's image; sessions made of it cannot be started again."""
+    if wanted.version is None:
+        raise InvalidInputError(
+            f"which version of {wanted.name}?", hint="`berth profile list` shows them: NAME@VERSION"
+        )
+    with _translated():
+        image = _stores(invocation, store).find(wanted.name, wanted.version)
+        if not yes and not _confirmed(image):
+            raise BerthError(f"{wanted} was not deleted")
+        _store_of(image).delete(image.name, image.version)
+    if invocation.json:
+        output.show_json({"deleted": str(wanted), "digest": image.digest})
+    else:
+        output.narrate(f"deleted {wanted}")
+
+
+def _confirmed(image: Image) -> bool:
+    if not sys.stdin.isatty():
+        raise InvalidInputError(
+            f"{image.name}@{image.version} was not deleted: there is no terminal to ask at",
+            hint="--yes deletes without asking",
+        )
+    question = f"Delete {image.path.parent}? Sessions made of it cannot be started again."
+    return click.confirm(output.printable(question), err=True)
+
+
+def _stores(invocation: Invocation, store: Path | None) -> Stores:
+    from profiles.store import Stores
+
+    if store is not None:
+        return Stores([store.absolute()])
+    if not invocation.config.profiles.stores:
+        raise InvalidInputError(
+            "no store for images is configured", hint="name one with --store, or set profiles.stores"
+        )
+    return Stores(invocation.config.profiles.stores)
+
+
+def _store_of(image: Image) -> Store:
+    """A store holds `<name>/<version>/` directories."""
+    from profiles.store import Store
+
+    return Store(image.directory.parent.parent)
+
+
+def _described(image: Image) -> dict[str, object]:
+    return {**image.description(), "path": str(image.path)}
+
+
+def _recipe(word: str) -> Path:
+    """The profile file that `word` means: a file, a directory that has one, or one that comes with Berth."""
+    import difflib
+
+    from profiles.shipped import shipped
+
+    path = Path(word)
+    if path.is_dir() and (path / "profile.yaml").exists():
+        return path / "profile.yaml"
+    if path.is_file() or "/" in word:
+        return path
+    known = shipped()
+    if word in known:
+        return known[word]
+    near = difflib.get_close_matches(word, known, n=1)
+    raise NotFoundError(
+        f"there is no file {word}, and no profile of that name comes with Berth",
+        hint=f"did you mean {near[0]}?" if near else f"these come with it: {', '.join(known)}",
+    )
+
+
+@contextlib.contextmanager
+def _steps(*, quiet: bool) -> Iterator[Progress]:
+    """Show each step as it begins and, on a terminal, the last line of its output."""
+    from broker.cli.progress import Progress as Line
+
+    with Line(quiet=quiet) as line:
+        every_line = line.changes
+
+        def show(step: Step) -> None:
+            if every_line or not step.line:
+                line.show(f"[{step.number}/{step.total}] {step.name}{': ' if step.line else ''}{step.line.strip()}")
+
+        yield show
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Raise what the profiles package raises as this command line's errors, with their exit codes."""
+    from profiles import errors
+
+    try:
+        yield
+    except errors.ProfilesError as error:
+        raise _berth_error(error) from error
+
+
+def _berth_error(error: ProfilesError) -> BerthError:
+    from profiles import errors
+
+    kinds: dict[type[ProfilesError], type[BerthError]] = {
+        errors.ProfileError: InvalidInputError,
+        errors.NoSuchImageError: NotFoundError,
+        errors.ImageExistsError: ConflictError,
+        errors.StoreError: RefusedError,
+    }
+    hint = error.hint
+    if isinstance(error, errors.BuildError) and error.log is not None:
+        hint = f"{hint + '; ' if hint else ''}the build's log is {error.log}"
+    return kinds.get(type(error), BerthError)(error.message, hint=hint)

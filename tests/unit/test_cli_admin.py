@@ -1,0 +1,225 @@
+"""`berth key`, `profile`, `doctor`, `config`, `registry` and the services."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from broker import schema
+from profiles import store as profile_store
+from profiles.errors import BuildError
+from profiles.spec import load
+from profiles.store import IMAGE, Image, Store, digest_of
+from tests.fakes.command_line import command_line, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from broker.config import Config
+    from tests.fakes.controller import ScriptedController
+
+PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5o0mKIvqRkL7qs1Y8k2NVLI4sYrM0QZQ0dKz8UgQ0b alice@laptop"
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
+    with command_line(monkeypatch, tmp_path) as running:
+        yield running
+
+
+def test_keys_are_added_listed_and_removed(controller: ScriptedController, tmp_path: Path) -> None:
+    file = tmp_path / "id.pub"
+    file.write_text(f"# mine\n{PUBLIC}\n")
+    added = run("key", "add", str(file)).stdout.split()
+    assert added[1:] == ["ssh-ed25519", "alice@laptop"]
+    [fingerprint] = controller.keys
+    assert fingerprint in run("key", "list").stdout
+    assert json.loads(run("key", "list", "--json").stdout)["keys"][0]["source"] == "berth"
+    assert run("key", "remove", fingerprint).exit_code == 0
+    assert run("key", "remove", fingerprint).exit_code == 3
+    assert run("key", "add", "-", input=PUBLIC).exit_code == 0
+    assert list(controller.keys) == [fingerprint]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "private key"),
+        ("", "found 0"),
+        (f"{PUBLIC}\n{PUBLIC}\n", "found 2"),
+    ],
+)
+def test_what_is_not_one_public_key_stays_here(controller: ScriptedController, text: str, says: str) -> None:
+    result = run("key", "add", "-", input=text)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert controller.asked == []
+
+
+def recipe(directory: Path, version: str = "1") -> Path:
+    file = directory / f"tools-{version}.yaml"
+    file.write_text(f"name: tools\nversion: '{version}'\ndescription: what we use\nbase: debian:trixie\n")
+    return file
+
+
+def published(store: Store, file: Path) -> Image:
+    """An image whose SIF file is only some bytes: enough for all that does not run it."""
+    profile = load(file)
+    stage = store.stage(profile.name, profile.version)
+    sif = stage / IMAGE
+    sif.write_bytes(b"squashfs " * 100)
+    image = Image(profile.name, profile.version, sif, digest_of(sif), sif.stat().st_size, 1_790_000_000.0, {}, profile)
+    (stage / profile_store.DESCRIPTION).write_text(json.dumps(image.description()))
+    return store.publish(stage, profile.name, profile.version)
+
+
+@pytest.fixture
+def store(controller: ScriptedController, tmp_path: Path) -> Store:
+    assert controller.asked == []
+    store = Store(tmp_path / "store")
+    for version in ("1.9", "1.10"):
+        published(store, recipe(tmp_path, version))
+    return store
+
+
+def test_profile_list_marks_the_newest(store: Store) -> None:
+    result = run("profile", "list")
+    rows = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert [row[:2] for row in rows] == [["tools", "1.9"], ["tools", "1.10"]]
+    assert ["newest" in row for row in rows] == [False, True]
+    assert "base, triton-xpu" in result.stderr  # shipped, not built
+    listed = json.loads(run("profile", "list", "--json").stdout)["profiles"]
+    assert [(each["version"], each["newest"]) for each in listed] == [("1.9", False), ("1.10", True)]
+    assert store.versions("tools") == ["1.9", "1.10"]
+
+
+def test_profile_show_gives_the_whole_recipe(store: Store) -> None:
+    shown = yaml.safe_load(run("profile", "show", "tools").stdout)
+    assert (shown["version"], shown["profile"]["base"]) == ("1.10", "debian:trixie")
+    assert shown["digest"] == store.find("tools").digest
+    assert run("profile", "show", "tools@7").exit_code == 3
+
+
+def test_profile_verify(store: Store) -> None:
+    assert run("profile", "verify", "tools@1.9").exit_code == 0
+    sif = store.find("tools", "1.9").path
+    sif.write_bytes(sif.read_bytes().replace(b"s", b"S", 1))
+    result = run("profile", "verify", "tools@1.9")
+    assert result.exit_code == 1
+    assert "digest" in result.stderr
+
+
+def test_profile_delete(store: Store) -> None:
+    assert run("profile", "delete", "tools", "--yes").exit_code == 2  # which version?
+    assert run("profile", "delete", "tools@1.9").exit_code == 2  # nobody to ask
+    assert run("profile", "delete", "tools@1.9", "--yes").exit_code == 0
+    assert store.versions("tools") == ["1.10"]
+
+
+def test_profile_build_finds_the_recipe_and_shows_its_errors(store: Store, tmp_path: Path) -> None:
+    assert "did you mean base" in run("profile", "build", "bse").stderr
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("name: tools\nversion: '3'\nbase: debian:trixie\npacakges: []\n")
+    result = run("profile", "build", str(wrong))
+    assert result.exit_code == 2
+    assert "wrong.yaml:4" in result.stderr
+    taken = run("profile", "build", str(tmp_path / "tools-1.10.yaml"))
+    assert taken.exit_code == 5
+    assert store.versions("tools") == ["1.9", "1.10"]
+
+
+def test_profile_build_names_the_log_of_a_failed_build(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> Image:
+        raise BuildError("step post failed", step="post", log=store.path / "tools" / "2.failed.log", hint="look")
+
+    monkeypatch.setattr("profiles.builder.build", fail)
+    result = run("profile", "build", str(recipe(tmp_path, "2")))
+    assert result.exit_code == 1
+    assert "look; the build's log is " in result.stderr
+    assert "2.failed.log" in result.stderr
+
+
+def test_a_store_that_cannot_be_written(controller: ScriptedController, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("profile", "build", str(recipe(tmp_path)), "--store", str(tmp_path / "file"))
+    assert result.exit_code == 4
+    assert "cannot write to the store" in result.stderr
+    assert controller.asked == []
+
+
+def test_doctor_says_what_fails_and_how_to_mend_it(controller: ScriptedController, tmp_path: Path) -> None:
+    controller.checks = [schema.DoctorCheck(name="slurm", ok=False, detail="no answer", hint="ask slurmctld")]
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "FAIL  slurm          no answer" in result.stdout
+    assert "ask slurmctld" in result.stdout
+    assert "FAIL  keys" in result.stdout
+    assert "note  ssh-config" in result.stdout
+    controller.checks = []
+    run("key", "add", "-", input=PUBLIC)
+    (tmp_path / ".ssh").mkdir()
+    run("ssh-config", "--install")
+    well = json.loads(run("doctor", "--json").stdout)["checks"]
+    assert {check["name"]: check["ok"] for check in well if check["name"] in {"keys", "ssh-config", "ssh"}} == {
+        "keys": True,
+        "ssh-config": True,
+        "ssh": True,
+    }
+
+
+def test_doctor_without_a_controller_or_a_configuration(controller: ScriptedController, tmp_path: Path) -> None:
+    controller.socket.unlink()
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "FAIL  controller" in result.stdout
+    assert "ok    configuration" in result.stdout
+    (tmp_path / "config.yaml").write_text("storag: {}\n")
+    result = run("doctor")
+    assert "FAIL  configuration" in result.stdout
+    assert "did you mean storage?" in result.stdout
+
+
+def test_config_show_is_a_configuration(controller: ScriptedController, tmp_path: Path) -> None:
+    file = tmp_path / "shown.yaml"
+    file.write_text(run("config", "show").stdout)
+    assert run("config", "check", str(file)).exit_code == 0
+    assert json.loads(run("config", "show", "--json").stdout) == yaml.safe_load(file.read_text())
+    file.write_text("mode: site\nslurm: {query_timeout: -1}\n")
+    result = run("config", "check", str(file))
+    assert result.exit_code == 2
+    assert "slurm.query_timeout" in result.stderr
+    assert controller.asked == []
+
+
+def test_registry_rebuild(controller: ScriptedController) -> None:
+    controller.rebuilt = schema.RebuildReport(restored=["alice/dev"], skipped=["/s/bob/x: damaged\x1b[2J"])
+    result = run("registry", "rebuild")
+    assert result.stdout == "alice/dev\n"
+    assert result.stderr == "skipped /s/bob/x: damaged\\x1b[2J\n1 sessions restored, 1 manifests skipped\n"
+
+
+def test_the_gateway_is_not_run_where_it_is_off(controller: ScriptedController, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(config.read_text() + "gateway: {enabled: false}\n")
+    assert run("gateway").exit_code == 5
+    assert controller.asked == []
+
+
+def test_services_get_the_configuration(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def run_controller(config: Config) -> int:
+        seen.append(config.api_socket)
+        return 3
+
+    monkeypatch.setattr("broker.daemon.run_controller", run_controller)
+    monkeypatch.setattr("broker.gateway.run", lambda settings: seen.append(settings.api_socket))
+    assert run("controller").exit_code == 3
+    assert run("gateway").exit_code == 0
+    assert seen == [controller.socket, controller.socket]

@@ -1,0 +1,192 @@
+"""`berth` as a whole: every command loads, failures end in one place, little is imported, the shell can complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from broker import __version__, errors
+from broker.cli.app import COMMANDS, berth
+from broker.cli.output import clock, duration, printable, size
+from broker.errors import ExitCode
+from tests.fakes.command_line import command_line, run
+from tests.fakes.controller import view
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.fakes.controller import ScriptedController
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
+    with command_line(monkeypatch, tmp_path) as running:
+        yield running
+
+
+def test_every_row_of_the_table_is_a_command_of_that_name() -> None:
+    context = click.Context(berth)
+    for name in COMMANDS:
+        command = berth.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+
+
+def test_help_names_every_command() -> None:
+    out = run("--help").stdout
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(("words", "says"), [(("lsit",), "lsit"), (("show",), "NAME"), (("list", "--jso"), "--jso")])
+def test_usage_errors(words: tuple[str, ...], says: str) -> None:
+    result = run(*words)
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr.startswith("berth: ")
+    assert says in result.stderr
+    assert "--help` shows" in result.stderr
+
+
+def test_usage_errors_as_json() -> None:
+    result = run("show", "--json")
+    assert json.loads(result.stderr)["error"]["exit_code"] == ExitCode.USAGE
+
+
+def test_a_fault_of_ours_is_kept_for_the_report(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("broker.client.Client.sessions", lambda _: 1 // 0)
+    result = run("list")
+    kept = tmp_path / ".local/state/berth/traceback.txt"
+    assert result.exit_code == 1
+    assert "ZeroDivisionError" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert str(kept) in result.stderr
+    assert "Traceback" in kept.read_text()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("BERTH_DEBUG", "1")
+    assert "Traceback" in run("list").stderr
+    assert controller.asked == []
+
+
+def test_a_reader_that_leaves_is_no_fault(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # Python would forget the rest of a partial write
+    controller.logs["dev"].append("line\n" * 100_000)
+    controller.sessions["dev"] = view()
+    with subprocess.Popen(
+        [sys.executable, "-m", "broker.cli", "logs", "dev"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(5) == b"line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == ExitCode.FAILED
+
+
+def test_another_configuration(controller: ScriptedController, tmp_path: Path) -> None:
+    result = run("--config", str(tmp_path / "none.yaml"), "list")
+    assert result.exit_code == ExitCode.USAGE
+    assert "none.yaml" in result.stderr
+    assert controller.asked == []
+
+
+def test_what_is_imported_for_which_command(controller: ScriptedController) -> None:
+    """Start-up time is a promise (ADR 0041); what would break it first is an import at the top of a module."""
+    controller.sessions.clear()
+    for words, absent in (
+        (["--version"], {"pydantic", "yaml", "asyncio", "http.client", "broker.client", "broker.cli.sessions"}),
+        (["list"], {"asyncio", "rich", "asyncssh", "sqlmodel", "fastapi", "profiles.store", "broker.cli.start"}),
+    ):
+        code = "import sys; from broker.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=30, check=True
+        )
+        assert not absent & set(done.stderr.split()), words
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"berth {__version__}\n"
+
+
+def complete(line: str) -> list[str]:
+    """What bash would be told for the last word of `line`."""
+    words = line.split(" ")
+    environment = os.environ | {
+        "_BERTH_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "broker.cli"], env=environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    return [row.split(",", 1)[1] for row in done.stdout.splitlines() if row]
+
+
+def test_the_shell_completes_commands_sessions_and_options(controller: ScriptedController) -> None:
+    controller.sessions = {name: view(name) for name in ("dev", "demo", "old")}
+    assert complete("berth sto") == ["stop"]
+    assert complete("berth stop de") == ["dev", "demo"]
+    assert complete("berth profile ver") == ["verify"]
+    assert complete("berth stop --no") == ["--no-wait"]
+    controller.socket.unlink()
+    assert complete("berth stop de") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    assert "_BERTH_COMPLETE" in run("completion", shell).stdout
+
+
+def test_printable() -> None:
+    assert printable("plain ünïcödé") == "plain ünïcödé"
+    assert printable("\x1b[2J\u202eab\x00\x9b") == "\\x1b[2J\\u202eab\\x00\\x9b"
+    assert printable("a\tb\n", keep="\n\t") == "a\tb\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3600, "1 h"),
+        (3661, "1 h 1 min"),
+        (90000, "1 d 1 h"),
+        (86400, "1 d"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_clock_and_size() -> None:
+    assert len(clock(1_790_000_000, 1_790_000_001)) == 5
+    assert len(clock(1_790_000_000, 1_790_090_000)) == 16
+    assert [size(each) for each in (0, 1023, 1024, 3 * 1024**3)] == ["0 B", "1023 B", "1.0 KiB", "3.0 GiB"]
+
+
+def test_ctrl_c_anywhere(monkeypatch: pytest.MonkeyPatch, controller: ScriptedController) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("broker.client.Client.sessions", interrupted)
+    result = run("list")
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert result.stderr.strip() == "berth: interrupted"
+    assert controller.asked == []
+
+
+def test_every_error_keeps_its_exit_code(controller: ScriptedController) -> None:
+    ours = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.BerthError)]
+    assert len(ours) == 8
+    for kind in ours:
+        controller.failures["GET /v1/sessions"] = kind("said")
+        result = run("list")
+        assert (result.exit_code, result.stderr) == (kind.exit_code, "berth: said\n")

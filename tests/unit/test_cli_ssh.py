@@ -1,0 +1,162 @@
+"""`berth ssh`, `exec` and `ssh-config`: with a real sshd that has a host certificate, and the real ssh and `ssh -G`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker import errors
+from broker.cli import loginkey
+from broker.client import Client
+from tests.fakes import openssh
+from tests.fakes.command_line import command_line, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.fakes.controller import ScriptedController
+
+BERTH = (sys.executable, "-m", "broker.cli")
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
+    with command_line(monkeypatch, tmp_path) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def session(controller: ScriptedController, tmp_path: Path, *, principal: str = "") -> AsyncIterator[None]:
+    """A real sshd in place of the session `dev`, with a host certificate of the site's CA for `principal`."""
+    me = openssh.me()
+    authority, host = openssh.make_key(tmp_path / "ca"), openssh.make_key(tmp_path / "host")
+    names = principal or f"{me}.dev.berth"
+    await openssh.run(["ssh-keygen", "-q", "-s", authority, "-I", "dev", "-h", "-n", names, f"{host}.pub"])
+    controller.site = controller.site.model_copy(update={"user": me, "ca_public_key": openssh.public(authority)})
+    key = await asyncio.to_thread(loginkey.ensure, Client(controller.socket))
+    async with openssh.sshd(tmp_path, openssh.public(key)) as port:
+        controller.resolved = controller.resolved.model_copy(update={"owner": me, "port": port})
+        yield
+
+
+def test_exec_passes_arguments_bytes_and_exit_codes(controller: ScriptedController, tmp_path: Path) -> None:
+    every_byte = bytes(range(256)) * 64
+
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            copied = await openssh.run([*BERTH, "exec", "dev", "--", "cat"], every_byte)
+            assert (copied.code, copied.out, copied.err) == (0, every_byte, "")
+            words = ["", "two words", "$HOME", "a'b\"c", "*", "-n", ";", "new\nline", "ü"]
+            argv = ["exec", "dev", "--", sys.executable, "-c", "import sys; print(ascii(sys.argv[1:]))", *words]
+            echoed = await openssh.run([*BERTH, *argv])
+            assert echoed.out.decode().strip() == ascii(words)
+            assert (await openssh.run([*BERTH, "exec", "dev", "sh", "-c", "exit 37"])).code == 37
+            terminal = await openssh.run([*BERTH, "exec", "-t", "dev", "--", "tty"])
+            assert terminal.code != 0  # without a terminal of our own, ssh gives none for a single -t
+            assert (await openssh.run([*BERTH, "ssh", "dev", "-tt", "tty"])).out.startswith(b"/dev/pts/")
+
+    asyncio.run(scene())
+    assert [path for _, path, _ in controller.asked].count("/v1/keys") >= 2
+
+
+def test_a_host_that_is_not_this_session_is_refused(controller: ScriptedController, tmp_path: Path) -> None:
+    """Even with a certificate of the right authority: another user's session may not pass for this one."""
+
+    async def scene() -> None:
+        async with session(controller, tmp_path, principal="mallory.dev.berth"):
+            refused = await openssh.run([*BERTH, "exec", "dev", "--", "cat"], b"secret")
+            assert refused.code == 255
+            assert refused.out == b""
+
+    asyncio.run(scene())
+
+
+def test_what_the_controller_refuses_is_said_before_ssh_runs(controller: ScriptedController) -> None:
+    controller.failures["POST /v1/resolve"] = errors.ConflictError("dev is stopped; `berth start dev` starts it")
+    for words in (("ssh", "dev"), ("exec", "dev", "--", "true")):
+        result = run(*words)
+        assert result.exit_code == 5
+        assert result.stderr == "berth: dev is stopped; `berth start dev` starts it\n"
+
+
+@pytest.mark.parametrize("words", [("exec", "dev"), ("exec", "dev", "--"), ("exec", "dev", "-t", "--", "top")])
+def test_exec_without_a_command(controller: ScriptedController, words: tuple[str, ...]) -> None:
+    assert run(*words).exit_code == 2
+    assert controller.asked == []
+
+
+def test_the_key_is_made_once_and_added_again_when_it_was_lost(controller: ScriptedController) -> None:
+    client = Client(controller.socket)
+    key = loginkey.ensure(client)
+    assert key.stat().st_mode & 0o777 == 0o600
+    made = key.read_bytes()
+    [view] = controller.keys.values()
+    printed = subprocess.run(["ssh-keygen", "-lf", key], capture_output=True, text=True, check=True).stdout.split()
+    assert (view.fingerprint, view.comment) == (printed[1], f"berth@{os.uname().nodename}")
+    controller.keys.clear()
+    assert loginkey.ensure(client).read_bytes() == made
+    assert list(controller.keys) == [view.fingerprint]
+
+
+def settings(config: Path, host: str) -> dict[str, str]:
+    """What the real ssh makes of it."""
+    done = subprocess.run(["ssh", "-G", "-F", config, host], capture_output=True, text=True, check=True)
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+
+
+def test_ssh_config_output_for_every_way(controller: ScriptedController, tmp_path: Path) -> None:
+    for words, key, value in (
+        ((), "proxyjump", "berth-gateway"),
+        (("--via", "login", "--login", "host.example"), "proxycommand", "host.example berth connect %h"),
+        (("--via", "local"), "proxycommand", "-m broker.cli connect %h"),
+    ):
+        directory = tmp_path / f"out{len(words)}"
+        result = run("ssh-config", "--output", str(directory), *words)
+        assert result.exit_code == 0, result.output
+        seen = settings(directory / "ssh_config", "dev.berth")
+        assert seen["hostname"] == "alice.dev.berth"
+        assert value in seen[key]
+    assert controller.keys  # the local way brings its key
+
+
+def test_ssh_config_as_seen_from_elsewhere(controller: ScriptedController, tmp_path: Path) -> None:
+    run("ssh-config", "--output", str(tmp_path / "o"), "--gateway", "127.0.0.1:4022", "--identity", "/keys/mine")
+    jump = settings(tmp_path / "o" / "ssh_config", "berth-gateway")
+    assert (jump["hostname"], jump["port"], jump["identityfile"]) == ("127.0.0.1", "4022", "/keys/mine")
+    assert run("ssh-config", "--gateway", "host:port").exit_code == 2
+    assert run("ssh-config", "--gateway", "host:99999").exit_code == 2
+    assert controller.asked
+
+
+def test_ssh_config_install_is_idempotent(controller: ScriptedController, tmp_path: Path) -> None:
+    mine = tmp_path / ".ssh" / "config"
+    mine.parent.mkdir()
+    mine.write_text("Host other\n  User me\n")
+    assert "now works" in run("ssh-config", "--install").stderr
+    first = mine.read_bytes()
+    assert first.endswith(b"Host other\n  User me\n")
+    assert "already" in run("ssh-config", "--install").stderr
+    assert mine.read_bytes() == first
+    assert run("ssh-config", "--install", "--known-hosts").exit_code == 2
+    assert controller.asked
+
+
+def test_ssh_config_printed(controller: ScriptedController) -> None:
+    both = json.loads(run("ssh-config", "--json").stdout)
+    assert both["ssh_config"] == run("ssh-config").stdout
+    assert both["known_hosts"] == run("ssh-config", "--known-hosts").stdout
+    assert f"@cert-authority *.berth {controller.site.ca_public_key.rsplit(' ', 2)[0]}" in both["known_hosts"]
+
+
+def test_a_site_without_a_gateway(controller: ScriptedController) -> None:
+    controller.site = controller.site.model_copy(update={"gateway_host": "", "mode": "personal"})
+    assert run("ssh-config", "--via", "gateway").exit_code == 2
+    assert "login.example berth connect %h" in run("ssh-config").stdout
