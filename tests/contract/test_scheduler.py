@@ -249,13 +249,17 @@ def test_nobody_forges_a_job_of_somebody_else(asker: Asker, name: str, where: st
 @pytest.mark.parametrize("text", ["\udcff\udcfe", "a\udcc3"])
 def test_bytes_that_are_no_utf_8_harm_nobody_else(asker: Asker, name: str, text: str) -> None:
     """What is not UTF-8 may read differently; the jobs beside it may not."""
-    asker.cluster.submit(f"{name}{text}", user="bob", held=True)
-    asker.cluster.submit(f"{text}{name}", comment=text, user="bob", held=True)
+    foreign = [
+        asker.cluster.submit(f"{name}{text}", user="bob", held=True),
+        asker.cluster.submit(f"{text}{name}", comment=text, user="bob", held=True),
+    ]
     odd = asker.cluster.submit(name, comment=f"x{text}", held=True)
     ours = asker.cluster.submit(name, comment="fine", held=True)
     jobs = asker.jobs(name)
     assert {number for number, job in jobs.items() if job.user == "alice"} == {odd, ours}
     assert jobs[ours].comment == "fine"
+    for job_id in foreign:
+        asker.ask(asker.cluster.scheduler.cancel(job_id))
 
 
 async def all_answers(*questions: Coroutine[object, object, object]) -> list[object]:

@@ -1,0 +1,73 @@
+"""The table of sbatch's options against the real sbatch: its help, its getopt, and what it does with them."""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import TYPE_CHECKING
+
+import pytest
+
+from slurm.sbatch import ALIASES, ALLOWED, LETTERS, REFUSED, Takes, parse_options
+
+if TYPE_CHECKING:
+    from tests.lab_cluster import Lab
+
+
+def complaint(lab: Lab, *words: str) -> str:
+    """What sbatch says of these words; with an empty script it never submits anything."""
+    return lab.run(["sbatch", *words], user="alice", seconds=30).stderr.decode()
+
+
+def test_every_option_that_help_lists_is_in_the_table(lab: Lab) -> None:
+    text = lab.sh("sbatch --help", user="alice")
+    listed = set(re.findall(r"^  (?:-\w, |    )--([a-z-]+)", text, re.MULTILINE))
+    assert len(listed) > 90
+    assert listed <= {*ALLOWED, *REFUSED, *ALIASES}
+    letters = dict(re.findall(r"^  -(\w), --([a-z-]+)", text, re.MULTILINE))
+    assert letters == LETTERS
+
+
+def test_every_option_that_getopt_knows_is_in_the_table(lab: Lab) -> None:
+    """sbatch's help leaves some out, but getopt names all that an abbreviation may mean."""
+    known: set[str] = set()
+    for letter in string.ascii_lowercase:
+        known |= set(re.findall(r"'--([a-z-]{2,})'", complaint(lab, f"--{letter}", "--wait=")))
+    assert len(known) > 110
+    assert known <= {*ALLOWED, *REFUSED, *ALIASES}
+
+
+@pytest.mark.parametrize("takes", Takes)
+def test_what_an_option_takes_is_what_sbatch_says(lab: Lab, takes: Takes) -> None:
+    names = [option.name for option in ALLOWED.values() if option.takes is takes and option.name != "power"]
+    both = "sbatch --$name 2>&1 </dev/null; sbatch --$name= 2>&1 </dev/null"
+    script = f"for name; do {both}; done"
+    said = lab.run(["sh", "-c", script, "sh", *names], user="alice", seconds=60).stdout.decode()
+    needing = set(re.findall(r"option '--([a-z-]+)' requires an argument", said))
+    flags = set(re.findall(r"option '--([a-z-]+)' doesn't allow an argument", said))
+    assert needing == (set(names) if takes is Takes.VALUE else set())
+    assert flags == (set(names) if takes is Takes.NOTHING else set())
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "-n4 -N1 -c 1 -t5 -pgpu",
+        "--ntasks 2 --mem 100 --time=0-00:05:00",
+        "-OHs -t 5",
+        "-koff -H --exclus=user",
+        "--nice --hold --part gpu --tasks-per-node=2 -N 1",
+    ],
+)
+def test_canonical_options_make_the_job_that_the_typed_ones_make(lab: Lab, typed: str) -> None:
+    def submitted(words: list[str]) -> list[str]:
+        command = ["sbatch", "--parsable", "--hold", "--output=/dev/null", "--chdir=/tmp", *words, "--wrap=true"]
+        done = lab.run(command, user="alice")
+        assert done.returncode == 0, done.stderr.decode()
+        job_id = int(done.stdout)
+        shown = lab.sh(f"scontrol show job {job_id}; scancel {job_id}").splitlines()
+        return [line for line in shown if not re.search(r"JobId=|(?:Submit|AccrueT|Suspend)Time=|SubmitLine=", line)]
+
+    as_typed = submitted(typed.split())
+    assert len(as_typed) > 10
+    assert as_typed == submitted(parse_options(typed.split()))
