@@ -76,12 +76,17 @@ class StorageSettings(Section):
 
 
 class ProfileSettings(Section):
+    """Where images are."""
+
     stores: list[AbsolutePath] = []
     """Directories with built profiles, searched in this order; the first is where `berth profile build` publishes."""
 
 
 class SlurmSettings(Section):
+    """How Slurm is asked, and how long its silence is borne."""
+
     backend: Literal["auto", "pyslurm", "commands"] = "auto"
+    """`pyslurm`, or Slurm's own `commands`; `auto` takes pyslurm if it imports and answers."""
     query_timeout: Seconds = 30.0
     """A query without an answer is given up after this."""
     submit_timeout: Seconds = 30.0
@@ -96,6 +101,8 @@ class SlurmSettings(Section):
 
 
 class SshSettings(Section):
+    """Names and host certificates of sessions."""
+
     domain: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,38}$")] = "berth"
     """The suffix of session host names: `ssh dev.berth`."""
     login_host: HostName | None = None
@@ -105,9 +112,14 @@ class SshSettings(Section):
 
 
 class GatewayConfig(Section):
+    """The process that people's ssh goes through."""
+
     enabled: bool = True
+    """Whether the site runs one. Without it people come in through the login node's sshd, as in personal mode."""
     listen_host: str = "0.0.0.0"  # noqa: S104 - people reach the gateway from other machines; this is its purpose
+    """The address to listen on."""
     listen_port: Annotated[int, Field(ge=1, le=65535)] = 2222
+    """The TCP port to listen on."""
     host: HostName | None = None
     """The gateway as people's ssh reaches it; default: ssh.login_host."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -115,9 +127,12 @@ class GatewayConfig(Section):
     account: str = "berth-gateway"
     """The only account that may ask for other people's keys and endpoints."""
     host_key: AbsolutePath = Path("/var/lib/berth-gateway/ssh_host_ed25519_key")
+    """The gateway's host key, made at first start; the directory is the gateway account's own."""
 
 
 class RegistrySettings(Section):
+    """The database that knows all sessions."""
+
     url: str | None = None
     """An SQLAlchemy URL: `sqlite:////var/lib/berth/registry.db` (the default) or `postgresql+psycopg://…`."""
 
@@ -126,6 +141,8 @@ class Config(Section):
     """All settings. Build it with `load`."""
 
     mode: Mode = Mode.PERSONAL
+    """`site`: one controller for everybody, with launcher and gateway; `personal`: one's own, without root.
+    A file at /etc/berth/config.yaml, or named by $BERTH_CONFIG, means `site` unless it says otherwise."""
     runtime_dir: AbsolutePath = Path("/run/berth")
     """Where the API's socket is; in personal mode a private directory of the user."""
     state_dir: AbsolutePath = Path("/var/lib/berth")
