@@ -32,7 +32,7 @@ DEVICES
 
 # Not chroot: a process in a chroot may not create user namespaces, and rootless containers need them.
 enter_root() {
-  cd "$1"
+  cd "$1" || exit
   mkdir run/old
   pivot_root . run/old
   cd /

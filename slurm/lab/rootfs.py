@@ -60,6 +60,10 @@ OPTIONS = (
 )
 
 
+ALONE = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+"""In namespaces of its own: an interrupted mmdebstrap leaves neither processes nor mounts over what is deleted then."""
+
+
 def root_key() -> str:
     """Changes with everything the root is made from, except the state of the Debian archive."""
     return digest([SUITE, platform.machine(), *PACKAGES, *OPTIONS, CUSTOMIZE])
@@ -71,13 +75,13 @@ def root(cache: Path, progress: Progress) -> Path:
     def make(work: Path) -> None:
         log = cache / "root.log"
         log.unlink(missing_ok=True)
-        progress.say(f"making the root file system with mmdebstrap (once; log: {log})")
+        progress.say(f"making the root file system with mmdebstrap (once, about 40 s; log: {log})")
         hook = work / "customize.sh"
         hook.write_text(CUSTOMIZE)
         tree = work / "tree"
         run(
             [
-                "mmdebstrap", *OPTIONS, f"--include={','.join(PACKAGES)}", f'--customize-hook=sh {hook} "$1"',
+                *ALONE, "mmdebstrap", *OPTIONS, f"--include={','.join(PACKAGES)}", f'--customize-hook=sh {hook} "$1"',
                 SUITE, str(tree),
             ],
             seconds=900,

@@ -350,7 +350,7 @@ def test_logs_show_a_daemon(lab: Cluster) -> None:
 
 
 def machine() -> set[str]:
-    """What the machine's kernel has, by name: interfaces, namespaces, mounts, control groups. Other labs do not count."""
+    """What the kernel has, by name: interfaces, namespaces, mounts, control groups; and the labs that are up."""
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     found = {"link " + line.split(":")[1] for line in links.splitlines()}
     found |= {"netns " + path.name for path in Path("/run/netns").glob("*")}
