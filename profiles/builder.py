@@ -163,6 +163,8 @@ def _check_machine(profile: Profile, parent: Path) -> None:
             hint="it takes a range of ids for you in /etc/subuid and /etc/subgid (usermod --add-subuids), and a "
             "kernel that lets users make namespaces",
         )
+    if os.statvfs(parent).f_flag & os.ST_NOEXEC:
+        raise ProfilesError(f"{parent} is mounted noexec", hint="set TMPDIR to another folder on a local disk")
     free = free_bytes(parent)
     if free < ROOM:
         raise ProfilesError(

@@ -115,6 +115,8 @@ class Store:
 
     def versions(self, name: str) -> list[str]:
         """List the published versions of `name`, oldest first."""
+        if "/" in name or name.startswith("."):
+            return []
         return sorted(
             (path.name for path in _visible(self.path / name)),
             key=lambda version: (sort_key(version), version),

@@ -43,7 +43,10 @@ cp "$kit/labels.json" /.singularity.d/labels.json
 # Secrets and identities that copies must not share, and what this build left behind.
 rm -f /etc/hostname /etc/ssh/ssh_host_* /etc/apt/apt.conf.d/99mmdebstrap
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/apt /var/log/dpkg.log
-rm -rf /root/.cache /tmp/* /var/tmp/*
+rm -rf /root/.cache
+mkdir -p /var/tmp
+chmod 1777 /var/tmp
+find /tmp /var/tmp -mindepth 1 -delete
 : >/etc/machine-id
 
 {

@@ -266,9 +266,9 @@ class TestStore:
         ],
     )
     def test_a_failed_step_is_named_with_its_log_and_remedy(
-        self, lab: Lab, small: Told, text: str, step: str, said: str
+        self, lab: Lab, layered: Told, text: str, step: str, said: str
     ) -> None:
-        failed = built(lab, "failing", f"name: failing\nversion: 1\nbase: sif:{small.image}\n{text}")
+        failed = built(lab, "failing", f"name: failing\nversion: 1\nbase: sif:{layered.image}\n{text}")
         assert failed.end["error"] == "BuildError"
         assert failed.end["message"].startswith(f"step {step} failed")
         assert said in failed.end["message"]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from io import BytesIO
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,6 +102,14 @@ def test_too_little_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(BuildError, match="MiB are free in") as caught:
         build(recipe(tmp_path), store=Store(tmp_path / "store"), work=tmp_path)
     assert "TMPDIR" in caught.value.hint
+
+
+def test_a_folder_where_nothing_can_be_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "TOOLS", {"sh": "dash"})
+    monkeypatch.setattr(namespace, "problem", lambda: "")
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    with pytest.raises(BuildError, match="is mounted noexec"):
+        build(recipe(tmp_path), store=Store(tmp_path / "store"), work=tmp_path)
 
 
 def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:

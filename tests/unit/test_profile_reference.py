@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING
 
 from profiles.spec import Bind, File, Profile, Service, loads
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/profile.md"
 

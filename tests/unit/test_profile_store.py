@@ -113,6 +113,13 @@ def test_the_newest_version_is_found_and_near_names_are_told(tmp_path: Path) -> 
     assert no_version.value.hint == "there is: 1.9, 1.10~rc1, 1.10"
 
 
+@pytest.mark.parametrize("name", ["../base", ".", "..", "", "base/..", "/etc"])
+def test_names_that_lead_elsewhere_are_no_names(tmp_path: Path, name: str) -> None:
+    publish(Store(tmp_path / "base"), "base", "1")
+    with pytest.raises(NoSuchImageError):
+        Store(tmp_path / "base").find(name, "1")
+
+
 def test_several_stores(tmp_path: Path) -> None:
     site, own = Store(tmp_path / "site"), Store(tmp_path / "own")
     publish(site, "base", "1", b"site")
