@@ -41,14 +41,14 @@ def check(place: Place, cache: Path, progress: Progress, *, free_gib: float = FR
     check_root()
     if sys.version_info < (3, 11):  # noqa: UP036 - the lab runs before anything checks requires-python
         raise LabError(f"Python {sys.version.split()[0]} is too old", hint="the lab needs 3.11 or newer")
-    _check_disk([place.state, cache], free_gib)
+    check_disk([place.state, cache], free_gib)
     cgroups.hierarchies()
     _check_namespaces()
     _check_overlay(place)
     _install_programs(progress)
 
 
-def _check_disk(paths: list[Path], free_gib: float) -> None:
+def check_disk(paths: list[Path], free_gib: float) -> None:
     for path in paths:
         existing = next(each for each in (path, *path.parents) if each.exists())
         free = shutil.disk_usage(existing).free / GIB

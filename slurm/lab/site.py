@@ -29,7 +29,7 @@ def write(place: Place, spec: Spec, lower: Sequence[Path]) -> None:
     reach.write(place.site)
     with (etc / "hosts").open("a") as hosts:
         hosts.writelines(f"{address} {node}\n" for node, address in ADDRESSES.items())
-    _write_accounts(etc, spec.accounts, lower)
+    write_accounts(etc, spec.accounts, lower)
     _write_slurm(etc, spec)
     _write_secrets(etc)
     for account in spec.accounts:
@@ -68,7 +68,7 @@ def _write_secrets(etc: Path) -> None:
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", LOGIN, "-f", str(host_key)])
 
 
-def _write_accounts(etc: Path, accounts: Sequence[Account], lower: Sequence[Path]) -> None:
+def write_accounts(etc: Path, accounts: Sequence[Account], lower: Sequence[Path]) -> None:
     """Write passwd and its kin: what the topmost layer that has them says, and the lab's accounts."""
     lines = {
         "passwd": "".join(f"{a.name}:x:{a.uid}:{a.uid}:{a.name}:{a.home}:{a.shell}\n" for a in accounts),
