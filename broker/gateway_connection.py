@@ -92,6 +92,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._warned = False
         self._relays: set[Relay] = set()
         self._opening = 0
+        self._full = False
         self._peer = ""
 
     # Life
@@ -227,6 +228,8 @@ class GatewayConnection(asyncssh.SSHServer):
                 f"{session.owner}.{session.name} does not answer on {session.host}",
                 hint="it may be just ending: `berth show` tells",
             ) from error
+        if self._full:
+            relay.pause("connection full")
         if self._conn.is_closed():
             relay.close()
         self._relays.add(relay)
@@ -252,10 +255,12 @@ class GatewayConnection(asyncssh.SSHServer):
         )
 
     def _pause_all(self) -> None:
+        self._full = True
         for relay in self._relays:
             relay.pause("connection full")
 
     def _resume_all(self) -> None:
+        self._full = False
         for relay in self._relays:
             relay.resume("connection full")
 

@@ -528,6 +528,7 @@ def test_a_client_that_stops_reading_does_not_fill_the_memory(place: Path) -> No
             w.controller.sessions[me(), "raw"] = ("127.0.0.1", server.sockets[0].getsockname()[1])
             client = await w.client()
             await client.open_connection("raw", 22, window=2**30)
+            await client.open_connection("raw", 22, window=2**30)
             client._transport.pause_reading()  # type: ignore[union-attr]  # the client is stuck
             before = -1
             async with asyncio.timeout(20):
