@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 LONGEST_ANSWER = 1 << 28
 """Bytes; a job takes about 300, so this is room for some 900,000 jobs of ours."""
 
-WORKER = (sys.executable, "-m", "slurm.pyslurm_worker")
+WORKER = (sys.executable, "-P", str(Path(__file__).with_name("pyslurm_worker.py")))
+"""By its path and without a path of its own (-P), so that no directory it is started in can lend it modules."""
 
 
 class PyslurmScheduler:

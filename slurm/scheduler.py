@@ -51,7 +51,8 @@ class Job:
 class FinishedJob:
     """How a job ended, from accounting.
 
-    Ids come again after some 67 million jobs (MaxJobId): compare the time of submission too.
+    Ids come again: after some 67 million jobs (MaxJobId), and when a slurmctld that was killed has lost its last
+    seconds. Compare the time of submission too.
     """
 
     id: int

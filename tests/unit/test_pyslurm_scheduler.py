@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import slurm.pyslurm_worker
 from slurm.pyslurm_scheduler import PyslurmScheduler
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
@@ -187,7 +186,7 @@ def test_a_question_that_is_given_up_leaves_no_answer_to_the_next_one(pyslurm: P
 
 def test_the_worker_says_so_when_there_is_no_pyslurm() -> None:
     async def ask() -> None:
-        scheduler = PyslurmScheduler((sys.executable, "-IS", slurm.pyslurm_worker.__file__))
+        scheduler = PyslurmScheduler()
         with pytest.raises(NoAnswer, match="pyslurm cannot be imported"):
             await scheduler.version()
         await scheduler.close()
