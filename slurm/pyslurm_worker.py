@@ -14,6 +14,7 @@ An error is {"error": "…"}.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -22,7 +23,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _REFUSALS = {"ESLURM_ACCESS_DENIED", "ESLURM_USER_ID_MISSING"}
 
@@ -50,6 +51,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def _jobs(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
     prefix = request["prefix"]
+    with _no_statistics():
+        jobs = pyslurm.Jobs.load()
     return [
         [
             job.id,
@@ -64,9 +67,27 @@ def _jobs(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: AN
             job.start_time,
             job.end_time,
         ]
-        for job in pyslurm.Jobs.load().values()
+        for job in jobs.values()
         if (name := _text(job, "name")).startswith(prefix)
     ]
+
+
+@contextlib.contextmanager
+def _no_statistics() -> Iterator[None]:
+    """Keep pyslurm from filling in the statistics of every job that it loads, which nobody here reads.
+
+    It does so attribute by attribute: 65 of the 110 ms that loading 10,000 jobs takes (pyslurm 25.11).
+    """
+    module: Any = sys.modules.get("pyslurm.db.stats")
+    lister = getattr(module, "instance_to_dict", None)
+    if lister is None:
+        yield
+        return
+    module.instance_to_dict = lambda _: {}
+    try:
+        yield
+    finally:
+        module.instance_to_dict = lister
 
 
 def _finished(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
