@@ -1,6 +1,6 @@
 """`berth completion`: what makes the shell complete commands, options, sessions and profiles."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from click.shell_completion import get_completion_class
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "fish", "zsh"]))
 def completion(shell: str) -> None:
-    r"""Print the completion script of a shell.
+    """Print the completion script of a shell.
 
     \b
       eval "$(berth completion bash)"      # in ~/.bashrc
       eval "$(berth completion zsh)"       # in ~/.zshrc
       berth completion fish > ~/.config/fish/completions/berth.fish
-    """
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.cli.app import berth
 
     chosen = get_completion_class(shell)

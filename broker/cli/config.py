@@ -1,6 +1,6 @@
 """`berth config`: what the settings are, and whether a file is right before anything is restarted with it."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def config() -> None:
 @json_option
 @pass_invocation
 def show(invocation: Invocation) -> None:
-    """Print every setting as it holds here, defaults included, as YAML that could be a configuration file."""
+    """Print every setting as it holds here, as YAML.
+
+    Defaults included: what it prints could be a configuration file.
+    """
     import yaml
 
     settings = invocation.config.model_dump(mode="json")
@@ -36,7 +39,10 @@ def show(invocation: Invocation) -> None:
 @json_option
 @pass_invocation
 def check(invocation: Invocation, file: Path | None) -> None:
-    """Check FILE, or the configuration that holds here; exit code 2 if it is wrong."""
+    """Say whether FILE, or what holds here, is right.
+
+    Exit code 2 if it is wrong.
+    """
     from broker.config import load
 
     checked = load(file)

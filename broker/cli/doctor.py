@@ -1,6 +1,6 @@
 """`berth doctor`: what is missing, and how to mend it."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @json_option
 @pass_invocation
 def doctor(invocation: Invocation) -> None:
-    """Check everything that sessions need, on this machine and in the controller; exit code 1 if something is missing.
+    """Say what is missing, and how to mend it.
 
-    `note` marks what only some people need.
+    Here and in the controller. Exit code 1 if something fails; `note` marks what only some people need.
     """
     from broker.cli.checks import every_check
     from broker.schema import DoctorReport

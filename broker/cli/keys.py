@@ -24,9 +24,9 @@ def key() -> None:
 @json_option
 @pass_invocation
 def add(invocation: Invocation, file: IO[str]) -> None:
-    """Add a public key from FILE, such as ~/.ssh/id_ed25519.pub, or from stdin for `-`.
+    """Add a public key from FILE, or from stdin for `-`.
 
-    It opens sessions that run already as well.
+    Such as ~/.ssh/id_ed25519.pub. It opens sessions that run already as well.
     """
     added = invocation.client.add_key(_public_key(file))
     if invocation.json:
@@ -51,7 +51,7 @@ def _public_key(file: IO[str]) -> str:
 @json_option
 @pass_invocation
 def list_keys(invocation: Invocation) -> None:
-    """List the keys that open your sessions, and where each comes from."""
+    """List the keys that open your sessions, with their source."""
     keys = invocation.client.keys()
     if invocation.json:
         output.show_json({"keys": [each.model_dump(mode="json") for each in keys]})

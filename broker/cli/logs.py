@@ -1,6 +1,6 @@
 """`berth logs` and `berth events`: what the job said, and what happened to sessions."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _OVERLAP = 1024
 @json_option
 @pass_invocation
 def logs(invocation: Invocation, name: str, *, lines: int | None, follow: bool) -> None:
-    """Print the log of a session's jobs: what mounting, sshd and the job itself said, newest last."""
+    """Print the log of a session's jobs, newest last.
+
+    It has what mounting the image, sshd and the job itself said.
+    """
     text = invocation.client.log(name, tail=TAIL_BYTES)
     shown = text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else [])
     if invocation.json and not follow:
@@ -73,7 +76,10 @@ def _write(text: str) -> None:
 @json_option
 @pass_invocation
 def events(invocation: Invocation, name: str | None) -> None:
-    """Print what happened to a session, or to all of yours, and who did it; newest last."""
+    """Print what happened to one or all of your sessions.
+
+    And who did it, newest last.
+    """
     happened = invocation.client.events(name)
     if invocation.json:
         output.show_json({"events": [event.model_dump(mode="json") for event in happened]})

@@ -1,6 +1,6 @@
 """`berth profile`: build images from profiles, and look after those that were built."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ profile_argument = click.argument("wanted", type=ProfileName(), metavar="PROFILE
 
 @click.group()
 def profile() -> None:
-    """Build profiles into images, and list, show, verify and delete images."""
+    """Build images from profiles, and look after them."""
 
 
 @profile.command()
@@ -44,9 +44,10 @@ def profile() -> None:
 @json_option
 @pass_invocation
 def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
-    """Build the profile in FILE, or the one of that NAME that comes with Berth, and publish it.
+    """Build an image and publish it.
 
-    It runs here and as you, and takes minutes. A version that is published already is never overwritten. Without
+    From the profile in FILE, or from the one of that NAME that comes with Berth. It runs here and as you, and
+    takes minutes. A version that is published already is never overwritten. Without
     --store the image goes to the first of profiles.stores.
     """
     with _translated():
@@ -67,7 +68,10 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
 @json_option
 @pass_invocation
 def list_profiles(invocation: Invocation, store: Path | None) -> None:
-    """List the images that sessions can be made of; `newest` is what a name without a version means."""
+    """List the images that sessions can be made of.
+
+    `newest` is what a name without a version means.
+    """
     with _translated():
         from profiles.shipped import shipped
 
@@ -103,7 +107,10 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 @json_option
 @pass_invocation
 def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
-    """Show what an image was made of: the whole recipe, defaults included, with digest, labels and place."""
+    """Show the recipe that an image was made of.
+
+    Whole, defaults included, with the image's digest, labels and place.
+    """
     with _translated():
         image = _stores(invocation, store).find(wanted.name, wanted.version)
     if invocation.json:
@@ -120,7 +127,10 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
 @json_option
 @pass_invocation
 def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
-    """Read an image whole and compare its digest with the published one; exit code 1 if they differ."""
+    """Compare an image's digest with the published one.
+
+    This reads all of it. Exit code 1 if they differ.
+    """
     with _translated():
         stores = _stores(invocation, store)
         image = stores.find(wanted.name, wanted.version)
@@ -138,7 +148,10 @@ def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None)
 @json_option
 @pass_invocation
 def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None, *, yes: bool) -> None:
-    """Delete one version of a profile's image; sessions made of it cannot be started again."""
+    """Delete one version of a profile's image.
+
+    Sessions made of it cannot be started again; those that run go on.
+    """
     if wanted.version is None:
         raise InvalidInputError(
             f"which version of {wanted.name}?", hint="`berth profile list` shows them: NAME@VERSION"

@@ -1,6 +1,6 @@
 """The long-running processes, and what an administrator does to them: `berth controller`, `gateway`, `registry`."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -57,9 +57,10 @@ def registry() -> None:
 @json_option
 @pass_invocation
 def rebuild(invocation: Invocation) -> None:
-    """Bring every session back into a registry that was lost, from the manifests beside the sessions' files.
+    """Bring every session back into a registry that was lost.
 
-    For root and the service account. Sessions that the registry knows are left alone, so it may be repeated.
+    They are found by the manifests beside their files. For root and the service account. Sessions that the
+    registry knows are left alone, so it may be repeated.
     """
     report = invocation.client.rebuild()
     if invocation.json:

@@ -1,6 +1,6 @@
 """`berth list`, `show`, `stop` and `delete`."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def list_sessions(invocation: Invocation) -> None:
 @json_option
 @pass_invocation
 def show(invocation: Invocation, name: str) -> None:
-    """Show everything about a session: state, job, times, how its last job ended."""
+    """Show everything about a session.
+
+    Its state and why, its job, times and resources, and how its last job ended.
+    """
     from broker.cli.describe import page
 
     view = invocation.client.session(name)
@@ -79,9 +82,10 @@ def show(invocation: Invocation, name: str) -> None:
 @json_option
 @pass_invocation
 def stop(invocation: Invocation, name: str, *, no_wait: bool, timeout: float | None) -> None:
-    """End a session's job and keep its files; `berth start NAME` brings it back.
+    """End a session's job and keep its files.
 
-    Returns when the job has ended and the session can be started again. A session that is stopped already is fine.
+    `berth start NAME` brings it back. Returns when the job has ended and the session can be started again. A
+    session that is stopped already is fine.
     """
     from broker.cli.describe import ENDED
 

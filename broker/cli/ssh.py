@@ -1,10 +1,10 @@
 """`berth ssh`, `exec` and `connect`: the ways in from a login node.
 
 `ssh` and `exec` become the real ssh(1), which talks straight to the session's sshd and checks its host certificate
-under the session's own name: no process of ours stays in between (ADR 0043).
+under the session's own name: no process of ours stays in between (ADR 0063).
 """
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ def ssh(invocation: Invocation, name: str, words: tuple[str, ...]) -> NoReturn:
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]...")
 @pass_invocation
 def execute(invocation: Invocation, name: str, words: tuple[str, ...], *, terminal: bool) -> NoReturn:
-    """Run a command in a session, arguments as given, stdin and stdout byte for byte.
+    """Run a command in a session.
 
-    The exit code is the command's, and 255 if ssh itself failed. Options stand before NAME.
+    Its arguments arrive as given, stdin and stdout byte for byte. The exit code is the command's, and 255 if
+    ssh itself failed. Options stand before NAME.
     """
     command = words[1:] if words[:1] == ("--",) else words
     if not command:
@@ -61,9 +62,10 @@ def execute(invocation: Invocation, name: str, words: tuple[str, ...], *, termin
 @click.argument("host", metavar="HOST")
 @pass_invocation
 def connect(invocation: Invocation, host: str) -> None:
-    """Join stdin and stdout to a session's sshd: for `ProxyCommand ssh LOGIN berth connect %h`.
+    """Be ssh's ProxyCommand: stdin and stdout to a session.
 
-    HOST is NAME, NAME.DOMAIN or OWNER.NAME.DOMAIN. `berth ssh-config` writes the line.
+    As in `ProxyCommand ssh LOGIN berth connect %h`. HOST is NAME, NAME.DOMAIN or OWNER.NAME.DOMAIN. `berth ssh-
+    config` writes the line.
     """
     from broker import connect as way
 

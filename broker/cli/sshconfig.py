@@ -1,6 +1,6 @@
 """`berth ssh-config`: what OpenSSH must know so that `ssh NAME.berth` works with no prompt and no warning."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ssh_config(
     login: str | None,
     identity: Path | None,
 ) -> None:
-    r"""Print, write or install what OpenSSH's client needs.
+    """Print, write or install what OpenSSH's client needs.
 
     On a laptop without Berth, ask the login node:
 
@@ -61,7 +61,7 @@ def ssh_config(
 
     and let the first line of ~/.ssh/config be `Include ~/.config/berth/ssh_config`. With --json both files are
     printed at once. `ssh -F DIR/ssh_config NAME.berth` uses what --output wrote.
-    """
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker import sshconfig
 
     if install and (output or known_hosts):

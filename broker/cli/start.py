@@ -1,6 +1,6 @@
 """`berth start`: hand the session to Slurm and stay with the user until they can log in."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0041)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def start(
     no_wait: bool,
     timeout: float | None,
 ) -> None:
-    r"""Start a session, new or stopped, and wait until you can log in.
+    """Start a session and wait until you can log in.
 
-    After NAME, sbatch's resource options are taken as sbatch takes them:
+    It may be new or stopped. After NAME, sbatch's resource options are taken as sbatch takes them:
 
     \b
       berth start dev --profile triton-xpu --gres=gpu:intel:1 --mem 16G -t 8:00:00
 
     Ctrl-C leaves the session starting. A session that is on its way or ready already is left as it is; asking for
     another profile or other options then is a conflict, exit code 5.
-    """
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.cli.failures import InterruptedWaitError
     from broker.schema import SessionState, StartRequest
 

@@ -1,0 +1,168 @@
+"""Write docs/reference/cli.md and docs/reference/config.md from the code; test_docs.py fails when they are stale.
+
+Run as `python -m tests.docs.generate` in the repository.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from pydantic import BaseModel
+
+from broker import config
+from broker.cli.app import berth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+WIDTH = 100
+
+_CLI_HEAD = """\
+# Command line
+
+Made from the program by `make docs`. Results go to stdout and everything else to stderr; [exit codes](exit-codes.md)
+are one table. `--json` prints results as JSON on stdout and, should the command fail, one object
+`{"error": {"reason", "message", "hint", "exit_code"}}` on stderr instead of words; there is no progress then. Times
+are seconds since the epoch, sizes are bytes. [Sessions, day by day](../howto/sessions.md) shows the commands at work.
+
+| variable | meaning |
+|---|---|
+| `BERTH_CONFIG` | the configuration file, instead of /etc/berth/config.yaml |
+| `BERTH_DEBUG` | if set, a fault in berth itself shows its traceback at once |
+| `XDG_CONFIG_HOME`, `XDG_DATA_HOME`, `XDG_STATE_HOME`, `XDG_RUNTIME_DIR` | where personal mode keeps its files |
+"""
+
+_CONFIG_HEAD = """\
+# Configuration
+
+Made from the program by `make docs`. One YAML file holds all settings: `/etc/berth/config.yaml`, or the file that
+`$BERTH_CONFIG` or `berth --config FILE` names. `berth config check FILE` says whether a file is right,
+`berth config show` what holds. Unknown settings are errors. Times are seconds.
+
+Where there is no such file, Berth runs in personal mode: `runtime_dir` is `$XDG_RUNTIME_DIR/berth`, `state_dir`
+`~/.local/state/berth`, `profiles.stores` `~/.local/share/berth/profiles`, there is no gateway, and
+`~/.config/berth/config.yaml` may change all of it.
+
+```yaml
+storage:
+  root: /shared/berth/{user}
+slurm:
+  options: ["--mem=4G"]
+```
+
+## General
+"""
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page with its text."""
+    reference = ROOT / "docs" / "reference"
+    return {
+        reference / "cli.md": "\n".join([_CLI_HEAD, *_command_sections()]),
+        reference / "config.md": "\n".join([_CONFIG_HEAD, *_setting_sections()]),
+    }
+
+
+def commands() -> Iterator[tuple[str, click.Context]]:
+    """Every command with its whole name, groups before what is in them."""
+    yield from _below(click.Context(berth, info_name="berth", terminal_width=WIDTH, max_content_width=WIDTH))
+
+
+def _below(context: click.Context) -> Iterator[tuple[str, click.Context]]:
+    yield context.command_path, context
+    group = context.command
+    if isinstance(group, click.Group):
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            yield from _below(
+                click.Context(command, info_name=name, parent=context, terminal_width=WIDTH, max_content_width=WIDTH)
+            )
+
+
+def _command_sections() -> Iterator[str]:
+    for name, context in commands():
+        yield f"## {name}\n\n```\n{context.command.get_help(context)}\n```\n"
+
+
+def settings() -> Iterator[tuple[str, type[BaseModel], str]]:
+    """Every setting: its whole name, the section's class, the name in it. Sections come after the plain settings."""
+    sections: list[tuple[str, type[BaseModel]]] = [("", config.Config)]
+    for name, field in config.Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            sections.append((f"{name}.", field.annotation))
+    for prefix, section in sections:
+        for name, field in section.model_fields.items():
+            if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+                yield prefix + name, section, name
+
+
+def _setting_sections() -> Iterator[str]:
+    last: type[BaseModel] = config.Config
+    for whole, section, name in settings():
+        if section is not last:
+            yield f"## {whole.partition('.')[0]}\n\n{inspect.getdoc(section)}\n"
+            last = section
+        schema = section.model_json_schema()["properties"][name]
+        default = section.model_fields[name].get_default(call_default_factory=True)
+        facts = f"{_kind(schema)}; default: {_default(default)}"
+        yield f"### {whole}\n\n{descriptions(section)[name]}\n\n*{facts}*\n"
+
+
+def descriptions(section: type[BaseModel]) -> dict[str, str]:
+    """The string below each attribute, as the house style documents attributes."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for statement, following in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
+            found[statement.target.id] = inspect.cleandoc(str(following.value.value))
+    return found
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """What a value must be, from its JSON schema."""
+    if "anyOf" in schema:
+        return next(_kind(each) for each in schema["anyOf"] if each.get("type") != "null")
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
+    if "$ref" in schema:
+        return "one of " + ", ".join(f"`{mode.value}`" for mode in config.Mode)
+    if schema["type"] == "array":
+        return f"list of {_kind(schema['items'])}s"
+    if schema.get("format") == "path":
+        return "absolute path"
+    words = {"string": "text", "boolean": "true or false", "integer": "whole number", "number": "number"}
+    limits = [f"from {schema['minimum']}"] if "minimum" in schema else []
+    limits += [f"to {schema['maximum']}"] if "maximum" in schema else []
+    limits += [f"above {schema['exclusiveMinimum']:g}"] if "exclusiveMinimum" in schema else []
+    limits += [f"as in `{schema['pattern']}`"] if "pattern" in schema else []
+    return " ".join([words[schema["type"]], *limits])
+
+
+def _default(value: object) -> str:
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def main() -> None:
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

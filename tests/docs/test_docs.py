@@ -1,0 +1,87 @@
+"""The documentation says what the program does: generated pages are fresh, nothing is missing, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.cli.failures import InterruptedWaitError
+from broker.errors import BerthError, ExitCode
+from broker.schema import SessionState
+from tests.docs.generate import ROOT, commands, descriptions, pages, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
+
+
+def headings(path: Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", sorted(pages()), ids=lambda path: path.name)
+def test_generated_pages_are_fresh(page: Path) -> None:
+    assert page.read_text(encoding="utf-8") == pages()[page], "stale: run `make docs` and commit what it writes"
+
+
+def test_every_command_has_its_heading() -> None:
+    names = {name for name, _ in commands()}
+    assert {"berth start", "berth profile build", "berth ssh-config", "berth registry rebuild"} <= names
+    assert names <= set(headings(DOCS / "reference" / "cli.md"))
+
+
+def test_help_fits_a_terminal() -> None:
+    """In the lists of commands nothing is cut off, and no line is wider than a terminal usually is."""
+    for name, context in commands():
+        context.terminal_width = context.max_content_width = 80
+        text = context.command.get_help(context)
+        assert "..." not in text.partition("Commands:")[2], name
+        assert all(len(line) <= 88 for line in text.splitlines()), name
+        assert "\b" not in text, name
+
+
+def test_every_setting_has_its_heading_and_says_what_it_is_for() -> None:
+    found = headings(DOCS / "reference" / "config.md")
+    for whole, section, name in settings():
+        assert whole in found
+        assert descriptions(section)[name]
+
+
+def test_every_exit_code_has_its_row() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (?:`([\w-]+)`)? ?\|", _text("reference/exit-codes.md"), re.MULTILINE)
+    assert [(int(code), name) for code, name, _ in rows] == [(code.value, code.name) for code in ExitCode]
+    reasons = {int(code): reason for code, _, reason in rows if reason}
+    kinds: set[type[BerthError]] = {BerthError, *BerthError.__subclasses__()}
+    ours = {kind for kind in kinds if kind.__module__ == "broker.errors"} | {InterruptedWaitError}
+    assert reasons == {kind.exit_code.value: kind.reason for kind in ours}
+
+
+def test_every_state_is_explained() -> None:
+    text = _text("behaviour.md")
+    assert [state for state in SessionState if f"`{state.value}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_resolve(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```|`[^`\n]+`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (page.parent / file).resolve() if file else page
+        assert place.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in {_anchor(each) for each in headings(place)}, f"{page.name}: {target}"
+
+
+def _anchor(heading: str) -> str:
+    """How a heading is linked to: in small letters, blanks as hyphens, without punctuation."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def _text(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
