@@ -1,10 +1,10 @@
 """`berth` itself: the table of commands, the options that all share, and the one place where failures end.
 
 A command's module is imported when the command is asked for, and imports what it needs when it runs: starting Python
-and click is most of what `berth --version` costs (ADR 0061).
+and click is most of what `berth --version` costs (ADR 0071).
 """
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

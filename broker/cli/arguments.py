@@ -1,6 +1,6 @@
 """The kinds of words that commands take: checked before anything is asked of anyone, and completed by the shell."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

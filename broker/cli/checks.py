@@ -3,7 +3,7 @@
 A check that is not ok makes the doctor fail. One that is ok and has a hint is a note: something that only some need.
 """
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

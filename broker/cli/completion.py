@@ -1,6 +1,6 @@
 """`berth completion`: what makes the shell complete commands, options, sessions and profiles."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`berth config`: what the settings are, and whether a file is right before anything is restarted with it."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where every failure of a command ends: words on stderr for people, one JSON object for programs, one exit code."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

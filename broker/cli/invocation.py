@@ -1,6 +1,6 @@
 """What one run of `berth` knows: how to print, the configuration, the way to the controller; each loaded when used."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 It is used for nothing else; people's own keys need not be there, and no agent has to be forwarded.
 """
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

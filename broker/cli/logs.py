@@ -1,6 +1,6 @@
 """`berth logs` and `berth events`: what the job said, and what happened to sessions."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`berth profile`: build images from profiles, and look after those that were built."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The long-running processes, and what an administrator does to them: `berth controller`, `gateway`, `registry`."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

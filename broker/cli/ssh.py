@@ -1,10 +1,10 @@
 """`berth ssh`, `exec` and `connect`: the ways in from a login node.
 
 `ssh` and `exec` become the real ssh(1), which talks straight to the session's sshd and checks its host certificate
-under the session's own name: no process of ours stays in between (ADR 0063).
+under the session's own name: no process of ours stays in between (ADR 0073).
 """
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

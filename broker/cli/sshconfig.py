@@ -1,6 +1,6 @@
 """`berth ssh-config`: what OpenSSH must know so that `ssh NAME.berth` works with no prompt and no warning."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0061)
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 

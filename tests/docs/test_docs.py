@@ -85,3 +85,10 @@ def _anchor(heading: str) -> str:
 
 def _text(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
+
+
+def test_every_decision_has_a_number_of_its_own() -> None:
+    files = sorted(file for file in (DOCS / "adr").glob("*.md") if file.name[0].isdigit())
+    numbers = [int(file.name[:4]) for file in files]
+    assert len(numbers) == len(set(numbers))
+    assert [headings(file)[0].partition(".")[0].lstrip("0") for file in files] == [str(number) for number in numbers]
