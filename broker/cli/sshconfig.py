@@ -80,11 +80,11 @@ def ssh_config(
 
 
 def _write(invocation: Invocation, site: SiteView, way: Way, output: Path | None, identity: Path | None) -> None:
-    """Write both files; on the login node itself, with the key that is known there."""
+    """Write both files. What is for this machine gets the key that is kept here, so that nothing else is needed."""
     from broker import sshconfig
     from broker.cli import loginkey
 
-    if identity is None and way is sshconfig.Way.LOCAL:
+    if identity is None and (output is None or way is sshconfig.Way.LOCAL):
         identity = loginkey.ensure(invocation.client)
     if output is not None:
         place = sshconfig.write(output.absolute(), site, way, identity_file=identity, berth=_own_command())

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,6 @@ from tests.fakes.command_line import command_line, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
     from tests.fakes.controller import ScriptedController
 
@@ -146,7 +146,9 @@ def test_ssh_config_install_is_idempotent(controller: ScriptedController, tmp_pa
     assert "already" in run("ssh-config", "--install").stderr
     assert mine.read_bytes() == first
     assert run("ssh-config", "--install", "--known-hosts").exit_code == 2
-    assert controller.asked
+    key = settings(tmp_path / ".config" / "berth" / "ssh_config", "dev.berth")["identityfile"]
+    [known] = controller.keys.values()
+    assert loginkey.fingerprint(Path(f"{key}.pub").read_text()) == known.fingerprint
 
 
 def test_ssh_config_printed(controller: ScriptedController) -> None:
