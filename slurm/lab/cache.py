@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, TextIO
 
 from slurm.lab.interrupts import terminable
+from slurm.lab.modes import world_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,9 +34,9 @@ def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progre
             return final
         work = root / f".{name}-{key}.work"
         _remove(work)
-        work.mkdir()
+        work.mkdir(mode=0o755)
         try:
-            with terminable():
+            with terminable(), world_readable():
                 make(work)
             (work / "tree").rename(final)
         finally:

@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import cgroups, conf
+from slurm.lab.commands import run
 from slurm.lab.enter import ROOT_PATH, exec_argv, nsenter
 from slurm.lab.errors import LabError
 from slurm.lab.processes import init_pid, listens, of_node
@@ -20,6 +22,11 @@ from slurm.lab.spec import COMPUTE, LOGIN, NODES
 
 if TYPE_CHECKING:
     from slurm.lab.place import Place
+
+
+PROBE_SECONDS = 15
+START_SECONDS = 5
+"""How long a daemon that was started may take to become a process of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ def daemon_named(name: str, node: str) -> Daemon:
 def start(place: Place, node: str, daemon: Daemon) -> None:
     """Start it and return at once; `wait_for` says when it serves."""
     pid = _init(place, node)
-    prepare = "".join(f"install -d -o {daemon.user} {path}; " for path in daemon.directories)
+    prepare = "umask 022; " + "".join(f"install -d -o {daemon.user} {path}; " for path in daemon.directories)
     # In the node's cgroups, so that what it uses counts as the node's, and adopted by the node's init.
     join = "".join(f"echo $$ >{path}/cgroup.procs; " for path in _own_cgroups(place, node))
     inside = f'{prepare}exec setsid --fork setpriv --reuid={daemon.user} --regid={daemon.user} --init-groups -- "$@"'
@@ -103,19 +110,24 @@ def answers(place: Place, node: str, daemon: Daemon) -> bool:
     """Whether the daemon serves and, where it has one, its probe succeeds."""
     if not serves(place, node, daemon):
         return False
-    argv = exec_argv(node, daemon.probe or ["true"], lab=place)
-    return not daemon.probe or subprocess.run(argv, capture_output=True, check=False, timeout=60).returncode == 0
+    if not daemon.probe:
+        return True
+    try:
+        run(exec_argv(node, daemon.probe, lab=place), seconds=PROBE_SECONDS)
+    except LabError:
+        return False
+    return True
 
 
 def wait_for(place: Place, node: str, daemon: Daemon, *, seconds: float = 30) -> None:
     """Return once the daemon answers; LabError if it ends or after `seconds`."""
     log = place.log(node, daemon.name)
-    seen = False
+    seen, since = False, time.monotonic()
 
     def done() -> bool:
         nonlocal seen
         runs = process_of(place, node, daemon) is not None
-        if seen and not runs:
+        if not runs and (seen or time.monotonic() - since > START_SECONDS):
             raise LabError(f"{daemon.name} on {node} ended", log=log, hint="the end of the log says why")
         seen = runs
         return answers(place, node, daemon)

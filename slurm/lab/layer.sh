@@ -3,6 +3,7 @@
 #
 # In the environment: LOWER, UPPER, WORK, ROOT (the overlay), SCRIPT, INPUTS (a path a line), and SETTINGS (NAME=VALUE a line).
 set -euo pipefail
+umask 022
 : "${LOWER:?}" "${UPPER:?}" "${WORK:?}" "${ROOT:?}" "${SCRIPT:?}" "${SETTINGS:?}"
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source-path=SCRIPTDIR source=mounts.sh

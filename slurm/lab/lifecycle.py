@@ -15,6 +15,7 @@ from slurm.lab.commands import run
 from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
 from slurm.lab.interrupts import terminable, uninterrupted
+from slurm.lab.modes import world_readable
 from slurm.lab.place import RUN
 from slurm.lab.progress import wait_until
 from slurm.lab.rootfs import root
@@ -28,16 +29,21 @@ if TYPE_CHECKING:
     from slurm.lab.spec import Publish
 
 
+ORDER = (("munged", "mariadbd", "sshd"), ("slurmdbd",), ("slurmctld", "slurmd"))
+"""The daemons in the order in which they need each other."""
+
+
 def up(place: Place, spec: Spec, published: Sequence[Publish], cache: Path, progress: Progress) -> None:
     """Bring the lab up; return when Slurm would run a job on every node.
 
-    Nothing happens if it is up already in this form. If a step fails, or on SIGINT and SIGTERM, what was begun is taken
-    down again and the logs are kept.
+    If it is up already in this form, nothing happens but that daemons that died are started. If a step fails, or on
+    SIGINT and SIGTERM, what was begun is taken down again and the logs are kept.
     """
-    with locked(place), terminable():
+    with locked(place), terminable(), world_readable():
         if place.ready_file.exists() and _is_running(place):
             _same_or_refuse(place, spec)
-            progress.say(f"lab {place.name} is already up")
+            again = [f"{daemon} on {name}" for group in ORDER for name, daemon in start_daemons(place, *group)]
+            progress.say(f"lab {place.name} is already up" + (f"; started again: {', '.join(again)}" if again else ""))
         else:
             base = root(cache, progress)
             _claim(place)
@@ -72,13 +78,12 @@ def _bring_up(place: Place, spec: Spec, lower: list[Path], progress: Progress) -
     progress.say("network namespaces made")
     node.boot(place, spec, NODES, lower)
     progress.say(f"nodes booted: {', '.join(NODES)}")
-    start_daemons(place, "munged", "mariadbd", "sshd")
-    progress.say("munged, mariadbd and sshd serve")
-    start_daemons(place, "slurmdbd")
-    accounting.register(place, spec)
-    progress.say("slurmdbd serves; cluster, account and users registered")
-    start_daemons(place, "slurmctld", "slurmd")
-    progress.say("slurmctld and slurmd serve")
+    for group in ORDER:
+        start_daemons(place, *group)
+        progress.say(f"{', '.join(group)}: started")
+        if "slurmdbd" in group:
+            accounting.register(place, spec)
+            progress.say("cluster, account and users registered")
     wait_for_slurm(place)
     progress.say("all nodes are idle")
     place.ready_file.touch()
@@ -91,13 +96,18 @@ def _claim(place: Place) -> None:
         raise LabError(f"{place.state} is not empty, and no lab's", hint="choose another --state directory")
 
 
-def start_daemons(place: Place, *names: str, nodes: Iterable[str] = NODES) -> None:
-    """Start the daemons of these names wherever they belong, all at once, and wait until they serve."""
+def start_daemons(place: Place, *names: str, nodes: Iterable[str] = NODES) -> list[tuple[str, str]]:
+    """Start those daemons of these names that do not run, wherever they belong, and wait until all of them answer.
+
+    Returns what was started, as pairs of node and daemon.
+    """
     chosen = [(n, d) for d in daemons.DAEMONS if d.name in names for n in nodes if n in d.nodes]
-    for name, daemon in chosen:
+    dead = [(n, d) for n, d in chosen if daemons.process_of(place, n, d) is None]
+    for name, daemon in dead:
         daemons.start(place, name, daemon)
     for name, daemon in chosen:
         daemons.wait_for(place, name, daemon)
+    return [(name, daemon.name) for name, daemon in dead]
 
 
 def wait_for_slurm(place: Place, *, seconds: float = 60) -> None:
@@ -121,7 +131,7 @@ def power_on(place: Place, name: str) -> None:
     if processes.init_pid(place, name) is not None:
         raise LabError(f"node {name} is up already")
     node.boot(place, spec, [name], lower)
-    for group in (("munged", "mariadbd", "sshd"), ("slurmdbd",), ("slurmctld", "slurmd")):
+    for group in ORDER:
         start_daemons(place, *group, nodes=[name])
 
 

@@ -6,6 +6,7 @@
 # CGROUPS (a line each: directory on the machine, hierarchy's controllers, or `unified`), BINDS (a line each: source TAB target TAB rw|ro).
 # READY is a file descriptor that receives `ready` once the node is up.
 set -euo pipefail
+umask 022
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source-path=SCRIPTDIR source=mounts.sh
 . "$here/mounts.sh"

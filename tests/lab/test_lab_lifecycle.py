@@ -35,7 +35,8 @@ NAME = "labtest"
 
 def cli(*argv: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "slurm.lab", *argv]
-    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    # An administrator's umask: what the lab makes must be readable all the same.
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, umask=0o077)
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
@@ -87,11 +88,24 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def test_up_again_says_so_and_changes_nothing(lab: Cluster) -> None:
     before = lab.status()
-    bind = json.loads(lab.place.spec_file.read_text())["binds"][0]
-    again = cli("up", "--name", NAME, "--operator", "service", "--bind", f"{bind['source']}:/bound:ro", seconds=20)
+    again = cli("up", "--name", NAME, *options(lab), seconds=20)
     assert again.returncode == 0, again.stderr
     assert f"lab {NAME} is already up" in again.stderr
     assert lab.status() == before
+
+
+def test_up_starts_daemons_that_died(lab: Cluster) -> None:
+    os.kill(lab.status()["nodes"]["c1"]["daemons"]["slurmd"]["pid"], signal.SIGKILL)
+    wait_for(lambda: not lab.status()["healthy"], "the death is told")
+    done = cli("up", "--name", NAME, *options(lab))
+    assert "already up; started again: slurmd on c1" in done.stderr
+    assert lab.status()["healthy"]
+
+
+def options(lab: Cluster) -> list[str]:
+    """What the module's lab was brought up with."""
+    bind = json.loads(lab.place.spec_file.read_text())["binds"][0]
+    return ["--operator", "service", "--bind", f"{bind['source']}:/bound:ro"]
 
 
 def test_up_with_other_settings_is_refused_with_the_remedy(lab: Cluster) -> None:
