@@ -67,8 +67,8 @@ class Cluster(Protocol):
     def requeue(self, job_id: int) -> None:
         """Requeue a running job."""
 
-    def outage(self, daemon: str, *, dead: bool) -> AbstractContextManager[None]:
-        """Within the context a daemon of the login node is dead, or else stopped."""
+    def outage(self, daemon: str, *, dead: bool, survivor: str) -> AbstractContextManager[None]:
+        """Within the context a daemon of the login node is dead, or else stopped; jobs called `survivor` outlast it."""
 
 
 class FakeCluster:
@@ -118,7 +118,7 @@ class FakeCluster:
         self.scheduler.requeue(job_id)
 
     @contextmanager
-    def outage(self, daemon: str, *, dead: bool) -> Iterator[None]:  # noqa: ARG002 - it is silent, whatever the cause
+    def outage(self, daemon: str, *, dead: bool, survivor: str) -> Iterator[None]:  # noqa: ARG002 - silent, whatever the cause
         self.scheduler.silent = True
         yield
         self.scheduler.silent = False
@@ -161,7 +161,12 @@ class RealCluster:
     def requeue(self, job_id: int) -> None:
         self.lab.sh(f"scontrol requeue {job_id}", user="alice")
 
-    def outage(self, daemon: str, *, dead: bool) -> AbstractContextManager[None]:
+    def outage(self, daemon: str, *, dead: bool, survivor: str) -> AbstractContextManager[None]:
+        if dead and daemon == "slurmctld":
+            # It saves its state every five seconds, and being killed, forgets what came after.
+            state = self.lab.sh("scontrol show config | sed -n 's/^StateSaveLocation *= //p'") + "/job_state"
+            found = ["grep", "--quiet", survivor, state]
+            wait_for(lambda: self.lab.run(found).returncode == 0, what="slurmctld to save its jobs")
         return self.lab.without(daemon) if dead else self.lab.paused(daemon)
 
     def _sbatch(self, name: str, work: Work, *options: str, user: str = "alice") -> int:
