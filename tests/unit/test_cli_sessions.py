@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -146,6 +150,23 @@ def test_delete_needs_a_terminal_or_yes(controller: ScriptedController) -> None:
     assert result.exit_code == 2
     assert "--yes" in result.stderr
     assert "dev" in controller.sessions
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
+def test_delete_asks_at_a_terminal(controller: ScriptedController, answer: bytes, code: int) -> None:
+    controller.sessions["dev"] = view()
+    controller.script["dev"] += [view("dev", SessionState.DELETING), None]
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "broker.cli", "delete", "dev"], stdin=follower, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(follower)
+        os.write(leader, answer)
+        assert process.wait(30) == code
+        assert process.stderr is not None
+        assert "Delete dev and every file in it, for good?" in process.stderr.read()
+    os.close(leader)
+    assert ("dev" in controller.sessions) == (code == 1)
 
 
 def test_delete_waits_until_it_is_gone(controller: ScriptedController) -> None:
