@@ -1,0 +1,73 @@
+"""`make bench`: measure against bare Slurm and OpenSSH, on the lab that $LAB_NAME names.
+
+    python -m tests.bench [NAME…] [--runs N] [--strict]
+
+A target that is missed is shown as missed; only --strict makes it a failure. What cannot be measured is one always.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tests.bench import bulk, connect, reconcile, start
+from tests.bench.ground import Ground
+from tests.bench.harness import narrate
+from tests.bench.report import FEWEST_RUNS, Result, UnmeasurableError, as_json, table
+
+BENCHMARKS = {
+    start.NAME: start.measure,
+    connect.NAME: connect.measure,
+    bulk.UP: bulk.measure_up,
+    bulk.DOWN: bulk.measure_down,
+    reconcile.NAME: reconcile.measure,
+}
+OUTPUT = Path("build/bench.json")
+RUNS = 7
+
+
+def main(argv: list[str]) -> int:
+    options = _parser().parse_args(argv)
+    names = [name for name in BENCHMARKS if not options.names or name in options.names]
+    try:
+        results = run(Ground.of(os.environ.get("LAB_NAME", "lab")), names, options.runs)
+    except UnmeasurableError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    OUTPUT.write_text(as_json(results))
+    print(table(results), end="")
+    narrate(f"written to {OUTPUT}")
+    return 1 if options.strict and not all(each.met for each in results) else 0
+
+
+def run(ground: Ground, names: list[str], runs: int) -> list[Result]:
+    results = []
+    for name in names:
+        results.append(BENCHMARKS[name](ground, runs))
+        each = results[-1]
+        narrate(f"{name}: {each.ratio:.2f}, target {each.target}")
+    return results
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument(
+        "--runs", type=_runs, default=RUNS, help=f"of each side (default: {RUNS}, at least {FEWEST_RUNS})"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
+    return parser
+
+
+def _runs(text: str) -> int:
+    runs = int(text)
+    if runs < FEWEST_RUNS:
+        raise argparse.ArgumentTypeError(f"at least {FEWEST_RUNS}")
+    return runs
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""Fill the cluster's queue with held jobs: COUNT of them, every tenth a session's. Runs in the lab, as root.
+
+    crowd.py COUNT USER…
+
+Held jobs stay where they are, so that both sides of a measurement see the same. pyslurm submits one in 2 ms, as any
+user. Prints how many there are after each thousand.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from typing import Any
+
+from broker.announcement import JOB_PREFIX
+from broker.models import new_id
+
+SCRIPT = "#!/bin/sh\n:\n"
+ONE_IN = 10
+"""A tenth of the jobs are sessions."""
+
+
+def main(count: int, users: list[str]) -> None:
+    import pyslurm  # noqa: PLC0415 - is to see the environment that it hands to each job
+
+    accounts = [pwd.getpwnam(user) for user in users]
+    for number in range(count):
+        account = accounts[number % len(accounts)]
+        description = pyslurm.JobSubmitDescription(
+            script=SCRIPT,
+            priority=0,
+            user_id=account.pw_uid,
+            group_id=account.pw_gid,
+            working_directory="/",
+            environment={"PATH": "/usr/bin:/bin"},
+            **_labels(number),
+        )
+        description.submit()
+        if (number + 1) % 1000 == 0:
+            print(number + 1, flush=True)
+
+
+def _labels(number: int) -> dict[str, Any]:
+    if number % ONE_IN:
+        return {"name": f"simulation-{number}", "comment": "parameter sweep"}
+    session_id = new_id()
+    return {"name": JOB_PREFIX + session_id, "comment": f"berth:{session_id}:1"}
+
+
+if __name__ == "__main__":
+    os.environ.clear()  # pyslurm would hand all of it to the jobs
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,145 @@
+"""A tick of the reconcile loop and one squeue, in turns. Runs in the lab, as the service account.
+
+    tick.py BACKEND RUNS SESSIONS
+
+A registry in a temporary directory gets a session for every job that carries a session's name. Prints one JSON object
+a line: how many queries Slurm counted for a tick, then the seconds of each pair of runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from broker.announcement import JOB_PREFIX
+from broker.changes import Changes
+from broker.config import SlurmSettings
+from broker.models import Session
+from broker.reconcile import Reconciler
+from broker.registry import Entry, open_registry
+from broker.schema import SessionState
+from slurm.backends import Backend, open_scheduler
+from slurm.run import run
+
+if TYPE_CHECKING:
+    from broker.launching import Launcher
+    from broker.registry import Registry
+    from broker.submission import Submitter
+    from slurm.scheduler import Scheduler
+
+SQUEUE = ("squeue", "-h", "-o", "%i|%j|%u|%T|%r|%k|%N")
+TIMEOUT = 60.0
+"""Seconds for one query."""
+
+
+class Idle:
+    """Stands where submitter and launcher are: in a tick that finds everything in order nobody needs them."""
+
+    def under_way(self, session_id: str) -> bool:
+        raise AssertionError(f"session {session_id} was not matched with its job")
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """The reconcile loop over a registry that says what Slurm says."""
+
+    reconciler: Reconciler
+    registry: Registry
+
+    @classmethod
+    async def over(cls, scheduler: Scheduler, registry: Registry, sessions: int) -> Loop:
+        """Make a session for every job, and tick until nothing changes any more."""
+        jobs = [job for job in await scheduler.jobs(JOB_PREFIX) if not job.state.ended]
+        if len(jobs) != sessions:
+            raise SystemExit(f"{len(jobs)} jobs carry a session's name, not {sessions}")
+        now = time.time()
+        for job in jobs:
+            session_id = job.name.removeprefix(JOB_PREFIX)
+            session = Session(
+                id=session_id,
+                name=f"s{job.id}",
+                owner=job.user,
+                state=SessionState.QUEUED,
+                profile="base",
+                version="1",
+                digest="sha256:0",
+                image_path="/profiles/base/1/image.sif",
+                image_size=1,
+                created_at=now,
+                submission=1,
+                job_id=job.id,
+            )
+            registry.create(session, Entry("bench", "made"))
+        idle = Idle()
+        reconciler = Reconciler(
+            settings=SlurmSettings(),
+            registry=registry,
+            scheduler=scheduler,
+            launcher=cast("Launcher", idle),
+            submitter=cast("Submitter", idle),
+            changes=Changes(),
+        )
+        loop = cls(reconciler, registry)
+        while await reconciler.tick():
+            pass
+        return loop
+
+    async def tick(self) -> float:
+        """The seconds of one tick that finds everything as it was."""
+        began = time.perf_counter()
+        changed = await self.reconciler.tick()
+        took = time.perf_counter() - began
+        if changed or self.reconciler.stale_since is not None:
+            raise SystemExit("Slurm did not answer, or its jobs changed in the middle of the measurement")
+        return took
+
+
+async def squeue() -> float:
+    """The seconds of the query by hand, run by the runner that every command of ours is run by."""
+    began = time.perf_counter()
+    await run(SQUEUE, timeout=TIMEOUT)
+    return time.perf_counter() - began
+
+
+def queries_so_far() -> int:
+    """How many questions about jobs slurmctld has answered, by its own count."""
+    said = subprocess.run(["sdiag"], capture_output=True, text=True, check=True, timeout=TIMEOUT).stdout
+    return sum(
+        int(count) for count in re.findall(r"^\s+REQUEST_JOB_\w*INFO\w*\s+\(\s*\d+\) count:(\d+)", said, re.MULTILINE)
+    )
+
+
+async def queries_of_a_tick(loop: Loop) -> int:
+    before = queries_so_far()
+    await loop.tick()
+    return queries_so_far() - before
+
+
+async def main(backend: Backend, runs: int, sessions: int) -> None:
+    scheduler = await open_scheduler(backend, timeout=TIMEOUT)
+    with tempfile.TemporaryDirectory() as directory:
+        registry = open_registry(f"sqlite:///{directory}/registry.db")
+        try:
+            loop = await Loop.over(scheduler, registry, sessions)
+            _tell(backend=scheduler.name, queries=await queries_of_a_tick(loop))
+            await squeue()
+            for _ in range(runs):
+                _tell(ours=await loop.tick(), peer=await squeue())
+        finally:
+            await scheduler.close()
+            registry.close()
+
+
+def _tell(**what: object) -> None:
+    print(json.dumps(what), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(cast("Backend", sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
