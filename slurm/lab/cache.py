@@ -8,6 +8,7 @@ import hashlib
 import shutil
 from typing import TYPE_CHECKING, TextIO
 
+from slurm.lab.commands import run
 from slurm.lab.interrupts import terminable
 from slurm.lab.modes import world_readable
 
@@ -38,6 +39,8 @@ def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progre
         try:
             with terminable(), world_readable():
                 make(work)
+                # The name promises the contents, also after a power cut.
+                run(["sync", "--file-system", str(work)], seconds=300)
             (work / "tree").rename(final)
         finally:
             _remove(work)

@@ -57,8 +57,7 @@ def create(name: str) -> list[tuple[Path, str]]:
     for hierarchy in hierarchies():
         path = hierarchy.mount / name
         if hierarchy.controllers == "unified":
-            controllers = (hierarchy.mount / "cgroup.controllers").read_text().split()
-            (hierarchy.mount / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in controllers))
+            _enable_for_children(hierarchy.mount)
         path.mkdir(exist_ok=True)
         if "cpuset" in hierarchy.controllers.split(","):
             for file in ("cpuset.cpus", "cpuset.mems"):
@@ -66,6 +65,29 @@ def create(name: str) -> list[tuple[Path, str]]:
             (path / "cgroup.clone_children").write_text("1")
         made.append((path, hierarchy.controllers))
     return made
+
+
+def hand_down(path: Path) -> None:
+    """Let the children of a cgroup v2 have all its controllers.
+
+    A cgroup may have processes or hand controllers down, not both: what is in it moves to the leaf `init`.
+    """
+    leaf = path / "init"
+    leaf.mkdir(exist_ok=True)
+    while pids := (path / "cgroup.procs").read_text().split():
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                (leaf / "cgroup.procs").write_text(pid)
+    _enable_for_children(path)
+
+
+def _enable_for_children(path: Path) -> None:
+    for name in (path / "cgroup.controllers").read_text().split():
+        try:
+            (path / "cgroup.subtree_control").write_text(f"+{name}")
+        except OSError as error:
+            if name in NEEDED_V2:
+                raise LabError(f"{path} does not hand its controller {name} down: {error.strerror}") from error
 
 
 def existing(pattern: str) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
 from slurm.lab.place import Place, cache_root
+from slurm.lab.preflight import check_root
 from slurm.lab.spec import NODES, Bind, Publish, Spec
 
 if TYPE_CHECKING:
@@ -26,10 +27,7 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(own)
     options.command = command
     try:
-        if os.geteuid() != 0:
-            raise LabError(
-                "the lab needs root: it makes namespaces, mounts and control groups", hint="run it with sudo"
-            )
+        check_root()
         return int(options.run(options) or 0)
     except LabError as error:
         print(error.render(), file=sys.stderr)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -29,20 +30,27 @@ def boot(place: Place, spec: Spec, nodes: Sequence[str], lower: Sequence[Path]) 
 
     `lower` are their read-only trees, the lowest first.
     """
-    booting = [(node, _start(place, spec, node, lower)) for node in nodes]
-    for node, reader in booting:
+    made = [(node, cgroups.create(place.cgroup(node))) for node in nodes]
+    booting = [(node, groups, _start(place, spec, node, lower, groups)) for node, groups in made]
+    for node, groups, reader in booting:
         log = place.log(node, "boot")
         with reader:
             if reader.readline().strip() != b"ready":
                 raise LabError(f"node {node} does not boot", log=log, hint="the end of the log says why")
-        wait_until(lambda: init_pid(place, node) is not None, seconds=5, what=f"init of {node}", log=log)  # noqa: B023 - run at once
+        for path, controllers in groups:
+            if controllers == "unified":
+                cgroups.hand_down(path)
+        wait_until(partial(_is_up, place, node), seconds=5, what=f"init of {node}", log=log)
 
 
-def _start(place: Place, spec: Spec, node: str, lower: Sequence[Path]) -> BinaryIO:
+def _is_up(place: Place, node: str) -> bool:
+    return init_pid(place, node) is not None
+
+
+def _start(place: Place, spec: Spec, node: str, lower: Sequence[Path], groups: Sequence[tuple[Path, str]]) -> BinaryIO:
     """Begin to boot; what is returned reads `ready` when it is done, or ends when it failed."""
     directory = place.node_dir(node)
     directory.mkdir(parents=True, exist_ok=True)
-    groups = cgroups.create(place.cgroup(node))
     read_end, write_end = os.pipe()
     with place.log(node, "boot").open("a") as sink:
         subprocess.Popen(

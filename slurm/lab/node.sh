@@ -28,10 +28,6 @@ mount_cgroups() {
   case $CGROUPS in
     *unified*)
       mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
-      # A cgroup with processes in it may not hand controllers to its children: init moves out of the way.
-      mkdir -p "$root/sys/fs/cgroup/init"
-      echo 1 >"$root/sys/fs/cgroup/init/cgroup.procs"
-      sed 's/[a-z_]*/+&/g' "$root/sys/fs/cgroup/cgroup.controllers" >"$root/sys/fs/cgroup/cgroup.subtree_control"
       ;;
     *)
       mount -t tmpfs -o mode=755 tmpfs "$root/sys/fs/cgroup"

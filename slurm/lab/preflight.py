@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +38,6 @@ def check_root() -> None:
 def check(place: Place, cache: Path, progress: Progress, *, free_gib: float = FREE_GIB) -> None:
     """Raise LabError at the first thing that is missing; programs that Debian has are installed."""
     check_root()
-    if sys.version_info < (3, 11):  # noqa: UP036 - the lab runs before anything checks requires-python
-        raise LabError(f"Python {sys.version.split()[0]} is too old", hint="the lab needs 3.11 or newer")
     check_disk([place.state, cache], free_gib)
     cgroups.hierarchies()
     _check_namespaces()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -116,6 +118,12 @@ def test_too_little_disk_is_told_with_both_numbers(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"GiB of free disk space, and the lab needs 99999$") as caught:
         preflight.check_disk([tmp_path / "not/there/yet"], 99_999)
     assert "--state" in caught.value.hint
+
+
+def test_an_old_python_is_told_before_anything_is_imported() -> None:
+    script = "import sys, runpy; sys.version_info = (3, 10, 2); sys.version = '3.10.2 x'; runpy.run_module('slurm.lab')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "slurm.lab: Python 3.10.2 is too old")
 
 
 def test_errors_render_message_log_and_remedy() -> None:
