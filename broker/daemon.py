@@ -17,7 +17,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from slurm.backends import open_scheduler
 
 from broker.api import Services, application
 from broker.authorized import AuthorizedKeys
@@ -34,9 +33,10 @@ from broker.registry import open_registry
 from broker.sessions import Sessions
 from broker.submission import Submitter
 from profiles.store import Stores
+from slurm.backends import open_scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 
     from broker.launching import Launcher
 
@@ -106,15 +106,21 @@ async def _main(config: Config, listener: socket.socket) -> int:
                 touched=use.touch,
                 own_uid=os.getuid(),
             )
-            async with _background(reconciler.run()), _serving(services, listener):
+            async with _background(reconciler.run()) as reconciling, _serving(services, listener):
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
-                await _until_stop(config, stop, launcher, reconciler, use)
+                ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
+                if config.mode is Mode.PERSONAL:
+                    ends.append(asyncio.create_task(_idle(config.idle_exit, reconciler, use)))
+                await _first_of(ends)
             await submitter.drain()
             await reconciler.close()
         finally:
             await scheduler.close()
             registry.close()
-    return 1 if launcher.gone.is_set() and not stop.is_set() else 0
+        if launcher.gone.is_set() and not stop.is_set():
+            log.error("the launcher has left; ending, so that both are started anew")
+            return 1
+    return 0
 
 
 class LastUse:
@@ -127,20 +133,13 @@ class LastUse:
         self.at = time.monotonic()
 
 
-async def _until_stop(
-    config: Config, stop: asyncio.Event, launcher: Launcher, reconciler: Reconciler, use: LastUse
-) -> None:
-    """Return on a signal, when the launcher has left, or in personal mode when nothing has happened for long enough."""
-    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(event.wait()) for event in (stop, launcher.gone)]
-    if config.mode is Mode.PERSONAL:
-        waiting.append(asyncio.create_task(_idle(config.idle_exit, reconciler, use)))
+async def _first_of(ends: Sequence[asyncio.Task[Any]]) -> None:
+    """Return when one of these has happened: a signal, the launcher's leaving, the loop's end, or idleness."""
     try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in waiting:
+        for task in ends:
             task.cancel()
-    if launcher.gone.is_set() and not stop.is_set():
-        log.error("the launcher has left; ending, so that both are started anew")
 
 
 async def _idle(seconds: float, reconciler: Reconciler, use: LastUse) -> None:
@@ -170,10 +169,10 @@ async def _launcher(config: Config) -> AsyncIterator[Launcher]:
 
 
 @contextlib.asynccontextmanager
-async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[asyncio.Task[None]]:
     task = asyncio.create_task(work)
     try:
-        yield
+        yield task
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

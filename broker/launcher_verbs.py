@@ -164,6 +164,7 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         f"--error={session}/run/job.log",
         f"--chdir={session}",
         "--export=NIL",
+        "--propagate=NONE",
         place.session_script,
         str(session),
     ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.announcement import JOB_PREFIX, endpoint_of, read
 from broker.errors import BerthError
+from broker.failpoints import failpoint
 from broker.keys import PublicKey
 from broker.registry import Entry
 from broker.schema import SessionState
@@ -37,9 +38,9 @@ log = logging.getLogger(__name__)
 
 SOON, LATER, IDLE = 0.2, 2.0, 15.0
 """Seconds between queries: right after a change, while something moves, and otherwise."""
-PATIENCE = 5.0
-"""The next query comes no sooner than this many times what the last one took, so that a busy slurmctld is left
-alone."""
+PATIENCE, LONGEST_PAUSE = 5.0, 15.0
+"""The next query comes no sooner than this many times what the last one took, so that a busy slurmctld is left alone,
+but after so many seconds in any case, so that one that is back is seen."""
 CANCEL_AGAIN = 15.0
 """Seconds after which a job that was cancelled and still lives is cancelled again."""
 ACCOUNTING_EVERY = 10.0
@@ -86,7 +87,7 @@ class Reconciler:
             began = time.monotonic()
             changed = await self._guarded_tick()
             took = time.monotonic() - began
-            pause = max(self._next_interval(changed=changed), PATIENCE * took)
+            pause = max(self._next_interval(changed=changed), min(PATIENCE * took, LONGEST_PAUSE))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), pause)
 
@@ -174,6 +175,10 @@ class Reconciler:
         if record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner:
             return ended_in_accounting(session.state, record)
         grace = self._settings.lost_grace * (WITHOUT_ACCOUNTING if records is None else 1)
+        if (
+            session.state is SessionState.STOPPING
+        ):  # nobody waits for its job; a next one finds the lock if this one lives
+            grace = self._settings.submit_grace
         if session.missing_since is not None and asked_at - session.missing_since > grace:
             return lost(session.state)
         return None
@@ -208,6 +213,7 @@ class Reconciler:
         except NoAnswer as error:
             log.warning("job %d could not be cancelled yet: %s", job.id, error)
             return
+        failpoint("stop.cancelled")
         self._interval = SOON
         await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"cancelled_at": time.time()}, None))
 
@@ -239,6 +245,7 @@ class Reconciler:
             reason = f"its data could not be removed: {error.message}"
             await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"reason": reason}, None))
             return
+        failpoint("delete.removed")
         values = {"state": SessionState.DELETED, "reason": ""}
         await asyncio.to_thread(self._registry.update, session.id, lambda _: (values, Entry("berth", "deleted")))
         self._changes.notify()

@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,17 +112,26 @@ def new_name(people: dict[str, User]) -> Iterator[Callable[[str], str]]:
         return made[-1]
 
     yield name
-    for user in people.values():
-        for session in json.loads(user.ok("list", "--json"))["sessions"]:
-            if session["name"] in made:
-                user.berth("stop", session["name"], seconds=60)
-                user.berth("delete", session["name"], "--yes", seconds=60)
+    left = [
+        (user, session["name"])
+        for user in people.values()
+        for session in json.loads(user.ok("list", "--json"))["sessions"]
+        if session["name"] in made
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(_end, left))
 
 
 @pytest.fixture
 def name(new_name: Callable[[str], str]) -> str:
     """One such name."""
     return new_name("s")
+
+
+def _end(what: tuple[User, str]) -> None:
+    user, session = what
+    user.ok("stop", session, seconds=120)
+    user.ok("delete", session, "--yes", seconds=120)
 
 
 def _free_port() -> int:

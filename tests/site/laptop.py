@@ -23,6 +23,7 @@ class Laptop:
     """One user's ssh configuration on this machine."""
 
     config: Path
+    public_key: bytes
 
     @classmethod
     def of(cls, site: Site, user: str, directory: Path, port: int) -> Laptop:
@@ -42,7 +43,7 @@ class Laptop:
         files = json.loads(site.run(command, user=user))
         known_hosts.write_text(files["known_hosts"])
         config.write_text(files["ssh_config"].replace(THERE, str(known_hosts)))
-        return cls(config)
+        return cls(config, public)
 
     def argv(self, session: str, command: Sequence[str] = (), *, options: Sequence[str] = ()) -> list[str]:
         """The ssh command line."""
