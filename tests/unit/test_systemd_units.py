@@ -1,0 +1,71 @@
+"""The units are what an operator copies: their commands must be ours, and agree with the configuration's defaults."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from broker.config import Config, GatewayConfig, SlurmSettings
+from broker.gateway import GatewaySettings
+from broker.launcher import _arguments
+
+UNITS = Path(__file__).parents[2] / "broker" / "systemd"
+
+
+def unit(name: str) -> dict[str, list[str]]:
+    """Every setting of a unit with its values, whatever the section."""
+    found = defaultdict(list)
+    for line in (UNITS / name).read_text(encoding="utf-8").splitlines():
+        if "=" in line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found[key].append(value)
+    return found
+
+
+@pytest.fixture
+def berth() -> dict[str, list[str]]:
+    return unit("berth.service")
+
+
+@pytest.fixture
+def gateway() -> dict[str, list[str]]:
+    return unit("berth-gateway.service")
+
+
+def test_the_launcher_understands_its_command(berth: dict[str, list[str]]) -> None:
+    program, *words = shlex.split(berth["ExecStart"][0])
+    options = _arguments(words)
+    assert program == "/opt/berth/bin/berth-launcher"
+    assert (options.account, options.storage) == ("berth", "/shared/berth/{user}")
+    assert options.controller == ["/opt/berth/bin/berth", "controller"]
+
+
+def test_the_directories_are_those_of_the_configuration(
+    berth: dict[str, list[str]], gateway: dict[str, list[str]]
+) -> None:
+    made = {shlex.split(line)[-1] for line in berth["ExecStartPre"]}
+    assert made == {str(Config().runtime_dir), str(Config().state_dir)}
+    assert gateway["User"] == [GatewayConfig().account]
+    assert str(GatewayConfig().host_key.parent) == f"/var/lib/{gateway['StateDirectory'][0]}"
+    assert gateway["StateDirectoryMode"] == ["0700"]
+
+
+def test_the_launcher_keeps_what_it_needs_and_no_more(berth: dict[str, list[str]]) -> None:
+    assert berth["CapabilityBoundingSet"] == ["CAP_SETUID CAP_SETGID CAP_KILL"]
+    assert "User" not in berth  # it starts as root and gives that up request by request
+    assert "ProtectHome" not in berth  # it reads users' authorized_keys, as them
+
+
+def test_a_stop_leaves_time_for_what_is_under_way(berth: dict[str, list[str]], gateway: dict[str, list[str]]) -> None:
+    assert berth["KillMode"] == ["mixed"]
+    assert float(berth["TimeoutStopSec"][0]) > SlurmSettings().submit_timeout
+    assert float(gateway["TimeoutStopSec"][0]) > _drain_seconds()
+
+
+def _drain_seconds() -> float:
+    return GatewaySettings(
+        listen_host="", listen_port=0, api_socket=Path(), host_key=Path(), domain="berth"
+    ).drain_seconds
