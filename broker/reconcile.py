@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOON, LATER, IDLE = 0.2, 2.0, 15.0
-"""Seconds between queries: right after a change, while something moves, and otherwise."""
+SOON, LATER, IDLE = 0.05, 2.0, 15.0
+"""Seconds between queries: right after a change, at most while something moves, and at most otherwise."""
+SHARE = 0.1
+"""In between, the next query comes after this share of the time since the last change: whoever waits for Slurm waits
+a tenth longer for us, and a job that waits for 20 s has cost 50 queries."""
 PATIENCE, LONGEST_PAUSE = 5.0, 15.0
 """The next query comes no sooner than this many times what the last one took, so that a busy slurmctld is left alone,
 but after so many seconds in any case, so that one that is back is seen."""
@@ -69,7 +72,8 @@ class Reconciler:
         self._submitter = submitter
         self._changes = changes
         self._woken = asyncio.Event()
-        self._interval = SOON
+        self._changed_at = time.monotonic()
+        self._query_took = 0.0
         self._asked_accounting_at = 0.0
         self._removing: dict[str, asyncio.Task[None]] = {}
         self.stale_since: float | None = None
@@ -78,18 +82,16 @@ class Reconciler:
 
     def wake(self) -> None:
         """Look at once, and often for a while: something was asked for."""
-        self._interval = SOON
+        self._changed_at = time.monotonic()
         self._woken.set()
 
     async def run(self) -> None:
         while True:
             self._woken.clear()
-            began = time.monotonic()
-            changed = await self._guarded_tick()
-            took = time.monotonic() - began
-            pause = max(self._next_interval(changed=changed), min(PATIENCE * took, LONGEST_PAUSE))
+            if await self._guarded_tick():
+                self._changed_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause)
+                await asyncio.wait_for(self._woken.wait(), self._pause())
 
     async def close(self) -> None:
         """End what removes data; it goes on at the next start."""
@@ -97,12 +99,10 @@ class Reconciler:
             task.cancel()
         await asyncio.gather(*self._removing.values(), return_exceptions=True)
 
-    def _next_interval(self, *, changed: bool) -> float:
-        if changed:
-            self._interval = SOON
-        else:
-            self._interval = min(self._interval * 1.3, LATER if self.moving else IDLE)
-        return self._interval
+    def _pause(self) -> float:
+        """Seconds until the next query."""
+        wanted = min(SHARE * (time.monotonic() - self._changed_at), LATER if self.moving else IDLE)
+        return max(wanted, SOON, min(PATIENCE * self._query_took, LONGEST_PAUSE))
 
     async def _guarded_tick(self) -> bool:
         try:
@@ -114,6 +114,7 @@ class Reconciler:
     async def tick(self) -> bool:
         """Ask once, and bring every session up to date; True when a session has changed."""
         asked_at = time.time()
+        began = time.monotonic()
         try:
             jobs = await self._scheduler.jobs(JOB_PREFIX)
         except NoAnswer as error:
@@ -121,6 +122,8 @@ class Reconciler:
                 self.stale_since = asked_at
                 log.warning("Slurm does not answer: %s", error)
             return False
+        finally:
+            self._query_took = time.monotonic() - began
         if self.stale_since is not None:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
             self.stale_since = None
@@ -214,7 +217,7 @@ class Reconciler:
             log.warning("job %d could not be cancelled yet: %s", job.id, error)
             return
         failpoint("stop.cancelled")
-        self._interval = SOON
+        self._changed_at = time.monotonic()
         await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"cancelled_at": time.time()}, None))
 
     async def _cancel_strays(self, strays: list[Job]) -> None:
