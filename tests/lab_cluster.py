@@ -107,6 +107,11 @@ class Lab:
         finally:
             os.kill(pid, signal.SIGCONT)
 
+    def wait_until_saved(self, text: str) -> None:
+        """Wait until slurmctld's saved jobs contain `text`: it saves every five seconds; killed, it forgets the rest."""
+        state = self.sh("scontrol show config | sed -n 's/^StateSaveLocation *= //p'") + "/job_state"
+        wait_for(lambda: self.run(["grep", "--quiet", text, state]).returncode == 0, what=f"{text} to be saved")
+
     @contextmanager
     def without(self, daemon: str, *, node: str = LOGIN) -> Iterator[None]:
         """Within the context the daemon is dead, by SIGKILL; after it, it serves again."""

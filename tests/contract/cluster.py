@@ -163,10 +163,7 @@ class RealCluster:
 
     def outage(self, daemon: str, *, dead: bool, survivor: str) -> AbstractContextManager[None]:
         if dead and daemon == "slurmctld":
-            # It saves its state every five seconds, and being killed, forgets what came after.
-            state = self.lab.sh("scontrol show config | sed -n 's/^StateSaveLocation *= //p'") + "/job_state"
-            found = ["grep", "--quiet", survivor, state]
-            wait_for(lambda: self.lab.run(found).returncode == 0, what="slurmctld to save its jobs")
+            self.lab.wait_until_saved(survivor)
         return self.lab.without(daemon) if dead else self.lab.paused(daemon)
 
     def _sbatch(self, name: str, work: Work, *options: str, user: str = "alice") -> int:

@@ -13,8 +13,8 @@ from slurm.lab.spec import LOGIN
 if TYPE_CHECKING:
     from tests.lab_cluster import Lab
 
-STORE = "/shared/profiles"
-"""The site's store of tests/site/config.yaml, on the shared file system."""
+STORE = "/profiles"
+"""The site's store of tests/site/config.yaml, kept over the end of the lab."""
 PUBLISHER = "carol"
 SHIPPED = "/opt/berth/src/profiles/library"
 SECONDS = 300.0

@@ -73,6 +73,7 @@ def test_running_sessions_stay_ready_and_reachable(alice: User, name: str, state
     alice.ok("start", name, "--profile", "base")
     before = alice.show(name)
     lab = alice.site.lab
+    lab.wait_until_saved(before["endpoint"]["fingerprint"])
     with lab.paused("slurmctld") if state == "paused" else lab.without("slurmctld"):
         wait_for(
             lambda: alice.show(name)["stale_since"] is not None, what="stale data to be shown as stale", seconds=60
