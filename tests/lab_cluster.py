@@ -108,7 +108,7 @@ class Lab:
             os.kill(pid, signal.SIGCONT)
 
     def wait_until_saved(self, text: str) -> None:
-        """Wait until slurmctld's saved jobs contain `text`: it saves every five seconds; killed, it forgets the rest."""
+        """Wait until slurmctld's saved jobs contain `text`: it saves each 5 s; killed, it forgets the rest."""
         state = self.sh("scontrol show config | sed -n 's/^StateSaveLocation *= //p'") + "/job_state"
         wait_for(lambda: self.run(["grep", "--quiet", text, state]).returncode == 0, what=f"{text} to be saved")
 
