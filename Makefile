@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 2222
+LABS ?= 3
 SCRIPTS := $(shell git ls-files '*.sh' .ci/run 2>/dev/null)
 
 .PHONY: help
@@ -35,8 +36,8 @@ check: $(VENV)/ready shellcheck ## format, lint, types, import rules (no root, n
 	shellcheck $(SCRIPTS)
 
 .PHONY: test
-test: $(VENV)/ready test-programs ## every test, on a lab of its own (root)
-	@$(PYTHON) -m tests.site.run $(BIN)/pytest -m "not soak" $(ARGS)
+test: $(VENV)/ready test-programs ## every test, on labs of its own (root)
+	@$(PYTHON) -m tests.site.run --labs $(LABS) $(BIN)/pytest -m "not soak" $(ARGS)
 
 .PHONY: unit
 unit: $(VENV)/ready ## the tests that need neither root nor lab

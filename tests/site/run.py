@@ -1,37 +1,61 @@
-"""Run a command against a lab of its own: up, with Berth on it, the command, down again unless KEEP_LAB is set.
+"""Run a command against labs of its own: up, with Berth on them, the command, down again unless KEEP_LAB is set.
 
-`python3 -m tests.site.run COMMAND…`; the command finds the lab's name in LAB_NAME. Standard library only.
+`python3 -m tests.site.run [--labs N] COMMAND…`. With one lab the command finds its name in LAB_NAME; with several, each
+pytest worker has one, named after it, and `-n N` is added to the command. Standard library only.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from slurm.lab import lifecycle
 from slurm.lab.errors import LabError
 from slurm.lab.place import Place
 from slurm.lab.preflight import check_root
+from slurm.lab.progress import Progress
 from tests.site import deploy
 
 NAME = os.environ.get("LAB_NAME", "test")
+PROFILES = ("base", "triton-xpu")
 
 
-def main(command: list[str]) -> int:
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="tests.site.run")
+    parser.add_argument(
+        "--labs", type=int, default=1, help="how many labs; with more than one, pytest workers share them"
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args(argv)
+    names = [NAME] if options.labs == 1 else [f"{NAME}-gw{index}" for index in range(options.labs)]
+    workers = [] if options.labs == 1 else ["-n", str(options.labs), "--dist", "loadfile"]
     try:
         check_root()
-        deploy.up(NAME)
+        try:
+            _up(names)
+            environment = os.environ | {"LAB_NAME": NAME}
+            return subprocess.run([*options.command, *workers], env=environment, check=False).returncode
+        finally:
+            if not os.environ.get("KEEP_LAB"):
+                for name in names:
+                    lifecycle.down(Place.find(name))
     except (LabError, deploy.SiteError) as error:
         print(f"tests: {error}", file=sys.stderr)
         return 1
-    try:
-        environment = os.environ | {"LAB_NAME": NAME}
-        return subprocess.run(command, env=environment, check=False).returncode
-    finally:
-        if not os.environ.get("KEEP_LAB"):
-            lifecycle.down(Place.find(NAME))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _up(names: list[str]) -> None:
+    """Bring the labs up, and build the profiles that tests start sessions from into the store that all labs see."""
+    progress = Progress()
+    sites = [deploy.up(name, progress=progress) for name in names]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda profile: deploy.build_profile(sites[0], profile, progress), PROFILES))
 
 
 if __name__ == "__main__":
