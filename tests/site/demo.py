@@ -107,7 +107,9 @@ def _checked(port: int) -> int:
 
 _WHERE = """\
 echo "user      $(id -un) on node $SLURMD_NODENAME, job $SLURM_JOB_ID"
-echo "GPUs      $(ls /dev/dri | tr '\\n' ' ')(ZE_AFFINITY_MASK=$ZE_AFFINITY_MASK)"
+for gpu in /dev/dri/renderD*; do
+  if head -c 1 "$gpu" >/dev/null 2>&1; then echo "GPU       $gpu is ours"; else echo "GPU       $gpu is fenced off"; fi
+done
 echo "image     $(. /etc/os-release; echo "$PRETTY_NAME"), $(clang --version | head -1)"
 clinfo -l
 """
