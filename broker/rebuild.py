@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from broker.announcement import JOB_PREFIX, read
 from broker.errors import BerthError, ConflictError, InvalidInputError, SlurmUnavailableError
 from broker.manifest import Manifest
+from broker.registry import Entry
 from broker.schema import RebuildReport, SessionState
 from slurm.scheduler import NoAnswer
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.launching import Launcher
     from broker.models import Session
-    from broker.registry import Registry
+    from broker.registry import Decide, Decision, Registry
     from slurm.scheduler import Job, Scheduler
 
 log = logging.getLogger(__name__)
@@ -77,17 +78,31 @@ def users_with_data(config: Config) -> list[str]:
 
 
 def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: str, text: str) -> Session | None:
-    """Add one session; None if the registry has it already."""
+    """Add one session, or bring one up to date that an old copy of the registry knows too little of.
+
+    None if there is nothing to add.
+    """
     manifest = Manifest.model_validate_json(text)
     if manifest.owner != user or manifest.id != session_id:
         raise InvalidInputError(f"the manifest is about {manifest.owner}/{manifest.id}")
-    if registry.get(manifest.id) is not None:
-        return None
     session = manifest.session()
     _with_job(session, jobs)
+    known = registry.get(session.id)
+    if known is not None:
+        return registry.update(known.id, _catch_up(session)) if session.submission > known.submission else None
     if not registry.restore(session):
         raise ConflictError(f"{session.owner} has another session named {session.name}")
     return session
+
+
+def _catch_up(found: Session) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.state is SessionState.DELETED or now.submission >= found.submission:
+            return None
+        values = {name: getattr(found, name) for name in ("submission", "job_id", "state", "reason", "options")}
+        return values, Entry("berth", "restored", "a newer submission, from its manifest")
+
+    return decide
 
 
 def _first_line(error: Exception) -> str:

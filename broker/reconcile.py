@@ -21,7 +21,7 @@ from broker.keys import PublicKey
 from broker.registry import Entry
 from broker.schema import SessionState
 from broker.state import LIVE, MOVING, Outcome, ended_in_accounting, lost, next_state
-from slurm.scheduler import NoAnswer
+from slurm.scheduler import NoAnswer, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -216,6 +216,11 @@ class Reconciler:
         except NoAnswer as error:
             log.warning("job %d could not be cancelled yet: %s", job.id, error)
             return
+        except Refused as error:
+            log.error("Slurm will not cancel job %d: %s", job.id, error)
+            refusal = Entry("berth", "cancel-refused", f"{error}; `scancel {job.id}` ends the job")
+            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"cancelled_at": asked_at}, refusal))
+            return
         failpoint("stop.cancelled")
         self._changed_at = time.monotonic()
         await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"cancelled_at": time.time()}, None))
@@ -231,8 +236,11 @@ class Reconciler:
                 continue
             if job.id == session.job_id and session.state in LIVE:
                 continue  # it became the session's job after the query
+            if _is_newer(job, session):
+                log.warning("job %d is newer than the registry knows: `berth registry rebuild` takes it in", job.id)
+                continue
             log.warning("cancelling job %d: it carries the name of session %s but is not its job", job.id, session.id)
-            with contextlib.suppress(NoAnswer):
+            with contextlib.suppress(NoAnswer, Refused):
                 await self._scheduler.cancel(job.id)
 
     def _remove(self, session: Session) -> None:
@@ -281,6 +289,12 @@ def _is_own(session: Session, job: Job) -> bool:
     if session.job_id is not None:
         return job.id == session.job_id
     return said is not None and said.submission == session.submission
+
+
+def _is_newer(job: Job, session: Session) -> bool:
+    """Whether the job is of a submission that the registry does not know of: an old copy of it was put in place."""
+    said = read(job)
+    return said is not None and said.submission > session.submission
 
 
 def observation(session: Session, job: Job, now: float) -> dict[str, Any]:
