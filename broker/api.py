@@ -13,9 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from broker import __version__, schema
-from broker.config import Mode
+from broker.configfile import Mode
 from broker.errors import BerthError, InvalidInputError, RefusedError
 from broker.hostnames import gateway_host
+from broker.names import NAME_PATTERN
 from broker.peercred import Caller, caller
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ LONGEST_WAIT = 300.0
 GATEWAY_CERTIFICATE_DAYS = 30
 
 Who = Annotated[Caller, Depends(caller)]
-SessionName = Annotated[str, Path(pattern=schema.NAME_PATTERN)]
+SessionName = Annotated[str, Path(pattern=NAME_PATTERN)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,39 +1,22 @@
 """The controller's API as Python calls: what the command line, `berth connect` and the TUI speak through.
 
-Blocking, on the standard library's HTTP client over a Unix socket: a command that runs for a moment should not load
-an HTTP stack for it. Every failure is a BerthError, rebuilt from the answer's body.
+Blocking, over a Unix socket: a command that runs for a moment should not load an HTTP stack for it. Every failure is a
+BerthError, rebuilt from the answer's body.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode
 
-from broker import errors, schema
+from broker import errors, schema, wire
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic import BaseModel
 
-TIMEOUT = 60.0
-"""Seconds without a byte before an answer is given up; a waiting call adds what it asked to wait."""
-
 _Answer = TypeVar("_Answer", bound="BaseModel")
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 class Client:
@@ -114,31 +97,8 @@ class Client:
         return answer.model_validate_json(self._request(method, path, content, extra_time=extra_time))
 
     def _request(self, method: str, path: str, body: str | None = None, *, extra_time: float = 0) -> bytes:
-        connection = _UnixConnection(self._socket, TIMEOUT + extra_time)
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise errors.ControllerUnavailableError(
-                f"the controller does not answer at {self._socket}: {error}",
-                hint="`berth doctor` says what is missing; running sessions are not affected",
-            ) from error
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise _failure(content, response.status)
-        return content
+        return wire.ask(self._socket, method, path, body, extra_time=extra_time).answer()
 
 
 def _session(name: str) -> str:
     return f"/v1/sessions/{quote(name, safe='')}"
-
-
-def _failure(content: bytes, status: int) -> errors.BerthError:
-    try:
-        body = schema.ErrorBody.model_validate(json.loads(content))
-    except ValueError:
-        return errors.BerthError(f"the controller answered {status}", hint="the controller's log has the cause")
-    return errors.from_reason(body.reason, body.message, body.hint)

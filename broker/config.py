@@ -10,11 +10,9 @@ from __future__ import annotations
 import difflib
 import os
 import pwd
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,14 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from broker.configfile import RUNTIME_DIR, SOCKET_NAME, Mode, read
 from broker.errors import InvalidInputError
-
-SITE_CONFIG = Path("/etc/berth/config.yaml")
-
-
-class Mode(StrEnum):
-    SITE = "site"
-    PERSONAL = "personal"
 
 
 def _absolute(path: Path) -> Path:
@@ -143,7 +135,7 @@ class Config(Section):
     mode: Mode = Mode.PERSONAL
     """`site`: one controller for everybody, with launcher and gateway; `personal`: one's own, without root.
     A file at /etc/berth/config.yaml, or named by $BERTH_CONFIG, means `site` unless it says otherwise."""
-    runtime_dir: AbsolutePath = Path("/run/berth")
+    runtime_dir: AbsolutePath = RUNTIME_DIR
     """Where the API's socket is; in personal mode a private directory of the user."""
     state_dir: AbsolutePath = Path("/var/lib/berth")
     """The controller's own: registry, CA key."""
@@ -158,7 +150,7 @@ class Config(Section):
 
     @property
     def api_socket(self) -> Path:
-        return self.runtime_dir / "api.sock"
+        return self.runtime_dir / SOCKET_NAME
 
     @property
     def login_host(self) -> str:
@@ -183,61 +175,7 @@ def load(path: Path | None = None) -> Config:
     A file that says `mode: personal` changes personal mode's defaults; any other, those of site mode.
     Raises InvalidInputError naming file, setting and remedy; an explicitly named file must exist.
     """
-    named = path or (Path(os.environ["BERTH_CONFIG"]) if os.environ.get("BERTH_CONFIG") else None)
-    if named is None and SITE_CONFIG.exists():
-        named = SITE_CONFIG
-    if named is not None:
-        values = _read(named)
-        personal = values.get("mode") == Mode.PERSONAL.value
-        return _check(named, _merge(personal_defaults() if personal else {"mode": Mode.SITE}, values))
-    own = xdg("XDG_CONFIG_HOME", ".config") / "berth" / "config.yaml"
-    return _check(own, _merge(personal_defaults(), _read(own) if own.exists() else {}))
-
-
-def personal_defaults() -> dict[str, Any]:
-    """Everything below the user's own folders (XDG Base Directory Specification 0.8)."""
-    state = xdg("XDG_STATE_HOME", ".local/state") / "berth"
-    data = xdg("XDG_DATA_HOME", ".local/share") / "berth"
-    return {
-        "mode": Mode.PERSONAL,
-        "runtime_dir": _personal_runtime_dir(),
-        "state_dir": state,
-        "profiles": {"stores": [data / "profiles"]},
-        "gateway": {"enabled": False},
-    }
-
-
-def xdg(variable: str, fallback: str) -> Path:
-    """An XDG folder; as the specification asks, a relative value is ignored."""
-    value = os.environ.get(variable, "")
-    return Path(value) if value.startswith("/") else Path.home() / fallback
-
-
-def _personal_runtime_dir() -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(base) / "berth" if base.startswith("/") else Path(f"/tmp/berth-{os.getuid()}")  # noqa: S108 - made 0700 and checked to be ours before use
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot read {path}: {error.strerror}", hint="check the path and its permissions"
-        ) from error
-    except yaml.YAMLError as error:
-        raise InvalidInputError(f"{path} is not valid YAML: {error}") from error
-    if values is not None and not isinstance(values, dict):
-        raise InvalidInputError(f"{path}: expected settings as `name: value`")
-    return values or {}
-
-
-def _merge(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(defaults)
-    for key, value in values.items():
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
+    return _check(*read(path))
 
 
 def _check(path: Path, values: dict[str, Any]) -> Config:

@@ -23,7 +23,7 @@ from broker.authorized import AuthorizedKeys
 from broker.certificates import CertificateAuthority
 from broker.changes import Changes
 from broker.checks import controller_checks
-from broker.config import Config, Mode
+from broker.configfile import Mode
 from broker.errors import ConflictError, InvalidInputError
 from broker.launching import inherited, spawned
 from broker.peercred import PeerCredentialProtocol
@@ -38,6 +38,7 @@ from slurm.backends import open_scheduler
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 
+    from broker.config import Config
     from broker.launching import Launcher
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ async def _main(config: Config, listener: socket.socket) -> int:
                 stores=stores,
                 authority=authority,
                 keys=keys,
+                changes=changes,
             )
             reconciler = Reconciler(
                 settings=config.slurm,

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.client import Client
-from broker.config import Mode
+from broker.configfile import Mode
 from broker.errors import ControllerUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
+from broker.names import NAME_PATTERN, VERSION_PATTERN
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A session's or profile's name: safe as host name label (RFC 1123), path component and Slurm job name."""
@@ -18,7 +18,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")]
 """A login name as useradd(8) accepts it by default, dots allowed for directory services."""
 
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$")]
+Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN)]
 
 
 class SessionState(StrEnum):

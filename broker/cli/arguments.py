@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from broker.names import NAME_PATTERN, VERSION_PATTERN
+
 if TYPE_CHECKING:
     from broker.schema import SessionView
 
@@ -21,8 +23,6 @@ class SessionName(click.ParamType[str]):
     name = "name"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from broker.schema import NAME_PATTERN
-
         if value.startswith("-"):
             self.fail(f"{value!r} is an option; the session's name comes before those that are not ours", param, ctx)
         if not re.fullmatch(NAME_PATTERN, value):
@@ -59,16 +59,10 @@ class ProfileName(click.ParamType[ProfileReference]):
     ) -> ProfileReference:
         if isinstance(value, ProfileReference):
             return value
-        from pydantic import TypeAdapter, ValidationError
-
-        from broker.schema import NAME_PATTERN, Version
-
         name, at, version = value.partition("@")
         if not re.fullmatch(NAME_PATTERN, name):
             self.fail(f"{name!r} {_WRONG_NAME}{_suggestion(name, NAME_PATTERN)}", param, ctx)
-        try:
-            TypeAdapter(Version | None).validate_python(version if at else None)
-        except ValidationError:
+        if at and not re.fullmatch(VERSION_PATTERN, version):
             self.fail(f"{version!r} cannot be a version: give NAME or NAME@VERSION", param, ctx)
         return ProfileReference(name, version or None)
 

@@ -89,7 +89,7 @@ def _unexpected(error: Exception) -> BerthError:
 
 
 def _keep(text: str) -> Path:
-    from broker.config import xdg
+    from broker.configfile import xdg
 
     place = xdg("XDG_STATE_HOME", ".local/state") / "berth" / "traceback.txt"
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

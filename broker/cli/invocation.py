@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from broker.client import Client
     from broker.config import Config
 
@@ -33,6 +35,17 @@ class Invocation:
         from broker.personal import open_client
 
         return open_client(self.config)
+
+    @cached_property
+    def api_socket(self) -> Path:
+        """Where a controller answers, without loading all that `client` loads if that can be avoided."""
+        from broker.configfile import site_socket
+
+        place = site_socket()
+        if place is None:
+            _ = self.client
+            place = self.config.api_socket
+        return place
 
 
 pass_invocation = click.make_pass_decorator(Invocation)

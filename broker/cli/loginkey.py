@@ -27,7 +27,7 @@ KEYGEN_TIMEOUT = 30.0
 
 def location() -> Path:
     """Where the private key is, or will be; the public one is beside it with `.pub`."""
-    from broker.config import xdg
+    from broker.configfile import xdg
 
     return xdg("XDG_DATA_HOME", ".local/share") / "berth" / "id_ed25519"
 

@@ -100,7 +100,7 @@ def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], aft
 def _write_config(site: SiteView, key: Path) -> Path:
     """Keep the ssh_config of `berth ssh` below the user's state folder; it is written only when it would change."""
     from broker import sshconfig
-    from broker.config import xdg
+    from broker.configfile import xdg
 
     directory = xdg("XDG_STATE_HOME", ".local/state") / "berth" / "ssh"
     return sshconfig.write(directory, site, sshconfig.Way.LOCAL, identity_file=key)

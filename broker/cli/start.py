@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -55,16 +55,15 @@ def start(
     another profile or other options then is a conflict, exit code 5.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.cli.failures import InterruptedWaitError
-    from broker.schema import SessionState, StartRequest
 
-    request = StartRequest(
-        profile=profile.name if profile else None,
-        version=profile.version if profile else None,
-        options=_options(resources),
-    )
+    request = {
+        "profile": profile.name if profile else None,
+        "version": profile.version if profile else None,
+        "options": _options(resources),
+    }
     try:
-        view = invocation.client.start(name, request)
-        already = view.state is SessionState.READY
+        view = _ask(invocation, name, request)
+        already = view.state.value == "ready"
         if not no_wait:
             view = _until_ready(invocation, view, timeout)
     except KeyboardInterrupt:
@@ -73,6 +72,18 @@ def start(
             hint=f"`berth show {name}` says how far it is, `berth stop {name}` ends it",
         ) from None
     _announce(invocation, view, already=already)
+
+
+def _ask(invocation: Invocation, name: str, request: dict[str, Any]) -> SessionView:
+    """Send the request, and only then load what reads the answer: the controller needs that time as well."""
+    import json
+
+    from broker import wire
+
+    asked = wire.ask(invocation.api_socket, "POST", f"/v1/sessions/{name}/start", json.dumps(request))
+    from broker.schema import SessionView
+
+    return SessionView.model_validate_json(asked.answer())
 
 
 def _options(words: tuple[str, ...]) -> list[str]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from broker import config
 from broker.cli.app import berth
+from broker.configfile import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ def _kind(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
     if "$ref" in schema:
-        return "one of " + ", ".join(f"`{mode.value}`" for mode in config.Mode)
+        return "one of " + ", ".join(f"`{mode.value}`" for mode in Mode)
     if schema["type"] == "array":
         return f"list of {_kind(schema['items'])}s"
     if schema.get("format") == "path":

@@ -1,0 +1,80 @@
+"""One request to the controller over its Unix socket: HTTP/1.0, so the answer ends where the connection does.
+
+The standard library's HTTP client loads e-mail and TLS first, which takes longer than most answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from typing import TYPE_CHECKING
+
+from broker.errors import BerthError, ControllerUnavailableError, from_reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TIMEOUT = 60.0
+"""Seconds without a byte before an answer is given up; a waiting call adds what it asked to wait."""
+
+
+class Asked:
+    """A request that is on its way; whoever made it may do something else before taking the answer."""
+
+    def __init__(self, connection: socket.socket, api_socket: Path) -> None:
+        self._connection = connection
+        self._api_socket = api_socket
+
+    def answer(self) -> bytes:
+        """Give the body of a good answer; raise what a bad one says, ControllerUnavailableError if there is none."""
+        try:
+            with self._connection as connection:
+                status, body = _split(b"".join(iter(lambda: connection.recv(65536), b"")))
+        except (OSError, ValueError) as error:
+            raise _unavailable(self._api_socket, error) from error
+        if status >= 400:
+            raise _failure(body, status)
+        return body
+
+
+def ask(api_socket: Path, method: str, path: str, body: str | None = None, *, extra_time: float = 0) -> Asked:
+    """Send a request, with JSON as its body; ControllerUnavailableError if nobody takes it."""
+    content = (body or "").encode()
+    head = f"{method} {path} HTTP/1.0\r\nHost: controller\r\nContent-Length: {len(content)}\r\n"
+    if content:
+        head += "Content-Type: application/json\r\n"
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(TIMEOUT + extra_time)
+        connection.connect(str(api_socket))
+        connection.sendall(head.encode() + b"\r\n" + content)
+    except OSError as error:
+        connection.close()
+        raise _unavailable(api_socket, error) from error
+    return Asked(connection, api_socket)
+
+
+def _split(answer: bytes) -> tuple[int, bytes]:
+    """Status and body; ValueError if this is no HTTP answer, or not all of it."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = re.match(rb"HTTP/1\.[01] (\d{3})", head)
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    if status is None or (length is not None and int(length[1]) != len(body)):
+        raise ValueError("the answer is cut off" if answer else "it hung up")
+    return int(status[1]), body
+
+
+def _failure(body: bytes, status: int) -> BerthError:
+    try:
+        said = json.loads(body)
+        return from_reason(str(said["reason"]), str(said["message"]), str(said["hint"]))
+    except (ValueError, LookupError, TypeError):
+        return BerthError(f"the controller answered {status}", hint="the controller's log has the cause")
+
+
+def _unavailable(api_socket: Path, error: Exception) -> ControllerUnavailableError:
+    return ControllerUnavailableError(
+        f"the controller does not answer at {api_socket}: {error}",
+        hint="`berth doctor` says what is missing; running sessions are not affected",
+    )

@@ -1,0 +1,55 @@
+"""The quick look at the configuration agrees with the checked one, or leaves the answer to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker import configfile
+from broker.config import load
+from broker.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        file = tmp_path / "config.yaml"
+        file.write_text(text)
+        monkeypatch.setenv("BERTH_CONFIG", str(file))
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize("text", ["", "mode: site", "runtime_dir: /run/other", "mode: site\nruntime_dir: /run/x"])
+def test_a_plain_site_is_read_alike(written: Callable[[str], Path], text: str) -> None:
+    written(text)
+    assert configfile.site_socket() == load().api_socket
+
+
+@pytest.mark.parametrize("text", ["mode: personal", "mode: other", "runtime_dir: 7", "runtime_dir: ~/run"])
+def test_all_else_is_left_to_the_checked_one(written: Callable[[str], Path], text: str) -> None:
+    written(text)
+    assert configfile.site_socket() is None
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a"])
+def test_what_is_no_configuration_is_refused(written: Callable[[str], Path], text: str) -> None:
+    file = written(text)
+    with pytest.raises(InvalidInputError, match=str(file)):
+        configfile.site_socket()
+
+
+def test_no_file_means_personal_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("BERTH_CONFIG", raising=False)
+    monkeypatch.setattr(configfile, "SITE_CONFIG", tmp_path / "none.yaml")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert configfile.site_socket() is None
+    assert load().runtime_dir == Path("/run/user/7/berth")

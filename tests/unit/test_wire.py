@@ -1,0 +1,84 @@
+"""Asking the controller in HTTP's simplest form, against servers that answer well, badly and not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker import wire
+from broker.errors import BerthError, ControllerUnavailableError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def answering(*parts: bytes) -> Iterator[tuple[Path, list[bytes]]]:
+    """A socket whose server takes one request, answers with these parts and hangs up; and what it was sent."""
+    directory = Path(tempfile.mkdtemp(prefix="berth-"))  # short: a socket's path has at most 107 bytes
+    heard: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            heard.append(connection.recv(65536))
+            for part in parts:
+                connection.sendall(part)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "api.sock"))
+        listener.listen()
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield directory / "api.sock", heard
+        thread.join()
+    shutil.rmtree(directory)
+
+
+def test_the_request_and_a_good_answer() -> None:
+    with answering(b"HTTP/1.1 202 Accepted\r\nContent-Length: 10\r\n\r\n{", b'"a": "b"}') as (place, heard):
+        assert wire.ask(place, "POST", "/v1/x", "{}").answer() == b'{"a": "b"}'
+    head, _, body = heard[0].partition(b"\r\n\r\n")
+    assert head.splitlines()[0] == b"POST /v1/x HTTP/1.0"
+    assert b"Content-Length: 2" in head
+    assert body == b"{}"
+
+
+def test_a_refusal_is_rebuilt() -> None:
+    body = b'{"reason": "not-found", "message": "no such thing", "hint": "look"}'
+    with answering(b"HTTP/1.0 404 Not Found\r\n\r\n" + body) as (place, _), pytest.raises(NotFoundError) as caught:
+        wire.ask(place, "GET", "/").answer()
+    assert (caught.value.message, caught.value.hint) == ("no such thing", "look")
+
+
+@pytest.mark.parametrize("body", [b"Internal Server Error", b"{}", b"[]"])
+def test_a_refusal_in_other_words(body: bytes) -> None:
+    with answering(b"HTTP/1.0 500 Oops\r\n\r\n" + body) as (place, _), pytest.raises(BerthError, match="answered 500"):
+        wire.ask(place, "GET", "/").answer()
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{"])
+def test_no_answer(answer: bytes) -> None:
+    with answering(answer) as (place, _), pytest.raises(ControllerUnavailableError, match="does not answer"):
+        wire.ask(place, "GET", "/").answer()
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(ControllerUnavailableError, match="does not answer"):
+        wire.ask(tmp_path / "api.sock", "GET", "/")
+
+
+def test_what_start_loads_before_it_asks() -> None:
+    """The controller is asked first, and what reads its answer is loaded while it works."""
+    code = "import sys, broker.wire, broker.configfile, broker.cli.start; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=30)
+    assert not {"pydantic", "http.client", "asyncio", "broker.schema", "broker.config"} & set(done.stdout.split())
