@@ -66,7 +66,7 @@ class Child:
 
 
 class Launcher:
-    """Serves requests from one socket until its other end closes or `companion` (the controller's pid) ends."""
+    """Serves requests from one socket until its other end closes."""
 
     def __init__(self, settings: Settings, control: socket.socket) -> None:
         self._settings = settings
@@ -74,6 +74,8 @@ class Launcher:
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, Child] = {}
         self._input = bytearray()
+        self._ended: list[int] = []
+        """Workers that were killed and perhaps hang in the kernel, as on a dead file server: not waited for."""
 
     def serve(self) -> None:
         """Greet with the settings, so that a controller configured otherwise can refuse to start; then serve."""
@@ -97,6 +99,7 @@ class Launcher:
             else:
                 self._read_child(key.fd)
         self._end_overdue()
+        self._ended = [pid for pid in self._ended if os.waitpid(pid, os.WNOHANG) == (0, 0)]
         return True
 
     def _receive(self) -> bool:
@@ -133,7 +136,7 @@ class Launcher:
         child = self._children[fd]
         child.output += data
         if not data:
-            self._finish(fd, bytes(child.output) or _error(CRASHED, "the launcher's worker died"))
+            self._finish(fd, _whole(child.output) or _error(CRASHED, "the launcher's worker died"))
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
@@ -147,7 +150,7 @@ class Launcher:
         self._selector.unregister(fd)
         os.close(fd)
         _kill(child.pid)  # whatever the worker left running in its process group
-        os.waitpid(child.pid, 0)
+        self._ended.append(child.pid)
         failpoint(f"launcher.{child.verb}-done")
         self._send(child.id, answer)
 
@@ -211,6 +214,15 @@ def _close_all_but(fd: int) -> None:
 def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl failed")
+
+
+def _whole(output: bytearray) -> bytes:
+    """The worker's answer; empty if it died before its end."""
+    try:
+        json.loads(output)
+    except ValueError:
+        return b""
+    return bytes(output)
 
 
 def _error(kind: str, message: str) -> bytes:
