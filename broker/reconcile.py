@@ -76,6 +76,8 @@ class Reconciler:
         self._query_took = 0.0
         self._asked_accounting_at = 0.0
         self._removing: dict[str, asyncio.Task[None]] = {}
+        self._strays: dict[int, float] = {}
+        """When each stray was last cancelled."""
         self.stale_since: float | None = None
         self.moving = True
         """Whether a session is in a state that ends by itself soon."""
@@ -155,9 +157,7 @@ class Reconciler:
         missing = [session for session in missing if session.state is not SessionState.DELETING]
         for session in missing:
             if session.missing_since is None:
-                await asyncio.to_thread(
-                    self._registry.update, session.id, lambda _: ({"missing_since": asked_at}, None)
-                )
+                await asyncio.to_thread(self._registry.update, session.id, _mark(session, {"missing_since": asked_at}))
         if not missing or asked_at - self._asked_accounting_at < ACCOUNTING_EVERY:
             return
         self._asked_accounting_at = asked_at
@@ -219,16 +219,18 @@ class Reconciler:
         except Refused as error:
             log.error("Slurm will not cancel job %d: %s", job.id, error)
             refusal = Entry("berth", "cancel-refused", f"{error}; `scancel {job.id}` ends the job")
-            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"cancelled_at": asked_at}, refusal))
+            marked = _mark(session, {"cancelled_at": asked_at}, refusal)
+            await asyncio.to_thread(self._registry.update, session.id, marked)
             return
         failpoint("stop.cancelled")
         self._changed_at = time.monotonic()
-        await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"cancelled_at": time.time()}, None))
+        await asyncio.to_thread(self._registry.update, session.id, _mark(session, {"cancelled_at": asked_at}))
 
     async def _cancel_strays(self, strays: list[Job]) -> None:
         """End jobs that carry the name of one of our sessions but are not its job: a late submission, a deleted
         session.
         """
+        self._strays = {job.id: self._strays[job.id] for job in strays if job.id in self._strays}
         known = {s.id: s for s in await asyncio.to_thread(self._registry.by_ids, {_session_id(job) for job in strays})}
         for job in strays:
             session = known.get(_session_id(job))
@@ -239,7 +241,10 @@ class Reconciler:
             if _is_newer(job, session):
                 log.warning("job %d is newer than the registry knows: `berth registry rebuild` takes it in", job.id)
                 continue
+            if time.monotonic() - self._strays.get(job.id, -CANCEL_AGAIN) < CANCEL_AGAIN:
+                continue
             log.warning("cancelling job %d: it carries the name of session %s but is not its job", job.id, session.id)
+            self._strays[job.id] = time.monotonic()
             with contextlib.suppress(NoAnswer, Refused):
                 await self._scheduler.cancel(job.id)
 
@@ -255,6 +260,7 @@ class Reconciler:
             log.warning("the data of %s could not be removed: %s", session.id, error.message)
             reason = f"its data could not be removed: {error.message}"
             await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"reason": reason}, None))
+            self._changes.notify()
             return
         failpoint("delete.removed")
         values = {"state": SessionState.DELETED, "reason": ""}
@@ -313,6 +319,8 @@ def observation(session: Session, job: Job, now: float) -> dict[str, Any]:
     }
     if job.state.runs:
         values |= {"node": job.node, "started_at": job.started_at, "ends_at": job.ends_at}
+    if job.state.waits:  # a requeued job has left its node
+        values |= {"node": "", "started_at": None, "ends_at": None}
     if outcome.endpoint is not None:
         values |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
     if job.state.ended:
@@ -341,7 +349,7 @@ def _observe(seen: Session, job: Job, asked_at: float) -> Decide:
 
 def _end(seen: Session, end: Outcome, asked_at: float) -> Decide:
     def decide(now: Session) -> Decision | None:
-        if not _same_run(seen, now):
+        if not _same_run(seen, now) or now.job_id != seen.job_id:
             return None
         values = {
             "state": end.state,
@@ -354,6 +362,11 @@ def _end(seen: Session, end: Outcome, asked_at: float) -> Decide:
         return values, _entry(now, end.state, end.reason, end.outcome)
 
     return decide
+
+
+def _mark(seen: Session, values: Mapping[str, Any], entry: Entry | None = None) -> Decide:
+    """Set columns that are about the job which the session had when it was seen."""
+    return lambda now: (values, entry) if _same_run(seen, now) else None
 
 
 def _same_run(seen: Session, now: Session) -> bool:

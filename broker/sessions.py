@@ -70,7 +70,10 @@ class Sessions:
             _check_unchanged(session, request)
             return self._view(session)
         else:
+            seen = session.submission
             session = await asyncio.to_thread(self._registry.update, session.id, _restart(user, request))
+            if session.submission == seen:
+                return self._view(session)  # somebody else was faster and has started it
         failpoint("start.intent-recorded")
         self._changes.notify()
         attempt = self._submitter.submit(session)

@@ -13,7 +13,7 @@ from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
 from broker.launching import LauncherError
 from broker.manifest import Manifest
-from broker.registry import Entry
+from broker.registry import Entry, RegistryError
 from broker.schema import SessionState
 from profiles.errors import ProfilesError
 from slurm.sbatch import merge_options
@@ -21,6 +21,7 @@ from slurm.sbatch import merge_options
 if TYPE_CHECKING:
     from broker.authorized import AuthorizedKeys
     from broker.certificates import CertificateAuthority
+    from broker.changes import Changes
     from broker.config import Config
     from broker.launching import Launcher
     from broker.models import Session
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNCONFIRMED = "Slurm has not confirmed the job yet; it is looked for, and submitted again only if it is not there"
+LAST_WORDS = 10.0
+"""Seconds more than sbatch's limit that `drain` waits: the launcher ends a worker that overruns its limit by 5."""
+
+
+class _OvertakenError(Exception):
+    """The session no longer waits for this attempt: it was stopped, its job was found, or another attempt was made."""
 
 
 class Submitter:
@@ -47,6 +54,7 @@ class Submitter:
         stores: Stores,
         authority: CertificateAuthority,
         keys: AuthorizedKeys,
+        changes: Changes,
     ) -> None:
         self._config = config
         self._registry = registry
@@ -54,6 +62,7 @@ class Submitter:
         self._stores = stores
         self._authority = authority
         self._keys = keys
+        self._changes = changes
         self._running: dict[str, asyncio.Task[Session]] = {}
 
     def under_way(self, session_id: str) -> bool:
@@ -61,25 +70,37 @@ class Submitter:
         return session_id in self._running
 
     def submit(self, session: Session) -> asyncio.Task[Session]:
-        """Begin to submit a session in state SUBMITTING, or join the attempt under way.
+        """Begin to submit `session`, seen in state SUBMITTING, or join the attempt under way.
 
         The task returns the session as it then is. RefusedError: Slurm or the site will not have this job, and the
-        session is what it was before, a new one gone. With no clear answer the session stays SUBMITTING.
+        session is what it was before, a new one gone. With no clear answer the session stays SUBMITTING. Nothing is
+        submitted if the session has moved on since it was seen, so a caller need not know who else submits.
         """
         task = self._running.get(session.id)
         if task is None:
-            task = self._running[session.id] = asyncio.create_task(self._submit(session))
+            task = self._running[session.id] = asyncio.create_task(self._attempt(session))
             task.add_done_callback(lambda done: self._done(session.id, done))
         return task
 
     async def drain(self) -> None:
-        """Wait for the attempts under way, so that a controller that is asked to stop leaves nothing unclear."""
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        """Wait for the attempts under way, so that a controller that is asked to stop leaves nothing unclear.
+
+        One that hangs for longer than sbatch may is left, unclear, to the next controller.
+        """
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=self._config.slurm.submit_timeout + LAST_WORDS)
 
     def _done(self, session_id: str, task: asyncio.Task[Session]) -> None:
         self._running.pop(session_id, None)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RefusedError):
             log.error("submission of %s failed", session_id, exc_info=error)
+        self._changes.notify()
+
+    async def _attempt(self, session: Session) -> Session:
+        try:
+            return await self._submit(session)
+        except _OvertakenError:
+            return await asyncio.to_thread(self._registry.update, session.id, lambda _: None)
 
     async def _submit(self, session: Session) -> Session:
         try:
@@ -89,7 +110,8 @@ class Submitter:
             lines = await self._keys.lines(session.owner)
             files = self._files(session, profile, lines)
             failpoint("start.prepared")
-            session = await self._change(session, attempted_at=time.time(), keys_digest=authorized.digest_of(lines))
+            claim = _claimed(session, attempted_at=time.time(), keys_digest=authorized.digest_of(lines))
+            await asyncio.to_thread(self._registry.update, session.id, claim)
             job_id = await self._launcher.submit(
                 session.owner,
                 session.id,
@@ -103,6 +125,8 @@ class Submitter:
                 log.warning("submission of %s is unclear: %s", session.id, error.message)
                 return await self._change(session, attempted_at=time.time(), reason=f"{UNCONFIRMED} ({error.message})")
             raise await self._refuse(session, error.message) from error
+        except RegistryError:
+            raise  # our own trouble, not a refusal; the next tick tries again
         except BerthError as error:
             raise await self._refuse(session, error.message, error.hint) from error
         failpoint("start.submitted")
@@ -140,28 +164,53 @@ class Submitter:
         }
 
     async def _refuse(self, session: Session, message: str, hint: str = "") -> RefusedError:
-        """Take the intent back: a session that never ran goes, another is stopped as before."""
-        first = session.submission == 1
+        """Take the intent back: a session that never ran goes, one that ran or was stopped meanwhile is stopped."""
 
         def decide(now: Session) -> Decision | None:
-            if (
-                now.state not in {SessionState.SUBMITTING, SessionState.STOPPING}
-                or now.submission != session.submission
-            ):
+            if not _waits_for(now, session.submission):
                 return None
-            state = SessionState.DELETING if first else SessionState.STOPPED
+            never_was = now.submission == 1 and now.state is SessionState.SUBMITTING
+            state = SessionState.DELETING if never_was else SessionState.STOPPED
             return {"state": state, "reason": message, "attempted_at": None}, Entry("berth", "refused", message)
 
         await asyncio.to_thread(self._registry.update, session.id, decide)
         return RefusedError(message, hint=hint or "change the options and start it again; nothing was changed")
 
     async def _change(self, session: Session, **values: Any) -> Session:  # noqa: ANN401 - columns of several types
-        return await asyncio.to_thread(self._registry.update, session.id, lambda _: (values, None))
+        """Change columns of a session that still waits for this submission; _OvertakenError if it does not."""
+
+        def decide(now: Session) -> Decision | None:
+            if not _waits_for(now, session.submission):
+                raise _OvertakenError
+            return values, None
+
+        return await asyncio.to_thread(self._registry.update, session.id, decide)
+
+
+def _waits_for(now: Session, submission: int) -> bool:
+    """Whether nothing is known yet of what became of this submission."""
+    return (
+        now.submission == submission
+        and now.job_id is None
+        and now.state in {SessionState.SUBMITTING, SessionState.STOPPING}
+    )
+
+
+def _claimed(seen: Session, **values: Any) -> Decide:  # noqa: ANN401 - columns of several types
+    """Record an attempt, unless the session was stopped, or attempted by somebody else, since it was seen."""
+
+    def decide(now: Session) -> Decision | None:
+        fresh = now.state is SessionState.SUBMITTING and now.attempted_at == seen.attempted_at
+        if not fresh or not _waits_for(now, seen.submission):
+            raise _OvertakenError
+        return values, None
+
+    return decide
 
 
 def _submitted(submission: int, job_id: int) -> Decide:
     def decide(now: Session) -> Decision | None:
-        if now.submission != submission or now.job_id is not None:
+        if not _waits_for(now, submission):
             return None
         values: dict[str, Any] = {"job_id": job_id, "submitted_at": time.time(), "reason": ""}
         if now.state is SessionState.SUBMITTING:
