@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import re
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -107,6 +108,7 @@ class GatewayConnection(asyncssh.SSHServer):
         # whatever its channel windows allow.
         conn.pause_writing = self._pause_all  # type: ignore[method-assign]  # a hook of asyncio.Protocol
         conn.resume_writing = self._resume_all  # type: ignore[method-assign]  # as above
+        conn.data_received = self._acknowledge_at_once(conn)  # type: ignore[method-assign]  # as above
         if self._live.unauthenticated > self._settings.max_unauthenticated:
             _log.warning("%s", log_line("too many logins at once", peer=self._peer))
             conn.abort()
@@ -160,6 +162,23 @@ class GatewayConnection(asyncssh.SSHServer):
             return
         self._identity = self._proved
         self._live.unauthenticated -= 1
+        del self._conn.data_received  # the class's own again
+
+    def _acknowledge_at_once(self, conn: asyncssh.SSHServerConnection) -> Callable[..., None]:
+        """Give a `data_received` for the time of the login.
+
+        Until it is logged in, ssh(1) sends by Nagle's rules: the next step waits for the acknowledgement of the last
+        one, which the kernel holds back for 40 ms in case there is an answer to go with it. That happens twice in
+        every login, unless the kernel is told each time not to wait (tcp(7), TCP_QUICKACK).
+        """
+        receive = conn.data_received
+        sock = conn.get_extra_info("socket")
+
+        def received(data: bytes, datatype: asyncssh.DataType = None) -> None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            receive(data, datatype)
+
+        return received
 
     # What it may do
 
