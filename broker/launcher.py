@@ -37,6 +37,8 @@ LINE_LIMIT = 4 * 2**20
 """Bytes of one request; the largest is a submission with a user's keys."""
 CHILDREN = 64
 """Requests under way at once; more wait unread in the socket."""
+REAP_EVERY = 1.0
+"""Seconds between looks at workers that were killed and that the kernel has not let go yet."""
 CRASHED = "crashed"
 TIMED_OUT = "timed-out"
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2), linux/prctl.h
@@ -80,7 +82,6 @@ class Launcher:
     def serve(self) -> None:
         """Greet with the settings, so that a controller configured otherwise can refuse to start; then serve."""
         self._send(0, json.dumps({"ok": {"storage": self._settings.storage}}).encode())
-        self._selector.register(self._control, selectors.EVENT_READ)
         try:
             while self._step():
                 pass
@@ -90,17 +91,26 @@ class Launcher:
 
     def _step(self) -> bool:
         """Handle what has happened since the last step; False when the controller has gone."""
-        if len(self._children) < CHILDREN and self._take_request():
+        room = len(self._children) + len(self._ended) < CHILDREN
+        if room and self._take_request():
             return True
+        self._listen(room)
         for key, _ in self._selector.select(self._until_deadline()):
-            if key.fileobj is self._control:
-                if len(self._children) < CHILDREN and not self._receive():
-                    return False
-            else:
+            if key.fileobj is not self._control:
                 self._read_child(key.fd)
+            elif not self._receive():
+                return False
         self._end_overdue()
         self._ended = [pid for pid in self._ended if os.waitpid(pid, os.WNOHANG) == (0, 0)]
         return True
+
+    def _listen(self, wanted: bool) -> None:
+        """Look at the socket or, while there is no room for another request, leave it alone instead of spinning."""
+        listening = self._control in self._selector.get_map()
+        if wanted and not listening:
+            self._selector.register(self._control, selectors.EVENT_READ)
+        elif listening and not wanted:
+            self._selector.unregister(self._control)
 
     def _receive(self) -> bool:
         try:
@@ -159,9 +169,10 @@ class Launcher:
             self._control.sendall(json.dumps({"id": request_id, **json.loads(answer)}).encode() + b"\n")
 
     def _until_deadline(self) -> float | None:
-        if not self._children:
-            return None
-        return max(0.0, min(child.deadline for child in self._children.values()) - time.monotonic())
+        deadlines = [child.deadline - time.monotonic() for child in self._children.values()]
+        if self._ended:
+            deadlines.append(REAP_EVERY)
+        return max(0.0, min(deadlines)) if deadlines else None
 
 
 def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int) -> NoReturn:

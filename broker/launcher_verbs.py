@@ -33,7 +33,10 @@ FILES = {
 """What the controller may write into a session's directory: its name in a request, and where it goes."""
 HOST_KEY = "run/ssh_host_ed25519_key"
 KEYS_LIMIT = 256 * 1024
-MANIFEST_LIMIT = 64 * 1024
+MANIFEST_LIMIT = 256 * 1024
+"""Bytes; the options alone may take slurm.sbatch's MAX_OPTIONS times MAX_VALUE."""
+MANIFESTS_LIMIT = 8 * 2**20
+"""Characters of all of one user's; as JSON at most six times as many bytes, which the controller still reads."""
 MAX_SESSIONS = 10_000
 SESSION_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 USER_NAME = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
@@ -184,10 +187,14 @@ def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
 def manifests(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """The manifests of all the user's sessions, in a map from session id to text."""
     found: dict[str, str] = {}
+    length = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted((place.root / "sessions").iterdir())[:MAX_SESSIONS]:
             if SESSION_ID.fullmatch(entry.name):
                 found[entry.name] = _read(entry / "manifest.json", MANIFEST_LIMIT)
+                length += len(found[entry.name])
+            if length > MANIFESTS_LIMIT:
+                raise VerbError("files", f"the manifests in {place.root} are longer than {MANIFESTS_LIMIT} characters")
     return {"manifests": found}
 
 

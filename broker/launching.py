@@ -11,6 +11,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
 
 from broker.errors import BerthError
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT = 64 * 2**20
 """Bytes of one answer: every manifest of one user."""
+A_USERS_SHARE = 16
+"""Requests of one user that the launcher has at once, of its launcher.CHILDREN: somebody who stops the workers that
+run as them, or whose file system hangs, keeps nobody else waiting."""
 SESSION_SCRIPT = Path(__file__).with_name("session.sh")
 
 
@@ -45,6 +49,7 @@ class Launcher:
         self._control = control
         self._process = process
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._ids = itertools.count(1)
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -122,6 +127,11 @@ class Launcher:
         await self._call("remove", user, session=session_id, timeout=3600)
 
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+        share = self._shares.setdefault(user, asyncio.Semaphore(A_USERS_SHARE))
+        async with share:
+            return await self._ask(verb, user, **arguments)
+
+    async def _ask(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
         if self._writer is None or self.gone.is_set():
             raise LauncherError("gone", "the launcher has left")
         request_id = next(self._ids)
@@ -137,6 +147,8 @@ class Launcher:
         try:
             while line := await reader.readline():
                 self._settle(json.loads(line))
+        except ConnectionResetError:
+            pass  # it was killed with requests unread
         finally:
             self.gone.set()
             for answer in self._waiting.values():
