@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
 from broker import keys
+from broker.errors import RefusedError
 from broker.launching import LauncherError
 from broker.models import Key
 from broker.schema import KeyView
@@ -24,6 +26,10 @@ FRESH = 5.0
 key stops working at once for `berth key remove`, after this long for an edited file."""
 MAX_USERS = 4096
 """Users whose files are remembered; names that nobody has are remembered too, so that guessing costs no forks."""
+
+
+MAX_ADDED = keys.MAX_FILE_KEYS
+"""Keys that one user may add: what a submission carries must fit into one request to the launcher."""
 
 
 class AuthorizedKeys:
@@ -61,6 +67,10 @@ class AuthorizedKeys:
 
     async def add(self, user: str, line: str) -> KeyView:
         key = keys.PublicKey.parse(line)
+        if len(await asyncio.to_thread(self._registry.keys_of, user)) >= MAX_ADDED:
+            raise RefusedError(
+                f"you have added {MAX_ADDED} keys already", hint="`berth key remove` those of old machines"
+            )
         row = Key(
             owner=user,
             fingerprint=key.fingerprint,
@@ -74,7 +84,7 @@ class AuthorizedKeys:
         return _added(await asyncio.to_thread(self._registry.remove_key, user, fingerprint))
 
     async def _own_file(self, user: str) -> list[keys.PublicKey]:
-        read_at, known = self._files.get(user, (0.0, []))
+        read_at, known = self._files.get(user, (-math.inf, []))
         if time.monotonic() - read_at < FRESH:
             return known
         reading = self._reading.get(user)

@@ -25,7 +25,7 @@ class Manifest(BaseModel):
     options: list[str]
     host_key: str
     created_at: float
-    submission: int = Field(ge=0)
+    submission: int = Field(ge=1)
 
     @classmethod
     def of(cls, session: Session) -> Manifest:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from broker.announcement import JOB_PREFIX, read
-from broker.errors import BerthError, ConflictError, InvalidInputError, SlurmUnavailableError
+from broker.errors import BerthError, InvalidInputError, SlurmUnavailableError
 from broker.manifest import Manifest
 from broker.registry import Entry
 from broker.schema import RebuildReport, SessionState
@@ -53,7 +53,7 @@ async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, laun
             try:
                 session = await asyncio.to_thread(_restore, registry, jobs, user=user, session_id=session_id, text=text)
             except (ValidationError, BerthError) as error:
-                skipped.append(f"{user}/{session_id}: {_first_line(error)}")
+                skipped.append(f"{user}/{session_id}: {_in_one_line(error)}")
                 continue
             if session is not None:
                 restored.append(f"{session.owner}/{session.name}")
@@ -82,17 +82,18 @@ def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: 
 
     None if there is nothing to add.
     """
+    if not text:
+        raise InvalidInputError("it has no manifest")
     manifest = Manifest.model_validate_json(text)
     if manifest.owner != user or manifest.id != session_id:
         raise InvalidInputError(f"the manifest is about {manifest.owner}/{manifest.id}")
     session = manifest.session()
     _with_job(session, jobs)
+    if registry.restore(session):
+        return session
     known = registry.get(session.id)
-    if known is not None:
-        return registry.update(known.id, _catch_up(session)) if session.submission > known.submission else None
-    if not registry.restore(session):
-        raise ConflictError(f"{session.owner} has another session named {session.name}")
-    return session
+    newer = known is not None and session.submission > known.submission
+    return registry.update(session.id, _catch_up(session)) if newer else None
 
 
 def _catch_up(found: Session) -> Decide:
@@ -105,8 +106,11 @@ def _catch_up(found: Session) -> Decide:
     return decide
 
 
-def _first_line(error: Exception) -> str:
-    return (error.message if isinstance(error, BerthError) else str(error)).splitlines()[0]
+def _in_one_line(error: ValidationError | BerthError) -> str:
+    if isinstance(error, BerthError):
+        return error.message.partition("\n")[0]
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
 
 
 def _with_job(session: Session, jobs: Iterable[Job]) -> None:

@@ -6,6 +6,7 @@ changes only by `update`, a compare-and-set on its revision, so two writers neve
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlmodel import Session as DBSession
 
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
@@ -26,7 +27,7 @@ from broker.mounts import network_file_system
 from broker.schema import SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30
@@ -37,6 +38,7 @@ class RegistryError(BerthError):
     """The database cannot be used; the message says which and why."""
 
     reason = "registry"
+    status = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,17 @@ class Registry:
         return session
 
     def restore(self, session: Session) -> bool:
-        """Add a session found in a manifest unless its id, or a living session of its name, is there already."""
+        """Add a session found in a manifest; False if its id is there already, ConflictError if its name is taken."""
         try:
             with self._transaction() as db:
+                if db.get(Session, session.id) is not None:
+                    return False
                 db.add(session)
                 db.add(_event(session, Entry("berth", "restored", "from its manifest")))
-        except IntegrityError:
-            return False
+        except IntegrityError as error:
+            if self.find(session.owner, session.name) is None:
+                raise
+            raise ConflictError(f"{session.owner} has another session named {session.name}") from error
         return True
 
     def find(self, owner: str, name: str) -> Session | None:
@@ -195,25 +201,16 @@ class Registry:
         with self._transaction() as db:
             return list(db.execute(query).scalars())
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._engine)
-
-
-class _Transaction:
-    """A database session that commits on the way out, rolls back on an exception, and leaves its rows readable."""
-
-    def __init__(self, engine: sqlalchemy.Engine) -> None:
-        self._db = DBSession(engine, expire_on_commit=False)
-
-    def __enter__(self) -> DBSession:
-        return self._db
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[DBSession]:
+        """A database session that commits on the way out, rolls back on an exception, and leaves its rows readable."""
         try:
-            if error is None:
-                self._db.commit()
-        finally:
-            self._db.close()
+            with DBSession(self._engine, expire_on_commit=False) as db, db.begin():
+                yield db
+        except OperationalError as error:
+            raise RegistryError(
+                f"the registry cannot be used now: {error.orig}", hint="try again; the controller's log has the cause"
+            ) from error
 
 
 def open_registry(url: str) -> Registry:
