@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 
 from broker import __version__, schema
 from broker.configfile import Mode
-from broker.errors import BerthError, InvalidInputError, RefusedError
+from broker.errors import BerthError, InvalidInputError, NotFoundError, RefusedError
 from broker.hostnames import gateway_host
 from broker.names import NAME_PATTERN
 from broker.peercred import Caller, caller
@@ -22,7 +24,7 @@ from broker.peercred import Caller, caller
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fastapi import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from broker.authorized import AuthorizedKeys
     from broker.certificates import CertificateAuthority
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 300.0
+LARGEST_BODY = 256 * 1024
+"""Bytes of one request; the largest one, a start with all options that slurm.sbatch takes, has 66,000."""
 GATEWAY_CERTIFICATE_DAYS = 30
 
 Who = Annotated[Caller, Depends(caller)]
@@ -55,21 +59,36 @@ class Services:
 
 def application(services: Services) -> FastAPI:
     """The application; its OpenAPI document is at /openapi.json."""
-    app = FastAPI(title="Berth", version=__version__, docs_url=None, redoc_url=None)
+    failures: dict[int | str, dict[str, Any]] = {status: {"model": schema.ErrorBody} for status in (422, "default")}
+    app = FastAPI(title="Berth", version=__version__, docs_url=None, redoc_url=None, responses=failures)
     app.add_exception_handler(BerthError, _berth_error)
+    app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _unexpected)
 
-    @app.middleware("http")
-    async def _touch(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-        services.touched()
-        return await proceed(request)
-
+    app.add_middleware(_Doorkeeper, touched=services.touched)
     _add_session_paths(app, services)
     _add_key_paths(app, services)
     _add_gateway_paths(app, services)
     _add_site_paths(app, services)
     return app
+
+
+class _Doorkeeper:
+    """Notes that the controller is in use, and turns away a body that is too large before a byte of it is kept."""
+
+    def __init__(self, app: ASGIApp, touched: Callable[[], None]) -> None:
+        self._app = app
+        self._touched = touched
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._touched()
+        headers = Headers(scope=scope)
+        if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > LARGEST_BODY:
+            refusal = InvalidInputError(f"a request's body must tell its length, of at most {LARGEST_BODY} bytes")
+            await _answer(refusal)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _user(services: Services, who: Caller) -> str:
@@ -210,14 +229,26 @@ async def _berth_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, BerthError)
     if error.status >= 500:
         log.warning("%s: %s", type(error).__name__, error.message)
+    return _answer(error)
+
+
+def _answer(error: BerthError, status: int | None = None) -> JSONResponse:
     body = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
-    return JSONResponse(body.model_dump(), status_code=error.status)
+    return JSONResponse(body.model_dump(), status_code=status or error.status)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself: a path or method that is not there."""
+    assert isinstance(error, HTTPException)
+    kind = NotFoundError if error.status_code == NotFoundError.status else InvalidInputError
+    return _answer(kind(f"{request.method} {request.url.path}: {error.detail}"), error.status_code)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+    named = first["type"] != "json_invalid"  # which tells a place in the text instead
+    where = ".".join(str(part) for part in first["loc"][1:] if named) or "the request"
     return await _berth_error(
         request, InvalidInputError(f"{where}: {first['msg']}", hint=_NAME_HINT if where == "name" else "")
     )

@@ -4,11 +4,13 @@ request.
 
 from __future__ import annotations
 
+import logging
 import pwd
 import socket
 import struct
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fastapi import Request  # noqa: TC002 - FastAPI reads this annotation when the application is made
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,17 +20,36 @@ from broker.errors import RefusedError
 if TYPE_CHECKING:
     import asyncio
 
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 256
+"""Connections that one user may have open at once, each with one request at a time; the gateway needs 64."""
 _UCRED = struct.Struct("3i")  # pid, uid, gid
 
 
 class PeerCredentialProtocol(H11Protocol):
-    """uvicorn's HTTP protocol with the peer's uid in the place of a client address."""
+    """uvicorn's HTTP protocol with the peer's uid in the place of a client address, and a share for each user."""
+
+    _open: ClassVar[Counter[int]] = Counter()
+    """Connections by uid."""
+    _uid: int
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn declares its own Transport union
         super().connection_made(transport)
         peer = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, _ = _UCRED.unpack(peer)
         self.client = (f"uid:{uid}", pid)
+        self._uid = uid
+        self._open[uid] += 1
+        if self._open[uid] > CONNECTIONS:
+            log.warning("uid %d has more than %d connections open; one is refused", uid, CONNECTIONS)
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._open[self._uid] -= 1
+        if not self._open[self._uid]:
+            del self._open[self._uid]
 
 
 @dataclass(frozen=True, slots=True)
