@@ -148,6 +148,15 @@ class Config(Section):
     gateway: GatewayConfig = GatewayConfig()
     registry: RegistrySettings = RegistrySettings()
 
+    @model_validator(mode="after")
+    def _no_session_passes_for_the_gateway(self) -> Config:
+        if self.gateway.enabled and self.gateway_host.lower().endswith(f".{self.ssh.domain}"):
+            raise ValueError(
+                f"gateway.host: {self.gateway_host} lies below ssh.domain, where a session of that name could pass for "
+                "it; give the gateway another name, or sessions another domain"
+            )
+        return self
+
     @property
     def api_socket(self) -> Path:
         return self.runtime_dir / SOCKET_NAME
@@ -184,7 +193,9 @@ def _check(path: Path, values: dict[str, Any]) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidInputError(f"{path}: {where}: {first['msg']}", hint=_hint(first["type"], where)) from error
+        words = first["msg"].removeprefix("Value error, ")  # ours, which name the setting themselves
+        what = words if words != first["msg"] and not where else f"{where}: {words}"
+        raise InvalidInputError(f"{path}: {what}", hint=_hint(first["type"], where)) from error
 
 
 def _hint(kind: str, where: str) -> str:

@@ -82,7 +82,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InvalidInputError(
             f"cannot read {path}: {error.strerror}", hint="check the path and its permissions"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is not valid YAML: {error}") from error
     if values is not None and not isinstance(values, dict):
         raise InvalidInputError(f"{path}: expected settings as `name: value`")

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -27,6 +27,7 @@ from broker.configfile import Mode
 from broker.errors import ConflictError, InvalidInputError
 from broker.launching import inherited, spawned
 from broker.peercred import PeerCredentialProtocol
+from broker.personal import make_private
 from broker.rebuild import rebuild
 from broker.reconcile import Reconciler
 from broker.registry import open_registry
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
     from broker.launching import Launcher
 
 log = logging.getLogger(__name__)
+
+PREDECESSOR_LEAVES = 15.0
+"""Seconds in which, in personal mode, a controller that is about to leave does: it answers no more, but its last
+requests and submissions may still be under way. Less than personal.START_WITHIN."""
 
 
 def run_controller(config: Config) -> int:
@@ -215,25 +220,36 @@ class _Server(uvicorn.Server):
 @contextlib.contextmanager
 def _alone(config: Config) -> Iterator[None]:
     """Hold the runtime and state directories; ConflictError if another controller does."""
+    personal = config.mode is Mode.PERSONAL
     for directory in (config.runtime_dir, config.state_dir):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if config.mode is Mode.PERSONAL and config.runtime_dir.stat().st_uid != os.getuid():
-        raise InvalidInputError(
-            f"{config.runtime_dir} belongs to somebody else",
-            hint="set XDG_RUNTIME_DIR to a directory of yours",
-        )
+        if personal:
+            make_private(directory)
+        else:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (config.state_dir / "controller.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConflictError(f"a controller runs already with {config.state_dir}") from error
+        if not _locked(lock, patience=PREDECESSOR_LEAVES if personal else 0):
+            raise ConflictError(f"a controller runs already with {config.state_dir}")
         yield
+
+
+def _locked(file: IO[str], patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def _bind(config: Config) -> socket.socket:
     """The API's socket: for everybody in site mode, since the kernel says who calls; for oneself in personal mode."""
     path = config.api_socket
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(fresh))
     fresh.chmod(0o666 if config.mode is Mode.SITE else 0o600)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -14,6 +16,8 @@ from broker.configfile import Mode
 from broker.errors import ControllerUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from broker.config import Config
 
 START_WITHIN = 30.0
@@ -33,7 +37,8 @@ def open_client(config: Config) -> Client:
 
 def _start(config: Config, client: Client) -> None:
     """Start the controller in a session of its own; of several commands at once, one starts it and the others wait."""
-    _private(config)
+    for directory in (config.runtime_dir, config.state_dir):
+        make_private(directory)
     log = config.state_dir / "controller.log"
     with (config.runtime_dir / "starting.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -58,13 +63,13 @@ def _start(config: Config, client: Client) -> None:
             time.sleep(0.05)
 
 
-def _private(config: Config) -> None:
-    """Make the runtime and state directories ours alone; refuse one that somebody else made first."""
-    for directory in (config.runtime_dir, config.state_dir):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise InvalidInputError(
-                f"{directory} must be a directory of yours with mode 0700",
-                hint="remove it, or set XDG_RUNTIME_DIR and XDG_STATE_HOME",
-            )
+def make_private(directory: Path) -> None:
+    """Make a directory ours alone; InvalidInputError for one, or a link, that somebody else made first."""
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700, parents=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise InvalidInputError(
+            f"{directory} must be a directory of yours with mode 0700",
+            hint="remove it, or set XDG_RUNTIME_DIR and XDG_STATE_HOME",
+        )
