@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import traceback
 from typing import TYPE_CHECKING
 
 import click
@@ -76,6 +75,8 @@ def _as_json(failure: BerthError) -> str:
 
 def _unexpected(error: Exception) -> BerthError:
     """A fault of ours: keep the traceback out of the way but where it can be found."""
+    import traceback
+
     summary = f"this is a fault in berth: {type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error))
     if os.environ.get("BERTH_DEBUG"):

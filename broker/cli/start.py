@@ -64,6 +64,7 @@ def start(
     try:
         view = _ask(invocation, name, request)
         already = view.state.value == "ready"
+        domain = invocation.client.site().domain  # asked for now, while Slurm is busy, rather than at the end
         if not no_wait:
             view = _until_ready(invocation, view, timeout)
     except KeyboardInterrupt:
@@ -71,7 +72,7 @@ def start(
             f"interrupted; {name} goes on starting",
             hint=f"`berth show {name}` says how far it is, `berth stop {name}` ends it",
         ) from None
-    _announce(invocation, view, already=already)
+    _announce(invocation, view, domain, already=already)
 
 
 def _ask(invocation: Invocation, name: str, request: dict[str, Any]) -> SessionView:
@@ -134,7 +135,7 @@ def _log_end(client: Client, name: str) -> list[str]:
         return []
 
 
-def _announce(invocation: Invocation, view: SessionView, *, already: bool) -> None:
+def _announce(invocation: Invocation, view: SessionView, domain: str, *, already: bool) -> None:
     from broker.cli.describe import state_line
     from broker.schema import SessionState
 
@@ -148,4 +149,4 @@ def _announce(invocation: Invocation, view: SessionView, *, already: bool) -> No
     where = f" on {view.endpoint.node}" if view.endpoint else ""
     left = f"; its job ends {output.clock(view.ends_at)}" if view.ends_at is not None else ""
     output.narrate(f"{view.name} {runs}{where}{left}")
-    output.data(f"ssh {view.name}.{invocation.client.site().domain}")
+    output.data(f"ssh {view.name}.{domain}")
