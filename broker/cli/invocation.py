@@ -32,6 +32,12 @@ class Invocation:
     @cached_property
     def client(self) -> Client:
         """A client of a controller that answers; in personal mode the controller is started if need be."""
+        from broker.client import Client
+        from broker.configfile import site_socket
+
+        place = site_socket()
+        if place is not None:
+            return Client(place)
         from broker.personal import open_client
 
         return open_client(self.config)
