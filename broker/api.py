@@ -23,6 +23,7 @@ from broker.peercred import Caller, caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -52,8 +53,8 @@ class Services:
     authority: CertificateAuthority
     checks: Callable[[], Awaitable[list[schema.DoctorCheck]]]
     rebuild: Callable[[], Awaitable[schema.RebuildReport]]
-    touched: Callable[[], None]
-    """Called with every request: the controller is in use."""
+    in_use: Callable[[], AbstractContextManager[None]]
+    """Entered for every request: the controller is in use."""
     own_uid: int
 
 
@@ -66,7 +67,7 @@ def application(services: Services) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _unexpected)
 
-    app.add_middleware(_Doorkeeper, touched=services.touched)
+    app.add_middleware(_Doorkeeper, in_use=services.in_use)
     _add_session_paths(app, services)
     _add_key_paths(app, services)
     _add_gateway_paths(app, services)
@@ -77,12 +78,15 @@ def application(services: Services) -> FastAPI:
 class _Doorkeeper:
     """Notes that the controller is in use, and turns away a body that is too large before a byte of it is kept."""
 
-    def __init__(self, app: ASGIApp, touched: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, in_use: Callable[[], AbstractContextManager[None]]) -> None:
         self._app = app
-        self._touched = touched
+        self._in_use = in_use
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._touched()
+        with self._in_use():
+            await self._admit(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > LARGEST_BODY:
             refusal = InvalidInputError(f"a request's body must tell its length, of at most {LARGEST_BODY} bytes")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from typing import TYPE_CHECKING
 
+from broker.configfile import Mode
 from broker.schema import DoctorCheck
 from slurm.scheduler import NoAnswer
 
@@ -22,7 +25,7 @@ async def controller_checks(
     """Every check, also when an earlier one failed."""
     return [
         await _slurm(scheduler, reconciler),
-        _launcher(launcher),
+        *([_sbatch()] if config.mode is Mode.PERSONAL else [_launcher(launcher)]),
         await asyncio.to_thread(_profiles, config, stores),
     ]
 
@@ -31,7 +34,11 @@ async def _slurm(scheduler: Scheduler, reconciler: Reconciler) -> DoctorCheck:
     try:
         version = await scheduler.version()
     except NoAnswer as error:
-        hint = "look at `scontrol ping` and slurmctld's log; sessions that run are not affected"
+        hint = (
+            "look at `scontrol ping` and slurmctld's log; sessions that run are not affected"
+            if shutil.which("scontrol")
+            else "install Slurm's client programs, or put them on the controller's PATH"
+        )
         return DoctorCheck(name="slurm", ok=False, detail=f"no answer: {error}", hint=hint)
     stale = reconciler.stale_since is not None
     return DoctorCheck(
@@ -39,6 +46,21 @@ async def _slurm(scheduler: Scheduler, reconciler: Reconciler) -> DoctorCheck:
         ok=not stale,
         detail=f"Slurm {version} through {scheduler.name}",
         hint="the job query fails: see the log" if stale else "",
+    )
+
+
+def _sbatch() -> DoctorCheck:
+    """Personal mode: the launcher finds it on the controller's PATH, which is that of the command that started it."""
+    found = shutil.which("sbatch")
+    remedy = (
+        "put Slurm's programs on the PATH, also of shells that are not interactive; "
+        f"then `kill {os.getpid()}`, and the next command starts another controller"
+    )
+    return DoctorCheck(
+        name="sbatch",
+        ok=found is not None,
+        detail=found or "not on the controller's PATH",
+        hint="" if found else remedy,
     )
 
 

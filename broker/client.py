@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from broker import errors, schema, wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydantic import BaseModel
@@ -20,10 +21,14 @@ _Answer = TypeVar("_Answer", bound="BaseModel")
 
 
 class Client:
-    """One user's calls to the controller behind `api_socket`; a connection a call, so an object may live long."""
+    """One user's calls to the controller behind `api_socket`; a connection a call, so an object may live long.
 
-    def __init__(self, api_socket: Path) -> None:
+    `revive` is called when nobody listens there; then the call, which nobody took, is made once more.
+    """
+
+    def __init__(self, api_socket: Path, revive: Callable[[], None] | None = None) -> None:
         self._socket = api_socket
+        self._revive = revive
 
     def health(self) -> bool:
         """Whether the controller answers at all."""
@@ -97,7 +102,14 @@ class Client:
         return answer.model_validate_json(self._request(method, path, content, extra_time=extra_time))
 
     def _request(self, method: str, path: str, body: str | None = None, *, extra_time: float = 0) -> bytes:
-        return wire.ask(self._socket, method, path, body, extra_time=extra_time).answer()
+        try:
+            asked = wire.ask(self._socket, method, path, body, extra_time=extra_time)
+        except errors.ControllerUnavailableError:
+            if self._revive is None:
+                raise
+            self._revive()
+            asked = wire.ask(self._socket, method, path, body, extra_time=extra_time)
+        return asked.answer()
 
 
 def _session(name: str) -> str:

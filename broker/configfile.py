@@ -71,8 +71,12 @@ def xdg(variable: str, fallback: str) -> Path:
 
 
 def _personal_runtime_dir() -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(base) / "berth" if base.startswith("/") else Path(f"/tmp/berth-{os.getuid()}")  # noqa: S108 - made 0700 and checked to be ours before use
+    """A folder on this machine that all our logins agree on, whether or not pam_systemd(8) gave them the variable."""
+    named = os.environ.get("XDG_RUNTIME_DIR", "")
+    for base in (Path(named), Path(f"/run/user/{os.getuid()}")):
+        if base.is_absolute() and base.is_dir() and base.stat().st_uid == os.getuid():
+            return base / "berth"
+    return Path(f"/tmp/berth-{os.getuid()}")  # noqa: S108 - made 0700 and checked to be ours before use
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -38,12 +38,17 @@ from slurm.backends import open_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+    from pathlib import Path
 
     from broker.config import Config
     from broker.launching import Launcher
 
 log = logging.getLogger(__name__)
 
+LOOK_EVERY = 0.5
+"""Seconds between looks at whether a personal controller is still needed."""
+LINGER = 0.2
+"""Seconds that it serves on after it has taken its socket away."""
 PREDECESSOR_LEAVES = 15.0
 """Seconds in which, in personal mode, a controller that is about to leave does: it answers no more, but its last
 requests and submissions may still be under way. Less than personal.START_WITHIN."""
@@ -68,7 +73,7 @@ async def _main(config: Config, listener: socket.socket) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with _launcher(config) as launcher:
-        registry = await asyncio.to_thread(open_registry, config.registry_url)
+        registry = await asyncio.to_thread(open_registry, config.registry_url, alone=config.mode is Mode.PERSONAL)
         scheduler = await open_scheduler(config.slurm.backend, timeout=config.slurm.query_timeout)
         try:
             authority = CertificateAuthority.load_or_create(config.state_dir / "ca_ed25519_key")
@@ -102,7 +107,7 @@ async def _main(config: Config, listener: socket.socket) -> int:
                 changes=changes,
                 domain=config.ssh.domain,
             )
-            use = LastUse()
+            use = Use()
             services = Services(
                 config=config,
                 sessions=sessions,
@@ -110,14 +115,14 @@ async def _main(config: Config, listener: socket.socket) -> int:
                 authority=authority,
                 checks=functools.partial(controller_checks, config, scheduler, launcher, stores, reconciler),
                 rebuild=functools.partial(rebuild, config, registry, scheduler, launcher),
-                touched=use.touch,
+                in_use=use.once,
                 own_uid=os.getuid(),
             )
             async with _background(reconciler.run()) as reconciling, _serving(services, listener):
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
                 ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
                 if config.mode is Mode.PERSONAL:
-                    ends.append(asyncio.create_task(_idle(config.idle_exit, reconciler, use)))
+                    ends.append(asyncio.create_task(_idle(config, reconciler, use)))
                 await _first_of(ends)
             await submitter.drain()
             await reconciler.close()
@@ -130,14 +135,27 @@ async def _main(config: Config, listener: socket.socket) -> int:
     return 0
 
 
-class LastUse:
-    """When the API was last asked something."""
+class Use:
+    """Whether the API is in use, and when it last was."""
 
     def __init__(self) -> None:
-        self.at = time.monotonic()
+        self._requests = 0
+        self._last = time.monotonic()
 
-    def touch(self) -> None:
-        self.at = time.monotonic()
+    @contextlib.contextmanager
+    def once(self) -> Iterator[None]:
+        """One request, until it is answered."""
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            self._last = time.monotonic()
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the last request was answered; 0 while one is under way."""
+        return 0.0 if self._requests else time.monotonic() - self._last
 
 
 async def _first_of(ends: Sequence[asyncio.Task[Any]]) -> None:
@@ -149,9 +167,27 @@ async def _first_of(ends: Sequence[asyncio.Task[Any]]) -> None:
             task.cancel()
 
 
-async def _idle(seconds: float, reconciler: Reconciler, use: LastUse) -> None:
-    while (left := use.at + seconds - time.monotonic()) > 0 or reconciler.moving:  # noqa: ASYNC110 - a time, not an event
-        await asyncio.sleep(max(left, 1.0))
+async def _idle(config: Config, reconciler: Reconciler, use: Use) -> None:
+    """Return when a personal controller has nothing to do, or nobody can reach it: $XDG_RUNTIME_DIR goes at logout.
+
+    It takes its socket away first and serves those who had found it, so that nobody is hung up on.
+    """
+    path = config.api_socket
+    own = _inode(path)
+    while (use.idle < config.idle_exit or reconciler.moving) and _inode(path) == own:  # noqa: ASYNC110 - a time, not an event
+        await asyncio.sleep(LOOK_EVERY)
+    if _inode(path) == own:
+        path.unlink()
+    while use.idle < LINGER:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(LINGER)
+    log.info("leaving: nothing to do until the next command")
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 @contextlib.asynccontextmanager
@@ -221,28 +257,48 @@ class _Server(uvicorn.Server):
 def _alone(config: Config) -> Iterator[None]:
     """Hold the runtime and state directories; ConflictError if another controller does."""
     personal = config.mode is Mode.PERSONAL
-    for directory in (config.runtime_dir, config.state_dir):
-        if personal:
-            make_private(directory)
-        else:
+    if personal:
+        make_private(config)
+    else:
+        for directory in (config.runtime_dir, config.state_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (config.state_dir / "controller.lock").open("w") as lock:
-        if not _locked(lock, patience=PREDECESSOR_LEAVES if personal else 0):
-            raise ConflictError(f"a controller runs already with {config.state_dir}")
+    with (config.state_dir / "controller.lock").open("a+") as lock:
+        deadline = time.monotonic() + (PREDECESSOR_LEAVES if personal else 0)
+        while not _locked(lock):
+            host = _holder(lock)
+            if host not in {"", os.uname().nodename}:
+                raise ConflictError(
+                    f"your controller runs on {host}, and there can be only one",
+                    hint=f"use `berth` there, or wait: it leaves {config.idle_exit:g} s after its last command",
+                )
+            if time.monotonic() > deadline:
+                raise ConflictError(f"a controller runs already with {config.state_dir}")
+            time.sleep(0.05)
+        lock.truncate(0)
+        lock.write(os.uname().nodename)
+        lock.flush()
+        os.fsync(lock.fileno())  # for those who look from another login node
         yield
 
 
-def _locked(file: IO[str], patience: float) -> bool:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
+def _locked(lock: IO[str]) -> bool:
+    """Whether the lock is ours now; InvalidInputError where there are none, as on some network file systems."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise InvalidInputError(
+            f"the file system of {lock.name} has no locks: {error.strerror}",
+            hint="set state_dir to a directory on another one",
+        ) from error
+    return True
+
+
+def _holder(lock: IO[str]) -> str:
+    """The machine whose controller holds the lock; empty while it has not written its name."""
+    lock.seek(0)
+    return lock.read().strip()
 
 
 def _bind(config: Config) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from broker.announcement import JOB_PREFIX, read
+from broker.configfile import Mode
 from broker.errors import BerthError, InvalidInputError, SlurmUnavailableError
 from broker.manifest import Manifest
 from broker.registry import Entry
@@ -43,7 +45,7 @@ async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, laun
         ) from error
     restored: list[str] = []
     skipped: list[str] = []
-    for user in sorted(set(users_with_data(config)) | {job.user for job in jobs}):
+    for user in sorted(_users(config, jobs)):
         try:
             manifests = await launcher.manifests(user)
         except BerthError as error:
@@ -58,6 +60,13 @@ async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, laun
             if session is not None:
                 restored.append(f"{session.owner}/{session.name}")
     return RebuildReport(restored=restored, skipped=skipped)
+
+
+def _users(config: Config, jobs: Iterable[Job]) -> set[str]:
+    """Whose manifests to read; in personal mode nobody else's can be, and nobody else's jobs matter."""
+    if config.mode is Mode.PERSONAL:
+        return {pwd.getpwuid(os.getuid()).pw_name}
+    return set(users_with_data(config)) | {job.user for job in jobs}
 
 
 def users_with_data(config: Config) -> list[str]:

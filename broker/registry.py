@@ -7,6 +7,7 @@ changes only by `update`, a compare-and-set on its revision, so two writers neve
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 from sqlmodel import Session as DBSession
 
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
@@ -213,21 +215,22 @@ class Registry:
             ) from error
 
 
-def open_registry(url: str) -> Registry:
+def open_registry(url: str, *, alone: bool = False) -> Registry:
     """Open the database behind an SQLAlchemy URL, making or migrating its tables first.
 
     SQLite runs with a write-ahead log, which needs shared memory and so a local disk (sqlite.org/wal.html): a
-    network file system is refused. RegistryError says what cannot be opened and the remedy.
+    network file system is refused. A caller that is `alone` with the file, by a lock of its own, may have it there:
+    then one connection keeps SQLite's exclusive lock, with a rollback journal. RegistryError says what cannot be
+    opened and the remedy.
     """
     try:
         parsed = sqlalchemy.engine.make_url(url)
     except sqlalchemy.exc.ArgumentError as error:
         raise InvalidInputError(f"registry.url {url!r} is no SQLAlchemy URL") from error
     if parsed.get_backend_name() == "sqlite":
-        _check_local(parsed.database)
-    engine = sqlalchemy.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
-    if parsed.get_backend_name() == "sqlite":
-        sqlalchemy_event.listen(engine, "connect", _configure_sqlite)
+        engine = _sqlite(parsed, alone=alone)
+    else:
+        engine = sqlalchemy.create_engine(parsed, pool_pre_ping=True)
     try:
         migrate(engine)
     except (SQLAlchemyError, OSError) as error:
@@ -239,6 +242,26 @@ def open_registry(url: str) -> Registry:
     return Registry(engine)
 
 
+def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
+    if not url.database or url.database == ":memory:":
+        raise InvalidInputError("registry.url: SQLite needs a file", hint="sqlite:////var/lib/berth/registry.db")
+    kind = network_file_system(Path(url.database).parent)
+    if kind and not alone:
+        raise InvalidInputError(
+            f"the registry {url.database} would lie on a network file system ({kind}), where SQLite loses data",
+            hint="put state_dir on a local disk, or use PostgreSQL (registry.url)",
+        )
+    if kind:
+        # One connection for all threads, each of which waits for its turn: a second would never get the lock.
+        engine = sqlalchemy.create_engine(
+            url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT
+        )
+    else:
+        engine = sqlalchemy.create_engine(url)
+    sqlalchemy_event.listen(engine, "connect", functools.partial(_configure_sqlite, _NETWORK if kind else _LOCAL))
+    return engine
+
+
 def migrate(engine: sqlalchemy.Engine) -> None:
     """Bring the tables to this version's schema."""
     config = AlembicConfig()
@@ -248,25 +271,14 @@ def migrate(engine: sqlalchemy.Engine) -> None:
         command.upgrade(config, "head")
 
 
-def _check_local(database: str | None) -> None:
-    if not database or database == ":memory:":
-        raise InvalidInputError("registry.url: SQLite needs a file", hint="sqlite:////var/lib/berth/registry.db")
-    kind = network_file_system(Path(database).parent)
-    if kind:
-        raise InvalidInputError(
-            f"the registry {database} would lie on a network file system ({kind}), where SQLite loses data",
-            hint="put state_dir on a local disk, or use PostgreSQL (registry.url)",
-        )
+_LOCAL = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT * 1000}", "foreign_keys=ON")
+# The lock first: with it, SQLite can take over a write-ahead log that was left there, without shared memory.
+_NETWORK = ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON")
 
 
-def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own connection type
+def _configure_sqlite(pragmas: Iterable[str], connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own connection type
     cursor = connection.cursor()
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        f"busy_timeout={BUSY_TIMEOUT * 1000}",
-        "foreign_keys=ON",
-    ):
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

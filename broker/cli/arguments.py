@@ -82,12 +82,12 @@ def _suggestion(value: str, pattern: str) -> str:
 
 def _sessions() -> list[SessionView]:
     """What to complete with; a controller that is not there is not started by pressing Tab."""
-    from broker.client import Client
     from broker.config import load
     from broker.errors import BerthError
+    from broker.personal import passive_client
 
     try:
-        return Client(load().api_socket).sessions()
+        return passive_client(load()).sessions()
     except BerthError:
         return []
 
