@@ -70,16 +70,14 @@ async def run(
     The program gets no standard input and a process group of its own, which is killed on every way out that
     leaves it running: time limit, cancellation, error. With `check`, an exit code other than 0 raises CommandError.
     """
+    starting = asyncio.ensure_future(_start(argv, env))
     try:
-        transport, output = await asyncio.get_running_loop().subprocess_exec(
-            _Output,
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=env,
-            start_new_session=True,
-        )
+        # Shielded: a start that is cancelled half-way kills the program alone and may hang (measured, Python 3.11).
+        transport, output = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        transport, output = await starting
+        await _end(transport, output)
+        raise
     except OSError as error:
         raise CommandError(argv, None, str(error)) from error
     try:
@@ -88,15 +86,32 @@ async def run(
     except TimeoutError as error:
         raise CommandError(argv, None, f"no end after {timeout:g} s") from error
     finally:
-        try:
-            if not output.exited.is_set():
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(transport.get_pid(), signal.SIGKILL)
-                await output.exited.wait()
-        finally:
-            # A descendant in a session of its own may still hold the pipes; waiting for it would be for ever.
-            transport.close()
+        await _end(transport, output)
     code = transport.get_returncode() or 0
     if check and code != 0:
         raise CommandError(argv, code, output.text(2))
     return Finished(tuple(argv), code, output.text(1), output.text(2))
+
+
+async def _start(argv: Sequence[str], env: Mapping[str, str] | None) -> tuple[asyncio.SubprocessTransport, _Output]:
+    return await asyncio.get_running_loop().subprocess_exec(
+        _Output,
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=env,
+        start_new_session=True,
+    )
+
+
+async def _end(transport: asyncio.SubprocessTransport, output: _Output) -> None:
+    """Kill the process group if its leader lives, and let go of the pipes."""
+    try:
+        if not output.exited.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(transport.get_pid(), signal.SIGKILL)
+            await output.exited.wait()
+    finally:
+        # A descendant in a session of its own may still hold the pipes; waiting for it would be for ever.
+        transport.close()

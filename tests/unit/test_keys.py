@@ -96,7 +96,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("line", REFUSED)
+@pytest.mark.parametrize("line", REFUSED, ids=range(len(REFUSED)))
 def test_everything_else_is_refused_with_a_remedy(line: str) -> None:
     with pytest.raises(InvalidInputError, match=REFUSED[line]) as caught:
         PublicKey.parse(line)

@@ -100,6 +100,25 @@ def test_cancellation_kills_the_whole_group(tmp_path: Path) -> None:
     assert_all_end(pids)
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_start_that_is_cancelled_at_once_leaves_nothing(tmp_path: Path, turns: int) -> None:
+    """Cancelled after so many turns of the event loop: before, during and after the program's start."""
+    pids = tmp_path / "pids"
+
+    async def start_and_cancel() -> None:
+        task = asyncio.create_task(run(("sh", "-c", FAMILY, "sh", str(pids)), timeout=600))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+            time.sleep(0.02)  # noqa: ASYNC251 - so that the program is ahead of the event loop
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(asyncio.wait_for(start_and_cancel(), 20))
+    if pids.exists():
+        assert_all_end(pids)
+
+
 def test_a_descendant_that_left_the_group_and_keeps_the_pipes_does_not_hold_us_up(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     script = f"setsid sh -c 'echo $$ >{pid}; exec sleep 600' & sleep 600"
