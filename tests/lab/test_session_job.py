@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from slurm.lab.progress import Progress
+from tests.lab.images import published
 from tests.session_job import ROOM, SCRIPT, Bench, SessionJob, wait_until
-from tests.site.deploy import Site, build_profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,10 +40,7 @@ def assert_nothing_left(bench: Bench, node: str) -> None:
 
 @pytest.fixture(scope="module")
 def bench(lab: Lab) -> Bench:
-    images = "ls /shared/profiles/base/*/image.sif"
-    if lab.run(["sh", "-c", images]).returncode != 0:
-        build_profile(Site(lab), "base", Progress())
-    made = Bench(lab, lab.sh(images).splitlines()[-1])
+    made = Bench(lab, published(lab, "base"))
     made.set_up()
     return made
 
