@@ -25,7 +25,7 @@ TARGET = Target(2)
 JOBS = 10_000
 SESSIONS = 1_000
 OWNERS = ("alice", "bob", "carol")
-PYTHON = ("env", "PYTHONPATH=/opt/berth/src", "/opt/berth/venv/bin/python", "-B")
+PYTHON = ("env", "PYTHONPATH=/opt/berth/src", "/opt/berth/venv/bin/python", "-B", "-P")
 LIMIT = 300
 """Seconds for each of the two programs in the lab."""
 

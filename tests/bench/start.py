@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tests.bench.ground import HERE, PROFILE, ROOM, SSH_CONFIG, Ground
 from tests.bench.harness import in_turns
-from tests.bench.queue import wait_of
 from tests.bench.report import Result, Target, result
+from tests.bench.waiting import wait_of
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:

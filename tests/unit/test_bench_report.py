@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.bench import queue
+from tests.bench import waiting
 from tests.bench.harness import in_turns
 from tests.bench.report import Result, Target, UnmeasurableError, as_json, result, table
 
@@ -84,9 +84,9 @@ NODES = """\
 
 
 def test_the_wait_comes_from_slurms_logs() -> None:
-    assert queue.launched(NODES, 30) - queue.submitted(CONTROLLER, 30) == pytest.approx(0.501)
+    assert waiting.launched(NODES, 30) - waiting.submitted(CONTROLLER, 30) == pytest.approx(0.501)
 
 
 def test_a_log_without_the_line_is_an_error() -> None:
     with pytest.raises(UnmeasurableError, match="JobId=3"):
-        queue.submitted(CONTROLLER, 3)
+        waiting.submitted(CONTROLLER, 3)
