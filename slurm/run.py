@@ -30,7 +30,7 @@ class CommandError(Exception):
     """A program could not be run to a good end; `code` is None when it was ended at its time limit or never started."""
 
     def __init__(self, argv: Sequence[str], code: int | None, stderr: str) -> None:
-        what = "did not end in time" if code is None else f"ended with {code}"
+        what = "did not run to its end" if code is None else f"ended with {code}"
         super().__init__(f"{argv[0]} {what}: {stderr.strip()[-STDERR_TAIL:]}")
         self.argv = tuple(argv)
         self.code = code

@@ -49,7 +49,7 @@ def test_no_file_means_personal_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.delenv("BERTH_CONFIG", raising=False)
     monkeypatch.setattr(configfile, "SITE_CONFIG", tmp_path / "none.yaml")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     assert configfile.site_socket() is None
-    assert load().runtime_dir == Path("/run/user/7/berth")
+    assert load().runtime_dir == tmp_path / "berth"
