@@ -123,6 +123,7 @@ class Reconciler:
             if self.stale_since is None:
                 self.stale_since = asked_at
                 log.warning("Slurm does not answer: %s", error)
+            self.moving = bool(await asyncio.to_thread(self._registry.in_states, MOVING))
             return False
         finally:
             self._query_took = time.monotonic() - began

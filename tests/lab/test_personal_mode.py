@@ -365,7 +365,7 @@ def test_the_doctor_says_what_is_missing_and_how_to_mend_it(carol: Carol) -> Non
     carol.ok("list")
     assert "ok    controller" in carol.berth("doctor").stdout.decode()
     with nobody_at_work(carol):
-        carol.sh("printf 'mode: personal\\nslurm: {backend: commands}\\n' >~/.config/berth/bare.yaml")
+        carol.sh("printf 'mode: personal\\nslurm: {backend: commands}\\nidle_exit: 1\\n' >~/.config/berth/bare.yaml")
         bare = """
             mount --bind /dev/null /etc/subuid
             mount --bind /dev/null /etc/subgid
@@ -376,6 +376,7 @@ def test_the_doctor_says_what_is_missing_and_how_to_mend_it(carol: Carol) -> Non
         done = carol.lab.run(unshare, node=NODE)
         said = done.stdout.decode()
         assert done.returncode == 1, done
+        wait_for(lambda: not carol.processes(), what="a controller without Slurm to leave")
     for name, mark, remedy in (
         ("ssh", "FAIL", "install OpenSSH's client"),
         ("apptainer", "note", "Apptainer 1.4.4 or newer"),
