@@ -1,0 +1,214 @@
+"""The controller's core on real parts (registry, store, certificate authority) over a fake Slurm and launcher."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import broker.reconcile
+import broker.sessions
+import broker.submission
+from broker.announcement import JOB_PREFIX
+from broker.authorized import AuthorizedKeys
+from broker.certificates import CertificateAuthority
+from broker.changes import Changes
+from broker.config import Config
+from broker.keys import PublicKey
+from broker.reconcile import Reconciler
+from broker.registry import open_registry
+from broker.schema import SessionView, StartRequest
+from broker.sessions import Sessions
+from broker.submission import Submitter
+from profiles.spec import loads
+from profiles.store import Image, Store, Stores, digest_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from broker.models import Session
+    from broker.registry import Registry
+    from slurm.state import JobState
+    from tests.fakes.launcher import FakeLauncher
+    from tests.fakes.scheduler import FakeScheduler
+
+RECIPE = "name: {name}\nversion: {version}\nbase: debian:sid\nresources: {{mem: 1G}}\n"
+BASE = StartRequest(profile="base")
+
+
+class Clock:
+    """Time that passes only when a test says so; it stands in for the `time` module."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time_ns(self) -> int:
+        return int(self.now * 1e9)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        """Make it the core's clock for the rest of the test."""
+        for module in (broker.reconcile, broker.sessions, broker.submission):
+            monkeypatch.setattr(module, "time", self)
+        return self
+
+
+def publish(store: Store, name: str = "base", version: str = "1", extra: str = "", content: bytes = b"SIF") -> Image:
+    """A real publication of an image of a few bytes."""
+    stage = store.stage(name, version)
+    sif = stage / "image.sif"
+    sif.write_bytes(content)
+    profile = loads(RECIPE.format(name=name, version=version) + extra, stage / "profile.yaml")
+    image = Image(name, version, sif, digest_of(sif), len(content), 1.5, {}, profile)
+    (stage / "image.json").write_text(json.dumps(image.description()))
+    return store.publish(stage, name, version)
+
+
+def site_config(directory: Path, **settings: object) -> Config:
+    """A site whose every path is below `directory`."""
+    values = {
+        "mode": "site",
+        "runtime_dir": directory / "run",
+        "state_dir": directory / "state",
+        "storage": {"root": "/shared/berth/{user}"},
+        "profiles": {"stores": [directory / "store"]},
+        "gateway": {"host": "login.example"},
+    }
+    return Config.model_validate(values | settings)
+
+
+@dataclass
+class Core:
+    """One controller without its API. `make` a second one over the same directory to restart it."""
+
+    config: Config
+    registry: Registry
+    scheduler: FakeScheduler
+    launcher: FakeLauncher
+    stores: Stores
+    authority: CertificateAuthority
+    keys: AuthorizedKeys
+    changes: Changes
+    submitter: Submitter
+    reconciler: Reconciler
+    sessions: Sessions
+
+    @classmethod
+    def make(cls, config: Config, launcher: FakeLauncher) -> Core:
+        config.state_dir.mkdir(mode=0o700, exist_ok=True)
+        store = Store(config.profiles.stores[0])
+        if not store.versions("base"):
+            publish(store)
+        registry = open_registry(config.registry_url)
+        stores = Stores([store])
+        authority = CertificateAuthority.load_or_create(config.state_dir / "ca_ed25519_key")
+        keys = AuthorizedKeys(registry, launcher)
+        changes = Changes()
+        submitter = Submitter(
+            config=config,
+            registry=registry,
+            launcher=launcher,
+            stores=stores,
+            authority=authority,
+            keys=keys,
+            changes=changes,
+        )
+        reconciler = Reconciler(
+            settings=config.slurm,
+            registry=registry,
+            scheduler=launcher.scheduler,
+            launcher=launcher,
+            submitter=submitter,
+            changes=changes,
+        )
+        sessions = Sessions(
+            registry=registry,
+            stores=stores,
+            launcher=launcher,
+            submitter=submitter,
+            reconciler=reconciler,
+            keys=keys,
+            changes=changes,
+            domain=config.ssh.domain,
+        )
+        return cls(
+            config,
+            registry,
+            launcher.scheduler,
+            launcher,
+            stores,
+            authority,
+            keys,
+            changes,
+            submitter,
+            reconciler,
+            sessions,
+        )
+
+    async def start(self, name: str = "dev", user: str = "alice", request: StartRequest = BASE) -> SessionView:
+        return await self.sessions.start(user, name, request)
+
+    async def tick(self) -> None:
+        """One tick, and everything that it began in the background."""
+        await self.reconciler.tick()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait for submissions and removals under way."""
+        while tasks := [*self.submitter._running.values(), *self.reconciler._removing.values()]:
+            await asyncio.wait(tasks, timeout=10)
+
+    async def kill(self) -> None:
+        """End as SIGKILL would: what was under way never goes on."""
+        tasks = [*self.submitter._running.values(), *self.reconciler._removing.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.registry.close()
+
+    def row(self, name: str = "dev", user: str = "alice") -> Session:
+        """The session as the registry has it."""
+        session = self.registry.find(user, name)
+        assert session is not None, f"{user} has no session {name}"
+        return session
+
+    def announce(self, session: Session, node: str = "c1", port: int = 20001, **lies: object) -> None:
+        """The session's job says where it listens, as session.sh does; `lies` replace parts of it."""
+        assert session.job_id is not None
+        job = self.scheduler.change(session.job_id)
+        said = {
+            "session": session.id,
+            "submission": session.submission,
+            "restarts": job.restarts,
+            "node": node,
+            "port": port,
+            "fingerprint": PublicKey.parse(session.host_key).fingerprint,
+        } | lies
+        self.scheduler.change(session.job_id, comment="berth:" + ":".join(str(part) for part in said.values()))
+
+    async def ready(self, name: str = "dev", user: str = "alice") -> Session:
+        """A session that people can connect to."""
+        await self.start(name, user)
+        session = self.row(name, user)
+        assert session.job_id is not None
+        self.scheduler.start(session.job_id)
+        self.announce(session)
+        await self.tick()
+        return self.row(name, user)
+
+    def live_jobs(self, session: Session) -> dict[int, JobState]:
+        """The jobs of the session's owner and name that have not ended."""
+        return {
+            job.id: job.state
+            for job in self.scheduler._jobs.values()
+            if job.name == JOB_PREFIX + session.id and job.user == session.owner and not job.state.ended
+        }

@@ -1,0 +1,158 @@
+"""A launcher in memory, and ones that misbehave; tests/unit/test_fake_launcher.py holds it against the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from broker.launching import Launcher, LauncherError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.fakes.scheduler import FakeScheduler
+
+
+@dataclass(slots=True)
+class Directory:
+    """What one session has on the shared file system."""
+
+    host_key: str
+    files: dict[str, str] = field(default_factory=dict)
+    log: str = ""
+
+
+class FakeLauncher(Launcher):
+    """Submits to `scheduler`. Tests set users' keys and logs, and read what was asked, such as `submit alice 2`."""
+
+    def __init__(self, scheduler: FakeScheduler, storage: str = "/shared/berth/{user}") -> None:
+        self.scheduler = scheduler
+        self.storage = storage
+        self.gone = asyncio.Event()
+        self.directories: dict[tuple[str, str], Directory] = {}
+        self.authorized_keys: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.failures: dict[str, LauncherError] = {}
+        """By verb: what it answers instead."""
+
+    async def prepare(self, user: str, session_id: str) -> str:
+        self._note("prepare", user)
+        key = (user, session_id)
+        if key not in self.directories:
+            host_key = asyncssh.generate_private_key("ssh-ed25519", comment=f"berth session {session_id}")
+            self.directories[key] = Directory(host_key.export_public_key().decode().strip())
+        return self.directories[key].host_key
+
+    async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
+        self._note("install", user)
+        self._directory(user, session_id).files.update(files)
+
+    async def submit(
+        self,
+        user: str,
+        session_id: str,
+        submission: int,
+        *,
+        options: list[str],
+        files: Mapping[str, str],
+        limit: float,
+    ) -> int:
+        del limit
+        self._note("submit", user, str(submission), *options)
+        self._directory(user, session_id).files.update(files)
+        return await self._sbatch(user, f"berth-{session_id}", f"berth:{session_id}:{submission}")
+
+    async def keys(self, user: str) -> str:
+        self._note("keys", user)
+        return self.authorized_keys.get(user, "")
+
+    async def log(self, user: str, session_id: str, tail: int) -> str:
+        self._note("log", user)
+        directory = self.directories.get((user, session_id))
+        return directory.log[-tail:] if directory else ""
+
+    async def manifests(self, user: str) -> dict[str, str]:
+        self._note("manifests", user)
+        return {
+            session_id: directory.files.get("manifest.json", "")
+            for (owner, session_id), directory in self.directories.items()
+            if owner == user
+        }
+
+    async def remove(self, user: str, session_id: str) -> None:
+        self._note("remove", user)
+        self.directories.pop((user, session_id), None)
+
+    def submissions(self) -> int:
+        """How often sbatch was run."""
+        return sum(asked.startswith("submit ") for asked in self.asked)
+
+    async def _sbatch(self, user: str, name: str, comment: str) -> int:
+        return self.scheduler.submit(name, user=user, comment=comment)
+
+    def _note(self, verb: str, *words: str) -> None:
+        self.asked.append(" ".join((verb, *words)))
+        if verb in self.failures:
+            raise self.failures[verb]
+
+    def _directory(self, user: str, session_id: str) -> Directory:
+        if (user, session_id) not in self.directories:
+            raise LauncherError("missing", f"{session_id} does not exist")
+        return self.directories[user, session_id]
+
+
+class RefusingLauncher(FakeLauncher):
+    """Its sbatch hears a clear no while `words` are set."""
+
+    words = "sbatch: error: Batch job submission failed: Invalid account"
+
+    async def _sbatch(self, user: str, name: str, comment: str) -> int:
+        if self.words:
+            raise LauncherError("refused", self.words)
+        return await super()._sbatch(user, name, comment)
+
+
+class MumblingLauncher(FakeLauncher):
+    """Its sbatch times out while `unclear`: the job is queued if `queues`, else after the test calls `deliver`."""
+
+    unclear = True
+    queues = True
+
+    def __init__(self, scheduler: FakeScheduler) -> None:
+        super().__init__(scheduler)
+        self.late: list[tuple[str, str, str]] = []
+
+    def deliver(self) -> None:
+        """Slurm takes what it had been given and did not answer to."""
+        for user, name, comment in self.late:
+            self.scheduler.submit(name, user=user, comment=comment)
+        self.late.clear()
+
+    async def _sbatch(self, user: str, name: str, comment: str) -> int:
+        if not self.unclear:
+            return await super()._sbatch(user, name, comment)
+        self.late.append((user, name, comment))
+        if self.queues:
+            self.deliver()
+        raise LauncherError("unclear", "sbatch did not end within 30 s")
+
+
+class SlowLauncher(FakeLauncher):
+    """Its sbatch ends only when `let_go` is set, with the error `then` if there is one. `reached`: one waits."""
+
+    then: LauncherError | None = None
+
+    def __init__(self, scheduler: FakeScheduler) -> None:
+        super().__init__(scheduler)
+        self.reached = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def _sbatch(self, user: str, name: str, comment: str) -> int:
+        self.reached.set()
+        await self.let_go.wait()
+        if self.then is not None:
+            raise self.then
+        return await super()._sbatch(user, name, comment)

@@ -1,0 +1,335 @@
+"""Whatever people, Slurm and crashes do, in any order: one job a session, none lost or orphaned, no false endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import broker.sessions
+from broker.announcement import endpoint_of
+from broker.errors import BerthError
+from broker.keys import PublicKey
+from broker.launching import LauncherError
+from broker.schema import SessionState
+from broker.state import LIVE
+from slurm.state import JobState
+from tests.fakes.core import Clock, Core, site_config
+from tests.fakes.launcher import MumblingLauncher
+from tests.fakes.scheduler import SilentScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from broker.models import Session
+    from slurm.scheduler import FinishedJob, Job
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private directory there; every database is synced often
+NAMES = st.sampled_from(["dev", "ci"])
+ENDS = st.sampled_from([state for state in JobState if state.ended])
+ODD = st.sampled_from([JobState.COMPLETING, JobState.UNKNOWN, JobState.SUSPENDED, JobState.REQUEUE_HOLD])
+WHICH = st.integers(0, 9)
+
+
+class MoodyScheduler(SilentScheduler):
+    """Silent, or without accounting, as the machine wants it."""
+
+    silent = False
+    remembers = True
+
+    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
+        found = await super().finished(job_ids)
+        return found if self.remembers else {}
+
+
+class MoodyLauncher(MumblingLauncher):
+    """Answers, refuses, mumbles, or hangs before or after Slurm got the job, as the machine wants it."""
+
+    mood = "answers"
+
+    async def _sbatch(self, user: str, name: str, comment: str) -> int:
+        if self.mood == "refuses":
+            raise LauncherError("refused", "Invalid account")
+        if self.mood == "hangs":
+            await asyncio.Event().wait()
+        self.unclear = self.mood.startswith("unclear") or self.mood == "hangs after"
+        self.queues = self.mood != "unclear, late"
+        if self.mood == "unclear, lost":
+            raise LauncherError("unclear", "Unable to contact slurm controller")
+        try:
+            return await super()._sbatch(user, name, comment)
+        except LauncherError:
+            if self.mood == "hangs after":
+                await asyncio.Event().wait()
+            raise
+
+
+MOODS = st.sampled_from(
+    ["answers", "answers", "refuses", "unclear", "unclear, late", "unclear, lost", "hangs", "hangs after"]
+)
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        in_memory = MEMORY if MEMORY.is_dir() else None
+        self.directory = Path(tempfile.mkdtemp(prefix="berth-machine-", dir=in_memory))
+        self.patch = pytest.MonkeyPatch()
+        self.clock = Clock().install(self.patch)
+        self.patch.setattr(broker.sessions, "ANSWER_WITHIN", 0.0)
+        self.runner = asyncio.Runner()
+        self.scheduler = MoodyScheduler(now=self.clock.time)
+        self.ran: set[str] = set()
+        """Ids of sessions that have had a job: only their owner's word deletes these."""
+        self.deleted: set[str] = set()
+
+    @initialize()
+    def first_controller(self) -> None:
+        self.launcher = self.runner.run(self._launcher())
+        self.restart()
+
+    async def _launcher(self) -> MoodyLauncher:
+        return MoodyLauncher(self.scheduler)
+
+    def restart(self) -> None:
+        async def make() -> Core:
+            return Core.make(site_config(self.directory), self.launcher)
+
+        self.core = self.runner.run(make())
+
+    def teardown(self) -> None:
+        try:
+            self.converge()
+        finally:
+            self.runner.run(self.core.kill())
+            self.runner.close()
+            self.patch.undo()
+            shutil.rmtree(self.directory)
+
+    # What people do.
+
+    @rule(name=NAMES, mood=MOODS)
+    def start(self, name: str, mood: str) -> None:
+        self.launcher.mood = mood
+
+        async def start() -> None:
+            try:
+                view = await self.core.start(name)
+            except BerthError:
+                return
+            assert view.state is not SessionState.DELETED
+            await self._settle()
+
+        self.runner.run(start())
+
+    @rule(name=NAMES)
+    def stop(self, name: str) -> None:
+        self._ask(self.core.sessions.stop("alice", name))
+
+    @rule(name=NAMES)
+    def delete(self, name: str) -> None:
+        session = self.core.registry.find("alice", name)
+        if self._ask(self.core.sessions.delete("alice", name)):
+            assert session is not None
+            self.deleted.add(session.id)
+
+    def _ask(self, call: Any) -> bool:  # noqa: ANN401 - any of the verbs
+        try:
+            self.runner.run(call)
+        except BerthError:
+            return False
+        return True
+
+    # What the controller does, and what becomes of it.
+
+    @rule(mood=MOODS, seconds=st.sampled_from([0.1, 3, 20, 70, 400]))
+    def tick(self, mood: str, seconds: float) -> None:
+        self.launcher.mood = mood
+        self.clock.now += seconds
+        self._tick()
+
+    def _tick(self) -> None:
+        async def tick() -> None:
+            await self.core.reconciler.tick()
+            await self._settle()
+
+        before = len(self.scheduler.asked)
+        self.runner.run(tick())
+        self._check_orders(self.scheduler.asked[before:])
+        if not self.scheduler.silent:
+            self._check_endpoints()
+
+    @rule()
+    def crash(self) -> None:
+        self.runner.run(self.core.kill())
+        self.restart()
+
+    @rule()
+    def two_starts_and_a_tick_at_once(self) -> None:
+        self.launcher.mood = "answers"
+
+        async def both() -> None:
+            tick = asyncio.ensure_future(self.core.reconciler.tick())
+            starts = [asyncio.ensure_future(self.core.start("dev")) for _ in range(2)]
+            await asyncio.gather(tick, *starts, return_exceptions=True)
+            await self._settle()
+
+        self.runner.run(both())
+
+    # What Slurm does.
+
+    @rule(silent=st.booleans(), remembers=st.booleans())
+    def slurm_changes_its_mood(self, silent: bool, remembers: bool) -> None:
+        self.scheduler.silent, self.scheduler.remembers = silent, remembers
+
+    @rule()
+    def slurm_takes_what_it_did_not_answer_to(self) -> None:
+        self.launcher.deliver()
+
+    @precondition(lambda self: self._jobs())
+    @rule(which=WHICH, truly=st.booleans(), node=st.sampled_from(["c1", "c2"]))
+    def job_runs(self, which: int, truly: bool, node: str) -> None:
+        job = self._job(which)
+        self.scheduler.start(job.id, node)
+        self._announce(job.id, node if truly else "c3", truly)
+
+    @precondition(lambda self: self._jobs())
+    @rule(which=WHICH, end=ENDS, forgotten=st.booleans())
+    def job_ends(self, which: int, end: JobState, forgotten: bool) -> None:
+        job = self._job(which)
+        self.scheduler.end(job.id, end)
+        if forgotten:
+            self.scheduler.forget(job.id)
+
+    @precondition(lambda self: self._jobs())
+    @rule(which=WHICH)
+    def job_is_requeued(self, which: int) -> None:
+        self.scheduler.requeue(self._job(which).id)
+
+    @precondition(lambda self: self._jobs())
+    @rule(which=WHICH, state=ODD)
+    def job_is_in_an_odd_state(self, which: int, state: JobState) -> None:
+        self.scheduler.change(self._job(which).id, state=state)
+
+    @precondition(lambda self: self._sessions())
+    @rule(which=WHICH, user=st.sampled_from(["alice", "bob"]), runs=st.booleans())
+    def somebody_submits_a_job_of_that_name(self, which: int, user: str, runs: bool) -> None:
+        sessions = self._sessions()
+        session = sessions[which % len(sessions)]
+        job_id = self.scheduler.submit(f"berth-{session.id}", user=user, comment=f"berth:{session.id}:0")
+        if runs:
+            self.scheduler.start(job_id)
+            self._announce(job_id, "c1", truly=True)
+
+    # What must hold.
+
+    def converge(self) -> None:
+        """Everything answers again and time passes: what must then be true."""
+        self.scheduler.silent, self.scheduler.remembers = False, True
+        self.launcher.mood = "answers"
+        self.runner.run(self.core.kill())
+        self.restart()
+        self.launcher.deliver()
+        for job in self._jobs():
+            if job.state in {JobState.COMPLETING, JobState.UNKNOWN}:
+                self.scheduler.end(job.id)
+        for seconds in (1, 70, 70, 400, 1):
+            self.clock.now += seconds
+            self._tick()
+        for session in self._sessions():
+            jobs = self.core.live_jobs(session)
+            if session.state in LIVE:
+                assert session.state not in {SessionState.SUBMITTING, SessionState.STOPPING}, session
+                assert list(jobs) == [session.job_id]
+            else:
+                assert session.state in {SessionState.STOPPED, SessionState.FAILED, SessionState.DELETED}
+                assert jobs == {}
+
+    @invariant()
+    def no_session_is_lost(self) -> None:
+        for session in self._sessions():
+            if session.job_id is not None:
+                self.ran.add(session.id)
+        gone = {s.id for s in self._sessions() if s.state in {SessionState.DELETING, SessionState.DELETED}}
+        assert not (gone & self.ran) - self.deleted
+
+    @invariant()
+    def a_session_has_no_job_of_somebody_else(self) -> None:
+        foreign = {job.id for job in self._foreign()}
+        assert not [session for session in self._sessions() if session.job_id in foreign]
+
+    def _check_endpoints(self) -> None:
+        for session in self._sessions():
+            if session.state is not SessionState.READY:
+                continue
+            assert session.job_id is not None
+            job = self.scheduler._jobs.get(session.job_id)
+            if job is None or job.state is JobState.UNKNOWN:
+                continue  # nothing is known of it now, so what was true stays
+            said = endpoint_of(job, PublicKey.parse(session.host_key).fingerprint)
+            assert said is not None
+            assert said == session.endpoint
+            assert job.restarts == session.restarts
+
+    def _check_orders(self, asked: list[str]) -> None:
+        foreign = {job.id for job in self._foreign()}
+        orders = [int(words.split()[1]) for words in asked if words.startswith("cancel")]
+        assert not foreign & set(orders)
+        assert sum(words.startswith("jobs") for words in asked) == 1
+
+    def _announce(self, job_id: int, node: str, truly: bool) -> None:
+        job = self.scheduler._jobs[job_id]
+        session = self.core.registry.get(job.name.removeprefix("berth-"))
+        if session is None or not session.host_key:
+            return
+        fingerprint = PublicKey.parse(session.host_key).fingerprint if truly else "SHA256:" + "a" * 43
+        comment = ":".join(job.comment.split(":")[:3])
+        self.scheduler.change(job_id, comment=f"{comment}:{job.restarts}:{node}:20001:{fingerprint}")
+
+    def _jobs(self) -> list[Job]:
+        return [job for job in self.scheduler._jobs.values() if not job.state.ended]
+
+    def _job(self, which: int) -> Job:
+        jobs = self._jobs()
+        return jobs[which % len(jobs)]
+
+    def _foreign(self) -> list[Job]:
+        return [job for job in self.scheduler._jobs.values() if job.user == "bob"]
+
+    def _sessions(self) -> list[Session]:
+        return self.core.registry.in_states(SessionState)
+
+    async def _settle(self) -> None:
+        """Let everything end that does not hang."""
+        tasks = [*self.core.submitter._running.values(), *self.core.reconciler._removing.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.05 if self.launcher.mood.startswith("hangs") else 10)
+
+
+def _settings(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+
+
+def test_short_lives() -> None:
+    run_state_machine_as_test(Machine, settings=_settings(25, 20))
+
+
+@pytest.mark.soak
+def test_long_lives() -> None:
+    run_state_machine_as_test(Machine, settings=_settings(1000, 50))
