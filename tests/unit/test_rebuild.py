@@ -1,0 +1,209 @@
+"""A lost or old registry comes back from the manifests beside the data and from Slurm's jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.config import Config
+from broker.errors import SlurmUnavailableError
+from broker.launching import LauncherError
+from broker.manifest import Manifest
+from broker.models import Session
+from broker.rebuild import rebuild, users_with_data
+from broker.registry import Entry
+from broker.schema import RebuildReport, SessionState
+from profiles.store import Store
+from tests.fakes.core import Core, site_config
+from tests.fakes.launcher import Directory, FakeLauncher
+from tests.fakes.rows import make_session
+from tests.fakes.scheduler import FakeScheduler, SilentScheduler
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A site whose users' directories can be seen: alice has data, carol an empty directory."""
+    for user in ("alice", "carol"):
+        (tmp_path / "shared" / user).mkdir(parents=True)
+    return site_config(tmp_path, storage={"root": f"{tmp_path}/shared/{{user}}"})
+
+
+async def lose_registry(core: Core) -> Core:
+    core.registry.close()
+    for file in core.config.state_dir.glob("registry.db*"):
+        file.unlink()
+    return Core.make(core.config, core.launcher)
+
+
+async def run(core: Core) -> RebuildReport:
+    return await rebuild(core.config, core.registry, core.scheduler, core.launcher)
+
+
+def test_a_lost_registry_comes_back_whole_and_running_sessions_go_on(config: Config) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        running = await core.ready("running")
+        stopped = await core.ready("stopped")
+        assert stopped.job_id is not None
+        core.scheduler.end(stopped.job_id)
+        core.scheduler.forget(stopped.job_id)
+        core = await lose_registry(core)
+        await core.tick()
+        assert len(core.live_jobs(running)) == 1, "an empty registry must not end anybody's job"
+        report = await run(core)
+        assert report == RebuildReport(restored=["alice/running", "alice/stopped"], skipped=[])
+        await core.tick()
+        again = core.row("running")
+        for column in ("id", "job_id", "endpoint", "submission", "host_key", "digest", "options", "state"):
+            assert getattr(again, column) == getattr(running, column), column
+        assert core.row("stopped").state is SessionState.STOPPED
+        assert (await core.start("stopped")).generation == "2.0"
+        assert await run(core) == RebuildReport(restored=[])
+
+    asyncio.run(scenario())
+
+
+def test_without_slurms_answer_nothing_is_restored(config: Config) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(SilentScheduler()))
+        with pytest.raises(SlurmUnavailableError):
+            await run(core)
+        assert core.launcher.asked == []
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_used_is_named_and_holds_up_nothing(config: Config) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        good = Manifest.of(make_session(name="good", owner="alice"))
+        texts = {
+            good.id: good.model_dump_json(),
+            "01jd0000000000000000000001": "",
+            "01jd0000000000000000000002": "{",
+            "01jd0000000000000000000003": good.model_dump_json(),
+            "01jd0000000000000000000004": good.model_copy(
+                update={"id": "01jd0000000000000000000004", "owner": "bob"}
+            ).model_dump_json(),
+            "01jd0000000000000000000005": good.model_copy(
+                update={"id": "01jd0000000000000000000005", "submission": 0}
+            ).model_dump_json(),
+            "01jd0000000000000000000006": good.model_copy(
+                update={"id": "01jd0000000000000000000006"}
+            ).model_dump_json(),
+        }
+        for session_id, text in texts.items():
+            core.launcher.directories["alice", session_id] = Directory("", {"manifest.json": text})
+        report = await run(core)
+        assert report.restored == ["alice/good"]
+        reasons = [line.partition(": ") for line in report.skipped]
+        assert [where.removeprefix("alice/")[-1] for where, _, _ in reasons] == list("123456")
+        for (_, _, reason), word in zip(
+            reasons,
+            ["no manifest", "JSON", "about", "about bob", "submission", "another session named good"],
+            strict=True,
+        ):
+            assert word in reason
+
+    asyncio.run(scenario())
+
+
+def test_a_user_whose_files_cannot_be_read_holds_up_nobody(config: Config) -> None:
+    async def scenario() -> None:
+        class Half(FakeLauncher):
+            async def manifests(self, user: str) -> dict[str, str]:
+                if user == "alice":
+                    raise LauncherError("files", "Stale file handle")
+                return await super().manifests(user)
+
+        core = Core.make(config, Half(FakeScheduler()))
+        await core.start(user="carol")
+        core = await lose_registry(core)
+        report = await run(core)
+        assert report == RebuildReport(restored=["carol/dev"], skipped=["alice: Stale file handle"])
+
+    asyncio.run(scenario())
+
+
+def test_a_session_whose_image_is_gone_is_restored_and_says_so_at_its_start(config: Config) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        session = await core.ready()
+        assert session.job_id is not None
+        core.scheduler.end(session.job_id)
+        core = await lose_registry(core)
+        Store(config.profiles.stores[0]).delete("base", "1")
+        assert (await run(core)).restored == ["alice/dev"]
+        with pytest.raises(Exception, match="base"):
+            await core.start()
+        assert core.row().state is SessionState.STOPPED
+
+    asyncio.run(scenario())
+
+
+def test_an_old_registry_takes_in_what_is_newer_and_keeps_what_is_not(config: Config) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        first = await core.ready()
+        assert first.job_id is not None
+        core.scheduler.end(first.job_id)
+        await core.tick()
+        old = core.row()
+        second = await core.ready()
+        core = await lose_registry(core)
+        core.registry.create(Session(**old.model_dump()), Entry("alice", "start"))
+        await core.tick()
+        assert len(core.live_jobs(second)) == 1, "a newer job must not be ended by an old registry"
+        assert (await run(core)).restored == ["alice/dev"]
+        await core.tick()
+        assert (core.row().state, core.row().job_id, core.row().generation) == (
+            SessionState.READY,
+            second.job_id,
+            "2.0",
+        )
+
+    asyncio.run(scenario())
+
+
+def test_a_deleted_session_stays_deleted(config: Config) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        session = await core.ready()
+        directory = core.launcher.directories["alice", session.id]
+        assert session.job_id is not None
+        core.scheduler.end(session.job_id)
+        await core.tick()
+        await core.sessions.delete("alice", "dev")
+        await core.tick()
+        core.launcher.directories["alice", session.id] = directory
+        assert await run(core) == RebuildReport(restored=[])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ("{root}/{{user}}", ["alice", "bob", "x-berth"]),
+        ("{root}/{{user}}/berth", ["alice", "bob", "x-berth"]),
+        ("{root}/{{user}}-berth", ["x"]),
+        ("{root}/nowhere/{{user}}", []),
+    ],
+)
+def test_users_are_found_by_the_names_of_their_directories(tmp_path: Path, template: str, names: list[str]) -> None:
+    root = tmp_path / "data"
+    for name in ("alice", "bob", "x-berth"):
+        (root / name).mkdir(parents=True)
+    config = site_config(tmp_path, storage={"root": template.format(root=root)})
+    assert sorted(users_with_data(config)) == names
+
+
+def test_with_data_in_homes_every_person_is_asked_and_no_system_account() -> None:
+    config = Config.model_validate({"storage": {"root": "~/.local/share/berth"}})
+    assert {"nobody"} <= set(users_with_data(config))
+    assert not {"root", "daemon"} & set(users_with_data(config))
