@@ -1,0 +1,96 @@
+"""The configuration is checked whole before anything starts, and what is wrong is said with its remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from broker.config import Config, known_keys, load
+from broker.configfile import Mode
+from broker.errors import InvalidInputError
+
+
+def written(directory: Path, text: str | bytes) -> Path:
+    file = directory / "config.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_a_named_file_is_a_sites_unless_it_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/alice/state")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    site = load(written(tmp_path, "storage: {root: '/shared/{user}'}"))
+    assert (site.mode, site.state_dir, site.gateway.enabled) == (Mode.SITE, Path("/var/lib/berth"), True)
+    assert site.registry_url == "sqlite:////var/lib/berth/registry.db"
+    own = load(written(tmp_path, "mode: personal"))
+    assert (own.mode, own.gateway.enabled) == (Mode.PERSONAL, False)
+    assert (own.state_dir, own.api_socket) == (Path("/home/alice/state/berth"), tmp_path / "berth/api.sock")
+
+
+def test_the_environment_names_a_file_that_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERTH_CONFIG", str(tmp_path / "none.yaml"))
+    with pytest.raises(InvalidInputError, match=r"none\.yaml"):
+        load()
+    monkeypatch.setenv("BERTH_CONFIG", str(written(tmp_path, "ssh: {domain: lab}")))
+    assert load().ssh.domain == "lab"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "hint"),
+    [
+        ("storag: {}", "storag", "storage"),
+        ("ssh: {domian: x}", "ssh.domian", "domain"),
+        ("ssh: {domain: Not Valid}", "ssh.domain", "docs/reference/config.md"),
+        ("slurm: {submit_timeout: 0}", "slurm.submit_timeout", ""),
+        ("slurm: {submit_grace: soon}", "slurm.submit_grace", ""),
+        ("storage: {root: /shared}", "storage.root", ""),
+        ("storage: {root: '~alice/{user}'}", "storage.root", ""),
+        ("storage: {binds: [data]}", "data", ""),
+        ("state_dir: relative", "absolute", ""),
+        ("gateway: {port: 70000}", "gateway.port", ""),
+        ("mode: both", "mode", ""),
+        ("- a list", "name: value", ""),
+        ("a: [", "YAML", ""),
+        (b"\xff\xfe\x00", "YAML", ""),
+        ("1: 2", "1", ""),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, text: str | bytes, words: str, hint: str) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(InvalidInputError) as failure:
+        load(file)
+    assert str(file) in failure.value.message
+    assert words in failure.value.message
+    assert hint in failure.value.hint
+    assert "Value error" not in failure.value.message
+
+
+@pytest.mark.parametrize("host", ["gw.berth", "GW.Berth", "alice.dev.berth"])
+def test_a_gateway_that_a_session_could_pass_for_is_refused(tmp_path: Path, host: str) -> None:
+    for text in (f"gateway: {{host: {host}}}", f"ssh: {{login_host: {host}}}"):
+        with pytest.raises(InvalidInputError, match=r"gateway\.host") as failure:
+            load(written(tmp_path, text))
+        assert ": :" not in failure.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gateway: {host: gw.example}",
+        "gateway: {host: berth}",
+        "gateway: {host: notberth}",
+        "gateway: {host: gw.berth, enabled: false}",
+        "gateway: {host: gw.berth}\nssh: {domain: lab}",
+    ],
+)
+def test_other_names_of_the_gateway_are_fine(tmp_path: Path, text: str) -> None:
+    assert load(written(tmp_path, text)).gateway.host
+
+
+def test_every_sections_keys_are_known_for_hints() -> None:
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            assert known_keys(name) == sorted(field.annotation.model_fields)
+    assert known_keys("nothing") == []
