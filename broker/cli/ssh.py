@@ -68,9 +68,14 @@ def connect(invocation: Invocation, host: str) -> None:
     config` writes the line.
     """
     from broker import connect as way
+    from broker.configfile import site_socket
 
-    _ = invocation.client  # in personal mode this starts the controller
-    way.relay(way.resolve(invocation.config.api_socket, _user(), host))
+    place = site_socket()
+    if place is None:  # the client starts a personal controller, also one that leaves just now
+        there = invocation.client.resolve(_user(), host)
+        way.relay(way.Destination(there.host, there.port))
+    else:
+        way.relay(way.resolve(place, _user(), host))
 
 
 def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str]) -> NoReturn:
