@@ -13,13 +13,11 @@ import socket
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.errors import BerthError, ControllerUnavailableError, from_reason
+from broker import wire
+from broker.errors import BerthError, ControllerUnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-ANSWER_TIMEOUT = 60.0
-"""Seconds for the controller to answer."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for the TCP handshake with a compute node."""
@@ -37,21 +35,13 @@ class Destination(NamedTuple):
 
 def resolve(api_socket: Path, user: str, target: str) -> Destination:
     """Ask the controller where the session that `user` means by `target` listens; raises what it refuses with."""
-    body = json.dumps({"user": user, "target": target}).encode()
-    # HTTP/1.0 in its simplest form: the answer ends where the connection does.
-    request = (
-        b"POST /v1/resolve HTTP/1.0\r\nHost: controller\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
-    )
+    answer = wire.ask(api_socket, "POST", "/v1/resolve", json.dumps({"user": user, "target": target})).answer()
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(ANSWER_TIMEOUT)
-            connection.connect(str(api_socket))
-            connection.sendall(request + body)
-            return _parse(b"".join(iter(lambda: connection.recv(65536), b"")))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        found = json.loads(answer)  # a schema.ResolveAnswer, without loading what checks all of it
+        return Destination(str(found["host"]), int(found["port"]))
+    except (ValueError, LookupError, TypeError) as error:
         raise ControllerUnavailableError(
-            "Berth's controller does not answer", hint="`berth doctor` says what is missing"
+            "the controller's answer makes no sense", hint="`berth doctor` says what is missing"
         ) from error
 
 
@@ -97,12 +87,3 @@ def _receive(connection: socket.socket, sink: int) -> bool:
     finally:
         os.close(sink)
     return True
-
-
-def _parse(answer: bytes) -> Destination:
-    """Read the whole HTTP answer: broker.schema.ResolveAnswer, or ErrorBody, which is raised."""
-    head, _, content = answer.partition(b"\r\n\r\n")
-    body = json.loads(content)
-    if head.split(b" ", 2)[1] != b"200":
-        raise from_reason(body["reason"], body["message"], body["hint"])
-    return Destination(body["host"], body["port"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import errors
+from broker import errors, sshconfig
 from broker.cli import loginkey
 from broker.client import Client
 from tests.fakes import openssh
@@ -85,6 +85,29 @@ def test_what_the_controller_refuses_is_said_before_ssh_runs(controller: Scripte
         result = run(*words)
         assert result.exit_code == 5
         assert result.stderr == "berth: dev is stopped; `berth start dev` starts it\n"
+
+
+def test_connect_asks_and_relays_without_loading_the_whole_configuration(
+    controller: ScriptedController, tmp_path: Path
+) -> None:
+    """It runs once a connection: what checks settings and answers takes longer to load than all else that it does."""
+
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            proxy = f"ProxyCommand={sys.executable} -X importtime -m broker.cli connect %h 2>{tmp_path / 'loaded'}"
+            config = sshconfig.write(tmp_path / "ssh", controller.site, sshconfig.Way.LOCAL, identity_file=key())
+            copied = await openssh.run(["ssh", "-F", config, "-o", proxy, "dev.berth", "cat"], b"to and fro")
+            assert (copied.code, copied.out, copied.err) == (0, b"to and fro", "")
+
+    def key() -> Path:
+        return loginkey.ensure(Client(controller.socket))
+
+    asyncio.run(scene())
+    [asked] = [body for method, path, body in controller.asked if path == "/v1/resolve"]
+    assert asked == {"user": openssh.me(), "target": f"{openssh.me()}.dev.berth"}
+    loaded = {line.rpartition("|")[2].strip() for line in (tmp_path / "loaded").read_text().splitlines()}
+    assert "broker.wire" in loaded
+    assert not {"pydantic", "broker.config", "broker.schema", "asyncio"} & loaded
 
 
 @pytest.mark.parametrize("words", [("exec", "dev"), ("exec", "dev", "--"), ("exec", "dev", "-t", "--", "top")])

@@ -72,29 +72,9 @@ def test_resolve_raises_the_refusal_as_it_was_meant(api: Path) -> None:
     assert caught.value.hint == "berth start dev"
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"HTTP/1.1",
-        b"nonsense\r\n\r\n{}",
-        http(200, {}),
-        http(200, []),
-        http(500, "oops"),
-        http(200, {"host": "c"}),
-    ],
-)
-def test_no_sense_is_no_answer(api: Path, answer: bytes) -> None:
-    with controller(api, answer), pytest.raises(ControllerUnavailableError):
-        connect.resolve(api, "alice", "dev")
-
-
-def test_no_controller_is_no_answer(api: Path) -> None:
-    with pytest.raises(ControllerUnavailableError):
-        connect.resolve(api, "alice", "dev")
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(api))
-    with pytest.raises(ControllerUnavailableError):
+@pytest.mark.parametrize("body", [{}, [], "oops", {"host": "c"}, {"host": "c", "port": "ssh"}])
+def test_an_answer_that_names_no_place_is_no_answer(api: Path, body: object) -> None:
+    with controller(api, http(200, body)), pytest.raises(ControllerUnavailableError, match="no sense"):
         connect.resolve(api, "alice", "dev")
 
 
