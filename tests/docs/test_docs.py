@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
 
 from broker.cli.failures import InterruptedWaitError
+from broker.config import load
 from broker.errors import BerthError, ExitCode
 from broker.schema import SessionState
+from broker.sessions import _why_not
+from profiles.spec import load as profile_of
 from tests.docs.generate import ROOT, commands, descriptions, pages, settings
+from tests.fakes.rows import make_session
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pydantic import BaseModel
 
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
@@ -85,6 +92,34 @@ def _anchor(heading: str) -> str:
 
 def _text(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_fences_stand_alone(page: Path) -> None:
+    """Nothing follows a fence's language on its line, and every block is closed."""
+    fences = re.findall(r"^ *```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert all(re.fullmatch(r"\w*", opening) for opening in fences[::2])
+    assert fences[1::2] == [""] * (len(fences) // 2)
+    assert len(fences) % 2 == 0
+
+
+def test_every_yaml_block_is_a_configuration_or_a_profile(tmp_path: Path) -> None:
+    """What has a name is a profile, anything else the settings of a site or of one user."""
+    (tmp_path / "solver.conf").touch()  # which a profile of the reference brings along
+    kinds = set[str]()
+    for page in PAGES:
+        for block in re.findall(r"^ *```yaml\n(.*?)^ *```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+            file = tmp_path / "block.yaml"
+            file.write_text(textwrap.dedent(block), encoding="utf-8")
+            read: BaseModel = profile_of(file) if block.startswith("name:") else load(file)
+            kinds.add(type(read).__name__)
+    assert kinds == {"Config", "Profile"}
+
+
+def test_the_gateways_words_are_quoted_as_they_are() -> None:
+    for state, reason in (("queued", "Priority"), ("stopped", ""), ("failed", "…")):
+        words = _why_not(make_session("alice", state=SessionState(state), reason=reason))
+        assert f"``{words}``" in _text("howto/ssh.md")
 
 
 def test_every_decision_has_a_number_of_its_own() -> None:
