@@ -62,6 +62,7 @@ def application(services: Services) -> FastAPI:
     """The application; its OpenAPI document is at /openapi.json."""
     failures: dict[int | str, dict[str, Any]] = {status: {"model": schema.ErrorBody} for status in (422, "default")}
     app = FastAPI(title="Berth", version=__version__, docs_url=None, redoc_url=None, responses=failures)
+    app.state.only_uid = services.own_uid if services.config.mode is Mode.PERSONAL else None
     app.add_exception_handler(BerthError, _berth_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -95,19 +96,12 @@ class _Doorkeeper:
         await self._app(scope, receive, send)
 
 
-def _user(services: Services, who: Caller) -> str:
-    """The caller's name; in personal mode the controller serves the one who runs it."""
-    if services.config.mode is Mode.PERSONAL and who.uid != services.own_uid:
-        raise RefusedError("this controller is another user's own")
-    return who.user
-
-
 def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 - a list of paths, not branches
     sessions = services.sessions
 
     @app.get("/v1/sessions")
     async def list_sessions(who: Who) -> schema.SessionList:
-        return schema.SessionList(sessions=await sessions.all(_user(services, who)))
+        return schema.SessionList(sessions=await sessions.all(who.user))
 
     @app.get("/v1/sessions/{name}")
     async def show_session(
@@ -116,39 +110,38 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
         after: Annotated[int | None, Query(ge=0)] = None,
         wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
     ) -> schema.SessionView:
-        return await sessions.show(_user(services, who), name, after=after, wait=wait)
+        return await sessions.show(who.user, name, after=after, wait=wait)
 
     @app.post("/v1/sessions/{name}/start", status_code=202)
     async def start_session(who: Who, name: SessionName, request: schema.StartRequest) -> schema.SessionView:
-        return await sessions.start(_user(services, who), name, request)
+        return await sessions.start(who.user, name, request)
 
     @app.post("/v1/sessions/{name}/stop", status_code=202)
     async def stop_session(who: Who, name: SessionName) -> schema.SessionView:
-        return await sessions.stop(_user(services, who), name)
+        return await sessions.stop(who.user, name)
 
     @app.delete("/v1/sessions/{name}", status_code=202)
     async def delete_session(who: Who, name: SessionName) -> schema.SessionView:
-        return await sessions.delete(_user(services, who), name)
+        return await sessions.delete(who.user, name)
 
     @app.get("/v1/sessions/{name}/log")
     async def session_log(
         who: Who, name: SessionName, tail: Annotated[int, Query(alias="bytes", ge=1, le=2**20)] = 65536
     ) -> schema.LogText:
-        return schema.LogText(text=await sessions.log(_user(services, who), name, tail))
+        return schema.LogText(text=await sessions.log(who.user, name, tail))
 
     @app.get("/v1/sessions/{name}/events")
     async def session_events(who: Who, name: SessionName) -> schema.EventList:
-        return schema.EventList(events=await sessions.events(_user(services, who), name))
+        return schema.EventList(events=await sessions.events(who.user, name))
 
     @app.get("/v1/events")
     async def all_events(who: Who) -> schema.EventList:
-        return schema.EventList(events=await sessions.events(_user(services, who)))
+        return schema.EventList(events=await sessions.events(who.user))
 
     @app.post("/v1/resolve")
     async def resolve(who: Who, request: schema.ResolveRequest) -> schema.ResolveAnswer:
-        user = _user(services, who)
-        if request.user != user and not _is_gateway(services, who):
-            raise RefusedError(f"{user} cannot connect as {request.user}")
+        if request.user != who.user and not _is_gateway(services, who):
+            raise RefusedError(f"{who.user} cannot connect as {request.user}")
         return await sessions.connect(request.user, request.target)
 
 
@@ -157,15 +150,15 @@ def _add_key_paths(app: FastAPI, services: Services) -> None:
 
     @app.get("/v1/keys")
     async def list_keys(who: Who) -> schema.KeyList:
-        return schema.KeyList(keys=await keys.views(_user(services, who)))
+        return schema.KeyList(keys=await keys.views(who.user))
 
     @app.post("/v1/keys", status_code=201)
     async def add_key(who: Who, key: schema.KeyAdd) -> schema.KeyView:
-        return await keys.add(_user(services, who), key.public_key)
+        return await keys.add(who.user, key.public_key)
 
     @app.delete("/v1/keys/{fingerprint:path}")
     async def remove_key(who: Who, fingerprint: Annotated[str, Path(max_length=64)]) -> schema.KeyView:
-        return await keys.remove(_user(services, who), fingerprint)
+        return await keys.remove(who.user, fingerprint)
 
 
 def _add_gateway_paths(app: FastAPI, services: Services) -> None:
@@ -198,7 +191,7 @@ def _add_site_paths(app: FastAPI, services: Services) -> None:
     @app.get("/v1/site")
     async def site(who: Who) -> schema.SiteView:
         return schema.SiteView(
-            user=_user(services, who),
+            user=who.user,
             domain=config.ssh.domain,
             gateway_host=config.gateway_host if config.gateway.enabled else "",
             gateway_port=config.gateway_port,
@@ -207,14 +200,12 @@ def _add_site_paths(app: FastAPI, services: Services) -> None:
             mode=config.mode.value,
         )
 
-    @app.get("/v1/doctor")
-    async def doctor(who: Who) -> schema.DoctorReport:
-        _user(services, who)
+    @app.get("/v1/doctor", dependencies=[Depends(caller)])
+    async def doctor() -> schema.DoctorReport:
         return schema.DoctorReport(checks=await services.checks())
 
     @app.post("/v1/rebuild")
     async def rebuild(who: Who) -> schema.RebuildReport:
-        _user(services, who)
         if who.uid not in {0, services.own_uid}:
             raise RefusedError("only root and the service account may rebuild the registry", hint="ask the operators")
         return await services.rebuild()

@@ -61,10 +61,15 @@ class Caller:
 
 
 def caller(request: Request) -> Caller:
-    """The request's sender; RefusedError for an account that has no name here."""
+    """The request's sender; RefusedError for an account that has no name here, or that this controller does not serve.
+
+    The application's `state.only_uid` says whom it serves; None is everybody.
+    """
     if request.client is None or not request.client.host.startswith("uid:"):
         raise RefusedError("this request came with no identity")
     uid = int(request.client.host.removeprefix("uid:"))
+    if request.app.state.only_uid not in {None, uid}:
+        raise RefusedError("this controller is another user's own")
     try:
         return Caller(uid, pwd.getpwuid(uid).pw_name)
     except KeyError:

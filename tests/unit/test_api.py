@@ -1,0 +1,492 @@
+"""The real application on a real Unix socket: who calls is what the kernel says, and what is not allowed is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import pwd
+import re
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+import broker.peercred
+from broker import schema
+from broker.api import LARGEST_BODY, Services, application
+from broker.checks import controller_checks
+from broker.client import Client
+from broker.daemon import Use, _serving
+from broker.errors import BerthError
+from broker.rebuild import rebuild
+from broker.registry import Entry
+from broker.schema import ErrorBody, SessionState
+from tests.fakes.controller import ScriptedController, view
+from tests.fakes.core import Core, site_config
+from tests.fakes.launcher import FakeLauncher
+from tests.fakes.rows import HOST_KEY, make_session
+from tests.fakes.scheduler import FakeScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+ROOT = os.getuid() == 0
+OTHER = "nobody"
+OPEN = {"/v1/health", "/openapi.json"}
+"""What anybody may ask; everything else says who they are first."""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short path, since a socket's may have 107 bytes, which other users can reach."""
+    with tempfile.TemporaryDirectory(prefix="berth-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def services(core: Core, own_uid: int = 4242) -> Services:
+    """The controller runs as nobody in particular, so that nobody is it by chance."""
+    parts = (core.config, core.scheduler, core.launcher, core.stores, core.reconciler)
+    return Services(
+        config=core.config,
+        sessions=core.sessions,
+        keys=core.keys,
+        authority=core.authority,
+        checks=functools.partial(controller_checks, *parts),
+        rebuild=functools.partial(rebuild, core.config, core.registry, core.scheduler, core.launcher),
+        in_use=Use().once,
+        own_uid=own_uid,
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(core: Core, own_uid: int = 4242) -> AsyncIterator[Path]:
+    """The API as the controller serves it; its socket."""
+    path = core.config.runtime_dir / "api.sock"
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+        async with asyncio.timeout(60), _serving(services(core, own_uid), listener):
+            yield path
+
+
+@contextlib.asynccontextmanager
+async def calling(path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://berth") as client:
+        yield client
+
+
+def make(directory: Path, **settings: object) -> Core:
+    """A site whose gateway is whoever runs this test, unless `settings` say otherwise."""
+    values = {"gateway": {"host": "login.example", "account": ME}} | settings
+    return Core.make(site_config(directory, **values), FakeLauncher(FakeScheduler()))
+
+
+def refusal(response: httpx.Response) -> ErrorBody:
+    assert response.status_code >= 400, response.text
+    return ErrorBody.model_validate_json(response.content)
+
+
+def every_call(core: Core) -> list[tuple[str, str]]:
+    document = application(services(core)).openapi()
+    return [(method, path) for path, methods in document["paths"].items() for method in methods]
+
+
+# Who calls.
+
+
+def test_every_call_but_two_refuses_who_has_no_identity(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+        nobody = httpx.ASGITransport(application(services(core)), client=("192.0.2.1", 4711))
+        async with httpx.AsyncClient(transport=nobody, base_url="http://berth") as client:
+            calls = every_call(core)
+            assert len(calls) >= 18
+            for method, path in calls:
+                filled = re.sub(r"\{[^}]*\}", "dev", path)
+                response = await client.request(method, filled, json={} if method == "post" else None)
+                if path in OPEN:
+                    assert response.status_code == 200, path
+                else:
+                    assert refusal(response).reason == "refused", (method, path)
+                    assert response.status_code == 403, (method, path)
+        assert core.launcher.asked == []
+
+    asyncio.run(scenario())
+
+
+def test_the_caller_is_who_the_kernel_says(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+        async with serving(core) as path, calling(path) as client:
+            spoofed = {"X-Forwarded-For": "uid:0", "X-Remote-User": "alice", "Forwarded": "for=uid:0"}
+            assert (await client.get("/v1/site", headers=spoofed)).json()["user"] == ME
+
+    asyncio.run(scenario())
+
+
+async def as_other(path: Path, method: str, target: str, body: str = "") -> tuple[int, Any]:
+    """The same call by another account; status and decoded body."""
+    program = (
+        "import json, socket, sys\n"
+        "method, target, body = sys.argv[2:]\n"
+        "s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1])\n"
+        "s.sendall(f'{method} {target} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\nContent-Type: application/json"
+        "\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n{body}'.encode())\n"
+        "print(b''.join(iter(lambda: s.recv(65536), b'')).decode(), end='')\n"
+    )
+    account = pwd.getpwnam(OTHER)
+    process = await asyncio.create_subprocess_exec(
+        "setpriv",
+        f"--reuid={account.pw_uid}",
+        f"--regid={account.pw_gid}",
+        "--clear-groups",
+        "python3",  # the system's, which that account can reach
+        "-c",
+        program,
+        str(path),
+        method,
+        target,
+        body,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
+        stdout=asyncio.subprocess.PIPE,
+        cwd="/",
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    head, _, content = output.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(content)
+
+
+needs_root = pytest.mark.skipif(not ROOT, reason="only root can be two users; `make test` runs as root")
+
+
+@needs_root
+def test_another_user_sees_nothing_and_is_refused_what_is_not_theirs(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+        await core.ready(user=ME)
+        async with serving(core) as path:
+            assert (await as_other(path, "GET", "/v1/site"))[1]["user"] == OTHER
+            assert await as_other(path, "GET", "/v1/sessions") == (200, {"sessions": []})
+            assert await as_other(path, "GET", "/v1/events") == (200, {"events": []})
+            for method, target in (
+                ("GET", "/v1/sessions/dev"),
+                ("GET", "/v1/sessions/dev/log"),
+                ("GET", "/v1/sessions/dev/events"),
+                ("POST", "/v1/sessions/dev/stop"),
+                ("DELETE", "/v1/sessions/dev"),
+            ):
+                assert (await as_other(path, method, target))[0] == 404, target
+            mine = json.dumps({"user": ME, "target": "dev"})
+            assert (await as_other(path, "POST", "/v1/resolve", mine))[0] == 403
+            theirs = json.dumps({"user": OTHER, "target": f"{ME}.dev.berth"})
+            assert (await as_other(path, "POST", "/v1/resolve", theirs))[0] == 404
+            for method, target, body in (
+                ("GET", f"/v1/gateway/keys/{ME}", ""),
+                ("POST", "/v1/gateway/certificate", json.dumps({"public_key": HOST_KEY})),
+                ("POST", "/v1/rebuild", ""),
+            ):
+                assert (await as_other(path, method, target, body))[0] == 403, target
+        assert core.row(user=ME).state is SessionState.READY
+
+    asyncio.run(scenario())
+
+
+@needs_root
+def test_a_personal_controller_serves_nobody_else_not_even_root(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory, mode="personal", gateway={"enabled": False})
+        async with serving(core, own_uid=os.getuid()) as path, calling(path) as client:
+            assert (await client.get("/v1/site")).json()["mode"] == "personal"
+            for method, target in every_call(core):
+                if target in OPEN:
+                    continue
+                status, body = await as_other(path, method.upper(), re.sub(r"\{[^}]*\}", "dev", target), "{}")
+                assert (status, body["reason"]) == (403, "refused"), target
+        second = directory / "second"
+        second.mkdir(mode=0o755)
+        core = make(second, mode="personal", gateway={"enabled": False})
+        async with serving(core, own_uid=pwd.getpwnam(OTHER).pw_uid) as path, calling(path) as client:
+            assert refusal(await client.get("/v1/sessions")).reason == "refused"
+
+    asyncio.run(scenario())
+
+
+def test_only_the_gateways_account_asks_for_others(directory: Path) -> None:
+    async def scenario() -> None:
+        for account, status in ((ME, 200), ("somebody-else", 403)):
+            place = directory / account
+            place.mkdir(mode=0o755)
+            core = make(place, gateway={"host": "login.example", "account": account})
+            core.launcher.authorized_keys["alice"] = HOST_KEY
+            await core.ready(user="alice")
+            async with serving(core) as path, calling(path) as client:
+                resolve = {"user": "alice", "target": "dev.berth"}
+                answers = [
+                    await client.get("/v1/gateway/keys/alice"),
+                    await client.post("/v1/gateway/certificate", json={"public_key": HOST_KEY}),
+                    await client.post("/v1/resolve", json=resolve),
+                ]
+                assert [answer.status_code for answer in answers] == [status] * 3
+                if status == 200:
+                    assert answers[0].json() == {"user": "alice", "keys": [HOST_KEY]}
+                    assert answers[2].json()["host"] == "c1"
+
+    asyncio.run(scenario())
+
+
+def test_without_a_gateway_nobody_is_one(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory, gateway={"enabled": False, "account": ME})
+        async with serving(core) as path, calling(path) as client:
+            assert (await client.get("/v1/gateway/keys/alice")).status_code == 403
+            assert (await client.get("/v1/site")).json()["gateway_host"] == ""
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("own_uid", [os.getuid(), 4242])
+def test_the_service_account_and_root_may_rebuild(directory: Path, own_uid: int) -> None:
+    async def scenario() -> None:
+        async with serving(make(directory), own_uid) as path, calling(path) as client:
+            allowed = own_uid == os.getuid() or ROOT
+            assert (await client.post("/v1/rebuild")).status_code == (200 if allowed else 403)
+
+    asyncio.run(scenario())
+
+
+# What is wrong with a request.
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status", "words"),
+    [
+        ("GET", "/v1/nothing", None, 404, "/v1/nothing"),
+        ("PUT", "/v1/sessions", None, 405, "PUT"),
+        ("GET", "/v1/sessions/Not-A-Name", None, 422, "name"),
+        ("GET", "/v1/sessions/" + "a" * 40, None, 422, "name"),
+        ("GET", "/v1/sessions/..%2f..%2fetc", None, 404, ""),
+        ("GET", "/v1/sessions/none", None, 404, "none"),
+        ("GET", "/v1/sessions/dev?after=-1", None, 422, "after"),
+        ("GET", "/v1/sessions/dev?wait=1e9", None, 422, "wait"),
+        ("GET", "/v1/sessions/dev?wait=nan", None, 422, "wait"),
+        ("GET", "/v1/sessions/dev/log?bytes=0", None, 422, "bytes"),
+        ("POST", "/v1/sessions/dev/start", "{", 422, "the request"),
+        ("POST", "/v1/sessions/dev/start", "[]", 422, "the request"),
+        ("POST", "/v1/sessions/dev/start", '{"profil": "base"}', 422, "profil"),
+        ("POST", "/v1/sessions/dev/start", '{"profile": "../base"}', 422, "profile"),
+        ("POST", "/v1/sessions/dev/start", '{"profile": "base", "options": ["--wrap=id"]}', 422, "wrap"),
+        ("POST", "/v1/sessions/dev/start", '{"profile": "base", "options": [7]}', 422, "options"),
+        ("POST", "/v1/sessions/dev/start", '{"profile": "none"}', 404, "none"),
+        ("POST", "/v1/keys", '{"public_key": "no key"}', 422, "key"),
+        ("POST", "/v1/resolve", '{"user": "root"}', 422, "target"),
+        ("DELETE", "/v1/keys/SHA256:none", None, 404, "SHA256:none"),
+    ],
+)
+def test_what_is_wrong_is_refused_at_the_edge_with_the_one_body(  # noqa: PLR0917 - the columns of the table above
+    directory: Path, method: str, path: str, content: str | None, status: int, words: str
+) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+        async with serving(core) as socket_path, calling(socket_path) as client:
+            headers = {"Content-Type": "application/json"}
+            response = await client.request(method, path, content=content, headers=headers)
+            assert response.status_code == status
+            assert words in refusal(response).message
+        assert core.launcher.submissions() == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_is_too_large_or_of_unknown_length_is_not_read(directory: Path) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    async def scenario() -> None:
+        async with serving(make(directory)) as path, calling(path) as client:
+            large = await client.post("/v1/keys", content=b" " * (LARGEST_BODY + 1))
+            assert str(LARGEST_BODY) in refusal(large).message
+            assert "length" in refusal(await client.post("/v1/keys", content=chunks())).message
+            fitting = json.dumps({"public_key": "x"}).encode().ljust(LARGEST_BODY)
+            json_body = {"Content-Type": "application/json"}
+            assert "key" in refusal(await client.post("/v1/keys", content=fitting, headers=json_body)).message
+
+    asyncio.run(scenario())
+
+
+def test_one_users_connections_have_a_bound(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(broker.peercred, "CONNECTIONS", 4)
+        async with serving(make(directory)) as path:
+            held = [await asyncio.open_unix_connection(path) for _ in range(4)]
+            reader, writer = await asyncio.open_unix_connection(path)
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+            writer.close()
+            held.pop()[1].close()
+            client = Client(path)
+            while not await asyncio.to_thread(client.health):  # noqa: ASYNC110 - until the server has seen the end
+                await asyncio.sleep(0.01)
+            for _, each in held:
+                each.close()
+                await each.wait_closed()
+
+    asyncio.run(scenario())
+
+
+def test_a_bug_is_an_answer_too_and_tells_nothing_of_the_inside(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+
+        async def fail(_: str) -> list[schema.SessionView]:
+            raise RuntimeError("a secret of the inside")
+
+        monkeypatch.setattr(core.sessions, "all", fail)
+        async with serving(core) as path, calling(path) as client:
+            response = await client.get("/v1/sessions")
+            assert response.status_code == 500
+            assert "secret" not in response.text
+            assert refusal(response).hint
+
+    asyncio.run(scenario())
+
+
+def test_the_document_describes_every_answer_and_every_failure(directory: Path) -> None:
+    async def scenario() -> None:
+        async with serving(make(directory)) as path, calling(path) as client:
+            document = (await client.get("/openapi.json")).json()
+        for target, methods in document["paths"].items():
+            for method, call in methods.items():
+                failures = {
+                    call["responses"][key]["content"]["application/json"]["schema"]["$ref"]
+                    for key in ("422", "default")
+                }
+                assert failures == {"#/components/schemas/ErrorBody"}, (method, target)
+                answer = next(value for key, value in call["responses"].items() if key.startswith("2"))
+                assert answer["content"]["application/json"]["schema"], (method, target)
+
+    asyncio.run(scenario())
+
+
+# What the calls do.
+
+
+def test_a_waiting_call_is_woken_by_the_change(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+        await core.ready(user=ME)
+        async with serving(core) as path, calling(path) as client:
+            revision = (await client.get("/v1/sessions/dev")).json()["revision"]
+            waiting = asyncio.create_task(client.get(f"/v1/sessions/dev?after={revision}&wait=50", timeout=60))
+            unchanged = await client.get(f"/v1/sessions/dev?after={revision}&wait=0.05")
+            assert unchanged.json()["revision"] == revision
+            assert not waiting.done()
+            stopped = await client.post("/v1/sessions/dev/stop")
+            assert stopped.status_code == 202
+            woken = (await asyncio.wait_for(waiting, 20)).json()
+            assert (woken["state"], woken["revision"] > revision) == ("stopping", True)
+
+    asyncio.run(scenario())
+
+
+def test_the_server_ends_although_somebody_waits(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+        await core.ready(user=ME)
+        async with serving(core) as path:
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /v1/sessions/dev?after=1000&wait=300 HTTP/1.1\r\nHost: x\r\n\r\n")
+            await writer.drain()
+            await asyncio.to_thread(Client(path).site)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+
+    asyncio.run(scenario())
+
+
+CALLS: dict[str, Callable[[Client], object]] = {
+    "site": lambda c: c.site(),
+    "sessions": lambda c: c.sessions(),
+    "session": lambda c: c.session("dev"),
+    "session, waiting": lambda c: c.session("dev", after=0, wait=0.01),
+    "start": lambda c: c.start("dev", schema.StartRequest()),
+    "stop": lambda c: c.stop("dev"),
+    "delete": lambda c: c.delete("dev"),
+    "log": lambda c: c.log("dev"),
+    "events of one": lambda c: c.events("dev"),
+    "events": lambda c: c.events(),
+    "keys": lambda c: c.keys(),
+    "add key": lambda c: c.add_key(HOST_KEY),
+    "remove key": lambda c: c.remove_key(c.keys()[0].fingerprint),
+    "resolve": lambda c: c.resolve(ME, "dev"),
+    "doctor": lambda c: c.doctor(),
+    "missing session": lambda c: c.session("none"),
+    "missing start": lambda c: c.start("none", schema.StartRequest()),
+    "missing key": lambda c: c.remove_key("SHA256:none"),
+    "health": lambda c: c.health(),
+}
+
+
+def _kind(call: Callable[[Client], object], client: Client) -> str:
+    try:
+        answer = call(client)
+    except BerthError as error:
+        return f"{type(error).__name__}"
+    if isinstance(answer, list):
+        return f"list of {type(answer[0]).__name__}" if answer else "empty list"
+    return type(answer).__name__
+
+
+@pytest.mark.parametrize("word", CALLS)
+def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(directory: Path, word: str) -> None:
+    state = SessionState.STOPPED if word in {"start", "delete"} else SessionState.READY
+
+    async def scenario() -> str:
+        core = make(directory)
+        columns: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "host_key": ""}
+        digest = core.stores.find("base").digest
+        core.registry.create(make_session(ME, state=state, digest=digest, **columns), Entry(ME, "start"))
+        await core.launcher.prepare(ME, core.row(user=ME).id)
+        if word in {"keys", "remove key"}:
+            await core.keys.add(ME, HOST_KEY)
+        async with serving(core) as path:
+            return await asyncio.to_thread(_kind, CALLS[word], Client(path))
+
+    real = asyncio.run(scenario())
+    with ScriptedController() as scripted:
+        scripted.sessions["dev"] = view(state=state)
+        scripted.events = [schema.EventView(at=1.0, actor="alice", session="dev", action="start")]
+        scripted.checks = [schema.DoctorCheck(name="slurm", ok=True, detail="")]
+        if word in {"keys", "remove key"}:
+            Client(scripted.socket).add_key(HOST_KEY)
+        assert _kind(CALLS[word], Client(scripted.socket)) == real
+
+
+def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
+    """Or the gateway's own, or the rebuild; a new path must be added to the table above."""
+
+    async def scenario() -> set[tuple[str, str]]:
+        return set(every_call(make(directory)))
+
+    with ScriptedController() as scripted:
+        scripted.sessions["dev"] = view()
+        for call in CALLS.values():
+            scripted.keys["SHA256:x"] = schema.KeyView(fingerprint="SHA256:x", algorithm="ssh-ed25519", source="berth")
+            with contextlib.suppress(BerthError):
+                call(Client(scripted.socket))
+        asked = {(method.lower(), path.partition("?")[0]) for method, path, _ in scripted.asked}
+    left = {("get", "/v1/gateway/keys/{user}"), ("post", "/v1/gateway/certificate"), ("post", "/v1/rebuild")}
+    for method, template in asyncio.run(scenario()) - left:
+        pattern = re.compile(re.sub(r"\{[^}]*\}", ".+", template))
+        assert any(method == m and pattern.fullmatch(path) for m, path in asked), (method, template)
