@@ -47,9 +47,6 @@ class Bench:
             self.sh(f"install -d -m 700 -o {user} -g {user} {ROOM}/{user}")
             self.sh(f"ssh-keygen -q -t ed25519 -N '' -f {ROOM}/{user}/id", user=user)
 
-    def processes(self, node: str, user: str) -> list[str]:
-        return self.run("pgrep", "-a", "-u", user, node=node).stdout.decode().splitlines()
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -151,6 +148,19 @@ class SessionJob:
     def stop(self) -> Job:
         self.bench.sh(f"scancel {self.jobs[-1]}")
         return self.ended()
+
+    def traces(self, node: str) -> list[str]:
+        """What there is of this session's jobs on a node: folders in /tmp, mounts, and files of /proc of processes.
+
+        A process is theirs by its cgroup, and by the session's id in its command line, environment or mounts.
+        """
+        patterns = [self.id, *(f"/job_{job}\\>" for job in self.jobs)]
+        script = (  # which does not name the session itself
+            'read -r id; ls -d /tmp/berth-*"$id"* 2>/dev/null || :;'
+            "grep -ls -f - /proc/mounts /proc/[0-9]*/cmdline /proc/[0-9]*/environ /proc/[0-9]*/mountinfo "
+            "/proc/[0-9]*/cgroup || :"
+        )
+        return self.bench.sh(script, node=node, stdin="\n".join([self.id, *patterns]).encode()).splitlines()
 
     def log(self) -> str:
         return self.bench.sh(f"cat {self.directory}/run/job.log 2>/dev/null || :")

@@ -32,12 +32,6 @@ sys.stdin.read()
 """
 
 
-def assert_nothing_left(bench: Bench, node: str) -> None:
-    assert bench.processes(node, "alice") == []
-    assert bench.run("sh", "-c", "ls -d /tmp/berth-*", node=node).stdout == b""
-    assert bench.sh("grep -c -e berth -e squashfuse /proc/mounts || :", node=node).strip() == "0"
-
-
 @pytest.fixture(scope="module")
 def bench(lab: Lab) -> Bench:
     made = Bench(lab, published(lab, "base"))
@@ -200,9 +194,10 @@ class TestLife:
         session.says(f'for it in "{polite}" "{rude}"; do setsid bash -c "$it" >/dev/null 2>&1 </dev/null & done')
         work = f"cat {session.directory}/home/upper/work 2>/dev/null || :"
         wait_until(lambda: bench.sh(work) == "there\n", "the process in the session", session.log)
+        assert {trace.split("/")[1] for trace in session.traces("c2")} == {"proc", "tmp"}
         assert session.stop().state == "CANCELLED"
         assert bench.sh(work) == "saved\n"
-        assert_nothing_left(bench, "c2")
+        assert session.traces("c2") == []
 
     def test_a_requeued_job_announces_itself_anew(self, session: SessionJob, bench: Bench) -> None:
         job = session.start("--nodelist=c1")
@@ -226,25 +221,27 @@ class TestLife:
         session.start("--nodelist=c1")
         bench.sh(f"scancel --signal=KILL --batch {session.jobs[-1]}")
         session.ended()
-        assert bench.sh(f"ls -d /tmp/berth-*{session.id}*", node="c1").count("\n") == 1
+        (left,) = session.traces("c1")
         session.start("--nodelist=c1")
-        assert bench.sh(f"ls -d /tmp/berth-*{session.id}*", node="c1").count("\n") == 1
+        folders = [trace for trace in session.traces("c1") if trace.startswith("/tmp")]  # noqa: S108 - the node's
+        assert len(folders) == 1
+        assert folders != [left]
         session.stop()
-        assert_nothing_left(bench, "c1")
+        assert session.traces("c1") == []
 
-    def test_memory_overrun_ends_as_out_of_memory(self, session: SessionJob, bench: Bench) -> None:
+    def test_memory_overrun_ends_as_out_of_memory(self, session: SessionJob) -> None:
         session.start("--nodelist=c3")
         session.ssh(HOG)
         assert session.ended().state == "OUT_OF_MEMORY"
         assert "out of memory" in session.log()
-        assert_nothing_left(bench, "c3")
+        assert session.traces("c3") == []
 
-    def test_the_job_does_not_outlive_sshd(self, session: SessionJob, bench: Bench) -> None:
+    def test_the_job_does_not_outlive_sshd(self, session: SessionJob) -> None:
         session.start("--nodelist=c3")
         session.ssh("kill -KILL $(cat /run/berth/node/sshd.pid)")
         ended = session.ended()
         assert (ended.state, ended.code) == ("FAILED", 128 + 9)
-        assert_nothing_left(bench, "c3")
+        assert session.traces("c3") == []
 
     def test_near_the_time_limit_it_is_told_and_goes_on(self, session: SessionJob) -> None:
         session.start("--nodelist=c1", "--time=1")
