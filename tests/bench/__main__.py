@@ -16,6 +16,7 @@ from tests.bench import bulk, connect, reconcile, start
 from tests.bench.ground import Ground
 from tests.bench.harness import narrate
 from tests.bench.report import FEWEST_RUNS, Result, UnmeasurableError, as_json, table
+from tests.site.deploy import SiteError
 
 BENCHMARKS = {
     start.NAME: start.measure,
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
     names = [name for name in BENCHMARKS if not options.names or name in options.names]
     try:
         results = run(Ground.of(os.environ.get("LAB_NAME", "lab")), names, options.runs)
-    except UnmeasurableError as error:
+    except (UnmeasurableError, SiteError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
