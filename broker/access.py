@@ -43,5 +43,5 @@ def resolve(registry: Registry, user: str, owner: str, name: str, verb: Verb) ->
             f"you have no session named {name}", hint="`berth list` shows yours, `berth start` makes one"
         )
     raise NotFoundError(
-        f"{owner} has no session named {name} that you may use", hint=f"ask {owner} to share it with you"
+        f"{owner} has no session named {name} that you may use", hint="`berth list` shows the sessions that are yours"
     )

@@ -32,6 +32,10 @@ MAX_ADDED = keys.MAX_FILE_KEYS
 """Keys that one user may add: what a submission carries must fit into one request to the launcher."""
 
 
+_NO_ANSWER = {"crashed", "timed-out", "gone"}
+"""Kinds of LauncherError after which nothing is known about the file."""
+
+
 class AuthorizedKeys:
     """Reads users' keys through the launcher, as those users, and remembers them for a moment."""
 
@@ -42,7 +46,10 @@ class AuthorizedKeys:
         self._reading: dict[str, asyncio.Task[list[keys.PublicKey]]] = {}
 
     async def lines(self, user: str) -> list[str]:
-        """One authorized_keys line a key, without options; empty for a user that does not exist."""
+        """One authorized_keys line a key, without options; empty for a user that does not exist.
+
+        LauncherError while the user's own file cannot be read, as on a dead file server, and never could before.
+        """
         found = {key.blob: key.line for key in await self._own_file(user)}
         for row in await asyncio.to_thread(self._registry.keys_of, user):
             key = keys.PublicKey.parse(row.public_key)
@@ -84,8 +91,8 @@ class AuthorizedKeys:
         return _added(await asyncio.to_thread(self._registry.remove_key, user, fingerprint))
 
     async def _own_file(self, user: str) -> list[keys.PublicKey]:
-        read_at, known = self._files.get(user, (-math.inf, []))
-        if time.monotonic() - read_at < FRESH:
+        read_at, known = self._files.get(user, (-math.inf, None))
+        if known is not None and time.monotonic() - read_at < FRESH:
             return known
         reading = self._reading.get(user)
         if reading is None:
@@ -93,13 +100,15 @@ class AuthorizedKeys:
             reading.add_done_callback(lambda _: self._reading.pop(user, None))
         return await asyncio.shield(reading)
 
-    async def _read(self, user: str, known: list[keys.PublicKey]) -> list[keys.PublicKey]:
+    async def _read(self, user: str, known: list[keys.PublicKey] | None) -> list[keys.PublicKey]:
         try:
             found = keys.plain_keys(await self._launcher.keys(user))
         except LauncherError as error:
-            found = [] if error.kind in {"missing", "refused", "invalid"} else known
             if error.kind != "missing":
                 log.warning("authorized_keys of %s could not be read: %s", user, error.message)
+            if error.kind in _NO_ANSWER and known is None:
+                raise  # no answer is not an empty file
+            found = known or [] if error.kind in {*_NO_ANSWER, "files"} else []
         if len(self._files) >= MAX_USERS:
             self._files.clear()
         self._files[user] = (time.monotonic(), found)

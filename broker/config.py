@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import pwd
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,11 +19,13 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from broker.configfile import RUNTIME_DIR, SOCKET_NAME, Mode, read
 from broker.errors import InvalidInputError
+from slurm.sbatch import check_options
 
 
 def _absolute(path: Path) -> Path:
@@ -56,15 +57,9 @@ class StorageSettings(Section):
         if not (self.root.startswith("~/") or (self.root.startswith("/") and "{user}" in self.root)):
             raise ValueError("storage.root must start with ~/ or be absolute and contain {user}")
         for bind in self.binds:
-            if not bind.startswith("/"):
-                raise ValueError(f"storage.binds: {bind!r} is not an absolute path")
+            if not bind.startswith("/") or ":" in bind.removesuffix(":ro"):
+                raise ValueError(f"{bind!r} is not an absolute path, or one followed by :ro")
         return self
-
-    def user_root(self, user: str) -> Path:
-        """One user's directory; that user's account must exist."""
-        if self.root.startswith("~/"):
-            return Path(pwd.getpwnam(user).pw_dir) / self.root[2:]
-        return Path(self.root.replace("{user}", user))
 
 
 class ProfileSettings(Section):
@@ -90,6 +85,12 @@ class SlurmSettings(Section):
     At least slurm.conf's MinJobAge plus the clocks' skew."""
     options: list[str] = []
     """sbatch options that every session gets unless profile or user says otherwise, as `--name=value`."""
+
+    @field_validator("options")
+    @classmethod
+    def _that_sessions_may_use(cls, options: list[str]) -> list[str]:
+        check_options(options)
+        return options
 
 
 class SshSettings(Section):

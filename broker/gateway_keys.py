@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from broker.errors import BerthError, InvalidInputError
 from broker.keys import PublicKey
+from broker.names import USER_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-_USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")  # as broker.schema.UserName
+_USER = re.compile(USER_PATTERN)
 
 _REMEMBERED_USERS = 4096
 """Unknown names are remembered too, and anybody can make those up."""

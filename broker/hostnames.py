@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 
 from broker.errors import InvalidInputError
-from broker.names import NAME_PATTERN
+from broker.names import NAME_PATTERN, USER_PATTERN
 
 _NAME = re.compile(NAME_PATTERN)
-_OWNER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")  # as broker.schema.UserName
+_OWNER = re.compile(USER_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.names import USER_PATTERN
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ MANIFESTS_LIMIT = 8 * 2**20
 """Characters of all of one user's; as JSON at most six times as many bytes, which the controller still reads."""
 MAX_SESSIONS = 10_000
 SESSION_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
-USER_NAME = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
+USER_NAME = re.compile(USER_PATTERN)
 
 UNCLEAR = re.compile(
-    r"timed out|unable to contact|zero bytes|communication|connection|unexpected message|munge|slurmctld",
+    r"timed out|unable to contact|zero bytes|communication|connect|unexpected message|munge|slurmctld"
+    r"|broken pipe|standby|authentication|temporarily unavailable|reset by peer|no word",
     re.IGNORECASE,
 )
 """What sbatch says when it does not know whether slurmctld took the job; anything else that fails it is slurmctld's
@@ -160,6 +162,7 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         f"--job-name=berth-{session.name}",
         f"--comment=berth:{session.name}:{submission}",
         "--dependency=singleton",
+        "--nodes=1",
         "--signal=B:USR1@60",
         "--requeue",
         "--open-mode=append",
@@ -229,10 +232,9 @@ def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:
     except subprocess.TimeoutExpired as error:
         raise VerbError("unclear", f"sbatch did not end within {timeout:g} s") from error
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip()[-2000:]
-        raise VerbError(
-            "unclear" if UNCLEAR.search(words) else "refused", words or f"sbatch ended with {done.returncode}"
-        )
+        words = (done.stderr or done.stdout).strip()[-2000:] or f"sbatch ended with {done.returncode} and no word"
+        killed = done.returncode < 0  # by whoever: perhaps after slurmctld had taken the job
+        raise VerbError("unclear" if killed or UNCLEAR.search(words) else "refused", words)
     return int(done.stdout.strip().split(";")[0])
 
 
@@ -262,8 +264,8 @@ def _own_directory(path: Path, uid: int) -> None:
     except FileExistsError:
         _check_own(path, uid)
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True)
-        path.mkdir(mode=0o700)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _own_directory(path, uid)
 
 
 def _check_own(path: Path, uid: int) -> None:

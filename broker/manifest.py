@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from broker.keys import PublicKey
 from broker.models import Session
 from broker.schema import Name, SessionState, UserName, Version
+
+
+def _public_key(line: str) -> str:
+    if line:
+        PublicKey.parse(line)
+    return line
+
+
+Line = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
+HostKey = Annotated[Line, AfterValidator(_public_key)]
+"""A public key, or nothing yet."""
 
 
 class Manifest(BaseModel):
@@ -19,13 +33,13 @@ class Manifest(BaseModel):
     owner: UserName
     profile: Name
     version: Version
-    digest: str
-    image_path: str
-    image_size: int
-    options: list[str]
-    host_key: str
-    created_at: float
-    submission: int = Field(ge=1)
+    digest: Line
+    image_path: Line
+    image_size: int = Field(ge=0, lt=2**63)
+    options: list[Line] = Field(max_length=200)
+    host_key: HostKey
+    created_at: float = Field(ge=0, lt=2**40, allow_inf_nan=False)
+    submission: int = Field(ge=1, lt=10**9)
 
     @classmethod
     def of(cls, session: Session) -> Manifest:

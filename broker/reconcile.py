@@ -46,6 +46,8 @@ PATIENCE, LONGEST_PAUSE = 5.0, 15.0
 but after so many seconds in any case, so that one that is back is seen."""
 CANCEL_AGAIN = 15.0
 """Seconds after which a job that was cancelled and still lives is cancelled again."""
+FIRST_PAUSE, LAST_PAUSE = 15.0, 3600.0
+"""Seconds before data that could not be removed is tried again: twice the first, then doubling up to the last."""
 ACCOUNTING_EVERY = 10.0
 """Seconds between questions to slurmdbd about jobs that slurmctld has forgotten."""
 WITHOUT_ACCOUNTING = 10
@@ -76,6 +78,8 @@ class Reconciler:
         self._query_took = 0.0
         self._asked_accounting_at = 0.0
         self._removing: dict[str, asyncio.Task[None]] = {}
+        self._removal_pauses: dict[str, float] = {}
+        """How long the removal of a session's data pauses, in seconds, after it has failed."""
         self._strays: dict[int, float] = {}
         """When each stray was last cancelled."""
         self.stale_since: float | None = None
@@ -115,6 +119,8 @@ class Reconciler:
 
     async def tick(self) -> bool:
         """Ask once, and bring every session up to date; True when a session has changed."""
+        for session in await asyncio.to_thread(self._registry.in_states, {SessionState.DELETING}):
+            self._remove(session)
         asked_at = time.time()
         began = time.monotonic()
         try:
@@ -123,16 +129,16 @@ class Reconciler:
             if self.stale_since is None:
                 self.stale_since = asked_at
                 log.warning("Slurm does not answer: %s", error)
-            self.moving = bool(await asyncio.to_thread(self._registry.in_states, MOVING))
+            self.moving = self._any_moves(await asyncio.to_thread(self._registry.in_states, MOVING))
             return False
         finally:
             self._query_took = time.monotonic() - began
         if self.stale_since is not None:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
             self.stale_since = None
-        sessions = await asyncio.to_thread(self._registry.in_states, LIVE | {SessionState.DELETING})
-        self.moving = any(session.state in MOVING for session in sessions)
-        own, strays = match([session for session in sessions if session.state in LIVE], jobs)
+        sessions = await asyncio.to_thread(self._registry.in_states, LIVE)
+        self.moving = self._any_moves(sessions) or bool(self._removing.keys() - self._removal_pauses.keys())
+        own, strays = match(sessions, jobs)
         changed = await self._observe_all(sessions, own, asked_at)
         await self._observe_missing([s for s in sessions if s.job_id is not None and s.id not in own], asked_at)
         await self._follow_up(sessions, own, asked_at)
@@ -145,9 +151,13 @@ class Reconciler:
         changed = False
         for session in sessions:
             job = own.get(session.id)
-            if job is None or not _differs(session, observation(session, job, asked_at)):
+            try:
+                if job is None or not _differs(session, observation(session, job, asked_at)):
+                    continue
+                await asyncio.to_thread(self._registry.update, session.id, _observe(session, job, asked_at))
+            except BerthError:  # one session's trouble is not the others'
+                log.exception("session %s could not be brought up to date", session.id)
                 continue
-            await asyncio.to_thread(self._registry.update, session.id, _observe(session, job, asked_at))
             changed = True
         return changed
 
@@ -155,7 +165,6 @@ class Reconciler:
         """Slurm answered without these jobs: ask accounting how they ended, and give up on them only after long
         silence.
         """
-        missing = [session for session in missing if session.state is not SessionState.DELETING]
         for session in missing:
             if session.missing_since is None:
                 await asyncio.to_thread(self._registry.update, session.id, _mark(session, {"missing_since": asked_at}))
@@ -179,19 +188,15 @@ class Reconciler:
         if record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner:
             return ended_in_accounting(session.state, record)
         grace = self._settings.lost_grace * (WITHOUT_ACCOUNTING if records is None else 1)
-        if (
-            session.state is SessionState.STOPPING
-        ):  # nobody waits for its job; a next one finds the lock if this one lives
-            grace = self._settings.submit_grace
+        if session.state is SessionState.STOPPING:
+            grace = self._settings.submit_grace  # nobody waits for its job; a next one finds the lock if it lives
         if session.missing_since is not None and asked_at - session.missing_since > grace:
             return lost(session.state)
         return None
 
     async def _follow_up(self, sessions: list[Session], own: Mapping[str, Job], asked_at: float) -> None:
         for session in sessions:
-            if session.state is SessionState.DELETING:
-                self._remove(session)
-            elif session.state is SessionState.STOPPING and (job := own.get(session.id)) is not None:
+            if session.state is SessionState.STOPPING and (job := own.get(session.id)) is not None:
                 await self._cancel(session, job, asked_at)
             elif session.job_id is None and session.id not in own and not self._submitter.under_way(session.id):
                 await self._resume(session, asked_at)
@@ -249,6 +254,9 @@ class Reconciler:
             with contextlib.suppress(NoAnswer, Refused):
                 await self._scheduler.cancel(job.id)
 
+    def _any_moves(self, sessions: Iterable[Session]) -> bool:
+        return any(session.state in MOVING and session.id not in self._removal_pauses for session in sessions)
+
     def _remove(self, session: Session) -> None:
         if session.id not in self._removing:
             task = self._removing[session.id] = asyncio.create_task(self._remove_data(session))
@@ -262,7 +270,11 @@ class Reconciler:
             reason = f"its data could not be removed: {error.message}"
             await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"reason": reason}, None))
             self._changes.notify()
+            pause = min(self._removal_pauses.get(session.id, FIRST_PAUSE) * 2, LAST_PAUSE)
+            self._removal_pauses[session.id] = pause
+            await asyncio.sleep(pause)
             return
+        self._removal_pauses.pop(session.id, None)
         failpoint("delete.removed")
         values = {"state": SessionState.DELETED, "reason": ""}
         await asyncio.to_thread(self._registry.update, session.id, lambda _: (values, Entry("berth", "deleted")))

@@ -10,12 +10,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from broker.names import NAME_PATTERN, VERSION_PATTERN
+from broker.names import NAME_PATTERN, USER_PATTERN, VERSION_PATTERN
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A session's or profile's name: safe as host name label (RFC 1123), path component and Slurm job name."""
 
-UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")]
+UserName = Annotated[str, StringConstraints(pattern=USER_PATTERN)]
 """A login name as useradd(8) accepts it by default, dots allowed for directory services."""
 
 Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN)]

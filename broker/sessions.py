@@ -5,6 +5,7 @@ carry it out.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from broker.changes import Changes
 from broker.errors import ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
+from broker.launching import LauncherError
 from broker.models import Session, new_id
 from broker.registry import Entry
 from broker.schema import EventView, ResolveAnswer, SessionState, SessionView, StartRequest
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from broker.registry import Decide, Decision, Registry
     from broker.submission import Submitter
     from profiles.store import Image, Stores
+
+log = logging.getLogger(__name__)
 
 ANSWER_WITHIN = 8.0
 """Seconds that `start` waits for Slurm's yes or no before it answers with a session that is still being submitted."""
@@ -179,7 +183,12 @@ class Sessions:
         lines = await self._keys.lines(session.owner)
         digest = authorized.digest_of(lines)
         if digest != session.keys_digest:
-            await self._launcher.install(session.owner, session.id, {"authorized_keys": authorized.text_of(lines)})
+            files = {"authorized_keys": authorized.text_of(lines)}
+            try:
+                await self._launcher.install(session.owner, session.id, files)
+            except LauncherError as error:  # a full disk must not lock out whoever comes to tidy it up
+                log.warning("the keys of %s could not be brought up to date: %s", session.id, error.message)
+                return
             await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"keys_digest": digest}, None))
 
     async def _resolve(self, user: str, name: str, verb: Verb) -> Session:

@@ -173,8 +173,20 @@ class Submitter:
             state = SessionState.DELETING if never_was else SessionState.STOPPED
             return {"state": state, "reason": message, "attempted_at": None}, Entry("berth", "refused", message)
 
-        await asyncio.to_thread(self._registry.update, session.id, decide)
+        now = await asyncio.to_thread(self._registry.update, session.id, decide)
+        if now.state is SessionState.DELETING:
+            await self._forget(now)
         return RefusedError(message, hint=hint or "change the options and start it again; nothing was changed")
+
+    async def _forget(self, session: Session) -> None:
+        """Remove at once what a session that never ran has on disk, so that its name is free for the next try."""
+        try:
+            await self._launcher.remove(session.owner, session.id)
+        except LauncherError as error:
+            log.warning("the data of %s is left to the next tick: %s", session.id, error.message)
+            return
+        gone = {"state": SessionState.DELETED, "reason": ""}
+        await asyncio.to_thread(self._registry.update, session.id, lambda _: (gone, Entry("berth", "deleted")))
 
     async def _change(self, session: Session, **values: Any) -> Session:  # noqa: ANN401 - columns of several types
         """Change columns of a session that still waits for this submission; _OvertakenError if it does not."""

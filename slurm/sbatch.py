@@ -53,17 +53,17 @@ ALLOWED: dict[str, Option] = (
         cpus-per-gpu cpus-per-task/c deadline delay-boot distribution/m exclude/x extra extra-node-info/B
         gpu-bind gpu-freq gpus/G gpus-per-node gpus-per-socket gpus-per-task gres gres-flags hint licenses/L
         mail-type mail-user mcs-label mem mem-bind mem-per-cpu mem-per-gpu mem-update mincpus network
-        nodelist/w nodes/N ntasks/n ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket
+        nodelist/w ntasks/n ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket
         ntasks-per-tres partition/p power prefer priority qos/q reservation resources segment
         sockets-per-node switches thread-spec threads-per-core time/t time-min tmp tres-bind tres-per-task
-        wait-all-nodes wckey
+        wckey
         """,
     )
     | _options(
         Takes.NOTHING,
         """
         consolidate-segments contiguous hold/H overcommit/O oversubscribe/s reboot spread-job spread-segments
-        stepmgr use-min-nodes
+        stepmgr
         """,
     )
     | _options(Takes.PERHAPS, "exclusive nice no-kill/k oom-kill-step resv-ports")
@@ -81,6 +81,7 @@ _REFUSED_TOGETHER = {
     "the profile is the container": "container container-id container-type",
     "the session's script is always the same": "chdir/D external ignore-pbs wrap",
     "a session runs as its owner": "context gid uid",
+    "a session runs on one node": "nodes/N use-min-nodes wait-all-nodes",
     "a session lives on this cluster": "cluster cluster-constraint clusters/M",
     "the limits would be those of the broker's own process": "propagate",
     "the broker itself reads what sbatch says": "autocomplete parsable quiet/Q test-only verbose/v wait/W",

@@ -55,7 +55,7 @@ def test_the_tables_hold_every_option_of_sbatch_once() -> None:
         ("--time 60", ["--time=60"]),
         ("-t 60", ["--time=60"]),
         ("-t60", ["--time=60"]),
-        ("-n4 -N 1", ["--ntasks=4", "--nodes=1"]),
+        ("-n4 -c 1", ["--ntasks=4", "--cpus-per-task=1"]),
         ("--gres gpu:intel:1 --mem 4G", ["--gres=gpu:intel:1", "--mem=4G"]),
         ("--part gpu", ["--partition=gpu"]),
         ("--exclusive", ["--exclusive"]),
