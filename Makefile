@@ -25,7 +25,7 @@ shell: ## alice's shell on the lab's login node
 .PHONY: lab-down
 lab-down: ## take the lab, and everything on it, away
 	@$(PYTHON) -m slurm.lab down
-	@rm -f build/ssh_config build/known_hosts build/demo_key build/demo_key.pub
+	@rm -f build/ssh_config build/known_hosts build/alice_key build/alice_key.pub
 
 .PHONY: check
 check: $(VENV)/ready shellcheck ## format, lint, types, import rules (no root, no lab)

@@ -6,12 +6,14 @@ Standard library only. Each step says what it does; what alice would type is sho
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slurm.lab import publish
 from slurm.lab.errors import LabError
@@ -22,13 +24,27 @@ from tests.site import deploy
 from tests.site.laptop import Laptop
 from tests.site.programs import main as install_programs
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 BUILD = Path("build")
 SESSION = "dev"
 PROFILE = "triton-xpu"
 
 
+READ = "python3 -m slurm.lab exec login -- cat"
+CONTROLLER_LOG = f"{READ} /var/log/berth/broker.log"
+GATEWAY_LOG = f"{READ} /var/log/berth/gateway.log"
+LAB_LOGS = "python3 -m slurm.lab logs"
+LOOK = "`make shell`, there `berth doctor`; `make demo` goes on from here, `make lab-down` begins anew"
+
+
 class DemoError(Exception):
-    """A step of the demonstration failed."""
+    """A step of the demonstration failed: which and how, the command that prints its log, and the remedy."""
+
+    def __init__(self, step: str, how: str, *, log: str = "", remedy: str = LOOK) -> None:
+        lines = [f"{step}: {how.strip()}", *([f"  log:    {log}"] if log else []), f"  remedy: {remedy}"]
+        super().__init__("\n".join(lines))
 
 
 def main(argv: list[str]) -> int:
@@ -38,9 +54,10 @@ def main(argv: list[str]) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        check_root()
+        with step("begin", remedy="run it as root"):
+            check_root()
         run(options.port, Progress())
-    except (LabError, deploy.SiteError, DemoError) as error:
+    except DemoError as error:
         print(f"\ndemo: {error}\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -51,10 +68,13 @@ def main(argv: list[str]) -> int:
 
 def run(port: int, progress: Progress) -> None:
     if install_programs(["openssh-client"]) != 0:
-        raise DemoError("ssh is missing")
-    site = deploy.up("lab", publish_port=_checked(port), progress=progress)
-    deploy.build_profile(site, PROFILE, progress)
-    laptop = Laptop.of(site, "alice", BUILD, port)
+        raise DemoError("begin", "ssh is missing", remedy="apt-get install openssh-client")
+    with step("bring up the cluster with Berth on it", log=f"{LAB_LOGS}; {CONTROLLER_LOG}"):
+        site = deploy.up("lab", publish_port=_checked(port), progress=progress)
+    with step(f"build the profile {PROFILE}", remedy="mend what it says; `make demo` goes on from here"):
+        deploy.build_profile(site, PROFILE, progress)
+    with step("let the laptop's key in", log=CONTROLLER_LOG):
+        laptop = Laptop.of(site, "alice", BUILD, port)
     show(site, f"berth start {SESSION} --profile {PROFILE} --gres=gpu:intel:1")
     jump(laptop, _WHERE)
     stamp = f"written at {time.strftime('%H:%M:%S')}"
@@ -63,7 +83,7 @@ def run(port: int, progress: Progress) -> None:
     show(site, f"berth start {SESSION}")
     kept = jump(laptop, "cat kept.txt")
     if kept.strip() != stamp:
-        raise DemoError(f"the file was not kept: {kept!r}")
+        raise DemoError("compare the file", f"it was not kept: {kept!r}", log=CONTROLLER_LOG)
     show(site, "berth list")
     print(_NEXT)
 
@@ -72,23 +92,36 @@ def show(site: deploy.Site, command: str) -> None:
     """Run a command as alice on the login node, shown with its output as she would see it."""
     print(f"\nalice@login$ {command}", flush=True)
     argv = site.lab.argv(shlex.split(command), user="alice")
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=300, check=False)
-    if done.returncode != 0:
-        raise DemoError(
-            f"`{command}` ended with {done.returncode}; the controller's log: make shell, then berth doctor"
-        )
+    with step(f"`{command}`", log=CONTROLLER_LOG):
+        subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=300, check=True)
 
 
 def jump(laptop: Laptop, script: str) -> str:
     """Run a script in the session with the machine's own ssh, through the gateway; its output."""
     shown = script if "\n" not in script else "<script>"
     print(f"\nlaptop$ ssh -F {laptop.config} {SESSION}.berth {shlex.quote(shown)}", flush=True)
-    done = laptop.ssh(SESSION, script, seconds=60)
-    sys.stdout.write(done.stdout.decode(errors="replace"))
-    sys.stdout.flush()
-    if done.returncode != 0:
-        raise DemoError(f"ssh ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
+    with step("ssh into the session", log=GATEWAY_LOG, remedy=f"`make shell`, there `berth logs {SESSION}`"):
+        done = laptop.ssh(SESSION, script, seconds=60)
+        sys.stdout.write(done.stdout.decode(errors="replace"))
+        sys.stdout.flush()
+        done.check_returncode()
     return done.stdout.decode()
+
+
+@contextlib.contextmanager
+def step(name: str, *, log: str = "", remedy: str = LOOK) -> Iterator[None]:
+    """Raise whatever a step fails with as a DemoError; what the failure itself says of log and remedy comes first."""
+    try:
+        yield
+    except LabError as error:
+        raise DemoError(name, error.message, log=str(error.log or log), remedy=error.hint or remedy) from error
+    except subprocess.TimeoutExpired as error:
+        raise DemoError(name, f"not done within {error.timeout:g} s", log=log, remedy=remedy) from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr or ""
+        raise DemoError(name, f"ended with {error.returncode}\n{said[-2000:]}", log=log, remedy=remedy) from error
+    except AssertionError as error:  # what a command of Lab.sh fails with
+        raise DemoError(name, str(error), log=log, remedy=remedy) from error
 
 
 def _checked(port: int) -> int:
@@ -101,7 +134,9 @@ def _checked(port: int) -> int:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            raise DemoError(f"port {port} of 127.0.0.1 is taken: make demo PORT=…") from None
+            raise DemoError(
+                "begin", f"port {port} of 127.0.0.1 is taken", remedy="another one: make demo PORT=…"
+            ) from None
     return port
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import layers, lifecycle, publish
+from slurm.lab.errors import LabError
 from slurm.lab.place import Place, cache_root
 from slurm.lab.preflight import check
 from slurm.lab.progress import Progress
@@ -31,6 +34,8 @@ GATEWAY_ACCOUNT = "berth-gateway"
 PROFILE_TEAM = "carol"
 """The user whom this site lets publish profiles."""
 GATEWAY_PORT = 2222
+BUILD_TIMEOUT = 900
+"""Seconds for one profile, over a slow network."""
 
 COMMANDS = {
     "broker": (
@@ -42,7 +47,7 @@ COMMANDS = {
 """Each service: its account, and its command. The launcher starts the controller."""
 
 
-class SiteError(Exception):
+class SiteError(LabError):
     """A step of the installation failed; the message names the step and what it printed."""
 
 
@@ -53,8 +58,11 @@ class Site:
     lab: Lab
 
     def run(self, command: str, *, user: str, seconds: float = 60, stdin: bytes = b"") -> str:
-        """Run a command line on the login node as `user`; its output. SiteError if it fails."""
-        done = self.lab.run(shlex.split(command), user=user, seconds=seconds, stdin=stdin)
+        """Run a command line on the login node as `user`; its output. SiteError if it fails or takes too long."""
+        try:
+            done = self.lab.run(shlex.split(command), user=user, seconds=seconds, stdin=stdin)
+        except subprocess.TimeoutExpired:
+            raise SiteError(f"`{command}` did not end within {seconds:g} s") from None
         if done.returncode != 0:
             raise SiteError(f"`{command}` ended with {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
         return done.stdout.decode()
@@ -129,13 +137,26 @@ def up(name: str = "lab", *, publish_port: int | None = None, progress: Progress
 
 
 def build_profile(site: Site, name: str, progress: Progress) -> None:
-    """Build one of the shipped profiles as the profile team would, unless it is built."""
+    """Build one of the shipped profiles as the profile team would, unless it is built, and show each step as it begins.
+
+    SiteError has the last that the build said, which names its log.
+    """
     if site.lab.run(["berth", "profile", "show", name], user=PROFILE_TEAM).returncode == 0:
         return
     progress.say(f"building the profile {name} (once; kept in the cache)")
-    done = site.lab.run(["berth", "profile", "build", name], user=PROFILE_TEAM, seconds=900, host_network=True)
-    if done.returncode != 0:
-        raise SiteError(f"building the profile {name} failed: {done.stderr.decode(errors='replace')[-2000:]}")
+    limit = ["timeout", "--foreground", "--signal=INT", "--kill-after=30", str(BUILD_TIMEOUT)]
+    argv = site.lab.argv([*limit, "berth", "profile", "build", name], user=PROFILE_TEAM, host_network=True)
+    said = deque[str](maxlen=20)
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as build:
+        assert build.stderr is not None
+        for line in build.stderr:
+            said.append(line)
+            progress.say(f"{name}: {line.rstrip()}")
+    if build.returncode != 0:
+        how = f"did not end within {BUILD_TIMEOUT} s" if build.returncode == 124 else "failed"  # timeout(1)
+        raise SiteError(f"building the profile {name} {how}:\n{''.join(said)}")
     progress.say(f"profile {name} built")
 
 
@@ -157,8 +178,8 @@ def published(site: Site, port: int) -> bool:
 
 def deploy(site: Site, progress: Progress) -> None:
     """Install Berth on a running lab and start its services; what is there already stays."""
-    site.lab.sh(_INSTALL)
-    site.lab.run(["sh", "-c", "cat >/etc/berth/config.yaml"], stdin=(HERE / "config.yaml").read_bytes())
+    site.run("sh -eu", user="root", stdin=_INSTALL.encode())
+    site.run("sh -c 'cat >/etc/berth/config.yaml'", user="root", stdin=(HERE / "config.yaml").read_bytes())
     for service, answers in (("broker", site.api_answers), ("gateway", site.gateway_answers)):
         if site.pid(service) is None:
             progress.say(f"starting {service}")

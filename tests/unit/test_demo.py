@@ -1,0 +1,115 @@
+"""`make demo` when a step fails: it says which, where its log is and what to do; and a long build is seen to move."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from slurm.lab.errors import LabError
+from slurm.lab.place import Place
+from slurm.lab.progress import Progress
+from tests.lab_cluster import Lab
+from tests.site import demo, deploy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class HereLab(Lab):
+    """A lab whose nodes are this machine: commands run as they are, found on the PATH."""
+
+    def argv(self, command: Sequence[str], **_: object) -> list[str]:
+        return list(command)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> deploy.Site:
+    return deploy.Site(HereLab(Place("here", tmp_path)))
+
+
+def berth(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a program of that name on the PATH."""
+    program = directory / "bin" / "berth"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+
+
+@pytest.mark.parametrize(
+    ("error", "how"),
+    [
+        (subprocess.TimeoutExpired(["env", "berth"], 300), "not done within 300 s"),
+        (subprocess.CalledProcessError(5, ["env", "berth"]), "ended with 5"),
+        (subprocess.CalledProcessError(255, ["ssh-keygen"], stderr="no entropy"), "ended with 255\nno entropy"),
+        (subprocess.CalledProcessError(255, ["ssh"], stderr=b"refused\n"), "ended with 255\nrefused"),
+        (deploy.SiteError("`berth key list` did not end within 60 s"), "`berth key list` did not end within 60 s"),
+        (AssertionError("'cat' ended with 1"), "'cat' ended with 1"),
+    ],
+)
+def test_whatever_a_step_fails_with_names_step_log_and_remedy(error: Exception, how: str) -> None:
+    with pytest.raises(demo.DemoError) as caught, demo.step("start", log="cat LOG"):
+        raise error
+    assert str(caught.value) == f"start: {how}\n  log:    cat LOG\n  remedy: {demo.LOOK}"
+
+
+def test_what_the_lab_knows_of_log_and_remedy_comes_first() -> None:
+    with pytest.raises(demo.DemoError) as caught, demo.step("up", log="cat LOG"):
+        raise LabError("no room", hint="make some", log=Path("/lab.log"))
+    assert str(caught.value) == "up: no room\n  log:    /lab.log\n  remedy: make some"
+
+
+def test_a_command_of_alices_that_fails_ends_the_demonstration(
+    site: deploy.Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    berth(tmp_path, monkeypatch, "echo no such profile >&2; exit 3")
+    with pytest.raises(demo.DemoError, match=r"(?s)`berth start dev`: ended with 3.*broker\.log.*berth doctor"):
+        demo.show(site, "berth start dev")
+    out, err = capfd.readouterr()
+    assert "alice@login$ berth start dev" in out
+    assert err == "no such profile\n"
+
+
+def test_a_build_is_seen_to_move(
+    site: deploy.Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its second step begins only when the first one has been shown."""
+    went_on = tmp_path / "went-on"
+    berth(tmp_path, monkeypatch, f"[ $2 = build ] || exit 3; echo '[1/2] one' >&2; cat {went_on}; echo '[2/2] two' >&2")
+    os.mkfifo(went_on)
+
+    class Watching(Progress):
+        def say(self, what: str) -> None:
+            super().say(what)
+            if "one" in what:
+                went_on.write_text("")
+
+    deploy.build_profile(site, "tools", Watching())
+    lines = [line.partition("] ")[2] for line in capfd.readouterr().err.splitlines()]
+    assert lines[1:] == ["tools: [1/2] one", "tools: [2/2] two", "profile tools built"]
+
+
+def test_a_build_that_fails_says_its_last_words(
+    site: deploy.Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    berth(tmp_path, monkeypatch, "[ $2 = build ] || exit 3; seq 100 >&2; echo the log is here >&2; exit 1")
+    with pytest.raises(deploy.SiteError) as caught:
+        deploy.build_profile(site, "tools", Progress(quiet=True))
+    assert caught.value.message.startswith("building the profile tools failed:\n82\n")
+    assert caught.value.message.endswith("100\nthe log is here\n")
+
+
+def test_a_build_that_hangs_is_ended(site: deploy.Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    berth(tmp_path, monkeypatch, "[ $2 = build ] || exit 3; exec sleep 60")
+    monkeypatch.setattr(deploy, "BUILD_TIMEOUT", 0.2)
+    with pytest.raises(deploy.SiteError, match=r"did not end within 0\.2 s"):
+        deploy.build_profile(site, "tools", Progress(quiet=True))
+
+
+def test_a_command_that_hangs_is_a_site_error(site: deploy.Site) -> None:
+    with pytest.raises(deploy.SiteError, match=r"`sleep 60` did not end within 0\.1 s"):
+        site.run("sleep 60", user="alice", seconds=0.1)
