@@ -14,7 +14,14 @@ import click
 from broker.cli import output
 from broker.cli.arguments import ProfileName, ProfileReference
 from broker.cli.invocation import Invocation, json_option, pass_invocation
-from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
+from broker.errors import (
+    BerthError,
+    ConflictError,
+    ControllerUnavailableError,
+    InvalidInputError,
+    NotFoundError,
+    RefusedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,12 +152,14 @@ def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None)
 @profile_argument
 @store_option
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask at.")
+@click.option("--force", is_flag=True, help="Also while sessions of yours use it; the controller is not asked.")
 @json_option
 @pass_invocation
-def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None, *, yes: bool) -> None:
+def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None, *, yes: bool, force: bool) -> None:
     """Delete one version of a profile's image.
 
-    Sessions made of it cannot be started again; those that run go on.
+    Stop the sessions that use it first: on a network file system they break when it goes. While one of your own
+    does, it is not deleted; those of others are not looked at. Sessions made of it cannot be started again.
     """
     if wanted.version is None:
         raise InvalidInputError(
@@ -158,6 +167,8 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
         )
     with _translated():
         image = _stores(invocation, store).find(wanted.name, wanted.version)
+        if not force:
+            _require_unused(invocation, image)
         if not yes and not _confirmed(image):
             raise BerthError(f"{wanted} was not deleted")
         _store_of(image).delete(image.name, image.version)
@@ -167,13 +178,31 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
         output.narrate(f"deleted {wanted}")
 
 
+def _require_unused(invocation: Invocation, image: Image) -> None:
+    """ConflictError while a session of the caller's may have the image mounted."""
+    from broker.state import LIVE
+
+    try:
+        sessions = invocation.client.sessions()
+    except ControllerUnavailableError as error:
+        raise ControllerUnavailableError(
+            f"cannot tell whether sessions use {image.name}@{image.version}: {error.message}",
+            hint="--force deletes it all the same",
+        ) from error
+    if users := [view.name for view in sessions if view.digest == image.digest and view.state in LIVE]:
+        raise ConflictError(
+            f"{image.name}@{image.version} is in use: {', '.join(users)}",
+            hint=f"`berth stop {users[0]}` first; --force deletes it all the same, which may break what runs",
+        )
+
+
 def _confirmed(image: Image) -> bool:
     if not sys.stdin.isatty():
         raise InvalidInputError(
             f"{image.name}@{image.version} was not deleted: there is no terminal to ask at",
             hint="--yes deletes without asking",
         )
-    question = f"Delete {image.path.parent}? Sessions made of it cannot be started again."
+    question = f"Delete {image.path.parent}? Others' sessions that use it may break, and none can be started again."
     return click.confirm(output.printable(question), err=True)
 
 

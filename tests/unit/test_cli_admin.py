@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from broker import schema
+from broker import errors, schema
+from broker.state import LIVE
 from profiles import store as profile_store
 from profiles.errors import BuildError
 from profiles.spec import load
 from profiles.store import IMAGE, Image, Store, digest_of
 from tests.fakes.command_line import command_line, run
+from tests.fakes.controller import view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +119,30 @@ def test_profile_delete(store: Store) -> None:
     assert run("profile", "delete", "tools", "--yes").exit_code == 2  # which version?
     assert run("profile", "delete", "tools@1.9").exit_code == 2  # nobody to ask
     assert run("profile", "delete", "tools@1.9", "--yes").exit_code == 0
+    assert store.versions("tools") == ["1.10"]
+
+
+@pytest.mark.parametrize("state", list(schema.SessionState))
+def test_profile_delete_leaves_what_ones_own_sessions_use(
+    store: Store, controller: ScriptedController, state: schema.SessionState
+) -> None:
+    used = store.find("tools", "1.9")
+    controller.sessions["dev"] = view("dev", state, profile="tools", version="1.9", digest=used.digest)
+    refused = run("profile", "delete", "tools@1.9", "--yes")
+    if state in LIVE:
+        assert refused.exit_code == 5
+        assert "berth stop dev" in refused.stderr
+        assert store.versions("tools") == ["1.9", "1.10"]
+        assert run("profile", "delete", "tools@1.9", "--yes", "--force").exit_code == 0
+    assert store.versions("tools") == ["1.10"]
+
+
+def test_profile_delete_without_a_controller(store: Store, controller: ScriptedController) -> None:
+    controller.failures["GET /v1/sessions"] = errors.ControllerUnavailableError("it does not answer")
+    refused = run("profile", "delete", "tools@1.9", "--yes")
+    assert refused.exit_code == 7
+    assert "--force" in refused.stderr
+    assert run("profile", "delete", "tools@1.9", "--yes", "--force").exit_code == 0
     assert store.versions("tools") == ["1.10"]
 
 
