@@ -1,22 +1,21 @@
-"""Write docs/reference/cli.md and docs/reference/config.md from the code; test_docs.py fails when they are stale.
+"""Write the pages of docs/reference that are made from the code; test_docs.py fails when they are stale.
 
 Run as `python -m tests.docs.generate` in the repository.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
-import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import BaseModel
 
 from broker import config
 from broker.cli.app import berth
-from broker.configfile import Mode
+from tests.docs import api_page
+from tests.docs.fields import default, descriptions, kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +64,8 @@ def pages() -> dict[Path, str]:
     """Every generated page with its text."""
     reference = ROOT / "docs" / "reference"
     return {
+        reference / "api.md": api_page.page(),
+        reference / "openapi.json": api_page.document_text(),
         reference / "cli.md": "\n".join([_CLI_HEAD, *_command_sections()]),
         reference / "config.md": "\n".join([_CONFIG_HEAD, *_setting_sections()]),
     }
@@ -111,53 +112,9 @@ def _setting_sections() -> Iterator[str]:
             yield f"## {whole.partition('.')[0]}\n\n{inspect.getdoc(section)}\n"
             last = section
         schema = section.model_json_schema()["properties"][name]
-        default = section.model_fields[name].get_default(call_default_factory=True)
-        facts = f"{_kind(schema)}; default: {_default(default)}"
+        value = section.model_fields[name].get_default(call_default_factory=True)
+        facts = f"{kind(schema)}; default: {default(value)}"
         yield f"### {whole}\n\n{descriptions(section)[name]}\n\n*{facts}*\n"
-
-
-def descriptions(section: type[BaseModel]) -> dict[str, str]:
-    """The string below each attribute, as the house style documents attributes."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-        ):
-            found[statement.target.id] = inspect.cleandoc(str(following.value.value))
-    return found
-
-
-def _kind(schema: dict[str, Any]) -> str:
-    """What a value must be, from its JSON schema."""
-    if "anyOf" in schema:
-        return next(_kind(each) for each in schema["anyOf"] if each.get("type") != "null")
-    if "enum" in schema:
-        return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
-    if "$ref" in schema:
-        return "one of " + ", ".join(f"`{mode.value}`" for mode in Mode)
-    if schema["type"] == "array":
-        return f"list of {_kind(schema['items'])}s"
-    if schema.get("format") == "path":
-        return "absolute path"
-    words = {"string": "text", "boolean": "true or false", "integer": "whole number", "number": "number"}
-    limits = [f"from {schema['minimum']}"] if "minimum" in schema else []
-    limits += [f"to {schema['maximum']}"] if "maximum" in schema else []
-    limits += [f"above {schema['exclusiveMinimum']:g}"] if "exclusiveMinimum" in schema else []
-    limits += [f"as in `{schema['pattern']}`"] if "pattern" in schema else []
-    return " ".join([words[schema["type"]], *limits])
-
-
-def _default(value: object) -> str:
-    if value is None or value == []:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def main() -> None:

@@ -14,7 +14,9 @@ from broker.errors import BerthError, ExitCode
 from broker.schema import SessionState
 from broker.sessions import _why_not
 from profiles.spec import load as profile_of
-from tests.docs.generate import ROOT, commands, descriptions, pages, settings
+from tests.docs import api_page
+from tests.docs.fields import descriptions
+from tests.docs.generate import ROOT, commands, pages, settings
 from tests.fakes.rows import make_session
 
 if TYPE_CHECKING:
@@ -56,6 +58,17 @@ def test_every_setting_has_its_heading_and_says_what_it_is_for() -> None:
     for whole, section, name in settings():
         assert whole in found
         assert descriptions(section)[name]
+
+
+def test_every_call_of_the_api_has_its_heading() -> None:
+    """In the reference and, in short, among the contracts of the architecture."""
+    found = headings(DOCS / "reference" / "api.md")
+    contracts = _text("architecture.md")
+    calls = list(api_page.calls())
+    assert ("POST", "/v1/sessions/{name}/start") in [(method, path) for method, path, _ in calls]
+    for method, path, _ in calls:
+        assert f"{method} {path}" in found
+        assert f"`{method} {path}" in contracts, f"{method} {path}"
 
 
 def test_every_exit_code_has_its_row() -> None:

@@ -1,0 +1,149 @@
+"""docs/reference/api.md and openapi.json, from the application itself; making its document calls nothing behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from broker import errors, schema
+from broker.api import LARGEST_BODY, Services, application
+from broker.config import Config
+from broker.peercred import CONNECTIONS
+from tests.docs.fields import default, descriptions, kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HEAD = f"""\
+# API
+
+Made from the program by `make docs`. [openapi.json](openapi.json) is the same for programs; a controller gives its own
+at `/openapi.json`.
+
+It is HTTP/1.1 and JSON on the Unix socket `api.sock` in [`runtime_dir`](config.md#runtime_dir). Nobody logs in: who
+calls is what the kernel says of the socket's other end (`SO_PEERCRED`), and calls are about the caller's own. Any local
+account may ask:
+
+```console
+$ curl --unix-socket /run/berth/api.sock http://berth/v1/sessions
+```
+
+Times are seconds since the epoch. A body has at most {LARGEST_BODY // 1024} KiB and tells its length; unknown fields
+are errors. One user may have {CONNECTIONS} connections at once. A call that changes a session is answered with 202 when
+the intent is recorded; what comes of it is seen with `GET /v1/sessions/{{name}}?after=REVISION&wait=SECONDS`.
+
+## Failures
+
+Every other answer than those below has an [ErrorBody](#errorbody): `message` and `hint` are for people, `reason` is for
+programs. Its commonest values:
+
+| status | reason | meaning |
+|---|---|---|
+| 500 | `{errors.BerthError.reason}` | A fault of the controller, or of what it works with. |
+"""
+
+_MEANINGS = {
+    "GET /v1/sessions": "The caller's own sessions.",
+    "GET /v1/sessions/{name}": "One session; with `after`, once its revision is above that, or after `wait` seconds.",
+    "DELETE /v1/sessions/{name}": "Delete a session that has no job, with its data; a conflict while it may have one.",
+    "POST /v1/sessions/{name}/start": "Start a session; it is made if there is none of that name.",
+    "POST /v1/sessions/{name}/stop": "End a session's job; its data stays.",
+    "GET /v1/sessions/{name}/log": "The last bytes of the log of the session's jobs.",
+    "GET /v1/sessions/{name}/events": "What happened to the session, newest last.",
+    "GET /v1/events": "What happened to all of the caller's sessions, newest last.",
+    "POST /v1/resolve": "Where a session listens, for a connection. The message of a refusal is fit for the terminal.",
+    "GET /v1/keys": "The public keys that open the caller's sessions.",
+    "POST /v1/keys": "Add a public key.",
+    "DELETE /v1/keys/{fingerprint}": "Remove a key that was added here.",
+    "GET /v1/gateway/keys/{user}": "The keys that let a user in. The gateway's account only.",
+    "POST /v1/gateway/certificate": "A certificate for the gateway's host key. The gateway's account only.",
+    "GET /v1/health": "Whether the controller answers, and its version.",
+    "GET /v1/site": "What a client needs in order to reach sessions.",
+    "GET /v1/doctor": "What the controller finds right and wrong with itself and its surroundings.",
+    "POST /v1/rebuild": "Bring sessions back from their manifests. Root and the service account only.",
+}
+"""What the types do not tell; a call that is not here has no page."""
+
+
+_FAILURES: tuple[type[errors.BerthError], ...] = (
+    errors.InvalidInputError,
+    errors.RefusedError,
+    errors.NotFoundError,
+    errors.ConflictError,
+    errors.SlurmUnavailableError,
+)
+"""Those that the controller answers with; the others of broker.errors are about reaching it."""
+
+
+@functools.cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document of a controller."""
+    nothing = dict.fromkeys((field.name for field in dataclasses.fields(Services)), cast("Any", None))
+    return application(Services(**nothing | {"config": Config()})).openapi()
+
+
+def document_text() -> str:
+    return json.dumps(document(), indent=1, sort_keys=True) + "\n"
+
+
+def calls() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every call: its method, its path and its part of the document."""
+    for path, methods in document()["paths"].items():
+        for method, call in methods.items():
+            yield method.upper(), path, call
+
+
+def page() -> str:
+    rows = [f"| {error.status} | `{error.reason}` | {error.__doc__} |\n" for error in _FAILURES]
+    return "".join([_HEAD, *rows, "\n## Calls\n", *map(_call, *zip(*calls(), strict=True)), "\n## Types\n", *_types()])
+
+
+def _call(method: str, path: str, call: dict[str, Any]) -> str:
+    lines = [f"### {method} {path}", "", _MEANINGS[f"{method} {path}"], ""]
+    lines += [_parameter(each) for each in call.get("parameters", [])]
+    if "requestBody" in call:
+        lines.append(f"- body: {_shape(_content(call['requestBody']))}")
+    lines += [f"- {status}: {_shape(_content(answer))}" for status, answer in call["responses"].items() if status < "3"]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _parameter(parameter: dict[str, Any]) -> str:
+    value = parameter["schema"]
+    otherwise = f", default {default(value['default'])}" if "default" in value else ""
+    return f"- `{parameter['name']}` ({parameter['in']}): {_shape(value)}{otherwise}"
+
+
+def _content(part: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = part["content"]["application/json"]["schema"]
+    return found
+
+
+def _shape(value: dict[str, Any]) -> str:
+    """What a value is, with a link to its type."""
+    if "$ref" in value:
+        name = value["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in value:
+        return " or ".join(_shape(each) for each in value["anyOf"])
+    if value["type"] == "array":
+        return f"list of {_shape(value['items'])}"
+    if value["type"] == "object":
+        return f"object of {_shape(value['additionalProperties'])}s"
+    return "null" if value["type"] == "null" else kind(value)
+
+
+def _types() -> Iterator[str]:
+    for name, described in sorted(document()["components"]["schemas"].items()):
+        said = described.get("description", "")
+        yield f"\n### {name}\n\n" + (f"{said}\n\n" if said else "")
+        if "enum" in described:
+            yield kind(described).capitalize() + ".\n"
+            continue
+        words = descriptions(getattr(schema, name))
+        required = described.get("required", [])
+        yield "| field | type | |\n|---|---|---|\n"
+        for field, value in described["properties"].items():
+            otherwise = f"; default: {default(value.get('default'))}" if field not in required else ""
+            yield f"| `{field}` | {_shape(value)}{otherwise} | {' '.join(words.get(field, '').split())} |\n"
