@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import functools
 import logging
 import os
 import signal
@@ -18,30 +17,24 @@ from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 
-from broker.api import Services, application
-from broker.authorized import AuthorizedKeys
-from broker.certificates import CertificateAuthority
-from broker.changes import Changes
-from broker.checks import controller_checks
+from broker.api import application
 from broker.configfile import Mode
+from broker.controller import Controller
 from broker.errors import ConflictError, InvalidInputError
 from broker.launching import inherited, spawned
 from broker.peercred import PeerCredentialProtocol
 from broker.personal import make_private
-from broker.rebuild import rebuild
-from broker.reconcile import Reconciler
 from broker.registry import open_registry
-from broker.sessions import Sessions
-from broker.submission import Submitter
-from profiles.store import Stores
 from slurm.backends import open_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
     from pathlib import Path
 
+    from broker.api import Services
     from broker.config import Config
     from broker.launching import Launcher
+    from broker.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
 
@@ -76,56 +69,16 @@ async def _main(config: Config, listener: socket.socket) -> int:
         registry = await asyncio.to_thread(open_registry, config.registry_url, alone=config.mode is Mode.PERSONAL)
         scheduler = await open_scheduler(config.slurm.backend, timeout=config.slurm.query_timeout)
         try:
-            authority = CertificateAuthority.load_or_create(config.state_dir / "ca_ed25519_key")
-            stores = Stores(config.profiles.stores)
-            keys = AuthorizedKeys(registry, launcher)
-            changes = Changes()
-            submitter = Submitter(
-                config=config,
-                registry=registry,
-                launcher=launcher,
-                stores=stores,
-                authority=authority,
-                keys=keys,
-                changes=changes,
-            )
-            reconciler = Reconciler(
-                settings=config.slurm,
-                registry=registry,
-                scheduler=scheduler,
-                launcher=launcher,
-                submitter=submitter,
-                changes=changes,
-            )
-            sessions = Sessions(
-                registry=registry,
-                stores=stores,
-                launcher=launcher,
-                submitter=submitter,
-                reconciler=reconciler,
-                keys=keys,
-                changes=changes,
-                domain=config.ssh.domain,
-            )
+            controller = Controller.assemble(config, registry, scheduler, launcher)
             use = Use()
-            services = Services(
-                config=config,
-                sessions=sessions,
-                keys=keys,
-                authority=authority,
-                checks=functools.partial(controller_checks, config, scheduler, launcher, stores, reconciler),
-                rebuild=functools.partial(rebuild, config, registry, scheduler, launcher),
-                in_use=use.once,
-                own_uid=os.getuid(),
-            )
-            async with _background(reconciler.run()) as reconciling, _serving(services, listener):
+            running = _background(controller.reconciler.run())
+            async with running as reconciling, _serving(controller.services(use.once), listener):
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
                 ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
                 if config.mode is Mode.PERSONAL:
-                    ends.append(asyncio.create_task(_idle(config, reconciler, use)))
+                    ends.append(asyncio.create_task(_idle(config, controller.reconciler, use)))
                 await _first_of(ends)
-            await submitter.drain()
-            await reconciler.close()
+            await controller.finish()
         finally:
             await scheduler.close()
             registry.close()

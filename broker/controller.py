@@ -1,0 +1,103 @@
+"""The controller's parts put together: the one place that knows which of them needs which."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from broker.api import Services
+from broker.authorized import AuthorizedKeys
+from broker.certificates import CertificateAuthority
+from broker.changes import Changes
+from broker.checks import controller_checks
+from broker.rebuild import rebuild
+from broker.reconcile import Reconciler
+from broker.sessions import Sessions
+from broker.submission import Submitter
+from profiles.store import Stores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from broker.config import Config
+    from broker.launching import Launcher
+    from broker.registry import Registry
+    from slurm.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """Everything between the API and the outside world: registry, Slurm, launcher. Its life cycle is `daemon`'s."""
+
+    config: Config
+    registry: Registry
+    scheduler: Scheduler
+    launcher: Launcher
+    stores: Stores
+    authority: CertificateAuthority
+    keys: AuthorizedKeys
+    changes: Changes
+    submitter: Submitter
+    reconciler: Reconciler
+    sessions: Sessions
+
+    @classmethod
+    def assemble(cls, config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> Self:
+        """Make the parts; the certificate authority's key is made at first use. Nothing runs yet."""
+        authority = CertificateAuthority.load_or_create(config.state_dir / "ca_ed25519_key")
+        stores = Stores(config.profiles.stores)
+        keys = AuthorizedKeys(registry, launcher)
+        changes = Changes()
+        submitter = Submitter(
+            config=config,
+            registry=registry,
+            launcher=launcher,
+            stores=stores,
+            authority=authority,
+            keys=keys,
+            changes=changes,
+        )
+        reconciler = Reconciler(
+            settings=config.slurm,
+            registry=registry,
+            scheduler=scheduler,
+            launcher=launcher,
+            submitter=submitter,
+            changes=changes,
+        )
+        sessions = Sessions(
+            registry=registry,
+            stores=stores,
+            launcher=launcher,
+            submitter=submitter,
+            reconciler=reconciler,
+            keys=keys,
+            changes=changes,
+            domain=config.ssh.domain,
+        )
+        return cls(
+            config, registry, scheduler, launcher, stores, authority, keys, changes, submitter, reconciler, sessions
+        )
+
+    def services(self, in_use: Callable[[], AbstractContextManager[None]]) -> Services:
+        """What the API hands over to; `in_use` is entered for every request."""
+        outside = (self.config, self.registry, self.scheduler, self.launcher)
+        looked_at = (self.config, self.scheduler, self.launcher, self.stores, self.reconciler)
+        return Services(
+            config=self.config,
+            sessions=self.sessions,
+            keys=self.keys,
+            authority=self.authority,
+            checks=functools.partial(controller_checks, *looked_at),
+            rebuild=functools.partial(rebuild, *outside),
+            in_use=in_use,
+            own_uid=os.getuid(),
+        )
+
+    async def finish(self) -> None:
+        """Wait for what was begun as long as it may take; the next controller goes on with the rest."""
+        await self.submitter.drain()
+        await self.reconciler.close()
