@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import broker.reconcile
 import broker.sessions
@@ -162,10 +162,16 @@ class Core:
         await self.reconciler.tick()
         await self.settle()
 
+    def under_way(self) -> list[asyncio.Task[Any]]:
+        """Submissions and removals that do something; a removal that failed pauses before the next try."""
+        removing = self.reconciler._removing.items()
+        pausing = self.reconciler._removal_pauses
+        return [*self.submitter._running.values(), *(task for key, task in removing if key not in pausing)]
+
     async def settle(self) -> None:
-        """Wait for submissions and removals under way."""
-        while tasks := [*self.submitter._running.values(), *self.reconciler._removing.values()]:
-            await asyncio.wait(tasks, timeout=10)
+        """Wait for what is under way."""
+        while tasks := self.under_way():
+            await asyncio.wait(tasks, timeout=0.1)
 
     async def kill(self) -> None:
         """End as SIGKILL would: what was under way never goes on."""

@@ -113,7 +113,9 @@ def test_a_machine_that_has_just_booted_reads_the_file_too(registry: Registry, c
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("kind", "left"), [("timed-out", 1), ("files", 1), ("missing", 0), ("refused", 0)])
+@pytest.mark.parametrize(
+    ("kind", "left"), [("timed-out", 1), ("gone", 1), ("files", 0), ("missing", 0), ("refused", 0)]
+)
 def test_a_file_that_cannot_be_read_now_is_taken_as_it_was_and_one_that_is_gone_is_not(
     registry: Registry, clock: Clock, kind: str, left: int
 ) -> None:

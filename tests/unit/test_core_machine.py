@@ -315,8 +315,7 @@ class Machine(RuleBasedStateMachine):
 
     async def _settle(self) -> None:
         """Let everything end that does not hang."""
-        tasks = [*self.core.submitter._running.values(), *self.core.reconciler._removing.values()]
-        if tasks:
+        if tasks := self.core.under_way():
             await asyncio.wait(tasks, timeout=0.05 if self.launcher.mood.startswith("hangs") else 10)
 
 
@@ -327,7 +326,7 @@ def _settings(examples: int, steps: int) -> settings:
 
 
 def test_short_lives() -> None:
-    run_state_machine_as_test(Machine, settings=_settings(25, 20))
+    run_state_machine_as_test(Machine, settings=_settings(15, 20))
 
 
 @pytest.mark.soak
