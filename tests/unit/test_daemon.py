@@ -1,0 +1,261 @@
+"""A real controller process, in personal mode over stand-ins for Slurm's programs: its start, end and company."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker import daemon
+from broker.client import Client
+from broker.config import Config
+from broker.errors import ConflictError, InvalidInputError
+from broker.schema import SessionState, StartRequest
+from profiles.store import Store
+from tests.fakes.core import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHECKOUT = Path(__file__).parents[2]
+NOBODY = "65534"
+AS_A_PERSON = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"] if os.getuid() == 0 else []
+"""The launcher never acts for root, so root has no personal mode; in a user namespace it takes itself, and us, for somebody else (user_namespaces(7))."""
+
+
+class Home:
+    """One user's directories, configuration and stand-ins, and controllers started on them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.runtime, self.state, self.programs = directory / "run", directory / "state", directory / "bin"
+        self.programs.mkdir()
+        self.program("squeue", "exit 0")
+        self.program("sbatch", "echo 7")
+        self.program("scontrol", "echo 'SLURM_VERSION = 26.05.5'")
+        self.program("sacct", "exit 0")
+        self.file = directory / "config.yaml"
+        self.file.write_text(
+            f"mode: personal\nruntime_dir: {self.runtime}\nstate_dir: {self.state}\nidle_exit: 600\n"
+            f"storage: {{root: '{directory}/data/{{user}}'}}\nprofiles: {{stores: [{directory}/store]}}\n"
+            "slurm: {backend: commands, submit_timeout: 5}\n"
+        )
+        publish(Store(directory / "store"))
+        self.log = directory / "log"
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def config(self) -> Config:
+        return Config.model_validate({"mode": "personal", "runtime_dir": self.runtime, "state_dir": self.state})
+
+    @property
+    def client(self) -> Client:
+        return Client(self.runtime / "api.sock")
+
+    def program(self, name: str, script: str) -> None:
+        """A stand-in for one of Slurm's commands."""
+        path = self.programs / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [*AS_A_PERSON, sys.executable, "-m", "broker.cli", "controller"],
+                cwd=CHECKOUT,
+                env=os.environ
+                | {"BERTH_CONFIG": str(self.file), "PATH": f"{self.programs}:{os.environ['PATH']}"}
+                | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def up(self) -> subprocess.Popen[bytes]:
+        process = self.start()
+        self.wait(self.client.health, process)
+        return process
+
+    def wait(self, condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+        deadline = time.monotonic() + 40
+        while not condition():
+            ended = process is not None and process.poll() is not None
+            assert not ended, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait(20)
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    with tempfile.TemporaryDirectory(prefix="berth-") as name:  # short: a socket's path has at most 107 bytes
+        made = Home(Path(name))
+        try:
+            yield made
+        finally:
+            made.end()
+
+
+def test_it_serves_until_it_is_told_to_stop(home: Home) -> None:
+    process = home.up()
+    assert home.client.site().mode == "personal"
+    assert [check.name for check in home.client.doctor() if not check.ok] == []
+    assert (home.runtime / "api.sock").stat().st_mode & 0o077 == 0
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+def test_a_stop_waits_for_the_submission_under_way(home: Home) -> None:
+    """SIGTERM while sbatch runs: its answer is recorded before the controller ends, and the next one knows the job."""
+    go = home.directory / "go"
+    home.program("sbatch", f"touch {home.directory}/began; while ! [ -e {go} ]; do sleep 0.05; done; echo 7")
+    process = home.up()
+    with contextlib.ExitStack() as stack:
+        caller = stack.enter_context(socket.socket(socket.AF_UNIX))
+        caller.connect(str(home.runtime / "api.sock"))
+        body = StartRequest(profile="base").model_dump_json(exclude_none=True).encode()
+        head = b"POST /v1/sessions/dev/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+        caller.sendall(head + str(len(body)).encode() + b"\r\n\r\n" + body)
+        home.wait((home.directory / "began").exists, process)
+        process.send_signal(signal.SIGTERM)
+        home.wait(lambda: "Shutting down" in home.log.read_text() or not home.client.health())
+        go.touch()
+        assert process.wait(30) == 0
+    again = home.up()
+    assert home.client.session("dev").job_id == 7
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(30) == 0
+
+
+def test_a_hanging_sbatch_does_not_keep_it(home: Home) -> None:
+    home.program("sbatch", f"touch {home.directory}/began; exec sleep 100")
+    process = home.up()
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(home.runtime / "api.sock"))
+        caller.sendall(
+            b"POST /v1/sessions/dev/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 18\r\n\r\n{"profile":"base"}'
+        )
+        home.wait((home.directory / "began").exists, process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
+    home.program("sbatch", "echo 8")
+    home.up()
+    assert home.client.session("dev").state is SessionState.SUBMITTING
+
+
+@pytest.mark.parametrize("point", ["start.intent-recorded", "start.prepared", "start.submitted"])
+def test_a_crash_leaves_what_the_next_one_goes_on_with(home: Home, point: str) -> None:
+    process = home.start(BERTH_CRASH_AT=point)
+    home.wait(home.client.health, process)
+    with contextlib.suppress(Exception):
+        home.client.start("dev", StartRequest(profile="base"))
+    assert process.wait(30) == -signal.SIGKILL
+    home.up()
+    assert home.client.session("dev").generation == "1.0"
+
+
+def test_when_its_launcher_dies_it_ends_so_that_both_start_anew(home: Home) -> None:
+    process = home.up()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    home.wait(lambda: bool(children.read_text().split()))
+    launcher = next(
+        int(pid)
+        for pid in children.read_text().split()
+        if "broker.launcher" in Path(f"/proc/{pid}/cmdline").read_text()
+    )
+    os.kill(launcher, signal.SIGKILL)
+    assert process.wait(30) == 1
+    assert "the launcher has left" in home.log.read_text()
+    assert "Traceback" not in home.log.read_text()
+
+
+def test_there_is_one_controller_at_a_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "PREDECESSOR_LEAVES", 0.2)
+    with daemon._alone(home.config), pytest.raises(ConflictError, match="runs already"), daemon._alone(home.config):
+        pass
+    with daemon._alone(home.config):
+        pass
+
+
+def test_a_successor_waits_for_the_one_that_leaves(home: Home) -> None:
+    with daemon._alone(home.config):
+        process = home.start()
+        home.wait(lambda: _waits(process.pid, home.state / "controller.lock"), process)
+        assert not home.client.health()
+    home.wait(home.client.health, process)
+
+
+def _waits(pid: int, lock: Path) -> bool:
+    """Whether the process has the lock's file open, which is when it tries to get it."""
+    with contextlib.suppress(OSError):
+        return any(entry.readlink() == lock for entry in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def test_a_place_that_others_may_write_to_is_refused(home: Home) -> None:
+    home.runtime.mkdir(mode=0o700)
+    home.runtime.chmod(0o777)
+    with pytest.raises(InvalidInputError, match="write"), daemon._alone(home.config):
+        pass
+
+
+def test_a_socket_that_a_dead_controller_left_is_replaced(home: Home) -> None:
+    process = home.up()
+    process.kill()
+    process.wait(20)
+    assert (home.runtime / "api.sock").exists()
+    home.up()
+    assert home.client.sessions() == []
+
+
+def test_in_site_mode_only_the_launcher_starts_it(home: Home) -> None:
+    home.file.write_text(f"mode: site\nruntime_dir: {home.runtime}\nstate_dir: {home.state}\ngateway: {{host: x}}\n")
+    process = home.start()
+    assert process.wait(30) != 0
+    assert "berth-launcher" in home.log.read_text()
+
+
+def test_a_launcher_with_another_storage_is_refused(home: Home) -> None:
+    home.file.write_text(
+        f"mode: site\nruntime_dir: {home.runtime}\nstate_dir: {home.state}\ngateway: {{host: x}}\n"
+        "storage: {root: '/one/{user}'}\nslurm: {backend: commands}\n"
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        os.set_inheritable(theirs.fileno(), True)
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "broker.launcher", f"--serve-fd={ours.fileno()}", "--storage=/two/{user}"],
+            cwd=CHECKOUT,
+            pass_fds=[ours.fileno()],
+        )
+        home.processes.append(launcher)
+        result = subprocess.run(
+            [sys.executable, "-m", "broker.cli", "controller"],
+            cwd=CHECKOUT,
+            env=os.environ | {"BERTH_CONFIG": str(home.file), "BERTH_LAUNCHER_FD": str(theirs.fileno())},
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+    assert result.returncode != 0
+    assert "/two/" in result.stderr
+    assert "/one/" in result.stderr
