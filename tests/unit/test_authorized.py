@@ -114,7 +114,7 @@ def test_a_machine_that_has_just_booted_reads_the_file_too(registry: Registry, c
 
 
 @pytest.mark.parametrize(
-    ("kind", "left"), [("timed-out", 1), ("gone", 1), ("files", 0), ("missing", 0), ("refused", 0)]
+    ("kind", "left"), [("timed-out", 1), ("gone", 1), ("files", 1), ("missing", 0), ("refused", 0)]
 )
 def test_a_file_that_cannot_be_read_now_is_taken_as_it_was_and_one_that_is_gone_is_not(
     registry: Registry, clock: Clock, kind: str, left: int
@@ -126,6 +126,19 @@ def test_a_file_that_cannot_be_read_now_is_taken_as_it_was_and_one_that_is_gone_
         clock.now += 60
         launcher.failures["keys"] = LauncherError(kind, "no")
         assert len(await keys.lines("alice")) == left
+
+    asyncio.run(scenario())
+
+
+def test_no_answer_at_the_first_look_is_not_an_empty_file(registry: Registry) -> None:
+    async def scenario() -> None:
+        keys, launcher = make(registry)
+        launcher.authorized_keys["alice"] = key()
+        launcher.failures["keys"] = LauncherError("timed-out", "no")
+        with pytest.raises(LauncherError):
+            await keys.lines("alice")
+        launcher.failures.clear()
+        assert len(await keys.lines("alice")) == 1
 
     asyncio.run(scenario())
 
