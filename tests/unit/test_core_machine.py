@@ -60,12 +60,20 @@ class MoodyLauncher(MumblingLauncher):
     """Answers, refuses, mumbles, or hangs before or after Slurm got the job, as the machine wants it."""
 
     mood = "answers"
+    hanging = 0
+
+    async def _hang(self) -> None:
+        self.hanging += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.hanging -= 1
 
     async def _sbatch(self, user: str, name: str, comment: str) -> int:
         if self.mood == "refuses":
             raise LauncherError("refused", "Invalid account")
         if self.mood == "hangs":
-            await asyncio.Event().wait()
+            await self._hang()
         self.unclear = self.mood.startswith("unclear") or self.mood == "hangs after"
         self.queues = self.mood != "unclear, late"
         if self.mood == "unclear, lost":
@@ -74,7 +82,7 @@ class MoodyLauncher(MumblingLauncher):
             return await super()._sbatch(user, name, comment)
         except LauncherError:
             if self.mood == "hangs after":
-                await asyncio.Event().wait()
+                await self._hang()
             raise
 
 
@@ -315,8 +323,8 @@ class Machine(RuleBasedStateMachine):
 
     async def _settle(self) -> None:
         """Let everything end that does not hang."""
-        if tasks := self.core.under_way():
-            await asyncio.wait(tasks, timeout=0.05 if self.launcher.mood.startswith("hangs") else 10)
+        while len(tasks := self.core.under_way()) > self.launcher.hanging:
+            await asyncio.wait(tasks, timeout=0.01)
 
 
 def _settings(examples: int, steps: int) -> settings:
@@ -326,7 +334,7 @@ def _settings(examples: int, steps: int) -> settings:
 
 
 def test_short_lives() -> None:
-    run_state_machine_as_test(Machine, settings=_settings(15, 20))
+    run_state_machine_as_test(Machine, settings=_settings(25, 25))
 
 
 @pytest.mark.soak
