@@ -114,7 +114,7 @@ class GatewayConfig(Section):
     listen_port: Annotated[int, Field(ge=1, le=65535)] = 2222
     """The TCP port to listen on."""
     host: HostName | None = None
-    """The gateway as people's ssh reaches it; default: ssh.login_host."""
+    """The gateway as people's ssh reaches it; default: ssh.login_host. It must not lie below ssh.domain."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """The port as people's ssh reaches it; default: listen_port."""
     account: str = "berth-gateway"
