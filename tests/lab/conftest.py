@@ -7,13 +7,16 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from slurm.lab.progress import Progress
+from tests.lab.services import restart
 from tests.lab_cluster import wait_for
 from tests.site import deploy
 from tests.site.laptop import Laptop
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from tests.lab_cluster import Lab
     from tests.site.deploy import Site
 
+API_SOCKET = "/run/berth/api.sock"
+JOB_STATES = ("PD", "R", "S", "RQ", "RV", "CA", "CD", "F", "TO", "NF", "PR", "BF", "DL", "OOM")
+"""All that sacct(1) knows, by its short names."""
 _names = itertools.count(1)
 
 
@@ -34,6 +40,13 @@ def site(lab: Lab) -> Site:
     made = deploy.Site(lab)
     assert made.api_answers(), f"Berth does not answer on the lab:\n{made.log('broker')[-2000:]}"
     return made
+
+
+@pytest.fixture
+def crashing(site: Site) -> Iterator[Site]:
+    """The site; whatever a test does to its services, they run again afterwards."""
+    yield site
+    restart(site)
 
 
 @pytest.fixture(scope="session")
@@ -61,23 +74,60 @@ class User:
         assert done.returncode == 0, f"berth {' '.join(arguments)} ended with {done.returncode}: {done.stderr.decode()}"
         return done.stdout.decode()
 
-    def show(self, session: str) -> dict[str, Any]:
+    def request(self, path: str, *options: str) -> tuple[int, str]:
+        """One plain request to the API's socket, without the command line's start of a tenth of a second.
+
+        The HTTP status and the body; status 0 when nobody answers.
+        """
+        command = ["curl", "-s", "--unix-socket", API_SOCKET, "-w", "\n%{http_code}", *options]
+        done = self.site.lab.run([*command, f"http://localhost{path}"], user=self.name)
+        body, _, status = done.stdout.decode().rpartition("\n")
+        return int(status), body
+
+    def show(self, session: str, query: str = "") -> dict[str, Any]:
         """The session as the API gives it."""
-        view: dict[str, Any] = json.loads(self.ok("show", session, "--json"))
+        status, body = self.request(f"/v1/sessions/{session}{query}")
+        assert status == HTTPStatus.OK, body
+        view: dict[str, Any] = json.loads(body)
+        return view
+
+    def until(
+        self, session: str, holds: Callable[[dict[str, Any]], bool], *, what: str, seconds: float = 60
+    ) -> dict[str, Any]:
+        """The session, once the condition holds of it; the API tells of each change."""
+        deadline = time.monotonic() + seconds
+        view = self.show(session)
+        while not holds(view):
+            assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}; it is {view}"
+            view = self.show(session, f"?after={view['revision']}&wait=5")
         return view
 
     def wait(self, session: str, *states: str, seconds: float = 60) -> dict[str, Any]:
         """The session, once it is in one of these states."""
-        wait_for(
-            lambda: self.show(session)["state"] in states,
-            what=f"{session} to be {' or '.join(states)}",
-            seconds=seconds,
-        )
-        return self.show(session)
+        what = f"{session} to be {' or '.join(states)}"
+        return self.until(session, lambda view: view["state"] in states, what=what, seconds=seconds)
+
+    def knows(self, session: str) -> bool:
+        """Whether there is a session of that name."""
+        status, body = self.request(f"/v1/sessions/{session}")
+        assert status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}, body
+        return status == HTTPStatus.OK
 
     def jobs(self, session_id: str) -> list[str]:
         """The ids of the live jobs in Slurm that carry the session's name."""
         return self.site.lab.sh(f"squeue -h -o %i --name=berth-{session_id}").split()
+
+    def every_job(self, session_id: str) -> list[str]:
+        """The ids of all jobs that ever carried the session's name, by accounting: also of those that were cancelled.
+
+        A job that never became eligible gets into accounting as it ends, so together with `jobs` none is missed.
+        """
+        lab = self.site.lab
+        # slurmctld takes what it has to say off this queue when slurmdbd has written it down.
+        wait_for(lambda: "DBD Agent queue size: 0" in lab.sh("sdiag"), what="slurmdbd to have heard of all jobs")
+        # Asked without states, sacct leaves out jobs that never became eligible, as a second one of a session.
+        window = f"--starttime=now-1day --endtime=now+1day --state={','.join(JOB_STATES)}"
+        return lab.sh(f"sacct --allusers -D -n -X -P -o jobid --name=berth-{session_id} {window}").split()
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 
 def _one_job(user: User, name: str) -> None:
+    """The session becomes ready, and no other job was ever queued for it, not even one that was cancelled since."""
     view = user.wait(name, "ready", seconds=90)
     assert user.jobs(view["id"]) == [str(view["job_id"])]
-    done = user.site.lab.sh(f"sacct -n -X -P -o jobid,state --name=berth-{view['id']}").splitlines()
-    others = [line for line in done if not line.startswith(f"{view['job_id']}|") and "CANCELLED" not in line]
-    assert others == []
+    assert user.every_job(view["id"]) == [str(view["job_id"])]
 
 
 def test_a_submission_that_timed_out_but_was_queued_is_found_and_not_repeated(alice: User, name: str) -> None:
@@ -27,7 +26,7 @@ def test_a_submission_that_timed_out_but_was_queued_is_found_and_not_repeated(al
         alice.berth("start", name, "--profile", "base", "--no-wait", seconds=60)
         view = alice.show(name)
         assert view["state"] == "submitting"
-        wait_for(lambda: "not confirmed" in alice.show(name)["reason"], what="sbatch to be given up", seconds=60)
+        alice.until(name, lambda view: "not confirmed" in view["reason"], what="sbatch to be given up")
     _one_job(alice, name)
 
 
@@ -66,6 +65,7 @@ def test_a_stop_during_an_unclear_submission_leaves_no_orphan(alice: User, name:
         session_id = alice.show(name)["id"]
     alice.wait(name, "stopped", seconds=90)
     wait_for(lambda: alice.jobs(session_id) == [], what="the late job to be cancelled")
+    assert len(alice.every_job(session_id)) <= 1
 
 
 @pytest.mark.parametrize("state", ["paused", "without"])
@@ -88,11 +88,11 @@ def test_running_sessions_stay_ready_and_reachable(alice: User, name: str, state
 def test_a_job_that_carries_a_sessions_name_but_is_not_its_job_is_cancelled(alice: User, name: str) -> None:
     alice.ok("start", name, "--profile", "base")
     view = alice.show(name)
-    sbatch = f"sbatch --parsable --job-name=berth-{view['id']} --comment=berth:{view['id']}:1 --wrap 'sleep 600'"
-    stray = alice.site.lab.sh(sbatch, user="alice")
+    carrying = f"--job-name=berth-{view['id']} --comment=berth:{view['id']}:1 --dependency=singleton"
+    stray = alice.site.lab.sh(f"sbatch --parsable {carrying} --wrap 'sleep 600'", user="alice")
     alice.berth("start", name)
     wait_for(lambda: alice.jobs(view["id"]) == [str(view["job_id"])], what="the stray to be cancelled", seconds=40)
-    assert stray
+    assert alice.every_job(view["id"]) == [str(view["job_id"]), stray]
     assert alice.show(name)["state"] == "ready"
 
 

@@ -26,14 +26,6 @@ def session(people: dict[str, User]) -> Iterator[str]:
     alice.ok("delete", name, "--yes")
 
 
-def curl(user: User, path: str, *options: str) -> tuple[int, str]:
-    """One raw request to the API's socket as `user`: its status and body."""
-    command = ["curl", "-s", "--unix-socket", "/run/berth/api.sock", "-w", "\n%{http_code}", *options]
-    done = user.site.lab.run([*command, f"http://localhost{path}"], user=user.name)
-    body, _, status = done.stdout.decode().rpartition("\n")
-    return int(status), body
-
-
 @pytest.mark.parametrize(
     "words",
     [["show"], ["stop"], ["delete", "--yes"], ["logs"], ["events"], ["ssh"], ["exec"], ["connect"]],
@@ -68,7 +60,7 @@ def test_by_the_api(bob: User, alice: User, session: str, request_line: str, bod
     options = ["-X", method]
     if body is not None:
         options += ["-H", "Content-Type: application/json", "-d", json.dumps(body).replace("{name}", session)]
-    status, answer = curl(bob, path.replace("{name}", session), *options)
+    status, answer = bob.request(path.replace("{name}", session), *options)
     assert status in {403, 404}, answer
     assert "secret" not in answer
     assert alice.show(session)["state"] == "ready"
@@ -79,46 +71,25 @@ def test_by_the_gateway_with_any_name(bob: User, alice: User, session: str) -> N
         assert bob.laptop.ssh(target, "cat secret.txt").returncode == 255
     as_alice = bob.laptop.ssh(session, "cat secret.txt", options=["-l", "alice"])
     assert (as_alice.returncode, as_alice.stdout) == (255, b"")
-    jump_as_alice = [
-        "-o",
-        "ProxyJump=none",
-        "-o",
-        f"ProxyCommand=ssh -F {bob.laptop.config} -l alice -W %h:22 berth-gateway",
-    ]
+    jump = f"ProxyCommand=ssh -F {bob.laptop.config} -l alice -W %h:22 berth-gateway"
+    jump_as_alice = ["-o", "ProxyJump=none", "-o", jump]
     assert bob.laptop.ssh(f"alice.{session}", "cat secret.txt", options=jump_as_alice).returncode == 255
     assert alice.laptop.ssh(session, "cat secret.txt").stdout == b"secret\n"
 
 
 _BARE_SSH = [
-    "ssh",
-    "-o",
-    "BatchMode=yes",
-    "-o",
-    "UserKnownHostsFile=/dev/null",
-    "-o",
-    "StrictHostKeyChecking=accept-new",
+    *("ssh", "-F", "none"),
+    *("-o", "BatchMode=yes"),
+    *("-o", "UserKnownHostsFile=/dev/null"),
+    *("-o", "StrictHostKeyChecking=no"),
 ]
 
 
 def test_by_the_network(bob: User, alice: User, session: str) -> None:
     endpoint = alice.show(session)["endpoint"]
     for user in ("alice", "bob"):
-        done = bob.site.lab.run(
-            [
-                "ssh",
-                "-o",
-                "BatchMode=yes",
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-                "-o",
-                "StrictHostKeyChecking=accept-new",
-                "-p",
-                str(endpoint["port"]),
-                f"{user}@{endpoint['node']}",
-                "cat secret.txt",
-            ],
-            user="bob",
-        )
+        argv = [*_BARE_SSH, "-p", str(endpoint["port"]), f"{user}@{endpoint['node']}", "cat secret.txt"]
+        done = bob.site.lab.run(argv, user="bob")
         assert done.returncode == 255
         assert b"Permission denied (publickey)" in done.stderr
 

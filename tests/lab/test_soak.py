@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lab.services import restart
 from tests.lab.test_crashes import START_POINTS
 from tests.lab_cluster import wait_for
 
@@ -37,16 +40,14 @@ def test_a_hundred_rounds_of_crashes_leave_every_session_with_its_files(
             site.start("broker", crash_at=chance.choice([*START_POINTS, "stop.intent-recorded", "stop.cancelled", ""]))
             wait_for(site.api_answers, what="the controller to answer")
             user.berth("stop", name, "--no-wait")
-            _revive(site)
-            user.wait(name, "stopped", seconds=90)
+            _reach(user, name, "stopped")
             user.berth("start", name, "--no-wait")
-            _revive(site)
             _settled(user, name)
             done = user.laptop.ssh(name, "echo x >>visits; wc -l <visits")
             visits[user] += 1
             assert int(done.stdout) == visits[user]
     finally:
-        _revive(site)
+        restart(site)
 
 
 def test_a_thousand_starts_at_once_never_make_two_jobs(alice: User, name: str) -> None:
@@ -59,21 +60,22 @@ def test_a_thousand_starts_at_once_never_make_two_jobs(alice: User, name: str) -
     _settled(alice, name)
 
 
-def _revive(site: Site) -> None:
-    if site.pid("broker") is None:
-        site.start("broker")
-    wait_for(site.api_answers, what="the controller to answer again")
+def _reach(user: User, name: str, state: str) -> None:
+    """Wait until the session is in that state, also if the controller dies once more on the way there."""
+
+    def there() -> bool:
+        if user.site.pid("broker") is None:
+            restart(user.site)
+        status, body = user.request(f"/v1/sessions/{name}")
+        return status == HTTPStatus.OK and json.loads(body)["state"] == state
+
+    wait_for(there, what=f"{name} to be {state}", seconds=120)
 
 
 def _settled(user: User, name: str) -> None:
-    """The session is ready, also if the controller dies once more on the way there."""
-
-    def ready() -> bool:
-        if user.site.pid("broker") is None:
-            _revive(user.site)
-        done = user.berth("show", name, "--json")
-        return done.returncode == 0 and b'"state": "ready"' in done.stdout.replace(b'":"', b'": "')
-
-    wait_for(ready, what=f"{name} to be ready", seconds=120)
+    """The session becomes ready with its one job, and each of its starts made one job."""
+    _reach(user, name, "ready")
     view = user.show(name)
     assert user.jobs(view["id"]) == [str(view["job_id"])]
+    submissions = int(view["generation"].partition(".")[0])
+    assert len(user.every_job(view["id"])) == submissions

@@ -88,14 +88,24 @@ class Site:
         pid = self.pid(service)
         if pid is not None:
             self.lab.sh(f"kill -{signal} {pid}")
-            wait_until(lambda: self.pid(service) is None, f"{service} to end", 30)
+        wait_until(lambda: self.ended(service), f"{service} to end", 30)
+
+    def ended(self, service: str) -> bool:
+        """Whether the service is gone, and the controller too, which outlives a killed launcher by a moment."""
+        if service == "broker":
+            controller = ["pgrep", "-u", SERVICE_ACCOUNT, "-f", "/berth controller$"]
+            if self.lab.run(controller).returncode == 0:
+                return False
+        return self.pid(service) is None
 
     def controller_pid(self) -> int:
         """The controller's process id in the login node: the launcher's child."""
         return int(self.lab.sh("pgrep -P $(cat /run/berth-services/broker.pid) | head -1"))
 
     def api_answers(self) -> bool:
-        return self.lab.run(["berth", "list", "--json"], user="alice").returncode == 0
+        """Whether the controller answers an ordinary user; asked often by who waits, so without `berth`."""
+        curl = ["curl", "-sf", "-m", "5", "-o", "/dev/null", "--unix-socket", "/run/berth/api.sock"]
+        return self.lab.run([*curl, "http://localhost/v1/sessions"], user="alice").returncode == 0
 
     def gateway_answers(self) -> bool:
         return self.lab.run(["timeout", "2", "bash", "-c", f"</dev/tcp/login/{GATEWAY_PORT}"]).returncode == 0
