@@ -105,9 +105,7 @@ class Submitter:
     async def _submit(self, session: Session) -> Session:
         try:
             profile = await asyncio.to_thread(self._profile, session)
-            if not session.host_key:
-                session = await self._change(session, host_key=await self._launcher.prepare(session.owner, session.id))
-            lines = await self._keys.lines(session.owner)
+            session, lines = await asyncio.gather(self._prepared(session), self._keys.lines(session.owner))
             files = self._files(session, profile, lines)
             failpoint("start.prepared")
             claim = _claimed(session, attempted_at=time.time(), keys_digest=authorized.digest_of(lines))
@@ -131,6 +129,12 @@ class Submitter:
             raise await self._refuse(session, error.message, error.hint) from error
         failpoint("start.submitted")
         return await asyncio.to_thread(self._registry.update, session.id, _submitted(session.submission, job_id))
+
+    async def _prepared(self, session: Session) -> Session:
+        """Make a new session's directories and host key."""
+        if session.host_key:
+            return session
+        return await self._change(session, host_key=await self._launcher.prepare(session.owner, session.id))
 
     def _profile(self, session: Session) -> Profile:
         """The session's own image, whose digest must be what the session was made with."""
