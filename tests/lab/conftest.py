@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from slurm.lab.progress import Progress
+from tests.lab.images import ROOM, STORE
 from tests.lab.services import restart
 from tests.lab_cluster import wait_for
 from tests.site import deploy
@@ -54,6 +55,13 @@ def image(site: Site) -> str:
     """The profile that tests start sessions from, built."""
     deploy.build_profile(site, "base", Progress(quiet=True))
     return "base"
+
+
+@pytest.fixture(scope="module")
+def room(lab: Lab) -> str:
+    """A folder of alice's for profiles and their images."""
+    lab.sh(f"rm -rf {ROOM}; install -d -m 755 -o alice {ROOM} {STORE}")
+    return ROOM
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,12 @@ from slurm.lab.spec import LOGIN
 if TYPE_CHECKING:
     from tests.lab_cluster import Lab
 
-STORE = "/profiles"
+SITE_STORE = "/profiles"
 """The site's store of tests/site/config.yaml, kept over the end of the lab."""
+ROOM = "/shared/profile-tests"
+STORE = f"{ROOM}/store"
+"""Where the tests of building keep recipes and images: alice's, made anew for each file of tests."""
+APPTAINER = "/usr/bin/apptainer"
 PUBLISHER = "carol"
 SHIPPED = "/opt/berth/src/profiles/library"
 SECONDS = 300.0
@@ -78,8 +82,29 @@ def build(lab: Lab, recipe: str, store: str, user: str) -> Told:
 
 def published(lab: Lab, name: str) -> str:
     """The SIF of a shipped profile in the site's store, built if it is not there yet; its path in the lab."""
-    there = lab.run(["sh", "-c", f"ls {STORE}/{name}/*/image.sif"]).stdout.decode().splitlines()
+    there = lab.run(["sh", "-c", f"ls {SITE_STORE}/{name}/*/image.sif"]).stdout.decode().splitlines()
     if there:
         return there[-1]
-    lab.sh(f"install -d -m 755 -o {PUBLISHER} {STORE}")
-    return build(lab, f"{SHIPPED}/{name}/profile.yaml", STORE, PUBLISHER).image
+    lab.sh(f"install -d -m 755 -o {PUBLISHER} {SITE_STORE}")
+    return build(lab, f"{SHIPPED}/{name}/profile.yaml", SITE_STORE, PUBLISHER).image
+
+
+def write(lab: Lab, name: str, text: str) -> str:
+    """Put a file into the room; its path in the lab."""
+    lab.run(["sh", "-c", f"cat >{ROOM}/{name}"], user="alice", stdin=text.encode())
+    return f"{ROOM}/{name}"
+
+
+def built(lab: Lab, name: str, text: str, *, user: str = "alice") -> Told:
+    return build(lab, write(lab, f"{name}.yaml", text), STORE, user)
+
+
+def inside(lab: Lab, image: str, script: str, *, user: str = "alice", env: dict[str, str] | None = None) -> str:
+    """What a script prints in a container of the image."""
+    done = lab.run([APPTAINER, "-q", "exec", "--contain", image, "sh", "-euc", script], user=user, env=env)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def workspaces(lab: Lab) -> str:
+    return lab.sh("ls -d /var/tmp/berth-build-* 2>/dev/null || :")

@@ -488,7 +488,7 @@ def test_a_failed_step_names_itself_its_log_and_leaves_nothing(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("prefix", "options", "said"),
     [
-        (["setpriv", "--reuid=65534", "--clear-groups"], [], "the lab needs root"),
+        (["unshare", "--user"], [], "the lab needs root"),
         ([], ["--min-free-gib", "1000000"], "GiB of free disk space"),
         ([], ["--bind", "/no/such/directory:/x"], "does not exist"),
         ([], ["--publish", "0.0.0.0:22:login:22"], "only loopback addresses"),
