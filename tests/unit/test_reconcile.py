@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.launching import LauncherError
+from broker.reconcile import _end, _observe
 from broker.registry import Entry
 from broker.schema import SessionState
+from broker.state import Outcome
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
 from tests.fakes.core import Clock, Core, site_config
@@ -343,6 +345,27 @@ def test_an_answer_that_is_older_than_the_submission_does_not_repeat_it(tmp_path
         assert core.row().job_id == 1
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [
+        {"state": SessionState.STOPPING},
+        {"state": SessionState.STOPPED},
+        {"state": SessionState.SUBMITTING, "submission": 2, "job_id": None},
+        {"job_id": 8},
+    ],
+)
+def test_what_was_seen_does_not_overwrite_what_was_asked_since(newer: dict[str, object]) -> None:
+    """Between the tick's look at a session and its change, somebody stopped it or started it anew."""
+    seen = make_session(state=SessionState.STARTING, job_id=7)
+    now = seen.model_copy(update=newer)
+    scheduler = FakeScheduler()
+    job = scheduler.change(scheduler.submit("berth-" + seen.id), id=7, state=JobState.RUNNING, node="c1")
+    assert _observe(seen, job, 1.0)(now) is None
+    assert _end(seen, Outcome(SessionState.FAILED), 1.0)(now) is None
+    assert _observe(seen, job, 1.0)(seen) is not None
+    assert _end(seen, Outcome(SessionState.FAILED), 1.0)(seen) is not None
 
 
 def test_an_unclear_submission_is_repeated_only_after_the_grace(tmp_path: Path, clock: Clock) -> None:
