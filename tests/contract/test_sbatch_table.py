@@ -52,11 +52,11 @@ def test_what_an_option_takes_is_what_sbatch_says(lab: Lab, takes: Takes) -> Non
 @pytest.mark.parametrize(
     "typed",
     [
-        "-n4 -N1 -c 1 -t5 -pgpu",
+        "-n4 -c 1 -t5 -pgpu",
         "--ntasks 2 --mem 100 --time=0-00:05:00",
         "-OHs -t 5",
         "-koff -H --exclus=user",
-        "--nice --hold --part gpu --tasks-per-node=2 -N 1",
+        "--nice --hold --part gpu --tasks-per-node=2 -n 2",
     ],
 )
 def test_canonical_options_make_the_job_that_the_typed_ones_make(lab: Lab, typed: str) -> None:
