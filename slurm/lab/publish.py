@@ -82,9 +82,14 @@ def _record(place: Place, entry: Publish) -> Path:
 
 
 def forward(listener: socket.socket, target: tuple[str, int]) -> None:
-    """Serve for ever: two threads for each connection, which move bytes without looking at them."""
+    """Serve until the listener is closed: two threads for each connection, which move bytes without looking at them."""
     while True:
-        near, _ = listener.accept()
+        try:
+            near, _ = listener.accept()
+        except OSError:
+            if listener.fileno() == -1:
+                return
+            raise
         threading.Thread(target=_connect, args=(near, target), daemon=True).start()
 
 
