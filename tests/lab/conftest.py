@@ -121,6 +121,21 @@ class User:
         assert status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}, body
         return status == HTTPStatus.OK
 
+    def sessions(self) -> list[str]:
+        """The names of all the user's sessions."""
+        status, body = self.request("/v1/sessions")
+        assert status == HTTPStatus.OK, body
+        return [view["name"] for view in json.loads(body)["sessions"]]
+
+    def remove(self, session: str) -> None:
+        """Stop a session, delete it, and wait until it has gone."""
+        status, body = self.request(f"/v1/sessions/{session}/stop", "-X", "POST")
+        assert status == HTTPStatus.ACCEPTED, body
+        self.wait(session, "stopped", seconds=120)
+        status, body = self.request(f"/v1/sessions/{session}", "-X", "DELETE")
+        assert status == HTTPStatus.ACCEPTED, body
+        wait_for(lambda: not self.knows(session), what=f"{session} to be gone", seconds=120)
+
     def jobs(self, session_id: str) -> list[str]:
         """The ids of the live jobs in Slurm that carry the session's name."""
         return self.site.lab.sh(f"squeue -h -o %i --name=berth-{session_id}").split()
@@ -170,26 +185,15 @@ def new_name(people: dict[str, User]) -> Iterator[Callable[[str], str]]:
         return made[-1]
 
     yield name
-    left = [
-        (user, session["name"])
-        for user in people.values()
-        for session in json.loads(user.ok("list", "--json"))["sessions"]
-        if session["name"] in made
-    ]
+    left = [(user, session) for user in people.values() for session in user.sessions() if session in made]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(_end, left))
+        list(pool.map(lambda each: each[0].remove(each[1]), left))
 
 
 @pytest.fixture
 def name(new_name: Callable[[str], str]) -> str:
     """One such name."""
     return new_name("s")
-
-
-def _end(what: tuple[User, str]) -> None:
-    user, session = what
-    user.ok("stop", session, seconds=120)
-    user.ok("delete", session, "--yes", seconds=120)
 
 
 def _free_port() -> int:
