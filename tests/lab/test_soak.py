@@ -47,6 +47,7 @@ def test_a_hundred_rounds_of_crashes_leave_every_session_with_its_files(
             visits[user] += 1
             assert int(done.stdout) == visits[user]
     finally:
+        site.kill("broker")  # which may still be armed
         restart(site)
 
 
