@@ -12,16 +12,11 @@ import broker.reconcile
 import broker.sessions
 import broker.submission
 from broker.announcement import JOB_PREFIX
-from broker.authorized import AuthorizedKeys
-from broker.certificates import CertificateAuthority
-from broker.changes import Changes
 from broker.config import Config
+from broker.controller import Controller
 from broker.keys import PublicKey
-from broker.reconcile import Reconciler
 from broker.registry import open_registry
 from broker.schema import SessionView, StartRequest
-from broker.sessions import Sessions
-from broker.submission import Submitter
 from profiles.spec import loads
 from profiles.store import Image, Store, Stores, digest_of
 
@@ -30,8 +25,14 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from broker.authorized import AuthorizedKeys
+    from broker.certificates import CertificateAuthority
+    from broker.changes import Changes
     from broker.models import Session
+    from broker.reconcile import Reconciler
     from broker.registry import Registry
+    from broker.sessions import Sessions
+    from broker.submission import Submitter
     from slurm.state import JobState
     from tests.fakes.launcher import FakeLauncher
     from tests.fakes.scheduler import FakeScheduler
@@ -109,49 +110,19 @@ class Core:
         if not store.versions("base"):
             publish(store)
         registry = open_registry(config.registry_url)
-        stores = Stores([store])
-        authority = CertificateAuthority.load_or_create(config.state_dir / "ca_ed25519_key")
-        keys = AuthorizedKeys(registry, launcher)
-        changes = Changes()
-        submitter = Submitter(
-            config=config,
-            registry=registry,
-            launcher=launcher,
-            stores=stores,
-            authority=authority,
-            keys=keys,
-            changes=changes,
-        )
-        reconciler = Reconciler(
-            settings=config.slurm,
-            registry=registry,
-            scheduler=launcher.scheduler,
-            launcher=launcher,
-            submitter=submitter,
-            changes=changes,
-        )
-        sessions = Sessions(
-            registry=registry,
-            stores=stores,
-            launcher=launcher,
-            submitter=submitter,
-            reconciler=reconciler,
-            keys=keys,
-            changes=changes,
-            domain=config.ssh.domain,
-        )
+        made = Controller.assemble(config, registry, launcher.scheduler, launcher)
         return cls(
             config,
             registry,
             launcher.scheduler,
             launcher,
-            stores,
-            authority,
-            keys,
-            changes,
-            submitter,
-            reconciler,
-            sessions,
+            made.stores,
+            made.authority,
+            made.keys,
+            made.changes,
+            made.submitter,
+            made.reconciler,
+            made.sessions,
         )
 
     async def start(self, name: str = "dev", user: str = "alice", request: StartRequest = BASE) -> SessionView:
