@@ -10,3 +10,9 @@ USER_PATTERN = r"^[a-z_][a-z0-9_.-]{0,31}$"
 
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
 """A profile's version: what dpkg takes for one, without an epoch."""
+
+LABEL_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
+"""A snapshot's label; it begins with a letter, so that it is no number."""
+
+PERSISTENT_PATH_PATTERN = r"^~?/[^,:\\\x00-\x1f\x7f]+$"
+"""A path whose persistence a profile or session decides: absolute, or below the home as `~/…`."""

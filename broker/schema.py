@@ -6,11 +6,18 @@ Nothing here knows the database. Times are seconds since the epoch (float, UTC),
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from broker.names import NAME_PATTERN, USER_PATTERN, VERSION_PATTERN
+from broker.names import LABEL_PATTERN, NAME_PATTERN, PERSISTENT_PATH_PATTERN, USER_PATTERN, VERSION_PATTERN
+
+
+def _without_steps_up(path: str) -> str:
+    if set(path.split("/")[1:]) & {"", ".", ".."}:
+        raise ValueError("must be a plain path: no empty parts, `.` or `..`")
+    return path
+
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A session's or profile's name: safe as host name label (RFC 1123), path component and Slurm job name."""
@@ -19,6 +26,17 @@ UserName = Annotated[str, StringConstraints(pattern=USER_PATTERN)]
 """A login name as useradd(8) accepts it by default, dots allowed for directory services."""
 
 Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN)]
+
+SnapshotLabel = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
+"""A snapshot's label: not a number, so that it cannot be taken for one."""
+
+SnapshotReference = Annotated[str, StringConstraints(pattern=f"^([1-9][0-9]{{0,8}}|{LABEL_PATTERN[1:-1]})$")]
+"""A snapshot's number or label."""
+
+PersistentPath = Annotated[
+    str, StringConstraints(pattern=PERSISTENT_PATH_PATTERN, max_length=1024), AfterValidator(_without_steps_up)
+]
+"""An absolute path, or one below `~/`, that Apptainer's --bind can take."""
 
 
 class SessionState(StrEnum):
@@ -30,6 +48,7 @@ class SessionState(StrEnum):
     READY = "ready"  # the endpoint is announced
     STOPPING = "stopping"  # the job was cancelled and has not ended yet
     STOPPED = "stopped"  # no job; the data is kept
+    CHANGING = "changing"  # no job; its volumes are being changed
     FAILED = "failed"  # the job ended by itself in a bad way; the data is kept, `start` tries again
     DELETING = "deleting"  # the data is being removed
     DELETED = "deleted"  # a tombstone: the name is free, a late job is cancelled
@@ -56,6 +75,18 @@ class Endpoint(Strict):
     """`SHA256:…` of the session's host key, as ssh-keygen(1) prints it."""
 
 
+class Persistence(Strict):
+    """What of a session is kept over a stop, and what comes from its profile at each start."""
+
+    home: Literal["keep", "fresh"] = "keep"
+    system: Literal["keep", "fresh"] = "keep"
+    """Everything outside the home."""
+    keep: list[PersistentPath] = []
+    """Paths that are kept although their side is fresh; `~/` is the home."""
+    fresh: list[PersistentPath] = []
+    """Paths that come from the profile at each start although their side is kept."""
+
+
 class StartRequest(Strict):
     """Start a session; an existing one may leave `profile` out and then starts as it is."""
 
@@ -63,6 +94,39 @@ class StartRequest(Strict):
     version: Version | None = None
     options: list[str] = []
     """sbatch resource options as `--name=value` or `--flag`, checked against slurm.sbatch's table."""
+    persistence: Persistence | None = None
+    """Instead of the profile's, for this session from this start on."""
+
+
+class Volumes(Strict):
+    """How a session's home and system lie on the shared file system."""
+
+    driver: str
+    """`overlay`, `reflink` or `plain`: chosen by a probe of the file system when the session was made."""
+    promises: list[str] = []
+    """What this driver promises, and what it cannot, in words."""
+    layers: dict[str, int] = {}
+    """How many immutable layers `home` and `system` each have under their top."""
+    snapshots: int = 0
+
+
+class Operation(Strict):
+    """What is being done, or was done last, to a session's volumes."""
+
+    id: str
+    verb: str
+    """`snapshot`, `rollback`, `clone`, `switch`, `flatten`, `root` or `commit-root`."""
+    status: Literal["pending", "done", "failed"]
+    asked_at: float
+    reason: str = ""
+    """A failure's short constant, as in ErrorBody."""
+    message: str = ""
+    """What came of it, in words; for a failure why, after which nothing is changed."""
+    hint: str = ""
+    undo: str = ""
+    """The command that takes it back."""
+    snapshot: int | None = None
+    """The snapshot that it made: of what was before it, or the one that was asked for."""
 
 
 class SessionView(Strict):
@@ -92,10 +156,140 @@ class SessionView(Strict):
     ended_at: float | None = None
     outcome: str = ""
     """How the last job ended: Slurm's state word, such as OUT_OF_MEMORY."""
+    persistence: Persistence = Persistence()
+    """What is kept, by the session's own choice or its profile's."""
+    volumes: Volumes | None = None
+    """None until the session's directory is made."""
+    operation: Operation | None = None
+    root: bool = False
+    """Whether its job runs in root mode, for `berth exec --root`."""
+    kept_until: float | None = None
+    """Of a deleted session: until when `berth restore` brings it back."""
     revision: int
     """Grows with every change; `GET …?after=REVISION&wait=SECONDS` waits for the next one."""
     stale_since: float | None = None
     """Set while Slurm does not answer: what is shown was true then."""
+
+
+class SnapshotRequest(Strict):
+    label: SnapshotLabel | None = None
+
+
+class RollbackRequest(Strict):
+    snapshot: SnapshotReference
+
+
+class SwitchRequest(Strict):
+    profile: Name
+    version: Version | None = None
+    fresh: bool = False
+    """Begin with an empty system volume even if the session has been on this version before."""
+    persistence: Persistence | None = None
+
+
+class CloneRequest(Strict):
+    name: Name
+    """Of the new session."""
+    at: SnapshotReference | None = None
+    """A snapshot of the source; default: as it is now."""
+    profile: Name | None = None
+    version: Version | None = None
+
+
+class RestoreRequest(Strict):
+    name: Name | None = None
+    """Its name from now on; default: the one it had."""
+
+
+class SnapshotView(Strict):
+    number: int
+    label: str = ""
+    reason: str = ""
+    """Why it was made, for an automatic one."""
+    automatic: bool = False
+    at: float
+    consistency: Literal["stopped", "frozen", "crash-consistent"]
+    """`stopped`: no job ran. `frozen`: every process stood still during the copy. `crash-consistent`: one could not be
+    stopped, so files may be of slightly different moments."""
+    pause: float = 0.0
+    """Seconds that the session's processes stood still for it."""
+    profile: str
+    version: str
+    digest: str = ""
+    home: list[str] = []
+    """Layer ids, oldest first."""
+    system: list[str] = []
+
+
+class SnapshotList(Strict):
+    snapshots: list[SnapshotView]
+
+
+class FileChange(Strict):
+    change: Literal["A", "M", "D"]
+    """Added, modified (or its attributes), deleted."""
+    volume: Literal["home", "system"]
+    path: str
+    """As the session sees it."""
+
+
+class PackageChange(Strict):
+    name: str
+    before: str = ""
+    """The version; empty for an added one."""
+    after: str = ""
+
+
+class DiffReport(Strict):
+    base: str
+    """What it is compared with: `profile base@1` or `snapshot 3`."""
+    packages: list[PackageChange] = []
+    files: list[FileChange] = []
+    truncated: bool = False
+    """Whether there are more files than are listed."""
+
+
+class SizeLine(Strict):
+    what: str
+    """`home`, `system`, or `snapshot N`."""
+    own: int
+    """Bytes that only this has: what deleting it would give back."""
+    total: int
+    """Bytes that it consists of, shared ones too."""
+    files: int = 0
+
+
+class SizeReport(Strict):
+    lines: list[SizeLine]
+    bytes: int
+    """All of the session's data, everything counted once."""
+    free: int
+    """Bytes free for the user where the data lies."""
+
+
+class VerifyReport(Strict):
+    layers: int
+    """How many immutable layers were read."""
+    recorded: int
+    """How many of them had no checksums yet: they were recorded now, for the next time."""
+    problems: list[str] = []
+
+
+class DeletedList(Strict):
+    sessions: list[SessionView]
+
+
+class GcRequest(Strict):
+    dry_run: bool = False
+
+
+class GcReport(Strict):
+    layers: int
+    """Layers that no stack names."""
+    bytes: int
+    sessions: list[str] = []
+    """Names of deleted sessions whose grace time is over."""
+    dry_run: bool
 
 
 class SessionList(Strict):
