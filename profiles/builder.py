@@ -18,6 +18,7 @@ from profiles import apptainer, namespace, network
 from profiles.base import BaseKind
 from profiles.environment import shell_lines
 from profiles.errors import BuildError, ProfilesError
+from profiles.sif import squashfs_offset
 from profiles.spec import load
 from profiles.steps import Progress, Step, Steps
 from profiles.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, Stores, digest_of, verify
@@ -123,7 +124,8 @@ def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Ste
             sif = stage / IMAGE
             apptainer.seal(squashfs, sif, steps.seconds_left())
             size = sif.stat().st_size
-            return Image(profile.name, profile.version, sif, digest_of(sif), size, created, labels, profile)
+            offset = squashfs_offset(sif)
+            return Image(profile.name, profile.version, sif, digest_of(sif), size, created, labels, profile, offset)
 
 
 def _fill(tree: Tree, profile: Profile, base: Path | None, steps: Steps) -> None:
