@@ -145,7 +145,7 @@ class Client:
     def resolve(self, user: str, target: str, *, root: bool = False) -> schema.ResolveAnswer:
         """Where the session that `target` names listens now; refusals say why in words meant for a terminal.
 
-        A session in root mode lets only `root` in, so it is refused unless `root` is asked for, and the other way round.
+        A session in root mode lets only `root` in: it is refused unless `root` is asked for, and the other way round.
         """
         request = schema.ResolveRequest(user=user, target=target, root=root)
         return self._send("POST", "/v1/resolve", schema.ResolveAnswer, request)
