@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from broker.cli.invocation import Invocation
+    from broker.schema import Operation, SessionView
 
 LOST = 255
 """What ssh(1) ends with when it failed itself; a command may do so too, and is then taken for lost."""
@@ -82,7 +83,7 @@ def _root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Iterator[
 
 def _run(invocation: Invocation, name: str, before: Sequence[str], command: str) -> int:
     """Run the real ssh and wait for it; KeyboardInterrupt only after it has ended."""
-    argv = ssh_command(invocation, name, before=before, after=[command], root=True)
+    argv = ssh_command(invocation, name, before=before, after=["--", command], root=True)
     try:
         process = subprocess.Popen(argv)
     except OSError as error:
@@ -96,18 +97,27 @@ def _run(invocation: Invocation, name: str, before: Sequence[str], command: str)
 
 
 def _commit(invocation: Invocation, name: str) -> None:
-    """Make what root changed part of the session. The first Ctrl-C does not end it: it would be over anyway before
-    the session is back.
-    """
+    """Make what root changed part of the session. Only the second Ctrl-C ends that: the command did what it should."""
     view = invocation.client.commit_root(name)
     try:
         _, operation = until_done(invocation, view)
     except InterruptedWaitError:
-        _say(invocation, f"{name}: what the command changed is being kept; after that, the session is brought back")
-        _, operation = until_done(invocation, view)
+        _, operation = _insist(invocation, view)
     _say(invocation, operation.message or f"{name}: what the command changed outside the home is part of it now")
     if operation.undo:
         _say(invocation, f"to undo: {operation.undo}")
+
+
+def _insist(invocation: Invocation, view: SessionView) -> tuple[SessionView, Operation]:
+    """Wait on, until Ctrl-C is pressed once more."""
+    try:
+        _say(invocation, f"{view.name}: what the command changed is being kept; Ctrl-C again ends that")
+        return until_done(invocation, view)
+    except (KeyboardInterrupt, InterruptedWaitError):
+        raise InterruptedWaitError(
+            "interrupted while what the command changed was being kept",
+            hint=f"`berth events {view.name}` says whether it was",
+        ) from None
 
 
 def _bring_back(invocation: Invocation, name: str, *, had_job: bool) -> None:

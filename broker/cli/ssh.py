@@ -82,7 +82,7 @@ def execute(
         _become_ssh(invocation, name, before=before, after=["--", shlex.join(command)])
     from broker.cli.rootexec import run_as_root
 
-    code = run_as_root(invocation, name, [*before, "--"], shlex.join(command), keep=keep, yes=yes)
+    code = run_as_root(invocation, name, before, shlex.join(command), keep=keep, yes=yes)
     raise click.exceptions.Exit(code)
 
 
