@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from broker.cli.keeping import doing, pending
 from broker.cli.output import printable
 from broker.errors import ControllerUnavailableError, TimedOutError
 
@@ -80,8 +81,10 @@ def _next(client: Client, view: SessionView, deadline: float | None) -> SessionV
     while True:
         now = time.monotonic()
         if deadline is not None and now >= deadline:
+            operation = pending(view)
             raise TimedOutError(
-                f"{view.name} is still {view.state}", hint=f"it goes on; `berth show {view.name}` says how far it is"
+                f"{view.name} is still {doing(operation) if operation else view.state}",
+                hint=f"it goes on; `berth show {view.name}` says how far it is",
             )
         wait = POLL if deadline is None else min(POLL, deadline - now)
         try:
