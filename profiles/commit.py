@@ -21,6 +21,7 @@ from profiles.builder import TIME_LIMIT, check_machine, make_labels
 from profiles.errors import BuildError, NothingChangedError, ProfilesError
 from profiles.findings import Findings
 from profiles.layered import OWNERS, TREE
+from profiles.packed import unpack
 from profiles.recipe import write
 from profiles.sif import squashfs_offset
 from profiles.sifting import Sieve
@@ -148,8 +149,7 @@ def _opened(layer: Path, room: Path, steps: Steps) -> Path:
         raise ProfilesError(f"the layer {layer} is not there", hint="`berth verify` says what of a session is damaged")
     opened = room / layer.name
     opened.mkdir(parents=True)
-    unsquashfs = ["unsquashfs", "-no-progress", "-quiet", "-dest", str(opened / TREE), str(layer / SQUASHFS)]
-    steps.run(namespace.as_root(*unsquashfs), network.outside_environment())
+    unpack(layer / SQUASHFS, opened / TREE, steps.seconds_left())
     if (layer / OWNERS).exists():
         shutil.copyfile(layer / OWNERS, opened / OWNERS)
     return opened

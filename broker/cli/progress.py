@@ -43,8 +43,13 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Leave a clean line for others to write on."""
         if self._terminal and self._shown:
             click.echo("\r\x1b[K", nl=False, err=True)
+        self._shown = ""
 
     @property
     def changes(self) -> bool:
