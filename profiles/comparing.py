@@ -16,7 +16,7 @@ from profiles import dpkg
 from profiles.findings import Change, Findings, LeftOut
 from profiles.overlay import Entry, Kind
 from profiles.secrets import HEAD
-from profiles.sifting import below, matches
+from profiles.sifting import below, matches, of_the_moment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,17 +24,12 @@ if TYPE_CHECKING:
     from profiles.layered import Layered
     from profiles.sifting import Sieve
 
+_ACCOUNTS = tuple(f"etc/{name}{copy}" for name in ("group", "gshadow", "passwd", "shadow") for copy in ("", "-"))
+"""Told line by line."""
+
 _BYPRODUCTS = (
     "etc/alternatives",
-    "etc/group",
-    "etc/group-",
-    "etc/gshadow",
-    "etc/gshadow-",
-    "etc/passwd",
-    "etc/passwd-",
     "etc/rc?.d",
-    "etc/shadow",
-    "etc/shadow-",
     "etc/shells",
     "etc/ssl/certs",
     "etc/subgid",
@@ -53,7 +48,16 @@ _BYPRODUCTS = (
 )
 """What packages' own scripts write; where packages have changed it is not told as somebody's."""
 
-_STATE = ("etc/.pwd.lock", "etc/ld.so.cache", "var/cache", "var/lib/apt", "var/lib/dpkg", "*/__pycache__", "*.pyc")
+_STATE = (
+    "etc/.pwd.lock",
+    "etc/ld.so.cache",
+    "var/cache",
+    "var/lib/apt",
+    "var/lib/dpkg",
+    "*/__pycache__",
+    "*.pyc",
+    *_ACCOUNTS,
+)
 """What package managers and programs keep for themselves, whoever ran them."""
 
 _DIST_INFO = re.compile(r"(?P<folder>.+)/(?P<name>[A-Za-z0-9._]+)-(?P<version>[^-/]+)\.dist-info")
@@ -76,6 +80,7 @@ def compare(system: Layered, sieve: Sieve) -> Findings:
         changed=[(name, before[name].version, now[name].version) for name in changed],
         by_hand=[(name, now[name].version) for name in sorted(asked)],
         pip=pip,
+        accounts=[*_new_lines(system, "etc/group"), *_new_lines(system, "etc/passwd")],
         unmatched=[
             each
             for each in (*sieve.include, *sieve.exclude)
@@ -131,20 +136,23 @@ def _files(system: Layered, sieve: Sieve, findings: Findings, packaged: _Package
                 findings.files.append(Change(f"/{path}", "D"))
         if entry.source is None or _same(system, entry):
             continue
-        if packaged.has(entry.path, entry.source):
+        if packaged.has(entry.path, entry.source) or (entry.kind is Kind.DIRECTORY and of_the_moment(entry.path)):
             of_packages += 1
         else:
             findings.files.append(_change(system, entry, entry.source))
     return replace(
-        findings, files=_without_inner(findings.files), of_packages=of_packages, left_out=list(left_out.values())
+        findings,
+        files=_without_inner(findings.files, system),
+        of_packages=of_packages,
+        left_out=list(left_out.values()),
     )
 
 
-def _without_inner(changes: list[Change]) -> list[Change]:
-    """Sort by path; leave out what was in a deleted directory, and ordinary new ones that what is in them tells of."""
+def _without_inner(changes: list[Change], system: Layered) -> list[Change]:
+    """Sort by path; leave out what was in a deleted directory, and ordinary new ones with something in them."""
     told: list[Change] = []
     gone = ""
-    parents = {each.path.rpartition("/")[0] for each in changes}
+    parents = {f"/{path.rpartition('/')[0]}" for path in system.entries}
     for each in sorted(changes, key=lambda each: os.fsencode(each.path).split(b"/")):
         if each.change == "D":
             if gone and below(each.path, gone):
@@ -202,6 +210,12 @@ def _change(system: Layered, entry: Entry, source: Path) -> Change:
         target=str(source.readlink()) if entry.kind is Kind.SYMLINK else "",
         source=str(source) if entry.kind is Kind.FILE else "",
     )
+
+
+def _new_lines(system: Layered, file: str) -> list[str]:
+    """List the lines of accounts that the image does not have like that."""
+    old = set((system.text_before(file) or "").splitlines())
+    return [line for line in (system.text(file) or "").splitlines() if line not in old]
 
 
 def _pip(system: Layered) -> tuple[list[tuple[str, str]], set[str]]:

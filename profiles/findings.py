@@ -50,6 +50,8 @@ class Findings:
     """Of the added ones, and of those that the image has as another package's need: what somebody asked for."""
     pip: list[Version] = field(default_factory=list)
     """Python packages that are new or in another version."""
+    accounts: list[str] = field(default_factory=list)
+    """New and changed lines of /etc/group and then of /etc/passwd, those of packages too."""
     files: list[Change] = field(default_factory=list)
     of_packages: int = 0
     """How many paths more there are that belong to packages, or that packages and package managers have made."""
@@ -61,7 +63,8 @@ class Findings:
     @property
     def empty(self) -> bool:
         """Whether an image made of this would be the image that it is compared with."""
-        return not (self.added or self.removed or self.changed or self.pip or self.files or self.of_packages)
+        packages = (self.added, self.removed, self.changed, self.by_hand, self.pip)
+        return not (any(packages) or self.files or self.accounts)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -70,11 +73,9 @@ class Findings:
     def from_json(cls, text: str) -> Findings:
         data: dict[str, Any] = json.loads(text)
         return cls(
-            added=[(name, version) for name, version in data["added"]],
-            removed=[(name, version) for name, version in data["removed"]],
             changed=[(name, before, now) for name, before, now in data["changed"]],
-            by_hand=[(name, version) for name, version in data["by_hand"]],
-            pip=[(name, version) for name, version in data["pip"]],
+            **{key: [(name, version) for name, version in data[key]] for key in ("added", "removed", "by_hand", "pip")},
+            accounts=data["accounts"],
             files=[Change(**each) for each in data["files"]],
             of_packages=data["of_packages"],
             left_out=[LeftOut(**each) for each in data["left_out"]],

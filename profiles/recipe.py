@@ -51,6 +51,7 @@ def write(name: str, version: str, base: Image, findings: Findings, heading: str
     if findings.removed:
         packages = [package for package, _ in findings.removed]
         recipe.post.append(f"apt-get -q -y purge {shlex.join(packages)}")
+    recipe.post += [command for line in findings.accounts if (command := _account(line))]
     for change in findings.files:
         recipe.tell(change)
     data = {
@@ -135,6 +136,17 @@ class _Recipe:
             return None
         plain = all(char.isprintable() or char in "\n\t" for char in text)
         return text if plain and self._bytes + _room(text) <= ROOM else None
+
+
+def _account(line: str) -> str:
+    """Write the command that makes a group or user, unless a package has made it; empty for a line that is neither."""
+    match [shlex.quote(part) for part in line.split(":")]:
+        case [name, _, gid, _] if gid.isdigit():
+            return f"getent group {name} >/dev/null || groupadd -g {gid} {name}"
+        case [name, _, uid, gid, comment, home, shell] if uid.isdigit() and gid.isdigit():
+            more = f"-c {comment} -d {home} -s {shell}"
+            return f"getent passwd {name} >/dev/null || useradd -M -u {uid} -g {gid} {more} {name}"
+    return ""
 
 
 def _command(change: Change) -> str:

@@ -33,6 +33,11 @@ def below(path: str, directory: str) -> bool:
     return path == directory or path.startswith(f"{directory}/")
 
 
+def of_the_moment(path: str) -> str:
+    """Say what files in this place are, if it is one of logs, caches and the like; else nothing."""
+    return next((what for place, what in _MOMENTS if below(path, place)), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Sieve:
     """What goes in and what is left out; `include` and `exclude` are the user's own patterns, which say otherwise.
@@ -71,11 +76,9 @@ class Sieve:
             return ""
         if path in _MACHINES:
             return _MACHINES[path]
-        if not directory:
-            for place, what in _MOMENTS:
-                if below(path, place):
-                    return what
-        return "" if head is None or not (what := secrets.why(path, head)) else f"may be secret: {what}"
+        if not directory and (what := of_the_moment(path)):
+            return what
+        return f"may be secret: {what}" if head is not None and (what := secrets.why(path, head)) else ""
 
 
 def matches(path: str, patterns: Sequence[str]) -> bool:

@@ -159,13 +159,14 @@ def _layers(invocation: Invocation, snapshot: SnapshotView) -> list[Path]:
 def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
     """Say, on stderr, what would go in and what would not."""
     output.narrate(f"Into {wanted}, over {base.name}@{base.version}:")
-    for title, packages in (
+    for title, lines in (
         ("packages added", [f"{name} {version}" for name, version in findings.added]),
         ("packages changed", [f"{name} {before} -> {now}" for name, before, now in findings.changed]),
         ("packages removed", [f"{name} {version}" for name, version in findings.removed]),
         ("Python packages", [f"{name} {version}" for name, version in findings.pip]),
+        ("accounts", findings.accounts),
     ):
-        _list(title, packages)
+        _list(title, lines)
     _list(
         "files of no package",
         [f"{each.change} {each.path}{f'  {output.size(each.size)}' if each.size else ''}" for each in findings.files],
