@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from profiles import apptainer, namespace, network, within
 from profiles.base import BaseKind
 from profiles.builder import TIME_LIMIT, check_machine, make_labels
-from profiles.errors import BuildError, NothingChangedError, ProfilesError
+from profiles.errors import BuildError, NothingChangedError, PatternError, ProfilesError
 from profiles.findings import Findings
 from profiles.layered import OWNERS, TREE
 from profiles.packed import unpack
@@ -69,16 +69,18 @@ def commit(
     """Make an image of the session's system and publish it in `store` as `name`@`version`.
 
     `work` is the folder on a local disk to work in (default: $TMPDIR, else /var/tmp), `time_limit` in seconds, without
-    the time that `approve` takes. Raises ImageExistsError, StoreError, NothingChangedError, ProfilesError for patterns
-    that match nothing, BuildError for a step that failed, and what `approve` raises. Nothing is published then, and
-    nothing left but the log that a BuildError names.
+    the time that `approve` takes. Raises PatternError, ImageExistsError, StoreError, NothingChangedError, BuildError
+    for a step that failed, and what `approve` raises. Nothing is published then, and nothing left but the log that a
+    BuildError names.
     """
+    sieve = sieve or Sieve()
+    sieve.check()
     stage = store.stage(name, version)
     try:
         with (stage / LOG).open("wb") as log:
             steps = Steps(STEPS, log, progress, time.monotonic() + time_limit)
             target = _Target(name, version, stage, work or default_parent())
-            image = _make(source, target, sieve or Sieve(), approve, steps)
+            image = _make(source, target, sieve, approve, steps)
             (stage / DESCRIPTION).write_text(json.dumps(image.description(), indent=1))
         return store.publish(stage, name, version)
     except BuildError as error:
@@ -101,7 +103,6 @@ class _Target:
 def _make(source: Source, target: _Target, sieve: Sieve, approve: Approve, steps: Steps) -> Image:
     """Take the steps; leaves SIF, recipe and list of packages in the stage."""
     with steps.step("check"):
-        sieve.check()
         check_machine(BaseKind.PROFILE, target.work)
         verify(source.base)
     with workspace(target.work) as folder:
@@ -166,9 +167,9 @@ def _within(what: str, folder: Path, steps: Steps) -> None:
 
 
 def _check(findings: Findings, source: Source) -> None:
-    """Raise ProfilesError for patterns without effect, NothingChangedError if the new image would be the old one."""
+    """Raise PatternError for patterns without effect, NothingChangedError if the new image would be the old one."""
     if findings.unmatched:
-        raise ProfilesError(
+        raise PatternError(
             f"nothing that has changed is called {findings.unmatched[0]}",
             hint="--include and --exclude take absolute paths, as the session sees them",
         )

@@ -46,6 +46,10 @@ class StoreError(ProfilesError):
     """The store's directory cannot be read or written."""
 
 
+class PatternError(ProfilesError):
+    """A pattern of paths that cannot be meant, or that matches nothing."""
+
+
 class NothingChangedError(ProfilesError):
     """There is nothing to make a new image of."""
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from profiles import secrets
-from profiles.errors import ProfilesError
+from profiles.errors import PatternError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,14 +50,14 @@ class Sieve:
     exclude: Sequence[str] = ()
 
     def check(self) -> None:
-        """Raise ProfilesError for patterns that cannot be meant."""
+        """Raise PatternError for patterns that cannot be meant."""
         for pattern in (*self.include, *self.exclude):
             if not pattern.startswith("/") or len(pattern.strip("/")) == 0:
-                raise ProfilesError(f"{pattern!r} is no absolute path below /")
+                raise PatternError(f"{pattern!r} is no absolute path below /")
         for pattern in self.include:
             for directory in NEVER:
                 if below(pattern.strip("/"), directory):
-                    raise ProfilesError(
+                    raise PatternError(
                         f"{pattern} cannot go into an image: /{directory} never does",
                         hint="put what every session should have elsewhere, such as below /opt",
                     )

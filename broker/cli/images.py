@@ -89,6 +89,7 @@ def _berth_error(error: ProfilesError) -> BerthError:
     kinds: dict[type[ProfilesError], type[BerthError]] = {
         errors.ProfileError: InvalidInputError,
         errors.NoSuchImageError: NotFoundError,
+        errors.PatternError: InvalidInputError,
         errors.ImageExistsError: ConflictError,
         errors.NothingChangedError: ConflictError,
         errors.StoreError: RefusedError,

@@ -78,8 +78,8 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
         contents = stores_of(invocation, store).contents()
         newest = {image.name: image for image in contents.images}
         if invocation.json:
-            described = [described(image) | {"newest": newest[image.name] is image} for image in contents.images]
-            output.show_json({"profiles": described, "damaged": [error.message for error in contents.damaged]})
+            listed = [described(image) | {"newest": newest[image.name] is image} for image in contents.images]
+            output.show_json({"profiles": listed, "damaged": [error.message for error in contents.damaged]})
             return
     output.table(
         ("NAME", "VERSION", "", "SIZE", "BUILT", "DESCRIPTION"),

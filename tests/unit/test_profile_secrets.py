@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from profiles import secrets
-from profiles.errors import ProfilesError
+from profiles.errors import PatternError
 from profiles.sifting import Sieve
 
 if TYPE_CHECKING:
@@ -154,12 +154,12 @@ def test_the_user_has_the_last_word_but_for_what_never_goes_in() -> None:
 @pytest.mark.parametrize("pattern", ["opt", "", "/", "//", "~/x"])
 def test_patterns_are_absolute(pattern: str) -> None:
     for sieve in (Sieve(include=[pattern]), Sieve(exclude=[pattern])):
-        with pytest.raises(ProfilesError, match="no absolute path"):
+        with pytest.raises(PatternError, match="no absolute path"):
             sieve.check()
 
 
 @pytest.mark.parametrize("pattern", ["/home", "/home/alice/.bashrc", "/run/x", "/tmp"])  # noqa: S108 - not of this machine
 def test_nobody_can_ask_for_the_home(pattern: str) -> None:
-    with pytest.raises(ProfilesError, match="cannot go into an image"):
+    with pytest.raises(PatternError, match="cannot go into an image"):
         Sieve(include=[pattern]).check()
     Sieve(exclude=[pattern]).check()
