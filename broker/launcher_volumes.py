@@ -13,6 +13,7 @@ from broker.launcher_place import VerbError, own_directory
 from broker.names import LABEL_PATTERN, NAME_PATTERN, VERSION_PATTERN
 from broker.volumes import collection, inspection, live, operations
 from broker.volumes.errors import VolumeError, from_os_error
+from broker.volumes.image import ImageFiles
 from broker.volumes.namespace import become_root_of_own_files
 from broker.volumes.operations import Image, Note
 from broker.volumes.probe import probe as probed
@@ -88,7 +89,8 @@ def clone(place: Place, request: Mapping[str, Any]) -> Answer:
 def flatten(place: Place, request: Mapping[str, Any]) -> Answer:
     """Join the layers of deep stacks."""
     storage, session_id, operation = _operation(place, request)
-    return _as_root_of_own_files(lambda: operations.flatten(storage, session_id, operation))
+    image = _image_files(request)
+    return _as_root_of_own_files(lambda: operations.flatten(storage, session_id, operation, image.has))
 
 
 def snapshots(place: Place, request: Mapping[str, Any]) -> Answer:
@@ -107,10 +109,9 @@ def diff(place: Place, request: Mapping[str, Any]) -> Answer:
     """What has changed in a session since a snapshot, or over its profile."""
     storage, session_id = _storage(place), _session(request)
     number = None if request.get("snapshot") is None else _number(request, "snapshot")
-    packages, image = str(request.get("base_packages", "")), str(request.get("image", ""))
-    offset = int(request.get("offset", 0))
+    packages, image = str(request.get("base_packages", "")), _image_files(request)
     return _as_root_of_own_files(
-        lambda: inspection.diff(storage, session_id, number, base_packages=packages, image=image, offset=offset)
+        lambda: inspection.diff(storage, session_id, number, base_packages=packages, image=image)
     )
 
 
@@ -237,6 +238,13 @@ def _image(request: Mapping[str, Any]) -> Image:
         _text(request.get("version"), VERSION_PATTERN, "version"),
         _text(request.get("digest"), DIGEST, "digest"),
     )
+
+
+def _image_files(request: Mapping[str, Any]) -> ImageFiles:
+    image, offset = request.get("image"), request.get("offset")
+    if not isinstance(image, str) or not image.startswith("/") or not isinstance(offset, int):
+        raise VerbError("invalid", f"not an image and its offset: {image!r:.80} {offset!r:.20}")
+    return ImageFiles(image, offset)
 
 
 def _note(request: Mapping[str, Any]) -> Note:

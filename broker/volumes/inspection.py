@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from profiles.overlay import is_opaque, is_whiteout, merged
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from broker.volumes.image import ImageFiles
     from broker.volumes.record import Record, Stack, Volume
     from broker.volumes.storage import Storage
 
@@ -28,7 +28,6 @@ MOST_FILES = 5000
 """Changed files that a diff tells of."""
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
-LISTING_LIMIT = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +109,12 @@ def diff(
     number: int | None,
     *,
     base_packages: str = "",
-    image: str = "",
-    offset: int = 0,
+    image: ImageFiles,
 ) -> Answer:
     """What a session has now that its profile, or one of its snapshots, did not have.
 
-    `base_packages` is the image's packages.txt; `image` and `offset` name its SIF and where the squashfs begins in
-    it. Files are told up to MOST_FILES; those of a home in comparison with a profile are all of it.
+    `base_packages` is the image's packages.txt. Files are told up to MOST_FILES; those of a home in comparison with a
+    profile are all of it.
     """
     found = record.load(storage.session(session_id))
     snapshot = None if number is None else found.snapshot(number)
@@ -127,9 +125,8 @@ def diff(
     )
     files: list[dict[str, str]] = []
     homes = (snapshot.home if snapshot else (), _now(found.home))
-    listing = None if snapshot else _Listing(image, offset)
     for volume, (then, now) in (("home", homes), ("system", (system_then, _now(found.system)))):
-        for change, path in _changes(storage, then, now, listing if volume == "system" else None):
+        for change, path in _changes(storage, then, now, image if volume == "system" else None):
             files.append({"change": change, "volume": volume, "path": path})
             if len(files) > MOST_FILES:
                 return {"packages": packages, "files": files[:MOST_FILES], "truncated": True}
@@ -144,25 +141,7 @@ def _trees(storage: Storage, stack: Stack) -> list[Path]:
     return [storage.layers.tree(layer) for layer in stack]
 
 
-class _Listing:
-    """The paths that an image has, read when they are first asked for."""
-
-    def __init__(self, image: str, offset: int) -> None:
-        self._image, self._offset = image, offset
-        self._paths: set[str] | None = None
-
-    def has(self, path: str) -> bool:
-        if self._paths is None:
-            self._paths = self._read() if self._image else set()
-        return path in self._paths
-
-    def _read(self) -> set[str]:
-        command = ["unsquashfs", "-l", "-d", "", "-offset", str(self._offset), self._image]
-        done = subprocess.run(command, capture_output=True, timeout=LISTING_LIMIT, check=True)
-        return {os.fsdecode(line).lstrip("/") for line in done.stdout.split(b"\n")}
-
-
-def _changes(storage: Storage, then: Stack, now: Stack, image: _Listing | None) -> Iterator[tuple[str, str]]:
+def _changes(storage: Storage, then: Stack, now: Stack, image: ImageFiles | None) -> Iterator[tuple[str, str]]:
     """Yield `A`, `M` or `D` and the path for what two stacks show differently; `image` lies below both."""
     common = 0
     while common < min(len(then), len(now)) and then[common] == now[common]:

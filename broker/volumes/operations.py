@@ -18,6 +18,8 @@ from broker.volumes.probe import probe
 from broker.volumes.record import Record, Snapshot, Volume, locked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.volumes.record import Stack
     from broker.volumes.storage import Session, Storage
 
@@ -171,18 +173,19 @@ def snapshots(storage: Storage, session_id: str) -> Answer:
     return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": facts(storage, found)}
 
 
-def flatten(storage: Storage, session_id: str, operation: str) -> Answer:
+def flatten(storage: Storage, session_id: str, operation: str, below: Callable[[str], bool]) -> Answer:
     """Join the layers of deep stacks into one each, if the driver has stacks; also while a job runs.
 
     A job keeps what it has mounted; the next one mounts what is joined. Snapshots keep the layers that they name.
-    Files are linked, not copied, so it costs no space but folders. It may be interrupted at any point.
+    Files are linked, not copied, so it costs no space but folders. It may be interrupted at any point. `below` tells
+    which paths the image under the system volume has.
     """
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         before = facts(storage, session.record)["layers"]
-        home = _joined(session, session.record.home, over_image=False)
-        system = _joined(session, session.record.system, over_image=True)
+        home = _joined(session, session.record.home, lambda _: False)
+        system = _joined(session, session.record.system, below)
         failpoint("flatten.joined")
         changed = replace(session.record, home=home, system=system)
         return finish(session, operation, changed, {"layers_before": before})
@@ -225,8 +228,8 @@ def finish(session: Session, operation: str, changed: Record, answer: Answer) ->
     return answer
 
 
-def _joined(session: Session, volume: Volume, *, over_image: bool) -> Volume:
+def _joined(session: Session, volume: Volume, below: Callable[[str], bool]) -> Volume:
     if len(volume.layers) < 2:
         return volume
-    layer = flattening.join(session.storage.layers, volume.layers, over_image=over_image)
+    layer = flattening.join(session.storage.layers, volume.layers, below)
     return replace(volume, layers=(layer,))
