@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,21 +65,26 @@ class _Found:
     path: Path
     layer: int
     kind: Kind
+    by_fuse: bool
+    """Whether its layer's marks may be files."""
 
 
 _Step = tuple[Entry, "Iterator[_Step] | None"]
 """An entry and, for a directory, what is in it."""
 
 
-def merged(layers: Sequence[str | os.PathLike[str]]) -> Iterator[Entry]:
+def merged(layers: Sequence[str | os.PathLike[str]], *, whiteout_files: bool = True) -> Iterator[Entry]:
     """Yield what the stack `layers` shows, oldest first, over something that is not looked at.
+
+    With `whiteout_files`, for layers that fuse-overlayfs has written, files named `.wh.…` are marks of deletion; to
+    the kernel they are files like others.
 
     A directory comes before what is in it, names in the order of their bytes; the root itself is left out. Whiteouts
     are told only where something under the stack could show: not in opaque directories. It may be that nothing is
     there, as overlayfs also whites out what an older layer had. A directory over a file or a whiteout of an older
     layer is opaque, whether or not it is marked. Raises OSError for what cannot be read.
     """
-    roots = [_Found(Path(layer), number, Kind.DIRECTORY) for number, layer in enumerate(layers)]
+    roots = [_Found(Path(layer), number, Kind.DIRECTORY, whiteout_files) for number, layer in enumerate(layers)]
     under_way = [_names("", roots[::-1], hidden=False)]
     while under_way:  # a tree may be deeper than Python calls
         step = next(under_way[-1], None)
@@ -97,9 +102,9 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def is_opaque(directory: str | os.PathLike[str]) -> bool:
+def is_opaque(directory: str | os.PathLike[str], *, whiteout_files: bool = True) -> bool:
     """Whether a layer's directory hides those of the layers below it. Raises OSError."""
-    return _marked(directory) or os.path.lexists(Path(directory, OPAQUE_FILE))
+    return _marked(directory) or (whiteout_files and os.path.lexists(Path(directory, OPAQUE_FILE)))
 
 
 def _names(path: str, directories: Sequence[_Found], *, hidden: bool) -> Iterator[_Step]:
@@ -127,7 +132,7 @@ def _merging(found: Sequence[_Found]) -> tuple[list[_Found], bool]:
         if each.kind is not Kind.DIRECTORY:
             return together, True
         together.append(each)
-        if is_opaque(each.path):
+        if is_opaque(each.path, whiteout_files=each.by_fuse):
             return together, True
     return together, False
 
@@ -138,15 +143,15 @@ def _listing(directory: _Found) -> dict[str, _Found]:
     gone = set[str]()
     with os.scandir(directory.path) as entries:
         for entry in entries:
-            if entry.name == OPAQUE_FILE:
+            if directory.by_fuse and entry.name == OPAQUE_FILE:
                 continue
-            if entry.name.startswith(WHITEOUT_PREFIX):
+            if directory.by_fuse and entry.name.startswith(WHITEOUT_PREFIX):
                 gone.add(entry.name.removeprefix(WHITEOUT_PREFIX))
             else:
-                listing[entry.name] = _Found(directory.path / entry.name, directory.layer, _kind(entry))
+                listing[entry.name] = replace(directory, path=directory.path / entry.name, kind=_kind(entry))
     # What is there although it was whited out was made afterwards.
     return listing | {
-        name: _Found(directory.path / name, directory.layer, Kind.WHITEOUT) for name in gone - listing.keys()
+        name: replace(directory, path=directory.path / name, kind=Kind.WHITEOUT) for name in gone - listing.keys()
     }
 
 
