@@ -88,7 +88,7 @@ def compare(system: Layered, sieve: Sieve) -> Findings:
         ],
     )
     quiet = (*_STATE, *(_BYPRODUCTS if added or removed or changed else ()))
-    return _files(system, sieve, findings, _Packaged(owned, set(lost), quiet))
+    return _files(system, sieve, findings, _Packaged(owned, lost.keys() - owned.keys(), quiet))
 
 
 class _Packaged:

@@ -132,7 +132,7 @@ class _Recipe:
         try:
             text = Path(change.source).read_bytes().decode()
             File(destination=change.path, content=text)
-        except (UnicodeDecodeError, ValidationError):
+        except (OSError, UnicodeDecodeError, ValidationError):
             return None
         plain = all(char.isprintable() or char in "\n\t" for char in text)
         return text if plain and self._bytes + _room(text) <= ROOM else None

@@ -17,6 +17,8 @@ NEVER = ("dev", "home", "proc", "run", "sys", "tmp", "var/tmp", ".singularity.d"
 
 _MACHINES = {f"etc/{name}": "the machine's own" for name in ("hostname", "hosts", "machine-id", "mtab", "resolv.conf")}
 
+_MACHINES["etc/apt/apt.conf.d/95berth"] = "the session's own"
+
 _MOMENTS = (
     ("root/.cache", "a cache"),
     ("var/cache/apt", "a cache"),

@@ -23,21 +23,21 @@ LAYERS = f"{ROOM}/layers"
 
 ROOT_MODE = """
 import os, pathlib, subprocess, sys, tempfile
+from broker.volumes import copying
 from profiles import namespace, network, sif
 image, layer, script = sys.argv[1:]
 top = pathlib.Path(tempfile.mkdtemp(dir="/shared/profile-tests"))
 for name in ("kit", "work", "merged"):
     (top / name).mkdir()
-(pathlib.Path(layer) / "tree").mkdir(parents=True)
+(top / "upper").mkdir()
+pathlib.Path(layer).parent.mkdir(exist_ok=True)
 outside = f'''set -eu
 cd {top}
 unsquashfs -q -n -d base -o {sif.squashfs_offset(pathlib.Path(image))} {image}
-mount -t overlay -o userxattr,lowerdir=base,upperdir={layer}/tree,workdir=work overlay merged
+mount -t overlay -o userxattr,lowerdir=base,upperdir=upper,workdir=work overlay merged
 sh {namespace.INSIDE}/enter.sh merged kit sh -euc "$1"
 umount -R merged
-cd {layer}/tree
-find . -mindepth 1 ! -type c '(' ! -uid 0 -o ! -gid 0 -o -perm /6000 ')' -printf '%U %G %m %P\\\\0' >../owners
-find . -uid +0 -exec chown -h 0:0 {{}} + -o -gid +0 -exec chown -h 0:0 {{}} +
+echo | {sys.executable} -I {copying.__file__} --squash upper {layer} ''
 '''
 environment = network.inside_environment(top / "kit") | {"DEBIAN_FRONTEND": "noninteractive"}
 done = subprocess.run(
@@ -46,8 +46,8 @@ done = subprocess.run(
 namespace.remove(top)
 sys.exit(done.returncode)
 """
-"""Makes the layer argv[2] as `berth exec --root` does: argv[3] runs as root over the image argv[1], and then all of it
-is given to the user, with the owners written beside it."""
+"""Makes the layer argv[2] as `berth exec --root` does: argv[3] runs as root over the image argv[1], and what it has
+changed is copied as the user's own, with the owners written beside it."""
 
 INSTALL = """
 apt-get -q update
@@ -201,7 +201,7 @@ class TestWhatGoesIn:
 
     def test_owners_are_those_that_root_of_the_session_saw(self, lab: Lab, grown: Committed) -> None:
         listed = lab.sh(
-            f"unsquashfs -lln -o {grown.end['offset']} {grown.image} var/lib/daemon etc/motd etc/shadow opt/tool"
+            f"unsquashfs -lln -o {grown.end['offset']} {grown.image} var/lib/daemon etc/motd etc/shadow opt/tool usr/bin/chage"
         )
         owners = {
             name: (mode, owner)
@@ -210,6 +210,7 @@ class TestWhatGoesIn:
         assert owners["var/lib/daemon"] == ("drwxr-x---", "450/450")
         assert owners["var/lib/daemon/state"] == ("-rw-r-----", "450/450")
         assert owners["etc/motd"][1] == owners["opt/tool"][1] == "0/0"
+        assert owners["usr/bin/chage"] == ("-rwxr-sr-x", "0/42")
         assert owners["etc/shadow"] == ("-rw-r-----", "0/42")
 
     def test_its_labels_tell_where_it_comes_from(self, lab: Lab, base: str, grown: Committed) -> None:
