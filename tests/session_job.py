@@ -27,6 +27,8 @@ class Bench:
 
     lab: Lab
     image: str
+    offset: int = 0
+    """Of the image's squashfs, in bytes; set up like the rest."""
 
     def run(
         self, *command: str, user: str = "root", node: str = "login", stdin: bytes = b""
@@ -39,6 +41,9 @@ class Bench:
         return done.stdout.decode()
 
     def set_up(self) -> None:
+        found = re.search(r"\|(\d+)-\d+ *\|FS \(Squashfs", self.sh(f"apptainer sif list {self.image}"))
+        assert found is not None
+        self.offset = int(found[1])
         self.sh(f"rm -rf {ROOM}; mkdir -p -m 755 {ROOM}; mkdir -m 711 {ROOM}/keys")
         self.sh(f"cat >{ROOM}/session.sh; chmod 755 {ROOM}/session.sh", stdin=SCRIPT.read_bytes())
         self.sh(f"ssh-keygen -q -t ed25519 -N '' -f {ROOM}/keys/ca")
@@ -72,16 +77,31 @@ class SessionJob:
     owner: str = "alice"
     id: str = field(default_factory=new_id)
     jobs: list[int] = field(default_factory=list)
+    home: list[str] = field(default_factory=lambda: [new_id()])
+    """The home's stack, the top first, as volumes.json says it in `mount`."""
+    system: list[str] = field(default_factory=lambda: [new_id()])
 
     @property
     def directory(self) -> str:
-        return f"{ROOM}/{self.owner}/{self.id}"
+        return f"{ROOM}/{self.owner}/sessions/{self.id}"
+
+    def layer(self, layer_id: str) -> str:
+        return f"{ROOM}/{self.owner}/layers/{layer_id}"
+
+    @property
+    def home_tree(self) -> str:
+        """What the home's top holds."""
+        return f"{self.layer(self.home[0])}/tree"
+
+    @property
+    def system_tree(self) -> str:
+        return f"{self.layer(self.system[0])}/tree"
 
     def prepare(self, **changes: str) -> None:
         """Make the directory, keys, certificate and job.env, as the launcher and the controller do."""
         run = f"{self.directory}/run"
         self.bench.sh(
-            f"umask 077; mkdir -p {run} {self.directory}/home/upper;"
+            f"umask 077; mkdir -p {run};"
             f"cp {ROOM}/{self.owner}/id.pub {run}/authorized_keys;"
             f"ssh-keygen -q -t ed25519 -N '' -f {run}/ssh_host_ed25519_key",
             user=self.owner,
@@ -90,7 +110,25 @@ class SessionJob:
             f"ssh-keygen -q -s {ROOM}/keys/ca -I test -h -n {self.owner}.dev.berth {run}/ssh_host_ed25519_key.pub;"
             f"chown {self.owner} {run}/*"
         )
+        self.mount("overlay", home=self.home, system=self.system)
         self.configure(**changes)
+
+    def mount(self, driver: str, *, home: list[str], system: list[str]) -> None:
+        """Make the layers that are not there yet, and the volumes.json that names them."""
+        self.home, self.system = home, system
+        for layer in (*home, *system):
+            made = self.layer(layer)
+            self.bench.sh(f"umask 077; mkdir -p {made}/work; mkdir -p -m 755 {made}/tree", user=self.owner)
+        text = f"{driver};home={','.join(home)};system={','.join(system)}"
+        self.bench.sh(
+            f"umask 077; cat >{self.directory}/volumes.json",
+            user=self.owner,
+            stdin=f'{{\n "format": 1,\n "mount": "{text}",\n "done": {{}}\n}}\n'.encode(),
+        )
+
+    def push(self) -> None:
+        """Freeze both tops, as a snapshot of a stopped session does."""
+        self.mount("overlay", home=[new_id(), *self.home], system=[new_id(), *self.system])
 
     def configure(self, **changes: str) -> None:
         image = self.bench.image
@@ -101,6 +139,7 @@ class SessionJob:
             "BERTH_SUBMISSION": "1",
             "BERTH_IMAGE": image,
             "BERTH_IMAGE_SIZE": self.bench.sh(f"stat -Lc %s {image}").strip(),
+            "BERTH_IMAGE_OFFSET": str(self.bench.offset),
             "BERTH_BINDS": "",
             "BERTH_PROFILE": "base",
             "BERTH_PROFILE_VERSION": "1.0",
@@ -111,13 +150,13 @@ class SessionJob:
     def write(self, name: str, text: str) -> None:
         self.bench.sh(f"umask 077; cat >{self.directory}/run/{name}", user=self.owner, stdin=text.encode())
 
-    def submit(self, *options: str, singleton: bool = True) -> int:
+    def submit(self, *options: str, singleton: bool = True, submission: str = "1") -> int:
         log = f"{self.directory}/run/job.log"
         dependency = ["--dependency=singleton"] if singleton else []
         done = self.bench.run(
             "sbatch", "--parsable", "--export=NIL", "--signal=B:USR1@60", "--open-mode=append", f"--output={log}",
             f"--chdir={self.directory}", f"--job-name=berth-{self.id}", f"--comment=berth:{self.id}:1", "--requeue",
-            *dependency, MEMORY, *options, f"{ROOM}/session.sh", self.directory,
+            *dependency, MEMORY, *options, f"{ROOM}/session.sh", self.directory, submission,
             user=self.owner,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()

@@ -192,7 +192,7 @@ class TestLife:
         polite = "trap 'echo saved >~/work; exit' TERM; echo there >~/work; while :; do sleep 0.1; done"
         rude = "trap '' TERM; while :; do sleep 0.1; done"
         session.says(f'for it in "{polite}" "{rude}"; do setsid bash -c "$it" >/dev/null 2>&1 </dev/null & done')
-        work = f"cat {session.directory}/home/upper/work 2>/dev/null || :"
+        work = f"cat {session.home_tree}/work 2>/dev/null || :"
         wait_until(lambda: bench.sh(work) == "there\n", "the process in the session", session.log)
         assert {trace.split("/")[1] for trace in session.traces("c2")} == {"proc", "tmp"}
         assert session.stop().state == "CANCELLED"
@@ -213,7 +213,7 @@ class TestLife:
         session.start("--nodelist=c1")
         second = session.submit("--nodelist=c2", singleton=False)
         assert session.ended(second).code == 68
-        assert "another job has the home of this session open" in session.log()
+        assert "another job has the volumes of this session open" in session.log()
         session.jobs.pop()
         assert session.says("echo alive") == "alive"
 

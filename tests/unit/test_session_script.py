@@ -22,11 +22,15 @@ GOOD = {
     "BERTH_SUBMISSION": "3",
     "BERTH_IMAGE": "/profiles/base/1/image.sif",
     "BERTH_IMAGE_SIZE": "4096",
+    "BERTH_IMAGE_OFFSET": "32768",
     "BERTH_BINDS": "/data:/data:ro,/work space:/work",
     "BERTH_PROFILE": "base",
     "BERTH_PROFILE_VERSION": "1.0~rc+1",
 }
-DEFAULTS = "BERTH_BINDS='' BERTH_PORTS=20000-32767 SLURM_JOB_ID=7 SLURMD_NODENAME=c1\n"
+DEFAULTS = (
+    "BERTH_BINDS='' BERTH_PORTS=20000-32767 BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' "
+    "BERTH_ROOT='' SLURM_JOB_ID=7 SLURMD_NODENAME=c1\n"
+)
 
 
 def bash(
@@ -212,7 +216,7 @@ class TestReference:
         script = dict(re.findall(r"^readonly ([A-Z_]+)=(6[4-9]|7\d) +#", SCRIPT.read_text(), re.MULTILINE))
         page = dict(re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", REFERENCE.read_text(), re.MULTILINE))
         assert {code: name for name, code in script.items()} == page
-        assert len(page) == 9
+        assert len(page) == 11
 
     def test_every_key_is_in_the_reference(self) -> None:
         cases = SCRIPT.read_text().split("case ${BASH_REMATCH[1]} in")[1].split("printf -v")[0]
@@ -220,7 +224,7 @@ class TestReference:
         assert set(re.findall(r"BERTH_[A-Z_]+", cases)) == set(re.findall(r"^\| `(BERTH_[A-Z_]+)`", page, re.MULTILINE))
 
 
-@pytest.mark.parametrize("arguments", [(), ("relative",), ("/a", "/b"), ("/with,comma",)])
+@pytest.mark.parametrize("arguments", [(), ("relative", "1"), ("/a",), ("/a", "1", "/b"), ("/with,comma", "1")])
 def test_a_wrong_call_is_refused(arguments: tuple[str, ...]) -> None:
     command = ["bash", str(SCRIPT), *arguments]
     env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "c1"}
