@@ -7,8 +7,6 @@ Times are seconds since the epoch.
 
 from __future__ import annotations
 
-import os
-import time
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Column, Enum, Index, UniqueConstraint, text
@@ -16,15 +14,6 @@ from sqlmodel import Field, SQLModel
 
 from broker.keys import PublicKey
 from broker.schema import Endpoint, SessionState, SessionView
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
-def new_id(now: float | None = None) -> str:
-    """A ULID in lower case: 48 bits of milliseconds and 80 random ones, so that ids sort by age and never repeat."""
-    milliseconds = int((time.time() if now is None else now) * 1000) & (2**48 - 1)
-    number = milliseconds << 80 | int.from_bytes(os.urandom(10))
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def _state_column() -> Column[Any]:
