@@ -37,8 +37,8 @@ readonly OLDEST_APPTAINER=1.4.4  # older ones lose deletions in overlays
 readonly STILL_WAIT=5            # seconds until every process must have stopped for a copy
 readonly STILL_LIMIT=60          # seconds that a copy may keep the session's processes stopped
 
-# For dpkg and apt in a session, where the user is the only one: apt's own account _apt is not there to become.
-readonly APT_SETTINGS=('APT::Sandbox::User "root";')
+# For apt in a session, where there is nobody but the user: no account _apt to become, no group adm to give a log to.
+readonly APT_SETTINGS=('APT::Sandbox::User "root";' 'Dir::Log::Terminal "/dev/null";')
 
 set -euo pipefail
 
@@ -289,19 +289,21 @@ inside() { # ROOT PATH: sets FOUND to what PATH leads to in the tree ROOT, links
   done
 }
 
-mount_overlay() { # TARGET TOP LOWER…: by the kernel if it does so here, else by FUSE
-  local target=$1 top=$2 IFS=: options
+mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it does so here, else by FUSE
+  local target=$1 top=${2%/tree} layer how=kernel IFS=: options
   shift 2
-  [[ -d $top/tree && -d $top/work ]] || mkdir -p "$top/tree" "$top/work"
+  [[ -d $top/work ]] || mkdir -p "$top/tree" "$top/work"
   options="lowerdir=$*,upperdir=$top/tree,workdir=$top/work"
+  # FUSE marks deletions in a way that the kernel does not know: its stacks stay its own.
+  for layer in "$top/tree" "$@"; do [[ ! -e ${layer%/tree}/fuse ]] || how=fuse; done
   # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
-  if [[ $OVERLAY != fuse ]] && LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "userxattr,$options" berth "$target"; then
-    OVERLAY=kernel
-  else
+  if [[ $how == fuse ]] || ! LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "userxattr,$options" berth "$target"; then
+    how=fuse
     fuse-overlayfs -o "$options" "$target" || die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
-    OVERLAY=fuse
+    : >"$top/fuse"
   fi
   MOUNTED=("$target" "${MOUNTED[@]}")
+  say "${target##*/}: an overlay of $(($# + 1)) layers, mounted by $how"
 }
 
 mount_image() {
@@ -440,13 +442,13 @@ SUDO
 }
 
 mount_system() { # the root of the session
-  local below=("$NODE_DIR/skeleton" "$NODE_DIR/image")
+  local below=("$NODE_DIR/skeleton" "$NODE_DIR/image") stack=("${SYSTEM_STACK[@]/%//tree}")
   if [[ -n $BERTH_ROOT ]]; then # the volume stays as it is until all has gone well
-    mount_overlay "$NODE_DIR/root" "$NODE_DIR/system" "${SYSTEM_STACK[@]/%//tree}" "${below[@]}"
+    mount_overlay "$NODE_DIR/root" "$NODE_DIR/system/tree" "${stack[@]}" "${below[@]}"
   elif [[ $BERTH_SYSTEM == fresh ]]; then
-    mount_overlay "$NODE_DIR/root" "$NODE_DIR/system" "${below[@]}"
+    mount_overlay "$NODE_DIR/root" "$NODE_DIR/system/tree" "${below[@]}"
   else
-    mount_overlay "$NODE_DIR/root" "${SYSTEM_STACK[0]}" "${SYSTEM_STACK[@]:1}" "${below[@]}"
+    mount_overlay "$NODE_DIR/root" "${stack[@]}" "${below[@]}"
   fi
   missing_points "$NODE_DIR/root" '' # the user may have deleted some
   make_points "$NODE_DIR/root"
@@ -456,7 +458,7 @@ mount_home() { # VOLUME: where the home's volume is; HOME_DIR: what the session 
   local content
   if [[ $DRIVER == overlay ]]; then
     VOLUME=$NODE_DIR/home
-    mount_overlay "$VOLUME" "${HOME_STACK[0]}" "${HOME_STACK[@]:1}" "$NODE_DIR/empty"
+    mount_overlay "$VOLUME" "${HOME_STACK[@]/%//tree}" "$NODE_DIR/empty"
   else
     VOLUME=$LAYERS/${HOME_STACK[0]}/tree
   fi
@@ -470,25 +472,41 @@ mount_home() { # VOLUME: where the home's volume is; HOME_DIR: what the session 
   if [[ ${#content[@]} -eq 0 && -d $SKEL ]]; then cp -RT "$SKEL" "$HOME_DIR"; fi
 }
 
-except() { # SIDE VOLUME PROFILE PREFIX: BINDS and POINTS for what this side keeps, or has fresh, against its rule
-  local side=$1 volume=$2 profile=$3 prefix=$4 rule=BERTH_${1^^} path from list
-  if [[ ${!rule} == fresh ]]; then list=$BERTH_KEEP; else list=$BERTH_FRESH; fi
+except() { # SIDE VOLUME PROFILE PREFIX: adds to EXCEPTIONS what is kept, or fresh, against this side's rule: SOURCE:PATH
+  local side=$1 volume=$2 profile=$3 prefix=$4 rule=BERTH_${1^^} path is from list=$BERTH_FRESH
+  [[ ${!rule} == keep ]] || list=$BERTH_KEEP
   while IFS= read -rd , path; do
-    from=system
-    [[ $path != "/home/$BERTH_OWNER/"* ]] || from=home
-    [[ -n $path && $from == "$side" ]] || continue
-    if [[ ${!rule} == fresh ]]; then
+    is=system
+    [[ $path != "/home/$BERTH_OWNER/"* ]] || is=home
+    [[ -n $path && $is == "$side" ]] || continue
+    if [[ ${!rule} == keep ]]; then
+      from=$NODE_DIR/fresh/$side-${#EXCEPTIONS[@]}
+    else
       inside "$volume" "${path#"$prefix"}"
       from=$volume$FOUND
-      [[ -e $from ]] || mkdir -p "$from"
-    else
+    fi
+    if [[ ! -e $from ]]; then # it begins as what the profile has there
       inside "$profile" "${path#"$prefix"}"
-      from=$NODE_DIR/fresh/${#BINDS[@]}
+      mkdir -p "${from%/*}"
       if [[ -e $profile$FOUND ]]; then cp -aT "$profile$FOUND" "$from"; else mkdir "$from"; fi
     fi
-    BINDS+=(--bind "$from:$path")
+    EXCEPTIONS+=("$from:$path")
     if [[ -d $from ]]; then POINTS+=("d $path"); else POINTS+=("f $path"); fi
   done <<<"$list,"
+}
+
+bind_exceptions() { # TREE PREFIX: adds to BINDS what can be bound over the tree that is mounted at PREFIX
+  local each path
+  for each in "${EXCEPTIONS[@]}"; do
+    path=${each#*:}
+    inside "$1" "${path#"$2"}"
+    if [[ -d ${each%%:*} && ! -d $1$FOUND || ! -d ${each%%:*} && -d $1$FOUND ]]; then
+      say "warning: $path stays as it is: a folder cannot be mounted on a file, nor a file on a folder"
+    else
+      BINDS+=(--bind "$each")
+    fi
+  done
+  EXCEPTIONS=()
 }
 
 mount_all() { # HOME_DIR, BINDS
@@ -498,18 +516,19 @@ mount_all() { # HOME_DIR, BINDS
   mount_points
   if [[ -z $BERTH_ROOT ]]; then
     if [[ $BERTH_SYSTEM == fresh && -n $BERTH_KEEP ]]; then
-      mount_overlay "$NODE_DIR/kept" "${SYSTEM_STACK[0]}" "${SYSTEM_STACK[@]:1}" "$NODE_DIR/image"
+      mount_overlay "$NODE_DIR/kept" "${SYSTEM_STACK[@]/%//tree}" "$NODE_DIR/image"
     fi
     except system "$NODE_DIR/kept" "$NODE_DIR/image" ''
   fi
   make_skeleton
   mount_system
+  bind_exceptions "$NODE_DIR/root" ''
   mount_home
   POINTS=()
   except home "$VOLUME" "$SKEL" "/home/$BERTH_OWNER"
   missing_points "$HOME_DIR" "/home/$BERTH_OWNER"
   make_points "$HOME_DIR"
-  say "root: $OVERLAY overlay of ${#SYSTEM_STACK[@]} layers on the image; home: $DRIVER, ${#HOME_STACK[@]} layers"
+  bind_exceptions "$HOME_DIR" "/home/$BERTH_OWNER"
 }
 
 pass() { # SIGNAL
@@ -519,7 +538,7 @@ pass() { # SIGNAL
 hold() { # LOWEST HIGHEST
   local code=0 home=/home/$BERTH_OWNER as=(unshare --user --map-user="$OWNER_UID" --map-group="$OWNER_GID")
   : >"$NODE_DIR/held"
-  CHILD='' MOUNTED=() BINDS=() OVERLAY=''
+  CHILD='' MOUNTED=() BINDS=() EXCEPTIONS=()
   trap 'TOLD=yes; pass TERM' TERM
   trap 'pass USR1' USR1
   trap '[[ ${#MOUNTED[@]} -eq 0 ]] || umount -l "${MOUNTED[@]}"' EXIT # which ends the FUSE processes too
@@ -706,7 +725,7 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
       APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
     declare -f say die inside mount_overlay mount_image site_binds mount_points missing_points make_points make_skeleton \
-      write_sudo mount_system mount_home except mount_all pass hold
+      write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
     echo 'hold "$@"'
   } >"$NODE_DIR/hold"
   if [[ -n $BERTH_ROOT ]]; then
@@ -740,6 +759,86 @@ follow_container() { # copies the container's words to the job's log until it ha
     fi
     if ((++count % LOG_CHECK == 0)); then trim_log; fi
   done
+}
+
+read_request() { # sets the array ASKED from run/copy.request
+  local key value
+  while IFS='=' read -r key value; do
+    case $key in
+      ID) [[ $value =~ ^[A-Za-z0-9._-]+$ ]] || continue ;;
+      HOME | SYSTEM | HOME_PREVIOUS | SYSTEM_PREVIOUS) [[ $value =~ ^[0-9a-z]{26}$ ]] || continue ;;
+      *) continue ;;
+    esac
+    ASKED[$key]=$value
+  done <"$DIRECTORY/run/copy.request"
+}
+
+answer_request() { # writes run/copy.outcome as a whole
+  local file=$DIRECTORY/run/copy.outcome
+  kill "${COPIER:-none}" 2>/dev/null || :
+  say "copy ${ASKED[ID]}: $RESULT, $PAUSE s${MESSAGE:+: $MESSAGE}"
+  printf '%s\n' "ID=${ASKED[ID]}" "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" >"$file.new" && mv -f "$file.new" "$file"
+}
+
+copy_live() { # USR2: copies the tops of the running session as run/copy.request says; in the background, one at a time
+  local turn what source previous pairs=() RESULT=failed PAUSE=0.000 MESSAGE='the session ended' COPIER=''
+  local -A ASKED=()
+  trap - USR1 USR2
+  if [[ -n ${LISTENS:-} ]]; then exec {turn}>"$NODE_DIR/copying" && flock "$turn"; fi
+  read_request
+  [[ -n ${ASKED[ID]:-} ]] || die 0 "USR2, and no request to copy in run/copy.request"
+  if grep -qsxF "ID=${ASKED[ID]}" "$DIRECTORY/run/copy.outcome"; then exit 0; fi # done in an earlier one's turn
+  trap answer_request EXIT
+  trap 'exit 0' TERM
+  [[ -n ${LISTENS:-} ]] || { MESSAGE="the session has only begun to start" && exit 0; }
+  for what in HOME SYSTEM; do
+    [[ -n ${ASKED[$what]:-} ]] || continue
+    if [[ $what == HOME ]]; then source=${HOME_STACK[0]}; else source=${SYSTEM_STACK[0]}; fi
+    source=$LAYERS/$source/tree previous=${ASKED[${what}_PREVIOUS]:-}
+    if [[ -n $BERTH_ROOT ]]; then
+      [[ $what == SYSTEM ]] || continue
+      source=$NODE_DIR/system/tree
+    fi
+    pairs+=("$source" "$LAYERS/${ASKED[$what]}" "${previous:+$LAYERS/$previous}")
+  done
+  copy_pairs "${pairs[@]}"
+}
+
+copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE and MESSAGE: copying.py, its second pass while all stands still
+  local word='' stood='' since go told said words node=$NODE_DIR/run copy=(python3 -I "$DIRECTORY/run/copying.py")
+  if [[ $# -eq 0 ]]; then # nothing was ever written
+    RESULT=frozen MESSAGE=''
+    exit 0
+  fi
+  type -P python3 >/dev/null || { MESSAGE="$SLURMD_NODENAME has no python3, which copies a running session" && exit 0; }
+  # Others than the user own files there; in the session's namespace they are the user's to read.
+  [[ -z $BERTH_ROOT ]] || copy=(nsenter --target "$CONTAINER" --user "${copy[@]}" --squash)
+  rm -f "$node/go" "$node/still" "$NODE_DIR/copy"
+  mkfifo "$node/go" "$node/still" "$NODE_DIR/copy"
+  exec {go}<>"$NODE_DIR/copy" {told}<>"$node/go" {said}<>"$node/still"
+  exec {words}< <(exec "${copy[@]}" "$@" <"$NODE_DIR/copy" 2>"$NODE_DIR/copy.err" {go}>&- {told}>&- {said}>&-)
+  COPIER=$!
+  IFS= read -ru "$words" word || :
+  if [[ $word == copied ]]; then
+    since=$(date +%s%3N)
+    kill -USR1 "$CONTAINER"
+    read -rt $((STILL_WAIT + 3)) -u "$said" stood || :
+    echo >&"$go"
+    IFS= read -rt "$STILL_LIMIT" -u "$words" word || word="not done within $STILL_LIMIT s"
+    echo >&"$told"
+    since=$(($(date +%s%3N) - since))
+    printf -v PAUSE '%d.%03d' $((since / 1000)) $((since % 1000))
+    read -rt "$STILL_WAIT" -u "$said" _ || :
+    [[ $word != still ]] || IFS= read -ru "$words" word || :
+  fi
+  rm -f "$node/go" "$node/still"
+  if [[ $word == 'done' ]]; then
+    RESULT=crash-consistent MESSAGE='not every process could be stopped'
+    if [[ $stood == all ]]; then RESULT=frozen MESSAGE=''; fi
+  else
+    MESSAGE=$(tail -n 1 "$NODE_DIR/copy.err")
+    MESSAGE=${MESSAGE:-the copy was ${word:-not done}}
+  fi
 }
 
 finish() { # on every way out

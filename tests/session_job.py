@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import secrets
+import struct
 import subprocess
+import termios
 import time
 from dataclasses import dataclass, field
+from fcntl import ioctl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from tests.lab_cluster import Lab
 
 SCRIPT = Path(__file__).parents[1] / "broker/session.sh"
+COPYING = SCRIPT.parent / "volumes/copying.py"
 ROOM = "/shared/session-job"
 """Everything of these tests, as the nodes see it."""
 MEMORY = "--mem=400"
@@ -39,6 +45,9 @@ class Bench:
         done = self.run("sh", "-euc", script, user=user, node=node, stdin=stdin)
         assert done.returncode == 0, f"{script}: {done.stderr.decode()}"
         return done.stdout.decode()
+
+    def install_script(self) -> None:
+        self.sh(f"cat >{ROOM}/session.sh; chmod 755 {ROOM}/session.sh", stdin=SCRIPT.read_bytes())
 
     def set_up(self) -> None:
         found = re.search(r"\|(\d+)-\d+ *\|FS \(Squashfs", self.sh(f"apptainer sif list {self.image}"))
@@ -80,6 +89,8 @@ class SessionJob:
     home: list[str] = field(default_factory=lambda: [new_id()])
     """The home's stack, the top first, as volumes.json says it in `mount`."""
     system: list[str] = field(default_factory=lambda: [new_id()])
+    root: bool = False
+    """Whether its jobs run in root mode."""
 
     @property
     def directory(self) -> str:
@@ -110,6 +121,7 @@ class SessionJob:
             f"ssh-keygen -q -s {ROOM}/keys/ca -I test -h -n {self.owner}.dev.berth {run}/ssh_host_ed25519_key.pub;"
             f"chown {self.owner} {run}/*"
         )
+        self.write("copying.py", COPYING.read_text())
         self.mount("overlay", home=self.home, system=self.system)
         self.configure(**changes)
 
@@ -146,6 +158,7 @@ class SessionJob:
         } | changes
         text = "".join(f"{key}={value}\n" for key, value in values.items())
         self.write("job.env", text)
+        self.root = values.get("BERTH_ROOT") == "yes"
 
     def write(self, name: str, text: str) -> None:
         self.bench.sh(f"umask 077; cat >{self.directory}/run/{name}", user=self.owner, stdin=text.encode())
@@ -188,6 +201,31 @@ class SessionJob:
         self.bench.sh(f"scancel {self.jobs[-1]}")
         return self.ended()
 
+    def ask_for_copy(self, **layers: str) -> str:
+        """Ask the running job for a copy of its tops to these layers, as the launcher does; the request's id."""
+        asked = new_id()
+        text = "".join(f"{key}={value}\n" for key, value in {"ID": asked, **layers}.items())
+        self.bench.sh(f"rm -f {self.directory}/run/copy.outcome", user=self.owner)
+        self.write("copy.request.new", text)
+        self.bench.sh(f"cd {self.directory}/run; mv copy.request.new copy.request", user=self.owner)
+        self.bench.sh(f"scancel --batch --signal=USR2 {self.jobs[-1]}", user=self.owner)
+        return asked
+
+    def outcome(self, asked: str) -> dict[str, str]:
+        """What the job says of that request."""
+        text = ""
+
+        def answered() -> bool:
+            nonlocal text
+            text = self.bench.sh(f"cat {self.directory}/run/copy.outcome 2>/dev/null || :")
+            return f"ID={asked}\n" in text
+
+        wait_until(answered, "the copy's outcome", self.log, seconds=60)
+        return dict(line.split("=", 1) for line in text.splitlines())
+
+    def copy(self, **layers: str) -> dict[str, str]:
+        return self.outcome(self.ask_for_copy(**layers))
+
     def traces(self, node: str) -> list[str]:
         """What there is of this session's jobs on a node: folders in /tmp, mounts, and files of /proc of processes.
 
@@ -204,7 +242,9 @@ class SessionJob:
     def log(self) -> str:
         return self.bench.sh(f"cat {self.directory}/run/job.log 2>/dev/null || :")
 
-    def ssh_argv(self, *words: str, key_of: str | None = None, program: str = "ssh") -> list[str]:
+    def ssh_argv(
+        self, *words: str, key_of: str | None = None, login: str | None = None, program: str = "ssh"
+    ) -> list[str]:
         """OpenSSH's arguments for a direct connection from the login node, with every prompt refused."""
         *_, node, port, _, _ = self.job().comment.split(":")
         user = key_of or self.owner
@@ -217,18 +257,36 @@ class SessionJob:
             f"IdentityFile={ROOM}/{user}/id",
             f"Port={port}",
         )
-        target = [f"{self.owner}@{node}"] if program == "ssh" else []
+        target = [f"{login or ('root' if self.root else self.owner)}@{node}"] if program == "ssh" else []
         flags = [word for option in options for word in ("-o", option)]
         return self.bench.lab.argv([program, "-F", "none", *flags, *target, *words], user=user, node="login")
 
-    def ssh(self, command: str, *, stdin: bytes = b"", key_of: str | None = None) -> subprocess.CompletedProcess[bytes]:
-        argv = self.ssh_argv(command, key_of=key_of)
+    def ssh(
+        self, command: str, *, stdin: bytes = b"", key_of: str | None = None, login: str | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        argv = self.ssh_argv(command, key_of=key_of, login=login)
         return subprocess.run(argv, input=stdin, capture_output=True, timeout=60, check=False)
 
     def says(self, command: str) -> str:
         done = self.ssh(command)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().rstrip("\n")
+
+
+def in_terminal(argv: list[str], *, rows: int, columns: int) -> tuple[int, str]:
+    """Run a program on a terminal of that size; its exit code and what it showed."""
+    outer, inner = pty.openpty()
+    ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with subprocess.Popen(argv, stdin=inner, stdout=inner, stderr=subprocess.DEVNULL) as client:
+        os.close(inner)
+        shown = b""
+        try:
+            while data := os.read(outer, 4096):
+                shown += data
+        except OSError:  # EIO: the program has ended and nobody has the terminal open any more
+            pass
+        os.close(outer)
+        return client.wait(30), shown.decode()
 
 
 def wait_until(condition: Callable[[], bool], what: str, log: Callable[[], str], seconds: float = 30) -> None:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import pty
 import re
 import secrets
-import struct
 import subprocess
-import termios
-from fcntl import ioctl
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.images import published
-from tests.session_job import ROOM, SCRIPT, Bench, SessionJob, wait_until
+from tests.session_job import ROOM, SCRIPT, SessionJob, in_terminal, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.lab_cluster import Lab
+    from tests.session_job import Bench
 
 HOG = "python3 -c 'kept = []\nwhile True: kept.append(bytearray(50 << 20))'"
 LISTEN = """
@@ -30,24 +24,6 @@ kept = [socket.create_server(("", int(port))) for port in sys.argv[1:]]
 print(flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture(scope="module")
-def bench(lab: Lab) -> Bench:
-    made = Bench(lab, published(lab, "base"))
-    made.set_up()
-    return made
-
-
-@pytest.fixture
-def session(bench: Bench) -> Iterator[SessionJob]:
-    """A session of alice's that no job carries yet."""
-    made = SessionJob(bench)
-    made.prepare()
-    yield made
-    for job in made.jobs:
-        bench.run("scancel", str(job))
-        made.ended(job)
 
 
 @pytest.fixture(scope="class")
@@ -160,22 +136,6 @@ class TestRunning:
         done = running.bench.run(*argv, user="bob")
         assert done.stdout == b""
         assert done.stderr.count(b"Permission denied") >= 6
-
-
-def in_terminal(argv: list[str], *, rows: int, columns: int) -> tuple[int, str]:
-    """Run a program on a terminal of that size; its exit code and what it showed."""
-    outer, inner = pty.openpty()
-    ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with subprocess.Popen(argv, stdin=inner, stdout=inner, stderr=subprocess.DEVNULL) as client:
-        os.close(inner)
-        shown = b""
-        try:
-            while data := os.read(outer, 4096):
-                shown += data
-        except OSError:  # EIO: the program has ended and nobody has the terminal open any more
-            pass
-        os.close(outer)
-        return client.wait(30), shown.decode()
 
 
 class TestLife:
