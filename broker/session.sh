@@ -130,8 +130,8 @@ adapt_accounts() {
   fi
   # Apptainer has mounted its own copies of the two files, in memory, unless its configuration says otherwise: what is
   # written here must not go into the volume.
-  lines=$(</proc/self/mountinfo)
-  [[ $lines == *" /etc/passwd "* && $lines == *" /etc/group "* ]] || return 0
+  mapfile -t lines </proc/self/mountinfo
+  [[ ${lines[*]} == *" /etc/passwd "* && ${lines[*]} == *" /etc/group "* ]] || return 0
   # sshd gives a terminal to the group tty if there is one, but its gid is not mapped in the user namespace.
   mapfile -t lines </etc/group
   for entry in "${lines[@]}"; do [[ $entry == tty:* ]] || printf '%s\n' "$entry"; done >/etc/group
@@ -172,13 +172,13 @@ leave() { # CODE: every process of the session gets TERM and some time; those th
 }
 
 look_at_processes() { # STATE, PARENT: of every process but this one, by its number
-  local file line pid state parent
+  local file line pid state
   STATE=() PARENT=()
   for file in /proc/[0-9]*/stat; do
     { read -r line <"$file"; } 2>/dev/null || continue # it has ended
-    pid=${line%% *}
-    read -r state parent _ <<<"${line##*) }" # after the name, which may hold anything
-    [[ $pid -eq 1 ]] || STATE[pid]=$state PARENT[pid]=$parent
+    pid=${line%% *} line=${line##*) } # after the name, which may hold anything: state, parent, and more
+    state=${line%% *} line=${line#* }
+    [[ $pid -eq 1 ]] || STATE[pid]=$state PARENT[pid]=${line%% *}
   done
 }
 
@@ -189,7 +189,7 @@ threads_stand_still() { # the threads of a process stop one by one
   done
 }
 
-stop_all() { # STOPPED: whom it has stopped, in this order; fails if not everything stands still within STILL_WAIT
+stop_all() { # FD: STOPPED: whom it has stopped, in this order; fails if not everything stands still within STILL_WAIT
   local end=$((SECONDS + STILL_WAIT)) pid next running STATE PARENT
   STOPPED=()
   local -A told=()
@@ -210,34 +210,36 @@ stop_all() { # STOPPED: whom it has stopped, in this order; fails if not everyth
     elif [[ -z $running ]] && threads_stand_still; then
       return 0
     fi
-    ((SECONDS <= end)) || return 1
+    # The signals take a moment. Told to go on now, we are too late: the copy has not waited for us.
+    if ((SECONDS > end)) || read -rt 0.001 -u "$1"; then return 1; fi
   done
 }
 
 stand_still() { # for a copy of the volumes: stops the session, says so, and continues it when told, or after a while
-  local said told answer=all pid i STOPPED=() back=()
+  local said told answer=all i STOPPED=()
   [[ -p /run/berth/node/still && -p /run/berth/node/go ]] || return 0 # somebody of the session sent the signal
   exec {said}<>/run/berth/node/still {told}<>/run/berth/node/go
-  stop_all || answer=some
+  stop_all "$told" || answer=some
   # What FUSE holds back must reach the layers before they are read.
   if [[ $(</proc/self/mountinfo) == *fuse-overlayfs* ]]; then sync -f / "/home/$BERTH_OWNER" || answer=some; fi
   echo "$answer" >&"$said"
-  read -rt $((STILL_LIMIT + 5)) -u "$told" || :
-  for ((i = ${#STOPPED[@]} - 1; i >= 0; i--)); do back+=("${STOPPED[i]}"); done
-  for pid in "${back[@]}"; do kill -CONT "$pid" 2>/dev/null || :; done # those that stood still before stay so
+  read -rt $((STILL_LIMIT + STILL_WAIT)) -u "$told" || :
+  # Children first, for the same reason. Whoever stood still before stays so.
+  for ((i = ${#STOPPED[@]} - 1; i >= 0; i--)); do kill -CONT "${STOPPED[i]}" 2>/dev/null || :; done
   echo continued >&"$said"
   exec {said}<&- {told}<&-
 }
 
-serve() { # PORT: sshd in the foreground, as it were; fails with its code
-  local code
+serve() { # PORT: runs sshd until it ends, with its code; stands still whenever it is asked to
+  local code sshd
   "$SSHD" -D -e -f /run/berth/node/sshd_config -p "$1" &
+  sshd=$!
   while :; do
     code=0
-    wait $! || code=$?
-    # A signal for us ends wait, not sshd.
+    wait "$sshd" || code=$?
     if [[ -n $ASKED ]]; then ASKED='' && stand_still; fi
-    if ((code <= 128)) || ! kill -0 $! 2>/dev/null; then return "$code"; fi
+    # A signal for us has ended wait, and not sshd.
+    if ((code <= 128)) || ! kill -0 "$sshd" 2>/dev/null; then return "$code"; fi
   done
 }
 
@@ -315,12 +317,12 @@ mount_image() {
   MOUNTED=("$NODE_DIR/image")
 }
 
-site_binds() { # prints the binds of the site's apptainer.conf, where it is in its usual place
+site_binds() { # writes the binds of the site's apptainer.conf, where it is in its usual place
   local file line
   for file in "${BERTH_APPTAINER%/bin/*}/etc/apptainer/apptainer.conf" /etc/apptainer/apptainer.conf; do
     [[ -r $file ]] || continue
     while IFS= read -r line; do
-      if [[ $line =~ ^[[:space:]]*bind\ path[[:space:]]*=[[:space:]]*([^[:space:]]+) ]]; then echo "${BASH_REMATCH[1]}"; fi
+      [[ ! $line =~ ^[[:space:]]*bind\ path[[:space:]]*=[[:space:]]*([^[:space:]]+) ]] || printf '%s,' "${BASH_REMATCH[1]}"
     done <"$file"
     return
   done
@@ -337,7 +339,7 @@ mount_points() { # POINTS: what Apptainer will mount something on: `d` or `f`, a
     [[ ! -e $source ]] || POINTS+=("$kind ${rest%%:*}")
   done < <(
     printf '%s,' "$BERTH_BINDS"
-    site_binds | tr '\n' ,
+    site_binds
   )
 }
 
@@ -359,7 +361,7 @@ make_points() { # ROOT
 }
 
 make_skeleton() { # a layer between the image and the volume: the mount points that the image lacks, sudo, apt's settings
-  local image=$NODE_DIR/image skeleton=$NODE_DIR/skeleton folder mode sudo='' apt='' parents=()
+  local image=$NODE_DIR/image skeleton=$NODE_DIR/skeleton folder mode sudo='' apt=''
   local -A known=()
   missing_points "$image" ''
   if [[ -z $BERTH_ROOT ]]; then
@@ -375,61 +377,59 @@ make_skeleton() { # a layer between the image and the volume: the mount points t
   # The image's own folders, which these are merged with, keep their rights.
   for folder in "${FOLDERS[@]}" "${FILES[@]%/*}"; do
     while [[ -n $folder ]]; do
-      if [[ -d $image$folder && -z ${known[$folder]:-} ]]; then known[$folder]=yes parents+=("$image$folder"); fi
+      [[ ! -d $image$folder ]] || known[$image$folder]=yes
       folder=${folder%/*}
     done
   done
   while read -r mode folder; do
     [[ $mode == 755 ]] || chmod "$mode" "$skeleton${folder#"$image"}"
-  done < <(stat -c '%a %n' -- "${parents[@]}")
+  done < <(stat -c '%a %n' -- "$image" "${!known[@]}")
 }
 
-write_sudo() { # FILE: sudo without setuid, which a session cannot have: root of a namespace in which only the user exists
+write_sudo() { # FILE: sudo without setuid, which no namespace of the user's can have: root where only the user exists
   cat >"$1" <<'SUDO'
 #!/bin/sh
-# sudo in a Berth session. You own all of its files; this shows you as root to programs that insist on it.
+# sudo in a Berth session. All files are yours: this shows you as root to the programs that insist on it.
 keep='' shell=''
-usage() {
-  echo "sudo: $1; here it takes [-EHinsS] [-u root] [VAR=value] COMMAND" >&2
+refuse() {
+  echo "sudo: $1; in a session it takes [-EHinsS] [-u root] [VAR=value] COMMAND" >&2
   exit 1
-}
-other() { # USER
-  case $1 in root | 0 | '#0') ;; *) usage "only root is there to become" ;; esac
 }
 while [ $# -gt 0 ]; do
   case $1 in
     --) shift && break ;;
-    -u | --user | -g | --group) other "${2-}" && shift ;;
-    -u* | -g*) other "${1#-?}" ;;
-    --user=* | --group=*) other "${1#*=}" ;;
+    -u | --user)
+      [ "${2-}" = root ] || refuse "it makes you root, and nobody else"
+      shift
+      ;;
+    -uroot | --user=root | --non-interactive | --set-home | --stdin) ;;
+    -v | -k | -K | --validate | --reset-timestamp | --remove-timestamp) exit 0 ;; # there is no password
     --preserve-env*) keep=yes ;;
     --login) shell=login ;;
     --shell) shell=plain ;;
-    --non-interactive | --set-home | --stdin) ;;
-    -v | -k | -K | --validate | --reset-timestamp | --remove-timestamp) exit 0 ;; # there is no password
-    -*[!EHinsS]* | -) usage "unknown option $1" ;;
+    - | -*[!EHinsS]*) refuse "it does not know $1" ;;
     -*)
       case $1 in *E*) keep=yes ;; esac
-      case $1 in *s*) shell=plain ;; esac
-      case $1 in *i*) shell=login ;; esac
+      case $1 in *i*) shell=login ;; *s*) shell=plain ;; esac
       ;;
     *) break ;;
   esac
   shift
 done
-command -v unshare >/dev/null || usage "the image has no unshare (util-linux)"
+command -v unshare >/dev/null || refuse "the image has no unshare (util-linux)"
 said=$*
-export SUDO_USER="${USER-}" SUDO_UID="$(id -u)" SUDO_GID="$(id -g)" SUDO_COMMAND="$said" USER=root LOGNAME=root
-export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+SUDO_UID=$(id -u) SUDO_GID=$(id -g) SUDO_USER=${USER-} SUDO_COMMAND=$said
+export SUDO_UID SUDO_GID SUDO_USER SUDO_COMMAND USER=root LOGNAME=root PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 [ -n "$keep" ] || export HOME=/root
 while :; do
-  case ${1-} in [A-Za-z_]*=*) export "$1" && shift ;; *) break ;; esac
+  case ${1-} in [A-Za-z_]*=*) export "${1?}" && shift ;; *) break ;; esac
 done
-case $shell in
-  login) cd /root && set -- "${SHELL:-/bin/sh}" -l ${1+-c '"$@"' sudo "$@"} ;;
-  plain) set -- "${SHELL:-/bin/sh}" ${1+-c '"$@"' sudo "$@"} ;;
-esac
-[ $# -gt 0 ] || usage "no command"
+if [ -n "$shell" ]; then
+  [ $# -eq 0 ] || set -- -c '"$@"' sudo "$@"
+  [ $shell = plain ] || { cd /root && set -- -l "$@"; }
+  set -- "${SHELL:-/bin/sh}" "$@"
+fi
+[ $# -gt 0 ] || refuse "there is no command"
 unshare --map-root-user -- "$@"
 code=$?
 if [ $code -ne 0 ] && [ -n "$said" ]; then
@@ -896,7 +896,8 @@ main() {
   follow_container
   until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
   CONTAINER=''
-  [[ -e $NODE_DIR/held ]] || die "$UNFIT_NODE" "$SLURMD_NODENAME made no user namespace for the session; see above"
+  [[ -e $NODE_DIR/held ]] || die "$UNFIT_NODE" "$SLURMD_NODENAME makes no user namespace for you, as said above${BERTH_ROOT:+:
+root mode needs a line of yours in /etc/subuid and /etc/subgid of the nodes, as usermod --add-subuids makes it}"
   check_memory
   [[ -z ${STOPPING:-} ]] || code=0
   exit "$code"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 from typing import TYPE_CHECKING
@@ -25,6 +26,15 @@ while True:
     n += 1
 """
 
+SLOW = """
+import pathlib, sys, time
+pathlib.Path(__file__).with_name("begun").touch()
+print("copied", flush=True)
+sys.stdin.readline()
+time.sleep(1)
+print("still\\ndone")
+"""
+
 
 def stopped_processes(session: SessionJob) -> str:
     return session.says("grep -l '^State:.*stopped' /proc/[0-9]*/status 2>/dev/null || :")
@@ -42,16 +52,21 @@ class TestCopy:
         assert bench.sh(f"cat {session.layer(home)}/tree/file {session.layer(system)}/tree/opt/file") == "one\ntwo\n"
         assert "character special" in bench.sh(f"stat -c %F {session.layer(system)}/tree/etc/motd")
         assert stopped_processes(session) == ""
-        session.says("echo more >>~/file")
-        settled = "test $(($(date +%s) - $(stat -c %Z ~/.profile))) -gt 3"  # younger files are not trusted
+
+    def test_it_costs_what_has_changed_since_the_last_one(self, session: SessionJob, bench: Bench) -> None:
+        session.start()
+        session.says("echo one >~/file")
+        settled = "test $(($(date +%s) - $(stat -c %Z ~/file))) -gt 3"  # younger files are not trusted
         wait_until(lambda: session.ssh(settled).returncode == 0, "older files", session.log)
-        settled_home, home = home, new_id()
-        assert session.copy(HOME=home, HOME_PREVIOUS=settled_home)["RESULT"] == "frozen"
-        second = new_id()
-        assert session.copy(HOME=second, HOME_PREVIOUS=home)["RESULT"] == "frozen"
-        assert bench.sh(f"cat {session.layer(second)}/tree/file {session.layer(home)}/tree/file") == "one\nmore\none\n"
-        same = bench.sh(f"stat -c %i {session.layer(second)}/tree/.profile {session.layer(home)}/tree/.profile").split()
-        assert same[0] == same[1]
+        first, second = new_id(), new_id()
+        assert session.copy(HOME=first)["RESULT"] == "frozen"
+        session.says("echo more >>~/file")
+        assert session.copy(HOME=second, HOME_PREVIOUS=first)["RESULT"] == "frozen"
+        assert bench.sh(f"cat {session.layer(first)}/tree/file {session.layer(second)}/tree/file") == "one\none\nmore\n"
+        inodes = bench.sh(
+            f"stat -c %i {session.layer(first)}/tree/.profile {session.layer(second)}/tree/.profile"
+        ).split()
+        assert inodes[0] == inodes[1]
 
     def test_a_database_that_is_being_written_is_whole_in_the_copy(
         self, session: SessionJob, bench: Bench, tmp_path: Path
@@ -77,7 +92,10 @@ class TestCopy:
     def test_nobody_in_the_session_notices(self, session: SessionJob) -> None:
         """A shell at a terminal does not think that its program was suspended, and what was suspended stays so."""
         session.start()
-        script = "set -m; sleep 1000 & kill -STOP $!; bash -ic 'touch ready; sleep 5 && echo over'; cat /proc/$!/status | grep State"
+        script = (
+            "set -m; sleep 1000 & kill -STOP $!; bash -ic 'touch ready; sleep 5 && echo over';"
+            "grep State /proc/$!/status"
+        )
         argv = session.ssh_argv("-tt", script)
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
             wait_until(lambda: session.ssh("test -e ready").returncode == 0, "the shell", session.log)
@@ -96,13 +114,16 @@ class TestCopy:
         assert {outcome["RESULT"] for outcome in outcomes} == {"frozen"}, session.log()
         assert max(float(outcome["PAUSE"]) for outcome in outcomes) < 2
 
-    def test_each_of_several_requests_gets_an_answer(self, session: SessionJob) -> None:
+    def test_a_request_that_comes_during_another_waits_its_turn(self, session: SessionJob) -> None:
         session.start()
-        session.write("copying.py", "import sys, time\nprint('copied', flush=True)\nsys.stdin.readline()\ntime.sleep(0.5)\nprint('still\\ndone')\n")
-        ids = [session.ask_for_copy(HOME=new_id()) for _ in range(1)]
-        wait_until(lambda: session.log().count("copy") >= 0, "", session.log)
-        ids.append(session.ask_for_copy(HOME=new_id()))
-        assert session.outcome(ids[-1])["RESULT"] == "frozen"
+        session.write("copying.py", SLOW)
+        first = session.ask_for_copy(HOME=new_id())
+        begun = f"test -e {session.directory}/run/begun"
+        wait_until(lambda: session.bench.run("sh", "-c", begun).returncode == 0, "the first copy", session.log)
+        second = session.ask_for_copy(HOME=new_id())
+        assert session.outcome(second)["RESULT"] == "frozen"
+        said = re.findall(r"berth: copy (\w+): (\w+),", session.log())
+        assert said == [(first, "frozen"), (second, "frozen")]
 
     def test_nothing_to_copy_is_done_at_once(self, session: SessionJob) -> None:
         session.start()
@@ -129,7 +150,8 @@ class TestFailures:
     def test_a_copy_that_hangs_in_the_pause_is_given_up(self, session: SessionJob, bench: Bench) -> None:
         bench.sh(f"sed -i 's/^readonly STILL_LIMIT=.*/readonly STILL_LIMIT=2/' {ROOM}/session.sh")
         try:
-            self.fails(session, "import time; print('copied', flush=True); input(); time.sleep(1000)", "not done within 2 s")
+            hanging = "import time; print('copied', flush=True); input(); time.sleep(1000)"
+            self.fails(session, hanging, "not done within 2 s")
         finally:
             bench.install_script()
 

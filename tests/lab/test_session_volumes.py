@@ -1,4 +1,4 @@
-"""What a session keeps, as its job mounts it: stacks of layers, and what is fresh at each start. No broker takes part."""
+"""What a session keeps, as its job mounts it: stacks of layers, and what is fresh at each start; without the broker."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 
     from tests.session_job import Bench, SessionJob
 
-ENTRIES = "find {} -mindepth 1"
+REFUSING = b"""#!/bin/sh
+case " $* " in *" -t overlay "*) echo "mount: not permitted" >&2; exit 32 ;; esac
+exec /usr/bin/mount "$@"
+"""
 
 
 @pytest.fixture
 def refusing_kernel(bench: Bench) -> Iterator[str]:
     """A node whose kernel seems to refuse overlayfs to users."""
     wrapper = "/usr/local/sbin/mount"
-    script = b'#!/bin/sh\ncase " $* " in *" -t overlay "*) echo "mount: not permitted" >&2; exit 32 ;; esac\nexec /usr/bin/mount "$@"\n'
-    bench.sh(f"cat >{wrapper}; chmod 755 {wrapper}", node="c3", stdin=script)
+    bench.sh(f"cat >{wrapper}; chmod 755 {wrapper}", node="c3", stdin=REFUSING)
     yield "c3"
     bench.sh(f"rm {wrapper}", node="c3")
 
@@ -34,10 +36,11 @@ def entries(session: SessionJob, tree: str) -> list[str]:
 class TestStacks:
     def test_the_system_is_writable_and_kept_over_jobs_and_nodes(self, session: SessionJob) -> None:
         session.start("--nodelist=c1")
-        session.says("echo new >/opt/tool; rm /etc/motd; sed -i s/Debian/Mine/ /etc/issue; rm -r /usr/share/bug; mkdir /usr/share/bug")
+        session.says("echo new >/opt/tool; rm /etc/motd; sed -i s/Debian/Mine/ /etc/issue")
+        session.says("rm -r /usr/share/bug; mkdir /usr/share/bug")
         session.stop()
         session.start("--nodelist=c2")
-        assert session.says("cat /opt/tool; grep -c Mine /etc/issue; ls /usr/share/bug; test ! -e /etc/motd") == "new\n1"
+        assert session.says("cat /opt/tool; grep -c Mine /etc/issue; ls /usr/share/bug; ! ls /etc/motd") == "new\n1"
 
     def test_a_start_and_a_stop_write_nothing_into_the_volumes(self, session: SessionJob) -> None:
         session.start("--nodelist=c1")
@@ -54,7 +57,7 @@ class TestStacks:
 
     def test_a_new_top_over_a_layer_shows_the_layer_and_leaves_it_alone(self, session: SessionJob) -> None:
         session.start()
-        session.says("echo one >~/file; echo one >/opt/file; mkdir ~/folder; echo kept >~/folder/a; echo gone >~/folder/b")
+        session.says("echo one | tee ~/file /opt/file; mkdir ~/folder; echo kept >~/folder/a; echo gone >~/folder/b")
         session.stop()
         session.push()
         session.start()
@@ -131,11 +134,11 @@ class TestPersistence:
         kept = "/opt/cache,/etc/issue,/usr/share/bug,/home/alice/.cache/ccache,/home/alice/.bashrc"
         session.configure(BERTH_HOME="fresh", BERTH_SYSTEM="fresh", BERTH_KEEP=kept)
         session.start()
-        session.says("for d in /opt/cache /usr/share/bug ~/.cache/ccache; do echo kept >$d/mine; done; echo kept >>/etc/issue")
+        session.says("echo kept | tee /opt/cache/mine /usr/share/bug/mine ~/.cache/ccache/mine >>/etc/issue")
         session.says("echo lost | tee ~/file /opt/file; echo kept >>~/.bashrc")
         session.stop()
         session.start()
-        shown = session.says("cat /opt/cache/mine /usr/share/bug/mine ~/.cache/ccache/mine; tail -qn 1 ~/.bashrc /etc/issue")
+        shown = session.says("tail -qn 1 /opt/cache/mine /usr/share/bug/mine ~/.cache/ccache/mine ~/.bashrc /etc/issue")
         assert shown.split() == ["kept"] * 5
         assert session.says("grep -c Debian /etc/issue; ls /opt; ls -A ~").split() == [
             "1", "cache", ".bash_logout", ".bashrc", ".cache", ".profile"
@@ -143,22 +146,31 @@ class TestPersistence:
 
     def test_paths_of_a_kept_side_may_be_fresh(self, session: SessionJob) -> None:
         session.start()
-        session.says("mkdir -p ~/.config/app; echo old | tee ~/.config/app/rc /opt/file; echo old >>/etc/issue; echo old >>~/.profile")
+        session.says("mkdir -p ~/.config/app; echo old | tee -a ~/.config/app/rc /opt/file /etc/issue ~/.profile")
         session.says("rm -r /usr/share/bug; echo old >/etc/skel/new")
         session.stop()
         fresh = "/home/alice/.config/app,/home/alice/.profile,/etc/issue,/usr/share/bug,/opt/new"
         session.configure(BERTH_FRESH=fresh)
         for _ in range(2):
             session.start()
-            assert session.says("ls ~/.config/app /opt/new; cat /opt/file; grep -c old /etc/issue ~/.profile || :").split() == [
-                "/home/alice/.config/app:", "/opt/new:", "old", "/etc/issue:0", "/home/alice/.profile:0"
-            ]  # fmt: skip
+            shown = session.says("ls -A ~/.config/app /opt/new; cat /opt/file; grep -c old /etc/issue ~/.profile || :")
+            empty = ["/home/alice/.config/app:", "/opt/new:"]
+            assert shown.split() == [*empty, "old", "/etc/issue:0", "/home/alice/.profile:0"]
             assert "vim-tiny" in session.says("find /usr/share/bug")
-            session.says("echo x | tee ~/.config/app/rc /opt/new/x >>/etc/issue; echo x >/usr/share/bug/x")
+            session.says("echo x | tee -a ~/.config/app/rc /opt/new/x /etc/issue /usr/share/bug/x ~/.profile")
             session.stop()
         session.configure()
         session.start()
-        assert session.says("cat ~/.config/app/rc; tail -n 1 /etc/issue; tail -n 1 ~/.profile").split() == ["old"] * 3
+        assert session.says("tail -qn 1 ~/.config/app/rc /etc/issue ~/.profile").split() == ["old"] * 3
+
+    def test_a_path_that_has_become_something_else_stays_and_the_log_says_so(self, session: SessionJob) -> None:
+        session.start()
+        session.says("rm /etc/issue; mkdir /etc/issue; echo mine >/etc/issue/file")
+        session.stop()
+        session.configure(BERTH_FRESH="/etc/issue")
+        session.start()
+        assert session.says("cat /etc/issue/file") == "mine"
+        assert "warning: /etc/issue stays as it is" in session.log()
 
 
 class TestRefusals:
@@ -179,7 +191,9 @@ class TestRefusals:
         bench.sh(f"rm -r {session.layer(below)}")
         self.refused(session, 74, f"the layer {session.layer(below)} is missing")
 
-    @pytest.mark.parametrize("text", ["{}\n", '{\n "mount": "overlay;home=../../x;system=a",\n}\n', '{"mount": "tape;home=a"}'])
+    @pytest.mark.parametrize(
+        "text", ["{}\n", '{\n "mount": "overlay;home=../../x;system=a",\n}\n', ' "mount": "tape;home=a;system=a"\n']
+    )
     def test_volumes_that_say_nothing_sensible(self, session: SessionJob, bench: Bench, text: str) -> None:
         bench.sh(f"cat >{session.directory}/volumes.json", user="alice", stdin=text.encode())
         self.refused(session, 74, 'has no line "mount"')
