@@ -373,6 +373,8 @@ class ResolveRequest(Strict):
     """Who connects. From anyone but the gateway's account it must be the caller."""
     target: Annotated[str, StringConstraints(max_length=255)]
     """The host name that the client asked for: `name`, `name.<domain>` or `owner.name.<domain>`."""
+    root: bool = False
+    """For `berth exec --root`: a session in root mode, which is refused otherwise, as it lets in nobody but `root`."""
 
 
 class ResolveAnswer(Strict):

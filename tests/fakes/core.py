@@ -69,7 +69,7 @@ def publish(store: Store, name: str = "base", version: str = "1", extra: str = "
     sif = stage / "image.sif"
     sif.write_bytes(content)
     profile = loads(RECIPE.format(name=name, version=version) + extra, stage / "profile.yaml")
-    image = Image(name, version, sif, digest_of(sif), len(content), 1.5, {}, profile)
+    image = Image(name, version, sif, digest_of(sif), len(content), 1.5, {}, profile, 4096)
     (stage / "image.json").write_text(json.dumps(image.description()))
     return store.publish(stage, name, version)
 
