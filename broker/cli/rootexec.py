@@ -24,13 +24,15 @@ from broker.errors import BerthError, ConflictError
 from broker.schema import SessionState, StartRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from broker.cli.invocation import Invocation
     from broker.schema import Operation, SessionView
 
 LOST = 255
 """What ssh(1) ends with when it failed itself; a command may do so too, and is then taken for lost."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
 def run_as_root(
@@ -49,13 +51,24 @@ def run_as_root(
         undone=f"nothing was run in {name}",
         yes=yes,
     )
-    with _interruptible(), _root_mode(invocation, name, had_job=has_job(view)):
+    _check_free(invocation.client.session(name))
+    with _on_signals(_interrupt), _root_mode(invocation, name, had_job=has_job(view)):
         code = _run(invocation, name, before, command)
         if code == 0 or (keep and code != LOST):
             _commit(invocation, name)
         else:
             _say(invocation, f"{_why_not_kept(code)}; nothing of it is kept")
     return code
+
+
+def _check_free(view: SessionView) -> None:
+    """ConflictError while another `berth exec --root` has the session, or has left it in root mode."""
+    operation = pending(view)
+    if view.root or (operation is not None and operation.verb == "root"):
+        raise ConflictError(
+            f"{view.name} is in root mode already, for another command",
+            hint=f"wait for that one; if it is gone, `berth stop {view.name}` ends root mode",
+        )
 
 
 @contextlib.contextmanager
@@ -82,17 +95,21 @@ def _root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Iterator[
 
 
 def _run(invocation: Invocation, name: str, before: Sequence[str], command: str) -> int:
-    """Run the real ssh and wait for it; KeyboardInterrupt only after it has ended."""
+    """Run the real ssh and wait for it; InterruptedWaitError only after it has ended."""
     argv = ssh_command(invocation, name, before=before, after=["--", command], root=True)
+    process, heard = None, list[int]()
     try:
-        process = subprocess.Popen(argv)
+        with _on_signals(heard.append):  # while it starts there is nobody yet whom we could end
+            process = subprocess.Popen(argv)
+        if heard:
+            raise KeyboardInterrupt
+        return process.wait()
     except OSError as error:
         raise cannot_run(error) from error
-    try:
-        return process.wait()
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
+        if process is not None:
+            process.terminate()
+            process.wait()
         raise InterruptedWaitError("interrupted; nothing of what the command did is kept") from None
 
 
@@ -160,14 +177,14 @@ def _say(invocation: Invocation, text: str) -> None:
         narrate(text)
 
 
+def _interrupt(_signal: int) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let a closed terminal and a polite kill do what Ctrl-C does, so that the session is brought back."""
-
-    def interrupt(_signal: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGHUP, signal.SIGTERM)}
+def _on_signals(call: Callable[[int], None]) -> Iterator[None]:
+    """Let Ctrl-C, a closed terminal and a polite kill all `call` this with their number."""
+    before = {each: signal.signal(each, lambda number, _frame: call(number)) for each in _SIGNALS}
     try:
         yield
     finally:

@@ -108,7 +108,7 @@ def _delete(invocation: Invocation, name: str, reference: str, *, yes: bool) -> 
     if invocation.json:
         output.show_json(gone)
     else:
-        output.narrate(f"deleted {name_of(gone)} of {name}; `berth gc` gives back what only it needed")
+        output.narrate(f"deleted {name_of(gone)} of {name}; what only it needed is removed in the background")
 
 
 @click.command()

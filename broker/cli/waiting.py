@@ -58,17 +58,6 @@ def until_ended(invocation: Invocation, view: SessionView, *, timeout: float | N
     raise AssertionError("follow never ends")  # pragma: no cover
 
 
-def until_restored(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
-    """Wait until a session that was deleted can be started again."""
-    error = InterruptedWaitError(f"interrupted; {view.name} goes on being restored")
-    with _watched(invocation, error) as progress:
-        for latest in follow(invocation.client, view, timeout=timeout):
-            if latest.state in ENDED:
-                return latest
-            progress.show(state_line(latest))
-    raise AssertionError("follow never ends")  # pragma: no cover
-
-
 def until_gone(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> None:
     """Wait until the name is free again."""
     error = InterruptedWaitError(f"interrupted; {view.name} goes on being deleted")
@@ -104,6 +93,14 @@ def until_done(
         raise failed(invocation, latest)
     assert outcome is not None
     return latest, outcome
+
+
+def until_made(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
+    """Wait until a session that is being cloned or restored is there. One that could not be made is gone again."""
+    try:
+        return until_done(invocation, view, timeout=timeout)[0]
+    except NotFoundError:
+        raise BerthError(f"{view.name} could not be made", hint="`berth events` says why") from None
 
 
 def _outcome(view: SessionView, asked: Operation) -> Operation | None:

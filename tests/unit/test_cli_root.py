@@ -137,6 +137,15 @@ def test_refused_root_mode_leaves_the_session_alone(controller: ScriptedControll
     assert posts(controller) == ["root"]
 
 
+@pytest.mark.parametrize("there", [ready(root=True), view("dev", SessionState.STOPPING, operation=operation("root"))])
+def test_one_command_at_a_time(controller: ScriptedController, there: schema.SessionView) -> None:
+    controller.sessions["dev"] = there
+    result = run("exec", "--root", "--yes", "dev", "true")
+    assert result.exit_code == 5
+    assert "`berth stop dev` ends root mode" in result.stderr
+    assert posts(controller) == []
+
+
 def test_root_mode_that_failed_is_undone_by_the_controller(controller: ScriptedController) -> None:
     failure = operation("root", "failed", reason="refused", message="no subordinate ids", hint="ask for some")
     controller.script["dev"] += [
