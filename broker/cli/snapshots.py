@@ -104,7 +104,7 @@ def _delete(invocation: Invocation, name: str, reference: str, *, yes: bool) -> 
     confirm(
         f"Delete snapshot {reference} of {name}, for good?", undone=f"snapshot {reference} was not deleted", yes=yes
     )
-    gone = invocation.client.forget(name, reference)
+    gone = invocation.client.delete_snapshot(name, reference)
     if invocation.json:
         output.show_json(gone)
     else:
