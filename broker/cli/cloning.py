@@ -50,6 +50,7 @@ def clone(
       berth clone dev newer --profile triton-xpu@2
       berth clone dev yesterday --at 12
     """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.cli.waiting import asking, until_made
     from broker.schema import CloneRequest
 
     if start and no_wait:
@@ -63,10 +64,9 @@ def clone(
         profile=profile.name if profile else None,
         version=profile.version if profile else None,
     )
-    view = invocation.client.clone(name, request)
+    with asking(invocation, new, "clone"):
+        view = invocation.client.clone(name, request)
     if not no_wait:
-        from broker.cli.waiting import until_made
-
         view = until_made(invocation, view, timeout=timeout)
     if start:
         _start(invocation, new, timeout)
@@ -115,7 +115,7 @@ def switch(
     A session that runs is stopped for it, after asking, and started again under its name. To work with two profiles
     at once, `berth clone --profile` makes a second session.
     """
-    from broker.cli.waiting import finish
+    from broker.cli.waiting import asking, finish
     from broker.schema import SwitchRequest
 
     view = invocation.client.session(name)
@@ -127,5 +127,6 @@ def switch(
         yes=yes,
     )
     request = SwitchRequest(profile=profile.name, version=profile.version, fresh=fresh)
-    view = invocation.client.switch(name, request)
+    with asking(invocation, name, "switch"):
+        view = invocation.client.switch(name, request)
     finish(invocation, view, f"{name} is on {profile} now", no_wait=no_wait, timeout=timeout)

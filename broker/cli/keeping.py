@@ -31,9 +31,9 @@ _DRIVERS = {
 }
 
 
-def doing(operation: Operation) -> str:
-    """The operation as a participle, such as `rolling back`."""
-    return _DOING.get(operation.verb, f"doing {operation.verb}")
+def doing(verb: str) -> str:
+    """An operation's verb as a participle, such as `rolling back`."""
+    return _DOING.get(verb, f"doing {verb}")
 
 
 def pending(view: SessionView) -> Operation | None:
@@ -48,7 +48,7 @@ def last_operation(view: SessionView, now: float) -> str:
         return ""
     since = clock(operation.asked_at, now)
     if operation.status == "pending":
-        return f"{doing(operation)}, since {since}"
+        return f"{doing(operation.verb)}, since {since}"
     hint = f"; {operation.hint}" if operation.hint else ""
     return f"{operation.verb} at {since} failed and changed nothing: {operation.message}{hint}"
 

@@ -163,10 +163,11 @@ def restore(invocation: Invocation, name: str, new: str | None, *, timeout: floa
     As it was, stopped, with all its snapshots. `berth list --deleted` shows what can be brought back; of several with
     one name it is the one deleted last.
     """
-    from broker.cli.waiting import until_made
+    from broker.cli.waiting import asking, until_made
     from broker.schema import RestoreRequest
 
-    view = invocation.client.restore(name, RestoreRequest(name=new))
+    with asking(invocation, new or name, "restore"):
+        view = invocation.client.restore(name, RestoreRequest(name=new))
     view = until_made(invocation, view, timeout=timeout)
     if invocation.json:
         output.show_json(view)

@@ -78,11 +78,8 @@ def until_done(
     """
     asked = view.operation
     assert asked is not None, "the answer to a request for an operation names it"
-    error = InterruptedWaitError(
-        f"interrupted; {view.name} goes on {doing(asked)}", hint=f"`berth show {view.name}` says how far it is"
-    )
     outcome, started = None, False
-    with _watched(invocation, error) as progress:
+    with _watched(invocation, _interrupted(view.name, asked.verb)) as progress:
         for latest in follow(invocation.client, view, timeout=timeout):
             outcome = outcome or _outcome(latest, asked)
             if outcome is not None and not (ready and latest.state in ON_THE_WAY):
@@ -150,6 +147,21 @@ def failed(invocation: Invocation, view: SessionView) -> BerthError:
     return BerthError(
         f"{view.name} failed: {view.reason or view.outcome or 'its job ended'}",
         hint=f"`berth logs {view.name}` has the job's log; `berth start {view.name}` tries again",
+    )
+
+
+@contextlib.contextmanager
+def asking(invocation: Invocation, name: str, verb: str) -> Iterator[None]:
+    """While the controller is asked for an operation, which it answers after some seconds if it takes longer."""
+    with _watched(invocation, _interrupted(name, verb)) as progress:
+        if progress.changes:
+            progress.show(f"{name}: {doing(verb)}")
+        yield
+
+
+def _interrupted(name: str, verb: str) -> InterruptedWaitError:
+    return InterruptedWaitError(
+        f"interrupted; {name} goes on {doing(verb)}", hint=f"`berth show {name}` says how far it is"
     )
 
 

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from broker import errors, schema
+from broker.client import Client
 from broker.schema import SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, ready, view
@@ -228,6 +229,28 @@ def test_ctrl_c_leaves_it_rolling_back(controller: ScriptedController) -> None:
         assert process.wait(10) == 130
         assert process.stderr is not None
         assert "berth: interrupted; dev goes on rolling back\n  hint: `berth show dev`" in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("call", "words", "goes_on"),
+    [
+        ("snapshot", ("snapshot", "dev"), "dev goes on taking a snapshot"),
+        ("switch", ("switch", "dev", "base@2"), "dev goes on switching its profile"),
+        ("clone", ("clone", "dev", "trial"), "trial goes on being cloned"),
+        ("restore", ("restore", "old", "--as", "new"), "new goes on being restored"),
+    ],
+)
+def test_ctrl_c_while_the_controller_answers(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, call: str, words: tuple[str, ...], goes_on: str
+) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, call, interrupted)
+    result = run(*words)
+    assert result.exit_code == 130
+    assert f"berth: interrupted; {goes_on}\n" in result.stderr
+    assert posted(controller) == []
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
