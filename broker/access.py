@@ -21,6 +21,17 @@ class Verb(StrEnum):
     STOP = "stop"
     DELETE = "delete"
     LOG = "log"
+    SNAPSHOT = "snapshot"
+    FORGET = "forget"
+    ROLLBACK = "rollback"
+    SWITCH = "switch"
+    CLONE = "clone"
+    INSPECT = "inspect"
+    """Read the data: list snapshots, compare, measure, verify."""
+    FLATTEN = "flatten"
+    ROOT = "root"
+    RESTORE = "restore"
+    """Bring a deleted session back."""
 
 
 def allowed(user: str, session: Session, verb: Verb) -> bool:
