@@ -15,8 +15,9 @@ from broker.changes import Changes
 from broker.errors import ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
+from broker.identifiers import new_id
 from broker.launching import LauncherError
-from broker.models import Session, new_id
+from broker.models import Session
 from broker.registry import Entry
 from broker.schema import EventView, ResolveAnswer, SessionState, SessionView, StartRequest
 from broker.state import LIVE, STARTABLE

@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from broker.announcement import JOB_PREFIX
-from broker.models import new_id
+from broker.identifiers import new_id
 
 SCRIPT = "#!/bin/sh\n:\n"
 ONE_IN = 10

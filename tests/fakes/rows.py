@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.models import Session, new_id
+from broker.identifiers import new_id
+from broker.models import Session
 from broker.schema import SessionState
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGoYy5bZWqC9P2KbQ2J4sW1rvqA4mZcCw0WkUqQ9q0X berth"

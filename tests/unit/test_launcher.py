@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.identifiers import new_id
 from broker.launcher_verbs import Place, VerbError, checked_user
 from broker.launching import Launcher, LauncherError
-from broker.models import new_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
