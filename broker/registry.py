@@ -124,11 +124,15 @@ class Registry:
         )
         return found[0] if found else None
 
-    def kept_deleted(self, owner: str | None = None) -> list[Session]:
-        """Sessions whose deleted data is kept still: everybody's or one user's, the one deleted first at the front."""
+    def kept_deleted(self, owner: str | None = None, *, over_at: float | None = None) -> list[Session]:
+        """Sessions whose deleted data is kept still: everybody's or one user's; with `over_at`, those whose grace is
+        over by then. The one that was deleted first comes first.
+        """
         query = select(Session).where(_column(Session.kept_until).is_not(None))
         if owner is not None:
             query = query.where(_column(Session.owner) == owner)
+        if over_at is not None:
+            query = query.where(_column(Session.kept_until) <= over_at, _column(Session.state) == SessionState.DELETED)
         return self._all(query.order_by(_column(Session.kept_until)))
 
     def sessions_of(self, owner: str) -> list[Session]:

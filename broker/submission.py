@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,13 @@ from broker.launching import LauncherError
 from broker.manifest import Manifest
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState
+from profiles.apptainer import squashfs_offset
 from profiles.errors import ProfilesError
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from broker.authorized import AuthorizedKeys
     from broker.certificates import CertificateAuthority
     from broker.changes import Changes
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from broker.models import Session
     from broker.registry import Decide, Decision, Registry
     from profiles.spec import Profile
-    from profiles.store import Stores
+    from profiles.store import Image, Stores
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +108,9 @@ class Submitter:
 
     async def _submit(self, session: Session) -> Session:
         try:
-            profile = await asyncio.to_thread(self._profile, session)
+            image, offset = await asyncio.to_thread(self._image, session)
             session, lines = await asyncio.gather(self._prepared(session), self._keys.lines(session.owner))
-            files = self._files(session, profile, lines)
+            files = self._files(session, image.profile, offset, lines)
             failpoint("start.prepared")
             claim = _claimed(session, attempted_at=time.time(), keys_digest=authorized.digest_of(lines))
             await asyncio.to_thread(self._registry.update, session.id, claim)
@@ -114,7 +118,7 @@ class Submitter:
                 session.owner,
                 session.id,
                 session.submission,
-                options=self._options(session, profile),
+                options=self._options(session, image.profile),
                 files=files,
                 limit=self._config.slurm.submit_timeout,
             )
@@ -131,13 +135,14 @@ class Submitter:
         return await asyncio.to_thread(self._registry.update, session.id, _submitted(session.submission, job_id))
 
     async def _prepared(self, session: Session) -> Session:
-        """Make a new session's directories and host key."""
-        if session.host_key:
+        """Make a new session's directories, volumes and host key."""
+        if session.host_key and session.volumes is not None:
             return session
-        return await self._change(session, host_key=await self._launcher.prepare(session.owner, session.id))
+        made = await self._launcher.prepare(session.owner, session.id)
+        return await self._change(session, host_key=made.host_key, volumes=made.volumes)
 
-    def _profile(self, session: Session) -> Profile:
-        """The session's own image, whose digest must be what the session was made with."""
+    def _image(self, session: Session) -> tuple[Image, int]:
+        """The session's own image, whose digest must be what the session was made with, and its file system's place."""
         try:
             image = self._stores.find(session.profile, session.version)
         except ProfilesError as error:
@@ -147,12 +152,15 @@ class Submitter:
                 f"the image of {session.profile}@{session.version} is not the one this session was made with",
                 hint="ask who publishes the profile; a version must never change",
             )
-        return image.profile
+        try:
+            return image, image.offset or _offset(image.path, image.digest)
+        except ProfilesError as error:
+            raise RefusedError(error.message, hint=error.hint) from error
 
     def _options(self, session: Session, profile: Profile) -> list[str]:
         return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), session.options)
 
-    def _files(self, session: Session, profile: Profile, lines: list[str]) -> dict[str, str]:
+    def _files(self, session: Session, profile: Profile, offset: int, lines: list[str]) -> dict[str, str]:
         certificate = self._authority.sign_host(
             session.host_key,
             SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
@@ -161,8 +169,8 @@ class Submitter:
             key_id=f"berth session {session.id}",
         )
         return {
-            "manifest.json": Manifest.of(session).model_dump_json(indent=1) + "\n",
-            "job.env": job_env(session, allowed_binds(profile, self._config.storage.binds)),
+            "manifest.json": Manifest.of(session).text,
+            "job.env": job_env(session, allowed_binds(profile, self._config.storage.binds), offset),
             "authorized_keys": authorized.text_of(lines),
             "host_certificate": certificate + "\n",
         }
@@ -173,9 +181,10 @@ class Submitter:
         def decide(now: Session) -> Decision | None:
             if not _waits_for(now, session.submission):
                 return None
-            never_was = now.submission == 1 and now.state is SessionState.SUBMITTING
+            never_was = now.first_start and now.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED
-            return {"state": state, "reason": message, "attempted_at": None}, Entry("berth", "refused", message)
+            values = {"state": state, "reason": message, "attempted_at": None, "root": False}
+            return values, Entry("berth", "refused", message)
 
         now = await asyncio.to_thread(self._registry.update, session.id, decide)
         if now.state is SessionState.DELETING:
@@ -201,6 +210,43 @@ class Submitter:
             return values, None
 
         return await asyncio.to_thread(self._registry.update, session.id, decide)
+
+
+def next_submission(now: Session) -> dict[str, Any]:
+    """The columns of a session without a job that is to get the next one."""
+    columns: dict[str, Any] = {
+        "state": SessionState.SUBMITTING,
+        "reason": "",
+        "submission": now.submission + 1,
+        "restarts": 0,
+        "job_id": None,
+        "node": "",
+        "port": 0,
+        "fingerprint": "",
+        "outcome": "",
+        "first_start": False,
+        "root": False,
+    }
+    return columns | dict.fromkeys(_TIMES)
+
+
+_TIMES = (
+    "submitted_at",
+    "attempted_at",
+    "started_at",
+    "expected_start_at",
+    "ends_at",
+    "ended_at",
+    "missing_since",
+    "cancelled_at",
+)
+
+
+@functools.lru_cache(maxsize=256)
+def _offset(sif: Path, digest: str) -> int:
+    """Of an image that was published before its description had it; asked of Apptainer once for each digest."""
+    del digest
+    return squashfs_offset(sif)
 
 
 def _waits_for(now: Session, submission: int) -> bool:
@@ -263,8 +309,9 @@ def _rule_for(source: str, site: list[str]) -> str | None:
     return None
 
 
-def job_env(session: Session, binds: list[str]) -> str:
+def job_env(session: Session, binds: list[str], offset: int) -> str:
     """The content of run/job.env: see docs/reference/session-job.md."""
+    policy = session.policy
     values = {
         "BERTH_SESSION_ID": session.id,
         "BERTH_SESSION_NAME": session.name,
@@ -272,8 +319,19 @@ def job_env(session: Session, binds: list[str]) -> str:
         "BERTH_SUBMISSION": str(session.submission),
         "BERTH_IMAGE": session.image_path,
         "BERTH_IMAGE_SIZE": str(session.image_size),
+        "BERTH_IMAGE_OFFSET": str(offset),
         "BERTH_BINDS": ",".join(binds),
         "BERTH_PROFILE": session.profile,
         "BERTH_PROFILE_VERSION": session.version,
+        "BERTH_HOME": policy.home,
+        "BERTH_SYSTEM": policy.system,
+        "BERTH_KEEP": ",".join(_absolute(path, session.owner) for path in policy.keep),
+        "BERTH_FRESH": ",".join(_absolute(path, session.owner) for path in policy.fresh),
     }
+    if session.root:
+        values["BERTH_ROOT"] = "yes"
     return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def _absolute(path: str, owner: str) -> str:
+    return f"/home/{owner}/{path[2:]}" if path.startswith("~/") else path

@@ -122,8 +122,8 @@ def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Ste
         with steps.step("image"):
             sif = stage / IMAGE
             apptainer.seal(squashfs, sif, steps.seconds_left())
-            size = sif.stat().st_size
-            return Image(profile.name, profile.version, sif, digest_of(sif), size, created, labels, profile)
+            size, offset = sif.stat().st_size, apptainer.squashfs_offset(sif)
+            return Image(profile.name, profile.version, sif, digest_of(sif), size, created, labels, profile, offset)
 
 
 def _fill(tree: Tree, profile: Profile, base: Path | None, steps: Steps) -> None:

@@ -55,6 +55,8 @@ class Image:
     """Seconds since the epoch."""
     labels: Mapping[str, str]
     profile: Profile
+    offset: int = 0
+    """At which byte of the SIF file its root file system begins; 0 for an image that was published without it."""
 
     @property
     def directory(self) -> Path:
@@ -70,6 +72,7 @@ class Image:
             "size": self.size,
             "created": self.created,
             "labels": dict(self.labels),
+            "offset": self.offset,
             "profile": self.profile.model_dump(mode="json"),
         }
 
@@ -248,6 +251,7 @@ def read_image(directory: Path) -> Image:
             created=float(data["created"]),
             labels={str(key): str(value) for key, value in data["labels"].items()},
             profile=Profile.model_validate(data["profile"]),
+            offset=int(data.get("offset", 0)),
         )
     except OSError as error:
         raise DamagedImageError(f"{file} cannot be read: {error.strerror}", hint=hint) from error
