@@ -57,6 +57,8 @@ def services(core: Core, own_uid: int = 4242) -> Services:
     return Services(
         config=core.config,
         sessions=core.sessions,
+        snapshots=core.snapshots,
+        deleted=core.deleted,
         keys=core.keys,
         authority=core.authority,
         checks=functools.partial(controller_checks, *parts),

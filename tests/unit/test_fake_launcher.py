@@ -70,9 +70,9 @@ def test_what_is_kept_of_a_session(kind: str, tmp_path: Path) -> None:
             assert "{user}" in launcher.storage
             assert await launcher.manifests(USER) == {}
             assert await launcher.log(USER, ID, 10) == ""
-            key = await launcher.prepare(USER, ID)
+            key = (await launcher.prepare(USER, ID)).host_key
             assert PublicKey.parse(key).line == key
-            assert await launcher.prepare(USER, ID) == key
+            assert (await launcher.prepare(USER, ID)).host_key == key
             assert await launcher.manifests(USER) == {ID: ""}
             assert await submit(launcher) == 1
             assert await launcher.manifests(USER) == {ID: "{}"}
