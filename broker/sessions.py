@@ -233,7 +233,7 @@ def _check_unchanged(session: Session, request: StartRequest) -> None:
             f"{session.name} is {session.state.value} with other options",
             hint=f"{hint}; the options then hold from the next start on",
         )
-    if request.persistence not in {None, session.policy}:
+    if request.persistence is not None and request.persistence != session.policy:
         raise ConflictError(
             f"{session.name} is {session.state.value} and keeps other things",
             hint=f"{hint}; what is kept then is decided by the next start",
@@ -276,7 +276,7 @@ def _start_afterwards(now: Session, request: StartRequest) -> dict[str, Any]:
     """The columns of a session that is to start once what is done to its volumes is done."""
     intent = now.pending
     assert intent is not None
-    if intent.verb == "root" or request.persistence not in {None, now.policy}:
+    if intent.verb == "root" or (request.persistence is not None and request.persistence != now.policy):
         raise ConflictError(
             f"a {intent.verb} of {now.name} is under way", hint=f"`berth show {now.name}` says when it is done"
         )

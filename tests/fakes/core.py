@@ -218,6 +218,14 @@ class Core:
         await self.tick()
         return self.row(name, user)
 
+    async def stopped(self, name: str = "dev", user: str = "alice") -> Session:
+        """A session that has run and has ended."""
+        session = await self.ready(name, user)
+        assert session.job_id is not None
+        self.scheduler.end(session.job_id)
+        await self.tick()
+        return self.row(name, user)
+
     def live_jobs(self, session: Session) -> dict[int, JobState]:
         """The jobs of the session's owner and name that have not ended."""
         return {

@@ -41,6 +41,8 @@ class FakeLauncher(Launcher):
         self.asked: list[str] = []
         self.failures: dict[str, LauncherError] = {}
         """By verb: what it answers instead."""
+        self.loses: dict[str, int] = {}
+        """By verb: the answer to which call from now on is lost, though it has been done."""
 
     async def prepare(self, user: str, session_id: str) -> Prepared:
         self._note("prepare", user)
@@ -53,6 +55,7 @@ class FakeLauncher(Launcher):
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         self._note("install", user)
         self._directory(user, session_id).files.update(files)
+        self._answer("install")
 
     async def submit(
         self,
@@ -104,6 +107,7 @@ class FakeLauncher(Launcher):
             self.directories[key] = self.set_aside.pop(key)
         elif verb in {"purge", "gc"} and not arguments.get("dry_run"):
             self.set_aside = {each: self.set_aside[each] for each in self.set_aside if each in self.volumes.trash}
+        self._answer(verb)
         return answer
 
     def _runs(self, job_id: int) -> bool:
@@ -121,6 +125,14 @@ class FakeLauncher(Launcher):
         self.asked.append(" ".join((verb, *words)))
         if verb in self.failures:
             raise self.failures[verb]
+
+    def _answer(self, verb: str) -> None:
+        """Lose the answer, if that is to happen now."""
+        if verb in self.loses:
+            self.loses[verb] -= 1
+            if not self.loses[verb]:
+                del self.loses[verb]
+                raise LauncherError("crashed", "the launcher's worker died")
 
     def _directory(self, user: str, session_id: str) -> Directory:
         if (user, session_id) not in self.directories:
