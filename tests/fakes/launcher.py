@@ -43,6 +43,10 @@ class FakeLauncher(Launcher):
         """By verb: what it answers instead."""
         self.loses: dict[str, int] = {}
         """By verb: the answer to which call from now on is lost, though it has been done."""
+        self.hangs: dict[str, str] = {}
+        """By verb: `before` or `after` it does what was asked, it hangs for ever."""
+        self.hanging = asyncio.Event()
+        """Set once one does."""
 
     async def prepare(self, user: str, session_id: str) -> Prepared:
         self._note("prepare", user)
@@ -54,7 +58,9 @@ class FakeLauncher(Launcher):
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         self._note("install", user)
+        await self._hang("install", "before")
         self._directory(user, session_id).files.update(files)
+        await self._hang("install", "after")
         self._answer("install")
 
     async def submit(
@@ -97,6 +103,7 @@ class FakeLauncher(Launcher):
     async def _call(self, verb: str, user: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         """The verbs on volumes."""
         self._note(verb, user)
+        await self._hang(verb, "before")
         answer = self.volumes.do(verb, user, arguments)
         key = (user, arguments.get("session", ""))
         if verb == "clone":
@@ -107,6 +114,7 @@ class FakeLauncher(Launcher):
             self.directories[key] = self.set_aside.pop(key)
         elif verb in {"purge", "gc"} and not arguments.get("dry_run"):
             self.set_aside = {each: self.set_aside[each] for each in self.set_aside if each in self.volumes.trash}
+        await self._hang(verb, "after")
         self._answer(verb)
         return answer
 
@@ -125,6 +133,11 @@ class FakeLauncher(Launcher):
         self.asked.append(" ".join((verb, *words)))
         if verb in self.failures:
             raise self.failures[verb]
+
+    async def _hang(self, verb: str, when: str) -> None:
+        if self.hangs.get(verb) == when:
+            self.hanging.set()
+            await asyncio.Event().wait()
 
     def _answer(self, verb: str) -> None:
         """Lose the answer, if that is to happen now."""
