@@ -45,7 +45,7 @@ class FakeLauncher(Launcher):
         """By verb: the answer to which call from now on is lost, though it has been done."""
         self.hangs: dict[str, str] = {}
         """By verb: `before` or `after` it does what was asked, it hangs for ever."""
-        self.hanging = asyncio.Event()
+        self.stuck = asyncio.Event()
         """Set once one does."""
 
     async def prepare(self, user: str, session_id: str) -> Prepared:
@@ -136,7 +136,7 @@ class FakeLauncher(Launcher):
 
     async def _hang(self, verb: str, when: str) -> None:
         if self.hangs.get(verb) == when:
-            self.hanging.set()
+            self.stuck.set()
             await asyncio.Event().wait()
 
     def _answer(self, verb: str) -> None:

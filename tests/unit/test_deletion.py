@@ -145,7 +145,7 @@ def test_a_controller_killed_in_the_middle_is_taken_up(tmp_path: Path, clock: Cl
         else:
             clock.now += GRACE + 1
         await core.reconciler.tick()
-        await core.launcher.hanging.wait()
+        await core.launcher.stuck.wait()
         if verb == "untrash":
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)

@@ -105,7 +105,7 @@ def test_a_controller_killed_at_any_point_is_taken_up_where_it_was(
             stuck = "clone"
         core.launcher.hangs = {stuck: when}
         asking = await asked(core, word)
-        await until(core, core.launcher.hanging.is_set)
+        await until(core, core.launcher.stuck.is_set)
         await given_up(asking)
         await core.kill()
         core.launcher.hangs.clear()
@@ -312,7 +312,7 @@ def test_a_start_does_not_wait_for_flattening_and_a_failed_one_harms_nothing(tmp
         core = await made(tmp_path)
         core.launcher.hangs = {"flatten": "before"}
         flattening = asyncio.ensure_future(core.snapshots.flatten("alice", "dev"))
-        await core.launcher.hanging.wait()
+        await core.launcher.stuck.wait()
         assert (await core.start()).state is SessionState.QUEUED
         await given_up(flattening)
         await core.upkeep.close()
