@@ -56,3 +56,12 @@ def resolve(registry: Registry, user: str, owner: str, name: str, verb: Verb) ->
     raise NotFoundError(
         f"{owner} has no session named {name} that you may use", hint="`berth list` shows the sessions that are yours"
     )
+
+
+def allowed_deleted(user: str, name: str, session: Session | None, verb: Verb) -> Session:
+    """The same for a deleted session, which nobody finds by its name any more."""
+    if session is not None and allowed(user, session, verb):
+        return session
+    raise NotFoundError(
+        f"you have no deleted session named {name} that can be restored", hint="`berth list --deleted` shows yours"
+    )

@@ -163,9 +163,11 @@ def purge(place: Place, request: Mapping[str, Any]) -> Answer:
 
 
 def gc(place: Place, request: Mapping[str, Any]) -> Answer:
-    """Remove the layers that no session needs, or only count them."""
+    """Remove deleted sessions that are not to be kept, and the layers that no session needs, or only count them."""
     storage, dry_run = _storage(place), request.get("dry_run") is True
-    return _done(lambda: collection.collect(storage, dry_run=dry_run))
+    kept = request.get("keep")
+    keep = None if kept is None else [_identifier(each, "session id") for each in kept]
+    return _done(lambda: collection.collect(storage, dry_run=dry_run, keep=keep))
 
 
 _VERBS: dict[str, Callable[[Place, Mapping[str, Any]], Answer]] = {
