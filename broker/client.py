@@ -73,7 +73,7 @@ class Client:
         """Oldest first."""
         return self._get(_session(name) + "/snapshots", schema.SnapshotList, extra_time=_FILES).snapshots
 
-    def forget(self, name: str, reference: str) -> schema.SnapshotView:
+    def delete_snapshot(self, name: str, reference: str) -> schema.SnapshotView:
         """Delete the snapshot with that number or label; what it was is returned."""
         path = f"{_session(name)}/snapshots/{quote(reference, safe='')}"
         return self._send("DELETE", path, schema.SnapshotView, extra_time=_FILES)

@@ -115,7 +115,7 @@ class Operation(Strict):
 
     id: str
     verb: str
-    """`snapshot`, `rollback`, `clone`, `switch`, `flatten`, `root` or `commit-root`."""
+    """`snapshot`, `rollback`, `clone`, `switch`, `root`, `commit-root` or `restore`."""
     status: Literal["pending", "done", "failed"]
     asked_at: float
     reason: str = ""

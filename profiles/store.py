@@ -73,8 +73,8 @@ class Image:
             "size": self.size,
             "created": self.created,
             "labels": dict(self.labels),
-            "profile": self.profile.model_dump(mode="json"),
             "offset": self.offset,
+            "profile": self.profile.model_dump(mode="json"),
         }
 
 

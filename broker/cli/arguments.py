@@ -112,7 +112,7 @@ class SnapshotReference(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         del param
-        session = ctx.params.get("name")
+        session = ctx.params.get("name") or next(iter(ctx.args), None)  # click leaves it there before an option's value
         return [
             CompletionItem(word, help=each.reason or each.label)
             for each in (_known(lambda client: client.snapshots(session)) if session else [])

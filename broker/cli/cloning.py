@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from broker.cli import output
@@ -13,10 +11,7 @@ from broker.cli.arguments import ProfileName, ProfileReference, SessionName, Sna
 from broker.cli.asking import announce_restart, yes_option
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.cli.sessions import name_argument, no_wait_option, timeout_option
-from broker.errors import BerthError, InvalidInputError, NotFoundError, from_reason
-
-if TYPE_CHECKING:
-    from broker.schema import SessionView
+from broker.errors import InvalidInputError
 
 
 @click.command()
@@ -55,6 +50,7 @@ def clone(
       berth clone dev newer --profile triton-xpu@2
       berth clone dev yesterday --at 12
     """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.cli.waiting import asking, until_made
     from broker.schema import CloneRequest
 
     if start and no_wait:
@@ -68,9 +64,10 @@ def clone(
         profile=profile.name if profile else None,
         version=profile.version if profile else None,
     )
-    view = invocation.client.clone(name, request)
+    with asking(invocation, new, "clone"):
+        view = invocation.client.clone(name, request)
     if not no_wait:
-        view = _until_made(invocation, name, view, timeout)
+        view = until_made(invocation, view, timeout=timeout)
     if start:
         _start(invocation, new, timeout)
     elif invocation.json:
@@ -79,19 +76,6 @@ def clone(
         output.narrate(f"{new} is being made")
     else:
         output.narrate(f"{new} is there; `berth start {new}` starts it")
-
-
-def _until_made(invocation: Invocation, source: str, view: SessionView, timeout: float | None) -> SessionView:
-    """Wait for the new session. One that could not be made is gone again; then the source knows why."""
-    from broker.cli.waiting import until_done
-
-    try:
-        return until_done(invocation, view, timeout=timeout)[0]
-    except NotFoundError:
-        asked, said = view.operation, invocation.client.session(source).operation
-        if asked and said and said.id == asked.id and said.status == "failed":
-            raise from_reason(said.reason, said.message, said.hint) from None
-        raise BerthError(f"{view.name} was not made", hint=f"`berth events {source}` says why") from None
 
 
 def _start(invocation: Invocation, name: str, timeout: float | None) -> None:
@@ -122,7 +106,7 @@ def switch(
     no_wait: bool,
     timeout: float | None,
 ) -> None:
-    """Give a session another profile, or another version of its own.
+    """Give a session another profile, or another version.
 
     Its home stays. What was changed outside it belongs to the old profile and stays behind, in a snapshot; it is said
     how to go back there. A session that has been on the new one before finds what it changed there then, unless
@@ -131,7 +115,7 @@ def switch(
     A session that runs is stopped for it, after asking, and started again under its name. To work with two profiles
     at once, `berth clone --profile` makes a second session.
     """
-    from broker.cli.waiting import finish
+    from broker.cli.waiting import asking, finish
     from broker.schema import SwitchRequest
 
     view = invocation.client.session(name)
@@ -143,5 +127,6 @@ def switch(
         yes=yes,
     )
     request = SwitchRequest(profile=profile.name, version=profile.version, fresh=fresh)
-    view = invocation.client.switch(name, request)
+    with asking(invocation, name, "switch"):
+        view = invocation.client.switch(name, request)
     finish(invocation, view, f"{name} is on {profile} now", no_wait=no_wait, timeout=timeout)

@@ -124,7 +124,7 @@ def _snapshot(invocation: Invocation, name: str, at: str | None) -> Iterator[Sna
         yield _find(client.snapshots(name), name, made)
     finally:
         try:
-            client.forget(name, made)
+            client.delete_snapshot(name, made)
         except BerthError as error:
             output.narrate(f"snapshot {made} of {name}, which was made for this, is still there: {error.message}")
 

@@ -56,7 +56,7 @@ def row(view: SessionView, now: float) -> tuple[str, ...]:
     if view.root and view.endpoint:
         where += ", root mode"
     elif view.state is SessionState.CHANGING and operation:
-        where = doing(operation)
+        where = doing(operation.verb)
     job = "" if view.job_id is None else str(view.job_id)
     left = duration(view.ends_at - now) if view.endpoint and view.ends_at is not None else ""
     return (view.name, state, f"{view.profile}@{view.version}", where, job, gpu(view.options), left)
@@ -127,9 +127,9 @@ def _state(view: SessionView, now: float) -> str:
     if operation is None:
         return _bare_state(view, now)
     if view.state is SessionState.CHANGING:
-        return doing(operation)
+        return doing(operation.verb)
     then = "; then " if view.state is SessionState.STOPPING else "; "
-    return _bare_state(view, now) + then + doing(operation)
+    return _bare_state(view, now) + then + doing(operation.verb)
 
 
 def _bare_state(view: SessionView, now: float) -> str:

@@ -18,7 +18,7 @@ _DOING = {
     "rollback": "rolling back",
     "clone": "being cloned",
     "switch": "switching its profile",
-    "flatten": "merging its layers",
+    "restore": "being restored",
     "root": "going into root mode",
     "commit-root": "keeping what root changed",
 }
@@ -31,9 +31,9 @@ _DRIVERS = {
 }
 
 
-def doing(operation: Operation) -> str:
-    """The operation as a participle, such as `rolling back`."""
-    return _DOING.get(operation.verb, f"doing {operation.verb}")
+def doing(verb: str) -> str:
+    """An operation's verb as a participle, such as `rolling back`."""
+    return _DOING.get(verb, f"doing {verb}")
 
 
 def pending(view: SessionView) -> Operation | None:
@@ -48,7 +48,7 @@ def last_operation(view: SessionView, now: float) -> str:
         return ""
     since = clock(operation.asked_at, now)
     if operation.status == "pending":
-        return f"{doing(operation)}, since {since}"
+        return f"{doing(operation.verb)}, since {since}"
     hint = f"; {operation.hint}" if operation.hint else ""
     return f"{operation.verb} at {since} failed and changed nothing: {operation.message}{hint}"
 
@@ -86,11 +86,16 @@ def volumes(view: SessionView) -> Iterator[tuple[str, str]]:
     yield "storage", f"{driver}: {words}" if words else driver
     for promise in view.volumes.promises:
         yield "", promise
-    layers = [f"{count} under the {side}" for side, count in view.volumes.layers.items() if count]
-    if layers:
-        yield "layers", ", ".join(layers)
+    if told := layers(view):
+        yield "layers", told
     count = view.volumes.snapshots
     yield "snapshots", f"{count}; `berth snapshots {view.name}` lists them" if count else "none"
+
+
+def layers(view: SessionView) -> str:
+    """How many immutable layers there are, such as `3 under the home`; empty when there are none."""
+    counts = view.volumes.layers.items() if view.volumes is not None else ()
+    return ", ".join(f"{count} under the {side}" for side, count in counts if count)
 
 
 def consistency(snapshot: SnapshotView) -> str:

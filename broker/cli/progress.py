@@ -88,7 +88,7 @@ def _next(client: Client, view: SessionView, deadline: float | None) -> SessionV
         if deadline is not None and now >= deadline:
             operation = pending(view)
             raise TimedOutError(
-                f"{view.name} is still {doing(operation) if operation else view.state}",
+                f"{view.name} is still {doing(operation.verb) if operation else view.state}",
                 hint=f"it goes on; `berth show {view.name}` says how far it is",
             )
         wait = POLL if deadline is None else min(POLL, deadline - now)

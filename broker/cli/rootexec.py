@@ -19,18 +19,20 @@ from broker.cli.failures import InterruptedWaitError
 from broker.cli.keeping import pending
 from broker.cli.output import narrate
 from broker.cli.ssh import cannot_run, ssh_command
-from broker.cli.waiting import until_done, until_ended, until_ready
+from broker.cli.waiting import asking, until_done, until_ended, until_ready
 from broker.errors import BerthError, ConflictError
 from broker.schema import SessionState, StartRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from broker.cli.invocation import Invocation
     from broker.schema import Operation, SessionView
 
 LOST = 255
 """What ssh(1) ends with when it failed itself; a command may do so too, and is then taken for lost."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
 def run_as_root(
@@ -42,6 +44,7 @@ def run_as_root(
     ssh(1) before the command.
     """
     view = invocation.client.session(name)
+    _check_free(view)
     announce_restart(
         invocation,
         view,
@@ -49,7 +52,9 @@ def run_as_root(
         undone=f"nothing was run in {name}",
         yes=yes,
     )
-    with _interruptible(), _root_mode(invocation, name, had_job=has_job(view)):
+    view = invocation.client.session(name)  # the question may have stood for long
+    _check_free(view)
+    with _on_signals(_interrupt), _root_mode(invocation, name, had_job=has_job(view)):
         code = _run(invocation, name, before, command)
         if code == 0 or (keep and code != LOST):
             _commit(invocation, name)
@@ -58,74 +63,114 @@ def run_as_root(
     return code
 
 
+def _check_free(view: SessionView) -> None:
+    """ConflictError while another `berth exec --root` has the session, or has left it in root mode."""
+    if _in_root_mode(view):
+        raise ConflictError(
+            f"{view.name} is in root mode already, for another command",
+            hint=f"wait for that one; if it is gone, `berth stop {view.name}` ends root mode",
+        )
+
+
+def _in_root_mode(view: SessionView) -> bool:
+    """Whether it is, or is on its way there."""
+    operation = pending(view)
+    return view.root or (operation is not None and operation.verb == "root")
+
+
 @contextlib.contextmanager
 def _root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Iterator[None]:
     """The session in root mode, ready. Refused, it is left alone: it may be in root mode for somebody else."""
-    asked = True
     try:
-        try:
-            view = invocation.client.root(name)
-        except BerthError:
-            asked = False
-            raise
-        view, _ = until_done(invocation, view, ready=True)
-        if view.state is not SessionState.READY:
-            raise ConflictError(f"{name} was stopped on its way into root mode; nothing was run")
+        view = _ask_for_root_mode(invocation, name)
+    except InterruptedWaitError:
+        _bring_back(invocation, name, had_job=had_job)
+        raise
+    try:
+        _until_in_root_mode(invocation, view)
         yield
     finally:
-        if asked:
-            try:
-                _bring_back(invocation, name, had_job=had_job)
-            except OSError:  # nobody reads what we say any more, but the session is to come back all the same
-                _fall_silent()
-                _bring_back(invocation, name, had_job=had_job)
+        _bring_back(invocation, name, had_job=had_job)
+
+
+def _ask_for_root_mode(invocation: Invocation, name: str) -> SessionView:
+    try:
+        with asking(invocation, name, "root"):
+            return invocation.client.root(name)
+    except InterruptedWaitError:
+        raise InterruptedWaitError(f"interrupted; nothing was run in {name}") from None
+
+
+def _until_in_root_mode(invocation: Invocation, view: SessionView) -> None:
+    try:
+        view, _ = until_done(invocation, view, ready=True)
+    except InterruptedWaitError:
+        raise InterruptedWaitError(f"interrupted; nothing was run in {view.name}") from None
+    if view.state is not SessionState.READY:
+        raise ConflictError(f"{view.name} was stopped on its way into root mode; nothing was run")
 
 
 def _run(invocation: Invocation, name: str, before: Sequence[str], command: str) -> int:
-    """Run the real ssh and wait for it; KeyboardInterrupt only after it has ended."""
+    """Run the real ssh and wait for it; InterruptedWaitError only after it has ended."""
     argv = ssh_command(invocation, name, before=before, after=["--", command], root=True)
+    process, heard = None, list[int]()
     try:
-        process = subprocess.Popen(argv)
+        with _on_signals(heard.append):  # while it starts there is nobody yet whom we could end
+            process = subprocess.Popen(argv)
+        if heard:
+            raise KeyboardInterrupt
+        return process.wait()
     except OSError as error:
         raise cannot_run(error) from error
-    try:
-        return process.wait()
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
+        if process is not None:
+            process.terminate()
+            process.wait()
         raise InterruptedWaitError("interrupted; nothing of what the command did is kept") from None
 
 
 def _commit(invocation: Invocation, name: str) -> None:
     """Make what root changed part of the session. Only the second Ctrl-C ends that: the command did what it should."""
-    view = invocation.client.commit_root(name)
     try:
+        with asking(invocation, name, "commit-root"):
+            view = invocation.client.commit_root(name)
         _, operation = until_done(invocation, view)
     except InterruptedWaitError:
-        _, operation = _insist(invocation, view)
+        operation = _insist(invocation, name)
     _say(invocation, operation.message or f"{name}: what the command changed outside the home is part of it now")
     if operation.undo:
         _say(invocation, f"to undo: {operation.undo}")
 
 
-def _insist(invocation: Invocation, view: SessionView) -> tuple[SessionView, Operation]:
-    """Wait on, until Ctrl-C is pressed once more."""
+def _insist(invocation: Invocation, name: str) -> Operation:
+    """Wait on for the commit, until Ctrl-C is pressed once more."""
     try:
-        _say(invocation, f"{view.name}: what the command changed is being kept; Ctrl-C again ends that")
-        return until_done(invocation, view)
+        _say(invocation, f"{name}: what the command changed is being kept; Ctrl-C again ends that")
+        view = invocation.client.session(name)
+        if view.operation is not None and view.operation.verb == "commit-root":
+            return until_done(invocation, view)[1]
     except (KeyboardInterrupt, InterruptedWaitError):
         raise InterruptedWaitError(
             "interrupted while what the command changed was being kept",
-            hint=f"`berth events {view.name}` says whether it was",
+            hint=f"`berth events {name}` says whether it was",
         ) from None
+    raise InterruptedWaitError("interrupted; nothing of what the command did is kept")
 
 
 def _bring_back(invocation: Invocation, name: str, *, had_job: bool) -> None:
-    """Leave root mode: stop the session, and start it again if it had a job. Its next start is an ordinary one."""
+    try:
+        _leave_root_mode(invocation, name, had_job=had_job)
+    except OSError:  # nobody reads what we say any more, but the session is to come back all the same
+        _fall_silent()
+        _leave_root_mode(invocation, name, had_job=had_job)
+
+
+def _leave_root_mode(invocation: Invocation, name: str, *, had_job: bool) -> None:
+    """Stop the session, and start it again if it had a job: its next start is an ordinary one."""
     client = invocation.client
     try:
         view = client.session(name)
-        if view.root or pending(view) is not None:
+        if _in_root_mode(view):
             view = until_ended(invocation, client.stop(name))
         if had_job and view.state in ENDED:
             view = client.start(name, StartRequest())
@@ -160,14 +205,14 @@ def _say(invocation: Invocation, text: str) -> None:
         narrate(text)
 
 
+def _interrupt(_signal: int) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let a closed terminal and a polite kill do what Ctrl-C does, so that the session is brought back."""
-
-    def interrupt(_signal: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGHUP, signal.SIGTERM)}
+def _on_signals(call: Callable[[int], None]) -> Iterator[None]:
+    """Let Ctrl-C, a closed terminal and a polite kill all `call` this with their number."""
+    before = {each: signal.signal(each, lambda number, _frame: call(number)) for each in _SIGNALS}
     try:
         yield
     finally:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +13,6 @@ from broker.cli.arguments import DeletedName, SessionName
 from broker.cli.asking import confirm, yes_option
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.errors import ConflictError
-
-if TYPE_CHECKING:
-    from broker.schema import SessionView
 
 name_argument = click.argument("name", type=SessionName(), metavar="NAME")
 
@@ -142,23 +138,17 @@ def delete(invocation: Invocation, name: str, *, purge: bool, yes: bool, no_wait
     for_good = ", for good" if purge else ""
     confirm(f"Delete {name} and every file in it{for_good}?", undone=f"{name} was not deleted", yes=yes)
     view = invocation.client.delete(name, purge=purge)
-    kept_until = None
     if not no_wait:
         from broker.cli.waiting import until_gone
 
         until_gone(invocation, view, timeout=timeout)
-        kept_until = None if purge else _kept_until(invocation, view)
     if invocation.json:
-        output.show_json({"deleted": name, "id": view.id, "complete": not no_wait, "kept_until": kept_until})
+        output.show_json({"deleted": name, "id": view.id, "complete": not no_wait, "kept_until": view.kept_until})
         return
-    output.narrate(f"{name} is {'being deleted' if no_wait else 'deleted'}{for_good}")
-    if kept_until is not None:
-        output.narrate(f"`berth restore {name}` brings it back until {output.clock(kept_until)}")
-
-
-def _kept_until(invocation: Invocation, view: SessionView) -> float | None:
-    """Until when the session, deleted by now, can be restored; None if it cannot."""
-    return next((each.kept_until for each in invocation.client.deleted() if each.id == view.id), None)
+    kept = (
+        "" if view.kept_until is None else f"until {output.clock(view.kept_until)} `berth restore {name}` undoes that"
+    )
+    output.narrate(f"{name} is {'being deleted' if no_wait else 'deleted'}{f'; {kept}' if kept else ', for good'}")
 
 
 @click.command()
@@ -173,11 +163,12 @@ def restore(invocation: Invocation, name: str, new: str | None, *, timeout: floa
     As it was, stopped, with all its snapshots. `berth list --deleted` shows what can be brought back; of several with
     one name it is the one deleted last.
     """
-    from broker.cli.waiting import until_restored
+    from broker.cli.waiting import asking, until_made
     from broker.schema import RestoreRequest
 
-    view = invocation.client.restore(name, RestoreRequest(name=new))
-    view = until_restored(invocation, view, timeout=timeout)
+    with asking(invocation, new or name, "restore"):
+        view = invocation.client.restore(name, RestoreRequest(name=new))
+    view = until_made(invocation, view, timeout=timeout)
     if invocation.json:
         output.show_json(view)
     else:

@@ -40,10 +40,11 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.cli.describe import state_line
     from broker.cli.keeping import consistency, name_of
-    from broker.cli.waiting import until_done
+    from broker.cli.waiting import asking, until_done
     from broker.schema import SnapshotRequest
 
-    view = invocation.client.snapshot(name, SnapshotRequest(label=label))
+    with asking(invocation, name, "snapshot"):
+        view = invocation.client.snapshot(name, SnapshotRequest(label=label))
     if no_wait:
         if invocation.json:
             output.show_json(view)
@@ -104,11 +105,11 @@ def _delete(invocation: Invocation, name: str, reference: str, *, yes: bool) -> 
     confirm(
         f"Delete snapshot {reference} of {name}, for good?", undone=f"snapshot {reference} was not deleted", yes=yes
     )
-    gone = invocation.client.forget(name, reference)
+    gone = invocation.client.delete_snapshot(name, reference)
     if invocation.json:
         output.show_json(gone)
     else:
-        output.narrate(f"deleted {name_of(gone)} of {name}; `berth gc` gives back what only it needed")
+        output.narrate(f"deleted {name_of(gone)} of {name}; what only it needed is removed in the background")
 
 
 @click.command()
@@ -130,7 +131,7 @@ def rollback(
     A session that runs is stopped for it, after asking, and started again under its name; the command returns when
     one can log in. --yes does not ask.
     """
-    from broker.cli.waiting import finish
+    from broker.cli.waiting import asking, finish
     from broker.schema import RollbackRequest
 
     announce_restart(
@@ -140,5 +141,6 @@ def rollback(
         undone=f"{name} was not rolled back",
         yes=yes,
     )
-    view = invocation.client.rollback(name, RollbackRequest(snapshot=snapshot))
+    with asking(invocation, name, "rollback"):
+        view = invocation.client.rollback(name, RollbackRequest(snapshot=snapshot))
     finish(invocation, view, f"{name} is as it was in snapshot {snapshot}", no_wait=no_wait, timeout=timeout)

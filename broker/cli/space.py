@@ -8,7 +8,7 @@ import click
 
 from broker.cli import output
 from broker.cli.invocation import Invocation, json_option, pass_invocation
-from broker.cli.sessions import name_argument, no_wait_option, timeout_option
+from broker.cli.sessions import name_argument
 from broker.errors import ExitCode
 
 
@@ -42,10 +42,11 @@ def size(invocation: Invocation, name: str) -> None:
 @json_option
 @pass_invocation
 def verify(invocation: Invocation, name: str) -> None:
-    """Compare the layers of a session and its snapshots with their checksums.
+    """Compare a session's layers with their checksums.
 
-    This reads all of them. A layer that has no checksums yet gets them, for the next time. What was written since the
-    last snapshot is not compared: it changes. Exit code 1 if a layer is not what it was.
+    Its own and those of its snapshots; this reads all of them. A layer that has no checksums yet gets them, for the
+    next time. What was written since the last snapshot is not compared: it changes. Exit code 1 if a layer is not
+    what it was.
     """
     from broker.cli.progress import Progress
 
@@ -67,25 +68,23 @@ def verify(invocation: Invocation, name: str) -> None:
 
 @click.command()
 @name_argument
-@no_wait_option
-@timeout_option
 @json_option
 @pass_invocation
-def flatten(invocation: Invocation, name: str, *, no_wait: bool, timeout: float | None) -> None:
-    """Merge a session's many layers into few.
+def flatten(invocation: Invocation, name: str) -> None:
+    """Make few layers of the many of a stopped session.
 
-    Berth does it by itself when a session has so many that they slow it down. Nothing in the session or in its
-    snapshots looks different after it; until the old layers are not needed and `berth gc` has been, it takes space.
+    Berth does it by itself when there are so many that they would slow the session down. Nothing in the session or
+    its snapshots looks different afterwards. What takes long goes on in the background.
     """
-    from broker.cli.waiting import finish
+    from broker.cli.keeping import layers
 
     view = invocation.client.flatten(name)
-    if view.operation is not None and view.operation.verb == "flatten":
-        finish(invocation, view, f"{name} has few layers now", no_wait=no_wait, timeout=timeout)
-    elif invocation.json:
+    if invocation.json:
         output.show_json(view)
-    else:
-        output.narrate(f"{name}: its layers are merged in the background; `berth events {name}` says when it is done")
+        return
+    deepest = max(view.volumes.layers.values(), default=0) if view.volumes else 0
+    more = "; fewer when that is done in the background" if deepest > 1 else ""
+    output.narrate(f"{name}: {layers(view) or 'no layers'}{more}")
 
 
 @click.command()

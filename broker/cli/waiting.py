@@ -58,17 +58,6 @@ def until_ended(invocation: Invocation, view: SessionView, *, timeout: float | N
     raise AssertionError("follow never ends")  # pragma: no cover
 
 
-def until_restored(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
-    """Wait until a session that was deleted can be started again."""
-    error = InterruptedWaitError(f"interrupted; {view.name} goes on being restored")
-    with _watched(invocation, error) as progress:
-        for latest in follow(invocation.client, view, timeout=timeout):
-            if latest.state in ENDED:
-                return latest
-            progress.show(state_line(latest))
-    raise AssertionError("follow never ends")  # pragma: no cover
-
-
 def until_gone(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> None:
     """Wait until the name is free again."""
     error = InterruptedWaitError(f"interrupted; {view.name} goes on being deleted")
@@ -89,11 +78,8 @@ def until_done(
     """
     asked = view.operation
     assert asked is not None, "the answer to a request for an operation names it"
-    error = InterruptedWaitError(
-        f"interrupted; {view.name} goes on {doing(asked)}", hint=f"`berth show {view.name}` says how far it is"
-    )
     outcome, started = None, False
-    with _watched(invocation, error) as progress:
+    with _watched(invocation, _interrupted(view.name, asked.verb)) as progress:
         for latest in follow(invocation.client, view, timeout=timeout):
             outcome = outcome or _outcome(latest, asked)
             if outcome is not None and not (ready and latest.state in ON_THE_WAY):
@@ -104,6 +90,14 @@ def until_done(
         raise failed(invocation, latest)
     assert outcome is not None
     return latest, outcome
+
+
+def until_made(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
+    """Wait until a session that is being cloned or restored is there. One that could not be made is gone again."""
+    try:
+        return until_done(invocation, view, timeout=timeout)[0]
+    except NotFoundError:
+        raise BerthError(f"{view.name} could not be made", hint="`berth events` says why") from None
 
 
 def _outcome(view: SessionView, asked: Operation) -> Operation | None:
@@ -153,6 +147,21 @@ def failed(invocation: Invocation, view: SessionView) -> BerthError:
     return BerthError(
         f"{view.name} failed: {view.reason or view.outcome or 'its job ended'}",
         hint=f"`berth logs {view.name}` has the job's log; `berth start {view.name}` tries again",
+    )
+
+
+@contextlib.contextmanager
+def asking(invocation: Invocation, name: str, verb: str) -> Iterator[None]:
+    """While the controller is asked for an operation, which it answers after some seconds if it takes longer."""
+    with _watched(invocation, _interrupted(name, verb)) as progress:
+        if progress.changes:
+            progress.show(f"{name}: {doing(verb)}")
+        yield
+
+
+def _interrupted(name: str, verb: str) -> InterruptedWaitError:
+    return InterruptedWaitError(
+        f"interrupted; {name} goes on {doing(verb)}", hint=f"`berth show {name}` says how far it is"
     )
 
 

@@ -201,8 +201,8 @@ class TestWhatGoesIn:
 
     def test_owners_are_those_that_root_of_the_session_saw(self, lab: Lab, grown: Committed) -> None:
         listed = lab.sh(
-            f"unsquashfs -lln -o {grown.end['offset']} {grown.image} var/lib/daemon etc/motd etc/shadow opt/tool "
-            "usr/bin/chage"
+            f"unsquashfs -lln -o {grown.end['offset']} {grown.image} "
+            "var/lib/daemon etc/motd etc/shadow opt/tool usr/bin/chage"
         )
         owners = {
             name: (mode, owner)

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from broker import errors, schema
+from broker.client import Client
 from broker.schema import SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, operation, ready, view
@@ -137,6 +138,15 @@ def test_refused_root_mode_leaves_the_session_alone(controller: ScriptedControll
     assert posts(controller) == ["root"]
 
 
+@pytest.mark.parametrize("there", [ready(root=True), view("dev", SessionState.STOPPING, operation=operation("root"))])
+def test_one_command_at_a_time(controller: ScriptedController, there: schema.SessionView) -> None:
+    controller.sessions["dev"] = there
+    result = run("exec", "--root", "--yes", "dev", "true")
+    assert result.exit_code == 5
+    assert "`berth stop dev` ends root mode" in result.stderr
+    assert posts(controller) == []
+
+
 def test_root_mode_that_failed_is_undone_by_the_controller(controller: ScriptedController) -> None:
     failure = operation("root", "failed", reason="refused", message="no subordinate ids", hint="ask for some")
     controller.script["dev"] += [
@@ -221,6 +231,45 @@ def test_ctrl_c_while_it_is_kept_waits_for_that(controller: ScriptedController) 
         assert "interrupted while what the command changed was being kept" in process.stderr.read()
         assert process.wait(30) == 130
     assert posts(controller)[-2:] == ["stop", "start"]
+
+
+@pytest.mark.parametrize("call", ["root", "commit_root"])
+def test_ctrl_c_while_the_controller_answers(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It answers after seconds; what it was asked for is under way by then."""
+    really = getattr(Client, call)
+
+    def interrupted(client: Client, name: str) -> NoReturn:
+        really(client, name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, call, interrupted)
+    stopping, *on_the_way = into_root_mode()
+    committing = [COMMITTING, COMMITTED] if call == "commit_root" else []
+    controller.script["dev"] += [stopping, *(on_the_way if committing else []), *committing, *back()]
+    result = run("exec", "--root", "--yes", "dev", "true")
+    assert posts(controller)[-2:] == ["stop", "start"]
+    if committing:
+        assert result.exit_code == 0
+        assert "is being kept; Ctrl-C again ends that\n" in result.stderr
+        assert "\nkept\n" in result.stderr
+    else:
+        assert result.exit_code == 130
+        assert result.stderr.endswith("dev is ready again\nberth: interrupted; nothing was run in dev\n")
+
+
+def test_ctrl_c_before_it_was_asked_to_keep_anything(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "commit_root", interrupted)
+    controller.script["dev"] += [*into_root_mode(), *back()]
+    result = run("exec", "--root", "--yes", "dev", "true")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("berth: interrupted; nothing of what the command did is kept\n")
 
 
 def test_no_ssh(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from broker import errors, schema
+from broker.client import Client
 from broker.schema import SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, ready, view
@@ -139,7 +140,7 @@ def test_a_snapshot_is_deleted_only_after_asking(controller: ScriptedController)
     assert refused.exit_code == 2
     assert "--yes" in refused.stderr
     result = run("snapshots", "dev", "--delete", "clean", "--yes")
-    assert result.stderr.startswith("deleted snapshot 1 (clean) of dev; `berth gc`")
+    assert result.stderr.startswith("deleted snapshot 1 (clean) of dev; what only it needed ")
     assert json.loads(run("snapshots", "dev", "--delete", "2", "--yes", "--json").stdout)["number"] == 2
     assert run("snapshots", "dev", "--delete", "2", "--yes").exit_code == 3
     assert controller.snapshots["dev"] == []
@@ -230,6 +231,28 @@ def test_ctrl_c_leaves_it_rolling_back(controller: ScriptedController) -> None:
         assert "berth: interrupted; dev goes on rolling back\n  hint: `berth show dev`" in process.stderr.read()
 
 
+@pytest.mark.parametrize(
+    ("call", "words", "goes_on"),
+    [
+        ("snapshot", ("snapshot", "dev"), "dev goes on taking a snapshot"),
+        ("switch", ("switch", "dev", "base@2"), "dev goes on switching its profile"),
+        ("clone", ("clone", "dev", "trial"), "trial goes on being cloned"),
+        ("restore", ("restore", "old", "--as", "new"), "new goes on being restored"),
+    ],
+)
+def test_ctrl_c_while_the_controller_answers(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, call: str, words: tuple[str, ...], goes_on: str
+) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, call, interrupted)
+    result = run(*words)
+    assert result.exit_code == 130
+    assert f"berth: interrupted; {goes_on}\n" in result.stderr
+    assert posted(controller) == []
+
+
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
 def test_a_running_session_is_asked_about_at_a_terminal(
     controller: ScriptedController, answer: bytes, code: int
@@ -295,27 +318,22 @@ def test_clone_as_json_and_without_waiting(controller: ScriptedController) -> No
     assert json.loads(run("clone", "dev", "trial", "--no-wait", "--json").stdout)["name"] == "trial"
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_clone_that_could_not_be_made(controller: ScriptedController, known: bool) -> None:
-    """The new session is gone by then; if the source tells why, so do we."""
+def test_a_clone_that_could_not_be_made_is_gone(controller: ScriptedController) -> None:
     making = view("trial", SessionState.CHANGING, operation=operation("clone"))
     controller.script["trial"] += [making, None]
-    if known:
-        said = operation("clone", "failed", reason="conflict", message="no snapshot 12", hint="look")
-        controller.sessions["dev"] = view(operation=said)
     result = run("clone", "dev", "trial", "--at", "12")
-    assert result.exit_code == (5 if known else 1)
-    assert ("no snapshot 12" if known else "trial was not made") in result.stderr
+    assert result.exit_code == 1
+    assert result.stderr.endswith("berth: trial could not be made\n  hint: `berth events` says why\n")
 
 
-def test_delete_says_until_when_it_can_be_brought_back(controller: ScriptedController) -> None:
+@pytest.mark.parametrize("words", [(), ("--no-wait",)])
+def test_delete_says_until_when_it_can_be_brought_back(controller: ScriptedController, words: tuple[str, ...]) -> None:
     until = time.time() + 7 * 86400
-    controller.deleted["dev"] = view("dev", SessionState.DELETED, kept_until=until)
-    controller.script["dev"] += [view("dev", SessionState.DELETING), None]
-    result = run("delete", "dev", "--yes")
+    controller.script["dev"] += [view("dev", SessionState.DELETING, kept_until=until), None]
+    result = run("delete", "dev", "--yes", *words)
     day = time.strftime("%Y-%m-%d", time.localtime(until))
-    assert result.stderr.splitlines()[-2] == "dev is deleted"
-    assert result.stderr.splitlines()[-1].startswith(f"`berth restore dev` brings it back until {day}")
+    assert result.stderr.splitlines()[-1].startswith(f"dev is {'being ' if words else ''}deleted; until {day} ")
+    assert result.stderr.endswith(" `berth restore dev` undoes that\n")
 
 
 def test_delete_purge(controller: ScriptedController) -> None:
@@ -323,7 +341,6 @@ def test_delete_purge(controller: ScriptedController) -> None:
     result = run("delete", "dev", "--purge", "--yes")
     assert result.stderr.splitlines()[-1] == "dev is deleted, for good"
     assert ("DELETE", "/v1/sessions/dev?purge", None) in controller.asked
-    assert "/v1/deleted" not in {path for _, path, _ in controller.asked}
 
 
 def test_deleted_sessions_are_listed_and_restored(controller: ScriptedController) -> None:
@@ -333,7 +350,10 @@ def test_deleted_sessions_are_listed_and_restored(controller: ScriptedController
     assert lines[0].split() == ["NAME", "PROFILE", "KEPT", "UNTIL", "SNAPSHOTS"]
     assert (lines[1].split()[:2], lines[1].split()[-1]) == (["old", "base@1"], "4")
     assert json.loads(run("list", "--deleted", "--json").stdout)["sessions"][0]["kept_until"] == CREATED
-    controller.script["dev2"] += [view("dev2", SessionState.CHANGING), view("dev2")]
+    controller.script["dev2"] += [
+        view("dev2", SessionState.CHANGING, operation=operation("restore")),
+        view("dev2", operation=operation("restore", "done")),
+    ]
     result = run("restore", "old", "--as", "dev2")
     assert result.stderr.splitlines()[-1] == "dev2 is back; `berth start dev2` starts it"
     assert posted(controller) == [("/v1/deleted/old/restore", {"name": "dev2"})]
@@ -342,7 +362,7 @@ def test_deleted_sessions_are_listed_and_restored(controller: ScriptedController
 
 
 def test_restore_as_json(controller: ScriptedController) -> None:
-    controller.deleted["old"] = view("old")
+    controller.deleted["old"] = view("old", operation=operation("restore", "done"))
     assert json.loads(run("restore", "old", "--json").stdout)["state"] == "stopped"
 
 

@@ -93,18 +93,14 @@ def test_verify(controller: ScriptedController) -> None:
     assert run("verify", "dev").stderr == "dev: 2 layers read, 1 problem\n"
 
 
-def test_flatten_is_followed_if_it_is_an_operation(controller: ScriptedController) -> None:
-    controller.script["dev"] += [
-        view("dev", SessionState.CHANGING, operation=operation("flatten")),
-        view(operation=operation("flatten", "done", message="40 layers became 2")),
-    ]
-    assert run("flatten", "dev").stderr.splitlines() == ["dev: merging its layers", "40 layers became 2"]
-
-
-def test_flatten_in_the_background(controller: ScriptedController) -> None:
-    controller.script["dev"] += [view(), view()]
-    assert "in the background" in run("flatten", "dev").stderr
+def test_flatten(controller: ScriptedController) -> None:
+    many, few = (schema.Volumes(driver="overlay", layers={"home": count, "system": 1}) for count in (30, 1))
+    controller.script["dev"] += [view(volumes=many), view(volumes=few), view()]
+    went_on = "dev: 30 under the home, 1 under the system; fewer when that is done in the background\n"
+    assert run("flatten", "dev").stderr == went_on
+    assert run("flatten", "dev").stderr == "dev: 1 under the home, 1 under the system\n"
     assert json.loads(run("flatten", "dev", "--json").stdout)["name"] == "dev"
+    assert run("flatten", "dev").stderr == "dev: no layers\n"
 
 
 def test_gc(controller: ScriptedController) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SIZE = 4 * 2**30
 """Bytes that a file system may grow to; its file is sparse."""
 MAKE = {
-    "ext4": ["mkfs.ext4", "-q", "-F", "-E", "nodiscard"],
+    "ext4": ["mkfs.ext4", "-q", "-F", "-E", "nodiscard", "-m", "0"],
     "xfs": ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"],
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
 }
@@ -29,14 +29,14 @@ class FileSystem:
 
 
 @contextlib.contextmanager
-def mounted(kind: str, folder: Path, *, size: int = SIZE, options: str = "loop") -> Iterator[FileSystem]:
+def mounted(kind: str, folder: Path, *, size: int = SIZE) -> Iterator[FileSystem]:
     """A file system of this kind, empty, for the time of the block; needs root."""
     image, place = folder / f"{kind}.img", folder / kind
     place.mkdir()
     with image.open("wb") as file:
         file.truncate(size)
     subprocess.run([*MAKE[kind], image], check=True, capture_output=True, timeout=60)
-    subprocess.run(["mount", "-o", options, image, place], check=True, capture_output=True, timeout=60)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True, capture_output=True, timeout=60)
     try:
         place.chmod(0o755)
         yield FileSystem(kind, place)
