@@ -14,8 +14,10 @@ from tests.lab import images
 from tests.lab.images import APPTAINER, ROOM, STORE, inside, workspaces
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from tests.lab.conftest import User
     from tests.lab_cluster import Lab
 
 PYTHON = "/opt/berth/venv/bin/python"
@@ -319,3 +321,44 @@ class TestRefusals:
     def test_patterns_without_effect_are_told(self, lab: Lab, base: str, layers: list[str]) -> None:
         refused = commit(lab, base, layers, "typo", include=["/opt/nothing"]).end
         assert "nothing that has changed is called /opt/nothing" in refused["message"]
+
+
+class TestSession:
+    """The whole way, from a session's own changes to a session of the new image."""
+
+    def test_from_a_session_to_a_session(self, alice: User, new_name: Callable[[str], str]) -> None:
+        lab, old, new = alice.site.lab, new_name("old"), new_name("new")
+        version = f"{old}.{lab.sh('date +%s')}"
+        alice.ok("start", old, "--profile", "base", "--timeout", "60", seconds=90)
+        alice.ok("exec", old, "--", "sh", "-c", "echo hello >/etc/motd; echo x >/root/.netrc; echo x >~/mine")
+        alice.ok(
+            "exec",
+            "--root",
+            "--yes",
+            old,
+            "--",
+            "install",
+            "-o",
+            "42",
+            "-m",
+            "640",
+            "/dev/null",
+            "/opt/owned",
+            seconds=180,
+        )
+        store = f"{ROOM}/{version}"
+        looked = alice.berth("profile", "commit", old, f"grown@{version}", "--store", store, seconds=120)
+        assert looked.returncode == 2
+        assert "A /opt/owned" in looked.stderr.decode()
+        said = alice.ok("profile", "commit", old, f"grown@{version}", "--store", store, "--yes", "--json", seconds=120)
+        image = json.loads(said)
+        assert [each["path"] for each in image["committed"]["files"]] == ["/etc/motd", "/opt/owned"]
+        assert "/root/.netrc" in [each["path"] for each in image["committed"]["left_out"]]
+        kept = json.loads(alice.ok("snapshots", old, "--json"))["snapshots"]
+        assert all(each["automatic"] for each in kept), "those that were made for the commits are gone"
+        listed = lab.sh(f"unsquashfs -lln -o {image['offset']} {image['path']} opt/owned")
+        assert re.search(r"^-rw-r----- 42/0 ", listed, re.MULTILINE)
+        lab.sh(f"cp -r {store}/grown /profiles/")
+        alice.ok("start", new, "--profile", f"grown@{version}", "--timeout", "60", seconds=90)
+        assert alice.ok("exec", new, "--", "cat", "/etc/motd") == "hello\n"
+        assert alice.ok("exec", new, "--", "sh", "-c", "ls /root/.netrc ~/mine 2>/dev/null || :") == ""
