@@ -70,7 +70,7 @@ class Controller:
             keys=keys,
             changes=changes,
         )
-        upkeep = Upkeep(settings=config.storage, registry=registry, launcher=launcher, changes=changes)
+        upkeep = Upkeep(settings=config.storage, registry=registry, stores=stores, launcher=launcher, changes=changes)
         operator = Operator(registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes)
         deletion = Deletion(registry=registry, launcher=launcher, upkeep=upkeep, changes=changes)
         reconciler = Reconciler(

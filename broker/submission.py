@@ -11,11 +11,11 @@ from broker import authorized
 from broker.errors import BerthError, RefusedError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
+from broker.images import image_with
 from broker.launching import LauncherError
 from broker.manifest import Manifest
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState
-from profiles.errors import ProfilesError
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Submitter:
 
     async def _submit(self, session: Session) -> Session:
         try:
-            image = await asyncio.to_thread(self._image, session)
+            image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
             session, lines = await asyncio.gather(self._prepared(session), self._keys.lines(session.owner))
             files = self._files(session, image, lines)
             failpoint("start.prepared")
@@ -134,21 +134,8 @@ class Submitter:
         """Make a new session's directories, volumes and host key."""
         if session.host_key and session.volumes is not None:
             return session
-        made = await self._launcher.prepare(session.owner, session.id)
+        made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
         return await self._change(session, host_key=made.host_key, volumes=made.volumes)
-
-    def _image(self, session: Session) -> Image:
-        """The session's own image, whose digest must be what the session was made with."""
-        try:
-            image = self._stores.find(session.profile, session.version)
-        except ProfilesError as error:
-            raise RefusedError(error.message, hint=error.hint) from error
-        if image.digest != session.digest:
-            raise RefusedError(
-                f"the image of {session.profile}@{session.version} is not the one this session was made with",
-                hint="ask who publishes the profile; a version must never change",
-            )
-        return image
 
     def _options(self, session: Session, profile: Profile) -> list[str]:
         return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), session.options)
@@ -187,7 +174,7 @@ class Submitter:
     async def _forget(self, session: Session) -> None:
         """Remove at once what a session that never ran has on disk, so that its name is free for the next try."""
         try:
-            await self._launcher.remove(session.owner, session.id)
+            await self._launcher.purge(session.owner, session.id)
         except LauncherError as error:
             log.warning("the data of %s is left to the next tick: %s", session.id, error.message)
             return
