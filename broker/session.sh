@@ -343,13 +343,20 @@ mount_points() { # POINTS: what Apptainer will mount something on: `d` or `f`, a
   )
 }
 
-missing_points() { # ROOT PREFIX: FOLDERS and FILES: the mount points that ROOT lacks, which is mounted at PREFIX
+side_of() { # PATH: SIDE and PREFIX: `home` and where it is, for what is below it; `system` and nothing for all the rest
+  SIDE=system PREFIX=''
+  [[ $1 != "/home/$BERTH_OWNER/"* ]] || SIDE=home PREFIX=/home/$BERTH_OWNER
+}
+
+missing_points() { # SIDE TREE: FOLDERS and FILES: the mount points of a side that the tree lacks, as paths in it
   local point path
   FOLDERS=() FILES=()
   for point in "${POINTS[@]}"; do
     path=${point#* }
-    inside "$1" "${path#"$2"}"
-    [[ ! -e $1$FOUND ]] || continue
+    side_of "$path"
+    [[ $SIDE == "$1" ]] || continue
+    inside "$2" "${path#"$PREFIX"}"
+    [[ ! -e $2$FOUND ]] || continue
     if [[ $point == d* ]]; then FOLDERS+=("$FOUND"); else FILES+=("$FOUND"); fi
   done
 }
@@ -363,7 +370,7 @@ make_points() { # ROOT
 make_skeleton() { # a layer between the image and the volume: the mount points that the image lacks, sudo, apt's settings
   local image=$NODE_DIR/image skeleton=$NODE_DIR/skeleton folder mode sudo='' apt=''
   local -A known=()
-  missing_points "$image" ''
+  missing_points system "$image"
   if [[ -z $BERTH_ROOT ]]; then
     inside "$image" /usr/local/bin && sudo=$FOUND
     inside "$image" /etc/apt/apt.conf.d && apt=$FOUND
@@ -450,7 +457,7 @@ mount_system() { # the root of the session
   else
     mount_overlay "$NODE_DIR/root" "${stack[@]}" "${below[@]}"
   fi
-  missing_points "$NODE_DIR/root" '' # the user may have deleted some
+  missing_points system "$NODE_DIR/root" # the user may have deleted some
   make_points "$NODE_DIR/root"
 }
 
@@ -472,38 +479,38 @@ mount_home() { # VOLUME: where the home's volume is; HOME_DIR: what the session 
   if [[ ${#content[@]} -eq 0 && -d $SKEL ]]; then cp -RT "$SKEL" "$HOME_DIR"; fi
 }
 
-except() { # SIDE VOLUME PROFILE PREFIX: adds to EXCEPTIONS what is kept, or fresh, against this side's rule: SOURCE:PATH
-  local side=$1 volume=$2 profile=$3 prefix=$4 rule=BERTH_${1^^} path is from list=$BERTH_FRESH
+except() { # SIDE VOLUME PROFILE: adds to EXCEPTIONS what is kept, or fresh, against this side's rule: SOURCE:PATH
+  local rule=BERTH_${1^^} path from list=$BERTH_FRESH
   [[ ${!rule} == keep ]] || list=$BERTH_KEEP
   while IFS= read -rd , path; do
-    is=system
-    [[ $path != "/home/$BERTH_OWNER/"* ]] || is=home
-    [[ -n $path && $is == "$side" ]] || continue
+    side_of "$path"
+    [[ -n $path && $SIDE == "$1" ]] || continue
     if [[ ${!rule} == keep ]]; then
-      from=$NODE_DIR/fresh/$side-${#EXCEPTIONS[@]}
+      from=$NODE_DIR/fresh/$SIDE-${#EXCEPTIONS[@]}
     else
-      inside "$volume" "${path#"$prefix"}"
-      from=$volume$FOUND
+      inside "$2" "${path#"$PREFIX"}"
+      from=$2$FOUND
     fi
     if [[ ! -e $from ]]; then # it begins as what the profile has there
-      inside "$profile" "${path#"$prefix"}"
+      inside "$3" "${path#"$PREFIX"}"
       mkdir -p "${from%/*}"
-      if [[ -e $profile$FOUND ]]; then cp -aT "$profile$FOUND" "$from"; else mkdir "$from"; fi
+      if [[ -e $3$FOUND ]]; then cp -aT "$3$FOUND" "$from"; else mkdir "$from"; fi
     fi
     EXCEPTIONS+=("$from:$path")
     if [[ -d $from ]]; then POINTS+=("d $path"); else POINTS+=("f $path"); fi
   done <<<"$list,"
 }
 
-bind_exceptions() { # TREE PREFIX: adds to BINDS what can be bound over the tree that is mounted at PREFIX
-  local each path
+bind_exceptions() { # TREE: adds to BINDS what can be bound over the tree
+  local each path from
   for each in "${EXCEPTIONS[@]}"; do
-    path=${each#*:}
-    inside "$1" "${path#"$2"}"
-    if [[ -d ${each%%:*} && ! -d $1$FOUND || ! -d ${each%%:*} && -d $1$FOUND ]]; then
-      say "warning: $path stays as it is: a folder cannot be mounted on a file, nor a file on a folder"
-    else
+    from=${each%%:*} path=${each#*:}
+    side_of "$path"
+    inside "$1" "${path#"$PREFIX"}"
+    if [[ -d $from && -d $1$FOUND || ! -d $from && ! -d $1$FOUND ]]; then
       BINDS+=(--bind "$each")
+    else
+      say "warning: $path stays as it is: a folder cannot be mounted on a file, nor a file on a folder"
     fi
   done
   EXCEPTIONS=()
@@ -518,17 +525,16 @@ mount_all() { # HOME_DIR, BINDS
     if [[ $BERTH_SYSTEM == fresh && -n $BERTH_KEEP ]]; then
       mount_overlay "$NODE_DIR/kept" "${SYSTEM_STACK[@]/%//tree}" "$NODE_DIR/image"
     fi
-    except system "$NODE_DIR/kept" "$NODE_DIR/image" ''
+    except system "$NODE_DIR/kept" "$NODE_DIR/image"
   fi
   make_skeleton
   mount_system
-  bind_exceptions "$NODE_DIR/root" ''
+  bind_exceptions "$NODE_DIR/root"
   mount_home
-  POINTS=()
-  except home "$VOLUME" "$SKEL" "/home/$BERTH_OWNER"
-  missing_points "$HOME_DIR" "/home/$BERTH_OWNER"
+  except home "$VOLUME" "$SKEL"
+  missing_points home "$HOME_DIR"
   make_points "$HOME_DIR"
-  bind_exceptions "$HOME_DIR" "/home/$BERTH_OWNER"
+  bind_exceptions "$HOME_DIR"
 }
 
 pass() { # SIGNAL
@@ -663,7 +669,7 @@ trim_log() { # Slurm has opened the log for appending, so cutting it back in pla
 }
 
 check_node() {
-  local needed=("$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen unshare mount umount)
+  local needed=("$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen unshare nsenter mount umount)
   type -P "${needed[@]}" >/dev/null || die "$UNFIT_NODE" "$SLURMD_NODENAME lacks one of ${needed[*]}"
   [[ -n $(type -P squashfuse_ll squashfuse) ]] || die "$UNFIT_NODE" "$SLURMD_NODENAME lacks squashfuse"
   [[ -n $BERTH_ROOT ]] || return 0
@@ -724,8 +730,8 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     declare -p BAD_IMAGE BAD_VOLUMES DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID \
       APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
-    declare -f say die inside mount_overlay mount_image site_binds mount_points missing_points make_points make_skeleton \
-      write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
+    declare -f say die inside mount_overlay mount_image site_binds mount_points side_of missing_points make_points \
+      make_skeleton write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
     echo 'hold "$@"'
   } >"$NODE_DIR/hold"
   if [[ -n $BERTH_ROOT ]]; then
@@ -775,7 +781,7 @@ read_request() { # sets the array ASKED from run/copy.request
 
 answer_request() { # writes run/copy.outcome as a whole
   local file=$DIRECTORY/run/copy.outcome
-  kill "${COPIER:-none}" 2>/dev/null || :
+  [[ -z $COPIER ]] || kill "$COPIER" 2>/dev/null || :
   say "copy ${ASKED[ID]}: $RESULT, $PAUSE s${MESSAGE:+: $MESSAGE}"
   printf '%s\n' "ID=${ASKED[ID]}" "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" >"$file.new" && mv -f "$file.new" "$file"
 }
@@ -833,6 +839,7 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE and MESSAGE: copying.
   fi
   rm -f "$node/go" "$node/still"
   if [[ $word == 'done' ]]; then
+    COPIER=''
     RESULT=crash-consistent MESSAGE='not every process could be stopped'
     if [[ $stood == all ]]; then RESULT=frozen MESSAGE=''; fi
   else
@@ -897,7 +904,7 @@ main() {
   until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
   CONTAINER=''
   [[ -e $NODE_DIR/held ]] || die "$UNFIT_NODE" "$SLURMD_NODENAME makes no user namespace for you, as said above${BERTH_ROOT:+:
-root mode needs a line of yours in /etc/subuid and /etc/subgid of the nodes, as usermod --add-subuids makes it}"
+root mode needs util-linux 2.38, and on the nodes a line of yours in /etc/subuid and /etc/subgid (usermod --add-subuids)}"
   check_memory
   [[ -z ${STOPPING:-} ]] || code=0
   exit "$code"

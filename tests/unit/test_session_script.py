@@ -190,8 +190,8 @@ class TestSkeleton:
 
     def skeleton(self, tmp_path: Path, code: str = "") -> Path:
         (tmp_path / "skeleton").mkdir()
-        points = 'POINTS=("d /run/berth/node" "d /mnt/made" "f /etc/resolv.conf" "f /etc/hosts" "d /proc")'
-        done = bash(f"NODE_DIR=$1; umask 022; {points}; {code} make_skeleton", str(tmp_path))
+        points = 'POINTS=("d /run/berth/node" "d /mnt/made" "d /home/alice/data" "f /etc/resolv.conf" "f /etc/hosts" "d /proc")'
+        done = bash(f"NODE_DIR=$1 BERTH_OWNER=alice; umask 022; {points}; {code} make_skeleton", str(tmp_path))
         assert done.returncode == 0, done.stdout + done.stderr
         return tmp_path / "skeleton"
 
