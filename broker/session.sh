@@ -185,7 +185,8 @@ look_at_processes() { # STATE, PARENT: of every process but this one, by its num
 threads_stand_still() { # the threads of a process stop one by one
   local file line
   for file in /proc/[0-9]*/task/[0-9]*/stat; do
-    if [[ $file != /proc/1/* ]] && { read -r line <"$file"; } 2>/dev/null && [[ ${line##*) } != [TtZX]* ]]; then return 1; fi
+    [[ $file != /proc/1/* ]] || continue
+    if { read -r line <"$file"; } 2>/dev/null && [[ ${line##*) } != [TtZX]* ]]; then return 1; fi
   done
 }
 
@@ -301,7 +302,8 @@ mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it do
   # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
   if [[ $how == fuse ]] || ! LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "userxattr,$options" berth "$target"; then
     how=fuse
-    fuse-overlayfs -o "$options" "$target" || die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
+    fuse-overlayfs -o "$options" "$target" ||
+      die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
     : >"$top/fuse"
   fi
   MOUNTED=("$target" "${MOUNTED[@]}")
@@ -322,7 +324,7 @@ site_binds() { # writes the binds of the site's apptainer.conf, where it is in i
   for file in "${BERTH_APPTAINER%/bin/*}/etc/apptainer/apptainer.conf" /etc/apptainer/apptainer.conf; do
     [[ -r $file ]] || continue
     while IFS= read -r line; do
-      [[ ! $line =~ ^[[:space:]]*bind\ path[[:space:]]*=[[:space:]]*([^[:space:]]+) ]] || printf '%s,' "${BASH_REMATCH[1]}"
+      if [[ $line =~ ^\ *bind\ path\ *=\ *([^[:space:]]+) ]]; then printf '%s,' "${BASH_REMATCH[1]}"; fi
     done <"$file"
     return
   done
@@ -367,7 +369,7 @@ make_points() { # ROOT
   for file in "${FILES[@]}"; do : >"$1$file"; done
 }
 
-make_skeleton() { # a layer between the image and the volume: the mount points that the image lacks, sudo, apt's settings
+make_skeleton() { # a layer between image and volume: the mount points that the image lacks, sudo, apt's settings
   local image=$NODE_DIR/image skeleton=$NODE_DIR/skeleton folder mode sudo='' apt=''
   local -A known=()
   missing_points system "$image"
@@ -607,6 +609,11 @@ check_job_env() {
   require BERTH_BINDS "|$path:$path(:ro)?(,$path:$path(:ro)?)*"
   require BERTH_PORTS '[1-9][0-9]{3,4}-[1-9][0-9]{3,4}'
   ((${BERTH_PORTS%-*} <= ${BERTH_PORTS#*-} && ${BERTH_PORTS#*-} <= 65535)) || die "$BAD_JOB_ENV" "run/job.env: BERTH_PORTS"
+  case ,$BERTH_KEEP,$BERTH_FRESH, in
+    *,/,* | *,/home,* | *,/home/"$BERTH_OWNER",*)
+      die "$BAD_JOB_ENV" "run/job.env: a whole side is in BERTH_KEEP or BERTH_FRESH"
+      ;;
+  esac
   [[ $BERTH_OWNER == "$(id -un)" ]] || die "$BAD_JOB_ENV" "run/job.env: the owner is $BERTH_OWNER, not you"
 }
 
@@ -659,6 +666,11 @@ remove_tree() { # DIRECTORY: also where a build left folders without write permi
   rm -rf -- "$1" 2>/dev/null || { chmod -R u+rwX -- "$1" && rm -rf -- "$1"; } 2>/dev/null ||
     unshare --user --map-root-user --map-users auto --map-groups auto rm -rf -- "$1" ||
     say "warning: $1 could not be removed"
+}
+
+refuse_namespace() {
+  local root="; root mode needs a line of yours in /etc/subuid and /etc/subgid (usermod --add-subuids), util-linux 2.38"
+  die "$UNFIT_NODE" "$SLURMD_NODENAME made no user namespace, as said above${BERTH_ROOT:+$root}"
 }
 
 trim_log() { # Slurm has opened the log for appending, so cutting it back in place is safe
@@ -735,7 +747,9 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     echo 'hold "$@"'
   } >"$NODE_DIR/hold"
   if [[ -n $BERTH_ROOT ]]; then
-    for id in "${SYSTEM_STACK[@]}"; do [[ ! -f $LAYERS/$id/owners ]] || owners=("$LAYERS/$id/owners" "${owners[@]}"); done
+    for id in "${SYSTEM_STACK[@]/#/"$LAYERS/"}"; do
+      [[ ! -f $id/owners ]] || owners=("$id/owners" "${owners[@]}") # the oldest first
+    done
     [[ ${#owners[@]} -eq 0 ]] || cat "${owners[@]}" >"$NODE_DIR/run/owners"
   fi
   exec {LOG}< <(
@@ -783,7 +797,8 @@ answer_request() { # writes run/copy.outcome as a whole
   local file=$DIRECTORY/run/copy.outcome
   [[ -z $COPIER ]] || kill "$COPIER" 2>/dev/null || :
   say "copy ${ASKED[ID]}: $RESULT, $PAUSE s${MESSAGE:+: $MESSAGE}"
-  printf '%s\n' "ID=${ASKED[ID]}" "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" >"$file.new" && mv -f "$file.new" "$file"
+  printf '%s\n' "ID=${ASKED[ID]}" "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" >"$file.new"
+  mv -f "$file.new" "$file"
 }
 
 copy_live() { # USR2: copies the tops of the running session as run/copy.request says; in the background, one at a time
@@ -802,7 +817,7 @@ copy_live() { # USR2: copies the tops of the running session as run/copy.request
     if [[ $what == HOME ]]; then source=${HOME_STACK[0]}; else source=${SYSTEM_STACK[0]}; fi
     source=$LAYERS/$source/tree previous=${ASKED[${what}_PREVIOUS]:-}
     if [[ -n $BERTH_ROOT ]]; then
-      [[ $what == SYSTEM ]] || continue
+      [[ $what == SYSTEM ]] || { MESSAGE="in root mode the home is not copied" && exit 0; }
       source=$NODE_DIR/system/tree
     fi
     pairs+=("$source" "$LAYERS/${ASKED[$what]}" "${previous:+$LAYERS/$previous}")
@@ -810,7 +825,7 @@ copy_live() { # USR2: copies the tops of the running session as run/copy.request
   copy_pairs "${pairs[@]}"
 }
 
-copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE and MESSAGE: copying.py, its second pass while all stands still
+copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copying.py, its second pass in a standstill
   local word='' stood='' since go told said words node=$NODE_DIR/run copy=(python3 -I "$DIRECTORY/run/copying.py")
   if [[ $# -eq 0 ]]; then # nothing was ever written
     RESULT=frozen MESSAGE=''
@@ -903,8 +918,7 @@ main() {
   follow_container
   until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
   CONTAINER=''
-  [[ -e $NODE_DIR/held ]] || die "$UNFIT_NODE" "$SLURMD_NODENAME makes no user namespace for you, as said above${BERTH_ROOT:+:
-root mode needs util-linux 2.38, and on the nodes a line of yours in /etc/subuid and /etc/subgid (usermod --add-subuids)}"
+  [[ -e $NODE_DIR/held ]] || refuse_namespace
   check_memory
   [[ -z ${STOPPING:-} ]] || code=0
   exit "$code"
