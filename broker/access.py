@@ -21,6 +21,17 @@ class Verb(StrEnum):
     STOP = "stop"
     DELETE = "delete"
     LOG = "log"
+    SNAPSHOT = "snapshot"
+    FORGET = "forget"
+    ROLLBACK = "rollback"
+    SWITCH = "switch"
+    CLONE = "clone"
+    INSPECT = "inspect"
+    """Read the data: list snapshots, compare, measure, verify."""
+    FLATTEN = "flatten"
+    ROOT = "root"
+    RESTORE = "restore"
+    """Bring a deleted session back."""
 
 
 def allowed(user: str, session: Session, verb: Verb) -> bool:
@@ -44,4 +55,13 @@ def resolve(registry: Registry, user: str, owner: str, name: str, verb: Verb) ->
         )
     raise NotFoundError(
         f"{owner} has no session named {name} that you may use", hint="`berth list` shows the sessions that are yours"
+    )
+
+
+def allowed_deleted(user: str, name: str, session: Session | None, verb: Verb) -> Session:
+    """The same for a deleted session, which nobody finds by its name any more."""
+    if session is not None and allowed(user, session, verb):
+        return session
+    raise NotFoundError(
+        f"you have no deleted session named {name} that can be restored", hint="`berth list --deleted` shows yours"
     )

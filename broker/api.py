@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from broker.authorized import AuthorizedKeys
     from broker.certificates import CertificateAuthority
     from broker.config import Config
+    from broker.deletion import Deleted
     from broker.sessions import Sessions
+    from broker.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +51,12 @@ class Services:
 
     config: Config
     sessions: Sessions
+    snapshots: Snapshots
+    deleted: Deleted
     keys: AuthorizedKeys
     authority: CertificateAuthority
-    checks: Callable[[], Awaitable[list[schema.DoctorCheck]]]
+    checks: Callable[[str], Awaitable[list[schema.DoctorCheck]]]
+    """For the user who asks."""
     rebuild: Callable[[], Awaitable[schema.RebuildReport]]
     in_use: Callable[[], AbstractContextManager[None]]
     """Entered for every request: the controller is in use."""
@@ -70,6 +75,9 @@ def application(services: Services) -> FastAPI:
 
     app.add_middleware(_Doorkeeper, in_use=services.in_use)
     _add_session_paths(app, services)
+    _add_volume_paths(app, services)
+    _add_root_paths(app, services)
+    _add_deleted_paths(app, services)
     _add_key_paths(app, services)
     _add_gateway_paths(app, services)
     _add_site_paths(app, services)
@@ -121,8 +129,8 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
         return await sessions.stop(who.user, name)
 
     @app.delete("/v1/sessions/{name}", status_code=202)
-    async def delete_session(who: Who, name: SessionName) -> schema.SessionView:
-        return await sessions.delete(who.user, name)
+    async def delete_session(who: Who, name: SessionName, purge: bool = False) -> schema.SessionView:
+        return await sessions.delete(who.user, name, purge=purge)
 
     @app.get("/v1/sessions/{name}/log")
     async def session_log(
@@ -142,7 +150,83 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
     async def resolve(who: Who, request: schema.ResolveRequest) -> schema.ResolveAnswer:
         if request.user != who.user and not _is_gateway(services, who):
             raise RefusedError(f"{who.user} cannot connect as {request.user}")
-        return await sessions.connect(request.user, request.target)
+        return await sessions.connect(request.user, request.target, root=request.root)
+
+
+def _add_volume_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 - a list of paths, not branches
+    snapshots = services.snapshots
+
+    @app.post("/v1/sessions/{name}/snapshots", status_code=202)
+    async def take_snapshot(who: Who, name: SessionName, request: schema.SnapshotRequest) -> schema.SessionView:
+        return await snapshots.snapshot(who.user, name, request)
+
+    @app.get("/v1/sessions/{name}/snapshots")
+    async def list_snapshots(who: Who, name: SessionName) -> schema.SnapshotList:
+        return schema.SnapshotList(snapshots=await snapshots.snapshots(who.user, name))
+
+    @app.delete("/v1/sessions/{name}/snapshots/{reference}")
+    async def delete_snapshot(
+        who: Who, name: SessionName, reference: Annotated[schema.SnapshotReference, Path()]
+    ) -> schema.SnapshotView:
+        return await snapshots.delete_snapshot(who.user, name, reference)
+
+    @app.post("/v1/sessions/{name}/rollback", status_code=202)
+    async def roll_back(who: Who, name: SessionName, request: schema.RollbackRequest) -> schema.SessionView:
+        return await snapshots.rollback(who.user, name, request)
+
+    @app.post("/v1/sessions/{name}/switch", status_code=202)
+    async def switch_profile(who: Who, name: SessionName, request: schema.SwitchRequest) -> schema.SessionView:
+        return await snapshots.switch(who.user, name, request)
+
+    @app.post("/v1/sessions/{name}/clone", status_code=202)
+    async def clone_session(who: Who, name: SessionName, request: schema.CloneRequest) -> schema.SessionView:
+        return await snapshots.clone(who.user, name, request)
+
+    @app.get("/v1/sessions/{name}/diff")
+    async def session_diff(
+        who: Who,
+        name: SessionName,
+        reference: Annotated[schema.SnapshotReference | None, Query(alias="from")] = None,
+    ) -> schema.DiffReport:
+        return await snapshots.diff(who.user, name, reference)
+
+    @app.get("/v1/sessions/{name}/size")
+    async def session_size(who: Who, name: SessionName) -> schema.SizeReport:
+        return await snapshots.size(who.user, name)
+
+    @app.post("/v1/sessions/{name}/verify")
+    async def verify_session(who: Who, name: SessionName) -> schema.VerifyReport:
+        return await snapshots.verify(who.user, name)
+
+    @app.post("/v1/sessions/{name}/flatten", status_code=202)
+    async def flatten_session(who: Who, name: SessionName) -> schema.SessionView:
+        return await snapshots.flatten(who.user, name)
+
+
+def _add_root_paths(app: FastAPI, services: Services) -> None:
+    @app.post("/v1/sessions/{name}/root", status_code=202)
+    async def begin_root_mode(who: Who, name: SessionName) -> schema.SessionView:
+        return await services.snapshots.root(who.user, name)
+
+    @app.post("/v1/sessions/{name}/root/commit", status_code=202)
+    async def commit_root_mode(who: Who, name: SessionName) -> schema.SessionView:
+        return await services.snapshots.commit_root(who.user, name)
+
+
+def _add_deleted_paths(app: FastAPI, services: Services) -> None:
+    deleted = services.deleted
+
+    @app.get("/v1/deleted")
+    async def list_deleted(who: Who) -> schema.DeletedList:
+        return schema.DeletedList(sessions=await deleted.all(who.user))
+
+    @app.post("/v1/deleted/{name}/restore", status_code=202)
+    async def restore_session(who: Who, name: SessionName, request: schema.RestoreRequest) -> schema.SessionView:
+        return await deleted.restore(who.user, name, request.name)
+
+    @app.post("/v1/gc")
+    async def collect_garbage(who: Who, request: schema.GcRequest) -> schema.GcReport:
+        return await deleted.gc(who.user, dry_run=request.dry_run)
 
 
 def _add_key_paths(app: FastAPI, services: Services) -> None:
@@ -200,9 +284,9 @@ def _add_site_paths(app: FastAPI, services: Services) -> None:
             mode=config.mode.value,
         )
 
-    @app.get("/v1/doctor", dependencies=[Depends(caller)])
-    async def doctor() -> schema.DoctorReport:
-        return schema.DoctorReport(checks=await services.checks())
+    @app.get("/v1/doctor")
+    async def doctor(who: Who) -> schema.DoctorReport:
+        return schema.DoctorReport(checks=await services.checks(who.user))
 
     @app.post("/v1/rebuild")
     async def rebuild(who: Who) -> schema.RebuildReport:

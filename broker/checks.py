@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from broker.configfile import Mode
+from broker.errors import BerthError
 from broker.schema import DoctorCheck
 from slurm.scheduler import NoAnswer
 
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
     from slurm.scheduler import Scheduler
 
 
-async def controller_checks(
-    config: Config, scheduler: Scheduler, launcher: Launcher, stores: Stores, reconciler: Reconciler
+async def controller_checks(  # noqa: PLR0917 - every part that is looked at, and for whom
+    config: Config, scheduler: Scheduler, launcher: Launcher, stores: Stores, reconciler: Reconciler, user: str
 ) -> list[DoctorCheck]:
-    """Every check, also when an earlier one failed."""
+    """Every check, also when an earlier one failed; what depends on who asks is told for `user`."""
     return [
         await _slurm(scheduler, reconciler),
         *([_sbatch()] if config.mode is Mode.PERSONAL else [_launcher(launcher)]),
         await asyncio.to_thread(_profiles, config, stores),
+        await _storage(launcher, user),
     ]
 
 
@@ -68,6 +70,16 @@ def _launcher(launcher: Launcher) -> DoctorCheck:
     gone = launcher.gone.is_set()
     hint = "restart the service: `systemctl restart berth`" if gone else ""
     return DoctorCheck(name="launcher", ok=not gone, detail=f"storage {launcher.storage}", hint=hint)
+
+
+async def _storage(launcher: Launcher, user: str) -> DoctorCheck:
+    """How a new session's volumes would lie where this user's data lies."""
+    try:
+        volumes = await launcher.probe(user)
+    except BerthError as error:
+        hint = "see docs/howto/site.md on storage.root"
+        return DoctorCheck(name="storage", ok=False, detail=error.message, hint=hint)
+    return DoctorCheck(name="storage", ok=True, detail=": ".join([f"driver {volumes.driver}", *volumes.promises[:1]]))
 
 
 def _profiles(config: Config, stores: Stores) -> DoctorCheck:

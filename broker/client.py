@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer", bound="BaseModel")
 
+_FILES = 3600
+"""Seconds more than usual for calls that read all of a session's files."""
+
 
 class Client:
     """One user's calls to the controller behind `api_socket`; a connection a call, so an object may live long.
@@ -55,8 +58,72 @@ class Client:
     def stop(self, name: str) -> schema.SessionView:
         return self._send("POST", _session(name) + "/stop", schema.SessionView)
 
-    def delete(self, name: str) -> schema.SessionView:
-        return self._send("DELETE", _session(name), schema.SessionView)
+    def delete(self, name: str, *, purge: bool = False) -> schema.SessionView:
+        """Delete the session; `purge` leaves nothing for `restore`."""
+        return self._send("DELETE", _session(name) + ("?purge=true" if purge else ""), schema.SessionView)
+
+    # What a session keeps. Calls that take long answer after a few seconds with an operation that is still pending; it
+    # is followed with `session(name, after=…, wait=…)` until the operation of the same id is no longer pending. One
+    # that has failed by then is raised.
+
+    def snapshot(self, name: str, request: schema.SnapshotRequest) -> schema.SessionView:
+        return self._send("POST", _session(name) + "/snapshots", schema.SessionView, request)
+
+    def snapshots(self, name: str) -> list[schema.SnapshotView]:
+        """Oldest first."""
+        return self._get(_session(name) + "/snapshots", schema.SnapshotList, extra_time=_FILES).snapshots
+
+    def delete_snapshot(self, name: str, reference: str) -> schema.SnapshotView:
+        """Delete the snapshot with that number or label; what it was is returned."""
+        path = f"{_session(name)}/snapshots/{quote(reference, safe='')}"
+        return self._send("DELETE", path, schema.SnapshotView, extra_time=_FILES)
+
+    def rollback(self, name: str, request: schema.RollbackRequest) -> schema.SessionView:
+        return self._send("POST", _session(name) + "/rollback", schema.SessionView, request)
+
+    def switch(self, name: str, request: schema.SwitchRequest) -> schema.SessionView:
+        return self._send("POST", _session(name) + "/switch", schema.SessionView, request)
+
+    def clone(self, name: str, request: schema.CloneRequest) -> schema.SessionView:
+        """The new session, which is stopped when its operation is done."""
+        return self._send("POST", _session(name) + "/clone", schema.SessionView, request)
+
+    def diff(self, name: str, reference: str | None = None) -> schema.DiffReport:
+        """What has changed since that snapshot, or over the profile; may take minutes."""
+        query = "" if reference is None else "?" + urlencode({"from": reference})
+        return self._get(_session(name) + "/diff" + query, schema.DiffReport, extra_time=_FILES)
+
+    def size(self, name: str) -> schema.SizeReport:
+        """What the session takes; every file is counted, so it may take minutes."""
+        return self._get(_session(name) + "/size", schema.SizeReport, extra_time=_FILES)
+
+    def verify(self, name: str) -> schema.VerifyReport:
+        """Read every layer and compare it with its checksums; may take an hour."""
+        return self._send("POST", _session(name) + "/verify", schema.VerifyReport, extra_time=_FILES)
+
+    def flatten(self, name: str) -> schema.SessionView:
+        """Begin to make few layers of many in the background; nothing waits for it."""
+        return self._send("POST", _session(name) + "/flatten", schema.SessionView)
+
+    def root(self, name: str) -> schema.SessionView:
+        """Stop the session and start it in root mode; `stop` leaves it."""
+        return self._send("POST", _session(name) + "/root", schema.SessionView)
+
+    def commit_root(self, name: str) -> schema.SessionView:
+        """Keep what was changed in root mode."""
+        return self._send("POST", _session(name) + "/root/commit", schema.SessionView)
+
+    def deleted(self) -> list[schema.SessionView]:
+        """The caller's deleted sessions that can be restored still."""
+        return self._get("/v1/deleted", schema.DeletedList).sessions
+
+    def restore(self, name: str, request: schema.RestoreRequest) -> schema.SessionView:
+        """Bring back the deleted session `name`, the one deleted last if there are several."""
+        return self._send("POST", f"/v1/deleted/{quote(name, safe='')}/restore", schema.SessionView, request)
+
+    def gc(self, request: schema.GcRequest) -> schema.GcReport:
+        """Remove layers that nothing names; may take an hour."""
+        return self._send("POST", "/v1/gc", schema.GcReport, request, extra_time=_FILES)
 
     def log(self, name: str, *, tail: int = 65536) -> str:
         """The last `tail` bytes of the session's job log."""
@@ -75,9 +142,13 @@ class Client:
     def remove_key(self, fingerprint: str) -> schema.KeyView:
         return self._send("DELETE", f"/v1/keys/{quote(fingerprint, safe='')}", schema.KeyView)
 
-    def resolve(self, user: str, target: str) -> schema.ResolveAnswer:
-        """Where the session that `target` names listens now; refusals say why in words meant for a terminal."""
-        return self._send("POST", "/v1/resolve", schema.ResolveAnswer, schema.ResolveRequest(user=user, target=target))
+    def resolve(self, user: str, target: str, *, root: bool = False) -> schema.ResolveAnswer:
+        """Where the session that `target` names listens now; refusals say why in words meant for a terminal.
+
+        A session in root mode lets only `root` in: it is refused unless `root` is asked for, and the other way round.
+        """
+        request = schema.ResolveRequest(user=user, target=target, root=root)
+        return self._send("POST", "/v1/resolve", schema.ResolveAnswer, request)
 
     def doctor(self) -> list[schema.DoctorCheck]:
         return self._get("/v1/doctor", schema.DoctorReport).checks

@@ -7,15 +7,20 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from broker.answering import Answering
 from broker.api import Services
 from broker.authorized import AuthorizedKeys
 from broker.certificates import CertificateAuthority
 from broker.changes import Changes
 from broker.checks import controller_checks
+from broker.deletion import Deleted, Deletion
+from broker.operations import Operator
 from broker.rebuild import rebuild
 from broker.reconcile import Reconciler
 from broker.sessions import Sessions
+from broker.snapshots import Snapshots
 from broker.submission import Submitter
+from broker.upkeep import Upkeep
 from profiles.store import Stores
 
 if TYPE_CHECKING:
@@ -41,8 +46,13 @@ class Controller:
     keys: AuthorizedKeys
     changes: Changes
     submitter: Submitter
+    upkeep: Upkeep
+    operator: Operator
+    deletion: Deletion
     reconciler: Reconciler
     sessions: Sessions
+    snapshots: Snapshots
+    deleted: Deleted
 
     @classmethod
     def assemble(cls, config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> Self:
@@ -60,14 +70,20 @@ class Controller:
             keys=keys,
             changes=changes,
         )
+        upkeep = Upkeep(settings=config.storage, registry=registry, stores=stores, launcher=launcher, changes=changes)
+        operator = Operator(registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes)
+        deletion = Deletion(registry=registry, launcher=launcher, upkeep=upkeep, changes=changes)
         reconciler = Reconciler(
             settings=config.slurm,
             registry=registry,
             scheduler=scheduler,
-            launcher=launcher,
             submitter=submitter,
+            operator=operator,
+            deletion=deletion,
+            upkeep=upkeep,
             changes=changes,
         )
+        answering = Answering(registry=registry, operator=operator, reconciler=reconciler, changes=changes)
         sessions = Sessions(
             registry=registry,
             stores=stores,
@@ -77,9 +93,27 @@ class Controller:
             keys=keys,
             changes=changes,
             domain=config.ssh.domain,
+            grace=config.storage.deleted_grace,
         )
+        snapshots = Snapshots(registry=registry, stores=stores, launcher=launcher, upkeep=upkeep, answering=answering)
+        deleted = Deleted(registry=registry, upkeep=upkeep, answering=answering)
         return cls(
-            config, registry, scheduler, launcher, stores, authority, keys, changes, submitter, reconciler, sessions
+            config=config,
+            registry=registry,
+            scheduler=scheduler,
+            launcher=launcher,
+            stores=stores,
+            authority=authority,
+            keys=keys,
+            changes=changes,
+            submitter=submitter,
+            upkeep=upkeep,
+            operator=operator,
+            deletion=deletion,
+            reconciler=reconciler,
+            sessions=sessions,
+            snapshots=snapshots,
+            deleted=deleted,
         )
 
     def services(self, in_use: Callable[[], AbstractContextManager[None]]) -> Services:
@@ -89,6 +123,8 @@ class Controller:
         return Services(
             config=self.config,
             sessions=self.sessions,
+            snapshots=self.snapshots,
+            deleted=self.deleted,
             keys=self.keys,
             authority=self.authority,
             checks=functools.partial(controller_checks, *looked_at),
@@ -100,4 +136,5 @@ class Controller:
     async def finish(self) -> None:
         """Wait for what was begun as long as it may take; the next controller goes on with the rest."""
         await self.submitter.drain()
-        await self.reconciler.close()
+        for part in (self.operator, self.deletion, self.upkeep):
+            await part.close()

@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     SLURM_UNAVAILABLE = 6
     CONTROLLER_UNAVAILABLE = 7
     TIMED_OUT = 8
+    NO_SPACE = 9
     INTERRUPTED = 130
 
 
@@ -94,6 +95,14 @@ class TimedOutError(BerthError):
     status = 504
 
 
+class NoSpaceError(BerthError):
+    """No space, or no quota, is left where the data lies; what was asked for changed nothing."""
+
+    reason = "no-space"
+    exit_code = ExitCode.NO_SPACE
+    status = 507
+
+
 _BY_REASON: dict[str, type[BerthError]] = {
     cls.reason: cls
     for cls in (
@@ -105,6 +114,7 @@ _BY_REASON: dict[str, type[BerthError]] = {
         SlurmUnavailableError,
         ControllerUnavailableError,
         TimedOutError,
+        NoSpaceError,
     )
 }
 

@@ -148,17 +148,21 @@ def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def manifests(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """The manifests of all the user's sessions, in a map from session id to text."""
+    """The manifests of all the user's sessions, and of the deleted ones whose data is there, by session id."""
+    return {"manifests": _manifests_in(place.root / "sessions"), "trash": _manifests_in(place.root / "trash")}
+
+
+def _manifests_in(directory: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     length = 0
     with contextlib.suppress(FileNotFoundError):
-        for entry in sorted((place.root / "sessions").iterdir())[:MAX_SESSIONS]:
+        for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
             if IDENTIFIER.fullmatch(entry.name):
                 found[entry.name] = _read(entry / "manifest.json", MANIFEST_LIMIT)
                 length += len(found[entry.name])
             if length > MANIFESTS_LIMIT:
-                raise VerbError("files", f"the manifests in {place.root} are longer than {MANIFESTS_LIMIT} characters")
-    return {"manifests": found}
+                raise VerbError("files", f"the manifests in {directory} are longer than {MANIFESTS_LIMIT} characters")
+    return found
 
 
 VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from broker.errors import BerthError
+from broker.volume_calls import Prepared, VolumeCalls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +43,7 @@ class LauncherError(BerthError):
         return self.kind in {"unclear", "crashed", "timed-out", "gone"}
 
 
-class Launcher:
+class Launcher(VolumeCalls):
     """The launcher at the other end of a connected socket. An async context manager; `gone` is set when it has left."""
 
     def __init__(self, control: socket.socket, process: asyncio.subprocess.Process | None = None) -> None:
@@ -79,9 +80,10 @@ class Launcher:
         if self._process is not None:
             await self._process.wait()
 
-    async def prepare(self, user: str, session_id: str) -> str:
-        """Make the session's directories and host key; the public host key, one line."""
-        return str((await self._call("prepare", user, session=session_id))["host_key"])
+    async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
+        """Make what the session lacks of its directories, volumes (with that driver, or `auto`) and host key."""
+        answer = await self._call("prepare", user, session=session_id, driver=driver)
+        return Prepared(str(answer["host_key"]), answer.get("volumes"))
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         """Write some of launcher_verbs.FILES."""
@@ -122,9 +124,9 @@ class Launcher:
     async def manifests(self, user: str) -> dict[str, str]:
         return dict((await self._call("manifests", user))["manifests"])
 
-    async def remove(self, user: str, session_id: str) -> None:
-        """Delete the session's directory, which may take long."""
-        await self._call("remove", user, session=session_id, timeout=3600)
+    async def trashed_manifests(self, user: str) -> dict[str, str]:
+        """The manifests of what `trash` has set aside."""
+        return dict((await self._call("manifests", user)).get("trash", {}))
 
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
         share = self._shares.setdefault(user, asyncio.Semaphore(A_USERS_SHARE))

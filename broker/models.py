@@ -12,8 +12,9 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Column, Enum, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
+from broker.intent import Intent
 from broker.keys import PublicKey
-from broker.schema import Endpoint, SessionState, SessionView
+from broker.schema import Endpoint, Persistence, SessionState, SessionView, Volumes
 
 
 def _state_column() -> Column[Any]:
@@ -40,6 +41,7 @@ class Session(SQLModel, table=True):
             postgresql_where=text("state <> 'deleted'"),
         ),
         Index("session_state", "state"),
+        Index("session_kept_until", "kept_until"),
     )
 
     id: str = Field(primary_key=True, max_length=26)
@@ -79,7 +81,40 @@ class Session(SQLModel, table=True):
     """When Slurm was last asked to end the job."""
     keys_digest: str = ""
     """Of the authorized_keys that were last written for it."""
+    first_start: bool = False
+    """It was made by the start that is under way: should Slurm refuse that, it goes again."""
+    persistence: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    """What is kept, as schema.Persistence: its profile's policy unless `persistence_chosen`."""
+    persistence_chosen: bool = False
+    """Whether its owner chose the policy: then it stays when the profile is switched."""
+    volumes: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    """As schema.Volumes, as the launcher told last; the truth is in volumes.json beside the data."""
+    operation: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    """As intent.Intent: what is being done to its volumes, or was done last."""
+    root: bool = False
+    """Whether its job runs in root mode, or is to."""
+    kept_until: float | None = None
+    """Set while a deleted session's data, or that of one being deleted, is kept: until when."""
     revision: int = 0
+
+    @property
+    def intent(self) -> Intent | None:
+        """What is being done to its volumes, or was done last."""
+        return None if self.operation is None else Intent.model_validate(self.operation)
+
+    @property
+    def pending(self) -> Intent | None:
+        """What is being done to its volumes now."""
+        return self.intent if self.operation is not None and self.operation["status"] == "pending" else None
+
+    @property
+    def image(self) -> dict[str, str]:
+        """What its volumes belong to, as the launcher's verbs take it."""
+        return {"profile": self.profile, "version": self.version, "digest": self.digest}
+
+    @property
+    def policy(self) -> Persistence:
+        return Persistence.model_validate(self.persistence)
 
     @property
     def generation(self) -> str:
@@ -114,6 +149,11 @@ class Session(SQLModel, table=True):
             ends_at=self.ends_at,
             ended_at=self.ended_at,
             outcome=self.outcome,
+            persistence=self.policy,
+            volumes=None if self.volumes is None else Volumes.model_validate(self.volumes),
+            operation=None if self.intent is None else self.intent.view(),
+            root=self.root,
+            kept_until=self.kept_until,
             revision=self.revision,
             stale_since=stale_since,
         )

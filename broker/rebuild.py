@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import pwd
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +23,7 @@ from broker.schema import RebuildReport, SessionState
 from slurm.scheduler import NoAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from broker.config import Config
     from broker.launching import Launcher
@@ -43,23 +46,40 @@ async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, laun
         raise SlurmUnavailableError(
             "Slurm does not answer, so nothing was restored", hint="try again when `sinfo` answers"
         ) from error
-    restored: list[str] = []
-    skipped: list[str] = []
+    found = _Found()
     for user in sorted(_users(config, jobs)):
         try:
             manifests = await launcher.manifests(user)
+            deleted = await launcher.trashed_manifests(user)
         except BerthError as error:
-            skipped.append(f"{user}: {error.message}")
+            found.skipped.append(f"{user}: {error.message}")
             continue
+        kept_until = time.time() + config.storage.deleted_grace
         for session_id, text in manifests.items():
-            try:
-                session = await asyncio.to_thread(_restore, registry, jobs, user=user, session_id=session_id, text=text)
-            except (ValidationError, BerthError) as error:
-                skipped.append(f"{user}/{session_id}: {_in_one_line(error)}")
-                continue
-            if session is not None:
-                restored.append(f"{session.owner}/{session.name}")
-    return RebuildReport(restored=restored, skipped=skipped)
+            await found.add(user, session_id, functools.partial(_restore, registry, jobs, text=text))
+        for session_id, text in deleted.items():
+            restore = functools.partial(_restore_deleted, registry, text=text, kept_until=kept_until)
+            await found.add(user, session_id, restore)
+    return RebuildReport(restored=found.restored, skipped=found.skipped)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is told in the end."""
+
+    restored: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    async def add(self, user: str, session_id: str, restore: Callable[..., Session | None]) -> None:
+        """Restore one session, or note why not."""
+        try:
+            session = await asyncio.to_thread(restore, user=user, session_id=session_id)
+        except (ValidationError, BerthError) as error:
+            self.skipped.append(f"{user}/{session_id}: {_in_one_line(error)}")
+            return
+        if session is not None:
+            deleted = " (deleted)" if session.state is SessionState.DELETED else ""
+            self.restored.append(f"{session.owner}/{session.name}{deleted}")
 
 
 def _users(config: Config, jobs: Iterable[Job]) -> set[str]:
@@ -91,12 +111,7 @@ def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: 
 
     None if there is nothing to add.
     """
-    if not text:
-        raise InvalidInputError("it has no manifest")
-    manifest = Manifest.model_validate_json(text)
-    if manifest.owner != user or manifest.id != session_id:
-        raise InvalidInputError(f"the manifest is about {manifest.owner}/{manifest.id}")
-    session = manifest.session()
+    session = _read(user, session_id, text)
     _with_job(session, jobs)
     if registry.restore(session):
         return session
@@ -105,14 +120,38 @@ def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: 
     return registry.update(session.id, _catch_up(session)) if newer else None
 
 
+def _restore_deleted(registry: Registry, *, user: str, session_id: str, text: str, kept_until: float) -> Session | None:
+    """Add one session that was deleted and can be brought back; its grace begins anew: nobody knows when it began."""
+    session = _read(user, session_id, text)
+    session.state, session.reason, session.operation = SessionState.DELETED, "", None
+    session.kept_until = kept_until
+    return session if registry.restore(session) else None
+
+
+def _read(user: str, session_id: str, text: str) -> Session:
+    if not text:
+        raise InvalidInputError("it has no manifest")
+    manifest = Manifest.model_validate_json(text)
+    if manifest.owner != user or manifest.id != session_id:
+        raise InvalidInputError(f"the manifest is about {manifest.owner}/{manifest.id}")
+    return manifest.session()
+
+
 def _catch_up(found: Session) -> Decide:
     def decide(now: Session) -> Decision | None:
         if now.state is SessionState.DELETED or now.submission >= found.submission:
             return None
-        values = {name: getattr(found, name) for name in ("submission", "job_id", "state", "reason", "options")}
+        values = {name: getattr(found, name) for name in _NEWER}
         return values, Entry("berth", "restored", "a newer submission, from its manifest")
 
     return decide
+
+
+_NEWER = (
+    *("submission", "job_id", "state", "reason", "options", "operation"),
+    *("profile", "version", "digest", "image_path", "image_size", "persistence", "persistence_chosen"),
+)
+"""What a newer manifest knows better than an old registry."""
 
 
 def _in_one_line(error: ValidationError | BerthError) -> str:
@@ -127,10 +166,6 @@ def _with_job(session: Session, jobs: Iterable[Job]) -> None:
     for job in sorted(jobs, key=lambda job: job.id):
         said = read(job)
         if said is not None and said.session_id == session.id and job.user == session.owner and not job.state.ended:
-            session.job_id, session.submission, session.state, session.reason = (
-                job.id,
-                said.submission,
-                SessionState.QUEUED,
-                "",
-            )
+            session.job_id, session.submission = job.id, said.submission
+            session.state, session.reason, session.operation = SessionState.QUEUED, "", None
             return

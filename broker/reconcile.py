@@ -2,7 +2,7 @@
 
 Start-up, crash recovery and every tick are this same code. A tick asks Slurm, reads the living sessions, gives each
 what `state.next_state` says, and sees to what is left over: cancels that were asked for, submissions that were
-interrupted, data to remove, and jobs that carry a session's name but are not its job.
+interrupted, operations on volumes, data to remove, and jobs that carry a session's name but are not its job.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from broker.announcement import JOB_PREFIX, endpoint_of, read
 from broker.errors import BerthError
 from broker.failpoints import failpoint
 from broker.keys import PublicKey
+from broker.manifest import CHANGING
 from broker.registry import Entry
 from broker.schema import SessionState
-from broker.state import LIVE, MOVING, Outcome, ended_in_accounting, lost, next_state
+from broker.state import LIVE, MOVING, STARTABLE, Outcome, ended_in_accounting, lost, next_state
 from slurm.scheduler import NoAnswer, Refused
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
 
     from broker.changes import Changes
     from broker.config import SlurmSettings
-    from broker.launching import Launcher
+    from broker.deletion import Deletion
     from broker.models import Session
+    from broker.operations import Operator
     from broker.registry import Decide, Decision, Registry
     from broker.submission import Submitter
+    from broker.upkeep import Upkeep
     from slurm.scheduler import FinishedJob, Job, Scheduler
 
 log = logging.getLogger(__name__)
@@ -46,8 +49,6 @@ PATIENCE, LONGEST_PAUSE = 5.0, 15.0
 but after so many seconds in any case, so that one that is back is seen."""
 CANCEL_AGAIN = 15.0
 """Seconds after which a job that was cancelled and still lives is cancelled again."""
-FIRST_PAUSE, LAST_PAUSE = 15.0, 3600.0
-"""Seconds before data that could not be removed is tried again: twice the first, then doubling up to the last."""
 ACCOUNTING_EVERY = 10.0
 """Seconds between questions to slurmdbd about jobs that slurmctld has forgotten."""
 WITHOUT_ACCOUNTING = 10
@@ -63,23 +64,24 @@ class Reconciler:
         settings: SlurmSettings,
         registry: Registry,
         scheduler: Scheduler,
-        launcher: Launcher,
         submitter: Submitter,
+        operator: Operator,
+        deletion: Deletion,
+        upkeep: Upkeep,
         changes: Changes,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._scheduler = scheduler
-        self._launcher = launcher
         self._submitter = submitter
+        self._operator = operator
+        self._deletion = deletion
+        self._upkeep = upkeep
         self._changes = changes
         self._woken = asyncio.Event()
         self._changed_at = time.monotonic()
         self._query_took = 0.0
         self._asked_accounting_at = 0.0
-        self._removing: dict[str, asyncio.Task[None]] = {}
-        self._removal_pauses: dict[str, float] = {}
-        """How long the removal of a session's data pauses, in seconds, after it has failed."""
         self._strays: dict[int, float] = {}
         """When each stray was last cancelled."""
         self.stale_since: float | None = None
@@ -99,12 +101,6 @@ class Reconciler:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._pause())
 
-    async def close(self) -> None:
-        """End what removes data; it goes on at the next start."""
-        for task in self._removing.values():
-            task.cancel()
-        await asyncio.gather(*self._removing.values(), return_exceptions=True)
-
     def _pause(self) -> float:
         """Seconds until the next query."""
         wanted = min(SHARE * (time.monotonic() - self._changed_at), LATER if self.moving else IDLE)
@@ -119,8 +115,9 @@ class Reconciler:
 
     async def tick(self) -> bool:
         """Ask once, and bring every session up to date; True when a session has changed."""
-        for session in await asyncio.to_thread(self._registry.in_states, {SessionState.DELETING}):
-            self._remove(session)
+        changing = await asyncio.to_thread(self._registry.in_states, {SessionState.CHANGING})
+        self._operator.resume(changing)
+        await self._deletion.resume()
         asked_at = time.time()
         began = time.monotonic()
         try:
@@ -129,7 +126,9 @@ class Reconciler:
             if self.stale_since is None:
                 self.stale_since = asked_at
                 log.warning("Slurm does not answer: %s", error)
-            self.moving = self._any_moves(await asyncio.to_thread(self._registry.in_states, MOVING))
+            sessions = await asyncio.to_thread(self._registry.in_states, LIVE)
+            self._operator.resume(sessions)
+            self.moving = self._any_moves([*sessions, *changing])
             return False
         finally:
             self._query_took = time.monotonic() - began
@@ -137,7 +136,8 @@ class Reconciler:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
             self.stale_since = None
         sessions = await asyncio.to_thread(self._registry.in_states, LIVE)
-        self.moving = self._any_moves(sessions) or bool(self._removing.keys() - self._removal_pauses.keys())
+        self._operator.resume(sessions)
+        self.moving = self._any_moves([*sessions, *changing])
         own, strays = match(sessions, jobs)
         changed = await self._observe_all(sessions, own, asked_at)
         await self._observe_missing([s for s in sessions if s.job_id is not None and s.id not in own], asked_at)
@@ -154,12 +154,18 @@ class Reconciler:
             try:
                 if job is None or not _differs(session, observation(session, job, asked_at)):
                     continue
-                await asyncio.to_thread(self._registry.update, session.id, _observe(session, job, asked_at))
+                now = await asyncio.to_thread(self._registry.update, session.id, _observe(session, job, asked_at))
             except BerthError:  # one session's trouble is not the others'
                 log.exception("session %s could not be brought up to date", session.id)
                 continue
+            self._see_to(now)
             changed = True
         return changed
+
+    def _see_to(self, session: Session) -> None:
+        """A session has changed: if it has no job now, what waited for that begins."""
+        self._operator.resume([session])
+        self._upkeep.look(session)
 
     async def _observe_missing(self, missing: list[Session], asked_at: float) -> None:
         """Slurm answered without these jobs: ask accounting how they ended, and give up on them only after long
@@ -180,8 +186,11 @@ class Reconciler:
         for session in missing:
             end = self._end_of(session, records, asked_at)
             if end is not None:
-                await asyncio.to_thread(self._registry.update, session.id, _end(session, end, asked_at))
-                self._changes.notify()
+                await self._conclude(session, end, asked_at)
+
+    async def _conclude(self, session: Session, end: Outcome, asked_at: float) -> None:
+        self._see_to(await asyncio.to_thread(self._registry.update, session.id, _end(session, end, asked_at)))
+        self._changes.notify()
 
     def _end_of(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> Outcome | None:
         record = (records or {}).get(session.job_id or 0)
@@ -211,8 +220,7 @@ class Reconciler:
             log.info("submitting %s again: Slurm has no job of it", session.id)
             self._submitter.submit(session)
         elif session.state is SessionState.STOPPING:
-            await asyncio.to_thread(self._registry.update, session.id, _end(session, lost(session.state), asked_at))
-            self._changes.notify()
+            await self._conclude(session, lost(session.state), asked_at)
 
     async def _cancel(self, session: Session, job: Job, asked_at: float) -> None:
         if job.state.ended or (session.cancelled_at is not None and asked_at - session.cancelled_at < CANCEL_AGAIN):
@@ -255,30 +263,9 @@ class Reconciler:
                 await self._scheduler.cancel(job.id)
 
     def _any_moves(self, sessions: Iterable[Session]) -> bool:
-        return any(session.state in MOVING and session.id not in self._removal_pauses for session in sessions)
-
-    def _remove(self, session: Session) -> None:
-        if session.id not in self._removing:
-            task = self._removing[session.id] = asyncio.create_task(self._remove_data(session))
-            task.add_done_callback(lambda _: self._removing.pop(session.id, None))
-
-    async def _remove_data(self, session: Session) -> None:
-        try:
-            await self._launcher.remove(session.owner, session.id)
-        except BerthError as error:
-            log.warning("the data of %s could not be removed: %s", session.id, error.message)
-            reason = f"its data could not be removed: {error.message}"
-            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"reason": reason}, None))
-            self._changes.notify()
-            pause = min(self._removal_pauses.get(session.id, FIRST_PAUSE) * 2, LAST_PAUSE)
-            self._removal_pauses[session.id] = pause
-            await asyncio.sleep(pause)
-            return
-        self._removal_pauses.pop(session.id, None)
-        failpoint("delete.removed")
-        values = {"state": SessionState.DELETED, "reason": ""}
-        await asyncio.to_thread(self._registry.update, session.id, lambda _: (values, Entry("berth", "deleted")))
-        self._changes.notify()
+        return self._deletion.under_way or any(
+            session.state in MOVING or session.pending is not None for session in sessions
+        )
 
 
 def match(sessions: Iterable[Session], jobs: Iterable[Job]) -> tuple[dict[str, Job], list[Job]]:
@@ -338,7 +325,21 @@ def observation(session: Session, job: Job, now: float) -> dict[str, Any]:
         values |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
     if job.state.ended:
         values |= {"ended_at": job.ends_at or now, "attempted_at": None}
-    return values
+    return _without_job(session, values)
+
+
+def _without_job(session: Session, values: dict[str, Any]) -> dict[str, Any]:
+    """The same columns; a session that they leave without a job, and whose volumes something waits for, is changing
+    instead. What it is otherwise, it becomes if nothing comes of that.
+    """
+    if values["state"] not in STARTABLE:
+        return values
+    values |= {"root": False}
+    intent = session.pending
+    if intent is None:
+        return values
+    changing = {"state": SessionState.CHANGING, "reason": CHANGING}
+    return values | changing | {"operation": intent.but(state=values["state"], why=values["reason"]).record()}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -372,7 +373,7 @@ def _end(seen: Session, end: Outcome, asked_at: float) -> Decide:
             "missing_since": None,
             "attempted_at": None,
         }
-        return values, _entry(now, end.state, end.reason, end.outcome)
+        return _without_job(now, values), _entry(now, end.state, end.reason, end.outcome)
 
     return decide
 

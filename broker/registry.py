@@ -77,7 +77,11 @@ class Registry:
                 db.add(session)
                 db.add(_event(session, entry))
                 db.flush()
-                db.add(JobRecord(session_id=session.id, submission=session.submission, asked_at=session.created_at))
+                if session.submission:
+                    record = JobRecord(
+                        session_id=session.id, submission=session.submission, asked_at=session.created_at
+                    )
+                    db.add(record)
         except IntegrityError as error:
             raise ConflictError(f"you have a session named {session.name} already") from error
         return session
@@ -111,6 +115,26 @@ class Registry:
         with self._transaction() as db:
             return db.get(Session, session_id)
 
+    def last_deleted(self, owner: str, name: str) -> Session | None:
+        """The newest tombstone of that name."""
+        deleted = _column(Session.state) == SessionState.DELETED
+        query = select(Session).where(_column(Session.owner) == owner, _column(Session.name) == name, deleted)
+        found = self._all(
+            query.order_by(_column(Session.kept_until).desc().nulls_last(), _column(Session.id).desc()).limit(1)
+        )
+        return found[0] if found else None
+
+    def kept_deleted(self, owner: str | None = None, *, over_at: float | None = None) -> list[Session]:
+        """Sessions whose deleted data is kept still: everybody's or one user's; with `over_at`, those whose grace is
+        over by then. The one that was deleted first comes first.
+        """
+        query = select(Session).where(_column(Session.kept_until).is_not(None))
+        if owner is not None:
+            query = query.where(_column(Session.owner) == owner)
+        if over_at is not None:
+            query = query.where(_column(Session.kept_until) <= over_at, _column(Session.state) == SessionState.DELETED)
+        return self._all(query.order_by(_column(Session.kept_until)))
+
     def sessions_of(self, owner: str) -> list[Session]:
         query = (
             select(Session)
@@ -131,8 +155,15 @@ class Registry:
         change.
 
         `decide` is called again when somebody else was faster, so it must have no effects. It may raise, which changes
-        nothing. Values equal to the old ones are no change. Returns the session as it then is.
+        nothing. Values equal to the old ones are no change. Returns the session as it then is. ConflictError if it was
+        to get a name that another has.
         """
+        try:
+            return self._update(session_id, decide)
+        except IntegrityError as error:
+            raise ConflictError("its owner has another session of that name") from error
+
+    def _update(self, session_id: str, decide: Decide) -> Session:
         while True:
             with self._transaction() as db:
                 session = db.get(Session, session_id)

@@ -115,7 +115,7 @@ class Operation(Strict):
 
     id: str
     verb: str
-    """`snapshot`, `rollback`, `clone`, `switch`, `flatten`, `root` or `commit-root`."""
+    """`snapshot`, `rollback`, `clone`, `switch`, `root`, `commit-root` or `restore`."""
     status: Literal["pending", "done", "failed"]
     asked_at: float
     reason: str = ""
@@ -373,6 +373,8 @@ class ResolveRequest(Strict):
     """Who connects. From anyone but the gateway's account it must be the caller."""
     target: Annotated[str, StringConstraints(max_length=255)]
     """The host name that the client asked for: `name`, `name.<domain>` or `owner.name.<domain>`."""
+    root: bool = False
+    """For `berth exec --root`: a session in root mode, which is refused otherwise, as it lets in nobody but `root`."""
 
 
 class ResolveAnswer(Strict):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker import access, authorized
 from broker.access import Verb
@@ -17,10 +17,12 @@ from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
 from broker.identifiers import new_id
 from broker.launching import LauncherError
+from broker.manifest import Target
 from broker.models import Session
 from broker.registry import Entry
 from broker.schema import EventView, ResolveAnswer, SessionState, SessionView, StartRequest
 from broker.state import LIVE, STARTABLE
+from broker.submission import next_submission
 from profiles.errors import ProfilesError
 from slurm.sbatch import OptionError, check_options
 
@@ -52,7 +54,9 @@ class Sessions:
         keys: AuthorizedKeys,
         changes: Changes,
         domain: str,
+        grace: float,
     ) -> None:
+        """`grace`: seconds that the data of a deleted session is kept."""
         self._registry = registry
         self._stores = stores
         self._launcher = launcher
@@ -61,9 +65,11 @@ class Sessions:
         self._keys = keys
         self._changes = changes
         self._domain = domain
+        self._grace = grace
 
     async def start(self, user: str, name: str, request: StartRequest) -> SessionView:
-        """Make the session if it is new and submit its job; a session that is on its way or ready is left as it is.
+        """Make the session if it is new and submit its job; a session that is on its way or ready is left as it is, and
+        one whose volumes are being changed starts after that.
 
         RefusedError with Slurm's words if Slurm will not have the job, ConflictError for a session that is in the way.
         """
@@ -94,10 +100,13 @@ class Sessions:
         self._changed()
         return self._view(session)
 
-    async def delete(self, user: str, name: str) -> SessionView:
-        """Remove a session that has no job, with all its data; ConflictError while it may have one."""
+    async def delete(self, user: str, name: str, *, purge: bool = False) -> SessionView:
+        """Remove a session that has no job; ConflictError while it may have one. Its data is kept for the grace time,
+        unless `purge`.
+        """
         session = await self._resolve(user, name, Verb.DELETE)
-        session = await asyncio.to_thread(self._registry.update, session.id, _delete(user))
+        kept_until = None if purge or not self._grace else time.time() + self._grace
+        session = await asyncio.to_thread(self._registry.update, session.id, _delete(user, kept_until))
         failpoint("delete.intent-recorded")
         self._changed()
         return self._view(session)
@@ -128,8 +137,8 @@ class Sessions:
             for row in rows
         ]
 
-    async def connect(self, user: str, target: str) -> ResolveAnswer:
-        """Where the session that `target` names listens, for a connection of `user`.
+    async def connect(self, user: str, target: str, *, root: bool = False) -> ResolveAnswer:
+        """Where the session that `target` names listens, for a connection of `user`; `root`: of `berth exec --root`.
 
         Every refusal is a BerthError whose message is meant for the terminal. The session's authorized_keys are
         brought up to date first, so that whoever the gateway lets in is let in by the session too.
@@ -138,6 +147,7 @@ class Sessions:
         session = await asyncio.to_thread(access.resolve, self._registry, user, host.owner, host.name, Verb.CONNECT)
         if session.endpoint is None:
             raise ConflictError(_why_not(session))
+        _check_login(session, root=root)
         await self._refresh_keys(session)
         return ResolveAnswer(
             session_id=session.id,
@@ -157,18 +167,15 @@ class Sessions:
         image = await asyncio.to_thread(self._image, request.profile, request.version)
         now = time.time()
         session = Session(
+            **Target.of(image, request.persistence).columns(),
             id=new_id(now),
             name=name,
             owner=user,
             state=SessionState.SUBMITTING,
-            profile=image.name,
-            version=image.version,
-            digest=image.digest,
-            image_path=str(image.path),
-            image_size=image.size,
             options=request.options,
             created_at=now,
             submission=1,
+            first_start=True,
         )
         return await asyncio.to_thread(
             self._registry.create, session, Entry(user, "start", f"{image.name}@{image.version}")
@@ -218,19 +225,28 @@ def _check(options: list[str]) -> None:
 def _check_unchanged(session: Session, request: StartRequest) -> None:
     """Starting a live session again is fine, but not with other words: they would be silently ignored."""
     _check_profile(session, request)
+    hint = f"`berth stop {session.name}` first"
+    if session.root:
+        raise ConflictError(f"{session.name} is in root mode, for `berth exec --root`", hint=f"{hint}, which ends it")
     if request.options and request.options != session.options:
         raise ConflictError(
             f"{session.name} is {session.state.value} with other options",
-            hint=f"`berth stop {session.name}` first; the options then hold from the next start on",
+            hint=f"{hint}; the options then hold from the next start on",
+        )
+    if request.persistence is not None and request.persistence != session.policy:
+        raise ConflictError(
+            f"{session.name} is {session.state.value} and keeps other things",
+            hint=f"{hint}; what is kept then is decided by the next start",
         )
 
 
 def _check_profile(session: Session, request: StartRequest) -> None:
     other = request.profile not in {None, session.profile} or request.version not in {None, session.version}
     if other:
+        wanted = f"{request.profile or session.profile}{f'@{request.version}' if request.version else ''}"
         raise ConflictError(
             f"{session.name} was made from {session.profile}@{session.version}",
-            hint=f"leave --profile out, or use another name: `berth start NAME --profile {request.profile}`",
+            hint=f"leave --profile out, or `berth switch {session.name} {wanted}`, or start another session",
         )
 
 
@@ -238,45 +254,42 @@ def _restart(user: str, request: StartRequest) -> Decide:
     def decide(now: Session) -> Decision | None:
         if now.state in LIVE - {SessionState.STOPPING}:
             return None
+        entry = Entry(user, "start", f"{now.profile}@{now.version}")
+        if now.pending is not None:
+            _check_profile(now, request)
+            return _start_afterwards(now, request), entry
         if now.state not in STARTABLE:
             raise ConflictError(
                 f"{now.name} is {now.state.value}",
                 hint="try again in a moment: `berth show` says when it is done",
             )
         _check_profile(now, request)
-        values = {
-            "state": SessionState.SUBMITTING,
-            "reason": "",
-            "options": request.options or now.options,
-            "submission": now.submission + 1,
-            "restarts": 0,
-            "job_id": None,
-            "node": "",
-            "port": 0,
-            "fingerprint": "",
-            "outcome": "",
-        } | dict.fromkeys(_TIMES)
-        return values, Entry(user, "start", f"{now.profile}@{now.version}")
+        values = next_submission(now) | {"options": request.options or now.options}
+        if request.persistence is not None:
+            values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
+        return values, entry
 
     return decide
 
 
-_TIMES = (
-    "submitted_at",
-    "attempted_at",
-    "started_at",
-    "expected_start_at",
-    "ends_at",
-    "ended_at",
-    "missing_since",
-    "cancelled_at",
-)
+def _start_afterwards(now: Session, request: StartRequest) -> dict[str, Any]:
+    """The columns of a session that is to start once what is done to its volumes is done."""
+    intent = now.pending
+    assert intent is not None
+    if intent.verb == "root" or (request.persistence is not None and request.persistence != now.policy):
+        raise ConflictError(
+            f"a {intent.verb} of {now.name} is under way", hint=f"`berth show {now.name}` says when it is done"
+        )
+    return {"operation": intent.but(start=True).record(), "options": request.options or now.options}
 
 
 def _stop(user: str) -> Decide:
     def decide(now: Session) -> Decision | None:
         if now.state is SessionState.FAILED:
             return {"state": SessionState.STOPPED}, Entry(user, "stop")
+        intent = now.pending
+        if now.state in {SessionState.CHANGING, SessionState.STOPPING} and intent is not None and intent.start:
+            return {"operation": intent.but(start=False).record()}, Entry(user, "stop")
         if now.state not in LIVE or now.state is SessionState.STOPPING:
             return None
         return {"state": SessionState.STOPPING, "reason": "waiting for the job to end"}, Entry(user, "stop")
@@ -284,15 +297,30 @@ def _stop(user: str) -> Decide:
     return decide
 
 
-def _delete(user: str) -> Decide:
+def _delete(user: str, kept_until: float | None) -> Decide:
     def decide(now: Session) -> Decision | None:
         if now.state is SessionState.DELETING:
             return None
+        if now.pending is not None and now.state not in LIVE:
+            raise ConflictError(
+                f"a {now.pending.verb} of {now.name} is under way", hint=f"`berth show {now.name}` says when it is done"
+            )
         if now.state not in STARTABLE:
             raise ConflictError(f"{now.name} is {now.state.value}", hint=f"`berth stop {now.name}` first")
-        return {"state": SessionState.DELETING, "reason": "its data is being removed"}, Entry(user, "delete")
+        reason = "its data is being removed" if kept_until is None else "its data is being set aside"
+        return {"state": SessionState.DELETING, "reason": reason, "kept_until": kept_until}, Entry(user, "delete")
 
     return decide
+
+
+def _check_login(session: Session, *, root: bool) -> None:
+    """In root mode a session lets in `root` and nobody else, at other times everybody but `root`."""
+    if session.root and not root:
+        raise ConflictError(
+            f"{session.name} is in root mode for `berth exec --root`; `berth stop {session.name}` ends it"
+        )
+    if root and not session.root:
+        raise ConflictError(f"{session.name} is not in root mode")
 
 
 def _why_not(session: Session) -> str:
@@ -305,6 +333,7 @@ def _why_not(session: Session) -> str:
         SessionState.STARTING: "is starting; try again in a moment",
         SessionState.STOPPING: f"is being stopped; {start} again",
         SessionState.STOPPED: f"is stopped; {start}",
+        SessionState.CHANGING: "is being changed: its volumes are busy; try again in a moment",
         SessionState.FAILED: f"has failed: {reason}; {start} again",
         SessionState.DELETING: "is being deleted",
     }

@@ -23,7 +23,7 @@ LIVE = frozenset(
 """States in which a session has, or may have, a job in Slurm."""
 
 STARTABLE = frozenset({SessionState.STOPPED, SessionState.FAILED})
-MOVING = frozenset(LIVE - {SessionState.READY} | {SessionState.DELETING})
+MOVING = frozenset(LIVE - {SessionState.READY} | {SessionState.CHANGING, SessionState.DELETING})
 """States that end by themselves: while a session is in one, Slurm is asked often."""
 
 

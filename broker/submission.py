@@ -11,11 +11,11 @@ from broker import authorized
 from broker.errors import BerthError, RefusedError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
+from broker.images import image_with
 from broker.launching import LauncherError
 from broker.manifest import Manifest
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState
-from profiles.errors import ProfilesError
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from broker.models import Session
     from broker.registry import Decide, Decision, Registry
     from profiles.spec import Profile
-    from profiles.store import Stores
+    from profiles.store import Image, Stores
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +104,9 @@ class Submitter:
 
     async def _submit(self, session: Session) -> Session:
         try:
-            profile = await asyncio.to_thread(self._profile, session)
+            image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
             session, lines = await asyncio.gather(self._prepared(session), self._keys.lines(session.owner))
-            files = self._files(session, profile, lines)
+            files = self._files(session, image, lines)
             failpoint("start.prepared")
             claim = _claimed(session, attempted_at=time.time(), keys_digest=authorized.digest_of(lines))
             await asyncio.to_thread(self._registry.update, session.id, claim)
@@ -114,7 +114,7 @@ class Submitter:
                 session.owner,
                 session.id,
                 session.submission,
-                options=self._options(session, profile),
+                options=self._options(session, image.profile),
                 files=files,
                 limit=self._config.slurm.submit_timeout,
             )
@@ -131,28 +131,16 @@ class Submitter:
         return await asyncio.to_thread(self._registry.update, session.id, _submitted(session.submission, job_id))
 
     async def _prepared(self, session: Session) -> Session:
-        """Make a new session's directories and host key."""
-        if session.host_key:
+        """Make a new session's directories, volumes and host key."""
+        if session.host_key and session.volumes is not None:
             return session
-        return await self._change(session, host_key=await self._launcher.prepare(session.owner, session.id))
-
-    def _profile(self, session: Session) -> Profile:
-        """The session's own image, whose digest must be what the session was made with."""
-        try:
-            image = self._stores.find(session.profile, session.version)
-        except ProfilesError as error:
-            raise RefusedError(error.message, hint=error.hint) from error
-        if image.digest != session.digest:
-            raise RefusedError(
-                f"the image of {session.profile}@{session.version} is not the one this session was made with",
-                hint="ask who publishes the profile; a version must never change",
-            )
-        return image.profile
+        made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
+        return await self._change(session, host_key=made.host_key, volumes=made.volumes)
 
     def _options(self, session: Session, profile: Profile) -> list[str]:
         return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), session.options)
 
-    def _files(self, session: Session, profile: Profile, lines: list[str]) -> dict[str, str]:
+    def _files(self, session: Session, image: Image, lines: list[str]) -> dict[str, str]:
         certificate = self._authority.sign_host(
             session.host_key,
             SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
@@ -161,8 +149,8 @@ class Submitter:
             key_id=f"berth session {session.id}",
         )
         return {
-            "manifest.json": Manifest.of(session).model_dump_json(indent=1) + "\n",
-            "job.env": job_env(session, allowed_binds(profile, self._config.storage.binds)),
+            "manifest.json": Manifest.of(session).text,
+            "job.env": job_env(session, allowed_binds(image.profile, self._config.storage.binds), image.offset),
             "authorized_keys": authorized.text_of(lines),
             "host_certificate": certificate + "\n",
         }
@@ -173,9 +161,10 @@ class Submitter:
         def decide(now: Session) -> Decision | None:
             if not _waits_for(now, session.submission):
                 return None
-            never_was = now.submission == 1 and now.state is SessionState.SUBMITTING
+            never_was = now.first_start and now.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED
-            return {"state": state, "reason": message, "attempted_at": None}, Entry("berth", "refused", message)
+            values = {"state": state, "reason": message, "attempted_at": None, "root": False}
+            return values, Entry("berth", "refused", message)
 
         now = await asyncio.to_thread(self._registry.update, session.id, decide)
         if now.state is SessionState.DELETING:
@@ -185,7 +174,7 @@ class Submitter:
     async def _forget(self, session: Session) -> None:
         """Remove at once what a session that never ran has on disk, so that its name is free for the next try."""
         try:
-            await self._launcher.remove(session.owner, session.id)
+            await self._launcher.purge(session.owner, session.id)
         except LauncherError as error:
             log.warning("the data of %s is left to the next tick: %s", session.id, error.message)
             return
@@ -201,6 +190,36 @@ class Submitter:
             return values, None
 
         return await asyncio.to_thread(self._registry.update, session.id, decide)
+
+
+def next_submission(now: Session) -> dict[str, Any]:
+    """The columns of a session without a job that is to get the next one."""
+    columns: dict[str, Any] = {
+        "state": SessionState.SUBMITTING,
+        "reason": "",
+        "submission": now.submission + 1,
+        "restarts": 0,
+        "job_id": None,
+        "node": "",
+        "port": 0,
+        "fingerprint": "",
+        "outcome": "",
+        "first_start": False,
+        "root": False,
+    }
+    return columns | dict.fromkeys(_TIMES)
+
+
+_TIMES = (
+    "submitted_at",
+    "attempted_at",
+    "started_at",
+    "expected_start_at",
+    "ends_at",
+    "ended_at",
+    "missing_since",
+    "cancelled_at",
+)
 
 
 def _waits_for(now: Session, submission: int) -> bool:
@@ -263,8 +282,9 @@ def _rule_for(source: str, site: list[str]) -> str | None:
     return None
 
 
-def job_env(session: Session, binds: list[str]) -> str:
+def job_env(session: Session, binds: list[str], offset: int) -> str:
     """The content of run/job.env: see docs/reference/session-job.md."""
+    policy = session.policy
     values = {
         "BERTH_SESSION_ID": session.id,
         "BERTH_SESSION_NAME": session.name,
@@ -272,8 +292,19 @@ def job_env(session: Session, binds: list[str]) -> str:
         "BERTH_SUBMISSION": str(session.submission),
         "BERTH_IMAGE": session.image_path,
         "BERTH_IMAGE_SIZE": str(session.image_size),
+        "BERTH_IMAGE_OFFSET": str(offset),
         "BERTH_BINDS": ",".join(binds),
         "BERTH_PROFILE": session.profile,
         "BERTH_PROFILE_VERSION": session.version,
+        "BERTH_HOME": policy.home,
+        "BERTH_SYSTEM": policy.system,
+        "BERTH_KEEP": ",".join(_absolute(path, session.owner) for path in policy.keep),
+        "BERTH_FRESH": ",".join(_absolute(path, session.owner) for path in policy.fresh),
     }
+    if session.root:
+        values["BERTH_ROOT"] = "yes"
     return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def _absolute(path: str, owner: str) -> str:
+    return f"/home/{owner}/{path[2:]}" if path.startswith("~/") else path

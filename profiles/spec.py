@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -53,6 +54,24 @@ def _bindable(text: str) -> str:
     return text
 
 
+def _persistent(text: str) -> str:
+    """An absolute path or one below `~/`; plain, so that two spellings are two paths, and Apptainer can bind it."""
+    parts = text.split("/")
+    if parts[0] not in {"", "~"} or len(parts) < 2 or set(parts[1:]) & {"", ".", ".."}:
+        raise ValueError("must be an absolute path or one that begins with `~/`, without empty parts, `.` and `..`")
+    return text
+
+
+def _once(text: str, info: ValidationInfo) -> str:
+    """Refuse to keep and to renew one thing: a path of `fresh` that is, holds or lies in one of `keep`."""
+    for kept in info.data.get("keep", []):
+        if kept == text:
+            raise ValueError(f"{text} is in `keep` too")
+        if PurePosixPath(text).is_relative_to(kept) or PurePosixPath(kept).is_relative_to(text):
+            raise ValueError(f"{text} and {kept}, which is in `keep`, lie in each other")
+    return text
+
+
 def _mode(value: object) -> object:
     """`0644` is octal, as in chmod(1); numbers come from image.json, where it is written as one."""
     if isinstance(value, str):
@@ -83,6 +102,7 @@ ResourceValue = Annotated[bool | Line, BeforeValidator(_flag)]
 ResourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
 BindPath = Annotated[AbsolutePath, AfterValidator(_bindable)]
+PersistentPath = Annotated[Line, AfterValidator(_bindable), AfterValidator(_persistent), Field(max_length=1024)]
 Mode = Annotated[int, BeforeValidator(_mode), Field(ge=0, le=0o777)]
 
 
@@ -129,6 +149,15 @@ class Service(Strict):
     description: Line = ""
 
 
+class Persistence(Strict):
+    """What of a session is kept over a stop, and what comes from the profile at each start."""
+
+    home: Literal["keep", "fresh"] = "keep"
+    system: Literal["keep", "fresh"] = "keep"
+    keep: list[PersistentPath] = []
+    fresh: list[Annotated[PersistentPath, AfterValidator(_once)]] = []
+
+
 class Profile(Strict):
     """One version of a profile, checked. Relative paths are resolved against the file it was read from."""
 
@@ -142,6 +171,7 @@ class Profile(Strict):
     post: str = ""
     environment: dict[Variable, Line] = {}
     resources: dict[ResourceName, ResourceValue] = {}
+    persistence: Persistence = Persistence()
     binds: list[Bind] = []
     services: list[Service] = []
 
@@ -173,10 +203,16 @@ _PLAINLY = {
     "dict_type": "must be a map of keys and values",
     "list_type": "must be a list",
     "string_type": "must be text",
+    "literal_error": "must be `keep` or `fresh`",
 }
 """What pydantic says in Python's words, in YAML's."""
 
-_PARTS: dict[str, type[BaseModel]] = {"files": File, "binds": Bind, "services": Service}
+_PARTS: dict[str, type[BaseModel]] = {
+    "files": File,
+    "persistence": Persistence,
+    "binds": Bind,
+    "services": Service,
+}
 
 
 def load(path: Path) -> Profile:

@@ -12,6 +12,9 @@ from broker.volumes.operations import facts
 from broker.volumes.record import locked, sync
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
     from broker.volumes.storage import Storage
 
 Answer = dict[str, Any]
@@ -56,29 +59,25 @@ def untrash(storage: Storage, session_id: str) -> Answer:
 def purge(storage: Storage, session_id: str) -> Answer:
     """Remove a session for good, with the layers that only it names; done already is done."""
     for directory in (storage.session(session_id), storage.trash(session_id)):
-        gone = directory.with_name(f".gone-{session_id}")
-        if directory.exists():
-            directory.rename(gone)  # first, so that nobody meets half of it
-            sync(directory.parent)
-        failpoint("purge.renamed")
-        if gone.exists():
-            remove_tree(gone)
+        _remove(directory)
     if storage.layers.root.is_dir():
         collect(storage)
     return {}
 
 
-def collect(storage: Storage, *, dry_run: bool = False) -> Answer:
-    """Remove the layers that no record names, deleted sessions' records among them; which, and their bytes.
+def collect(storage: Storage, *, dry_run: bool = False, keep: Collection[str] | None = None) -> Answer:
+    """Remove the layers that no record names; which, and their bytes.
 
-    VolumeError, and nothing is removed, if a record cannot be read. Waits for operations under way: their layers have
-    no names yet.
+    Deleted sessions that are not in `keep` go first; all of them stay if it is None. VolumeError, and nothing is
+    removed, if a record cannot be read. Waits for operations under way: their layers have no names yet.
     """
     layers = storage.layers
     with locked(storage.lock):
+        aside = [] if keep is None else sorted(set(storage.set_aside()) - set(keep))
         named = set[str]()
-        for _, found in storage.records():
-            named |= found.named_layers()
+        for session_id, found in storage.records():
+            if session_id not in aside:
+                named |= found.named_layers()
         unnamed = [layer for layer in layers.all() if layer not in named]
         seen: set[tuple[int, int]] = set()
         for layer in named:  # what is linked from a layer that stays is not given back
@@ -86,9 +85,23 @@ def collect(storage: Storage, *, dry_run: bool = False) -> Answer:
                 extent(layers.path(layer), seen)
         sizes = {layer: extent(layers.path(layer), seen).bytes for layer in unnamed}
         if not dry_run:
+            for session_id in aside:
+                _remove(storage.trash(session_id))
             for layer in unnamed:
                 failpoint("collect.removing")
                 layers.discard(layer)
             for left in layers.discarded():
                 remove_tree(left)
-    return {"layers": [{"id": layer, "bytes": size} for layer, size in sizes.items()], "bytes": sum(sizes.values())}
+    told = [{"id": layer, "bytes": size} for layer, size in sizes.items()]
+    return {"layers": told, "bytes": sum(sizes.values()), "sessions": aside}
+
+
+def _remove(directory: Path) -> None:
+    """Remove a session's directory; by a rename first, so that nobody meets half of it."""
+    gone = directory.with_name(f".gone-{directory.name}")
+    if directory.exists():
+        directory.rename(gone)
+        sync(directory.parent)
+    failpoint("purge.renamed")
+    if gone.exists():
+        remove_tree(gone)

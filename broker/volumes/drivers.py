@@ -22,6 +22,8 @@ from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, extent, require_room
 from broker.volumes.record import Volume
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from broker.volumes.layers import Layers
     from broker.volumes.record import Stack
 
@@ -44,11 +46,11 @@ class Driver(Protocol):
     def empty(self, kind: str) -> Volume:
         """Make a new volume with nothing in it; `kind` is `home` or `system`."""
 
-    def freeze(self, kind: str, volume: Volume) -> tuple[Stack, Volume]:
-        """Give the content of a volume that nobody writes to as a stack, and the volume that goes on.
+    def freeze(self, volume: Volume) -> Stack:
+        """Give the content of a volume that nobody writes to as a stack. VolumeError `space`, OSError."""
 
-        VolumeError `space`, OSError.
-        """
+    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+        """Give the volume that goes on once what it has is `frozen`: nothing writes to a frozen layer again."""
 
     def fork(self, kind: str, stack: Stack) -> Volume:
         """Make a new volume with the content of a stack. VolumeError `space`, OSError."""
@@ -71,11 +73,11 @@ class Overlay:
     def empty(self, kind: str) -> Volume:
         return Volume(self.layers.new_top(MODES[kind]))
 
-    def freeze(self, kind: str, volume: Volume) -> tuple[Stack, Volume]:
-        if self.layers.is_empty(volume.top):
-            return volume.layers, volume
-        stack = (*volume.layers, volume.top)
-        return stack, self.fork(kind, stack)
+    def freeze(self, volume: Volume) -> Stack:
+        return volume.layers if self.layers.is_empty(volume.top) else (*volume.layers, volume.top)
+
+    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+        return volume if volume.top not in frozen else self.fork(kind, frozen)
 
     def fork(self, kind: str, stack: Stack) -> Volume:
         return Volume(self.layers.new_top(MODES[kind]), stack)
@@ -98,9 +100,12 @@ class Reflink:
     def empty(self, kind: str) -> Volume:
         return Volume(self.layers.new_top(MODES[kind]))
 
-    def freeze(self, kind: str, volume: Volume) -> tuple[Stack, Volume]:
-        del kind
-        return (self._copy(volume.top, volume.copied),), volume
+    def freeze(self, volume: Volume) -> Stack:
+        return (self._copy(volume.top, volume.copied),)
+
+    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+        del kind, frozen
+        return volume
 
     def fork(self, kind: str, stack: Stack) -> Volume:
         if not stack:
@@ -133,15 +138,18 @@ class Plain:
     def empty(self, kind: str) -> Volume:
         return Volume(self.layers.new_top(MODES[kind]))
 
-    def freeze(self, kind: str, volume: Volume) -> tuple[Stack, Volume]:
-        del kind
+    def freeze(self, volume: Volume) -> Stack:
         tree = self.layers.tree(volume.top)
         require_room(tree, extent(tree).bytes)
         made = self.layers.new()
         settings = ["-comp", "zstd", "-Xcompression-level", ZSTD_LEVEL, "-all-root", "-xattrs"]
         quietly = ["-noappend", "-no-progress", "-quiet", "-no-recovery"]
         _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *quietly)
-        return (made,), volume
+        return (made,)
+
+    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+        del kind, frozen
+        return volume
 
     def fork(self, kind: str, stack: Stack) -> Volume:
         if not stack:
@@ -149,9 +157,7 @@ class Plain:
         packed = self.layers.squashfs(stack[-1])
         top = self.layers.new()
         if packed.exists():
-            require_room(packed, packed.stat().st_size * 2)
-            # -no-exit-code: a directory of another's mode is no reason to fail; errors of writing still are.
-            _squash("unsquashfs", "-quiet", "-no-progress", "-xattrs", "-dest", str(self.layers.tree(top)), str(packed))
+            unpack(packed, self.layers.tree(top))
         else:  # a live copy
             copy_whole(self.layers, stack[-1], top)
         self.layers.path(top).joinpath("work").mkdir(mode=0o700)
@@ -181,6 +187,12 @@ def copy_whole(layers: Layers, source: str, target: str, previous: str = "") -> 
         copy.write_index()
     finally:
         copy.close()
+
+
+def unpack(squashfs: Path, target: Path) -> None:
+    """Unpack a layer of the plain driver into the new directory `target`. VolumeError `space`, `files`."""
+    require_room(squashfs, squashfs.stat().st_size * 2)
+    _squash("unsquashfs", "-quiet", "-no-progress", "-xattrs", "-dest", str(target), str(squashfs))
 
 
 def _squash(*command: str) -> None:

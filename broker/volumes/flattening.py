@@ -12,6 +12,8 @@ from broker.volumes.record import sync
 from profiles.overlay import Entry, Kind, merged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.volumes.layers import Layers
     from broker.volumes.record import Stack
 
@@ -19,11 +21,12 @@ OPAQUE = "user.overlay.opaque"
 WHITEOUT = stat.S_IFCHR | 0o600
 
 
-def join(layers: Layers, stack: Stack, *, over_image: bool) -> str:
+def join(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
     """Make one layer of a stack, the oldest first; its id. The layers of the stack stay as they are.
 
-    With `over_image` it still hides what the stack hides of the image below; without, nothing lies below and such
-    marks are dropped. Files have one more name afterwards, folders are new.
+    It hides of what lies below the stack what that hid: marks of deletion stay where `below` says that there is
+    something, and only there, since overlayfs lists a mark in a folder that one layer alone has. Files have one more
+    name afterwards, folders are new.
     """
     trees = [layers.tree(layer) for layer in stack]
     by_fuse = any((layers.path(layer) / FUSE_WRITTEN).exists() for layer in stack)
@@ -36,9 +39,9 @@ def join(layers: Layers, stack: Stack, *, over_image: bool) -> str:
         if entry.kind is Kind.DIRECTORY:
             assert entry.source is not None
             target.mkdir(mode=0o700)
-            folders.append((target, entry.source, entry.opaque and over_image))
+            folders.append((target, entry.source, entry.opaque and below(entry.path)))
         elif entry.deleted:
-            if over_image:
+            if below(entry.path):
                 os.mknod(target, WHITEOUT)
         else:
             _link(entry, target)

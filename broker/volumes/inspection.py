@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker.volumes import record
 from broker.volumes.copying import TREE
+from broker.volumes.drivers import unpack
 from broker.volumes.layers import FUSE_WRITTEN, SQUASHFS, extent
 from broker.volumes.packages import installed, package_changes
 from profiles.overlay import is_opaque, is_whiteout, merged
@@ -19,6 +21,7 @@ from profiles.overlay import is_opaque, is_whiteout, merged
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from broker.volumes.image import ImageFiles
     from broker.volumes.record import Record, Stack, Volume
     from broker.volumes.storage import Storage
 
@@ -28,7 +31,6 @@ MOST_FILES = 5000
 """Changed files that a diff tells of."""
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
-LISTING_LIMIT = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +41,38 @@ class State:
     mode: int
     size: int
     mtime_ns: int
-    target: str = ""
-    inode: tuple[int, int] = (0, 0)
+    target: str
+    inode: tuple[int, int]
 
-    def same(self, other: State) -> bool:
-        """Whether nothing of it has changed; a folder's size and times are its entries' business."""
-        if self.inode == other.inode != (0, 0):
+    def same(self, other: State, *, seconds: bool) -> bool:
+        """Whether nothing of it has changed; a folder's size and times are its entries' business.
+
+        With `seconds` times are compared no finer than squashfs keeps them.
+        """
+        if self.inode == other.inode:
             return True
-        if self.kind == "directory":
-            return (self.kind, self.mode) == (other.kind, other.mode)
-        return (self.kind, self.mode, self.size, self.mtime_ns, self.target) == (
-            other.kind,
-            other.mode,
-            other.size,
-            other.mtime_ns,
-            other.target,
+        unit = 10**9 if seconds else 1
+        times = (self.mtime_ns // unit, other.mtime_ns // unit)
+        if (self.kind, self.mode) != (other.kind, other.mode):
+            return False
+        return self.kind == "directory" or (
+            times[0] == times[1] and (self.size, self.target) == (other.size, other.target)
         )
 
 
 class View:
     """What a stack of layers shows, looked up path by path; the newest layer first."""
 
-    def __init__(self, trees: list[Path], *, by_fuse: bool) -> None:
+    def __init__(self, trees: list[Path], *, by_fuse: bool, seconds: bool) -> None:
         self.trees = trees
+        """Oldest first."""
         self.by_fuse = by_fuse
+        self.seconds = seconds
+        """Whether its times are whole seconds."""
+
+    def mentioned(self, above: int) -> set[str]:
+        """Every path that the trees from number `above` on say anything about; a folder that is gone is one path."""
+        return {entry.path for entry in merged(self.trees[above:], whiteout_files=self.by_fuse)}
 
     def state(self, path: str) -> State | None:
         """What is at a path; None for nothing, or for what only an image below could have."""
@@ -110,13 +120,12 @@ def diff(
     number: int | None,
     *,
     base_packages: str = "",
-    image: str = "",
-    offset: int = 0,
+    image: ImageFiles,
 ) -> Answer:
     """What a session has now that its profile, or one of its snapshots, did not have.
 
-    `base_packages` is the image's packages.txt; `image` and `offset` name its SIF and where the squashfs begins in
-    it. Files are told up to MOST_FILES; those of a home in comparison with a profile are all of it.
+    `base_packages` is the image's packages.txt. Files are told up to MOST_FILES; those of a home in comparison with a
+    profile are all of it.
     """
     found = record.load(storage.session(session_id))
     snapshot = None if number is None else found.snapshot(number)
@@ -127,12 +136,12 @@ def diff(
     )
     files: list[dict[str, str]] = []
     homes = (snapshot.home if snapshot else (), _now(found.home))
-    listing = None if snapshot else _Listing(image, offset)
     for volume, (then, now) in (("home", homes), ("system", (system_then, _now(found.system)))):
-        for change, path in _changes(storage, then, now, listing if volume == "system" else None):
-            files.append({"change": change, "volume": volume, "path": path})
-            if len(files) > MOST_FILES:
-                return {"packages": packages, "files": files[:MOST_FILES], "truncated": True}
+        with _opened(storage, then) as before, _opened(storage, now) as after:
+            for change, path in _changes(before, after, image if volume == "system" else None):
+                files.append({"change": change, "volume": volume, "path": path})
+                if len(files) > MOST_FILES:
+                    return {"packages": packages, "files": files[:MOST_FILES], "truncated": True}
     return {"packages": packages, "files": files, "truncated": False}
 
 
@@ -144,31 +153,25 @@ def _trees(storage: Storage, stack: Stack) -> list[Path]:
     return [storage.layers.tree(layer) for layer in stack]
 
 
-class _Listing:
-    """The paths that an image has, read when they are first asked for."""
-
-    def __init__(self, image: str, offset: int) -> None:
-        self._image, self._offset = image, offset
-        self._paths: set[str] | None = None
-
-    def has(self, path: str) -> bool:
-        if self._paths is None:
-            self._paths = self._read() if self._image else set()
-        return path in self._paths
-
-    def _read(self) -> set[str]:
-        command = ["unsquashfs", "-l", "-d", "", "-offset", str(self._offset), self._image]
-        done = subprocess.run(command, capture_output=True, timeout=LISTING_LIMIT, check=True)
-        return {os.fsdecode(line).lstrip("/") for line in done.stdout.split(b"\n")}
+@contextlib.contextmanager
+def _opened(storage: Storage, stack: Stack) -> Iterator[View]:
+    """What a stack shows, to be read; a layer that is packed is unpacked for the time of the block."""
+    by_fuse = any((storage.layers.path(layer) / FUSE_WRITTEN).exists() for layer in stack)
+    packed = [layer for layer in stack if storage.layers.squashfs(layer).exists()]
+    with tempfile.TemporaryDirectory(prefix=".diff-", dir=storage.layers.root, ignore_cleanup_errors=True) as room:
+        for layer in packed:
+            unpack(storage.layers.squashfs(layer), Path(room, layer))
+        trees = [Path(room, layer) if layer in packed else storage.layers.tree(layer) for layer in stack]
+        yield View(trees, by_fuse=by_fuse, seconds=bool(packed))
 
 
-def _changes(storage: Storage, then: Stack, now: Stack, image: _Listing | None) -> Iterator[tuple[str, str]]:
+def _changes(before: View, after: View, image: ImageFiles | None) -> Iterator[tuple[str, str]]:
     """Yield `A`, `M` or `D` and the path for what two stacks show differently; `image` lies below both."""
     common = 0
-    while common < min(len(then), len(now)) and then[common] == now[common]:
+    while common < min(len(before.trees), len(after.trees)) and before.trees[common] == after.trees[common]:
         common += 1
-    before, after = _view(storage, then), _view(storage, now)
-    for path in _candidates(storage, then[common:], now[common:]):
+    seconds = before.seconds or after.seconds
+    for path in sorted(before.mentioned(common) | after.mentioned(common), key=os.fsencode):
         old, new = before.state(path), after.state(path)
         was_there = old is not None or (image is not None and image.has(path))
         if new is None:
@@ -176,24 +179,8 @@ def _changes(storage: Storage, then: Stack, now: Stack, image: _Listing | None) 
                 yield "D", path
         elif not was_there:
             yield "A", path
-        elif not (new.kind == "directory" if old is None else old.same(new)):
+        elif not (new.kind == "directory" if old is None else old.same(new, seconds=seconds)):
             yield "M", path  # but not a folder of the image that only holds what has changed
-
-
-def _view(storage: Storage, stack: Stack) -> View:
-    return View(_trees(storage, stack), by_fuse=_by_fuse(storage, stack))
-
-
-def _by_fuse(storage: Storage, stack: Stack) -> bool:
-    return any((storage.layers.path(layer) / FUSE_WRITTEN).exists() for layer in stack)
-
-
-def _candidates(storage: Storage, *stacks: Stack) -> list[str]:
-    """Every path that one of the stacks says anything about; what is in a folder that is gone is not told apart."""
-    paths = set[str]()
-    for stack in stacks:
-        paths.update(entry.path for entry in merged(_trees(storage, stack), whiteout_files=_by_fuse(storage, stack)))
-    return sorted(paths, key=os.fsencode)
 
 
 def size(storage: Storage, session_id: str) -> Answer:

@@ -18,6 +18,8 @@ from broker.volumes.probe import probe
 from broker.volumes.record import Record, Snapshot, Volume, locked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.volumes.record import Stack
     from broker.volumes.storage import Session, Storage
 
@@ -74,7 +76,8 @@ def snapshot(storage: Storage, session_id: str, operation: str, image: Image, no
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         with session.stopped():
-            made, changed = _kept(session, image, note)
+            made = _frozen(session, image, note)
+            changed = _onward(session, made)
             return finish(session, operation, changed, {"snapshot": asdict(made)})
 
 
@@ -86,9 +89,9 @@ def rollback(storage: Storage, session_id: str, operation: str, number: int, ima
         with session.stopped():
             target = session.record.snapshot(number)
             storage.layers.check({*target.home, *target.system})
-            before, changed = _kept(session, image, Note(reason=f"before rollback to {number}", automatic=True))
+            before = _frozen(session, image, Note(reason=f"before rollback to {number}", automatic=True))
             changed = replace(
-                changed,
+                session.record.with_snapshot(before),
                 home=session.driver.fork("home", target.home),
                 system=session.driver.fork("system", target.system),
             )
@@ -107,11 +110,15 @@ def switch(
             return answer
         with session.stopped():
             there = f"{target.profile}@{target.version}"
-            before, changed = _kept(session, image, Note(reason=f"before switch to {there}", automatic=True))
+            before = _frozen(session, image, Note(reason=f"before switch to {there}", automatic=True))
             been = [each for each in session.record.snapshots if Image.of(each) == target and not fresh]
             stack = been[-1].system if been else ()
             storage.layers.check(set(stack))
-            changed = replace(changed, system=session.driver.fork("system", stack))
+            changed = replace(
+                session.record.with_snapshot(before),
+                home=session.driver.onward("home", session.record.home, before.home),
+                system=session.driver.fork("system", stack),
+            )
             kept = {"before": asdict(before), "system": "kept" if stack else "fresh"}
             return finish(session, operation, changed, kept)
 
@@ -138,8 +145,8 @@ def clone(
         if number is None:
             with source.stopped():
                 note = Note(reason=f"cloned to {session_id}", automatic=True)
-                origin, changed = _kept(source, image, note)
-                source.commit(changed)
+                origin = _frozen(source, image, note)
+                source.commit(_onward(source, origin))
         else:
             origin = source.record.snapshot(number)
         failpoint("clone.source-kept")
@@ -171,18 +178,19 @@ def snapshots(storage: Storage, session_id: str) -> Answer:
     return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": facts(storage, found)}
 
 
-def flatten(storage: Storage, session_id: str, operation: str) -> Answer:
+def flatten(storage: Storage, session_id: str, operation: str, below: Callable[[str], bool]) -> Answer:
     """Join the layers of deep stacks into one each, if the driver has stacks; also while a job runs.
 
     A job keeps what it has mounted; the next one mounts what is joined. Snapshots keep the layers that they name.
-    Files are linked, not copied, so it costs no space but folders. It may be interrupted at any point.
+    Files are linked, not copied, so it costs no space but folders. It may be interrupted at any point. `below` tells
+    which paths the image under the system volume has.
     """
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         before = facts(storage, session.record)["layers"]
-        home = _joined(session, session.record.home, over_image=False)
-        system = _joined(session, session.record.system, over_image=True)
+        home = _joined(session, session.record.home, lambda _: False)
+        system = _joined(session, session.record.system, below)
         failpoint("flatten.joined")
         changed = replace(session.record, home=home, system=system)
         return finish(session, operation, changed, {"layers_before": before})
@@ -194,26 +202,33 @@ def check_label(session: Session, label: str) -> None:
         raise VolumeError("conflict", f"a snapshot is labelled {label} already")
 
 
-def _kept(session: Session, image: Image, note: Note) -> tuple[Snapshot, Record]:
-    """Freeze both volumes of a stopped session into a snapshot; the record then has new tops over it."""
+def _frozen(session: Session, image: Image, note: Note) -> Snapshot:
+    """A snapshot of both volumes of a stopped session, which is not in its record yet."""
     check_label(session, note.label)
-    home_stack, home = session.driver.freeze("home", session.record.home)
-    system_stack, system = session.driver.freeze("system", session.record.system)
+    home, system = session.driver.freeze(session.record.home), session.driver.freeze(session.record.system)
     failpoint("volumes.frozen")
-    made = Snapshot(
+    return Snapshot(
         number=session.record.last_number + 1,
         at=time.time(),
         consistency="stopped",
         profile=image.profile,
         version=image.version,
         digest=image.digest,
-        home=home_stack,
-        system=system_stack,
+        home=home,
+        system=system,
         label=note.label,
         reason=note.reason,
         automatic=note.automatic,
     )
-    return made, replace(session.record.with_snapshot(made), home=home, system=system)
+
+
+def _onward(session: Session, made: Snapshot) -> Record:
+    """The record with that snapshot, and with volumes that go on from it."""
+    return replace(
+        session.record.with_snapshot(made),
+        home=session.driver.onward("home", session.record.home, made.home),
+        system=session.driver.onward("system", session.record.system, made.system),
+    )
 
 
 def finish(session: Session, operation: str, changed: Record, answer: Answer) -> Answer:
@@ -225,8 +240,8 @@ def finish(session: Session, operation: str, changed: Record, answer: Answer) ->
     return answer
 
 
-def _joined(session: Session, volume: Volume, *, over_image: bool) -> Volume:
+def _joined(session: Session, volume: Volume, below: Callable[[str], bool]) -> Volume:
     if len(volume.layers) < 2:
         return volume
-    layer = flattening.join(session.storage.layers, volume.layers, over_image=over_image)
+    layer = flattening.join(session.storage.layers, volume.layers, below)
     return replace(volume, layers=(layer,))

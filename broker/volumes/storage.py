@@ -54,6 +54,13 @@ class Storage:
     def driver(self, name: str) -> Driver:
         return driver_named(name, self.layers)
 
+    def set_aside(self) -> list[str]:
+        """The ids of deleted sessions whose data is still there."""
+        place = self.root / "trash"
+        return (
+            sorted(each.name for each in place.iterdir() if IDENTIFIER.fullmatch(each.name)) if place.is_dir() else []
+        )
+
     def records(self) -> Iterator[tuple[str, Record]]:
         """The record of each session that has one, deleted ones too, by its id.
 

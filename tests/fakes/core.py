@@ -8,9 +8,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import broker.backoff
+import broker.deletion
+import broker.intent
+import broker.operations
 import broker.reconcile
 import broker.sessions
+import broker.snapshots
 import broker.submission
+import broker.upkeep
 from broker.announcement import JOB_PREFIX
 from broker.config import Config
 from broker.controller import Controller
@@ -28,17 +34,37 @@ if TYPE_CHECKING:
     from broker.authorized import AuthorizedKeys
     from broker.certificates import CertificateAuthority
     from broker.changes import Changes
+    from broker.deletion import Deleted, Deletion
     from broker.models import Session
+    from broker.operations import Operator
     from broker.reconcile import Reconciler
     from broker.registry import Registry
     from broker.sessions import Sessions
+    from broker.snapshots import Snapshots
     from broker.submission import Submitter
+    from broker.upkeep import Upkeep
     from slurm.state import JobState
     from tests.fakes.launcher import FakeLauncher
     from tests.fakes.scheduler import FakeScheduler
 
 RECIPE = "name: {name}\nversion: {version}\nbase: debian:sid\nresources: {{mem: 1G}}\n"
+OFFSET = 40960
+"""Where the file system of a published image is said to begin."""
 BASE = StartRequest(profile="base")
+
+
+MODULES = (
+    broker.backoff,
+    broker.deletion,
+    broker.intent,
+    broker.operations,
+    broker.reconcile,
+    broker.sessions,
+    broker.snapshots,
+    broker.submission,
+    broker.upkeep,
+)
+"""What knows the time, but for `answering`: how long somebody waits for an answer is no matter of the core's."""
 
 
 class Clock:
@@ -58,7 +84,7 @@ class Clock:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
         """Make it the core's clock for the rest of the test."""
-        for module in (broker.reconcile, broker.sessions, broker.submission):
+        for module in MODULES:
             monkeypatch.setattr(module, "time", self)
         return self
 
@@ -69,7 +95,7 @@ def publish(store: Store, name: str = "base", version: str = "1", extra: str = "
     sif = stage / "image.sif"
     sif.write_bytes(content)
     profile = loads(RECIPE.format(name=name, version=version) + extra, stage / "profile.yaml")
-    image = Image(name, version, sif, digest_of(sif), len(content), 1.5, {}, profile)
+    image = Image(name, version, sif, digest_of(sif), len(content), 1.5, {}, profile, OFFSET)
     (stage / "image.json").write_text(json.dumps(image.description()))
     return store.publish(stage, name, version)
 
@@ -100,8 +126,13 @@ class Core:
     keys: AuthorizedKeys
     changes: Changes
     submitter: Submitter
+    upkeep: Upkeep
+    operator: Operator
+    deletion: Deletion
     reconciler: Reconciler
     sessions: Sessions
+    snapshots: Snapshots
+    deleted: Deleted
 
     @classmethod
     def make(cls, config: Config, launcher: FakeLauncher) -> Core:
@@ -121,8 +152,13 @@ class Core:
             made.keys,
             made.changes,
             made.submitter,
+            made.upkeep,
+            made.operator,
+            made.deletion,
             made.reconciler,
             made.sessions,
+            made.snapshots,
+            made.deleted,
         )
 
     async def start(self, name: str = "dev", user: str = "alice", request: StartRequest = BASE) -> SessionView:
@@ -134,10 +170,10 @@ class Core:
         await self.settle()
 
     def under_way(self) -> list[asyncio.Task[Any]]:
-        """Submissions and removals that do something; a removal that failed pauses before the next try."""
-        removing = self.reconciler._removing.items()
-        pausing = self.reconciler._removal_pauses
-        return [*self.submitter._running.values(), *(task for key, task in removing if key not in pausing)]
+        """Everything that is being done in the background."""
+        upkeep = (self.upkeep._flattening, self.upkeep._collecting)
+        parts = (self.submitter._running, self.operator._running, self.deletion._running, *upkeep)
+        return [task for running in parts for task in running.values()]
 
     async def settle(self) -> None:
         """Wait for what is under way."""
@@ -146,7 +182,7 @@ class Core:
 
     async def kill(self) -> None:
         """End as SIGKILL would: what was under way never goes on."""
-        tasks = [*self.submitter._running.values(), *self.reconciler._removing.values()]
+        tasks = self.under_way()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -179,6 +215,14 @@ class Core:
         assert session.job_id is not None
         self.scheduler.start(session.job_id)
         self.announce(session)
+        await self.tick()
+        return self.row(name, user)
+
+    async def stopped(self, name: str = "dev", user: str = "alice") -> Session:
+        """A session that has run and has ended."""
+        session = await self.ready(name, user)
+        assert session.job_id is not None
+        self.scheduler.end(session.job_id)
         await self.tick()
         return self.row(name, user)
 

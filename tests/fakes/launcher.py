@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
 from broker.launching import Launcher, LauncherError
+from broker.volume_calls import Prepared
+from tests.fakes.volumes import FakeVolumes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,22 +35,33 @@ class FakeLauncher(Launcher):
         self.storage = storage
         self.gone = asyncio.Event()
         self.directories: dict[tuple[str, str], Directory] = {}
+        self.set_aside: dict[tuple[str, str], Directory] = {}
+        self.volumes = FakeVolumes(self._runs)
         self.authorized_keys: dict[str, str] = {}
         self.asked: list[str] = []
         self.failures: dict[str, LauncherError] = {}
         """By verb: what it answers instead."""
+        self.loses: dict[str, int] = {}
+        """By verb: the answer to which call from now on is lost, though it has been done."""
+        self.hangs: dict[str, str] = {}
+        """By verb: `before` or `after` it does what was asked, it hangs for ever."""
+        self.stuck = asyncio.Event()
+        """Set once one does."""
 
-    async def prepare(self, user: str, session_id: str) -> str:
+    async def prepare(self, user: str, session_id: str) -> Prepared:
         self._note("prepare", user)
-        key = (user, session_id)
-        if key not in self.directories:
+        directory = self.directories.setdefault((user, session_id), Directory(""))
+        if not directory.host_key:
             host_key = asyncssh.generate_private_key("ssh-ed25519", comment=f"berth session {session_id}")
-            self.directories[key] = Directory(host_key.export_public_key().decode().strip())
-        return self.directories[key].host_key
+            directory.host_key = host_key.export_public_key().decode().strip()
+        return Prepared(directory.host_key, self.volumes.prepare(user, session_id))
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         self._note("install", user)
+        await self._hang("install", "before")
         self._directory(user, session_id).files.update(files)
+        await self._hang("install", "after")
+        self._answer("install")
 
     async def submit(
         self,
@@ -76,15 +89,38 @@ class FakeLauncher(Launcher):
 
     async def manifests(self, user: str) -> dict[str, str]:
         self._note("manifests", user)
-        return {
-            session_id: directory.files.get("manifest.json", "")
-            for (owner, session_id), directory in self.directories.items()
-            if owner == user
-        }
+        return _manifests(self.directories, user)
+
+    async def trashed_manifests(self, user: str) -> dict[str, str]:
+        self._note("manifests", user)
+        return _manifests(self.set_aside, user)
 
     async def remove(self, user: str, session_id: str) -> None:
         self._note("remove", user)
         self.directories.pop((user, session_id), None)
+        self.volumes.remove(user, session_id)
+
+    async def _call(self, verb: str, user: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+        """The verbs on volumes."""
+        self._note(verb, user)
+        await self._hang(verb, "before")
+        answer = self.volumes.do(verb, user, arguments)
+        key = (user, arguments.get("session", ""))
+        if verb == "clone":
+            self.directories.setdefault(key, Directory(""))
+        elif verb == "trash" and key in self.directories:
+            self.set_aside[key] = self.directories.pop(key)
+        elif verb == "untrash" and key in self.set_aside:
+            self.directories[key] = self.set_aside.pop(key)
+        elif verb in {"purge", "gc"} and not arguments.get("dry_run"):
+            self.set_aside = {each: self.set_aside[each] for each in self.set_aside if each in self.volumes.trash}
+        await self._hang(verb, "after")
+        self._answer(verb)
+        return answer
+
+    def _runs(self, job_id: int) -> bool:
+        job = self.scheduler._jobs.get(job_id)
+        return job is not None and job.state.runs
 
     def submissions(self) -> int:
         """How often sbatch was run."""
@@ -98,10 +134,31 @@ class FakeLauncher(Launcher):
         if verb in self.failures:
             raise self.failures[verb]
 
+    async def _hang(self, verb: str, when: str) -> None:
+        if self.hangs.get(verb) == when:
+            self.stuck.set()
+            await asyncio.Event().wait()
+
+    def _answer(self, verb: str) -> None:
+        """Lose the answer, if that is to happen now."""
+        if verb in self.loses:
+            self.loses[verb] -= 1
+            if not self.loses[verb]:
+                del self.loses[verb]
+                raise LauncherError("crashed", "the launcher's worker died")
+
     def _directory(self, user: str, session_id: str) -> Directory:
         if (user, session_id) not in self.directories:
             raise LauncherError("missing", f"{session_id} does not exist")
         return self.directories[user, session_id]
+
+
+def _manifests(directories: Mapping[tuple[str, str], Directory], user: str) -> dict[str, str]:
+    return {
+        session_id: directory.files.get("manifest.json", "")
+        for (owner, session_id), directory in directories.items()
+        if owner == user
+    }
 
 
 class RefusingLauncher(FakeLauncher):

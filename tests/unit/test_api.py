@@ -57,6 +57,8 @@ def services(core: Core, own_uid: int = 4242) -> Services:
     return Services(
         config=core.config,
         sessions=core.sessions,
+        snapshots=core.snapshots,
+        deleted=core.deleted,
         keys=core.keys,
         authority=core.authority,
         checks=functools.partial(controller_checks, *parts),
@@ -184,8 +186,23 @@ def test_another_user_sees_nothing_and_is_refused_what_is_not_theirs(directory: 
                 ("GET", "/v1/sessions/dev/events"),
                 ("POST", "/v1/sessions/dev/stop"),
                 ("DELETE", "/v1/sessions/dev"),
+                ("GET", "/v1/sessions/dev/snapshots"),
+                ("DELETE", "/v1/sessions/dev/snapshots/1"),
+                ("GET", "/v1/sessions/dev/diff"),
+                ("GET", "/v1/sessions/dev/size"),
+                ("POST", "/v1/sessions/dev/verify"),
+                ("POST", "/v1/sessions/dev/flatten"),
+                ("POST", "/v1/sessions/dev/root"),
             ):
                 assert (await as_other(path, method, target))[0] == 404, target
+            for target, words in (
+                ("snapshots", {}),
+                ("rollback", {"snapshot": "1"}),
+                ("switch", {"profile": "base"}),
+                ("clone", {"name": "mine", "at": "1"}),
+            ):
+                body = json.dumps(words)
+                assert (await as_other(path, "POST", f"/v1/sessions/dev/{target}", body))[0] == 404, target
             mine = json.dumps({"user": ME, "target": "dev"})
             assert (await as_other(path, "POST", "/v1/resolve", mine))[0] == 403
             theirs = json.dumps({"user": OTHER, "target": f"{ME}.dev.berth"})
@@ -290,6 +307,14 @@ def test_the_service_account_and_root_may_rebuild(directory: Path, own_uid: int)
         ("POST", "/v1/keys", '{"public_key": "no key"}', 422, "key"),
         ("POST", "/v1/resolve", '{"user": "root"}', 422, "target"),
         ("DELETE", "/v1/keys/SHA256:none", None, 404, "SHA256:none"),
+        ("POST", "/v1/sessions/dev/snapshots", '{"label": "7"}', 422, "label"),
+        ("POST", "/v1/sessions/dev/rollback", '{"snapshot": "0"}', 422, "snapshot"),
+        ("DELETE", "/v1/sessions/dev/snapshots/0", None, 422, "reference"),
+        ("GET", "/v1/sessions/dev/diff?from=/", None, 422, "from"),
+        ("POST", "/v1/sessions/dev/clone", '{"name": "Two"}', 422, "name"),
+        ("POST", "/v1/sessions/dev/switch", '{"profile": "none"}', 404, "dev"),
+        ("POST", "/v1/sessions/dev/start", '{"persistence": {"keep": ["/a/../b"]}}', 422, "persistence"),
+        ("POST", "/v1/deleted/dev/restore", "{}", 404, "dev"),
     ],
 )
 def test_what_is_wrong_is_refused_at_the_edge_with_the_one_body(  # noqa: PLR0917 - the columns of the table above
@@ -438,6 +463,77 @@ CALLS: dict[str, Callable[[Client], object]] = {
 }
 
 
+KEEPING: dict[str, Callable[[Client], object]] = {
+    "snapshot": lambda c: c.snapshot("dev", schema.SnapshotRequest(label="one")),
+    "snapshots": lambda c: c.snapshots("dev"),
+    "diff": lambda c: c.diff("dev", "one"),
+    "diff over the profile": lambda c: c.diff("dev"),
+    "size": lambda c: c.size("dev"),
+    "verify": lambda c: c.verify("dev"),
+    "flatten": lambda c: c.flatten("dev"),
+    "rollback": lambda c: c.rollback("dev", schema.RollbackRequest(snapshot="one")),
+    "switch": lambda c: c.switch("dev", schema.SwitchRequest(profile="base", fresh=True)),
+    "clone": lambda c: c.clone("dev", schema.CloneRequest(name="two", at="1")),
+    "delete snapshot": lambda c: c.delete_snapshot("dev", "one"),
+    "delete the clone": lambda c: c.delete("two"),
+    "deleted": lambda c: c.deleted(),
+    "restore": lambda c: c.restore("two", schema.RestoreRequest(name="three")),
+    "delete for good": lambda c: c.delete("three", purge=True),
+    "gc": lambda c: c.gc(schema.GcRequest()),
+    "root": lambda c: c.root("dev"),
+    "commit of root": lambda c: c.commit_root("dev"),
+}
+"""Asked in this order, each finds what the ones before have left."""
+
+ANSWERS = {
+    "snapshots": "list of SnapshotView",
+    "diff": "DiffReport",
+    "diff over the profile": "DiffReport",
+    "size": "SizeReport",
+    "verify": "VerifyReport",
+    "delete snapshot": "SnapshotView",
+    "deleted": "list of SessionView",
+    "gc": "GcReport",
+    "commit of root": "ConflictError",
+}
+"""Of those whose answer is no SessionView."""
+
+
+def test_what_a_session_keeps_can_be_asked_for_over_the_api(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+        await core.stopped(user=ME)
+        ticking = asyncio.create_task(core.reconciler.run())
+        async with serving(core) as path:
+            client = Client(path)
+            for word, call in KEEPING.items():
+                if word in {"deleted", "restore", "gc"}:
+                    while core.registry.in_states({SessionState.DELETING}):  # noqa: ASYNC110 - nobody is told of the end
+                        await asyncio.sleep(0.01)
+                assert await asyncio.to_thread(_kind, call, client) == ANSWERS.get(word, "SessionView"), word
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_operation_is_the_answer_with_its_own_status(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+        await core.stopped(user=ME)
+        core.launcher.volumes.full = True
+        async with serving(core) as path, calling(path) as client:
+            answer = await client.post("/v1/sessions/dev/snapshots", json={})
+            assert answer.status_code == 507
+            body = refusal(answer)
+            assert (body.reason, "berth gc" in body.hint) == ("no-space", True)
+            shown = schema.SessionView.model_validate((await client.get("/v1/sessions/dev")).json())
+            assert shown.operation is not None
+            assert (shown.state, shown.operation.status) == (SessionState.STOPPED, "failed")
+
+    asyncio.run(scenario())
+
+
 def _kind(call: Callable[[Client], object], client: Client) -> str:
     try:
         answer = call(client)
@@ -481,9 +577,9 @@ def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
 
     with ScriptedController() as scripted:
         scripted.sessions["dev"] = view()
-        for call in CALLS.values():
+        for call in [*CALLS.values(), *KEEPING.values()]:
             scripted.keys["SHA256:x"] = schema.KeyView(fingerprint="SHA256:x", algorithm="ssh-ed25519", source="berth")
-            with contextlib.suppress(BerthError):
+            with contextlib.suppress(BerthError, ValueError):  # what it answers does not matter here
                 call(Client(scripted.socket))
         asked = {(method.lower(), path.partition("?")[0]) for method, path, _ in scripted.asked}
     left = {("get", "/v1/gateway/keys/{user}"), ("post", "/v1/gateway/certificate"), ("post", "/v1/rebuild")}

@@ -1,4 +1,6 @@
-"""Whatever people, Slurm and crashes do, in any order: one job a session, none lost or orphaned, no false endpoint."""
+"""Whatever people, Slurm and crashes do, in any order: one job a session, none lost or orphaned, no false endpoint; no
+acknowledged snapshot lost, and nothing that is asked for volumes pending for ever.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +21,25 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+import broker.answering
 import broker.sessions
-from broker.announcement import endpoint_of
+from broker.announcement import endpoint_of, read
 from broker.errors import BerthError
 from broker.keys import PublicKey
 from broker.launching import LauncherError
-from broker.schema import SessionState
+from broker.schema import CloneRequest, RollbackRequest, SessionState, SnapshotRequest, SwitchRequest
 from broker.state import LIVE
+from profiles.store import Store
 from slurm.state import JobState
-from tests.fakes.core import Clock, Core, site_config
+from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import MumblingLauncher
 from tests.fakes.scheduler import SilentScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable, Mapping
 
     from broker.models import Session
+    from broker.schema import SessionView
     from slurm.scheduler import FinishedJob, Job
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private directory there; every database is synced often
@@ -60,9 +65,36 @@ class MoodyLauncher(MumblingLauncher):
     """Answers, refuses, mumbles, or hangs before or after Slurm got the job, as the machine wants it."""
 
     mood = "answers"
+    disk = "answers"
+    """The same for the verbs on volumes."""
     hanging = 0
 
-    async def _hang(self) -> None:
+    async def _call(self, verb: str, user: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+        jobs = [job for job in self.scheduler._jobs.values() if job.user == user and job.state.runs]
+        self.volumes.open = {
+            job.name.removeprefix("berth-") for job in jobs if (said := read(job)) is not None and said.submission
+        }
+        if verb == "snapshots":  # whoever asks for these waits, and would wait for ever
+            return await super()._call(verb, user, **arguments)
+        if self.disk == "full":
+            raise LauncherError("space", "No space left on device")
+        await self._misbehave("before")
+        answer = await super()._call(verb, user, **arguments)
+        await self._misbehave("after")
+        return answer
+
+    async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
+        await self._misbehave("before")
+        await super().install(user, session_id, files)
+        await self._misbehave("after")
+
+    async def _misbehave(self, when: str) -> None:
+        if self.disk == f"hangs {when}":
+            await self._hang_for_ever()
+        if self.disk == f"dies {when}":
+            raise LauncherError("crashed", "the launcher's worker died")
+
+    async def _hang_for_ever(self) -> None:
         self.hanging += 1
         try:
             await asyncio.Event().wait()
@@ -73,7 +105,7 @@ class MoodyLauncher(MumblingLauncher):
         if self.mood == "refuses":
             raise LauncherError("refused", "Invalid account")
         if self.mood == "hangs":
-            await self._hang()
+            await self._hang_for_ever()
         self.unclear = self.mood.startswith("unclear") or self.mood == "hangs after"
         self.queues = self.mood != "unclear, late"
         if self.mood == "unclear, lost":
@@ -82,12 +114,17 @@ class MoodyLauncher(MumblingLauncher):
             return await super()._sbatch(user, name, comment)
         except LauncherError:
             if self.mood == "hangs after":
-                await self._hang()
+                await self._hang_for_ever()
             raise
 
 
 MOODS = st.sampled_from(
     ["answers", "answers", "refuses", "unclear", "unclear, late", "unclear, lost", "hangs", "hangs after"]
+)
+
+
+DISKS = st.sampled_from(
+    ["answers", "answers", "answers", "full", "dies before", "dies after", "hangs before", "hangs after"]
 )
 
 
@@ -98,15 +135,22 @@ class Machine(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(prefix="berth-machine-", dir=in_memory))
         self.patch = pytest.MonkeyPatch()
         self.clock = Clock().install(self.patch)
-        self.patch.setattr(broker.sessions, "ANSWER_WITHIN", 0.0)
+        for module in (broker.sessions, broker.answering):
+            self.patch.setattr(module, "ANSWER_WITHIN", 0.0)
         self.runner = asyncio.Runner()
         self.scheduler = MoodyScheduler(now=self.clock.time)
         self.ran: set[str] = set()
         """Ids of sessions that have had a job: only their owner's word deletes these."""
         self.deleted: set[str] = set()
+        self.snapshots: dict[tuple[str, int], dict[str, str]] = {}
+        """What was in each snapshot that was acknowledged, by session and number."""
+        self.written = 0
 
     @initialize()
     def first_controller(self) -> None:
+        store = Store(site_config(self.directory).profiles.stores[0])
+        for name in ("base", "other"):
+            publish(store, name, content=name.encode())
         self.launcher = self.runner.run(self._launcher())
         self.restart()
 
@@ -155,6 +199,58 @@ class Machine(RuleBasedStateMachine):
             assert session is not None
             self.deleted.add(session.id)
 
+    @rule(name=NAMES, disk=DISKS)
+    def restore(self, name: str, disk: str) -> None:
+        view = self._change(self.core.deleted.restore("alice", name, None), disk)
+        if view is not None:
+            self.deleted.discard(view.id)
+
+    @rule(name=NAMES)
+    def write(self, name: str) -> None:
+        session = self.core.registry.find("alice", name)
+        if session is not None and ("alice", session.id) in self.launcher.volumes.records:
+            self.written += 1
+            self.launcher.volumes.write("alice", session.id, f"file{self.written % 3}", str(self.written))
+
+    @rule(name=NAMES, disk=DISKS)
+    def snapshot(self, name: str, disk: str) -> None:
+        self._change(self.core.snapshots.snapshot("alice", name, SnapshotRequest()), disk)
+
+    @rule(name=NAMES, which=WHICH, disk=DISKS)
+    def rollback(self, name: str, which: int, disk: str) -> None:
+        request = RollbackRequest(snapshot=str(which + 1))
+        self._change(self.core.snapshots.rollback("alice", name, request), disk)
+
+    @rule(name=NAMES, profile=st.sampled_from(["base", "other"]), fresh=st.booleans(), disk=DISKS)
+    def switch(self, name: str, profile: str, fresh: bool, disk: str) -> None:
+        self._change(self.core.snapshots.switch("alice", name, SwitchRequest(profile=profile, fresh=fresh)), disk)
+
+    @rule(name=NAMES, to=NAMES, disk=DISKS)
+    def clone(self, name: str, to: str, disk: str) -> None:
+        self._change(self.core.snapshots.clone("alice", name, CloneRequest(name=to)), disk)
+
+    @rule(name=NAMES, disk=DISKS)
+    def root(self, name: str, disk: str) -> None:
+        self._change(self.core.snapshots.root("alice", name), disk)
+
+    @rule(name=NAMES, disk=DISKS)
+    def commit_root(self, name: str, disk: str) -> None:
+        self._change(self.core.snapshots.commit_root("alice", name), disk)
+
+    def _change(self, asked: Coroutine[Any, Any, SessionView], disk: str) -> SessionView | None:
+        """Ask for something on a disk in that mood; None if it is refused or has failed."""
+        self.launcher.disk = disk
+
+        async def change() -> SessionView:
+            view = await asked
+            await self._settle()
+            return view
+
+        try:
+            return self.runner.run(change())
+        except BerthError:
+            return None
+
     def _ask(self, call: Any) -> bool:  # noqa: ANN401 - any of the verbs
         try:
             self.runner.run(call)
@@ -164,9 +260,9 @@ class Machine(RuleBasedStateMachine):
 
     # What the controller does, and what becomes of it.
 
-    @rule(mood=MOODS, seconds=st.sampled_from([0.1, 3, 20, 70, 400]))
-    def tick(self, mood: str, seconds: float) -> None:
-        self.launcher.mood = mood
+    @rule(mood=MOODS, disk=DISKS, seconds=st.sampled_from([0.1, 3, 20, 70, 400]))
+    def tick(self, mood: str, disk: str, seconds: float) -> None:
+        self.launcher.mood, self.launcher.disk = mood, disk
         self.clock.now += seconds
         self._tick()
 
@@ -244,7 +340,7 @@ class Machine(RuleBasedStateMachine):
     def converge(self) -> None:
         """Everything answers again and time passes: what must then be true."""
         self.scheduler.silent, self.scheduler.remembers = False, True
-        self.launcher.mood = "answers"
+        self.launcher.mood = self.launcher.disk = "answers"
         self.runner.run(self.core.kill())
         self.restart()
         self.launcher.deliver()
@@ -255,6 +351,7 @@ class Machine(RuleBasedStateMachine):
             self.clock.now += seconds
             self._tick()
         for session in self._sessions():
+            assert session.pending is None, session
             jobs = self.core.live_jobs(session)
             if session.state in LIVE:
                 assert session.state not in {SessionState.SUBMITTING, SessionState.STOPPING}, session
@@ -270,6 +367,31 @@ class Machine(RuleBasedStateMachine):
                 self.ran.add(session.id)
         gone = {s.id for s in self._sessions() if s.state in {SessionState.DELETING, SessionState.DELETED}}
         assert not (gone & self.ran) - self.deleted
+
+    @invariant()
+    def no_acknowledged_snapshot_is_lost(self) -> None:
+        volumes = self.launcher.volumes
+        records = volumes.records | volumes.trash
+        for session in self._sessions():
+            intent = session.intent
+            if intent is not None and intent.status == "done" and intent.snapshot and intent.verb != "clone":
+                there = ("alice", session.id) in records
+                key = (session.id, intent.snapshot)
+                if there and key not in self.snapshots:
+                    self.snapshots[key] = self._content(*key)
+        for session_id, number in self.snapshots:
+            assert self._content(session_id, number) == self.snapshots[session_id, number]
+
+    def _content(self, session_id: str, number: int) -> dict[str, str]:
+        volumes = self.launcher.volumes
+        record = (volumes.records | volumes.trash)["alice", session_id]
+        return volumes._merged("alice", volumes._of_number(record, number)["home"])
+
+    @invariant()
+    def what_is_being_changed_knows_by_what(self) -> None:
+        for session in self._sessions():
+            if session.state is SessionState.CHANGING:
+                assert session.pending is not None
 
     @invariant()
     def a_session_has_no_job_of_somebody_else(self) -> None:

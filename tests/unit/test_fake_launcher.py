@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pwd
 import socket
@@ -13,18 +14,28 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.identifiers import new_id
 from broker.keys import PublicKey
+from broker.launcher_verbs import VERBS
 from broker.launching import Launcher, LauncherError
+from broker.schema import Volumes
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher
 from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from broker.volume_calls import Taken
+
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 FILES = {"job.env": "A=1\n", "manifest.json": "{}", "authorized_keys": "", "host_certificate": "x"}
 KINDS = ["fake", "real"]
+VOLUME_KINDS = KINDS if "rollback" in VERBS else ["fake"]
+"""Until the real launcher has the verbs on volumes; then this is KINDS."""
+IMAGE = {"profile": "base", "version": "1", "digest": "sha256:1"}
+OTHER = {"profile": "other", "version": "2", "digest": "sha256:2"}
+PLAIN = {"label": "", "reason": "", "automatic": False}
 TAKES, REFUSES, MUMBLES = "echo 1", "echo 'Invalid account' >&2; exit 1", "echo 'Socket timed out' >&2; exit 1"
 FAKES = {TAKES: FakeLauncher, REFUSES: RefusingLauncher, MUMBLES: MumblingLauncher}
 
@@ -70,9 +81,9 @@ def test_what_is_kept_of_a_session(kind: str, tmp_path: Path) -> None:
             assert "{user}" in launcher.storage
             assert await launcher.manifests(USER) == {}
             assert await launcher.log(USER, ID, 10) == ""
-            key = await launcher.prepare(USER, ID)
+            key = (await launcher.prepare(USER, ID)).host_key
             assert PublicKey.parse(key).line == key
-            assert await launcher.prepare(USER, ID) == key
+            assert (await launcher.prepare(USER, ID)).host_key == key
             assert await launcher.manifests(USER) == {ID: ""}
             assert await submit(launcher) == 1
             assert await launcher.manifests(USER) == {ID: "{}"}
@@ -106,6 +117,177 @@ def test_what_sbatch_did_not_take(kind: str, sbatch: str, word: str, tmp_path: P
             with pytest.raises(LauncherError) as failure:
                 await submit(launcher)
             assert (failure.value.kind, failure.value.unclear) == (word, word == "unclear")
+
+    asyncio.run(scenario())
+
+
+def write(launcher: Launcher, directory: Path, content: str, session_id: str = ID) -> None:
+    """What a process of the session would do in its home."""
+    if isinstance(launcher, FakeLauncher):
+        launcher.volumes.write(USER, session_id, "file", content)
+        return
+    record = json.loads((directory / "shared" / USER / "sessions" / session_id / "volumes.json").read_text("utf-8"))
+    file = directory / "shared" / USER / "layers" / record["home"]["top"] / "tree" / "file"
+    file.write_text(content)
+    user = pwd.getpwnam(USER)
+    os.chown(file, user.pw_uid, user.pw_gid)
+
+
+async def snapshot(launcher: Launcher, operation: str, **what: object) -> Taken:
+    return await launcher.snapshot(USER, ID, operation, image=IMAGE, what=PLAIN | what)
+
+
+@contextlib.asynccontextmanager
+async def prepared(kind: str, directory: Path) -> AsyncIterator[Launcher]:
+    async with opened(kind, directory) as launcher:
+        await launcher.prepare(USER, ID)
+        yield launcher
+
+
+@pytest.mark.parametrize("kind", VOLUME_KINDS)
+def test_snapshots_are_numbered_listed_and_forgotten(kind: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with prepared(kind, tmp_path) as launcher:
+            made = await launcher.prepare(USER, ID)
+            assert made.volumes is not None
+            assert Volumes.model_validate(made.volumes).driver == (await launcher.probe(USER)).driver
+            assert (await launcher.snapshots(USER, ID))[0] == []
+            write(launcher, tmp_path, "one")
+            first = (await snapshot(launcher, new_id(), label="one")).snapshot
+            assert (first.number, first.label, first.automatic, first.consistency) == (1, "one", False, "stopped")
+            assert (first.profile, first.version, first.digest) == ("base", "1", "sha256:1")
+            assert len(first.home) == 1
+            write(launcher, tmp_path, "two")
+            second = await snapshot(launcher, new_id(), reason="why", automatic=True)
+            assert (second.snapshot.number, second.snapshot.reason, second.snapshot.automatic) == (2, "why", True)
+            assert Volumes.model_validate(second.volumes).snapshots == 2
+            found, volumes = await launcher.snapshots(USER, ID)
+            assert found == [first, second.snapshot]
+            assert Volumes.model_validate(volumes).snapshots == 2
+            assert (await launcher.forget(USER, ID, 1)).snapshot == first
+            with pytest.raises(LauncherError) as failure:
+                await launcher.forget(USER, ID, 1)
+            assert failure.value.kind == "missing"
+            assert (await snapshot(launcher, new_id())).snapshot.number == 3, "numbers are never used twice"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", VOLUME_KINDS)
+def test_the_same_operation_is_done_once(kind: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with prepared(kind, tmp_path) as launcher:
+            write(launcher, tmp_path, "one")
+            ids = [new_id() for _ in range(5)]
+            for _ in range(2):
+                assert (await snapshot(launcher, ids[0])).snapshot.number == 1
+            write(launcher, tmp_path, "two")
+            for _ in range(2):
+                taken = await launcher.rollback(USER, ID, ids[1], 1, image=IMAGE)
+                assert (taken.snapshot.number, taken.snapshot.automatic) == (2, True)
+            for _ in range(2):
+                taken, system = await launcher.switch(USER, ID, ids[2], image=IMAGE, to=OTHER, fresh=False)
+                assert (taken.snapshot.number, system) == (3, "fresh")
+            for _ in range(2):
+                taken, system = await launcher.switch(USER, ID, ids[3], image=OTHER, to=IMAGE, fresh=False)
+                assert (taken.snapshot.number, system) == (4, "kept")
+            clone = new_id()
+            for _ in range(2):
+                taken = await launcher.clone(USER, clone, ids[4], source=ID, number=1, image=IMAGE, to=None)
+                assert taken.snapshot.number == 1
+            assert [each.number for each in (await launcher.snapshots(USER, ID))[0]] == [1, 2, 3, 4]
+            assert set(await launcher.manifests(USER)) == {ID, clone}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", VOLUME_KINDS)
+def test_what_is_not_there(kind: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with prepared(kind, tmp_path) as launcher:
+            nobody = new_id()
+            for call in (
+                launcher.rollback(USER, ID, new_id(), 7, image=IMAGE),
+                launcher.forget(USER, ID, 7),
+                launcher.diff(USER, ID, 7, base="", base_packages=""),
+                launcher.clone(USER, nobody, new_id(), source=ID, number=7, image=IMAGE, to=None),
+                launcher.clone(USER, nobody, new_id(), source=nobody, number=None, image=IMAGE, to=None),
+                launcher.snapshots(USER, nobody),
+                launcher.rollback(USER, nobody, new_id(), 1, image=IMAGE),
+                launcher.size(USER, nobody),
+                launcher.untrash(USER, nobody),
+            ):
+                with pytest.raises(LauncherError) as failure:
+                    await call
+                assert failure.value.kind == "missing"
+            assert nobody not in await launcher.manifests(USER)
+            await launcher.trash(USER, nobody)
+            await launcher.purge(USER, nobody)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", VOLUME_KINDS)
+def test_a_job_that_is_gone_copies_nothing(kind: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with prepared(kind, tmp_path) as launcher:
+            for call in (
+                launcher.copy(USER, ID, new_id(), 4711, image=IMAGE, what=PLAIN),
+                launcher.commit_root(USER, ID, new_id(), 4711, image=IMAGE),
+            ):
+                with pytest.raises(LauncherError) as failure:
+                    await call
+                assert not failure.value.unclear
+            assert (await launcher.snapshots(USER, ID))[0] == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", VOLUME_KINDS)
+def test_what_is_set_aside_comes_back_or_goes(kind: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with prepared(kind, tmp_path) as launcher:
+            await launcher.install(USER, ID, {"manifest.json": "{}"})
+            write(launcher, tmp_path, "one")
+            await snapshot(launcher, new_id())
+            for _ in range(2):
+                await launcher.trash(USER, ID)
+                assert await launcher.manifests(USER) == {}
+                assert await launcher.trashed_manifests(USER) == {ID: "{}"}
+            kept = await launcher.gc(USER, keep=[ID], dry_run=False)
+            assert (kept.layers, kept.sessions) == (0, [])
+            for _ in range(2):
+                assert Volumes.model_validate(await launcher.untrash(USER, ID)).snapshots == 1
+            assert await launcher.manifests(USER) == {ID: "{}"}
+            await launcher.trash(USER, ID)
+            for _ in range(2):
+                found = await launcher.gc(USER, keep=[], dry_run=True)
+                assert found.sessions == [ID]
+                assert found.layers >= 1
+            await launcher.purge(USER, ID)
+            await launcher.purge(USER, ID)
+            assert await launcher.trashed_manifests(USER) == {}
+            found = await launcher.gc(USER, keep=[], dry_run=False)
+            assert found.sessions == []
+            assert found.layers >= 1
+            assert (await launcher.gc(USER, keep=[], dry_run=False)).layers == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", VOLUME_KINDS)
+def test_looking_into_volumes_changes_nothing(kind: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with prepared(kind, tmp_path) as launcher:
+            write(launcher, tmp_path, "one")
+            before = (await snapshot(launcher, new_id())).volumes
+            write(launcher, tmp_path, "other")
+            report = await launcher.diff(USER, ID, 1, base="snapshot 1", base_packages="")
+            assert [(each.change, each.volume) for each in report.files] == [("M", "home")]
+            size = await launcher.size(USER, ID)
+            assert [line.what for line in size.lines] == ["home", "system", "snapshot 1"]
+            assert (await launcher.verify(USER, ID)).problems == []
+            assert (await launcher.snapshots(USER, ID))[1] == before
 
     asyncio.run(scenario())
 

@@ -77,9 +77,9 @@ def submit(launcher: Launcher, *, options: list[str] | None = None, limit: float
 def test_prepare_makes_private_directories_of_the_users_own_and_one_host_key(storage: Path) -> None:
     async def scenario() -> None:
         async with running(storage) as (launcher, _):
-            key = await launcher.prepare(USER, ID)
+            key = (await launcher.prepare(USER, ID)).host_key
             assert key.startswith("ssh-ed25519 ")
-            assert await launcher.prepare(USER, ID) == key
+            assert (await launcher.prepare(USER, ID)).host_key == key
         uid = pwd.getpwnam(USER).pw_uid
         for directory in ("", "sessions", f"sessions/{ID}", f"sessions/{ID}/run", f"sessions/{ID}/home/upper"):
             status = (storage / USER / directory).stat()

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.spec import Bind, File, Profile, Service, loads
+from profiles.spec import Bind, File, Persistence, Profile, Service, loads
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -15,7 +15,12 @@ REFERENCE = Path(__file__).parents[2] / "docs/reference/profile.md"
 
 
 def test_every_key_has_a_heading() -> None:
-    parts: dict[str, type[BaseModel]] = {"files": File, "binds": Bind, "services": Service}
+    parts: dict[str, type[BaseModel]] = {
+        "files": File,
+        "persistence": Persistence,
+        "binds": Bind,
+        "services": Service,
+    }
     keys = {f"{key}.{part}" for key, model in parts.items() for part in model.model_fields} | set(Profile.model_fields)
     assert set(re.findall(r"^##+ `([a-z.]+)`$", REFERENCE.read_text(), re.MULTILINE)) == keys
 

@@ -42,6 +42,10 @@ resources:
   time: 8:00:00
   exclusive: true
   requeue: false
+persistence:
+  home: fresh
+  keep: [~/.cache/ccache, /opt/cache]
+  fresh: [/etc/foo]
 binds:
   - source: /shared/data
   - {source: /shared/scratch, destination: /scratch, readonly: false}
@@ -64,6 +68,9 @@ services:
         ("/shared/data", True),
         ("/scratch", False),
     ]
+    assert (profile.persistence.home, profile.persistence.system) == ("fresh", "keep")
+    assert profile.persistence.keep == ["~/.cache/ccache", "/opt/cache"]
+    assert profile.persistence.fresh == ["/etc/foo"]
     assert Profile.model_validate_json(profile.model_dump_json()) == profile
 
 
@@ -109,6 +116,11 @@ def test_other_bases_are_refused(text: str) -> None:
         (HEAD + 'environment:\n  A: "two\\nlines"\n', 5, "one line", ""),
         (HEAD + "binds:\n- source: /a:b\n", 5, "must not contain", ""),
         (HEAD + "binds:\n- source: /a\n- source: /b\n  destination: /a\n", 0, "bind /a is given twice", ""),
+        (HEAD + "persistence:\n  system: no\n", 5, "`persistence.system`: must be `keep` or `fresh`", ""),
+        (HEAD + "persistence:\n  sytem: keep\n", 5, "unknown key `sytem`", "did you mean `system`?"),
+        (HEAD + "persistence:\n  keep: [/a]\n  fresh:\n  - /b\n  - /a\n", 8, "/a is in `keep` too", ""),
+        (HEAD + "persistence:\n  fresh: [/a]\n  keep: [/a/b]\n", 5, "lie in each other", ""),
+        (HEAD + "persistence:\n  keep: [~/a]\n  fresh: [~/a/b]\n", 6, "lie in each other", ""),
         (HEAD + "apt: git\n", 4, "`apt`: must be a list", ""),
         ("- a\n", 0, "must be a map", ""),
         ("name: [\n", 2, "not YAML", ""),
@@ -124,6 +136,20 @@ def test_refusals_name_line_and_remedy(text: str, line: int, message: str, hint:
     assert message in error.message
     assert hint in error.hint
     assert (error.file, error.line or 0) == (FILE, line) or (line == 0 and error.line <= 1)
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "", "/", "~", "~/", "~bob/x", "/a/", "/a//b", "/./a", "~/../a", "/a:b", "/a,b", "/a\\b"]
+)
+@pytest.mark.parametrize("key", ["keep", "fresh"])
+def test_paths_whose_persistence_cannot_be_told_are_refused(key: str, path: str) -> None:
+    error = refused(HEAD + f"persistence:\n  {key}:\n  - '{path}'\n")
+    assert error.message.startswith(f"{FILE}:6: `persistence.{key}.0`: must")
+
+
+def test_paths_whose_side_is_kept_already_may_be_named() -> None:
+    kept = loads(HEAD + "persistence: {keep: [/opt/a], fresh: [/opt/ab]}\n", FILE).persistence
+    assert (kept.system, kept.keep, kept.fresh) == ("keep", ["/opt/a"], ["/opt/ab"])
 
 
 def test_alias_bombs_are_refused() -> None:

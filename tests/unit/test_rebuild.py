@@ -14,9 +14,9 @@ from broker.manifest import Manifest
 from broker.models import Session
 from broker.rebuild import rebuild, users_with_data
 from broker.registry import Entry
-from broker.schema import RebuildReport, SessionState
+from broker.schema import RebuildReport, RollbackRequest, SessionState, SnapshotRequest, SwitchRequest
 from profiles.store import Store
-from tests.fakes.core import Core, site_config
+from tests.fakes.core import Core, publish, site_config
 from tests.fakes.launcher import Directory, FakeLauncher
 from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler, SilentScheduler
@@ -91,7 +91,7 @@ def test_what_cannot_be_used_is_named_and_holds_up_nothing(config: Config) -> No
                 update={"id": "01jd0000000000000000000004", "owner": "bob"}
             ).model_dump_json(),
             "01jd0000000000000000000005": good.model_copy(
-                update={"id": "01jd0000000000000000000005", "submission": 0}
+                update={"id": "01jd0000000000000000000005", "submission": -1}
             ).model_dump_json(),
             "01jd0000000000000000000006": good.model_copy(
                 update={"id": "01jd0000000000000000000006"}
@@ -170,7 +170,7 @@ def test_an_old_registry_takes_in_what_is_newer_and_keeps_what_is_not(config: Co
     asyncio.run(scenario())
 
 
-def test_a_deleted_session_stays_deleted(config: Config) -> None:
+def test_a_purged_session_stays_deleted(config: Config) -> None:
     async def scenario() -> None:
         core = Core.make(config, FakeLauncher(FakeScheduler()))
         session = await core.ready()
@@ -178,10 +178,53 @@ def test_a_deleted_session_stays_deleted(config: Config) -> None:
         assert session.job_id is not None
         core.scheduler.end(session.job_id)
         await core.tick()
-        await core.sessions.delete("alice", "dev")
+        await core.sessions.delete("alice", "dev", purge=True)
         await core.tick()
         core.launcher.directories["alice", session.id] = directory
         assert await run(core) == RebuildReport(restored=[])
+
+    asyncio.run(scenario())
+
+
+def test_a_deleted_session_can_be_brought_back_although_the_registry_was_lost(config: Config) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        session = await core.stopped()
+        core.launcher.volumes.write("alice", session.id, "file", "kept")
+        await core.sessions.delete("alice", "dev")
+        await core.tick()
+        core = await lose_registry(core)
+        await core.deleted.gc("alice", dry_run=False)
+        assert core.launcher.set_aside, "what the registry does not know may not be removed"
+        assert (await run(core)).restored == ["alice/dev (deleted)"]
+        assert core.registry.find("alice", "dev") is None
+        assert (await core.deleted.restore("alice", "dev", None)).state is SessionState.STOPPED
+        assert core.launcher.volumes.read("alice", session.id) == {"file": "kept"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("at", ["rollback", "install"])
+def test_a_registry_that_is_lost_in_the_middle_of_a_rollback_goes_on_with_it(config: Config, at: str) -> None:
+    """The launcher dies before or after the volumes are changed: the manifest tells what was to be done."""
+
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        session = await core.stopped()
+        core.launcher.volumes.write("alice", session.id, "file", "old")
+        await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
+        publish(Store(config.profiles.stores[0]), "base", "2", content=b"two")
+        await core.snapshots.switch("alice", "dev", SwitchRequest(profile="base", version="2"))
+        core.launcher.volumes.write("alice", session.id, "file", "new")
+        core.launcher.loses[at] = 1 if at == "rollback" else 2
+        assert (await core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1"))).version == "2"
+        core = await lose_registry(core)
+        assert (await run(core)).restored == ["alice/dev"]
+        await core.tick()
+        row = core.row()
+        assert (row.state, row.version) == (SessionState.STOPPED, "1")
+        assert core.launcher.volumes.read("alice", session.id) == {"file": "old"}
+        assert [each.number for each in await core.snapshots.snapshots("alice", "dev")] == [1, 2, 3]
 
     asyncio.run(scenario())
 

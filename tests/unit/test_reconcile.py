@@ -390,10 +390,10 @@ def test_an_unclear_submission_is_repeated_only_after_the_grace(tmp_path: Path, 
 
 def test_data_that_cannot_be_removed_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr("broker.reconcile.FIRST_PAUSE", 0.01)
+        monkeypatch.setattr("broker.deletion.FIRST_PAUSE", 0.01)
         core = make(tmp_path, FakeScheduler())
         session = core.registry.create(make_session(state=SessionState.STOPPED), Entry("alice", "start"))
-        core.launcher.failures["remove"] = LauncherError("files", "Permission denied")
+        core.launcher.failures["trash"] = LauncherError("files", "Permission denied")
         await core.sessions.delete("alice", "dev")
         waiting = core.changes.next()
         await core.tick()

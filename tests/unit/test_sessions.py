@@ -83,7 +83,7 @@ def test_a_start_of_a_session_on_its_way_changes_nothing(core: Core, state: Sess
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("state", [SessionState.STOPPING, SessionState.DELETING])
+@pytest.mark.parametrize("state", [SessionState.STOPPING, SessionState.CHANGING, SessionState.DELETING])
 def test_a_session_that_is_ending_is_not_started(core: Core, state: SessionState) -> None:
     async def scenario() -> None:
         put(core, state)
@@ -152,7 +152,7 @@ def test_start_answers_before_a_slow_sbatch_does(tmp_path: Path, monkeypatch: py
 def test_stop_and_delete_in_every_state(core: Core, state: SessionState) -> None:
     async def scenario() -> None:
         put(core, state, job_id=7)
-        if state in LIVE | {SessionState.DELETING}:
+        if state in LIVE | {SessionState.DELETING, SessionState.CHANGING}:
             if state is SessionState.DELETING:
                 assert (await core.sessions.delete("alice", "dev")).state is state
             else:

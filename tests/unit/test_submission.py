@@ -16,7 +16,7 @@ from broker.schema import SessionState, StartRequest
 from broker.submission import UNCONFIRMED, allowed_binds, job_env
 from profiles.spec import loads
 from profiles.store import Store
-from tests.fakes.core import RECIPE, Core, publish, site_config
+from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher, SlowLauncher
 from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler
@@ -33,7 +33,7 @@ def test_the_job_gets_its_files_and_the_options_of_site_profile_and_user(tmp_pat
         session = core.row()
         assert "submit alice 1 --time=1:00:00 --mem=1G --partition=cpu" in core.launcher.asked
         files = core.launcher.directories["alice", session.id].files
-        assert files["job.env"] == job_env(session, [])
+        assert files["job.env"] == job_env(session, [], OFFSET)
         assert json.loads(files["manifest.json"])["host_key"] == session.host_key
         assert files["host_certificate"].startswith("ssh-ed25519-cert-v01@openssh.com ")
         assert (session.state, session.job_id) == (SessionState.QUEUED, 1)

@@ -1,0 +1,128 @@
+"""What is done in the background that nobody waits for, and that loses nothing if it is interrupted: making few layers
+of many, and removing those that nothing names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from broker.errors import BerthError
+from broker.identifiers import new_id
+from broker.images import image_with
+from broker.schema import SessionState
+from broker.state import STARTABLE
+from broker.volume_calls import Sif
+
+if TYPE_CHECKING:
+    from broker.changes import Changes
+    from broker.config import StorageSettings
+    from broker.launching import Launcher
+    from broker.models import Session
+    from broker.registry import Decide, Decision, Registry
+    from broker.volume_calls import Collected
+    from profiles.store import Stores
+
+_Made = TypeVar("_Made")
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Flattens and collects, each session and each user at most once at a time."""
+
+    def __init__(
+        self,
+        *,
+        settings: StorageSettings,
+        registry: Registry,
+        stores: Stores,
+        launcher: Launcher,
+        changes: Changes,
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._registry = registry
+        self._launcher = launcher
+        self._changes = changes
+        self._flattening: dict[str, asyncio.Task[Session]] = {}
+        self._collecting: dict[str, asyncio.Task[Collected]] = {}
+
+    def look(self, session: Session) -> None:
+        """Flatten a session without a job whose stacks are deeper than they may be."""
+        layers = (session.volumes or {}).get("layers", {})
+        deepest = max(layers.values(), default=0)
+        if session.state in STARTABLE and session.pending is None and deepest > self._settings.flatten_at:
+            self.flatten(session)
+
+    def flatten(self, session: Session) -> asyncio.Task[Session]:
+        """Begin, or join what is under way; the task returns the session as it then is. Whatever is asked for meanwhile
+        goes first: the launcher's verb changes nothing if the stacks are others by then.
+        """
+        task = self._flattening.get(session.id)
+        if task is None:
+            task = self._flattening[session.id] = asyncio.create_task(self._flatten(session))
+            task.add_done_callback(lambda done: self._ended(self._flattening, session.id, done))
+        return task
+
+    def collect(self, user: str) -> asyncio.Task[Collected]:
+        """Begin to remove what nothing of the user's names, or join what is under way."""
+        task = self._collecting.get(user)
+        if task is None:
+            task = self._collecting[user] = asyncio.create_task(self.collected(user))
+            task.add_done_callback(lambda done: self._ended(self._collecting, user, done))
+        return task
+
+    async def collected(self, user: str, *, dry_run: bool = False) -> Collected:
+        """Remove what nothing of the user's names; of deleted sessions, those whose grace is over."""
+        keep = await self._kept(user)
+        return await self._launcher.gc(user, keep=keep, dry_run=dry_run)
+
+    async def close(self) -> None:
+        """End what is under way; it is done anew another time."""
+        tasks = [*self._flattening.values(), *self._collecting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _kept(self, user: str) -> list[str]:
+        """The ids of deleted sessions that may come back: those in their grace time, and those of which the registry
+        does not know, since it may be the one that is wrong.
+        """
+        found = await self._launcher.trashed_manifests(user)
+        now = time.time()
+        deleted = await asyncio.to_thread(self._registry.kept_deleted, user)
+        kept = {each.id for each in deleted if each.state is not SessionState.DELETED or (each.kept_until or 0) > now}
+        known = {session.id for session in await asyncio.to_thread(self._registry.by_ids, found)}
+        return sorted(kept | (found.keys() - known))
+
+    async def _flatten(self, session: Session) -> Session:
+        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        sif = Sif(str(image.path), image.offset)
+        volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif)
+        now = await asyncio.to_thread(self._registry.update, session.id, _flattened(session, volumes))
+        self._changes.notify()
+        self.collect(session.owner)
+        return now
+
+    def _ended(self, tasks: dict[str, asyncio.Task[_Made]], key: str, task: asyncio.Task[_Made]) -> None:
+        tasks.pop(key, None)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, BerthError):  # the next time is soon enough
+            log.warning("upkeep for %s was not done: %s", key, error.message)
+        else:
+            log.error("upkeep for %s failed", key, exc_info=error)
+
+
+def _flattened(seen: Session, volumes: dict[str, object]) -> Decide:
+    """Take over what the launcher told, unless something newer has been told since."""
+
+    def decide(now: Session) -> Decision | None:
+        if now.volumes != seen.volumes or now.state is SessionState.DELETED:
+            return None
+        return {"volumes": volumes}, None
+
+    return decide

@@ -1,0 +1,196 @@
+"""The launcher's verbs on volumes as Python calls: what goes in, and the types that come out.
+
+Each raises LauncherError, of which an `unclear` one may have been done all the same; called again with the same
+`operation` it then answers the same and does nothing twice.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from broker.schema import DiffReport, SizeReport, SnapshotView, VerifyReport, Volumes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+READS_ALL = 3600.0
+"""Seconds for a verb that may have to read or write everything in a session's volumes."""
+
+Image = "Mapping[str, str]"
+"""`profile`, `version` and `digest`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    host_key: str
+    """The public one, one line."""
+    volumes: dict[str, Any] | None
+    """As schema.Volumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of an operation: the snapshot that it made, and the volumes as they are now (as schema.Volumes)."""
+
+    snapshot: SnapshotView
+    volumes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sif:
+    """An image as those see it who read its squashfs."""
+
+    path: str
+    offset: int
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        return {"image": self.path, "offset": self.offset}
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What `gc` removed, or would."""
+
+    layers: int
+    bytes: int
+    sessions: list[str]
+    """Ids of deleted sessions."""
+
+
+class VolumeCalls(ABC):
+    """What the launcher does to volumes, over `_call`."""
+
+    @abstractmethod
+    async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+        """One request and its answer."""
+
+    async def probe(self, user: str) -> Volumes:
+        """The driver that a new session of this user's would get."""
+        answer = await self._call("probe", user)
+        return Volumes(driver=answer["driver"], promises=answer["promises"])
+
+    async def snapshot(
+        self, user: str, session_id: str, operation: str, *, image: Mapping[str, str], what: Mapping[str, Any]
+    ) -> Taken:
+        """Of a session without a job; `what`: label, reason, automatic. `busy` while a job has it open."""
+        return _taken(await self._long("snapshot", user, session=session_id, operation=operation, **what, **image))
+
+    async def copy(
+        self,
+        user: str,
+        session_id: str,
+        operation: str,
+        job_id: int,
+        *,
+        image: Mapping[str, str],
+        what: Mapping[str, Any],
+    ) -> Taken:
+        """The same of a running session, by its own job."""
+        arguments = {"session": session_id, "operation": operation, "job_id": job_id}
+        return _taken(await self._long("copy", user, **arguments, **what, **image))
+
+    async def rollback(
+        self, user: str, session_id: str, operation: str, number: int, image: Mapping[str, str]
+    ) -> Taken:
+        """Make both volumes what they were in that snapshot; the answer's snapshot is of what was before."""
+        answer = await self._long("rollback", user, session=session_id, operation=operation, snapshot=number, **image)
+        return _taken(answer, "before")
+
+    async def switch(
+        self,
+        user: str,
+        session_id: str,
+        operation: str,
+        *,
+        image: Mapping[str, str],
+        to: Mapping[str, str],
+        fresh: bool,
+    ) -> tuple[Taken, str]:
+        """Give the session a system volume for another image: `fresh`, or the one it had there (`kept`)."""
+        answer = await self._long(
+            "switch", user, session=session_id, operation=operation, to=dict(to), fresh=fresh, **image
+        )
+        return _taken(answer, "before"), str(answer["system"])
+
+    async def clone(
+        self,
+        user: str,
+        session_id: str,
+        operation: str,
+        *,
+        source: str,
+        number: int | None,
+        image: Mapping[str, str],
+        to: Mapping[str, str] | None,
+    ) -> Taken:
+        """Make a session's directory whose volumes begin as the source's: at a snapshot, or as they are now."""
+        answer = await self._long(
+            "clone",
+            user,
+            session=session_id,
+            operation=operation,
+            source=source,
+            snapshot=number,
+            to=None if to is None else dict(to),
+            **image,
+        )
+        return _taken(answer)
+
+    async def commit_root(self, user: str, session_id: str, operation: str, job_id: int) -> dict[str, Any]:
+        """Keep what was changed in root mode as a layer of the system volume; the volumes as they are now."""
+        answer = await self._long("commit_root", user, session=session_id, operation=operation, job_id=job_id)
+        return dict(answer["volumes"])
+
+    async def snapshots(self, user: str, session_id: str) -> tuple[list[SnapshotView], dict[str, Any]]:
+        """All of a session's snapshots, oldest first, and its volumes."""
+        answer = await self._call("snapshots", user, session=session_id)
+        return [SnapshotView.model_validate(each) for each in answer["snapshots"]], answer["volumes"]
+
+    async def forget(self, user: str, session_id: str, number: int) -> Taken:
+        """Delete a snapshot; its layers go with the next gc, if nothing else names them."""
+        return _taken(await self._call("forget", user, session=session_id, snapshot=number))
+
+    async def diff(
+        self, user: str, session_id: str, number: int | None, *, base: str, base_packages: str, sif: Sif
+    ) -> DiffReport:
+        """What has changed since a snapshot, or over the image `sif`, whose packages are `base_packages`."""
+        arguments = {"session": session_id, "snapshot": number, "base_packages": base_packages, **sif.arguments}
+        return DiffReport(base=base, **await self._long("diff", user, **arguments))
+
+    async def size(self, user: str, session_id: str) -> SizeReport:
+        return SizeReport.model_validate(await self._long("size", user, session=session_id))
+
+    async def verify(self, user: str, session_id: str) -> VerifyReport:
+        return VerifyReport.model_validate(await self._long("verify", user, session=session_id))
+
+    async def flatten(self, user: str, session_id: str, operation: str, sif: Sif) -> dict[str, Any]:
+        """Make one layer of many, over the image `sif`. The volumes as they are now."""
+        answer = await self._long("flatten", user, session=session_id, operation=operation, **sif.arguments)
+        return dict(answer["volumes"])
+
+    async def trash(self, user: str, session_id: str) -> None:
+        """Set a session's directory aside; done already is done."""
+        await self._call("trash", user, session=session_id)
+
+    async def untrash(self, user: str, session_id: str) -> dict[str, Any]:
+        """Bring it back; its volumes. Done already is done."""
+        return dict((await self._call("untrash", user, session=session_id))["volumes"])
+
+    async def purge(self, user: str, session_id: str) -> None:
+        """Remove a session's data for good, set aside or not; done already is done."""
+        await self._long("purge", user, session=session_id)
+
+    async def gc(self, user: str, *, keep: list[str], dry_run: bool) -> Collected:
+        """Remove what was set aside of sessions that are not in `keep`, and every layer that nothing names."""
+        answer = await self._long("gc", user, keep=keep, dry_run=dry_run)
+        return Collected(len(answer["layers"]), int(answer["bytes"]), [str(each) for each in answer["sessions"]])
+
+    async def _long(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+        return await self._call(verb, user, timeout=READS_ALL, **arguments)
+
+
+def _taken(answer: Mapping[str, Any], key: str = "snapshot") -> Taken:
+    return Taken(SnapshotView.model_validate(answer[key]), dict(answer["volumes"]))

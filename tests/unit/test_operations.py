@@ -1,0 +1,331 @@
+"""What becomes of an operation whose launcher dies, hangs, refuses or has no space, and whose controller is killed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+import broker.operations
+from broker.deeds import in_words
+from broker.errors import BerthError, ConflictError, InvalidInputError, NoSpaceError, NotFoundError, RefusedError
+from broker.launching import LauncherError
+from broker.schema import (
+    CloneRequest,
+    RollbackRequest,
+    SessionState,
+    SnapshotRequest,
+    SwitchRequest,
+)
+from profiles.store import Store
+from tests.fakes.core import Clock, Core, publish, site_config
+from tests.fakes.launcher import FakeLauncher
+from tests.fakes.scheduler import FakeScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from broker.schema import SessionView
+
+Ask = "Callable[[Core], Coroutine[Any, Any, SessionView]]"
+ASKED: dict[str, Ask] = {
+    "snapshot": lambda c: c.snapshots.snapshot("alice", "dev", SnapshotRequest(label="asked")),
+    "rollback": lambda c: c.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")),
+    "switch": lambda c: c.snapshots.switch("alice", "dev", SwitchRequest(profile="other")),
+    "clone": lambda c: c.snapshots.clone("alice", "dev", CloneRequest(name="two")),
+}
+MADE = {"snapshot": 2, "rollback": 2, "switch": 2, "clone": 2}
+"""How many snapshots `dev` has after it, one of which was there before."""
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock().install(monkeypatch)
+
+
+async def made(tmp_path: Path, *, running: bool = False, clock: Clock | None = None) -> Core:
+    """A session `dev` with one snapshot, and a second profile."""
+    scheduler = FakeScheduler() if clock is None else FakeScheduler(now=clock.time)
+    core = Core.make(site_config(tmp_path), FakeLauncher(scheduler))
+    publish(Store(core.config.profiles.stores[0]), "other", content=b"other")
+    await core.stopped()
+    core.launcher.volumes.write("alice", core.row().id, "file", "old")
+    await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
+    if running:
+        await core.ready()
+    core.launcher.volumes.write("alice", core.row().id, "file", "new")
+    return core
+
+
+async def asked(core: Core, word: str) -> asyncio.Future[SessionView]:
+    """Begin to ask; whoever asks waits while the loop ticks."""
+    asking = asyncio.ensure_future(ASKED[word](core))
+    await asyncio.sleep(0)
+    return asking
+
+
+async def until(core: Core, condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await core.reconciler.tick()
+            await asyncio.sleep(0.001)
+
+
+async def given_up(asking: asyncio.Future[SessionView]) -> None:
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("word", "verb"),
+    [
+        ("snapshot", ""),
+        ("rollback", ""),
+        ("rollback", "install"),
+        ("switch", ""),
+        ("switch", "install"),
+        ("clone", ""),
+        ("clone", "copy"),
+        ("clone", "install"),
+    ],
+)
+def test_a_controller_killed_at_any_point_is_taken_up_where_it_was(
+    tmp_path: Path, word: str, verb: str, when: str, running: bool
+) -> None:
+    """The launcher has or has not done what it was asked; the next controller goes on, and nothing is done twice."""
+
+    async def scenario() -> None:
+        core = await made(tmp_path, running=running)
+        stuck = verb or ("copy" if running and word == "snapshot" else word)
+        if stuck == "copy" and not running:
+            stuck = "clone"
+        core.launcher.hangs = {stuck: when}
+        asking = await asked(core, word)
+        await until(core, core.launcher.stuck.is_set)
+        await given_up(asking)
+        await core.kill()
+        core.launcher.hangs.clear()
+        core = Core.make(core.config, core.launcher)
+        row = "two" if word == "clone" else "dev"
+        assert core.row(row).pending is not None
+        await until(core, lambda: core.row(row).pending is None)
+        await core.settle()
+        intent = core.row(row).intent
+        assert intent is not None
+        assert (intent.verb, intent.status) == (word, "done")
+        assert len(await core.snapshots.snapshots("alice", "dev")) == MADE[word]
+        content = core.launcher.volumes.read("alice", core.row(row).id)["file"]
+        assert content == ("old" if word == "rollback" else "new")
+        assert core.row().profile == ("other" if word == "switch" else "base")
+        if running:
+            stopped = word in {"rollback", "switch"}
+            assert core.row().generation == ("3.0" if stopped else "2.0")
+            assert len(core.live_jobs(core.row())) == 1
+        else:
+            assert core.row().state is SessionState.STOPPED
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["crashed", "timed-out", "gone", "unclear"])
+def test_what_is_unclear_is_asked_again_with_the_same_id_after_a_pause(
+    tmp_path: Path, clock: Clock, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.05)
+        core = await made(tmp_path, clock=clock)
+        core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
+        view = await ASKED["rollback"](core)
+        assert view.state is SessionState.CHANGING
+        assert view.operation is not None
+        assert view.operation.status == "pending"
+        for _ in range(8):
+            await core.tick()
+        assert core.launcher.asked.count("rollback alice") == 1, "not before the pause is over"
+        pause = broker.operations.FIRST_PAUSE
+        for times in range(2, 12):
+            clock.now += min(pause, broker.operations.LAST_PAUSE) + 0.01
+            pause *= 2
+            await core.tick()
+            assert core.launcher.asked.count("rollback alice") == times
+        core.launcher.failures.clear()
+        clock.now += broker.operations.LAST_PAUSE
+        await core.tick()
+        after = core.row().view().operation
+        assert after is not None
+        assert (after.id, after.status) == (view.operation.id, "done")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("word", ["rollback", "switch", "snapshot"])
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("space", NoSpaceError),
+        ("conflict", ConflictError),
+        ("missing", NotFoundError),
+        ("refused", RefusedError),
+        ("invalid", InvalidInputError),
+        ("files", BerthError),
+    ],
+)
+def test_what_fails_clearly_leaves_the_session_as_it_was(
+    tmp_path: Path, word: str, kind: str, error: type[BerthError], running: bool
+) -> None:
+    async def scenario() -> None:
+        core = await made(tmp_path, running=running)
+        before = core.row()
+        files = core.launcher.directories["alice", before.id].files
+        core.launcher.failures[word] = core.launcher.failures["copy"] = LauncherError(kind, "what the disk says")
+        asking = await asked(core, word)
+        await until(core, asking.done)
+        with pytest.raises(error, match="what the disk says") as failure:
+            await asking
+        assert failure.value.reason == error.reason
+        await core.settle()
+        after = core.row()
+        assert (after.profile, after.volumes) == (before.profile, before.volumes)
+        assert core.launcher.volumes.read("alice", after.id) == {"file": "new"}
+        assert '"operation": null' in files["manifest.json"]
+        if not running:
+            assert (after.state, after.reason) == (before.state, before.reason)
+        else:
+            assert after.state in {SessionState.QUEUED, SessionState.READY}
+            assert after.generation == ("2.0" if word == "snapshot" else "3.0")
+        core.launcher.failures.clear()
+        assert (await core.snapshots.snapshots("alice", "dev"))[-1].number == 1
+
+    asyncio.run(scenario())
+
+
+def test_volumes_that_a_dying_job_has_open_are_waited_for_but_not_for_ever(tmp_path: Path, clock: Clock) -> None:
+    async def scenario() -> None:
+        core = await made(tmp_path, clock=clock)
+        core.launcher.volumes.open.add(core.row().id)
+        asking = await asked(core, "rollback")
+        await until(core, lambda: "rollback alice" in core.launcher.asked)
+        for _ in range(10):
+            clock.now += 2
+            await core.tick()
+        assert core.row().state is SessionState.CHANGING
+        core.launcher.volumes.open.clear()
+        clock.now += 60
+        await core.tick()
+        await asking
+        assert core.row().state is SessionState.STOPPED
+
+        core.launcher.volumes.open.add(core.row().id)
+        asking = await asked(core, "rollback")
+        await until(core, lambda: core.row().state is SessionState.CHANGING)
+        for _ in range(20):
+            await core.tick()
+            clock.now += broker.operations.BUSY / 10
+        with pytest.raises(ConflictError, match="open in a job"):
+            await asking
+        assert core.row().state is SessionState.STOPPED
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_is_full_after_the_deed_does_not_undo_it(tmp_path: Path) -> None:
+    """The manifest of afterwards cannot be written; the volumes are changed all the same."""
+
+    async def scenario() -> None:
+        core = await made(tmp_path)
+        real, installs = core.launcher.install, []
+
+        async def install(user: str, session_id: str, files: dict[str, str]) -> None:
+            installs.append(files)
+            if len(installs) == 2:
+                raise LauncherError("files", "No space left on device")
+            await real(user, session_id, files)
+
+        core.launcher.install = install  # type: ignore[assignment,method-assign]  # a disk that fills up in between
+        view = await ASKED["rollback"](core)
+        assert view.operation is not None
+        assert view.operation.status == "done"
+        assert core.launcher.volumes.read("alice", core.row().id) == {"file": "old"}
+
+    asyncio.run(scenario())
+
+
+def test_a_fault_of_ours_is_no_end(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged and tried again, and does not take the loop with it."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def scenario() -> None:
+        core = await made(tmp_path, clock=clock)
+        with monkeypatch.context() as patch:
+            patch.setattr(core.launcher, "rollback", fail)
+            asking = await asked(core, "rollback")
+            await until(core, lambda: core.row().pending is not None)
+            await core.settle()
+            await given_up(asking)
+        clock.now += broker.operations.FIRST_PAUSE
+        await core.tick()
+        intent = core.row().intent
+        assert intent is not None
+        assert intent.status == "done"
+
+    asyncio.run(scenario())
+
+
+def test_words_for_every_kind() -> None:
+    for kind in ("invalid", "refused", "missing", "files", "busy", "space", "conflict", "crashed", "new one"):
+        error = in_words(LauncherError(kind, "said"), "dev")
+        assert "said" in error.message
+        assert error.hint
+
+
+# In the background.
+
+
+def test_deep_stacks_are_flattened_after_a_stop_and_nobody_waits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = site_config(tmp_path, storage={"root": "/s/{user}", "flatten_at": 3})
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        session = await core.stopped()
+        for number in range(4):
+            core.launcher.volumes.write("alice", session.id, f"file{number}", "x")
+            await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
+            assert core.row().intent is not None
+        await core.settle()
+        volumes = core.row().view().volumes
+        assert volumes is not None
+        assert volumes.layers == {"home": 1, "system": 0}
+        assert len(core.launcher.volumes.read("alice", session.id)) == 4
+        assert core.launcher.volumes.read_snapshot("alice", session.id, 1) == {"file0": "x"}
+
+    asyncio.run(scenario())
+
+
+def test_a_start_does_not_wait_for_flattening_and_a_failed_one_harms_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        core = await made(tmp_path)
+        core.launcher.hangs = {"flatten": "before"}
+        flattening = asyncio.ensure_future(core.snapshots.flatten("alice", "dev"))
+        await core.launcher.stuck.wait()
+        assert (await core.start()).state is SessionState.QUEUED
+        await given_up(flattening)
+        await core.upkeep.close()
+        core.launcher.hangs.clear()
+        with pytest.raises(ConflictError, match="queued"):
+            await core.snapshots.flatten("alice", "dev")
+        assert core.row().job_id is not None
+        core.scheduler.end(core.row().job_id or 0)
+        await core.tick()
+        core.launcher.failures["flatten"] = LauncherError("conflict", "the stacks are others by now")
+        with pytest.raises(ConflictError):
+            await core.snapshots.flatten("alice", "dev")
+        core.launcher.failures.clear()
+        assert (await core.snapshots.flatten("alice", "dev")).state is SessionState.STOPPED
+
+    asyncio.run(scenario())
