@@ -441,7 +441,7 @@ fi
 [ $# -gt 0 ] || refuse "there is no command"
 unshare --map-root-user -- "$@"
 code=$?
-if [ $code -ne 0 ] && [ -n "$said" ]; then
+if [ $code -gt 0 ] && [ $code -lt 126 ] && [ -n "$said" ]; then
   echo "sudo: if that failed over a user, a group or a setuid file, do it from outside of the session:" \
     "berth exec --root ${BERTH_SESSION_NAME:-NAME} -- $said" >&2
 fi
@@ -857,6 +857,10 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
     COPIER=''
     RESULT=crash-consistent MESSAGE='not every process could be stopped'
     if [[ $stood == all ]]; then RESULT=frozen MESSAGE=''; fi
+    for (( ; $# > 0; )); do # whose marks of deletion these are
+      [[ ! -e ${1%/tree}/fuse ]] || : >"$2/fuse"
+      shift 3
+    done
   else
     MESSAGE=$(tail -n 1 "$NODE_DIR/copy.err")
     MESSAGE=${MESSAGE:-the copy was ${word:-not done}}

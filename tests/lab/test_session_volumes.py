@@ -86,6 +86,11 @@ class TestStacks:
         session.start(f"--nodelist={refusing_kernel}")
         assert "home: an overlay of 2 layers, mounted by fuse" in session.log()
         session.says("rm /etc/motd; echo mine >/opt/file; echo mine >~/file; rm ~/.profile")
+        copy = new_id()
+        assert session.copy(HOME=copy)["RESULT"] == "frozen"
+        assert session.bench.sh(f"cat {session.layer(copy)}/tree/file; ls {session.layer(copy)}").split() == [
+            "mine", "fuse", "index", "tree"
+        ]  # fmt: skip
         session.stop()
         assert session.traces(refusing_kernel) == []
         session.push()
