@@ -22,6 +22,8 @@ from broker.registry import Entry
 from broker.schema import GcReport, SessionState, SessionView
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from broker.answering import Answering
     from broker.changes import Changes
     from broker.launching import Launcher
@@ -51,9 +53,9 @@ class Deletion:
         """Whether anything is being removed right now."""
         return bool(self._running)
 
-    async def resume(self) -> None:
-        """Begin with what is to go by now: sessions that are being deleted, and those whose grace is over."""
-        going = await asyncio.to_thread(self._registry.in_states, {SessionState.DELETING})
+    async def resume(self, sessions: Iterable[Session]) -> None:
+        """Begin with what is to go by now: those of the sessions that are being deleted, and all whose grace is over."""
+        going = [session for session in sessions if session.state is SessionState.DELETING]
         over = await asyncio.to_thread(self._registry.kept_deleted, over_at=time.time())
         for session in [*going, *over]:
             if session.id not in self._running and self._backoff.due(session.id):

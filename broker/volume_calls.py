@@ -1,6 +1,6 @@
 """The launcher's verbs on volumes as Python calls: what goes in, and the types that come out.
 
-Each raises LauncherError, of which an `unclear` one may have been done all the same; called again with the same
+`image` is what volumes belong to: `profile`, `version` and `digest`. Each raises LauncherError, of which an `unclear` one may have been done all the same; called again with the same
 `operation` it then answers the same and does nothing twice.
 """
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 READS_ALL = 3600.0
 """Seconds for a verb that may have to read or write everything in a session's volumes."""
-
-Image = "Mapping[str, str]"
-"""`profile`, `version` and `digest`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from broker.models import Session
@@ -410,8 +410,7 @@ def test_a_clone_that_cannot_be_made_leaves_nothing(core: Core) -> None:
 # Who may, and when not.
 
 
-Call = "Callable[[Core], Coroutine[Any, Any, object]]"
-CHANGES: dict[str, Call] = {
+CHANGES: dict[str, Callable[[Core], Coroutine[Any, Any, object]]] = {
     "snapshot": lambda c: c.snapshots.snapshot("alice", "dev", SNAPSHOT),
     "rollback": lambda c: c.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")),
     "switch": lambda c: c.snapshots.switch("alice", "dev", SwitchRequest(profile="base", fresh=True)),
