@@ -54,7 +54,7 @@ class Deletion:
         return bool(self._running)
 
     async def resume(self, sessions: Iterable[Session]) -> None:
-        """Begin with what is to go by now: those of the sessions that are being deleted, and all whose grace is over."""
+        """Begin with what is to go: those of the sessions that are being deleted, and all whose grace is over."""
         going = [session for session in sessions if session.state is SessionState.DELETING]
         over = await asyncio.to_thread(self._registry.kept_deleted, over_at=time.time())
         for session in [*going, *over]:

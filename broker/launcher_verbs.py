@@ -173,6 +173,7 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         "--propagate=NONE",
         place.session_script,
         str(session),
+        str(submission),
     ]
     return {"job_id": _sbatch(argv, place.user, float(request.get("timeout", 30)))}
 

@@ -1,7 +1,8 @@
 """The launcher's verbs on volumes as Python calls: what goes in, and the types that come out.
 
-`image` is what volumes belong to: `profile`, `version` and `digest`. Each raises LauncherError, of which an `unclear` one may have been done all the same; called again with the same
-`operation` it then answers the same and does nothing twice.
+`image` is what volumes belong to: `profile`, `version` and `digest`. Each call raises LauncherError, of which an
+`unclear` one may have been done all the same; made again with the same `operation` it then answers the same and does
+nothing twice.
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ def test_submit_gives_sbatch_a_fixed_form_and_an_environment_made_from_nothing(s
         lines = seen.read_text().splitlines()
         session = f"{storage}/{USER}/sessions/{ID}"
         assert lines[-2:] == [str(pwd.getpwnam(USER).pw_uid), "0077"]
-        assert lines[: lines.index(session) + 1][-2:] == ["/session.sh", session]
+        at = lines.index(session)
+        assert lines[at - 1 : at + 2] == ["/session.sh", session, "1"]
         assert "--mem=8G" in lines
         assert f"--job-name=berth-{ID}" in lines
         assert f"--comment=berth:{ID}:1" in lines

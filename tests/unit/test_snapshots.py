@@ -407,6 +407,25 @@ def test_a_clone_that_cannot_be_made_leaves_nothing(core: Core) -> None:
     asyncio.run(scenario())
 
 
+def test_whoever_waits_for_a_clone_hears_why_there_is_none(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.01)
+        await core.stopped()
+        core.launcher.failures["clone"] = LauncherError("timed-out", "")
+        view = await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+        assert view.state is SessionState.CHANGING
+        waiting = asyncio.ensure_future(core.sessions.show("alice", "two", after=view.revision, wait=60))
+        core.launcher.failures["clone"] = LauncherError("space", "Disk quota exceeded")
+        core.operator._backoff.forget(view.id)
+        await core.tick()
+        with pytest.raises(NoSpaceError):
+            await asyncio.wait_for(waiting, 20)
+        with pytest.raises(NotFoundError):
+            await core.sessions.show("alice", "two")
+
+    asyncio.run(scenario())
+
+
 # Who may, and when not.
 
 
