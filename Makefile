@@ -72,4 +72,5 @@ $(VENV)/ready: requirements-dev.lock
 shellcheck:
 	@command -v shellcheck >/dev/null || $(PYTHON) -m tests.site.programs shellcheck
 test-programs:
-	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client
+	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
+		fuse-overlayfs

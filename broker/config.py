@@ -51,6 +51,8 @@ class StorageSettings(Section):
     """A template for one user's directory, such as `/shared/berth/{user}`; a leading `~` is that user's home."""
     binds: list[str] = []
     """What a profile may bind from the shared file system: absolute path prefixes; `:ro` allows reading only."""
+    driver: Literal["auto", "overlay", "reflink", "plain"] = "auto"
+    """How new sessions' volumes are kept; `auto` probes the file system: see docs/reference/storage.md."""
     deleted_grace: Annotated[float, Field(ge=0)] = 7 * 86400.0
     """How long the data of a deleted session is kept, so that `berth restore` brings it back."""
     flatten_at: Annotated[int, Field(ge=2)] = 20

@@ -70,9 +70,9 @@ class Controller:
             keys=keys,
             changes=changes,
         )
-        upkeep = Upkeep(settings=config.storage, registry=registry, launcher=launcher, changes=changes)
+        upkeep = Upkeep(settings=config.storage, registry=registry, stores=stores, launcher=launcher, changes=changes)
         operator = Operator(registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes)
-        deletion = Deletion(registry=registry, launcher=launcher, upkeep=upkeep, changes=changes)
+        deletion = Deletion(registry=registry, launcher=launcher, changes=changes)
         reconciler = Reconciler(
             settings=config.slurm,
             registry=registry,

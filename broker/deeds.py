@@ -64,7 +64,7 @@ class Deeds:
         if intent.verb in {"rollback", "switch"}:
             await self._write_manifest(session)
         elif intent.verb == "clone":
-            await self._launcher.remove(session.owner, session.id)
+            await self._launcher.purge(session.owner, session.id)
 
     async def _snapshot(self, session: Session, intent: Intent) -> Deed:
         what = {key: intent.arguments[key] for key in ("label", "reason", "automatic")}
@@ -118,16 +118,19 @@ class Deeds:
         return Deed({"volumes": taken.volumes}, message, f"berth delete {session.name}", taken.snapshot.number)
 
     async def _root(self, session: Session, intent: Intent) -> Deed:
+        """A snapshot first: what root does becomes a layer over it."""
         if not intent.start:
             raise LauncherError("conflict", f"{session.name} was stopped before root mode began")
-        return Deed({}, f"{session.name} starts in root mode")
+        what = {"label": "", "reason": "before exec --root", "automatic": True}
+        taken = await self._launcher.snapshot(session.owner, session.id, intent.id, image=session.image, what=what)
+        return _with_undo(session, taken, f"{session.name} starts in root mode")
 
     async def _commit_root(self, session: Session, intent: Intent) -> Deed:
         assert session.job_id is not None
-        taken = await self._launcher.commit_root(
-            session.owner, session.id, intent.id, session.job_id, image=session.image
-        )
-        return _with_undo(session, taken, f"what root changed in {session.name} is kept")
+        volumes = await self._launcher.commit_root(session.owner, session.id, intent.id, session.job_id)
+        before = intent.arguments["before"]
+        undo = f"berth rollback {session.name} {before}" if before is not None else ""
+        return Deed({"volumes": volumes}, f"what root changed in {session.name} is kept", undo, before)
 
     async def _restore(self, session: Session, intent: Intent) -> Deed:
         del intent

@@ -33,17 +33,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE, LAST_PAUSE = 30.0, 3600.0
-"""Seconds before data that could not be removed is tried again: the first pause, then doubling up to the last."""
+FIRST_PAUSE, LAST_PAUSE = 1.0, 3600.0
+"""Seconds before data that could not be removed is tried again: the first pause, since a job that has ended may have
+it open for a moment, then doubling up to the last.
+"""
 
 
 class Deletion:
     """Removes what is to go, each session's data at most once at a time."""
 
-    def __init__(self, *, registry: Registry, launcher: Launcher, upkeep: Upkeep, changes: Changes) -> None:
+    def __init__(self, *, registry: Registry, launcher: Launcher, changes: Changes) -> None:
         self._registry = registry
         self._launcher = launcher
-        self._upkeep = upkeep
         self._changes = changes
         self._running: dict[str, asyncio.Task[None]] = {}
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
@@ -92,8 +93,6 @@ class Deletion:
         failpoint("delete.removed")
         self._backoff.forget(session.id)
         await asyncio.to_thread(self._registry.update, session.id, _gone(session))
-        if not kept:
-            self._upkeep.collect(session.owner)
 
 
 class Deleted:

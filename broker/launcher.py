@@ -28,7 +28,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.failpoints import failpoint
-from broker.launcher_verbs import VERBS, Place, VerbError, checked_user
+from broker.launcher_place import Place, VerbError, checked_user
+from broker.launcher_verbs import VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

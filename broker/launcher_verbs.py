@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
-import shutil
 import stat
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.names import USER_PATTERN
+from broker.identifiers import IDENTIFIER
+from broker.launcher_place import Place, VerbError, check_own, own_directory
+from broker.launcher_volumes import VOLUME_VERBS, make_volumes
+from broker.volumes import copying
+from broker.volumes.record import write
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
+    import pwd
     from collections.abc import Callable, Mapping
-
-Request = "Mapping[str, Any]"
 
 FILES = {
     "manifest.json": "manifest.json",
@@ -33,14 +33,13 @@ FILES = {
 }
 """What the controller may write into a session's directory: its name in a request, and where it goes."""
 HOST_KEY = "run/ssh_host_ed25519_key"
+COPYING = "run/copying.py"
 KEYS_LIMIT = 256 * 1024
 MANIFEST_LIMIT = 256 * 1024
 """Bytes; the options alone may take slurm.sbatch's MAX_OPTIONS times MAX_VALUE."""
 MANIFESTS_LIMIT = 8 * 2**20
 """Characters of all of one user's; as JSON at most six times as many bytes, which the controller still reads."""
 MAX_SESSIONS = 10_000
-SESSION_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
-USER_NAME = re.compile(USER_PATTERN)
 
 UNCLEAR = re.compile(
     r"timed out|unable to contact|zero bytes|communication|connect|unexpected message|munge|slurmctld"
@@ -51,61 +50,20 @@ UNCLEAR = re.compile(
 refusal."""
 
 
-class VerbError(Exception):
-    """A verb did not do what was asked; `kind` is `invalid`, `refused`, `unclear`, `missing` or `files`."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Whose verb it is, and the paths and programs that root set at start."""
-
-    user: pwd.struct_passwd
-    storage: str
-    sbatch: str
-    session_script: str
-
-    @property
-    def root(self) -> Path:
-        if self.storage.startswith("~/"):
-            return Path(self.user.pw_dir) / self.storage[2:]
-        return Path(self.storage.replace("{user}", self.user.pw_name))
-
-    def session(self, request: Mapping[str, Any]) -> Path:
-        session_id = request.get("session")
-        if not isinstance(session_id, str) or not SESSION_ID.fullmatch(session_id):
-            raise VerbError("invalid", f"not a session id: {session_id!r}")
-        return self.root / "sessions" / session_id
-
-
-def checked_user(name: object, minimum_uid: int) -> pwd.struct_passwd:
-    """The account that a request names; system accounts and root are never acted for."""
-    if not isinstance(name, str) or not USER_NAME.fullmatch(name):
-        raise VerbError("invalid", f"not a user name: {name!r}")
-    try:
-        user = pwd.getpwnam(name)
-    except KeyError:
-        raise VerbError("missing", f"there is no user {name}") from None
-    if user.pw_uid < max(minimum_uid, 1) or user.pw_gid < 1:
-        raise VerbError("refused", f"{name} is a system account")
-    return user
-
-
 def prepare(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a session's directories and host key if they are missing; the answer is its public host key, one line."""
+    """Make a session's directories, volumes and host key if they are missing.
+
+    The answer has its public host key, one line, and what its volumes are.
+    """
     session = place.session(request)
     for directory in (
         place.root,
         session.parent,
         session,
-        session / "home",
-        session / "home/upper",
         session / "run",
     ):
-        _own_directory(directory, place.user.pw_uid)
+        own_directory(directory, place.user.pw_uid)
+    volumes = make_volumes(place, session.name, request.get("driver", "auto"))
     key = session / HOST_KEY
     if not key.exists():
         fresh = key.with_name(f".{key.name}.{os.getpid()}")
@@ -124,18 +82,18 @@ def prepare(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         _run(command, 30)
         fresh.with_name(fresh.name + ".pub").rename(key.with_name(key.name + ".pub"))
         fresh.rename(key)
-    return {"host_key": key.with_name(key.name + ".pub").read_text(encoding="utf-8").strip()}
+    return {"host_key": key.with_name(key.name + ".pub").read_text(encoding="utf-8").strip(), "volumes": volumes}
 
 
 def install(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     """Write some of FILES into a session's directory, each whole or not at all."""
     session = place.session(request)
-    _check_own(session, place.user.pw_uid)
+    check_own(session, place.user.pw_uid)
     files = request.get("files")
     if not isinstance(files, dict) or not files.keys() <= FILES.keys():
         raise VerbError("invalid", f"not among the files that may be written: {files!r:.200}")
     for name, content in files.items():
-        _write(session / FILES[name], str(content).encode())
+        write(session / FILES[name], str(content).encode())
     return {}
 
 
@@ -155,6 +113,7 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     except OptionError as error:
         raise VerbError("invalid", str(error)) from error
     install(place, request)
+    _install_copying(session)
     argv = [
         place.sbatch,
         "--parsable",
@@ -189,42 +148,34 @@ def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def manifests(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """The manifests of all the user's sessions, in a map from session id to text."""
+    """The manifests of all the user's sessions, and of the deleted ones whose data is there, by session id."""
+    return {"manifests": _manifests_in(place.root / "sessions"), "trash": _manifests_in(place.root / "trash")}
+
+
+def _manifests_in(directory: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     length = 0
     with contextlib.suppress(FileNotFoundError):
-        for entry in sorted((place.root / "sessions").iterdir())[:MAX_SESSIONS]:
-            if SESSION_ID.fullmatch(entry.name):
+        for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
+            if IDENTIFIER.fullmatch(entry.name):
                 found[entry.name] = _read(entry / "manifest.json", MANIFEST_LIMIT)
                 length += len(found[entry.name])
             if length > MANIFESTS_LIMIT:
-                raise VerbError("files", f"the manifests in {place.root} are longer than {MANIFESTS_LIMIT} characters")
-    return {"manifests": found}
-
-
-def remove(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Delete a session's directory; done already is done."""
-    session = place.session(request)
-
-    if session.exists():
-        _open_up(session)
-        shutil.rmtree(session)
-    return {}
+                raise VerbError("files", f"the manifests in {directory} are longer than {MANIFESTS_LIMIT} characters")
+    return found
 
 
 VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = {
-    verb.__name__: verb for verb in (prepare, install, submit, keys, log, manifests, remove)
-}
+    verb.__name__: verb for verb in (prepare, install, submit, keys, log, manifests)
+} | VOLUME_VERBS
 
 
-def _open_up(directory: Path) -> None:
-    """Make every directory below one's own again: overlayfs leaves some with mode 000, and people may too."""
-    for parent, names, _ in os.walk(directory):
-        for name in names:
-            path = Path(parent) / name
-            mode = path.lstat().st_mode
-            if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
-                path.chmod(0o700)
+def _install_copying(session: Path) -> None:
+    """Give the job the program that copies its volumes while it runs; it is the same for all, so rarely written."""
+    text = Path(copying.__file__).read_bytes()
+    place = session / COPYING
+    if not place.is_file() or place.read_bytes() != text:
+        write(place, text)
 
 
 def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:
@@ -256,41 +207,6 @@ def _run(
     return subprocess.run(
         argv, capture_output=True, text=True, timeout=timeout, env=environment, check=check, errors="replace"
     )
-
-
-def _own_directory(path: Path, uid: int) -> None:
-    """Make a directory mode 0700 below one that is there, or accept it if it is the user's own and private."""
-    try:
-        path.mkdir(mode=0o700, parents=False)
-    except FileExistsError:
-        _check_own(path, uid)
-    except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _own_directory(path, uid)
-
-
-def _check_own(path: Path, uid: int) -> None:
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        raise VerbError("missing", f"{path} does not exist") from None
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
-        raise VerbError("files", f"{path} must be a directory of the user's own with mode 0700")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file by rename, so that a reader sees the old or the new one whole, also after a crash."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path, limit: int, *, tail: bool = False) -> str:

@@ -80,9 +80,9 @@ class Launcher(VolumeCalls):
         if self._process is not None:
             await self._process.wait()
 
-    async def prepare(self, user: str, session_id: str) -> Prepared:
-        """Make what the session lacks of its directories, volumes and host key."""
-        answer = await self._call("prepare", user, session=session_id)
+    async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
+        """Make what the session lacks of its directories, volumes (with that driver, or `auto`) and host key."""
+        answer = await self._call("prepare", user, session=session_id, driver=driver)
         return Prepared(str(answer["host_key"]), answer.get("volumes"))
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
@@ -127,10 +127,6 @@ class Launcher(VolumeCalls):
     async def trashed_manifests(self, user: str) -> dict[str, str]:
         """The manifests of what `trash` has set aside."""
         return dict((await self._call("manifests", user)).get("trash", {}))
-
-    async def remove(self, user: str, session_id: str) -> None:
-        """Delete the session's directory, which may take long."""
-        await self._call("remove", user, session=session_id, timeout=3600)
 
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
         share = self._shares.setdefault(user, asyncio.Semaphore(A_USERS_SHARE))

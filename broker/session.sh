@@ -1,23 +1,30 @@
 #!/bin/bash
-# Carries one session for the life of one Slurm job: mounts its home, starts sshd inside its image as the user, and
-# says in the job's own comment where that listens.
+# Carries one session for the life of one Slurm job: mounts what the session keeps as stacks of layers over its image,
+# starts sshd in there as the user, and says in the job's own comment where that listens.
 #
-#   sbatch … session.sh SESSION_DIRECTORY
+#   sbatch … session.sh SESSION_DIRECTORY SUBMISSION
 #
-# Everything else comes from SESSION_DIRECTORY/run/job.env. It is one file because Slurm copies the batch script to the
-# node and nothing else: the part that runs inside the container, enter(), travels with it as text.
+# Everything else comes from SESSION_DIRECTORY/run/job.env and SESSION_DIRECTORY/volumes.json. It is one file because
+# Slurm copies the batch script to the node and nothing else; its parts travel with it as text:
+#
+#   main   on the node, as the user: checks, lock, announcement, log, cleaning up
+#   hold   in a user and mount namespace where the user is root: the mounts; parent of the container
+#   enter  process 1 of the container: accounts, sshd, and the standstill for a copy
+#
 # docs/reference/session-job.md has the keys, the files, the comment and these exit codes in full.
 #
 # Exit codes. 0: told to end. Those of sshd and Apptainer are passed on; these are our own:
 readonly USAGE=64         # not called as above, or not by Slurm
 readonly BAD_JOB_ENV=65   # run/job.env is missing, malformed or somebody else's
 readonly BAD_DIRECTORY=66 # the session's directory is not the user's own or is open to others
-readonly BAD_IMAGE=67     # the image cannot be read or has another size than it was published with
-readonly LOCKED=68        # another job has this session's home open
+readonly BAD_IMAGE=67     # the image cannot be read, has another size than it was published with, or does not mount
+readonly LOCKED=68        # another job has this session's volumes open
 readonly NO_NODE_DIR=69   # no directory of our own could be made on the node
-readonly UNFIT_NODE=70    # the node lacks Apptainer, PID namespaces, Slurm's scontrol or ssh-keygen
+readonly UNFIT_NODE=70    # the node lacks a program or a kind of namespace that a session needs
 readonly BAD_CONTENT=71   # the image has no sshd
 readonly OUT_OF_MEMORY=72 # the kernel killed a process of the session for memory; Slurm shows its own OUT_OF_MEMORY
+readonly SUPERSEDED=73    # run/job.env is of another submission: a later job carries this session
+readonly BAD_VOLUMES=74   # volumes.json is missing or malformed, or a layer that it names is, or does not mount
 
 readonly LOCK_WAIT=10            # seconds; a predecessor on another node may still be dying
 readonly STOP_GRACE=3            # seconds between TERM and KILL for the session's processes; below any sane KillWait
@@ -27,6 +34,11 @@ readonly LOG_LIMIT=$((4 << 20))  # bytes; above it the job's log is cut back to 
 readonly LOG_CHECK=5000          # lines between two looks at the log's size
 readonly ANNOUNCE_PAUSE_MAX=30   # seconds between two tries while slurmctld is down
 readonly OLDEST_APPTAINER=1.4.4  # older ones lose deletions in overlays
+readonly STILL_WAIT=5            # seconds until every process must have stopped for a copy
+readonly STILL_LIMIT=60          # seconds that a copy may keep the session's processes stopped
+
+# For apt in a session, where there is nobody but the user: no account _apt to become, no group adm to give a log to.
+readonly APT_SETTINGS=('APT::Sandbox::User "root";' 'Dir::Log::Terminal "/dev/null";')
 
 set -euo pipefail
 
@@ -66,7 +78,8 @@ login_environment() { # SETENV: the sshd_config line that gives ssh logins the e
 }
 
 sshd_config() {
-  local run=/run/berth/session
+  local run=/run/berth/session user=$BERTH_OWNER
+  [[ -z $BERTH_ROOT ]] || user=root
   # StrictModes: it wants every parent folder to be root's or the user's, but root is nobody in a user namespace;
   #   session.sh has checked the session's directory instead.
   # AddressFamily: with both families sshd goes on when only one of the two could be bound.
@@ -80,7 +93,8 @@ sshd_config() {
     "PubkeyAuthentication yes" \
     "PasswordAuthentication no" \
     "KbdInteractiveAuthentication no" \
-    "AllowUsers $BERTH_OWNER" \
+    "AllowUsers $user" \
+    "PermitRootLogin prohibit-password" \
     "StrictModes no" \
     "UsePAM no" \
     "PidFile /run/berth/node/sshd.pid" \
@@ -107,8 +121,17 @@ sshd_config() {
   echo "$SETENV"
 }
 
-adapt_accounts() { # Apptainer has mounted its own copies of the two files, in memory: they can be rewritten in place
+adapt_accounts() {
   local lines entry
+  # Root has the image's own accounts; a locked one (shadow(5)) is refused by sshd even with a key.
+  if [[ -n $BERTH_ROOT ]]; then
+    grep -qs '^root:!' /etc/shadow && sed -i 's/^root:!/root:*/' /etc/shadow
+    return 0
+  fi
+  # Apptainer has mounted its own copies of the two files, in memory, unless its configuration says otherwise: what is
+  # written here must not go into the volume.
+  mapfile -t lines </proc/self/mountinfo
+  [[ ${lines[*]} == *" /etc/passwd "* && ${lines[*]} == *" /etc/group "* ]] || return 0
   # sshd gives a terminal to the group tty if there is one, but its gid is not mapped in the user namespace.
   mapfile -t lines </etc/group
   for entry in "${lines[@]}"; do [[ $entry == tty:* ]] || printf '%s\n' "$entry"; done >/etc/group
@@ -120,43 +143,423 @@ adapt_accounts() { # Apptainer has mounted its own copies of the two files, in m
   done >/etc/passwd
 }
 
-first_home() { # an empty home begins as a copy of the image's /etc/skel
-  local content
-  shopt -s nullglob dotglob
-  content=("$HOME"/*)
-  if [[ ${#content[@]} -eq 0 && -d /etc/skel ]]; then cp -RT /etc/skel "$HOME"; fi
+apply_owners() { # FILE: whose the files are that `berth exec --root` installed, since in layers all are the user's own
+  local uid gid mode path list=/run/berth/node/owners.d
+  local -A last=()
+  while read -rd ' ' uid && read -rd ' ' gid && read -rd ' ' mode && IFS= read -rd '' path; do
+    last[$path]="$uid:$gid $mode" # records of later layers come later
+  done <"$1"
+  cd /
+  mkdir "$list"
+  for path in "${!last[@]}"; do
+    if [[ -e ./$path || -L ./$path ]]; then printf '%s\0' "./$path" >>"$list/owner ${last[$path]% *}"; fi
+    if [[ -e ./$path && ! -L ./$path ]]; then printf '%s\0' "./$path" >>"$list/rights ${last[$path]#* }"; fi
+  done
+  shopt -s nullglob
+  for path in "$list"/owner*; do xargs -0 chown -h "${path##* }" -- <"$path"; done
+  for path in "$list"/rights*; do xargs -0 chmod "${path##* }" -- <"$path"; done # after chown, which takes setuid away
+  rm -r "$list"
 }
 
 leave() { # CODE: every process of the session gets TERM and some time; those that stay end with this one, the first
   local end=$((SECONDS + STOP_GRACE)) pause
-  trap '' TERM
+  trap '' TERM USR1
   kill -TERM -1 2>/dev/null || :
+  kill -CONT -1 2>/dev/null || :
   exec {pause}<> <(:)
   while kill -0 -1 2>/dev/null && ((SECONDS <= end)); do read -rt 0.05 -u "$pause" || :; done
   exit "$1"
+}
+
+look_at_processes() { # STATE, PARENT: of every process but this one, by its number
+  local file line pid state
+  STATE=() PARENT=()
+  for file in /proc/[0-9]*/stat; do
+    { read -r line <"$file"; } 2>/dev/null || continue # it has ended
+    pid=${line%% *} line=${line##*) } # after the name, which may hold anything: state, parent, and more
+    state=${line%% *} line=${line#* }
+    [[ $pid -eq 1 ]] || STATE[pid]=$state PARENT[pid]=${line%% *}
+  done
+}
+
+threads_stand_still() { # the threads of a process stop one by one
+  local file line
+  for file in /proc/[0-9]*/task/[0-9]*/stat; do
+    if [[ $file != /proc/1/* ]] && { read -r line <"$file"; } 2>/dev/null && [[ ${line##*) } != [TtZX]* ]]; then return 1; fi
+  done
+}
+
+stop_all() { # FD: STOPPED: whom it has stopped, in this order; fails if not everything stands still within STILL_WAIT
+  local end=$((SECONDS + STILL_WAIT)) pid next running STATE PARENT
+  STOPPED=()
+  local -A told=()
+  # A parent first, and its children when it stands still: a shell must not see its program stop, or it would take the
+  # terminal back. It also lets a child that borrows its parent's memory (vfork) reach its exec.
+  while :; do
+    look_at_processes
+    next=() running=''
+    for pid in "${!STATE[@]}"; do
+      [[ ${STATE[pid]} != [TtZX] ]] || continue
+      running=yes
+      [[ -z ${told[$pid]:-} ]] || continue
+      if ((PARENT[pid] <= 1)) || [[ ${STATE[PARENT[pid]]:-Z} == [TtZX] ]]; then next+=("$pid") told[$pid]=yes; fi
+    done
+    if [[ ${#next[@]} -gt 0 ]]; then
+      STOPPED+=("${next[@]}")
+      kill -STOP "${next[@]}" 2>/dev/null || :
+    elif [[ -z $running ]] && threads_stand_still; then
+      return 0
+    fi
+    # The signals take a moment. Told to go on now, we are too late: the copy has not waited for us.
+    if ((SECONDS > end)) || read -rt 0.001 -u "$1"; then return 1; fi
+  done
+}
+
+stand_still() { # for a copy of the volumes: stops the session, says so, and continues it when told, or after a while
+  local said told answer=all i STOPPED=()
+  [[ -p /run/berth/node/still && -p /run/berth/node/go ]] || return 0 # somebody of the session sent the signal
+  exec {said}<>/run/berth/node/still {told}<>/run/berth/node/go
+  stop_all "$told" || answer=some
+  # What FUSE holds back must reach the layers before they are read.
+  if [[ $(</proc/self/mountinfo) == *fuse-overlayfs* ]]; then sync -f / "/home/$BERTH_OWNER" || answer=some; fi
+  echo "$answer" >&"$said"
+  read -rt $((STILL_LIMIT + STILL_WAIT)) -u "$told" || :
+  # Children first, for the same reason. Whoever stood still before stays so.
+  for ((i = ${#STOPPED[@]} - 1; i >= 0; i--)); do kill -CONT "${STOPPED[i]}" 2>/dev/null || :; done
+  echo continued >&"$said"
+  exec {said}<&- {told}<&-
+}
+
+serve() { # PORT: runs sshd until it ends, with its code; stands still whenever it is asked to
+  local code sshd
+  "$SSHD" -D -e -f /run/berth/node/sshd_config -p "$1" &
+  sshd=$!
+  while :; do
+    code=0
+    wait "$sshd" || code=$?
+    if [[ -n $ASKED ]]; then ASKED='' && stand_still; fi
+    # A signal for us has ended wait, and not sshd.
+    if ((code <= 128)) || ! kill -0 "$sshd" 2>/dev/null; then return "$code"; fi
+  done
 }
 
 enter() { # LOWEST HIGHEST: runs as process 1 of the container's PID namespace
   local lowest=$1 ports=$(($2 - $1 + 1)) start=$((RANDOM << 15 | RANDOM)) try code config=/run/berth/node/sshd_config
   # leave() signals everything it can see: that must be the session and not all of the user's processes on the node.
   [[ $$ -eq 1 ]] || die "$UNFIT_NODE" "apptainer.conf on this node does not allow PID namespaces"
+  ASKED=''
   trap 'leave 0' TERM
+  trap 'ASKED=yes' USR1
   umask 022
   SSHD=/usr/sbin/sshd
   [[ -x $SSHD ]] || die "$BAD_CONTENT" "the image has no $SSHD"
-  first_home
   adapt_accounts
+  [[ ! -s /run/berth/node/owners ]] || apply_owners /run/berth/node/owners
   sshd_config >"$config"
   # Bind first, announce then: a port that was free a moment ago is not a port that we have.
   for ((try = 0; try < BIND_TRIES && try < ports; try++)); do
     code=0
-    "$SSHD" -D -e -f "$config" -p $((lowest + (start + try) % ports)) &
-    wait $! || code=$?
+    serve $((lowest + (start + try) % ports)) || code=$?
     # The PID file is written once sshd listens: an end before that may be a port in use, later ones are final.
     [[ $code -ne 255 || -e /run/berth/node/sshd.pid ]] && break
     "$SSHD" -t -f "$config" || break
   done
   leave "$code"
+}
+
+# ---- between the two: root of a user namespace, with mounts of its own --------------------------------------------
+
+inside() { # ROOT PATH: sets FOUND to what PATH leads to in the tree ROOT, links followed as if ROOT were /
+  local rest=$2/ part target links=0
+  FOUND=''
+  while [[ -n $rest ]]; do
+    part=${rest%%/*} rest=${rest#*/}
+    case $part in
+      '' | .) continue ;;
+      ..)
+        FOUND=${FOUND%/*}
+        continue
+        ;;
+    esac
+    if [[ -L $1$FOUND/$part ]] && ((++links <= 40)); then # as path_resolution(7)
+      target=$(readlink -- "$1$FOUND/$part")
+      [[ $target != /* ]] || FOUND=''
+      rest=$target/$rest
+    else
+      FOUND+=/$part
+    fi
+  done
+}
+
+mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it does so here, else by FUSE
+  local target=$1 top=${2%/tree} layer how=kernel IFS=: options
+  shift 2
+  [[ -d $top/work ]] || mkdir -p "$top/tree" "$top/work"
+  options="lowerdir=$*,upperdir=$top/tree,workdir=$top/work"
+  # FUSE marks deletions in a way that the kernel does not know: its stacks stay its own.
+  for layer in "$top/tree" "$@"; do [[ ! -e ${layer%/tree}/fuse ]] || how=fuse; done
+  # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
+  if [[ $how == fuse ]] || ! LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "userxattr,$options" berth "$target"; then
+    how=fuse
+    fuse-overlayfs -o "$options" "$target" || die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
+    : >"$top/fuse"
+  fi
+  MOUNTED=("$target" "${MOUNTED[@]}")
+  say "${target##*/}: an overlay of $(($# + 1)) layers, mounted by $how"
+}
+
+mount_image() {
+  local program=squashfuse_ll owner=,uid=0,gid=0 # everything is the user's, who may then change it in the overlay
+  [[ -z $BERTH_ROOT ]] || owner=''
+  hash squashfuse_ll 2>/dev/null || program=squashfuse
+  "$program" -o "offset=$BERTH_IMAGE_OFFSET$owner" "$BERTH_IMAGE" "$NODE_DIR/image" ||
+    die "$BAD_IMAGE" "the image $BERTH_IMAGE could not be mounted"
+  MOUNTED=("$NODE_DIR/image")
+}
+
+site_binds() { # writes the binds of the site's apptainer.conf, where it is in its usual place
+  local file line
+  for file in "${BERTH_APPTAINER%/bin/*}/etc/apptainer/apptainer.conf" /etc/apptainer/apptainer.conf; do
+    [[ -r $file ]] || continue
+    while IFS= read -r line; do
+      [[ ! $line =~ ^[[:space:]]*bind\ path[[:space:]]*=[[:space:]]*([^[:space:]]+) ]] || printf '%s,' "${BASH_REMATCH[1]}"
+    done <"$file"
+    return
+  done
+}
+
+mount_points() { # POINTS: what Apptainer will mount something on: `d` or `f`, and the path
+  local bind source rest kind
+  POINTS=("d /dev" "d /proc" "d /sys" "d /tmp" "d /var/tmp" "d /home/$BERTH_OWNER" "d /run/berth/session"
+    "d /run/berth/node" "f /etc/resolv.conf")
+  while IFS= read -rd , bind; do
+    [[ -n $bind ]] || continue
+    source=${bind%%:*} rest=${bind#*:} kind=d
+    [[ -d $source ]] || kind=f
+    [[ ! -e $source ]] || POINTS+=("$kind ${rest%%:*}")
+  done < <(
+    printf '%s,' "$BERTH_BINDS"
+    site_binds
+  )
+}
+
+missing_points() { # ROOT PREFIX: FOLDERS and FILES: the mount points that ROOT lacks, which is mounted at PREFIX
+  local point path
+  FOLDERS=() FILES=()
+  for point in "${POINTS[@]}"; do
+    path=${point#* }
+    inside "$1" "${path#"$2"}"
+    [[ ! -e $1$FOUND ]] || continue
+    if [[ $point == d* ]]; then FOLDERS+=("$FOUND"); else FILES+=("$FOUND"); fi
+  done
+}
+
+make_points() { # ROOT
+  local file folders=("${FOLDERS[@]}" "${FILES[@]%/*}")
+  [[ ${#folders[@]} -eq 0 ]] || mkdir -p "${folders[@]/#/$1}"
+  for file in "${FILES[@]}"; do : >"$1$file"; done
+}
+
+make_skeleton() { # a layer between the image and the volume: the mount points that the image lacks, sudo, apt's settings
+  local image=$NODE_DIR/image skeleton=$NODE_DIR/skeleton folder mode sudo='' apt=''
+  local -A known=()
+  missing_points "$image" ''
+  if [[ -z $BERTH_ROOT ]]; then
+    inside "$image" /usr/local/bin && sudo=$FOUND
+    inside "$image" /etc/apt/apt.conf.d && apt=$FOUND
+    [[ -d $image$sudo && ! -e $image$sudo/sudo ]] || sudo=''
+    [[ -d $image$apt ]] || apt=''
+  fi
+  FOLDERS+=(${sudo:+"$sudo"} ${apt:+"$apt"})
+  make_points "$skeleton"
+  [[ -z $sudo ]] || write_sudo "$skeleton$sudo/sudo"
+  [[ -z $apt ]] || printf '%s\n' "${APT_SETTINGS[@]}" >"$skeleton$apt/95berth"
+  # The image's own folders, which these are merged with, keep their rights.
+  for folder in "${FOLDERS[@]}" "${FILES[@]%/*}"; do
+    while [[ -n $folder ]]; do
+      [[ ! -d $image$folder ]] || known[$image$folder]=yes
+      folder=${folder%/*}
+    done
+  done
+  while read -r mode folder; do
+    [[ $mode == 755 ]] || chmod "$mode" "$skeleton${folder#"$image"}"
+  done < <(stat -c '%a %n' -- "$image" "${!known[@]}")
+}
+
+write_sudo() { # FILE: sudo without setuid, which no namespace of the user's can have: root where only the user exists
+  cat >"$1" <<'SUDO'
+#!/bin/sh
+# sudo in a Berth session. All files are yours: this shows you as root to the programs that insist on it.
+keep='' shell=''
+refuse() {
+  echo "sudo: $1; in a session it takes [-EHinsS] [-u root] [VAR=value] COMMAND" >&2
+  exit 1
+}
+while [ $# -gt 0 ]; do
+  case $1 in
+    --) shift && break ;;
+    -u | --user)
+      [ "${2-}" = root ] || refuse "it makes you root, and nobody else"
+      shift
+      ;;
+    -uroot | --user=root | --non-interactive | --set-home | --stdin) ;;
+    -v | -k | -K | --validate | --reset-timestamp | --remove-timestamp) exit 0 ;; # there is no password
+    --preserve-env*) keep=yes ;;
+    --login) shell=login ;;
+    --shell) shell=plain ;;
+    - | -*[!EHinsS]*) refuse "it does not know $1" ;;
+    -*)
+      case $1 in *E*) keep=yes ;; esac
+      case $1 in *i*) shell=login ;; *s*) shell=plain ;; esac
+      ;;
+    *) break ;;
+  esac
+  shift
+done
+command -v unshare >/dev/null || refuse "the image has no unshare (util-linux)"
+said=$*
+SUDO_UID=$(id -u) SUDO_GID=$(id -g) SUDO_USER=${USER-} SUDO_COMMAND=$said
+export SUDO_UID SUDO_GID SUDO_USER SUDO_COMMAND USER=root LOGNAME=root PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+[ -n "$keep" ] || export HOME=/root
+while :; do
+  case ${1-} in [A-Za-z_]*=*) export "${1?}" && shift ;; *) break ;; esac
+done
+if [ -n "$shell" ]; then
+  [ $# -eq 0 ] || set -- -c '"$@"' sudo "$@"
+  [ $shell = plain ] || { cd /root && set -- -l "$@"; }
+  set -- "${SHELL:-/bin/sh}" "$@"
+fi
+[ $# -gt 0 ] || refuse "there is no command"
+unshare --map-root-user -- "$@"
+code=$?
+if [ $code -ne 0 ] && [ -n "$said" ]; then
+  echo "sudo: if that failed over a user, a group or a setuid file, do it from outside of the session:" \
+    "berth exec --root ${BERTH_SESSION_NAME:-NAME} -- $said" >&2
+fi
+exit $code
+SUDO
+  chmod 755 "$1"
+}
+
+mount_system() { # the root of the session
+  local below=("$NODE_DIR/skeleton" "$NODE_DIR/image") stack=("${SYSTEM_STACK[@]/%//tree}")
+  if [[ -n $BERTH_ROOT ]]; then # the volume stays as it is until all has gone well
+    mount_overlay "$NODE_DIR/root" "$NODE_DIR/system/tree" "${stack[@]}" "${below[@]}"
+  elif [[ $BERTH_SYSTEM == fresh ]]; then
+    mount_overlay "$NODE_DIR/root" "$NODE_DIR/system/tree" "${below[@]}"
+  else
+    mount_overlay "$NODE_DIR/root" "${stack[@]}" "${below[@]}"
+  fi
+  missing_points "$NODE_DIR/root" '' # the user may have deleted some
+  make_points "$NODE_DIR/root"
+}
+
+mount_home() { # VOLUME: where the home's volume is; HOME_DIR: what the session gets as its home
+  local content
+  if [[ $DRIVER == overlay ]]; then
+    VOLUME=$NODE_DIR/home
+    mount_overlay "$VOLUME" "${HOME_STACK[@]/%//tree}" "$NODE_DIR/empty"
+  else
+    VOLUME=$LAYERS/${HOME_STACK[0]}/tree
+  fi
+  HOME_DIR=$VOLUME
+  [[ $BERTH_HOME == keep ]] || HOME_DIR=$NODE_DIR/fresh/home
+  shopt -s nullglob dotglob
+  content=("$HOME_DIR"/*)
+  shopt -u nullglob dotglob
+  inside "$NODE_DIR/image" /etc/skel
+  SKEL=$NODE_DIR/image$FOUND
+  if [[ ${#content[@]} -eq 0 && -d $SKEL ]]; then cp -RT "$SKEL" "$HOME_DIR"; fi
+}
+
+except() { # SIDE VOLUME PROFILE PREFIX: adds to EXCEPTIONS what is kept, or fresh, against this side's rule: SOURCE:PATH
+  local side=$1 volume=$2 profile=$3 prefix=$4 rule=BERTH_${1^^} path is from list=$BERTH_FRESH
+  [[ ${!rule} == keep ]] || list=$BERTH_KEEP
+  while IFS= read -rd , path; do
+    is=system
+    [[ $path != "/home/$BERTH_OWNER/"* ]] || is=home
+    [[ -n $path && $is == "$side" ]] || continue
+    if [[ ${!rule} == keep ]]; then
+      from=$NODE_DIR/fresh/$side-${#EXCEPTIONS[@]}
+    else
+      inside "$volume" "${path#"$prefix"}"
+      from=$volume$FOUND
+    fi
+    if [[ ! -e $from ]]; then # it begins as what the profile has there
+      inside "$profile" "${path#"$prefix"}"
+      mkdir -p "${from%/*}"
+      if [[ -e $profile$FOUND ]]; then cp -aT "$profile$FOUND" "$from"; else mkdir "$from"; fi
+    fi
+    EXCEPTIONS+=("$from:$path")
+    if [[ -d $from ]]; then POINTS+=("d $path"); else POINTS+=("f $path"); fi
+  done <<<"$list,"
+}
+
+bind_exceptions() { # TREE PREFIX: adds to BINDS what can be bound over the tree that is mounted at PREFIX
+  local each path
+  for each in "${EXCEPTIONS[@]}"; do
+    path=${each#*:}
+    inside "$1" "${path#"$2"}"
+    if [[ -d ${each%%:*} && ! -d $1$FOUND || ! -d ${each%%:*} && -d $1$FOUND ]]; then
+      say "warning: $path stays as it is: a folder cannot be mounted on a file, nor a file on a folder"
+    else
+      BINDS+=(--bind "$each")
+    fi
+  done
+  EXCEPTIONS=()
+}
+
+mount_all() { # HOME_DIR, BINDS
+  mkdir "$NODE_DIR"/{image,skeleton,root,home,kept,empty,fresh,fresh/home}
+  cd "$LAYERS" # so that a stack's names stay short: the kernel takes one page of them
+  mount_image
+  mount_points
+  if [[ -z $BERTH_ROOT ]]; then
+    if [[ $BERTH_SYSTEM == fresh && -n $BERTH_KEEP ]]; then
+      mount_overlay "$NODE_DIR/kept" "${SYSTEM_STACK[@]/%//tree}" "$NODE_DIR/image"
+    fi
+    except system "$NODE_DIR/kept" "$NODE_DIR/image" ''
+  fi
+  make_skeleton
+  mount_system
+  bind_exceptions "$NODE_DIR/root" ''
+  mount_home
+  POINTS=()
+  except home "$VOLUME" "$SKEL" "/home/$BERTH_OWNER"
+  missing_points "$HOME_DIR" "/home/$BERTH_OWNER"
+  make_points "$HOME_DIR"
+  bind_exceptions "$HOME_DIR" "/home/$BERTH_OWNER"
+}
+
+pass() { # SIGNAL
+  [[ -z $CHILD ]] || kill "-$1" "$CHILD" 2>/dev/null || :
+}
+
+hold() { # LOWEST HIGHEST
+  local code=0 home=/home/$BERTH_OWNER as=(unshare --user --map-user="$OWNER_UID" --map-group="$OWNER_GID")
+  : >"$NODE_DIR/held"
+  CHILD='' MOUNTED=() BINDS=() EXCEPTIONS=()
+  trap 'TOLD=yes; pass TERM' TERM
+  trap 'pass USR1' USR1
+  trap '[[ ${#MOUNTED[@]} -eq 0 ]] || umount -l "${MOUNTED[@]}"' EXIT # which ends the FUSE processes too
+  umask 022
+  mount_all
+  [[ -z ${TOLD:-} ]] || exit 0
+  [[ ! -d /dev/dri ]] || BINDS+=(--bind /dev/dri)
+  [[ -z $BERTH_BINDS ]] || BINDS+=(--bind "$BERTH_BINDS")
+  [[ -z $BERTH_ROOT ]] || as=()
+  # --pid --no-init: enter() is process 1, so nothing of the session outlives it.
+  # --workdir: /tmp and /var/tmp lie in the node's own storage; Apptainer's default is 64 MB of memory.
+  "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --pid --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
+    --home "$HOME_DIR:$home" --cwd "$home" --bind "$DIRECTORY/run:/run/berth/session:ro" \
+    --bind "$NODE_DIR/run:/run/berth/node" "${BINDS[@]}" \
+    --writable "$NODE_DIR/root" /bin/bash /run/berth/node/enter "$@" &
+  CHILD=$!
+  while :; do
+    code=0
+    wait "$CHILD" || code=$?
+    if ((code <= 128)) || ! kill -0 "$CHILD" 2>/dev/null; then exit "$code"; fi # else a signal ended wait
+  done
 }
 
 # ---- on the node ---------------------------------------------------------------------------------------------------
@@ -169,7 +572,8 @@ read_job_env() { # FILE: sets the keys known here; never evaluates a value
     [[ $line =~ ^([A-Z][A-Z0-9_]*)=([^[:cntrl:]]*)$ ]] || die "$BAD_JOB_ENV" "run/job.env, line $number: not KEY=VALUE"
     case ${BASH_REMATCH[1]} in
       BERTH_SESSION_ID | BERTH_SESSION_NAME | BERTH_OWNER | BERTH_SUBMISSION | BERTH_PROFILE | BERTH_PROFILE_VERSION | \
-        BERTH_IMAGE | BERTH_IMAGE_SIZE | BERTH_BINDS | BERTH_PORTS | BERTH_APPTAINER | BERTH_SCONTROL)
+        BERTH_IMAGE | BERTH_IMAGE_SIZE | BERTH_IMAGE_OFFSET | BERTH_BINDS | BERTH_HOME | BERTH_SYSTEM | BERTH_KEEP | \
+        BERTH_FRESH | BERTH_ROOT | BERTH_PORTS | BERTH_APPTAINER | BERTH_SCONTROL)
         printf -v "${BASH_REMATCH[1]}" %s "${BASH_REMATCH[2]}"
         ;;
     esac
@@ -188,6 +592,12 @@ check_job_env() {
   require BERTH_OWNER "$word"
   require BERTH_IMAGE "$path"
   require BERTH_IMAGE_SIZE '[0-9]+'
+  require BERTH_IMAGE_OFFSET '[0-9]+'
+  require BERTH_HOME 'keep|fresh'
+  require BERTH_SYSTEM 'keep|fresh'
+  require BERTH_KEEP "|$path(,$path)*"
+  require BERTH_FRESH "|$path(,$path)*"
+  require BERTH_ROOT '|yes'
   require BERTH_BINDS "|$path:$path(:ro)?(,$path:$path(:ro)?)*"
   require BERTH_PORTS '[1-9][0-9]{3,4}-[1-9][0-9]{3,4}'
   ((${BERTH_PORTS%-*} <= ${BERTH_PORTS#*-} && ${BERTH_PORTS#*-} <= 65535)) || die "$BAD_JOB_ENV" "run/job.env: BERTH_PORTS"
@@ -207,10 +617,27 @@ check_files() { # all that needs no lock
   [[ $size == "$BERTH_IMAGE_SIZE" ]] || die "$BAD_IMAGE" "the image $BERTH_IMAGE has $size bytes, not $BERTH_IMAGE_SIZE"
 }
 
-take_lock() { # one writer: whoever has run/lock has the home; kept until this process ends, however it ends
+take_lock() { # one writer: whoever has run/lock has the volumes; kept until this process ends, however it ends
   local lock
   exec {lock}>>"$DIRECTORY/run/lock"
-  flock -w "$LOCK_WAIT" "$lock" || die "$LOCKED" "another job has the home of this session open"
+  flock -w "$LOCK_WAIT" "$lock" || die "$LOCKED" "another job has the volumes of this session open"
+}
+
+read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first and the oldest last; under the lock
+  local line file=$DIRECTORY/volumes.json id='[0-9a-z]{26}' mount=''
+  [[ -r $file ]] || die "$BAD_VOLUMES" "there is no $file"
+  while IFS= read -r line; do
+    if [[ $line =~ ^[[:space:]]*\"mount\":\ *\"([^\"]*)\",?$ ]]; then mount=${BASH_REMATCH[1]}; fi
+  done <"$file"
+  [[ $mount =~ ^(overlay|reflink|plain)\;home=($id(,$id)*)\;system=($id(,$id)*)$ ]] ||
+    die "$BAD_VOLUMES" "$file has no line \"mount\" that says what to mount"
+  DRIVER=${BASH_REMATCH[1]}
+  line=${BASH_REMATCH[4]}
+  IFS=, read -ra HOME_STACK <<<"${BASH_REMATCH[2]}"
+  IFS=, read -ra SYSTEM_STACK <<<"$line"
+  for id in "${HOME_STACK[@]}" "${SYSTEM_STACK[@]}"; do
+    [[ -d $LAYERS/$id/tree ]] || die "$BAD_VOLUMES" "the layer $LAYERS/$id is missing or has no tree"
+  done
 }
 
 make_node_dir() { # NODE_DIR: what must not lie on the shared file system; ours alone
@@ -222,8 +649,10 @@ make_node_dir() { # NODE_DIR: what must not lie on the shared file system; ours 
   mkdir -m 700 "$NODE_DIR/run"
 }
 
-remove_tree() { # DIRECTORY: also where a build left folders without write permission
-  rm -rf -- "$1" 2>/dev/null || { chmod -R u+rwX -- "$1" && rm -rf -- "$1"; } || say "warning: $1 could not be removed"
+remove_tree() { # DIRECTORY: also where a build left folders without write permission, or root mode files of other ids
+  rm -rf -- "$1" 2>/dev/null || { chmod -R u+rwX -- "$1" && rm -rf -- "$1"; } 2>/dev/null ||
+    unshare --user --map-root-user --map-users auto --map-groups auto rm -rf -- "$1" ||
+    say "warning: $1 could not be removed"
 }
 
 trim_log() { # Slurm has opened the log for appending, so cutting it back in place is safe
@@ -231,6 +660,15 @@ trim_log() { # Slurm has opened the log for appending, so cutting it back in pla
   size=$(stat -c %s -- "$log" 2>/dev/null || echo 0)
   ((size > LOG_LIMIT)) || return 0
   tail -c $((LOG_LIMIT / 4)) -- "$log" >"$NODE_DIR/log" && cat "$NODE_DIR/log" >"$log" && rm -f "$NODE_DIR/log"
+}
+
+check_node() {
+  local needed=("$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen unshare mount umount)
+  type -P "${needed[@]}" >/dev/null || die "$UNFIT_NODE" "$SLURMD_NODENAME lacks one of ${needed[*]}"
+  [[ -n $(type -P squashfuse_ll squashfuse) ]] || die "$UNFIT_NODE" "$SLURMD_NODENAME lacks squashfuse"
+  [[ -n $BERTH_ROOT ]] || return 0
+  type -P newuidmap newgidmap >/dev/null || die "$UNFIT_NODE" \
+    "$SLURMD_NODENAME lacks newuidmap and newgidmap: root mode needs the package uidmap (shadow-utils) on the nodes"
 }
 
 check_version() {
@@ -272,23 +710,31 @@ announce() { # PORT: as often as it takes, since an outage of slurmctld must not
   say "announced $comment"
 }
 
-start_container() { # CONTAINER: Apptainer's process; LOG: what it and all below it say
-  local binds=()
-  [[ ! -d /dev/dri ]] || binds+=(--bind /dev/dri)
-  [[ -z $BERTH_BINDS ]] || binds+=(--bind "$BERTH_BINDS")
+start_container() { # CONTAINER: the process of hold(); LOG: what it and all below it say
+  local map=() id owners=()
+  [[ -z $BERTH_ROOT ]] || map=(--map-users auto --map-groups auto)
   {
-    declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES
+    declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT BERTH_ROOT
     echo 'set -euo pipefail'
-    declare -f say die login_environment sshd_config adapt_accounts first_home leave enter
+    declare -f say die login_environment sshd_config adapt_accounts apply_owners leave look_at_processes \
+      threads_stand_still stop_all stand_still serve enter
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
-  # --pid --no-init: enter() is process 1, so nothing of the session outlives it.
-  # --workdir: /tmp and /var/tmp lie in the node's own storage; Apptainer's default is 64 MB of memory.
+  {
+    declare -p BAD_IMAGE BAD_VOLUMES DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID \
+      APT_SETTINGS "${!BERTH_@}"
+    echo 'set -euo pipefail'
+    declare -f say die inside mount_overlay mount_image site_binds mount_points missing_points make_points make_skeleton \
+      write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
+    echo 'hold "$@"'
+  } >"$NODE_DIR/hold"
+  if [[ -n $BERTH_ROOT ]]; then
+    for id in "${SYSTEM_STACK[@]}"; do [[ ! -f $LAYERS/$id/owners ]] || owners=("$LAYERS/$id/owners" "${owners[@]}"); done
+    [[ ${#owners[@]} -eq 0 ]] || cat "${owners[@]}" >"$NODE_DIR/run/owners"
+  fi
   exec {LOG}< <(
-    exec "$BERTH_APPTAINER" -q exec --contain --pid --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
-      --home "$DIRECTORY/home/upper:/home/$BERTH_OWNER" --cwd "/home/$BERTH_OWNER" \
-      --bind "$DIRECTORY/run:/run/berth/session:ro" --bind "$NODE_DIR/run:/run/berth/node" "${binds[@]}" \
-      "$BERTH_IMAGE" /bin/bash /run/berth/node/enter "${BERTH_PORTS%-*}" "${BERTH_PORTS#*-}" 2>&1
+    exec unshare --user --map-root-user "${map[@]}" --mount /bin/bash "$NODE_DIR/hold" \
+      "${BERTH_PORTS%-*}" "${BERTH_PORTS#*-}" 2>&1
   )
   CONTAINER=$!
 }
@@ -308,16 +754,96 @@ follow_container() { # copies the container's words to the job's log until it ha
     line=${part%$'\r'} part=''
     printf '%s\n' "$line"
     if [[ -z $announced && $line =~ ^"Server listening on "[^\ ]+" port "([0-9]+)\.$ ]]; then
-      announced=yes
+      announced=yes LISTENS=yes
       { announce "${BASH_REMATCH[1]}" && check_version; } &
     fi
     if ((++count % LOG_CHECK == 0)); then trim_log; fi
   done
 }
 
+read_request() { # sets the array ASKED from run/copy.request
+  local key value
+  while IFS='=' read -r key value; do
+    case $key in
+      ID) [[ $value =~ ^[A-Za-z0-9._-]+$ ]] || continue ;;
+      HOME | SYSTEM | HOME_PREVIOUS | SYSTEM_PREVIOUS) [[ $value =~ ^[0-9a-z]{26}$ ]] || continue ;;
+      *) continue ;;
+    esac
+    ASKED[$key]=$value
+  done <"$DIRECTORY/run/copy.request"
+}
+
+answer_request() { # writes run/copy.outcome as a whole
+  local file=$DIRECTORY/run/copy.outcome
+  kill "${COPIER:-none}" 2>/dev/null || :
+  say "copy ${ASKED[ID]}: $RESULT, $PAUSE s${MESSAGE:+: $MESSAGE}"
+  printf '%s\n' "ID=${ASKED[ID]}" "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" >"$file.new" && mv -f "$file.new" "$file"
+}
+
+copy_live() { # USR2: copies the tops of the running session as run/copy.request says; in the background, one at a time
+  local turn what source previous pairs=() RESULT=failed PAUSE=0.000 MESSAGE='the session ended' COPIER=''
+  local -A ASKED=()
+  trap - USR1 USR2
+  if [[ -n ${LISTENS:-} ]]; then exec {turn}>"$NODE_DIR/copying" && flock "$turn"; fi
+  read_request
+  [[ -n ${ASKED[ID]:-} ]] || die 0 "USR2, and no request to copy in run/copy.request"
+  if grep -qsxF "ID=${ASKED[ID]}" "$DIRECTORY/run/copy.outcome"; then exit 0; fi # done in an earlier one's turn
+  trap answer_request EXIT
+  trap 'exit 0' TERM
+  [[ -n ${LISTENS:-} ]] || { MESSAGE="the session has only begun to start" && exit 0; }
+  for what in HOME SYSTEM; do
+    [[ -n ${ASKED[$what]:-} ]] || continue
+    if [[ $what == HOME ]]; then source=${HOME_STACK[0]}; else source=${SYSTEM_STACK[0]}; fi
+    source=$LAYERS/$source/tree previous=${ASKED[${what}_PREVIOUS]:-}
+    if [[ -n $BERTH_ROOT ]]; then
+      [[ $what == SYSTEM ]] || continue
+      source=$NODE_DIR/system/tree
+    fi
+    pairs+=("$source" "$LAYERS/${ASKED[$what]}" "${previous:+$LAYERS/$previous}")
+  done
+  copy_pairs "${pairs[@]}"
+}
+
+copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE and MESSAGE: copying.py, its second pass while all stands still
+  local word='' stood='' since go told said words node=$NODE_DIR/run copy=(python3 -I "$DIRECTORY/run/copying.py")
+  if [[ $# -eq 0 ]]; then # nothing was ever written
+    RESULT=frozen MESSAGE=''
+    exit 0
+  fi
+  type -P python3 >/dev/null || { MESSAGE="$SLURMD_NODENAME has no python3, which copies a running session" && exit 0; }
+  # Others than the user own files there; in the session's namespace they are the user's to read.
+  [[ -z $BERTH_ROOT ]] || copy=(nsenter --target "$CONTAINER" --user "${copy[@]}" --squash)
+  rm -f "$node/go" "$node/still" "$NODE_DIR/copy"
+  mkfifo "$node/go" "$node/still" "$NODE_DIR/copy"
+  exec {go}<>"$NODE_DIR/copy" {told}<>"$node/go" {said}<>"$node/still"
+  exec {words}< <(exec "${copy[@]}" "$@" <"$NODE_DIR/copy" 2>"$NODE_DIR/copy.err" {go}>&- {told}>&- {said}>&-)
+  COPIER=$!
+  IFS= read -ru "$words" word || :
+  if [[ $word == copied ]]; then
+    since=$(date +%s%3N)
+    kill -USR1 "$CONTAINER"
+    read -rt $((STILL_WAIT + 3)) -u "$said" stood || :
+    echo >&"$go"
+    IFS= read -rt "$STILL_LIMIT" -u "$words" word || word="not done within $STILL_LIMIT s"
+    echo >&"$told"
+    since=$(($(date +%s%3N) - since))
+    printf -v PAUSE '%d.%03d' $((since / 1000)) $((since % 1000))
+    read -rt "$STILL_WAIT" -u "$said" _ || :
+    [[ $word != still ]] || IFS= read -ru "$words" word || :
+  fi
+  rm -f "$node/go" "$node/still"
+  if [[ $word == 'done' ]]; then
+    RESULT=crash-consistent MESSAGE='not every process could be stopped'
+    if [[ $stood == all ]]; then RESULT=frozen MESSAGE=''; fi
+  else
+    MESSAGE=$(tail -n 1 "$NODE_DIR/copy.err")
+    MESSAGE=${MESSAGE:-the copy was ${word:-not done}}
+  fi
+}
+
 finish() { # on every way out
   local code=$? job
-  trap '' TERM USR1
+  trap '' TERM USR1 USR2
   for job in $(jobs -p); do kill "$job" 2>/dev/null || :; done
   if [[ -n ${CONTAINER:-} ]] && kill -TERM "$CONTAINER" 2>/dev/null; then
     { sleep $((STOP_GRACE + 2)) && kill -KILL "$CONTAINER"; } &
@@ -336,12 +862,13 @@ stop() { # TERM: scancel, preemption, requeue or the time limit; Slurm waits Kil
 
 main() {
   local code=0
-  [[ $# -eq 1 && $1 =~ ^/[^,:]*$ && -n ${SLURM_JOB_ID:-} && -n ${SLURMD_NODENAME:-} ]] ||
-    die "$USAGE" "usage: sbatch … session.sh SESSION_DIRECTORY"
-  readonly DIRECTORY=$1
+  [[ $# -eq 2 && $1 =~ ^/[^,:]*$ && -n ${SLURM_JOB_ID:-} && -n ${SLURMD_NODENAME:-} ]] ||
+    die "$USAGE" "usage: sbatch … session.sh SESSION_DIRECTORY SUBMISSION"
+  readonly DIRECTORY=$1 LAYERS=${1%/*/*}/layers OWNER_UID=$UID OWNER_GID=${GROUPS[0]}
   trap finish EXIT
   trap stop TERM
   trap 'say "the time limit is near"' USR1
+  trap 'copy_live &' USR2
   # --export=NIL leaves Slurm's own variables only; what a site's prolog adds must not add mounts.
   unset "${!BERTH_@}" "${!APPTAINER_@}" "${!SINGULARITY_@}"
   export PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -350,25 +877,27 @@ main() {
   say "job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}, on $SLURMD_NODENAME"
 
   BERTH_BINDS='' BERTH_PORTS=20000-32767 BERTH_APPTAINER=apptainer BERTH_SCONTROL=scontrol
-  BERTH_PROFILE='' BERTH_PROFILE_VERSION=''
+  BERTH_PROFILE='' BERTH_PROFILE_VERSION='' BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' BERTH_ROOT=''
   [[ -O $DIRECTORY/run/job.env && -f $DIRECTORY/run/job.env ]] || die "$BAD_JOB_ENV" "no $1/run/job.env of yours"
   read_job_env "$DIRECTORY/run/job.env"
   check_job_env
+  [[ $BERTH_SUBMISSION == "$2" ]] || die "$SUPERSEDED" "this is submission $2, and the session is at $BERTH_SUBMISSION"
   check_files
-  type -P "$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen >/dev/null ||
-    die "$UNFIT_NODE" "$SLURMD_NODENAME lacks one of $BERTH_APPTAINER, $BERTH_SCONTROL, ssh-keygen"
+  check_node
   take_lock
+  read_volumes
   make_node_dir
   trim_log
-  mkdir -p "$DIRECTORY/home/upper"
   export BERTH_SESSION_ID BERTH_SESSION_NAME BERTH_OWNER BERTH_PROFILE BERTH_PROFILE_VERSION
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   start_container
   read -r _ FINGERPRINT _ <<<"$(ssh-keygen -lf "$DIRECTORY/run/ssh_host_ed25519_key.pub")"
   find_oom_counter
   follow_container
-  wait "$CONTAINER" || code=$?
+  until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
   CONTAINER=''
+  [[ -e $NODE_DIR/held ]] || die "$UNFIT_NODE" "$SLURMD_NODENAME makes no user namespace for you, as said above${BERTH_ROOT:+:
+root mode needs a line of yours in /etc/subuid and /etc/subgid of the nodes, as usermod --add-subuids makes it}"
   check_memory
   [[ -z ${STOPPING:-} ]] || code=0
   exit "$code"

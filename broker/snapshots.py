@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from broker import access
 from broker.access import Verb
 from broker.deeds import in_words
-from broker.errors import ConflictError, NotFoundError, RefusedError
+from broker.errors import ConflictError, NotFoundError
 from broker.identifiers import new_id
+from broker.images import image_with
 from broker.intent import Intent
 from broker.launching import LauncherError
 from broker.manifest import CHANGING, Target
@@ -21,6 +22,7 @@ from broker.operations import stops
 from broker.registry import Entry
 from broker.schema import SessionState
 from broker.state import LIVE, STARTABLE
+from broker.volume_calls import Sif
 from profiles.errors import ProfilesError
 from profiles.store import PACKAGES
 
@@ -141,7 +143,7 @@ class Snapshots:
         elif snapshot is not None:
             image = await self._image_of(snapshot)
         else:
-            image = await self._image_with(source.profile, source.version, source.digest)
+            image = await asyncio.to_thread(image_with, self._stores, *source.image.values())
         before = source.digest if snapshot is None else snapshot.digest
         to = Target.of(image, source.policy if source.persistence_chosen else None)
         arguments = {
@@ -173,9 +175,11 @@ class Snapshots:
         session = await self._resolve(user, name, Verb.INSPECT)
         number = None if reference is None else (await self._find(session, reference)).number
         base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
-        packages = await asyncio.to_thread(self._packages, session)
+        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        packages = await asyncio.to_thread(_packages, image)
+        sif = Sif(str(image.path), image.offset)
         return await self._told(
-            session, self._launcher.diff(session.owner, session.id, number, base=base, base_packages=packages)
+            session, self._launcher.diff(session.owner, session.id, number, base=base, base_packages=packages, sif=sif)
         )
 
     async def size(self, user: str, name: str) -> SizeReport:
@@ -212,7 +216,8 @@ class Snapshots:
             raise ConflictError(
                 f"{name} is not ready in root mode", hint=f"`berth exec --root {name} -- COMMAND` does it"
             )
-        return await self._begin(session, Intent.new("commit-root", user), "")
+        before = session.intent.snapshot if session.intent is not None else None
+        return await self._begin(session, Intent.new("commit-root", user, arguments={"before": before}), "")
 
     async def _begin(self, session: Session, intent: Intent, detail: str) -> SessionView:
         decide = _begun(intent, Entry(intent.actor, intent.verb, detail))
@@ -247,29 +252,15 @@ class Snapshots:
             raise NotFoundError(error.message, hint=error.hint) from error
 
     async def _image_of(self, snapshot: SnapshotView) -> Image:
-        return await self._image_with(snapshot.profile, snapshot.version, snapshot.digest)
+        return await asyncio.to_thread(image_with, self._stores, snapshot.profile, snapshot.version, snapshot.digest)
 
-    async def _image_with(self, profile: str, version: str, digest: str) -> Image:
-        """The image that volumes belong to: no other will do, since a system volume lies over it. RefusedError."""
-        hint = (
-            f"ask who publishes {profile} to put {profile}@{version} back; `berth clone NAME NEW --profile P` takes "
-            "the home to another profile"
-        )
-        try:
-            image = await asyncio.to_thread(self._stores.find, profile, version)
-        except ProfilesError as error:
-            raise RefusedError(f"the image {profile}@{version} is not there: {error.message}", hint=hint) from error
-        if image.digest != digest:
-            raise RefusedError(f"{profile}@{version} is another image now than it was then", hint=hint)
-        return image
 
-    def _packages(self, session: Session) -> str:
-        """The list of packages of the session's image; empty where there is none."""
-        try:
-            image = self._stores.find(session.profile, session.version)
-            return (image.directory / PACKAGES).read_text(encoding="utf-8", errors="replace")
-        except (ProfilesError, OSError):
-            return ""  # then every package counts as added, which is true of what can be seen
+def _packages(image: Image) -> str:
+    """The list of an image's packages; empty where there is none."""
+    try:
+        return (image.directory / PACKAGES).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""  # then every package counts as added, which is true of what can be seen
 
 
 def _check_free(session: Session) -> None:
@@ -311,7 +302,7 @@ def _begun(intent: Intent, entry: Entry) -> Decide:
             return {"operation": intent.record()}, entry
         if stops(intent):
             values = {"state": SessionState.STOPPING, "reason": f"stopped for the {intent.verb}, then started again"}
-            return values | {"operation": intent.but(start=True).record()}, entry
+            return values | {"operation": intent.but(start=True, ran=True).record()}, entry
         _check_copyable(now)
         return {"operation": intent.record()}, entry
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,14 @@ from broker import authorized
 from broker.errors import BerthError, RefusedError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
+from broker.images import image_with
 from broker.launching import LauncherError
 from broker.manifest import Manifest
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState
-from profiles.apptainer import squashfs_offset
-from profiles.errors import ProfilesError
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from broker.authorized import AuthorizedKeys
     from broker.certificates import CertificateAuthority
     from broker.changes import Changes
@@ -108,9 +104,9 @@ class Submitter:
 
     async def _submit(self, session: Session) -> Session:
         try:
-            image, offset = await asyncio.to_thread(self._image, session)
+            image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
             session, lines = await asyncio.gather(self._prepared(session), self._keys.lines(session.owner))
-            files = self._files(session, image.profile, offset, lines)
+            files = self._files(session, image, lines)
             failpoint("start.prepared")
             claim = _claimed(session, attempted_at=time.time(), keys_digest=authorized.digest_of(lines))
             await asyncio.to_thread(self._registry.update, session.id, claim)
@@ -138,29 +134,13 @@ class Submitter:
         """Make a new session's directories, volumes and host key."""
         if session.host_key and session.volumes is not None:
             return session
-        made = await self._launcher.prepare(session.owner, session.id)
+        made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
         return await self._change(session, host_key=made.host_key, volumes=made.volumes)
-
-    def _image(self, session: Session) -> tuple[Image, int]:
-        """The session's own image, whose digest must be what the session was made with, and its file system's place."""
-        try:
-            image = self._stores.find(session.profile, session.version)
-        except ProfilesError as error:
-            raise RefusedError(error.message, hint=error.hint) from error
-        if image.digest != session.digest:
-            raise RefusedError(
-                f"the image of {session.profile}@{session.version} is not the one this session was made with",
-                hint="ask who publishes the profile; a version must never change",
-            )
-        try:
-            return image, image.offset or _offset(image.path, image.digest)
-        except ProfilesError as error:
-            raise RefusedError(error.message, hint=error.hint) from error
 
     def _options(self, session: Session, profile: Profile) -> list[str]:
         return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), session.options)
 
-    def _files(self, session: Session, profile: Profile, offset: int, lines: list[str]) -> dict[str, str]:
+    def _files(self, session: Session, image: Image, lines: list[str]) -> dict[str, str]:
         certificate = self._authority.sign_host(
             session.host_key,
             SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
@@ -170,7 +150,7 @@ class Submitter:
         )
         return {
             "manifest.json": Manifest.of(session).text,
-            "job.env": job_env(session, allowed_binds(profile, self._config.storage.binds), offset),
+            "job.env": job_env(session, allowed_binds(image.profile, self._config.storage.binds), image.offset),
             "authorized_keys": authorized.text_of(lines),
             "host_certificate": certificate + "\n",
         }
@@ -194,7 +174,7 @@ class Submitter:
     async def _forget(self, session: Session) -> None:
         """Remove at once what a session that never ran has on disk, so that its name is free for the next try."""
         try:
-            await self._launcher.remove(session.owner, session.id)
+            await self._launcher.purge(session.owner, session.id)
         except LauncherError as error:
             log.warning("the data of %s is left to the next tick: %s", session.id, error.message)
             return
@@ -240,13 +220,6 @@ _TIMES = (
     "missing_since",
     "cancelled_at",
 )
-
-
-@functools.lru_cache(maxsize=256)
-def _offset(sif: Path, digest: str) -> int:
-    """Of an image that was published before its description had it; asked of Apptainer once for each digest."""
-    del digest
-    return squashfs_offset(sif)
 
 
 def _waits_for(now: Session, submission: int) -> bool:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from broker.errors import BerthError
 from broker.identifiers import new_id
+from broker.images import image_with
 from broker.schema import SessionState
 from broker.state import STARTABLE
+from broker.volume_calls import Sif
 
 if TYPE_CHECKING:
     from broker.changes import Changes
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from broker.models import Session
     from broker.registry import Decide, Decision, Registry
     from broker.volume_calls import Collected
+    from profiles.store import Stores
 
 _Made = TypeVar("_Made")
 
@@ -30,8 +33,17 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """Flattens and collects, each session and each user at most once at a time."""
 
-    def __init__(self, *, settings: StorageSettings, registry: Registry, launcher: Launcher, changes: Changes) -> None:
+    def __init__(
+        self,
+        *,
+        settings: StorageSettings,
+        registry: Registry,
+        stores: Stores,
+        launcher: Launcher,
+        changes: Changes,
+    ) -> None:
         self._settings = settings
+        self._stores = stores
         self._registry = registry
         self._launcher = launcher
         self._changes = changes
@@ -87,7 +99,9 @@ class Upkeep:
         return sorted(kept | (found.keys() - known))
 
     async def _flatten(self, session: Session) -> Session:
-        volumes = await self._launcher.flatten(session.owner, session.id, new_id())
+        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        sif = Sif(str(image.path), image.offset)
+        volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif)
         now = await asyncio.to_thread(self._registry.update, session.id, _flattened(session, volumes))
         self._changes.notify()
         self.collect(session.owner)

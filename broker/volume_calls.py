@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from broker.schema import DiffReport, FileChange, PackageChange, SizeReport, SnapshotView, VerifyReport, Volumes
+from broker.schema import DiffReport, SizeReport, SnapshotView, VerifyReport, Volumes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,18 @@ class Taken:
 
     snapshot: SnapshotView
     volumes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sif:
+    """An image as those see it who read its squashfs."""
+
+    path: str
+    offset: int
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        return {"image": self.path, "offset": self.offset}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +137,10 @@ class VolumeCalls(ABC):
         )
         return _taken(answer)
 
-    async def commit_root(
-        self, user: str, session_id: str, operation: str, job_id: int, *, image: Mapping[str, str]
-    ) -> Taken:
-        """Keep what was changed in root mode; the answer's snapshot is of what was before."""
-        arguments = {"session": session_id, "operation": operation, "job_id": job_id}
-        return _taken(await self._long("commit_root", user, **arguments, **image), "before")
+    async def commit_root(self, user: str, session_id: str, operation: str, job_id: int) -> dict[str, Any]:
+        """Keep what was changed in root mode as a layer of the system volume; the volumes as they are now."""
+        answer = await self._long("commit_root", user, session=session_id, operation=operation, job_id=job_id)
+        return dict(answer["volumes"])
 
     async def snapshots(self, user: str, session_id: str) -> tuple[list[SnapshotView], dict[str, Any]]:
         """All of a session's snapshots, oldest first, and its volumes."""
@@ -142,23 +152,11 @@ class VolumeCalls(ABC):
         return _taken(await self._call("forget", user, session=session_id, snapshot=number))
 
     async def diff(
-        self, user: str, session_id: str, number: int | None, *, base: str, base_packages: str
+        self, user: str, session_id: str, number: int | None, *, base: str, base_packages: str, sif: Sif
     ) -> DiffReport:
-        """What has changed since a snapshot, or over the image, whose packages are `base_packages`."""
-        answer = await self._long("diff", user, session=session_id, snapshot=number, base_packages=base_packages)
-        packages = answer["packages"]
-        return DiffReport(
-            base=base,
-            packages=[
-                *(PackageChange(name=name, after=version) for name, version in packages["added"]),
-                *(PackageChange(name=name, before=version) for name, version in packages["removed"]),
-                *(PackageChange(name=name, before=old, after=new) for name, old, new in packages["changed"]),
-            ],
-            files=[
-                FileChange(change=each["change"], volume=each["volume"], path=each["path"]) for each in answer["files"]
-            ],
-            truncated=answer["truncated"],
-        )
+        """What has changed since a snapshot, or over the image `sif`, whose packages are `base_packages`."""
+        arguments = {"session": session_id, "snapshot": number, "base_packages": base_packages, **sif.arguments}
+        return DiffReport(base=base, **await self._long("diff", user, **arguments))
 
     async def size(self, user: str, session_id: str) -> SizeReport:
         return SizeReport.model_validate(await self._long("size", user, session=session_id))
@@ -166,9 +164,9 @@ class VolumeCalls(ABC):
     async def verify(self, user: str, session_id: str) -> VerifyReport:
         return VerifyReport.model_validate(await self._long("verify", user, session=session_id))
 
-    async def flatten(self, user: str, session_id: str, operation: str) -> dict[str, Any]:
-        """Make few layers of many; nothing is changed if the stacks change meanwhile. The volumes as they are now."""
-        answer = await self._long("flatten", user, session=session_id, operation=operation)
+    async def flatten(self, user: str, session_id: str, operation: str, sif: Sif) -> dict[str, Any]:
+        """Make one layer of many, over the image `sif`. The volumes as they are now."""
+        answer = await self._long("flatten", user, session=session_id, operation=operation, **sif.arguments)
         return dict(answer["volumes"])
 
     async def trash(self, user: str, session_id: str) -> None:
@@ -180,12 +178,12 @@ class VolumeCalls(ABC):
         return dict((await self._call("untrash", user, session=session_id))["volumes"])
 
     async def purge(self, user: str, session_id: str) -> None:
-        """Remove what was set aside; done already is done."""
+        """Remove a session's data for good, set aside or not; done already is done."""
         await self._long("purge", user, session=session_id)
 
     async def gc(self, user: str, *, keep: list[str], dry_run: bool) -> Collected:
         """Remove what was set aside of sessions that are not in `keep`, and every layer that nothing names."""
-        answer = await self._long("gc", user, keep_trash_ids=keep, dry_run=dry_run)
+        answer = await self._long("gc", user, keep=keep, dry_run=dry_run)
         return Collected(len(answer["layers"]), int(answer["bytes"]), [str(each) for each in answer["sessions"]])
 
     async def _long(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 TIMEOUT = 60.0
 ARCHITECTURES = {"x86_64": "2", "aarch64": "4", "ppc64le": "6", "riscv64": "12"}
 """What `apptainer sif add --partarch` calls the machines of uname(2)."""
-
-_ROOT = re.compile(r"\|(?P<start>\d+)-\d+\s*\|FS \(Squashfs/\*System/")
 
 
 def version() -> str:
@@ -44,16 +41,6 @@ def seal(squashfs: Path, sif: Path, timeout: float) -> None:
     # A primary system partition (2) with squashfs (1), as `apptainer build` makes it.
     kind = ("--datatype", "4", "--parttype", "2", "--partfs", "1", "--partarch", architecture, "--groupid", "1")
     _apptainer("sif", "add", *kind, str(sif), str(squashfs), timeout=timeout)
-
-
-def squashfs_offset(sif: Path) -> int:
-    """Tell at which byte of a SIF file its root file system begins. Raises ProfilesError if there is no squashfs."""
-    found = _ROOT.search(_apptainer("sif", "list", str(sif)))
-    if not found:
-        raise ProfilesError(
-            f"{sif} has no squashfs root file system", hint="encrypted and ext3 images cannot be a base"
-        )
-    return int(found["start"])
 
 
 def _apptainer(*arguments: str, timeout: float = TIMEOUT) -> str:

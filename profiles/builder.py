@@ -18,6 +18,7 @@ from profiles import apptainer, namespace, network
 from profiles.base import BaseKind
 from profiles.environment import shell_lines
 from profiles.errors import BuildError, ProfilesError
+from profiles.sif import squashfs_offset
 from profiles.spec import load
 from profiles.steps import Progress, Step, Steps
 from profiles.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, Stores, digest_of, verify
@@ -107,10 +108,10 @@ def _plan(profile: Profile) -> list[str]:
 def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Steps) -> Image:
     """Take the steps; leaves SIF and list of packages in `stage`."""
     with steps.step("check"):
-        _check_machine(profile, parent)
+        check_machine(profile.base.kind, parent)
         base = _base_image(profile, bases)
         created = time.time()
-        labels = _labels(profile, base, created)
+        labels = make_labels(profile, base, created)
     with workspace(parent) as folder:
         tree = Tree(folder, steps.run)
         _fill(tree, profile, base, steps)
@@ -122,7 +123,8 @@ def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Ste
         with steps.step("image"):
             sif = stage / IMAGE
             apptainer.seal(squashfs, sif, steps.seconds_left())
-            size, offset = sif.stat().st_size, apptainer.squashfs_offset(sif)
+            size = sif.stat().st_size
+            offset = squashfs_offset(sif)
             return Image(profile.name, profile.version, sif, digest_of(sif), size, created, labels, profile, offset)
 
 
@@ -148,9 +150,9 @@ def _fill(tree: Tree, profile: Profile, base: Path | None, steps: Steps) -> None
             tree.post(profile.post)
 
 
-def _check_machine(profile: Profile, parent: Path) -> None:
-    """Raise ProfilesError for what is missing on this machine, before anything is done."""
-    unneeded = {"unsquashfs"} if profile.base.kind is BaseKind.DEBIAN else {"mmdebstrap"}
+def check_machine(kind: BaseKind, parent: Path) -> None:
+    """Raise ProfilesError for what a build on such a base lacks on this machine, before anything is done."""
+    unneeded = {"unsquashfs"} if kind is BaseKind.DEBIAN else {"mmdebstrap"}
     if os.geteuid() == 0:
         unneeded.add("newuidmap")
     missing = [tool for tool in TOOLS if tool not in unneeded and not shutil.which(tool, path=network.PATH)]
@@ -191,7 +193,7 @@ def _base_image(profile: Profile, bases: Stores) -> Path | None:
             return image.path
 
 
-def _labels(profile: Profile, base: Path | None, created: float) -> dict[str, str]:
+def make_labels(profile: Profile, base: Path | None, created: float) -> dict[str, str]:
     """Make the labels that tell, from the SIF alone, where it comes from."""
     return {
         "berth.profile": profile.name,

@@ -46,6 +46,14 @@ class StoreError(ProfilesError):
     """The store's directory cannot be read or written."""
 
 
+class PatternError(ProfilesError):
+    """A pattern of paths that cannot be meant, or that matches nothing."""
+
+
+class NothingChangedError(ProfilesError):
+    """There is nothing to make a new image of."""
+
+
 class BuildError(ProfilesError):
     """A build failed in `step`; `log` is the build log that was kept, None if there was none yet."""
 

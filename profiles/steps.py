@@ -72,6 +72,10 @@ class Steps:
         """Tell how long the build may still take."""
         return max(1.0, self._deadline - time.monotonic())
 
+    def extend(self, seconds: float) -> None:
+        """Give the build more time: somebody was asked something meanwhile."""
+        self._deadline += seconds
+
     def _line(self, text: str) -> None:
         if text.strip():
             self._progress(replace(self._now, line=text))

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, StoreError
+from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, ProfilesError, StoreError
+from profiles.sif import squashfs_offset
 from profiles.spec import Profile
 from profiles.versions import sort_key
 
@@ -55,8 +56,8 @@ class Image:
     """Seconds since the epoch."""
     labels: Mapping[str, str]
     profile: Profile
-    offset: int = 0
-    """At which byte of the SIF file its root file system begins; 0 for an image that was published without it."""
+    offset: int
+    """At which byte of the SIF file its squashfs begins."""
 
     @property
     def directory(self) -> Path:
@@ -237,7 +238,10 @@ class Stores:
 
 
 def read_image(directory: Path) -> Image:
-    """Read what `directory` says of its image. Raises DamagedImageError that names the file."""
+    """Read what `directory` says of its image. Raises DamagedImageError that names the file.
+
+    Images published before descriptions had the offset are asked for it themselves.
+    """
     file = directory / DESCRIPTION
     hint = "build it anew under another version, and delete this one"
     try:
@@ -251,10 +255,12 @@ def read_image(directory: Path) -> Image:
             created=float(data["created"]),
             labels={str(key): str(value) for key, value in data["labels"].items()},
             profile=Profile.model_validate(data["profile"]),
-            offset=int(data.get("offset", 0)),
+            offset=int(data["offset"]) if "offset" in data else squashfs_offset(directory / IMAGE),
         )
     except OSError as error:
-        raise DamagedImageError(f"{file} cannot be read: {error.strerror}", hint=hint) from error
+        raise DamagedImageError(f"{error.filename} cannot be read: {error.strerror}", hint=hint) from error
+    except ProfilesError as error:
+        raise DamagedImageError(error.message, hint=hint) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"{error.error_count()} errors" if isinstance(error, ValidationError) else repr(error)
         raise DamagedImageError(f"{file} is damaged: {what}", hint=hint) from error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from profiles import apptainer, namespace, network
+from profiles.sif import squashfs_offset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,7 @@ class Tree:
 
     def unpack(self, sif: Path) -> None:
         """Fill the tree with what a SIF file holds."""
-        offset = apptainer.squashfs_offset(sif)
+        offset = squashfs_offset(sif)
         unsquashfs = ["unsquashfs", "-no-progress", "-quiet", "-no-xattrs", "-dest", str(self.path)]
         self._run(namespace.as_root(*unsquashfs, "-offset", str(offset), str(sif)), self._outside)
 

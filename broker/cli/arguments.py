@@ -4,17 +4,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from broker.names import NAME_PATTERN, VERSION_PATTERN
+from broker.errors import BerthError, InvalidInputError
+from broker.names import LABEL_PATTERN, NAME_PATTERN, PERSISTENT_PATH_PATTERN, VERSION_PATTERN
 
 if TYPE_CHECKING:
-    from broker.schema import SessionView
+    from collections.abc import Callable
+
+    from broker.client import Client
+
+_Known = TypeVar("_Known")
 
 
 class SessionName(click.ParamType[str]):
@@ -33,7 +39,7 @@ class SessionName(click.ParamType[str]):
         del ctx, param
         return [
             CompletionItem(view.name, help=f"{view.state}, {view.profile}@{view.version}")
-            for view in _sessions()
+            for view in _known(lambda client: client.sessions())
             if view.name.startswith(incomplete)
         ]
 
@@ -71,6 +77,97 @@ class ProfileName(click.ParamType[ProfileReference]):
         return [CompletionItem(name) for name in _profiles() if name.startswith(incomplete)]
 
 
+class DeletedName(SessionName):
+    """The name of a deleted session; completed with those that can be restored."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, param
+        return [
+            CompletionItem(view.name, help=f"{view.profile}@{view.version}")
+            for view in _known(lambda client: client.deleted())
+            if view.name.startswith(incomplete)
+        ]
+
+
+class SnapshotLabel(click.ParamType[str]):
+    """What a user calls a snapshot: never a number, so that it cannot be taken for one."""
+
+    name = "label"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(LABEL_PATTERN, value):
+            self.fail(f"{value!r} {_WRONG_LABEL}", param, ctx)
+        return value
+
+
+class SnapshotReference(click.ParamType[str]):
+    """A snapshot by its number or label; completed with those of the session that was named before it."""
+
+    name = "snapshot"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(rf"[1-9][0-9]{{0,8}}|{LABEL_PATTERN[1:-1]}", value):
+            self.fail(f"{value!r} is neither a snapshot's number nor a label; `berth snapshots` lists them", param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del param
+        session = ctx.params.get("name") or next(iter(ctx.args), None)  # click leaves it there before an option's value
+        return [
+            CompletionItem(word, help=each.reason or each.label)
+            for each in (_known(lambda client: client.snapshots(session)) if session else [])
+            for word in (str(each.number), each.label)
+            if word and word.startswith(incomplete)
+        ]
+
+
+class Kept(click.ParamType[str]):
+    """`home`, `system` (all outside the home), or a path of either.
+
+    A path below the home directory here is meant to be below the session's: the shell makes it of `~/…`.
+    """
+
+    name = "kept"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in SIDES:
+            return value
+        here = os.path.expanduser("~").rstrip("/")  # noqa: PTH111 - a prefix of text, not a file
+        path = f"~{value.removeprefix(here)}" if here and value.startswith(f"{here}/") else value
+        path = path.rstrip("/")
+        steps = path.split("/")[1:]
+        if not re.fullmatch(PERSISTENT_PATH_PATTERN, path) or set(steps) & {"", ".", ".."}:
+            self.fail(f"{value!r} {_WRONG_PATH}", param, ctx)
+        return path
+
+
+SIDES = ("home", "system")
+
+
+def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, object] | None:
+    """The policy that `--keep` and `--fresh` make together, as the API takes it; None without any.
+
+    InvalidInputError for what is asked to be both.
+    """
+    if not keep and not fresh:
+        return None
+    if both := sorted(set(keep) & set(fresh)):
+        raise InvalidInputError(f"{both[0]} cannot be kept and come fresh from the profile at once")
+    return {
+        **{side: "fresh" if side in fresh else "keep" for side in SIDES},
+        "keep": [path for path in keep if path not in SIDES],
+        "fresh": [path for path in fresh if path not in SIDES],
+    }
+
+
+_WRONG_PATH = (
+    "is neither `home`, `system`, nor a path that begins with / or ~/ and has no comma, colon or backslash in it"
+)
+
+_WRONG_LABEL = (
+    "cannot be a label: labels begin with a letter and have up to 64 letters, digits, dots, hyphens and underscores"
+)
+
 _WRONG_NAME = "cannot be a name: names have 1 to 39 small letters, digits and hyphens and start with a letter"
 
 
@@ -80,21 +177,19 @@ def _suggestion(value: str, pattern: str) -> str:
     return f"; {near!r} would do" if re.fullmatch(pattern, near) else ""
 
 
-def _sessions() -> list[SessionView]:
+def _known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
     """What to complete with; a controller that is not there is not started by pressing Tab."""
     from broker.config import load
-    from broker.errors import BerthError
     from broker.personal import passive_client
 
     try:
-        return passive_client(load()).sessions()
+        return look(passive_client(load()))
     except BerthError:
         return []
 
 
 def _profiles() -> list[str]:
     from broker.config import load
-    from broker.errors import BerthError
     from profiles.errors import ProfilesError
     from profiles.store import Stores
 

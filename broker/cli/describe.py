@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from broker.cli.keeping import doing, last_operation, pending, policy, volumes
 from broker.cli.output import clock, duration
 from broker.schema import SessionState
 
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 
 HEADINGS = ("NAME", "STATE", "PROFILE", "NODE/REASON", "JOB", "GPU", "TIME LEFT")
 
+DELETED_HEADINGS = ("NAME", "PROFILE", "KEPT UNTIL", "SNAPSHOTS")
+
 ENDED = frozenset({SessionState.STOPPED, SessionState.FAILED})
 """No job, data kept: what can be started or deleted."""
+
+_WITH_JOB = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING, SessionState.READY})
 
 _REASONS = {
     "BeginTime": "its start time has not come",
@@ -46,10 +51,26 @@ def stale(view: SessionView, now: float | None = None) -> str:
 def row(view: SessionView, now: float) -> tuple[str, ...]:
     """One line of `berth list`, under HEADINGS. A `?` after the state marks what may have changed since."""
     state = str(view.state) + ("?" if view.stale_since is not None else "")
+    operation = pending(view)
     where = view.endpoint.node if view.endpoint else view.reason
+    if view.root and view.endpoint:
+        where += ", root mode"
+    elif view.state is SessionState.CHANGING and operation:
+        where = doing(operation.verb)
     job = "" if view.job_id is None else str(view.job_id)
     left = duration(view.ends_at - now) if view.endpoint and view.ends_at is not None else ""
     return (view.name, state, f"{view.profile}@{view.version}", where, job, gpu(view.options), left)
+
+
+def deleted_row(view: SessionView, now: float) -> tuple[str, ...]:
+    """One line of `berth list --deleted`, under DELETED_HEADINGS."""
+    until = clock(view.kept_until, now) if view.kept_until is not None else ""
+    return (view.name, f"{view.profile}@{view.version}", until, str(view.volumes.snapshots if view.volumes else 0))
+
+
+def has_job(view: SessionView) -> bool:
+    """Whether the session has a job, or may have one, that nobody has told to end."""
+    return view.state in _WITH_JOB
 
 
 def gpu(options: list[str]) -> str:
@@ -70,6 +91,7 @@ def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]
     if view.stale_since is not None:
         yield "stale", f"as of {clock(view.stale_since, now)}; Slurm does not answer"
     yield "profile", f"{view.profile}@{view.version} ({view.digest})"
+    yield from _remarks(view, now)
     if view.options:
         yield "options", " ".join(view.options)
     if view.job_id is not None:
@@ -81,6 +103,8 @@ def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]
         yield "last job", f"{view.outcome}{ended}"
     if view.endpoint:
         yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
+    yield "kept", policy(view)
+    yield from volumes(view)
     yield "ssh", f"ssh {view.name}.{domain}"
     if view.host_key_fingerprint:
         yield "host key", view.host_key_fingerprint
@@ -88,7 +112,27 @@ def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]
     yield "id", view.id
 
 
+def _remarks(view: SessionView, now: float) -> Iterator[tuple[str, str]]:
+    """What is out of the ordinary with the session."""
+    if operation := last_operation(view, now):
+        yield "operation", operation
+    if view.root:
+        yield "root mode", f"for `berth exec --root`; `berth stop {view.name}` ends it, and nothing of it is kept"
+    if view.kept_until is not None:
+        yield "deleted", f"`berth restore {view.name}` brings it back until {clock(view.kept_until, now)}"
+
+
 def _state(view: SessionView, now: float) -> str:
+    operation = pending(view)
+    if operation is None:
+        return _bare_state(view, now)
+    if view.state is SessionState.CHANGING:
+        return doing(operation.verb)
+    then = "; then " if view.state is SessionState.STOPPING else "; "
+    return _bare_state(view, now) + then + doing(operation.verb)
+
+
+def _bare_state(view: SessionView, now: float) -> str:
     because = f": {_reason(view.reason)}" if view.reason else ""
     if view.state is SessionState.SUBMITTING:
         return f"submitting the job to Slurm{because}"

@@ -80,5 +80,10 @@ def size(count: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def counted(count: int, what: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
     return f"{large} {large_unit} {small} {small_unit}" if small else f"{large} {large_unit}"

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,8 @@ import click
 
 from broker.cli import output
 from broker.cli.arguments import ProfileName, ProfileReference
+from broker.cli.committing import commit
+from broker.cli.images import described, published, steps_on, store_of, store_option, stores_of, translated
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.errors import (
     BerthError,
@@ -20,22 +21,10 @@ from broker.errors import (
     ControllerUnavailableError,
     InvalidInputError,
     NotFoundError,
-    RefusedError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from profiles.builder import Progress, Step
-    from profiles.errors import ProfilesError
-    from profiles.store import Image, Store, Stores
-
-store_option = click.option(
-    "--store",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="This store instead of those of the setting profiles.stores.",
-)
+    from profiles.store import Image, Store
 
 profile_argument = click.argument("wanted", type=ProfileName(), metavar="PROFILE[@VERSION]")
 
@@ -43,6 +32,9 @@ profile_argument = click.argument("wanted", type=ProfileName(), metavar="PROFILE
 @click.group()
 def profile() -> None:
     """Build images from profiles, and look after them."""
+
+
+profile.add_command(commit)
 
 
 @profile.command()
@@ -57,17 +49,18 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
     takes minutes. A version that is published already is never overwritten. Without
     --store the image goes to the first of profiles.stores.
     """
-    with _translated():
+    with translated():
+        from broker.cli.progress import Progress
         from profiles import builder
 
-        stores = _stores(invocation, store)
+        stores = stores_of(invocation, store)
         target: Store = stores.stores[0]
-        with _steps(quiet=invocation.json) as progress:
-            image = builder.build(_recipe(recipe), store=target, bases=stores, progress=progress)
+        with Progress(quiet=invocation.json) as line:
+            image = builder.build(_recipe(recipe), store=target, bases=stores, progress=steps_on(line))
     if invocation.json:
-        output.show_json(_described(image))
+        output.show_json(described(image))
     else:
-        output.data(f"{image.name}@{image.version} {image.digest} {output.size(image.size)} {image.path}")
+        output.data(published(image))
 
 
 @profile.command("list")
@@ -79,14 +72,14 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 
     `newest` is what a name without a version means.
     """
-    with _translated():
+    with translated():
         from profiles.shipped import shipped
 
-        contents = _stores(invocation, store).contents()
+        contents = stores_of(invocation, store).contents()
         newest = {image.name: image for image in contents.images}
         if invocation.json:
-            described = [_described(image) | {"newest": newest[image.name] is image} for image in contents.images]
-            output.show_json({"profiles": described, "damaged": [error.message for error in contents.damaged]})
+            listed = [described(image) | {"newest": newest[image.name] is image} for image in contents.images]
+            output.show_json({"profiles": listed, "damaged": [error.message for error in contents.damaged]})
             return
     output.table(
         ("NAME", "VERSION", "", "SIZE", "BUILT", "DESCRIPTION"),
@@ -118,14 +111,14 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
 
     Whole, defaults included, with the image's digest, labels and place.
     """
-    with _translated():
-        image = _stores(invocation, store).find(wanted.name, wanted.version)
+    with translated():
+        image = stores_of(invocation, store).find(wanted.name, wanted.version)
     if invocation.json:
-        output.show_json(_described(image))
+        output.show_json(described(image))
         return
     import yaml
 
-    click.echo(yaml.safe_dump(_described(image), sort_keys=False, allow_unicode=False), nl=False)
+    click.echo(yaml.safe_dump(described(image), sort_keys=False, allow_unicode=False), nl=False)
 
 
 @profile.command()
@@ -138,10 +131,10 @@ def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None)
 
     This reads all of it. Exit code 1 if they differ.
     """
-    with _translated():
-        stores = _stores(invocation, store)
+    with translated():
+        stores = stores_of(invocation, store)
         image = stores.find(wanted.name, wanted.version)
-        _store_of(image).verify(image)
+        store_of(image).verify(image)
     if invocation.json:
         output.show_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
     else:
@@ -165,13 +158,13 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
         raise InvalidInputError(
             f"which version of {wanted.name}?", hint="`berth profile list` shows them: NAME@VERSION"
         )
-    with _translated():
-        image = _stores(invocation, store).find(wanted.name, wanted.version)
+    with translated():
+        image = stores_of(invocation, store).find(wanted.name, wanted.version)
         if not force:
             _require_unused(invocation, image)
         if not yes and not _confirmed(image):
             raise BerthError(f"{wanted} was not deleted")
-        _store_of(image).delete(image.name, image.version)
+        store_of(image).delete(image.name, image.version)
     if invocation.json:
         output.show_json({"deleted": str(wanted), "digest": image.digest})
     else:
@@ -206,29 +199,6 @@ def _confirmed(image: Image) -> bool:
     return click.confirm(output.printable(question), err=True)
 
 
-def _stores(invocation: Invocation, store: Path | None) -> Stores:
-    from profiles.store import Stores
-
-    if store is not None:
-        return Stores([store.absolute()])
-    if not invocation.config.profiles.stores:
-        raise InvalidInputError(
-            "no store for images is configured", hint="name one with --store, or set profiles.stores"
-        )
-    return Stores(invocation.config.profiles.stores)
-
-
-def _store_of(image: Image) -> Store:
-    """A store holds `<name>/<version>/` directories."""
-    from profiles.store import Store
-
-    return Store(image.directory.parent.parent)
-
-
-def _described(image: Image) -> dict[str, object]:
-    return {**image.description(), "path": str(image.path)}
-
-
 def _recipe(word: str) -> Path:
     """The profile file that `word` means: a file, a directory that has one, or one that comes with Berth."""
     import difflib
@@ -248,44 +218,3 @@ def _recipe(word: str) -> Path:
         f"there is no file {word}, and no profile of that name comes with Berth",
         hint=f"did you mean {near[0]}?" if near else f"these come with it: {', '.join(known)}",
     )
-
-
-@contextlib.contextmanager
-def _steps(*, quiet: bool) -> Iterator[Progress]:
-    """Show each step as it begins and, on a terminal, the last line of its output."""
-    from broker.cli.progress import Progress as Line
-
-    with Line(quiet=quiet) as line:
-        every_line = line.changes
-
-        def show(step: Step) -> None:
-            if every_line or not step.line:
-                line.show(f"[{step.number}/{step.total}] {step.name}{': ' if step.line else ''}{step.line.strip()}")
-
-        yield show
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Raise what the profiles package raises as this command line's errors, with their exit codes."""
-    from profiles import errors
-
-    try:
-        yield
-    except errors.ProfilesError as error:
-        raise _berth_error(error) from error
-
-
-def _berth_error(error: ProfilesError) -> BerthError:
-    from profiles import errors
-
-    kinds: dict[type[ProfilesError], type[BerthError]] = {
-        errors.ProfileError: InvalidInputError,
-        errors.NoSuchImageError: NotFoundError,
-        errors.ImageExistsError: ConflictError,
-        errors.StoreError: RefusedError,
-    }
-    hint = error.hint
-    if isinstance(error, errors.BuildError) and error.log is not None:
-        hint = f"{hint + '; ' if hint else ''}the build's log is {error.log}"
-    return kinds.get(type(error), BerthError)(error.message, hint=hint)

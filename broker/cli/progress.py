@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from broker.cli.keeping import doing, pending
 from broker.cli.output import printable
 from broker.errors import ControllerUnavailableError, TimedOutError
 
@@ -42,8 +43,13 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Leave a clean line for others to write on."""
         if self._terminal and self._shown:
             click.echo("\r\x1b[K", nl=False, err=True)
+        self._shown = ""
 
     @property
     def changes(self) -> bool:
@@ -80,8 +86,10 @@ def _next(client: Client, view: SessionView, deadline: float | None) -> SessionV
     while True:
         now = time.monotonic()
         if deadline is not None and now >= deadline:
+            operation = pending(view)
             raise TimedOutError(
-                f"{view.name} is still {view.state}", hint=f"it goes on; `berth show {view.name}` says how far it is"
+                f"{view.name} is still {doing(operation.verb) if operation else view.state}",
+                hint=f"it goes on; `berth show {view.name}` says how far it is",
             )
         wait = POLL if deadline is None else min(POLL, deadline - now)
         try:

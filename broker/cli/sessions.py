@@ -1,22 +1,18 @@
-"""`berth list`, `show`, `stop` and `delete`."""
+"""`berth list`, `show`, `stop`, `delete` and `restore`."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import TYPE_CHECKING
 
 import click
 
 from broker.cli import output
-from broker.cli.arguments import SessionName
+from broker.cli.arguments import DeletedName, SessionName
+from broker.cli.asking import confirm, yes_option
 from broker.cli.invocation import Invocation, json_option, pass_invocation
-from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
-
-if TYPE_CHECKING:
-    from broker.schema import SessionView
+from broker.errors import ConflictError
 
 name_argument = click.argument("name", type=SessionName(), metavar="NAME")
 
@@ -31,9 +27,10 @@ timeout_option = click.option(
 
 
 @click.command("list")
+@click.option("--deleted", is_flag=True, help="List those that `berth restore` can bring back instead.")
 @json_option
 @pass_invocation
-def list_sessions(invocation: Invocation) -> None:
+def list_sessions(invocation: Invocation, *, deleted: bool) -> None:
     """List your sessions.
 
     NODE/REASON is where a ready session runs, and why another one waits or ended. A question mark after the state:
@@ -41,6 +38,9 @@ def list_sessions(invocation: Invocation) -> None:
     """
     from broker.cli.describe import HEADINGS, row, stale
 
+    if deleted:
+        _list_deleted(invocation)
+        return
     views = invocation.client.sessions()
     if invocation.json:
         output.show_json({"sessions": [view.model_dump(mode="json") for view in views]})
@@ -55,6 +55,19 @@ def list_sessions(invocation: Invocation) -> None:
         output.narrate(f"berth: {stale(outdated[0], now).strip(' ()')}")
 
 
+def _list_deleted(invocation: Invocation) -> None:
+    from broker.cli.describe import DELETED_HEADINGS, deleted_row
+
+    views = invocation.client.deleted()
+    if invocation.json:
+        output.show_json({"sessions": [view.model_dump(mode="json") for view in views]})
+    elif views:
+        now = time.time()
+        output.table(DELETED_HEADINGS, [deleted_row(view, now) for view in views])
+    else:
+        output.narrate("There is nothing to restore.")
+
+
 @click.command()
 @name_argument
 @json_option
@@ -62,7 +75,8 @@ def list_sessions(invocation: Invocation) -> None:
 def show(invocation: Invocation, name: str) -> None:
     """Show everything about a session.
 
-    Its state and why, its job, times and resources, and how its last job ended.
+    Its state and why, its job, times and resources, how its last job ended, what it keeps over a stop and how that
+    lies on disk, and what is being done to it.
     """
     from broker.cli.describe import page
 
@@ -72,7 +86,7 @@ def show(invocation: Invocation, name: str) -> None:
         return
     output.data(view.name)
     for title, text in page(view, invocation.client.site().domain, time.time()):
-        output.data(f"  {title:<9} {text}")
+        output.data(f"  {title:<10} {text}")
 
 
 @click.command()
@@ -91,41 +105,29 @@ def stop(invocation: Invocation, name: str, *, no_wait: bool, timeout: float | N
 
     view = invocation.client.stop(name)
     if not no_wait:
-        view = _until_ended(invocation, view, timeout)
+        from broker.cli.waiting import until_ended
+
+        view = until_ended(invocation, view, timeout=timeout)
     if invocation.json:
         output.show_json(view)
     else:
         output.narrate(f"{name} is {'stopped' if view.state in ENDED else 'stopping'}; its files are kept")
 
 
-def _until_ended(invocation: Invocation, view: SessionView, timeout: float | None) -> SessionView:
-    from broker.cli.describe import ENDED, state_line
-    from broker.cli.failures import InterruptedWaitError
-    from broker.cli.progress import Progress, follow
-    from broker.schema import SessionState
-
-    try:
-        with Progress(quiet=invocation.json) as progress:
-            for latest in follow(invocation.client, view, timeout=timeout):
-                if latest.state in ENDED:
-                    return latest
-                if latest.state is not SessionState.STOPPING:
-                    raise ConflictError(f"{view.name} is not being stopped any more: it is {latest.state}")
-                progress.show(state_line(latest))
-    except KeyboardInterrupt:
-        raise InterruptedWaitError(f"interrupted; {view.name} goes on stopping") from None
-    raise AssertionError("follow never ends")  # pragma: no cover
-
-
 @click.command()
 @name_argument
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask at.")
+@click.option("--purge", is_flag=True, help="At once and for good: `berth restore` cannot bring it back.")
+@yes_option
 @no_wait_option
 @timeout_option
 @json_option
 @pass_invocation
-def delete(invocation: Invocation, name: str, *, yes: bool, no_wait: bool, timeout: float | None) -> None:
-    """Delete a stopped session and everything in it, for good."""
+def delete(invocation: Invocation, name: str, *, purge: bool, yes: bool, no_wait: bool, timeout: float | None) -> None:
+    """Delete a stopped session and everything in it.
+
+    `berth restore NAME` brings it back, snapshots and all, for as long as the site keeps what was deleted; it is said
+    until when. Its name is free at once.
+    """
     from broker.cli.describe import ENDED
 
     view = invocation.client.session(name)
@@ -133,38 +135,41 @@ def delete(invocation: Invocation, name: str, *, yes: bool, no_wait: bool, timeo
         raise ConflictError(
             f"{name} cannot be deleted while it is {view.state}", hint=f"`berth stop {name}` ends its job first"
         )
-    if not yes and not _confirmed(name):
-        raise BerthError(f"{name} was not deleted")
-    view = invocation.client.delete(name)
+    for_good = ", for good" if purge else ""
+    confirm(f"Delete {name} and every file in it{for_good}?", undone=f"{name} was not deleted", yes=yes)
+    view = invocation.client.delete(name, purge=purge)
     if not no_wait:
-        _until_gone(invocation, view, timeout)
+        from broker.cli.waiting import until_gone
+
+        until_gone(invocation, view, timeout=timeout)
     if invocation.json:
-        output.show_json({"deleted": name, "id": view.id, "complete": not no_wait})
-    else:
-        output.narrate(f"{name} is {'being deleted' if no_wait else 'deleted'}")
-
-
-def _confirmed(name: str) -> bool:
-    if not sys.stdin.isatty():
-        raise InvalidInputError(
-            f"{name} was not deleted: there is no terminal to ask at", hint="--yes deletes without asking"
-        )
-    return click.confirm(f"Delete {name} and every file in it, for good?", err=True)
-
-
-def _until_gone(invocation: Invocation, view: SessionView, timeout: float | None) -> None:
-    from broker.cli.describe import state_line
-    from broker.cli.failures import InterruptedWaitError
-    from broker.cli.progress import Progress, follow
-    from broker.schema import SessionState
-
-    try:
-        with Progress(quiet=invocation.json) as progress:
-            for latest in follow(invocation.client, view, timeout=timeout):
-                if latest.state is SessionState.DELETED or latest.id != view.id:
-                    return
-                progress.show(state_line(latest))
-    except NotFoundError:
+        output.show_json({"deleted": name, "id": view.id, "complete": not no_wait, "kept_until": view.kept_until})
         return
-    except KeyboardInterrupt:
-        raise InterruptedWaitError(f"interrupted; {view.name} goes on being deleted") from None
+    kept = (
+        "" if view.kept_until is None else f"until {output.clock(view.kept_until)} `berth restore {name}` undoes that"
+    )
+    output.narrate(f"{name} is {'being deleted' if no_wait else 'deleted'}{f'; {kept}' if kept else ', for good'}")
+
+
+@click.command()
+@click.argument("name", type=DeletedName(), metavar="NAME")
+@click.option("--as", "new", type=SessionName(), metavar="NEW", help="Give it this name instead of the one it had.")
+@timeout_option
+@json_option
+@pass_invocation
+def restore(invocation: Invocation, name: str, new: str | None, *, timeout: float | None) -> None:
+    """Bring back a deleted session.
+
+    As it was, stopped, with all its snapshots. `berth list --deleted` shows what can be brought back; of several with
+    one name it is the one deleted last.
+    """
+    from broker.cli.waiting import asking, until_made
+    from broker.schema import RestoreRequest
+
+    with asking(invocation, new or name, "restore"):
+        view = invocation.client.restore(name, RestoreRequest(name=new))
+    view = until_made(invocation, view, timeout=timeout)
+    if invocation.json:
+        output.show_json(view)
+    else:
+        output.narrate(f"{view.name} is back; `berth start {view.name}` starts it")

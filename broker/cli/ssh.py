@@ -39,15 +39,37 @@ def ssh(invocation: Invocation, name: str, words: tuple[str, ...]) -> NoReturn:
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("-t", "terminal", is_flag=True, help="Give the command a terminal.")
+@click.option("--root", is_flag=True, help="As root, to install what ordinary users cannot; see above.")
+@click.option("--keep", is_flag=True, help="With --root: keep what was changed even if the command fails.")
+@click.option("--yes", is_flag=True, help="With --root: end what runs in the session without asking.")
 @click.argument("name", type=SessionName(), metavar="NAME")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]...")
 @pass_invocation
-def execute(invocation: Invocation, name: str, words: tuple[str, ...], *, terminal: bool) -> NoReturn:
+def execute(
+    invocation: Invocation,
+    name: str,
+    words: tuple[str, ...],
+    *,
+    terminal: bool,
+    root: bool,
+    keep: bool,
+    yes: bool,
+) -> NoReturn:
     """Run a command in a session.
 
     Its arguments arrive as given, stdin and stdout byte for byte. The exit code is the command's, and 255 if
     ssh itself failed. Options stand before NAME.
-    """
+
+    With --root the session is stopped, after asking, and started for this one command in root mode, where root may
+    be any user and give files to any. If the command ends with 0, what it changed outside the home becomes part of
+    the session, and how it was before is kept as a snapshot; otherwise nothing is kept. Then the session is started
+    again, or left stopped if it was.
+
+    \b
+      berth exec --root dev -- apt-get install -y postgresql
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
+    if (keep or yes) and not root:
+        raise InvalidInputError("--keep and --yes go with --root", hint=f"`berth exec --root {name} -- COMMAND`")
     command = words[1:] if words[:1] == ("--",) else words
     if not command:
         raise InvalidInputError("which command?", hint=f"`berth exec {name} -- COMMAND`; `berth ssh {name}` logs in")
@@ -55,7 +77,13 @@ def execute(invocation: Invocation, name: str, words: tuple[str, ...], *, termin
         raise InvalidInputError(
             f"{command[0]!r} is not a command", hint=f"options stand before the name: `berth exec -t {name} -- COMMAND`"
         )
-    _become_ssh(invocation, name, before=["-t" if terminal else "-T"], after=["--", shlex.join(command)])
+    before = ["-t" if terminal else "-T"]
+    if not root:
+        _become_ssh(invocation, name, before=before, after=["--", shlex.join(command)])
+    from broker.cli.rootexec import run_as_root
+
+    code = run_as_root(invocation, name, before, shlex.join(command), keep=keep, yes=yes)
+    raise click.exceptions.Exit(code)
 
 
 @click.command()
@@ -80,26 +108,40 @@ def connect(invocation: Invocation, host: str) -> None:
 
 def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str]) -> NoReturn:
     """Replace this process by ssh(1). Raises what the controller refuses with, before ssh is asked."""
+    argv = ssh_command(invocation, name, before=before, after=after)
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 - becoming ssh, without a shell, is what this is for
+    except OSError as error:
+        raise cannot_run(error) from error
+
+
+def cannot_run(error: OSError) -> BerthError:
+    """What to tell when there is no ssh."""
+    return BerthError(f"cannot run ssh: {error.strerror}", hint="install OpenSSH's client")
+
+
+def ssh_command(
+    invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str], root: bool = False
+) -> list[str]:
+    """The ssh(1) that talks straight to the session, as its owner or as its root; raises what the controller refuses
+    with.
+    """
     from broker.cli import loginkey
     from broker.hostnames import SessionHost
 
     client = invocation.client
     site = client.site()
     key = loginkey.ensure(client)
-    place = client.resolve(site.user, name)
+    place = client.resolve(site.user, name, root=root)
     config = _write_config(site, key)
     straight = {
         "HostName": place.host,
         "Port": str(place.port),
         "HostKeyAlias": SessionHost(place.owner, place.name).canonical(site.domain),
         "ProxyCommand": "none",
-    }
+    } | ({"User": "root"} if root else {})
     options = [word for option, value in straight.items() for word in ("-o", f"{option}={value}")]
-    argv = ["ssh", "-F", str(config), *options, *before, f"{name}.{site.domain}", *after]
-    try:
-        os.execvp("ssh", argv)  # noqa: S606 - becoming ssh, without a shell, is what this is for
-    except OSError as error:
-        raise BerthError(f"cannot run ssh: {error.strerror}", hint="install OpenSSH's client") from error
+    return ["ssh", "-F", str(config), *options, *before, f"{name}.{site.domain}", *after]
 
 
 def _write_config(site: SiteView, key: Path) -> Path:

@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from broker.cli import output
-from broker.cli.arguments import ProfileName, ProfileReference
+from broker.cli.arguments import Kept, ProfileName, ProfileReference, persistence_of
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.cli.sessions import name_argument, no_wait_option, timeout_option
-from broker.errors import BerthError, ConflictError, InvalidInputError
+from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from broker.client import Client
     from broker.schema import SessionView
-
-LOG_LINES = 5
-"""How many of the log's last lines come with the news that a session failed."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -29,6 +25,20 @@ LOG_LINES = 5
     type=ProfileName(),
     metavar="PROFILE[@VERSION]",
     help="What a new session is made of; without VERSION, the newest. A session that exists keeps its own.",
+)
+@click.option(
+    "--keep",
+    type=Kept(),
+    metavar="PATH|home|system",
+    multiple=True,
+    help="Keep this over a stop: the home, the system (all outside it), or a path. May be repeated.",
+)
+@click.option(
+    "--fresh",
+    type=Kept(),
+    metavar="PATH|home|system",
+    multiple=True,
+    help="Take this from the profile at each start instead. May be repeated.",
 )
 @no_wait_option
 @timeout_option
@@ -41,6 +51,8 @@ def start(
     profile: ProfileReference | None,
     resources: tuple[str, ...],
     *,
+    keep: tuple[str, ...],
+    fresh: tuple[str, ...],
     no_wait: bool,
     timeout: float | None,
 ) -> None:
@@ -51,28 +63,35 @@ def start(
     \b
       berth start dev --profile triton-xpu --gres=gpu:intel:1 --mem 16G -t 8:00:00
 
-    Ctrl-C leaves the session starting. A session that is on its way or ready already is left as it is; asking for
-    another profile or other options then is a conflict, exit code 5.
-    """  # noqa: D301 - \b is click's mark for lines to leave alone
-    from broker.cli.failures import InterruptedWaitError
+    What it keeps over a stop is what its profile says, and without a word in the profile everything. --keep and
+    --fresh say it for this session, from this start on and instead of all that the profile says: what is not named
+    is kept.
 
+    \b
+      berth start dev --fresh system --keep /opt/cache --fresh ~/.config/app
+
+    Ctrl-C leaves the session starting. A session that is on its way or ready already is left as it is; asking for
+    another profile, other options or other --keep and --fresh then is a conflict, exit code 5.
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
     request = {
         "profile": profile.name if profile else None,
         "version": profile.version if profile else None,
         "options": _options(resources),
+        "persistence": persistence_of(keep, fresh),
     }
     try:
         view = _ask(invocation, name, request)
         already = view.state.value == "ready"
         domain = invocation.client.site().domain  # asked for now, while Slurm is busy, rather than at the end
         if not no_wait:
-            view = _until_ready(invocation, view, timeout)
+            from broker.cli.waiting import until_ready
+
+            view = until_ready(invocation, view, timeout=timeout)
     except KeyboardInterrupt:
-        raise InterruptedWaitError(
-            f"interrupted; {name} goes on starting",
-            hint=f"`berth show {name}` says how far it is, `berth stop {name}` ends it",
-        ) from None
-    _announce(invocation, view, domain, already=already)
+        from broker.cli.waiting import interrupted_start
+
+        raise interrupted_start(name) from None
+    announce(invocation, view, domain, already=already)
 
 
 def _ask(invocation: Invocation, name: str, request: dict[str, Any]) -> SessionView:
@@ -98,44 +117,8 @@ def _options(words: tuple[str, ...]) -> list[str]:
         ) from error
 
 
-def _until_ready(invocation: Invocation, view: SessionView, timeout: float | None) -> SessionView:
-    from broker.cli.describe import state_line
-    from broker.cli.progress import Progress, follow
-    from broker.schema import SessionState
-
-    on_the_way = (SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING)
-    with Progress(quiet=invocation.json) as progress:
-        for latest in follow(invocation.client, view, timeout=timeout):
-            if latest.state is SessionState.READY:
-                return latest
-            if latest.state is SessionState.FAILED:
-                break
-            if latest.state not in on_the_way:
-                because = f": {latest.reason}" if latest.reason else ""
-                raise ConflictError(f"{view.name} did not become ready, it is {latest.state}{because}")
-            progress.show(state_line(latest))
-    raise _failed(invocation, latest)
-
-
-def _failed(invocation: Invocation, view: SessionView) -> BerthError:
-    """The failure with its reason; the end of the log goes before it, where there is one."""
-    if not invocation.json:
-        for line in _log_end(invocation.client, view.name):
-            output.narrate(f"  | {line}")
-    return BerthError(
-        f"{view.name} failed: {view.reason or view.outcome or 'its job ended'}",
-        hint=f"`berth logs {view.name}` has the job's log; `berth start {view.name}` tries again",
-    )
-
-
-def _log_end(client: Client, name: str) -> list[str]:
-    try:
-        return client.log(name, tail=4096).splitlines()[-LOG_LINES:]
-    except BerthError:
-        return []
-
-
-def _announce(invocation: Invocation, view: SessionView, domain: str, *, already: bool) -> None:
+def announce(invocation: Invocation, view: SessionView, domain: str, *, already: bool = False) -> None:
+    """Say that the session is ready, or how far it is, and the way in."""
     from broker.cli.describe import state_line
     from broker.schema import SessionState
 

@@ -28,6 +28,7 @@ from broker.reconcile import Reconciler
 from broker.registry import Entry, open_registry
 from broker.schema import SessionState
 from broker.upkeep import Upkeep
+from profiles.store import Stores
 from slurm.backends import Backend, open_scheduler
 from slurm.run import run
 
@@ -86,7 +87,9 @@ class Loop:
             registry.create(session, Entry("bench", "made"))
         launcher, changes = cast("Launcher", Idle()), Changes()
         submitter = cast("Submitter", NoSubmitter())
-        upkeep = Upkeep(settings=StorageSettings(), registry=registry, launcher=launcher, changes=changes)
+        upkeep = Upkeep(
+            settings=StorageSettings(), registry=registry, stores=Stores([]), launcher=launcher, changes=changes
+        )
         reconciler = Reconciler(
             settings=SlurmSettings(),
             registry=registry,
@@ -95,7 +98,7 @@ class Loop:
             operator=Operator(
                 registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes
             ),
-            deletion=Deletion(registry=registry, launcher=launcher, upkeep=upkeep, changes=changes),
+            deletion=Deletion(registry=registry, launcher=launcher, changes=changes),
             upkeep=upkeep,
             changes=changes,
         )

@@ -48,6 +48,12 @@ def view(
     return schema.SessionView.model_validate(defaults | values)
 
 
+def operation(verb: str, status: str = "pending", **values: object) -> schema.Operation:
+    """One of the operations of a session's; the same verb has the same id."""
+    defaults = {"id": f"01{verb}", "verb": verb, "status": status, "asked_at": CREATED}
+    return schema.Operation.model_validate(defaults | values)
+
+
 def ready(name: str = "dev", **values: object) -> schema.SessionView:
     """A session that one could log in to."""
     endpoint = schema.Endpoint(node="c2", port=40022, fingerprint="SHA256:host")
@@ -67,6 +73,10 @@ class ScriptedController:
         self.asked: list[tuple[str, str, Any]] = []
         """Method, path with query, decoded body."""
         self.keys: dict[str, schema.KeyView] = {}
+        self.snapshots: dict[str, list[schema.SnapshotView]] = defaultdict(list)
+        self.deleted: dict[str, schema.SessionView] = {}
+        self.answers: dict[str, BaseModel] = {}
+        """`METHOD /path` → what to answer, for calls that only look."""
         self.logs: dict[str, deque[str]] = defaultdict(deque)
         """What the log says, one entry a look; the last one stays."""
         self.events: list[schema.EventView] = []
@@ -114,12 +124,15 @@ class ScriptedController:
             self._changed.notify_all()
         if failure := self.failures.get(f"{method} {path}"):
             raise failure
+        if answer := self.answers.get(f"{method} {path}"):
+            return answer
         fixed: dict[str, BaseModel] = {
             "site": self.site,
             "health": schema.LogText(text="ok"),
             "doctor": schema.DoctorReport(checks=self.checks),
             "rebuild": self.rebuilt,
             "resolve": self.resolved,
+            "deleted": schema.DeletedList(sessions=list(self.deleted.values())),
             "events": schema.EventList(events=self.events),
             "sessions": schema.SessionList(sessions=list(self.sessions.values())),
         }
@@ -129,7 +142,11 @@ class ScriptedController:
             case ["keys", *rest]:
                 return self._keys(method, rest, body)
             case ["sessions", name, *rest]:
-                return self._session(method, unquote(name), rest, query)
+                return self._session(method, unquote(name), rest, query, body)
+            case ["deleted", name, "restore"] if name in self.deleted:
+                new = body["name"] or name
+                self.sessions[new] = self.deleted.pop(name).model_copy(update={"name": new})
+                return self._turn(new) if self.script[new] else self.sessions[new]
         raise errors.NotFoundError(f"no such call: {method} {path}")
 
     def wait_asked(self, method: str, path: str, count: int = 1, timeout: float = 10) -> None:
@@ -139,22 +156,35 @@ class ScriptedController:
                 lambda: sum(1 for each in self.asked if each[0] == method and each[1] == path) >= count, timeout
             ), f"{method} {path} was not asked {count} times: {self.asked}"
 
-    def _session(self, method: str, name: str, rest: list[str], query: dict[str, list[str]]) -> BaseModel:
+    def _session(self, method: str, name: str, rest: list[str], query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
         if name not in self.sessions:
             raise errors.NotFoundError(f"you have no session named {name}")
         match method, rest:
             case ("GET", []) if "after" in query:
                 return self._wait(name, float(query["wait"][0]))
-            case ("GET", []):
-                return self.sessions[name]
             case ("GET", ["log"]):
                 log = self.logs[name]
                 return schema.LogText(text=log.popleft() if len(log) > 1 else log[0] if log else "")
             case ("GET", ["events"]):
                 return schema.EventList(events=[event for event in self.events if event.session == name])
-            case ("POST", ["start" | "stop"]) | ("DELETE", []) if self.script[name]:
-                return self._turn(name)
-        return self.sessions[name]
+            case ("GET", ["snapshots"]):
+                return schema.SnapshotList(snapshots=self.snapshots[name])
+            case ("DELETE", ["snapshots", reference]):
+                return self._forget(name, reference)
+        return self.sessions[name] if method == "GET" else self._act(name, rest, body)
+
+    def _act(self, name: str, rest: list[str], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
+        if rest == ["clone"]:
+            name = body["name"]
+            self.sessions[name] = view(name, schema.SessionState.CHANGING)
+        return self._turn(name) if self.script[name] else self.sessions[name]
+
+    def _forget(self, name: str, reference: str) -> schema.SnapshotView:
+        for each in self.snapshots[name]:
+            if reference in {str(each.number), each.label}:
+                self.snapshots[name].remove(each)
+                return each
+        raise errors.NotFoundError(f"{name} has no snapshot {reference}")
 
     def _wait(self, name: str, seconds: float) -> schema.SessionView:
         """As the real one: the next change, or the same after that long."""

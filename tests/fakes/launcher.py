@@ -48,7 +48,8 @@ class FakeLauncher(Launcher):
         self.stuck = asyncio.Event()
         """Set once one does."""
 
-    async def prepare(self, user: str, session_id: str) -> Prepared:
+    async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
+        del driver
         self._note("prepare", user)
         directory = self.directories.setdefault((user, session_id), Directory(""))
         if not directory.host_key:
@@ -95,11 +96,6 @@ class FakeLauncher(Launcher):
         self._note("manifests", user)
         return _manifests(self.set_aside, user)
 
-    async def remove(self, user: str, session_id: str) -> None:
-        self._note("remove", user)
-        self.directories.pop((user, session_id), None)
-        self.volumes.remove(user, session_id)
-
     async def _call(self, verb: str, user: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         """The verbs on volumes."""
         self._note(verb, user)
@@ -113,6 +109,8 @@ class FakeLauncher(Launcher):
         elif verb == "untrash" and key in self.set_aside:
             self.directories[key] = self.set_aside.pop(key)
         elif verb in {"purge", "gc"} and not arguments.get("dry_run"):
+            if verb == "purge":
+                self.directories.pop(key, None)
             self.set_aside = {each: self.set_aside[each] for each in self.set_aside if each in self.volumes.trash}
         await self._hang(verb, "after")
         self._answer(verb)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from slurm.lab.progress import Progress
-from tests.lab.images import ROOM, STORE
+from tests.lab.images import ROOM, STORE, published
 from tests.lab.services import restart
 from tests.lab_cluster import wait_for
+from tests.session_job import Bench, SessionJob
 from tests.site import deploy
 from tests.site.laptop import Laptop
 
@@ -62,6 +63,24 @@ def room(lab: Lab) -> str:
     """A folder of alice's for profiles and their images."""
     lab.sh(f"rm -rf {ROOM}; install -d -m 755 -o alice {ROOM} {STORE}")
     return ROOM
+
+
+@pytest.fixture(scope="module")
+def bench(lab: Lab) -> Bench:
+    made = Bench(lab, published(lab, "base"))
+    made.set_up()
+    return made
+
+
+@pytest.fixture
+def session(bench: Bench) -> Iterator[SessionJob]:
+    """A session of alice's that no job carries yet, made without the broker."""
+    made = SessionJob(bench)
+    made.prepare()
+    yield made
+    for job in made.jobs:
+        bench.run("scancel", str(job))
+        made.ended(job)
 
 
 @dataclass(frozen=True)

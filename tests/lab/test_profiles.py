@@ -81,6 +81,11 @@ class TestSmall:
         assert offset
         assert "Compression zstd" in lab.sh(f"unsquashfs -s -o {offset[1]} {small.image}")
 
+    def test_where_its_squashfs_begins_is_what_apptainer_says(self, lab: Lab, small: Told) -> None:
+        found = re.search(r"\|(\d+)-\d+ *\|FS \(Squashfs", lab.sh(f"{APPTAINER} sif list {small.image}"))
+        assert found
+        assert description(lab, small.image)["offset"] == int(found[1])
+
     def test_recipe_packages_and_log_are_kept_and_anyone_may_read_all(self, lab: Lab, small: Told) -> None:
         folder = small.image.removesuffix("/image.sif")
         assert lab.sh(f"cat {folder}/profile.yaml", user="bob") == SMALL.rstrip("\n")

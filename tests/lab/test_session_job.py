@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import pty
 import re
 import secrets
-import struct
 import subprocess
-import termios
-from fcntl import ioctl
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.images import published
-from tests.session_job import ROOM, SCRIPT, Bench, SessionJob, wait_until
+from tests.session_job import ROOM, SCRIPT, SessionJob, in_terminal, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.lab_cluster import Lab
+    from tests.session_job import Bench
 
 HOG = "python3 -c 'kept = []\nwhile True: kept.append(bytearray(50 << 20))'"
 LISTEN = """
@@ -30,24 +24,6 @@ kept = [socket.create_server(("", int(port))) for port in sys.argv[1:]]
 print(flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture(scope="module")
-def bench(lab: Lab) -> Bench:
-    made = Bench(lab, published(lab, "base"))
-    made.set_up()
-    return made
-
-
-@pytest.fixture
-def session(bench: Bench) -> Iterator[SessionJob]:
-    """A session of alice's that no job carries yet."""
-    made = SessionJob(bench)
-    made.prepare()
-    yield made
-    for job in made.jobs:
-        bench.run("scancel", str(job))
-        made.ended(job)
 
 
 @pytest.fixture(scope="class")
@@ -162,22 +138,6 @@ class TestRunning:
         assert done.stderr.count(b"Permission denied") >= 6
 
 
-def in_terminal(argv: list[str], *, rows: int, columns: int) -> tuple[int, str]:
-    """Run a program on a terminal of that size; its exit code and what it showed."""
-    outer, inner = pty.openpty()
-    ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with subprocess.Popen(argv, stdin=inner, stdout=inner, stderr=subprocess.DEVNULL) as client:
-        os.close(inner)
-        shown = b""
-        try:
-            while data := os.read(outer, 4096):
-                shown += data
-        except OSError:  # EIO: the program has ended and nobody has the terminal open any more
-            pass
-        os.close(outer)
-        return client.wait(30), shown.decode()
-
-
 class TestLife:
     def test_home_outlives_the_job_and_the_node(self, session: SessionJob) -> None:
         session.start("--nodelist=c1")
@@ -192,7 +152,7 @@ class TestLife:
         polite = "trap 'echo saved >~/work; exit' TERM; echo there >~/work; while :; do sleep 0.1; done"
         rude = "trap '' TERM; while :; do sleep 0.1; done"
         session.says(f'for it in "{polite}" "{rude}"; do setsid bash -c "$it" >/dev/null 2>&1 </dev/null & done')
-        work = f"cat {session.directory}/home/upper/work 2>/dev/null || :"
+        work = f"cat {session.home_tree}/work 2>/dev/null || :"
         wait_until(lambda: bench.sh(work) == "there\n", "the process in the session", session.log)
         assert {trace.split("/")[1] for trace in session.traces("c2")} == {"proc", "tmp"}
         assert session.stop().state == "CANCELLED"
@@ -213,7 +173,7 @@ class TestLife:
         session.start("--nodelist=c1")
         second = session.submit("--nodelist=c2", singleton=False)
         assert session.ended(second).code == 68
-        assert "another job has the home of this session open" in session.log()
+        assert "another job has the volumes of this session open" in session.log()
         session.jobs.pop()
         assert session.says("echo alive") == "alive"
 

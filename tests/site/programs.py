@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROVIDES: dict[str, Callable[[], object]] = {
+    "btrfs-progs": lambda: shutil.which("mkfs.btrfs"),
+    "fuse-overlayfs": lambda: shutil.which("fuse-overlayfs"),
     "openssh-client": lambda: shutil.which("ssh"),
     "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),
     "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
     "shellcheck": lambda: shutil.which("shellcheck"),
+    "squashfs-tools": lambda: shutil.which("mksquashfs"),
+    "xfsprogs": lambda: shutil.which("mkfs.xfs"),
 }
 """Each package, and how to see that it is there."""
 

@@ -74,7 +74,9 @@ def published(store: Store, file: Path) -> Image:
     stage = store.stage(profile.name, profile.version)
     sif = stage / IMAGE
     sif.write_bytes(b"squashfs " * 100)
-    image = Image(profile.name, profile.version, sif, digest_of(sif), sif.stat().st_size, 1_790_000_000.0, {}, profile)
+    image = Image(
+        profile.name, profile.version, sif, digest_of(sif), sif.stat().st_size, 1_790_000_000.0, {}, profile, 4096
+    )
     (stage / profile_store.DESCRIPTION).write_text(json.dumps(image.description()))
     return store.publish(stage, profile.name, profile.version)
 

@@ -164,7 +164,7 @@ def test_delete_asks_at_a_terminal(controller: ScriptedController, answer: bytes
         os.write(leader, answer)
         assert process.wait(30) == code
         assert process.stderr is not None
-        assert "Delete dev and every file in it, for good?" in process.stderr.read()
+        assert "Delete dev and every file in it?" in process.stderr.read()
     os.close(leader)
     assert ("dev" in controller.sessions) == (code == 1)
 
@@ -174,7 +174,7 @@ def test_delete_waits_until_it_is_gone(controller: ScriptedController) -> None:
     controller.script["dev"] += [view("dev", SessionState.DELETING), None]
     result = run("delete", "dev", "--yes")
     assert (result.exit_code, controller.sessions) == (0, {})
-    assert result.stderr.splitlines()[-1] == "dev is deleted"
+    assert result.stderr.splitlines()[-1] == "dev is deleted, for good"
 
 
 def test_a_session_with_a_job_is_not_deleted(controller: ScriptedController) -> None:

@@ -55,7 +55,7 @@ def test_options_of_sbatch_and_our_own_in_any_order(controller: ScriptedControll
 
 def test_an_existing_session_needs_no_profile(controller: ScriptedController) -> None:
     run("start", "dev", "--no-wait")
-    assert asked_for(controller) == {"profile": None, "version": None, "options": []}
+    assert asked_for(controller) == {"profile": None, "version": None, "options": [], "persistence": None}
 
 
 @pytest.mark.parametrize(

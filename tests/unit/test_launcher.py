@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.identifiers import new_id
-from broker.launcher_verbs import Place, VerbError, checked_user
+from broker.launcher_place import Place, VerbError, checked_user
 from broker.launching import Launcher, LauncherError
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def submit(launcher: Launcher, *, options: list[str] | None = None, limit: float
 def test_prepare_makes_private_directories_of_the_users_own_and_one_host_key(storage: Path) -> None:
     async def scenario() -> None:
         async with running(storage) as (launcher, _):
-            key = (await launcher.prepare(USER, ID)).host_key
+            key = (await launcher.prepare(USER, ID, "auto")).host_key
             assert key.startswith("ssh-ed25519 ")
-            assert (await launcher.prepare(USER, ID)).host_key == key
+            assert (await launcher.prepare(USER, ID, "auto")).host_key == key
         uid = pwd.getpwnam(USER).pw_uid
         for directory in ("", "sessions", f"sessions/{ID}", f"sessions/{ID}/run", f"sessions/{ID}/home/upper"):
             status = (storage / USER / directory).stat()
@@ -99,7 +99,7 @@ def test_submit_gives_sbatch_a_fixed_form_and_an_environment_made_from_nothing(s
             f"for a; do echo \"$a\"; done >{seen}; env | sort >>{seen}; id -u >>{seen}; umask >>{seen}; echo '42;c'"
         )
         async with running(storage, script, SBATCH_PARTITION="evil", SLURM_JOB_ID="1") as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             assert await submit(launcher, options=["--mem=8G"]) == 42
         lines = seen.read_text().splitlines()
         session = f"{storage}/{USER}/sessions/{ID}"
@@ -130,7 +130,7 @@ def test_submit_gives_sbatch_a_fixed_form_and_an_environment_made_from_nothing(s
 def test_what_sbatch_says_is_a_refusal_or_unclear(storage: Path, script: str, kind: str) -> None:
     async def scenario() -> None:
         async with running(storage, script) as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             with pytest.raises(LauncherError) as failure:
                 await submit(launcher, limit=1)
             assert failure.value.kind == kind
@@ -155,7 +155,7 @@ def test_what_sbatch_says_is_a_refusal_or_unclear(storage: Path, script: str, ki
 def test_options_are_checked_again_at_the_privileged_side(storage: Path, options: list[str]) -> None:
     async def scenario() -> None:
         async with running(storage, f"touch {storage}/ran") as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             with pytest.raises(LauncherError):
                 await submit(launcher, options=options)
         assert not (storage / "ran").exists()
@@ -168,7 +168,7 @@ def test_system_accounts_and_strangers_are_never_acted_for(storage: Path, user: 
     async def scenario() -> None:
         async with running(storage) as (launcher, _):
             with pytest.raises(LauncherError):
-                await launcher.prepare(user, ID)
+                await launcher.prepare(user, ID, "auto")
 
     asyncio.run(scenario())
     assert [entry.name for entry in storage.iterdir()] == ["sbatch"]
@@ -205,7 +205,7 @@ def test_a_directory_that_is_not_the_users_own_is_refused(storage: Path) -> None
         (storage / USER).mkdir(mode=0o700)  # root's
         async with running(storage) as (launcher, _):
             with pytest.raises(LauncherError) as failure:
-                await launcher.prepare(USER, ID)
+                await launcher.prepare(USER, ID, "auto")
             assert failure.value.kind == "files"
 
     asyncio.run(scenario())
@@ -217,7 +217,7 @@ def test_a_link_in_the_place_of_a_directory_is_refused(storage: Path) -> None:
         (storage / USER).symlink_to(storage / "elsewhere")
         async with running(storage) as (launcher, _):
             with pytest.raises(LauncherError):
-                await launcher.prepare(USER, ID)
+                await launcher.prepare(USER, ID, "auto")
         assert list((storage / "elsewhere").iterdir()) == []
 
     asyncio.run(scenario())
@@ -226,7 +226,7 @@ def test_a_link_in_the_place_of_a_directory_is_refused(storage: Path) -> None:
 def test_files_are_replaced_whole_and_only_those_that_may_be(storage: Path) -> None:
     async def scenario() -> None:
         async with running(storage) as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             await launcher.install(USER, ID, {"authorized_keys": "one\n"})
             await launcher.install(USER, ID, {"authorized_keys": "two\n"})
             with pytest.raises(LauncherError):
@@ -246,7 +246,7 @@ def test_manifests_are_listed_and_removed_sessions_are_gone(storage: Path) -> No
     async def scenario() -> None:
         async with running(storage) as (launcher, _):
             assert await launcher.manifests(USER) == {}
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             await launcher.install(USER, ID, {"manifest.json": json.dumps({"id": ID})})
             assert json.loads((await launcher.manifests(USER))[ID]) == {"id": ID}
             hidden = storage / USER / f"sessions/{ID}/home/upper/hidden"
@@ -254,8 +254,8 @@ def test_manifests_are_listed_and_removed_sessions_are_gone(storage: Path) -> No
             (hidden / "file").touch()
             hidden.chmod(0)
             os.chown(hidden, pwd.getpwnam(USER).pw_uid, -1)
-            await launcher.remove(USER, ID)
-            await launcher.remove(USER, ID)
+            await launcher.purge(USER, ID)
+            await launcher.purge(USER, ID)
             assert not (storage / USER / f"sessions/{ID}").exists()
 
     asyncio.run(scenario())
@@ -264,7 +264,7 @@ def test_manifests_are_listed_and_removed_sessions_are_gone(storage: Path) -> No
 def test_a_slow_request_holds_up_nobody(storage: Path) -> None:
     async def scenario() -> None:
         async with running(storage, "exec sleep 20") as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             slow = submit(launcher, limit=15)
             for _ in range(10):
                 await launcher.manifests(USER)
@@ -279,7 +279,7 @@ def test_when_the_launcher_dies_every_waiting_call_ends_as_unclear(storage: Path
         async with running(storage, f"touch {storage}/began/x; exec sleep 20") as (launcher, pid):
             (storage / "began").mkdir()
             (storage / "began").chmod(0o777)
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             waiting = submit(launcher, limit=15)
             while not list((storage / "began").iterdir()):  # noqa: ASYNC110 - no event tells of a file
                 await asyncio.sleep(0.01)
@@ -298,7 +298,7 @@ def test_when_the_launcher_dies_every_waiting_call_ends_as_unclear(storage: Path
 def test_a_crash_around_sbatch_leaves_the_submission_unclear(storage: Path, point: str) -> None:
     async def scenario() -> None:
         async with running(storage, "echo 42", BERTH_CRASH_AT=point) as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             with pytest.raises(LauncherError) as failure:
                 await submit(launcher)
             assert failure.value.unclear

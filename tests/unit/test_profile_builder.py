@@ -65,7 +65,7 @@ def test_a_published_version_is_refused_before_any_work(tmp_path: Path) -> None:
 def test_a_base_that_is_not_there_is_told_and_the_log_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, message: str
 ) -> None:
-    monkeypatch.setattr(builder, "_check_machine", lambda *_: None)
+    monkeypatch.setattr(builder, "check_machine", lambda *_: None)
     store = tmp_path / "store"
     with pytest.raises(BuildError) as caught:
         build(recipe(tmp_path, f"base: {base}\n"), store=Store(store), work=tmp_path)

@@ -14,6 +14,7 @@ from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageErro
 from profiles.spec import loads
 from profiles.store import Image, Store, Stores, digest_of
 from profiles.versions import sort_key
+from tests.fakes.sif import sif_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ def publish(store: Store, name: str, version: str, content: bytes = b"SIF") -> I
     recipe = f"name: {name}\nversion: {version}\nbase: debian:sid\nresources: {{mem: 1G, exclusive: true}}\n"
     (stage / "profile.yaml").write_text(recipe)
     profile = loads(recipe, stage / "profile.yaml")
-    image = Image(name, version, sif, digest_of(sif), len(content), 1.5, {"berth.profile": name}, profile)
+    image = Image(name, version, sif, digest_of(sif), len(content), 1.5, {"berth.profile": name}, profile, 4096)
     (stage / "image.json").write_text(json.dumps(image.description()))
     return store.publish(stage, name, version)
 
@@ -68,7 +69,7 @@ def test_of_many_publishers_of_one_version_one_wins(tmp_path: Path) -> None:
     for number, stage in enumerate(stages):
         profile = loads("name: base\nversion: 1\nbase: debian:sid\n", stage / "profile.yaml")
         (stage / "image.sif").write_text(str(number))
-        image = Image("base", "1", stage / "image.sif", digest_of(stage / "image.sif"), 1, 0, {}, profile)
+        image = Image("base", "1", stage / "image.sif", digest_of(stage / "image.sif"), 1, 0, {}, profile, 4096)
         (stage / "image.json").write_text(json.dumps(image.description()))
     barrier = threading.Barrier(len(stages))
     won: list[Image] = []
@@ -142,6 +143,22 @@ def test_a_damaged_description_is_named_and_the_rest_still_listed(tmp_path: Path
     assert contents.images == [good]
     assert [str(damaged) in str(error) for error in contents.damaged] == [True]
     with pytest.raises(DamagedImageError, match=r"base/1/image\.json"):
+        store.find("base", "1")
+
+
+def test_an_image_published_before_is_asked_itself_where_its_squashfs_begins(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    old = publish(store, "base", "1", sif_bytes(offset=32768))
+    description = old.directory / "image.json"
+    said = json.loads(description.read_text())
+    assert said.pop("offset") == old.offset == 4096
+    description.write_text(json.dumps(said))
+    assert store.find("base", "1").offset == 32768
+    old.path.write_bytes(b"SIF")
+    with pytest.raises(DamagedImageError, match="is no SIF file"):
+        store.find("base", "1")
+    old.path.unlink()
+    with pytest.raises(DamagedImageError, match=r"image\.sif cannot be read"):
         store.find("base", "1")
 
 

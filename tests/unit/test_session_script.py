@@ -22,11 +22,15 @@ GOOD = {
     "BERTH_SUBMISSION": "3",
     "BERTH_IMAGE": "/profiles/base/1/image.sif",
     "BERTH_IMAGE_SIZE": "4096",
+    "BERTH_IMAGE_OFFSET": "32768",
     "BERTH_BINDS": "/data:/data:ro,/work space:/work",
     "BERTH_PROFILE": "base",
     "BERTH_PROFILE_VERSION": "1.0~rc+1",
 }
-DEFAULTS = "BERTH_BINDS='' BERTH_PORTS=20000-32767 SLURM_JOB_ID=7 SLURMD_NODENAME=c1\n"
+DEFAULTS = (
+    "BERTH_BINDS='' BERTH_PORTS=20000-32767 BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' "
+    "BERTH_ROOT='' SLURM_JOB_ID=7 SLURMD_NODENAME=c1\n"
+)
 
 
 def bash(
@@ -93,6 +97,13 @@ class TestJobEnv:
             ("BERTH_IMAGE", "docker://debian"),
             ("BERTH_IMAGE", "--writable"),
             ("BERTH_IMAGE_SIZE", "4k"),
+            ("BERTH_IMAGE_OFFSET", "-1"),
+            ("BERTH_HOME", "lost"),
+            ("BERTH_SYSTEM", ""),
+            ("BERTH_KEEP", "opt"),
+            ("BERTH_FRESH", "/opt,"),
+            ("BERTH_FRESH", "/opt:ro"),
+            ("BERTH_ROOT", "no"),
             ("BERTH_BINDS", "/data"),
             ("BERTH_BINDS", "/data:/data:exec"),
             ("BERTH_BINDS", "data:/data"),
@@ -107,6 +118,127 @@ class TestJobEnv:
         done = read(job_env(**{key: value}))
         assert done.returncode == 65
         assert key in done.stdout or "the owner is bob, not you" in done.stdout
+
+
+A, B, C = "a" * 26, "b" * 26, "c" * 26
+
+
+class TestVolumes:
+    def volumes(self, tmp_path: Path, line: str) -> subprocess.CompletedProcess[str]:
+        for layer in (A, B, C):
+            tmp_path.joinpath("layers", layer, "tree").mkdir(parents=True, exist_ok=True)
+        tmp_path.joinpath("volumes.json").write_text(f'{{\n "format": 1,\n{line}\n "done": {{}}\n}}\n')
+        shown = 'echo "$DRIVER ${HOME_STACK[*]} / ${SYSTEM_STACK[*]}"'
+        return bash(f"DIRECTORY=$1 LAYERS=$1/layers; read_volumes; {shown}", str(tmp_path))
+
+    def test_stacks_are_read_from_their_line(self, tmp_path: Path) -> None:
+        done = self.volumes(tmp_path, f' "mount": "overlay;home={A},{B};system={C}",')
+        assert done.stdout == f"overlay {A} {B} / {C}\n"
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "",
+            f"overlay;home={A}",
+            f"zfs;home={A};system={B}",
+            f"overlay;home=;system={B}",
+            f"plain;home=../{A};system={B}",
+        ],
+    )
+    def test_anything_else_is_refused(self, tmp_path: Path, value: str) -> None:
+        done = self.volumes(tmp_path, f' "mount": "{value}",')
+        assert done.returncode == 74
+        assert "no line" in done.stdout
+
+    def test_a_missing_layer_is_named(self, tmp_path: Path) -> None:
+        gone = "d" * 26
+        done = self.volumes(tmp_path, f' "mount": "overlay;home={A},{gone};system={C}",')
+        assert done.returncode == 74
+        assert f"/layers/{gone} is missing" in done.stdout
+
+
+class TestSkeleton:
+    """What goes between image and volume: nothing there may hide anything of the image."""
+
+    @pytest.mark.parametrize(
+        ("path", "leads_to"),
+        [
+            ("/plain/file", "/plain/file"),
+            ("/plain/none/below", "/plain/none/below"),
+            ("/absolute/x", "/plain/x"),
+            ("/relative/x", "/plain/x"),
+            ("/up/x", "/x"),
+            ("/chain", "/plain/dangling"),
+            ("//plain/./../plain/", "/plain"),
+        ],
+    )
+    def test_links_lead_to_where_they_would_in_the_container(self, tmp_path: Path, path: str, leads_to: str) -> None:
+        tmp_path.joinpath("plain").mkdir()
+        for name, target in {
+            "absolute": "/plain",
+            "relative": "./plain",
+            "up": "../../../",
+            "chain": "absolute/next",
+            "plain/next": "dangling",
+        }.items():
+            tmp_path.joinpath(name).symlink_to(target)
+        assert bash('inside "$1" "$2"; echo "$FOUND"', str(tmp_path), path).stdout == f"{leads_to}\n"
+
+    def test_a_circle_of_links_ends(self, tmp_path: Path) -> None:
+        tmp_path.joinpath("round").symlink_to("round")
+        assert bash('inside "$1" /round; echo over', str(tmp_path)).stdout == "over\n"
+
+    def skeleton(self, tmp_path: Path, code: str = "") -> Path:
+        (tmp_path / "skeleton").mkdir()
+        points = 'POINTS=("d /run/berth/node" "d /mnt/made" "f /etc/resolv.conf" "f /etc/hosts" "d /proc")'
+        done = bash(f"NODE_DIR=$1; umask 022; {points}; {code} make_skeleton", str(tmp_path))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return tmp_path / "skeleton"
+
+    def test_it_has_what_the_image_lacks_and_folders_have_the_images_rights(self, tmp_path: Path) -> None:
+        image = tmp_path / "image"
+        for folder, mode in {"run": 0o755, "etc/apt/apt.conf.d": 0o755, "mnt": 0o1777, "usr/local/bin": 0o2775}.items():
+            (image / folder).mkdir(parents=True)
+            (image / folder).chmod(mode)
+        (image / "proc").mkdir()
+        (image / "etc/hosts").touch()
+        (image / "etc/resolv.conf").symlink_to("../run/resolved/resolv.conf")
+        made = self.skeleton(tmp_path)
+        files = {str(path.relative_to(made)) for path in made.rglob("*") if not path.is_dir()}
+        assert files == {"run/resolved/resolv.conf", "etc/apt/apt.conf.d/95berth", "usr/local/bin/sudo"}
+        assert (made / "run/berth/node").is_dir()
+        assert not (made / "proc").exists()
+        assert [(made / name).stat().st_mode & 0o7777 for name in ("mnt", "usr/local/bin")] == [0o1777, 0o2775]
+
+    def test_in_root_mode_there_is_neither_sudo_nor_a_setting_of_apts(self, tmp_path: Path) -> None:
+        for folder in ("etc/apt/apt.conf.d", "usr/local/bin"):
+            (tmp_path / "image" / folder).mkdir(parents=True)
+        made = self.skeleton(tmp_path, "BERTH_ROOT=yes;")
+        assert not [path for path in made.rglob("*") if path.name in {"sudo", "95berth"}]
+
+    def test_the_images_own_sudo_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "image/usr/local/bin").mkdir(parents=True)
+        (tmp_path / "image/usr/local/bin/sudo").touch()
+        assert not (self.skeleton(tmp_path) / "usr").exists()
+
+
+class TestSudo:
+    def test_shellcheck_has_nothing_to_say(self, tmp_path: Path) -> None:
+        assert bash('write_sudo "$1"', str(tmp_path / "sudo")).returncode == 0
+        done = subprocess.run(
+            ["shellcheck", str(tmp_path / "sudo")], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.stdout == ""
+
+
+class TestRequest:
+    def test_only_ids_are_taken(self, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/copy.request").write_text(f"ID=op\nHOME={A}\nSYSTEM=../x\nHOME_PREVIOUS=\nPATH=/evil\n")
+        done = bash('DIRECTORY=$1; declare -A ASKED; read_request; declare -p ASKED; echo "$PATH"', str(tmp_path))
+        taken, path = done.stdout.splitlines()
+        assert set(re.findall(r"\[(\w+)\]=\"?(\w+)", taken)) == {("ID", "op"), ("HOME", A)}
+        assert path == "/usr/bin:/bin"
 
 
 class TestLoginEnvironment:
@@ -212,7 +344,7 @@ class TestReference:
         script = dict(re.findall(r"^readonly ([A-Z_]+)=(6[4-9]|7\d) +#", SCRIPT.read_text(), re.MULTILINE))
         page = dict(re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", REFERENCE.read_text(), re.MULTILINE))
         assert {code: name for name, code in script.items()} == page
-        assert len(page) == 9
+        assert len(page) == 11
 
     def test_every_key_is_in_the_reference(self) -> None:
         cases = SCRIPT.read_text().split("case ${BASH_REMATCH[1]} in")[1].split("printf -v")[0]
@@ -220,7 +352,7 @@ class TestReference:
         assert set(re.findall(r"BERTH_[A-Z_]+", cases)) == set(re.findall(r"^\| `(BERTH_[A-Z_]+)`", page, re.MULTILINE))
 
 
-@pytest.mark.parametrize("arguments", [(), ("relative",), ("/a", "/b"), ("/with,comma",)])
+@pytest.mark.parametrize("arguments", [(), ("relative", "1"), ("/a",), ("/a", "1", "/b"), ("/with,comma", "1")])
 def test_a_wrong_call_is_refused(arguments: tuple[str, ...]) -> None:
     command = ["bash", str(SCRIPT), *arguments]
     env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "c1"}

@@ -49,7 +49,7 @@ def put(core: Core, state: SessionState, **values: Any) -> Session:  # noqa: ANN
     """A session in that state, with volumes."""
     image = core.stores.find("base")
     row = make_session(state=state, digest=image.digest, image_path=str(image.path), host_key="", **values)
-    asyncio.run(core.launcher.prepare("alice", row.id))
+    asyncio.run(core.launcher.prepare("alice", row.id, "auto"))
     return core.registry.create(row, Entry("alice", "start"))
 
 
@@ -601,6 +601,20 @@ def test_root_mode_of_a_stopped_session_and_one_that_slurm_refuses(tmp_path: Pat
         assert (core.row().state, core.row().root) == (SessionState.STOPPED, False)
         launcher.words = ""
         assert (await core.snapshots.root("alice", "dev")).root
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_root_mode_that_cannot_begin_leaves_the_session_as_it_was(core: Core, running: bool) -> None:
+    async def scenario() -> None:
+        await (core.ready() if running else core.stopped())
+        core.launcher.volumes.full = True
+        with pytest.raises(NoSpaceError):
+            await carried_out(core, core.snapshots.root("alice", "dev"))
+        await core.settle()
+        assert core.row().state is (SessionState.QUEUED if running else SessionState.STOPPED)
+        assert not core.row().root
 
     asyncio.run(scenario())
 

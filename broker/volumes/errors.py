@@ -1,0 +1,26 @@
+"""Why something could not be done to a volume, for the launcher's answer."""
+
+from __future__ import annotations
+
+import errno
+
+
+class VolumeError(Exception):
+    """Nothing was changed.
+
+    `kind` is `invalid` (the request makes no sense), `missing` (a session, snapshot or layer is not there), `busy` (a
+    job has the volumes open), `space` (no space left, or quota used up), `conflict` (not in this state), `unclear`
+    (Slurm did not answer), or `files` (anything else that the file system says).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def from_os_error(error: OSError) -> VolumeError:
+    """The same failure in the launcher's words."""
+    where = f": {error.filename}" if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return VolumeError("space", f"{error.strerror}{where}")
+    return VolumeError("files", f"{error.strerror or error}{where}")

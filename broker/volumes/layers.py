@@ -1,0 +1,157 @@
+"""The directories of layers: `layers/<id>/tree` with a layer's content, `work` beside it while it is a top.
+
+No directory ever moves: a top is born as a layer, and freezing it is a change of a session's record alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.identifiers import IDENTIFIER, new_id
+from broker.volumes.copying import OWNERS, TREE
+from broker.volumes.errors import VolumeError
+from broker.volumes.record import sync
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+WORK = "work"
+SQUASHFS = "layer.squashfs"
+FUSE_WRITTEN = "fuse"
+"""Beside `tree` of a top that fuse-overlayfs has written to: it marks deletions in ways of its own, so a stack with
+such a layer is mounted by it ever after."""
+HOME_MODE, SYSTEM_MODE = 0o700, 0o755
+"""Of a volume's own root: the session's home, and its `/`, through which the accounts of packages have to get."""
+SLACK = 64 * 2**20
+"""Bytes that are left free: manifests and logs need some even when a copy has taken the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """All layers of one user, in one directory of theirs."""
+
+    root: Path
+
+    def path(self, layer: str) -> Path:
+        return self.root / layer
+
+    def tree(self, layer: str) -> Path:
+        return self.root / layer / TREE
+
+    def squashfs(self, layer: str) -> Path:
+        return self.root / layer / SQUASHFS
+
+    def new(self) -> str:
+        """Make an empty directory for a layer; its id."""
+        layer = new_id()
+        self.path(layer).mkdir(mode=0o700)
+        return layer
+
+    def new_top(self, mode: int) -> str:
+        """Make an empty top, on disk before anybody names it; its id."""
+        top = self.new()
+        for name, bits in ((TREE, mode), (WORK, 0o700)):
+            self.path(top).joinpath(name).mkdir()
+            self.path(top).joinpath(name).chmod(bits)
+        sync(self.path(top))
+        sync(self.root)
+        return top
+
+    def is_empty(self, layer: str) -> bool:
+        """Whether nothing was ever written to a top."""
+        with os.scandir(self.tree(layer)) as entries:
+            return next(entries, None) is None
+
+    def check(self, layers: set[str]) -> None:
+        """VolumeError `missing` names a layer that is not there."""
+        for layer in sorted(layers):
+            if not self.tree(layer).is_dir() and not self.squashfs(layer).is_file():
+                raise VolumeError("missing", f"the layer {layer} is not there: {self.path(layer)}")
+
+    def join_owners(self, stack: Sequence[str], layer: str) -> None:
+        """Give `layer` the owners that the layers of `stack`, oldest first, have written down."""
+        owners = [path.read_bytes() for each in stack if (path := self.path(each) / OWNERS).exists()]
+        if owners:
+            (self.path(layer) / OWNERS).write_bytes(b"".join(owners))
+
+    def all(self) -> list[str]:
+        return sorted(entry.name for entry in self.root.iterdir() if IDENTIFIER.fullmatch(entry.name))
+
+    def discard(self, layer: str) -> None:
+        """Remove a layer that nothing names; done already is done."""
+        gone = self.root / f".gone-{layer}"
+        with contextlib.suppress(FileNotFoundError):
+            self.path(layer).rename(gone)
+        remove_tree(gone)
+
+    def discarded(self) -> list[Path]:
+        """What a removal that was interrupted has left."""
+        return [entry for entry in self.root.iterdir() if entry.name.startswith(".gone-")]
+
+
+@dataclass(slots=True)
+class Extent:
+    """How much there is below a directory; an inode with several names counts once."""
+
+    bytes: int = 0
+    files: int = 0
+
+
+def extent(path: Path, seen: set[tuple[int, int]] | None = None) -> Extent:
+    """Disk space and files below `path`; inodes in `seen` are passed over, and those found are added to it."""
+    seen = set() if seen is None else seen
+    found = Extent()
+    for status in _statuses(path):
+        inode = (status.st_dev, status.st_ino)
+        if inode in seen:
+            continue
+        seen.add(inode)
+        found.bytes += status.st_blocks * 512
+        found.files += not stat.S_ISDIR(status.st_mode)
+    return found
+
+
+def _statuses(path: Path) -> Iterator[os.stat_result]:
+    waiting = [os.fspath(path)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    yield status
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(entry.path)
+
+
+def require_room(path: Path, wanted: int) -> None:
+    """VolumeError `space` if fewer than `wanted` bytes are free for the user on the file system of `path`."""
+    found = os.statvfs(path)
+    free = found.f_bavail * found.f_frsize
+    if free < wanted + SLACK:
+        raise VolumeError("space", f"this needs about {wanted >> 20} MiB, and {free >> 20} MiB are free")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all below it, also where folders lack permissions; done already is done."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            shutil.rmtree(path)
+        except PermissionError:
+            _open_up(path)
+            shutil.rmtree(path)
+
+
+def _open_up(directory: Path) -> None:
+    """Make every directory below one's own again: overlayfs leaves some with mode 000, and people may too."""
+    for parent, names, _ in os.walk(directory):
+        for name in names:
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
+                path.chmod(0o700)

@@ -1,0 +1,167 @@
+"""Snapshots of a session whose job runs: the job itself copies its tops while its processes stand still.
+
+Only the node sees what its processes have written at once, so the copy is made there, by `copying.py`. The two talk
+through files in the session's `run` directory and one signal (docs/reference/session-job.md): the request is written,
+USR2 is sent to the batch shell, and the outcome is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from broker.failpoints import failpoint
+from broker.volumes.errors import VolumeError
+from broker.volumes.operations import Answer, Image, Note, check_label, finish
+from broker.volumes.record import Snapshot, Volume, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.volumes.storage import Session, Storage
+
+LIMIT = 3600.0
+"""Seconds that a copy may take as a whole."""
+LOOK_EVERY = 0.02
+"""Seconds between looks for the outcome; a network file system's notices reach nobody."""
+SCANCEL_LIMIT = 30.0
+CONSISTENCIES = frozenset({"frozen", "crash-consistent"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a copy went."""
+
+    result: str
+    """`frozen` or `crash-consistent`."""
+    pause: float
+    """Seconds for which the session's processes stood still."""
+
+
+def copy(storage: Storage, session_id: str, operation: str, *, job_id: int, image: Image, note: Note) -> Answer:
+    """Keep what a running session has now; its job goes on, and its volumes are what they were."""
+    with storage.opened(session_id) as session:
+        if (answer := session.record.done.get(operation)) is not None:
+            return answer
+        check_label(session, note.label)
+        home, system = _target(session, session.record.home), _target(session, session.record.system)
+        outcome = _copied_by_job(session, operation, job_id, home=home, system=system)
+        failpoint("copy.copied")
+        made = Snapshot(
+            number=session.record.last_number + 1,
+            at=time.time(),
+            consistency=outcome.result,
+            profile=image.profile,
+            version=image.version,
+            digest=image.digest,
+            home=session.driver.live(session.record.home, home),
+            system=session.driver.live(session.record.system, system),
+            label=note.label,
+            reason=note.reason,
+            automatic=note.automatic,
+            pause=outcome.pause,
+        )
+        changed = replace(
+            session.record.with_snapshot(made),
+            home=replace(session.record.home, copied=home),
+            system=replace(session.record.system, copied=system),
+        )
+        return finish(session, operation, changed, {"snapshot": asdict(made)})
+
+
+def commit_root(storage: Storage, session_id: str, operation: str, *, job_id: int) -> Answer:
+    """Make what was done as root a layer of the system volume: the next job of the session mounts it.
+
+    The job is in root mode: it has the system volume mounted read-only, with all that is new in a directory of the
+    node's own.
+    """
+    with storage.opened(session_id) as session:
+        if (answer := session.record.done.get(operation)) is not None:
+            return answer
+        layer = storage.layers.new()
+        _copied_by_job(session, operation, job_id, home="", system=layer)
+        failpoint("commit-root.copied")
+        system = session.record.system
+        below = system.layers if storage.layers.is_empty(system.top) else (*system.layers, system.top)
+        changed = replace(session.record, system=Volume(storage.layers.new_top(0o755), (*below, layer)))
+        return finish(session, operation, changed, {"layer": layer})
+
+
+def _target(session: Session, volume: Volume) -> str:
+    """The layer to copy a volume's top to; none for an overlay's top that nothing was written to."""
+    layers = session.storage.layers
+    if session.driver.name == "overlay" and layers.is_empty(volume.top):
+        return ""
+    return layers.new()
+
+
+def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, system: str) -> Outcome:
+    """Have the job copy its tops to these layers. VolumeError `conflict` if it ends meanwhile, `space`, `files`."""
+    run = session.directory / "run"
+    request = {
+        "ID": operation,
+        "HOME": home,
+        "HOME_PREVIOUS": session.record.home.copied if home else "",
+        "SYSTEM": system,
+        "SYSTEM_PREVIOUS": session.record.system.copied if system else "",
+    }
+    outcome = run / "copy.outcome"
+    outcome.unlink(missing_ok=True)
+    write(run / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
+    failpoint("copy.requested")
+    _signal(job_id)
+    deadline = time.monotonic() + LIMIT
+    while (said := _read(outcome)).get("ID") != operation:
+        if time.monotonic() > deadline:
+            raise VolumeError("files", f"the job did not make the copy within {LIMIT:g} s")
+        if _job_is_gone(run / "lock"):
+            if _read(outcome).get("ID") == operation:
+                continue
+            raise VolumeError("conflict", "the session's job ended while the copy was made")
+        time.sleep(LOOK_EVERY)
+    if said.get("RESULT") not in CONSISTENCIES:
+        words = said.get("MESSAGE", "the job could not make the copy")
+        full = "No space left" in words or "quota" in words.lower()
+        raise VolumeError("space" if full else "files", words)
+    return Outcome(said["RESULT"], float(said.get("PAUSE") or 0))
+
+
+def _signal(job_id: int) -> None:
+    """Send USR2 to the batch shell of the user's own job (scancel(1))."""
+    command = ["scancel", "--batch", "--signal=USR2", str(job_id)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SCANCEL_LIMIT, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise VolumeError("unclear", "scancel did not end: Slurm does not answer") from error
+    except FileNotFoundError as error:
+        raise VolumeError("files", "scancel is not installed") from error
+    if done.returncode != 0:
+        raise VolumeError("conflict", done.stderr.strip()[-500:] or f"scancel ended with {done.returncode}")
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The KEY=VALUE lines of a file that is replaced as a whole; nothing while there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {}
+
+
+def _job_is_gone(lock: Path) -> bool:
+    """Whether nobody holds the lock that a job holds as long as it lives."""
+    try:
+        fd = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -1,0 +1,247 @@
+"""What is done to the volumes of a session that has no job: snapshot, rollback, clone, switch, and the rest.
+
+Each operation has an id, makes all that is new beside what is there, and comes true by one rename of volumes.json.
+Called again with the same id, after a crash of whoever had called it, it answers as before and does nothing. Each may
+raise VolumeError and OSError, and has then changed nothing; layers that were made in vain are left to `collect`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from broker.failpoints import failpoint
+from broker.volumes import flattening, record
+from broker.volumes.errors import VolumeError
+from broker.volumes.probe import probe
+from broker.volumes.record import Record, Snapshot, Volume, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.volumes.record import Stack
+    from broker.volumes.storage import Session, Storage
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The profile version that a system volume lies over."""
+
+    profile: str
+    version: str
+    digest: str
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Image:
+        return cls(snapshot.profile, snapshot.version, snapshot.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What people are told about a snapshot."""
+
+    label: str = ""
+    reason: str = ""
+    automatic: bool = False
+
+
+def create(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
+    """Give a session empty volumes, unless it has some. `auto` takes the driver that a probe finds."""
+    directory = storage.session(session_id)
+    with locked(storage.lock, shared=True), locked(directory / "volumes.lock"):
+        if not (directory / "volumes.json").exists():
+            chosen = storage.driver(probe(storage.layers.root).driver if driver == "auto" else driver)
+            made = Record(driver=chosen.name, home=chosen.empty("home"), system=chosen.empty("system"))
+            failpoint("volumes.made")
+            record.commit(directory, made)
+        return facts(storage, record.load(directory))
+
+
+def facts(storage: Storage, found: Record) -> Answer:
+    """What `berth show` tells of a session's volumes."""
+    return {
+        "driver": found.driver,
+        "promises": list(storage.driver(found.driver).promises),
+        "layers": {"home": len(found.home.layers), "system": len(found.system.layers)},
+        "snapshots": len(found.snapshots),
+    }
+
+
+def snapshot(storage: Storage, session_id: str, operation: str, image: Image, note: Note) -> Answer:
+    """Keep what a stopped session has now. VolumeError `conflict` if a snapshot has that label already."""
+    with storage.opened(session_id) as session:
+        if (answer := session.record.done.get(operation)) is not None:
+            return answer
+        with session.stopped():
+            made = _frozen(session, image, note)
+            changed = _onward(session, made)
+            return finish(session, operation, changed, {"snapshot": asdict(made)})
+
+
+def rollback(storage: Storage, session_id: str, operation: str, number: int, image: Image) -> Answer:
+    """Make a stopped session what it was at a snapshot; what it is now becomes an automatic one."""
+    with storage.opened(session_id) as session:
+        if (answer := session.record.done.get(operation)) is not None:
+            return answer
+        with session.stopped():
+            target = session.record.snapshot(number)
+            storage.layers.check({*target.home, *target.system})
+            before = _frozen(session, image, Note(reason=f"before rollback to {number}", automatic=True))
+            changed = replace(
+                session.record.with_snapshot(before),
+                home=session.driver.fork("home", target.home),
+                system=session.driver.fork("system", target.system),
+            )
+            return finish(session, operation, changed, {"before": asdict(before), "snapshot": asdict(target)})
+
+
+def switch(
+    storage: Storage, session_id: str, operation: str, image: Image, target: Image, *, fresh: bool = False
+) -> Answer:
+    """Put a stopped session's home over another image; what it is now becomes an automatic snapshot.
+
+    The system volume is that of the newest snapshot over the same image, or else, or with `fresh`, an empty one.
+    """
+    with storage.opened(session_id) as session:
+        if (answer := session.record.done.get(operation)) is not None:
+            return answer
+        with session.stopped():
+            there = f"{target.profile}@{target.version}"
+            before = _frozen(session, image, Note(reason=f"before switch to {there}", automatic=True))
+            been = [each for each in session.record.snapshots if Image.of(each) == target and not fresh]
+            stack = been[-1].system if been else ()
+            storage.layers.check(set(stack))
+            changed = replace(
+                session.record.with_snapshot(before),
+                home=session.driver.onward("home", session.record.home, before.home),
+                system=session.driver.fork("system", stack),
+            )
+            kept = {"before": asdict(before), "system": "kept" if stack else "fresh"}
+            return finish(session, operation, changed, kept)
+
+
+def clone(
+    storage: Storage,
+    session_id: str,
+    operation: str,
+    *,
+    source_id: str,
+    number: int | None,
+    image: Image,
+    target: Image | None = None,
+) -> Answer:
+    """Give the new session `session_id` what another has now, or had at a snapshot; the other one must be stopped
+    unless a snapshot is named. With a `target` image the new one's system volume is empty.
+
+    The source gets a snapshot of what was cloned, if it has none: the two share it.
+    """
+    directory = storage.session(session_id)
+    with storage.opened(source_id) as source:
+        if (directory / "volumes.json").exists():
+            return record.load(directory).done[operation]
+        if number is None:
+            with source.stopped():
+                note = Note(reason=f"cloned to {session_id}", automatic=True)
+                origin = _frozen(source, image, note)
+                source.commit(_onward(source, origin))
+        else:
+            origin = source.record.snapshot(number)
+        failpoint("clone.source-kept")
+        storage.layers.check({*origin.home, *origin.system})
+        system: Stack = () if target is not None and target != Image.of(origin) else origin.system
+        made = Record(
+            driver=source.record.driver,
+            home=source.driver.fork("home", origin.home),
+            system=source.driver.fork("system", system),
+        )
+        answer = {"snapshot": asdict(origin), "volumes": facts(storage, made)}
+        failpoint("clone.forked")
+        record.commit(directory, made.with_answer(operation, answer))
+        return answer
+
+
+def forget(storage: Storage, session_id: str, number: int) -> Answer:
+    """Drop a snapshot; the layers that only it had go with the next `collect`."""
+    with storage.opened(session_id) as session:
+        gone = session.record.snapshot(number)
+        kept = tuple(each for each in session.record.snapshots if each.number != number)
+        session.commit(replace(session.record, snapshots=kept))
+        return {"snapshot": asdict(gone), "volumes": facts(storage, session.record)}
+
+
+def snapshots(storage: Storage, session_id: str) -> Answer:
+    """Every snapshot, the oldest first."""
+    found = record.load(storage.session(session_id))
+    return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": facts(storage, found)}
+
+
+def flatten(storage: Storage, session_id: str, operation: str, below: Callable[[str], bool]) -> Answer:
+    """Join the layers of deep stacks into one each, if the driver has stacks; also while a job runs.
+
+    A job keeps what it has mounted; the next one mounts what is joined. Snapshots keep the layers that they name.
+    Files are linked, not copied, so it costs no space but folders. It may be interrupted at any point. `below` tells
+    which paths the image under the system volume has.
+    """
+    with storage.opened(session_id) as session:
+        if (answer := session.record.done.get(operation)) is not None:
+            return answer
+        before = facts(storage, session.record)["layers"]
+        home = _joined(session, session.record.home, lambda _: False)
+        system = _joined(session, session.record.system, below)
+        failpoint("flatten.joined")
+        changed = replace(session.record, home=home, system=system)
+        return finish(session, operation, changed, {"layers_before": before})
+
+
+def check_label(session: Session, label: str) -> None:
+    """VolumeError `conflict` if another snapshot of the session has that label."""
+    if label and any(each.label == label for each in session.record.snapshots):
+        raise VolumeError("conflict", f"a snapshot is labelled {label} already")
+
+
+def _frozen(session: Session, image: Image, note: Note) -> Snapshot:
+    """A snapshot of both volumes of a stopped session, which is not in its record yet."""
+    check_label(session, note.label)
+    home, system = session.driver.freeze(session.record.home), session.driver.freeze(session.record.system)
+    failpoint("volumes.frozen")
+    return Snapshot(
+        number=session.record.last_number + 1,
+        at=time.time(),
+        consistency="stopped",
+        profile=image.profile,
+        version=image.version,
+        digest=image.digest,
+        home=home,
+        system=system,
+        label=note.label,
+        reason=note.reason,
+        automatic=note.automatic,
+    )
+
+
+def _onward(session: Session, made: Snapshot) -> Record:
+    """The record with that snapshot, and with volumes that go on from it."""
+    return replace(
+        session.record.with_snapshot(made),
+        home=session.driver.onward("home", session.record.home, made.home),
+        system=session.driver.onward("system", session.record.system, made.system),
+    )
+
+
+def finish(session: Session, operation: str, changed: Record, answer: Answer) -> Answer:
+    """Let an operation come true, together with its answer."""
+    answer = answer | {"volumes": facts(session.storage, changed)}
+    failpoint("volumes.before-commit")
+    session.commit(changed.with_answer(operation, answer))
+    failpoint("volumes.committed")
+    return answer
+
+
+def _joined(session: Session, volume: Volume, below: Callable[[str], bool]) -> Volume:
+    if len(volume.layers) < 2:
+        return volume
+    layer = flattening.join(session.storage.layers, volume.layers, below)
+    return replace(volume, layers=(layer,))

@@ -1,0 +1,73 @@
+"""Which Debian and Python packages a stack of system layers has, over those of its image."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STATUS = "var/lib/dpkg/status"
+INSTALLED = re.compile(r"^Status: \S+ \S+ installed$", re.MULTILINE)
+FIELD = re.compile(r"^(Package|Version|Architecture|Multi-Arch): (.*)$", re.MULTILINE)
+DIST_INFO = re.compile(r"([A-Za-z0-9._]+)-([^-/]+)\.dist-info")
+
+Packages = dict[str, str]
+"""Version by name; Python packages are named `pip NAME`."""
+
+
+def of_image(text: str) -> Packages:
+    """The packages that an image's packages.txt lists: lines of kind, name, version."""
+    found: Packages = {}
+    for line in text.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind in {"apt", "rpm"}:
+            name, _, version = rest.partition(" ")
+            found[name.partition(":")[0]] = version
+        elif kind == "pip":
+            name, _, version = rest.partition("==")
+            found[f"pip {_normal(name)}"] = version
+    return found
+
+
+def installed(trees: list[Path], image_packages: str) -> Packages:
+    """What is installed where these layers, oldest first, lie over the image."""
+    found = of_image(image_packages)
+    for tree in trees:
+        if (tree / STATUS).is_file():
+            kept = {name: version for name, version in found.items() if name.startswith("pip ")}
+            found = kept | _of_status((tree / STATUS).read_text(encoding="utf-8", errors="replace"))
+        for folder in tree.glob("opt/venv/lib/python3*/site-packages/*.dist-info"):
+            match = DIST_INFO.fullmatch(folder.name)
+            if match is None:
+                continue
+            name = f"pip {_normal(match[1])}"
+            if folder.is_dir():
+                found[name] = match[2]
+            elif found.get(name) == match[2]:  # overlayfs' mark of its deletion
+                del found[name]
+    return found
+
+
+def package_changes(before: Packages, after: Packages) -> list[dict[str, str]]:
+    """What has come, gone, or another version, by name."""
+    return [
+        {"name": name, "before": before.get(name, ""), "after": after.get(name, "")}
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _of_status(text: str) -> Packages:
+    """What dpkg's status file says to be installed (deb822(5), dpkg-query(1))."""
+    found: Packages = {}
+    for paragraph in text.split("\n\n"):
+        if INSTALLED.search(paragraph):
+            fields = dict(FIELD.findall(paragraph))
+            found[fields["Package"]] = fields["Version"]
+    return found
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

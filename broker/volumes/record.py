@@ -1,0 +1,210 @@
+"""`volumes.json`: the truth about one session's volumes and snapshots, and the one way to change it.
+
+It lies beside the data, so that no crash and no lost database can part the two. It changes as a whole, by a file
+written beside it, fsync(2), rename(2), and fsync(2) of the directory; who changes it holds the session's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from broker.identifiers import IDENTIFIER, new_id
+from broker.volumes.errors import VolumeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FORMAT = 1
+DONE_KEPT = 16
+"""Answers of so many past operations are kept; only the last one can ever be asked for again."""
+AUTOMATIC_KEPT = 20
+"""Automatic snapshots beyond this many are forgotten, the oldest first."""
+
+Stack = tuple[str, ...]
+"""Ids of immutable layers, the oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A writable top over a stack."""
+
+    top: str
+    layers: Stack = ()
+    copied: str = ""
+    """The layer that the last live copy of this top made: the next one can build on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Both volumes as they were, and the image that they belong to."""
+
+    number: int
+    at: float
+    consistency: str
+    """`stopped`, `frozen` or `crash-consistent`."""
+    profile: str
+    version: str
+    digest: str
+    home: Stack
+    system: Stack
+    label: str = ""
+    reason: str = ""
+    automatic: bool = False
+    pause: float = 0.0
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> Self:
+        values = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        return cls(**values | {"home": _stack(data["home"]), "system": _stack(data["system"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What volumes.json says."""
+
+    driver: str
+    home: Volume
+    system: Volume
+    snapshots: tuple[Snapshot, ...] = ()
+    last_number: int = 0
+    """The number of the newest snapshot ever made, also if it is gone: numbers are never used twice."""
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The answers of the last operations, by their ids."""
+
+    def snapshot(self, number: int) -> Snapshot:
+        """VolumeError `missing` if there is none of that number."""
+        for snapshot in self.snapshots:
+            if snapshot.number == number:
+                return snapshot
+        raise VolumeError("missing", f"there is no snapshot {number}")
+
+    def with_snapshot(self, snapshot: Snapshot) -> Record:
+        """Add a snapshot, and forget the oldest automatic ones if there are too many."""
+        snapshots = (*self.snapshots, snapshot)
+        surplus = sum(each.automatic for each in snapshots) - AUTOMATIC_KEPT
+        kept = []
+        for each in snapshots:
+            if each.automatic and surplus > 0:
+                surplus -= 1
+            else:
+                kept.append(each)
+        return replace(self, snapshots=tuple(kept), last_number=snapshot.number)
+
+    def with_answer(self, operation: str, answer: dict[str, Any]) -> Record:
+        """Note what an operation has come to."""
+        kept = list(self.done.items())[-(DONE_KEPT - 1) :]
+        return replace(self, done=dict([*kept, (operation, answer)]))
+
+    def named_layers(self) -> set[str]:
+        """Every layer that this record needs."""
+        named = set[str]()
+        for volume in (self.home, self.system):
+            named.update((volume.top, volume.copied), volume.layers)
+        for snapshot in self.snapshots:
+            named.update(snapshot.home, snapshot.system)
+        return named - {""}
+
+    def mount(self) -> str:
+        """What session.sh reads: the driver, and each volume as its top and its layers, the newest first."""
+        volumes = (("home", self.home), ("system", self.system))
+        return ";".join(
+            [self.driver, *(f"{name}={','.join([each.top, *reversed(each.layers)])}" for name, each in volumes)]
+        )
+
+    def text(self) -> str:
+        snapshots = [asdict(snapshot) for snapshot in self.snapshots]
+        data = {"format": FORMAT, "mount": self.mount(), **asdict(self), "snapshots": snapshots}
+        return json.dumps(data, indent=1) + "\n"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """VolumeError `files` for anything that is no record of ours."""
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT:
+                raise VolumeError("files", f"volumes.json has format {data['format']!r}, not {FORMAT}")
+            return cls(
+                driver=str(data["driver"]),
+                home=_volume(data["home"]),
+                system=_volume(data["system"]),
+                snapshots=tuple(Snapshot.read(each) for each in data["snapshots"]),
+                last_number=int(data["last_number"]),
+                done=dict(data["done"]),
+            )
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise VolumeError("files", f"volumes.json cannot be understood: {error}") from error
+
+
+def _layer(value: object) -> str:
+    if not isinstance(value, str) or IDENTIFIER.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is no layer")
+    return value
+
+
+def _stack(values: object) -> Stack:
+    if not isinstance(values, list):
+        raise TypeError(f"{values!r} is no list of layers")
+    return tuple(_layer(value) for value in values)
+
+
+def _volume(data: dict[str, Any]) -> Volume:
+    return Volume(_layer(data["top"]), _stack(data["layers"]), _layer(data["copied"]) if data["copied"] else "")
+
+
+def load(session: Path) -> Record:
+    """The record in a session's directory; VolumeError `missing` if it has none."""
+    try:
+        return Record.parse((session / "volumes.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise VolumeError("missing", f"{session.name} has no volumes") from None
+
+
+def commit(session: Path, record: Record) -> None:
+    """Put `record` in the place of the one that is there: all of it or, if this raises, nothing."""
+    write(session / "volumes.json", record.text().encode())
+    sync(session)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace a file by rename, so that a reader sees the old or the new one whole, also after a crash."""
+    fresh = path.with_name(f".{path.name}.{new_id()}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def sync(directory: Path) -> None:
+    """Make what was last renamed or made in a directory last."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = True, whose: str = "another operation") -> Iterator[None]:
+    """Hold flock(2) on a file, made if it is missing. VolumeError `busy` if it is held and `wait` is false."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise VolumeError("busy", f"{whose} has {path.parent.name} open") from None
+        yield
+    finally:
+        os.close(fd)

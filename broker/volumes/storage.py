@@ -1,0 +1,110 @@
+"""One user's directory on the shared file system: where sessions and layers are, and who may change what when.
+
+```
+lock                     flock: operations hold it shared, the removal of layers exclusively
+layers/<layer id>/       docs/architecture.md, "Storage"
+sessions/<session id>/   manifest.json  volumes.json  volumes.lock  run/
+trash/<session id>/      a deleted session within its grace time
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.identifiers import IDENTIFIER
+from broker.volumes import record
+from broker.volumes.drivers import Driver, driver_named
+from broker.volumes.errors import VolumeError
+from broker.volumes.layers import Layers
+from broker.volumes.record import Record, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """One user's directory."""
+
+    root: Path
+
+    @property
+    def layers(self) -> Layers:
+        return Layers(self.root / "layers")
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    def session(self, session_id: str) -> Path:
+        return self.root / "sessions" / session_id
+
+    def trash(self, session_id: str) -> Path:
+        return self.root / "trash" / session_id
+
+    def make(self) -> None:
+        """Make what is missing of the directories; the root itself is there, and the user's own."""
+        for name in ("layers", "sessions", "trash"):
+            (self.root / name).mkdir(mode=0o700, exist_ok=True)
+
+    def driver(self, name: str) -> Driver:
+        return driver_named(name, self.layers)
+
+    def set_aside(self) -> list[str]:
+        """The ids of deleted sessions whose data is still there."""
+        place = self.root / "trash"
+        return (
+            sorted(each.name for each in place.iterdir() if IDENTIFIER.fullmatch(each.name)) if place.is_dir() else []
+        )
+
+    def records(self) -> Iterator[tuple[str, Record]]:
+        """The record of each session that has one, deleted ones too, by its id.
+
+        VolumeError for one that cannot be read: who removes what no record names must know them all.
+        """
+        for place in (self.root / "sessions", self.root / "trash"):
+            if not place.is_dir():
+                continue
+            for entry in sorted(place.iterdir()):
+                if IDENTIFIER.fullmatch(entry.name) and (entry / "volumes.json").exists():
+                    try:
+                        yield entry.name, record.load(entry)
+                    except VolumeError as error:
+                        raise VolumeError(error.kind, f"{entry}: {error}") from error
+
+    @contextlib.contextmanager
+    def opened(self, session_id: str) -> Iterator[Session]:
+        """A session whose record nobody else changes meanwhile, and whose layers nobody removes."""
+        directory = self.session(session_id)
+        if not directory.is_dir():
+            raise VolumeError("missing", f"there is no session {session_id} in {self.root}")
+        with locked(self.lock, shared=True), locked(directory / "volumes.lock"):
+            found = record.load(directory)
+            yield Session(self, session_id, directory, found, self.driver(found.driver))
+
+
+@dataclass(slots=True)
+class Session:
+    """One session's volumes, opened for change."""
+
+    storage: Storage
+    id: str
+    directory: Path
+    record: Record
+    driver: Driver
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Keep every job of the session out: it takes the same lock before it mounts anything. VolumeError `busy`."""
+        (self.directory / "run").mkdir(mode=0o700, exist_ok=True)
+        with locked(self.directory / "run/lock", wait=False, whose="a job"):
+            yield
+
+    def commit(self, changed: Record) -> None:
+        """The one moment in which an operation comes true."""
+        record.commit(self.directory, changed)
+        self.record = changed

@@ -1,0 +1,90 @@
+"""Put a session's layers into an image's tree. Runs as root of that tree, which owns files as it says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiles.overlay import Entry, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from profiles.layered import Layered
+
+
+def apply(system: Layered, left_out: AbstractSet[str]) -> None:
+    """Make the tree what the session sees, but for the relative paths `left_out` and what is below them.
+
+    The tree may be a stranger's: what is a link in it is replaced, never followed. Raises OSError.
+    """
+    # The tree is about to change, and who owns what is asked of it as it was.
+    wanted = [
+        (entry, system.owner(entry, entry.source.lstat()) if entry.source else None)
+        for entry in system.entries.values()
+        if entry.kind is not Kind.OTHER and not _in(entry.path, left_out)
+    ]
+    copies = dict[tuple[int, int], Path]()
+    for entry, owner in wanted:
+        place = _place(system.tree, entry)
+        if owner is None or entry.source is None:
+            if place is not None:
+                _remove(place)
+            continue
+        assert place is not None
+        _put(entry, entry.source, place, copies)
+        os.chown(place, owner.uid, owner.gid, follow_symlinks=False)
+        if entry.kind is not Kind.SYMLINK:
+            place.chmod(owner.mode)
+
+
+def _in(path: str, paths: AbstractSet[str]) -> bool:
+    while path not in paths:
+        path, slash, _ = path.rpartition("/")
+        if not slash:
+            return False
+    return True
+
+
+def _place(tree: Path, entry: Entry) -> Path | None:
+    """Tell where in the tree an entry belongs, its directories made; None for a deletion where there are none."""
+    *folders, name = entry.path.split("/")
+    place = tree
+    for folder in folders:
+        place /= folder
+        if place.is_symlink() or not place.is_dir():
+            if entry.deleted:
+                return None
+            _remove(place)
+            place.mkdir(0o755)
+    return place / name
+
+
+def _put(entry: Entry, source: Path, place: Path, copies: dict[tuple[int, int], Path]) -> None:
+    """Make at `place` what is at `source`; files that are one file there are one here."""
+    if entry.kind is Kind.DIRECTORY:
+        if entry.opaque or place.is_symlink() or not place.is_dir():
+            _remove(place)
+            place.mkdir(0o755)
+        return
+    _remove(place)
+    if entry.kind is Kind.SYMLINK:
+        place.symlink_to(source.readlink())
+        return
+    status = source.lstat()
+    inode = (status.st_dev, status.st_ino)
+    if status.st_nlink > 1 and inode in copies:
+        os.link(copies[inode], place)
+        return
+    shutil.copyfile(source, place)
+    os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
+    copies[inode] = place
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)

@@ -1,0 +1,183 @@
+"""From a session's system layers to a published image: what `berth profile commit` does.
+
+It works as a build does: in a private folder, as root of a user namespace, and nothing is published unless all of it
+is. The base is unpacked, what the layers say is compared with it and put to whoever asked, and then laid over it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiles import apptainer, namespace, network, within
+from profiles.base import BaseKind
+from profiles.builder import TIME_LIMIT, check_machine, make_labels
+from profiles.errors import BuildError, NothingChangedError, PatternError, ProfilesError
+from profiles.findings import Findings
+from profiles.layered import OWNERS, TREE
+from profiles.packed import unpack
+from profiles.recipe import write
+from profiles.sif import squashfs_offset
+from profiles.sifting import Sieve
+from profiles.spec import load
+from profiles.steps import Progress, Steps
+from profiles.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, digest_of, verify
+from profiles.tree import Tree
+from profiles.workspace import default_parent, workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SQUASHFS = "layer.squashfs"
+"""In a layer's directory, instead of `tree`, where storage keeps layers packed."""
+
+STEPS = ("check", "unpack", "layers", "compare", "apply", "finish", "squashfs", "image")
+
+Approve = Callable[[Findings], None]
+"""Shown what would go in; returns if that is wanted, and raises what the commit is to end with if not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is committed: the system layers of a session over the image that it was started from."""
+
+    session: str
+    """The session's name, for the labels and the recipe's first line."""
+    base: Image
+    layers: Sequence[Path]
+    """Directories with `tree` or `layer.squashfs`, and perhaps `owners`; oldest first."""
+
+
+def commit(
+    source: Source,
+    *,
+    name: str,
+    version: str,
+    store: Store,
+    approve: Approve,
+    sieve: Sieve | None = None,
+    progress: Progress = lambda _: None,
+    work: Path | None = None,
+    time_limit: float = TIME_LIMIT,
+) -> Image:
+    """Make an image of the session's system and publish it in `store` as `name`@`version`.
+
+    `work` is the folder on a local disk to work in (default: $TMPDIR, else /var/tmp), `time_limit` in seconds, without
+    the time that `approve` takes. Raises PatternError, ImageExistsError, StoreError, NothingChangedError, BuildError
+    for a step that failed, and what `approve` raises. Nothing is published then, and nothing left but the log that a
+    BuildError names.
+    """
+    sieve = sieve or Sieve()
+    sieve.check()
+    stage = store.stage(name, version)
+    try:
+        with (stage / LOG).open("wb") as log:
+            steps = Steps(STEPS, log, progress, time.monotonic() + time_limit)
+            target = _Target(name, version, stage, work or default_parent())
+            image = _make(source, target, sieve, approve, steps)
+            (stage / DESCRIPTION).write_text(json.dumps(image.description(), indent=1))
+        return store.publish(stage, name, version)
+    except BuildError as error:
+        error.log = store.keep_log(stage, name, version)
+        raise
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    name: str
+    version: str
+    stage: Path
+    """Where what is published is put together."""
+    work: Path
+    """Where there is room to work."""
+
+
+def _make(source: Source, target: _Target, sieve: Sieve, approve: Approve, steps: Steps) -> Image:
+    """Take the steps; leaves SIF, recipe and list of packages in the stage."""
+    with steps.step("check"):
+        check_machine(BaseKind.PROFILE, target.work)
+        verify(source.base)
+    with workspace(target.work) as folder:
+        tree = Tree(folder, steps.run)
+        with steps.step("unpack"):
+            tree.unpack(source.base.path)
+        with steps.step("layers"):
+            layers = [_opened(layer, folder / "layers", steps) for layer in source.layers]
+        request = within.Request(str(tree.path), [str(layer) for layer in layers], [*sieve.include], [*sieve.exclude])
+        request.write(folder)
+        with steps.step("compare"):
+            _within("compare", folder, steps)
+            findings = Findings.from_json((folder / within.FINDINGS).read_text())
+        _check(findings, source)
+        began = time.monotonic()
+        approve(findings)
+        steps.extend(time.monotonic() - began)
+        created = time.time()
+        with steps.step("apply"):
+            heading = (
+                f"Committed from the session {source.session} on {time.strftime('%Y-%m-%d', time.gmtime(created))}."
+            )
+            recipe = target.stage / RECIPE
+            recipe.write_text(write(target.name, target.version, source.base, findings, heading), encoding="utf-8")
+            profile = load(recipe)
+            _within("apply", folder, steps)
+        with steps.step("finish"):
+            labels = make_labels(profile, source.base.path, created) | {"berth.commit": source.session}
+            (target.stage / PACKAGES).write_text(tree.finish("", json.dumps(labels)))
+        with steps.step("squashfs"):
+            squashfs = tree.squash()
+        with steps.step("image"):
+            sif = target.stage / IMAGE
+            apptainer.seal(squashfs, sif, steps.seconds_left())
+            size = sif.stat().st_size
+            digest, offset = digest_of(sif), squashfs_offset(sif)
+            return Image(target.name, target.version, sif, digest, size, created, labels, profile, offset)
+
+
+def _opened(layer: Path, room: Path, steps: Steps) -> Path:
+    """Find a layer's directory with a `tree` in it: the layer's own, or one below `room` that it is unpacked to."""
+    if (layer / TREE).is_dir():
+        return layer
+    if not (layer / SQUASHFS).is_file():
+        raise ProfilesError(f"the layer {layer} is not there", hint="`berth verify` says what of a session is damaged")
+    opened = room / layer.name
+    opened.mkdir(parents=True)
+    unpack(layer / SQUASHFS, opened / TREE, steps.seconds_left())
+    if (layer / OWNERS).exists():
+        shutil.copyfile(layer / OWNERS, opened / OWNERS)
+    return opened
+
+
+def _within(what: str, folder: Path, steps: Steps) -> None:
+    """Run profiles.within as root of the tree; its environment holds nothing of the caller's."""
+    environment = network.outside_environment() | {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONSAFEPATH": "1",
+    }
+    steps.run(namespace.as_root(sys.executable, "-m", "profiles.within", str(folder), what), environment)
+
+
+def _check(findings: Findings, source: Source) -> None:
+    """Raise PatternError for patterns without effect, NothingChangedError if the new image would be the old one."""
+    if findings.unmatched:
+        raise PatternError(
+            f"nothing that has changed is called {findings.unmatched[0]}",
+            hint="--include and --exclude take absolute paths, as the session sees them",
+        )
+    if findings.empty:
+        left = f", or would be left out: {findings.left_out[0].path}" if findings.left_out else ""
+        raise NothingChangedError(
+            f"nothing outside the home of {source.session} differs from {source.base.name}@{source.base.version}{left}",
+            hint="what is in the home never goes into an image; --include PATH takes what was left out"
+            if findings.left_out
+            else "what is in the home never goes into an image",
+        )

@@ -1,0 +1,241 @@
+"""Compare a session's system with its image. Runs as root of the image's tree, which may read all of it."""
+
+from __future__ import annotations
+
+import csv
+import filecmp
+import hashlib
+import os
+import re
+import stat
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from profiles import dpkg
+from profiles.findings import Change, Findings, LeftOut
+from profiles.overlay import Entry, Kind
+from profiles.secrets import HEAD
+from profiles.sifting import below, matches, of_the_moment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from profiles.layered import Layered
+    from profiles.sifting import Sieve
+
+_ACCOUNTS = tuple(f"etc/{name}{copy}" for name in ("group", "gshadow", "passwd", "shadow") for copy in ("", "-"))
+"""Told line by line."""
+
+_BYPRODUCTS = (
+    "etc/alternatives",
+    "etc/rc?.d",
+    "etc/shells",
+    "etc/ssl/certs",
+    "etc/subgid",
+    "etc/subgid-",
+    "etc/subuid",
+    "etc/subuid-",
+    "etc/systemd/*.wants",
+    "usr/share/applications/mimeinfo.cache",
+    "usr/share/glib-2.0/schemas/gschemas.compiled",
+    "usr/share/icons/*/icon-theme.cache",
+    "usr/share/info/dir",
+    "usr/share/mime",
+    "var/lib/systemd",
+    "var/lib/shells.state",
+    "var/lib/ucf",
+)
+"""What packages' own scripts write; where packages have changed it is not told as somebody's."""
+
+_STATE = (
+    "etc/.pwd.lock",
+    "etc/ld.so.cache",
+    "var/cache",
+    "var/lib/apt",
+    "var/lib/dpkg",
+    "*/__pycache__",
+    "*.pyc",
+    *_ACCOUNTS,
+)
+"""What package managers and programs keep for themselves, whoever ran them."""
+
+_DIST_INFO = re.compile(r"(?P<folder>.+)/(?P<name>[A-Za-z0-9._]+)-(?P<version>[^-/]+)\.dist-info")
+
+
+def compare(system: Layered, sieve: Sieve) -> Findings:
+    """Tell what has changed. Raises OSError for what cannot be read."""
+    before, now = dpkg.installed(system.text_before), dpkg.installed(system.text)
+    added = sorted(now.keys() - before.keys())
+    removed = sorted(before.keys() - now.keys())
+    changed = sorted(name for name in before.keys() & now.keys() if before[name].version != now[name].version)
+    asked = (now.keys() - dpkg.automatic(system.text)) - (before.keys() - dpkg.automatic(system.text_before))
+    pip, theirs = _pip(system)
+    owned = dpkg.files(system.text, [now[name] for name in (*added, *changed)], system.real)
+    owned |= dict.fromkeys(theirs - owned.keys(), "")
+    lost = dpkg.files(system.text_before, [before[name] for name in (*removed, *changed)], system.real)
+    findings = Findings(
+        added=[(name, now[name].version) for name in added],
+        removed=[(name, before[name].version) for name in removed],
+        changed=[(name, before[name].version, now[name].version) for name in changed],
+        by_hand=[(name, now[name].version) for name in sorted(asked)],
+        pip=pip,
+        accounts=[*_new_lines(system, "etc/group"), *_new_lines(system, "etc/passwd")],
+        unmatched=[
+            each
+            for each in (*sieve.include, *sieve.exclude)
+            if not any(matches(path, [each]) for path in system.entries)
+        ],
+    )
+    quiet = (*_STATE, *(_BYPRODUCTS if added or removed or changed else ()))
+    return _files(system, sieve, findings, _Packaged(owned, lost.keys() - owned.keys(), quiet))
+
+
+class _Packaged:
+    """What belongs to packages that were added, changed or removed."""
+
+    def __init__(self, owned: dict[str, str], lost: set[str], quiet: tuple[str, ...]) -> None:
+        self.owned = owned
+        """MD5 by path, empty if it is not known."""
+        self.lost = lost
+        self.quiet = quiet
+
+    def has(self, path: str, source: Path | None) -> bool:
+        """Whether the file at `path` is as a package has it, or for packages to make or remove."""
+        if source is None:
+            return path in self.lost or matches(path, self.quiet)
+        if path in self.owned:
+            return not self.owned[path] or self.is_as_packed(path, source)
+        return matches(path, self.quiet)
+
+    def is_as_packed(self, path: str, source: Path) -> bool:
+        """Whether a file has the very content that its package came with."""
+        md5 = self.owned.get(path, "")
+        if not md5 or not stat.S_ISREG(source.lstat().st_mode):
+            return False
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest() == md5
+
+
+def _files(system: Layered, sieve: Sieve, findings: Findings, packaged: _Packaged) -> Findings:
+    """Sort every path of the layers into its list."""
+    of_packages = 0
+    left_out: dict[str, LeftOut] = {}
+    top = ""
+    for entry in system.entries.values():
+        if why := _why_not(entry, sieve, packaged):
+            if not (top and below(entry.path, top)):
+                top = entry.path  # of a directory that is left out everything is
+            if entry.opaque or not _same(system, entry):
+                left_out.setdefault(top, LeftOut(f"/{top}", why))
+            continue
+        for path in system.gone_below(entry):
+            if packaged.has(path, None):
+                of_packages += 1
+            else:
+                findings.files.append(Change(f"/{path}", "D"))
+        if entry.source is None or _same(system, entry):
+            continue
+        if packaged.has(entry.path, entry.source) or (entry.kind is Kind.DIRECTORY and of_the_moment(entry.path)):
+            of_packages += 1
+        else:
+            findings.files.append(_change(system, entry, entry.source))
+    return replace(
+        findings,
+        files=_without_inner(findings.files, system),
+        of_packages=of_packages,
+        left_out=list(left_out.values()),
+    )
+
+
+def _without_inner(changes: list[Change], system: Layered) -> list[Change]:
+    """Sort by path; leave out what was in a deleted directory, and ordinary new ones with something in them."""
+    told: list[Change] = []
+    gone = ""
+    parents = {f"/{path.rpartition('/')[0]}" for path in system.entries}
+    for each in sorted(changes, key=lambda each: os.fsencode(each.path).split(b"/")):
+        if each.change == "D":
+            if gone and below(each.path, gone):
+                continue
+            gone = each.path
+        plain = (each.change, each.kind, each.mode, each.uid, each.gid) == ("A", Kind.DIRECTORY, 0o755, 0, 0)
+        if not (plain and each.path in parents):
+            told.append(each)
+    return told
+
+
+def _why_not(entry: Entry, sieve: Sieve, packaged: _Packaged) -> str:
+    source = entry.source
+    if entry.kind is Kind.OTHER:
+        return "neither file, folder nor link"
+    public = entry.kind is not Kind.FILE or source is None or packaged.is_as_packed(entry.path, source)
+    head = None if public or source is None else partial(_head, source)
+    return sieve.why_not(entry.path, directory=entry.kind in {Kind.DIRECTORY, Kind.WHITEOUT}, head=head)
+
+
+def _head(source: Path) -> bytes:
+    with source.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _same(system: Layered, entry: Entry) -> bool:
+    """Whether the image has the same already: content, kind, permissions and owner."""
+    image = system.under(entry.path)
+    if entry.source is None or image is None:
+        return entry.source is None and image is None
+    status, old = entry.source.lstat(), image.lstat()
+    if stat.S_IFMT(status.st_mode) != stat.S_IFMT(old.st_mode):
+        return False
+    if entry.kind is Kind.SYMLINK:
+        return entry.source.readlink() == image.readlink()
+    owner = system.owner(entry, status)
+    if (owner.uid, owner.gid, owner.mode) != (old.st_uid, old.st_gid, stat.S_IMODE(old.st_mode)):
+        return False
+    return entry.kind is not Kind.FILE or (
+        status.st_size == old.st_size and filecmp.cmp(entry.source, image, shallow=False)
+    )
+
+
+def _change(system: Layered, entry: Entry, source: Path) -> Change:
+    status = source.lstat()
+    owner = system.owner(entry, status)
+    return Change(
+        path=f"/{entry.path}",
+        change="A" if system.under(entry.path) is None else "M",
+        kind=entry.kind,
+        uid=owner.uid,
+        gid=owner.gid,
+        mode=owner.mode,
+        size=status.st_size if entry.kind is Kind.FILE else 0,
+        target=str(source.readlink()) if entry.kind is Kind.SYMLINK else "",
+        source=str(source) if entry.kind is Kind.FILE else "",
+    )
+
+
+def _new_lines(system: Layered, file: str) -> list[str]:
+    """List the lines of accounts that the image does not have like that."""
+    old = set((system.text_before(file) or "").splitlines())
+    return [line for line in (system.text(file) or "").splitlines() if line not in old]
+
+
+def _pip(system: Layered) -> tuple[list[tuple[str, str]], set[str]]:
+    """Find the Python packages that the layers bring, and the paths that their records name (PEP 376, RECORD)."""
+    packages, paths = set[tuple[str, str]](), set[str]()
+    debians = re.compile(r"usr/lib/python3[^/]*/dist-packages")
+    for entry in system.entries.values():
+        match = _DIST_INFO.fullmatch(entry.path)
+        if entry.kind is not Kind.DIRECTORY or match is None or debians.fullmatch(match["folder"]):
+            continue
+        if (record := system.text(f"{entry.path}/RECORD")) is None:
+            continue
+        packages.add((match["name"], match["version"]))
+        for row in csv.reader(record.splitlines()):
+            if row:
+                paths.add(os.path.normpath(f"{match['folder']}/{row[0]}"))
+    folders = {folder for path in paths for folder in _parents(path)}
+    return sorted(packages), paths | (folders & system.entries.keys())
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]

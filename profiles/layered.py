@@ -1,0 +1,139 @@
+"""An image's tree and the layers of a session over it: what is where, and whose it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profiles.overlay import Entry, Kind, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+TREE, OWNERS = "tree", "owners"
+"""In a layer's directory: what it holds, and the owners of it that were not its maker."""
+
+_OWNER = re.compile(rb"(\d+) (\d+) ([0-7]+) (?:\./)?(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who owns a file as root of the session saw it, and its permissions, with the set-id bits."""
+
+    uid: int
+    gid: int
+    mode: int
+
+
+class Layered:
+    """A tree under layers, oldest first; each a directory with `tree` and perhaps `owners`. Raises OSError."""
+
+    def __init__(self, tree: Path, layers: Sequence[Path]) -> None:
+        self.tree = tree
+        self.entries = {entry.path: entry for entry in merged([layer / TREE for layer in layers])}
+        """What the layers say, in the order of the paths."""
+        self._owners = [read_owners(layer) for layer in layers]
+        self._links: dict[str, str] = {}
+
+    def find(self, path: str) -> Path | None:
+        """Where the file is that a session sees at `path`, relative; links in it are not followed."""
+        entry = self.entries.get(path)
+        if entry is not None and not entry.deleted:
+            return entry.source
+        return None if entry is not None else self.under(path)
+
+    def under(self, path: str) -> Path | None:
+        """Where the tree has the file that shows through the layers at `path`; None if nothing does."""
+        parts = path.split("/")
+        for count in range(1, len(parts)):
+            above = self.entries.get("/".join(parts[:count]))
+            if above is not None and (above.opaque or above.kind is not Kind.DIRECTORY):
+                return None
+        found = self.tree / path
+        return found if os.path.lexists(found) and _within(self.tree, parts) else None
+
+    def text(self, path: str) -> str | None:
+        """Read a file as a session sees it; None if it is not there."""
+        return _text(self.find(path))
+
+    def text_before(self, path: str) -> str | None:
+        """Read a file of the tree itself; None if it is not there."""
+        return _text(self.tree / path if _within(self.tree, path.split("/")) else None)
+
+    def real(self, path: str) -> str:
+        """Tell where a file is whose first directory may be a link: /bin, /lib and the like in a merged /usr."""
+        first, slash, rest = path.partition("/")
+        if first not in self._links:
+            place = self.find(first)
+            self._links[first] = str(place.readlink()).strip("/") if place and place.is_symlink() else first
+        return f"{self._links[first]}{slash}{rest}" if slash else path
+
+    def owner(self, entry: Entry, status: os.stat_result) -> Owner:
+        """Tell whose an entry of the layers is to be; `status` is that of its source.
+
+        The newest layer that has written it down decides, then the tree, whose owners sessions cannot change; what is
+        new is root's.
+        """
+        for number in range(len(self._owners) - 1, -1, -1):
+            known = self._owners[number].get(entry.path)
+            if known is not None and number == entry.layer:
+                return known
+            if known is not None:
+                return Owner(known.uid, known.gid, stat.S_IMODE(status.st_mode))
+        below = self.under(entry.path)
+        if below is not None:
+            theirs = below.lstat()
+            if stat.S_IFMT(theirs.st_mode) == stat.S_IFMT(status.st_mode):
+                return Owner(theirs.st_uid, theirs.st_gid, stat.S_IMODE(status.st_mode))
+        return Owner(0, 0, stat.S_IMODE(status.st_mode))
+
+    def gone_below(self, entry: Entry) -> Iterator[str]:
+        """Yield the paths of the tree that an entry hides: all for a whiteout or a file, what is inside if opaque."""
+        below = self.under(entry.path)
+        if below is None:
+            return
+        if entry.deleted:
+            yield entry.path
+        if (entry.opaque or entry.kind is not Kind.DIRECTORY) and below.is_dir() and not below.is_symlink():
+            for folder, names, files in os.walk(below):
+                for name in sorted((*names, *files)):
+                    path = str((Path(folder) / name).relative_to(self.tree))
+                    if path not in self.entries:
+                        yield path
+
+
+def read_owners(layer: Path) -> dict[str, Owner]:
+    """Read a layer's `owners`: records `UID GID MODE PATH`, MODE in octal, each ended by a NUL; {} if it has none."""
+    try:
+        data = (layer / OWNERS).read_bytes()
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for record in data.split(b"\0"):
+        if match := _OWNER.fullmatch(record):
+            path = os.fsdecode(match[4]).lstrip("/")
+            found[path] = Owner(int(match[1]), int(match[2]), int(match[3], 8) & 0o7777)
+    return found
+
+
+def _within(tree: Path, parts: Sequence[str]) -> bool:
+    """Whether no directory on the way is a link: the tree may be a stranger's, and links in it lead out of it."""
+    place = tree
+    for part in parts[:-1]:
+        place /= part
+        if place.is_symlink():
+            return False
+    return True
+
+
+def _text(path: Path | None) -> str | None:
+    try:
+        if path is None or not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,199 @@
+"""A committed image's recipe: the profile that says as code how to make what the session was.
+
+It stands on the session's own profile. Packages become `apt` and `pip`, small texts `files`, and what is to be done
+to the rest (links, directories, owners, deletions) `post`. What no profile can say, such as programs that were compiled
+in the session, is told in comments: the image has it, the recipe would not make it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from profiles.document import MAX_BYTES
+from profiles.overlay import Kind
+from profiles.spec import AptPackage, File, PipPackage
+
+if TYPE_CHECKING:
+    from profiles.findings import Change, Findings
+    from profiles.store import Image
+
+LARGEST = 64 * 1024
+"""Bytes of a file that is still told with its text."""
+
+ROOM = MAX_BYTES - 32 * 1024
+"""Bytes of all texts together: a profile has a limit, and there is more to it."""
+
+MOST_FILES = 300
+MOST_COMMENTS = 200
+_LONGEST_COMMENT = 120
+
+_APT, _PIP = TypeAdapter[str](AptPackage), TypeAdapter[str](PipPackage)
+_NOT_TOLD = ("/etc/shadow", "/etc/gshadow")
+"""Whatever is in them, no recipe repeats it."""
+
+
+def write(name: str, version: str, base: Image, findings: Findings, heading: str) -> str:
+    """Write the recipe of `name`@`version`; `heading` is a line that says where it comes from.
+
+    The result can be read by profiles.spec.loads. Resources, persistence, binds and services are those of the base's
+    profile; environment is not repeated, as an image has that of its base.
+    """
+    recipe = _Recipe()
+    old = base.profile
+    apt = [f"{package}={number}" for package, number in findings.by_hand]
+    apt += [f"{package}={now}" for package, _, now in findings.changed if package not in dict(findings.by_hand)]
+    pip = [f"{package}=={number}" for package, number in findings.pip]
+    if findings.removed:
+        packages = [package for package, _ in findings.removed]
+        recipe.post.append(f"apt-get -q -y purge {shlex.join(packages)}")
+    recipe.post += [command for line in findings.accounts if (command := _account(line))]
+    for change in findings.files:
+        recipe.tell(change)
+    data = {
+        "name": name,
+        "version": version,
+        "description": old.description,
+        "base": f"profile:{base.name}@{base.version}",
+        "apt": recipe.checked(_APT, apt),
+        "pip": recipe.checked(_PIP, pip),
+        "files": recipe.files,
+        "post": recipe.script(),
+        "resources": old.model_dump(mode="json")["resources"],
+        "persistence": old.persistence.model_dump(mode="json", exclude_defaults=True),
+        "binds": old.model_dump(mode="json")["binds"],
+        "services": old.model_dump(mode="json")["services"],
+    }
+    said = {key: value for key, value in data.items() if value}
+    body = yaml.dump(said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return f"{_comments([heading, *recipe.comments()])}{body}"
+
+
+class _Recipe:
+    """Takes changes and puts each where a profile can say it."""
+
+    def __init__(self) -> None:
+        self.files: list[dict[str, str]] = []
+        self.post: list[str] = []
+        self._bytes = 0
+        self._untold: list[str] = []
+
+    def tell(self, change: Change) -> None:
+        """Say one change, by a file, by a command, or as what cannot be said."""
+        command = _command(change)
+        if change.kind == Kind.FILE and change.change != "D":
+            text = self._text(change)
+            if text is None:
+                self._untold.append(f"{change.path} ({change.size} bytes)")
+                return
+            self._bytes += _room(text)
+            mode = change.mode & 0o777
+            self.files.append({"destination": change.path, "content": text, "mode": f"{mode:04o}"})
+        if command and self._bytes + _room(command) > ROOM:
+            self._untold.append(change.path)
+        elif command:
+            self._bytes += _room(command)
+            self.post.append(command)
+
+    def checked(self, kind: TypeAdapter[str], words: list[str]) -> list[str]:
+        """Keep those words that a profile takes."""
+        good = []
+        for word in words:
+            try:
+                good.append(kind.validate_python(word))
+            except ValidationError:
+                self._untold.append(f"package {word}")
+        return good
+
+    def script(self) -> str:
+        return "".join(f"{command}\n" for command in self.post)
+
+    def comments(self) -> list[str]:
+        if not self._untold:
+            return []
+        more = len(self._untold) - MOST_COMMENTS
+        return [
+            "",
+            "In the image, but not made by this recipe:",
+            *(f"  {each}" for each in self._untold[:MOST_COMMENTS]),
+            *([f"  and {more} more"] if more > 0 else []),
+        ]
+
+    def _text(self, change: Change) -> str | None:
+        """Read a small text that a profile can hold."""
+        if change.size > LARGEST or len(self.files) >= MOST_FILES:
+            return None
+        if change.path.rstrip("-") in _NOT_TOLD:
+            return None
+        try:
+            text = Path(change.source).read_bytes().decode()
+            File(destination=change.path, content=text)
+        except (OSError, UnicodeDecodeError, ValidationError):
+            return None
+        plain = all(char.isprintable() or char in "\n\t" for char in text)
+        return text if plain and self._bytes + _room(text) <= ROOM else None
+
+
+def _account(line: str) -> str:
+    """Write the command that makes a group or user, unless a package has made it; empty for a line that is neither."""
+    match [shlex.quote(part) for part in line.split(":")]:
+        case [name, _, gid, _] if gid.isdigit():
+            return f"getent group {name} >/dev/null || groupadd -g {gid} {name}"
+        case [name, _, uid, gid, comment, home, shell] if uid.isdigit() and gid.isdigit():
+            more = f"-c {comment} -d {home} -s {shell}"
+            return f"getent passwd {name} >/dev/null || useradd -M -u {uid} -g {gid} {more} {name}"
+    return ""
+
+
+def _command(change: Change) -> str:
+    """Write the command that makes of the base's path what it became; empty if a file's text says all."""
+    if not change.path.isprintable():
+        return ""
+    path = shlex.quote(change.path)
+    if change.change == "D":
+        return f"rm -rf -- {path}"
+    owner = f"{change.uid}:{change.gid}"
+    match change.kind:
+        case Kind.SYMLINK:
+            parent = shlex.quote(str(PurePosixPath(change.path).parent))
+            return f"mkdir -p -- {parent} && ln -sfn -- {shlex.quote(change.target)} {path}"
+        case Kind.DIRECTORY:
+            return f"install -d -o {change.uid} -g {change.gid} -m {change.mode:04o} -- {path}"
+        case _:
+            commands = [f"chown {owner} -- {path}"] if owner != "0:0" else []
+            if change.mode > 0o777:
+                commands.append(f"chmod {change.mode:04o} -- {path}")
+            return " && ".join(commands)
+
+
+def _room(text: str) -> int:
+    """Tell how many bytes of a profile a text takes, as it is quoted and indented there."""
+    return len(yaml.dump(text, Dumper=_Dumper, allow_unicode=True).encode()) + 8 * text.count("\n") + 80
+
+
+def _comments(lines: list[str]) -> str:
+    return "".join(f"# {_printable(line)[:_LONGEST_COMMENT]}".rstrip() + "\n" for line in lines)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as people do, where YAML allows it."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        del indentless
+        super().increase_indent(flow, False)
+
+
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text and not any(line != line.rstrip() for line in text.split("\n")) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent)

@@ -1,0 +1,48 @@
+"""The part of a commit that runs as root of the image's tree: `python -m profiles.within FOLDER compare|apply`.
+
+FOLDER has `request.json`; `compare` writes `findings.json` there, which `apply` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from profiles.applying import apply
+from profiles.comparing import compare
+from profiles.findings import Findings
+from profiles.layered import Layered
+from profiles.sifting import NEVER, Sieve
+
+REQUEST, FINDINGS = "request.json", "findings.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be compared and applied."""
+
+    tree: str
+    layers: list[str]
+    """Directories, oldest first."""
+    include: list[str]
+    exclude: list[str]
+
+    def write(self, folder: Path) -> None:
+        (folder / REQUEST).write_text(json.dumps(asdict(self)))
+
+
+def main(folder: Path, what: str) -> None:
+    request = Request(**json.loads((folder / REQUEST).read_text()))
+    system = Layered(Path(request.tree), [Path(layer) for layer in request.layers])
+    if what == "compare":
+        findings = compare(system, Sieve(request.include, request.exclude))
+        (folder / FINDINGS).write_text(findings.to_json())
+    else:
+        findings = Findings.from_json((folder / FINDINGS).read_text())
+        apply(system, {*NEVER, *(each.path.removeprefix("/") for each in findings.left_out)})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,174 @@
+"""Copies of a running session's volumes: what they hold, how long the session stands still, and what goes wrong."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+from typing import TYPE_CHECKING
+
+from tests.session_job import ROOM, new_id, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.session_job import Bench, SessionJob
+
+WRITER = """
+import sqlite3
+base = sqlite3.connect("base.db")
+base.execute("pragma journal_mode=wal")
+base.execute("create table if not exists numbers (n integer)")
+n = 0
+while True:
+    with base:
+        base.execute("insert into numbers values (?)", (n,))
+    n += 1
+"""
+
+SLOW = """
+import pathlib, sys, time
+pathlib.Path(__file__).with_name("begun").touch()
+print("copied", flush=True)
+sys.stdin.readline()
+time.sleep(1)
+print("still\\ndone")
+"""
+
+
+def stopped_processes(session: SessionJob) -> str:
+    return session.says("grep -l '^State:.*stopped' /proc/[0-9]*/status 2>/dev/null || :")
+
+
+class TestCopy:
+    def test_it_has_what_home_and_system_had_and_the_session_goes_on(self, session: SessionJob, bench: Bench) -> None:
+        session.start()
+        session.says("echo one >~/file; echo two >/opt/file; rm /etc/motd")
+        home, system = new_id(), new_id()
+        outcome = session.copy(HOME=home, SYSTEM=system)
+        assert outcome["RESULT"] == "frozen", session.log()
+        assert outcome["MESSAGE"] == ""
+        assert 0 < float(outcome["PAUSE"]) < 2
+        assert bench.sh(f"cat {session.layer(home)}/tree/file {session.layer(system)}/tree/opt/file") == "one\ntwo\n"
+        assert "character special" in bench.sh(f"stat -c %F {session.layer(system)}/tree/etc/motd")
+        assert stopped_processes(session) == ""
+
+    def test_it_costs_what_has_changed_since_the_last_one(self, session: SessionJob, bench: Bench) -> None:
+        session.start()
+        session.says("echo one >~/file")
+        settled = "test $(($(date +%s) - $(stat -c %Z ~/file))) -gt 3"  # younger files are not trusted
+        wait_until(lambda: session.ssh(settled).returncode == 0, "older files", session.log)
+        first, second = new_id(), new_id()
+        assert session.copy(HOME=first)["RESULT"] == "frozen"
+        session.says("echo more >>~/file")
+        assert session.copy(HOME=second, HOME_PREVIOUS=first)["RESULT"] == "frozen"
+        assert bench.sh(f"cat {session.layer(first)}/tree/file {session.layer(second)}/tree/file") == "one\none\nmore\n"
+        inodes = bench.sh(
+            f"stat -c %i {session.layer(first)}/tree/.profile {session.layer(second)}/tree/.profile"
+        ).split()
+        assert inodes[0] == inodes[1]
+
+    def test_a_database_that_is_being_written_is_whole_in_the_copy(
+        self, session: SessionJob, bench: Bench, tmp_path: Path
+    ) -> None:
+        session.start()
+        session.ssh("cat >writer.py", stdin=WRITER.encode())
+        session.says("setsid python3 writer.py >/dev/null 2>&1 </dev/null &")
+        wait_until(lambda: session.ssh("test -s base.db-wal").returncode == 0, "the writer", session.log)
+        for _ in range(5):
+            home = new_id()
+            assert session.copy(HOME=home)["RESULT"] == "frozen"
+            for name in ("base.db", "base.db-wal"):
+                got = bench.run("cat", f"{session.layer(home)}/tree/{name}", user="alice")
+                tmp_path.joinpath(name).write_bytes(got.stdout)
+            base = sqlite3.connect(tmp_path / "base.db")
+            assert base.execute("pragma integrity_check").fetchone() == ("ok",)
+            count, most = base.execute("select count(*), max(n) from numbers").fetchone()
+            assert count == most + 1
+            base.close()
+            for left in tmp_path.iterdir():
+                left.unlink()
+
+    def test_nobody_in_the_session_notices(self, session: SessionJob) -> None:
+        """A shell at a terminal does not think that its program was suspended, and what was suspended stays so."""
+        session.start()
+        script = (
+            "set -m; sleep 1000 & kill -STOP $!; bash -ic 'touch ready; sleep 5 && echo over';"
+            "grep State /proc/$!/status"
+        )
+        argv = session.ssh_argv("-tt", script)
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
+            wait_until(lambda: session.ssh("test -e ready").returncode == 0, "the shell", session.log)
+            for _ in range(10):
+                assert session.copy(HOME=new_id())["RESULT"] == "frozen"
+            shown = client.communicate(timeout=30)[0].decode()
+        assert "Stopped" not in shown
+        assert "over" in shown
+        assert "T (stopped)" in shown
+
+    def test_many_short_lived_processes_are_caught_too(self, session: SessionJob) -> None:
+        session.start()
+        busy = "import subprocess\nwhile True: subprocess.run(['true'])"
+        session.says(f'for i in 1 2 3; do setsid python3 -c "{busy}" >/dev/null 2>&1 </dev/null & done')
+        outcomes = [session.copy(HOME=new_id()) for _ in range(5)]
+        assert {outcome["RESULT"] for outcome in outcomes} == {"frozen"}, session.log()
+        assert max(float(outcome["PAUSE"]) for outcome in outcomes) < 2
+
+    def test_a_request_that_comes_during_another_waits_its_turn(self, session: SessionJob) -> None:
+        session.start()
+        session.write("copying.py", SLOW)
+        first = session.ask_for_copy(HOME=new_id())
+        begun = f"test -e {session.directory}/run/begun"
+        wait_until(lambda: session.bench.run("sh", "-c", begun).returncode == 0, "the first copy", session.log)
+        second = session.ask_for_copy(HOME=new_id())
+        assert session.outcome(second)["RESULT"] == "frozen"
+        said = re.findall(r"berth: copy (\w+): (\w+),", session.log())
+        assert said == [(first, "frozen"), (second, "frozen")]
+
+    def test_nothing_to_copy_is_done_at_once(self, session: SessionJob) -> None:
+        session.start()
+        assert session.copy()["RESULT"] == "frozen"
+
+
+class TestFailures:
+    def fails(self, session: SessionJob, copying: str, words: str) -> None:
+        session.start()
+        session.write("copying.py", copying)
+        outcome = session.copy(HOME=new_id())
+        assert outcome["RESULT"] == "failed"
+        assert words in outcome["MESSAGE"]
+        assert session.says("echo alive") == "alive"
+        assert stopped_processes(session) == ""
+
+    def test_a_copy_that_fails_before_the_pause(self, session: SessionJob) -> None:
+        self.fails(session, "raise SystemExit('No space left on device: x')", "No space left on device: x")
+
+    def test_a_copy_that_fails_in_the_pause(self, session: SessionJob) -> None:
+        text = "print('copied', flush=True); input(); raise SystemExit('Disk quota exceeded: x')"
+        self.fails(session, text, "Disk quota exceeded: x")
+
+    def test_a_copy_that_hangs_in_the_pause_is_given_up(self, session: SessionJob, bench: Bench) -> None:
+        bench.sh(f"sed -i 's/^readonly STILL_LIMIT=.*/readonly STILL_LIMIT=2/' {ROOM}/session.sh")
+        try:
+            hanging = "import time; print('copied', flush=True); input(); time.sleep(1000)"
+            self.fails(session, hanging, "not done within 2 s")
+        finally:
+            bench.install_script()
+
+    def test_a_node_without_python(self, session: SessionJob, bench: Bench) -> None:
+        session.start("--nodelist=c3")
+        bench.sh("mv /usr/bin/python3 /usr/bin/python3.off", node="c3")
+        try:
+            outcome = session.copy(HOME=new_id())
+        finally:
+            bench.sh("mv /usr/bin/python3.off /usr/bin/python3", node="c3")
+        assert outcome["RESULT"] == "failed"
+        assert outcome["MESSAGE"] == "c3 has no python3, which copies a running session"
+
+    def test_a_session_that_is_stopped_meanwhile_ends_as_always(self, session: SessionJob) -> None:
+        session.start("--nodelist=c1")
+        session.write("copying.py", "import time\ntime.sleep(1000)")
+        asked = session.ask_for_copy(HOME=new_id())
+        assert session.stop().state == "CANCELLED"
+        assert session.outcome(asked)["RESULT"] == "failed"
+        assert session.traces("c1") == []

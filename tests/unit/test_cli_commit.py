@@ -1,0 +1,186 @@
+"""`berth profile commit`: what is asked of the controller, shown, and refused. The work itself is test_commit.py's."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker import errors, schema
+from profiles import commit as committing
+from profiles.findings import Change, Findings, LeftOut
+from profiles.store import Store
+from tests.fakes.command_line import command_line, run
+from tests.fakes.controller import CREATED, ScriptedController, operation, view
+from tests.fakes.core import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from profiles.commit import Source
+    from profiles.sifting import Sieve
+    from profiles.store import Image
+
+FOUND = Findings(
+    added=[("hello", "2.12")],
+    changed=[("git", "1", "2")],
+    files=[Change(f"/opt/{number}", "A", "file", size=2048) for number in range(150)],
+    of_packages=7,
+    left_out=[LeftOut("/root/.netrc", "may be secret: passwords")],
+)
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
+    """A controller with a session that takes its snapshot 3 when asked, and the image that it was made of."""
+    with command_line(monkeypatch, tmp_path) as running:
+        base = publish(Store(tmp_path / "store"))
+        running.sessions["dev"] = view()
+        running.script["dev"].append(view(operation=operation("snapshot", "done", snapshot=3)))
+        snapshot = {"at": CREATED, "consistency": "stopped", "profile": "base", "version": "1", "digest": base.digest}
+        running.snapshots["dev"] = [
+            schema.SnapshotView.model_validate(snapshot | {"number": 2, "label": "good", "system": ["A"]}),
+            schema.SnapshotView.model_validate(snapshot | {"number": 3, "system": ["A", "B"]}),
+        ]
+        yield running
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, Sieve]]:
+    """What is committed, without the work."""
+    seen: list[tuple[Source, Sieve]] = []
+
+    def commit(
+        source: Source,
+        *,
+        name: str,
+        version: str,
+        store: Store,
+        approve: Callable[[Findings], None],
+        sieve: Sieve,
+        **_: Any,  # noqa: ANN401 - what is not looked at
+    ) -> Image:
+        seen.append((source, sieve))
+        approve(FOUND)
+        return publish(store, name, version)
+
+    monkeypatch.setattr(committing, "commit", commit)
+    return seen
+
+
+def test_a_snapshot_is_made_committed_and_forgotten(
+    controller: ScriptedController, sources: list[tuple[Source, Sieve]], tmp_path: Path
+) -> None:
+    result = run("profile", "commit", "dev", "mine@2", "--yes", "--include", "/root/.netrc", "--exclude", "/opt/1*")
+    assert result.exit_code == 0, result.stderr
+    [(source, sieve)] = sources
+    root = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".local/share/berth/layers"
+    assert source.layers == [root / "A", root / "B"]
+    assert (source.session, source.base.name) == ("dev", "base")
+    assert (sieve.include, sieve.exclude) == (("/root/.netrc",), ("/opt/1*",))
+    assert [each[:2] for each in controller.asked if each[0] != "GET"] == [
+        ("POST", "/v1/sessions/dev/snapshots"),
+        ("DELETE", "/v1/sessions/dev/snapshots/3"),
+    ]
+    assert result.stdout.startswith("mine@2 sha256:")
+    assert Store(tmp_path / "store").versions("mine") == ["2"]
+
+
+def test_what_goes_in_and_what_does_not_is_shown(
+    controller: ScriptedController, sources: list[tuple[Source, Sieve]]
+) -> None:
+    said = run("profile", "commit", "dev", "mine@2", "--yes").stderr
+    assert "Into mine@2, over base@1:" in said
+    assert "  1 packages added:\n    hello 2.12\n" in said
+    assert "    git 1 -> 2\n" in said
+    assert "  150 files of no package:\n    A /opt/0  2.0 KiB\n" in said
+    assert "    … and 50 more" in said
+    assert "Left out:\n  1 paths:\n    /root/.netrc  (may be secret: passwords)\n" in said
+    assert controller.asked
+    assert len(sources) == 1
+
+
+def test_json_has_all_of_it(controller: ScriptedController, sources: list[tuple[Source, Sieve]]) -> None:
+    result = run("profile", "commit", "dev", "mine@2", "--yes", "--json")
+    shown = json.loads(result.stdout)
+    assert (shown["name"], shown["version"]) == ("mine", "2")
+    assert len(shown["committed"]["files"]) == 150
+    assert "Into" not in result.stderr
+    refused = run("profile", "commit", "dev", "mine@3", "--json")
+    assert refused.exit_code == 2
+    assert (len(sources), len(controller.snapshots["dev"])) == (1, 1)
+
+
+def test_a_snapshot_of_before_is_committed_and_kept(
+    controller: ScriptedController, sources: list[tuple[Source, Sieve]]
+) -> None:
+    for reference in ("good", "2"):
+        assert run("profile", "commit", "dev", f"mine@{reference}", "--yes", "--at", reference).exit_code == 0
+    assert [[layer.name for layer in source.layers] for source, _ in sources] == [["A"], ["A"]]
+    assert not [each for each in controller.asked if each[0] != "GET"]
+    missing = run("profile", "commit", "dev", "mine@9", "--yes", "--at", "9")
+    assert (missing.exit_code, "has no snapshot 9" in missing.stderr) == (3, True)
+
+
+def test_without_a_yes_nothing_is_published_and_no_snapshot_left(
+    controller: ScriptedController, sources: list[tuple[Source, Sieve]], tmp_path: Path
+) -> None:
+    result = run("profile", "commit", "dev", "mine@2")
+    assert result.exit_code == 2
+    assert "there is no terminal to ask at" in result.stderr
+    assert "hello 2.12" in result.stderr, "what would go in was shown"
+    assert Store(tmp_path / "store").versions("mine") == []
+    assert [each.number for each in controller.snapshots["dev"]] == [2]
+    assert len(sources) == 1
+
+
+def test_a_snapshot_that_stays_is_told(controller: ScriptedController, sources: list[tuple[Source, Sieve]]) -> None:
+    controller.failures["DELETE /v1/sessions/dev/snapshots/3"] = errors.ConflictError("busy")
+    result = run("profile", "commit", "dev", "mine@2", "--yes")
+    assert result.exit_code == 0
+    assert "snapshot 3 of dev, which was made for this, is still there: busy" in result.stderr
+    assert len(sources) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["dev", "mine"], 2, "which version of mine?"),
+        (["none", "mine@2"], 3, "no session named none"),
+        (["dev", "base@1"], 5, "base@1 is published"),
+        (["dev", "mine@2", "--include", "opt"], 2, "no absolute path"),
+        (["dev", "mine@2", "--include", "/home/alice/x"], 2, "cannot go into an image"),
+    ],
+)
+def test_refusals_come_before_any_work(
+    controller: ScriptedController, sources: list[tuple[Source, Sieve]], words: list[str], code: int, says: str
+) -> None:
+    result = run("profile", "commit", *words, "--yes")
+    assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
+    assert sources == []
+    assert len(controller.snapshots["dev"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ({"digest": "sha256:other"}, 5, "is not the image that dev was made of"),
+        ({"version": "7"}, 3, "profile base has no version 7"),
+    ],
+)
+def test_without_the_image_that_the_layers_lie_on_it_is_refused(
+    controller: ScriptedController,
+    sources: list[tuple[Source, Sieve]],
+    change: dict[str, str],
+    code: int,
+    says: str,
+) -> None:
+    controller.snapshots["dev"] = [each.model_copy(update=change) for each in controller.snapshots["dev"]]
+    result = run("profile", "commit", "dev", "mine@2", "--yes")
+    assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
+    assert sources == []
+    assert [each.number for each in controller.snapshots["dev"]] == [2]

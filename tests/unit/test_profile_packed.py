@@ -1,0 +1,43 @@
+"""Packed layers: whiteouts and opaque directories come out as they went in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from profiles.errors import ProfilesError
+from profiles.overlay import merged
+from profiles.packed import unpack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = ("plain", "with space", "b*[r]", "-dash", "ümlaut", "back\\slash")
+
+
+def test_whiteouts_and_opaque_directories_survive(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in (*NAMES, "d"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").write_text(name)
+    os.setxattr(tree / "d", "user.overlay.opaque", b"y")
+    gone = [f"{name}/gone {name}" for name in NAMES]
+    pseudo = "".join(f'"{path}" c 600 0 0 0 0\n'.replace("\\", "\\\\") for path in gone)
+    (tmp_path / "pseudo").write_text(pseudo)
+    packing = ["mksquashfs", str(tree), str(tmp_path / "a.squashfs"), "-quiet", "-pf", str(tmp_path / "pseudo")]
+    subprocess.run(packing, check=True, capture_output=True, timeout=60)
+    (tree / "plain").chmod(0o755)
+    unpack(tmp_path / "a.squashfs", tmp_path / "out", 60)
+    entries = {entry.path: entry for entry in merged([tmp_path / "out"])}
+    assert {path for path, entry in entries.items() if entry.deleted} == set(gone)
+    assert {path for path, entry in entries.items() if entry.opaque} == {"d"}
+    assert len(entries) == 3 * len(NAMES) + 2
+
+
+def test_what_is_no_squashfs_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.squashfs").write_bytes(b"x" * 200)
+    with pytest.raises(ProfilesError, match=r"cannot unpack .*a\.squashfs"):
+        unpack(tmp_path / "a.squashfs", tmp_path / "out", 60)
