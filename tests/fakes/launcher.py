@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tests.fakes.scheduler import FakeScheduler
+
+
+PYTHON = "/usr/bin/python3" if os.getuid() == 0 else sys.executable
+"""For a real launcher in a test: one that the account which it becomes can start too, which the environment of root's
+own tests may not let it.
+"""
 
 
 @dataclass(slots=True)

@@ -216,9 +216,9 @@ class FakeVolumes:
         to = arguments["to"]
         there = [each for each in record.snapshots if all(each[key] == to[key] for key in to)]
         before = self._now(user, arguments, record, reason=f"before switch to {to['profile']}@{to['version']}")
-        kept = bool(there) and not arguments["fresh"]
-        self._put(user, record, "system", there[-1]["system"] if kept else [])
-        return self._done(record, arguments, {"before": before, "system": "kept" if kept else "fresh"})
+        stack = there[-1]["system"] if there and not arguments["fresh"] else []
+        self._put(user, record, "system", stack)
+        return self._done(record, arguments, {"before": before, "system": "kept" if stack else "fresh"})
 
     def _clone(self, user: str, arguments: Answer) -> Answer:
         key = (user, arguments["session"])

@@ -11,7 +11,6 @@ import pwd
 import signal
 import socket
 import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from broker.identifiers import new_id
 from broker.launcher_place import Place, VerbError, checked_user
 from broker.launching import Launcher, LauncherError
+from tests.fakes.launcher import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,7 +52,7 @@ async def running(storage: Path, sbatch: str = "exit 1", **environment: str) -> 
     program.chmod(0o755)
     ours, theirs = socket.socketpair()
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
+        PYTHON,
         "-m",
         "broker.launcher",
         f"--serve-fd={theirs.fileno()}",
@@ -81,7 +81,7 @@ def test_prepare_makes_private_directories_of_the_users_own_and_one_host_key(sto
             assert key.startswith("ssh-ed25519 ")
             assert (await launcher.prepare(USER, ID, "auto")).host_key == key
         uid = pwd.getpwnam(USER).pw_uid
-        for directory in ("", "sessions", f"sessions/{ID}", f"sessions/{ID}/run", f"sessions/{ID}/home/upper"):
+        for directory in ("", "sessions", f"sessions/{ID}", f"sessions/{ID}/run", "layers", "trash"):
             status = (storage / USER / directory).stat()
             assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (uid, 0o700)
         private = storage / USER / f"sessions/{ID}/run/ssh_host_ed25519_key"
@@ -249,14 +249,17 @@ def test_manifests_are_listed_and_removed_sessions_are_gone(storage: Path) -> No
             await launcher.prepare(USER, ID, "auto")
             await launcher.install(USER, ID, {"manifest.json": json.dumps({"id": ID})})
             assert json.loads((await launcher.manifests(USER))[ID]) == {"id": ID}
-            hidden = storage / USER / f"sessions/{ID}/home/upper/hidden"
+            volumes = json.loads((storage / USER / f"sessions/{ID}/volumes.json").read_text("utf-8"))
+            hidden = storage / USER / f"layers/{volumes['home']['top']}/tree/hidden"
             hidden.mkdir()
             (hidden / "file").touch()
             hidden.chmod(0)
-            os.chown(hidden, pwd.getpwnam(USER).pw_uid, -1)
+            user = pwd.getpwnam(USER)
+            os.chown(hidden, user.pw_uid, user.pw_gid)
             await launcher.purge(USER, ID)
             await launcher.purge(USER, ID)
             assert not (storage / USER / f"sessions/{ID}").exists()
+            assert list((storage / USER / "layers").iterdir()) == []
 
     asyncio.run(scenario())
 
