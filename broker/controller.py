@@ -72,7 +72,7 @@ class Controller:
         )
         upkeep = Upkeep(settings=config.storage, registry=registry, stores=stores, launcher=launcher, changes=changes)
         operator = Operator(registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes)
-        deletion = Deletion(registry=registry, launcher=launcher, upkeep=upkeep, changes=changes)
+        deletion = Deletion(registry=registry, launcher=launcher, changes=changes)
         reconciler = Reconciler(
             settings=config.slurm,
             registry=registry,

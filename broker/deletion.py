@@ -22,6 +22,8 @@ from broker.registry import Entry
 from broker.schema import GcReport, SessionState, SessionView
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from broker.answering import Answering
     from broker.changes import Changes
     from broker.launching import Launcher
@@ -31,17 +33,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE, LAST_PAUSE = 30.0, 3600.0
-"""Seconds before data that could not be removed is tried again: the first pause, then doubling up to the last."""
+FIRST_PAUSE, LAST_PAUSE = 1.0, 3600.0
+"""Seconds before data that could not be removed is tried again: the first pause, since a job that has ended may have
+it open for a moment, then doubling up to the last.
+"""
 
 
 class Deletion:
     """Removes what is to go, each session's data at most once at a time."""
 
-    def __init__(self, *, registry: Registry, launcher: Launcher, upkeep: Upkeep, changes: Changes) -> None:
+    def __init__(self, *, registry: Registry, launcher: Launcher, changes: Changes) -> None:
         self._registry = registry
         self._launcher = launcher
-        self._upkeep = upkeep
         self._changes = changes
         self._running: dict[str, asyncio.Task[None]] = {}
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
@@ -51,9 +54,9 @@ class Deletion:
         """Whether anything is being removed right now."""
         return bool(self._running)
 
-    async def resume(self) -> None:
-        """Begin with what is to go by now: sessions that are being deleted, and those whose grace is over."""
-        going = await asyncio.to_thread(self._registry.in_states, {SessionState.DELETING})
+    async def resume(self, sessions: Iterable[Session]) -> None:
+        """Begin with what is to go: those of the sessions that are being deleted, and all whose grace is over."""
+        going = [session for session in sessions if session.state is SessionState.DELETING]
         over = await asyncio.to_thread(self._registry.kept_deleted, over_at=time.time())
         for session in [*going, *over]:
             if session.id not in self._running and self._backoff.due(session.id):
@@ -90,8 +93,6 @@ class Deletion:
         failpoint("delete.removed")
         self._backoff.forget(session.id)
         await asyncio.to_thread(self._registry.update, session.id, _gone(session))
-        if not kept:
-            self._upkeep.collect(session.owner)
 
 
 class Deleted:

@@ -26,6 +26,8 @@ class Intent(BaseModel):
     arguments: dict[str, Any] = {}
     start: bool = False
     """Whether the session is to be started when it is over, whatever came of it."""
+    ran: bool = False
+    """Whether the session was stopped for it: then it is started again if nothing comes of it."""
     state: SessionState = SessionState.STOPPED
     """What the session is again if nothing comes of it and it is not to be started."""
     why: str = ""

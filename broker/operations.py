@@ -196,7 +196,7 @@ def _failed(intent: Intent, seen: SessionState, error: BerthError) -> Decide:
             values |= {"state": SessionState.DELETED, "reason": ""}
             values |= {"name": intent.arguments["was"]} if intent.verb == "restore" else {}
         elif now.state is SessionState.CHANGING:
-            values |= _afterwards(now, told)
+            values |= _afterwards(now, told.but(start=told.start and (told.ran or told.verb != "root")))
         return values, Entry("berth", f"{intent.verb}-failed", error.message)
 
     return decide

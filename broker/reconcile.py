@@ -115,9 +115,9 @@ class Reconciler:
 
     async def tick(self) -> bool:
         """Ask once, and bring every session up to date; True when a session has changed."""
-        changing = await asyncio.to_thread(self._registry.in_states, {SessionState.CHANGING})
+        changing = await asyncio.to_thread(self._registry.in_states, {SessionState.CHANGING, SessionState.DELETING})
         self._operator.resume(changing)
-        await self._deletion.resume()
+        await self._deletion.resume(changing)
         asked_at = time.time()
         began = time.monotonic()
         try:
@@ -263,8 +263,9 @@ class Reconciler:
                 await self._scheduler.cancel(job.id)
 
     def _any_moves(self, sessions: Iterable[Session]) -> bool:
+        """Whether anything ends by itself soon; data that could not be removed is tried again much later."""
         return self._deletion.under_way or any(
-            session.state in MOVING or session.pending is not None for session in sessions
+            session.state in MOVING - {SessionState.DELETING} or session.pending is not None for session in sessions
         )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from broker import access, authorized
 from broker.access import Verb
 from broker.changes import Changes
-from broker.errors import ConflictError, InvalidInputError, NotFoundError
+from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
 from broker.identifiers import new_id
@@ -38,6 +38,10 @@ log = logging.getLogger(__name__)
 
 ANSWER_WITHIN = 8.0
 """Seconds that `start` waits for Slurm's yes or no before it answers with a session that is still being submitted."""
+
+
+REMEMBERED = 3600.0
+"""Seconds for which whoever waits for a clone is told why there is none."""
 
 
 class Sessions:
@@ -119,11 +123,21 @@ class Sessions:
         deadline = time.monotonic() + wait
         while True:
             change = self._changes.next()
-            session = await self._resolve(user, name, Verb.SEE)
+            try:
+                session = await self._resolve(user, name, Verb.SEE)
+            except NotFoundError as error:
+                raise await self._why_gone(user, name, error) if after is not None else error from None
             left = deadline - time.monotonic()
             if after is None or session.revision > after or left <= 0:
                 return self._view(session)
             await Changes.until(change, left)
+
+    async def _why_gone(self, user: str, name: str, error: NotFoundError) -> BerthError:
+        """What to tell somebody who waits for a session that is not there: why, if it was a clone that has failed."""
+        gone = await asyncio.to_thread(self._registry.last_deleted, user, name)
+        intent = None if gone is None else gone.intent
+        recent = intent is not None and time.time() - intent.asked_at < REMEMBERED
+        return (recent and intent is not None and intent.error()) or error
 
     async def log(self, user: str, name: str, tail: int) -> str:
         session = await self._resolve(user, name, Verb.LOG)

@@ -305,7 +305,7 @@ def _begun(intent: Intent, entry: Entry) -> Decide:
             return {"operation": intent.record()}, entry
         if stops(intent):
             values = {"state": SessionState.STOPPING, "reason": f"stopped for the {intent.verb}, then started again"}
-            return values | {"operation": intent.but(start=True).record()}, entry
+            return values | {"operation": intent.but(start=True, ran=True).record()}, entry
         _check_copyable(now)
         return {"operation": intent.record()}, entry
 

@@ -1,7 +1,8 @@
 """The launcher's verbs on volumes as Python calls: what goes in, and the types that come out.
 
-Each raises LauncherError, of which an `unclear` one may have been done all the same; called again with the same
-`operation` it then answers the same and does nothing twice.
+`image` is what volumes belong to: `profile`, `version` and `digest`. Each call raises LauncherError, of which an
+`unclear` one may have been done all the same; made again with the same `operation` it then answers the same and does
+nothing twice.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 READS_ALL = 3600.0
 """Seconds for a verb that may have to read or write everything in a session's volumes."""
-
-Image = "Mapping[str, str]"
-"""`profile`, `version` and `digest`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,7 @@ def clone(
         )
         answer = {"snapshot": asdict(origin), "volumes": facts(storage, made)}
         failpoint("clone.forked")
+        directory.mkdir(mode=0o700, exist_ok=True)
         record.commit(directory, made.with_answer(operation, answer))
         return answer
 

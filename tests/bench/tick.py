@@ -20,11 +20,15 @@ from typing import TYPE_CHECKING, cast
 
 from broker.announcement import JOB_PREFIX
 from broker.changes import Changes
-from broker.config import SlurmSettings
+from broker.config import SlurmSettings, StorageSettings
+from broker.deletion import Deletion
 from broker.models import Session
+from broker.operations import Operator
 from broker.reconcile import Reconciler
 from broker.registry import Entry, open_registry
 from broker.schema import SessionState
+from broker.upkeep import Upkeep
+from profiles.store import Stores
 from slurm.backends import Backend, open_scheduler
 from slurm.run import run
 
@@ -40,7 +44,11 @@ TIMEOUT = 60.0
 
 
 class Idle:
-    """Stands where submitter and launcher are: in a tick that finds everything in order nobody needs them."""
+    """Stands where the launcher is: in a tick that finds everything in order nobody needs it."""
+
+
+class NoSubmitter:
+    """Stands where the submitter is, and is not needed either."""
 
     def under_way(self, session_id: str) -> bool:
         raise AssertionError(f"session {session_id} was not matched with its job")
@@ -77,14 +85,22 @@ class Loop:
                 job_id=job.id,
             )
             registry.create(session, Entry("bench", "made"))
-        idle = Idle()
+        launcher, changes = cast("Launcher", Idle()), Changes()
+        submitter = cast("Submitter", NoSubmitter())
+        upkeep = Upkeep(
+            settings=StorageSettings(), registry=registry, stores=Stores([]), launcher=launcher, changes=changes
+        )
         reconciler = Reconciler(
             settings=SlurmSettings(),
             registry=registry,
             scheduler=scheduler,
-            launcher=cast("Launcher", idle),
-            submitter=cast("Submitter", idle),
-            changes=Changes(),
+            submitter=submitter,
+            operator=Operator(
+                registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes
+            ),
+            deletion=Deletion(registry=registry, launcher=launcher, changes=changes),
+            upkeep=upkeep,
+            changes=changes,
         )
         loop = cls(reconciler, registry)
         while await reconciler.tick():

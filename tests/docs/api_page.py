@@ -47,9 +47,24 @@ programs. Its commonest values:
 _MEANINGS = {
     "GET /v1/sessions": "The caller's own sessions.",
     "GET /v1/sessions/{name}": "One session; with `after`, once its revision is above that, or after `wait` seconds.",
-    "DELETE /v1/sessions/{name}": "Delete a session that has no job, with its data; a conflict while it may have one.",
+    "DELETE /v1/sessions/{name}": "Delete a session that has no job; with `purge` nothing is kept for `restore`.",
     "POST /v1/sessions/{name}/start": "Start a session; it is made if there is none of that name.",
     "POST /v1/sessions/{name}/stop": "End a session's job; its data stays.",
+    "POST /v1/sessions/{name}/snapshots": "Keep home and system as they are now, of a running session too.",
+    "GET /v1/sessions/{name}/snapshots": "The session's snapshots, oldest first.",
+    "DELETE /v1/sessions/{name}/snapshots/{reference}": "Delete a snapshot, by its number or label.",
+    "POST /v1/sessions/{name}/rollback": "Make home, system and image what they were; a running session is restarted.",
+    "POST /v1/sessions/{name}/switch": "Put the session on another image with its home; a running one is restarted.",
+    "POST /v1/sessions/{name}/clone": "Make a session that begins as this one is, or was in a snapshot.",
+    "GET /v1/sessions/{name}/diff": "What has changed since the snapshot `from`, or over the profile.",
+    "GET /v1/sessions/{name}/size": "What the session's data takes. Every file is counted: it may take minutes.",
+    "POST /v1/sessions/{name}/verify": "Read every layer and compare it with its checksums. It may take an hour.",
+    "POST /v1/sessions/{name}/flatten": "Begin to make few layers of many, in the background; nothing waits for it.",
+    "POST /v1/sessions/{name}/root": "Start the session in root mode; stop it first if it runs. A stop ends root mode.",
+    "POST /v1/sessions/{name}/root/commit": "Keep what was changed in root mode.",
+    "GET /v1/deleted": "The caller's deleted sessions that can be restored.",
+    "POST /v1/deleted/{name}/restore": "Bring back the session of that name that was deleted last, stopped.",
+    "POST /v1/gc": "Remove layers that nothing of the caller's names, and deleted sessions whose grace is over.",
     "GET /v1/sessions/{name}/log": "The last bytes of the log of the session's jobs.",
     "GET /v1/sessions/{name}/events": "What happened to the session, newest last.",
     "GET /v1/events": "What happened to all of the caller's sessions, newest last.",
@@ -73,6 +88,7 @@ _FAILURES: tuple[type[errors.BerthError], ...] = (
     errors.NotFoundError,
     errors.ConflictError,
     errors.SlurmUnavailableError,
+    errors.NoSpaceError,
 )
 """Those that the controller answers with; the others of broker.errors are about reaching it."""
 

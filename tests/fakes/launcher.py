@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tests.fakes.scheduler import FakeScheduler
+
+
+PYTHON = "/usr/bin/python3" if os.getuid() == 0 else sys.executable
+"""For a real launcher in a test: one that the account which it becomes can start too, which the environment of root's
+own tests may not let it.
+"""
 
 
 @dataclass(slots=True)
@@ -48,7 +56,8 @@ class FakeLauncher(Launcher):
         self.stuck = asyncio.Event()
         """Set once one does."""
 
-    async def prepare(self, user: str, session_id: str) -> Prepared:
+    async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
+        del driver
         self._note("prepare", user)
         directory = self.directories.setdefault((user, session_id), Directory(""))
         if not directory.host_key:
@@ -95,11 +104,6 @@ class FakeLauncher(Launcher):
         self._note("manifests", user)
         return _manifests(self.set_aside, user)
 
-    async def remove(self, user: str, session_id: str) -> None:
-        self._note("remove", user)
-        self.directories.pop((user, session_id), None)
-        self.volumes.remove(user, session_id)
-
     async def _call(self, verb: str, user: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         """The verbs on volumes."""
         self._note(verb, user)
@@ -113,6 +117,8 @@ class FakeLauncher(Launcher):
         elif verb == "untrash" and key in self.set_aside:
             self.directories[key] = self.set_aside.pop(key)
         elif verb in {"purge", "gc"} and not arguments.get("dry_run"):
+            if verb == "purge":
+                self.directories.pop(key, None)
             self.set_aside = {each: self.set_aside[each] for each in self.set_aside if each in self.volumes.trash}
         await self._hang(verb, "after")
         self._answer(verb)

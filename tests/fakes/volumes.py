@@ -90,9 +90,6 @@ class FakeVolumes:
             self.records[key] = Record({volume: self._new_layer(user) for volume in VOLUMES})
         return self.records[key].facts()
 
-    def remove(self, user: str, session_id: str) -> None:
-        self.records.pop((user, session_id), None)
-
     def _probe(self, user: str, arguments: Answer) -> Answer:
         del user, arguments
         return {"driver": "overlay", "promises": ["a snapshot of a stopped session costs nothing"]}
@@ -219,9 +216,9 @@ class FakeVolumes:
         to = arguments["to"]
         there = [each for each in record.snapshots if all(each[key] == to[key] for key in to)]
         before = self._now(user, arguments, record, reason=f"before switch to {to['profile']}@{to['version']}")
-        kept = bool(there) and not arguments["fresh"]
-        self._put(user, record, "system", there[-1]["system"] if kept else [])
-        return self._done(record, arguments, {"before": before, "system": "kept" if kept else "fresh"})
+        stack = there[-1]["system"] if there and not arguments["fresh"] else []
+        self._put(user, record, "system", stack)
+        return self._done(record, arguments, {"before": before, "system": "kept" if stack else "fresh"})
 
     def _clone(self, user: str, arguments: Answer) -> Answer:
         key = (user, arguments["session"])
@@ -250,10 +247,10 @@ class FakeVolumes:
         self._check_room()
         if not self._runs(arguments["job_id"]):
             raise LauncherError("conflict", "the job is gone")
-        before = self._now(user, arguments, record, reason="before what root changed")
         layer = self._new_layer(user, {"/etc/passwd": "changed by root"})
+        self._freeze(user, record)
         record.layers["system"].append(layer)
-        return self._done(record, arguments, {"before": before, "layer": layer})
+        return self._done(record, arguments, {"layer": layer})
 
     def _snapshots(self, user: str, arguments: Answer) -> Answer:
         record = self._record(user, arguments["session"])
@@ -275,8 +272,8 @@ class FakeVolumes:
             for path in sorted(before.keys() | now.keys()):
                 if before.get(path) != now.get(path):
                     change = "A" if path not in before else "D" if path not in now else "M"
-                    files.append({"change": change, "volume": volume, "path": path, "kind": "file"})
-        return {"packages": {"added": [], "removed": [], "changed": []}, "files": files, "truncated": False}
+                    files.append({"change": change, "volume": volume, "path": path})
+        return {"packages": [], "files": files, "truncated": False}
 
     def _size(self, user: str, arguments: Answer) -> Answer:
         record = self._record(user, arguments["session"])
@@ -303,15 +300,15 @@ class FakeVolumes:
         if done:
             return done
         self._check_room()
-        before = sum(len(stack) for stack in record.layers.values())
+        before = {volume: len(stack) for volume, stack in record.layers.items()}
         for volume, stack in record.layers.items():
             if len(stack) > 1:
                 record.layers[volume] = [self._new_layer(user, self._merged(user, stack))]
-        after = sum(len(stack) for stack in record.layers.values())
-        return self._done(record, arguments, {"layers_before": before, "layers_after": after})
+        return self._done(record, arguments, {"layers_before": before})
 
     def _trash(self, user: str, arguments: Answer) -> Answer:
         key = (user, arguments["session"])
+        self._check_closed(arguments["session"])
         if key in self.records:
             self.trash[key] = self.records.pop(key)
         return {}
@@ -323,13 +320,13 @@ class FakeVolumes:
         return {"volumes": self._record(*key).facts()}
 
     def _purge(self, user: str, arguments: Answer) -> Answer:
-        self.trash.pop((user, arguments["session"]), None)
+        for records in (self.records, self.trash):
+            records.pop((user, arguments["session"]), None)
+        self._gc(user, {"keep": [session for owner, session in self.trash if owner == user], "dry_run": False})
         return {}
 
     def _gc(self, user: str, arguments: Answer) -> Answer:
-        going = sorted(
-            session for owner, session in self.trash if owner == user and session not in arguments["keep_trash_ids"]
-        )
+        going = sorted(session for owner, session in self.trash if owner == user and session not in arguments["keep"])
         kept = [
             record
             for records in (self.records, self.trash)

@@ -553,7 +553,7 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
         columns: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "host_key": ""}
         digest = core.stores.find("base").digest
         core.registry.create(make_session(ME, state=state, digest=digest, **columns), Entry(ME, "start"))
-        await core.launcher.prepare(ME, core.row(user=ME).id)
+        await core.launcher.prepare(ME, core.row(user=ME).id, "auto")
         if word in {"keys", "remove key"}:
             await core.keys.add(ME, HOST_KEY)
         async with serving(core) as path:

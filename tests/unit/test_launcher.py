@@ -11,7 +11,6 @@ import pwd
 import signal
 import socket
 import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from broker.identifiers import new_id
 from broker.launcher_place import Place, VerbError, checked_user
 from broker.launching import Launcher, LauncherError
+from tests.fakes.launcher import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,7 +52,7 @@ async def running(storage: Path, sbatch: str = "exit 1", **environment: str) -> 
     program.chmod(0o755)
     ours, theirs = socket.socketpair()
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
+        PYTHON,
         "-m",
         "broker.launcher",
         f"--serve-fd={theirs.fileno()}",
@@ -77,11 +77,11 @@ def submit(launcher: Launcher, *, options: list[str] | None = None, limit: float
 def test_prepare_makes_private_directories_of_the_users_own_and_one_host_key(storage: Path) -> None:
     async def scenario() -> None:
         async with running(storage) as (launcher, _):
-            key = (await launcher.prepare(USER, ID)).host_key
+            key = (await launcher.prepare(USER, ID, "auto")).host_key
             assert key.startswith("ssh-ed25519 ")
-            assert (await launcher.prepare(USER, ID)).host_key == key
+            assert (await launcher.prepare(USER, ID, "auto")).host_key == key
         uid = pwd.getpwnam(USER).pw_uid
-        for directory in ("", "sessions", f"sessions/{ID}", f"sessions/{ID}/run", f"sessions/{ID}/home/upper"):
+        for directory in ("", "sessions", f"sessions/{ID}", f"sessions/{ID}/run", "layers", "trash"):
             status = (storage / USER / directory).stat()
             assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (uid, 0o700)
         private = storage / USER / f"sessions/{ID}/run/ssh_host_ed25519_key"
@@ -99,12 +99,13 @@ def test_submit_gives_sbatch_a_fixed_form_and_an_environment_made_from_nothing(s
             f"for a; do echo \"$a\"; done >{seen}; env | sort >>{seen}; id -u >>{seen}; umask >>{seen}; echo '42;c'"
         )
         async with running(storage, script, SBATCH_PARTITION="evil", SLURM_JOB_ID="1") as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             assert await submit(launcher, options=["--mem=8G"]) == 42
         lines = seen.read_text().splitlines()
         session = f"{storage}/{USER}/sessions/{ID}"
         assert lines[-2:] == [str(pwd.getpwnam(USER).pw_uid), "0077"]
-        assert lines[: lines.index(session) + 1][-2:] == ["/session.sh", session]
+        at = lines.index(session)
+        assert lines[at - 1 : at + 2] == ["/session.sh", session, "1"]
         assert "--mem=8G" in lines
         assert f"--job-name=berth-{ID}" in lines
         assert f"--comment=berth:{ID}:1" in lines
@@ -129,7 +130,7 @@ def test_submit_gives_sbatch_a_fixed_form_and_an_environment_made_from_nothing(s
 def test_what_sbatch_says_is_a_refusal_or_unclear(storage: Path, script: str, kind: str) -> None:
     async def scenario() -> None:
         async with running(storage, script) as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             with pytest.raises(LauncherError) as failure:
                 await submit(launcher, limit=1)
             assert failure.value.kind == kind
@@ -154,7 +155,7 @@ def test_what_sbatch_says_is_a_refusal_or_unclear(storage: Path, script: str, ki
 def test_options_are_checked_again_at_the_privileged_side(storage: Path, options: list[str]) -> None:
     async def scenario() -> None:
         async with running(storage, f"touch {storage}/ran") as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             with pytest.raises(LauncherError):
                 await submit(launcher, options=options)
         assert not (storage / "ran").exists()
@@ -167,7 +168,7 @@ def test_system_accounts_and_strangers_are_never_acted_for(storage: Path, user: 
     async def scenario() -> None:
         async with running(storage) as (launcher, _):
             with pytest.raises(LauncherError):
-                await launcher.prepare(user, ID)
+                await launcher.prepare(user, ID, "auto")
 
     asyncio.run(scenario())
     assert [entry.name for entry in storage.iterdir()] == ["sbatch"]
@@ -204,7 +205,7 @@ def test_a_directory_that_is_not_the_users_own_is_refused(storage: Path) -> None
         (storage / USER).mkdir(mode=0o700)  # root's
         async with running(storage) as (launcher, _):
             with pytest.raises(LauncherError) as failure:
-                await launcher.prepare(USER, ID)
+                await launcher.prepare(USER, ID, "auto")
             assert failure.value.kind == "files"
 
     asyncio.run(scenario())
@@ -216,7 +217,7 @@ def test_a_link_in_the_place_of_a_directory_is_refused(storage: Path) -> None:
         (storage / USER).symlink_to(storage / "elsewhere")
         async with running(storage) as (launcher, _):
             with pytest.raises(LauncherError):
-                await launcher.prepare(USER, ID)
+                await launcher.prepare(USER, ID, "auto")
         assert list((storage / "elsewhere").iterdir()) == []
 
     asyncio.run(scenario())
@@ -225,7 +226,7 @@ def test_a_link_in_the_place_of_a_directory_is_refused(storage: Path) -> None:
 def test_files_are_replaced_whole_and_only_those_that_may_be(storage: Path) -> None:
     async def scenario() -> None:
         async with running(storage) as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             await launcher.install(USER, ID, {"authorized_keys": "one\n"})
             await launcher.install(USER, ID, {"authorized_keys": "two\n"})
             with pytest.raises(LauncherError):
@@ -245,17 +246,20 @@ def test_manifests_are_listed_and_removed_sessions_are_gone(storage: Path) -> No
     async def scenario() -> None:
         async with running(storage) as (launcher, _):
             assert await launcher.manifests(USER) == {}
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             await launcher.install(USER, ID, {"manifest.json": json.dumps({"id": ID})})
             assert json.loads((await launcher.manifests(USER))[ID]) == {"id": ID}
-            hidden = storage / USER / f"sessions/{ID}/home/upper/hidden"
+            volumes = json.loads((storage / USER / f"sessions/{ID}/volumes.json").read_text("utf-8"))
+            hidden = storage / USER / f"layers/{volumes['home']['top']}/tree/hidden"
             hidden.mkdir()
             (hidden / "file").touch()
             hidden.chmod(0)
-            os.chown(hidden, pwd.getpwnam(USER).pw_uid, -1)
-            await launcher.remove(USER, ID)
-            await launcher.remove(USER, ID)
+            user = pwd.getpwnam(USER)
+            os.chown(hidden, user.pw_uid, user.pw_gid)
+            await launcher.purge(USER, ID)
+            await launcher.purge(USER, ID)
             assert not (storage / USER / f"sessions/{ID}").exists()
+            assert list((storage / USER / "layers").iterdir()) == []
 
     asyncio.run(scenario())
 
@@ -263,7 +267,7 @@ def test_manifests_are_listed_and_removed_sessions_are_gone(storage: Path) -> No
 def test_a_slow_request_holds_up_nobody(storage: Path) -> None:
     async def scenario() -> None:
         async with running(storage, "exec sleep 20") as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             slow = submit(launcher, limit=15)
             for _ in range(10):
                 await launcher.manifests(USER)
@@ -278,7 +282,7 @@ def test_when_the_launcher_dies_every_waiting_call_ends_as_unclear(storage: Path
         async with running(storage, f"touch {storage}/began/x; exec sleep 20") as (launcher, pid):
             (storage / "began").mkdir()
             (storage / "began").chmod(0o777)
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             waiting = submit(launcher, limit=15)
             while not list((storage / "began").iterdir()):  # noqa: ASYNC110 - no event tells of a file
                 await asyncio.sleep(0.01)
@@ -297,7 +301,7 @@ def test_when_the_launcher_dies_every_waiting_call_ends_as_unclear(storage: Path
 def test_a_crash_around_sbatch_leaves_the_submission_unclear(storage: Path, point: str) -> None:
     async def scenario() -> None:
         async with running(storage, "echo 42", BERTH_CRASH_AT=point) as (launcher, _):
-            await launcher.prepare(USER, ID)
+            await launcher.prepare(USER, ID, "auto")
             with pytest.raises(LauncherError) as failure:
                 await submit(launcher)
             assert failure.value.unclear

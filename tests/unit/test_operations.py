@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,13 +24,12 @@ from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from broker.schema import SessionView
 
-Ask = "Callable[[Core], Coroutine[Any, Any, SessionView]]"
-ASKED: dict[str, Ask] = {
+ASKED: dict[str, Callable[[Core], Coroutine[Any, Any, SessionView]]] = {
     "snapshot": lambda c: c.snapshots.snapshot("alice", "dev", SnapshotRequest(label="asked")),
     "rollback": lambda c: c.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")),
     "switch": lambda c: c.snapshots.switch("alice", "dev", SwitchRequest(profile="other")),

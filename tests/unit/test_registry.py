@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import StatementError
 from sqlmodel import SQLModel
@@ -21,8 +23,8 @@ from sqlmodel import SQLModel
 from broker.errors import ConflictError, InvalidInputError, NotFoundError
 from broker.models import Key
 from broker.mounts import network_file_system
-from broker.registry import Entry, Registry, RegistryError, open_registry
-from broker.schema import SessionState
+from broker.registry import MIGRATIONS, Entry, Registry, RegistryError, open_registry
+from broker.schema import Persistence, SessionState
 from tests.fakes.rows import make_session
 
 if TYPE_CHECKING:
@@ -187,6 +189,28 @@ def test_the_migrations_make_what_the_models_say(url: str) -> None:
         differences = compare_metadata(context, SQLModel.metadata)
     engine.dispose()
     assert differences == []
+
+
+def test_sessions_of_before_are_taken_over(url: str) -> None:
+    """Rows that were written under the first tables can be read, with the policy that held then."""
+    engine = sqlalchemy.create_engine(url)
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        old = make_session(owner="alice").model_dump()
+        table = sqlalchemy.Table("session", sqlalchemy.MetaData(), autoload_with=connection)
+        values = {column.name: old[column.name] for column in table.columns}
+        connection.execute(table.insert().values(values | {"state": "stopped", "options": ["--mem=1G"]}))
+    engine.dispose()
+    with contextlib.closing(open_registry(url)) as registry:
+        session = registry.find("alice", "dev")
+        assert session is not None
+        assert (session.policy, session.volumes, session.pending, session.root) == (Persistence(), None, None, False)
+        assert session.view().options == ["--mem=1G"]
+        changed = registry.update(session.id, lambda _: ({"state": SessionState.CHANGING}, None))
+        assert changed.state is SessionState.CHANGING
 
 
 def test_a_damaged_file_is_an_error_with_a_remedy(tmp_path: Path) -> None:

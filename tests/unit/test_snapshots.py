@@ -28,7 +28,7 @@ from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from broker.models import Session
@@ -49,7 +49,7 @@ def put(core: Core, state: SessionState, **values: Any) -> Session:  # noqa: ANN
     """A session in that state, with volumes."""
     image = core.stores.find("base")
     row = make_session(state=state, digest=image.digest, image_path=str(image.path), host_key="", **values)
-    asyncio.run(core.launcher.prepare("alice", row.id))
+    asyncio.run(core.launcher.prepare("alice", row.id, "auto"))
     return core.registry.create(row, Entry("alice", "start"))
 
 
@@ -259,8 +259,8 @@ def test_a_snapshot_whose_image_is_gone_or_another_is_refused_before_anything_is
         await core.tick()
         before = core.row()
         store.delete("base", "1")
-        for word in ("not there", "another image"):
-            if word == "another image":
+        for word in ("not there", "not the one"):
+            if word == "not the one":
                 publish(store, content=b"not what it was")
             with pytest.raises(RefusedError, match=word) as failure:
                 await core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1"))
@@ -407,11 +407,29 @@ def test_a_clone_that_cannot_be_made_leaves_nothing(core: Core) -> None:
     asyncio.run(scenario())
 
 
+def test_whoever_waits_for_a_clone_hears_why_there_is_none(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.01)
+        await core.stopped()
+        core.launcher.failures["clone"] = LauncherError("timed-out", "")
+        view = await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+        assert view.state is SessionState.CHANGING
+        waiting = asyncio.ensure_future(core.sessions.show("alice", "two", after=view.revision, wait=60))
+        core.launcher.failures["clone"] = LauncherError("space", "Disk quota exceeded")
+        core.operator._backoff.forget(view.id)
+        await core.tick()
+        with pytest.raises(NoSpaceError):
+            await asyncio.wait_for(waiting, 20)
+        with pytest.raises(NotFoundError):
+            await core.sessions.show("alice", "two")
+
+    asyncio.run(scenario())
+
+
 # Who may, and when not.
 
 
-Call = "Callable[[Core], Coroutine[Any, Any, object]]"
-CHANGES: dict[str, Call] = {
+CHANGES: dict[str, Callable[[Core], Coroutine[Any, Any, object]]] = {
     "snapshot": lambda c: c.snapshots.snapshot("alice", "dev", SNAPSHOT),
     "rollback": lambda c: c.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")),
     "switch": lambda c: c.snapshots.switch("alice", "dev", SwitchRequest(profile="base", fresh=True)),
@@ -583,6 +601,20 @@ def test_root_mode_of_a_stopped_session_and_one_that_slurm_refuses(tmp_path: Pat
         assert (core.row().state, core.row().root) == (SessionState.STOPPED, False)
         launcher.words = ""
         assert (await core.snapshots.root("alice", "dev")).root
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_root_mode_that_cannot_begin_leaves_the_session_as_it_was(core: Core, running: bool) -> None:
+    async def scenario() -> None:
+        await (core.ready() if running else core.stopped())
+        core.launcher.volumes.full = True
+        with pytest.raises(NoSpaceError):
+            await carried_out(core, core.snapshots.root("alice", "dev"))
+        await core.settle()
+        assert core.row().state is (SessionState.QUEUED if running else SessionState.STOPPED)
+        assert not core.row().root
 
     asyncio.run(scenario())
 

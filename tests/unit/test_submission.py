@@ -59,7 +59,7 @@ def test_a_refusal_of_a_known_session_leaves_it_stopped_with_its_data(tmp_path: 
         core.registry.create(
             make_session(state=SessionState.STOPPED, digest=core.stores.find("base").digest), Entry("alice", "start")
         )
-        await core.launcher.prepare("alice", core.row().id)
+        await core.launcher.prepare("alice", core.row().id, "auto")
         with pytest.raises(RefusedError):
             await core.start()
         await core.tick()
