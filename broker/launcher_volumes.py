@@ -87,8 +87,6 @@ def clone(place: Place, request: Mapping[str, Any]) -> Answer:
     source_id = _identifier(request.get("source"), "session id")
     number = None if request.get("snapshot") is None else _number(request, "snapshot")
     image, target = _image(request), None if request.get("to") is None else _image(request["to"])
-    for directory in (storage.session(session_id), storage.session(session_id) / "run"):
-        own_directory(directory, place.user.pw_uid)
     return _done(
         lambda: operations.clone(
             storage, session_id, operation, source_id=source_id, number=number, image=image, target=target
