@@ -135,7 +135,7 @@ def clone(
 ) -> Answer:
     """Make the session `session_id`, with its directory, of what another has now, or had at a snapshot.
 
-    The other one must be stopped unless a snapshot is named. With a `target` image the new one's system volume is empty.
+    The other one must be stopped unless a snapshot is named. With a `target` image the new system volume is empty.
     The source gets a snapshot of what was cloned, if it has none: the two share it.
     """
     directory = storage.session(session_id)
