@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.overlay import Entry, Kind, merged
+from profiles.overlay import FUSE_WRITTEN, Entry, Kind, merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,9 @@ class Layered:
 
     def __init__(self, tree: Path, layers: Sequence[Path]) -> None:
         self.tree = tree
-        self.entries = {entry.path: entry for entry in merged([layer / TREE for layer in layers])}
+        by_fuse = any((layer / FUSE_WRITTEN).exists() for layer in layers)
+        trees = [layer / TREE for layer in layers]
+        self.entries = {entry.path: entry for entry in merged(trees, whiteout_files=by_fuse)}
         """What the layers say, in the order of the paths."""
         self._owners = [read_owners(layer) for layer in layers]
         self._links: dict[str, str] = {}

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_FILE = ".wh..wh..opq"
+FUSE_WRITTEN = "fuse"
+"""Beside the tree of a top that fuse-overlayfs has written to: it marks deletions in ways of its own, so a stack with
+such a layer is mounted by it ever after."""
 OPAQUE_XATTRS = ("user.overlay.opaque", "user.fuseoverlayfs.opaque")
 """Their value is `y`: the kernel's attribute with `userxattr`, and fuse-overlayfs's own."""
 

@@ -7,9 +7,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from broker.volumes.copying import TREE, copy_attributes
-from broker.volumes.layers import FUSE_WRITTEN
 from broker.volumes.record import sync
-from profiles.overlay import Entry, Kind, merged
+from profiles.overlay import FUSE_WRITTEN, Entry, Kind, merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable

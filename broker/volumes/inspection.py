@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from broker.volumes import record
 from broker.volumes.copying import TREE
 from broker.volumes.drivers import unpack
-from broker.volumes.layers import FUSE_WRITTEN, SQUASHFS, extent
+from broker.volumes.layers import SQUASHFS, extent
 from broker.volumes.packages import installed, package_changes
-from profiles.overlay import is_opaque, is_whiteout, merged
+from profiles.overlay import FUSE_WRITTEN, is_opaque, is_whiteout, merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

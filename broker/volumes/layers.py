@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 WORK = "work"
 SQUASHFS = "layer.squashfs"
-FUSE_WRITTEN = "fuse"
-"""Beside `tree` of a top that fuse-overlayfs has written to: it marks deletions in ways of its own, so a stack with
-such a layer is mounted by it ever after."""
 HOME_MODE, SYSTEM_MODE = 0o700, 0o755
 """Of a volume's own root: the session's home, and its `/`, through which the accounts of packages have to get."""
 SLACK = 64 * 2**20

@@ -16,6 +16,7 @@ from profiles.comparing import compare
 from profiles.errors import BuildError, ImageExistsError
 from profiles.findings import Change, Findings, LeftOut
 from profiles.layered import Layered, Owner, read_owners
+from profiles.overlay import FUSE_WRITTEN
 from profiles.sifting import Sieve
 from profiles.spec import Profile, loads
 from profiles.store import Image, Store
@@ -25,7 +26,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def files(root: Path, contents: dict[str, str]) -> Path:
-    """A tree of these files; `.wh.NAME` deletes, a name that ends with a slash is a directory."""
+    """A tree of these files; `.wh.NAME` deletes, as fuse-overlayfs does it, and a name that ends with a slash is a
+    directory.
+    """
     root.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         path = root / name
@@ -34,6 +37,8 @@ def files(root: Path, contents: dict[str, str]) -> Path:
             path.mkdir(exist_ok=True)
         else:
             path.write_text(text)
+        if ".wh." in name:
+            (root.parent / FUSE_WRITTEN).touch()
     return root
 
 
