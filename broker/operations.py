@@ -128,6 +128,7 @@ class Operator:
                 self._backoff.failed(session.id)
                 return session
             log.warning("the manifest of %s tells of a %s that failed: %s", session.id, intent.verb, trouble.message)
+        self._upkeep.collect(session.owner)  # what it had made so far
         return await self._conclude(session, _failed(intent, session.state, error))
 
     async def _conclude(self, session: Session, decide: Decide) -> Session:

@@ -72,6 +72,39 @@ class Copy:
             if fd >= 0:
                 os.close(fd)
 
+    def require_room(self) -> None:
+        """OSError with ENOSPC if what has to be copied is more than what is free; what can be shared takes none."""
+        wanted = 0
+        waiting = [b"."]
+        while waiting:
+            folder = waiting.pop()
+            with contextlib.suppress(FileNotFoundError):
+                for name, entry in self._list(folder)[0]:
+                    path = name if folder == b"." else folder + b"/" + name
+                    if stat.S_ISDIR(entry.st_mode):
+                        waiting.append(path)
+                    elif self._previous.get(path) != _seen(entry):
+                        wanted += entry.st_blocks * 512
+        room = os.fstatvfs(self._to)
+        free = room.f_bavail * room.f_frsize
+        if wanted > free and not self._can_clone():
+            said = f"{os.strerror(errno.ENOSPC)}: the copy needs {wanted >> 20} MiB, and {free >> 20} MiB are free"
+            raise OSError(errno.ENOSPC, said)
+
+    def _can_clone(self) -> bool:
+        """Whether this file system shares blocks, found by trying with a file of our own."""
+        pair = [os.open(os.path.join(self._target, name), os.O_RDWR | os.O_CREAT, 0o600) for name in ("try", "trial")]
+        try:
+            os.write(pair[0], b"x" * 4096)
+            fcntl.ioctl(pair[1], FICLONE, pair[0])
+        except OSError:
+            return False
+        finally:
+            for fd, name in zip(pair, ("try", "trial"), strict=True):
+                os.close(fd)
+                os.unlink(os.path.join(self._target, name))
+        return True
+
     def first(self) -> None:
         """Copy what is there; what vanishes or changes meanwhile is left to `second`."""
         self._pass(settled=False)
@@ -371,6 +404,8 @@ def main(arguments: list[str]) -> int:
     try:
         copies = [Copy(*words[index : index + 3], squash=squash) for index in range(0, len(words), 3)]
         for copy in copies:
+            copy.require_room()
+        for copy in copies:
             copy.first()
         print("copied", flush=True)
         if not sys.stdin.readline():
@@ -383,8 +418,8 @@ def main(arguments: list[str]) -> int:
             copy.flush()
         print("done", flush=True)
     except OSError as error:
-        where = os.fsdecode(error.filename) if error.filename else "the copy"
-        print(f"{error.strerror}: {where}", file=sys.stderr)
+        where = f": {os.fsdecode(error.filename)}" if error.filename else ""
+        print(f"{error.strerror}{where}", file=sys.stderr)
         return 1
     return 0
 

@@ -125,6 +125,8 @@ def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, 
             raise VolumeError("conflict", "the session's job ended while the copy was made")
         time.sleep(LOOK_EVERY)
     if said.get("RESULT") not in CONSISTENCIES:
+        for layer in {home, system} - {""}:
+            session.storage.layers.discard(layer)  # half a copy, which would take the space that is missing
         words = said.get("MESSAGE", "the job could not make the copy")
         full = "No space left" in words or "quota" in words.lower()
         raise VolumeError("space" if full else "files", words)
