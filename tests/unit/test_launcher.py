@@ -11,6 +11,7 @@ import pwd
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,26 @@ def submit(launcher: Launcher, *, options: list[str] | None = None, limit: float
     files = {"job.env": "A=1\n", "manifest.json": "{}", "authorized_keys": "", "host_certificate": "x"}
     call = launcher.submit(USER, ID, 1, options=options or [], files=files, limit=limit)
     return asyncio.ensure_future(call)
+
+
+def test_a_worker_ends_with_its_launcher_however_early_that_dies(storage: Path) -> None:
+    ours, theirs = socket.socketpair()
+    request = {"id": 1, "verb": "prepare", "user": USER, "session": ID, "driver": "auto"}
+    ours.sendall(json.dumps(request).encode() + b"\n")
+    options = [f"--serve-fd={theirs.fileno()}", f"--storage={storage}/{{user}}"]
+    done = subprocess.run(  # returns when nobody has the standard error any more: not the worker either
+        [PYTHON, "-m", "broker.launcher", *options],
+        pass_fds=[theirs.fileno()],
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"BERTH_CRASH_AT": "launcher.prepare-begun"},
+        timeout=30,
+        check=False,
+    )
+    ours.close()
+    theirs.close()
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
+    assert not (storage / USER / "sessions").exists()
 
 
 def test_prepare_makes_private_directories_of_the_users_own_and_one_host_key(storage: Path) -> None:
