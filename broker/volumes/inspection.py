@@ -32,6 +32,9 @@ MOST_FILES = 5000
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
 
+BELOW = "below"
+"""What a layer says of a path that it does not mention."""
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -74,17 +77,17 @@ class View:
         """Every path that the trees from number `above` on say anything about; a folder that is gone is one path."""
         return {entry.path for entry in merged(self.trees[above:], whiteout_files=self.by_fuse)}
 
-    def state(self, path: str) -> State | None:
-        """What is at a path; None for nothing, or for what only an image below could have."""
+    def state(self, path: str) -> State | str | None:
+        """What is at a path; None for nothing, BELOW where the layers say nothing, so that an image below decides."""
         parts = path.split("/")
         for tree in reversed(self.trees):
             found = self._in_layer(tree, parts)
-            if found is not _UNKNOWN:
-                return found if isinstance(found, State) else None
-        return None
+            if found is not BELOW:
+                return found
+        return BELOW
 
     def _in_layer(self, tree: Path, parts: list[str]) -> State | str | None:
-        """What one layer says of a path: its state, None for a deletion, _UNKNOWN if the layers below decide."""
+        """What one layer says of a path: its state, None for a deletion, BELOW if the layers below decide."""
         hides = False
         place = tree
         for index, part in enumerate(parts):
@@ -92,7 +95,7 @@ class View:
             try:
                 status = place.lstat()
             except (FileNotFoundError, NotADirectoryError):
-                return None if hides else _UNKNOWN
+                return None if hides else BELOW
             if is_whiteout(status):
                 return None
             if index == len(parts) - 1:
@@ -100,10 +103,7 @@ class View:
             if not stat.S_ISDIR(status.st_mode):
                 return None
             hides = hides or is_opaque(place, whiteout_files=self.by_fuse)
-        return _UNKNOWN
-
-
-_UNKNOWN = "unknown"
+        return BELOW
 
 
 def _state(place: Path, status: os.stat_result) -> State:
@@ -173,14 +173,23 @@ def _changes(before: View, after: View, image: ImageFiles | None) -> Iterator[tu
     seconds = before.seconds or after.seconds
     for path in sorted(before.mentioned(common) | after.mentioned(common), key=os.fsencode):
         old, new = before.state(path), after.state(path)
-        was_there = old is not None or (image is not None and image.has(path))
-        if new is None:
-            if was_there:
-                yield "D", path
-        elif not was_there:
-            yield "A", path
-        elif not (new.kind == "directory" if old is None else old.same(new, seconds=seconds)):
-            yield "M", path  # but not a folder of the image that only holds what has changed
+        was_there, is_there = (_is_there(each, path, image) for each in (old, new))
+        if was_there != is_there:
+            yield "A" if is_there else "D", path
+        elif is_there and not _same(old, new, seconds=seconds):
+            yield "M", path
+
+
+def _is_there(state: State | str | None, path: str, image: ImageFiles | None) -> bool:
+    return isinstance(state, State) or (state == BELOW and image is not None and image.has(path))
+
+
+def _same(old: State | str | None, new: State | str | None, *, seconds: bool) -> bool:
+    """Of a path that is there on both sides."""
+    if isinstance(old, State) and isinstance(new, State):
+        return old.same(new, seconds=seconds)
+    # A folder in a layer over the image may only hold what has changed; a file there is one that was written.
+    return all(each == BELOW or (isinstance(each, State) and each.kind == "directory") for each in (old, new))
 
 
 def size(storage: Storage, session_id: str) -> Answer:
