@@ -80,16 +80,19 @@ class Kept:
 
     def post(self, path: str, **body: object) -> dict[str, Any]:
         """Ask the API for something of this session; the answer. It must not be refused."""
-        status, answer = self.send(path, **body)
+        status, answer = self.send(path, body=body)
         assert status in {HTTPStatus.OK, HTTPStatus.ACCEPTED}, answer
         told: dict[str, Any] = json.loads(answer)
         return told
 
-    def send(self, path: str, *, method: str = "POST", **body: object) -> tuple[int, str]:
+    def send(self, path: str, *, method: str = "POST", body: dict[str, Any] | None = None) -> tuple[int, str]:
         """The same, whatever comes of it; status 0 if the controller dies meanwhile."""
         as_json = ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
         return self.user.request(
-            f"/v1/sessions/{self.name}{path and f'/{path}'}", "-X", method, *(as_json if body else ())
+            f"/v1/sessions/{self.name}{'/' * (path[:1] not in {'', '?'})}{path}",
+            "-X",
+            method,
+            *(as_json if body else ()),
         )
 
     def disk(self) -> Disk:

@@ -58,7 +58,12 @@ def _up(names: list[str]) -> None:
     progress = Progress()
     sites = [deploy.up(name, progress=progress) for name in names]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda group: [deploy.build_profile(sites[0], each, progress) for each in group], PROFILES))
+        list(pool.map(lambda group: _build(sites[0], group, progress), PROFILES))
+
+
+def _build(site: deploy.Site, group: tuple[str, ...], progress: Progress) -> None:
+    for profile in group:
+        deploy.build_profile(site, profile, progress)
 
 
 if __name__ == "__main__":
