@@ -30,6 +30,8 @@ LIMIT = 3600.0
 LOOK_EVERY = 0.02
 """Seconds between looks for the outcome; a network file system's notices reach nobody."""
 SCANCEL_LIMIT = 30.0
+ENDED = "the session ended"
+"""What session.sh says of a copy that it was told to end with everything else."""
 CONSISTENCIES = frozenset({"frozen", "crash-consistent"})
 
 
@@ -101,7 +103,7 @@ def _target(session: Session, volume: Volume) -> str:
 
 
 def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, system: str) -> Outcome:
-    """Have the job copy its tops to these layers. VolumeError `conflict` if it ends meanwhile, `space`, `files`."""
+    """Have the job copy its tops to these layers. VolumeError `ended` if it ends meanwhile, `space`, `files`."""
     run = session.directory / "run"
     request = {
         "ID": operation,
@@ -122,12 +124,14 @@ def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, 
         if _job_is_gone(run / "lock"):
             if _read(outcome).get("ID") == operation:
                 continue
-            raise VolumeError("conflict", "the session's job ended while the copy was made")
+            raise VolumeError("ended", "the session's job ended while the copy was made")
         time.sleep(LOOK_EVERY)
     if said.get("RESULT") not in CONSISTENCIES:
         for layer in {home, system} - {""}:
             session.storage.layers.discard(layer)  # half a copy, which would take the space that is missing
         words = said.get("MESSAGE", "the job could not make the copy")
+        if words == ENDED:
+            raise VolumeError("ended", "the session's job ended while the copy was made")
         full = "No space left" in words or "quota" in words.lower()
         raise VolumeError("space" if full else "files", words)
     return Outcome(said["RESULT"], float(said.get("PAUSE") or 0))
