@@ -116,7 +116,7 @@ def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, 
     outcome.unlink(missing_ok=True)
     write(run / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
     failpoint("copy.requested")
-    _signal(job_id)
+    _signal(job_id, run / "lock")
     deadline = time.monotonic() + LIMIT
     while (said := _read(outcome)).get("ID") != operation:
         if time.monotonic() > deadline:
@@ -137,8 +137,8 @@ def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, 
     return Outcome(said["RESULT"], float(said.get("PAUSE") or 0))
 
 
-def _signal(job_id: int) -> None:
-    """Send USR2 to the batch shell of the user's own job (scancel(1))."""
+def _signal(job_id: int, lock: Path) -> None:
+    """Send USR2 to the batch shell of the user's own job (scancel(1)), which holds that lock."""
     command = ["scancel", "--batch", "--signal=USR2", str(job_id)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SCANCEL_LIMIT, check=False)
@@ -147,7 +147,8 @@ def _signal(job_id: int) -> None:
     except FileNotFoundError as error:
         raise VolumeError("files", "scancel is not installed") from error
     if done.returncode != 0:
-        raise VolumeError("conflict", done.stderr.strip()[-500:] or f"scancel ended with {done.returncode}")
+        kind = "ended" if _job_is_gone(lock) else "conflict"
+        raise VolumeError(kind, done.stderr.strip()[-500:] or f"scancel ended with {done.returncode}")
 
 
 def _read(path: Path) -> dict[str, str]:

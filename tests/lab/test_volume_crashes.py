@@ -275,11 +275,11 @@ class TestJobs:
                 kill_job(kept)
             else:
                 kept.user.ok("stop", kept.name, "--no-wait")
-            said, _ = asking.communicate(timeout=60)
-        assert (asking.returncode, said) == (0, b"2\n")
+            said, told = asking.communicate(timeout=60)
+        assert (asking.returncode, said) == (0, b"2\n"), told
         kept.user.wait(kept.name, "failed", "stopped")
-        told = [(each["label"], each["consistency"]) for each in kept.snapshots()]
-        assert told == [("first", "stopped"), ("second", "stopped")]
+        taken = [(each["label"], each["consistency"]) for each in kept.snapshots()]
+        assert taken == [("first", "stopped"), ("second", "stopped")]
         is_whole(kept, new_name, ["two", "two"])
 
 
