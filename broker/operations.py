@@ -15,6 +15,7 @@ from broker.backoff import Backoff
 from broker.deeds import Deed, Deeds, in_words
 from broker.errors import ConflictError
 from broker.failpoints import failpoint
+from broker.intent import NOTHING_WAS
 from broker.launching import LauncherError
 from broker.registry import Entry
 from broker.schema import SessionState
@@ -40,8 +41,6 @@ last."""
 BUSY = 90.0
 """Seconds that a job which has ended may still have the volumes open, or seem to run, before the operation is given up:
 more than Slurm's KillWait and the time that processes on a file server take to die."""
-NOTHING_WAS = frozenset({"clone", "restore"})
-"""Operations that make a session: if they fail it is not there."""
 
 
 class Operator:
