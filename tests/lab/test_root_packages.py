@@ -57,7 +57,7 @@ chmod 4755 /usr/lib/ticker/as-ticker
 WORKS = "ticker; id -u ticker; getent group ticker; dpkg-query -W -f '${Status}' ticker; /usr/lib/ticker/as-ticker"
 WORKING = ["tick tock", "151", "ticker:x:151:", "install ok installed"]
 TRACES = (
-    "command -v ticker; getent passwd ticker; getent group ticker; ls /var/lib/ticker /usr/lib/ticker 2>/dev/null; :"
+    "set +e; command -v ticker; getent passwd ticker; getent group ticker; ls -d /var/lib/ticker /usr/lib/ticker; :"
 )
 OWNERS = "stat -c '%U:%G %a' /var/lib/ticker /var/lib/ticker/state /usr/lib/ticker/as-ticker"
 OWNED = ["ticker:ticker 750", "ticker:ticker 644", "ticker:ticker 4755"]
@@ -86,7 +86,7 @@ def works(session: Kept) -> bool:
 
 
 def has_gone(session: Kept) -> bool:
-    return session.says(TRACES) == ""
+    return session.says(f"({TRACES}) 2>/dev/null") == ""
 
 
 def install(session: Kept) -> None:
