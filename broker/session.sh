@@ -185,7 +185,8 @@ look_at_processes() { # STATE, PARENT: of every process but this one, by its num
 threads_stand_still() { # the threads of a process stop one by one
   local file line
   for file in /proc/[0-9]*/task/[0-9]*/stat; do
-    if [[ $file != /proc/1/* ]] && { read -r line <"$file"; } 2>/dev/null && [[ ${line##*) } != [TtZX]* ]]; then return 1; fi
+    [[ $file != /proc/1/* ]] || continue
+    if { read -r line <"$file"; } 2>/dev/null && [[ ${line##*) } != [TtZX]* ]]; then return 1; fi
   done
 }
 
@@ -301,7 +302,8 @@ mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it do
   # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
   if [[ $how == fuse ]] || ! LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "userxattr,$options" berth "$target"; then
     how=fuse
-    fuse-overlayfs -o "$options" "$target" || die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
+    fuse-overlayfs -o "$options" "$target" ||
+      die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
     : >"$top/fuse"
   fi
   MOUNTED=("$target" "${MOUNTED[@]}")
@@ -322,7 +324,7 @@ site_binds() { # writes the binds of the site's apptainer.conf, where it is in i
   for file in "${BERTH_APPTAINER%/bin/*}/etc/apptainer/apptainer.conf" /etc/apptainer/apptainer.conf; do
     [[ -r $file ]] || continue
     while IFS= read -r line; do
-      [[ ! $line =~ ^[[:space:]]*bind\ path[[:space:]]*=[[:space:]]*([^[:space:]]+) ]] || printf '%s,' "${BASH_REMATCH[1]}"
+      if [[ $line =~ ^\ *bind\ path\ *=\ *([^[:space:]]+) ]]; then printf '%s,' "${BASH_REMATCH[1]}"; fi
     done <"$file"
     return
   done
@@ -343,13 +345,20 @@ mount_points() { # POINTS: what Apptainer will mount something on: `d` or `f`, a
   )
 }
 
-missing_points() { # ROOT PREFIX: FOLDERS and FILES: the mount points that ROOT lacks, which is mounted at PREFIX
+side_of() { # PATH: SIDE and PREFIX: `home` and where it is, for what is below it; `system` and nothing for all the rest
+  SIDE=system PREFIX=''
+  [[ $1 != "/home/$BERTH_OWNER/"* ]] || SIDE=home PREFIX=/home/$BERTH_OWNER
+}
+
+missing_points() { # SIDE TREE: FOLDERS and FILES: the mount points of a side that the tree lacks, as paths in it
   local point path
   FOLDERS=() FILES=()
   for point in "${POINTS[@]}"; do
     path=${point#* }
-    inside "$1" "${path#"$2"}"
-    [[ ! -e $1$FOUND ]] || continue
+    side_of "$path"
+    [[ $SIDE == "$1" ]] || continue
+    inside "$2" "${path#"$PREFIX"}"
+    [[ ! -e $2$FOUND ]] || continue
     if [[ $point == d* ]]; then FOLDERS+=("$FOUND"); else FILES+=("$FOUND"); fi
   done
 }
@@ -360,10 +369,10 @@ make_points() { # ROOT
   for file in "${FILES[@]}"; do : >"$1$file"; done
 }
 
-make_skeleton() { # a layer between the image and the volume: the mount points that the image lacks, sudo, apt's settings
+make_skeleton() { # a layer between image and volume: the mount points that the image lacks, sudo, apt's settings
   local image=$NODE_DIR/image skeleton=$NODE_DIR/skeleton folder mode sudo='' apt=''
   local -A known=()
-  missing_points "$image" ''
+  missing_points system "$image"
   if [[ -z $BERTH_ROOT ]]; then
     inside "$image" /usr/local/bin && sudo=$FOUND
     inside "$image" /etc/apt/apt.conf.d && apt=$FOUND
@@ -432,7 +441,7 @@ fi
 [ $# -gt 0 ] || refuse "there is no command"
 unshare --map-root-user -- "$@"
 code=$?
-if [ $code -ne 0 ] && [ -n "$said" ]; then
+if [ $code -gt 0 ] && [ $code -lt 126 ] && [ -n "$said" ]; then
   echo "sudo: if that failed over a user, a group or a setuid file, do it from outside of the session:" \
     "berth exec --root ${BERTH_SESSION_NAME:-NAME} -- $said" >&2
 fi
@@ -450,7 +459,7 @@ mount_system() { # the root of the session
   else
     mount_overlay "$NODE_DIR/root" "${stack[@]}" "${below[@]}"
   fi
-  missing_points "$NODE_DIR/root" '' # the user may have deleted some
+  missing_points system "$NODE_DIR/root" # the user may have deleted some
   make_points "$NODE_DIR/root"
 }
 
@@ -472,38 +481,38 @@ mount_home() { # VOLUME: where the home's volume is; HOME_DIR: what the session 
   if [[ ${#content[@]} -eq 0 && -d $SKEL ]]; then cp -RT "$SKEL" "$HOME_DIR"; fi
 }
 
-except() { # SIDE VOLUME PROFILE PREFIX: adds to EXCEPTIONS what is kept, or fresh, against this side's rule: SOURCE:PATH
-  local side=$1 volume=$2 profile=$3 prefix=$4 rule=BERTH_${1^^} path is from list=$BERTH_FRESH
+except() { # SIDE VOLUME PROFILE: adds to EXCEPTIONS what is kept, or fresh, against this side's rule: SOURCE:PATH
+  local rule=BERTH_${1^^} path from list=$BERTH_FRESH
   [[ ${!rule} == keep ]] || list=$BERTH_KEEP
   while IFS= read -rd , path; do
-    is=system
-    [[ $path != "/home/$BERTH_OWNER/"* ]] || is=home
-    [[ -n $path && $is == "$side" ]] || continue
+    side_of "$path"
+    [[ -n $path && $SIDE == "$1" ]] || continue
     if [[ ${!rule} == keep ]]; then
-      from=$NODE_DIR/fresh/$side-${#EXCEPTIONS[@]}
+      from=$NODE_DIR/fresh/$SIDE-${#EXCEPTIONS[@]}
     else
-      inside "$volume" "${path#"$prefix"}"
-      from=$volume$FOUND
+      inside "$2" "${path#"$PREFIX"}"
+      from=$2$FOUND
     fi
     if [[ ! -e $from ]]; then # it begins as what the profile has there
-      inside "$profile" "${path#"$prefix"}"
+      inside "$3" "${path#"$PREFIX"}"
       mkdir -p "${from%/*}"
-      if [[ -e $profile$FOUND ]]; then cp -aT "$profile$FOUND" "$from"; else mkdir "$from"; fi
+      if [[ -e $3$FOUND ]]; then cp -aT "$3$FOUND" "$from"; else mkdir "$from"; fi
     fi
     EXCEPTIONS+=("$from:$path")
     if [[ -d $from ]]; then POINTS+=("d $path"); else POINTS+=("f $path"); fi
   done <<<"$list,"
 }
 
-bind_exceptions() { # TREE PREFIX: adds to BINDS what can be bound over the tree that is mounted at PREFIX
-  local each path
+bind_exceptions() { # TREE: adds to BINDS what can be bound over the tree
+  local each path from
   for each in "${EXCEPTIONS[@]}"; do
-    path=${each#*:}
-    inside "$1" "${path#"$2"}"
-    if [[ -d ${each%%:*} && ! -d $1$FOUND || ! -d ${each%%:*} && -d $1$FOUND ]]; then
-      say "warning: $path stays as it is: a folder cannot be mounted on a file, nor a file on a folder"
-    else
+    from=${each%%:*} path=${each#*:}
+    side_of "$path"
+    inside "$1" "${path#"$PREFIX"}"
+    if [[ -d $from && -d $1$FOUND || ! -d $from && ! -d $1$FOUND ]]; then
       BINDS+=(--bind "$each")
+    else
+      say "warning: $path stays as it is: a folder cannot be mounted on a file, nor a file on a folder"
     fi
   done
   EXCEPTIONS=()
@@ -518,17 +527,16 @@ mount_all() { # HOME_DIR, BINDS
     if [[ $BERTH_SYSTEM == fresh && -n $BERTH_KEEP ]]; then
       mount_overlay "$NODE_DIR/kept" "${SYSTEM_STACK[@]/%//tree}" "$NODE_DIR/image"
     fi
-    except system "$NODE_DIR/kept" "$NODE_DIR/image" ''
+    except system "$NODE_DIR/kept" "$NODE_DIR/image"
   fi
   make_skeleton
   mount_system
-  bind_exceptions "$NODE_DIR/root" ''
+  bind_exceptions "$NODE_DIR/root"
   mount_home
-  POINTS=()
-  except home "$VOLUME" "$SKEL" "/home/$BERTH_OWNER"
-  missing_points "$HOME_DIR" "/home/$BERTH_OWNER"
+  except home "$VOLUME" "$SKEL"
+  missing_points home "$HOME_DIR"
   make_points "$HOME_DIR"
-  bind_exceptions "$HOME_DIR" "/home/$BERTH_OWNER"
+  bind_exceptions "$HOME_DIR"
 }
 
 pass() { # SIGNAL
@@ -601,6 +609,11 @@ check_job_env() {
   require BERTH_BINDS "|$path:$path(:ro)?(,$path:$path(:ro)?)*"
   require BERTH_PORTS '[1-9][0-9]{3,4}-[1-9][0-9]{3,4}'
   ((${BERTH_PORTS%-*} <= ${BERTH_PORTS#*-} && ${BERTH_PORTS#*-} <= 65535)) || die "$BAD_JOB_ENV" "run/job.env: BERTH_PORTS"
+  case ,$BERTH_KEEP,$BERTH_FRESH, in
+    *,/,* | *,/home,* | *,/home/"$BERTH_OWNER",*)
+      die "$BAD_JOB_ENV" "run/job.env: a whole side is in BERTH_KEEP or BERTH_FRESH"
+      ;;
+  esac
   [[ $BERTH_OWNER == "$(id -un)" ]] || die "$BAD_JOB_ENV" "run/job.env: the owner is $BERTH_OWNER, not you"
 }
 
@@ -655,6 +668,11 @@ remove_tree() { # DIRECTORY: also where a build left folders without write permi
     say "warning: $1 could not be removed"
 }
 
+refuse_namespace() {
+  local root="; root mode needs a line of yours in /etc/subuid and /etc/subgid (usermod --add-subuids), util-linux 2.38"
+  die "$UNFIT_NODE" "$SLURMD_NODENAME made no user namespace, as said above${BERTH_ROOT:+$root}"
+}
+
 trim_log() { # Slurm has opened the log for appending, so cutting it back in place is safe
   local log=$DIRECTORY/run/job.log size
   size=$(stat -c %s -- "$log" 2>/dev/null || echo 0)
@@ -663,7 +681,7 @@ trim_log() { # Slurm has opened the log for appending, so cutting it back in pla
 }
 
 check_node() {
-  local needed=("$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen unshare mount umount)
+  local needed=("$BERTH_APPTAINER" "$BERTH_SCONTROL" ssh-keygen unshare nsenter mount umount)
   type -P "${needed[@]}" >/dev/null || die "$UNFIT_NODE" "$SLURMD_NODENAME lacks one of ${needed[*]}"
   [[ -n $(type -P squashfuse_ll squashfuse) ]] || die "$UNFIT_NODE" "$SLURMD_NODENAME lacks squashfuse"
   [[ -n $BERTH_ROOT ]] || return 0
@@ -724,12 +742,14 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     declare -p BAD_IMAGE BAD_VOLUMES DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID \
       APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
-    declare -f say die inside mount_overlay mount_image site_binds mount_points missing_points make_points make_skeleton \
-      write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
+    declare -f say die inside mount_overlay mount_image site_binds mount_points side_of missing_points make_points \
+      make_skeleton write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
     echo 'hold "$@"'
   } >"$NODE_DIR/hold"
   if [[ -n $BERTH_ROOT ]]; then
-    for id in "${SYSTEM_STACK[@]}"; do [[ ! -f $LAYERS/$id/owners ]] || owners=("$LAYERS/$id/owners" "${owners[@]}"); done
+    for id in "${SYSTEM_STACK[@]/#/"$LAYERS/"}"; do
+      [[ ! -f $id/owners ]] || owners=("$id/owners" "${owners[@]}") # the oldest first
+    done
     [[ ${#owners[@]} -eq 0 ]] || cat "${owners[@]}" >"$NODE_DIR/run/owners"
   fi
   exec {LOG}< <(
@@ -775,9 +795,10 @@ read_request() { # sets the array ASKED from run/copy.request
 
 answer_request() { # writes run/copy.outcome as a whole
   local file=$DIRECTORY/run/copy.outcome
-  kill "${COPIER:-none}" 2>/dev/null || :
+  [[ -z $COPIER ]] || kill "$COPIER" 2>/dev/null || :
   say "copy ${ASKED[ID]}: $RESULT, $PAUSE s${MESSAGE:+: $MESSAGE}"
-  printf '%s\n' "ID=${ASKED[ID]}" "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" >"$file.new" && mv -f "$file.new" "$file"
+  printf '%s\n' "ID=${ASKED[ID]}" "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" >"$file.new"
+  mv -f "$file.new" "$file"
 }
 
 copy_live() { # USR2: copies the tops of the running session as run/copy.request says; in the background, one at a time
@@ -796,7 +817,7 @@ copy_live() { # USR2: copies the tops of the running session as run/copy.request
     if [[ $what == HOME ]]; then source=${HOME_STACK[0]}; else source=${SYSTEM_STACK[0]}; fi
     source=$LAYERS/$source/tree previous=${ASKED[${what}_PREVIOUS]:-}
     if [[ -n $BERTH_ROOT ]]; then
-      [[ $what == SYSTEM ]] || continue
+      [[ $what == SYSTEM ]] || { MESSAGE="in root mode the home is not copied" && exit 0; }
       source=$NODE_DIR/system/tree
     fi
     pairs+=("$source" "$LAYERS/${ASKED[$what]}" "${previous:+$LAYERS/$previous}")
@@ -804,7 +825,7 @@ copy_live() { # USR2: copies the tops of the running session as run/copy.request
   copy_pairs "${pairs[@]}"
 }
 
-copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE and MESSAGE: copying.py, its second pass while all stands still
+copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copying.py, its second pass in a standstill
   local word='' stood='' since go told said words node=$NODE_DIR/run copy=(python3 -I "$DIRECTORY/run/copying.py")
   if [[ $# -eq 0 ]]; then # nothing was ever written
     RESULT=frozen MESSAGE=''
@@ -833,8 +854,13 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE and MESSAGE: copying.
   fi
   rm -f "$node/go" "$node/still"
   if [[ $word == 'done' ]]; then
+    COPIER=''
     RESULT=crash-consistent MESSAGE='not every process could be stopped'
     if [[ $stood == all ]]; then RESULT=frozen MESSAGE=''; fi
+    for (( ; $# > 0; )); do # whose marks of deletion these are
+      [[ ! -e ${1%/tree}/fuse ]] || : >"$2/fuse"
+      shift 3
+    done
   else
     MESSAGE=$(tail -n 1 "$NODE_DIR/copy.err")
     MESSAGE=${MESSAGE:-the copy was ${word:-not done}}
@@ -896,8 +922,7 @@ main() {
   follow_container
   until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
   CONTAINER=''
-  [[ -e $NODE_DIR/held ]] || die "$UNFIT_NODE" "$SLURMD_NODENAME makes no user namespace for you, as said above${BERTH_ROOT:+:
-root mode needs a line of yours in /etc/subuid and /etc/subgid of the nodes, as usermod --add-subuids makes it}"
+  [[ -e $NODE_DIR/held ]] || refuse_namespace
   check_memory
   [[ -z ${STOPPING:-} ]] || code=0
   exit "$code"

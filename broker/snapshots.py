@@ -178,9 +178,12 @@ class Snapshots:
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
         packages = await asyncio.to_thread(_packages, image)
         sif = Sif(str(image.path), image.offset)
-        return await self._told(
+        report = await self._told(
             session, self._launcher.diff(session.owner, session.id, number, base=base, base_packages=packages, sif=sif)
         )
+        roots = {"home": f"/home/{session.owner}", "system": ""}
+        seen = [each.model_copy(update={"path": f"{roots[each.volume]}/{each.path}"}) for each in report.files]
+        return report.model_copy(update={"files": seen})
 
     async def size(self, user: str, name: str) -> SizeReport:
         session = await self._resolve(user, name, Verb.INSPECT)

@@ -54,7 +54,7 @@ class Bench:
         assert found is not None
         self.offset = int(found[1])
         self.sh(f"rm -rf {ROOM}; mkdir -p -m 755 {ROOM}; mkdir -m 711 {ROOM}/keys")
-        self.sh(f"cat >{ROOM}/session.sh; chmod 755 {ROOM}/session.sh", stdin=SCRIPT.read_bytes())
+        self.install_script()
         self.sh(f"ssh-keygen -q -t ed25519 -N '' -f {ROOM}/keys/ca")
         self.sh(f"echo @cert-authority '*.berth' $(cat {ROOM}/keys/ca.pub) >{ROOM}/known_hosts")
         for user in ("alice", "bob"):

@@ -18,14 +18,14 @@ from broker.cli.asking import confirm, yes_option
 from broker.cli.images import described, published, steps_on, stores_of, translated
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.cli.sessions import name_argument
-from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
+from broker.errors import BerthError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.schema import SnapshotView
     from profiles.findings import Findings
-    from profiles.store import Image, Stores
+    from profiles.store import Image
 
 MOST_LINES = 100
 """Of each list that is shown before the question."""
@@ -72,6 +72,7 @@ def commit(
         raise InvalidInputError("--json shows no list to decide by", hint="--yes goes on without asking")
     with translated():
         from broker.cli.progress import Progress
+        from broker.images import image_with
         from profiles.commit import Source
         from profiles.commit import commit as publish
         from profiles.sifting import Sieve
@@ -83,7 +84,8 @@ def commit(
         sieve.check()
         found: list[Findings] = []
         with _snapshot(invocation, name, at) as snapshot, Progress(quiet=invocation.json) as line:
-            base = _base(stores_of(invocation, None) if store else stores, snapshot, name)
+            where = stores_of(invocation, None) if store else stores
+            base = image_with(where, snapshot.profile, snapshot.version, snapshot.digest)
 
             def approve(findings: Findings) -> None:
                 found.append(findings)
@@ -134,17 +136,6 @@ def _find(snapshots: list[SnapshotView], name: str, reference: str) -> SnapshotV
         if reference in {str(each.number), each.label}:
             return each
     raise NotFoundError(f"{name} has no snapshot {reference}", hint=f"`berth snapshots {name}` lists them")
-
-
-def _base(stores: Stores, snapshot: SnapshotView, name: str) -> Image:
-    """The very image that the layers lie on."""
-    base = stores.find(snapshot.profile, snapshot.version)
-    if snapshot.digest and base.digest != snapshot.digest:
-        raise ConflictError(
-            f"{base.name}@{base.version} is not the image that {name} was made of: {base.path} has another digest",
-            hint=f"the session's is {snapshot.digest}; what was changed in it fits no other",
-        )
-    return base
 
 
 def _layers(invocation: Invocation, snapshot: SnapshotView) -> list[Path]:

@@ -13,12 +13,13 @@ they keep copies of a home.
 from __future__ import annotations
 
 import subprocess
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from broker.volumes.copying import Copy
 from broker.volumes.errors import VolumeError
-from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, extent, require_room
+from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK, extent, require_room
 from broker.volumes.record import Volume
 
 if TYPE_CHECKING:
@@ -87,56 +88,71 @@ class Overlay:
 
 
 @dataclass(frozen=True, slots=True)
-class Reflink:
-    """Complete copies that share their blocks until one of them is written to (ioctl_ficlone(2))."""
+class _Copying(ABC):
+    """What the drivers have in common whose tops are plain directories and whose stacks are one complete copy."""
 
     layers: Layers
+
+    @abstractmethod
+    def fork(self, kind: str, stack: Stack) -> Volume:
+        """As in Driver."""
+
+    def empty(self, kind: str) -> Volume:
+        return Volume(self.layers.new_top(MODES[kind]))
+
+    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+        del kind, frozen
+        return volume
+
+    def live(self, volume: Volume, layer: str) -> Stack:
+        del volume
+        return (layer,) if layer else ()
+
+    def copy(self, layer: str, previous: str = "") -> str:
+        """Copy a layer that nobody writes to, building on an earlier copy of it; the new one's id."""
+        made = self.layers.new()
+        copying = Copy(
+            str(self.layers.tree(layer)),
+            str(self.layers.path(made)),
+            str(self.layers.path(previous)) if previous else "",
+        )
+        try:
+            copying.second()
+            copying.write_index()
+        finally:
+            copying.close()
+        return made
+
+    def as_top(self, layer: str) -> Volume:
+        """Make a complete copy writable: overlayfs wants a working directory beside a system volume's."""
+        self.layers.path(layer).joinpath(WORK).mkdir(mode=0o700)
+        return Volume(layer)
+
+
+class Reflink(_Copying):
+    """Complete copies that share their blocks until one of them is written to (ioctl_ficlone(2))."""
+
     name: ClassVar[str] = "reflink"
     promises: ClassVar[tuple[str, ...]] = (
         "a copy shares its data with what it was copied from; the time grows with the number of files, not their size",
         "hard links, time stamps and everything else are kept exactly",
     )
 
-    def empty(self, kind: str) -> Volume:
-        return Volume(self.layers.new_top(MODES[kind]))
-
     def freeze(self, volume: Volume) -> Stack:
-        return (self._copy(volume.top, volume.copied),)
-
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
-        del kind, frozen
-        return volume
+        return (self.copy(volume.top, volume.copied),)
 
     def fork(self, kind: str, stack: Stack) -> Volume:
-        if not stack:
-            return self.empty(kind)
-        top = self._copy(stack[-1])
-        self.layers.path(top).joinpath("work").mkdir(mode=0o700)
-        return Volume(top)
-
-    def live(self, volume: Volume, layer: str) -> Stack:
-        del volume
-        return (layer,) if layer else ()
-
-    def _copy(self, layer: str, previous: str = "") -> str:
-        made = self.layers.new()
-        copy_whole(self.layers, layer, made, previous)
-        return made
+        return self.as_top(self.copy(stack[-1])) if stack else self.empty(kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
+class Plain(_Copying):
     """Plain directories, and snapshots of them packed as zstd squashfs: for file systems that can do nothing better."""
 
-    layers: Layers
     name: ClassVar[str] = "plain"
     promises: ClassVar[tuple[str, ...]] = (
         "snapshot, rollback and clone copy everything, packed; their time grows with the size",
         "time stamps are kept to the second, as squashfs does",
     )
-
-    def empty(self, kind: str) -> Volume:
-        return Volume(self.layers.new_top(MODES[kind]))
 
     def freeze(self, volume: Volume) -> Stack:
         tree = self.layers.tree(volume.top)
@@ -147,25 +163,15 @@ class Plain:
         _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *quietly)
         return (made,)
 
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
-        del kind, frozen
-        return volume
-
     def fork(self, kind: str, stack: Stack) -> Volume:
         if not stack:
             return self.empty(kind)
         packed = self.layers.squashfs(stack[-1])
+        if not packed.exists():  # a live copy
+            return self.as_top(self.copy(stack[-1]))
         top = self.layers.new()
-        if packed.exists():
-            unpack(packed, self.layers.tree(top))
-        else:  # a live copy
-            copy_whole(self.layers, stack[-1], top)
-        self.layers.path(top).joinpath("work").mkdir(mode=0o700)
-        return Volume(top)
-
-    def live(self, volume: Volume, layer: str) -> Stack:
-        del volume
-        return (layer,) if layer else ()
+        unpack(packed, self.layers.tree(top))
+        return self.as_top(top)
 
 
 DRIVERS: dict[str, type[Overlay | Reflink | Plain]] = {driver.name: driver for driver in (Overlay, Reflink, Plain)}
@@ -176,17 +182,6 @@ def driver_named(name: str, layers: Layers) -> Driver:
     if name not in DRIVERS:
         raise VolumeError("invalid", f"{name!r} is no driver: {', '.join(DRIVERS)}")
     return DRIVERS[name](layers)
-
-
-def copy_whole(layers: Layers, source: str, target: str, previous: str = "") -> None:
-    """Copy the tree of one layer, which nobody writes to, into the new layer `target`."""
-    tree = layers.tree(source)
-    copy = Copy(str(tree), str(layers.path(target)), str(layers.path(previous)) if previous else "")
-    try:
-        copy.second()
-        copy.write_index()
-    finally:
-        copy.close()
 
 
 def unpack(squashfs: Path, target: Path) -> None:

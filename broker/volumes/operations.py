@@ -133,9 +133,9 @@ def clone(
     image: Image,
     target: Image | None = None,
 ) -> Answer:
-    """Give the new session `session_id` what another has now, or had at a snapshot; the other one must be stopped
-    unless a snapshot is named. With a `target` image the new one's system volume is empty.
+    """Make the session `session_id`, with its directory, of what another has now, or had at a snapshot.
 
+    The other one must be stopped unless a snapshot is named. With a `target` image the new system volume is empty.
     The source gets a snapshot of what was cloned, if it has none: the two share it.
     """
     directory = storage.session(session_id)
@@ -159,7 +159,8 @@ def clone(
         )
         answer = {"snapshot": asdict(origin), "volumes": facts(storage, made)}
         failpoint("clone.forked")
-        directory.mkdir(mode=0o700, exist_ok=True)
+        for each in (directory, directory / "run"):
+            each.mkdir(mode=0o700, exist_ok=True)
         record.commit(directory, made.with_answer(operation, answer))
         return answer
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from profiles import dpkg
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-STATUS = "var/lib/dpkg/status"
-INSTALLED = re.compile(r"^Status: \S+ \S+ installed$", re.MULTILINE)
-FIELD = re.compile(r"^(Package|Version|Architecture|Multi-Arch): (.*)$", re.MULTILINE)
 DIST_INFO = re.compile(r"([A-Za-z0-9._]+)-([^-/]+)\.dist-info")
 
 Packages = dict[str, str]
@@ -35,9 +34,10 @@ def installed(trees: list[Path], image_packages: str) -> Packages:
     """What is installed where these layers, oldest first, lie over the image."""
     found = of_image(image_packages)
     for tree in trees:
-        if (tree / STATUS).is_file():
+        if (status := _text(tree / dpkg.STATUS)) is not None:
             kept = {name: version for name, version in found.items() if name.startswith("pip ")}
-            found = kept | _of_status((tree / STATUS).read_text(encoding="utf-8", errors="replace"))
+            listed = dpkg.installed({dpkg.STATUS: status}.get).values()
+            found = kept | {each.name: each.version for each in listed}
         for folder in tree.glob("opt/venv/lib/python3*/site-packages/*.dist-info"):
             match = DIST_INFO.fullmatch(folder.name)
             if match is None:
@@ -59,14 +59,8 @@ def package_changes(before: Packages, after: Packages) -> list[dict[str, str]]:
     ]
 
 
-def _of_status(text: str) -> Packages:
-    """What dpkg's status file says to be installed (deb822(5), dpkg-query(1))."""
-    found: Packages = {}
-    for paragraph in text.split("\n\n"):
-        if INSTALLED.search(paragraph):
-            fields = dict(FIELD.findall(paragraph))
-            found[fields["Package"]] = fields["Version"]
-    return found
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _normal(name: str) -> str:

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.bench import bulk, connect, reconcile, start
+from tests.bench import bulk, connect, reconcile, start, volumes
 from tests.bench.ground import Ground
 from tests.bench.harness import narrate
 from tests.bench.report import FEWEST_RUNS, Result, UnmeasurableError, as_json, table
@@ -24,6 +24,13 @@ BENCHMARKS = {
     bulk.UP: bulk.measure_up,
     bulk.DOWN: bulk.measure_down,
     reconcile.NAME: reconcile.measure,
+    volumes.SNAPSHOT: volumes.measure_snapshot,
+    volumes.ROLLBACK: volumes.measure_rollback,
+    volumes.CLONE: volumes.measure_clone,
+    volumes.SCALING: volumes.measure_scaling,
+    volumes.CLONE_START: volumes.measure_clone_start,
+    volumes.UNTAR: volumes.measure_untar,
+    volumes.LIVE: volumes.measure_live,
 }
 OUTPUT = Path("build/bench.json")
 RUNS = 7

@@ -11,11 +11,13 @@ import pytest
 
 from profiles.spec import loads
 from tests.lab import images
-from tests.lab.images import APPTAINER, ROOM, STORE, inside, workspaces
+from tests.lab.images import APPTAINER, ROOM, SITE_STORE, STORE, inside, workspaces
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.lab.conftest import User
     from tests.lab_cluster import Lab
 
 PYTHON = "/opt/berth/venv/bin/python"
@@ -286,7 +288,7 @@ class TestRecipe:
         text = lab.sh(f"cat {grown.image.removesuffix('image.sif')}profile.yaml").replace(
             "version: '1'", "version: again"
         )
-        lab.sh(f"install -d -o alice {STORE}/base; cp -r /profiles/base/1 {STORE}/base/", user="root")
+        lab.sh(f"install -d -o alice {STORE}/base; cp -r {SITE_STORE}/base/1 {STORE}/base/", user="root")
         again = images.built(lab, "again", text + "\n")
         assert inside(lab, again.image, "hello; /opt/tool; cat /etc/motd") == "Hello, world!\ntool\nwelcome\n"
         assert inside(lab, again.image, "ls /etc/debian_version /usr/bin/less 2>/dev/null || :") == ""
@@ -319,3 +321,57 @@ class TestRefusals:
     def test_patterns_without_effect_are_told(self, lab: Lab, base: str, layers: list[str]) -> None:
         refused = commit(lab, base, layers, "typo", include=["/opt/nothing"]).end
         assert "nothing that has changed is called /opt/nothing" in refused["message"]
+
+
+@pytest.fixture
+def approved(lab: Lab) -> Iterator[Callable[[str], None]]:
+    """Takes a store's images into the site's, as its profile team may, until the test's sessions are gone."""
+
+    def take(store: str) -> None:
+        lab.sh(f"cp -r {store}/grown {SITE_STORE}/")
+
+    yield take
+    lab.sh(f"rm -rf {SITE_STORE}/grown")
+
+
+class TestSession:
+    """The whole way, from a session's own changes to a session of the new image."""
+
+    def test_from_a_session_to_a_session(
+        self, alice: User, room: str, approved: Callable[[str], None], new_name: Callable[[str], str]
+    ) -> None:
+        lab, old, new = alice.site.lab, new_name("old"), new_name("new")
+        version = f"{old}.{lab.sh('date +%s')}"
+        alice.ok("start", old, "--profile", "base", "--timeout", "60", seconds=90)
+        alice.ok("exec", old, "--", "sh", "-c", "echo hello >/etc/motd; echo x >/root/.netrc; echo x >~/mine")
+        alice.ok(
+            "exec",
+            "--root",
+            "--yes",
+            old,
+            "--",
+            "install",
+            "-o",
+            "42",
+            "-m",
+            "640",
+            "/dev/null",
+            "/opt/owned",
+            seconds=180,
+        )
+        store = f"{room}/{version}"
+        looked = alice.berth("profile", "commit", old, f"grown@{version}", "--store", store, seconds=120)
+        assert looked.returncode == 2
+        assert "A /opt/owned" in looked.stderr.decode()
+        said = alice.ok("profile", "commit", old, f"grown@{version}", "--store", store, "--yes", "--json", seconds=120)
+        image = json.loads(said)
+        assert [each["path"] for each in image["committed"]["files"]] == ["/etc/motd", "/opt/owned"]
+        assert "/root/.netrc" in [each["path"] for each in image["committed"]["left_out"]]
+        kept = json.loads(alice.ok("snapshots", old, "--json"))["snapshots"]
+        assert all(each["automatic"] for each in kept), "those that were made for the commits are gone"
+        listed = lab.sh(f"unsquashfs -lln -o {image['offset']} {image['path']} opt/owned")
+        assert re.search(r"^-rw-r----- 42/0 ", listed, re.MULTILINE)
+        approved(store)
+        alice.ok("start", new, "--profile", f"grown@{version}", "--timeout", "60", seconds=90)
+        assert alice.ok("exec", new, "--", "cat", "/etc/motd") == "hello\n"
+        assert alice.ok("exec", new, "--", "sh", "-c", "ls /root/.netrc ~/mine 2>/dev/null || :") == ""

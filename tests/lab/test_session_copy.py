@@ -7,6 +7,8 @@ import sqlite3
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.session_job import ROOM, new_id, wait_until
 
 if TYPE_CHECKING:
@@ -165,10 +167,14 @@ class TestFailures:
         assert outcome["RESULT"] == "failed"
         assert outcome["MESSAGE"] == "c3 has no python3, which copies a running session"
 
-    def test_a_session_that_is_stopped_meanwhile_ends_as_always(self, session: SessionJob) -> None:
+    @pytest.mark.parametrize("begun", ["", "print('copied', flush=True); input()"])
+    def test_a_session_that_is_stopped_meanwhile_ends_as_always(self, session: SessionJob, begun: str) -> None:
         session.start("--nodelist=c1")
-        session.write("copying.py", "import time\ntime.sleep(1000)")
+        mark = "import pathlib; pathlib.Path(__file__).with_name('begun').touch()"
+        session.write("copying.py", f"import time\n{begun}\n{mark}\ntime.sleep(1000)")
         asked = session.ask_for_copy(HOME=new_id())
+        there = f"test -e {session.directory}/run/begun"
+        wait_until(lambda: session.bench.run("sh", "-c", there).returncode == 0, "the copy", session.log)
         assert session.stop().state == "CANCELLED"
         assert session.outcome(asked)["RESULT"] == "failed"
         assert session.traces("c1") == []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.session_job import new_id
+from tests.session_job import ROOM, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +86,11 @@ class TestStacks:
         session.start(f"--nodelist={refusing_kernel}")
         assert "home: an overlay of 2 layers, mounted by fuse" in session.log()
         session.says("rm /etc/motd; echo mine >/opt/file; echo mine >~/file; rm ~/.profile")
+        copy = new_id()
+        assert session.copy(HOME=copy)["RESULT"] == "frozen"
+        assert session.bench.sh(f"cat {session.layer(copy)}/tree/file; ls {session.layer(copy)}").split() == [
+            "mine", "fuse", "index", "tree"
+        ]  # fmt: skip
         session.stop()
         assert session.traces(refusing_kernel) == []
         session.push()
@@ -109,6 +114,20 @@ class TestStacks:
             bench.sh(f"cd {session.system_tree}; mkdir -p $(dirname {path}); mknod {path} c 0 0", user="alice")
         session.start()
         assert session.says("pwd; id -un") == "/home/alice\nalice"
+
+    def test_binds_find_a_place_wherever_they_go(self, session: SessionJob, bench: Bench) -> None:
+        bench.sh(f"mkdir -p {ROOM}/bound; echo bound >{ROOM}/bound/file; echo bound >{ROOM}/bound.txt")
+        places = {
+            f"{ROOM}/bound": ("/data/deep", "/home/alice/data", "/etc/ssl/bound"),
+            f"{ROOM}/bound.txt": ("/opt/a.txt",),
+        }
+        binds = ",".join(f"{source}:{place}" for source, there in places.items() for place in there)
+        session.configure(BERTH_BINDS=binds)
+        session.start()
+        shown = session.says("cat /data/deep/file ~/data/file /etc/ssl/bound/file /opt/a.txt")
+        assert shown.split() == ["bound"] * 4
+        session.stop()
+        assert entries(session, session.system_tree) == []
 
     def test_what_the_node_gives_is_there(self, session: SessionJob, bench: Bench) -> None:
         session.start("--nodelist=c2")

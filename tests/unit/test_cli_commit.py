@@ -168,8 +168,8 @@ def test_refusals_come_before_any_work(
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
-        ({"digest": "sha256:other"}, 5, "is not the image that dev was made of"),
-        ({"version": "7"}, 3, "profile base has no version 7"),
+        ({"digest": "sha256:other"}, 4, "is not the one that this was made with"),
+        ({"version": "7"}, 4, "base@7 is not there"),
     ],
 )
 def test_without_the_image_that_the_layers_lie_on_it_is_refused(

@@ -103,6 +103,8 @@ class TestJobEnv:
             ("BERTH_KEEP", "opt"),
             ("BERTH_FRESH", "/opt,"),
             ("BERTH_FRESH", "/opt:ro"),
+            ("BERTH_FRESH", "/opt,/home/alice"),
+            ("BERTH_KEEP", "/"),
             ("BERTH_ROOT", "no"),
             ("BERTH_BINDS", "/data"),
             ("BERTH_BINDS", "/data:/data:exec"),
@@ -190,8 +192,9 @@ class TestSkeleton:
 
     def skeleton(self, tmp_path: Path, code: str = "") -> Path:
         (tmp_path / "skeleton").mkdir()
-        points = 'POINTS=("d /run/berth/node" "d /mnt/made" "f /etc/resolv.conf" "f /etc/hosts" "d /proc")'
-        done = bash(f"NODE_DIR=$1; umask 022; {points}; {code} make_skeleton", str(tmp_path))
+        points = '"d /run/berth/node" "d /mnt/made" "d /home/alice/data" "f /etc/resolv.conf" "f /etc/hosts" "d /proc"'
+        start = f"NODE_DIR=$1 BERTH_OWNER=alice POINTS=({points}); umask 022;"
+        done = bash(f"{start} {code} make_skeleton", str(tmp_path))
         assert done.returncode == 0, done.stdout + done.stderr
         return tmp_path / "skeleton"
 
@@ -239,6 +242,18 @@ class TestRequest:
         taken, path = done.stdout.splitlines()
         assert set(re.findall(r"\[(\w+)\]=\"?(\w+)", taken)) == {("ID", "op"), ("HOME", A)}
         assert path == "/usr/bin:/bin"
+
+    @pytest.mark.parametrize(
+        ("code", "words"), [("", "the session has only begun to start"), ("LISTENS=yes BERTH_ROOT=yes", "in root mode")]
+    )
+    def test_what_cannot_be_copied_is_answered_at_once(self, tmp_path: Path, code: str, words: str) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/copy.request").write_text(f"ID=op\nHOME={A}\n")
+        stacks = f"HOME_STACK=({B}) SYSTEM_STACK=({C})"
+        done = bash(f"DIRECTORY=$1 NODE_DIR=$1 LAYERS=$1 {stacks} {code}; copy_live & wait", str(tmp_path))
+        outcome = (tmp_path / "run/copy.outcome").read_text().splitlines()
+        assert outcome[:3] == ["ID=op", "RESULT=failed", "PAUSE=0.000"], done.stderr
+        assert words in outcome[3]
 
 
 class TestLoginEnvironment:

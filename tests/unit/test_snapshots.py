@@ -502,7 +502,7 @@ def test_looking_into_a_session(core: Core) -> None:
         await core.snapshots.snapshot("alice", "dev", SNAPSHOT)
         write(core, "1234567")
         (changed,) = (await core.snapshots.diff("alice", "dev", "1")).files
-        assert (changed.change, changed.volume, changed.path) == ("M", "home", "file")
+        assert (changed.change, changed.volume, changed.path) == ("M", "home", "/home/alice/file")
         report = await core.snapshots.diff("alice", "dev", None)
         assert (report.base, report.files[0].change) == ("profile base@1", "A")
         size = await core.snapshots.size("alice", "dev")
