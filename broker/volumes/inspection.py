@@ -74,14 +74,14 @@ class View:
         """Every path that the trees from number `above` on say anything about; a folder that is gone is one path."""
         return {entry.path for entry in merged(self.trees[above:], whiteout_files=self.by_fuse)}
 
-    def state(self, path: str) -> State | None:
-        """What is at a path; None for nothing, or for what only an image below could have."""
+    def state(self, path: str, image: ImageFiles | None) -> State | None:
+        """What is at a path where the stack lies over `image`; None for nothing."""
         parts = path.split("/")
         for tree in reversed(self.trees):
             found = self._in_layer(tree, parts)
             if found is not _UNKNOWN:
                 return found if isinstance(found, State) else None
-        return None
+        return _OF_IMAGE if image is not None and image.has(path) else None
 
     def _in_layer(self, tree: Path, parts: list[str]) -> State | str | None:
         """What one layer says of a path: its state, None for a deletion, _UNKNOWN if the layers below decide."""
@@ -104,6 +104,8 @@ class View:
 
 
 _UNKNOWN = "unknown"
+_OF_IMAGE = State("image", 0, 0, 0, "", (0, 0))  # no inode of a layer's: there is no device 0:0
+"""What no layer says anything of, and the image has."""
 
 
 def _state(place: Path, status: os.stat_result) -> State:
@@ -172,15 +174,14 @@ def _changes(before: View, after: View, image: ImageFiles | None) -> Iterator[tu
         common += 1
     seconds = before.seconds or after.seconds
     for path in sorted(before.mentioned(common) | after.mentioned(common), key=os.fsencode):
-        old, new = before.state(path), after.state(path)
-        was_there = old is not None or (image is not None and image.has(path))
-        if new is None:
-            if was_there:
-                yield "D", path
-        elif not was_there:
-            yield "A", path
-        elif not (new.kind == "directory" if old is None else old.same(new, seconds=seconds)):
-            yield "M", path  # but not a folder of the image that only holds what has changed
+        old, new = before.state(path, image), after.state(path, image)
+        if old is None or new is None:
+            if old is not new:
+                yield ("D" if new is None else "A"), path
+        elif old is new or (_OF_IMAGE in (old, new) and "directory" in (old.kind, new.kind)):
+            continue  # a folder of the image that only holds what has changed
+        elif not old.same(new, seconds=seconds):
+            yield "M", path
 
 
 def size(storage: Storage, session_id: str) -> Answer:
