@@ -160,7 +160,10 @@ def _opened(storage: Storage, stack: Stack) -> Iterator[View]:
     """What a stack shows, to be read; a layer that is packed is unpacked for the time of the block."""
     by_fuse = any((storage.layers.path(layer) / FUSE_WRITTEN).exists() for layer in stack)
     packed = [layer for layer in stack if storage.layers.squashfs(layer).exists()]
-    with tempfile.TemporaryDirectory(prefix=".diff-", dir=storage.layers.root, ignore_cleanup_errors=True) as room:
+    with (
+        record.locked(storage.lock, shared=True),  # or `collect` takes it for something left behind
+        tempfile.TemporaryDirectory(prefix=".diff-", dir=storage.layers.root, ignore_cleanup_errors=True) as room,
+    ):
         for layer in packed:
             unpack(storage.layers.squashfs(layer), Path(room, layer))
         trees = [Path(room, layer) if layer in packed else storage.layers.tree(layer) for layer in stack]

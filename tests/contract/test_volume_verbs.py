@@ -302,6 +302,13 @@ def test_collection_stops_at_a_record_that_it_cannot_read(actor: Actor) -> None:
     assert actor.layers() == layers
 
 
+def test_collection_takes_what_something_that_was_killed_has_left(actor: Actor, session: str) -> None:
+    for name in (".diff-x", ".probe-x", ".gone-x"):
+        (actor.root / "layers" / name / "tree").mkdir(parents=True)
+    actor("gc")
+    assert actor.layers() == actor.record(session).named_layers()
+
+
 def test_folders_that_their_owner_cannot_enter_are_removed_too(actor: Actor, session: str) -> None:
     locked = actor.top(session) / "locked"
     (locked / "inner").mkdir(parents=True)
