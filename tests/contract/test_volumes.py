@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from broker.volumes.storage import Session
     from tests.volumes.changes import Tree
 
-GROUNDS = ["overlay-ext4", "overlay-xfs", "overlay-btrfs", "fuse-ext4", "reflink-xfs", "reflink-btrfs", "plain-ext4"]
+GROUNDS = ["overlay-ext4", "overlay-xfs", "overlay-btrfs", "reflink-xfs", "reflink-btrfs", "plain-ext4"]
+FUSE = "fuse-ext4"
+"""Left out of random histories: within one mount already, fuse-overlayfs does not always make of a change what a
+directory does (1.10: modes, times and second names of what it copies up)."""
 _rooms = itertools.count()
 
 
@@ -49,7 +52,7 @@ class Ground:
         return Running.on(folder, self.driver, by_fuse=self.by_fuse)
 
 
-@pytest.fixture(scope="module", params=GROUNDS)
+@pytest.fixture(scope="module")
 def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     driver, _, kind = request.param.partition("-")
     with mounted(kind, tmp_path_factory.mktemp("filesystem")) as found:
@@ -237,6 +240,7 @@ def _without_links(tree: Tree) -> Tree:
     return {path: {k: v for k, v in entry.items() if k != "names"} for path, entry in tree.items()}
 
 
+@pytest.mark.parametrize("ground", GROUNDS, indirect=True)
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=2, deadline=None, phases=[Phase.generate])
 def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int) -> None:
@@ -245,6 +249,7 @@ def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int
     remove_tree(history.running.base.parent)
 
 
+@pytest.mark.parametrize("ground", [*GROUNDS, FUSE], indirect=True)
 def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
     running = ground.room()
     storage, session = running.storage, running.create()
