@@ -195,5 +195,6 @@ def in_words(error: LauncherError, name: str) -> BerthError:
         "refused": RefusedError,
         "missing": NotFoundError,
         "conflict": ConflictError,
+        "ended": ConflictError,
     }
     return kinds.get(kind, BerthError)(said, hint="nothing was changed")

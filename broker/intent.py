@@ -11,6 +11,9 @@ from broker.errors import BerthError, from_reason
 from broker.identifiers import new_id
 from broker.schema import Operation, SessionState
 
+NOTHING_WAS = frozenset({"clone", "restore"})
+"""Operations that make a session: if they fail it is not there."""
+
 
 class Intent(BaseModel):
     """One operation: what was asked, and in the end what came of it. A changed one is a new one."""

@@ -132,9 +132,10 @@ class Launcher:
 
     def _fork(self, request_id: int, request: dict[str, Any]) -> None:
         read_end, write_end = os.pipe()
+        launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _answer_as_user(self._settings, request, write_end)
+            _answer_as_user(self._settings, request, write_end, launcher)
         os.close(write_end)
         limit = float(request.get("timeout", 60)) + 5
         verb = str(request.get("verb"))
@@ -176,12 +177,16 @@ class Launcher:
         return max(0.0, min(deadlines)) if deadlines else None
 
 
-def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int) -> NoReturn:
-    """In the child: become the user, do the verb, write one JSON object, and end; nothing escapes."""
+def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int, launcher: int) -> NoReturn:
+    """In the child: become the user, do the verb, write one JSON object, and end; nothing escapes. It ends with the
+    launcher, so that what is asked of the next one is not done by two.
+    """
     try:
         os.setsid()
         user = checked_user(request.get("user"), settings.minimum_uid)
         _become(user)
+        if os.getppid() != launcher:  # it had gone before the kernel was told to end us with it
+            os._exit(1)
         _close_all_but(answer_fd)
         place = Place(user, settings.storage, settings.sbatch, settings.session_script)
         verb = VERBS.get(str(request.get("verb")))

@@ -19,8 +19,8 @@ USER_NAME = re.compile(USER_PATTERN)
 
 
 class VerbError(Exception):
-    """A verb did not do what was asked; `kind` is `invalid`, `refused`, `unclear`, `missing`, `busy`, `space`,
-    `conflict` or `files`.
+    """A verb did not do what was asked; `kind` is `invalid`, `refused`, `unclear`, `missing`, `busy`, `ended`,
+    `space`, `conflict` or `files`; broker.volumes.errors says when.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -15,6 +15,7 @@ from broker.backoff import Backoff
 from broker.deeds import Deed, Deeds, in_words
 from broker.errors import ConflictError
 from broker.failpoints import failpoint
+from broker.intent import NOTHING_WAS
 from broker.launching import LauncherError
 from broker.registry import Entry
 from broker.schema import SessionState
@@ -38,10 +39,8 @@ FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0
 """Seconds before an operation without a clear answer is asked for again: the first pause, then doubling up to the
 last."""
 BUSY = 90.0
-"""Seconds that a job which has ended may still have the volumes open, before the operation is given up: more than
-Slurm's KillWait and the time that processes on a file server take to die."""
-NOTHING_WAS = frozenset({"clone", "restore"})
-"""Operations that make a session: if they fail it is not there."""
+"""Seconds that a job which has ended may still have the volumes open, or seem to run, before the operation is given up:
+more than Slurm's KillWait and the time that processes on a file server take to die."""
 
 
 class Operator:
@@ -106,7 +105,7 @@ class Operator:
         try:
             deed = await self._deeds.do(session, intent)
         except LauncherError as error:
-            if error.unclear or self._may_become_free(intent, error):
+            if error.unclear or self._may_pass(session, intent, error):
                 log.info("the %s of %s is asked for again: %s", intent.verb, session.id, error.message)
                 self._backoff.failed(session.id)
                 return session
@@ -114,8 +113,12 @@ class Operator:
         failpoint(f"{intent.verb}.done")
         return await self._conclude(session, _succeeded(intent, deed))
 
-    def _may_become_free(self, intent: Intent, error: LauncherError) -> bool:
-        if error.kind != "busy":
+    def _may_pass(self, session: Session, intent: Intent, error: LauncherError) -> bool:
+        """Whether a dying job is in the way: it has the volumes open still, or could not copy them any more and its end
+        will be seen, after which a snapshot is taken without it.
+        """
+        dying = intent.verb == "snapshot" and session.state is not SessionState.CHANGING
+        if error.kind != "busy" and not (error.kind == "ended" and dying):
             return False
         return time.monotonic() - self._busy_since.setdefault(intent.id, time.monotonic()) < BUSY
 

@@ -116,13 +116,10 @@ class Registry:
             return db.get(Session, session_id)
 
     def last_deleted(self, owner: str, name: str) -> Session | None:
-        """The newest tombstone of that name."""
+        """The tombstone that had that name last: sessions have a name one after the other."""
         deleted = _column(Session.state) == SessionState.DELETED
         query = select(Session).where(_column(Session.owner) == owner, _column(Session.name) == name, deleted)
-        found = self._all(
-            query.order_by(_column(Session.kept_until).desc().nulls_last(), _column(Session.id).desc()).limit(1)
-        )
-        return found[0] if found else None
+        return max(self._all(query), key=_last_had_its_name, default=None)
 
     def kept_deleted(self, owner: str | None = None, *, over_at: float | None = None) -> list[Session]:
         """Sessions whose deleted data is kept still: everybody's or one user's; with `over_at`, those whose grace is
@@ -312,6 +309,11 @@ def _configure_sqlite(pragmas: Iterable[str], connection: Any, _record: object) 
     for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _last_had_its_name(session: Session) -> float:
+    """A time at which it had it, later than any at which those before it had."""
+    return max(session.created_at, session.intent.asked_at if session.intent is not None else 0.0)
 
 
 def _column(attribute: Any) -> Any:  # noqa: ANN401 - SQLModel declares columns as their values' types

@@ -16,6 +16,7 @@ from broker.errors import BerthError, ConflictError, InvalidInputError, NotFound
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
 from broker.identifiers import new_id
+from broker.intent import NOTHING_WAS
 from broker.launching import LauncherError
 from broker.manifest import Target
 from broker.models import Session
@@ -41,7 +42,7 @@ ANSWER_WITHIN = 8.0
 
 
 REMEMBERED = 3600.0
-"""Seconds for which whoever waits for a clone is told why there is none."""
+"""Seconds for which whoever waits for a clone, or a restored session, is told why there is none."""
 
 
 class Sessions:
@@ -133,11 +134,12 @@ class Sessions:
             await Changes.until(change, left)
 
     async def _why_gone(self, user: str, name: str, error: NotFoundError) -> BerthError:
-        """What to tell somebody who waits for a session that is not there: why, if it was a clone that has failed."""
+        """What to tell somebody who waits for a session that is not there: why, if it is one that could not be made."""
         gone = await asyncio.to_thread(self._registry.last_deleted, user, name)
         intent = None if gone is None else gone.intent
-        recent = intent is not None and time.time() - intent.asked_at < REMEMBERED
-        return (recent and intent is not None and intent.error()) or error
+        if intent is None or intent.verb not in NOTHING_WAS or time.time() - intent.asked_at > REMEMBERED:
+            return error
+        return intent.error() or error
 
     async def log(self, user: str, name: str, tail: int) -> str:
         session = await self._resolve(user, name, Verb.LOG)

@@ -9,8 +9,9 @@ class VolumeError(Exception):
     """Nothing was changed.
 
     `kind` is `invalid` (the request makes no sense), `missing` (a session, snapshot or layer is not there), `busy` (a
-    job has the volumes open), `space` (no space left, or quota used up), `conflict` (not in this state), `unclear`
-    (Slurm did not answer), or `files` (anything else that the file system says).
+    job has the volumes open), `ended` (the job that was to do it has ended), `space` (no space left, or quota used up),
+    `conflict` (not in this state), `unclear` (Slurm did not answer), or `files` (anything else that the file system
+    says).
     """
 
     def __init__(self, kind: str, message: str) -> None:

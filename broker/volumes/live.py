@@ -30,6 +30,8 @@ LIMIT = 3600.0
 LOOK_EVERY = 0.02
 """Seconds between looks for the outcome; a network file system's notices reach nobody."""
 SCANCEL_LIMIT = 30.0
+ENDED = "the session ended"
+"""What session.sh says of a copy that it was told to end with everything else."""
 CONSISTENCIES = frozenset({"frozen", "crash-consistent"})
 
 
@@ -101,7 +103,7 @@ def _target(session: Session, volume: Volume) -> str:
 
 
 def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, system: str) -> Outcome:
-    """Have the job copy its tops to these layers. VolumeError `conflict` if it ends meanwhile, `space`, `files`."""
+    """Have the job copy its tops to these layers. VolumeError `ended` if it ends meanwhile, `space`, `files`."""
     run = session.directory / "run"
     request = {
         "ID": operation,
@@ -114,7 +116,7 @@ def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, 
     outcome.unlink(missing_ok=True)
     write(run / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
     failpoint("copy.requested")
-    _signal(job_id)
+    _signal(job_id, run / "lock")
     deadline = time.monotonic() + LIMIT
     while (said := _read(outcome)).get("ID") != operation:
         if time.monotonic() > deadline:
@@ -122,19 +124,21 @@ def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, 
         if _job_is_gone(run / "lock"):
             if _read(outcome).get("ID") == operation:
                 continue
-            raise VolumeError("conflict", "the session's job ended while the copy was made")
+            raise VolumeError("ended", "the session's job ended while the copy was made")
         time.sleep(LOOK_EVERY)
     if said.get("RESULT") not in CONSISTENCIES:
         for layer in {home, system} - {""}:
             session.storage.layers.discard(layer)  # half a copy, which would take the space that is missing
         words = said.get("MESSAGE", "the job could not make the copy")
+        if words == ENDED:
+            raise VolumeError("ended", "the session's job ended while the copy was made")
         full = "No space left" in words or "quota" in words.lower()
         raise VolumeError("space" if full else "files", words)
     return Outcome(said["RESULT"], float(said.get("PAUSE") or 0))
 
 
-def _signal(job_id: int) -> None:
-    """Send USR2 to the batch shell of the user's own job (scancel(1))."""
+def _signal(job_id: int, lock: Path) -> None:
+    """Send USR2 to the batch shell of the user's own job (scancel(1)), which holds that lock."""
     command = ["scancel", "--batch", "--signal=USR2", str(job_id)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SCANCEL_LIMIT, check=False)
@@ -143,7 +147,8 @@ def _signal(job_id: int) -> None:
     except FileNotFoundError as error:
         raise VolumeError("files", "scancel is not installed") from error
     if done.returncode != 0:
-        raise VolumeError("conflict", done.stderr.strip()[-500:] or f"scancel ended with {done.returncode}")
+        kind = "ended" if _job_is_gone(lock) else "conflict"
+        raise VolumeError(kind, done.stderr.strip()[-500:] or f"scancel ended with {done.returncode}")
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -379,6 +379,27 @@ def test_diff_tells_what_shows_again_of_the_image(actor: Actor, session: str, im
     ]
 
 
+def test_diff_between_two_states_of_what_the_image_has(actor: Actor, session: str, image: dict[str, Any]) -> None:
+    """What was gone, or changed, in the snapshot already is no news; what the image shows again is."""
+    system = actor.top(session, "system")
+    (system / "etc").mkdir()
+    os.mknod(system / "etc/gone", stat.S_IFCHR)
+    first = taken(actor, session)
+    (actor.top(session, "system") / "etc").mkdir()
+    (actor.top(session, "system") / "etc/motd").write_text("changed")
+    second = taken(actor, session)
+    told = actor("diff", session=session, snapshot=second, **image)
+    assert told["files"] == []
+    again = actor.top(session, "system")
+    again.joinpath("etc").mkdir()
+    os.mknod(again / "etc/gone", stat.S_IFCHR)
+    told = actor("diff", session=session, snapshot=first, **image)
+    assert [(each["change"], each["path"]) for each in told["files"]] == [("M", "etc/motd")]
+    actor("switch", session=session, operation=new_id(), to=OTHER, fresh=True)
+    told = actor("diff", session=session, snapshot=second, **image)
+    assert [(each["change"], each["path"]) for each in told["files"]] == [("A", "etc/gone"), ("M", "etc/motd")]
+
+
 def test_diff_tells_packages(actor: Actor, session: str, image: dict[str, Any]) -> None:
     number = taken(actor, session)
     status = actor.top(session, "system") / "var/lib/dpkg/status"

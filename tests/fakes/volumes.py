@@ -189,7 +189,7 @@ class FakeVolumes:
             return done
         self._check_room()
         if not self._runs(arguments["job_id"]):
-            raise LauncherError("conflict", "the job is gone")
+            raise LauncherError("ended", "the job is gone")
         self._check_label(record, arguments["label"])
         stacks = {
             volume: [*stack, self._new_layer(user, self.layers[user][record.tops[volume]])]
@@ -250,7 +250,7 @@ class FakeVolumes:
             return done
         self._check_room()
         if not self._runs(arguments["job_id"]):
-            raise LauncherError("conflict", "the job is gone")
+            raise LauncherError("ended", "the job is gone")
         layer = self._new_layer(user, {"/etc/passwd": "changed by root"})
         self._freeze(user, record)
         record.layers["system"].append(layer)

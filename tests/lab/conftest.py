@@ -58,6 +58,14 @@ def image(site: Site) -> str:
     return "base"
 
 
+@pytest.fixture(scope="session")
+def other(site: Site, image: str) -> str:
+    """A second image, which stands on the first, built; its version is 1."""
+    assert image
+    deploy.build_profile(site, "other", Progress(quiet=True))
+    return "other"
+
+
 @pytest.fixture(scope="module")
 def room(lab: Lab) -> str:
     """A folder of alice's for profiles and their images."""

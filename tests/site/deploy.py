@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent.parent
+SOURCE = "/opt/berth/src"
+"""Where the lab sees the checkout."""
+THERE = f"{SOURCE}/{HERE.relative_to(CHECKOUT)}"
 SERVICE_ACCOUNT = "berth"
 GATEWAY_ACCOUNT = "berth-gateway"
 PROFILE_TEAM = "carol"
@@ -137,7 +140,7 @@ def up(name: str = "lab", *, publish_port: int | None = None, progress: Progress
         name=name,
         operators=(SERVICE_ACCOUNT,),
         layers=(str(pyslurm), str(berth)),
-        binds=(Bind(str(CHECKOUT), "/opt/berth/src", read_only=True), Bind(str(_images(cache)), "/profiles")),
+        binds=(Bind(str(CHECKOUT), SOURCE, read_only=True), Bind(str(_images(cache)), "/profiles")),
     )
     wanted = [Publish("127.0.0.1", publish_port, LOGIN, GATEWAY_PORT)] if publish_port else []
     lifecycle.up(place, spec, wanted, cache, progress)
@@ -147,15 +150,17 @@ def up(name: str = "lab", *, publish_port: int | None = None, progress: Progress
 
 
 def build_profile(site: Site, name: str, progress: Progress) -> None:
-    """Build one of the shipped profiles as the profile team would, unless it is built, and show each step as it begins.
+    """Build one of the shipped profiles, or of the recipes beside this file, as the profile team would, unless it is
+    built, and show each step as it begins.
 
     SiteError has the last that the build said, which names its log.
     """
     if site.lab.run(["berth", "profile", "show", name], user=PROFILE_TEAM).returncode == 0:
         return
     progress.say(f"building the profile {name} (once; kept in the cache)")
+    recipe = f"{THERE}/{name}.yaml" if (HERE / f"{name}.yaml").exists() else name
     limit = ["timeout", "--foreground", "--signal=INT", "--kill-after=30", str(BUILD_TIMEOUT)]
-    argv = site.lab.argv([*limit, "berth", "profile", "build", name], user=PROFILE_TEAM, host_network=True)
+    argv = site.lab.argv([*limit, "berth", "profile", "build", recipe], user=PROFILE_TEAM, host_network=True)
     said = deque[str](maxlen=20)
     with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"

@@ -21,7 +21,8 @@ from slurm.lab.progress import Progress
 from tests.site import deploy
 
 NAME = os.environ.get("LAB_NAME", "test")
-PROFILES = ("base", "triton-xpu")
+PROFILES = (("base", "other"), ("triton-xpu",))
+"""Those of one group are built one after the other, since one may be the other's base; the groups at once."""
 
 
 def main(argv: list[str]) -> int:
@@ -57,7 +58,12 @@ def _up(names: list[str]) -> None:
     progress = Progress()
     sites = [deploy.up(name, progress=progress) for name in names]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda profile: deploy.build_profile(sites[0], profile, progress), PROFILES))
+        list(pool.map(lambda group: _build(sites[0], group, progress), PROFILES))
+
+
+def _build(site: deploy.Site, group: tuple[str, ...], progress: Progress) -> None:
+    for profile in group:
+        deploy.build_profile(site, profile, progress)
 
 
 if __name__ == "__main__":

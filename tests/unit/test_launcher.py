@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.identifiers import new_id
+from broker.launcher import Settings, _answer_as_user
 from broker.launcher_place import Place, VerbError, checked_user
 from broker.launching import Launcher, LauncherError
 from tests.fakes.launcher import PYTHON
@@ -72,6 +73,20 @@ def submit(launcher: Launcher, *, options: list[str] | None = None, limit: float
     files = {"job.env": "A=1\n", "manifest.json": "{}", "authorized_keys": "", "host_certificate": "x"}
     call = launcher.submit(USER, ID, 1, options=options or [], files=files, limit=limit)
     return asyncio.ensure_future(call)
+
+
+def test_a_worker_whose_launcher_has_gone_already_does_nothing(storage: Path) -> None:
+    request = {"verb": "prepare", "user": USER, "session": ID, "driver": "auto"}
+    read_end, write_end = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        nobody = os.getpid()  # not its parent
+        _answer_as_user(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as answer:
+        assert answer.read() == b""
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 1
+    assert not (storage / USER).exists()
 
 
 def test_prepare_makes_private_directories_of_the_users_own_and_one_host_key(storage: Path) -> None:

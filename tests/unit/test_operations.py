@@ -232,6 +232,32 @@ def test_volumes_that_a_dying_job_has_open_are_waited_for_but_not_for_ever(tmp_p
     asyncio.run(scenario())
 
 
+def test_a_job_that_dies_while_it_copies_leaves_the_snapshot_to_be_taken_without_it(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """Also when the launcher sees its end before Slurm tells us."""
+
+    async def scenario() -> None:
+        core = await made(tmp_path, running=True, clock=clock)
+        session = core.row()
+        assert session.job_id is not None
+        core.launcher.failures["copy"] = LauncherError("ended", "the job is gone")
+        asking = asyncio.ensure_future(core.snapshots.snapshot("alice", "dev", SnapshotRequest()))
+        await until(core, lambda: "copy alice" in core.launcher.asked)
+        await core.settle()
+        assert core.row().pending is not None
+        core.scheduler.end(session.job_id)
+        while core.row().pending is not None:
+            clock.now += broker.operations.FIRST_PAUSE
+            await core.tick()
+        await given_up(asking)
+        assert core.row().state is SessionState.STOPPED
+        made_then = (await core.snapshots.snapshots("alice", "dev"))[-1]
+        assert (made_then.number, made_then.consistency) == (2, "stopped")
+
+    asyncio.run(scenario())
+
+
 def test_a_disk_that_is_full_after_the_deed_does_not_undo_it(tmp_path: Path) -> None:
     """The manifest of afterwards cannot be written; the volumes are changed all the same."""
 

@@ -412,8 +412,11 @@ def test_a_clone_that_cannot_be_made_leaves_nothing(core: Core) -> None:
 
 def test_whoever_waits_for_a_clone_hears_why_there_is_none(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.01)
         await core.stopped()
+        await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+        await core.sessions.delete("alice", "two")  # can be restored, but is not what they wait for
+        await core.tick()
+        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.01)
         core.launcher.failures["clone"] = LauncherError("timed-out", "")
         view = await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
         assert view.state is SessionState.CHANGING
@@ -425,6 +428,21 @@ def test_whoever_waits_for_a_clone_hears_why_there_is_none(core: Core, monkeypat
             await asyncio.wait_for(waiting, 20)
         with pytest.raises(NotFoundError):
             await core.sessions.show("alice", "two")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("purge", [False, True])
+def test_whoever_waits_for_a_deletion_is_told_of_no_earlier_failure(core: Core, purge: bool) -> None:
+    async def scenario() -> None:
+        await core.stopped()
+        core.launcher.failures["snapshot"] = LauncherError("space", "Disk quota exceeded")
+        with pytest.raises(NoSpaceError):
+            await core.snapshots.snapshot("alice", "dev", SNAPSHOT)
+        view = await core.sessions.delete("alice", "dev", purge=purge)
+        await core.tick()
+        with pytest.raises(NotFoundError):
+            await core.sessions.show("alice", "dev", after=view.revision, wait=1)
 
     asyncio.run(scenario())
 

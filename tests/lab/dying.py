@@ -1,0 +1,62 @@
+"""Letting services and their workers die, by `kill -9` at one labelled point after the other."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.lab.services import restart
+from tests.lab_cluster import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tests.site.deploy import Site
+
+IN_WORKER = frozenset({
+    "volumes.frozen", "volumes.before-commit", "volumes.committed", "clone.source-kept", "clone.forked",
+    "copy.requested", "copy.copied", "commit-root.copied", "flatten.joined", "trash.moved", "untrash.moved",
+    "purge.renamed", "collect.removing",
+})  # fmt: skip
+"""Points that a process of the launcher's meets, which acts as the user; the others end launcher and controller."""
+_TOLD = re.compile(r"is asked for again|could not be removed")
+"""What the controller's log says when a worker has died."""
+
+
+def dies_at_each(
+    site: Site, points: Iterable[str], ask: Callable[[], object], look: Callable[[str], object] = lambda _: None
+) -> None:
+    """Ask once, of services that die at the first point; what goes on after each restart dies at the next one.
+
+    `look` is called with every point after the death there, while nothing runs. At the end all runs again. A point
+    that is never met is an AssertionError.
+    """
+    site.kill("broker")
+    asked = False
+    for point in points:
+        heard = len(site.log("broker"))
+        begin(site, point)
+        if not asked:
+            wait_for(site.api_answers, what="the armed controller to answer")
+            ask()
+            asked = True
+        if point in IN_WORKER:
+            wait_for(lambda heard=heard: worker_died(site, heard), what=f"a worker to die at {point}")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            site.kill("broker", "KILL")
+        else:
+            wait_for(lambda: site.ended("broker"), what=f"the end at {point}")
+        look(point)
+    restart(site)
+
+
+def begin(site: Site, crash_at: str) -> None:
+    """Start launcher and controller, armed, and return when they run or have run."""
+    number = "cat /run/berth-services/broker.pid"
+    before = site.lab.sh(number)
+    site.start("broker", crash_at=crash_at)
+    wait_for(lambda: site.lab.sh(number) not in {"", before}, what="the launcher to begin")
+
+
+def worker_died(site: Site, since: int) -> bool:
+    """Whether the controller has told of it, after so many characters of its log."""
+    return _TOLD.search(site.log("broker")[since:]) is not None
