@@ -75,11 +75,11 @@ def _launcher(launcher: Launcher) -> DoctorCheck:
 async def _storage(launcher: Launcher, user: str) -> DoctorCheck:
     """How a new session's volumes would lie where this user's data lies."""
     try:
-        volumes = await launcher.probe(user)
+        driver, why = await launcher.probe(user)
     except BerthError as error:
         hint = "see docs/howto/site.md on storage.root"
         return DoctorCheck(name="storage", ok=False, detail=error.message, hint=hint)
-    return DoctorCheck(name="storage", ok=True, detail=": ".join([f"driver {volumes.driver}", *volumes.promises[:1]]))
+    return DoctorCheck(name="storage", ok=True, detail=f"new sessions get the driver {driver}: {why}")
 
 
 def _profiles(config: Config, stores: Stores) -> DoctorCheck:

@@ -41,11 +41,18 @@ class Deeds:
     """Does operations, each as its session's row records it. LauncherError if one could not be done."""
 
     def __init__(
-        self, launcher: Launcher, note: Callable[[Session, Intent, dict[str, Any]], Awaitable[Intent]]
+        self,
+        launcher: Launcher,
+        *,
+        note: Callable[[Session, Intent, dict[str, Any]], Awaitable[Intent]],
+        tell: Callable[[str, dict[str, Any]], Awaitable[None]],
     ) -> None:
-        """`note` adds to the arguments that are recorded of an operation."""
+        """`note` adds to the arguments that are recorded of an operation, `tell` says of another session, by its id,
+        what its volumes are now.
+        """
         self._launcher = launcher
         self._note = note
+        self._tell = tell
         self._verbs: dict[str, Callable[[Session, Intent], Awaitable[Deed]]] = {
             "snapshot": self._snapshot,
             "rollback": self._rollback,
@@ -114,6 +121,7 @@ class Deeds:
             session.owner, session.id, intent.id, source=source, number=number, image=of, to=to
         )
         await self._write_manifest(session)
+        await self._tell(source, (await self._launcher.snapshots(session.owner, source))[1])
         message = f"{session.name} begins as {told['name']} in snapshot {taken.snapshot.number}"
         return Deed({"volumes": taken.volumes}, message, f"berth delete {session.name}", taken.snapshot.number)
 

@@ -27,6 +27,7 @@ from broker.volumes.errors import VolumeError, from_os_error
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Image, Note
 from broker.volumes.probe import probe as probed
+from broker.volumes.record import locked
 from broker.volumes.storage import Storage
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def probe(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 -
     storage = _storage(place)
 
     def ask() -> Answer:
-        found = probed(storage.layers.root)
+        with locked(storage.lock, shared=True):
+            found = probed(storage.layers.root)
         return {"driver": found.driver, "why": found.why, "promises": list(storage.driver(found.driver).promises)}
 
     return _done(ask)

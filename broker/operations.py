@@ -50,7 +50,7 @@ class Operator:
         self, *, registry: Registry, launcher: Launcher, submitter: Submitter, upkeep: Upkeep, changes: Changes
     ) -> None:
         self._registry = registry
-        self._deeds = Deeds(launcher, self._note)
+        self._deeds = Deeds(launcher, note=self._note, tell=self._tell)
         self._submitter = submitter
         self._upkeep = upkeep
         self._changes = changes
@@ -143,6 +143,9 @@ class Operator:
             self._submitter.submit(now)
         self._upkeep.look(now)
         return now
+
+    async def _tell(self, session_id: str, volumes: dict[str, Any]) -> None:
+        await asyncio.to_thread(self._registry.update, session_id, lambda _: ({"volumes": volumes}, None))
 
     async def _note(self, session: Session, intent: Intent, arguments: dict[str, Any]) -> Intent:
         def decide(now: Session) -> Decision | None:

@@ -537,6 +537,11 @@ mount_all() { # HOME_DIR, BINDS
   missing_points home "$HOME_DIR"
   make_points "$HOME_DIR"
   bind_exceptions "$HOME_DIR"
+  if [[ -n $BERTH_ROOT ]]; then # what root does there could not be taken back, and may belong to ids that the user is not
+    mount --bind "$HOME_DIR" "$HOME_DIR"
+    mount -o remount,bind,ro "$HOME_DIR"
+    MOUNTED=("$HOME_DIR" "${MOUNTED[@]}")
+  fi
 }
 
 pass() { # SIGNAL

@@ -195,7 +195,7 @@ class Snapshots:
         return await self._told(session, self._launcher.verify(session.owner, session.id))
 
     async def flatten(self, user: str, name: str) -> SessionView:
-        """Begin to make few layers of many; whatever is asked for meanwhile goes first."""
+        """Begin to make few layers of many, in the background."""
         session = await self._resolve(user, name, Verb.FLATTEN)
         _check_free(session)
         if session.state not in STARTABLE:

@@ -58,8 +58,8 @@ class Upkeep:
             self.flatten(session)
 
     def flatten(self, session: Session) -> asyncio.Task[Session]:
-        """Begin, or join what is under way; the task returns the session as it then is. Whatever is asked for meanwhile
-        goes first: the launcher's verb changes nothing if the stacks are others by then.
+        """Begin, or join what is under way; the task returns the session as it then is. What the launcher is asked for
+        meanwhile waits until its verb has let go of the session's record.
         """
         task = self._flattening.get(session.id)
         if task is None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from broker.schema import DiffReport, SizeReport, SnapshotView, VerifyReport, Volumes
+from broker.schema import DiffReport, SizeReport, SnapshotView, VerifyReport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,10 +65,10 @@ class VolumeCalls(ABC):
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
         """One request and its answer."""
 
-    async def probe(self, user: str) -> Volumes:
-        """The driver that a new session of this user's would get."""
+    async def probe(self, user: str) -> tuple[str, str]:
+        """The driver that a new session of this user's would get, and why."""
         answer = await self._call("probe", user)
-        return Volumes(driver=answer["driver"], promises=answer["promises"])
+        return str(answer["driver"]), str(answer["why"])
 
     async def snapshot(
         self, user: str, session_id: str, operation: str, *, image: Mapping[str, str], what: Mapping[str, Any]

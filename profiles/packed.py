@@ -12,7 +12,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from profiles.errors import ProfilesError
-from profiles.overlay import WHITEOUT_PREFIX
+from profiles.overlay import FUSE_WRITTEN, WHITEOUT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,8 @@ def unpack(squashfs: Path, target: Path, timeout: float) -> None:
     quietly = ["-no-progress", "-quiet", "-no-wildcards"]
     exclude = ["-exclude-file", str(excluded)] if whiteouts else []
     _run(["unsquashfs", *quietly, *exclude, "-dest", str(target), str(squashfs)], timeout)
+    if whiteouts:
+        target.with_name(FUSE_WRITTEN).touch()
     for path in whiteouts:
         place = target / path
         folder, mode = place.parent, place.parent.stat().st_mode

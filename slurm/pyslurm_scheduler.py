@@ -125,14 +125,22 @@ class PyslurmScheduler:
         if self._worker is None or self._worker.returncode is not None:
             # Without its automatic start libslurm crashes at the first question.
             env = {name: value for name, value in os.environ.items() if name != "PYSLURM_DISABLE_AUTO_INIT"}
-            self._worker = await asyncio.create_subprocess_exec(
-                *self._argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env=env,
-                limit=LONGEST_ANSWER,
-                start_new_session=True,
+            starting = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *self._argv,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    env=env,
+                    limit=LONGEST_ANSWER,
+                    start_new_session=True,
+                )
             )
+            try:
+                # Shielded: a start that is cancelled half-way kills the program alone and may hang (slurm/run.py).
+                self._worker = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                self._worker = await starting
+                raise
         return self._worker
 
     async def _stop(self) -> None:

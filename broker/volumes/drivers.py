@@ -3,8 +3,8 @@
 | driver | a top is | a stack is | a snapshot of a stopped session costs |
 |---|---|---|---|
 | `overlay` | overlayfs' upper directory | as many layers as were frozen | one rename, whatever the size |
-| `reflink` | a plain directory | one layer, complete | a new inode a file, no data (XFS, btrfs) |
-| `plain` | a plain directory | one layer, complete, as zstd squashfs | reading and compressing everything |
+| `reflink` | a plain directory | one complete copy | a new inode a file, no data (XFS, btrfs) |
+| `plain` | a plain directory | one complete copy, as zstd squashfs | reading and compressing everything |
 
 The `system` volume is an upper directory over the image with every driver: `reflink` and `plain` keep copies of it as
 they keep copies of a home.
@@ -21,6 +21,7 @@ from broker.volumes.copying import Copy
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK, extent, require_room
 from broker.volumes.record import Volume
+from profiles.overlay import FUSE_WRITTEN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +90,10 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class _Copying(ABC):
-    """What the drivers have in common whose tops are plain directories and whose stacks are one complete copy."""
+    """What the drivers have in common whose tops are plain directories and whose stacks end in a complete copy of one.
+
+    Below it a system volume has what `berth exec --root` made: layers, which its stacks share as overlay's do.
+    """
 
     layers: Layers
 
@@ -105,8 +109,7 @@ class _Copying(ABC):
         return volume
 
     def live(self, volume: Volume, layer: str) -> Stack:
-        del volume
-        return (layer,) if layer else ()
+        return (*volume.layers, layer)
 
     def copy(self, layer: str, previous: str = "") -> str:
         """Copy a layer that nobody writes to, building on an earlier copy of it; the new one's id."""
@@ -121,12 +124,18 @@ class _Copying(ABC):
             copying.write_index()
         finally:
             copying.close()
+        self.mark_alike(layer, made)
         return made
 
-    def as_top(self, layer: str) -> Volume:
+    def mark_alike(self, layer: str, copy: str) -> None:
+        """Have a copy mounted as its original is: whoever wrote the one's marks of deletion wrote the other's."""
+        if (self.layers.path(layer) / FUSE_WRITTEN).exists():
+            (self.layers.path(copy) / FUSE_WRITTEN).touch()
+
+    def as_top(self, layer: str, below: Stack) -> Volume:
         """Make a complete copy writable: overlayfs wants a working directory beside a system volume's."""
         self.layers.path(layer).joinpath(WORK).mkdir(mode=0o700)
-        return Volume(layer)
+        return Volume(layer, below)
 
 
 class Reflink(_Copying):
@@ -139,10 +148,10 @@ class Reflink(_Copying):
     )
 
     def freeze(self, volume: Volume) -> Stack:
-        return (self.copy(volume.top, volume.copied),)
+        return (*volume.layers, self.copy(volume.top, volume.copied))
 
     def fork(self, kind: str, stack: Stack) -> Volume:
-        return self.as_top(self.copy(stack[-1])) if stack else self.empty(kind)
+        return self.as_top(self.copy(stack[-1]), stack[:-1]) if stack else self.empty(kind)
 
 
 class Plain(_Copying):
@@ -161,17 +170,19 @@ class Plain(_Copying):
         settings = ["-comp", "zstd", "-Xcompression-level", ZSTD_LEVEL, "-all-root", "-xattrs"]
         quietly = ["-noappend", "-no-progress", "-quiet", "-no-recovery"]
         _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *quietly)
-        return (made,)
+        self.mark_alike(volume.top, made)
+        return (*volume.layers, made)
 
     def fork(self, kind: str, stack: Stack) -> Volume:
         if not stack:
             return self.empty(kind)
         packed = self.layers.squashfs(stack[-1])
         if not packed.exists():  # a live copy
-            return self.as_top(self.copy(stack[-1]))
+            return self.as_top(self.copy(stack[-1]), stack[:-1])
         top = self.layers.new()
         unpack(packed, self.layers.tree(top))
-        return self.as_top(top)
+        self.mark_alike(stack[-1], top)
+        return self.as_top(top, stack[:-1])
 
 
 DRIVERS: dict[str, type[Overlay | Reflink | Plain]] = {driver.name: driver for driver in (Overlay, Reflink, Plain)}

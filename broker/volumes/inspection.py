@@ -32,9 +32,6 @@ MOST_FILES = 5000
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
 
-BELOW = "below"
-"""What a layer says of a path that it does not mention."""
-
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -77,17 +74,17 @@ class View:
         """Every path that the trees from number `above` on say anything about; a folder that is gone is one path."""
         return {entry.path for entry in merged(self.trees[above:], whiteout_files=self.by_fuse)}
 
-    def state(self, path: str) -> State | str | None:
-        """What is at a path; None for nothing, BELOW where the layers say nothing, so that an image below decides."""
+    def state(self, path: str, image: ImageFiles | None) -> State | None:
+        """What is at a path where the stack lies over `image`; None for nothing."""
         parts = path.split("/")
         for tree in reversed(self.trees):
             found = self._in_layer(tree, parts)
-            if found is not BELOW:
-                return found
-        return BELOW
+            if found is not _UNKNOWN:
+                return found if isinstance(found, State) else None
+        return _OF_IMAGE if image is not None and image.has(path) else None
 
     def _in_layer(self, tree: Path, parts: list[str]) -> State | str | None:
-        """What one layer says of a path: its state, None for a deletion, BELOW if the layers below decide."""
+        """What one layer says of a path: its state, None for a deletion, _UNKNOWN if the layers below decide."""
         hides = False
         place = tree
         for index, part in enumerate(parts):
@@ -95,7 +92,7 @@ class View:
             try:
                 status = place.lstat()
             except (FileNotFoundError, NotADirectoryError):
-                return None if hides else BELOW
+                return None if hides else _UNKNOWN
             if is_whiteout(status):
                 return None
             if index == len(parts) - 1:
@@ -103,7 +100,12 @@ class View:
             if not stat.S_ISDIR(status.st_mode):
                 return None
             hides = hides or is_opaque(place, whiteout_files=self.by_fuse)
-        return BELOW
+        return _UNKNOWN
+
+
+_UNKNOWN = "unknown"
+_OF_IMAGE = State("image", 0, 0, 0, "", (0, 0))  # no inode of a layer's: there is no device 0:0
+"""What no layer says anything of, and the image has."""
 
 
 def _state(place: Path, status: os.stat_result) -> State:
@@ -158,7 +160,10 @@ def _opened(storage: Storage, stack: Stack) -> Iterator[View]:
     """What a stack shows, to be read; a layer that is packed is unpacked for the time of the block."""
     by_fuse = any((storage.layers.path(layer) / FUSE_WRITTEN).exists() for layer in stack)
     packed = [layer for layer in stack if storage.layers.squashfs(layer).exists()]
-    with tempfile.TemporaryDirectory(prefix=".diff-", dir=storage.layers.root, ignore_cleanup_errors=True) as room:
+    with (
+        record.locked(storage.lock, shared=True),  # or `collect` takes it for something left behind
+        tempfile.TemporaryDirectory(prefix=".diff-", dir=storage.layers.root, ignore_cleanup_errors=True) as room,
+    ):
         for layer in packed:
             unpack(storage.layers.squashfs(layer), Path(room, layer))
         trees = [Path(room, layer) if layer in packed else storage.layers.tree(layer) for layer in stack]
@@ -172,24 +177,14 @@ def _changes(before: View, after: View, image: ImageFiles | None) -> Iterator[tu
         common += 1
     seconds = before.seconds or after.seconds
     for path in sorted(before.mentioned(common) | after.mentioned(common), key=os.fsencode):
-        old, new = before.state(path), after.state(path)
-        was_there, is_there = (_is_there(each, path, image) for each in (old, new))
-        if was_there != is_there:
-            yield "A" if is_there else "D", path
-        elif is_there and not _same(old, new, seconds=seconds):
+        old, new = before.state(path, image), after.state(path, image)
+        if old is None or new is None:
+            if old is not new:
+                yield ("D" if new is None else "A"), path
+        elif old is new or (_OF_IMAGE in (old, new) and "directory" in (old.kind, new.kind)):
+            continue  # a folder of the image that only holds what has changed
+        elif not old.same(new, seconds=seconds):
             yield "M", path
-
-
-def _is_there(state: State | str | None, path: str, image: ImageFiles | None) -> bool:
-    return isinstance(state, State) or (state == BELOW and image is not None and image.has(path))
-
-
-def _same(old: State | str | None, new: State | str | None, *, seconds: bool) -> bool:
-    """Of a path that is there on both sides."""
-    if isinstance(old, State) and isinstance(new, State):
-        return old.same(new, seconds=seconds)
-    # A folder in a layer over the image may only hold what has changed; a file there is one that was written.
-    return all(each == BELOW or (isinstance(each, State) and each.kind == "directory") for each in (old, new))
 
 
 def size(storage: Storage, session_id: str) -> Answer:

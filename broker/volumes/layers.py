@@ -88,8 +88,8 @@ class Layers:
         remove_tree(gone)
 
     def discarded(self) -> list[Path]:
-        """What a removal that was interrupted has left."""
-        return [entry for entry in self.root.iterdir() if entry.name.startswith(".gone-")]
+        """What has been left by a removal, a probe or a diff that was interrupted: nothing else begins with a dot."""
+        return [entry for entry in self.root.iterdir() if entry.name.startswith(".")]
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ _names = itertools.count()
 
 
 def _fill(folder: str, files: int, size: int) -> str:
-    """A script that makes `files` files of together `size` bytes, 100 in a folder; no two blocks alike."""
+    """A script that makes `files` files of together `size` bytes, 100 in a folder; no two files alike."""
     return (
         f"mkdir -p {folder}; cd {folder}; head -c {size // files} /dev/urandom >seed;"
         f"for d in $(seq {max(files // 100, 1)}); do mkdir d$d; for f in $(seq {min(files, 100)}); do "

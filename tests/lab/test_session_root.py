@@ -149,6 +149,8 @@ class TestRootMode:
         assert session.says("ls -A /home/alice | sort | head -1; command -v sudo || echo none") == ".bash_logout\nnone"
         owners = session.says("stat -c %U:%G /home/alice /home/alice/.profile /usr / /tmp /var/mail").split()
         assert owners == [*["root:root"] * 5, "root:mail"]
+        written = session.ssh("touch /home/alice/by-root")
+        assert (written.returncode, b"Read-only file system" in written.stderr) == (1, True)
         as_alice = session.ssh("id", login="alice")
         assert (as_alice.returncode, b"Permission denied" in as_alice.stderr) == (255, True)
         assert session.ssh("id", key_of="bob").returncode == 255

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from slurm.scheduler import FinishedJob, Job
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private directory there; every database is synced often
-NAMES = st.sampled_from(["dev", "ci"])
+NAMES = st.sampled_from(["dev", "dev", "ci"])
 ENDS = st.sampled_from([state for state in JobState if state.ended])
 ODD = st.sampled_from([JobState.COMPLETING, JobState.UNKNOWN, JobState.SUSPENDED, JobState.REQUEUE_HOLD])
 WHICH = st.integers(0, 9)
@@ -146,13 +146,19 @@ class Machine(RuleBasedStateMachine):
         """What was in each snapshot that was acknowledged, by session and number."""
         self.written = 0
 
-    @initialize()
-    def first_controller(self) -> None:
+    @initialize(begun=st.sampled_from(["", "ready", "stopped"]))
+    def first_controller(self, begun: str) -> None:
         store = Store(site_config(self.directory).profiles.stores[0])
         for name in ("base", "other"):
             publish(store, name, content=name.encode())
         self.launcher = self.runner.run(self._launcher())
         self.restart()
+        if begun:
+            self.everything_goes_well_until_it_is_ready("dev")
+            self.write("dev")
+            self.snapshot("dev", "answers")
+        if begun == "stopped":
+            self.everything_goes_well_until_it_has_stopped("dev")
 
     async def _launcher(self) -> MoodyLauncher:
         return MoodyLauncher(self.scheduler)
@@ -192,8 +198,10 @@ class Machine(RuleBasedStateMachine):
     def stop(self, name: str) -> None:
         self._ask(self.core.sessions.stop("alice", name))
 
-    @rule(name=NAMES)
-    def delete(self, name: str) -> None:
+    @rule(name=NAMES, at_rest=st.booleans())
+    def delete(self, name: str, at_rest: bool) -> None:
+        if at_rest:
+            self.everything_goes_well_until_it_has_stopped(name)
         session = self.core.registry.find("alice", name)
         if self._ask(self.core.sessions.delete("alice", name)):
             assert session is not None
@@ -206,6 +214,27 @@ class Machine(RuleBasedStateMachine):
             self.deleted.discard(view.id)
 
     @rule(name=NAMES)
+    def everything_goes_well_until_it_is_ready(self, name: str) -> None:
+        """What needs a session that runs would hardly ever find one otherwise."""
+        self.launcher.mood = self.launcher.disk = "answers"
+        self.start(name, "answers")
+        session = self.core.registry.find("alice", name)
+        if session is None or session.job_id not in self.scheduler._jobs:
+            return
+        if not self.scheduler._jobs[session.job_id].state.ended:
+            self.scheduler.start(session.job_id)
+            self._announce(session.job_id, "c1", truly=True)
+            self._tick()
+
+    @rule(name=NAMES)
+    def everything_goes_well_until_it_has_stopped(self, name: str) -> None:
+        self.launcher.mood = self.launcher.disk = "answers"
+        self.stop(name)
+        for _ in range(3):
+            self.clock.now += 20
+            self._tick()
+
+    @rule(name=NAMES)
     def write(self, name: str) -> None:
         session = self.core.registry.find("alice", name)
         if session is not None and ("alice", session.id) in self.launcher.volumes.records:
@@ -216,9 +245,9 @@ class Machine(RuleBasedStateMachine):
     def snapshot(self, name: str, disk: str) -> None:
         self._change(self.core.snapshots.snapshot("alice", name, SnapshotRequest()), disk)
 
-    @rule(name=NAMES, which=WHICH, disk=DISKS)
-    def rollback(self, name: str, which: int, disk: str) -> None:
-        request = RollbackRequest(snapshot=str(which + 1))
+    @rule(name=NAMES, number=st.sampled_from(["1", "1", "2"]), disk=DISKS)
+    def rollback(self, name: str, number: str, disk: str) -> None:
+        request = RollbackRequest(snapshot=number)
         self._change(self.core.snapshots.rollback("alice", name, request), disk)
 
     @rule(name=NAMES, profile=st.sampled_from(["base", "other"]), fresh=st.booleans(), disk=DISKS)

@@ -148,7 +148,7 @@ def test_snapshots_are_numbered_listed_and_forgotten(kind: str, tmp_path: Path) 
         async with prepared(kind, tmp_path) as launcher:
             made = await launcher.prepare(USER, ID, "auto")
             assert made.volumes is not None
-            assert Volumes.model_validate(made.volumes).driver == (await launcher.probe(USER)).driver
+            assert Volumes.model_validate(made.volumes).driver == (await launcher.probe(USER))[0]
             assert (await launcher.snapshots(USER, ID))[0] == []
             write(launcher, tmp_path, "one")
             first = (await snapshot(launcher, new_id(), label="one")).snapshot

@@ -222,3 +222,28 @@ def test_what_pyslurm_prints_is_no_answer(tmp_path: Path, capfd: pytest.CaptureF
 
     assert asyncio.run(ask()) == "26.05.5"
     assert "more noise" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_question_that_is_given_up_while_the_worker_starts_holds_up_nobody(tmp_path: Path, turns: int) -> None:
+    """Cancelled after so many turns of the event loop; a descendant of the worker keeps its pipes open."""
+    pid = tmp_path / "pid"
+    scheduler = PyslurmScheduler(("sh", "-c", f"sleep 600 & echo $! >{pid}; wait"), timeout=20)
+
+    async def ask_and_give_up() -> None:
+        task = asyncio.create_task(scheduler.version())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+            time.sleep(0.02)  # noqa: ASYNC251 - so that the worker is ahead of the event loop
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await scheduler.close()
+
+    asyncio.run(asyncio.wait_for(ask_and_give_up(), 20))
+    if pid.exists() and (number := pid.read_text().strip()):
+        stat = Path(f"/proc/{number}/stat")
+        deadline = time.monotonic() + 20
+        while stat.exists() and " Z " not in stat.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

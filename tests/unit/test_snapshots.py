@@ -344,6 +344,9 @@ def test_a_clone_begins_as_its_source_and_goes_its_own_way(core: Core, running: 
         view = await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
         assert (view.state, view.generation, view.host_key_fingerprint) == (SessionState.STOPPED, "0.0", "")
         assert view.options == ["--mem=2G"]
+        volumes = core.row().view().volumes
+        assert volumes is not None
+        assert volumes.snapshots == 1, "what the two share"
         assert core.row().state is (SessionState.READY if running else SessionState.STOPPED)
         write(core, "of dev")
         assert read(core, name="two") == "shared"

@@ -57,6 +57,11 @@ def test_the_launcher_keeps_what_it_needs_and_no_more(berth: dict[str, list[str]
     assert berth["CapabilityBoundingSet"] == ["CAP_SETUID CAP_SETGID CAP_KILL"]
     assert "User" not in berth  # it starts as root and gives that up request by request
     assert "ProtectHome" not in berth  # it reads users' authorized_keys, as them
+    # Its workers mount overlays to try them, in namespaces of the user's, and copy trees with all their bits.
+    assert berth["RestrictNamespaces"] == ["user mnt"]
+    assert "@mount" in berth["SystemCallFilter"][0].split()
+    assert berth["DeviceAllow"] == ["/dev/fuse rw"]
+    assert "RestrictSUIDSGID" not in berth
 
 
 def test_a_stop_leaves_time_for_what_is_under_way(berth: dict[str, list[str]], gateway: dict[str, list[str]]) -> None:

@@ -85,7 +85,9 @@ class Running:
     def _run(self, mount: str, folder: Path, kind: str, seed: int, *, count: int, what: str = "") -> Tree:
         flags = f"{what} {'' if self.exact(kind) else 'links'} {'fuse' if self.by_fuse else ''}"
         words = [str(folder), str(seed), str(count), flags]
-        command = ["unshare", "--map-root-user", "--mount", "sh", "-euc", f'{mount}; exec "$@"', "sh"]
+        unmount = f"! mountpoint -q {folder} || umount {folder}"  # or fuse-overlayfs lives on
+        script = f'{mount}; "$@"; cd /; {unmount}'
+        command = ["unshare", "--map-root-user", "--mount", "sh", "-euc", script, "sh"]
         done = subprocess.run(
             [*command, sys.executable, "-I", str(SCRIPT), *words], capture_output=True, timeout=120, check=False
         )
