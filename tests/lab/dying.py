@@ -1,16 +1,20 @@
-"""Letting services and their workers die, by `kill -9` at one labelled point after the other."""
+"""Letting services and their workers die, by `kill -9` at one labelled point after the other, and what must be
+true of a session afterwards.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from tests.lab.kept import Kept
 from tests.lab.services import restart
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tests.lab.conftest import User
     from tests.site.deploy import Site
 
 IN_WORKER = frozenset({
@@ -19,6 +23,7 @@ IN_WORKER = frozenset({
     "purge.renamed", "collect.removing",
 })  # fmt: skip
 """Points that a process of the launcher's meets, which acts as the user; the others end launcher and controller."""
+COMING_TRUE = ["volumes.before-commit", "volumes.committed"]
 _TOLD = re.compile(r"is asked for again|could not be removed")
 """What the controller's log says when a worker has died."""
 
@@ -60,3 +65,39 @@ def begin(site: Site, crash_at: str) -> None:
 def worker_died(site: Site, since: int) -> bool:
     """Whether the controller has told of it, after so many characters of its log."""
     return _TOLD.search(site.log("broker")[since:]) is not None
+
+
+def stopped_session(user: User, name: str) -> Kept:
+    """A stopped session with the marks `one` in snapshot 1, called `first`, and `two` since."""
+    made = Kept(user, name)
+    made.start()
+    made.mark("one")
+    made.stop()
+    made.post("snapshots", label="first")
+    made.disk().mark("two")
+    return made
+
+
+def points(operation: str, verb: str, *within: str, announced: bool = False) -> list[str]:
+    """All that an operation meets on its way through controller, launcher and worker.
+
+    The launcher's last, since the worker that it had when it died may have come to its end before.
+    """
+    told = [f"{operation}.announced"] if announced else []
+    launcher = [f"launcher.{verb}-begun", f"launcher.{verb}-done"]
+    return [f"{operation}.intent-recorded", *told, *within, *launcher, f"{operation}.done"]
+
+
+def is_whole(session: Kept, new_name: Callable[[str], str], marks: list[str]) -> None:
+    """Nothing of what was acknowledged is lost or torn: every layer is right, every snapshot can be cloned, and the
+    session starts, with one job.
+    """
+    session.verified()
+    for number in session.numbers():
+        clone = Kept(session.user, new_name("c"))
+        session.post("clone", name=clone.name, at=str(number))
+        clone.done("clone")
+        assert clone.disk().marks()[0] in {"one", "two"}
+        clone.send("?purge=true", method="DELETE")
+    session.again()
+    assert session.marks() == marks

@@ -87,12 +87,11 @@ class Kept:
 
     def send(self, path: str, *, method: str = "POST", body: dict[str, Any] | None = None) -> tuple[int, str]:
         """The same, whatever comes of it; status 0 if the controller dies meanwhile."""
-        as_json = ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
         return self.user.request(
             f"/v1/sessions/{self.name}{'/' * (path[:1] not in {'', '?'})}{path}",
             "-X",
             method,
-            *(as_json if body else ()),
+            *(as_json(body) if body else ()),
         )
 
     def disk(self) -> Disk:
@@ -143,3 +142,7 @@ class Disk:
     def _mark(self, volume: dict[str, Any], path: str) -> str:
         files = [f"{self.tree(layer)}/{path}" for layer in [volume["top"], *reversed(volume["layers"])]]
         return self.sh(f"cat {' '.join(files)} 2>/dev/null | head -1") or "-"
+
+
+def as_json(body: dict[str, Any]) -> list[str]:
+    return ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
