@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from broker.changes import Changes
 from broker.deeds import in_words
 from broker.failpoints import failpoint
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 
 if TYPE_CHECKING:
     from broker.models import Session

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from broker import keys
 from broker.errors import RefusedError
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.models import Key
 from broker.schema import KeyView
 

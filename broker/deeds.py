@@ -6,13 +6,14 @@ and `operations`'s.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from broker.errors import BerthError, ConflictError, InvalidInputError, NoSpaceError, NotFoundError, RefusedError
 from broker.failpoints import failpoint
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.manifest import Manifest, Target
 from broker.models import Session
 from broker.schema import SessionState
@@ -121,7 +122,8 @@ class Deeds:
             session.owner, session.id, intent.id, source=source, number=number, image=of, to=to
         )
         await self._write_manifest(session)
-        await self._tell(source, (await self._launcher.snapshots(session.owner, source))[1])
+        with contextlib.suppress(LauncherError):  # the clone is made, whatever has become of its source
+            await self._tell(source, (await self._launcher.snapshots(session.owner, source))[1])
         message = f"{session.name} begins as {told['name']} in snapshot {taken.snapshot.number}"
         return Deed({"volumes": taken.volumes}, message, f"berth delete {session.name}", taken.snapshot.number)
 

@@ -16,7 +16,7 @@ from broker.deeds import in_words
 from broker.errors import BerthError, ConflictError
 from broker.failpoints import failpoint
 from broker.intent import Intent
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.manifest import CHANGING
 from broker.registry import Entry
 from broker.schema import GcReport, SessionState, SessionView

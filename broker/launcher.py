@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 LINE_LIMIT = 4 * 2**20
 """Bytes of one request; the largest is a submission with a user's keys."""
+ANSWER_LIMIT = 32 * 2**20
+"""Bytes of one answer: half of what the controller reads of a line (broker/launching.py)."""
 CHILDREN = 64
 """Requests under way at once; more wait unread in the socket."""
 REAP_EVERY = 1.0
@@ -147,7 +149,9 @@ class Launcher:
         data = os.read(fd, 65536)
         child = self._children[fd]
         child.output += data
-        if not data:
+        if len(child.output) > ANSWER_LIMIT:
+            self._finish(fd, _error("files", "the answer is too long"))
+        elif not data:
             self._finish(fd, _whole(child.output) or _error(CRASHED, "the launcher's worker died"))
 
     def _end_overdue(self) -> None:

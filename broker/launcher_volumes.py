@@ -98,8 +98,8 @@ def clone(place: Place, request: Mapping[str, Any]) -> Answer:
 def flatten(place: Place, request: Mapping[str, Any]) -> Answer:
     """Join the layers of deep stacks."""
     storage, session_id, operation = _operation(place, request)
-    image = _image_files(request)
-    return _done(lambda: operations.flatten(storage, session_id, operation, image.has))
+    image, digest = _image_files(request), _text(request.get("digest"), DIGEST, "digest")
+    return _done(lambda: operations.flatten(storage, session_id, operation, digest=digest, below=image.has))
 
 
 def snapshots(place: Place, request: Mapping[str, Any]) -> Answer:
@@ -165,11 +165,10 @@ def purge(place: Place, request: Mapping[str, Any]) -> Answer:
 
 
 def gc(place: Place, request: Mapping[str, Any]) -> Answer:
-    """Remove deleted sessions that are not to be kept, and the layers that no session needs, or only count them."""
+    """Remove deleted sessions whose grace is over, and the layers that no session needs, or only count them."""
     storage, dry_run = _storage(place), request.get("dry_run") is True
-    kept = request.get("keep")
-    keep = None if kept is None else [_identifier(each, "session id") for each in kept]
-    return _done(lambda: collection.collect(storage, dry_run=dry_run, keep=keep))
+    over = [_identifier(each, "session id") for each in request.get("over", [])]
+    return _done(lambda: collection.collect(storage, dry_run=dry_run, over=over))
 
 
 _VERBS: dict[str, Callable[[Place, Mapping[str, Any]], Answer]] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
-from broker.errors import BerthError
+from broker.launcher_error import LauncherError
 from broker.volume_calls import Prepared, VolumeCalls
 
 if TYPE_CHECKING:
@@ -28,25 +28,11 @@ run as them, or whose file system hangs, keeps nobody else waiting."""
 SESSION_SCRIPT = Path(__file__).with_name("session.sh")
 
 
-class LauncherError(BerthError):
-    """A verb did not do what was asked; `kind` as in launcher_verbs.VerbError, or `crashed`, `timed-out`, `gone`."""
-
-    reason = "launcher"
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-    @property
-    def unclear(self) -> bool:
-        """Whether what was asked may have been done all the same."""
-        return self.kind in {"unclear", "crashed", "timed-out", "gone"}
-
-
 class Launcher(VolumeCalls):
     """The launcher at the other end of a connected socket. An async context manager; `gone` is set when it has left."""
 
     def __init__(self, control: socket.socket, process: asyncio.subprocess.Process | None = None) -> None:
+        super().__init__()
         self._control = control
         self._process = process
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}

@@ -16,7 +16,7 @@ from broker.deeds import Deed, Deeds, in_words
 from broker.errors import ConflictError
 from broker.failpoints import failpoint
 from broker.intent import NOTHING_WAS
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.registry import Entry
 from broker.schema import SessionState
 from broker.submission import next_submission
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0
 """Seconds before an operation without a clear answer is asked for again: the first pause, then doubling up to the
 last."""
+TRIES = 20
+"""Workers that may die or be too slow over one operation before it is given up: a quarter of an hour of tries."""
 BUSY = 90.0
 """Seconds that a job which has ended may still have the volumes open, or seem to run, before the operation is given up:
 more than Slurm's KillWait and the time that processes on a file server take to die."""
@@ -56,6 +58,8 @@ class Operator:
         self._changes = changes
         self._running: dict[str, asyncio.Task[Session]] = {}
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
+        self._tries: dict[str, int] = {}
+        """Workers that have died over an operation, or were too slow."""
         self._busy_since: dict[str, float] = {}
         """By operation."""
 
@@ -105,13 +109,22 @@ class Operator:
         try:
             deed = await self._deeds.do(session, intent)
         except LauncherError as error:
-            if error.unclear or self._may_pass(session, intent, error):
+            if self._may_become_clear(intent, error) or self._may_pass(session, intent, error):
                 log.info("the %s of %s is asked for again: %s", intent.verb, session.id, error.message)
                 self._backoff.failed(session.id)
                 return session
             return await self._fail(session, intent, in_words(error, _name_of_data(session, intent)))
         failpoint(f"{intent.verb}.done")
         return await self._conclude(session, _succeeded(intent, deed))
+
+    def _may_become_clear(self, intent: Intent, error: LauncherError) -> bool:
+        """Whether to ask again: always, while it is the launcher or Slurm that is away; a worker that dies or takes too
+        long each time is given up, and what it may have done after all the session's record tells the next operation.
+        """
+        if error.kind not in {"crashed", "timed-out"}:
+            return error.unclear
+        self._tries[intent.id] = self._tries.get(intent.id, 0) + 1
+        return self._tries[intent.id] < TRIES
 
     def _may_pass(self, session: Session, intent: Intent, error: LauncherError) -> bool:
         """Whether a dying job is in the way: it has the volumes open still, or could not copy them any more and its end
@@ -139,6 +152,7 @@ class Operator:
         self._backoff.forget(session.id)
         if now.intent is not None:
             self._busy_since.pop(now.intent.id, None)
+            self._tries.pop(now.intent.id, None)
         if now.state is SessionState.SUBMITTING and not self._submitter.under_way(now.id):
             self._submitter.submit(now)
         self._upkeep.look(now)

@@ -17,7 +17,7 @@ from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
 from broker.identifiers import new_id
 from broker.intent import NOTHING_WAS
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.manifest import Target
 from broker.models import Session
 from broker.registry import Entry

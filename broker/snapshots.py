@@ -15,7 +15,7 @@ from broker.errors import ConflictError, NotFoundError
 from broker.identifiers import new_id
 from broker.images import image_with
 from broker.intent import Intent
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.manifest import CHANGING, Target
 from broker.models import Session
 from broker.operations import stops

@@ -12,7 +12,7 @@ from broker.errors import BerthError, RefusedError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
 from broker.images import image_with
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.manifest import Manifest
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState

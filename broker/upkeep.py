@@ -77,8 +77,8 @@ class Upkeep:
 
     async def collected(self, user: str, *, dry_run: bool = False) -> Collected:
         """Remove what nothing of the user's names; of deleted sessions, those whose grace is over."""
-        keep = await self._kept(user)
-        return await self._launcher.gc(user, keep=keep, dry_run=dry_run)
+        over = await asyncio.to_thread(self._registry.kept_deleted, user, over_at=time.time())
+        return await self._launcher.gc(user, over=[session.id for session in over], dry_run=dry_run)
 
     async def close(self) -> None:
         """End what is under way; it is done anew another time."""
@@ -87,21 +87,10 @@ class Upkeep:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _kept(self, user: str) -> list[str]:
-        """The ids of deleted sessions that may come back: those in their grace time, and those of which the registry
-        does not know, since it may be the one that is wrong.
-        """
-        found = await self._launcher.trashed_manifests(user)
-        now = time.time()
-        deleted = await asyncio.to_thread(self._registry.kept_deleted, user)
-        kept = {each.id for each in deleted if each.state is not SessionState.DELETED or (each.kept_until or 0) > now}
-        known = {session.id for session in await asyncio.to_thread(self._registry.by_ids, found)}
-        return sorted(kept | (found.keys() - known))
-
     async def _flatten(self, session: Session) -> Session:
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
         sif = Sif(str(image.path), image.offset)
-        volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif)
+        volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif, image.digest)
         now = await asyncio.to_thread(self._registry.update, session.id, _flattened(session, volumes))
         self._changes.notify()
         self.collect(session.owner)

@@ -7,17 +7,28 @@ nothing twice.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
-from broker.schema import DiffReport, SizeReport, SnapshotView, VerifyReport
+from pydantic import BaseModel, ValidationError
+
+from broker.launcher_error import LauncherError
+from broker.schema import DiffReport, SizeReport, SnapshotView, VerifyReport, Volumes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LONG_AT_ONCE = 4
+"""Verbs of one user that may take so long: whoever asks for more waits, and holds up neither their own log-ins nor
+others."""
 READS_ALL = 3600.0
 """Seconds for a verb that may have to read or write everything in a session's volumes."""
+
+
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,9 @@ class Collected:
 
 class VolumeCalls(ABC):
     """What the launcher does to volumes, over `_call`."""
+
+    def __init__(self) -> None:
+        self._long_shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @abstractmethod
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
@@ -140,12 +154,12 @@ class VolumeCalls(ABC):
     async def commit_root(self, user: str, session_id: str, operation: str, job_id: int) -> dict[str, Any]:
         """Keep what was changed in root mode as a layer of the system volume; the volumes as they are now."""
         answer = await self._long("commit_root", user, session=session_id, operation=operation, job_id=job_id)
-        return dict(answer["volumes"])
+        return _volumes(answer)
 
     async def snapshots(self, user: str, session_id: str) -> tuple[list[SnapshotView], dict[str, Any]]:
         """All of a session's snapshots, oldest first, and its volumes."""
         answer = await self._call("snapshots", user, session=session_id)
-        return [SnapshotView.model_validate(each) for each in answer["snapshots"]], answer["volumes"]
+        return [_checked(SnapshotView, each) for each in answer["snapshots"]], _volumes(answer)
 
     async def forget(self, user: str, session_id: str, number: int) -> Taken:
         """Delete a snapshot; its layers go with the next gc, if nothing else names them."""
@@ -156,18 +170,20 @@ class VolumeCalls(ABC):
     ) -> DiffReport:
         """What has changed since a snapshot, or over the image `sif`, whose packages are `base_packages`."""
         arguments = {"session": session_id, "snapshot": number, "base_packages": base_packages, **sif.arguments}
-        return DiffReport(base=base, **await self._long("diff", user, **arguments))
+        return _checked(DiffReport, {"base": base, **await self._long("diff", user, **arguments)})
 
     async def size(self, user: str, session_id: str) -> SizeReport:
-        return SizeReport.model_validate(await self._long("size", user, session=session_id))
+        return _checked(SizeReport, await self._long("size", user, session=session_id))
 
     async def verify(self, user: str, session_id: str) -> VerifyReport:
-        return VerifyReport.model_validate(await self._long("verify", user, session=session_id))
+        return _checked(VerifyReport, await self._long("verify", user, session=session_id))
 
-    async def flatten(self, user: str, session_id: str, operation: str, sif: Sif) -> dict[str, Any]:
+    async def flatten(self, user: str, session_id: str, operation: str, sif: Sif, digest: str) -> dict[str, Any]:
         """Make one layer of many, over the image `sif`. The volumes as they are now."""
-        answer = await self._long("flatten", user, session=session_id, operation=operation, **sif.arguments)
-        return dict(answer["volumes"])
+        answer = await self._long(
+            "flatten", user, session=session_id, operation=operation, digest=digest, **sif.arguments
+        )
+        return _volumes(answer)
 
     async def trash(self, user: str, session_id: str) -> None:
         """Set a session's directory aside; done already is done."""
@@ -175,20 +191,34 @@ class VolumeCalls(ABC):
 
     async def untrash(self, user: str, session_id: str) -> dict[str, Any]:
         """Bring it back; its volumes. Done already is done."""
-        return dict((await self._call("untrash", user, session=session_id))["volumes"])
+        return _volumes(await self._call("untrash", user, session=session_id))
 
     async def purge(self, user: str, session_id: str) -> None:
         """Remove a session's data for good, set aside or not; done already is done."""
         await self._long("purge", user, session=session_id)
 
-    async def gc(self, user: str, *, keep: list[str], dry_run: bool) -> Collected:
-        """Remove what was set aside of sessions that are not in `keep`, and every layer that nothing names."""
-        answer = await self._long("gc", user, keep=keep, dry_run=dry_run)
+    async def gc(self, user: str, *, over: list[str], dry_run: bool) -> Collected:
+        """Remove what was set aside of sessions that are `over`, and every layer that nothing names."""
+        answer = await self._long("gc", user, over=over, dry_run=dry_run)
         return Collected(len(answer["layers"]), int(answer["bytes"]), [str(each) for each in answer["sessions"]])
 
     async def _long(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
-        return await self._call(verb, user, timeout=READS_ALL, **arguments)
+        share = self._long_shares.setdefault(user, asyncio.Semaphore(LONG_AT_ONCE))
+        async with share:
+            return await self._call(verb, user, timeout=READS_ALL, **arguments)
 
 
 def _taken(answer: Mapping[str, Any], key: str = "snapshot") -> Taken:
-    return Taken(SnapshotView.model_validate(answer[key]), dict(answer["volumes"]))
+    return Taken(_checked(SnapshotView, answer.get(key)), _volumes(answer))
+
+
+def _volumes(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return _checked(Volumes, answer.get("volumes")).model_dump(mode="json")
+
+
+def _checked(kind: type[_Kind], value: object) -> _Kind:
+    """What a worker told, which runs as the user and reads the user's files: LauncherError `files` if it is no such."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise LauncherError("files", f"the answer makes no sense: {error.error_count()} errors") from error

@@ -12,7 +12,7 @@ from broker.volumes.operations import facts
 from broker.volumes.record import locked, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from broker.volumes.storage import Storage
@@ -65,35 +65,43 @@ def purge(storage: Storage, session_id: str) -> Answer:
     return {}
 
 
-def collect(storage: Storage, *, dry_run: bool = False, keep: Collection[str] | None = None) -> Answer:
+def collect(storage: Storage, *, dry_run: bool = False, over: Collection[str] = ()) -> Answer:
     """Remove the layers that no record names; which, and their bytes.
 
-    Deleted sessions that are not in `keep` go first; all of them stay if it is None. VolumeError, and nothing is
-    removed, if a record cannot be read. Waits for operations under way: their layers have no names yet.
+    Deleted sessions that are `over`, by their ids, go first. VolumeError, and nothing is removed, if a record cannot
+    be read. Waits for operations under way, whose layers have no names yet, and holds them up only until it knows
+    what is to go.
     """
     layers = storage.layers
     with locked(storage.lock):
-        aside = [] if keep is None else sorted(set(storage.set_aside()) - set(keep))
+        aside = sorted(set(storage.set_aside()) & set(over))
         named = set[str]()
         for session_id, found in storage.records():
             if session_id not in aside:
                 named |= found.named_layers()
         unnamed = [layer for layer in layers.all() if layer not in named]
-        seen: set[tuple[int, int]] = set()
-        for layer in named:  # what is linked from a layer that stays is not given back
-            if layers.path(layer).exists():
-                extent(layers.path(layer), seen)
-        sizes = {layer: extent(layers.path(layer), seen).bytes for layer in unnamed}
         if not dry_run:
             for session_id in aside:
                 _remove(storage.trash(session_id))
             for layer in unnamed:
                 failpoint("collect.removing")
-                layers.discard(layer)
-            for left in layers.discarded():
-                remove_tree(left)
+                layers.put_aside(layer)
+        going = {layer: layers.path(layer) if dry_run else layers.aside(layer) for layer in unnamed}
+        left = [] if dry_run else layers.discarded()
+    sizes = _sizes(storage, named, going) if going else {}
+    for path in left:
+        remove_tree(path)
     told = [{"id": layer, "bytes": size} for layer, size in sizes.items()]
     return {"layers": told, "bytes": sum(sizes.values()), "sessions": aside}
+
+
+def _sizes(storage: Storage, named: set[str], going: Mapping[str, Path]) -> dict[str, int]:
+    """Bytes that each of these layers gives back: what is linked from one that stays is not."""
+    seen: set[tuple[int, int]] = set()
+    for layer in named:
+        if storage.layers.path(layer).exists():
+            extent(storage.layers.path(layer), seen)
+    return {layer: extent(path, seen).bytes for layer, path in going.items() if path.exists()}
 
 
 def _remove(directory: Path) -> None:

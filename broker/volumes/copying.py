@@ -36,6 +36,10 @@ SMALL = 1 << 16
 CHUNK = 1 << 24
 KEPT_MARKS = frozenset({"user.overlay.opaque", "user.overlay.whiteout", "user.overlay.whiteouts"})
 """Of overlayfs' attributes only these are content; the others are about inodes that a copy does not have."""
+CHANGED_MEANWHILE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EEXIST, errno.ESTALE, errno.ENXIO}
+)
+"""What the first pass meets where something became something else under its eyes: the second one sees to it."""
 NOT_CLONABLE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
 
 Seen = tuple[int, int, int, int]
@@ -78,7 +82,7 @@ class Copy:
         waiting = [b"."]
         while waiting:
             folder = waiting.pop()
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 for name, entry in self._list(folder)[0]:
                     path = name if folder == b"." else folder + b"/" + name
                     if stat.S_ISDIR(entry.st_mode):
@@ -123,8 +127,8 @@ class Copy:
                 file.write(b"".join(self._owners))
 
     def flush(self) -> None:
-        """Have everything on disk (syncfs(2)): for a copy that somebody will rely on."""
-        ctypes.CDLL(None, use_errno=True).syncfs(self._to)
+        """Have everything on disk, for a copy that somebody will rely on; OSError if that did not work."""
+        flush(self._to)
 
     def _pass(self, *, settled: bool) -> None:
         fresh: dict[bytes, Seen] = {}
@@ -135,8 +139,8 @@ class Copy:
             folder = waiting.pop()
             try:
                 entries, status = self._list(folder)
-            except FileNotFoundError:
-                if settled:
+            except OSError as error:
+                if settled or error.errno not in CHANGED_MEANWHILE:
                     raise
                 continue
             later.append((folder, status))
@@ -150,8 +154,8 @@ class Copy:
                         waiting.append(path)
                     else:
                         self._place(path, entry, fresh, placed)
-                except FileNotFoundError:
-                    if settled:
+                except OSError as error:
+                    if settled or error.errno not in CHANGED_MEANWHILE:
                         raise
         for folder, status in reversed(later):
             self._note_owner(folder, status)
@@ -182,12 +186,12 @@ class Copy:
             if placed[entry.st_ino] in fresh:
                 fresh[path] = fresh[placed[entry.st_ino]]
             return
-        seen = _seen(entry)
+        seen, settled_before = _seen(entry), self._clock + time.monotonic_ns() - RACY
         known = self._seen.get(path) == seen or (self._previous.get(path) == seen and self._link_previous(path))
         if not known:
             self._clear(path)
             seen = self._copy(path, entry)
-        if known or seen[1] < self._clock + time.monotonic_ns() - RACY:
+        if known or seen[1] < settled_before:
             fresh[path] = seen
         if linked:
             placed[entry.st_ino] = path
@@ -265,8 +269,8 @@ class Copy:
         """Give a folder its attributes, times and mode, once everything below it is in place."""
         try:
             source = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._from)
-        except FileNotFoundError:
-            if settled:
+        except OSError as error:
+            if settled or error.errno not in CHANGED_MEANWHILE:
                 raise
             return
         try:
@@ -314,6 +318,13 @@ class Copy:
             self._owners.append(b"%d %d %o %s\0" % record)
 
 
+def flush(fd: int) -> None:
+    """Have all of a file system on disk (syncfs(2)); OSError with what it could not write."""
+    if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
 def copy_attributes(source: int, target: int) -> None:
     """Make the user's extended attributes and the access lists of `target` those of `source`, both open files."""
     wanted = {name: os.getxattr(source, name) for name in os.listxattr(source) if _kept(name)}
@@ -329,7 +340,7 @@ def copy_attributes(source: int, target: int) -> None:
 
 
 def _kept(name: str) -> bool:
-    if name.startswith("user.overlay."):
+    if name.startswith("user.overlay.") and not name.startswith("user.overlay.overlay."):  # a session's own, escaped
         return name in KEPT_MARKS
     return name.startswith(("user.", "system.posix_acl_"))
 

@@ -82,7 +82,8 @@ class Overlay:
         return volume if volume.top not in frozen else self.fork(kind, frozen)
 
     def fork(self, kind: str, stack: Stack) -> Volume:
-        return Volume(self.layers.new_top(MODES[kind]), stack)
+        mode = self.layers.mode(stack[-1]) if stack else MODES[kind]
+        return Volume(self.layers.new_top(mode), stack)
 
     def live(self, volume: Volume, layer: str) -> Stack:
         return (*volume.layers, layer) if layer else volume.layers
@@ -122,6 +123,7 @@ class _Copying(ABC):
         try:
             copying.second()
             copying.write_index()
+            copying.flush()
         finally:
             copying.close()
         self.mark_alike(layer, made)
@@ -171,6 +173,7 @@ class Plain(_Copying):
         quietly = ["-noappend", "-no-progress", "-quiet", "-no-recovery"]
         _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *quietly)
         self.mark_alike(volume.top, made)
+        self.layers.flush()
         return (*volume.layers, made)
 
     def fork(self, kind: str, stack: Stack) -> Volume:
@@ -181,6 +184,7 @@ class Plain(_Copying):
             return self.as_top(self.copy(stack[-1]), stack[:-1])
         top = self.layers.new()
         unpack(packed, self.layers.tree(top))
+        self.layers.flush()
         self.mark_alike(stack[-1], top)
         return self.as_top(top, stack[:-1])
 

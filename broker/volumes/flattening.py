@@ -7,7 +7,6 @@ import stat
 from typing import TYPE_CHECKING
 
 from broker.volumes.copying import TREE, copy_attributes
-from broker.volumes.record import sync
 from profiles.overlay import FUSE_WRITTEN, Entry, Kind, merged
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def join(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
     if by_fuse:
         (layers.path(made) / FUSE_WRITTEN).touch()
     layers.join_owners(stack, made)
-    sync(layers.path(made))
+    layers.flush()
     return made
 
 

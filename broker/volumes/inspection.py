@@ -29,6 +29,10 @@ Answer = dict[str, Any]
 
 MOST_FILES = 5000
 """Changed files that a diff tells of."""
+MOST_CHARACTERS = 2**20
+"""Of their paths together."""
+MOST_PROBLEMS = 200
+"""That `verify` tells of."""
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
 
@@ -137,14 +141,21 @@ def diff(
         installed(_trees(storage, _now(found.system)), base_packages),
     )
     files: list[dict[str, str]] = []
+    characters = 0
     homes = (snapshot.home if snapshot else (), _now(found.home))
     for volume, (then, now) in (("home", homes), ("system", (system_then, _now(found.system)))):
         with _opened(storage, then) as before, _opened(storage, now) as after:
             for change, path in _changes(before, after, image if volume == "system" else None):
-                files.append({"change": change, "volume": volume, "path": path})
-                if len(files) > MOST_FILES:
-                    return {"packages": packages, "files": files[:MOST_FILES], "truncated": True}
+                files.append({"change": change, "volume": volume, "path": printable(path)})
+                characters += len(files[-1]["path"])
+                if len(files) > MOST_FILES or characters > MOST_CHARACTERS:
+                    return {"packages": packages, "files": files[:-1], "truncated": True}
     return {"packages": packages, "files": files, "truncated": False}
+
+
+def printable(path: str) -> str:
+    """A path as text that can be sent: bytes that are no UTF-8 become escapes."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _now(volume: Volume) -> Stack:
@@ -251,7 +262,10 @@ def verify(storage: Storage, session_id: str) -> Answer:
         problems += [f"{layer}: {name}: was not there before" for name in sorted(sums.keys() - known.keys())]
         both = sorted(known.keys() & sums.keys())
         problems += [f"{layer}: {name}: is not what it was" for name in both if known[name] != sums[name]]
-    return {"layers": len(immutable), "recorded": recorded, "problems": problems}
+    told = [printable(problem) for problem in problems[:MOST_PROBLEMS]]
+    if len(problems) > MOST_PROBLEMS:
+        told.append(f"… and {len(problems) - MOST_PROBLEMS} more")
+    return {"layers": len(immutable), "recorded": recorded, "problems": told}
 
 
 def _known(path: Path) -> dict[str, str]:

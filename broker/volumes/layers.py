@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.identifiers import IDENTIFIER, new_id
-from broker.volumes.copying import OWNERS, TREE
+from broker.volumes.copying import OWNERS, TREE, flush
 from broker.volumes.errors import VolumeError
 from broker.volumes.record import sync
 
@@ -60,6 +60,10 @@ class Layers:
         sync(self.root)
         return top
 
+    def mode(self, layer: str) -> int:
+        """The permissions of a layer's own root: those of the home, or of `/`, that it shows."""
+        return stat.S_IMODE(self.tree(layer).stat().st_mode)
+
     def is_empty(self, layer: str) -> bool:
         """Whether nothing was ever written to a top."""
         with os.scandir(self.tree(layer)) as entries:
@@ -77,15 +81,30 @@ class Layers:
         if owners:
             (self.path(layer) / OWNERS).write_bytes(b"".join(owners))
 
+    def flush(self) -> None:
+        """Have every layer on disk, before a record names a new one instead of an old one."""
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            flush(fd)
+        finally:
+            os.close(fd)
+
     def all(self) -> list[str]:
         return sorted(entry.name for entry in self.root.iterdir() if IDENTIFIER.fullmatch(entry.name))
 
+    def aside(self, layer: str) -> Path:
+        """Where a layer that nothing names is put, to be removed."""
+        return self.root / f".gone-{layer}"
+
+    def put_aside(self, layer: str) -> None:
+        """Have a layer be none any more, by a rename."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path(layer).rename(self.aside(layer))
+
     def discard(self, layer: str) -> None:
         """Remove a layer that nothing names; done already is done."""
-        gone = self.root / f".gone-{layer}"
-        with contextlib.suppress(FileNotFoundError):
-            self.path(layer).rename(gone)
-        remove_tree(gone)
+        self.put_aside(layer)
+        remove_tree(self.aside(layer))
 
     def discarded(self) -> list[Path]:
         """What has been left by a removal, a probe or a diff that was interrupted: nothing else begins with a dot."""

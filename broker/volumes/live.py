@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from broker.failpoints import failpoint
+from broker.identifiers import new_id
 from broker.volumes.errors import VolumeError
 from broker.volumes.operations import Answer, Image, Note, check_label, finish
 from broker.volumes.record import Snapshot, Volume, write
@@ -52,7 +53,7 @@ def copy(storage: Storage, session_id: str, operation: str, *, job_id: int, imag
             return answer
         check_label(session, note.label)
         home, system = _target(session, session.record.home), _target(session, session.record.system)
-        outcome = _copied_by_job(session, operation, job_id, home=home, system=system)
+        outcome = _copied_by_job(session, job_id, home=home, system=system)
         failpoint("copy.copied")
         made = Snapshot(
             number=session.record.last_number + 1,
@@ -86,7 +87,7 @@ def commit_root(storage: Storage, session_id: str, operation: str, *, job_id: in
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         layer = storage.layers.new()
-        _copied_by_job(session, operation, job_id, home="", system=layer)
+        _copied_by_job(session, job_id, home="", system=layer)
         failpoint("commit-root.copied")
         system = session.record.system
         below = system.layers if storage.layers.is_empty(system.top) else (*system.layers, system.top)
@@ -102,11 +103,12 @@ def _target(session: Session, volume: Volume) -> str:
     return layers.new()
 
 
-def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, system: str) -> Outcome:
+def _copied_by_job(session: Session, job_id: int, *, home: str, system: str) -> Outcome:
     """Have the job copy its tops to these layers. VolumeError `ended` if it ends meanwhile, `space`, `files`."""
     run = session.directory / "run"
+    attempt = new_id()  # not the operation's: a job may still be busy with an earlier attempt, at other layers
     request = {
-        "ID": operation,
+        "ID": attempt,
         "HOME": home,
         "HOME_PREVIOUS": session.record.home.copied if home else "",
         "SYSTEM": system,
@@ -117,12 +119,13 @@ def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, 
     write(run / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
     failpoint("copy.requested")
     _signal(job_id, run / "lock")
+    failpoint("copy.signalled")
     deadline = time.monotonic() + LIMIT
-    while (said := _read(outcome)).get("ID") != operation:
+    while (said := _read(outcome)).get("ID") != attempt:
         if time.monotonic() > deadline:
             raise VolumeError("files", f"the job did not make the copy within {LIMIT:g} s")
         if _job_is_gone(run / "lock"):
-            if _read(outcome).get("ID") == operation:
+            if _read(outcome).get("ID") == attempt:
                 continue
             raise VolumeError("ended", "the session's job ended while the copy was made")
         time.sleep(LOOK_EVERY)
@@ -134,14 +137,23 @@ def _copied_by_job(session: Session, operation: str, job_id: int, *, home: str, 
             raise VolumeError("ended", "the session's job ended while the copy was made")
         full = "No space left" in words or "quota" in words.lower()
         raise VolumeError("space" if full else "files", words)
+    session.storage.layers.check({home, system} - {""})
     return Outcome(said["RESULT"], float(said.get("PAUSE") or 0))
 
 
 def _signal(job_id: int, lock: Path) -> None:
     """Send USR2 to the batch shell of the user's own job (scancel(1)), which holds that lock."""
     command = ["scancel", "--batch", "--signal=USR2", str(job_id)]
+    kept = {name: os.environ[name] for name in ("PATH", "SLURM_CONF") if name in os.environ}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SCANCEL_LIMIT, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=SCANCEL_LIMIT,
+            check=False,
+            env=kept | {"LC_ALL": "C.UTF-8"},
+        )
     except subprocess.TimeoutExpired as error:
         raise VolumeError("unclear", "scancel did not end: Slurm does not answer") from error
     except FileNotFoundError as error:

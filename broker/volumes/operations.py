@@ -53,6 +53,10 @@ def create(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
     directory = storage.session(session_id)
     with locked(storage.lock, shared=True), locked(directory / "volumes.lock"):
         if not (directory / "volumes.json").exists():
+            if record.was_started(directory):
+                raise VolumeError(
+                    "files", f"{directory / 'volumes.json'} is gone: it says which layers are this session's"
+                )
             chosen = storage.driver(probe(storage.layers.root).driver if driver == "auto" else driver)
             made = Record(driver=chosen.name, home=chosen.empty("home"), system=chosen.empty("system"))
             failpoint("volumes.made")
@@ -94,6 +98,7 @@ def rollback(storage: Storage, session_id: str, operation: str, number: int, ima
                 session.record.with_snapshot(before),
                 home=session.driver.fork("home", target.home),
                 system=session.driver.fork("system", target.system),
+                digest=target.digest,
             )
             return finish(session, operation, changed, {"before": asdict(before), "snapshot": asdict(target)})
 
@@ -118,6 +123,7 @@ def switch(
                 session.record.with_snapshot(before),
                 home=session.driver.onward("home", session.record.home, before.home),
                 system=session.driver.fork("system", stack),
+                digest=target.digest,
             )
             kept = {"before": asdict(before), "system": "kept" if stack else "fresh"}
             return finish(session, operation, changed, kept)
@@ -156,6 +162,7 @@ def clone(
             driver=source.record.driver,
             home=source.driver.fork("home", origin.home),
             system=source.driver.fork("system", system),
+            digest=origin.digest if target is None else target.digest,
         )
         answer = {"snapshot": asdict(origin), "volumes": facts(storage, made)}
         failpoint("clone.forked")
@@ -180,22 +187,25 @@ def snapshots(storage: Storage, session_id: str) -> Answer:
     return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": facts(storage, found)}
 
 
-def flatten(storage: Storage, session_id: str, operation: str, below: Callable[[str], bool]) -> Answer:
-    """Join the layers of deep stacks into one each, if the driver has stacks; also while a job runs.
+def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, below: Callable[[str], bool]) -> Answer:
+    """Join the layers of deep stacks of a session without a job into one each, if the driver has stacks.
 
-    A job keeps what it has mounted; the next one mounts what is joined. Snapshots keep the layers that they name.
-    Files are linked, not copied, so it costs no space but folders. It may be interrupted at any point. `below` tells
-    which paths the image under the system volume has.
+    VolumeError `busy`, and nothing is changed, if a job has begun by the time that they are joined: layers that it has
+    mounted must keep a name. Snapshots keep the layers that they name. Files are linked, not copied, so it costs no
+    space but folders. It may be interrupted at any point. `below` tells which paths the image under the system volume
+    has, whose digest is `digest`.
     """
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
+        check_image(session, digest)
         before = facts(storage, session.record)["layers"]
         home = _joined(session, session.record.home, lambda _: False)
         system = _joined(session, session.record.system, below)
         failpoint("flatten.joined")
         changed = replace(session.record, home=home, system=system)
-        return finish(session, operation, changed, {"layers_before": before})
+        with session.stopped():
+            return finish(session, operation, changed, {"layers_before": before})
 
 
 def check_label(session: Session, label: str) -> None:
@@ -207,6 +217,7 @@ def check_label(session: Session, label: str) -> None:
 def _frozen(session: Session, image: Image, note: Note) -> Snapshot:
     """A snapshot of both volumes of a stopped session, which is not in its record yet."""
     check_label(session, note.label)
+    check_image(session, image.digest)
     home, system = session.driver.freeze(session.record.home), session.driver.freeze(session.record.system)
     failpoint("volumes.frozen")
     return Snapshot(
@@ -230,7 +241,14 @@ def _onward(session: Session, made: Snapshot) -> Record:
         session.record.with_snapshot(made),
         home=session.driver.onward("home", session.record.home, made.home),
         system=session.driver.onward("system", session.record.system, made.system),
+        digest=made.digest,
     )
+
+
+def check_image(session: Session, digest: str) -> None:
+    """VolumeError `conflict` if the system volume lies over another image than whoever asks takes it to."""
+    if session.record.digest not in {"", digest}:
+        raise VolumeError("conflict", "the session has been switched to another image meanwhile")
 
 
 def finish(session: Session, operation: str, changed: Record, answer: Answer) -> Answer:

@@ -72,6 +72,8 @@ class Record:
     home: Volume
     system: Volume
     snapshots: tuple[Snapshot, ...] = ()
+    digest: str = ""
+    """Of the image that the system volume lies over; empty until it is first told."""
     last_number: int = 0
     """The number of the newest snapshot ever made, also if it is gone: numbers are never used twice."""
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -87,10 +89,11 @@ class Record:
     def with_snapshot(self, snapshot: Snapshot) -> Record:
         """Add a snapshot, and forget the oldest automatic ones if there are too many."""
         snapshots = (*self.snapshots, snapshot)
+        newest = {each.digest: each.number for each in snapshots}  # the way back to each image that it has been on
         surplus = sum(each.automatic for each in snapshots) - AUTOMATIC_KEPT
         kept = []
         for each in snapshots:
-            if each.automatic and surplus > 0:
+            if each.automatic and surplus > 0 and each.number not in newest.values():
                 surplus -= 1
             else:
                 kept.append(each)
@@ -134,6 +137,7 @@ class Record:
                 home=_volume(data["home"]),
                 system=_volume(data["system"]),
                 snapshots=tuple(Snapshot.read(each) for each in data["snapshots"]),
+                digest=str(data.get("digest", "")),
                 last_number=int(data["last_number"]),
                 done=dict(data["done"]),
             )
@@ -155,6 +159,15 @@ def _stack(values: object) -> Stack:
 
 def _volume(data: dict[str, Any]) -> Volume:
     return Volume(_layer(data["top"]), _stack(data["layers"]), _layer(data["copied"]) if data["copied"] else "")
+
+
+def was_started(session: Path) -> bool:
+    """Whether a session has been submitted, so that it had volumes; OSError if that cannot be told."""
+    try:
+        (session / "manifest.json").stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def load(session: Path) -> Record:

@@ -67,14 +67,14 @@ class Storage:
         VolumeError for one that cannot be read: who removes what no record names must know them all.
         """
         for place in (self.root / "sessions", self.root / "trash"):
-            if not place.is_dir():
-                continue
             for entry in sorted(place.iterdir()):
-                if IDENTIFIER.fullmatch(entry.name) and (entry / "volumes.json").exists():
-                    try:
-                        yield entry.name, record.load(entry)
-                    except VolumeError as error:
-                        raise VolumeError(error.kind, f"{entry}: {error}") from error
+                if not IDENTIFIER.fullmatch(entry.name):
+                    continue
+                try:
+                    yield entry.name, record.load(entry)
+                except VolumeError as error:
+                    if error.kind != "missing" or record.was_started(entry):
+                        raise VolumeError("files", f"{entry}: {error}") from error
 
     @contextlib.contextmanager
     def opened(self, session_id: str) -> Iterator[Session]:

@@ -18,7 +18,7 @@ from broker.volumes.errors import VolumeError
 from broker.volumes.live import Outcome
 from broker.volumes.record import AUTOMATIC_KEPT, Record, Volume
 from broker.volumes.storage import Storage
-from tests.volumes.act import OTHER, Actor, DiedError
+from tests.volumes.act import IMAGE, OTHER, Actor, DiedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,11 +161,10 @@ def test_switching_there_and_back_brings_the_system_back(actor: Actor, session: 
     assert actor("switch", session=session, operation=new_id(), to=OTHER)["system"] == "fresh"
     assert actor.shows(session, "system") == {}
     assert actor.shows(session) == {"file": "first"}
-    back = {"profile": "base", "version": "1", "digest": ""}
-    assert actor("switch", session=session, operation=new_id(), **OTHER, to=back)["system"] == "kept"
+    assert actor("switch", session=session, operation=new_id(), **OTHER, to=IMAGE)["system"] == "kept"
     assert actor.shows(session, "system") == {"tool": "x"}
     actor("switch", session=session, operation=new_id(), to=OTHER)
-    assert actor("switch", session=session, operation=new_id(), **OTHER, to=back, fresh=True)["system"] == "fresh"
+    assert actor("switch", session=session, operation=new_id(), **OTHER, to=IMAGE, fresh=True)["system"] == "fresh"
 
 
 def test_an_operation_that_is_asked_for_again_is_done_once(actor: Actor, session: str) -> None:

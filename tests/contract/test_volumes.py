@@ -200,7 +200,9 @@ class History:
     def flatten(self) -> None:
         session = self.session()
         before = {kind: self.running.change(session, kind) for kind in ("home", "system")}
-        operations.flatten(self.running.storage, session, new_id(), self.running.below)
+        operations.flatten(
+            self.running.storage, session, new_id(), digest=self.model.image[session].digest, below=self.running.below
+        )
         # Bit for bit, the times of folders too: joining must not be seen.
         for kind, shown in before.items():
             assert _without_links(self.running.change(session, kind)) == _without_links(shown)
@@ -221,9 +223,9 @@ class History:
         assert collection.collect(self.running.storage)["layers"] == []
 
 
-def _copied_here(session: Session, operation: str, job_id: int, *, home: str, system: str) -> Outcome:
+def _copied_here(session: Session, job_id: int, *, home: str, system: str) -> Outcome:
     """What session.sh and copying.py do together on the node, for tops that nothing writes to."""
-    del operation, job_id
+    del job_id
     layers = session.storage.layers
     for volume, layer in ((session.record.home, home), (session.record.system, system)):
         if layer:
@@ -283,8 +285,8 @@ def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
     assert running.change(session, "system").keys() == {"usr"}
     operations.switch(storage, session, new_id(), OTHER_IMAGE, IMAGE)
     shows(session, changed)
-    operations.flatten(storage, session, new_id(), running.below)
-    operations.flatten(storage, copy, new_id(), running.below)
+    operations.flatten(storage, session, new_id(), digest=IMAGE.digest, below=running.below)
+    operations.flatten(storage, copy, new_id(), digest=IMAGE.digest, below=running.below)
     shows(session, changed)
     shows(copy, first)
     collection.collect(storage)

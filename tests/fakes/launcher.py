@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from broker.launching import Launcher, LauncherError
-from broker.volume_calls import Prepared
+from broker.launcher_error import LauncherError
+from broker.launching import Launcher
+from broker.volume_calls import Prepared, VolumeCalls
 from tests.fakes.volumes import FakeVolumes
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class FakeLauncher(Launcher):
     """Submits to `scheduler`. Tests set users' keys and logs, and read what was asked, such as `submit alice 2`."""
 
     def __init__(self, scheduler: FakeScheduler, storage: str = "/shared/berth/{user}") -> None:
+        VolumeCalls.__init__(self)
         self.scheduler = scheduler
         self.storage = storage
         self.gone = asyncio.Event()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from broker.identifiers import new_id
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -326,11 +326,11 @@ class FakeVolumes:
     def _purge(self, user: str, arguments: Answer) -> Answer:
         for records in (self.records, self.trash):
             records.pop((user, arguments["session"]), None)
-        self._gc(user, {"keep": [session for owner, session in self.trash if owner == user], "dry_run": False})
+        self._gc(user, {"over": [], "dry_run": False})
         return {}
 
     def _gc(self, user: str, arguments: Answer) -> Answer:
-        going = sorted(session for owner, session in self.trash if owner == user and session not in arguments["keep"])
+        going = sorted(session for owner, session in self.trash if owner == user and session in arguments["over"])
         kept = [
             record
             for records in (self.records, self.trash)

@@ -11,7 +11,7 @@ import pytest
 import broker.authorized
 from broker.authorized import AuthorizedKeys, digest_of, text_of
 from broker.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.registry import Registry, open_registry
 from tests.fakes.core import Clock
 from tests.fakes.launcher import FakeLauncher

@@ -26,7 +26,7 @@ import broker.sessions
 from broker.announcement import endpoint_of, read
 from broker.errors import BerthError
 from broker.keys import PublicKey
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.schema import CloneRequest, RollbackRequest, SessionState, SnapshotRequest, SwitchRequest
 from broker.state import LIVE
 from profiles.store import Store

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.errors import ConflictError, NoSpaceError, NotFoundError
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.schema import SessionState, SnapshotRequest
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher

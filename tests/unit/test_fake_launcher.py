@@ -15,7 +15,8 @@ import pytest
 
 from broker.identifiers import new_id
 from broker.keys import PublicKey
-from broker.launching import Launcher, LauncherError
+from broker.launcher_error import LauncherError
+from broker.launching import Launcher
 from broker.schema import Volumes
 from broker.volume_calls import Collected, Sif
 from tests.fakes.launcher import PYTHON, FakeLauncher, MumblingLauncher, RefusingLauncher
@@ -252,23 +253,23 @@ def test_what_is_set_aside_comes_back_or_goes(kind: str, tmp_path: Path) -> None
                 await launcher.trash(USER, ID)
                 assert await launcher.manifests(USER) == {}
                 assert await launcher.trashed_manifests(USER) == {ID: "{}"}
-            kept = await launcher.gc(USER, keep=[ID], dry_run=False)
+            kept = await launcher.gc(USER, over=[], dry_run=False)
             assert (kept.layers, kept.sessions) == (0, [])
             for _ in range(2):
                 assert Volumes.model_validate(await launcher.untrash(USER, ID)).snapshots == 1
             assert await launcher.manifests(USER) == {ID: "{}"}
             await launcher.trash(USER, ID)
             for _ in range(2):
-                found = await launcher.gc(USER, keep=[], dry_run=True)
+                found = await launcher.gc(USER, over=[ID], dry_run=True)
                 assert found.sessions == [ID]
                 assert found.layers >= 1
             for _ in range(2):
                 await launcher.purge(USER, ID)
                 assert await launcher.trashed_manifests(USER) == {}
-            assert await launcher.gc(USER, keep=[], dry_run=False) == Collected(0, 0, [])
+            assert await launcher.gc(USER, over=[ID], dry_run=False) == Collected(0, 0, [])
             await launcher.prepare(USER, ID, "auto")
             await launcher.trash(USER, ID)
-            assert (await launcher.gc(USER, keep=[], dry_run=False)).sessions == [ID]
+            assert (await launcher.gc(USER, over=[ID], dry_run=False)).sessions == [ID]
             assert await launcher.trashed_manifests(USER) == {}
 
     asyncio.run(scenario())

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from broker.identifiers import new_id
 from broker.launcher import Settings, _answer_as_user
+from broker.launcher_error import LauncherError
 from broker.launcher_place import Place, VerbError, checked_user
-from broker.launching import Launcher, LauncherError
+from broker.launching import Launcher
 from tests.fakes.launcher import PYTHON
 
 if TYPE_CHECKING:

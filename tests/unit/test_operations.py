@@ -10,7 +10,7 @@ import pytest
 import broker.operations
 from broker.deeds import in_words
 from broker.errors import BerthError, ConflictError, InvalidInputError, NoSpaceError, NotFoundError, RefusedError
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.schema import (
     CloneRequest,
     RollbackRequest,
@@ -126,6 +126,26 @@ def test_a_controller_killed_at_any_point_is_taken_up_where_it_was(
             assert len(core.live_jobs(core.row())) == 1
         else:
             assert core.row().state is SessionState.STOPPED
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["crashed", "timed-out"])
+def test_a_worker_that_dies_each_time_does_not_keep_the_session_for_ever(
+    tmp_path: Path, clock: Clock, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.05)
+        core = await made(tmp_path, clock=clock)
+        core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
+        await ASKED["rollback"](core)
+        for _ in range(broker.operations.TRIES):
+            clock.now += broker.operations.LAST_PAUSE + 1
+            await core.tick()
+        row = core.row()
+        assert row.state is SessionState.STOPPED
+        assert row.intent is not None
+        assert row.intent.status == "failed"
 
     asyncio.run(scenario())
 

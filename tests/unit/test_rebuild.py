@@ -9,7 +9,7 @@ import pytest
 
 from broker.config import Config
 from broker.errors import SlurmUnavailableError
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.manifest import Manifest
 from broker.models import Session
 from broker.rebuild import rebuild, users_with_data

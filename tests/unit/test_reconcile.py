@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.reconcile import _end, _observe
 from broker.registry import Entry
 from broker.schema import SessionState

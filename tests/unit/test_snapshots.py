@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.errors import BerthError, ConflictError, NoSpaceError, NotFoundError, RefusedError
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.registry import Entry
 from broker.schema import (
     CloneRequest,

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from broker.errors import RefusedError
-from broker.launching import LauncherError
+from broker.launcher_error import LauncherError
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState, StartRequest
 from broker.submission import UNCONFIRMED, allowed_binds, job_env

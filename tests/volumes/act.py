@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from broker.volumes.record import Record, Volume
 
-IMAGE = {"profile": "base", "version": "1", "digest": ""}
-OTHER = {"profile": "other", "version": "2", "digest": ""}
+IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
+OTHER = {"profile": "other", "version": "2", "digest": "sha256:" + "2" * 64}
 
 
 class DiedError(Exception):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tests.volumes.changes import Tree
 
 SCRIPT = Path(changes.__file__)
-IMAGE = Image("base", "1", "")
-OTHER_IMAGE = Image("other", "2", "")
+IMAGE = Image("base", "1", "sha256:" + "1" * 64)
+OTHER_IMAGE = Image("other", "2", "sha256:" + "2" * 64)
 KERNEL = "mount -t overlay overlay -o userxattr,lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 FUSE = "fuse-overlayfs -o lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 
