@@ -16,6 +16,7 @@ from broker.launcher_place import VerbError
 from broker.volumes import live
 from broker.volumes.errors import VolumeError
 from broker.volumes.live import Outcome
+from broker.volumes.operations import Image, Note
 from broker.volumes.record import AUTOMATIC_KEPT, Record, Volume
 from broker.volumes.storage import Storage
 from tests.volumes.act import IMAGE, OTHER, Actor, DiedError
@@ -318,6 +319,24 @@ def test_folders_that_their_owner_cannot_enter_are_removed_too(actor: Actor, ses
     assert actor.layers() == set()
 
 
+def test_collection_removes_deleted_sessions_only_by_name(actor: Actor, session: str) -> None:
+    other = actor.make("overlay")
+    for each in (session, other):
+        actor("trash", session=each)
+    assert actor("gc", over=[session])["sessions"] == [session]
+    assert [entry.name for entry in (actor.root / "trash").iterdir()] == [other]
+
+
+def test_a_session_whose_record_is_lost_keeps_its_layers(actor: Actor, session: str) -> None:
+    (actor.session(session) / "manifest.json").write_text("{}")
+    (actor.session(session) / "volumes.json").unlink()
+    layers = actor.layers()
+    for verb in ("gc", "make"):
+        with pytest.raises(VerbError, match=r"volumes"):
+            actor(verb, session=session, driver="overlay")
+    assert actor.layers() == layers
+
+
 # Looking
 
 
@@ -561,6 +580,69 @@ def test_flattening_that_dies_has_changed_nothing(actor: Actor, session: str, im
     assert actor("flatten", **request)["volumes"]["layers"]["home"] == 1
     assert actor.shows(session) == shown
     assert actor.record(session).snapshots == before.snapshots
+
+
+def test_what_a_job_has_mounted_is_not_joined_under_it(actor: Actor, session: str, image: dict[str, Any]) -> None:
+    taken(actor, session)
+    (actor.top(session) / "later").write_text("x")
+    taken(actor, session)
+    before = actor.record(session)
+    with (actor.session(session) / "run/lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(VerbError) as refused:
+            actor("flatten", session=session, operation=new_id(), **image)
+    assert refused.value.kind == "busy"
+    assert actor.record(session) == before
+
+
+def test_a_system_is_never_taken_to_lie_over_another_image(actor: Actor, session: str, image: dict[str, Any]) -> None:
+    taken(actor, session)
+    actor("switch", session=session, operation=new_id(), to=OTHER)
+    for verb, request in (("snapshot", {}), ("flatten", image), ("rollback", {"snapshot": 1})):
+        with pytest.raises(VerbError, match="another image") as refused:
+            actor(verb, session=session, operation=new_id(), **request)
+        assert refused.value.kind == "conflict", verb
+
+
+def test_the_way_back_to_another_image_is_not_forgotten(actor: Actor, session: str) -> None:
+    (actor.top(session, "system") / "tool").write_text("x")
+    actor("switch", session=session, operation=new_id(), to=OTHER)
+    for _ in range(AUTOMATIC_KEPT + 3):
+        taken(actor, session, automatic=True, **OTHER)
+    assert actor("switch", session=session, operation=new_id(), **OTHER, to=IMAGE)["system"] == "kept"
+    assert actor.shows(session, "system") == {"tool": "x"}
+
+
+def test_a_copy_of_an_earlier_attempt_acknowledges_nothing(
+    actor: Actor, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job that was asked is still at it when it is asked again: its first outcome is not the second's."""
+    run = actor.session(session) / "run"
+    run.mkdir(exist_ok=True)
+    asked: list[str] = []
+
+    def signalled(*_: object) -> None:
+        request = dict(line.split("=", 1) for line in (run / "copy.request").read_text().splitlines())
+        asked.append(request["HOME"])
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        (run / "copy.outcome").write_text("ID=01jd0000000000000000000000\nRESULT=frozen\nPAUSE=0.1\n")
+
+        def copied(_: object) -> bool:
+            (actor.root / "layers" / request["HOME"] / "tree").mkdir()
+            (run / "copy.outcome").write_text(f"ID={request['ID']}\nRESULT=frozen\nPAUSE=0.2\n")
+            return False
+
+        monkeypatch.setattr(live, "_job_is_gone", copied)
+
+    monkeypatch.setattr(live, "_signal", signalled)
+    request: dict[str, Any] = {"job_id": 1, "image": Image(**IMAGE), "note": Note()}
+    operation = new_id()
+    with pytest.raises(KeyboardInterrupt):
+        live.copy(Storage(actor.root), session, operation, **request)
+    made = live.copy(Storage(actor.root), session, operation, **request)["snapshot"]
+    assert made["pause"] == 0.2
+    assert made["home"] == (asked[1],)
 
 
 def test_ids_of_layers_and_operations_never_repeat() -> None:
