@@ -433,8 +433,8 @@ class Machine(RuleBasedStateMachine):
                 continue
             assert session.job_id is not None
             job = self.scheduler._jobs.get(session.job_id)
-            if job is None or job.state is JobState.UNKNOWN:
-                continue  # nothing is known of it now, so what was true stays
+            if job is None or job.state in {JobState.UNKNOWN, JobState.COMPLETING}:
+                continue  # nothing is known of it now, or it is ending: what was true stays until the next state
             said = endpoint_of(job, PublicKey.parse(session.host_key).fingerprint)
             assert said is not None
             assert said == session.endpoint
