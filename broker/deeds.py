@@ -6,7 +6,6 @@ and `operations`'s.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -118,14 +117,15 @@ class Deeds:
             intent = await self._note(session, intent, {"snapshot": taken.snapshot.number})
         number = intent.arguments["snapshot"]
         to = session.image if told["switched"] else None
-        taken = await self._launcher.clone(
-            session.owner, session.id, intent.id, source=source, number=number, image=of, to=to
+        files = {"manifest.json": Manifest.of(session).text}
+        made = await self._launcher.clone(
+            session.owner, session.id, intent.id, source=source, number=number, image=of, to=to, files=files
         )
-        await self._write_manifest(session)
-        with contextlib.suppress(LauncherError):  # the clone is made, whatever has become of its source
-            await self._tell(source, (await self._launcher.snapshots(session.owner, source))[1])
-        message = f"{session.name} begins as {told['name']} in snapshot {taken.snapshot.number}"
-        return Deed({"volumes": taken.volumes}, message, f"berth delete {session.name}", taken.snapshot.number)
+        await self._tell(source, made.source)
+        number = made.taken.snapshot.number
+        values = {"volumes": made.taken.volumes, "host_key": made.host_key}
+        message = f"{session.name} begins as {told['name']} in snapshot {number}"
+        return Deed(values, message, f"berth delete {session.name}", number)
 
     async def _root(self, session: Session, intent: Intent) -> Deed:
         """A snapshot first: what root does becomes a layer over it."""

@@ -64,6 +64,20 @@ def prepare(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     ):
         own_directory(directory, place.user.pw_uid)
     volumes = make_volumes(place, session.name, request.get("driver", "auto"))
+    return {"host_key": _host_key(session), "volumes": volumes}
+
+
+def clone(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a session, complete with host key and the files that the request brings, of what another one has."""
+    made = VOLUME_VERBS["clone"](place, request)
+    session = place.session(request)
+    host_key = _host_key(session)
+    install(place, request)
+    return made | {"host_key": host_key}
+
+
+def _host_key(session: Path) -> str:
+    """The session's public host key, one line; the key is made if there is none."""
     key = session / HOST_KEY
     if not key.exists():
         fresh = key.with_name(f".{key.name}.{os.getpid()}")
@@ -82,7 +96,7 @@ def prepare(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         _run(command, 30)
         fresh.with_name(fresh.name + ".pub").rename(key.with_name(key.name + ".pub"))
         fresh.rename(key)
-    return {"host_key": key.with_name(key.name + ".pub").read_text(encoding="utf-8").strip(), "volumes": volumes}
+    return key.with_name(key.name + ".pub").read_text(encoding="utf-8").strip()
 
 
 def install(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,9 +179,9 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     return found
 
 
-VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = {
-    verb.__name__: verb for verb in (prepare, install, submit, keys, log, manifests)
-} | VOLUME_VERBS
+VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {
+    verb.__name__: verb for verb in (prepare, clone, install, submit, keys, log, manifests)
+}
 
 
 def _install_copying(session: Path) -> None:

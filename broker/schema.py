@@ -194,6 +194,8 @@ class CloneRequest(Strict):
     """A snapshot of the source; default: as it is now."""
     profile: Name | None = None
     version: Version | None = None
+    start: bool = False
+    """Start it as soon as it is made."""
 
 
 class RestoreRequest(Strict):

@@ -124,7 +124,8 @@ class Snapshots:
         )
 
     async def clone(self, user: str, name: str, request: CloneRequest) -> SessionView:
-        """Make a session whose volumes begin as this one's, now or at a snapshot; it is stopped when it is there.
+        """Make a session whose volumes begin as this one's, now or at a snapshot; when it is there it is stopped, or
+        started if that was asked for.
 
         ConflictError if the name is taken. Nothing is left of a clone that could not be made.
         """
@@ -165,7 +166,7 @@ class Snapshots:
             reason=CHANGING,
             options=source.options,
             created_at=now,
-            operation=Intent.new("clone", user, arguments=arguments).record(),
+            operation=Intent.new("clone", user, arguments=arguments, start=request.start).record(),
         )
         clone = await asyncio.to_thread(self._registry.create, clone, Entry(user, "clone", f"of {name}"))
         return await self._answering.carried_out(clone)

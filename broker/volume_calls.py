@@ -48,6 +48,15 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class Cloned:
+    """A session made of another: from which snapshot and what its volumes are, those of its source, its host key."""
+
+    taken: Taken
+    source: dict[str, Any]
+    host_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sif:
     """An image as those see it who read its squashfs."""
 
@@ -137,8 +146,11 @@ class VolumeCalls(ABC):
         number: int | None,
         image: Mapping[str, str],
         to: Mapping[str, str] | None,
-    ) -> Taken:
-        """Make a session's directory whose volumes begin as the source's: at a snapshot, or as they are now."""
+        files: Mapping[str, str],
+    ) -> Cloned:
+        """Make a session whose volumes begin as the source's, at a snapshot or as they are now, with `files` of
+        launcher_verbs.FILES.
+        """
         answer = await self._long(
             "clone",
             user,
@@ -147,9 +159,12 @@ class VolumeCalls(ABC):
             source=source,
             snapshot=number,
             to=None if to is None else dict(to),
+            files=dict(files),
             **image,
         )
-        return _taken(answer)
+        return Cloned(
+            _taken(answer), _checked(Volumes, answer.get("source")).model_dump(mode="json"), str(answer["host_key"])
+        )
 
     async def commit_root(self, user: str, session_id: str, operation: str, job_id: int) -> dict[str, Any]:
         """Keep what was changed in root mode as a layer of the system volume; the volumes as they are now."""

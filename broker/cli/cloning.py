@@ -11,7 +11,6 @@ from broker.cli.arguments import ProfileName, ProfileReference, SessionName, Sna
 from broker.cli.asking import announce_restart, yes_option
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.cli.sessions import name_argument, no_wait_option, timeout_option
-from broker.errors import InvalidInputError
 
 
 @click.command()
@@ -50,41 +49,32 @@ def clone(
       berth clone dev newer --profile triton-xpu@2
       berth clone dev yesterday --at 12
     """  # noqa: D301 - \b is click's mark for lines to leave alone
+    request = {
+        "name": new,
+        "at": at,
+        "profile": profile.name if profile else None,
+        "version": profile.version if profile else None,
+        "start": start,
+    }
+    asked = invocation.post(f"/v1/sessions/{name}/clone", request)
     from broker.cli.waiting import asking, until_made
-    from broker.schema import CloneRequest
+    from broker.schema import SessionView
 
-    if start and no_wait:
-        raise InvalidInputError(
-            "--start goes without --no-wait: a clone must be complete before it is started",
-            hint=f"`berth start {new} --no-wait` when it is",
-        )
-    request = CloneRequest(
-        name=new,
-        at=at,
-        profile=profile.name if profile else None,
-        version=profile.version if profile else None,
-    )
     with asking(invocation, new, "clone"):
-        view = invocation.client.clone(name, request)
+        view = SessionView.model_validate_json(asked.answer())
+        domain = invocation.client.site().domain if start else ""  # now, while Slurm is busy, rather than at the end
     if not no_wait:
-        view = until_made(invocation, view, timeout=timeout)
+        view = until_made(invocation, view, timeout=timeout, ready=start)
     if start:
-        _start(invocation, new, timeout)
+        from broker.cli.start import announce
+
+        announce(invocation, view, domain)
     elif invocation.json:
         output.show_json(view)
     elif no_wait:
         output.narrate(f"{new} is being made")
     else:
         output.narrate(f"{new} is there; `berth start {new}` starts it")
-
-
-def _start(invocation: Invocation, name: str, timeout: float | None) -> None:
-    from broker.cli.start import announce
-    from broker.cli.waiting import until_ready
-    from broker.schema import StartRequest
-
-    view = until_ready(invocation, invocation.client.start(name, StartRequest()), timeout=timeout)
-    announce(invocation, view, invocation.client.site().domain)
 
 
 @click.command()

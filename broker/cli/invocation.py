@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from broker.client import Client
     from broker.config import Config
+    from broker.wire import Asked
 
 
 @dataclass
@@ -52,6 +53,14 @@ class Invocation:
             _ = self.client
             place = self.config.api_socket
         return place
+
+    def post(self, path: str, request: dict[str, Any]) -> Asked:
+        """Send a request, so that what reads the answer can be loaded while the controller works on it."""
+        import json
+
+        from broker import wire
+
+        return wire.ask(self.api_socket, "POST", path, json.dumps(request))
 
 
 pass_invocation = click.make_pass_decorator(Invocation)

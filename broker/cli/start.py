@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -80,7 +80,10 @@ def start(
         "persistence": persistence_of(keep, fresh),
     }
     try:
-        view = _ask(invocation, name, request)
+        asked = invocation.post(f"/v1/sessions/{name}/start", request)
+        from broker.schema import SessionView
+
+        view = SessionView.model_validate_json(asked.answer())
         already = view.state.value == "ready"
         domain = invocation.client.site().domain  # asked for now, while Slurm is busy, rather than at the end
         if not no_wait:
@@ -92,18 +95,6 @@ def start(
 
         raise interrupted_start(name) from None
     announce(invocation, view, domain, already=already)
-
-
-def _ask(invocation: Invocation, name: str, request: dict[str, Any]) -> SessionView:
-    """Send the request, and only then load what reads the answer: the controller needs that time as well."""
-    import json
-
-    from broker import wire
-
-    asked = wire.ask(invocation.api_socket, "POST", f"/v1/sessions/{name}/start", json.dumps(request))
-    from broker.schema import SessionView
-
-    return SessionView.model_validate_json(asked.answer())
 
 
 def _options(words: tuple[str, ...]) -> list[str]:

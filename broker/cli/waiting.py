@@ -92,12 +92,24 @@ def until_done(
     return latest, outcome
 
 
-def until_made(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
-    """Wait until a session that is being cloned or restored is there. One that could not be made is gone again."""
+def until_made(
+    invocation: Invocation, view: SessionView, *, timeout: float | None = None, ready: bool = False
+) -> SessionView:
+    """Wait until a session that is being cloned or restored is there; with `ready`, until one can log in.
+
+    One that could not be made is gone again; one that could not be started is there all the same.
+    """
     try:
-        return until_done(invocation, view, timeout=timeout)[0]
+        made = until_done(invocation, view, timeout=timeout, ready=ready)[0]
     except NotFoundError:
         raise BerthError(f"{view.name} could not be made", hint="`berth events` says why") from None
+    if ready and made.state is not SessionState.READY:
+        because = f": {made.reason}" if made.reason else ""
+        raise BerthError(
+            f"{view.name} is made, but did not become ready, it is {made.state}{because}",
+            hint=f"`berth start {view.name}` starts it",
+        )
+    return made
 
 
 def _outcome(view: SessionView, asked: Operation) -> Operation | None:

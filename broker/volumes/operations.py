@@ -147,7 +147,7 @@ def clone(
     directory = storage.session(session_id)
     with storage.opened(source_id) as source:
         if (directory / "volumes.json").exists():
-            return record.load(directory).done[operation]
+            return record.load(directory).done[operation] | {"source": facts(storage, source.record)}
         if number is None:
             with source.stopped():
                 note = Note(reason=f"cloned to {session_id}", automatic=True)
@@ -169,7 +169,7 @@ def clone(
         for each in (directory, directory / "run"):
             each.mkdir(mode=0o700, exist_ok=True)
         record.commit(directory, made.with_answer(operation, answer))
-        return answer
+        return answer | {"source": facts(storage, source.record)}
 
 
 def forget(storage: Storage, session_id: str, number: int) -> Answer:

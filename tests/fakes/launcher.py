@@ -61,11 +61,15 @@ class FakeLauncher(Launcher):
     async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
         del driver
         self._note("prepare", user)
+        directory = self._made(user, session_id)
+        return Prepared(directory.host_key, self.volumes.prepare(user, session_id))
+
+    def _made(self, user: str, session_id: str) -> Directory:
         directory = self.directories.setdefault((user, session_id), Directory(""))
         if not directory.host_key:
             host_key = asyncssh.generate_private_key("ssh-ed25519", comment=f"berth session {session_id}")
             directory.host_key = host_key.export_public_key().decode().strip()
-        return Prepared(directory.host_key, self.volumes.prepare(user, session_id))
+        return directory
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         self._note("install", user)
@@ -113,7 +117,9 @@ class FakeLauncher(Launcher):
         answer = self.volumes.do(verb, user, arguments)
         key = (user, arguments.get("session", ""))
         if verb == "clone":
-            self.directories.setdefault(key, Directory(""))
+            directory = self._made(*key)
+            directory.files.update(arguments["files"])
+            answer = answer | {"host_key": directory.host_key}
         elif verb == "trash" and key in self.directories:
             self.set_aside[key] = self.directories.pop(key)
         elif verb == "untrash" and key in self.set_aside:

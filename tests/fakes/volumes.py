@@ -229,7 +229,7 @@ class FakeVolumes:
         if key in self.records:
             done = self.records[key].done.get(arguments["operation"])
             if done:
-                return done
+                return done | {"source": self._record(user, arguments["source"]).facts()}
             raise LauncherError("conflict", f"{arguments['session']} is there already")
         source = self._record(user, arguments["source"])
         if arguments["snapshot"] is None:
@@ -242,7 +242,7 @@ class FakeVolumes:
         record = self.records[key] = Record({volume: self._new_layer(user) for volume in VOLUMES})
         record.layers["home"] = list(made["home"])
         record.layers["system"] = [] if arguments["to"] else list(made["system"])
-        return self._done(record, arguments, {"snapshot": made})
+        return self._done(record, arguments, {"snapshot": made}) | {"source": source.facts()}
 
     def _commit_root(self, user: str, arguments: Answer) -> Answer:
         record, done = self._begin(user, arguments)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from broker import errors, schema
+from broker import errors, schema, wire
 from broker.client import Client
 from broker.schema import SessionState
 from tests.fakes.command_line import command_line, run
@@ -236,7 +236,6 @@ def test_ctrl_c_leaves_it_rolling_back(controller: ScriptedController) -> None:
     [
         ("snapshot", ("snapshot", "dev"), "dev goes on taking a snapshot"),
         ("switch", ("switch", "dev", "base@2"), "dev goes on switching its profile"),
-        ("clone", ("clone", "dev", "trial"), "trial goes on being cloned"),
         ("restore", ("restore", "old", "--as", "new"), "new goes on being restored"),
     ],
 )
@@ -251,6 +250,17 @@ def test_ctrl_c_while_the_controller_answers(
     assert result.exit_code == 130
     assert f"berth: interrupted; {goes_on}\n" in result.stderr
     assert posted(controller) == []
+
+
+def test_ctrl_c_while_a_clone_is_made(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wire, "_split", interrupted)
+    result = run("clone", "dev", "trial")
+    assert result.exit_code == 130
+    assert "berth: interrupted; trial goes on being cloned\n" in result.stderr
+    assert controller.sessions["trial"].state is SessionState.CHANGING
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
@@ -296,19 +306,28 @@ def test_clone(controller: ScriptedController) -> None:
     assert result.stdout == ""
     [(path, body)] = posted(controller)
     assert path == "/v1/sessions/dev/clone"
-    assert body == {"name": "trial", "at": "12", "profile": "base", "version": "2"}
+    assert body == {"name": "trial", "at": "12", "profile": "base", "version": "2", "start": False}
 
 
 def test_clone_and_start(controller: ScriptedController) -> None:
     controller.script["trial"] += [
-        view("trial", operation=operation("clone", "done")),
-        view("trial", SessionState.QUEUED),
-        ready("trial"),
+        view("trial", SessionState.CHANGING, operation=operation("clone")),
+        view("trial", SessionState.QUEUED, operation=operation("clone", "done")),
+        ready("trial", operation=operation("clone", "done")),
     ]
     result = run("clone", "dev", "trial", "--start")
     assert result.stdout == "ssh trial.berth\n"
-    assert [path for path, _ in posted(controller)] == ["/v1/sessions/dev/clone", "/v1/sessions/trial/start"]
-    assert run("clone", "dev", "other", "--start", "--no-wait").exit_code == 2
+    [(path, body)] = posted(controller)
+    assert (path, body["start"]) == ("/v1/sessions/dev/clone", True)
+
+
+def test_a_clone_that_could_not_be_started_is_there(controller: ScriptedController) -> None:
+    done = operation("clone", "done")
+    controller.script["trial"] += [view("trial", SessionState.STOPPED, operation=done, reason="no such account")]
+    result = run("clone", "dev", "trial", "--start")
+    assert result.exit_code == 1
+    assert "berth: trial is made, but did not become ready, it is stopped: no such account\n" in result.stderr
+    assert "`berth start trial` starts it" in result.stderr
 
 
 def test_clone_as_json_and_without_waiting(controller: ScriptedController) -> None:

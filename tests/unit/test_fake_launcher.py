@@ -192,8 +192,12 @@ def test_the_same_operation_is_done_once(kind: str, tmp_path: Path) -> None:
                 assert (taken.snapshot.number, system) == (4, "fresh"), "it was empty there too"
             clone = new_id()
             for _ in range(2):
-                taken = await launcher.clone(USER, clone, ids[4], source=ID, number=1, image=IMAGE, to=None)
-                assert taken.snapshot.number == 1
+                files = {"manifest.json": "{}"}
+                made = await launcher.clone(USER, clone, ids[4], source=ID, number=1, image=IMAGE, to=None, files=files)
+                assert made.taken.snapshot.number == 1
+                assert made.source == (await launcher.snapshots(USER, ID))[1]
+                assert made.host_key == (await launcher.prepare(USER, clone, "auto")).host_key
+                assert (await launcher.manifests(USER))[clone] == "{}"
             assert [each.number for each in (await launcher.snapshots(USER, ID))[0]] == [1, 2, 3, 4]
             assert set(await launcher.manifests(USER)) == {ID, clone}
 
@@ -209,8 +213,8 @@ def test_what_is_not_there(kind: str, tmp_path: Path) -> None:
                 launcher.rollback(USER, ID, new_id(), 7, image=IMAGE),
                 launcher.forget(USER, ID, 7),
                 launcher.diff(USER, ID, 7, base="", base_packages="", sif=SIF),
-                launcher.clone(USER, nobody, new_id(), source=ID, number=7, image=IMAGE, to=None),
-                launcher.clone(USER, nobody, new_id(), source=nobody, number=None, image=IMAGE, to=None),
+                launcher.clone(USER, nobody, new_id(), source=ID, number=7, image=IMAGE, to=None, files={}),
+                launcher.clone(USER, nobody, new_id(), source=nobody, number=None, image=IMAGE, to=None, files={}),
                 launcher.snapshots(USER, nobody),
                 launcher.rollback(USER, nobody, new_id(), 1, image=IMAGE),
                 launcher.size(USER, nobody),

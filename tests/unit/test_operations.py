@@ -89,7 +89,6 @@ async def given_up(asking: asyncio.Future[SessionView]) -> None:
         ("switch", "install"),
         ("clone", ""),
         ("clone", "copy"),
-        ("clone", "install"),
     ],
 )
 def test_a_controller_killed_at_any_point_is_taken_up_where_it_was(

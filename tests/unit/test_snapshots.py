@@ -342,7 +342,7 @@ def test_a_clone_begins_as_its_source_and_goes_its_own_way(core: Core, running: 
         await (core.ready() if running else core.stopped())
         write(core, "shared")
         view = await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
-        assert (view.state, view.generation, view.host_key_fingerprint) == (SessionState.STOPPED, "0.0", "")
+        assert (view.state, view.generation) == (SessionState.STOPPED, "0.0")
         assert view.options == ["--mem=2G"]
         volumes = core.row().view().volumes
         assert volumes is not None
@@ -355,6 +355,20 @@ def test_a_clone_begins_as_its_source_and_goes_its_own_way(core: Core, running: 
         await core.ready("two")
         assert core.row("two").generation == "1.0"
         assert core.row("two").host_key != core.row().host_key
+
+    asyncio.run(scenario())
+
+
+def test_a_clone_is_started_when_it_is_made(core: Core) -> None:
+    async def scenario() -> None:
+        await core.stopped()
+        write(core, "shared")
+        await core.snapshots.clone("alice", "dev", CloneRequest(name="two", start=True))
+        await core.settle()
+        assert core.row("two").state is SessionState.QUEUED
+        assert read(core, name="two") == "shared"
+        prepared = [each for each in core.launcher.asked if each.startswith("prepare")]
+        assert len(prepared) == 1, "of the source: a clone has all that it needs"
 
     asyncio.run(scenario())
 
@@ -389,6 +403,9 @@ def test_a_clone_that_slurm_refuses_to_start_is_kept(tmp_path: Path) -> None:
         with pytest.raises(RefusedError):
             await core.start("two")
         assert core.row("two").state is SessionState.STOPPED
+        await core.snapshots.clone("alice", "dev", CloneRequest(name="three", start=True))
+        await core.settle()
+        assert (core.row("three").state, core.row("three").reason) == (SessionState.STOPPED, "no such account")
 
     asyncio.run(scenario())
 
