@@ -30,7 +30,8 @@ def gateway(invocation: Invocation) -> None:
     import logging
     import sys
 
-    from broker.gateway import GatewaySettings, run
+    from broker.gateway.server import run
+    from broker.gateway.settings import GatewaySettings
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     config = invocation.config

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import pytest
 
-from broker import controller_client, sshconfig
+from broker import sshconfig
 from broker.certificates import CertificateAuthority
 from broker.errors import ConflictError, RefusedError
-from broker.gateway import Gateway, GatewaySettings
-from broker.gateway_connection import GatewayConnection, Identity, Live, log_line, terminal_text
-from broker.gateway_keys import AdmittedKeys
+from broker.gateway import controller
+from broker.gateway.connection import GatewayConnection, Identity, Live, log_line, terminal_text
+from broker.gateway.keys import AdmittedKeys
+from broker.gateway.server import Gateway
+from broker.gateway.settings import GatewaySettings
 from broker.hostnames import SessionHost
 from broker.schema import SiteView
 from tests.fakes import openssh
@@ -371,8 +373,8 @@ def test_a_controller_that_restarts_disturbs_nobody(place: Path) -> None:
 
 
 def test_a_controller_that_hangs_is_a_controller_that_is_down(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller_client, "KEYS_TIMEOUT", 0.2)
-    monkeypatch.setattr(controller_client, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(controller, "KEYS_TIMEOUT", 0.2)
+    monkeypatch.setattr(controller, "ANSWER_TIMEOUT", 0.5)
 
     async def scene(w: World) -> None:
         assert (await w.ssh("dev.berth", "true")).code == 0
@@ -613,11 +615,12 @@ def test_stopping_ends_what_does_not_finish(place: Path) -> None:
 PROGRAM = """
 import logging, sys
 from pathlib import Path
-from broker import gateway
+from broker.gateway.server import run
+from broker.gateway.settings import GatewaySettings
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 place = Path(sys.argv[1])
-gateway.run(gateway.GatewaySettings(listen_host="127.0.0.1", listen_port=0, api_socket=place / "api.sock",
-                                    host_key=place / "own" / "key", domain="berth"))
+run(GatewaySettings(listen_host="127.0.0.1", listen_port=0, api_socket=place / "api.sock",
+                    host_key=place / "own" / "key", domain="berth"))
 """
 
 

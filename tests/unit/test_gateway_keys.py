@@ -11,8 +11,8 @@ import pytest
 
 from broker.certificates import CertificateAuthority, HostCertificate
 from broker.errors import ControllerUnavailableError
-from broker.gateway_identity import HostIdentity
-from broker.gateway_keys import AdmittedKeys
+from broker.gateway.identity import HostIdentity
+from broker.gateway.keys import AdmittedKeys
 
 if TYPE_CHECKING:
     from pathlib import Path

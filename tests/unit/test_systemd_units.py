@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.config import Config, GatewayConfig, SlurmSettings
-from broker.gateway import GatewaySettings
+from broker.gateway.settings import GatewaySettings
 from broker.launcher import _arguments
 
 UNITS = Path(__file__).parents[2] / "broker" / "systemd"

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from broker.errors import BerthError, RefusedError
+from broker.gateway.relay import Relay
 from broker.keys import SIGNATURES, fingerprint_of
-from broker.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from broker.gateway import GatewaySettings
-    from broker.gateway_keys import AdmittedKeys
+    from broker.gateway.keys import AdmittedKeys
+    from broker.gateway.settings import GatewaySettings
     from broker.schema import ResolveAnswer
 
 SSH_PORT = 22

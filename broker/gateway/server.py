@@ -10,20 +10,20 @@ import asyncio
 import contextlib
 import logging
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import asyncssh
 
-from broker.controller_client import ControllerClient
-from broker.gateway_connection import GatewayConnection, Live
-from broker.gateway_identity import HostIdentity
-from broker.gateway_keys import AdmittedKeys
+from broker.gateway.connection import GatewayConnection, Live
+from broker.gateway.controller import ControllerClient
+from broker.gateway.identity import HostIdentity
+from broker.gateway.keys import AdmittedKeys
 from broker.keys import SIGNATURES
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
+
+    from broker.gateway.settings import GatewaySettings
 
 BACKLOG = 4096
 """Connections that the kernel holds while we are busy; a class of students logs in within one second."""
@@ -36,35 +36,6 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _STOPPING = "the gateway is being stopped, connect again in a moment"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatewaySettings:
-    """Decisions of the site and of the tests; times are seconds."""
-
-    listen_host: str
-    listen_port: int
-    """0 takes any free one; `Gateway.port` tells which."""
-    api_socket: Path
-    host_key: Path
-    """Made at first start; its certificate is kept beside it."""
-    domain: str
-    """The suffix of session host names."""
-    login_timeout: float = 20.0
-    keepalive_interval: float = 15.0
-    keepalive_count: int = 3
-    max_unauthenticated: int = 1024
-    """Clients that may be logging in at once; more are hung up on."""
-    max_auth_tries: int = 40
-    """Offers and signatures of keys on one connection: every key of an agent costs one try, the right one two."""
-    max_forwards: int = 64
-    """Forwards that one connection may have at once; multiplexing clients share one connection."""
-    keys_fresh_seconds: float = 5.0
-    """How long a removed key may still log in, and a new one may not yet."""
-    keys_stale_seconds: float = 3600.0
-    """How long the last known keys let people log in while the controller is down."""
-    drain_seconds: float = 10.0
-    """How long standing connections may go on after the gateway was asked to stop."""
 
 
 class Gateway:
