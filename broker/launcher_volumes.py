@@ -26,7 +26,7 @@ from broker.volumes import collection, inspection, live, operations, record
 from broker.volumes.errors import VolumeError, from_os_error
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Image, Note
-from broker.volumes.probe import probe as probed
+from broker.volumes.probe import probe_anew
 from broker.volumes.record import locked
 from broker.volumes.storage import Storage
 
@@ -140,7 +140,7 @@ def probe(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 -
 
     def ask() -> Answer:
         with locked(storage.lock, shared=True):
-            found = probed(storage.layers.root)
+            found = probe_anew(storage.layers.root, storage.probe)
         return {"driver": found.driver, "why": found.why, "promises": list(storage.driver(found.driver).promises)}
 
     return _done(ask)

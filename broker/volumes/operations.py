@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from broker.failpoints import failpoint
 from broker.volumes import flattening, record
 from broker.volumes.errors import VolumeError
-from broker.volumes.probe import probe
+from broker.volumes.probe import remembered
 from broker.volumes.record import Record, Snapshot, Volume, locked
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def create(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
                 raise VolumeError(
                     "files", f"{directory / 'volumes.json'} is gone: it says which layers are this session's"
                 )
-            chosen = storage.driver(probe(storage.layers.root).driver if driver == "auto" else driver)
+            name = remembered(storage.layers.root, storage.probe).driver if driver == "auto" else driver
+            chosen = storage.driver(name)
             made = Record(driver=chosen.name, home=chosen.empty("home"), system=chosen.empty("system"))
             failpoint("volumes.made")
             record.commit(directory, made)

@@ -2,6 +2,7 @@
 
 ```
 lock                     flock: operations hold it shared, the removal of layers exclusively
+probe.json               which driver new sessions get, for a day
 layers/<layer id>/       docs/architecture.md, "Storage"
 sessions/<session id>/   manifest.json  volumes.json  volumes.lock  run/
 trash/<session id>/      a deleted session within its grace time
@@ -39,6 +40,10 @@ class Storage:
     @property
     def lock(self) -> Path:
         return self.root / "lock"
+
+    @property
+    def probe(self) -> Path:
+        return self.root / "probe.json"
 
     def session(self, session_id: str) -> Path:
         return self.root / "sessions" / session_id

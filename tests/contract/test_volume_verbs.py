@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import json
 import os
 import stat
 import subprocess
@@ -73,6 +74,27 @@ def test_a_session_keeps_its_volumes_when_it_is_prepared_again(actor: Actor, ses
     before = actor.record(session)
     actor("make", session=session, driver="plain")
     assert actor.record(session) == before
+
+
+def test_what_the_probe_found_holds_for_a_day(actor: Actor) -> None:
+    found = actor("probe")["driver"]
+    note = actor.root / "probe.json"
+    said = json.loads(note.read_bytes())
+    other = "plain" if found != "plain" else "reflink"
+
+    def chosen(**changes: object) -> str:
+        note.write_text(json.dumps(said | {"driver": other} | changes))
+        return actor.record(actor.make("auto")).driver
+
+    assert chosen() == other
+    assert chosen(at=said["at"] - 86401) == found, "too old"
+    assert chosen(at=said["at"] + 3600) == found, "of the future"
+    assert chosen(where=[*said["where"][:2], "0"]) == found, "of another file system"
+    note.write_text("nothing that we wrote")
+    assert actor.record(actor.make("auto")).driver == found
+    note.write_text(json.dumps(said | {"driver": other}))
+    assert actor("probe")["driver"] == found, "who asks what it is gets an answer that was just found"
+    assert actor.record(actor.make("auto")).driver == found
 
 
 def test_a_snapshot_freezes_what_is_there_and_begins_new_tops(actor: Actor, session: str) -> None:
