@@ -1,7 +1,8 @@
-"""Labelled points at which a test lets a process die, as `kill -9` would, to see that nothing is lost.
+"""Labelled points at which a test lets a process die, as `kill -9` would, to see that nothing is lost, or stand still,
+to see what becomes of it when the world changes meanwhile.
 
-`BERTH_CRASH_AT=<label>` in the environment of a service arms one point; docs/behaviour.md lists them. Unset, a point
-costs one dictionary look-up.
+`BERTH_CRASH_AT=<label>` in the environment of a service arms one point, `BERTH_STOP_AT=<label>` has the process stop
+itself there until SIGCONT; docs/behaviour.md lists them. Unset, a point costs two dictionary look-ups.
 """
 
 import os
@@ -9,6 +10,7 @@ import signal
 
 
 def failpoint(label: str) -> None:
-    """Kill this process if `label` is armed."""
-    if os.environ.get("BERTH_CRASH_AT") == label:
-        os.kill(os.getpid(), signal.SIGKILL)
+    """Kill or stop this process if `label` is armed."""
+    for variable, number in (("BERTH_CRASH_AT", signal.SIGKILL), ("BERTH_STOP_AT", signal.SIGSTOP)):
+        if os.environ.get(variable) == label:
+            os.kill(os.getpid(), number)

@@ -238,7 +238,8 @@ def _over_own_files(place: Place, verb: str, request: Mapping[str, Any]) -> Answ
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "SLURM_CONF", "BERTH_CRASH_AT"}}
+    passed_on = {"PATH", "SLURM_CONF", "BERTH_CRASH_AT", "BERTH_STOP_AT"}
+    kept = {name: value for name, value in os.environ.items() if name in passed_on}
     return kept | {"LC_ALL": "C.UTF-8", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 

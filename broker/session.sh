@@ -34,6 +34,7 @@ readonly LOG_LIMIT=$((4 << 20))  # bytes; above it the job's log is cut back to 
 readonly LOG_CHECK=5000          # lines between two looks at the log's size
 readonly ANNOUNCE_PAUSE_MAX=30   # seconds between two tries while slurmctld is down
 readonly OLDEST_APPTAINER=1.4.4  # older ones lose deletions in overlays
+readonly OUTCOME_SIZE=2048       # bytes of run/copy.outcome, which the launcher makes before it asks
 readonly STILL_WAIT=5            # seconds until every process must have stopped for a copy
 readonly STILL_LIMIT=60          # seconds that a copy may keep the session's processes stopped
 
@@ -42,7 +43,8 @@ readonly APT_SETTINGS=('APT::Sandbox::User "root";' 'Dir::Log::Terminal "/dev/nu
 
 set -euo pipefail
 
-say() { printf '%(%FT%T%z)T berth: %s\n' -1 "$*"; }
+# The log lies on the shared file system: when that is full, the session goes on without one.
+say() { printf '%(%FT%T%z)T berth: %s\n' -1 "$*" || :; }
 
 die() { # CODE MESSAGE
   say "error: $2"
@@ -777,12 +779,12 @@ follow_container() { # copies the container's words to the job's log until it ha
     fi
     ((ended == 0)) || break
     line=${part%$'\r'} part=''
-    printf '%s\n' "$line"
+    printf '%s\n' "$line" || :
     if [[ -z $announced && $line =~ ^"Server listening on "[^\ ]+" port "([0-9]+)\.$ ]]; then
       announced=yes LISTENS=yes
       { announce "${BASH_REMATCH[1]}" && check_version; } &
     fi
-    if ((++count % LOG_CHECK == 0)); then trim_log; fi
+    if ((++count % LOG_CHECK == 0)); then trim_log || :; fi
   done
 }
 
@@ -798,12 +800,13 @@ read_request() { # sets the array ASKED from run/copy.request
   done <"$DIRECTORY/run/copy.request"
 }
 
-answer_request() { # writes run/copy.outcome as a whole
-  local file=$DIRECTORY/run/copy.outcome
+answer_request() { # writes run/copy.outcome in one go, over what is there: a full disk has no room for another file
+  local text
   [[ -z $COPIER ]] || kill "$COPIER" 2>/dev/null || :
+  MESSAGE=${MESSAGE:0:300}
   say "copy ${ASKED[ID]}: $RESULT, $PAUSE s${MESSAGE:+: $MESSAGE}"
-  printf '%s\n' "ID=${ASKED[ID]}" "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" >"$file.new"
-  mv -f "$file.new" "$file"
+  printf -v text '%s\n' "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" "ID=${ASKED[ID]}"
+  printf "%-${OUTCOME_SIZE}s" "$text" 1<>"$DIRECTORY/run/copy.outcome"
 }
 
 copy_live() { # USR2: copies the tops of the running session as run/copy.request says; in the background, one at a time
@@ -862,12 +865,12 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   rm -f "$node/go" "$node/still"
   if [[ $word == 'done' ]]; then
     COPIER=''
-    RESULT=crash-consistent MESSAGE='not every process could be stopped'
-    if [[ $stood == all ]]; then RESULT=frozen MESSAGE=''; fi
     for (( ; $# > 0; )); do # whose marks of deletion these are
-      [[ ! -e ${1%/tree}/fuse ]] || : >"$2/fuse"
+      [[ ! -e ${1%/tree}/fuse ]] || touch "$2/fuse" 2>"$NODE_DIR/copy.err" || { MESSAGE=$(<"$NODE_DIR/copy.err") && exit 0; }
       shift 3
     done
+    RESULT=crash-consistent MESSAGE='not every process could be stopped'
+    if [[ $stood == all ]]; then RESULT=frozen MESSAGE=''; fi
   else
     MESSAGE=$(tail -n 1 "$NODE_DIR/copy.err")
     MESSAGE=${MESSAGE:-the copy was ${word:-not done}}

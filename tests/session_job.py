@@ -15,6 +15,8 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker.volumes.live import OUTCOME_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -205,7 +207,7 @@ class SessionJob:
         """Ask the running job for a copy of its tops to these layers, as the launcher does; the request's id."""
         asked = new_id()
         text = "".join(f"{key}={value}\n" for key, value in {"ID": asked, **layers}.items())
-        self.bench.sh(f"rm -f {self.directory}/run/copy.outcome", user=self.owner)
+        self.write("copy.outcome", " " * OUTCOME_SIZE)
         self.write("copy.request.new", text)
         self.bench.sh(f"cd {self.directory}/run; mv copy.request.new copy.request", user=self.owner)
         self.bench.sh(f"scancel --batch --signal=USR2 {self.jobs[-1]}", user=self.owner)
@@ -221,7 +223,7 @@ class SessionJob:
             return f"ID={asked}\n" in text
 
         wait_until(answered, "the copy's outcome", self.log, seconds=60)
-        return dict(line.split("=", 1) for line in text.splitlines())
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
     def copy(self, **layers: str) -> dict[str, str]:
         return self.outcome(self.ask_for_copy(**layers))

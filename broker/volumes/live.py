@@ -31,6 +31,9 @@ LIMIT = 3600.0
 LOOK_EVERY = 0.02
 """Seconds between looks for the outcome; a network file system's notices reach nobody."""
 SCANCEL_LIMIT = 30.0
+OUTCOME_SIZE = 2048
+"""Bytes of the file that the job answers in. It is made before the copy: one that fills the disk could not be answered
+otherwise."""
 ENDED = "the session ended"
 """What session.sh says of a copy that it was told to end with everything else."""
 CONSISTENCIES = frozenset({"frozen", "crash-consistent"})
@@ -115,7 +118,7 @@ def _copied_by_job(session: Session, job_id: int, *, home: str, system: str) -> 
         "SYSTEM_PREVIOUS": session.record.system.copied if system else "",
     }
     outcome = run / "copy.outcome"
-    outcome.unlink(missing_ok=True)
+    write(outcome, b" " * OUTCOME_SIZE)
     write(run / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
     failpoint("copy.requested")
     _signal(job_id, run / "lock")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,79 @@ def _fill(actor: Actor) -> Path:
         while file.write(b"x" * 512):
             pass
     return ballast
+
+
+def _fill_at_once(actor: Actor) -> None:
+    """Take all the room without writing to it."""
+    with (actor.root / "ballast").open("wb", buffering=0) as file:
+        end, step = 0, SMALL
+        while step:
+            try:
+                os.posix_fallocate(file.fileno(), end, step)
+                end += step
+            except OSError:
+                step //= 2
+    _fill(actor)
+
+
+POINTS = [
+    *itertools.product(["snapshot", "rollback", "switch"], ["volumes.frozen", "volumes.before-commit"]),
+    *itertools.product(["clone"], ["clone.source-kept", "clone.forked"]),
+    *itertools.product(["copy"], ["copy.requested", "copy.copied", "volumes.before-commit"]),
+    *itertools.product(["commit_root"], ["copy.requested", "commit-root.copied", "volumes.before-commit"]),
+]
+REQUESTS: dict[str, dict[str, Any]] = {
+    "rollback": {"snapshot": 1},
+    "switch": {"to": OTHER},
+    "copy": {"job_id": 1},
+    "commit_root": {"job_id": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("driver", "disk"), [("overlay", "ext4"), ("reflink", "xfs"), ("plain", "ext4")], indirect=["disk"]
+)
+@pytest.mark.parametrize("at_snapshot", [False, True])
+def test_a_disk_that_gets_full_at_any_point_changes_nothing(actor: Actor, driver: str, at_snapshot: bool) -> None:
+    """What was asked for fails with the reason, and is done when it is asked for again and there is room."""
+    for verb, point in POINTS:
+        if at_snapshot and verb != "clone":
+            continue
+        session = actor.make(driver)
+        actor.session(session).joinpath("run").mkdir()
+        (actor.top(session) / "file").write_text("first")
+        (actor.top(session, "system") / "tool").write_text("first")
+        actor("snapshot", session=session, operation=new_id(), label="kept")
+        (actor.top(session) / "file").write_text("second")
+        (actor.top(session, "system") / "tool").write_text("second")
+        before, shown = actor.record(session), (actor.shows(session), actor.shows(session, "system"))
+        request = {"session": session, "operation": new_id(), **REQUESTS.get(verb, {})}
+        changed = session
+        if verb == "clone":
+            changed = new_id()
+            request |= {"session": changed, "source": session, "snapshot": 1 if at_snapshot else None}
+        with pytest.raises(VerbError) as refused:
+            actor.stopped_at(point, lambda: _fill_at_once(actor), verb, request)
+        assert refused.value.kind == "space", (verb, point, refused.value)
+        after = actor.record(session)
+        if verb == "clone" and not at_snapshot:
+            assert not actor.session(changed).joinpath("volumes.json").exists()
+            assert after.snapshots[:1] == before.snapshots
+            assert all(each.automatic for each in after.snapshots[1:]), "of what was to be cloned"
+        else:
+            assert after == before, (verb, point)
+        assert (actor.shows(session), actor.shows(session, "system")) == shown
+        (actor.root / "ballast").unlink()
+        actor("gc")
+        assert actor.layers() == after.named_layers(), (verb, point)
+        actor(verb, **request)
+        assert actor("verify", session=changed)["problems"] == []
+        wanted = "first" if verb == "rollback" or at_snapshot else "second"
+        assert actor.shows(changed)["file"] == wanted
+        for each in {session, changed}:
+            actor("purge", session=each)
+        actor("gc")
+        assert actor.layers() == set()
 
 
 OPERATIONS: list[tuple[str, dict[str, Any]]] = [

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.session_job import ROOM, new_id, wait_until
+from tests.session_job import COPYING, ROOM, SessionJob, new_id, wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from tests.session_job import Bench, SessionJob
+    from tests.session_job import Bench
 
 WRITER = """
 import sqlite3
@@ -178,3 +180,63 @@ class TestFailures:
         assert session.stop().state == "CANCELLED"
         assert session.outcome(asked)["RESULT"] == "failed"
         assert session.traces("c1") == []
+
+
+FILLING = """
+import os, pathlib
+with open(pathlib.Path(__file__).with_name("ballast"), "ab", buffering=0) as file:
+    for size in (1 << 20, 4096, 1):
+        try:
+            while file.write(b"x" * size):
+                pass
+        except OSError as error:
+            said = error.strerror
+raise SystemExit(f"{said}: ballast")
+"""
+"""Takes what room there is, as somebody else may while a copy is made."""
+
+
+@pytest.fixture
+def small_disk(bench: Bench, tmp_path: Path) -> Iterator[None]:
+    """A file system of its own for alice's sessions, the same on the login node and on c1."""
+    image, place = tmp_path / "disk.img", f"{ROOM}/alice"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True, capture_output=True, timeout=60)
+    made = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True, text=True, timeout=60)
+    device = made.stdout.strip()
+    number = os.minor(Path(device).stat().st_rdev)
+    keys = bench.sh(f"base64 -w 0 {place}/id; echo; base64 -w 0 {place}/id.pub").splitlines()
+    try:
+        for node in ("login", "c1"):
+            bench.sh(f"mknod {device} b 7 {number}; mount {device} {place}", node=node)
+        bench.sh(f"chown alice:alice {place}; chmod 700 {place}")
+        for name, text in zip(("id", "id.pub"), keys, strict=True):
+            bench.sh(f"umask 077; base64 -d >{place}/{name}", user="alice", stdin=text.encode())
+        yield
+    finally:
+        for node in ("login", "c1"):
+            bench.sh(f"umount --lazy {place}; rm -f {device}", node=node)
+        subprocess.run(["losetup", "-d", device], check=True, capture_output=True, timeout=60)
+
+
+class TestFullDisk:
+    @pytest.mark.usefixtures("small_disk")
+    def test_it_is_answered_for_and_the_session_goes_on(self, bench: Bench) -> None:
+        session = SessionJob(bench)
+        session.prepare()
+        try:
+            session.start("--nodelist=c1")
+            session.says("echo one >~/file")
+            session.write("copying.py", FILLING)
+            outcome = session.copy(HOME=new_id())
+            assert (outcome["RESULT"], outcome["MESSAGE"]) == ("failed", "No space left on device: ballast")
+            # Log-ins, which sshd writes of into the full log; the session neither ends nor stands still.
+            for _ in range(40):
+                assert session.says("echo alive") == "alive"
+            assert "No space left" in session.says("head -c 1M /dev/zero 2>&1 >~/more || :")
+            bench.sh(f"rm {session.directory}/run/ballast")
+            session.write("copying.py", COPYING.read_text())
+            assert session.copy(HOME=new_id())["RESULT"] == "frozen"
+        finally:
+            session.stop()

@@ -4,20 +4,25 @@ die at a labelled point and be asked again at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.identifiers import new_id
 from broker.launcher_place import Place, VerbError
 from broker.launcher_volumes import VOLUME_VERBS, make_volumes
-from broker.volumes import record
+from broker.volumes import live, record
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from broker.volumes.record import Record, Volume
 
@@ -43,30 +48,45 @@ class Actor:
 
     def __call__(self, verb: str, *, crash_at: str = "", **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         """The verb's answer; VerbError, or DiedError if it died at `crash_at`."""
+        return self._act(verb, request, {"BERTH_CRASH_AT": crash_at}, None)
+
+    def stopped_at(
+        self, point: str, meanwhile: Callable[[], object], verb: str, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The same of a verb that stands still at `point` while `meanwhile` is called."""
+        return self._act(verb, request, {"BERTH_STOP_AT": point}, meanwhile)
+
+    def _act(
+        self, verb: str, request: dict[str, Any], armed: dict[str, str], meanwhile: Callable[[], object] | None
+    ) -> dict[str, Any]:
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(read)
-            self._answer(verb, {**IMAGE, **request}, write, crash_at)
+            os.environ |= armed
+            self._answer(verb, {**IMAGE, **request}, write)
         os.close(write)
+        if meanwhile is not None:
+            stopped = _stopped(child)
+            meanwhile()
+            os.kill(stopped, signal.SIGCONT)
         with os.fdopen(read, "rb") as answers:
             said = answers.read()
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             assert os.WTERMSIG(status) == signal.SIGKILL
-            raise DiedError(crash_at)
+            raise DiedError(armed["BERTH_CRASH_AT"])
         answer: dict[str, Any] = json.loads(said)
-        if crash_at and answer.get("error") == "crashed":
-            raise DiedError(crash_at)
+        if armed.get("BERTH_CRASH_AT") and answer.get("error") == "crashed":
+            raise DiedError(armed["BERTH_CRASH_AT"])
         if "error" in answer:
             raise VerbError(answer["error"], answer["message"])
         return answer
 
-    def _answer(self, verb: str, request: dict[str, Any], descriptor: int, crash_at: str) -> NoReturn:
+    def _answer(self, verb: str, request: dict[str, Any], descriptor: int) -> NoReturn:
         """In the child: nothing escapes."""
         try:
             os.umask(0o077)
-            os.environ["BERTH_CRASH_AT"] = crash_at
             answer = self._do(verb, request)
         except VerbError as error:
             answer = {"error": error.kind, "message": str(error)}
@@ -76,11 +96,30 @@ class Actor:
         os._exit(0)
 
     def _do(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
+        vars(live)["_signal"] = self._job  # there is no Slurm here
         place = Place(pwd.getpwuid(os.getuid()), str(self.root), "sbatch", "session.sh")
         if verb != "make":
             return VOLUME_VERBS[verb](place, request)
         self.session(request["session"]).mkdir(parents=True, exist_ok=True)
         return make_volumes(place, request["session"], request["driver"])
+
+    def _job(self, _: int, lock: Path) -> None:
+        """Be the session's job that is asked for a copy, as session.sh is: tests/lab/test_session_copy.py."""
+        run = lock.parent
+        asked = dict(line.split("=", 1) for line in (run / "copy.request").read_text().splitlines())
+        volumes = self.record(run.parent.name)
+        layers, sources = self.root / "layers", {"HOME": volumes.home.top, "SYSTEM": volumes.system.top}
+        words = []
+        for volume in [each for each in sources if asked[each]]:
+            previous = asked[f"{volume}_PREVIOUS"]
+            words += [layers / sources[volume] / "tree", layers / asked[volume], layers / previous if previous else ""]
+        copying = [sys.executable, "-I", live.__file__.replace("live.py", "copying.py"), *map(str, words)]
+        done = subprocess.run(copying, input="go\n", capture_output=True, text=True, timeout=60, check=False)
+        result, message = ("failed", done.stderr.splitlines()[-1]) if done.returncode else ("frozen", "")
+        text = f"RESULT={result}\nPAUSE=0.001\nMESSAGE={message}\nID={asked['ID']}\n"
+        with (run / "copy.outcome").open("r+b", buffering=0) as outcome:
+            outcome.write(text.encode())
+        vars(live)["_job_is_gone"] = lambda _: False
 
     def session(self, session: str) -> Path:
         return self.root / "sessions" / session
@@ -107,3 +146,23 @@ class Actor:
 
     def layers(self) -> set[str]:
         return {entry.name for entry in (self.root / "layers").iterdir()}
+
+
+def _stopped(process: int) -> int:
+    """Wait for this process, or one that it has started, to stand still; which one."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for each in _descendants(process):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                    return each
+        time.sleep(0.005)
+    raise AssertionError("it came to no point at which it stops")
+
+
+def _descendants(process: int) -> list[int]:
+    found = [process]
+    for each in found:
+        with contextlib.suppress(OSError):
+            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+    return found
