@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from broker.errors import BerthError, RefusedError
+from broker.gateway.guard import Endpoint, ImpostorError
 from broker.gateway.relay import Relay
 from broker.keys import SIGNATURES, fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from broker.gateway.guard import Guards
     from broker.gateway.keys import AdmittedKeys
     from broker.gateway.settings import GatewaySettings
     from broker.schema import ResolveAnswer
@@ -81,11 +83,13 @@ class GatewayConnection(asyncssh.SSHServer):
         settings: GatewaySettings,
         live: Live,
         keys: AdmittedKeys,
+        guards: Guards,
         resolve: Callable[[str, str], Awaitable[ResolveAnswer]],
     ) -> None:
         self._settings = settings
         self._live = live
         self._keys = keys
+        self._guards = guards
         self._resolve = resolve
         self._identity: Identity | None = None
         self._proved: Identity | None = None
@@ -240,19 +244,30 @@ class GatewayConnection(asyncssh.SSHServer):
             )
 
         relay = Relay(finished)
+        endpoint = Endpoint.of(session)
+        self._guards.prepare(endpoint)
         try:
             await relay.connect(session.host, session.port)
-        except OSError as error:
-            raise BerthError(
-                f"{session.owner}.{session.name} does not answer on {session.host}",
-                hint="it may be just ending: `berth show` tells",
-            ) from error
+            await self._guards.prove(endpoint)
+        except BaseException as error:
+            relay.close()
+            if not isinstance(error, (OSError, ImpostorError)):
+                raise
+            raise self._unreached(session, error) from error
         if self._full:
             relay.pause("connection full")
         if self._conn.is_closed():
             relay.close()
         self._relays.add(relay)
         return relay
+
+    def _unreached(self, session: ResolveAnswer, error: OSError | ImpostorError) -> BerthError:
+        name, hint = f"{session.owner}.{session.name}", "it may be just ending: `berth show` tells"
+        if isinstance(error, OSError):
+            return BerthError(f"{name} does not answer on {session.host}", hint=hint)
+        where = f"{session.host}:{session.port}"
+        _log.error("%s", log_line("impostor", session=session.session_id, generation=session.generation, at=where))
+        return ImpostorError(f"what answers on {session.host} is not {name}, and was told nothing", hint=hint)
 
     def _refusal(self, identity: Identity, target: str, error: BerthError) -> asyncssh.ChannelOpenError:
         _log.info(

@@ -16,8 +16,10 @@ import asyncssh
 
 from broker.gateway.connection import GatewayConnection, Live
 from broker.gateway.controller import ControllerClient
+from broker.gateway.guard import Guards
 from broker.gateway.identity import HostIdentity
 from broker.gateway.keys import AdmittedKeys
+from broker.gateway.settings import CIPHERS, KEX
 from broker.keys import SIGNATURES
 
 if TYPE_CHECKING:
@@ -27,11 +29,6 @@ if TYPE_CHECKING:
 
 BACKLOG = 4096
 """Connections that the kernel holds while we are busy; a class of students logs in within one second."""
-
-KEX = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
-"""No finite-field groups: their cost is what DHEat (CVE-2002-20001) makes a server pay."""
-
-CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
 _STOPPING = "the gateway is being stopped, connect again in a moment"
 
@@ -44,6 +41,7 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._live = Live()
+        self._guards = Guards()
         self._stack = contextlib.AsyncExitStack()
         self._listener: asyncssh.SSHAcceptor | None = None
 
@@ -81,7 +79,7 @@ class Gateway:
             settings.listen_host,
             settings.listen_port,
             backlog=BACKLOG,
-            server_factory=lambda: GatewayConnection(settings, self._live, keys, controller.resolve),
+            server_factory=lambda: GatewayConnection(settings, self._live, keys, self._guards, controller.resolve),
             server_host_keys=identity.host_keys,
             server_version="Berth",
             kex_algs=KEX,
@@ -118,6 +116,7 @@ class Gateway:
         finally:
             for connection in self._live:
                 connection.disconnect(_STOPPING)
+            self._guards.close()
 
 
 async def serve(settings: GatewaySettings) -> None:

@@ -1,4 +1,4 @@
-"""What a gateway is told when it is started."""
+"""What a gateway is told when it is started, and which algorithms it speaks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+KEX = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
+"""No finite-field groups: their cost is what DHEat (CVE-2002-20001) makes a server pay."""
+
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,9 @@ class GatewayController:
         self.valid_seconds = 3600.0
         self.keys: dict[str, list[str]] = {}
         self.sessions: dict[tuple[str, str], tuple[str, int] | BerthError] = {}
+        self.fingerprint = ""
+        """Of the sessions' host key."""
+        self.generation = "1.0"
         self.asked: list[str] = []
         self.hung = False
         """Take questions and never answer."""
@@ -115,8 +118,8 @@ class GatewayController:
             session_id="01session",
             owner=user,
             name="dev",
-            generation="1.0",
+            generation=self.generation,
             host=where[0],
             port=where[1],
-            fingerprint="SHA256:x",
+            fingerprint=self.fingerprint,
         )

@@ -90,7 +90,7 @@ async def sshd(directory: Path, client_key: str, *options: str) -> AsyncIterator
         *options,
     ]
     config = directory / "sshd_config"
-    _make_room_for_root()
+    make_room_for_root()
     for attempt in range(5):
         port = free_port()
         config.write_text("\n".join([f"Port {port}", *lines]) + "\n")
@@ -109,7 +109,7 @@ async def sshd(directory: Path, client_key: str, *options: str) -> AsyncIterator
         await process.wait()
 
 
-def _make_room_for_root() -> None:
+def make_room_for_root() -> None:
     """Make the directory that sshd, when root starts it, wants for its unprivileged half."""
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)

@@ -394,6 +394,9 @@ class Machine(RuleBasedStateMachine):
         for session in self._sessions():
             if session.job_id is not None:
                 self.ran.add(session.id)
+        for session in self._sessions():
+            if (intent := session.intent) is not None and (intent.verb, intent.status) == ("restore", "failed"):
+                self.deleted.add(session.id)  # it is what it was, though it was asked back
         gone = {s.id for s in self._sessions() if s.state in {SessionState.DELETING, SessionState.DELETED}}
         assert not (gone & self.ran) - self.deleted
 

@@ -1,0 +1,306 @@
+"""The proof that a forward has reached the session's own sshd: with real ones, and with impostors who take their
+ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import asyncssh
+import pytest
+
+from broker.gateway import guard
+from broker.gateway.guard import Endpoint, Guards, ImpostorError
+from broker.keys import PublicKey
+from tests.fakes import openssh
+from tests.fakes.gateway_world import play, until
+from tests.fakes.openssh import me, public
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.fakes.gateway_world import World
+
+SECRET = b"what only the session may hear"
+IN_ITS_OWN_PIDS = [
+    "unshare",
+    *(["--user", "--map-current-user"] if os.geteuid() else []),
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--",
+]
+"""As a container, which the kernel ends as a whole (pid_namespaces(7))."""
+ROUNDS, TRIES = 40, 25
+"""How often a port changes hands, and connections that are tried each time."""
+
+
+@dataclass
+class Session:
+    """A real sshd that ends as a job does: all its processes at once, without a word. It always has the same port."""
+
+    place: Path
+    port: int = field(default_factory=openssh.free_port)
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        fingerprint = PublicKey.parse(public(self.place / "host")).fingerprint
+        return Endpoint("01session", "1.0", "127.0.0.1", self.port, fingerprint, me())
+
+    @property
+    def log(self) -> str:
+        return (self.place / "log").read_text()
+
+    async def start(self, *options: str) -> None:
+        self.place.mkdir(exist_ok=True)
+        if not (self.place / "host").exists():
+            openssh.make_key(self.place / "host")
+        assert openssh.SSHD is not None
+        openssh.make_room_for_root()
+        words = [f"Port={self.port}", f"HostKey={self.place / 'host'}", "ListenAddress=127.0.0.1", "UsePAM=no"]
+        words += ["PidFile=none", "PasswordAuthentication=no", "MaxStartups=200", *options]
+        with (self.place / "log").open("ab") as log:
+            before = log.tell()
+            self.process = await asyncio.create_subprocess_exec(
+                *IN_ITS_OWN_PIDS, openssh.SSHD, "-D", "-e", "-f", os.devnull, *(f"-o{each}" for each in words),
+                stdin=asyncio.subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+        await until(lambda: b"Server listening" in (self.place / "log").read_bytes()[before:])
+
+    async def end(self, *, wait: bool = True) -> None:
+        if self.process is not None:
+            every = self.processes()
+            self.process.kill()
+            await self.process.wait()
+            self.process = None
+            if wait:
+                await until(lambda: not any(map(_lives, every)))
+
+    def processes(self) -> list[int]:
+        assert self.process is not None
+        found = [self.process.pid]
+        for each in found:
+            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+        return found
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all its processes."""
+        for each in self.processes():
+            os.kill(each, number)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.end()
+
+
+def _lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+class Impostor:
+    """Takes a port and writes down what it is told, each connection by itself."""
+
+    def __init__(self, *, says: bytes = b"", hangs_up: bool = True) -> None:
+        self._says = says
+        self._hangs_up = hangs_up
+        self.heard: list[bytes] = []
+
+    @contextlib.asynccontextmanager
+    async def on(self, port: int) -> AsyncIterator[None]:
+        while True:
+            try:
+                server = await asyncio.start_server(self._record, "127.0.0.1", port)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:  # which it is for a moment longer
+                    raise
+        try:
+            yield
+        finally:
+            server.close()
+
+    async def _record(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        at = len(self.heard)
+        self.heard.append(b"")
+        writer.write(self._says)
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                self.heard[at] += data
+                if self._hangs_up:
+                    break
+        writer.close()
+
+    def heard_of_a_client(self) -> list[bytes]:
+        """All but what the gateway itself says to whom it does not know yet: its version, and its algorithms."""
+        return [each for each in self.heard if each and (not each.startswith(b"SSH-2.0-Berth\r\n") or SECRET in each)]
+
+
+async def tries_in_vain(client: asyncssh.SSHClientConnection, target: str) -> None:
+    """Connect and, should that succeed, say what must not be heard."""
+    try:
+        _, writer = await client.open_connection(target, 22)
+    except asyncssh.ChannelOpenError:
+        return
+    writer.write(SECRET)
+    await writer.drain()
+    raise AssertionError("the gateway has connected a client to an impostor")
+
+
+@pytest.mark.parametrize("says", [b"", b"SSH-2.0-OpenSSH_9.9\r\n"])
+def test_an_impostor_hears_nothing_of_a_client(place: Path, says: bytes) -> None:
+    """Half of the tries begin before the session has ended, when its guard stands, and are under way as it does."""
+
+    async def scene(w: World) -> None:
+        impostor = Impostor(says=says)
+        async with Session(place / "session2") as session, await w.client() as client:
+            w.controller.fingerprint = session.endpoint.fingerprint
+            w.controller.sessions[me(), w.canonical] = ("127.0.0.1", session.port)
+            for _ in range(ROUNDS // 2):
+                reader, writer = await client.open_connection(w.canonical, 22)
+                assert (await reader.readline()).startswith(b"SSH-2.0-OpenSSH")
+                tries = [asyncio.create_task(tries_late(client, w.canonical)) for _ in range(TRIES // 2)]
+                await session.end(wait=False)
+                async with impostor.on(session.port):
+                    tries += [asyncio.create_task(tries_in_vain(client, w.canonical)) for _ in range(TRIES)]
+                    await asyncio.gather(*tries)
+                writer.close()
+                await session.start()
+        assert impostor.heard
+        assert impostor.heard_of_a_client() == []
+
+    play(place, scene, max_forwards=1000)
+
+
+async def tries_late(client: asyncssh.SSHClientConnection, target: str) -> None:
+    """The same while the session may live still: what is said then goes to nobody else."""
+    with contextlib.suppress(asyncssh.ChannelOpenError, ConnectionError):
+        _, writer = await client.open_connection(target, 22)
+        writer.write(SECRET)
+        await writer.drain()
+
+
+def test_another_sshd_on_the_port_is_refused_in_words(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(w: World) -> None:
+        async with Session(place / "session2") as other:
+            w.controller.sessions[me(), w.canonical] = ("127.0.0.1", other.port)
+            done = await w.ssh("dev.berth", "true")
+            assert done.code == 255
+            assert f"what answers on 127.0.0.1 is not {me()}.dev, and was told nothing" in done.err
+            assert "event=impostor session=01session" in caplog.text
+            assert "Accepted" not in other.log
+
+    play(place, scene)
+
+
+def test_the_next_generation_has_a_guard_of_its_own(place: Path) -> None:
+    async def scene(w: World) -> None:
+        assert (await w.ssh("dev.berth", "true")).code == 0
+        async with Session(place / "session2") as other:
+            w.controller.generation = "2.0"
+            w.controller.sessions[me(), w.canonical] = ("127.0.0.1", other.port)
+            assert (await w.ssh("dev.berth", "true")).code == 255
+            w.controller.fingerprint = other.endpoint.fingerprint
+            async with await w.client() as client:
+                reader, _ = await client.open_connection(w.canonical, 22)
+                assert (await reader.readline()).startswith(b"SSH-2.0-OpenSSH")
+
+    play(place, scene)
+
+
+def alone(scene: Callable[[Guards], object]) -> None:
+    async def whole() -> None:
+        guards = Guards()
+        async with asyncio.timeout(60):
+            await scene(guards)  # type: ignore[misc]  # a coroutine function
+        guards.close()
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        assert len(guards) == 0
+
+    asyncio.run(whole())
+
+
+def test_many_forwards_share_one_key_exchange(place: Path) -> None:
+    async def scene(guards: Guards) -> None:
+        async with Session(place) as session:
+            await session.end()
+            await session.start("LogLevel=VERBOSE")
+            await asyncio.gather(*(guards.prove(session.endpoint) for _ in range(200)))
+            await guards.prove(session.endpoint)
+            assert session.log.count("Connection from") == 1
+            assert len(guards) == 1
+
+    alone(scene)
+
+
+def test_a_guard_that_sshd_has_given_up_is_made_anew(place: Path) -> None:
+    async def scene(guards: Guards) -> None:
+        async with Session(place) as session:
+            await session.end()
+            await session.start("LoginGraceTime=1", "LogLevel=VERBOSE")
+            await guards.prove(session.endpoint)
+            await until(lambda: not len(guards))
+            await guards.prove(session.endpoint)
+            assert session.log.count("Connection from") == 2
+            await session.end()
+            await session.start("LogLevel=VERBOSE")
+            await asyncio.gather(*(guards.prove(session.endpoint) for _ in range(10)))
+
+    alone(scene)
+
+
+def test_who_does_not_answer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.3)
+
+    async def scene(guards: Guards) -> None:
+        async with Session(place) as session:
+            endpoint = session.endpoint
+            await guards.prove(endpoint)
+            session.signal(signal.SIGSTOP)
+            with pytest.raises(TimeoutError):
+                await guards.prove(endpoint)
+            session.signal(signal.SIGCONT)
+            await guards.prove(endpoint)
+            await session.end()
+            with pytest.raises(ConnectionRefusedError):
+                await guards.prove(endpoint)
+            for impostor, error in [
+                (Impostor(), ConnectionResetError),
+                (Impostor(hangs_up=False), TimeoutError),
+                (Impostor(says=b"SSH-2.0-x\r\n", hangs_up=False), TimeoutError),
+                (Impostor(says=b"HTTP/1.1 200 OK\r\n\r\n" * 100), ConnectionResetError),
+            ]:
+                async with impostor.on(session.port):
+                    with pytest.raises(error):
+                        await guards.prove(endpoint)
+            await session.start()
+            with pytest.raises(ImpostorError):
+                await guards.prove(endpoint._replace(fingerprint="SHA256:" + "x" * 43))
+            await guards.prove(endpoint)
+
+    alone(scene)
+
+
+def test_guards_do_not_become_many(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MOST", 3)
+
+    async def scene(guards: Guards) -> None:
+        async with Session(place) as session:
+            for generation in range(6):
+                await guards.prove(session.endpoint._replace(generation=f"{generation}.0"))
+                assert len(guards) <= 3
+
+    alone(scene)
