@@ -21,6 +21,8 @@ class Verb(StrEnum):
     STOP = "stop"
     DELETE = "delete"
     LOG = "log"
+    SET = "set"
+    """Change how it behaves."""
     SNAPSHOT = "snapshot"
     FORGET = "forget"
     ROLLBACK = "rollback"

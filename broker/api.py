@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from broker.authorized import AuthorizedKeys
     from broker.certificates import CertificateAuthority
     from broker.config import Config
+    from broker.connecting import Connecting
     from broker.deletion import Deleted
     from broker.sessions import Sessions
     from broker.snapshots import Snapshots
@@ -51,6 +52,7 @@ class Services:
 
     config: Config
     sessions: Sessions
+    connecting: Connecting
     snapshots: Snapshots
     deleted: Deleted
     keys: AuthorizedKeys
@@ -105,7 +107,7 @@ class _Doorkeeper:
 
 
 def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 - a list of paths, not branches
-    sessions = services.sessions
+    sessions, connecting = services.sessions, services.connecting
 
     @app.get("/v1/sessions")
     async def list_sessions(who: Who) -> schema.SessionList:
@@ -123,6 +125,10 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.post("/v1/sessions/{name}/start", status_code=202)
     async def start_session(who: Who, name: SessionName, request: schema.StartRequest) -> schema.SessionView:
         return await sessions.start(who.user, name, request)
+
+    @app.patch("/v1/sessions/{name}/connecting")
+    async def set_connecting(who: Who, name: SessionName, policy: schema.ConnectPolicy) -> schema.SessionView:
+        return await connecting.set_policy(who.user, name, policy)
 
     @app.post("/v1/sessions/{name}/stop", status_code=202)
     async def stop_session(who: Who, name: SessionName) -> schema.SessionView:
@@ -150,7 +156,9 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
     async def resolve(who: Who, request: schema.ResolveRequest) -> schema.ResolveAnswer:
         if request.user != who.user and not _is_gateway(services, who):
             raise RefusedError(f"{who.user} cannot connect as {request.user}")
-        return await sessions.connect(request.user, request.target, root=request.root)
+        return await connecting.connect(
+            request.user, request.target, root=request.root, waited=request.waited, patient=request.patient
+        )
 
 
 def _add_volume_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 - a list of paths, not branches
@@ -246,10 +254,13 @@ def _add_key_paths(app: FastAPI, services: Services) -> None:
 
 
 def _add_gateway_paths(app: FastAPI, services: Services) -> None:
-    @app.get("/v1/gateway/keys/{user}")
-    async def gateway_keys(who: Who, user: Annotated[str, Path(max_length=64)]) -> schema.GatewayKeys:
+    @app.get("/v1/gateway/keys/{user}", response_model_exclude_defaults=True)  # a gateway of before knows no notices
+    async def gateway_keys(
+        who: Who, user: Annotated[str, Path(max_length=64)], notices: bool = False
+    ) -> schema.GatewayKeys:
         _require_gateway(services, who)
-        return schema.GatewayKeys(user=user, keys=await services.keys.lines(user))
+        told = await services.connecting.notices(user) if notices else []
+        return schema.GatewayKeys(user=user, keys=await services.keys.lines(user), notices=told)
 
     @app.post("/v1/gateway/certificate")
     async def gateway_certificate(who: Who, request: schema.CertificateRequest) -> schema.CertificateAnswer:

@@ -142,13 +142,25 @@ class Client:
     def remove_key(self, fingerprint: str) -> schema.KeyView:
         return self._send("DELETE", f"/v1/keys/{quote(fingerprint, safe='')}", schema.KeyView)
 
-    def resolve(self, user: str, target: str, *, root: bool = False) -> schema.ResolveAnswer:
-        """Where the session that `target` names listens now; refusals say why in words meant for a terminal.
+    def resolve(
+        self, user: str, target: str, *, root: bool = False, tell: Callable[[str], None] = lambda _: None
+    ) -> schema.ResolveAnswer:
+        """Where the session that `target` names listens; refusals say why in words meant for a terminal.
 
-        A session in root mode lets only `root` in: it is refused unless `root` is asked for, and the other way round.
+        While it is on its way it is waited for, and `tell` is called with how far it is. A session in root mode lets
+        only `root` in: it is refused unless `root` is asked for, and the other way round.
         """
-        request = schema.ResolveRequest(user=user, target=target, root=root)
-        return self._send("POST", "/v1/resolve", schema.ResolveAnswer, request)
+        request = schema.ResolveRequest(user=user, target=target, root=root, patient=True)
+        while True:
+            try:
+                return self._send("POST", "/v1/resolve", schema.ResolveAnswer, request)
+            except errors.WaitingError as error:
+                tell(error.message)
+
+    def set_connecting(self, name: str, policy: schema.ConnectPolicy) -> schema.SessionView:
+        """Change what connecting does, as far as `policy` says anything of it."""
+        body = policy.model_dump_json(exclude_unset=True)
+        return schema.SessionView.model_validate_json(self._request("PATCH", _session(name) + "/connecting", body))
 
     def doctor(self) -> list[schema.DoctorCheck]:
         return self._get("/v1/doctor", schema.DoctorReport).checks

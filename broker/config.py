@@ -25,6 +25,7 @@ from pydantic import (
 
 from broker.configfile import RUNTIME_DIR, SOCKET_NAME, Mode, read
 from broker.errors import InvalidInputError
+from broker.schema import LONGEST_CONNECT_WAIT
 from slurm.sbatch import check_options
 
 
@@ -107,6 +108,11 @@ class SshSettings(Section):
     """The suffix of session host names: `ssh dev.berth`."""
     login_host: HostName | None = None
     """The login node as people's ssh reaches it; default: this host's name."""
+    start_on_connect: bool = True
+    """Whether connecting to a stopped session starts it; `berth set` decides otherwise for one session."""
+    connect_wait: Annotated[float, Field(ge=0, le=LONGEST_CONNECT_WAIT)] = 12.0
+    """How long a connection waits for a session that is on its way, before it is told how far that is. IDEs give up
+    by themselves after 15 s, without a word of why."""
     host_certificate_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """How long a session's host certificate is valid; signed anew at each start. At least the longest job."""
 

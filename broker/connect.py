@@ -14,9 +14,10 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker import wire
-from broker.errors import BerthError, ControllerUnavailableError
+from broker.errors import BerthError, ControllerUnavailableError, WaitingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 CONNECT_TIMEOUT = 10.0
@@ -33,9 +34,22 @@ class Destination(NamedTuple):
     port: int
 
 
-def resolve(api_socket: Path, user: str, target: str) -> Destination:
-    """Ask the controller where the session that `user` means by `target` listens; raises what it refuses with."""
-    answer = wire.ask(api_socket, "POST", "/v1/resolve", json.dumps({"user": user, "target": target})).answer()
+def resolve(api_socket: Path, user: str, target: str, tell: Callable[[str], None]) -> Destination:
+    """Ask the controller where the session that `user` means by `target` listens; raises what it refuses with.
+
+    While it is on its way it is waited for, as long as it takes; `tell` is called with how far it is whenever that
+    changes.
+    """
+    question = json.dumps({"user": user, "target": target, "patient": True})
+    told = ""
+    while True:
+        try:
+            answer = wire.ask(api_socket, "POST", "/v1/resolve", question).answer()
+            break
+        except WaitingError as error:
+            if error.message != told:
+                told = error.message
+                tell(told)
     try:
         found = json.loads(answer)  # a schema.ResolveAnswer, without loading what checks all of it
         return Destination(str(found["host"]), int(found["port"]))

@@ -13,6 +13,7 @@ from broker.authorized import AuthorizedKeys
 from broker.certificates import CertificateAuthority
 from broker.changes import Changes
 from broker.checks import controller_checks
+from broker.connecting import Connecting
 from broker.deletion import Deleted, Deletion
 from broker.operations import Operator
 from broker.rebuild import rebuild
@@ -51,6 +52,7 @@ class Controller:
     deletion: Deletion
     reconciler: Reconciler
     sessions: Sessions
+    connecting: Connecting
     snapshots: Snapshots
     deleted: Deleted
 
@@ -90,10 +92,17 @@ class Controller:
             launcher=launcher,
             submitter=submitter,
             reconciler=reconciler,
+            changes=changes,
+            grace=config.storage.deleted_grace,
+        )
+        connecting = Connecting(
+            registry=registry,
+            sessions=sessions,
+            launcher=launcher,
+            reconciler=reconciler,
             keys=keys,
             changes=changes,
-            domain=config.ssh.domain,
-            grace=config.storage.deleted_grace,
+            settings=config.ssh,
         )
         snapshots = Snapshots(registry=registry, stores=stores, launcher=launcher, upkeep=upkeep, answering=answering)
         deleted = Deleted(registry=registry, upkeep=upkeep, answering=answering)
@@ -112,6 +121,7 @@ class Controller:
             deletion=deletion,
             reconciler=reconciler,
             sessions=sessions,
+            connecting=connecting,
             snapshots=snapshots,
             deleted=deleted,
         )
@@ -123,6 +133,7 @@ class Controller:
         return Services(
             config=self.config,
             sessions=self.sessions,
+            connecting=self.connecting,
             snapshots=self.snapshots,
             deleted=self.deleted,
             keys=self.keys,

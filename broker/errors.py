@@ -95,6 +95,12 @@ class TimedOutError(BerthError):
     status = 504
 
 
+class WaitingError(TimedOutError):
+    """A session that somebody wants to connect to is on its way: ask again, and say how long you have waited."""
+
+    reason = "waiting"
+
+
 class NoSpaceError(BerthError):
     """No space, or no quota, is left where the data lies; what was asked for changed nothing."""
 
@@ -113,6 +119,7 @@ _BY_REASON: dict[str, type[BerthError]] = {
         ConflictError,
         SlurmUnavailableError,
         ControllerUnavailableError,
+        WaitingError,
         TimedOutError,
         NoSpaceError,
     )

@@ -10,7 +10,7 @@ from broker.identifiers import IDENTIFIER
 from broker.intent import Intent
 from broker.keys import PublicKey
 from broker.models import Session
-from broker.schema import Name, Persistence, SessionState, UserName, Version
+from broker.schema import ConnectPolicy, Name, Persistence, SessionState, UserName, Version
 
 if TYPE_CHECKING:
     from profiles.store import Image
@@ -94,6 +94,7 @@ class Manifest(BaseModel):
     options: list[Line] = Field(max_length=200)
     persistence: Persistence = Persistence()
     persistence_chosen: bool = False
+    connecting: ConnectPolicy = ConnectPolicy()
     host_key: HostKey
     created_at: float = Field(ge=0, lt=2**40, allow_inf_nan=False)
     submission: int = Field(ge=0, lt=10**9)

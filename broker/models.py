@@ -14,7 +14,7 @@ from sqlmodel import Field, SQLModel
 
 from broker.intent import Intent
 from broker.keys import PublicKey
-from broker.schema import Endpoint, Persistence, SessionState, SessionView, Volumes
+from broker.schema import ConnectPolicy, Endpoint, Persistence, SessionState, SessionView, Volumes
 
 
 def _state_column() -> Column[Any]:
@@ -93,6 +93,8 @@ class Session(SQLModel, table=True):
     """As intent.Intent: what is being done to its volumes, or was done last."""
     root: bool = False
     """Whether its job runs in root mode, or is to."""
+    connecting: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    """What connecting to it does, as schema.ConnectPolicy."""
     kept_until: float | None = None
     """Set while a deleted session's data, or that of one being deleted, is kept: until when."""
     revision: int = 0
@@ -115,6 +117,10 @@ class Session(SQLModel, table=True):
     @property
     def policy(self) -> Persistence:
         return Persistence.model_validate(self.persistence)
+
+    @property
+    def connect_policy(self) -> ConnectPolicy:
+        return ConnectPolicy.model_validate(self.connecting)
 
     @property
     def generation(self) -> str:
@@ -153,6 +159,7 @@ class Session(SQLModel, table=True):
             volumes=None if self.volumes is None else Volumes.model_validate(self.volumes),
             operation=None if self.intent is None else self.intent.view(),
             root=self.root,
+            connecting=self.connect_policy,
             kept_until=self.kept_until,
             revision=self.revision,
             stale_since=stale_since,

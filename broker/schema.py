@@ -19,6 +19,8 @@ def _without_steps_up(path: str) -> str:
     return path
 
 
+LONGEST_CONNECT_WAIT = 86400.0
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A session's or profile's name: safe as host name label (RFC 1123), path component and Slurm job name."""
 
@@ -98,6 +100,15 @@ class StartRequest(Strict):
     """Instead of the profile's, for this session from this start on."""
 
 
+class ConnectPolicy(Strict):
+    """What connecting to a session does that is not ready; what is None is as the site has it."""
+
+    start: bool | None = None
+    """Whether a stopped one is started."""
+    wait: Annotated[float, Field(ge=0, le=LONGEST_CONNECT_WAIT)] | None = None
+    """Seconds for which a connection waits for one that is on its way, before it is told how far that is."""
+
+
 class Volumes(Strict):
     """How a session's home and system lie on the shared file system."""
 
@@ -163,6 +174,7 @@ class SessionView(Strict):
     operation: Operation | None = None
     root: bool = False
     """Whether its job runs in root mode, for `berth exec --root`."""
+    connecting: ConnectPolicy = ConnectPolicy()
     kept_until: float | None = None
     """Of a deleted session: until when `berth restore` brings it back."""
     revision: int
@@ -366,6 +378,8 @@ class GatewayKeys(Strict):
 
     user: str
     keys: list[str]
+    notices: list[str] = []
+    """What to tell them when they have logged in, one line each; only for a gateway that asks for it."""
 
 
 class ResolveRequest(Strict):
@@ -377,6 +391,10 @@ class ResolveRequest(Strict):
     """The host name that the client asked for: `name`, `name.<domain>` or `owner.name.<domain>`."""
     root: bool = False
     """For `berth exec --root`: a session in root mode, which is refused otherwise, as it lets in nobody but `root`."""
+    waited: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds for which the one who connects has been waiting, after answers that it is on its way."""
+    patient: bool = False
+    """They see how far it is, and wait as long as it takes."""
 
 
 class ResolveAnswer(Strict):

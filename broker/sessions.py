@@ -9,26 +9,23 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker import access, authorized
+from broker import access
 from broker.access import Verb
 from broker.changes import Changes
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
-from broker.hostnames import SessionHost
 from broker.identifiers import new_id
 from broker.intent import NOTHING_WAS
-from broker.launcher_error import LauncherError
 from broker.manifest import Target
 from broker.models import Session
 from broker.registry import Entry
-from broker.schema import EventView, ResolveAnswer, SessionState, SessionView, StartRequest
+from broker.schema import EventView, SessionState, SessionView, StartRequest
 from broker.state import LIVE, STARTABLE
 from broker.submission import next_submission
 from profiles.errors import ProfilesError
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
-    from broker.authorized import AuthorizedKeys
     from broker.launching import Launcher
     from broker.reconcile import Reconciler
     from broker.registry import Decide, Decision, Registry
@@ -56,9 +53,7 @@ class Sessions:
         launcher: Launcher,
         submitter: Submitter,
         reconciler: Reconciler,
-        keys: AuthorizedKeys,
         changes: Changes,
-        domain: str,
         grace: float,
     ) -> None:
         """`grace`: seconds that the data of a deleted session is kept."""
@@ -67,14 +62,12 @@ class Sessions:
         self._launcher = launcher
         self._submitter = submitter
         self._reconciler = reconciler
-        self._keys = keys
         self._changes = changes
-        self._domain = domain
         self._grace = grace
 
-    async def start(self, user: str, name: str, request: StartRequest) -> SessionView:
+    async def start(self, user: str, name: str, request: StartRequest, *, why: str = "") -> SessionView:
         """Make the session if it is new and submit its job; a session that is on its way or ready is left as it is, and
-        one whose volumes are being changed starts after that.
+        one whose volumes are being changed starts after that. `why` goes into the event log.
 
         RefusedError with Slurm's words if Slurm will not have the job, ConflictError for a session that is in the way.
         """
@@ -87,7 +80,7 @@ class Sessions:
             return self._view(session)
         else:
             seen = session.submission
-            session = await asyncio.to_thread(self._registry.update, session.id, _restart(user, request))
+            session = await asyncio.to_thread(self._registry.update, session.id, _restart(user, request, why))
             if session.submission == seen:
                 return self._view(session)  # somebody else was faster and has started it
         failpoint("start.intent-recorded")
@@ -153,28 +146,6 @@ class Sessions:
             for row in rows
         ]
 
-    async def connect(self, user: str, target: str, *, root: bool = False) -> ResolveAnswer:
-        """Where the session that `target` names listens, for a connection of `user`; `root`: of `berth exec --root`.
-
-        Every refusal is a BerthError whose message is meant for the terminal. The session's authorized_keys are
-        brought up to date first, so that whoever the gateway lets in is let in by the session too.
-        """
-        host = SessionHost.parse(target, self._domain, user)
-        session = await asyncio.to_thread(access.resolve, self._registry, user, host.owner, host.name, Verb.CONNECT)
-        if session.endpoint is None:
-            raise ConflictError(_why_not(session))
-        _check_login(session, root=root)
-        await self._refresh_keys(session)
-        return ResolveAnswer(
-            session_id=session.id,
-            owner=session.owner,
-            name=session.name,
-            generation=session.generation,
-            host=session.endpoint.node,
-            port=session.endpoint.port,
-            fingerprint=session.endpoint.fingerprint,
-        )
-
     async def _create(self, user: str, name: str, request: StartRequest) -> Session:
         if request.profile is None:
             raise NotFoundError(
@@ -202,18 +173,6 @@ class Sessions:
             return self._stores.find(profile, version)
         except ProfilesError as error:
             raise NotFoundError(error.message, hint=error.hint) from error
-
-    async def _refresh_keys(self, session: Session) -> None:
-        lines = await self._keys.lines(session.owner)
-        digest = authorized.digest_of(lines)
-        if digest != session.keys_digest:
-            files = {"authorized_keys": authorized.text_of(lines)}
-            try:
-                await self._launcher.install(session.owner, session.id, files)
-            except LauncherError as error:  # a full disk must not lock out whoever comes to tidy it up
-                log.warning("the keys of %s could not be brought up to date: %s", session.id, error.message)
-                return
-            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"keys_digest": digest}, None))
 
     async def _resolve(self, user: str, name: str, verb: Verb) -> Session:
         return await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
@@ -266,11 +225,11 @@ def _check_profile(session: Session, request: StartRequest) -> None:
         )
 
 
-def _restart(user: str, request: StartRequest) -> Decide:
+def _restart(user: str, request: StartRequest, why: str) -> Decide:
     def decide(now: Session) -> Decision | None:
         if now.state in LIVE - {SessionState.STOPPING}:
             return None
-        entry = Entry(user, "start", f"{now.profile}@{now.version}")
+        entry = Entry(user, "start", f"{now.profile}@{now.version}" + (f", {why}" if why else ""))
         if now.pending is not None:
             _check_profile(now, request)
             return _start_afterwards(now, request), entry
@@ -327,30 +286,3 @@ def _delete(user: str, kept_until: float | None) -> Decide:
         return {"state": SessionState.DELETING, "reason": reason, "kept_until": kept_until}, Entry(user, "delete")
 
     return decide
-
-
-def _check_login(session: Session, *, root: bool) -> None:
-    """In root mode a session lets in `root` and nobody else, at other times everybody but `root`."""
-    if session.root and not root:
-        raise ConflictError(
-            f"{session.name} is in root mode for `berth exec --root`; `berth stop {session.name}` ends it"
-        )
-    if root and not session.root:
-        raise ConflictError(f"{session.name} is not in root mode")
-
-
-def _why_not(session: Session) -> str:
-    """Why nobody can connect now, in one line."""
-    name, reason = session.name, session.reason
-    start = f"`berth start {name}` starts it"
-    words = {
-        SessionState.SUBMITTING: "is being submitted to Slurm; try again in a moment",
-        SessionState.QUEUED: f"waits in Slurm's queue ({reason or 'no reason given'}); `berth show {name}` says more",
-        SessionState.STARTING: "is starting; try again in a moment",
-        SessionState.STOPPING: f"is being stopped; {start} again",
-        SessionState.STOPPED: f"is stopped; {start}",
-        SessionState.CHANGING: "is being changed: its volumes are busy; try again in a moment",
-        SessionState.FAILED: f"has failed: {reason}; {start} again",
-        SessionState.DELETING: "is being deleted",
-    }
-    return f"{name} {words[session.state]}"

@@ -30,6 +30,7 @@ COMMANDS = {
     "ssh": "ssh:ssh",
     "exec": "ssh:execute",
     "stop": "sessions:stop",
+    "set": "setting:set_options",
     "delete": "sessions:delete",
     "restore": "sessions:restore",
     "snapshot": "snapshots:snapshot",

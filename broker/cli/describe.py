@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from broker.cli.keeping import doing, last_operation, pending, policy, volumes
-from broker.cli.output import clock, duration
+from broker.cli.keeping import last_operation, policy, volumes
 from broker.schema import SessionState
+from broker.words import clock, doing, duration, pending, state_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,22 +23,11 @@ ENDED = frozenset({SessionState.STOPPED, SessionState.FAILED})
 
 _WITH_JOB = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING, SessionState.READY})
 
-_REASONS = {
-    "BeginTime": "its start time has not come",
-    "Dependency": "the session's former job is still ending",
-    "Licenses": "waiting for a licence",
-    "Priority": "others are before it",
-    "QOSMaxJobsPerUserLimit": "you have as many jobs as your QOS allows",
-    "ReqNodeNotAvail": "a node it needs is down or reserved",
-    "Resources": "waiting for free resources",
-}
-"""Slurm's commonest reasons for waiting, in words; after "Job Reasons" of Slurm's manual."""
-
 
 def state_line(view: SessionView, now: float | None = None) -> str:
     """Where the session is, such as `dev: queued: Resources (waiting for free resources), expected to start 12:30`."""
     now = time.time() if now is None else now
-    return f"{view.name}: {_state(view, now)}{stale(view, now)}"
+    return f"{view.name}: {state_words(view, now)}{stale(view, now)}"
 
 
 def stale(view: SessionView, now: float | None = None) -> str:
@@ -87,7 +76,7 @@ def gpu(options: list[str]) -> str:
 
 def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]]:
     """Everything about a session, as titled lines; what does not apply is left out."""
-    yield "state", _state(view, now)
+    yield "state", state_words(view, now)
     if view.stale_since is not None:
         yield "stale", f"as of {clock(view.stale_since, now)}; Slurm does not answer"
     yield "profile", f"{view.profile}@{view.version} ({view.digest})"
@@ -103,6 +92,8 @@ def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]
         yield "last job", f"{view.outcome}{ended}"
     if view.endpoint:
         yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
+    if view.connecting.model_dump(exclude_none=True):
+        yield "connecting", connecting(view)
     yield "kept", policy(view)
     yield from volumes(view)
     yield "ssh", f"ssh {view.name}.{domain}"
@@ -110,6 +101,13 @@ def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]
         yield "host key", view.host_key_fingerprint
     yield "created", clock(view.created_at, now)
     yield "id", view.id
+
+
+def connecting(view: SessionView) -> str:
+    """What connecting to it does when it is not ready."""
+    start = {True: "connecting starts it", False: "connecting does not start it", None: ""}[view.connecting.start]
+    wait = "" if view.connecting.wait is None else f"connections wait for {duration(view.connecting.wait)}"
+    return ", ".join(each for each in (start, wait) if each) or "connecting does what it does at this site"
 
 
 def _remarks(view: SessionView, now: float) -> Iterator[tuple[str, str]]:
@@ -120,40 +118,6 @@ def _remarks(view: SessionView, now: float) -> Iterator[tuple[str, str]]:
         yield "root mode", f"for `berth exec --root`; `berth stop {view.name}` ends it, and nothing of it is kept"
     if view.kept_until is not None:
         yield "deleted", f"`berth restore {view.name}` brings it back until {clock(view.kept_until, now)}"
-
-
-def _state(view: SessionView, now: float) -> str:
-    operation = pending(view)
-    if operation is None:
-        return _bare_state(view, now)
-    if view.state is SessionState.CHANGING:
-        return doing(operation.verb)
-    then = "; then " if view.state is SessionState.STOPPING else "; "
-    return _bare_state(view, now) + then + doing(operation.verb)
-
-
-def _bare_state(view: SessionView, now: float) -> str:
-    because = f": {_reason(view.reason)}" if view.reason else ""
-    if view.state is SessionState.SUBMITTING:
-        return f"submitting the job to Slurm{because}"
-    if view.state is SessionState.QUEUED:
-        expected = view.expected_start_at
-        return f"queued{because}{_expected(expected, now) if expected is not None else ''}"
-    if view.state is SessionState.STARTING:
-        return view.reason or "starting"
-    if view.state is SessionState.READY and view.endpoint:
-        return f"ready on {view.endpoint.node}"
-    return f"{view.state}{because}"
-
-
-def _reason(reason: str) -> str:
-    words = _REASONS.get(reason)
-    return f"{reason} ({words})" if words else reason
-
-
-def _expected(at: float, now: float) -> str:
-    """Slurm's estimate; one that has passed means that Slurm will look again soon."""
-    return f", expected to start {clock(at, now)} (in {duration(at - now)})" if at > now else ", expected to start now"
 
 
 def _times(view: SessionView, now: float) -> str:

@@ -4,41 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.cli.output import clock
+from broker.words import clock, doing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from broker.schema import Operation, SessionView, SnapshotView
+    from broker.schema import SessionView, SnapshotView
 
 SNAPSHOT_HEADINGS = ("NUMBER", "WHEN", "", "LABEL/WHY", "PROFILE", "CONSISTENCY")
-
-_DOING = {
-    "snapshot": "taking a snapshot",
-    "rollback": "rolling back",
-    "clone": "being cloned",
-    "switch": "switching its profile",
-    "restore": "being restored",
-    "root": "going into root mode",
-    "commit-root": "keeping what root changed",
-}
-"""Operation.verb → what the session is doing: `dev is rolling back`, `dev goes on rolling back`."""
 
 _DRIVERS = {
     "overlay": "only what changed is stored, in layers over each other",
     "reflink": "whole copies, which share their blocks on disk",
     "plain": "whole copies; snapshots are compressed",
 }
-
-
-def doing(verb: str) -> str:
-    """An operation's verb as a participle, such as `rolling back`."""
-    return _DOING.get(verb, f"doing {verb}")
-
-
-def pending(view: SessionView) -> Operation | None:
-    """What is being done to the session's volumes now, if anything is."""
-    return view.operation if view.operation is not None and view.operation.status == "pending" else None
 
 
 def last_operation(view: SessionView, now: float) -> str:

@@ -9,6 +9,7 @@ import click
 from broker.cli import output
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.errors import InvalidInputError
+from broker.words import clock
 
 MAX_FILE = 16384
 """Bytes; no public key is longer, and a private one picked by mistake should not travel."""
@@ -63,7 +64,7 @@ def list_keys(invocation: Invocation) -> None:
                 each.fingerprint,
                 each.algorithm,
                 each.source,
-                "" if each.added_at is None else output.clock(each.added_at),
+                "" if each.added_at is None else clock(each.added_at),
                 each.comment,
             )
             for each in keys

@@ -80,6 +80,8 @@ def events(invocation: Invocation, name: str | None) -> None:
 
     And who did it, newest last.
     """
+    from broker.words import clock
+
     happened = invocation.client.events(name)
     if invocation.json:
         output.show_json({"events": [event.model_dump(mode="json") for event in happened]})
@@ -87,5 +89,5 @@ def events(invocation: Invocation, name: str | None) -> None:
     now = time.time()
     output.table(
         ("WHEN", "SESSION", "WHO", "WHAT", "DETAIL"),
-        [(output.clock(event.at, now), event.session, event.actor, event.action, event.detail) for event in happened],
+        [(clock(event.at, now), event.session, event.actor, event.action, event.detail) for event in happened],
     )

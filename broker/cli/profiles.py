@@ -72,6 +72,8 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 
     `newest` is what a name without a version means.
     """
+    from broker.words import clock
+
     with translated():
         from profiles.shipped import shipped
 
@@ -89,7 +91,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
                 image.version,
                 "newest" if newest[image.name] is image else "",
                 output.size(image.size),
-                output.clock(image.created),
+                clock(image.created),
                 image.profile.description,
             )
             for image in contents.images

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from broker.cli.keeping import doing, pending
 from broker.cli.output import printable
 from broker.errors import ControllerUnavailableError, TimedOutError
+from broker.words import doing, pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

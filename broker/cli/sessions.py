@@ -129,6 +129,7 @@ def delete(invocation: Invocation, name: str, *, purge: bool, yes: bool, no_wait
     until when. Its name is free at once.
     """
     from broker.cli.describe import ENDED
+    from broker.words import clock
 
     view = invocation.client.session(name)
     if view.state not in ENDED:
@@ -145,9 +146,7 @@ def delete(invocation: Invocation, name: str, *, purge: bool, yes: bool, no_wait
     if invocation.json:
         output.show_json({"deleted": name, "id": view.id, "complete": not no_wait, "kept_until": view.kept_until})
         return
-    kept = (
-        "" if view.kept_until is None else f"until {output.clock(view.kept_until)} `berth restore {name}` undoes that"
-    )
+    kept = "" if view.kept_until is None else f"until {clock(view.kept_until)} `berth restore {name}` undoes that"
     output.narrate(f"{name} is {'being deleted' if no_wait else 'deleted'}{f'; {kept}' if kept else ', for good'}")
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from broker.schema import SiteView
+    from broker.client import Client
+    from broker.schema import ResolveAnswer, SiteView
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 def ssh(invocation: Invocation, name: str, words: tuple[str, ...]) -> NoReturn:
     """Log in to a session from here, with the real ssh.
 
-    What follows NAME is for ssh, as in `berth ssh dev -L 8888:localhost:8888`. The exit code is ssh's.
+    A session that is stopped is started, and one that is on its way waited for; Ctrl-C ends the waiting, and nothing
+    else. What follows NAME is for ssh, as in `berth ssh dev -L 8888:localhost:8888`. The exit code is ssh's.
     """
     _become_ssh(invocation, name, before=[], after=words)
 
@@ -93,17 +95,24 @@ def connect(invocation: Invocation, host: str) -> None:
     """Be ssh's ProxyCommand: stdin and stdout to a session.
 
     As in `ProxyCommand ssh LOGIN berth connect %h`. HOST is NAME, NAME.DOMAIN or OWNER.NAME.DOMAIN. `berth ssh-
-    config` writes the line.
+    config` writes the line. A session that is stopped is started, and one that is on its way waited for; how far it
+    is goes to stderr.
     """
     from broker import connect as way
     from broker.configfile import site_socket
 
     place = site_socket()
     if place is None:  # the client starts a personal controller, also one that leaves just now
-        there = invocation.client.resolve(_user(), host)
+        there = invocation.client.resolve(_user(), host, tell=_tell)
         way.relay(way.Destination(there.host, there.port))
     else:
-        way.relay(way.resolve(place, _user(), host))
+        way.relay(way.resolve(place, _user(), host, _tell))
+
+
+def _tell(how_far: str) -> None:
+    from broker.cli.output import narrate
+
+    narrate(f"berth: {how_far}")
 
 
 def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str]) -> NoReturn:
@@ -132,7 +141,7 @@ def ssh_command(
     client = invocation.client
     site = client.site()
     key = loginkey.ensure(client)
-    place = client.resolve(site.user, name, root=root)
+    place = _place(client, site.user, name, root=root)
     config = _write_config(site, key)
     straight = {
         "HostName": place.host,
@@ -142,6 +151,14 @@ def ssh_command(
     } | ({"User": "root"} if root else {})
     options = [word for option, value in straight.items() for word in ("-o", f"{option}={value}")]
     return ["ssh", "-F", str(config), *options, *before, f"{name}.{site.domain}", *after]
+
+
+def _place(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer:
+    """Where the session listens, with a line of progress while it is waited for."""
+    from broker.cli.progress import Progress
+
+    with Progress() as progress:
+        return client.resolve(user, name, root=root, tell=progress.show)
 
 
 def _write_config(site: SiteView, key: Path) -> Path:

@@ -112,6 +112,7 @@ def announce(invocation: Invocation, view: SessionView, domain: str, *, already:
     """Say that the session is ready, or how far it is, and the way in."""
     from broker.cli.describe import state_line
     from broker.schema import SessionState
+    from broker.words import clock
 
     if invocation.json:
         output.show_json(view)
@@ -121,6 +122,6 @@ def announce(invocation: Invocation, view: SessionView, domain: str, *, already:
         return
     runs = "runs already" if already else "is ready"
     where = f" on {view.endpoint.node}" if view.endpoint else ""
-    left = f"; its job ends {output.clock(view.ends_at)}" if view.ends_at is not None else ""
+    left = f"; its job ends {clock(view.ends_at)}" if view.ends_at is not None else ""
     output.narrate(f"{view.name} {runs}{where}{left}")
     output.data(f"ssh {view.name}.{domain}")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from broker.cli import output
 from broker.cli.describe import ENDED, state_line
 from broker.cli.failures import InterruptedWaitError
-from broker.cli.keeping import doing, pending
 from broker.cli.progress import Progress, follow
 from broker.errors import BerthError, ConflictError, NotFoundError, from_reason
 from broker.schema import SessionState
+from broker.words import doing, pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
@@ -23,7 +23,7 @@ from broker.gateway.relay import Relay
 from broker.keys import SIGNATURES, fingerprint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from broker.gateway.guard import Guards
     from broker.gateway.keys import AdmittedKeys
@@ -95,6 +95,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._proved: Identity | None = None
         self._tries = 0
         self._warned = False
+        self._notices: tuple[str, ...] = ()
         self._relays: set[Relay] = set()
         self._opening = 0
         self._full = False
@@ -113,6 +114,7 @@ class GatewayConnection(asyncssh.SSHServer):
         conn.pause_writing = self._pause_all  # type: ignore[method-assign]  # a hook of asyncio.Protocol
         conn.resume_writing = self._resume_all  # type: ignore[method-assign]  # as above
         conn.data_received = self._acknowledge_at_once(conn)  # type: ignore[method-assign]  # as above
+        conn.send_userauth_success = self._tell_first(conn)  # type: ignore[method-assign]  # a step of the login
         if self._live.unauthenticated > self._settings.max_unauthenticated:
             _log.warning("%s", log_line("too many logins at once", peer=self._peer))
             conn.abort()
@@ -149,12 +151,15 @@ class GatewayConnection(asyncssh.SSHServer):
         admission = await self._keys.of(username)
         if not admission.confirmed and not self._warned:
             self._warned = True
-            self._conn.send_auth_banner("berth: the controller does not answer, try again in a moment\n")
+            self._conn.send_auth_banner(
+                "berth: the controller does not answer; what is known from before still works\n"
+            )
         if key.public_data not in admission.blobs:
             return False
         # asyncssh tells clients which signatures it wants, but then takes any that the key could make.
         key.all_sig_algorithms = {name.encode() for name in SIGNATURES}
         self._proved = Identity(username, fingerprint_of(key.public_data))
+        self._notices = admission.notices
         return True
 
     def auth_completed(self) -> None:
@@ -183,6 +188,21 @@ class GatewayConnection(asyncssh.SSHServer):
             receive(data, datatype)
 
         return received
+
+    def _tell_first(self, conn: asyncssh.SSHServerConnection) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Give a `send_userauth_success` that sends what there is to tell as a banner before it.
+
+        ssh(1) shows banners until it is logged in (RFC 4252, section 5.4), and nothing of ours afterwards. Before the
+        signature is checked it would tell strangers who know a public key what its owner's sessions do.
+        """
+        send = conn.send_userauth_success
+
+        async def told() -> None:
+            if self._notices:
+                conn.send_auth_banner("".join(f"berth: {terminal_text(each)}\n" for each in self._notices))
+            await send()
+
+        return told
 
     # What it may do
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import quote
 
@@ -10,7 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from broker import schema
-from broker.errors import BerthError, ControllerUnavailableError, from_reason
+from broker.errors import BerthError, ControllerUnavailableError, WaitingError, from_reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,22 +28,15 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class ControllerClient:
-    """An async context manager around one pool of connections; it outlives restarts of the controller.
+    """An async context manager around two pools of connections; it outlives restarts of the controller. Questions that
+    wait for a session have one of their own, so that they keep nobody from logging in.
 
     Every call either answers or raises: ControllerUnavailableError when there is no answer or none that makes sense,
     otherwise the error that the controller sent.
     """
 
     def __init__(self, api_socket: Path) -> None:
-        self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                uds=str(api_socket),
-                limits=httpx.Limits(max_connections=64, max_keepalive_connections=8),
-            ),
-            base_url="http://controller",
-            timeout=httpx.Timeout(ANSWER_TIMEOUT, pool=None),
-            trust_env=False,
-        )
+        self._http, self._waiting = _pool(api_socket, 64), _pool(api_socket, 128)
 
     async def __aenter__(self) -> Self:
         return self
@@ -51,21 +45,31 @@ class ControllerClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
+        await self._waiting.aclose()
 
-    async def keys(self, user: str) -> list[str]:
-        """Ask which public keys may log in as `user`, one authorized_keys line each; none for an unknown user."""
-        path = f"/v1/gateway/keys/{quote(user, safe='')}"
+    async def keys(self, user: str) -> schema.GatewayKeys:
+        """Ask which public keys may log in as `user`, none for an unknown one, and what to tell them then."""
+        path = f"/v1/gateway/keys/{quote(user, safe='')}?notices=true"
         try:
             async with asyncio.timeout(KEYS_TIMEOUT):
                 answer = await self._call("GET", path, schema.GatewayKeys)
         except TimeoutError as error:
             raise _no_answer() from error
-        return answer.keys
+        return answer
 
     async def resolve(self, user: str, target: str) -> schema.ResolveAnswer:
-        """Ask where the session that `user` means by `target` listens."""
+        """Ask where the session that `user` means by `target` listens; while it is on its way, as long as the
+        controller wants to be asked again.
+        """
+        began = time.monotonic()
         request = schema.ResolveRequest(user=user, target=target)
-        return await self._call("POST", "/v1/resolve", schema.ResolveAnswer, request)
+        pool = self._http
+        while True:
+            try:
+                return await self._call("POST", "/v1/resolve", schema.ResolveAnswer, request, pool)
+            except WaitingError:
+                request = request.model_copy(update={"waited": time.monotonic() - began})
+                pool = self._waiting
 
     async def certificate(self, public_key: str) -> str:
         """Have the gateway's own host key certified; one line."""
@@ -73,25 +77,46 @@ class ControllerClient:
         answer = await self._call("POST", "/v1/gateway/certificate", schema.CertificateAnswer, request)
         return answer.certificate
 
-    async def _call(self, method: str, path: str, answer: type[_Answer], body: BaseModel | None = None) -> _Answer:
-        content = None if body is None else body.model_dump_json()
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        answer: type[_Answer],
+        body: BaseModel | None = None,
+        pool: httpx.AsyncClient | None = None,
+    ) -> _Answer:
+        content = None if body is None else body.model_dump_json(exclude_defaults=True)
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
-            response = await self._request(method, path, content, headers)
+            response = await _request(pool or self._http, method, path, content, headers)
             if response.is_success:
                 return answer.model_validate_json(response.content)
         except (httpx.HTTPError, ValidationError) as error:
             raise _no_answer() from error
         raise _failure(response)
 
-    async def _request(self, method: str, path: str, content: str | None, headers: dict[str, str]) -> httpx.Response:
-        """Ask again once when the connection broke: one from the pool that died with the last controller is found out
-        only by using it, and all three questions may be asked twice.
-        """
-        try:
-            return await self._http.request(method, path, content=content, headers=headers)
-        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-            return await self._http.request(method, path, content=content, headers=headers)
+
+def _pool(api_socket: Path, most: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(
+            uds=str(api_socket), limits=httpx.Limits(max_connections=most, max_keepalive_connections=8)
+        ),
+        base_url="http://controller",
+        timeout=httpx.Timeout(ANSWER_TIMEOUT, pool=None),
+        trust_env=False,
+    )
+
+
+async def _request(
+    pool: httpx.AsyncClient, method: str, path: str, content: str | None, headers: dict[str, str]
+) -> httpx.Response:
+    """Ask again once when the connection broke: one from the pool that died with the last controller is found out only
+    by using it, and all three questions may be asked twice.
+    """
+    try:
+        return await pool.request(method, path, content=content, headers=headers)
+    except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+        return await pool.request(method, path, content=content, headers=headers)
 
 
 def _no_answer() -> ControllerUnavailableError:

@@ -19,6 +19,8 @@ from broker.names import USER_PATTERN
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from broker.schema import GatewayKeys
+
 _USER = re.compile(USER_PATTERN)
 
 _REMEMBERED_USERS = 4096
@@ -32,23 +34,26 @@ class Admission:
     blobs: frozenset[bytes]
     confirmed: bool
     """False: the controller did not answer, and `blobs` is its last answer, or nothing."""
+    notices: tuple[str, ...] = ()
+    """What to tell them when they have logged in, one line each."""
 
 
 @dataclass(slots=True)
 class _Known:
     blobs: frozenset[bytes]
+    notices: tuple[str, ...]
     at: float
 
 
 class AdmittedKeys:
-    """Asks `ask(user)` for authorized_keys lines at most once per `fresh_seconds` and user.
+    """Asks `ask(user)` at most once per `fresh_seconds` and user.
 
     While `ask` fails, the last answer holds for `stale_seconds`. A user whom nobody knows is like one without keys.
     """
 
     def __init__(
         self,
-        ask: Callable[[str], Awaitable[list[str]]],
+        ask: Callable[[str], Awaitable[GatewayKeys]],
         *,
         fresh_seconds: float,
         stale_seconds: float,
@@ -67,7 +72,7 @@ class AdmittedKeys:
             return Admission(frozenset(), confirmed=True)
         known = self._known.get(user)
         if known is not None and self._clock() - known.at < self._fresh:
-            return Admission(known.blobs, confirmed=True)
+            return Admission(known.blobs, confirmed=True, notices=known.notices)
         task = self._asking.get(user)
         if task is None:
             task = asyncio.create_task(self._refresh(user))
@@ -78,15 +83,15 @@ class AdmittedKeys:
 
     async def _refresh(self, user: str) -> Admission:
         try:
-            lines = await self._ask(user)
+            answer = await self._ask(user)
         except BerthError:
             return self._last_answer(user)
-        blobs = frozenset(_blobs(lines))
-        self._known[user] = _Known(blobs, self._clock())
+        blobs, notices = frozenset(_blobs(answer.keys)), tuple(answer.notices)
+        self._known[user] = _Known(blobs, notices, self._clock())
         self._known.move_to_end(user)
         while len(self._known) > _REMEMBERED_USERS:
             self._known.popitem(last=False)
-        return Admission(blobs, confirmed=True)
+        return Admission(blobs, confirmed=True, notices=notices)
 
     def _last_answer(self, user: str) -> Admission:
         known = self._known.get(user)

@@ -16,6 +16,7 @@ import asyncssh
 
 from broker.gateway.connection import GatewayConnection, Live
 from broker.gateway.controller import ControllerClient
+from broker.gateway.endpoints import Endpoints
 from broker.gateway.guard import Guards
 from broker.gateway.identity import HostIdentity
 from broker.gateway.keys import AdmittedKeys
@@ -75,11 +76,12 @@ class Gateway:
         keys = AdmittedKeys(
             controller.keys, fresh_seconds=settings.keys_fresh_seconds, stale_seconds=settings.keys_stale_seconds
         )
+        endpoints = Endpoints(controller.resolve, stale_seconds=settings.endpoints_stale_seconds)
         return await asyncssh.listen(
             settings.listen_host,
             settings.listen_port,
             backlog=BACKLOG,
-            server_factory=lambda: GatewayConnection(settings, self._live, keys, self._guards, controller.resolve),
+            server_factory=lambda: GatewayConnection(settings, self._live, keys, self._guards, endpoints.resolve),
             server_host_keys=identity.host_keys,
             server_version="Berth",
             kex_algs=KEX,

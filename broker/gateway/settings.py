@@ -40,5 +40,7 @@ class GatewaySettings:
     """How long a removed key may still log in, and a new one may not yet."""
     keys_stale_seconds: float = 3600.0
     """How long the last known keys let people log in while the controller is down."""
+    endpoints_stale_seconds: float = 3600.0
+    """How long the last known endpoints of sessions are used while the controller is down."""
     drain_seconds: float = 10.0
     """How long standing connections may go on after the gateway was asked to stop."""

@@ -12,7 +12,7 @@ from broker.cli.failures import InterruptedWaitError
 from broker.config import load
 from broker.errors import BerthError, ExitCode
 from broker.schema import SessionState
-from broker.sessions import _why_not
+from broker.words import state_words
 from profiles.spec import load as profile_of
 from tests.docs import api_page
 from tests.docs.fields import descriptions
@@ -131,8 +131,8 @@ def test_every_yaml_block_is_a_configuration_or_a_profile(tmp_path: Path) -> Non
 
 def test_the_gateways_words_are_quoted_as_they_are() -> None:
     for state, reason in (("queued", "Priority"), ("stopped", ""), ("failed", "…")):
-        words = _why_not(make_session("alice", state=SessionState(state), reason=reason))
-        assert f"``{words}``" in _text("howto/ssh.md")
+        view = make_session("alice", state=SessionState(state), reason=reason).view()
+        assert f"`dev is {state_words(view, 0)}" in _text("howto/ssh.md")
 
 
 def test_every_decision_has_a_number_of_its_own() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import broker.backoff
+import broker.connecting
 import broker.deletion
 import broker.intent
 import broker.operations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from broker.authorized import AuthorizedKeys
     from broker.certificates import CertificateAuthority
     from broker.changes import Changes
+    from broker.connecting import Connecting
     from broker.deletion import Deleted, Deletion
     from broker.models import Session
     from broker.operations import Operator
@@ -57,6 +59,7 @@ MODULES = (
     broker.backoff,
     broker.deletion,
     broker.intent,
+    broker.connecting,
     broker.operations,
     broker.reconcile,
     broker.sessions,
@@ -131,6 +134,7 @@ class Core:
     deletion: Deletion
     reconciler: Reconciler
     sessions: Sessions
+    connecting: Connecting
     snapshots: Snapshots
     deleted: Deleted
 
@@ -157,6 +161,7 @@ class Core:
             made.deletion,
             made.reconciler,
             made.sessions,
+            made.connecting,
             made.snapshots,
             made.deleted,
         )

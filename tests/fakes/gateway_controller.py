@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Self
 
 from broker import schema
-from broker.errors import BerthError, InvalidInputError, NotFoundError
+from broker.errors import BerthError, InvalidInputError, NotFoundError, WaitingError
 from broker.hostnames import gateway_host
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class GatewayController:
         self.valid_seconds = 3600.0
         self.keys: dict[str, list[str]] = {}
         self.sessions: dict[tuple[str, str], tuple[str, int] | BerthError] = {}
+        self.notices: dict[str, list[str]] = {}
+        self.waits = 0
+        """How often the answer is that the session is on its way."""
+        self.waited: list[float] = []
         self.fingerprint = ""
         """Of the sessions' host key."""
         self.generation = "1.0"
@@ -92,9 +96,11 @@ class GatewayController:
         return True
 
     def _answer(self, method: str, path: str, body: dict[str, str]) -> BaseModel:
+        path, _, query = path.partition("?")
         match method, path.split("/")[2:]:
             case "GET", ["gateway", "keys", user]:
-                return schema.GatewayKeys(user=user, keys=self.keys.get(user, []))
+                notices = self.notices.get(user, []) if query == "notices=true" else []
+                return schema.GatewayKeys(user=user, keys=self.keys.get(user, []), notices=notices)
             case "POST", ["gateway", "certificate"]:
                 line = self.authority.sign_host(
                     body["public_key"],
@@ -105,6 +111,10 @@ class GatewayController:
                 )
                 return schema.CertificateAnswer(certificate=line)
             case "POST", ["resolve"]:
+                if self.waits:
+                    self.waits -= 1
+                    self.waited.append(float(body.get("waited", 0.0)))
+                    raise WaitingError("dev is queued")
                 return self._resolve(body["user"], body["target"])
         raise InvalidInputError(f"no such call: {method} {path}")
 

@@ -57,6 +57,7 @@ def services(core: Core, own_uid: int = 4242) -> Services:
     return Services(
         config=core.config,
         sessions=core.sessions,
+        connecting=core.connecting,
         snapshots=core.snapshots,
         deleted=core.deleted,
         keys=core.keys,
@@ -455,6 +456,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "add key": lambda c: c.add_key(HOST_KEY),
     "remove key": lambda c: c.remove_key(c.keys()[0].fingerprint),
     "resolve": lambda c: c.resolve(ME, "dev"),
+    "connecting": lambda c: c.set_connecting("dev", schema.ConnectPolicy(wait=30)),
     "doctor": lambda c: c.doctor(),
     "missing session": lambda c: c.session("none"),
     "missing start": lambda c: c.start("none", schema.StartRequest()),

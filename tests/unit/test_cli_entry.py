@@ -13,8 +13,9 @@ import pytest
 
 from broker import __version__, errors, schema
 from broker.cli.app import COMMANDS, berth
-from broker.cli.output import clock, duration, printable, size
+from broker.cli.output import printable, size
 from broker.errors import ExitCode
+from broker.words import clock, duration
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import view
 
@@ -194,7 +195,7 @@ def test_ctrl_c_anywhere(monkeypatch: pytest.MonkeyPatch, controller: ScriptedCo
 
 def test_every_error_keeps_its_exit_code(controller: ScriptedController) -> None:
     ours = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.BerthError)]
-    assert len(ours) == 9
+    assert len(ours) == 10
     for kind in ours:
         controller.failures["GET /v1/sessions"] = kind("said")
         result = run("list")

@@ -33,18 +33,19 @@ def api() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def controller(path: Path, answer: bytes) -> Iterator[list[bytes]]:
-    """Say `answer` to the first who asks."""
+def controller(path: Path, *answers: bytes) -> Iterator[list[bytes]]:
+    """Say each of `answers` to one who asks."""
     asked: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
 
         def serve() -> None:
-            client, _ = listener.accept()
-            with client:
-                asked.append(client.recv(65536))
-                client.sendall(answer)
+            for answer in answers:
+                client, _ = listener.accept()
+                with client:
+                    asked.append(client.recv(65536))
+                    client.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -59,23 +60,34 @@ def http(status: int, body: object) -> bytes:
 def test_resolve_asks_and_understands(api: Path) -> None:
     found = {"session_id": "01", "owner": "alice", "name": "dev", "generation": "1.0", "host": "c2", "port": 4022}
     with controller(api, http(200, found)) as asked:
-        assert connect.resolve(api, "alice", "dev.berth") == ("c2", 4022)
+        assert connect.resolve(api, "alice", "dev.berth", print) == ("c2", 4022)
     head, _, body = asked[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/resolve HTTP/1.0\r\n")
-    assert json.loads(body) == {"user": "alice", "target": "dev.berth"}
+    assert json.loads(body) == {"user": "alice", "target": "dev.berth", "patient": True}
+
+
+def test_a_session_on_its_way_is_waited_for_and_each_step_told_once(api: Path) -> None:
+    found = {"session_id": "01", "owner": "alice", "name": "dev", "generation": "1.0", "host": "c2", "port": 4022}
+    steps = ["dev is queued", "dev is queued", "dev is starting"]
+    waiting = [http(503, {"reason": "waiting", "message": step, "hint": ""}) for step in steps]
+    told: list[str] = []
+    with controller(api, *waiting, http(200, found)) as asked:
+        assert connect.resolve(api, "alice", "dev.berth", told.append) == ("c2", 4022)
+    assert told == ["dev is queued", "dev is starting"]
+    assert len(asked) == 4
 
 
 def test_resolve_raises_the_refusal_as_it_was_meant(api: Path) -> None:
     refusal = {"reason": "conflict", "message": "dev is stopped", "hint": "berth start dev"}
     with controller(api, http(409, refusal)), pytest.raises(ConflictError, match="dev is stopped") as caught:
-        connect.resolve(api, "alice", "dev")
+        connect.resolve(api, "alice", "dev", print)
     assert caught.value.hint == "berth start dev"
 
 
 @pytest.mark.parametrize("body", [{}, [], "oops", {"host": "c"}, {"host": "c", "port": "ssh"}])
 def test_an_answer_that_names_no_place_is_no_answer(api: Path, body: object) -> None:
     with controller(api, http(200, body)), pytest.raises(ControllerUnavailableError, match="no sense"):
-        connect.resolve(api, "alice", "dev")
+        connect.resolve(api, "alice", "dev", print)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from broker.certificates import CertificateAuthority, HostCertificate
 from broker.errors import ControllerUnavailableError
 from broker.gateway.identity import HostIdentity
 from broker.gateway.keys import AdmittedKeys
+from broker.schema import GatewayKeys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,12 +32,12 @@ class Controller:
         self.let.set()
         self.now = 0.0
 
-    async def keys(self, user: str) -> list[str]:
+    async def keys(self, user: str) -> GatewayKeys:
         self.asked += 1
         await self.let.wait()
         if not self.up:
             raise ControllerUnavailableError("down")
-        return [LINE, "garbage"] if user == "alice" else []
+        return GatewayKeys(user=user, keys=[LINE, "garbage"] if user == "alice" else [])
 
     def admitted(self) -> AdmittedKeys:
         return AdmittedKeys(self.keys, fresh_seconds=5, stale_seconds=60, clock=lambda: self.now)

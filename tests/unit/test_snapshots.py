@@ -604,10 +604,10 @@ def test_root_mode_from_beginning_to_end(core: Core) -> None:
                 await CHANGES[word](core)
             assert "berth stop dev" in failure.value.hint
         with pytest.raises(ConflictError, match="berth stop dev"):
-            await core.sessions.connect("alice", "dev")
+            await core.connecting.connect("alice", "dev")
         with pytest.raises(ConflictError, match="root mode"):
             await core.start()
-        assert (await core.sessions.connect("alice", "dev", root=True)).host == "c1"
+        assert (await core.connecting.connect("alice", "dev", root=True)).host == "c1"
         view = await core.snapshots.commit_root("alice", "dev")
         assert view.operation is not None
         assert (view.state, view.operation.status, view.operation.undo) == (
@@ -622,7 +622,7 @@ def test_root_mode_from_beginning_to_end(core: Core) -> None:
         await core.ready()
         assert "BERTH_ROOT" not in core.launcher.directories["alice", core.row().id].files["job.env"]
         with pytest.raises(ConflictError, match="not in root mode"):
-            await core.sessions.connect("alice", "dev", root=True)
+            await core.connecting.connect("alice", "dev", root=True)
 
     asyncio.run(scenario())
 

@@ -1,0 +1,77 @@
+"""`berth set`: how a session behaves when somebody connects to it."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from broker.cli import output
+from broker.cli.invocation import Invocation, json_option, pass_invocation
+from broker.cli.sessions import name_argument
+from broker.errors import InvalidInputError
+
+DEFAULT = "default"
+_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+class Wait(click.ParamType["float | None"]):
+    """A time such as `30s`, `10m`, `2h`, or `default`."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if not isinstance(value, str) or value == DEFAULT:
+            return None
+        found = re.fullmatch(r"([0-9]{1,6})(s|m|min|h|d)?", value)
+        if found is None:
+            self.fail(f"{value!r} is not a time such as 30s, 10m or 2h, nor {DEFAULT!r}", param, ctx)
+        return float(found[1]) * _UNITS[found[2] or ""]
+
+
+@click.command("set")
+@name_argument
+@click.option(
+    "--start-on-connect",
+    type=click.Choice(["yes", "no", DEFAULT]),
+    help="Whether connecting to it starts it when it is stopped.",
+)
+@click.option(
+    "--connect-wait",
+    type=Wait(),
+    metavar="TIME",
+    help="How long a connection waits for it while it is on its way, such as 30s or 10m.",
+)
+@json_option
+@pass_invocation
+@click.pass_context
+def set_options(
+    ctx: click.Context, invocation: Invocation, name: str, start_on_connect: str | None, connect_wait: float | None
+) -> None:
+    """Decide what connecting to a session does.
+
+    `default` takes what the site has: `berth show` says what holds. IDEs give up after 15 seconds or so, and are told
+    nothing by ssh then; a longer wait is for those who connect from a terminal.
+
+    \b
+      berth set dev --connect-wait 10m
+      berth set dev --start-on-connect no
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.schema import ConnectPolicy
+
+    chosen: dict[str, object] = {}
+    if start_on_connect is not None:
+        chosen["start"] = None if start_on_connect == DEFAULT else start_on_connect == "yes"
+    if ctx.get_parameter_source("connect_wait") is click.core.ParameterSource.COMMANDLINE:
+        chosen["wait"] = connect_wait
+    if not chosen:
+        raise InvalidInputError("what is to be set?", hint="`berth set --help` has the options")
+    view = invocation.client.set_connecting(name, ConnectPolicy.model_validate(chosen))
+    if invocation.json:
+        output.show_json(view)
+        return
+    from broker.cli.describe import connecting
+
+    output.narrate(f"{name}: {connecting(view)}")

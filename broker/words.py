@@ -1,0 +1,103 @@
+"""A session's state in words, for the command line and for whoever connects by ssh, and times for people."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from broker.schema import SessionState
+
+if TYPE_CHECKING:
+    from broker.schema import Operation, SessionView
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+_REASONS = {
+    "BeginTime": "its start time has not come",
+    "Dependency": "the session's former job is still ending",
+    "Licenses": "waiting for a licence",
+    "Priority": "others are before it",
+    "QOSMaxJobsPerUserLimit": "you have as many jobs as your QOS allows",
+    "ReqNodeNotAvail": "a node it needs is down or reserved",
+    "Resources": "waiting for free resources",
+}
+"""Slurm's commonest reasons for waiting, in words; after "Job Reasons" of Slurm's manual."""
+
+_DOING = {
+    "snapshot": "taking a snapshot",
+    "rollback": "rolling back",
+    "clone": "being cloned",
+    "switch": "switching its profile",
+    "restore": "being restored",
+    "root": "going into root mode",
+    "commit-root": "keeping what root changed",
+}
+"""Operation.verb → what the session is doing: `dev is rolling back`, `dev goes on rolling back`."""
+
+
+def state_words(view: SessionView, now: float) -> str:
+    """Where the session is, such as `queued: Resources (waiting for free resources), expected to start 12:30`."""
+    operation = pending(view)
+    if operation is None:
+        return _bare_state(view, now)
+    if view.state is SessionState.CHANGING:
+        return doing(operation.verb)
+    then = "; then " if view.state is SessionState.STOPPING else "; "
+    return _bare_state(view, now) + then + doing(operation.verb)
+
+
+def _bare_state(view: SessionView, now: float) -> str:
+    because = f": {_reason(view.reason)}" if view.reason else ""
+    if view.state is SessionState.SUBMITTING:
+        return f"submitting the job to Slurm{because}"
+    if view.state is SessionState.QUEUED:
+        expected = view.expected_start_at
+        return f"queued{because}{_expected(expected, now) if expected is not None else ''}"
+    if view.state is SessionState.STARTING:
+        return view.reason or "starting"
+    if view.state is SessionState.READY and view.endpoint:
+        return f"ready on {view.endpoint.node}"
+    return f"{view.state}{because}"
+
+
+def _reason(reason: str) -> str:
+    words = _REASONS.get(reason)
+    return f"{reason} ({words})" if words else reason
+
+
+def _expected(at: float, now: float) -> str:
+    """Slurm's estimate; one that has passed means that Slurm will look again soon."""
+    return f", expected to start {clock(at, now)} (in {duration(at - now)})" if at > now else ", expected to start now"
+
+
+def doing(verb: str) -> str:
+    """An operation's verb as a participle, such as `rolling back`."""
+    return _DOING.get(verb, f"doing {verb}")
+
+
+def pending(view: SessionView) -> Operation | None:
+    """What is being done to the session's volumes now, if anything is."""
+    return view.operation if view.operation is not None and view.operation.status == "pending" else None
+
+
+def clock(at: float, now: float | None = None) -> str:
+    """A point in time for people, in their own zone: `12:03` on the same day, `2026-11-22 12:03` otherwise."""
+    then, today = time.localtime(at), time.localtime(now)
+    same_day = then[:3] == today[:3]
+    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", then)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units: `40 s`, `5 min`, `2 h 5 min`, `3 d 4 h`."""
+    whole = max(0, int(seconds))
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min"
+    if whole < _DAY:
+        return _two(whole // _HOUR, "h", whole % _HOUR // _MINUTE, "min")
+    return _two(whole // _DAY, "d", whole % _DAY // _HOUR, "h")
+
+
+def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    return f"{large} {large_unit} {small} {small_unit}" if small else f"{large} {large_unit}"

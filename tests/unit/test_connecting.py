@@ -1,0 +1,244 @@
+"""Connecting to a session that is not ready: it is started once, waited for, and how far it is is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.errors import BerthError, ConflictError, RefusedError, WaitingError
+from broker.schema import ConnectPolicy, SessionState
+from slurm.state import JobState
+from tests.fakes.core import Clock, Core, site_config
+from tests.fakes.launcher import FakeLauncher, RefusingLauncher
+from tests.fakes.scheduler import FakeScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from broker.schema import ResolveAnswer
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock().install(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question waits for moments only."""
+    monkeypatch.setattr("broker.connecting.AT_ONCE", 0.05)
+    monkeypatch.setattr("broker.connecting.AT_MOST", 0.1)
+
+
+def play(place: Path, scene: Callable[[Core], Awaitable[None]], **ssh: Any) -> None:  # noqa: ANN401 - settings
+    async def whole() -> None:
+        core = Core.make(site_config(place, ssh=ssh), FakeLauncher(FakeScheduler()))
+        async with asyncio.timeout(60):
+            await scene(core)
+
+    asyncio.run(whole())
+
+
+def make_ready(core: Core) -> None:
+    session = core.row()
+    assert session.job_id is not None
+    core.scheduler.start(session.job_id)
+    core.announce(session)
+
+
+async def as_the_gateway(core: Core) -> ResolveAnswer:
+    """Ask as long as the controller wants to be asked again."""
+    waited = 0.0
+    while True:
+        try:
+            return await core.connecting.connect("alice", "dev", waited=waited)
+        except WaitingError:
+            waited += 0.1
+
+
+async def rest(core: Core, clock: Clock) -> None:
+    """A stopped session, long after its end."""
+    await core.stopped()
+    clock.now += 3600
+
+
+def test_a_stopped_session_is_started_and_waited_for(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await rest(core, clock)
+        asked = asyncio.create_task(as_the_gateway(core))
+        with pytest.raises(WaitingError, match=r"^dev is queued"):
+            await core.connecting.connect("alice", "dev", waited=1)
+        make_ready(core)
+        await core.tick()
+        assert (await asked).generation == "2.0"
+        told = [event.detail for event in await core.sessions.events("alice", "dev") if event.action == "start"]
+        assert told == ["base@1", "base@1, by connecting"]
+
+    play(tmp_path, scene)
+
+
+def test_many_who_connect_at_once_start_one_job(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await rest(core, clock)
+        asked = [asyncio.create_task(as_the_gateway(core)) for _ in range(50)]
+        while core.row().submission == 1:  # noqa: ASYNC110 - what is waited for sets no Event
+            await asyncio.sleep(0.01)
+        for each in asked[:25]:
+            each.cancel()  # they give up, perhaps the one that has begun the start too
+        await core.settle()
+        make_ready(core)
+        await core.tick()
+        assert {(await each).generation for each in asked[25:]} == {"2.0"}
+        assert len(core.live_jobs(core.row())) == 1
+        assert core.launcher.submissions() == 2
+
+    play(tmp_path, scene)
+
+
+def test_who_waits_too_long_is_told_how_far_it_is(tmp_path: Path) -> None:
+    async def scene(core: Core) -> None:
+        view = await core.start()
+        assert view.job_id is not None
+        core.scheduler.change(view.job_id, reason="Priority")
+        await core.tick()
+        with pytest.raises(ConflictError) as told:
+            await as_the_gateway(core)
+        assert told.value.message == "dev is queued: Priority (others are before it)"
+        assert told.value.hint.startswith("it goes on: connect again")
+        assert core.row().state is SessionState.QUEUED
+        with pytest.raises(WaitingError):
+            await core.connecting.connect("alice", "dev", waited=1e6, patient=True)
+
+    play(tmp_path, scene, connect_wait=0.3)
+
+
+def test_whoever_is_patient_hears_of_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.connecting.AT_MOST", 30)
+
+    async def scene(core: Core) -> None:
+        view = await core.start()
+        assert view.job_id is not None
+        asked = asyncio.create_task(core.connecting.connect("alice", "dev", patient=True))
+        await asyncio.sleep(0.05)
+        core.scheduler.start(view.job_id)
+        await core.tick()
+        with pytest.raises(WaitingError, match=r"^dev is starting on"):
+            await asked
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("end", [JobState.CANCELLED, JobState.OUT_OF_MEMORY, JobState.FAILED])
+def test_what_has_just_been_stopped_or_failed_is_not_started_at_once(
+    tmp_path: Path, clock: Clock, end: JobState
+) -> None:
+    """IDEs connect again by themselves: they would undo a stop, and start what fails for ever."""
+
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        assert session.job_id is not None
+        if end is JobState.CANCELLED:
+            await core.sessions.stop("alice", "dev")
+        core.scheduler.end(session.job_id, end)
+        await core.tick()
+        clock.now = (core.row().ended_at or 0) + 20
+        with pytest.raises(ConflictError, match=r"^dev is (stopped|failed).*, 20 s ago$") as refused:
+            await as_the_gateway(core)
+        assert refused.value.hint == "`berth start dev` starts it; connecting does it in 40 s"
+        assert core.launcher.submissions() == 1
+        clock.now += 60
+        with pytest.raises(WaitingError):
+            await core.connecting.connect("alice", "dev")
+        assert core.launcher.submissions() == 2
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("end", [JobState.TIMEOUT, JobState.PREEMPTED, JobState.NODE_FAIL, JobState.COMPLETED])
+def test_what_ended_for_no_fault_of_its_own_is_started_at_once(tmp_path: Path, end: JobState) -> None:
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        assert session.job_id is not None
+        core.scheduler.end(session.job_id, end)
+        await core.tick()
+        with pytest.raises(WaitingError):
+            await core.connecting.connect("alice", "dev")
+        assert core.row().submission == 2
+
+    play(tmp_path, scene)
+
+
+def test_site_and_session_say_whether_connecting_starts(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await rest(core, clock)
+        with pytest.raises(ConflictError, match=r"^dev is stopped.*; `berth start dev` starts it$"):
+            await as_the_gateway(core)
+        view = await core.connecting.set_policy("alice", "dev", ConnectPolicy(start=True))
+        view = await core.connecting.set_policy("alice", "dev", ConnectPolicy(wait=0.0))
+        assert view.connecting == ConnectPolicy(start=True, wait=0.0)
+        with pytest.raises(BerthError):
+            await core.connecting.set_policy("bob", "dev", ConnectPolicy(start=True))
+        with pytest.raises(ConflictError, match=r"^dev is queued"):
+            await as_the_gateway(core)
+        assert core.row().submission == 2
+        view = await core.connecting.set_policy("alice", "dev", ConnectPolicy(start=None))
+        assert view.connecting == ConnectPolicy(wait=0.0)
+
+    play(tmp_path, scene, start_on_connect=False)
+
+
+def test_what_slurm_refuses_is_said_and_the_session_is_what_it_was(tmp_path: Path, clock: Clock) -> None:
+    async def scene() -> None:
+        launcher = RefusingLauncher(FakeScheduler())
+        launcher.words = ""
+        core = Core.make(site_config(tmp_path), launcher)
+        await rest(core, clock)
+        launcher.words = "Invalid account"
+        with pytest.raises(RefusedError, match="Invalid account"):
+            await core.connecting.connect("alice", "dev")
+        assert core.row().state is SessionState.STOPPED
+
+    asyncio.run(scene())
+
+
+def test_a_requeued_job_is_waited_for_and_its_next_generation_reached(tmp_path: Path) -> None:
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        assert session.job_id is not None
+        core.scheduler.requeue(session.job_id)
+        await core.tick()
+        asked = asyncio.create_task(as_the_gateway(core))
+        await asyncio.sleep(0.05)
+        core.scheduler.start(session.job_id)
+        core.announce(core.row())
+        await core.tick()
+        assert (await asked).generation == "1.1"
+
+    play(tmp_path, scene)
+
+
+def test_what_is_on_its_way_is_told_at_the_next_login(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await rest(core, clock)
+        assert await core.connecting.notices("alice") == []
+        await core.start()
+        assert await core.connecting.notices("alice") == ["dev is queued"]
+        assert await core.connecting.notices("bob") == []
+        make_ready(core)
+        await core.tick()
+        assert await core.connecting.notices("alice") == []
+
+    play(tmp_path, scene)
+
+
+def test_what_was_set_survives_the_loss_of_the_registry(tmp_path: Path) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        await core.connecting.set_policy("alice", "dev", ConnectPolicy(start=False, wait=60))
+        text = core.launcher.directories["alice", core.row().id].files["manifest.json"]
+        assert '"wait": 60.0' in text
+
+    play(tmp_path, scene)

@@ -1,0 +1,146 @@
+"""Sessions that are on their way, and a controller that is away: what the gateway does, with real OpenSSH."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import asyncssh
+import pytest
+
+from broker.errors import BerthError, ConflictError, ControllerUnavailableError, NotFoundError
+from broker.gateway import endpoints
+from broker.gateway.endpoints import Endpoints
+from broker.schema import ResolveAnswer
+from tests.fakes import openssh
+from tests.fakes.gateway_world import play, until
+from tests.fakes.openssh import me
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fakes.gateway_world import World
+
+
+def test_what_is_on_its_way_is_told_after_the_signature_and_before_the_login(place: Path) -> None:
+    async def scene(w: World) -> None:
+        w.controller.notices[me()] = ["dev is queued: Priority", "ci is \x1b[2Jstarting"]
+        done = await w.ssh("dev.berth", "echo in")
+        assert (done.code, done.out) == (0, b"in\n")
+        assert done.err.replace("\r", "") == "berth: dev is queued: Priority\nberth: ci is ?[2Jstarting\n"
+
+    play(place, scene)
+
+
+def test_a_stranger_who_knows_a_public_key_is_told_nothing(place: Path) -> None:
+    """They offer the key, and sign with another."""
+    told: list[str] = []
+
+    class Client(asyncssh.SSHClient):
+        def auth_banner_received(self, msg: str, lang: str) -> None:  # noqa: ARG002 - asyncssh's signature
+            told.append(msg)
+
+    async def scene(w: World) -> None:
+        w.controller.notices[me()] = ["dev is queued"]
+        [forged] = asyncssh.load_keypairs(str(openssh.make_key(w.place / "stranger")))
+        forged.public_data = asyncssh.read_public_key(str(w.key) + ".pub").public_data
+        with pytest.raises(asyncssh.PermissionDenied):
+            await w.client(client_keys=[forged], client_factory=Client)
+        assert told == []
+        async with await w.client(client_factory=Client):
+            assert told == ["berth: dev is queued\n"]
+
+    play(place, scene)
+
+
+def test_a_session_on_its_way_is_asked_for_until_it_is_there(place: Path) -> None:
+    async def scene(w: World) -> None:
+        w.controller.waits = 3
+        assert (await w.ssh("dev.berth", "echo in")).out == b"in\n"
+        assert w.controller.waited[0] == 0
+        assert 0 < w.controller.waited[1] < w.controller.waited[2]
+
+    play(place, scene)
+
+
+def test_a_client_that_gives_up_is_asked_for_no_more(place: Path) -> None:
+    async def scene(w: World) -> None:
+        before = len(w.controller.asked)
+        assert (await w.ssh("dev.berth", "true")).code == 0
+        questions = len(w.controller.asked) - before
+        w.controller.waits = 10**6
+        done = await w.ssh("-o", "ConnectTimeout=1", "dev.berth", "true")
+        assert done.code == 255
+        await until(lambda: not len(w.gateway._live))
+        asked = len(w.controller.asked)
+        w.controller.waits = 0
+        assert (await w.ssh("dev.berth", "echo in")).out == b"in\n"
+        assert len(w.controller.asked) <= asked + questions + 1, "one may have been on its way"
+
+    play(place, scene)
+
+
+def test_without_the_controller_what_stands_stands_and_what_runs_is_reached(place: Path) -> None:
+    async def scene(w: World) -> None:
+        async with await w.client() as client:
+            reader, writer = await client.open_connection(w.canonical, 22)
+            assert (await reader.readline()).startswith(b"SSH-2.0-OpenSSH")
+            assert (await w.ssh("dev.berth", "echo in")).out == b"in\n"
+            await w.controller.stop()
+            done = await w.ssh("dev.berth", "echo in")
+            assert done.out == b"in\n"
+            assert "the controller does not answer" in done.err
+            w.controller.path.unlink()
+            assert (await w.ssh("dev.berth", "echo in")).out == b"in\n"
+            assert (await w.ssh("other.berth", "echo in")).code == 255
+            writer.write(b"SSH-2.0-still-here\r\n")
+            assert (await reader.read(1)) != b""
+
+    play(place, scene, keys_fresh_seconds=0.0)
+
+
+def answer(host: str) -> ResolveAnswer:
+    return ResolveAnswer(
+        session_id="01", owner="alice", name="dev", generation="1.0", host=host, port=1, fingerprint="x"
+    )
+
+
+def test_only_a_controller_that_is_away_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
+    says: ResolveAnswer | BerthError = answer("c1")
+    now = 0.0
+
+    async def ask(_: str, __: str) -> ResolveAnswer:
+        if isinstance(says, BerthError):
+            raise says
+        return says
+
+    async def scene() -> None:
+        nonlocal says, now
+        known = Endpoints(ask, stale_seconds=60, clock=lambda: now)
+        assert (await known.resolve("alice", "dev")).host == "c1"
+        says = ControllerUnavailableError("away")
+        now = 60
+        assert (await known.resolve("alice", "dev")).host == "c1"
+        for user, target in (("bob", "dev"), ("alice", "ci")):
+            with pytest.raises(ControllerUnavailableError):
+                await known.resolve(user, target)
+        now = 61
+        with pytest.raises(ControllerUnavailableError):
+            await known.resolve("alice", "dev")
+        now = 0
+        for refusal in (ConflictError("dev is stopped"), NotFoundError("dev is not yours any more")):
+            says = answer("c1")
+            await known.resolve("alice", "dev")
+            says = refusal
+            with pytest.raises(type(refusal)):
+                await known.resolve("alice", "dev")
+            says = ControllerUnavailableError("away")
+            with pytest.raises(ControllerUnavailableError):
+                await known.resolve("alice", "dev")
+        monkeypatch.setattr(endpoints, "REMEMBERED", 10)
+        says = answer("c1")
+        for number in range(100):
+            await known.resolve("alice", f"s{number}")
+        assert len(known._known) == 10
+
+    asyncio.run(scene())
