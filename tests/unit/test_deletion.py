@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import broker.answering
 from broker.errors import ConflictError, NoSpaceError, NotFoundError
 from broker.launcher_error import LauncherError
 from broker.schema import SessionState, SnapshotRequest
@@ -175,6 +176,29 @@ def test_a_restore_that_fails_leaves_it_deleted_and_restorable(tmp_path: Path, c
         assert [view.name for view in await core.deleted.all("alice")] == ["dev"]
         core.launcher.failures.clear()
         assert (await core.deleted.restore("alice", "dev", None)).state is SessionState.STOPPED
+
+    asyncio.run(scenario())
+
+
+def test_a_restore_that_fails_after_its_answer_leaves_it_deleted_too(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the core machine: whoever asks for it back and is told that it is coming has a deleted session again."""
+    monkeypatch.setattr(broker.answering, "ANSWER_WITHIN", 0.0)
+
+    async def scenario() -> None:
+        core = await deleted(tmp_path, clock)
+        core.launcher.failures["untrash"] = LauncherError("space", "Disk quota exceeded")
+        view = await core.deleted.restore("alice", "dev", "other")
+        assert view.state is SessionState.CHANGING
+        await core.settle()
+        assert core.registry.find("alice", "other") is None
+        (view,) = await core.deleted.all("alice")
+        assert (view.name, view.state, view.kept_until) == ("dev", SessionState.DELETED, clock.now + GRACE)
+        core.launcher.failures.clear()
+        await core.deleted.restore("alice", "dev", None)
+        await core.settle()
+        assert core.row().state is SessionState.STOPPED
 
     asyncio.run(scenario())
 
