@@ -29,6 +29,7 @@ COMMANDS = {
     "show": "sessions:show",
     "ssh": "ssh:ssh",
     "exec": "ssh:execute",
+    "open": "opening:open_session",
     "stop": "sessions:stop",
     "set": "setting:set_options",
     "delete": "sessions:delete",
