@@ -86,7 +86,7 @@ class Connecting:
             if root:
                 raise ConflictError(self._how_far(session), hint="try again in a moment")
             if session.state in STARTABLE:
-                session = await self._started(user, session)
+                session = await self._started(session)
             self._check_on_its_way(session)
             far = self._how_far(session)
             first = first or far
@@ -127,26 +127,26 @@ class Connecting:
         sessions = await asyncio.to_thread(self._registry.sessions_of, user)
         return [self._how_far(session) for session in sessions if session.state in ON_ITS_WAY]
 
-    async def _started(self, user: str, session: Session) -> Session:
+    async def _started(self, session: Session) -> Session:
         """Have it started, if that is how it is to be; raises why not."""
         start = f"`berth start {session.name}` starts it"
         chosen = session.connect_policy.start
         if not (self._settings.start_on_connect if chosen is None else chosen):
             raise ConflictError(f"{self._how_far(session)}; {start}")
         ago = None if session.ended_at is None else time.time() - session.ended_at
-        if ago is not None and ago < SETTLES and session.outcome not in GOES_ON:
+        if ago is not None and ago < SETTLES and not _was_well(session):
             wait = duration(SETTLES - ago)
             raise ConflictError(
                 f"{self._how_far(session)}, {duration(ago)} ago", hint=f"{start}; connecting does it in {wait}"
             )
-        await self._sessions.start(user, session.name, StartRequest(), why="by connecting")
+        await self._sessions.start(session.owner, session.name, StartRequest(), why="by connecting")
         now = await asyncio.to_thread(self._registry.get, session.id)
         assert now is not None
         return now
 
     def _check_on_its_way(self, session: Session) -> None:
         """ConflictError for a session that will not become ready by waiting."""
-        if session.state not in ON_ITS_WAY | {SessionState.READY} | STARTABLE:
+        if session.state not in ON_ITS_WAY | {SessionState.READY}:
             raise ConflictError(self._how_far(session))
 
     def _wait_of(self, session: Session) -> float:
@@ -169,6 +169,11 @@ class Connecting:
                 log.warning("the keys of %s could not be brought up to date: %s", session.id, error.message)
                 return
             await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"keys_digest": digest}, None))
+
+
+def _was_well(session: Session) -> bool:
+    """Whether its last job ended for a reason that starting it again does not meet again: it had been ready, too."""
+    return session.outcome in GOES_ON and session.fingerprint != ""
 
 
 def _set(user: str, policy: ConnectPolicy) -> Decide:

@@ -171,6 +171,19 @@ def test_what_ended_for_no_fault_of_its_own_is_started_at_once(tmp_path: Path, e
     play(tmp_path, scene)
 
 
+def test_one_that_ends_before_it_was_ready_is_not_started_again_and_again(tmp_path: Path) -> None:
+    async def scene(core: Core) -> None:
+        view = await core.start()
+        assert view.job_id is not None
+        core.scheduler.end(view.job_id)
+        await core.tick()
+        with pytest.raises(ConflictError, match=r"^dev is stopped: the job ended by itself, \d s ago"):
+            await as_the_gateway(core)
+        assert core.row().submission == 1
+
+    play(tmp_path, scene)
+
+
 def test_site_and_session_say_whether_connecting_starts(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await rest(core, clock)
