@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from pydantic import (
 
 from broker.configfile import RUNTIME_DIR, SOCKET_NAME, Mode, read
 from broker.errors import InvalidInputError
+from broker.gateway.admission import MaxStartups
 from broker.schema import LONGEST_CONNECT_WAIT
 from slurm.sbatch import check_options
 
@@ -134,6 +136,13 @@ class GatewayConfig(Section):
     """The only account that may ask for other people's keys and endpoints."""
     host_key: AbsolutePath = Path("/var/lib/berth-gateway/ssh_host_ed25519_key")
     """The gateway's host key, made at first start; the directory is the gateway account's own."""
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Processes that serve the port; default: one for each processor, at most 4."""
+    max_startups: Annotated[str, AfterValidator(lambda text: str(MaxStartups.parse(text)))] = "256:30:1024"
+    """How many clients of one worker may be logging in, as sshd's MaxStartups; it is those that stall who must go."""
+    penalty_exempt: list[Annotated[str, AfterValidator(lambda text: str(ip_network(text)))]] = []
+    """Networks from where logins may fail as often as they like, such as `10.1.0.0/16`; others are locked out for a
+    while, as by sshd's PerSourcePenalties."""
 
 
 class RegistrySettings(Section):
@@ -186,6 +195,10 @@ class Config(Section):
     @property
     def gateway_port(self) -> int:
         return self.gateway.port or self.gateway.listen_port
+
+    @property
+    def gateway_workers(self) -> int:
+        return self.gateway.workers or min(os.cpu_count() or 1, 4)
 
     @property
     def registry_url(self) -> str:

@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from broker.cli import output
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.errors import ConflictError
+
+if TYPE_CHECKING:
+    from broker.config import Config
+    from broker.gateway.settings import GatewaySettings
 
 
 @click.command()
@@ -24,28 +30,48 @@ def controller(invocation: Invocation) -> None:
 
 
 @click.command()
+@click.option("--check", is_flag=True, help="Only see whether it could start with the configuration as it is.")
+@click.option("--worker", is_flag=True, hidden=True)
 @pass_invocation
-def gateway(invocation: Invocation) -> None:
-    """Run the gateway in the foreground, until SIGTERM."""
+def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
+    """Run the gateway in the foreground, until SIGTERM.
+
+    On SIGHUP it goes on with the program and the configuration as they are by then, and no connection ends for it.
+    """
     import logging
     import sys
 
-    from broker.gateway.server import run
-    from broker.gateway.settings import GatewaySettings
+    from broker.gateway import master
+    from broker.gateway import worker as one_worker
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     config = invocation.config
-    settings = config.gateway
-    if not settings.enabled:
+    if not config.gateway.enabled:
         raise ConflictError("gateway.enabled is false", hint="in personal mode people come in through the site's sshd")
-    run(
-        GatewaySettings(
-            listen_host=settings.listen_host,
-            listen_port=settings.listen_port,
-            api_socket=config.api_socket,
-            host_key=settings.host_key,
-            domain=config.ssh.domain,
-        )
+    settings = _gateway_settings(config)
+    if check:
+        return
+    if worker:
+        one_worker.run(settings)
+    else:
+        master.run(master.Address(settings.listen_host, settings.listen_port), config.gateway_workers)
+
+
+def _gateway_settings(config: Config) -> GatewaySettings:
+    from ipaddress import ip_network
+
+    from broker.gateway.admission import MaxStartups
+    from broker.gateway.settings import GatewaySettings
+
+    gateway = config.gateway
+    return GatewaySettings(
+        listen_host=gateway.listen_host,
+        listen_port=gateway.listen_port,
+        api_socket=config.api_socket,
+        host_key=gateway.host_key,
+        domain=config.ssh.domain,
+        max_startups=MaxStartups.parse(gateway.max_startups),
+        penalty_exempt=tuple(ip_network(each) for each in gateway.penalty_exempt),
     )
 
 

@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import re
-import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 
 from broker.errors import BerthError, RefusedError
+from broker.gateway.admission import Failure
 from broker.gateway.guard import Endpoint, ImpostorError
 from broker.gateway.relay import Relay
 from broker.keys import SIGNATURES, fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Set as AbstractSet
 
     from broker.gateway.guard import Guards
     from broker.gateway.keys import AdmittedKeys
@@ -48,11 +49,11 @@ class Identity:
 
 
 class Live:
-    """The connections that stand now, and how many of them have not logged in yet."""
+    """The connections that stand now, and whose they are."""
 
     def __init__(self) -> None:
-        self.unauthenticated = 0
         self._connections: set[GatewayConnection] = set()
+        self._of: dict[str, set[GatewayConnection]] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -62,12 +63,24 @@ class Live:
     def __iter__(self) -> Iterator[GatewayConnection]:
         return iter(tuple(self._connections))
 
+    def of(self, user: str) -> AbstractSet[GatewayConnection]:
+        """Those that are logged in as `user`."""
+        return self._of.get(user, frozenset())
+
     def add(self, connection: GatewayConnection) -> None:
         self._connections.add(connection)
         self._empty.clear()
 
-    def remove(self, connection: GatewayConnection) -> None:
+    def log_in(self, connection: GatewayConnection, user: str) -> None:
+        self._of.setdefault(user, set()).add(connection)
+
+    def remove(self, connection: GatewayConnection, user: str | None) -> None:
+        """`user` is who was logged in on it."""
         self._connections.discard(connection)
+        if user is not None and connection in self._of.get(user, ()):
+            self._of[user].remove(connection)
+            if not self._of[user]:
+                del self._of[user]
         if not self._connections:
             self._empty.set()
 
@@ -93,8 +106,12 @@ class GatewayConnection(asyncssh.SSHServer):
         self._resolve = resolve
         self._identity: Identity | None = None
         self._proved: Identity | None = None
+        self.on_login: Callable[[], None] = lambda: None
+        """Called once, when somebody has logged in."""
+        self._began = time.monotonic()
         self._tries = 0
         self._warned = False
+        self._our_fault = False
         self._notices: tuple[str, ...] = ()
         self._relays: set[Relay] = set()
         self._opening = 0
@@ -108,30 +125,32 @@ class GatewayConnection(asyncssh.SSHServer):
         host, port = conn.get_extra_info("peername")[:2]
         self._peer = f"{host}:{port}"
         self._live.add(self)
-        self._live.unauthenticated += 1
-        # asyncssh itself leaves these two empty, so that a client that stops reading would fill our memory with
-        # whatever its channel windows allow.
-        conn.pause_writing = self._pause_all  # type: ignore[method-assign]  # a hook of asyncio.Protocol
-        conn.resume_writing = self._resume_all  # type: ignore[method-assign]  # as above
-        conn.data_received = self._acknowledge_at_once(conn)  # type: ignore[method-assign]  # as above
         conn.send_userauth_success = self._tell_first(conn)  # type: ignore[method-assign]  # a step of the login
-        if self._live.unauthenticated > self._settings.max_unauthenticated:
-            _log.warning("%s", log_line("too many logins at once", peer=self._peer))
-            conn.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._live.remove(self)
+        self._live.remove(self, self._identity.user if self._identity else None)
         if self._identity is None:
-            self._live.unauthenticated -= 1
             _log.debug("%s", log_line("no login", peer=self._peer, end=exc or "closed"))
 
+    def failure(self) -> Failure | None:
+        """What to hold against its source, once it has ended without a login."""
+        if self._our_fault:
+            return None
+        if time.monotonic() - self._began >= self._settings.login_timeout:
+            return Failure.TOO_SLOW
+        return Failure.NO_LOGIN if self._tries else Failure.NO_ATTEMPT
+
     @property
-    def in_use(self) -> bool:
-        """Whether something is forwarded, or about to be."""
-        return bool(self._relays) or self._opening > 0
+    def forwards(self) -> int:
+        """How many it has, with those about to be opened."""
+        return len(self._relays) + self._opening
 
     def disconnect(self, why: str) -> None:
-        """Tell the client and close everything it has open."""
+        """Tell the client and close everything it has open, through no fault of its own."""
+        self._our_fault = True
+        self._end(why)
+
+    def _end(self, why: str) -> None:
         self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, terminal_text(why))
 
     # Login
@@ -146,11 +165,11 @@ class GatewayConnection(asyncssh.SSHServer):
         """Say whether `key` may log in as `username`; asked for each offer and again for the signature."""
         self._tries += 1
         if self._tries > self._settings.max_auth_tries:
-            self.disconnect(f"too many keys tried, {self._settings.max_auth_tries} are allowed; use IdentitiesOnly")
+            self._end(f"too many keys tried, {self._settings.max_auth_tries} are allowed; use IdentitiesOnly")
             return False
         admission = await self._keys.of(username)
         if not admission.confirmed and not self._warned:
-            self._warned = True
+            self._warned = self._our_fault = True
             self._conn.send_auth_banner(
                 "berth: the controller does not answer; what is known from before still works\n"
             )
@@ -170,24 +189,11 @@ class GatewayConnection(asyncssh.SSHServer):
             self._conn.abort()
             return
         self._identity = self._proved
-        self._live.unauthenticated -= 1
-        del self._conn.data_received  # the class's own again
-
-    def _acknowledge_at_once(self, conn: asyncssh.SSHServerConnection) -> Callable[..., None]:
-        """Give a `data_received` for the time of the login.
-
-        Until it is logged in, ssh(1) sends by Nagle's rules: the next step waits for the acknowledgement of the last
-        one, which the kernel holds back for 40 ms in case there is an answer to go with it. That happens twice in
-        every login, unless the kernel is told each time not to wait (tcp(7), TCP_QUICKACK).
-        """
-        receive = conn.data_received
-        sock = conn.get_extra_info("socket")
-
-        def received(data: bytes, datatype: asyncssh.DataType = None) -> None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            receive(data, datatype)
-
-        return received
+        self._live.log_in(self, user)
+        self.on_login()
+        if len(self._live.of(user)) > (most := self._settings.max_user_connections):
+            _log.warning("%s", log_line("too many connections", user=user, peer=self._peer))
+            self._end(f"{user} has {most} connections already: end some, or let them share one (ControlMaster)")
 
     def _tell_first(self, conn: asyncssh.SSHServerConnection) -> Callable[[], Coroutine[Any, Any, None]]:
         """Give a `send_userauth_success` that sends what there is to tell as a banner before it.
@@ -227,10 +233,11 @@ class GatewayConnection(asyncssh.SSHServer):
         identity = self._identity
         if identity is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
-        if self._opening + len(self._relays) >= self._settings.max_forwards:
-            raise self._refusal(
-                identity, target, RefusedError(f"{self._settings.max_forwards} connections are open already")
-            )
+        if self.forwards >= (most := self._settings.max_forwards):
+            raise self._refusal(identity, target, RefusedError(f"{most} connections are open already"))
+        if sum(each.forwards for each in self._live.of(identity.user)) >= (most := self._settings.max_user_forwards):
+            words = f"{identity.user} has {most} connections to sessions already"
+            raise self._refusal(identity, target, RefusedError(words, hint="close some"))
         self._opening += 1
         try:
             if port != SSH_PORT:
@@ -308,12 +315,16 @@ class GatewayConnection(asyncssh.SSHServer):
             terminal_text(error.message + (f" ({error.hint})" if error.hint else "")),
         )
 
-    def _pause_all(self) -> None:
+    def pause(self) -> None:
+        """Take nothing more from its sessions: it does not read what it has been sent (asyncio.Protocol).
+
+        asyncssh itself does not heed this, so that whatever the channels' windows allow would fill our memory.
+        """
         self._full = True
         for relay in self._relays:
             relay.pause("connection full")
 
-    def _resume_all(self) -> None:
+    def resume(self) -> None:
         self._full = False
         for relay in self._relays:
             relay.resume("connection full")

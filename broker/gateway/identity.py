@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class HostIdentity:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_RETRY)
 
-    async def keep_fresh(self, renewed: Callable[[], None]) -> None:
+    async def keep_fresh(self, renewed: Callable[[], Awaitable[None]]) -> None:
         """Renew in the last third of the validity, for ever; `renewed` is called after each time."""
         pause = FIRST_RETRY
         while True:
@@ -63,7 +64,7 @@ class HostIdentity:
                 await asyncio.sleep(min(wait, RENEWAL_CHECK))
                 continue
             if await self._renew():
-                renewed()
+                await renewed()
                 pause = FIRST_RETRY
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_RETRY)
@@ -101,7 +102,7 @@ class HostIdentity:
 
 
 def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.new")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")  # several workers may renew at once
     draft.write_text(text, encoding="ascii")
     draft.chmod(0o644)
     draft.replace(path)

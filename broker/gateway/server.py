@@ -9,27 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from typing import TYPE_CHECKING, Self
 
 import asyncssh
 
+from broker.gateway.admission import Admission
 from broker.gateway.connection import GatewayConnection, Live
 from broker.gateway.controller import ControllerClient
 from broker.gateway.endpoints import Endpoints
 from broker.gateway.guard import Guards
 from broker.gateway.identity import HostIdentity
+from broker.gateway.inlet import Inlet
 from broker.gateway.keys import AdmittedKeys
+from broker.gateway.listener import Listener, bind
 from broker.gateway.settings import CIPHERS, KEX
 from broker.keys import SIGNATURES
 
 if TYPE_CHECKING:
+    import socket
     from types import TracebackType
 
     from broker.gateway.settings import GatewaySettings
-
-BACKLOG = 4096
-"""Connections that the kernel holds while we are busy; a class of students logs in within one second."""
 
 _STOPPING = "the gateway is being stopped, connect again in a moment"
 
@@ -39,26 +39,30 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """An async context manager: inside it people can connect; on leaving it stops listening, drains, and hangs up."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, sock: socket.socket | None = None) -> None:
+        """`sock`: bound, instead of one of its own at the settings' address."""
         self._settings = settings
+        self._socket = sock
         self._live = Live()
+        self._admission = Admission(settings.max_startups, settings.penalty_exempt)
         self._guards = Guards()
         self._stack = contextlib.AsyncExitStack()
-        self._listener: asyncssh.SSHAcceptor | None = None
+        self._listener: Listener | None = None
 
     @property
     def port(self) -> int:
         """The TCP port it listens on."""
         if self._listener is None:
             raise RuntimeError("the gateway does not listen")
-        return self._listener.get_port()
+        return self._listener.port
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             controller = await stack.enter_async_context(ControllerClient(self._settings.api_socket))
             identity = HostIdentity(self._settings.host_key, controller.certificate)
             await identity.ready()
-            self._listener = await self._listen(controller, identity)
+            self._options = await self._asyncssh_options(controller, identity)
+            self._listener = Listener(self._bound(), self._admission, self._client)
             stack.push_async_callback(self._stop)
             renewal = asyncio.create_task(identity.keep_fresh(lambda: self._present(identity)))
             stack.push_async_callback(_cancel, renewal)
@@ -71,16 +75,27 @@ class Gateway:
     ) -> None:
         await self._stack.aclose()
 
-    async def _listen(self, controller: ControllerClient, identity: HostIdentity) -> asyncssh.SSHAcceptor:
+    async def retire(self) -> None:
+        """Accept nobody any more, and return when the last who is here has left: others serve the port now."""
+        await self._close()
+        await self._live.wait_empty()
+
+    def _bound(self) -> socket.socket:
+        return self._socket or bind(self._settings.listen_host, self._settings.listen_port)
+
+    def _client(self, source: str) -> Inlet:
+        connection = asyncssh.SSHServerConnection(asyncio.get_running_loop(), self._options)
+        return Inlet(connection, source, self._admission)
+
+    async def _asyncssh_options(
+        self, controller: ControllerClient, identity: HostIdentity
+    ) -> asyncssh.SSHServerConnectionOptions:
         settings = self._settings
         keys = AdmittedKeys(
             controller.keys, fresh_seconds=settings.keys_fresh_seconds, stale_seconds=settings.keys_stale_seconds
         )
         endpoints = Endpoints(controller.resolve, stale_seconds=settings.endpoints_stale_seconds)
-        return await asyncssh.listen(
-            settings.listen_host,
-            settings.listen_port,
-            backlog=BACKLOG,
+        options: asyncssh.SSHServerConnectionOptions = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=lambda: GatewayConnection(settings, self._live, keys, self._guards, endpoints.resolve),
             server_host_keys=identity.host_keys,
             server_version="Berth",
@@ -97,18 +112,24 @@ class Gateway:
             keepalive_interval=settings.keepalive_interval,
             keepalive_count_max=settings.keepalive_count,
         )
+        return options
 
-    def _present(self, identity: HostIdentity) -> None:
+    async def _present(self, identity: HostIdentity) -> None:
         """New connections get the new certificate; those that stand have no use for it."""
+        self._options = await asyncssh.SSHServerConnectionOptions.construct(
+            self._options, server_host_keys=identity.host_keys
+        )
+
+    async def _close(self) -> None:
         if self._listener is not None:
-            self._listener.update(server_host_keys=identity.host_keys)
+            listener, self._listener = self._listener, None
+            await listener.close()
+            _log.info("no longer listening; %d connections stand", len(self._live))
 
     async def _stop(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        _log.info("no longer listening; %d connections stand", len(self._live))
+        await self._close()
         for connection in self._live:
-            if not connection.in_use:
+            if not connection.forwards:
                 connection.disconnect(_STOPPING)
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
@@ -119,24 +140,6 @@ class Gateway:
             for connection in self._live:
                 connection.disconnect(_STOPPING)
             self._guards.close()
-
-
-async def serve(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the drain."""
-    task = asyncio.current_task()
-    loop = asyncio.get_running_loop()
-    if task is not None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        async with Gateway(settings):
-            await asyncio.Event().wait()
-
-
-def run(settings: GatewaySettings) -> None:
-    """Serve until told to stop: `berth gateway`. asyncssh may only warn, the log has our line for each forward."""
-    asyncssh.set_log_level(logging.WARNING)
-    asyncio.run(serve(settings))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.gateway.admission import MaxStartups
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from broker.gateway.admission import Network
 
 
 KEX = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org")
@@ -30,12 +34,17 @@ class GatewaySettings:
     login_timeout: float = 20.0
     keepalive_interval: float = 15.0
     keepalive_count: int = 3
-    max_unauthenticated: int = 1024
-    """Clients that may be logging in at once; more are hung up on."""
+    max_startups: MaxStartups = MaxStartups(256, 30, 1024)  # noqa: RUF009 - frozen
+    """How many clients may be logging in at once."""
+    penalty_exempt: tuple[Network, ...] = ()
+    """From where logins may fail as often as they like."""
     max_auth_tries: int = 40
     """Offers and signatures of keys on one connection: every key of an agent costs one try, the right one two."""
     max_forwards: int = 64
     """Forwards that one connection may have at once; multiplexing clients share one connection."""
+    max_user_connections: int = 128
+    """Connections that one user may have at once, and how many forwards on all of them together."""
+    max_user_forwards: int = 256
     keys_fresh_seconds: float = 5.0
     """How long a removed key may still log in, and a new one may not yet."""
     keys_stale_seconds: float = 3600.0

@@ -247,7 +247,9 @@ def test_services_get_the_configuration(controller: ScriptedController, monkeypa
         return 3
 
     monkeypatch.setattr("broker.daemon.run_controller", run_controller)
-    monkeypatch.setattr("broker.gateway.server.run", lambda settings: seen.append(settings.api_socket))
+    monkeypatch.setattr("broker.gateway.worker.run", lambda settings: seen.append(settings.api_socket))
     assert run("controller").exit_code == 3
-    assert run("gateway").exit_code == 0
+    assert run("gateway", "--check").exit_code == 0
+    assert seen == [controller.socket]
+    assert run("gateway", "--worker").exit_code == 0
     assert seen == [controller.socket, controller.socket]

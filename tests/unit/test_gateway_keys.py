@@ -121,6 +121,10 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
     asyncio.run(scene())
 
 
+async def unwanted() -> None:
+    raise AssertionError("it was not to be renewed")
+
+
 class Signer:
     """The controller's side of the gateway's certificate."""
 
@@ -146,7 +150,11 @@ def test_the_certificate_is_renewed_before_it_ends(tmp_path: Path) -> None:
         identity = HostIdentity(tmp_path / "gateway" / "key", signer.sign)
         await identity.ready()
         renewed = asyncio.Event()
-        task = asyncio.create_task(identity.keep_fresh(renewed.set))
+
+        async def tell() -> None:
+            renewed.set()
+
+        task = asyncio.create_task(identity.keep_fresh(tell))
         await asyncio.wait_for(renewed.wait(), 10)
         task.cancel()
         assert signer.signed == 2
@@ -159,7 +167,7 @@ def test_a_fresh_certificate_is_left_alone(tmp_path: Path) -> None:
         signer = Signer(tmp_path, valid_seconds=86400)
         identity = HostIdentity(tmp_path / "gateway" / "key", signer.sign)
         await identity.ready()
-        task = asyncio.create_task(identity.keep_fresh(lambda: None))
+        task = asyncio.create_task(identity.keep_fresh(unwanted))
         for _ in range(100):
             await asyncio.sleep(0)
         assert not task.done()

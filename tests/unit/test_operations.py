@@ -134,8 +134,8 @@ def test_a_worker_that_dies_each_time_does_not_keep_the_session_for_ever(
     tmp_path: Path, clock: Clock, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.05)
         core = await made(tmp_path, clock=clock)
+        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.05)
         core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
         await ASKED["rollback"](core)
         for _ in range(broker.operations.TRIES):
@@ -154,8 +154,8 @@ def test_what_is_unclear_is_asked_again_with_the_same_id_after_a_pause(
     tmp_path: Path, clock: Clock, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.05)
         core = await made(tmp_path, clock=clock)
+        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.05)
         core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
         view = await ASKED["rollback"](core)
         assert view.state is SessionState.CHANGING

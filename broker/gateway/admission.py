@@ -1,0 +1,217 @@
+"""Who may begin a login: few at a time that have not finished theirs, and nobody from where logins keep failing.
+
+sshd(8) has both and asyncssh neither. The penalties are OpenSSH's, constants and all (sshd_config(5),
+PerSourcePenalties), and so is the random early drop (MaxStartups), except for whom it strikes. sshd turns away the one
+who has just arrived, so that a thousand idle connections keep everybody out. Here the one goes that has said nothing
+for the longest time, which is never somebody whose login makes progress (ADR 43).
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import random
+import time
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+ENFORCED_FROM = 15.0
+"""Seconds of penalty that a source must have gathered before it is refused; less than that is a slip of the hand."""
+HIGHEST = 600.0
+"""Seconds of penalty that a source can gather at most."""
+MOST_SOURCES = 65536
+"""Sources that are remembered; when there are more, the one known for the longest time is forgotten."""
+IPV6_PREFIX = 64
+"""Bits of an IPv6 address that count: whoever has one address has all of its network."""
+
+SPEAKS_WITHIN = 1.0
+"""Seconds in which a client says its first word: it need not wait for ours (RFC 4253, section 4.2)."""
+STALLED = 5.0
+"""Seconds without a word after which the random early drop may strike."""
+
+
+class Failure(enum.Enum):
+    """How a connection ended without a login, and how many seconds of penalty its source gets for it."""
+
+    NO_ATTEMPT = 1.0
+    """It left before it tried: OpenSSH's `noauth`."""
+    NO_LOGIN = 5.0
+    """It tried keys, and none was right: `authfail`."""
+    TOO_SLOW = 10.0
+    """It used up the time for a login: `grace-exceeded`."""
+    ABUSE = 90.0
+    """It sent what no login consists of, in length or in amount; `crash`, which such things mean to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaxStartups:
+    """With `start` connections that have no login, an arrival costs one that stalls with a probability of `rate`
+    percent, with more of them a higher one; with `full` of them it certainly costs one.
+    """
+
+    start: int
+    rate: int
+    full: int
+
+    @classmethod
+    def parse(cls, text: str) -> MaxStartups:
+        """`start:rate:full`, as in sshd_config(5); raises ValueError."""
+        try:
+            start, rate, full = (int(part) for part in text.split(":"))
+        except ValueError:
+            raise ValueError(f"{text!r} is not start:rate:full, as in 256:30:1024") from None
+        if not (1 <= start <= full and 0 <= rate <= 100):
+            raise ValueError(f"{text!r}: start must not exceed full, and rate is a percentage")
+        return cls(start, rate, full)
+
+    def __str__(self) -> str:
+        return f"{self.start}:{self.rate}:{self.full}"
+
+    def share(self, waiting: int) -> float:
+        """The probability with which an arrival costs a connection when there are `waiting` already."""
+        if waiting < self.start:
+            return 0
+        if waiting >= self.full:
+            return 1
+        return (self.rate + (100 - self.rate) * (waiting - self.start) / (self.full - self.start)) / 100
+
+
+class Waiting(Protocol):
+    """A connection without a login."""
+
+    source: str
+
+    def unread(self) -> bool:
+        """Whether it has said something that we have not come to read yet."""
+        ...
+
+    def drop(self) -> None:
+        """End it."""
+        ...
+
+
+class Admission:
+    """The connections that have not logged in yet, and the sources that may not try."""
+
+    def __init__(
+        self,
+        max_startups: MaxStartups,
+        exempt: Iterable[Network] = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._max_startups = max_startups
+        self._exempt = tuple(exempt)
+        self._clock = clock
+        self._chance = chance
+        self._silent: OrderedDict[Waiting, float] = OrderedDict()
+        self._speaking: OrderedDict[Waiting, float] = OrderedDict()
+        self._until: OrderedDict[str, float] = OrderedDict()
+        self._enforced: set[str] = set()
+        self._inside: Counter[str] = Counter()
+
+    @property
+    def waiting(self) -> int:
+        """How many have not logged in yet."""
+        return len(self._silent) + len(self._speaking)
+
+    def refuses(self, source: str) -> float:
+        """For how many seconds `source` may not even begin; 0 if it may."""
+        if source not in self._enforced:
+            return 0
+        left = self._until[source] - self._clock()
+        if left <= 0:
+            self._forgive(source)
+            return 0
+        # A whole office may share one address with somebody's broken script.
+        return 0 if self._inside[source] else left
+
+    def enter(self, arrival: Waiting) -> None:
+        """Begin a login. If there are too many, one of them is dropped; it may be this one."""
+        share = self._max_startups.share(self.waiting)
+        self._silent[arrival] = self._clock()
+        if share < 1 and self._chance() >= share:
+            return
+        victim = self._stalled() if share < 1 else self._least()
+        if victim is not None:
+            victim.drop()
+
+    def heard(self, client: Waiting) -> None:
+        """`client` has said something that belongs to its login."""
+        self._silent.pop(client, None)
+        self._speaking[client] = self._clock()
+        self._speaking.move_to_end(client)
+
+    def leave(self, client: Waiting, failure: Failure | None = None) -> None:
+        """The login of `client` has ended, in `failure` or well; or it was our own fault that it did not."""
+        self._silent.pop(client, None)
+        self._speaking.pop(client, None)
+        if failure is not None:
+            self._punish(client.source, failure.value)
+
+    def inside(self, source: str) -> None:
+        """Somebody from there has logged in."""
+        self._inside[source] += 1
+
+    def outside(self, source: str) -> None:
+        """Somebody from there who had logged in has left."""
+        self._inside[source] -= 1
+        if not self._inside[source]:
+            del self._inside[source]
+
+    def _stalled(self) -> Waiting | None:
+        now = self._clock()
+        for group in (self._silent, self._speaking):
+            client = self._first(group)
+            if client is not None and now - group[client] > STALLED:
+                return client
+        return None
+
+    def _least(self) -> Waiting | None:
+        """Whom to part with when one must go: who has had time to speak and has not, or has not for the longest."""
+        client = self._first(self._silent)
+        if client is not None and self._clock() - self._silent[client] > SPEAKS_WITHIN:
+            return client
+        return self._first(self._speaking) or client
+
+    def _first(self, group: OrderedDict[Waiting, float]) -> Waiting | None:
+        """The one that was heard last; it is no silence of theirs if we are too busy to listen."""
+        for _ in range(len(group)):
+            client = next(iter(group))
+            if not client.unread():
+                return client
+            group[client] = self._clock()
+            group.move_to_end(client)
+        return None
+
+    def _punish(self, source: str, seconds: float) -> None:
+        if any(ipaddress.ip_address(source.partition("/")[0]) in network for network in self._exempt):
+            return
+        now = self._clock()
+        until = min(max(self._until.get(source, now), now) + seconds, now + HIGHEST)
+        self._until[source] = until
+        if until - now >= ENFORCED_FROM:
+            self._enforced.add(source)
+        while len(self._until) > MOST_SOURCES:
+            self._forgive(next(iter(self._until)))
+
+    def _forgive(self, source: str) -> None:
+        self._until.pop(source, None)
+        self._enforced.discard(source)
+
+
+def source_of(address: str) -> str:
+    """What counts as one source: an IPv4 address, or an IPv6 network as ADDRESS/64."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.IPv6Network((ip, IPV6_PREFIX), strict=False))
+    return str(ip)

@@ -1,0 +1,116 @@
+"""What a client sends, handed to asyncssh in pieces that the others can wait for.
+
+asyncssh deals with all it is given before anybody else has a turn: with a quarter of a megabyte of tiny packets for a
+second. So the pieces are small until the client has logged in, and later as large as it deals with in a few
+milliseconds. What a login may consist of is bounded as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import struct
+import termios
+import time
+from typing import TYPE_CHECKING, cast
+
+from broker.gateway.admission import Failure
+
+if TYPE_CHECKING:
+    import asyncssh
+
+    from broker.gateway.admission import Admission
+    from broker.gateway.connection import GatewayConnection
+
+LOGIN_BYTES = 128 * 1024
+"""Of a client before it is logged in. 40 offers of RSA certificates, the most that there can be, are 80 KiB."""
+SMALL = 1024
+"""Bytes at once before the login: 64 of the smallest packets, which take asyncssh 2 ms."""
+LARGE = 65536
+"""Bytes at once of a logged-in client: two of OpenSSH's largest packets."""
+TURN = 0.005
+"""Seconds that one client's turn of the loop should take at most."""
+
+_buffer = memoryview(bytearray(LARGE))
+"""Shared by all: between a read and `buffer_updated` nothing else runs."""
+
+
+class Inlet(asyncio.BufferedProtocol):
+    """One TCP connection of a client, in front of asyncssh's connection, which does not see the difference."""
+
+    def __init__(self, connection: asyncssh.SSHServerConnection, source: str, admission: Admission) -> None:
+        self.source = source
+        self._connection = connection
+        self._admission = admission
+        self._waiting = True
+        self._received = 0
+        self._size = SMALL
+        self._failure: Failure | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._socket: socket.socket = transport.get_extra_info("socket")
+        self._connection.connection_made(transport)
+        self._client = cast("GatewayConnection", self._connection.get_owner())
+        self._client.on_login = self._login_ended
+        self._admission.enter(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's wish is the whole buffer
+        return _buffer[: self._size]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(_buffer[:nbytes])
+        if self._waiting:
+            self._begin(data)
+        else:
+            self._go_on(data)
+
+    def eof_received(self) -> None:
+        self._connection.eof_received()
+
+    def pause_writing(self) -> None:
+        self._client.pause()
+
+    def resume_writing(self) -> None:
+        self._client.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+        if self._waiting:
+            self._admission.leave(self, self._failure or self._client.failure())
+        else:
+            self._admission.outside(self.source)
+
+    # Admission asks for these.
+
+    def unread(self) -> bool:
+        return bool(struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, bytes(4)))[0])
+
+    def drop(self) -> None:
+        self._failure = Failure.NO_ATTEMPT
+        self._transport.abort()
+
+    def _begin(self, data: bytes) -> None:
+        # Until it is logged in, ssh(1) sends by Nagle's rules: the next step waits for the acknowledgement of the
+        # last one, which the kernel holds back for 40 ms in case there is an answer to go with it. That happens twice
+        # in every login, unless the kernel is told each time not to wait (tcp(7), TCP_QUICKACK).
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        self._received += len(data)
+        if self._received > LOGIN_BYTES:
+            self._failure = Failure.ABUSE
+            self._transport.abort()
+            return
+        self._admission.heard(self)
+        self._connection.data_received(data)
+
+    def _go_on(self, data: bytes) -> None:
+        began = time.perf_counter()
+        self._connection.data_received(data)
+        took = time.perf_counter() - began
+        self._size = max(self._size // 2, SMALL) if took > TURN else min(2 * self._size, LARGE)
+
+    def _login_ended(self) -> None:
+        self._waiting = False
+        self._admission.leave(self)
+        self._admission.inside(self.source)

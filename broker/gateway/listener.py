@@ -1,0 +1,130 @@
+"""The listening socket: who arrives is let in or turned away before it costs anything.
+
+asyncio's own server makes a transport for everybody first, and drops whom it has just accepted when it is closed at
+that moment (asyncio.Server.close, Python 3.11). A gateway that hands its port over may drop nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from broker.gateway.admission import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.gateway.admission import Admission
+
+BACKLOG = 4096
+"""Connections that the kernel holds while we are busy; a class of students logs in within one second."""
+AT_ONCE = 32
+"""Arrivals that one turn of the loop deals with."""
+PAUSE = 1.0
+"""Seconds in which nobody is accepted after the files or the memory have run out."""
+LOG_INTERVAL = 10.0
+"""Seconds between two lines about who was turned away; a flood must not fill the log."""
+
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+TURNED_AWAY = b"Not allowed at this time\r\n"
+"""What sshd says in place of its version, and ssh(1) shows."""
+
+_log = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that is bound and does not listen yet, beside others at the same address (socket(7), SO_REUSEPORT)."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """Accepts for as long as it is open; `protocol(source)` makes what a connection is given to."""
+
+    def __init__(
+        self, sock: socket.socket, admission: Admission, protocol: Callable[[str], asyncio.BaseProtocol]
+    ) -> None:
+        self._socket = sock
+        self._admission = admission
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        self._arriving: set[asyncio.Task[object]] = set()
+        self._turned_away = 0
+        self._resume: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+        self._loop.add_reader(sock, self._accept)
+
+    @property
+    def port(self) -> int:
+        """The TCP port it listens on."""
+        return int(self._socket.getsockname()[1])
+
+    async def close(self) -> None:
+        """Accept nobody any more. Who was accepted has arrived when this returns."""
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        if self._arriving:
+            await asyncio.wait(self._arriving)
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionError):
+                return
+            except OSError as error:
+                if error.errno not in OUT_OF_RESOURCES:
+                    raise
+                self._pause(error)
+                return
+            source = source_of(address[0])
+            if self._admission.refuses(source):
+                self._turn_away(sock, source)
+                continue
+            sock.setblocking(False)
+            task = self._loop.create_task(self._arrive(sock, source))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    async def _arrive(self, sock: socket.socket, source: str) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: self._protocol(source), sock)
+        except OSError:
+            sock.close()  # it has left already
+
+    def _turn_away(self, sock: socket.socket, source: str) -> None:
+        with sock:
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                sock.send(TURNED_AWAY)
+        if not self._turned_away:
+            _log.warning("event=turned-away source=%s penalty=%.0f", source, self._admission.refuses(source))
+            self._loop.call_later(LOG_INTERVAL, self._sum_up)
+        self._turned_away += 1
+
+    def _sum_up(self) -> None:
+        if self._turned_away > 1:
+            _log.warning("event=turned-away count=%d seconds=%g", self._turned_away, LOG_INTERVAL)
+        self._turned_away = 0
+
+    def _pause(self, error: OSError) -> None:
+        _log.error("nobody is accepted for %g s: %s", PAUSE, error)
+        self._loop.remove_reader(self._socket)
+        self._resume = self._loop.call_later(PAUSE, self._loop.add_reader, self._socket, self._accept)

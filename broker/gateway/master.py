@@ -1,0 +1,271 @@
+"""The process that owns the port. It has workers serve it, replaces those that die, and all of them on SIGHUP.
+
+    berth gateway           the master: binds one socket for each worker, all to one port (SO_REUSEPORT)
+    berth gateway --worker  a worker: serves the socket that is its file descriptor 3
+
+A worker's standard input is its lifeline: at end of file it accepts nobody any more, and ends when the last of its
+connections has. Its standard output says once that it serves.
+
+A reload drops nothing. The master executes itself anew, with the program and the configuration as they are by now,
+keeps the sockets, starts new workers on them, and when all of those serve, lets go of the lifelines of the old. The
+kernel's queue of a socket is the same for both, so nobody waits in one that is closed (ADR 44).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.gateway.listener import bind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LISTEN_FD = 3
+"""Where a worker finds its socket; sd_listen_fds(3) begins there too."""
+READY = b"ready\n"
+
+HANDOVER = "BERTH_GATEWAY_HANDOVER"
+"""The environment variable by which a master tells itself what it holds, over a reload."""
+CHECK_TIMEOUT = 60.0
+"""Seconds for the new program to look at the new configuration."""
+FIRST_RETRY, LAST_RETRY = 0.5, 30.0
+"""Seconds before a worker that ended is replaced: doubled each time, from the first to the last."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the port is."""
+
+    host: str
+    port: int
+
+
+class Worker:
+    """One worker process, from its start until it has been waited for."""
+
+    def __init__(self, pid: int, lifeline: int | None) -> None:
+        self.pid = pid
+        self.lifeline = lifeline
+        self.ended = asyncio.create_task(_wait_for(pid))
+
+    @classmethod
+    def start(cls, sock: socket.socket) -> tuple[Worker, int]:
+        """One for `sock`, and where it says that it serves it."""
+        inner, lifeline = os.pipe()
+        answer, outer = os.pipe()
+        worker = cls(_spawn([*_command(), "--worker"], {0: inner, 1: outer, LISTEN_FD: sock.fileno()}), lifeline)
+        os.close(inner)
+        os.close(outer)
+        return worker, answer
+
+    def retire(self) -> None:
+        """Have it accept nobody any more, and end with its last connection."""
+        if self.lifeline is not None:
+            os.close(self.lifeline)
+            self.lifeline = None
+
+    def stop(self) -> None:
+        """Have it end its connections and itself."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+
+class Master:
+    """Everything that the module's text says."""
+
+    def __init__(self, address: Address, workers: int) -> None:
+        before = _Handover.take()
+        self._address = address
+        self._old = [Worker(pid, lifeline) for pid, lifeline in before.workers]
+        self._new: set[Worker] = set()
+        same = before.address == address and len(before.sockets) == workers
+        self._sockets = before.sockets if same else _bind(address, workers)
+        for sock in () if same else before.sockets:
+            sock.close()
+        self._without = len(self._sockets)
+        self._complete = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; a second one shortens the end."""
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        tasks = [asyncio.create_task(self._keep(number, sock)) for number, sock in enumerate(self._sockets, 1)]
+        tasks.append(asyncio.create_task(self._retire_the_old()))
+        await self._stopping.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.ended for worker in self._workers()))
+
+    def _workers(self) -> list[Worker]:
+        return [worker for worker in (*self._old, *self._new) if not worker.ended.done()]
+
+    async def _keep(self, number: int, sock: socket.socket) -> None:
+        """See to it that there is always a worker for that socket."""
+        pause, first = FIRST_RETRY, True
+        while not self._stopping.is_set():
+            worker, answer = Worker.start(sock)
+            self._new.add(worker)
+            if await _read(answer) == READY:
+                _log.info("worker %d of %d serves, process %d", number, len(self._sockets), worker.pid)
+                pause = FIRST_RETRY
+                if first:
+                    self._served_first()
+                    first = False
+            status = await asyncio.shield(worker.ended)
+            worker.retire()
+            self._new.remove(worker)
+            _log.error("worker process %d ended with status %d; another takes its place", worker.pid, status)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_RETRY)
+
+    def _served_first(self) -> None:
+        """One more of the sockets has a worker."""
+        self._without -= 1
+        if not self._without:
+            self._complete.set()
+
+    async def _retire_the_old(self) -> None:
+        await self._complete.wait()
+        for worker in self._old:
+            worker.retire()
+        _log.info("serving with %d workers; %d old ones finish", len(self._sockets), len(self._old))
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for worker in self._workers():
+            worker.stop()
+
+    def _reload(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._become_new())
+
+    async def _become_new(self) -> None:
+        await self._complete.wait()
+        if not await _checks_out():
+            _log.error("reload: the old program and configuration stay in use")
+            return
+        if self._stopping.is_set():
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        workers = [(worker.pid, worker.lifeline) for worker in self._workers()]
+        _Handover(self._address, self._sockets, workers).give()
+        os.execv(sys.executable, _command())  # noqa: S606 - ourselves
+
+
+_SIGNALS = {*STOP_SIGNALS, signal.SIGHUP}
+
+
+@dataclass(frozen=True, slots=True)
+class _Handover:
+    """What a master passes to the one that it becomes: children stay children, descriptors stay open."""
+
+    address: Address | None
+    sockets: list[socket.socket]
+    workers: Sequence[tuple[int, int | None]]
+
+    def give(self) -> None:
+        descriptors = [sock.fileno() for sock in self.sockets]
+        for descriptor in (*descriptors, *(lifeline for _, lifeline in self.workers if lifeline is not None)):
+            os.set_inheritable(descriptor, True)
+        assert self.address is not None
+        told = {
+            "address": [self.address.host, self.address.port],
+            "sockets": descriptors,
+            "workers": self.workers,
+        }
+        os.environ[HANDOVER] = json.dumps(told)
+
+    @classmethod
+    def take(cls) -> _Handover:
+        told = json.loads(os.environ.pop(HANDOVER, "null"))
+        if told is None:
+            return cls(None, [], [])
+        sockets = [socket.socket(fileno=descriptor) for descriptor in told["sockets"]]
+        for descriptor in (*told["sockets"], *(lifeline for _, lifeline in told["workers"] if lifeline is not None)):
+            os.set_inheritable(descriptor, False)
+        return cls(Address(*told["address"]), sockets, [(pid, lifeline) for pid, lifeline in told["workers"]])
+
+
+def run(address: Address, workers: int) -> None:
+    """Be the master until told to stop."""
+
+    async def whole() -> None:
+        await Master(address, workers).run()
+
+    asyncio.run(whole())
+
+
+def _bind(address: Address, count: int) -> list[socket.socket]:
+    sockets = [bind(address.host, address.port)]
+    port = sockets[0].getsockname()[1]
+    sockets += [bind(address.host, port) for _ in range(count - 1)]
+    return sockets
+
+
+def _command() -> list[str]:
+    """How this program was started."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+async def _checks_out() -> bool:
+    """Whether the program as it is now can use the configuration as it is now."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT):
+            check = await asyncio.create_subprocess_exec(*_command(), "--check", stdin=asyncio.subprocess.DEVNULL)
+            return await check.wait() == 0
+    except (OSError, TimeoutError) as error:
+        _log.error("reload: %s", error)
+        return False
+
+
+def _spawn(command: list[str], descriptors: dict[int, int]) -> int:
+    actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in descriptors.items()]
+    return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsigmask=())
+
+
+async def _read(descriptor: int) -> bytes:
+    """One line, or nothing at end of file."""
+    try:
+        await _readable(descriptor)
+        return os.read(descriptor, len(READY))
+    finally:
+        os.close(descriptor)
+
+
+async def _wait_for(pid: int) -> int:
+    """Wait for that child, whoever of us started it; its exit status, negative for a signal (pidfd_open(2))."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        await _readable(descriptor)
+    finally:
+        os.close(descriptor)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222 - it has ended
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(descriptor, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(descriptor)

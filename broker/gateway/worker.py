@@ -1,0 +1,52 @@
+"""One of the processes that serve the gateway's port: `berth gateway --worker`, started by the master."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from broker.gateway.master import LISTEN_FD, READY, STOP_SIGNALS
+from broker.gateway.server import Gateway
+
+if TYPE_CHECKING:
+    from broker.gateway.settings import GatewaySettings
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: GatewaySettings) -> None:
+    """Serve the socket that the master has passed on; its module says until when.
+
+    asyncssh may only warn, the log has our line for each forward.
+    """
+    asyncssh.set_log_level(logging.WARNING)
+    asyncio.run(_serve(settings, socket.socket(fileno=LISTEN_FD)))
+
+
+async def _serve(settings: GatewaySettings, sock: socket.socket) -> None:
+    """SIGTERM and SIGINT drain it, and a second one ends the drain; end of file on standard input retires it."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    retired = asyncio.Event()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, task.cancel)
+
+    def let_go() -> None:
+        loop.remove_reader(0)
+        retired.set()
+
+    loop.add_reader(0, let_go)
+    with contextlib.suppress(asyncio.CancelledError):
+        async with Gateway(settings, sock) as gateway:
+            os.write(1, READY)
+            os.close(1)
+            await retired.wait()
+            await gateway.retire()
+    _log.info("ended")
