@@ -2,8 +2,8 @@
 
 sshd(8) has both and asyncssh neither. The penalties are OpenSSH's, constants and all (sshd_config(5),
 PerSourcePenalties), and so is the random early drop (MaxStartups), except for whom it strikes. sshd turns away the one
-who has just arrived, so that a thousand idle connections keep everybody out. Here the one goes that has said nothing
-for the longest time, which is never somebody whose login makes progress (ADR 43).
+who has just arrived, so that a thousand idle connections keep everybody out. Here the one goes whose login makes no
+progress (ADR 43).
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ MOST_SOURCES = 65536
 IPV6_PREFIX = 64
 """Bits of an IPv6 address that count: whoever has one address has all of its network."""
 
-SPEAKS_WITHIN = 1.0
-"""Seconds in which a client says its first word: it need not wait for ours (RFC 4253, section 4.2)."""
+GREETING = 256
+"""Bytes that whoever has sent more has begun in earnest: its version and something of a key exchange."""
+ROOM_TO_BEGIN = 0.25
+"""The share of the places that those may keep who have not, however many others there are."""
 STALLED = 5.0
 """Seconds without a word after which the random early drop may strike."""
 
@@ -111,8 +113,10 @@ class Admission:
         self._exempt = tuple(exempt)
         self._clock = clock
         self._chance = chance
-        self._silent: OrderedDict[Waiting, float] = OrderedDict()
-        self._speaking: OrderedDict[Waiting, float] = OrderedDict()
+        self._arrived: OrderedDict[Waiting, float] = OrderedDict()
+        """Those who have not begun in earnest, and since when; the first to come is first."""
+        self._begun: OrderedDict[Waiting, float] = OrderedDict()
+        """Those who have, and when they were heard last; the one not heard for the longest time is first."""
         self._until: OrderedDict[str, float] = OrderedDict()
         self._enforced: set[str] = set()
         self._inside: Counter[str] = Counter()
@@ -120,7 +124,7 @@ class Admission:
     @property
     def waiting(self) -> int:
         """How many have not logged in yet."""
-        return len(self._silent) + len(self._speaking)
+        return len(self._arrived) + len(self._begun)
 
     def refuses(self, source: str) -> float:
         """For how many seconds `source` may not even begin; 0 if it may."""
@@ -136,23 +140,24 @@ class Admission:
     def enter(self, arrival: Waiting) -> None:
         """Begin a login. If there are too many, one of them is dropped; it may be this one."""
         share = self._max_startups.share(self.waiting)
-        self._silent[arrival] = self._clock()
+        self._arrived[arrival] = self._clock()
         if share < 1 and self._chance() >= share:
             return
         victim = self._stalled() if share < 1 else self._least()
         if victim is not None:
             victim.drop()
 
-    def heard(self, client: Waiting) -> None:
-        """`client` has said something that belongs to its login."""
-        self._silent.pop(client, None)
-        self._speaking[client] = self._clock()
-        self._speaking.move_to_end(client)
+    def heard(self, client: Waiting, received: int) -> None:
+        """`client` has said something, and so many bytes in all."""
+        if received > GREETING:
+            self._arrived.pop(client, None)
+            self._begun[client] = self._clock()
+            self._begun.move_to_end(client)
 
     def leave(self, client: Waiting, failure: Failure | None = None) -> None:
         """The login of `client` has ended, in `failure` or well; or it was our own fault that it did not."""
-        self._silent.pop(client, None)
-        self._speaking.pop(client, None)
+        self._arrived.pop(client, None)
+        self._begun.pop(client, None)
         if failure is not None:
             self._punish(client.source, failure.value)
 
@@ -168,21 +173,20 @@ class Admission:
 
     def _stalled(self) -> Waiting | None:
         now = self._clock()
-        for group in (self._silent, self._speaking):
+        for group in (self._arrived, self._begun):
             client = self._first(group)
             if client is not None and now - group[client] > STALLED:
                 return client
         return None
 
     def _least(self) -> Waiting | None:
-        """Whom to part with when one must go: who has had time to speak and has not, or has not for the longest."""
-        client = self._first(self._silent)
-        if client is not None and self._clock() - self._silent[client] > SPEAKS_WITHIN:
-            return client
-        return self._first(self._speaking) or client
+        """Whom to part with when one must go."""
+        if len(self._arrived) > ROOM_TO_BEGIN * self._max_startups.full:
+            return self._first(self._arrived) or self._first(self._begun)
+        return self._first(self._begun) or self._first(self._arrived)
 
     def _first(self, group: OrderedDict[Waiting, float]) -> Waiting | None:
-        """The one that was heard last; it is no silence of theirs if we are too busy to listen."""
+        """The first whose silence is its own: it is not if we have been too busy to listen."""
         for _ in range(len(group)):
             client = next(iter(group))
             if not client.unread():

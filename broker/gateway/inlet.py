@@ -101,7 +101,7 @@ class Inlet(asyncio.BufferedProtocol):
             self._failure = Failure.ABUSE
             self._transport.abort()
             return
-        self._admission.heard(self)
+        self._admission.heard(self, self._received)
         self._connection.data_received(data)
 
     def _go_on(self, data: bytes) -> None:

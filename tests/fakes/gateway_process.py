@@ -28,17 +28,18 @@ PATIENCE = 30.0
 class GatewayProcess:
     """The master, what it says, and the configuration that it reads."""
 
-    def __init__(self, world: World, workers: int) -> None:
+    def __init__(self, world: World, **gateway: object) -> None:
         self.config = world.place / "gateway.yaml"
         self.said = ""
         self._world = world
         self._news = asyncio.Condition()
-        self.write(workers=workers)
+        self.write(**gateway)
 
     def write(self, **gateway: object) -> None:
         """The site's decisions, those that the test names and a port that nobody else has."""
         host_key = self._world.place / "process" / "key"
-        told = {"listen_host": "127.0.0.1", "listen_port": _free_port(), "host_key": str(host_key)} | gateway
+        usual = {"listen_host": "127.0.0.1", "listen_port": _free_port(), "host_key": str(host_key), "workers": 1}
+        told = usual | gateway
         site = {"mode": "site", "runtime_dir": str(self._world.place), "gateway": told}
         self.config.write_text(yaml.safe_dump(site))
         self.port = int(str(told["listen_port"]))
@@ -100,9 +101,12 @@ class GatewayProcess:
 
 
 @contextlib.asynccontextmanager
-async def gateway_process(world: World, workers: int = 1) -> AsyncIterator[GatewayProcess]:
-    """Within it the process serves; in the end it is told to stop, and twice, so that it does not wait."""
-    made = GatewayProcess(world, workers)
+async def gateway_process(world: World, **gateway: object) -> AsyncIterator[GatewayProcess]:
+    """Within it the process serves; in the end it is told to stop twice, so that it does not wait.
+
+    `gateway`: settings of that section.
+    """
+    made = GatewayProcess(world, **gateway)
     await made.start()
     try:
         await made.says("serving with")

@@ -80,7 +80,13 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(place: Path, **settings: Any) -> AsyncIterator[World]:  # noqa: ANN401 - any of GatewaySettings
+async def world(
+    place: Path,
+    *,
+    max_startups: int = 200,
+    **settings: Any,  # noqa: ANN401 - any of GatewaySettings
+) -> AsyncIterator[World]:
+    """`max_startups`: of the session's sshd."""
     openssh.require()
     authority = CertificateAuthority.load_or_create(place / "ca" / "key")
     key = openssh.make_key(place / "laptop_key")
@@ -102,7 +108,7 @@ async def world(place: Path, **settings: Any) -> AsyncIterator[World]:  # noqa: 
     )
     chosen = dataclasses.replace(usual, **settings)
     async with (
-        openssh.sshd(session, public(key)) as port,
+        openssh.sshd(session, public(key), max_startups=max_startups) as port,
         GatewayController(place / "api.sock", authority) as controller,
     ):
         controller.keys[me()] = [public(key)]

@@ -63,7 +63,7 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def sshd(directory: Path, client_key: str, *options: str) -> AsyncIterator[int]:
+async def sshd(directory: Path, client_key: str, *options: str, max_startups: int = 200) -> AsyncIterator[int]:
     """An sshd that lets the current user in with `client_key`; gives its port once it accepts connections.
 
     The host key is `directory/host` (made if missing) and its certificate, if there, `directory/host-cert.pub`.
@@ -85,7 +85,7 @@ async def sshd(directory: Path, client_key: str, *options: str) -> AsyncIterator
         "PidFile none",
         "PasswordAuthentication no",
         "KbdInteractiveAuthentication no",
-        "MaxStartups 200",
+        f"MaxStartups {max_startups}",
         "Subsystem sftp internal-sftp",
         *options,
     ]

@@ -56,6 +56,11 @@ class Door:
         self.admission.enter(client)
         return client
 
+    def begin(self, name: str) -> Client:
+        client = self.arrive(name)
+        self.admission.heard(client, 2 * admission.GREETING)
+        return client
+
     def fail(self, failure: Failure, times: int = 1, source: str = "192.0.2.1") -> None:
         for _ in range(times):
             self.admission.leave(self.arrive("failing", source), failure)
@@ -87,23 +92,29 @@ def test_a_source_is_an_address_or_an_ipv6_network(address: str, source: str) ->
 
 def test_when_the_house_is_full_the_silent_one_goes_and_not_the_newcomer() -> None:
     door = Door()
-    silent = door.arrive("silent")
-    speaking = [door.arrive(f"speaking {number}") for number in range(3)]
-    door.now = 2
-    for client in speaking:
-        door.admission.heard(client)
+    silent, greeting = door.arrive("silent"), door.arrive("greeting")
+    begun = [door.begin(f"begun {number}") for number in range(2)]
+    door.admission.heard(greeting, admission.GREETING)
     newcomer = door.arrive("newcomer")
     assert silent.dropped
-    assert not any(client.dropped for client in (*speaking, newcomer))
+    assert not any(client.dropped for client in (greeting, *begun, newcomer))
 
 
-def test_of_those_that_speak_the_one_goes_that_was_heard_longest_ago() -> None:
+def test_of_those_that_have_begun_the_one_goes_that_was_heard_longest_ago() -> None:
     door = Door()
     clients = [door.arrive(str(number)) for number in range(4)]
     for door.now, number in enumerate([0, 1, 2, 3, 0], 1):
-        door.admission.heard(clients[number])
+        door.admission.heard(clients[number], 2 * admission.GREETING)
     newcomer = door.arrive("newcomer")
     assert [client.dropped for client in (*clients, newcomer)] == [False, True, False, False, False]
+
+
+def test_whoever_comes_has_room_to_begin_however_many_have() -> None:
+    door = Door("1:0:100")
+    for number in range(100):
+        door.begin(f"begun {number}")
+    newcomers = [door.arrive(f"newcomer {number}") for number in range(25)]
+    assert not any(client.dropped for client in newcomers)
 
 
 def test_nobody_goes_because_we_have_not_listened() -> None:
@@ -124,8 +135,7 @@ def test_if_all_have_just_come_the_first_of_them_goes() -> None:
 @pytest.mark.parametrize(("dice", "after", "goes"), [(0.6, 6, False), (0.4, 6, True), (0.4, 4, False)])
 def test_the_early_drop_is_random_and_strikes_who_stalls(dice: float, after: float, goes: bool) -> None:
     door = Door("2:50:4")
-    first = door.arrive("first")
-    door.admission.heard(first)
+    first = door.begin("first")
     door.now, door.dice = after, dice
     others = [door.arrive("second"), door.arrive("third")]
     assert first.dropped == goes
@@ -202,9 +212,8 @@ async def _answer(port: int) -> bytes:
         writer.close()
 
 
-def test_a_house_full_of_idlers_lets_people_in(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_house_full_of_idlers_lets_people_in(place: Path) -> None:
     """sshd would refuse everybody here until the idlers' time is up."""
-    monkeypatch.setattr(admission, "SPEAKS_WITHIN", 0.0)
 
     async def scene(w: World) -> None:
         idlers = [await asyncio.open_connection("127.0.0.1", w.gateway.port) for _ in range(5)]

@@ -25,7 +25,7 @@ RELOADS = 100
 
 def play(place: Path, scene: Callable[[World, GatewayProcess], Awaitable[None]], workers: int = 1) -> None:
     async def whole() -> None:
-        async with asyncio.timeout(400), world(place) as made, gateway_process(made, workers) as process:
+        async with asyncio.timeout(400), world(place) as made, gateway_process(made, workers=workers) as process:
             await scene(made, process)
 
     asyncio.run(whole())
@@ -175,7 +175,7 @@ def test_sigterm_ends_it_well_while_serving_and_while_waiting(place: Path) -> No
             assert await process.ends() == 0
         shutil.rmtree(w.place / "process")
         await w.controller.stop()
-        waiting = GatewayProcess(w, workers=1)
+        waiting = GatewayProcess(w)
         await waiting.start()
         await waiting.says("no host certificate yet")
         waiting.signal(signal.SIGTERM)

@@ -1,0 +1,104 @@
+"""A thousand people at once, while ten times as many connections come and go that never log in."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from tests.fakes import half_open
+from tests.fakes.gateway_process import GatewayProcess, gateway_process
+from tests.fakes.gateway_world import World, world
+from tests.fakes.openssh import me, public
+
+GOOD = 1000
+HALF_OPEN = 10_000
+AT_ONCE = 3000
+"""More than the two workers let wait together."""
+USERS = 20
+SLACK = 16 * 2**20
+"""Bytes by which a worker may be larger after another thousand: what the first have left is the allocator's."""
+
+
+def memory(pid: int) -> int:
+    """Bytes that the process has for itself alone (proc(5), smaps_rollup)."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    fields = dict(line.split(":") for line in rollup.splitlines() if ":" in line and "kB" in line)
+    return sum(int(fields[name].split()[0]) * 1024 for name in ("Private_Clean", "Private_Dirty"))
+
+
+async def come(w: World, process: GatewayProcess, user: str, all_here: asyncio.Barrier) -> bool:
+    """Log in, hear the session's sshd, and stay until everybody has."""
+    try:
+        async with asyncssh.connect(
+            "127.0.0.1",
+            process.port,
+            username=user,
+            client_keys=[str(w.key)],
+            known_hosts=None,
+            agent_path=None,
+            config=None,
+            login_timeout=120,
+        ) as client:
+            reader, _ = await client.open_connection(w.canonical, 22)
+            heard = bool((await reader.readline()).startswith(b"SSH-2.0-OpenSSH"))
+            await all_here.wait()
+            return heard
+    except (asyncssh.Error, OSError):
+        await all_here.wait()
+        return False
+
+
+async def many_come(w: World, process: GatewayProcess, users: list[str]) -> int:
+    """Have GOOD of them in at the same time; how many got in."""
+    everybody = asyncio.Barrier(GOOD)
+    came = await asyncio.gather(*(come(w, process, users[number % USERS], everybody) for number in range(GOOD)))
+    return came.count(True)
+
+
+@pytest.mark.parametrize(
+    ("source", "exempt"),
+    [
+        pytest.param("127.0.0.1", ["127.0.0.0/8"], id="from the same address and without penalties"),
+        pytest.param("127.0.0.9", [], id="from another address"),
+    ],
+)
+def test_a_thousand_get_in_while_ten_thousand_idle_at_the_door(place: Path, source: str, exempt: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    users = [f"user{number}" for number in range(USERS)]
+
+    async def scene(w: World, process: GatewayProcess) -> None:
+        for user in users:
+            w.controller.keys[user] = [public(w.key)]
+            w.controller.sessions[user, w.canonical] = w.controller.sessions[me(), w.canonical]
+        workers = process.workers()
+        flood = await asyncio.create_subprocess_exec(
+            sys.executable,
+            half_open.__file__,
+            *map(str, (source, process.port, HALF_OPEN, AT_ONCE, 3.0)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert flood.stdout is not None
+        assert await flood.stdout.readline() == b"begun\n"
+        assert await many_come(w, process, users) >= GOOD - GOOD // 1000
+        assert int(await flood.stdout.readline()) > 0, "the door was never full: that was no flood"
+        assert await flood.wait() == 0
+        before = {pid: memory(pid) for pid in workers}
+        assert await many_come(w, process, users) == GOOD
+        assert process.workers() == workers
+        for pid in workers:
+            assert memory(pid) < before[pid] + SLACK
+
+    async def whole() -> None:
+        async with (
+            asyncio.timeout(300),
+            world(place, max_startups=3 * GOOD) as w,
+            gateway_process(w, workers=2, penalty_exempt=exempt) as process,
+        ):
+            await scene(w, process)
+
+    asyncio.run(whole())

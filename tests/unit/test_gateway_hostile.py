@@ -1,0 +1,209 @@
+"""What strangers may send before a login: none of it reaches anybody else, and all of it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+from broker.gateway import inlet
+from tests.fakes.gateway_world import World, play, until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    import pytest
+
+HERE = (ipaddress.ip_network("127.0.0.0/8"),)
+VERSION = b"SSH-2.0-hostile\r\n"
+IGNORE, DEBUG, UNIMPLEMENTED, DISCONNECT, KEXINIT, NEWKEYS, KEX_ECDH_INIT = 2, 4, 3, 1, 20, 21, 30
+SEED = 20260730
+VARIATIONS = 150
+
+
+def packet(kind: int, payload: bytes = b"") -> bytes:
+    """As RFC 4253, section 6, has it, without encryption."""
+    body = bytes([kind]) + payload
+    padding = 8 - (len(body) + 5) % 8
+    padding += 8 if padding < 4 else 0
+    return (1 + len(body) + padding).to_bytes(4, "big") + bytes([padding]) + body + bytes(padding)
+
+
+def names(*lists: str) -> bytes:
+    return b"".join(len(each).to_bytes(4, "big") + each.encode() for each in lists)
+
+
+def kexinit(kex: str = "curve25519-sha256,kex-strict-c-v00@openssh.com") -> bytes:
+    cipher = "aes128-gcm@openssh.com"
+    lists = names(kex, "ssh-ed25519", cipher, cipher, "hmac-sha2-256", "hmac-sha2-256", "none", "none", "", "")
+    return packet(KEXINIT, bytes(16) + lists + bytes(5))
+
+
+HELLO = VERSION + kexinit() + packet(KEX_ECDH_INIT, (32).to_bytes(4, "big") + bytes(range(32)))
+"""All that a client says before keys are exchanged."""
+
+ODD: dict[str, bytes] = {
+    "nothing": b"",
+    "zeros": bytes(5000),
+    "no ssh": b"GET / HTTP/1.1\r\nHost: berth\r\n\r\n",
+    "ssh 1": b"SSH-1.5-old\r\n",
+    "a version without end": b"SSH-2.0-" + b"x" * 100_000,
+    "a version that is no text": b"SSH-2.0-\xff\xfe\x00\r\n",
+    "a long version": b"SSH-2.0-" + b"x" * 300 + b"\r\n",
+    "many lines before the version": b"hello\r\n" * 5000,
+    "a packet of no length": VERSION + bytes(16),
+    "a packet of four gigabytes": VERSION + b"\xff\xff\xff\xff" + bytes(1000),
+    "a packet as long as is allowed, and no more of it": VERSION + (35000).to_bytes(4, "big"),
+    "a padding longer than the packet": VERSION + b"\x00\x00\x00\x0c\xff" + bytes(11),
+    "a kexinit that ends early": VERSION + packet(KEXINIT, bytes(20)),
+    "a name list of four gigabytes": VERSION + packet(KEXINIT, bytes(16) + b"\xff\xff\xff\xff"),
+    "a name list of commas": VERSION + packet(KEXINIT, bytes(16) + names("," * 30_000)),
+    "no kex in common": VERSION + kexinit("diffie-hellman-group1-sha1"),
+    "kexinit after kexinit": VERSION + kexinit() * 50,
+    "new keys before any": VERSION + kexinit() + packet(NEWKEYS),
+    "a point at infinity": VERSION + kexinit() + packet(KEX_ECDH_INIT, (32).to_bytes(4, "big") + bytes(32)),
+    "an empty point": VERSION + kexinit() + packet(KEX_ECDH_INIT, bytes(4)),
+    "a login before keys": VERSION + packet(50, names("root", "ssh-connection", "none")),
+    "a channel before a login": VERSION + kexinit() + packet(90, names("session") + bytes(12)),
+    "a message that nobody knows": VERSION + kexinit() + packet(255),
+    "disconnect at once": VERSION + packet(DISCONNECT, (11).to_bytes(4, "big") + names("bye", "")),
+    "ignore without end": VERSION + kexinit("curve25519-sha256") + packet(IGNORE, bytes(4)) * 20_000,
+    "debug without end": VERSION + kexinit("curve25519-sha256") + packet(DEBUG, bytes(9)) * 20_000,
+    "unimplemented without end": VERSION + packet(UNIMPLEMENTED, bytes(4)) * 20_000,
+}
+
+
+async def hostile(port: int, data: bytes, *, piece: int = 0, leave: bool = False) -> bytes:
+    """Send it, whole or in pieces; what the gateway said until it hung up, or until we left."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        with contextlib.suppress(ConnectionError):
+            for start in range(0, len(data), piece or len(data) or 1):
+                writer.write(data[start : start + piece] if piece else data)
+                await writer.drain()
+            if not leave:
+                return await reader.read(-1)
+        return b""
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def play_well(place: Path, scene: Callable[[World], Awaitable[None]], caplog: pytest.LogCaptureFixture) -> None:
+    """Afterwards nobody waits for anything, who was connected all the time still is, and nothing went wrong."""
+
+    async def whole(w: World) -> None:
+        async with await w.client() as client:
+            reader, _ = await client.open_connection(w.canonical, 22)
+            assert await reader.readline()
+            await scene(w)
+            await until(lambda: not w.gateway._admission.waiting)
+            await client.open_connection(w.canonical, 22)
+        assert (await w.ssh("dev.berth", "true")).code == 0
+
+    settings: dict[str, Any] = {"penalty_exempt": HERE, "login_timeout": 1.0}
+    play(place, whole, **settings)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_odd_things_end_whatever_sent_them(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(w: World) -> None:
+        for what, data in ODD.items():
+            async with asyncio.timeout(10):
+                said = await hostile(w.gateway.port, data)
+            assert b"Traceback" not in said, what
+
+    play_well(place, scene, caplog)
+
+
+def test_a_hello_that_breaks_off_anywhere_ends(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(w: World) -> None:
+        for end in range(0, len(HELLO), 7):
+            await hostile(w.gateway.port, HELLO[:end], leave=True)
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(hostile(w.gateway.port, HELLO[:end]) for end in range(0, len(HELLO), 11)))
+
+    play_well(place, scene, caplog)
+
+
+def test_a_hello_with_any_error_in_it_ends(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chance = random.Random(SEED)  # noqa: S311 - the same each time
+
+    def spoiled() -> bytes:
+        data = bytearray(HELLO)
+        for _ in range(chance.choice([1, 1, 1, 2, 5, 30])):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        cut = chance.randrange(len(data))
+        return bytes(data) if chance.random() < 0.7 else bytes(data[:cut] + data[cut // 2 :])
+
+    async def scene(w: World) -> None:
+        for _ in range(0, VARIATIONS, 10):
+            async with asyncio.timeout(20):
+                await asyncio.gather(
+                    *(hostile(w.gateway.port, spoiled(), piece=chance.choice([0, 1, 13])) for _ in range(10))
+                )
+
+    play_well(place, scene, caplog)
+
+
+def test_no_client_without_a_login_has_more_than_a_kilobyte_of_a_turn(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncssh deals with all that it is given before anybody else has a turn."""
+    given: list[int] = []
+    begin = inlet.Inlet._begin
+
+    def counted(self: inlet.Inlet, data: bytes) -> None:
+        given.append(len(data))
+        begin(self, data)
+
+    monkeypatch.setattr(inlet.Inlet, "_begin", counted)
+
+    async def scene(w: World) -> None:
+        given.clear()
+        await asyncio.gather(*(hostile(w.gateway.port, ODD["ignore without end"]) for _ in range(5)))
+        assert max(given) <= inlet.SMALL
+        assert sum(given) <= 5 * (inlet.LOGIN_BYTES + inlet.SMALL)
+
+    play_well(place, scene, caplog)
+
+
+def test_a_logged_in_client_with_tiny_packets_gets_shorter_turns(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes: set[int] = set()
+    go_on = inlet.Inlet._go_on
+
+    def seen(self: inlet.Inlet, data: bytes) -> None:
+        sizes.add(self._size)
+        go_on(self, data)
+
+    monkeypatch.setattr(inlet.Inlet, "_go_on", seen)
+    monkeypatch.setattr(inlet, "TURN", 0.0)  # every turn is too long
+
+    async def scene(w: World) -> None:
+        sizes.clear()
+        async with await w.client() as client:
+            for _ in range(50):
+                client.send_debug("x" * 1000)
+            await client.open_connection(w.canonical, 22)
+        assert min(sizes) == inlet.SMALL
+
+    play_well(place, scene, caplog)
+
+
+def test_terrapin_is_answered(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """CVE-2023-48795: strict key exchange is offered, and a message smuggled into the handshake ends it."""
+
+    async def scene(w: World) -> None:
+        smuggled = VERSION + kexinit() + packet(IGNORE, bytes(4)) + HELLO[len(VERSION + kexinit()) :]
+        said = await hostile(w.gateway.port, smuggled)
+        assert b"kex-strict-s-v00@openssh.com" in said
+        assert b"Strict key exchange violation" in said
+
+    play_well(place, scene, caplog)
