@@ -2,7 +2,8 @@
 
 asyncssh deals with all it is given before anybody else has a turn: with a quarter of a megabyte of tiny packets for a
 second. So the pieces are small until the client has logged in, and later as large as it deals with in a few
-milliseconds. What a login may consist of is bounded as well.
+milliseconds. Those who have not logged in share one turn of a few milliseconds, however many they are, and what a login
+may consist of is bounded.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import socket
 import struct
 import termios
 import time
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from broker.gateway.admission import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import asyncssh
 
     from broker.gateway.admission import Admission
@@ -30,21 +34,49 @@ SMALL = 1024
 LARGE = 65536
 """Bytes at once of a logged-in client: two of OpenSSH's largest packets."""
 TURN = 0.005
-"""Seconds that one client's turn of the loop should take at most."""
+"""Seconds that one client's turn of the loop should take at most; all those without a login have one together."""
 
 _buffer = memoryview(bytearray(LARGE))
 """Shared by all: between a read and `buffer_updated` nothing else runs."""
 
 
+class Logins:
+    """The turn that all have together who are not logged in."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pieces: deque[Callable[[], None]] = deque()
+
+    def add(self, deal: Callable[[], None]) -> None:
+        """Have a piece dealt with when it is its turn; one client's are dealt with in their order."""
+        if not self._pieces:
+            self._loop.call_soon(self._turn)
+        self._pieces.append(deal)
+
+    def _turn(self) -> None:
+        end = time.perf_counter() + TURN
+        while self._pieces:
+            self._pieces.popleft()()
+            if time.perf_counter() >= end:
+                break
+        if self._pieces:
+            self._loop.call_soon(self._turn)
+
+
 class Inlet(asyncio.BufferedProtocol):
     """One TCP connection of a client, in front of asyncssh's connection, which does not see the difference."""
 
-    def __init__(self, connection: asyncssh.SSHServerConnection, source: str, admission: Admission) -> None:
+    def __init__(
+        self, connection: asyncssh.SSHServerConnection, source: str, admission: Admission, logins: Logins
+    ) -> None:
         self.source = source
         self._connection = connection
         self._admission = admission
+        self._logins = logins
         self._waiting = True
         self._received = 0
+        self._unheard = 0
+        """Pieces that have not had their turn."""
         self._size = SMALL
         self._failure: Failure | None = None
 
@@ -61,7 +93,7 @@ class Inlet(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(_buffer[:nbytes])
-        if self._waiting:
+        if self._waiting or self._unheard:
             self._begin(data)
         else:
             self._go_on(data)
@@ -102,6 +134,11 @@ class Inlet(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._admission.heard(self, self._received)
+        self._unheard += 1
+        self._logins.add(lambda: self._hear(data))
+
+    def _hear(self, data: bytes) -> None:
+        self._unheard -= 1
         self._connection.data_received(data)
 
     def _go_on(self, data: bytes) -> None:

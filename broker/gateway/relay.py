@@ -18,6 +18,12 @@ CONNECT_TIMEOUT = 10.0
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 3))
 """A compute node that vanished without a word is noticed within a minute (tcp(7); docs/security.md, F13)."""
 
+AT_ONCE = 65536
+"""Bytes that are taken from a session in one turn of the loop."""
+
+_buffer = memoryview(bytearray(AT_ONCE))
+"""Shared by all: between a read and `buffer_updated` nothing else runs."""
+
 PauseReason = Literal["not open yet", "channel full", "connection full"]
 
 
@@ -138,7 +144,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
             finished(self, how)
 
 
-class _Upstream(asyncio.Protocol):
+class _Upstream(asyncio.BufferedProtocol):
     """The TCP connection to a session's sshd. asyncio sets TCP_NODELAY by itself."""
 
     def __init__(self, relay: Relay) -> None:
@@ -151,8 +157,11 @@ class _Upstream(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self._relay.upstream_made(cast("asyncio.Transport", transport))
 
-    def data_received(self, data: bytes) -> None:
-        self._relay.upstream_data(data)
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's wish is four times as much
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._relay.upstream_data(bytes(_buffer[:nbytes]))
 
     def eof_received(self) -> bool:
         return self._relay.upstream_eof()

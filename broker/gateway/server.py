@@ -19,7 +19,7 @@ from broker.gateway.controller import ControllerClient
 from broker.gateway.endpoints import Endpoints
 from broker.gateway.guard import Guards
 from broker.gateway.identity import HostIdentity
-from broker.gateway.inlet import Inlet
+from broker.gateway.inlet import Inlet, Logins
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.listener import Listener, bind
 from broker.gateway.settings import CIPHERS, KEX
@@ -28,6 +28,8 @@ from broker.keys import SIGNATURES
 if TYPE_CHECKING:
     import socket
     from types import TracebackType
+
+    from asyncssh.packet import SSHPacketLogger
 
     from broker.gateway.settings import GatewaySettings
 
@@ -61,6 +63,7 @@ class Gateway:
             controller = await stack.enter_async_context(ControllerClient(self._settings.api_socket))
             identity = HostIdentity(self._settings.host_key, controller.certificate)
             await identity.ready()
+            self._logins = Logins()
             self._options = await self._asyncssh_options(controller, identity)
             self._listener = Listener(self._bound(), self._admission, self._client)
             stack.push_async_callback(self._stop)
@@ -84,8 +87,8 @@ class Gateway:
         return self._socket or bind(self._settings.listen_host, self._settings.listen_port)
 
     def _client(self, source: str) -> Inlet:
-        connection = asyncssh.SSHServerConnection(asyncio.get_running_loop(), self._options)
-        return Inlet(connection, source, self._admission)
+        connection = _Server(asyncio.get_running_loop(), self._options)
+        return Inlet(connection, source, self._admission, self._logins)
 
     async def _asyncssh_options(
         self, controller: ControllerClient, identity: HostIdentity
@@ -140,6 +143,17 @@ class Gateway:
             for connection in self._live:
                 connection.disconnect(_STOPPING)
             self._guards.close()
+
+
+class _Server(asyncssh.SSHServerConnection):
+    """asyncssh's side of one connection."""
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
+        """Send all but SSH_MSG_IGNORE: asyncssh puts one before every packet, which hides the initialisation vectors of
+        CBC ciphers (RFC 4251, section 9.3.1) and does nothing for the ones that we have but to double their number.
+        """
+        if pkttype != asyncssh.constants.MSG_IGNORE:
+            super().send_packet(pkttype, *args, handler=handler)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.bench import bulk, connect, reconcile, start, volumes
+from tests.bench import bulk, connect, echo, memory, reconcile, start, volumes
 from tests.bench.ground import Ground
 from tests.bench.harness import narrate
 from tests.bench.report import FEWEST_RUNS, Result, UnmeasurableError, as_json, table
@@ -23,6 +23,11 @@ BENCHMARKS = {
     connect.NAME: connect.measure,
     bulk.UP: bulk.measure_up,
     bulk.DOWN: bulk.measure_down,
+    bulk.FOUR: bulk.measure_four,
+    echo.P50: echo.measure_p50,
+    echo.P99: echo.measure_p99,
+    echo.STALL: echo.measure_stall,
+    memory.NAME: memory.measure,
     reconcile.NAME: reconcile.measure,
     volumes.SNAPSHOT: volumes.measure_snapshot,
     volumes.ROLLBACK: volumes.measure_rollback,

@@ -1,4 +1,4 @@
-"""`bulk-up` and `bulk-down`: many bytes through `ssh -J`, the gateway against OpenSSH as jump host.
+"""`bulk-up`, `bulk-down` and `bulk-four`: many bytes through `ssh -J`, the gateway against OpenSSH as jump host.
 
 The whole command is timed, login included, since that is what whoever copies a file waits for.
 """
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 UP = "bulk-up"
 DOWN = "bulk-down"
-TARGET = Target(0.8, more_is_better=True)
+FOUR = "bulk-four"
+TARGET = Target(0.9, more_is_better=True)
 MEGABYTES = 300
 SOURCE = f"head -c {MEGABYTES}MB /dev/zero"
+PART = MEGABYTES // 4
+SOURCE_OF_PART = f"head -c {PART}MB /dev/zero"
 
 
 def measure_up(ground: Ground, runs: int) -> Result:
@@ -30,6 +33,19 @@ def measure_up(ground: Ground, runs: int) -> Result:
 
 def measure_down(ground: Ground, runs: int) -> Result:
     return _measure(ground, runs, DOWN, lambda host: f"{shlex.join(route.ssh(host, SOURCE))} | wc -c")
+
+
+def measure_four(ground: Ground, runs: int) -> Result:
+    """Four connections at once, each with a quarter of the bytes, two in each direction."""
+
+    def script(host: str) -> str:
+        up = f"{SOURCE_OF_PART} | {shlex.join(route.ssh(host, 'wc -c'))}"
+        down = f"{shlex.join(route.ssh(host, SOURCE_OF_PART))} | wc -c"
+        streams = "\n".join(f"({each}) & pids+=($!)" for each in (up, down, up, down))
+        waits = "for pid in ${pids[@]}; do wait $pid; done"
+        return f"pids=()\n{{ {streams}\n{waits}\n}} | awk '{{ n += $1 }} END {{ print n }}'"
+
+    return _measure(ground, runs, FOUR, script)
 
 
 def _measure(ground: Ground, runs: int, name: str, script: Callable[[str], str]) -> Result:

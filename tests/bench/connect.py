@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.bench.ground import Ground
 
 NAME = "connect"
-TARGET = Target(0.5)
+TARGET = Target(0.3)
 MORE = 3
 """Logins are short, and their differences shorter still: it takes more of them to stand out from the noise."""
 

@@ -20,6 +20,8 @@ USER = "alice"
 PROFILE = "base"
 HERE = "/opt/berth/src/tests/bench"
 """This folder, as the nodes see it."""
+PYTHON = ("env", "PYTHONPATH=/opt/berth/src", "/opt/berth/venv/bin/python", "-B", "-P")
+"""How programs of this folder are run there."""
 ROOM = f"/shared/home/{USER}/bench"
 SSH_CONFIG = f"{ROOM}/ssh_config"
 

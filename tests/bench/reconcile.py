@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from slurm.lab.spec import LOGIN
-from tests.bench.ground import HERE
+from tests.bench.ground import HERE, PYTHON
 from tests.bench.harness import narrate
 from tests.bench.report import Result, Target, UnmeasurableError, result
 from tests.lab_cluster import wait_for
@@ -25,7 +25,6 @@ TARGET = Target(2)
 JOBS = 10_000
 SESSIONS = 1_000
 OWNERS = ("alice", "bob", "carol")
-PYTHON = ("env", "PYTHONPATH=/opt/berth/src", "/opt/berth/venv/bin/python", "-B", "-P")
 LIMIT = 300
 """Seconds for each of the two programs in the lab."""
 
