@@ -112,6 +112,7 @@ sshd_config() {
     "AllowAgentForwarding yes" \
     "PermitTunnel no" \
     "PermitUserEnvironment no" \
+    "AcceptEnv COLORTERM" \
     "PrintMotd no" \
     "PrintLastLog no" \
     "Subsystem sftp internal-sftp"

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
 PROVIDES: dict[str, Callable[[], object]] = {
     "btrfs-progs": lambda: shutil.which("mkfs.btrfs"),
+    "curl": lambda: shutil.which("curl"),
     "fuse-overlayfs": lambda: shutil.which("fuse-overlayfs"),
+    "git": lambda: shutil.which("git"),
     "openssh-client": lambda: shutil.which("ssh"),
     "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),
     "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+    "putty-tools": lambda: shutil.which("plink"),
+    "rsync": lambda: shutil.which("rsync"),
     "shellcheck": lambda: shutil.which("shellcheck"),
     "squashfs-tools": lambda: shutil.which("mksquashfs"),
+    "sshfs": lambda: shutil.which("sshfs"),
     "xfsprogs": lambda: shutil.which("mkfs.xfs"),
 }
 """Each package, and how to see that it is there."""
