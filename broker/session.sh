@@ -113,6 +113,8 @@ sshd_config() {
     "PermitTunnel no" \
     "PermitUserEnvironment no" \
     "AcceptEnv COLORTERM" \
+    "KexAlgorithms -ecdh-sha2-*" \
+    "MACs -hmac-sha1*" \
     "PrintMotd no" \
     "PrintLastLog no" \
     "Subsystem sftp internal-sftp"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncssh
 
 from broker.errors import BerthError
-from broker.gateway.settings import CIPHERS, KEX
+from broker.gateway.settings import CIPHERS, KEX, MACS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -150,6 +150,7 @@ class _Guard(asyncssh.SSHClient):
                     server_host_key_algs=["ssh-ed25519"],
                     kex_algs=KEX,
                     encryption_algs=CIPHERS,
+                    mac_algs=MACS,
                     compression_algs=None,
                     preferred_auth=["publickey"],
                     client_keys=None,

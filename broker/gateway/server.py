@@ -22,7 +22,7 @@ from broker.gateway.identity import HostIdentity
 from broker.gateway.inlet import Inlet, Logins
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.listener import Listener, bind
-from broker.gateway.settings import CIPHERS, KEX
+from broker.gateway.settings import CIPHERS, KEX, MACS
 from broker.keys import SIGNATURES
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Gateway:
             server_version="Berth",
             kex_algs=KEX,
             encryption_algs=CIPHERS,
+            mac_algs=MACS,
             compression_algs=None,
             signature_algs=SIGNATURES,
             gss_host=None,
