@@ -62,6 +62,11 @@ login_environment() { # SETENV: the sshd_config line that gives ssh logins the e
   LD_LIBRARY_PATH=${LD_LIBRARY_PATH//\/.singularity.d\/libs/}
   LD_LIBRARY_PATH=${LD_LIBRARY_PATH%:}
   [[ -n $LD_LIBRARY_PATH ]] || unset LD_LIBRARY_PATH # an empty entry would mean the current folder
+  export LANG=${LANG:-C.UTF-8}
+  if [[ -n ${LOCALES:-} ]]; then
+    export BERTH_LANG=$LANG
+    unset LANG # clients choose theirs, and SetEnv would win over it
+  fi
   SETENV=SetEnv
   while read -r name; do
     case $name in
@@ -79,8 +84,16 @@ login_environment() { # SETENV: the sshd_config line that gives ssh logins the e
   done < <(compgen -e)
 }
 
+has_locales() { # whether the image has any but C's: then a client may choose
+  local name
+  while read -r name; do
+    [[ $name =~ ^(C|POSIX|C\.UTF-8|C\.utf8)?$ ]] || return 0
+  done < <(locale -a 2>/dev/null)
+  return 1
+}
+
 sshd_config() {
-  local run=/run/berth/session user=$BERTH_OWNER
+  local run=/run/berth/session user=$BERTH_OWNER LOCALES='' SETENV
   [[ -z $BERTH_ROOT ]] || user=root
   # StrictModes: it wants every parent folder to be root's or the user's, but root is nobody in a user namespace;
   #   session.sh has checked the session's directory instead.
@@ -122,7 +135,9 @@ sshd_config() {
   # Everybody comes from the gateway's address: failed logins of one must not lock the others out. OpenSSH before 9.8
   # does not know the word.
   ! grep -q persourcepenalties "$SSHD" || echo "PerSourcePenalties no"
+  ! has_locales || LOCALES=yes
   login_environment
+  [[ -z $LOCALES ]] || echo "AcceptEnv LANG LC_*"
   echo "$SETENV"
 }
 
@@ -337,7 +352,7 @@ site_binds() { # writes the binds of the site's apptainer.conf, where it is in i
 
 mount_points() { # POINTS: what Apptainer will mount something on: `d` or `f`, and the path
   local bind source rest kind
-  POINTS=("d /dev" "d /proc" "d /sys" "d /tmp" "d /var/tmp" "d /home/$BERTH_OWNER" "d /run/berth/session"
+  POINTS=("d /dev" "d /proc" "d /sys" "d /tmp" "d /var/tmp" "d /home/$BERTH_OWNER" "d /run/berth/session" "d /run/berth/record"
     "d /run/berth/node" "f /etc/resolv.conf")
   while IFS= read -rd , bind; do
     [[ -n $bind ]] || continue
@@ -374,20 +389,23 @@ make_points() { # ROOT
   for file in "${FILES[@]}"; do : >"$1$file"; done
 }
 
-make_skeleton() { # a layer between image and volume: the mount points that the image lacks, sudo, apt's settings
-  local image=$NODE_DIR/image skeleton=$NODE_DIR/skeleton folder mode sudo='' apt=''
+make_skeleton() { # a layer between image and volume: the mount points that the image lacks, sudo, apt's settings, the greeting
+  local image=$NODE_DIR/image skeleton=$NODE_DIR/skeleton folder mode sudo='' apt='' profile=''
   local -A known=()
   missing_points system "$image"
   if [[ -z $BERTH_ROOT ]]; then
     inside "$image" /usr/local/bin && sudo=$FOUND
     inside "$image" /etc/apt/apt.conf.d && apt=$FOUND
+    inside "$image" /etc/profile.d && profile=$FOUND
     [[ -d $image$sudo && ! -e $image$sudo/sudo ]] || sudo=''
     [[ -d $image$apt ]] || apt=''
+    [[ -d $image$profile ]] || profile=''
   fi
-  FOLDERS+=(${sudo:+"$sudo"} ${apt:+"$apt"})
+  FOLDERS+=(${sudo:+"$sudo"} ${apt:+"$apt"} ${profile:+"$profile"})
   make_points "$skeleton"
   [[ -z $sudo ]] || write_sudo "$skeleton$sudo/sudo"
   [[ -z $apt ]] || printf '%s\n' "${APT_SETTINGS[@]}" >"$skeleton$apt/95berth"
+  [[ -z $profile ]] || write_greeting "$skeleton$profile/zz-berth-session.sh"
   # The image's own folders, which these are merged with, keep their rights.
   for folder in "${FOLDERS[@]}" "${FILES[@]%/*}"; do
     while [[ -n $folder ]]; do
@@ -398,6 +416,56 @@ make_skeleton() { # a layer between image and volume: the mount points that the 
   while read -r mode folder; do
     [[ $mode == 755 ]] || chmod "$mode" "$skeleton${folder#"$image"}"
   done < <(stat -c '%a %n' -- "$image" "${!known[@]}")
+}
+
+write_greeting() { # FILE: what a login shell reads: a terminal and a locale that the image knows, and what this session is
+  cat >"$1" <<'GREETING'
+# A Berth session's login shell. For no message at login: touch ~/.hushlogin
+if [ -n "${TERM-}" ] && command -v infocmp >/dev/null && ! infocmp "$TERM" >/dev/null 2>&1; then
+  export TERM=xterm-256color # most terminals that the image does not know are like it
+fi
+if [ -n "${BERTH_LANG-}" ]; then
+  [ -n "${LANG-}" ] || export LANG="$BERTH_LANG"
+  if [ -n "$(locale 2>&1 >/dev/null)" ]; then # it complains of what the image lacks
+    {
+      export LANG=C.UTF-8
+      unset LC_ALL LC_CTYPE LC_COLLATE LC_MESSAGES LC_NUMERIC LC_TIME LC_MONETARY LC_PAPER LC_NAME LC_ADDRESS
+      unset LC_TELEPHONE LC_MEASUREMENT LC_IDENTIFICATION
+    } 2>/dev/null # bash complains of each that is still there
+  fi
+fi
+berth_greeting() (
+  gpu='no GPU'
+  if [ "${SLURM_GPUS_ON_NODE:-0}" -gt 0 ]; then
+    gpu="GPU ${SLURM_JOB_GPUS:-$SLURM_GPUS_ON_NODE of them}"
+  elif [ "${SLURM_SHARDS_ON_NODE:-0}" -gt 0 ]; then
+    gpu='a share of a GPU'
+  fi
+  echo "session   $BERTH_SESSION_NAME, ${BERTH_PROFILE:-no profile}${BERTH_PROFILE_VERSION:+@$BERTH_PROFILE_VERSION}"
+  echo "node      ${SLURMD_NODENAME-}, $gpu"
+  if [ -n "${SLURM_JOB_END_TIME-}" ]; then
+    left=$(((SLURM_JOB_END_TIME - $(date +%s)) / 60))
+    [ "$left" -ge 0 ] || left=0
+    days='' hours=''
+    [ "$left" -lt 1440 ] || days="$((left / 1440)) d "
+    [ "$left" -lt 60 ] || hours="$((left % 1440 / 60)) h "
+    echo "time left $days$hours$((left % 60)) min, until $(date -d "@$SLURM_JOB_END_TIME" '+%F %R')"
+  fi
+  # How many, and of the newest its number, its time and its label.
+  set -- $(sed -n 's/^ "newest": "\(.*\)",$/\1/p' /run/berth/record/volumes.json 2>/dev/null)
+  if [ $# -ge 3 ]; then
+    echo "snapshots $1, the last is $2${4:+ ($4)} of $(date -d "@$3" '+%F %R')"
+  else
+    echo "snapshots none"
+  fi
+)
+case $- in
+  *i*) # the ssh login's own shell, not one that a program in it opens
+    [ -z "${SSH_TTY-}" ] || [ "${SHLVL:-1}" != 1 ] || [ ! -t 1 ] || [ -e "$HOME/.hushlogin" ] || berth_greeting
+    ;;
+esac
+unset -f berth_greeting
+GREETING
 }
 
 write_sudo() { # FILE: sudo without setuid, which no namespace of the user's can have: root where only the user exists
@@ -570,6 +638,7 @@ hold() { # LOWEST HIGHEST
   # --workdir: /tmp and /var/tmp lie in the node's own storage; Apptainer's default is 64 MB of memory.
   "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --pid --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
     --home "$HOME_DIR:$home" --cwd "$home" --bind "$DIRECTORY/run:/run/berth/session:ro" \
+    --bind "$DIRECTORY:/run/berth/record:ro" \
     --bind "$NODE_DIR/run:/run/berth/node" "${BINDS[@]}" \
     --writable "$NODE_DIR/root" /bin/bash /run/berth/node/enter "$@" &
   CHILD=$!
@@ -744,7 +813,7 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
   {
     declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT BERTH_ROOT
     echo 'set -euo pipefail'
-    declare -f say die login_environment sshd_config adapt_accounts apply_owners leave look_at_processes \
+    declare -f say die login_environment has_locales sshd_config adapt_accounts apply_owners leave look_at_processes \
       threads_stand_still stop_all stand_still serve enter
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
@@ -753,7 +822,7 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
       APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
     declare -f say die inside mount_overlay mount_image site_binds mount_points side_of missing_points make_points \
-      make_skeleton write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
+      make_skeleton write_greeting write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
     echo 'hold "$@"'
   } >"$NODE_DIR/hold"
   if [[ -n $BERTH_ROOT ]]; then

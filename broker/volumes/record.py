@@ -120,9 +120,17 @@ class Record:
             [self.driver, *(f"{name}={','.join([each.top, *reversed(each.layers)])}" for name, each in volumes)]
         )
 
+    def newest(self) -> str:
+        """What the session tells at a login: how many snapshots, the last one's number, its time (s) and its label."""
+        if not self.snapshots:
+            return ""
+        last = max(self.snapshots, key=lambda each: each.number)
+        return f"{len(self.snapshots)} {last.number} {int(last.at)} {last.label}".rstrip()
+
     def text(self) -> str:
         snapshots = [asdict(snapshot) for snapshot in self.snapshots]
-        data = {"format": FORMAT, "mount": self.mount(), **asdict(self), "snapshots": snapshots}
+        derived = {"format": FORMAT, "mount": self.mount(), "newest": self.newest()}
+        data = {**derived, **asdict(self), "snapshots": snapshots}
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod

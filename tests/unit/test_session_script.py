@@ -297,6 +297,21 @@ class TestLoginEnvironment:
         kept = {"SLURM_JOB_ID": "7", "ZE_AFFINITY_MASK": "0", "LANG": "C.UTF-8", "EMPTY": ""}
         assert kept.items() <= self.setenv(**kept).items()
 
+    def test_the_locale_is_the_images_or_else_c(self) -> None:
+        assert self.setenv()["LANG"] == "C.UTF-8"
+        assert self.setenv(LANG="de_DE.UTF-8")["LANG"] == "de_DE.UTF-8"
+
+    @pytest.mark.parametrize(("locales", "choice"), [("C\nC.utf8\nPOSIX", False), ("C\nde_DE.utf8", True), ("", False)])
+    def test_clients_choose_a_locale_where_there_is_a_choice(self, locales: str, choice: bool) -> None:
+        code = f"locale() {{ printf '%s\\n' '{locales}'; }}; SSHD=/dev/null BERTH_OWNER=alice; sshd_config"
+        done = bash(code, env={"LANG": "C.UTF-8"})
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert ("AcceptEnv LANG LC_*" in lines) == choice
+        words = sshd_words(lines[-1])
+        assert ("LANG=C.UTF-8" in words) != choice
+        assert ("BERTH_LANG=C.UTF-8" in words) == choice
+
     def test_path_comes_twice_since_login_shells_overwrite_it(self) -> None:
         seen = self.setenv(PATH="/opt/tool:/usr/bin:/bin")
         assert seen["PATH"] == seen["BERTH_PATH"] == "/opt/tool:/usr/bin:/bin"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2016,SC2086,SC2029,SC2154 # a part of a script: tests/lab/ways.py has the beginning
 # What JetBrains Gateway does: many short commands one after the other, an archive of the IDE by sftp, its checksum, the
 # backend started in the background, and a port of it forwarded.
 for command in 'uname -sm' 'echo $HOME' 'ls -1a' 'test -d .cache || echo none' 'cat /etc/os-release' 'df -Pk .' 'nproc'; do

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2016,SC2086,SC2029,SC2154 # a part of a script: tests/lab/ways.py has the beginning
 # What VS Code's Remote-SSH does: `ssh -T -D PORT HOST` with a script on standard input, which starts a server that
 # outlives the connection, or finds the one that runs, and prints where it listens between two marks. The window then
 # talks to it through the SOCKS port. Prints `started` or `found`, and what the server answered.

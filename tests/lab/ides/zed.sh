@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2016,SC2086,SC2029,SC2154 # a part of a script: tests/lab/ways.py has the beginning
 # What Zed does: one master connection, the server's binary by sftp or scp over it, and a proxy that speaks on standard
 # input and output for as long as the window is open.
 "${SSH[@]}" -N -M -S $ROOM/mux -o ControlPersist=no $HOST >/dev/null 2>log & master=$!
