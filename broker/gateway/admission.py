@@ -145,10 +145,11 @@ class Admission:
             return
         victim = self._stalled() if share < 1 else self._least()
         if victim is not None:
+            self._forget(victim)
             victim.drop()
 
     def heard(self, client: Waiting, received: int) -> None:
-        """`client` has said something, and so many bytes in all."""
+        """`client`, which waits, has said something, and so many bytes in all."""
         if received > GREETING:
             self._arrived.pop(client, None)
             self._begun[client] = self._clock()
@@ -156,8 +157,7 @@ class Admission:
 
     def leave(self, client: Waiting, failure: Failure | None = None) -> None:
         """The login of `client` has ended, in `failure` or well; or it was our own fault that it did not."""
-        self._arrived.pop(client, None)
-        self._begun.pop(client, None)
+        self._forget(client)
         if failure is not None:
             self._punish(client.source, failure.value)
 
@@ -199,12 +199,17 @@ class Admission:
         if any(ipaddress.ip_address(source.partition("/")[0]) in network for network in self._exempt):
             return
         now = self._clock()
-        until = min(max(self._until.get(source, now), now) + seconds, now + HIGHEST)
-        self._until[source] = until
+        if self._until.get(source, now) <= now:
+            self._forgive(source)
+        until = self._until[source] = min(self._until.get(source, now) + seconds, now + HIGHEST)
         if until - now >= ENFORCED_FROM:
             self._enforced.add(source)
         while len(self._until) > MOST_SOURCES:
             self._forgive(next(iter(self._until)))
+
+    def _forget(self, client: Waiting) -> None:
+        self._arrived.pop(client, None)
+        self._begun.pop(client, None)
 
     def _forgive(self, source: str) -> None:
         self._until.pop(source, None)

@@ -128,6 +128,8 @@ class Inlet(asyncio.BufferedProtocol):
         # last one, which the kernel holds back for 40 ms in case there is an answer to go with it. That happens twice
         # in every login, unless the kernel is told each time not to wait (tcp(7), TCP_QUICKACK).
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        if self._transport.is_closing():
+            return
         self._received += len(data)
         if self._received > LOGIN_BYTES:
             self._failure = Failure.ABUSE
@@ -139,7 +141,8 @@ class Inlet(asyncio.BufferedProtocol):
 
     def _hear(self, data: bytes) -> None:
         self._unheard -= 1
-        self._connection.data_received(data)
+        if not self._transport.is_closing():
+            self._connection.data_received(data)
 
     def _go_on(self, data: bytes) -> None:
         began = time.perf_counter()

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from broker.errors import BerthError, InvalidInputError
 from broker.keys import PublicKey
 from broker.names import USER_PATTERN
+from broker.schema import GatewayKeys
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from broker.schema import GatewayKeys
+    from broker.gateway.memory import Memory
 
 _USER = re.compile(USER_PATTERN)
 
@@ -48,20 +49,20 @@ class _Known:
 class AdmittedKeys:
     """Asks `ask(user)` at most once per `fresh_seconds` and user.
 
-    While `ask` fails, the last answer holds for `stale_seconds`. A user whom nobody knows is like one without keys.
+    While `ask` fails, the last answer holds, from memory. A user whom nobody knows is like one without keys.
     """
 
     def __init__(
         self,
         ask: Callable[[str], Awaitable[GatewayKeys]],
+        memory: Memory[GatewayKeys],
         *,
         fresh_seconds: float,
-        stale_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask = ask
+        self._memory = memory
         self._fresh = fresh_seconds
-        self._stale = stale_seconds
         self._clock = clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Admission]] = {}
@@ -85,19 +86,18 @@ class AdmittedKeys:
         try:
             answer = await self._ask(user)
         except BerthError:
-            return self._last_answer(user)
+            last = self._memory.recall((user,))
+            return Admission(frozenset(_blobs(last.keys)) if last else frozenset(), confirmed=False)
+        if answer.keys:
+            self._memory.keep((user,), GatewayKeys(user=user, keys=answer.keys))
+        else:
+            self._memory.forget((user,))
         blobs, notices = frozenset(_blobs(answer.keys)), tuple(answer.notices)
         self._known[user] = _Known(blobs, notices, self._clock())
         self._known.move_to_end(user)
         while len(self._known) > _REMEMBERED_USERS:
             self._known.popitem(last=False)
         return Admission(blobs, confirmed=True, notices=notices)
-
-    def _last_answer(self, user: str) -> Admission:
-        known = self._known.get(user)
-        if known is None or self._clock() - known.at > self._stale:
-            return Admission(frozenset(), confirmed=False)
-        return Admission(known.blobs, confirmed=False)
 
 
 def _blobs(lines: list[str]) -> set[bytes]:

@@ -84,7 +84,7 @@ class Worker:
 
 
 class Master:
-    """Everything that the module's text says."""
+    """What holds the sockets and the workers; the module's text says how."""
 
     def __init__(self, address: Address, workers: int) -> None:
         before = _Handover.take()
@@ -229,11 +229,16 @@ def _command() -> list[str]:
 async def _checks_out() -> bool:
     """Whether the program as it is now can use the configuration as it is now."""
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT):
-            check = await asyncio.create_subprocess_exec(*_command(), "--check", stdin=asyncio.subprocess.DEVNULL)
-            return await check.wait() == 0
-    except (OSError, TimeoutError) as error:
+        check = await asyncio.create_subprocess_exec(*_command(), "--check", stdin=asyncio.subprocess.DEVNULL)
+    except OSError as error:
         _log.error("reload: %s", error)
+        return False
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT):
+            return await check.wait() == 0
+    except TimeoutError:
+        check.kill()
+        _log.error("reload: no answer within %g s", CHECK_TIMEOUT)
         return False
 
 
@@ -243,7 +248,7 @@ def _spawn(command: list[str], descriptors: dict[int, int]) -> int:
 
 
 async def _read(descriptor: int) -> bytes:
-    """One line, or nothing at end of file."""
+    """What a worker says, or nothing if it has ended."""
     try:
         await _readable(descriptor)
         return os.read(descriptor, len(READY))

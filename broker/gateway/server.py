@@ -22,8 +22,10 @@ from broker.gateway.identity import HostIdentity
 from broker.gateway.inlet import Inlet, Logins
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.listener import Listener, bind
+from broker.gateway.memory import Memory
 from broker.gateway.settings import CIPHERS, KEX, MACS
 from broker.keys import SIGNATURES
+from broker.schema import GatewayKeys, ResolveAnswer
 
 if TYPE_CHECKING:
     import socket
@@ -94,10 +96,14 @@ class Gateway:
         self, controller: ControllerClient, identity: HostIdentity
     ) -> asyncssh.SSHServerConnectionOptions:
         settings = self._settings
+        known = settings.host_key.parent / "known"
+        stale = settings.stale_seconds
         keys = AdmittedKeys(
-            controller.keys, fresh_seconds=settings.keys_fresh_seconds, stale_seconds=settings.keys_stale_seconds
+            controller.keys,
+            Memory(known / "keys", GatewayKeys, stale_seconds=stale),
+            fresh_seconds=settings.keys_fresh_seconds,
         )
-        endpoints = Endpoints(controller.resolve, stale_seconds=settings.endpoints_stale_seconds)
+        endpoints = Endpoints(controller.resolve, Memory(known / "endpoints", ResolveAnswer, stale_seconds=stale))
         options: asyncssh.SSHServerConnectionOptions = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=lambda: GatewayConnection(settings, self._live, keys, self._guards, endpoints.resolve),
             server_host_keys=identity.host_keys,

@@ -30,7 +30,7 @@ class GatewaySettings:
     """0 takes any free one; `Gateway.port` tells which."""
     api_socket: Path
     host_key: Path
-    """Made at first start; its certificate is kept beside it."""
+    """Made at first start; its certificate is kept beside it, and what the controller has answered below it."""
     domain: str
     """The suffix of session host names."""
     login_timeout: float = 20.0
@@ -49,9 +49,7 @@ class GatewaySettings:
     max_user_forwards: int = 256
     keys_fresh_seconds: float = 5.0
     """How long a removed key may still log in, and a new one may not yet."""
-    keys_stale_seconds: float = 3600.0
-    """How long the last known keys let people log in while the controller is down."""
-    endpoints_stale_seconds: float = 3600.0
-    """How long the last known endpoints of sessions are used while the controller is down."""
+    stale_seconds: float = 3600.0
+    """How long the last known keys and endpoints are used while the controller is down."""
     drain_seconds: float = 10.0
     """How long standing connections may go on after the gateway was asked to stop."""

@@ -17,6 +17,7 @@ from broker.gateway import controller
 from broker.gateway.connection import GatewayConnection, Identity, Live, log_line, terminal_text
 from broker.gateway.guard import Guards
 from broker.gateway.keys import AdmittedKeys
+from broker.gateway.memory import Memory
 from broker.gateway.server import Gateway
 from broker.gateway.settings import GatewaySettings
 from broker.schema import GatewayKeys
@@ -455,7 +456,7 @@ def test_a_login_without_proof_is_cut_off(place: Path) -> None:
     async def resolve(user: str, target: str) -> Any:  # noqa: ANN401 - never asked
         raise AssertionError(user + target)
 
-    keys = AdmittedKeys(nobody, fresh_seconds=1, stale_seconds=1)
+    keys = AdmittedKeys(nobody, Memory(place / "known", GatewayKeys, stale_seconds=1), fresh_seconds=1)
     for proved in (None, Identity("alice", "SHA256:x")):
         server = GatewayConnection(settings, Live(), keys, Guards(), resolve)
         server._conn = connection = Connection()  # type: ignore[assignment]  # all that is asked of it

@@ -158,6 +158,15 @@ def test_penalties_add_up_and_are_enforced_from_fifteen_seconds(failure: Failure
     assert not door.admission.refuses("192.0.2.1"), "it begins anew"
 
 
+def test_a_penalty_that_has_run_off_does_not_come_back_with_the_next_slip() -> None:
+    door = Door()
+    standing = door.arrive("standing")
+    door.fail(Failure.ABUSE)
+    door.now = 91
+    door.admission.leave(standing, Failure.NO_ATTEMPT)
+    assert not door.admission.refuses("192.0.2.1")
+
+
 def test_penalties_end_after_ten_minutes_whatever_was_done() -> None:
     door = Door()
     door.fail(Failure.ABUSE, 100)

@@ -13,6 +13,7 @@ from broker.certificates import CertificateAuthority, HostCertificate
 from broker.errors import ControllerUnavailableError
 from broker.gateway.identity import HostIdentity
 from broker.gateway.keys import AdmittedKeys
+from broker.gateway.memory import Memory
 from broker.schema import GatewayKeys
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ LINE = KEY.export_public_key().decode()
 class Controller:
     """Answers when it is let, and counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Path) -> None:
+        self.place = place
         self.asked = 0
         self.up = True
         self.let = asyncio.Event()
@@ -40,12 +42,13 @@ class Controller:
         return GatewayKeys(user=user, keys=[LINE, "garbage"] if user == "alice" else [])
 
     def admitted(self) -> AdmittedKeys:
-        return AdmittedKeys(self.keys, fresh_seconds=5, stale_seconds=60, clock=lambda: self.now)
+        memory = Memory(self.place / "known", GatewayKeys, stale_seconds=60, clock=lambda: self.now)
+        return AdmittedKeys(self.keys, memory, fresh_seconds=5, clock=lambda: self.now)
 
 
-def test_a_burst_of_one_user_asks_once() -> None:
+def test_a_burst_of_one_user_asks_once(tmp_path: Path) -> None:
     async def scene() -> None:
-        controller = Controller()
+        controller = Controller(tmp_path)
         controller.let.clear()
         keys = controller.admitted()
         waiting = [asyncio.create_task(keys.of("alice")) for _ in range(100)]
@@ -60,9 +63,9 @@ def test_a_burst_of_one_user_asks_once() -> None:
     asyncio.run(scene())
 
 
-def test_an_answer_is_asked_anew_when_it_is_no_longer_fresh() -> None:
+def test_an_answer_is_asked_anew_when_it_is_no_longer_fresh(tmp_path: Path) -> None:
     async def scene() -> None:
-        controller = Controller()
+        controller = Controller(tmp_path)
         keys = controller.admitted()
         for now, asked in [(0, 1), (4.9, 1), (5.1, 2), (9, 2)]:
             controller.now = now
@@ -72,9 +75,9 @@ def test_an_answer_is_asked_anew_when_it_is_no_longer_fresh() -> None:
     asyncio.run(scene())
 
 
-def test_the_last_answer_bridges_an_outage_for_a_while() -> None:
+def test_the_last_answer_bridges_an_outage_for_a_while(tmp_path: Path) -> None:
     async def scene() -> None:
-        controller = Controller()
+        controller = Controller(tmp_path)
         keys = controller.admitted()
         await keys.of("alice")
         controller.up = False
@@ -90,9 +93,9 @@ def test_the_last_answer_bridges_an_outage_for_a_while() -> None:
     asyncio.run(scene())
 
 
-def test_nobody_is_let_in_on_a_guess() -> None:
+def test_nobody_is_let_in_on_a_guess(tmp_path: Path) -> None:
     async def scene() -> None:
-        controller = Controller()
+        controller = Controller(tmp_path)
         controller.up = False
         answer = await controller.admitted().of("alice")
         assert not answer.blobs
@@ -102,21 +105,22 @@ def test_nobody_is_let_in_on_a_guess() -> None:
 
 
 @pytest.mark.parametrize("user", ["", "Alice", "../x", "a/b", "a b", "a\n", "ä", "x" * 33])
-def test_names_that_no_account_can_have_are_not_asked_about(user: str) -> None:
+def test_names_that_no_account_can_have_are_not_asked_about(user: str, tmp_path: Path) -> None:
     async def scene() -> None:
-        controller = Controller()
+        controller = Controller(tmp_path)
         assert not (await controller.admitted().of(user)).blobs
         assert controller.asked == 0
 
     asyncio.run(scene())
 
 
-def test_made_up_names_do_not_fill_the_memory() -> None:
+def test_made_up_names_do_not_fill_the_memory(tmp_path: Path) -> None:
     async def scene() -> None:
-        keys = Controller().admitted()
+        keys = Controller(tmp_path).admitted()
         for number in range(5000):
             await keys.of(f"u{number}")
         assert len(keys._known) == 4096
+        assert not any((tmp_path / "known").iterdir())
 
     asyncio.run(scene())
 

@@ -74,6 +74,19 @@ def test_several_workers_share_the_port(place: Path) -> None:
     play(place, scene, workers=3)
 
 
+def test_what_one_worker_was_told_all_know_and_those_after_a_reload(place: Path) -> None:
+    async def scene(w: World, process: GatewayProcess) -> None:
+        await reach(w, process)
+        await w.controller.stop()
+        for _ in range(20):
+            await reach(w, process)
+        await process.reload()
+        for _ in range(20):
+            await reach(w, process)
+
+    play(place, scene, workers=3)
+
+
 def test_a_hundred_reloads_under_load_drop_nobody(place: Path) -> None:
     """Two logins after the other all the time, two that stand, and a new one before each reload that stands over it."""
 

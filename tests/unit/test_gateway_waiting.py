@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from typing import TYPE_CHECKING
 
 import asyncssh
 import pytest
 
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError, NotFoundError
-from broker.gateway import endpoints
 from broker.gateway.endpoints import Endpoints
+from broker.gateway.memory import Memory
 from broker.schema import ResolveAnswer
 from tests.fakes import openssh
 from tests.fakes.gateway_world import play, until
@@ -105,7 +107,7 @@ def answer(host: str) -> ResolveAnswer:
     )
 
 
-def test_only_a_controller_that_is_away_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_controller_that_is_away_is_bridged(tmp_path: Path) -> None:
     says: ResolveAnswer | BerthError = answer("c1")
     now = 0.0
 
@@ -116,7 +118,8 @@ def test_only_a_controller_that_is_away_is_bridged(monkeypatch: pytest.MonkeyPat
 
     async def scene() -> None:
         nonlocal says, now
-        known = Endpoints(ask, stale_seconds=60, clock=lambda: now)
+        memory = Memory(tmp_path / "known", ResolveAnswer, stale_seconds=60, clock=lambda: now)
+        known = Endpoints(ask, memory)
         assert (await known.resolve("alice", "dev")).host == "c1"
         says = ControllerUnavailableError("away")
         now = 60
@@ -137,10 +140,29 @@ def test_only_a_controller_that_is_away_is_bridged(monkeypatch: pytest.MonkeyPat
             says = ControllerUnavailableError("away")
             with pytest.raises(ControllerUnavailableError):
                 await known.resolve("alice", "dev")
-        monkeypatch.setattr(endpoints, "REMEMBERED", 10)
-        says = answer("c1")
-        for number in range(100):
-            await known.resolve("alice", f"s{number}")
-        assert len(known._known) == 10
 
     asyncio.run(scene())
+
+
+def age(w: World, seconds: float) -> None:
+    """Have that much time pass for what the gateway remembers, which is as old as its files are."""
+    for path in (w.settings.host_key.parent / "known").rglob("*"):
+        if path.is_file():
+            os.utime(path, (time.time() - seconds, time.time() - seconds))
+
+
+def test_an_hour_without_the_controller_goes_unnoticed_and_no_longer(place: Path) -> None:
+    async def scene(w: World) -> None:
+        async with await w.client() as client:
+            reader, _ = await client.open_connection(w.canonical, 22)
+            assert (await w.ssh("dev.berth", "echo in")).out == b"in\n"
+            await w.controller.stop()
+            age(w, 3590)
+            assert (await w.ssh("dev.berth", "echo in")).out == b"in\n"
+            assert (await reader.readline()).startswith(b"SSH-2.0-OpenSSH"), "what stands stands"
+            age(w, 3610)
+            assert (await w.ssh("dev.berth", "echo in")).code == 255
+            await w.controller.start()
+            assert (await w.ssh("dev.berth", "echo in")).out == b"in\n"
+
+    play(place, scene)

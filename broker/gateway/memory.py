@@ -1,0 +1,97 @@
+"""The controller's last answers, for as long as there is no controller to ask.
+
+A file each, so that all workers of a gateway know what one of them has been told, and those after a reload as well.
+Only good answers are kept: what strangers make up leaves nothing here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+RENEWED_AFTER = 60.0
+"""Seconds after which the same answer is written again, with its time; not at every connection."""
+KNOWN_TO_BE_WRITTEN = 4096
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+_log = logging.getLogger(__name__)
+
+
+class Memory(Generic[Answer]):
+    """Answers of one kind, by the words of the question.
+
+    The time is the machine's: processes share it, and over a restart there is no other.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        kind: type[Answer],
+        *,
+        stale_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`directory` is made, for its owner only; what is older than `stale_seconds` is removed, and never told."""
+        self._directory = directory
+        self._kind = kind
+        self._stale = stale_seconds
+        self._clock = clock
+        self._written: OrderedDict[Path, tuple[str, float]] = OrderedDict()
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in directory.iterdir():
+            self._remove_if_old(path)
+
+    def keep(self, question: tuple[str, ...], answer: Answer) -> None:
+        """Remember it. A disk that does not take it is only logged: it is needed on a bad day only."""
+        path, text, now = self._path(question), answer.model_dump_json(exclude_defaults=True), self._clock()
+        before, at = self._written.get(path, ("", 0.0))
+        if text == before and now - at < RENEWED_AFTER:
+            return
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            draft.write_text(text, encoding="utf-8")
+            os.utime(draft, (now, now))
+            draft.replace(path)
+        except OSError as error:
+            _log.warning("an answer of the controller is not remembered: %s", error)
+            return
+        self._written[path] = (text, now)
+        self._written.move_to_end(path)
+        while len(self._written) > KNOWN_TO_BE_WRITTEN:
+            self._written.popitem(last=False)
+
+    def recall(self, question: tuple[str, ...]) -> Answer | None:
+        """The last answer, unless it is too old."""
+        path = self._path(question)
+        try:
+            if self._clock() - path.stat().st_mtime > self._stale:
+                return None
+            return self._kind.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def forget(self, question: tuple[str, ...]) -> None:
+        """The answer is another now."""
+        path = self._path(question)
+        self._written.pop(path, None)
+        path.unlink(missing_ok=True)
+
+    def _path(self, question: tuple[str, ...]) -> Path:
+        return self._directory / hashlib.sha256("\0".join(question).encode()).hexdigest()
+
+    def _remove_if_old(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):  # another worker was quicker
+            if self._clock() - path.stat().st_mtime > self._stale:
+                path.unlink()

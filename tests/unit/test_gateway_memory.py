@@ -1,0 +1,88 @@
+"""The files that bridge a controller that is away."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.gateway.memory import Memory
+from broker.schema import GatewayKeys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUESTION = ("alice", "dev.berth")
+
+
+class Clock:
+    now = 1_000_000.0
+
+
+def memory(directory: Path) -> Memory[GatewayKeys]:
+    return Memory(directory, GatewayKeys, stale_seconds=600, clock=lambda: Clock.now)
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Clock, "now", 1_000_000.0)
+
+
+def keys(line: str) -> GatewayKeys:
+    return GatewayKeys(user="alice", keys=[line])
+
+
+def test_another_process_knows_until_it_is_too_old(tmp_path: Path) -> None:
+    one, other = memory(tmp_path / "known"), memory(tmp_path / "known")
+    assert other.recall(QUESTION) is None
+    one.keep(QUESTION, keys("first"))
+    assert other.recall(QUESTION) == keys("first")
+    assert other.recall(("alice", "other.berth")) is None
+    one.keep(QUESTION, keys("second"))
+    assert other.recall(QUESTION) == keys("second")
+    Clock.now += 601
+    assert other.recall(QUESTION) is None
+    one.keep(QUESTION, keys("second"))
+    assert other.recall(QUESTION) == keys("second")
+    other.forget(QUESTION)
+    assert one.recall(QUESTION) is None
+
+
+def test_the_same_answer_is_not_written_at_every_connection(tmp_path: Path) -> None:
+    known = memory(tmp_path / "known")
+    known.keep(QUESTION, keys("same"))
+    (file,) = (tmp_path / "known").iterdir()
+    first = file.stat().st_ino
+    known.keep(QUESTION, keys("same"))
+    assert file.stat().st_ino == first
+    Clock.now += 61
+    known.keep(QUESTION, keys("same"))
+    assert file.stat().st_mtime == Clock.now
+    known.forget(QUESTION)
+    known.keep(QUESTION, keys("same"))
+    assert known.recall(QUESTION) == keys("same"), "what was forgotten is written again"
+
+
+def test_it_is_the_owners_and_the_old_goes_at_the_next_start(tmp_path: Path) -> None:
+    memory(tmp_path / "known").keep(QUESTION, keys("old"))
+    assert stat.S_IMODE((tmp_path / "known").stat().st_mode) == 0o700
+    Clock.now += 601
+    memory(tmp_path / "known")
+    assert not list((tmp_path / "known").iterdir())
+
+
+def test_what_is_not_an_answer_is_none(tmp_path: Path) -> None:
+    known = memory(tmp_path / "known")
+    known.keep(QUESTION, keys("x"))
+    (file,) = (tmp_path / "known").iterdir()
+    file.write_text("{")
+    assert known.recall(QUESTION) is None
+
+
+def test_a_disk_that_takes_nothing_harms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known = memory(tmp_path / "known")
+    (tmp_path / "known").rmdir()
+    known.keep(QUESTION, keys("x"))
+    assert "is not remembered" in caplog.text
+    assert known.recall(QUESTION) is None
