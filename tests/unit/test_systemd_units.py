@@ -66,8 +66,19 @@ def test_the_launcher_keeps_what_it_needs_and_no_more(berth: dict[str, list[str]
 
 def test_a_stop_leaves_time_for_what_is_under_way(berth: dict[str, list[str]], gateway: dict[str, list[str]]) -> None:
     assert berth["KillMode"] == ["mixed"]
+    assert gateway["KillMode"] == ["process"], "if the master crashes, its workers finish what stands"
     assert float(berth["TimeoutStopSec"][0]) > SlurmSettings().submit_timeout
     assert float(gateway["TimeoutStopSec"][0]) > _drain_seconds()
+
+
+def test_the_way_to_another_nodes_controller_is_the_accounts_alone(gateway: dict[str, list[str]]) -> None:
+    api = unit("berth-gateway-api.service")
+    assert api["User"] == gateway["User"]
+    assert api["StateDirectory"] == gateway["StateDirectory"]
+    assert api["RuntimeDirectoryMode"] == ["0700"]
+    here, there = api["ExecStart"][0].partition(" -L ")[2].split()[0].split(":")
+    assert here == f"/run/{api['RuntimeDirectory'][0]}/{Config().api_socket.name}"
+    assert there == str(Config().api_socket)
 
 
 def _drain_seconds() -> float:
