@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
 
 SNAPSHOTS = 3
+TRIES = 5
+"""Times that so many snapshots are taken until one has fallen into a clone by git."""
 
 WRITER = """
 import os, sqlite3, sys
@@ -180,6 +182,21 @@ def test_git_accepts_what_there_is_of_its_clones(kept: Kept, restored: Callable[
     kept.says("bash -eu", stdin=REPOSITORY.encode())
     kept.says("cat >~/cloning.sh; echo 0 >/tmp/cloned", stdin=CLONING.encode())
     in_background(kept, "bash ~/cloning.sh")
+    interrupted = 0
+    for _ in range(TRIES):
+        for number, done in snapshots_between_clones(kept).items():
+            clone = restored(number)
+            said = clone.says("bash -eu", stdin=ACCEPTED.encode()).splitlines()
+            assert max(int(line.split()[0]) for line in said if line.endswith(" yes")) >= done, said
+            interrupted += sum(line.endswith(" no") for line in said)
+            assert clone.says("git -C ~/source fsck --full 2>&1; git -C ~/source status --porcelain") == ""
+        if interrupted:
+            break
+    assert interrupted, "no snapshot was taken while git was at work"
+
+
+def snapshots_between_clones(kept: Kept) -> dict[int, int]:
+    """Some snapshots, and how many clones were finished before each; whether another was under way is chance."""
     finished: dict[int, int] = {}
     for _ in range(SNAPSHOTS):
         before = max(finished.values(), default=0)
@@ -189,11 +206,4 @@ def test_git_accepts_what_there_is_of_its_clones(kept: Kept, restored: Callable[
         assert made["consistency"] == "frozen"
         finished[made["number"]] = done
     kept.says("pgrep -f cloning.sh")
-    interrupted = 0
-    for number, done in finished.items():
-        clone = restored(number)
-        said = clone.says("bash -eu", stdin=ACCEPTED.encode()).splitlines()
-        assert max(int(line.split()[0]) for line in said if line.endswith(" yes")) >= done, said
-        interrupted += sum(line.endswith(" no") for line in said)
-        assert clone.says("git -C ~/source fsck --full 2>&1; git -C ~/source status --porcelain") == ""
-    assert interrupted, "no snapshot was taken while git was at work"
+    return finished
