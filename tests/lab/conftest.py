@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from slurm.lab.progress import Progress
+from tests.lab import ways
 from tests.lab.images import ROOM, STORE, published
 from tests.lab.services import restart
 from tests.lab_cluster import wait_for
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.lab.ways import Way
     from tests.lab_cluster import Lab
     from tests.site.deploy import Site
 
@@ -200,6 +202,12 @@ def alice(people: dict[str, User]) -> User:
 @pytest.fixture
 def bob(people: dict[str, User]) -> User:
     return people["bob"]
+
+
+@pytest.fixture(params=ways.ALL)
+def way(request: pytest.FixtureRequest, alice: User, session: str, tmp_path: Path) -> Way:
+    """One of the ways in, to what the module's own fixture `session` has started."""
+    return ways.ALL[request.param](alice, session, tmp_path / "room")
 
 
 @pytest.fixture

@@ -28,11 +28,6 @@ def session(people: dict[str, User]) -> Iterator[str]:
     alice.remove("clients")
 
 
-@pytest.fixture(params=ways.ALL)
-def way(request: pytest.FixtureRequest, alice: User, session: str, tmp_path: Path) -> Way:
-    return ways.ALL[request.param](alice, session, tmp_path / "room")
-
-
 def test_the_clients_are_of_two_ages(alice: User, session: str, tmp_path: Path) -> None:
     """What is tested here is worth most if the clients differ: the laptop's may be years older than the lab's."""
     theirs = ways.by_gateway(alice, session).run("command ssh -V 2>&1")

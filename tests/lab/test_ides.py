@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab import ways
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,11 +22,6 @@ def session(people: dict[str, User]) -> Iterator[str]:
     alice.ok("start", "ides", "--profile", "base", "--mem=2G")
     yield "ides"
     alice.remove("ides")
-
-
-@pytest.fixture(params=ways.ALL)
-def way(request: pytest.FixtureRequest, alice: User, session: str, tmp_path: Path) -> Way:
-    return ways.ALL[request.param](alice, session, tmp_path / "room")
 
 
 def test_vscode_finds_its_server_again(way: Way) -> None:
