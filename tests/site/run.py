@@ -1,17 +1,23 @@
 """Run a command against labs of its own: up, with Berth on them, the command, down again unless KEEP_LAB is set.
 
 `python3 -m tests.site.run [--labs N] COMMAND…`. With one lab the command finds its name in LAB_NAME; with several, each
-pytest worker has one, named after it, and `-n N` is added to the command. Standard library only.
+pytest worker has one, named after it, and `-n N` is added to the command. The labs are new, and named after the
+checkout: what a killed run left, here or in another checkout, is not gone on with. A LAB_NAME that is set is taken as it
+is, with the lab that may be up under it. Standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from slurm.lab import lifecycle
 from slurm.lab.errors import LabError
@@ -20,7 +26,12 @@ from slurm.lab.preflight import check_root
 from slurm.lab.progress import Progress
 from tests.site import deploy
 
-NAME = os.environ.get("LAB_NAME", "test")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OURS = f"test-{hashlib.sha256(os.fsencode(deploy.CHECKOUT)).hexdigest()[:6]}"
+"""What this checkout's labs are called: two checkouts may run their tests on one machine."""
+NAME = os.environ.get("LAB_NAME", OURS)
 PROFILES = (("base", "other"), ("triton-xpu",))
 """Those of one group are built one after the other, since one may be the other's base; the groups at once."""
 
@@ -38,19 +49,39 @@ def main(argv: list[str]) -> int:
     workers = [] if options.labs == 1 else ["-n", str(options.labs), *spread]
     try:
         check_root()
-        try:
-            _up(names)
-            environment = os.environ | {"LAB_NAME": NAME}
-            return subprocess.run([*options.command, *workers], env=environment, check=False).returncode
-        finally:
-            if not os.environ.get("KEEP_LAB"):
-                for name in names:
-                    lifecycle.down(Place.find(name))
+        with _alone():
+            try:
+                if NAME == OURS:
+                    _down(names)
+                _up(names)
+                environment = os.environ | {"LAB_NAME": NAME}
+                return subprocess.run([*options.command, *workers], env=environment, check=False).returncode
+            finally:
+                if not os.environ.get("KEEP_LAB"):
+                    _down(names)
     except (LabError, deploy.SiteError) as error:
         print(f"tests: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold this checkout's labs; LabError when another run has them."""
+    lock = deploy.CHECKOUT / "build/tests.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError("another run of the tests has this checkout's labs", hint="wait for its end") from None
+        yield
+
+
+def _down(names: list[str]) -> None:
+    for name in names:
+        lifecycle.down(Place.find(name))
 
 
 def _up(names: list[str]) -> None:
