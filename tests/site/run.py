@@ -2,8 +2,8 @@
 
 `python3 -m tests.site.run [--labs N] COMMAND…`. With one lab the command finds its name in LAB_NAME; with several, each
 pytest worker has one, named after it, and `-n N` is added to the command. The labs are new, and named after the
-checkout: what a killed run left, here or in another checkout, is not gone on with. A LAB_NAME that is set is taken as it
-is, with the lab that may be up under it. Standard library only.
+checkout: what a killed run left, here or in another checkout, is not gone on with. A LAB_NAME that is set is taken as
+it is, with the lab that may be up under it. Standard library only.
 """
 
 from __future__ import annotations
