@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from broker.certificates import CertificateAuthority
     from broker.config import Config
     from broker.connecting import Connecting
+    from broker.connections import Connections
     from broker.deletion import Deleted
     from broker.sessions import Sessions
     from broker.snapshots import Snapshots
@@ -53,6 +54,7 @@ class Services:
     config: Config
     sessions: Sessions
     connecting: Connecting
+    connections: Connections
     snapshots: Snapshots
     deleted: Deleted
     keys: AuthorizedKeys
@@ -145,12 +147,23 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
         return schema.LogText(text=await sessions.log(who.user, name, tail))
 
     @app.get("/v1/sessions/{name}/events")
-    async def session_events(who: Who, name: SessionName) -> schema.EventList:
-        return schema.EventList(events=await sessions.events(who.user, name))
+    async def session_events(who: Who, name: SessionName, connections: bool = True) -> schema.EventList:
+        return schema.EventList(events=await sessions.events(who.user, name, connections=connections))
 
     @app.get("/v1/events")
-    async def all_events(who: Who) -> schema.EventList:
-        return schema.EventList(events=await sessions.events(who.user))
+    async def all_events(who: Who, connections: bool = True) -> schema.EventList:
+        return schema.EventList(events=await sessions.events(who.user, connections=connections))
+
+    @app.get("/v1/sessions/{name}/connections")
+    async def session_connections(who: Who, name: SessionName, ended: bool = False) -> schema.ConnectionList:
+        connections = services.connections
+        found = connections.all(who.user, name) if ended else connections.standing(who.user, name)
+        return schema.ConnectionList(connections=await found)
+
+    @app.post("/v1/connections")
+    async def note_connections(who: Who, report: schema.ConnectionReport) -> schema.ConnectionsNoted:
+        caller = None if _is_gateway(services, who) else who.user
+        return schema.ConnectionsNoted(noted=await services.connections.note(report, caller))
 
     @app.post("/v1/resolve")
     async def resolve(who: Who, request: schema.ResolveRequest) -> schema.ResolveAnswer:

@@ -129,9 +129,20 @@ class Client:
         """The last `tail` bytes of the session's job log."""
         return self._get(f"{_session(name)}/log?bytes={tail}", schema.LogText).text
 
-    def events(self, name: str | None = None) -> list[schema.EventView]:
+    def events(self, name: str | None = None, *, connections: bool = True) -> list[schema.EventView]:
+        """What happened to one or all of the caller's sessions; `connections`: with who connected to them."""
         path = "/v1/events" if name is None else _session(name) + "/events"
-        return self._get(path, schema.EventList).events
+        return self._get(path + ("" if connections else "?connections=false"), schema.EventList).events
+
+    def connections(self, name: str, *, ended: bool = False) -> list[schema.ConnectionView]:
+        """Those that stand; with `ended` all that are remembered."""
+        path = _session(name) + "/connections" + ("?ended=true" if ended else "")
+        return self._get(path, schema.ConnectionList).connections
+
+    def note(self, record: schema.ConnectionRecord) -> int:
+        """Have a connection of the caller's remembered; 0 if nobody knows the session."""
+        report = schema.ConnectionReport(connections=[record])
+        return self._send("POST", "/v1/connections", schema.ConnectionsNoted, report).noted
 
     def keys(self) -> list[schema.KeyView]:
         return self._get("/v1/keys", schema.KeyList).keys

@@ -150,6 +150,8 @@ class RegistrySettings(Section):
 
     url: str | None = None
     """An SQLAlchemy URL: `sqlite:////var/lib/berth/registry.db` (the default) or `postgresql+psycopg://…`."""
+    connection_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
+    """How many days it is remembered who was connected to which session, and from where."""
 
 
 class Config(Section):

@@ -11,10 +11,13 @@ import json
 import os
 import socket
 import threading
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker import wire
 from broker.errors import BerthError, ControllerUnavailableError, WaitingError
+from broker.identifiers import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +30,26 @@ CHUNK = 256 * 1024
 """Bytes read at once."""
 
 
+NOTED_WITHIN = 3.0
+"""Seconds for the controller to take note of a connection; nobody waits longer for that."""
+
+
 class Destination(NamedTuple):
-    """Where a session's sshd listens."""
+    """Which session, and where its sshd listens."""
 
     host: str
     port: int
+    session_id: str
+    generation: str
+
+
+@dataclass
+class Traffic:
+    """What has gone through, in bytes, and how it ended."""
+
+    sent: int = 0
+    received: int = 0
+    end: str = "closed"
 
 
 def resolve(api_socket: Path, user: str, target: str, tell: Callable[[str], None]) -> Destination:
@@ -52,51 +70,93 @@ def resolve(api_socket: Path, user: str, target: str, tell: Callable[[str], None
                 tell(told)
     try:
         found = json.loads(answer)  # a schema.ResolveAnswer, without loading what checks all of it
-        return Destination(str(found["host"]), int(found["port"]))
+        return Destination(str(found["host"]), int(found["port"]), str(found["session_id"]), str(found["generation"]))
     except (ValueError, LookupError, TypeError) as error:
         raise ControllerUnavailableError(
             "the controller's answer makes no sense", hint="`berth doctor` says what is missing"
         ) from error
 
 
-def relay(destination: Destination, stdin: int = 0, stdout: int = 1) -> None:
+def carry(api_socket: Path, user: str, destination: Destination, stdin: int = 0, stdout: int = 1) -> None:
+    """Relay, and have the controller know of it, if it answers. Raises as `relay`."""
+    record = {
+        "id": new_id(),
+        "user": user,
+        "peer": peer(),
+        "session_id": destination.session_id,
+        "generation": destination.generation,
+        "began_at": time.time(),
+    }
+
+    def connected() -> None:
+        threading.Thread(target=_note, args=(api_socket, record), daemon=True).start()
+
+    traffic = relay(destination, stdin, stdout, connected=connected)
+    _note(api_socket, record | vars(traffic) | {"ended_at": time.time()})
+
+
+def peer() -> str:
+    """Where the client is, as the login node's sshd tells its processes (sshd(8), SSH_CONNECTION)."""
+    address, _, rest = os.environ.get("SSH_CONNECTION", "").partition(" ")
+    return f"{address}:{rest.partition(' ')[0]}" if rest else ""
+
+
+def _note(api_socket: Path, record: dict[str, object]) -> None:
+    report = json.dumps({"connections": [record]})  # a schema.ConnectionReport
+    with contextlib.suppress(BerthError):
+        wire.ask(api_socket, "POST", "/v1/connections", report, extra_time=NOTED_WITHIN - wire.TIMEOUT).answer()
+
+
+def relay(
+    destination: Destination, stdin: int = 0, stdout: int = 1, *, connected: Callable[[], None] = lambda: None
+) -> Traffic:
     """Copy between the two file descriptors and a TCP connection until both directions have ended.
 
     An end of file is passed on in its own direction, the other one goes on. Both descriptors are blocking and stay open
-    except `stdout`, which is closed to say that nothing more comes. BerthError when nobody answers there.
+    except `stdout`, which is closed to say that nothing more comes. BerthError when nobody answers there; `connected`
+    is called when somebody does.
     """
     try:
-        connection = socket.create_connection(destination, CONNECT_TIMEOUT)
+        connection = socket.create_connection((destination.host, destination.port), CONNECT_TIMEOUT)
     except OSError as error:
         raise BerthError(
             f"the session does not answer on {destination.host}", hint="it may be just ending: `berth show` tells"
         ) from error
+    connected()
+    traffic = Traffic()
     with connection:
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        upward = threading.Thread(target=_send, args=(stdin, connection), daemon=True)
+        upward = threading.Thread(target=_send, args=(stdin, connection, traffic), daemon=True)
         upward.start()
-        if _receive(connection, stdout):
+        if _receive(connection, stdout, traffic):
             upward.join()
+    return traffic
 
 
-def _send(source: int, connection: socket.socket) -> None:
+def _send(source: int, connection: socket.socket, traffic: Traffic) -> None:
     # A connection that broke ends this direction; _receive notices the same from its side.
     with contextlib.suppress(OSError):
         while data := os.read(source, CHUNK):
             connection.sendall(data)
+            traffic.sent += len(data)
         connection.shutdown(socket.SHUT_WR)
 
 
-def _receive(connection: socket.socket, sink: int) -> bool:
+def _receive(connection: socket.socket, sink: int, traffic: Traffic) -> bool:
     """Copy until the end of file; False when either side broke, so that nothing more could arrive there."""
+    broken = "session lost"
     try:
         while data := connection.recv(CHUNK):
             view = memoryview(data)
+            broken = "client lost"
             while view:
                 view = view[os.write(sink, view) :]
+            broken = "session lost"
+            traffic.received += len(data)
     except OSError:
+        traffic.end = broken
         return False
     finally:
         os.close(sink)

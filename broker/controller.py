@@ -14,6 +14,7 @@ from broker.certificates import CertificateAuthority
 from broker.changes import Changes
 from broker.checks import controller_checks
 from broker.connecting import Connecting
+from broker.connections import Connections
 from broker.deletion import Deleted, Deletion
 from broker.operations import Operator
 from broker.rebuild import rebuild
@@ -53,6 +54,7 @@ class Controller:
     reconciler: Reconciler
     sessions: Sessions
     connecting: Connecting
+    connections: Connections
     snapshots: Snapshots
     deleted: Deleted
 
@@ -86,8 +88,10 @@ class Controller:
             changes=changes,
         )
         answering = Answering(registry=registry, operator=operator, reconciler=reconciler, changes=changes)
+        connections = Connections(registry, days=config.registry.connection_days)
         sessions = Sessions(
             registry=registry,
+            connections=connections,
             stores=stores,
             launcher=launcher,
             submitter=submitter,
@@ -122,6 +126,7 @@ class Controller:
             reconciler=reconciler,
             sessions=sessions,
             connecting=connecting,
+            connections=connections,
             snapshots=snapshots,
             deleted=deleted,
         )
@@ -134,6 +139,7 @@ class Controller:
             config=self.config,
             sessions=self.sessions,
             connecting=self.connecting,
+            connections=self.connections,
             snapshots=self.snapshots,
             deleted=self.deleted,
             keys=self.keys,

@@ -14,7 +14,7 @@ from sqlmodel import Field, SQLModel
 
 from broker.intent import Intent
 from broker.keys import PublicKey
-from broker.schema import ConnectPolicy, Endpoint, Persistence, SessionState, SessionView, Volumes
+from broker.schema import ConnectionView, ConnectPolicy, Endpoint, Persistence, SessionState, SessionView, Volumes
 
 
 def _state_column() -> Column[Any]:
@@ -205,3 +205,34 @@ class Event(SQLModel, table=True):
     session: str = Field(max_length=39)
     action: str = Field(max_length=32)
     detail: str = ""
+
+
+class Connection(SQLModel, table=True):
+    """Somebody's connection to a session, as schema.ConnectionRecord has it."""
+
+    __table_args__ = (
+        Index("connection_session", "session_id", "began_at"),
+        Index("connection_owner", "owner", "began_at"),
+    )
+
+    id: str = Field(primary_key=True, max_length=26)
+    session_id: str = Field(max_length=26)
+    session: str = Field(max_length=39)
+    """What the session was called then."""
+    owner: str = Field(max_length=32)
+    user: str = Field(max_length=32)
+    fingerprint: str = Field(max_length=64)
+    peer: str = Field(max_length=80)
+    gateway: str = Field(max_length=253)
+    generation: str = Field(max_length=40)
+    began_at: float
+    seen_at: float = Field(index=True)
+    """When it was last told of, by the controller's clock."""
+    ended_at: float | None = None
+    sent: int = Field(sa_type=BigInteger)
+    received: int = Field(sa_type=BigInteger)
+    end: str = Field(max_length=40)
+
+    def view(self) -> ConnectionView:
+        """As the API shows it to the session's owner."""
+        return ConnectionView(**self.model_dump(exclude={"session_id", "owner"}))

@@ -1,4 +1,4 @@
-"""The database: sessions, their jobs, keys and events. The one writer is the controller.
+"""The database: sessions, their jobs, keys, events and connections. The one writer is the controller.
 
 Calls are short, blocking and safe from several threads; the controller makes them in worker threads. A session
 changes only by `update`, a compare-and-set on its revision, so two writers never both win.
@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from sqlalchemy import delete, select, update
 from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 from sqlmodel import Session as DBSession
 
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
-from broker.models import Event, JobRecord, Key, Session
+from broker.models import Connection, Event, JobRecord, Key, Session
 from broker.mounts import network_file_system
 from broker.schema import SessionState
 
@@ -226,6 +226,36 @@ class Registry:
         if session_id is not None:
             query = query.where(_column(Event.session_id) == session_id)
         return self._all(query.order_by(_column(Event.id).desc()).limit(limit))[::-1]
+
+    # Connections
+
+    def note_connections(self, rows: Iterable[Connection]) -> None:
+        """Keep these records, in place of older ones of the same id; one that has ended does not stand again."""
+        told = {row.id: row for row in rows}
+        with self._transaction() as db:
+            known = db.execute(select(Connection).where(_column(Connection.id).in_(list(told)))).scalars()
+            ended = {row.id for row in known if row.ended_at is not None}
+            for row in told.values():
+                if row.ended_at is not None or row.id not in ended:
+                    db.merge(row)
+
+    def connections_of(
+        self, owner: str, session_id: str | None = None, *, standing: bool = False, limit: int = 1000
+    ) -> list[Connection]:
+        """The newest `limit` connections to one user's sessions, or to one of them, the first that began first;
+        `standing`: only those that have not ended, as far as anybody has said.
+        """
+        query = select(Connection).where(_column(Connection.owner) == owner)
+        if session_id is not None:
+            query = query.where(_column(Connection.session_id) == session_id)
+        if standing:
+            query = query.where(_column(Connection.ended_at).is_(None))
+        return self._all(query.order_by(_column(Connection.began_at).desc()).limit(limit))[::-1]
+
+    def forget_connections(self, before: float) -> int:
+        """Remove the records that were last told of before that time; how many there were."""
+        with self._transaction() as db:
+            return db.connection().execute(delete(Connection).where(_column(Connection.seen_at) < before)).rowcount
 
     def _all(self, query: sqlalchemy.Select[Any]) -> list[Any]:
         with self._transaction() as db:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from broker.identifiers import IDENTIFIER
 from broker.names import LABEL_PATTERN, NAME_PATTERN, PERSISTENT_PATH_PATTERN, USER_PATTERN, VERSION_PATTERN
 
 
@@ -405,6 +406,65 @@ class ResolveAnswer(Strict):
     host: str
     port: int
     fingerprint: str
+
+
+class ConnectionRecord(Strict):
+    """One connection to a session, as whoever carries it knows it; the same again, newer, as it goes on."""
+
+    id: Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
+    user: UserName
+    fingerprint: Annotated[str, StringConstraints(pattern=r"^(SHA256:[A-Za-z0-9+/]{43})?$")] = ""
+    """Of the key that opened the gateway; empty where something else let the user in."""
+    peer: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.:%-]{0,80}$")] = ""
+    """Where the client is: its address and port."""
+    session_id: Annotated[str, StringConstraints(max_length=26)]
+    generation: Annotated[str, StringConstraints(max_length=40)]
+    began_at: float
+    ended_at: float | None = None
+    sent: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Bytes from the client to the session."""
+    received: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Bytes from the session to the client."""
+    end: Annotated[str, StringConstraints(max_length=40)] = ""
+    """How it ended: `closed`, `client lost`, `session lost`, `gateway stopped`; `not followed` if nobody looked on."""
+
+
+class ConnectionReport(Strict):
+    """News of connections, from a gateway or from somebody's own `berth connect`."""
+
+    gateway: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{0,253}$")] = ""
+    """Which one; of anybody but the gateway's account it is not believed."""
+    connections: Annotated[list[ConnectionRecord], Field(max_length=500)]
+
+
+class ConnectionsNoted(Strict):
+    noted: int
+    """Those of sessions that nobody knows are not."""
+
+
+class ConnectionView(Strict):
+    """A connection to a session, as the session's owner sees it."""
+
+    id: str
+    session: str
+    user: str
+    fingerprint: str
+    peer: str
+    gateway: str
+    """The gateway that carries it; empty for `berth connect` and `berth ssh`."""
+    generation: str
+    began_at: float
+    seen_at: float
+    """When it was last told of; bytes are as of then."""
+    ended_at: float | None
+    sent: int
+    received: int
+    end: str
+    """Empty while it stands."""
+
+
+class ConnectionList(Strict):
+    connections: list[ConnectionView]
 
 
 class CertificateRequest(Strict):

@@ -22,10 +22,12 @@ from broker.registry import Entry
 from broker.schema import EventView, SessionState, SessionView, StartRequest
 from broker.state import LIVE, STARTABLE
 from broker.submission import next_submission
+from broker.words import connection_event
 from profiles.errors import ProfilesError
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
+    from broker.connections import Connections
     from broker.launching import Launcher
     from broker.reconcile import Reconciler
     from broker.registry import Decide, Decision, Registry
@@ -49,6 +51,7 @@ class Sessions:
         self,
         *,
         registry: Registry,
+        connections: Connections,
         stores: Stores,
         launcher: Launcher,
         submitter: Submitter,
@@ -58,6 +61,7 @@ class Sessions:
     ) -> None:
         """`grace`: seconds that the data of a deleted session is kept."""
         self._registry = registry
+        self._connections = connections
         self._stores = stores
         self._launcher = launcher
         self._submitter = submitter
@@ -138,13 +142,17 @@ class Sessions:
         session = await self._resolve(user, name, Verb.LOG)
         return await self._launcher.log(session.owner, session.id, tail)
 
-    async def events(self, user: str, name: str | None = None) -> list[EventView]:
+    async def events(self, user: str, name: str | None = None, *, connections: bool = True) -> list[EventView]:
+        """What happened to one or all of the user's sessions, newest last; `connections`: with who connected."""
         session_id = None if name is None else (await self._resolve(user, name, Verb.SEE)).id
         rows = await asyncio.to_thread(self._registry.events_of, user, session_id)
-        return [
+        happened = [
             EventView(at=row.at, actor=row.actor, session=row.session, action=row.action, detail=row.detail)
             for row in rows
         ]
+        if connections:
+            happened += [connection_event(each) for each in await self._connections.all(user, name)]
+        return sorted(happened, key=lambda event: event.at)
 
     async def _create(self, user: str, name: str, request: StartRequest) -> Session:
         if request.profile is None:

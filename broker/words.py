@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from broker.schema import SessionState
+from broker.schema import EventView, SessionState
 
 if TYPE_CHECKING:
-    from broker.schema import Operation, SessionView
+    from broker.schema import ConnectionView, Operation, SessionView
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -97,6 +97,30 @@ def duration(seconds: float) -> str:
     if whole < _DAY:
         return _two(whole // _HOUR, "h", whole % _HOUR // _MINUTE, "min")
     return _two(whole // _DAY, "d", whole % _DAY // _HOUR, "h")
+
+
+def size(count: int) -> str:
+    """Bytes for people: `512 B`, `1.4 GiB`."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def connection_event(view: ConnectionView) -> EventView:
+    """A connection as something that happened to its session."""
+    told = [
+        f"from {view.peer}" if view.peer else "",
+        f"through {view.gateway}" if view.gateway else "from the login node",
+        f"with {view.fingerprint}" if view.fingerprint else "",
+        "until now" if view.ended_at is None else f"for {duration(view.ended_at - view.began_at)}",
+        f"{size(view.sent)} sent, {size(view.received)} received" if view.sent or view.received else "",
+        view.end,
+    ]
+    detail = ", ".join(filter(None, told))
+    return EventView(at=view.began_at, actor=view.user, session=view.session, action="connect", detail=detail)
 
 
 def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:

@@ -46,6 +46,7 @@ COMMANDS = {
     "gc": "space:gc",
     "logs": "logs:logs",
     "events": "logs:events",
+    "who": "logs:who",
     "profile": "profiles:profile",
     "key": "keys:key",
     "ssh-config": "sshconfig:ssh_config",

@@ -149,6 +149,8 @@ def _layers(invocation: Invocation, snapshot: SnapshotView) -> list[Path]:
 
 def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
     """Say, on stderr, what would go in and what would not."""
+    from broker.words import size
+
     output.narrate(f"Into {wanted}, over {base.name}@{base.version}:")
     for title, lines in (
         ("packages added", [f"{name} {version}" for name, version in findings.added]),
@@ -160,7 +162,7 @@ def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
         _list(title, lines)
     _list(
         "files of no package",
-        [f"{each.change} {each.path}{f'  {output.size(each.size)}' if each.size else ''}" for each in findings.files],
+        [f"{each.change} {each.path}{f'  {size(each.size)}' if each.size else ''}" for each in findings.files],
     )
     if findings.of_packages:
         output.narrate(f"  and {findings.of_packages} paths of packages and package managers")

@@ -56,7 +56,7 @@ def described(image: Image) -> dict[str, object]:
 
 def published(image: Image) -> str:
     """The line that says what a build or a commit has made."""
-    from broker.cli.output import size
+    from broker.words import size
 
     return f"{image.name}@{image.version} {image.digest} {size(image.size)} {image.path}"
 

@@ -1,10 +1,11 @@
-"""`berth logs` and `berth events`: what the job said, and what happened to sessions."""
+"""`berth logs`, `events` and `who`: what the job said, what happened to sessions, and who is connected."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from broker.cli import output
 from broker.cli.arguments import SessionName
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.cli.sessions import name_argument
+
+if TYPE_CHECKING:
+    from broker.schema import ConnectionView
 
 TAIL_BYTES = 1 << 20
 """How much of the log's end is fetched for `-n`; a job's log is seldom longer."""
@@ -73,16 +77,17 @@ def _write(text: str) -> None:
 
 @click.command()
 @click.argument("name", type=SessionName(), metavar="[NAME]", required=False)
+@click.option("--no-connections", is_flag=True, help="Leave out who connected.")
 @json_option
 @pass_invocation
-def events(invocation: Invocation, name: str | None) -> None:
+def events(invocation: Invocation, name: str | None, *, no_connections: bool) -> None:
     """Print what happened to one or all of your sessions.
 
     And who did it, newest last.
     """
     from broker.words import clock
 
-    happened = invocation.client.events(name)
+    happened = invocation.client.events(name, connections=not no_connections)
     if invocation.json:
         output.show_json({"events": [event.model_dump(mode="json") for event in happened]})
         return
@@ -90,4 +95,45 @@ def events(invocation: Invocation, name: str | None) -> None:
     output.table(
         ("WHEN", "SESSION", "WHO", "WHAT", "DETAIL"),
         [(clock(event.at, now), event.session, event.actor, event.action, event.detail) for event in happened],
+    )
+
+
+@click.command()
+@name_argument
+@click.option("--all", "ended", is_flag=True, help="Those that have ended too, as far back as the site remembers.")
+@json_option
+@pass_invocation
+def who(invocation: Invocation, name: str, *, ended: bool) -> None:
+    """Show who is connected to a session.
+
+    From where, with which key, since when, and how much went to the session and came from it: as of a minute ago at
+    most. `berth ssh` goes straight to the session, so that of it only the beginning is known: --all has it.
+    """
+    found = invocation.client.connections(name, ended=ended)
+    if invocation.json:
+        output.show_json({"connections": [each.model_dump(mode="json") for each in found]})
+        return
+    if not found:
+        output.narrate(f"Nobody {'has been' if ended else 'is'} connected to {name}, as far as Berth knows.")
+        return
+    headings = ("WHO", "FROM", "THROUGH", "KEY", "SINCE", "TIME", "SENT", "RECEIVED", "END")
+    rows = [_row(each, time.time()) for each in found]
+    last = None if ended else -1
+    output.table(headings[:last], [row[:last] for row in rows])
+
+
+def _row(view: ConnectionView, now: float) -> tuple[str, ...]:
+    from broker.words import clock, duration, size
+
+    until = now if view.ended_at is None else view.ended_at
+    return (
+        view.user,
+        view.peer or "-",
+        view.gateway or "-",
+        view.fingerprint or "-",
+        clock(view.began_at, now),
+        duration(until - view.began_at),
+        size(view.sent),
+        size(view.received),
+        view.end or "-",
     )

@@ -48,16 +48,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def size(count: int) -> str:
-    """Bytes for people: `512 B`, `1.4 GiB`."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def counted(count: int, what: str) -> str:
     """`1 layer`, `2 layers`."""
     return f"{count} {what}{'' if count == 1 else 's'}"

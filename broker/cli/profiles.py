@@ -72,7 +72,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 
     `newest` is what a name without a version means.
     """
-    from broker.words import clock
+    from broker.words import clock, size
 
     with translated():
         from profiles.shipped import shipped
@@ -90,7 +90,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
                 image.name,
                 image.version,
                 "newest" if newest[image.name] is image else "",
-                output.size(image.size),
+                size(image.size),
                 clock(image.created),
                 image.profile.description,
             )

@@ -21,6 +21,7 @@ def size(invocation: Invocation, name: str) -> None:
 
     OWN is what only this has: what deleting it would give back. TOTAL counts what it shares with others too.
     """
+    from broker import words
     from broker.cli.progress import Progress
 
     with Progress(quiet=invocation.json) as progress:
@@ -32,9 +33,9 @@ def size(invocation: Invocation, name: str) -> None:
         return
     output.table(
         ("WHAT", "OWN", "TOTAL", "FILES"),
-        [(line.what, output.size(line.own), output.size(line.total), str(line.files)) for line in report.lines],
+        [(line.what, words.size(line.own), words.size(line.total), str(line.files)) for line in report.lines],
     )
-    output.narrate(f"{output.size(report.bytes)} in all, what is shared counted once; {output.size(report.free)} free")
+    output.narrate(f"{words.size(report.bytes)} in all, what is shared counted once; {words.size(report.free)} free")
 
 
 @click.command()
@@ -96,6 +97,7 @@ def gc(invocation: Invocation, *, dry_run: bool) -> None:
 
     Layers that no session and no snapshot is made of, and deleted sessions whose time to be restored is over.
     """
+    from broker import words
     from broker.cli.progress import Progress
     from broker.schema import GcRequest
 
@@ -110,6 +112,6 @@ def gc(invocation: Invocation, *, dry_run: bool) -> None:
         output.data(name)
     would = "would be " if report.dry_run else ""
     output.narrate(
-        f"{would}given back: {output.size(report.bytes)} in {output.counted(report.layers, 'layer')}, "
+        f"{would}given back: {words.size(report.bytes)} in {output.counted(report.layers, 'layer')}, "
         f"{output.counted(len(report.sessions), 'deleted session')}"
     )

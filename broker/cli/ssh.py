@@ -8,8 +8,10 @@ under the session's own name: no process of ours stays in between (ADR 0073).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -104,9 +106,10 @@ def connect(invocation: Invocation, host: str) -> None:
     place = site_socket()
     if place is None:  # the client starts a personal controller, also one that leaves just now
         there = invocation.client.resolve(_user(), host, tell=_tell)
-        way.relay(way.Destination(there.host, there.port))
+        found = way.Destination(there.host, there.port, there.session_id, there.generation)
+        way.carry(invocation.config.api_socket, _user(), found)
     else:
-        way.relay(way.resolve(place, _user(), host, _tell))
+        way.carry(place, _user(), way.resolve(place, _user(), host, _tell))
 
 
 def _tell(how_far: str) -> None:
@@ -142,6 +145,7 @@ def ssh_command(
     site = client.site()
     key = loginkey.ensure(client)
     place = _place(client, site.user, name, root=root)
+    _note(client, site.user, place)
     config = _write_config(site, key)
     straight = {
         "HostName": place.host,
@@ -159,6 +163,27 @@ def _place(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer
 
     with Progress() as progress:
         return client.resolve(user, name, root=root, tell=progress.show)
+
+
+def _note(client: Client, user: str, place: ResolveAnswer) -> None:
+    """Have it remembered that somebody connects, though nobody looks on: ssh goes straight there."""
+    from broker.connect import peer
+    from broker.identifiers import new_id
+    from broker.schema import ConnectionRecord
+
+    now = time.time()
+    record = ConnectionRecord(
+        id=new_id(now),
+        user=user,
+        peer=peer(),
+        session_id=place.session_id,
+        generation=place.generation,
+        began_at=now,
+        ended_at=now,
+        end="not followed",
+    )
+    with contextlib.suppress(BerthError):
+        client.note(record)
 
 
 def _write_config(site: SiteView, key: Path) -> Path:

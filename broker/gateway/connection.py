@@ -7,17 +7,15 @@ asyncssh refuses whatever a server object does not explicitly allow; what is all
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
 from broker.errors import BerthError, RefusedError
 from broker.gateway.admission import Failure
+from broker.gateway.audit import Identity, log_line
 from broker.gateway.guard import Endpoint, ImpostorError
 from broker.gateway.relay import Relay
 from broker.keys import SIGNATURES, fingerprint_of
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from collections.abc import Set as AbstractSet
 
+    from broker.gateway.audit import Audit
     from broker.gateway.guard import Guards
     from broker.gateway.keys import AdmittedKeys
     from broker.gateway.settings import GatewaySettings
@@ -38,14 +37,6 @@ MAX_TEXT = 400
 """Characters of a message to the user's terminal."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who logged in and with which key; made once per connection and never changed."""
-
-    user: str
-    fingerprint: str
 
 
 class Live:
@@ -94,15 +85,18 @@ class GatewayConnection(asyncssh.SSHServer):
     def __init__(
         self,
         settings: GatewaySettings,
+        *,
         live: Live,
         keys: AdmittedKeys,
         guards: Guards,
+        audit: Audit,
         resolve: Callable[[str, str], Awaitable[ResolveAnswer]],
     ) -> None:
         self._settings = settings
         self._live = live
         self._keys = keys
         self._guards = guards
+        self._audit = audit
         self._resolve = resolve
         self._identity: Identity | None = None
         self._proved: Identity | None = None
@@ -249,26 +243,9 @@ class GatewayConnection(asyncssh.SSHServer):
             self._opening -= 1
 
     async def _connect(self, identity: Identity, session: ResolveAnswer) -> Relay:
-        began = time.monotonic()
-
         def finished(relay: Relay, how: str) -> None:
             self._relays.discard(relay)
-            _log.info(
-                "%s",
-                log_line(
-                    "forward",
-                    user=identity.user,
-                    key=identity.fingerprint,
-                    peer=self._peer,
-                    session=session.session_id,
-                    generation=session.generation,
-                    to=f"{session.host}:{session.port}",
-                    sent=relay.sent,
-                    received=relay.received,
-                    seconds=round(time.monotonic() - began, 1),
-                    end=how,
-                ),
-            )
+            self._audit.ended(relay, how)
 
         relay = Relay(finished)
         endpoint = Endpoint.of(session)
@@ -276,16 +253,19 @@ class GatewayConnection(asyncssh.SSHServer):
         try:
             await relay.connect(session.host, session.port)
             await self._guards.prove(endpoint)
+            if relay.over:
+                raise ConnectionResetError("the session hung up")
         except BaseException as error:
             relay.close()
             if not isinstance(error, (OSError, ImpostorError)):
                 raise
             raise self._unreached(session, error) from error
+        self._relays.add(relay)
+        self._audit.began(relay, identity, self._peer, session)
         if self._full:
             relay.pause("connection full")
         if self._conn.is_closed():
             relay.close()
-        self._relays.add(relay)
         return relay
 
     def _unreached(self, session: ResolveAnswer, error: OSError | ImpostorError) -> BerthError:
@@ -334,16 +314,3 @@ def terminal_text(text: str) -> str:
     """One line of printable ASCII: ssh(1) would show anything else in octal, and a terminal might obey it."""
     line = " ".join(text.split())
     return "".join(c if " " <= c <= "~" else "?" for c in line)[:MAX_TEXT]
-
-
-_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=-]+")
-
-
-def log_line(event: str, **fields: object) -> str:
-    """`event=… name=value …` on one line; what is not a plain word is a JSON string, so nobody can forge a field."""
-    return " ".join(f"{name}={_log_value(value)}" for name, value in {"event": event, **fields}.items())
-
-
-def _log_value(value: object) -> str:
-    text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)

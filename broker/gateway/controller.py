@@ -1,4 +1,4 @@
-"""What the gateway asks the controller: three questions over its Unix socket, without blocking."""
+"""What the gateway asks the controller, and tells it: four calls over its Unix socket, without blocking."""
 
 from __future__ import annotations
 
@@ -77,6 +77,10 @@ class ControllerClient:
         answer = await self._call("POST", "/v1/gateway/certificate", schema.CertificateAnswer, request)
         return answer.certificate
 
+    async def note(self, report: schema.ConnectionReport) -> None:
+        """Have records of connections kept."""
+        await self._call("POST", "/v1/connections", schema.ConnectionsNoted, report)
+
     async def _call(
         self,
         method: str,
@@ -111,7 +115,7 @@ async def _request(
     pool: httpx.AsyncClient, method: str, path: str, content: str | None, headers: dict[str, str]
 ) -> httpx.Response:
     """Ask again once when the connection broke: one from the pool that died with the last controller is found out only
-    by using it, and all three questions may be asked twice.
+    by using it, and every call may be made twice.
     """
     try:
         return await pool.request(method, path, content=content, headers=headers)

@@ -46,6 +46,11 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         self._client_done = False
         self._session_done = False
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended already."""
+        return self._finished is None
+
     async def connect(self, host: str, port: int) -> None:
         """Open the TCP side; OSError (TimeoutError is one) when nobody answers. Close it if no channel follows."""
         loop = asyncio.get_running_loop()

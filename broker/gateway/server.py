@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import asyncssh
 
 from broker.gateway.admission import Admission
+from broker.gateway.audit import Audit
 from broker.gateway.connection import GatewayConnection, Live
 from broker.gateway.controller import ControllerClient
 from broker.gateway.endpoints import Endpoints
@@ -65,8 +66,9 @@ class Gateway:
             controller = await stack.enter_async_context(ControllerClient(self._settings.api_socket))
             identity = HostIdentity(self._settings.host_key, controller.certificate)
             await identity.ready()
+            audit = await stack.enter_async_context(Audit(controller.note, self._settings.name))
             self._logins = Logins()
-            self._options = await self._asyncssh_options(controller, identity)
+            self._options = await self._asyncssh_options(controller, identity, audit)
             self._listener = Listener(self._bound(), self._admission, self._client)
             stack.push_async_callback(self._stop)
             renewal = asyncio.create_task(identity.keep_fresh(lambda: self._present(identity)))
@@ -93,7 +95,7 @@ class Gateway:
         return Inlet(connection, source, self._admission, self._logins)
 
     async def _asyncssh_options(
-        self, controller: ControllerClient, identity: HostIdentity
+        self, controller: ControllerClient, identity: HostIdentity, audit: Audit
     ) -> asyncssh.SSHServerConnectionOptions:
         settings = self._settings
         known = settings.host_key.parent / "known"
@@ -105,7 +107,9 @@ class Gateway:
         )
         endpoints = Endpoints(controller.resolve, Memory(known / "endpoints", ResolveAnswer, stale_seconds=stale))
         options: asyncssh.SSHServerConnectionOptions = await asyncssh.SSHServerConnectionOptions.construct(
-            server_factory=lambda: GatewayConnection(settings, self._live, keys, self._guards, endpoints.resolve),
+            server_factory=lambda: GatewayConnection(
+                settings, live=self._live, keys=keys, guards=self._guards, audit=audit, resolve=endpoints.resolve
+            ),
             server_host_keys=identity.host_keys,
             server_version="Berth",
             kex_algs=KEX,

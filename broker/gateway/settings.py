@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.gateway.admission import MaxStartups
@@ -33,6 +34,8 @@ class GatewaySettings:
     """Made at first start; its certificate is kept beside it, and what the controller has answered below it."""
     domain: str
     """The suffix of session host names."""
+    name: str = field(default_factory=lambda: os.uname().nodename)
+    """Which gateway of the site's this is, for the records of connections."""
     login_timeout: float = 20.0
     keepalive_interval: float = 15.0
     keepalive_count: int = 3

@@ -69,6 +69,8 @@ _MEANINGS = {
     "GET /v1/sessions/{name}/log": "The last bytes of the log of the session's jobs.",
     "GET /v1/sessions/{name}/events": "What happened to the session, newest last.",
     "GET /v1/events": "What happened to all of the caller's sessions, newest last.",
+    "GET /v1/sessions/{name}/connections": "Who is connected; with `ended`, all that is remembered of who was.",
+    "POST /v1/connections": "News of connections: of the caller's own, or of anybody's from the gateway's account.",
     "POST /v1/resolve": "Where a session listens, for a connection. The message of a refusal is fit for the terminal.",
     "GET /v1/keys": "The public keys that open the caller's sessions.",
     "POST /v1/keys": "Add a public key.",

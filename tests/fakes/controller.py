@@ -80,6 +80,7 @@ class ScriptedController:
         self.logs: dict[str, deque[str]] = defaultdict(deque)
         """What the log says, one entry a look; the last one stays."""
         self.events: list[schema.EventView] = []
+        self.connections: list[schema.ConnectionView] = []
         self.checks: list[schema.DoctorCheck] = []
         self.rebuilt = schema.RebuildReport(restored=[])
         self.site = schema.SiteView(
@@ -134,6 +135,7 @@ class ScriptedController:
             "resolve": self.resolved,
             "deleted": schema.DeletedList(sessions=list(self.deleted.values())),
             "events": schema.EventList(events=self.events),
+            "connections": schema.ConnectionsNoted(noted=1),
             "sessions": schema.SessionList(sessions=list(self.sessions.values())),
         }
         match path.split("/")[2:]:
@@ -167,11 +169,16 @@ class ScriptedController:
                 return schema.LogText(text=log.popleft() if len(log) > 1 else log[0] if log else "")
             case ("GET", ["events"]):
                 return schema.EventList(events=[event for event in self.events if event.session == name])
-            case ("GET", ["snapshots"]):
-                return schema.SnapshotList(snapshots=self.snapshots[name])
+            case ("GET", ["connections" | "snapshots" as of]):
+                return self._listed(name, of)
             case ("DELETE", ["snapshots", reference]):
                 return self._forget(name, reference)
         return self.sessions[name] if method == "GET" else self._act(name, rest, body)
+
+    def _listed(self, name: str, of: str) -> BaseModel:
+        if of == "snapshots":
+            return schema.SnapshotList(snapshots=self.snapshots[name])
+        return schema.ConnectionList(connections=self.connections)
 
     def _act(self, name: str, rest: list[str], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
         if rest == ["clone"]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import broker.backoff
 import broker.connecting
+import broker.connections
 import broker.deletion
 import broker.intent
 import broker.operations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from broker.certificates import CertificateAuthority
     from broker.changes import Changes
     from broker.connecting import Connecting
+    from broker.connections import Connections
     from broker.deletion import Deleted, Deletion
     from broker.models import Session
     from broker.operations import Operator
@@ -60,6 +62,7 @@ MODULES = (
     broker.deletion,
     broker.intent,
     broker.connecting,
+    broker.connections,
     broker.operations,
     broker.reconcile,
     broker.sessions,
@@ -135,6 +138,7 @@ class Core:
     reconciler: Reconciler
     sessions: Sessions
     connecting: Connecting
+    connections: Connections
     snapshots: Snapshots
     deleted: Deleted
 
@@ -162,6 +166,7 @@ class Core:
             made.reconciler,
             made.sessions,
             made.connecting,
+            made.connections,
             made.snapshots,
             made.deleted,
         )

@@ -1,10 +1,10 @@
-"""The three answers that the gateway needs, over real HTTP on a real Unix socket, which comes and goes."""
+"""The answers that the gateway needs, over real HTTP on a real Unix socket, which comes and goes."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from broker import schema
 from broker.errors import BerthError, InvalidInputError, NotFoundError, WaitingError
@@ -36,6 +36,12 @@ class GatewayController:
         self.fingerprint = ""
         """Of the sessions' host key."""
         self.generation = "1.0"
+        self.connections: dict[str, schema.ConnectionRecord] = {}
+        """What was told of each connection last, by its id."""
+        self.gateways: set[str] = set()
+        """Those that have told of connections."""
+        self.refuses: BerthError | None = None
+        """What reports of connections are answered with."""
         self.asked: list[str] = []
         self.hung = False
         """Take questions and never answer."""
@@ -95,7 +101,7 @@ class GatewayController:
         await writer.drain()
         return True
 
-    def _answer(self, method: str, path: str, body: dict[str, str]) -> BaseModel:
+    def _answer(self, method: str, path: str, body: dict[str, Any]) -> BaseModel:
         path, _, query = path.partition("?")
         match method, path.split("/")[2:]:
             case "GET", ["gateway", "keys", user]:
@@ -110,6 +116,13 @@ class GatewayController:
                     key_id="gateway",
                 )
                 return schema.CertificateAnswer(certificate=line)
+            case "POST", ["connections"]:
+                if self.refuses is not None:
+                    raise self.refuses
+                report = schema.ConnectionReport.model_validate(body)
+                self.gateways.add(report.gateway)
+                self.connections |= {record.id: record for record in report.connections}
+                return schema.ConnectionsNoted(noted=len(report.connections))
             case "POST", ["resolve"]:
                 if self.waits:
                     self.waits -= 1

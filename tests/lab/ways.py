@@ -39,6 +39,12 @@ class Way:
         assert done.returncode == 0, f"{done.returncode}: {done.stderr.decode(errors='replace')} of\n{script}"
         return done.stdout.decode()
 
+    def begin(self, command: str) -> subprocess.Popen[bytes]:
+        """ssh with that command, its standard input and output as pipes."""
+        argv = ["ssh", "-F", self.config, "-o", "BatchMode=yes", self.host, command]
+        argv = argv if self.here else self.user.site.lab.argv(argv, user=self.user.name)
+        return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
 
 def laptop(user: User, session: str, room: Path) -> Way:
     """This machine's ssh, by the gateway."""

@@ -24,6 +24,7 @@ from broker.checks import controller_checks
 from broker.client import Client
 from broker.daemon import Use, _serving
 from broker.errors import BerthError
+from broker.identifiers import new_id
 from broker.rebuild import rebuild
 from broker.registry import Entry
 from broker.schema import ErrorBody, SessionState
@@ -58,6 +59,7 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         config=core.config,
         sessions=core.sessions,
         connecting=core.connecting,
+        connections=core.connections,
         snapshots=core.snapshots,
         deleted=core.deleted,
         keys=core.keys,
@@ -185,6 +187,8 @@ def test_another_user_sees_nothing_and_is_refused_what_is_not_theirs(directory: 
                 ("GET", "/v1/sessions/dev"),
                 ("GET", "/v1/sessions/dev/log"),
                 ("GET", "/v1/sessions/dev/events"),
+                ("GET", "/v1/sessions/dev/connections"),
+                ("GET", "/v1/sessions/dev/connections?ended=true"),
                 ("POST", "/v1/sessions/dev/stop"),
                 ("DELETE", "/v1/sessions/dev"),
                 ("GET", "/v1/sessions/dev/snapshots"),
@@ -208,6 +212,8 @@ def test_another_user_sees_nothing_and_is_refused_what_is_not_theirs(directory: 
             assert (await as_other(path, "POST", "/v1/resolve", mine))[0] == 403
             theirs = json.dumps({"user": OTHER, "target": f"{ME}.dev.berth"})
             assert (await as_other(path, "POST", "/v1/resolve", theirs))[0] == 404
+            about = json.dumps({"connections": [a_connection(core.row(user=ME).id).model_dump()]})
+            assert (await as_other(path, "POST", "/v1/connections", about))[0] == 403
             for method, target, body in (
                 ("GET", f"/v1/gateway/keys/{ME}", ""),
                 ("POST", "/v1/gateway/certificate", json.dumps({"public_key": HOST_KEY})),
@@ -441,6 +447,10 @@ def test_the_server_ends_although_somebody_waits(directory: Path) -> None:
     asyncio.run(scenario())
 
 
+def a_connection(session_id: str) -> schema.ConnectionRecord:
+    return schema.ConnectionRecord(id=new_id(), user=ME, session_id=session_id, generation="1.0", began_at=1.0)
+
+
 CALLS: dict[str, Callable[[Client], object]] = {
     "site": lambda c: c.site(),
     "sessions": lambda c: c.sessions(),
@@ -452,6 +462,10 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "log": lambda c: c.log("dev"),
     "events of one": lambda c: c.events("dev"),
     "events": lambda c: c.events(),
+    "lifecycle": lambda c: c.events("dev", connections=False),
+    "note": lambda c: c.note(a_connection(c.session("dev").id)),
+    "connections": lambda c: c.connections("dev"),
+    "all connections": lambda c: c.connections("dev", ended=True),
     "keys": lambda c: c.keys(),
     "add key": lambda c: c.add_key(HOST_KEY),
     "remove key": lambda c: c.remove_key(c.keys()[0].fingerprint),

@@ -13,9 +13,9 @@ import pytest
 
 from broker import __version__, errors, schema
 from broker.cli.app import COMMANDS, berth
-from broker.cli.output import printable, size
+from broker.cli.output import printable
 from broker.errors import ExitCode
-from broker.words import clock, duration
+from broker.words import clock, duration, size
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import view
 

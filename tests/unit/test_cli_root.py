@@ -62,7 +62,7 @@ def test_what_root_did_is_kept_and_the_session_comes_back(controller: ScriptedCo
     controller.script["dev"] += [*into_root_mode(), COMMITTING, COMMITTED, *back()]
     result = run("exec", "--root", "--yes", "dev", "--", "apt-get", "install", "two words")
     assert result.exit_code == 0, result.output
-    assert posts(controller) == ["root", "/v1/keys", "/v1/resolve", "root/commit", "stop", "start"]
+    assert posts(controller) == ["root", "/v1/keys", "/v1/resolve", "/v1/connections", "root/commit", "stop", "start"]
     assert not controller.script["dev"]
     lines = result.stderr.splitlines()
     assert lines[0] == (

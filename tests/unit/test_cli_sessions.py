@@ -8,7 +8,7 @@ import pty
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -219,6 +219,37 @@ def test_events(controller: ScriptedController) -> None:
     controller.events = [schema.EventView(at=CREATED, actor="alice", session="dev", action="start", detail="base@1")]
     assert run("events", "dev").stdout.splitlines()[1].split()[-4:] == ["dev", "alice", "start", "base@1"]
     assert json.loads(run("events", "--json").stdout)["events"][0]["action"] == "start"
+
+
+def test_events_without_connections(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = ready()
+    run("events", "dev", "--no-connections")
+    assert ("GET", "/v1/sessions/dev/events?connections", None) in controller.asked
+
+
+def test_who_is_connected(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = ready()
+    assert "Nobody is connected to dev" in run("who", "dev").stderr
+    usual: dict[str, Any] = {"session": "dev", "user": "alice", "generation": "1.0", "began_at": CREATED}
+    usual |= {"seen_at": CREATED, "received": 2048}
+    key = "SHA256:" + "A" * 43
+    controller.connections = [
+        schema.ConnectionView(
+            id="1", peer="192.0.2.7:5022", fingerprint=key, gateway="gw1", ended_at=None, sent=5, end="", **usual
+        ),
+        schema.ConnectionView(
+            id="2", peer="", fingerprint="", gateway="", ended_at=CREATED + 7500, sent=0, end="client lost", **usual
+        ),
+    ]
+    shown = run("who", "dev").stdout.splitlines()
+    assert shown[0].split() == ["WHO", "FROM", "THROUGH", "KEY", "SINCE", "TIME", "SENT", "RECEIVED"]
+    assert shown[1].split()[:4] == ["alice", "192.0.2.7:5022", "gw1", key]
+    assert shown[1].endswith("5 B   2.0 KiB")
+    shown = run("who", "dev", "--all").stdout.splitlines()
+    assert ("GET", "/v1/sessions/dev/connections?ended", None) in controller.asked
+    assert shown[2].split()[1:4] == ["-", "-", "-"]
+    assert shown[2].endswith("client lost")
+    assert [each["id"] for each in json.loads(run("who", "dev", "--json").stdout)["connections"]] == ["1", "2"]
 
 
 def test_a_controller_that_is_not_there(controller: ScriptedController) -> None:

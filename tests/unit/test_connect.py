@@ -18,6 +18,7 @@ import pytest
 
 from broker import connect
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError
+from broker.schema import ConnectionReport
 from tests.fakes import openssh
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def http(status: int, body: object) -> bytes:
 def test_resolve_asks_and_understands(api: Path) -> None:
     found = {"session_id": "01", "owner": "alice", "name": "dev", "generation": "1.0", "host": "c2", "port": 4022}
     with controller(api, http(200, found)) as asked:
-        assert connect.resolve(api, "alice", "dev.berth", print) == ("c2", 4022)
+        assert connect.resolve(api, "alice", "dev.berth", print) == ("c2", 4022, "01", "1.0")
     head, _, body = asked[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/resolve HTTP/1.0\r\n")
     assert json.loads(body) == {"user": "alice", "target": "dev.berth", "patient": True}
@@ -72,7 +73,7 @@ def test_a_session_on_its_way_is_waited_for_and_each_step_told_once(api: Path) -
     waiting = [http(503, {"reason": "waiting", "message": step, "hint": ""}) for step in steps]
     told: list[str] = []
     with controller(api, *waiting, http(200, found)) as asked:
-        assert connect.resolve(api, "alice", "dev.berth", told.append) == ("c2", 4022)
+        assert connect.resolve(api, "alice", "dev.berth", told.append) == ("c2", 4022, "01", "1.0")
     assert told == ["dev is queued", "dev is starting"]
     assert len(asked) == 4
 
@@ -90,6 +91,10 @@ def test_an_answer_that_names_no_place_is_no_answer(api: Path, body: object) -> 
         connect.resolve(api, "alice", "dev", print)
 
 
+def there(port: int) -> connect.Destination:
+    return connect.Destination("127.0.0.1", port, "01session", "1.0")
+
+
 @contextlib.contextmanager
 def session(talk: Callable[[socket.socket], None]) -> Iterator[connect.Destination]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -101,7 +106,7 @@ def session(talk: Callable[[socket.socket], None]) -> Iterator[connect.Destinati
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield connect.Destination("127.0.0.1", listener.getsockname()[1])
+        yield there(listener.getsockname()[1])
         thread.join()
 
 
@@ -196,7 +201,43 @@ def test_nobody_there_is_said_in_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(BerthError, match="the session does not answer"):
-        connect.relay(connect.Destination("127.0.0.1", port))
+        connect.relay(there(port))
+
+
+def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.7 5022 198.51.100.1 22")
+    stdin, to_stdin = os.pipe()
+    from_stdout, stdout = os.pipe()
+
+    def talk(client: socket.socket) -> None:
+        client.sendall(read_all(client) + b"!")
+
+    with controller(api, http(200, {"noted": 1}), http(200, {"noted": 1})) as asked, session(talk) as to:
+        thread = threading.Thread(target=connect.carry, args=(api, "alice", to, stdin, stdout))
+        thread.start()
+        while not asked:
+            thread.join(0.01)
+        os.write(to_stdin, b"abc")
+        os.close(to_stdin)
+        assert drain(from_stdout) == b"abc!"
+        thread.join(20)
+    for descriptor in (stdin, from_stdout):
+        os.close(descriptor)
+    reports = [ConnectionReport.model_validate_json(each.partition(b"\r\n\r\n")[2]) for each in asked]
+    (begun,), (ended,) = (report.connections for report in reports)
+    assert (begun.user, begun.peer, begun.session_id, begun.generation) == (
+        "alice",
+        "192.0.2.7:5022",
+        "01session",
+        "1.0",
+    )
+    assert begun.ended_at is None
+    assert (ended.id, ended.sent, ended.received, ended.end) == (begun.id, 3, 4, "closed")
+    assert ended.ended_at is not None
+
+
+def test_a_controller_that_is_away_keeps_nobody(api: Path) -> None:
+    connect._note(api, {"id": "x"})
 
 
 def test_it_starts_fast_because_it_imports_little() -> None:
@@ -210,7 +251,7 @@ def test_ssh_goes_through_it(tmp_path: Path) -> None:
     async def scene() -> None:
         key = openssh.make_key(tmp_path / "key")
         async with openssh.sshd(tmp_path, openssh.public(key)) as port:
-            code = f"from broker import connect; connect.relay(connect.Destination('127.0.0.1', {port}))"
+            code = f"from broker import connect; connect.relay(connect.Destination('127.0.0.1', {port}, '', ''))"
             options = [f'ProxyCommand={sys.executable} -c "{code}"', "StrictHostKeyChecking=no", "BatchMode=yes"]
             options += ["UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
             words = [word for option in options for word in ("-o", option)]

@@ -14,7 +14,8 @@ import pytest
 
 from broker.errors import ConflictError, RefusedError
 from broker.gateway import controller
-from broker.gateway.connection import GatewayConnection, Identity, Live, log_line, terminal_text
+from broker.gateway.audit import Audit, Identity, log_line
+from broker.gateway.connection import GatewayConnection, Live, terminal_text
 from broker.gateway.guard import Guards
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.memory import Memory
@@ -456,9 +457,14 @@ def test_a_login_without_proof_is_cut_off(place: Path) -> None:
     async def resolve(user: str, target: str) -> Any:  # noqa: ANN401 - never asked
         raise AssertionError(user + target)
 
+    async def never(report: object) -> None:
+        raise AssertionError(report)
+
     keys = AdmittedKeys(nobody, Memory(place / "known", GatewayKeys, stale_seconds=1), fresh_seconds=1)
     for proved in (None, Identity("alice", "SHA256:x")):
-        server = GatewayConnection(settings, Live(), keys, Guards(), resolve)
+        server = GatewayConnection(
+            settings, live=Live(), keys=keys, guards=Guards(), audit=Audit(never, "gw"), resolve=resolve
+        )
         server._conn = connection = Connection()  # type: ignore[assignment]  # all that is asked of it
         server._proved = proved
         server.auth_completed()

@@ -1,0 +1,178 @@
+"""Who was connected to what: a line in the log when a connection ends, and records that the controller keeps.
+
+The log is written at once and needs nobody. The controller is told in batches, from when a connection begins: it is
+asked to keep the same record again and again, newer each time, so nothing is counted twice and a lost answer costs
+nothing. While it is away what there is to tell waits, as long as there is room (ADR 47).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from broker.errors import BerthError
+from broker.identifiers import new_id
+from broker.schema import ConnectionRecord, ConnectionReport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from broker.gateway.relay import Relay
+    from broker.schema import ResolveAnswer
+
+GATHER = 1.0
+"""Seconds for which news is gathered before it is told."""
+RETRY = 5.0
+"""Seconds before the controller is told again what it did not take."""
+STANDING = 60.0
+"""Seconds after which the controller hears of what stands once more; broker.connections takes what it has not heard of
+three times for lost."""
+BATCH = 400
+"""Records told at once; one has up to 500 bytes, a request to the controller 256 KiB."""
+MOST = 20_000
+"""Records that wait. What comes then is in the log alone."""
+LAST_WORDS = 3.0
+"""Seconds in which the controller takes the last records of a gateway that ends."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who logged in and with which key; made once per connection and never changed."""
+
+    user: str
+    fingerprint: str
+
+
+class Audit:
+    """An async context manager: within it the controller is told; what still stands when it is left counts as ended."""
+
+    def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str) -> None:
+        """`gateway`: what this one is called, such as its login node's name."""
+        self._tell = tell
+        self._gateway = gateway
+        self._standing: dict[Relay, ConnectionRecord] = {}
+        self._due: dict[str, ConnectionRecord] = {}
+        self._news = asyncio.Event()
+        self._full = False
+
+    async def __aenter__(self) -> Self:
+        self._tasks = (asyncio.create_task(self._keep_telling()), asyncio.create_task(self._keep_standing()))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for relay in list(self._standing):
+            self.ended(relay, "gateway stopped")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                while self._due and await self._told():
+                    pass
+        if self._due:
+            _log.warning("the controller does not know of %d connections", len(self._due))
+
+    def began(self, relay: Relay, identity: Identity, peer: str, session: ResolveAnswer) -> None:
+        """The client's next byte goes to the session."""
+        record = ConnectionRecord(
+            id=new_id(),
+            user=identity.user,
+            fingerprint=identity.fingerprint,
+            peer=peer,
+            session_id=session.session_id,
+            generation=session.generation,
+            began_at=time.time(),
+        )
+        self._standing[relay] = record
+        self._add(record)
+
+    def ended(self, relay: Relay, how: str) -> None:
+        """It is over; nothing happens for one that never began."""
+        began = self._standing.pop(relay, None)
+        if began is None:
+            return
+        record = _now(began, relay, ended_at=time.time(), end=how)
+        self._add(record)
+        _log.info(
+            "%s",
+            log_line(
+                "forward",
+                id=record.id,
+                user=record.user,
+                key=record.fingerprint,
+                peer=record.peer,
+                session=record.session_id,
+                generation=record.generation,
+                sent=record.sent,
+                received=record.received,
+                seconds=round(time.time() - record.began_at, 1),
+                end=how,
+            ),
+        )
+
+    def _add(self, record: ConnectionRecord) -> None:
+        if record.id not in self._due and len(self._due) >= MOST:
+            if not self._full:
+                _log.error("%d connections wait to be recorded; the next ones are in this log only", MOST)
+            self._full = True
+            return
+        self._due[record.id] = record
+        self._news.set()
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(GATHER)
+            self._news.clear()
+            while self._due:
+                if not await self._told():
+                    await asyncio.sleep(RETRY)
+
+    async def _keep_standing(self) -> None:
+        while True:
+            await asyncio.sleep(STANDING)
+            for relay, record in self._standing.items():
+                self._add(_now(record, relay))
+
+    async def _told(self) -> bool:
+        """Tell the oldest batch; False if it must be told again."""
+        batch = [self._due[each] for each in list(self._due)[:BATCH]]
+        try:
+            await self._tell(ConnectionReport(gateway=self._gateway, connections=batch))
+        except BerthError as error:
+            if error.status >= 500:
+                return False
+            _log.error("the controller refuses %d records of connections: %s", len(batch), error.message)
+        for record in batch:
+            if self._due.get(record.id) is record:
+                del self._due[record.id]
+        self._full = False
+        return True
+
+
+def _now(record: ConnectionRecord, relay: Relay, **changes: object) -> ConnectionRecord:
+    return record.model_copy(update={"sent": relay.sent, "received": relay.received, **changes})
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=-]+")
+
+
+def log_line(event: str, **fields: object) -> str:
+    """`event=… name=value …` on one line; what is not a plain word is a JSON string, so nobody can forge a field."""
+    return " ".join(f"{name}={_log_value(value)}" for name, value in {"event": event, **fields}.items())
+
+
+def _log_value(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)

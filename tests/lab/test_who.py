@@ -1,0 +1,84 @@
+"""Who is connected to a session, and who was: by each way in, seen by its owner and by nobody else."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.gateway import audit
+from tests.lab.services import restart
+from tests.lab_cluster import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lab.conftest import User
+    from tests.lab.ways import Way
+    from tests.site.deploy import Site
+
+
+@pytest.fixture(scope="module")
+def session(people: dict[str, User]) -> Iterator[str]:
+    alice, name = people["alice"], "watched"
+    alice.ok("start", name, "--profile", "base")
+    yield name
+    alice.remove(name)
+
+
+def connections(user: User, session: str, *options: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(user.ok("who", session, "--json", *options))["connections"]
+    return found
+
+
+def test_who_is_connected_and_how_it_ended(alice: User, session: str, way: Way) -> None:
+    """By `berth connect`, whose key it was is for the login node's own sshd to know."""
+    before = {each["id"] for each in connections(alice, session, "--all")}
+    with way.begin("echo there; cat") as client:  # which ends with its standard input
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"there\n"
+        wait_for(lambda: bool(connections(alice, session)), what="the connection to be known")
+        (stands,) = connections(alice, session)
+    assert stands["id"] not in before
+    assert (stands["user"], stands["ended_at"], stands["end"]) == ("alice", None, "")
+    assert stands["generation"] == alice.show(session)["generation"]
+    assert stands["peer"]
+    if way.config.endswith(".login/ssh_config"):
+        assert (stands["gateway"], stands["fingerprint"]) == ("", "")
+    else:
+        assert stands["gateway"] == "login"
+        assert stands["fingerprint"] in alice.ok("key", "list")
+    wait_for(lambda: not connections(alice, session), what="the end of the connection to be known")
+    ended = {each["id"]: each for each in connections(alice, session, "--all")}[stands["id"]]
+    assert ended["end"] == "closed"
+    assert min(ended["sent"], ended["received"]) > 1000
+    event = alice.ok("events", session).splitlines()[-1]
+    assert " connect " in event
+    assert event.endswith("closed")
+
+
+def test_berth_ssh_is_remembered_and_nobody_else_learns_of_it(alice: User, bob: User, session: str) -> None:
+    before = len(connections(alice, session, "--all"))
+    alice.ok("ssh", session, "true")
+    (last,) = connections(alice, session, "--all")[before:]
+    assert last["end"] == "not followed"
+    assert bob.berth("who", session).returncode == bob.berth("who", "nothing").returncode != 0
+    bob.ok("events")
+
+
+def test_a_controller_that_was_away_learns_of_what_happened_meanwhile(
+    alice: User, session: str, crashing: Site
+) -> None:
+    before = {each["id"] for each in connections(alice, session, "--all")}
+
+    def ended() -> int:
+        return len([each for each in connections(alice, session, "--all") if each["end"] and each["id"] not in before])
+
+    assert alice.laptop.ssh(session, "true").returncode == 0
+    wait_for(lambda: ended() == 1, what="the first connection to be known")
+    crashing.kill("broker")
+    wait_for(lambda: crashing.ended("broker"), what="the controller's end")
+    assert alice.laptop.ssh(session, "true").returncode == 0
+    restart(crashing)
+    wait_for(lambda: ended() == 2, what="the second connection to be known", seconds=30 + audit.RETRY)

@@ -1,0 +1,203 @@
+"""Who is, and was, connected: what the registry keeps of it, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.connections import UNHEARD
+from broker.errors import NotFoundError, RefusedError
+from broker.identifiers import new_id
+from broker.schema import ConnectionRecord, ConnectionReport
+from slurm.state import JobState
+from tests.fakes.core import Clock, Core, site_config
+from tests.fakes.launcher import FakeLauncher
+from tests.fakes.scheduler import FakeScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+KEY = "SHA256:" + "A" * 43
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock().install(monkeypatch)
+
+
+def play(place: Path, scene: Callable[[Core], Awaitable[None]], **registry: object) -> None:
+    async def whole() -> None:
+        core = Core.make(site_config(place, registry=registry), FakeLauncher(FakeScheduler()))
+        async with asyncio.timeout(60):
+            await scene(core)
+
+    asyncio.run(whole())
+
+
+def record(core: Core, clock: Clock, **values: Any) -> ConnectionRecord:  # noqa: ANN401 - fields of several types
+    """One of alice's to dev from a laptop, that stands, unless `values` say otherwise."""
+    session = core.row()
+    usual: dict[str, Any] = {
+        "id": new_id(),
+        "user": "alice",
+        "fingerprint": KEY,
+        "peer": "192.0.2.7:5022",
+        "session_id": session.id,
+        "generation": session.generation,
+        "began_at": clock.now,
+    }
+    return ConnectionRecord(**usual | values)
+
+
+async def told(core: Core, *records: ConnectionRecord, caller: str | None = None) -> int:
+    return await core.connections.note(ConnectionReport(gateway="gw1", connections=list(records)), caller)
+
+
+def test_one_stands_until_its_gateway_says_how_it_ended(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        begun = record(core, clock)
+        assert await told(core, begun) == 1
+        (view,) = await core.connections.standing("alice", "dev")
+        assert (view.user, view.fingerprint, view.peer, view.gateway) == ("alice", KEY, "192.0.2.7:5022", "gw1")
+        assert (view.session, view.ended_at, view.end) == ("dev", None, "")
+        clock.now += 90
+        ended = begun.model_copy(update={"ended_at": clock.now, "sent": 5, "received": 2**40, "end": "closed"})
+        for news in (ended, begun, ended):  # again, and out of order
+            assert await told(core, news) == 1
+        assert await core.connections.standing("alice", "dev") == []
+        (view,) = await core.connections.all("alice", "dev")
+        assert (view.sent, view.received, view.end, view.ended_at) == (5, 2**40, "closed", clock.now)
+
+    play(tmp_path, scene)
+
+
+def test_it_is_an_event_of_the_session(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        clock.now += 60
+        done = record(core, clock, ended_at=clock.now + 7500, sent=2048, received=10, end="client lost")
+        await told(core, done)
+        event = (await core.sessions.events("alice", "dev"))[-1]
+        assert (event.actor, event.action, event.at) == ("alice", "connect", done.began_at)
+        assert event.detail == (
+            f"from 192.0.2.7:5022, through gw1, with {KEY}, for 2 h 5 min, 2.0 KiB sent, 10 B received, client lost"
+        )
+        assert (await core.sessions.events("alice"))[-1] == event
+        without = await core.sessions.events("alice", "dev", connections=False)
+        assert "connect" not in {each.action for each in without}
+
+    play(tmp_path, scene)
+
+
+def test_who_is_not_heard_of_any_more_is_lost(tmp_path: Path, clock: Clock) -> None:
+    """A gateway that was killed says nothing of how its connections ended."""
+
+    async def scene(core: Core) -> None:
+        await core.ready()
+        begun = record(core, clock)
+        await told(core, begun)
+        clock.now += UNHEARD - 1
+        assert len(await core.connections.standing("alice", "dev")) == 1
+        await told(core, begun.model_copy(update={"sent": 9}))
+        clock.now += UNHEARD - 1
+        assert [view.sent for view in await core.connections.standing("alice", "dev")] == [9]
+        clock.now += 2
+        assert await core.connections.standing("alice", "dev") == []
+        (view,) = await core.connections.all("alice", "dev")
+        assert (view.end, view.ended_at) == ("lost", view.seen_at)
+        await told(core, begun)
+        assert len(await core.connections.standing("alice", "dev")) == 1, "it was only the news that was late"
+
+    play(tmp_path, scene)
+
+
+def test_nobody_is_connected_to_a_job_that_is_gone(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        await told(core, record(core, clock), caller="alice")
+        assert len(await core.connections.standing("alice", "dev")) == 1
+        clock.now += 86400
+        assert len(await core.connections.standing("alice", "dev")) == 1, "`berth connect` says nothing in between"
+        assert session.job_id is not None
+        core.scheduler.end(session.job_id, JobState.TIMEOUT)
+        await core.tick()
+        assert await core.connections.standing("alice", "dev") == []
+        await core.start()
+        await core.ready()
+        assert await core.connections.standing("alice", "dev") == [], "this is another job"
+
+    play(tmp_path, scene)
+
+
+def test_users_tell_of_their_own_connections_only(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        mine = record(core, clock)
+        for caller, lie in (("alice", {"user": "bob"}), ("bob", {}), ("bob", {"user": "bob"})):
+            with pytest.raises(RefusedError):
+                await told(core, mine, mine.model_copy(update=lie), caller=caller)
+        assert await core.connections.all("alice") == []
+        await told(core, mine, caller="alice")
+        assert [view.gateway for view in await core.connections.all("alice")] == [""], "no user is a gateway"
+
+    play(tmp_path, scene)
+
+
+def test_others_learn_nothing_of_it(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        await told(core, record(core, clock))
+        for asked in (core.connections.standing("bob", "dev"), core.connections.all("bob", "dev")):
+            with pytest.raises(NotFoundError):
+                await asked
+        assert await core.connections.all("bob") == []
+
+    play(tmp_path, scene)
+
+
+def test_a_session_that_nobody_knows_is_left_out(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        assert await told(core, record(core, clock), record(core, clock, session_id="01gone")) == 1
+
+    play(tmp_path, scene)
+
+
+def test_records_are_kept_for_so_many_days(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        await told(core, record(core, clock))
+        clock.now += 1.9 * 86400
+        assert len(await core.connections.all("alice")) == 1
+        clock.now += 0.2 * 86400
+        assert await core.connections.all("alice") == []
+        await told(core, record(core, clock))
+        rows = core.registry.connections_of("alice")
+        assert [row.began_at for row in rows] == [clock.now], "the old one is not in the database any more"
+
+    play(tmp_path, scene, connection_days=2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": "x"},
+        {"user": "Alice Smith"},
+        {"fingerprint": "MD5:0"},
+        {"peer": "a b"},
+        {"session_id": "x" * 27},
+        {"sent": -1},
+        {"received": 2**63},
+        {"end": "x" * 41},
+        {"other": 1},
+    ],
+)
+def test_what_is_no_record_is_refused_at_the_edge(wrong: dict[str, object]) -> None:
+    right = {"id": new_id(), "user": "alice", "session_id": "01", "generation": "1.0", "began_at": 1.0}
+    ConnectionRecord.model_validate(right)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ConnectionRecord.model_validate(right | wrong)
