@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 from broker import __version__, schema
 from broker.configfile import Mode
 from broker.errors import BerthError, InvalidInputError, NotFoundError, RefusedError
-from broker.hostnames import gateway_host
 from broker.names import NAME_PATTERN
 from broker.peercred import Caller, caller
 
@@ -28,12 +27,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from broker.authorized import AuthorizedKeys
-    from broker.certificates import CertificateAuthority
     from broker.config import Config
     from broker.connecting import Connecting
     from broker.connections import Connections
     from broker.deletion import Deleted
+    from broker.logins import Logins
     from broker.sessions import Sessions
+    from broker.site import Site
     from broker.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 LONGEST_WAIT = 300.0
 LARGEST_BODY = 256 * 1024
 """Bytes of one request; the largest one, a start with all options that slurm.sbatch takes, has 66,000."""
-GATEWAY_CERTIFICATE_DAYS = 30
 
 Who = Annotated[Caller, Depends(caller)]
 SessionName = Annotated[str, Path(pattern=NAME_PATTERN)]
@@ -58,7 +57,8 @@ class Services:
     snapshots: Snapshots
     deleted: Deleted
     keys: AuthorizedKeys
-    authority: CertificateAuthority
+    logins: Logins
+    site: Site
     checks: Callable[[str], Awaitable[list[schema.DoctorCheck]]]
     """For the user who asks."""
     rebuild: Callable[[], Awaitable[schema.RebuildReport]]
@@ -83,6 +83,7 @@ def application(services: Services) -> FastAPI:
     _add_root_paths(app, services)
     _add_deleted_paths(app, services)
     _add_key_paths(app, services)
+    _add_certificate_paths(app, services)
     _add_gateway_paths(app, services)
     _add_site_paths(app, services)
     return app
@@ -269,44 +270,30 @@ def _add_key_paths(app: FastAPI, services: Services) -> None:
 def _add_gateway_paths(app: FastAPI, services: Services) -> None:
     @app.get("/v1/gateway/keys/{user}", response_model_exclude_defaults=True)  # a gateway of before knows no notices
     async def gateway_keys(
-        who: Who, user: Annotated[str, Path(max_length=64)], notices: bool = False
+        who: Who, user: Annotated[str, Path(max_length=64)], notices: bool = False, certificates: bool = False
     ) -> schema.GatewayKeys:
         _require_gateway(services, who)
         told = await services.connecting.notices(user) if notices else []
-        return schema.GatewayKeys(user=user, keys=await services.keys.lines(user), notices=told)
+        login = await services.logins.of(user)
+        answer = schema.GatewayKeys(user=user, keys=login.keys, notices=told)
+        if certificates:
+            answer = answer.model_copy(update={"authorities": login.authorities, "revoked": login.revoked})
+        return answer
 
     @app.post("/v1/gateway/certificate")
     async def gateway_certificate(who: Who, request: schema.CertificateRequest) -> schema.CertificateAnswer:
         _require_gateway(services, who)
-        config = services.config
-        certificate = services.authority.sign_host(
-            request.public_key,
-            sorted({gateway_host(config.ssh.domain), config.gateway_host.lower()}),
-            valid_seconds=GATEWAY_CERTIFICATE_DAYS * 86400,
-            serial=0,
-            key_id="berth gateway",
-        )
-        return schema.CertificateAnswer(certificate=certificate)
+        return schema.CertificateAnswer(certificate=services.site.certify_gateway(request.public_key))
 
 
 def _add_site_paths(app: FastAPI, services: Services) -> None:
-    config = services.config
-
     @app.get("/v1/health")
     async def health() -> dict[str, str]:
         return {"version": __version__}
 
     @app.get("/v1/site")
     async def site(who: Who) -> schema.SiteView:
-        return schema.SiteView(
-            user=who.user,
-            domain=config.ssh.domain,
-            gateway_host=config.gateway_host if config.gateway.enabled else "",
-            gateway_port=config.gateway_port,
-            login_host=config.login_host,
-            ca_public_key=services.authority.public_line,
-            mode=config.mode.value,
-        )
+        return await services.site.view(who.user)
 
     @app.get("/v1/doctor")
     async def doctor(who: Who) -> schema.DoctorReport:
@@ -314,9 +301,50 @@ def _add_site_paths(app: FastAPI, services: Services) -> None:
 
     @app.post("/v1/rebuild")
     async def rebuild(who: Who) -> schema.RebuildReport:
-        if who.uid not in {0, services.own_uid}:
-            raise RefusedError("only root and the service account may rebuild the registry", hint="ask the operators")
+        _require_operator(services, who)
         return await services.rebuild()
+
+
+def _add_certificate_paths(app: FastAPI, services: Services) -> None:
+    logins, site = services.logins, services.site
+
+    @app.get("/v1/certificates")
+    async def list_certificates(who: Who) -> schema.UserCertificateList:
+        return schema.UserCertificateList(certificates=await logins.certificates(who.user))
+
+    @app.post("/v1/certificates", status_code=201)
+    async def sign_certificate(who: Who, request: schema.UserCertificateRequest) -> schema.UserCertificateAnswer:
+        return await logins.sign(who.user, request.public_key, request.hours)
+
+    @app.delete("/v1/certificates")
+    async def revoke_certificates(
+        who: Who, fingerprint: Annotated[str | None, Query(max_length=64)] = None
+    ) -> schema.UserCertificateList:
+        return schema.UserCertificateList(certificates=await logins.revoke(who.user, fingerprint))
+
+    @app.get("/v1/ca")
+    async def list_authorities(who: Who) -> schema.AuthorityList:
+        del who  # anybody may know them
+        return schema.AuthorityList(keys=site.authorities())
+
+    @app.post("/v1/ca/{kind}/rotate")
+    async def rotate_authority(
+        who: Who, kind: schema.AuthorityKind, request: schema.RotateRequest
+    ) -> schema.AuthorityKeyView:
+        _require_operator(services, who)
+        return site.rotate(kind, now=request.now)
+
+    @app.post("/v1/ca/{kind}/retire")
+    async def retire_authority(
+        who: Who, kind: schema.AuthorityKind, request: schema.RetireRequest
+    ) -> schema.AuthorityKeyView:
+        _require_operator(services, who)
+        return site.retire(kind, request.fingerprint, now=request.now)
+
+
+def _require_operator(services: Services, who: Caller) -> None:
+    if who.uid not in {0, services.own_uid}:
+        raise RefusedError("this is for root and the service account", hint="ask the operators")
 
 
 def _is_gateway(services: Services, who: Caller) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import time
@@ -39,10 +38,14 @@ _NO_ANSWER = {"crashed", "timed-out", "gone"}
 class AuthorizedKeys:
     """Reads users' keys through the launcher, as those users, and remembers them for a moment."""
 
-    def __init__(self, registry: Registry, launcher: Launcher) -> None:
+    def __init__(self, registry: Registry, launcher: Launcher, *, enough: bool = True) -> None:
+        """`enough`: whether a key lets its owner in by itself; no more can be added where it does not."""
+        self._enough = enough
         self._registry = registry
         self._launcher = launcher
         self._files: dict[str, tuple[float, list[keys.PublicKey]]] = {}
+        self._unknown: set[str] = set()
+        """Those of `_files` that do not exist."""
         self._reading: dict[str, asyncio.Task[list[keys.PublicKey]]] = {}
 
     async def lines(self, user: str) -> list[str]:
@@ -55,6 +58,11 @@ class AuthorizedKeys:
             key = keys.PublicKey.parse(row.public_key)
             found.setdefault(key.blob, key.line)
         return list(found.values())
+
+    async def knows(self, user: str) -> bool:
+        """Whether there is such a user; raises as `lines`."""
+        await self._own_file(user)
+        return user not in self._unknown
 
     async def views(self, user: str) -> list[KeyView]:
         """The same for the user's eyes, with where each comes from."""
@@ -74,6 +82,10 @@ class AuthorizedKeys:
 
     async def add(self, user: str, line: str) -> KeyView:
         key = keys.PublicKey.parse(line)
+        if not self._enough:
+            raise RefusedError(
+                "this site lets people in by certificates, not by their keys", hint="`berth login` gives you one"
+            )
         if len(await asyncio.to_thread(self._registry.keys_of, user)) >= MAX_ADDED:
             raise RefusedError(
                 f"you have added {MAX_ADDED} keys already", hint="`berth key remove` those of old machines"
@@ -101,28 +113,22 @@ class AuthorizedKeys:
         return await asyncio.shield(reading)
 
     async def _read(self, user: str, known: list[keys.PublicKey] | None) -> list[keys.PublicKey]:
+        missing = False
         try:
             found = keys.plain_keys(await self._launcher.keys(user))
         except LauncherError as error:
-            if error.kind != "missing":
+            missing = error.kind == "missing"
+            if not missing:
                 log.warning("authorized_keys of %s could not be read: %s", user, error.message)
             if error.kind in _NO_ANSWER and known is None:
                 raise  # no answer is not an empty file
             found = known or [] if error.kind in {*_NO_ANSWER, "files"} else []
         if len(self._files) >= MAX_USERS:
             self._files.clear()
+            self._unknown.clear()
         self._files[user] = (time.monotonic(), found)
+        (self._unknown.add if missing else self._unknown.discard)(user)
         return found
-
-
-def digest_of(lines: list[str]) -> str:
-    """Changes when the keys change: whether a session's authorized_keys file must be written anew."""
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
-def text_of(lines: list[str]) -> str:
-    """The content of a session's authorized_keys file."""
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _added(row: Key) -> KeyView:

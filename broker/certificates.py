@@ -1,7 +1,12 @@
-"""The broker's certificate authority: one line in known_hosts, and no host key is ever asked about again."""
+"""Certificates (OpenSSH's PROTOCOL.certkeys): the authorities that sign them, and what those who check them read.
+
+With one line in known_hosts no host key is ever asked about again; with certificates for users no key of theirs needs
+to lie in a session.
+"""
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 from dataclasses import dataclass
@@ -9,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
-from broker import keyfile, sshwire
+from broker import sshwire
+from broker.cakeys import CaKeys
 from broker.errors import InvalidInputError
-from broker.keys import PublicKey
+from broker.keys import SIGNATURES, PublicKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,24 +27,40 @@ CLOCK_SKEW = 300
 """Seconds that a certificate is backdated: a client's clock may be behind ours by so much (docs/security.md, F15)."""
 
 _PRINCIPAL = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,253}[a-z0-9])?")
-_HOST_CERTIFICATE = 2  # SSH_CERT_TYPE_HOST in OpenSSH's PROTOCOL.certkeys
+_USER_CERTIFICATE, _HOST_CERTIFICATE = 1, 2  # SSH_CERT_TYPE_USER and SSH_CERT_TYPE_HOST
+_KEY_FIELDS = {
+    "ssh-ed25519": 1,
+    "sk-ssh-ed25519@openssh.com": 2,
+    "ecdsa-sha2-nistp256": 2,
+    "ecdsa-sha2-nistp384": 2,
+    "ecdsa-sha2-nistp521": 2,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 3,
+    "ssh-rsa": 2,
+}
+"""How many strings of a certificate are the certified key: e and n of RSA, curve and point, an application's name. As
+PublicKey has them too, after the name of the type."""
 
 
 class CertificateAuthority:
-    """Signs host keys. Whoever holds its private key can pass for any session, so it stays in the controller."""
+    """Signs keys. Whoever holds its private key passes for any session, or any user: it stays in the controller."""
 
-    def __init__(self, key: asyncssh.SSHKey) -> None:
-        self._key = key
+    def __init__(self, keys: CaKeys) -> None:
+        self.keys = keys
 
     @classmethod
-    def load_or_create(cls, path: Path) -> CertificateAuthority:
+    def load_or_create(cls, path: Path, comment: str = "berth certificate authority") -> CertificateAuthority:
         """Take the private key at `path`, made at first use; what is refused is said in broker.keyfile."""
-        return cls(keyfile.load_or_create(path, comment="berth certificate authority"))
+        return cls(CaKeys(path, comment=comment))
 
     @property
     def public_line(self) -> str:
-        """One OpenSSH public-key line, for `@cert-authority` in known_hosts."""
-        return self._key.export_public_key().decode().strip()
+        """The key that signs, one OpenSSH public-key line."""
+        return self.trusted_lines[0]
+
+    @property
+    def trusted_lines(self) -> list[str]:
+        """All keys whose signatures are to be believed, for `@cert-authority` in known_hosts."""
+        return [key.public.line for key in self.keys.all]
 
     def sign_host(
         self, public_key_line: str, principals: Sequence[str], *, valid_seconds: float, serial: int, key_id: str
@@ -58,11 +80,28 @@ class CertificateAuthority:
         if valid_seconds <= 0:
             raise InvalidInputError("a host certificate must be valid for some time")
         now = int(time.time())
-        certificate = self._key.generate_host_certificate(
+        certificate = self.keys.signing.generate_host_certificate(
             asyncssh.import_public_key(public.line),
             key_id,
             serial=serial,
             principals=list(principals),
+            valid_after=now - CLOCK_SKEW,
+            valid_before=now + int(valid_seconds),
+            comment=public.comment or key_id,
+        )
+        return certificate.export_certificate().decode().strip()
+
+    def sign_user(self, public_key_line: str, user: str, *, valid_seconds: float, serial: int, key_id: str) -> str:
+        """Return a user certificate for the key: `user` alone may log in with it, for `valid_seconds` from now, and do
+        everything that a key may.
+        """
+        public = PublicKey.parse(public_key_line)
+        now = int(time.time())
+        certificate = self.keys.signing.generate_user_certificate(
+            asyncssh.import_public_key(public.line),
+            key_id,
+            serial=serial,
+            principals=[user],
             valid_after=now - CLOCK_SKEW,
             valid_before=now + int(valid_seconds),
             comment=public.comment or key_id,
@@ -81,18 +120,101 @@ class HostCertificate:
 
     @classmethod
     def parse(cls, line: str) -> HostCertificate:
-        """Read an ed25519 host certificate (OpenSSH's PROTOCOL.certkeys). ValueError if it is none.
+        """Read an ed25519 host certificate. ValueError if it is none.
 
         The signature is not checked: that is for those who are to trust it.
         """
-        fields = sshwire.Reader(asyncssh.import_certificate(line).public_data)
-        if fields.string() != b"ssh-ed25519-cert-v01@openssh.com":
+        found = _Fields.parse(asyncssh.import_certificate(line).public_data)
+        if found.algorithm != "ssh-ed25519":
             raise ValueError("not an ed25519 certificate")
-        fields.string()  # nonce
-        key = fields.string()
-        fields.uint64()  # serial
-        if fields.uint32() != _HOST_CERTIFICATE:
+        if found.kind != _HOST_CERTIFICATE:
             raise ValueError("not a host certificate")
-        fields.string(), fields.string()  # key id, principals
-        key_blob = sshwire.string(b"ssh-ed25519") + sshwire.string(key)
-        return cls(line.strip(), key_blob, valid_after=fields.uint64(), valid_before=fields.uint64())
+        return cls(line.strip(), found.key_blob, found.valid_after, found.valid_before)
+
+
+@dataclass(frozen=True, slots=True)
+class UserCertificate:
+    """A user certificate as whoever is to let its bearer in needs it."""
+
+    key: PublicKey
+    """The key that is certified, of a kind and size that may log in."""
+    serial: int
+    key_id: str
+    principals: tuple[str, ...]
+    valid_after: int
+    valid_before: int
+    authority: bytes
+    """The public key that has signed it, in its RFC 4253 encoding."""
+
+    @classmethod
+    def parse(cls, blob: bytes) -> UserCertificate:
+        """Read what a client offers. ValueError if it is no user certificate, or one that is signed with SHA-1.
+
+        Whether the signature is right is for the ssh library to say, and what its options forbid as well.
+        """
+        found = _Fields.parse(blob)
+        if found.kind != _USER_CERTIFICATE:
+            raise ValueError("not a user certificate")
+        if found.signed_with not in SIGNATURES:
+            raise ValueError(f"signed with {found.signed_with}")
+        try:
+            key = PublicKey.parse(f"{found.algorithm} {base64.b64encode(found.key_blob).decode()}")
+        except InvalidInputError as error:
+            raise ValueError(error.message) from error
+        return cls(
+            key=key,
+            serial=found.serial,
+            key_id=found.key_id.decode(errors="replace"),
+            principals=tuple(each.decode(errors="replace") for each in found.principals),
+            valid_after=found.valid_after,
+            valid_before=found.valid_before,
+            authority=found.authority,
+        )
+
+    def lets_in(self, user: str, now: float) -> bool:
+        """Whether it is `user`'s and valid then. One that names nobody is nobody's, as for sshd(8)."""
+        return user in self.principals and self.valid_after <= now < self.valid_before
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    algorithm: str
+    key_blob: bytes
+    serial: int
+    kind: int
+    key_id: bytes
+    principals: list[bytes]
+    valid_after: int
+    valid_before: int
+    authority: bytes
+    signed_with: str
+
+    @classmethod
+    def parse(cls, blob: bytes) -> _Fields:
+        """ValueError if this is no certificate of a kind of key that we know."""
+        fields = sshwire.Reader(blob)
+        algorithm = fields.string().decode().removesuffix("-cert-v01@openssh.com")
+        if algorithm.startswith("sk-"):
+            algorithm += "@openssh.com"
+        if algorithm not in _KEY_FIELDS:
+            raise ValueError("not a certificate of a known kind of key")
+        fields.string()  # nonce
+        key = [algorithm.encode(), *(fields.string() for _ in range(_KEY_FIELDS[algorithm]))]
+        serial, kind, key_id = fields.uint64(), fields.uint32(), fields.string()
+        principals = list(sshwire.strings(fields.string()))
+        valid_after, valid_before = fields.uint64(), fields.uint64()
+        fields.string(), fields.string(), fields.string()  # critical options, extensions, reserved
+        authority = fields.string()
+        signed_with = sshwire.Reader(fields.string()).string().decode()
+        return cls(
+            algorithm=algorithm,
+            key_blob=b"".join(map(sshwire.string, key)),
+            serial=serial,
+            kind=kind,
+            key_id=key_id,
+            principals=principals,
+            valid_after=valid_after,
+            valid_before=valid_before,
+            authority=authority,
+            signed_with=signed_with,
+        )

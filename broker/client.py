@@ -153,6 +153,31 @@ class Client:
     def remove_key(self, fingerprint: str) -> schema.KeyView:
         return self._send("DELETE", f"/v1/keys/{quote(fingerprint, safe='')}", schema.KeyView)
 
+    def certificates(self) -> list[schema.UserCertificateView]:
+        """The caller's that are valid, but for being revoked."""
+        return self._get("/v1/certificates", schema.UserCertificateList).certificates
+
+    def sign(self, request: schema.UserCertificateRequest) -> schema.UserCertificateAnswer:
+        """A certificate for a key of the caller's."""
+        return self._send("POST", "/v1/certificates", schema.UserCertificateAnswer, request)
+
+    def revoke(self, fingerprint: str | None = None) -> list[schema.UserCertificateView]:
+        """Have the certificates for that key, or all of the caller's, let nobody in; those that did until now."""
+        query = "" if fingerprint is None else "?" + urlencode({"fingerprint": fingerprint})
+        return self._send("DELETE", "/v1/certificates" + query, schema.UserCertificateList).certificates
+
+    def authorities(self) -> list[schema.AuthorityKeyView]:
+        return self._get("/v1/ca", schema.AuthorityList).keys
+
+    def rotate(self, kind: schema.AuthorityKind, *, now: bool = False) -> schema.AuthorityKeyView:
+        """Announce the next key of an authority, or sign with the one that is announced; for operators."""
+        return self._send("POST", f"/v1/ca/{kind}/rotate", schema.AuthorityKeyView, schema.RotateRequest(now=now))
+
+    def retire(self, kind: schema.AuthorityKind, fingerprint: str, *, now: bool = False) -> schema.AuthorityKeyView:
+        """Have a key of an authority believed no more; for operators."""
+        request = schema.RetireRequest(fingerprint=fingerprint, now=now)
+        return self._send("POST", f"/v1/ca/{kind}/retire", schema.AuthorityKeyView, request)
+
     def resolve(
         self, user: str, target: str, *, root: bool = False, tell: Callable[[str], None] = lambda _: None
     ) -> schema.ResolveAnswer:

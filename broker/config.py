@@ -27,6 +27,7 @@ from pydantic import (
 from broker.configfile import RUNTIME_DIR, SOCKET_NAME, Mode, read
 from broker.errors import InvalidInputError
 from broker.gateway.admission import MaxStartups
+from broker.keys import PublicKey
 from broker.schema import LONGEST_CONNECT_WAIT
 from slurm.sbatch import check_options
 
@@ -115,6 +116,16 @@ class SshSettings(Section):
     connect_wait: Annotated[float, Field(ge=0, le=LONGEST_CONNECT_WAIT)] = 12.0
     """How long a connection waits for a session that is on its way, before it is told how far that is. IDEs give up
     by themselves after 15 s, without a word of why."""
+    login_with: Literal["keys", "certificates", "both"] = "keys"
+    """What opens gateway and sessions: people's keys, or certificates, for sites that want no key to do so by itself.
+    `berth login` gives one; those of user_ca_keys are accepted as well."""
+    user_ca_keys: list[Annotated[str, AfterValidator(lambda line: PublicKey.parse(line).line)]] = []
+    """The site's own authorities, a public key each: their certificates let in whom they name."""
+    user_certificate_hours: Annotated[float, Field(gt=0, le=24 * 31)] = 16.0
+    """How many hours a certificate of `berth login` is valid at most."""
+    ca_overlap_days: Annotated[float, Field(ge=0, le=365)] = 14.0
+    """How many days the next key of the authority for hosts is announced before it may sign: by then every client must
+    have fetched it with `berth ssh-config`."""
     host_certificate_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """How long a session's host certificate is valid; signed anew at each start. At least the longest job."""
 

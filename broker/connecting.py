@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from broker import access, authorized
+from broker import access
 from broker.access import Verb
 from broker.changes import Changes
 from broker.errors import ConflictError, WaitingError
@@ -20,9 +20,9 @@ from broker.state import LIVE, STARTABLE
 from broker.words import clock, duration, state_words
 
 if TYPE_CHECKING:
-    from broker.authorized import AuthorizedKeys
     from broker.config import SshSettings
     from broker.launching import Launcher
+    from broker.logins import Logins
     from broker.models import Session
     from broker.reconcile import Reconciler
     from broker.registry import Decide, Decision, Registry
@@ -52,7 +52,7 @@ class Connecting:
         sessions: Sessions,
         launcher: Launcher,
         reconciler: Reconciler,
-        keys: AuthorizedKeys,
+        logins: Logins,
         changes: Changes,
         settings: SshSettings,
     ) -> None:
@@ -60,7 +60,7 @@ class Connecting:
         self._sessions = sessions
         self._launcher = launcher
         self._reconciler = reconciler
-        self._keys = keys
+        self._logins = logins
         self._changes = changes
         self._settings = settings
 
@@ -159,12 +159,10 @@ class Connecting:
         return f"{session.name} is {state_words(session.view(stale), time.time())}{since}"
 
     async def _refresh_keys(self, session: Session) -> None:
-        lines = await self._keys.lines(session.owner)
-        digest = authorized.digest_of(lines)
-        if digest != session.keys_digest:
-            files = {"authorized_keys": authorized.text_of(lines)}
+        login = await self._logins.of(session.owner)
+        if (digest := login.digest) != session.keys_digest:
             try:
-                await self._launcher.install(session.owner, session.id, files)
+                await self._launcher.install(session.owner, session.id, login.files)
             except LauncherError as error:  # a full disk must not lock out whoever comes to tidy it up
                 log.warning("the keys of %s could not be brought up to date: %s", session.id, error.message)
                 return

@@ -16,10 +16,12 @@ from broker.checks import controller_checks
 from broker.connecting import Connecting
 from broker.connections import Connections
 from broker.deletion import Deleted, Deletion
+from broker.logins import Logins
 from broker.operations import Operator
 from broker.rebuild import rebuild
 from broker.reconcile import Reconciler
 from broker.sessions import Sessions
+from broker.site import Site
 from broker.snapshots import Snapshots
 from broker.submission import Submitter
 from broker.upkeep import Upkeep
@@ -45,7 +47,9 @@ class Controller:
     launcher: Launcher
     stores: Stores
     authority: CertificateAuthority
+    user_authority: CertificateAuthority
     keys: AuthorizedKeys
+    logins: Logins
     changes: Changes
     submitter: Submitter
     upkeep: Upkeep
@@ -62,8 +66,10 @@ class Controller:
     def assemble(cls, config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> Self:
         """Make the parts; the certificate authority's key is made at first use. Nothing runs yet."""
         authority = CertificateAuthority.load_or_create(config.state_dir / "ca_ed25519_key")
+        user_authority = CertificateAuthority.load_or_create(config.state_dir / "user_ca_ed25519_key", "berth user CA")
         stores = Stores(config.profiles.stores)
-        keys = AuthorizedKeys(registry, launcher)
+        keys = AuthorizedKeys(registry, launcher, enough=config.ssh.login_with != "certificates")
+        logins = Logins(config.ssh, registry, keys, user_authority)
         changes = Changes()
         submitter = Submitter(
             config=config,
@@ -71,7 +77,7 @@ class Controller:
             launcher=launcher,
             stores=stores,
             authority=authority,
-            keys=keys,
+            logins=logins,
             changes=changes,
         )
         upkeep = Upkeep(settings=config.storage, registry=registry, stores=stores, launcher=launcher, changes=changes)
@@ -104,7 +110,7 @@ class Controller:
             sessions=sessions,
             launcher=launcher,
             reconciler=reconciler,
-            keys=keys,
+            logins=logins,
             changes=changes,
             settings=config.ssh,
         )
@@ -117,7 +123,9 @@ class Controller:
             launcher=launcher,
             stores=stores,
             authority=authority,
+            user_authority=user_authority,
             keys=keys,
+            logins=logins,
             changes=changes,
             submitter=submitter,
             upkeep=upkeep,
@@ -143,7 +151,8 @@ class Controller:
             snapshots=self.snapshots,
             deleted=self.deleted,
             keys=self.keys,
-            authority=self.authority,
+            logins=self.logins,
+            site=Site(self.config, self.registry, self.authority, self.user_authority),
             checks=functools.partial(controller_checks, *looked_at),
             rebuild=functools.partial(rebuild, *outside),
             in_use=in_use,

@@ -144,9 +144,10 @@ class Deeds:
 
     async def _restore(self, session: Session, intent: Intent) -> Deed:
         del intent
-        volumes = await self._launcher.untrash(session.owner, session.id)
-        await self._write_manifest(session)  # its name may be another
-        return Deed({"volumes": volumes, "kept_until": None}, f"{session.name} is back", f"berth delete {session.name}")
+        made = await self._launcher.untrash(session.owner, session.id)
+        values = {"volumes": made.volumes, "kept_until": None, "host_key": made.host_key}
+        await self._write_manifest(Session(**session.model_dump() | values))  # its name may be another, too
+        return Deed(values, f"{session.name} is back", f"berth delete {session.name}")
 
     async def _announce(self, session: Session, intent: Intent) -> None:
         """Have the manifest tell of what is about to be done: a registry that is lost now goes on with it."""

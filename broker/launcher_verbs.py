@@ -29,6 +29,7 @@ FILES = {
     "manifest.json": "manifest.json",
     "job.env": "run/job.env",
     "authorized_keys": "run/authorized_keys",
+    "revoked_keys": "run/revoked_keys",
     "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
 }
 """What the controller may write into a session's directory: its name in a request, and where it goes."""
@@ -74,6 +75,16 @@ def clone(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     host_key = _host_key(session)
     install(place, request)
     return made | {"host_key": host_key}
+
+
+def untrash(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a session back that was put aside, with another host key: clients may have learnt that the one it had is
+    revoked.
+    """
+    answer = VOLUME_VERBS["untrash"](place, request)
+    session = place.session(request)
+    (session / HOST_KEY).unlink(missing_ok=True)
+    return answer | {"host_key": _host_key(session)}
 
 
 def _host_key(session: Path) -> str:
@@ -180,7 +191,7 @@ def _manifests_in(directory: Path) -> dict[str, str]:
 
 
 VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {
-    verb.__name__: verb for verb in (prepare, clone, install, submit, keys, log, manifests)
+    verb.__name__: verb for verb in (prepare, clone, untrash, install, submit, keys, log, manifests)
 }
 
 

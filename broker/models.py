@@ -236,3 +236,17 @@ class Connection(SQLModel, table=True):
     def view(self) -> ConnectionView:
         """As the API shows it to the session's owner."""
         return ConnectionView(**self.model_dump(exclude={"session_id", "owner"}))
+
+
+class Certificate(SQLModel, table=True):
+    """The last certificate for a user's key that lets the user in."""
+
+    owner: str = Field(primary_key=True, max_length=32)
+    fingerprint: str = Field(primary_key=True, max_length=64)
+    """Of the key."""
+    public_key: str
+    serial: int = Field(sa_type=BigInteger)
+    issued_at: float
+    valid_before: float
+    """When the last of them ends."""
+    revoked_at: float | None = None

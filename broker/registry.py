@@ -24,7 +24,7 @@ from sqlalchemy.pool import QueuePool
 from sqlmodel import Session as DBSession
 
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
-from broker.models import Connection, Event, JobRecord, Key, Session
+from broker.models import Certificate, Connection, Event, JobRecord, Key, Session
 from broker.mounts import network_file_system
 from broker.schema import SessionState
 
@@ -226,6 +226,46 @@ class Registry:
         if session_id is not None:
             query = query.where(_column(Event.session_id) == session_id)
         return self._all(query.order_by(_column(Event.id).desc()).limit(limit))[::-1]
+
+    # Certificates
+
+    def issue_certificate(self, certificate: Certificate) -> Certificate:
+        """Remember it in place of the last one for the same key, of which it has the end if that is later."""
+        with self._transaction() as db:
+            before = db.get(Certificate, (certificate.owner, certificate.fingerprint))
+            if before is not None:
+                certificate.valid_before = max(certificate.valid_before, before.valid_before)
+            return db.merge(certificate)
+
+    def certificates_of(self, owner: str, at: float) -> list[Certificate]:
+        """Those that have not ended by that time, revoked ones too, the first issued first."""
+        query = select(Certificate).where(_column(Certificate.owner) == owner, _column(Certificate.valid_before) > at)
+        return self._all(query.order_by(_column(Certificate.issued_at)))
+
+    def revoke_certificates(self, owner: str, fingerprint: str | None, at: float) -> list[Certificate]:
+        """Revoke the one for that key, or all; those that were good until then."""
+        with self._transaction() as db:
+            query = select(Certificate).where(
+                _column(Certificate.owner) == owner,
+                _column(Certificate.valid_before) > at,
+                _column(Certificate.revoked_at).is_(None),
+            )
+            if fingerprint is not None:
+                query = query.where(_column(Certificate.fingerprint) == fingerprint)
+            rows = list(db.execute(query).scalars())
+            for row in rows:
+                row.revoked_at = at
+            return rows
+
+    def host_keys_of_deleted(self, owner: str, since: float) -> list[str]:
+        """The host keys of the user's sessions that are deleted and have been started after that time."""
+        query = select(_column(Session.host_key)).where(
+            _column(Session.owner) == owner,
+            _column(Session.state) == SessionState.DELETED,
+            _column(Session.submitted_at) > since,
+            _column(Session.host_key) != "",
+        )
+        return self._all(query)
 
     # Connections
 

@@ -357,8 +357,12 @@ class SiteView(Strict):
     gateway_port: int
     login_host: str
     """Where `ssh <login_host> berth connect %h` works."""
-    ca_public_key: str
-    """One OpenSSH public-key line; signs host certificates of sessions and gateway."""
+    ca_public_keys: list[str]
+    """OpenSSH public-key lines: whose host certificates of sessions and gateway are to be believed."""
+    revoked_host_keys: list[str] = []
+    """Those of the caller's deleted sessions, for as long as a certificate for them may be valid."""
+    login_with: Literal["keys", "certificates", "both"] = "keys"
+    """What lets the caller in."""
     mode: str
     """`site` or `personal`."""
 
@@ -381,6 +385,10 @@ class GatewayKeys(Strict):
     keys: list[str]
     notices: list[str] = []
     """What to tell them when they have logged in, one line each; only for a gateway that asks for it."""
+    authorities: list[str] = []
+    """Whose certificates for `user` let them in; only for a gateway that asks for it, as `revoked`."""
+    revoked: list[str] = []
+    """Keys whose certificates do not."""
 
 
 class ResolveRequest(Strict):
@@ -476,6 +484,66 @@ class CertificateRequest(Strict):
 class CertificateAnswer(Strict):
     certificate: str
     """One line, as in ssh_host_ed25519_key-cert.pub."""
+
+
+class UserCertificateRequest(Strict):
+    """The caller wants a certificate for a key of theirs."""
+
+    public_key: Annotated[str, StringConstraints(max_length=16384)]
+    hours: Annotated[float, Field(gt=0, le=24 * 31)] | None = None
+    """For how long; no longer than the site allows, which is the default."""
+
+
+class UserCertificateView(Strict):
+    """What is remembered of the certificates for one of the user's keys."""
+
+    fingerprint: str
+    comment: str
+    serial: int
+    """Of the last one."""
+    issued_at: float
+    valid_before: float
+    revoked_at: float | None
+
+
+class UserCertificateAnswer(Strict):
+    certificate: str
+    """One line, as in id_ed25519-cert.pub."""
+    view: UserCertificateView
+
+
+class UserCertificateList(Strict):
+    certificates: list[UserCertificateView]
+
+
+AuthorityKind = Literal["host", "user"]
+"""Whether an authority signs for sessions and gateway, or for users."""
+
+
+class AuthorityKeyView(Strict):
+    """A key of one of the certificate authorities."""
+
+    kind: AuthorityKind
+    fingerprint: str
+    public_key: str
+    standing: Literal["announced", "signing", "former"]
+    """`announced`: signs from the next rotation on. `former`: believed still for what it has signed."""
+    since: float
+
+
+class AuthorityList(Strict):
+    keys: list[AuthorityKeyView]
+
+
+class RotateRequest(Strict):
+    now: bool = False
+    """Do not wait for those who have not learnt the key that is announced."""
+
+
+class RetireRequest(Strict):
+    fingerprint: Annotated[str, StringConstraints(max_length=64)]
+    now: bool = False
+    """Although certificates that it has signed may be valid."""
 
 
 class RebuildReport(Strict):

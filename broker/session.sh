@@ -104,6 +104,7 @@ sshd_config() {
     "HostKey $run/ssh_host_ed25519_key" \
     "HostCertificate $run/ssh_host_ed25519_key-cert.pub" \
     "AuthorizedKeysFile $run/authorized_keys" \
+    "RevokedKeys $run/revoked_keys" \
     "AuthenticationMethods publickey" \
     "PubkeyAuthentication yes" \
     "PasswordAuthentication no" \

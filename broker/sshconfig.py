@@ -39,8 +39,9 @@ class Way(StrEnum):
 
 def known_hosts(site: SiteView) -> str:
     """Give the known_hosts file: whom to believe about sessions and gateway, and nothing else."""
-    key = " ".join(site.ca_public_key.split()[:2])
-    return f"# Berth's certificate authority\n@cert-authority *.{site.domain} {key}\n"
+    marked = [f"@cert-authority *.{site.domain} {_key(line)}" for line in site.ca_public_keys]
+    marked += [f"@revoked * {_key(line)}" for line in site.revoked_host_keys]
+    return "# Berth's certificate authority, and keys of deleted sessions\n" + "".join(f"{line}\n" for line in marked)
 
 
 def render(
@@ -157,6 +158,11 @@ def without_block(content: bytes) -> bytes:
     if inside:
         raise ValueError(f"{BEGIN.decode()!r} without its counterpart")
     return b"\n".join(kept)
+
+
+def _key(line: str) -> str:
+    """A public key without its comment."""
+    return " ".join(line.split()[:2])
 
 
 def _block(pattern: str, settings: list[str]) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Reader:
@@ -21,6 +25,10 @@ class Reader:
     def uint64(self) -> int:
         return int.from_bytes(self._take(8), "big")
 
+    def ended(self) -> bool:
+        """Whether nothing is left."""
+        return self._offset == len(self._data)
+
     def _take(self, length: int) -> bytes:
         end = self._offset + length
         if end > len(self._data):
@@ -33,3 +41,10 @@ class Reader:
 def string(value: bytes) -> bytes:
     """Encode one length-prefixed string."""
     return struct.pack(">I", len(value)) + value
+
+
+def strings(data: bytes) -> Iterator[bytes]:
+    """The length-prefixed strings that follow one another; ValueError if the last one is cut off."""
+    reader = Reader(data)
+    while not reader.ended():
+        yield reader.string()

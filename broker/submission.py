@@ -7,7 +7,6 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker import authorized
 from broker.errors import BerthError, RefusedError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
@@ -19,11 +18,11 @@ from broker.schema import SessionState
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
-    from broker.authorized import AuthorizedKeys
     from broker.certificates import CertificateAuthority
     from broker.changes import Changes
     from broker.config import Config
     from broker.launching import Launcher
+    from broker.logins import Login, Logins
     from broker.models import Session
     from broker.registry import Decide, Decision, Registry
     from profiles.spec import Profile
@@ -53,7 +52,7 @@ class Submitter:
         launcher: Launcher,
         stores: Stores,
         authority: CertificateAuthority,
-        keys: AuthorizedKeys,
+        logins: Logins,
         changes: Changes,
     ) -> None:
         self._config = config
@@ -61,7 +60,7 @@ class Submitter:
         self._launcher = launcher
         self._stores = stores
         self._authority = authority
-        self._keys = keys
+        self._logins = logins
         self._changes = changes
         self._running: dict[str, asyncio.Task[Session]] = {}
 
@@ -105,10 +104,10 @@ class Submitter:
     async def _submit(self, session: Session) -> Session:
         try:
             image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
-            session, lines = await asyncio.gather(self._prepared(session), self._keys.lines(session.owner))
-            files = self._files(session, image, lines)
+            session, login = await asyncio.gather(self._prepared(session), self._logins.of(session.owner))
+            files = self._files(session, image, login)
             failpoint("start.prepared")
-            claim = _claimed(session, attempted_at=time.time(), keys_digest=authorized.digest_of(lines))
+            claim = _claimed(session, attempted_at=time.time(), keys_digest=login.digest)
             await asyncio.to_thread(self._registry.update, session.id, claim)
             job_id = await self._launcher.submit(
                 session.owner,
@@ -140,7 +139,7 @@ class Submitter:
     def _options(self, session: Session, profile: Profile) -> list[str]:
         return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), session.options)
 
-    def _files(self, session: Session, image: Image, lines: list[str]) -> dict[str, str]:
+    def _files(self, session: Session, image: Image, login: Login) -> dict[str, str]:
         certificate = self._authority.sign_host(
             session.host_key,
             SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
@@ -151,8 +150,8 @@ class Submitter:
         return {
             "manifest.json": Manifest.of(session).text,
             "job.env": job_env(session, allowed_binds(image.profile, self._config.storage.binds), image.offset),
-            "authorized_keys": authorized.text_of(lines),
             "host_certificate": certificate + "\n",
+            **login.files,
         }
 
     async def _refuse(self, session: Session, message: str, hint: str = "") -> RefusedError:

@@ -204,9 +204,10 @@ class VolumeCalls(ABC):
         """Set a session's directory aside; done already is done."""
         await self._call("trash", user, session=session_id)
 
-    async def untrash(self, user: str, session_id: str) -> dict[str, Any]:
+    async def untrash(self, user: str, session_id: str) -> Prepared:
         """Bring it back; its volumes. Done already is done."""
-        return _volumes(await self._call("untrash", user, session=session_id))
+        answer = await self._call("untrash", user, session=session_id)
+        return Prepared(str(answer["host_key"]), _volumes(answer))
 
     async def purge(self, user: str, session_id: str) -> None:
         """Remove a session's data for good, set aside or not; done already is done."""

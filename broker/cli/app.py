@@ -49,6 +49,8 @@ COMMANDS = {
     "who": "logs:who",
     "profile": "profiles:profile",
     "key": "keys:key",
+    "login": "certificates:login",
+    "logout": "certificates:logout",
     "ssh-config": "sshconfig:ssh_config",
     "doctor": "doctor:doctor",
     "config": "config:config",
@@ -57,6 +59,7 @@ COMMANDS = {
     "controller": "services:controller",
     "gateway": "services:gateway",
     "registry": "services:registry",
+    "ca": "certificates:ca",
 }
 """Command → module in this package and attribute in it; the order is the one of `berth --help`."""
 

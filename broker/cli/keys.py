@@ -29,21 +29,22 @@ def add(invocation: Invocation, file: IO[str]) -> None:
 
     Such as ~/.ssh/id_ed25519.pub. It opens sessions that run already as well.
     """
-    added = invocation.client.add_key(_public_key(file))
+    added = invocation.client.add_key(read_public_key(file))
     if invocation.json:
         output.show_json(added)
     else:
         output.data(f"{added.fingerprint} {added.algorithm} {added.comment}".rstrip())
 
 
-def _public_key(file: IO[str]) -> str:
+def read_public_key(file: IO[str]) -> str:
+    """The one public key in a file; InvalidInputError if there is none, or several, or a private one."""
     text = file.read(MAX_FILE).strip()
     if "PRIVATE KEY" in text:
-        raise InvalidInputError("this is a private key; it stays with you", hint="add the file that ends in .pub")
+        raise InvalidInputError("this is a private key; it stays with you", hint="give the file that ends in .pub")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if len(lines) != 1:
         raise InvalidInputError(
-            f"expected one public key, found {len(lines)} lines", hint="add them one at a time; `-` reads stdin"
+            f"expected one public key, found {len(lines)} lines", hint="one at a time; `-` reads stdin"
         )
     return lines[0].strip()
 

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import time
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError, ConflictError
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.client import Client
+    from broker.schema import UserCertificateView
 
+RENEWED_BEFORE = 300.0
+"""Seconds before a certificate's end from when on another is asked for."""
 KEYGEN_TIMEOUT = 30.0
 """Seconds; ed25519 takes milliseconds, a machine short of entropy longer."""
 
@@ -32,17 +36,54 @@ def location() -> Path:
     return xdg("XDG_DATA_HOME", ".local/share") / "berth" / "id_ed25519"
 
 
-def ensure(client: Client) -> Path:
-    """Make the key if there is none and add it to the user's keys if it is not among them; return its path."""
-    private = location()
-    if not private.exists():
-        _make(private)
-    public = private.with_name(f"{private.name}.pub").read_text(encoding="ascii").strip()
+def ensure(client: Client, login_with: str) -> Path:
+    """Make the key if there is none, and have it let its owner in, as the site wants it (`SiteView.login_with`): itself
+    or with a certificate that is good for a while. Return its path.
+    """
+    if login_with == "certificates":
+        certificate = _certificate(location())
+        if not certificate.exists() or certificate.stat().st_mtime < time.time() + RENEWED_BEFORE:
+            certify(client)
+        return location()
+    private, public = _pair()
     known = {each.fingerprint for each in client.keys()}  # noqa: SIM118 - a call of the API, not a dict
     if fingerprint(public) not in known:
         with contextlib.suppress(ConflictError):  # another `berth ssh` was quicker
             client.add_key(public)
     return private
+
+
+def certify(client: Client, hours: float | None = None) -> UserCertificateView:
+    """Get a certificate for the key and put it where ssh(1) looks for it. Its file's time is when it ends."""
+    from broker.schema import UserCertificateRequest
+
+    private, public = _pair()
+    answer = client.sign(UserCertificateRequest(public_key=public, hours=hours))
+    place = _certificate(private)
+    draft = place.with_name(f".{place.name}.{os.getpid()}")
+    draft.write_text(answer.certificate + "\n", encoding="ascii")
+    os.utime(draft, (answer.view.valid_before, answer.view.valid_before))
+    draft.replace(place)
+    return answer.view
+
+
+def forget(fingerprints: list[str]) -> None:
+    """Remove the certificate if it is for one of these keys: it is good for nothing."""
+    public = location().with_name(f"{location().name}.pub")
+    if public.exists() and fingerprint(public.read_text(encoding="ascii")) in fingerprints:
+        _certificate(location()).unlink(missing_ok=True)
+
+
+def _certificate(private: Path) -> Path:
+    return private.with_name(f"{private.name}-cert.pub")
+
+
+def _pair() -> tuple[Path, str]:
+    """The private key's path and the public key's line."""
+    private = location()
+    if not private.exists():
+        _make(private)
+    return private, private.with_name(f"{private.name}.pub").read_text(encoding="ascii").strip()
 
 
 def fingerprint(public: str) -> str:

@@ -143,7 +143,7 @@ def ssh_command(
 
     client = invocation.client
     site = client.site()
-    key = loginkey.ensure(client)
+    key = loginkey.ensure(client, site.login_with)
     place = _place(client, site.user, name, root=root)
     _note(client, site.user, place)
     config = _write_config(site, key)

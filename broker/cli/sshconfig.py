@@ -85,7 +85,7 @@ def _write(invocation: Invocation, site: SiteView, way: Way, output: Path | None
     from broker.cli import loginkey
 
     if identity is None and (output is None or way is sshconfig.Way.LOCAL):
-        identity = loginkey.ensure(invocation.client)
+        identity = loginkey.ensure(invocation.client, site.login_with)
     if output is not None:
         place = sshconfig.write(output.absolute(), site, way, identity_file=identity, berth=_own_command())
         done = f"`ssh -F {place} NAME.{site.domain}` now works"

@@ -50,6 +50,8 @@ class Identity:
 
     user: str
     fingerprint: str
+    certificate: str = ""
+    """Which certificate for the key, if it was not let in by itself."""
 
 
 class Audit:

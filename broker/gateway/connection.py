@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
+from broker.certificates import UserCertificate
 from broker.errors import BerthError, RefusedError
 from broker.gateway.admission import Failure
 from broker.gateway.audit import Identity, log_line
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from broker.gateway.audit import Audit
     from broker.gateway.guard import Guards
-    from broker.gateway.keys import AdmittedKeys
+    from broker.gateway.keys import Admission, AdmittedKeys
     from broker.gateway.settings import GatewaySettings
     from broker.schema import ResolveAnswer
 
@@ -157,23 +158,53 @@ class GatewayConnection(asyncssh.SSHServer):
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Say whether `key` may log in as `username`; asked for each offer and again for the signature."""
+        admission = await self._next_try(username)
+        if admission is None or key.public_data not in admission.blobs:
+            return False
+        self._prove(Identity(username, fingerprint_of(key.public_data)), key, admission)
+        return True
+
+    async def validate_certificate(self, username: str, certificate: asyncssh.SSHCertificate) -> bool:
+        """The same for a certificate. That its signature is right, and what its options forbid, asyncssh sees to."""
+        admission = await self._next_try(username)
+        if admission is None:
+            return False
+        try:
+            found = UserCertificate.parse(certificate.public_data)
+        except ValueError as error:
+            _log.info("%s", log_line("certificate refused", user=username, peer=self._peer, reason=error))
+            return False
+        trusted = found.authority in admission.authorities and found.key.blob not in admission.revoked
+        if not trusted or not found.lets_in(username, time.time()):
+            return False
+        words = f"{found.key_id} serial {found.serial}"
+        self._prove(Identity(username, found.key.fingerprint, words), certificate.key, admission)
+        return True
+
+    async def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Asked about a certificate's authority alone, after `validate_certificate`."""
+        return key.public_data in (await self._keys.of(username)).authorities
+
+    async def _next_try(self, username: str) -> Admission | None:
+        """What lets `username` in, for one more key; None if there were too many."""
         self._tries += 1
         if self._tries > self._settings.max_auth_tries:
             self._end(f"too many keys tried, {self._settings.max_auth_tries} are allowed; use IdentitiesOnly")
-            return False
+            return None
         admission = await self._keys.of(username)
         if not admission.confirmed and not self._warned:
             self._warned = self._our_fault = True
             self._conn.send_auth_banner(
                 "berth: the controller does not answer; what is known from before still works\n"
             )
-        if key.public_data not in admission.blobs:
-            return False
+        return admission
+
+    def _prove(self, identity: Identity, key: asyncssh.SSHKey, admission: Admission) -> None:
+        """What the next signature, if it is `key`'s, will have proved."""
         # asyncssh tells clients which signatures it wants, but then takes any that the key could make.
         key.all_sig_algorithms = {name.encode() for name in SIGNATURES}
-        self._proved = Identity(username, fingerprint_of(key.public_data))
+        self._proved = identity
         self._notices = admission.notices
-        return True
 
     def auth_completed(self) -> None:
         user = self._conn.get_extra_info("username")
@@ -183,6 +214,9 @@ class GatewayConnection(asyncssh.SSHServer):
             self._conn.abort()
             return
         self._identity = self._proved
+        if (certificate := self._identity.certificate) != "":
+            key = self._identity.fingerprint
+            _log.info("%s", log_line("login", user=user, key=key, certificate=certificate, peer=self._peer))
         self._live.log_in(self, user)
         self.on_login()
         if len(self._live.of(user)) > (most := self._settings.max_user_connections):

@@ -48,8 +48,8 @@ class ControllerClient:
         await self._waiting.aclose()
 
     async def keys(self, user: str) -> schema.GatewayKeys:
-        """Ask which public keys may log in as `user`, none for an unknown one, and what to tell them then."""
-        path = f"/v1/gateway/keys/{quote(user, safe='')}?notices=true"
+        """Ask which keys and certificates may log in as `user`, none for an unknown one, and what to tell them then."""
+        path = f"/v1/gateway/keys/{quote(user, safe='')}?notices=true&certificates=true"
         try:
             async with asyncio.timeout(KEYS_TIMEOUT):
                 answer = await self._call("GET", path, schema.GatewayKeys)

@@ -1,4 +1,4 @@
-"""Which keys may log in to the gateway: the controller's answers, remembered for a moment.
+"""Which keys and certificates may log in to the gateway: the controller's answers, remembered for a moment.
 
 A burst of connections of one user asks once; a controller that is down is bridged with its last answer.
 """
@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError, InvalidInputError
@@ -30,20 +30,22 @@ _REMEMBERED_USERS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Whose keys, and whether the controller stands behind them now."""
+    """What lets somebody in, and whether the controller stands behind it now. Keys are RFC 4253 encodings."""
 
-    blobs: frozenset[bytes]
-    confirmed: bool
-    """False: the controller did not answer, and `blobs` is its last answer, or nothing."""
+    blobs: frozenset[bytes] = frozenset()
+    """Keys that do by themselves."""
+    authorities: frozenset[bytes] = frozenset()
+    """Keys whose certificates do."""
+    revoked: frozenset[bytes] = frozenset()
+    """Keys whose certificates do not."""
     notices: tuple[str, ...] = ()
     """What to tell them when they have logged in, one line each."""
+    confirmed: bool = True
+    """False: the controller did not answer, and this is its last answer, or nothing."""
 
-
-@dataclass(slots=True)
-class _Known:
-    blobs: frozenset[bytes]
-    notices: tuple[str, ...]
-    at: float
+    @classmethod
+    def of(cls, answer: GatewayKeys) -> Admission:
+        return cls(_blobs(answer.keys), _blobs(answer.authorities), _blobs(answer.revoked), tuple(answer.notices))
 
 
 class AdmittedKeys:
@@ -64,16 +66,16 @@ class AdmittedKeys:
         self._memory = memory
         self._fresh = fresh_seconds
         self._clock = clock
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[str, tuple[Admission, float]] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Admission]] = {}
 
     async def of(self, user: str) -> Admission:
         """Never raises for want of an answer; see `Admission.confirmed`."""
         if not _USER.fullmatch(user):
-            return Admission(frozenset(), confirmed=True)
-        known = self._known.get(user)
-        if known is not None and self._clock() - known.at < self._fresh:
-            return Admission(known.blobs, confirmed=True, notices=known.notices)
+            return Admission()
+        known, at = self._known.get(user, (None, 0.0))
+        if known is not None and self._clock() - at < self._fresh:
+            return known
         task = self._asking.get(user)
         if task is None:
             task = asyncio.create_task(self._refresh(user))
@@ -86,25 +88,25 @@ class AdmittedKeys:
         try:
             answer = await self._ask(user)
         except BerthError:
-            last = self._memory.recall((user,))
-            return Admission(frozenset(_blobs(last.keys)) if last else frozenset(), confirmed=False)
-        if answer.keys:
-            self._memory.keep((user,), GatewayKeys(user=user, keys=answer.keys))
+            last = self._memory.recall((user,)) or GatewayKeys(user=user, keys=[])
+            return replace(Admission.of(last), confirmed=False)
+        if answer.keys or answer.authorities:
+            self._memory.keep((user,), answer.model_copy(update={"notices": []}))
         else:
             self._memory.forget((user,))
-        blobs, notices = frozenset(_blobs(answer.keys)), tuple(answer.notices)
-        self._known[user] = _Known(blobs, notices, self._clock())
+        admission = Admission.of(answer)
+        self._known[user] = (admission, self._clock())
         self._known.move_to_end(user)
         while len(self._known) > _REMEMBERED_USERS:
             self._known.popitem(last=False)
-        return Admission(blobs, confirmed=True, notices=notices)
+        return admission
 
 
-def _blobs(lines: list[str]) -> set[bytes]:
+def _blobs(lines: list[str]) -> frozenset[bytes]:
     blobs = set()
     for line in lines:
         try:
             blobs.add(PublicKey.parse(line).blob)
         except InvalidInputError:
             continue  # the controller validated it; what is not a plain key to us opens nothing
-    return blobs
+    return frozenset(blobs)

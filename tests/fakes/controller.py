@@ -6,6 +6,7 @@ Whatever it claims about the API, the lab suite checks on the real controller.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from broker import errors, schema
+from broker.certificates import CertificateAuthority
+from broker.keys import PublicKey
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -60,6 +63,11 @@ def ready(name: str = "dev", **values: object) -> schema.SessionView:
     return view(name, schema.SessionState.READY, **{"job_id": 7, "generation": "1.0", "endpoint": endpoint} | values)
 
 
+CA_KEY = schema.AuthorityKeyView(
+    kind="host", fingerprint="SHA256:ca", public_key="ssh-ed25519 AAAA", standing="signing", since=CREATED
+)
+
+
 class ScriptedController:
     """Answers at `socket` while the context lasts. Tests set what it knows and read what it was asked."""
 
@@ -81,6 +89,7 @@ class ScriptedController:
         """What the log says, one entry a look; the last one stays."""
         self.events: list[schema.EventView] = []
         self.connections: list[schema.ConnectionView] = []
+        self.certificates: list[schema.UserCertificateView] = []
         self.checks: list[schema.DoctorCheck] = []
         self.rebuilt = schema.RebuildReport(restored=[])
         self.site = schema.SiteView(
@@ -89,7 +98,9 @@ class ScriptedController:
             gateway_host="login.example",
             gateway_port=2222,
             login_host="login.example",
-            ca_public_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5o0mKIvqRkL7qs1Y8k2NVLI4sYrM0QZQ0dKz8UgQ0b berth CA",
+            ca_public_keys=[
+                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5o0mKIvqRkL7qs1Y8k2NVLI4sYrM0QZQ0dKz8UgQ0b berth CA"
+            ],
             mode="site",
         )
         self.resolved = schema.ResolveAnswer(
@@ -119,6 +130,11 @@ class ScriptedController:
         self._server.server_close()
         shutil.rmtree(self.directory)
 
+    @functools.cached_property
+    def user_authority(self) -> CertificateAuthority:
+        """Whose certificates it gives."""
+        return CertificateAuthority.load_or_create(self.directory / "ca" / "key")
+
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
         with self._changed:
             self.asked.append((method, path + ("?" + "&".join(query) if query else ""), body))
@@ -136,11 +152,14 @@ class ScriptedController:
             "deleted": schema.DeletedList(sessions=list(self.deleted.values())),
             "events": schema.EventList(events=self.events),
             "connections": schema.ConnectionsNoted(noted=1),
+            "ca": schema.AuthorityList(keys=[CA_KEY]),
             "sessions": schema.SessionList(sessions=list(self.sessions.values())),
         }
         match path.split("/")[2:]:
             case [word] if word in fixed:
                 return fixed[word]
+            case ["certificates"] | ["ca", _, "rotate"]:
+                return CA_KEY if path.endswith("rotate") else self._certificates(method, query, body)
             case ["keys", *rest]:
                 return self._keys(method, rest, body)
             case ["sessions", name, *rest]:
@@ -174,6 +193,35 @@ class ScriptedController:
             case ("DELETE", ["snapshots", reference]):
                 return self._forget(name, reference)
         return self.sessions[name] if method == "GET" else self._act(name, rest, body)
+
+    def _certificates(self, method: str, query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
+        if method == "POST":
+            return self._signed(body["public_key"], body["hours"] or 16)
+        if method == "DELETE":
+            fingerprint = query.get("fingerprint", [None])[0]
+            gone = [each for each in self.certificates if fingerprint in {None, each.fingerprint}]
+            self.certificates = [each for each in self.certificates if each not in gone]
+            return schema.UserCertificateList(certificates=gone)
+        return schema.UserCertificateList(certificates=self.certificates)
+
+    def _signed(self, public_key: str, hours: float) -> BaseModel:
+        if self.site.login_with == "keys":
+            raise errors.RefusedError("this site lets people in by their keys")
+        now = time.time()
+        line = self.user_authority.sign_user(
+            public_key, self.site.user, valid_seconds=hours * 3600, serial=7, key_id="berth user"
+        )
+        key = PublicKey.parse(public_key)
+        view = schema.UserCertificateView(
+            fingerprint=key.fingerprint,
+            comment=key.comment,
+            serial=7,
+            issued_at=now,
+            valid_before=now + hours * 3600,
+            revoked_at=None,
+        )
+        self.certificates.append(view)
+        return schema.UserCertificateAnswer(certificate=line, view=view)
 
     def _listed(self, name: str, of: str) -> BaseModel:
         if of == "snapshots":

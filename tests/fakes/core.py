@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from broker.connecting import Connecting
     from broker.connections import Connections
     from broker.deletion import Deleted, Deletion
+    from broker.logins import Logins
     from broker.models import Session
     from broker.operations import Operator
     from broker.reconcile import Reconciler
@@ -129,7 +130,9 @@ class Core:
     launcher: FakeLauncher
     stores: Stores
     authority: CertificateAuthority
+    user_authority: CertificateAuthority
     keys: AuthorizedKeys
+    logins: Logins
     changes: Changes
     submitter: Submitter
     upkeep: Upkeep
@@ -157,7 +160,9 @@ class Core:
             launcher,
             made.stores,
             made.authority,
+            made.user_authority,
             made.keys,
+            made.logins,
             made.changes,
             made.submitter,
             made.upkeep,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qs
 
 from broker import schema
 from broker.errors import BerthError, InvalidInputError, NotFoundError, WaitingError
@@ -29,6 +30,9 @@ class GatewayController:
         self.valid_seconds = 3600.0
         self.keys: dict[str, list[str]] = {}
         self.sessions: dict[tuple[str, str], tuple[str, int] | BerthError] = {}
+        self.authorities: list[str] = []
+        """Whose certificates for anybody are good."""
+        self.revoked: list[str] = []
         self.notices: dict[str, list[str]] = {}
         self.waits = 0
         """How often the answer is that the session is on its way."""
@@ -105,8 +109,13 @@ class GatewayController:
         path, _, query = path.partition("?")
         match method, path.split("/")[2:]:
             case "GET", ["gateway", "keys", user]:
-                notices = self.notices.get(user, []) if query == "notices=true" else []
-                return schema.GatewayKeys(user=user, keys=self.keys.get(user, []), notices=notices)
+                asked = parse_qs(query)
+                answer = {"user": user, "keys": self.keys.get(user, [])}
+                if "notices" in asked:
+                    answer |= {"notices": self.notices.get(user, [])}
+                if "certificates" in asked:
+                    answer |= {"authorities": self.authorities, "revoked": self.revoked}
+                return schema.GatewayKeys.model_validate(answer)
             case "POST", ["gateway", "certificate"]:
                 line = self.authority.sign_host(
                     body["public_key"],

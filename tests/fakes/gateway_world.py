@@ -52,7 +52,7 @@ class World:
             gateway_host="127.0.0.1",
             gateway_port=self.gateway.port,
             login_host="127.0.0.1",
-            ca_public_key=self.authority.public_line,
+            ca_public_keys=[self.authority.public_line],
             mode="site",
         )
         return sshconfig.write(self.place / "laptop", site, sshconfig.Way.GATEWAY, identity_file=self.key)

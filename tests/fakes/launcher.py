@@ -124,10 +124,13 @@ class FakeLauncher(Launcher):
             self.set_aside[key] = self.directories.pop(key)
         elif verb == "untrash" and key in self.set_aside:
             self.directories[key] = self.set_aside.pop(key)
+            self.directories[key].host_key = ""
         elif verb in {"purge", "gc"} and not arguments.get("dry_run"):
             if verb == "purge":
                 self.directories.pop(key, None)
             self.set_aside = {each: self.set_aside[each] for each in self.set_aside if each in self.volumes.trash}
+        if verb == "untrash":
+            answer = answer | {"host_key": self._made(*key).host_key}
         await self._hang(verb, "after")
         self._answer(verb)
         return answer

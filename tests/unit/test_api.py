@@ -28,6 +28,7 @@ from broker.identifiers import new_id
 from broker.rebuild import rebuild
 from broker.registry import Entry
 from broker.schema import ErrorBody, SessionState
+from broker.site import Site
 from tests.fakes.controller import ScriptedController, view
 from tests.fakes.core import Core, site_config
 from tests.fakes.launcher import FakeLauncher
@@ -63,7 +64,8 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         snapshots=core.snapshots,
         deleted=core.deleted,
         keys=core.keys,
-        authority=core.authority,
+        logins=core.logins,
+        site=Site(core.config, core.registry, core.authority, core.user_authority),
         checks=functools.partial(controller_checks, *parts),
         rebuild=functools.partial(rebuild, core.config, core.registry, core.scheduler, core.launcher),
         in_use=Use().once,
@@ -463,6 +465,12 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "events of one": lambda c: c.events("dev"),
     "events": lambda c: c.events(),
     "lifecycle": lambda c: c.events("dev", connections=False),
+    "certificates": lambda c: c.certificates(),
+    "sign": lambda c: c.sign(schema.UserCertificateRequest(public_key=HOST_KEY)),
+    "revoke": lambda c: c.revoke(),
+    "authorities": lambda c: c.authorities(),
+    "rotate": lambda c: c.rotate("host"),
+    "retire": lambda c: c.retire("user", "SHA256:none"),
     "note": lambda c: c.note(a_connection(c.session("dev").id)),
     "connections": lambda c: c.connections("dev"),
     "all connections": lambda c: c.connections("dev", ended=True),

@@ -9,7 +9,7 @@ import asyncssh
 import pytest
 
 import broker.authorized
-from broker.authorized import AuthorizedKeys, digest_of, text_of
+from broker.authorized import AuthorizedKeys
 from broker.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.launcher_error import LauncherError
 from broker.registry import Registry, open_registry
@@ -154,10 +154,3 @@ def test_made_up_names_do_not_fill_the_memory(registry: Registry, monkeypatch: p
         assert keys._reading == {}
 
     asyncio.run(scenario())
-
-
-def test_the_digest_tells_a_change_whatever_the_order() -> None:
-    lines = [key(), key()]
-    assert digest_of(lines) == digest_of(lines[::-1])
-    assert len({digest_of([]), digest_of(lines[:1]), digest_of(lines)}) == 3
-    assert text_of(lines) == f"{lines[0]}\n{lines[1]}\n"

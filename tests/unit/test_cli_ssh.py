@@ -40,8 +40,8 @@ async def session(controller: ScriptedController, tmp_path: Path, *, principal: 
     authority, host = openssh.make_key(tmp_path / "ca"), openssh.make_key(tmp_path / "host")
     names = principal or f"{me}.dev.berth"
     await openssh.run(["ssh-keygen", "-q", "-s", authority, "-I", "dev", "-h", "-n", names, f"{host}.pub"])
-    controller.site = controller.site.model_copy(update={"user": me, "ca_public_key": openssh.public(authority)})
-    key = await asyncio.to_thread(loginkey.ensure, Client(controller.socket))
+    controller.site = controller.site.model_copy(update={"user": me, "ca_public_keys": [openssh.public(authority)]})
+    key = await asyncio.to_thread(loginkey.ensure, Client(controller.socket), "keys")
     async with openssh.sshd(tmp_path, openssh.public(key)) as port:
         controller.resolved = controller.resolved.model_copy(update={"owner": me, "port": port})
         yield
@@ -100,7 +100,7 @@ def test_connect_asks_and_relays_without_loading_the_whole_configuration(
             assert (copied.code, copied.out, copied.err) == (0, b"to and fro", "")
 
     def key() -> Path:
-        return loginkey.ensure(Client(controller.socket))
+        return loginkey.ensure(Client(controller.socket), "keys")
 
     asyncio.run(scene())
     [asked] = [body for method, path, body in controller.asked if path == "/v1/resolve"]
@@ -118,14 +118,14 @@ def test_exec_without_a_command(controller: ScriptedController, words: tuple[str
 
 def test_the_key_is_made_once_and_added_again_when_it_was_lost(controller: ScriptedController) -> None:
     client = Client(controller.socket)
-    key = loginkey.ensure(client)
+    key = loginkey.ensure(client, "keys")
     assert key.stat().st_mode & 0o777 == 0o600
     made = key.read_bytes()
     [view] = controller.keys.values()
     printed = subprocess.run(["ssh-keygen", "-lf", key], capture_output=True, text=True, check=True).stdout.split()
     assert (view.fingerprint, view.comment) == (printed[1], f"berth@{os.uname().nodename}")
     controller.keys.clear()
-    assert loginkey.ensure(client).read_bytes() == made
+    assert loginkey.ensure(client, "keys").read_bytes() == made
     assert list(controller.keys) == [view.fingerprint]
 
 
@@ -178,7 +178,7 @@ def test_ssh_config_printed(controller: ScriptedController) -> None:
     both = json.loads(run("ssh-config", "--json").stdout)
     assert both["ssh_config"] == run("ssh-config").stdout
     assert both["known_hosts"] == run("ssh-config", "--known-hosts").stdout
-    assert f"@cert-authority *.berth {controller.site.ca_public_key.rsplit(' ', 2)[0]}" in both["known_hosts"]
+    assert f"@cert-authority *.berth {controller.site.ca_public_keys[0].rsplit(' ', 2)[0]}" in both["known_hosts"]
 
 
 def test_a_site_without_a_gateway(controller: ScriptedController) -> None:

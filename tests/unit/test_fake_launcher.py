@@ -260,7 +260,7 @@ def test_what_is_set_aside_comes_back_or_goes(kind: str, tmp_path: Path) -> None
             kept = await launcher.gc(USER, over=[], dry_run=False)
             assert (kept.layers, kept.sessions) == (0, [])
             for _ in range(2):
-                assert Volumes.model_validate(await launcher.untrash(USER, ID)).snapshots == 1
+                assert Volumes.model_validate((await launcher.untrash(USER, ID)).volumes).snapshots == 1
             assert await launcher.manifests(USER) == {ID: "{}"}
             await launcher.trash(USER, ID)
             for _ in range(2):

@@ -30,7 +30,7 @@ def site(**changes: object) -> SiteView:
         "gateway_host": "gw.example.org",
         "gateway_port": 2222,
         "login_host": "login.example.org",
-        "ca_public_key": CA,
+        "ca_public_keys": [CA],
         "mode": "site",
     }
     return SiteView.model_validate(values | changes)
