@@ -5,6 +5,7 @@ docs/architecture.md lists it.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from broker import __version__, schema
 from broker.configfile import Mode
 from broker.errors import BerthError, InvalidInputError, NotFoundError, RefusedError
+from broker.metrics import REQUEST_SECONDS, REQUESTS
 from broker.names import NAME_PATTERN
 from broker.peercred import Caller, caller
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from broker.authorized import AuthorizedKeys
     from broker.config import Config
@@ -90,15 +92,30 @@ def application(services: Services) -> FastAPI:
 
 
 class _Doorkeeper:
-    """Notes that the controller is in use, and turns away a body that is too large before a byte of it is kept."""
+    """Notes who uses the controller how, and turns away a body that is too large before a byte of it is kept."""
 
     def __init__(self, app: ASGIApp, in_use: Callable[[], AbstractContextManager[None]]) -> None:
         self._app = app
         self._in_use = in_use
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
         with self._in_use():
-            await self._admit(scope, receive, send)
+            await self._admit(scope, receive, noting)
+        # The route's own pattern: what somebody asked for could be anything.
+        path = getattr(scope.get("route"), "path", "other")
+        REQUESTS.labels(scope["method"], path, status).inc()
+        REQUEST_SECONDS.labels(scope["method"], path).observe(time.monotonic() - began)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)

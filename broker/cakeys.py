@@ -141,7 +141,7 @@ class CaKeys:
     def _write_former(self, keys: list[CaKey]) -> None:
         draft = self._former.with_name(f".{self._former.name}.{os.getpid()}")
         with draft.open("w", encoding="utf-8") as file:
-            file.writelines(f"{key.since:.0f} {key.public.line}\n" for key in keys)
+            file.writelines(f"{key.since!r} {key.public.line}\n" for key in keys)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self._former)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,6 +43,22 @@ def _absolute(path: Path) -> Path:
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0)]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """The two parts of `HOST:PORT`; an IPv6 address stands in brackets. ValueError if it is not that."""
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", listen)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9418")
+    return found[1].strip("[]"), int(found[2])
+
+
+def _listen(text: str) -> str:
+    host_and_port(text)
+    return text
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
 
 
 class Section(BaseModel):
@@ -149,6 +166,8 @@ class GatewayConfig(Section):
     """The gateway's host key, made at first start; the directory is the gateway account's own."""
     workers: Annotated[int, Field(ge=1, le=64)] | None = None
     """Processes that serve the port; default: one for each processor, at most 4."""
+    metrics_listen: Listen | None = None
+    """Where Prometheus finds what the gateway counts, such as `127.0.0.1:9418`; default: nowhere."""
     max_startups: Annotated[str, AfterValidator(lambda text: str(MaxStartups.parse(text)))] = "256:30:1024"
     """How many clients of one worker may be logging in, as sshd's MaxStartups; it is those that stall who must go."""
     penalty_exempt: list[Annotated[str, AfterValidator(lambda text: str(ip_network(text)))]] = []
@@ -163,6 +182,13 @@ class RegistrySettings(Section):
     """An SQLAlchemy URL: `sqlite:////var/lib/berth/registry.db` (the default) or `postgresql+psycopg://…`."""
     connection_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
     """How many days it is remembered who was connected to which session, and from where."""
+
+
+class MetricsSettings(Section):
+    """What the controller counts, for Prometheus."""
+
+    listen: Listen | None = None
+    """Where Prometheus finds it, such as `127.0.0.1:9417`; default: nowhere. Whoever can connect there can read it."""
 
 
 class Config(Section):
@@ -183,6 +209,7 @@ class Config(Section):
     ssh: SshSettings = SshSettings()
     gateway: GatewayConfig = GatewayConfig()
     registry: RegistrySettings = RegistrySettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")
     def _no_session_passes_for_the_gateway(self) -> Config:

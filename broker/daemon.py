@@ -18,10 +18,12 @@ from typing import IO, TYPE_CHECKING, Any
 import uvicorn
 
 from broker.api import application
+from broker.config import host_and_port
 from broker.configfile import Mode
 from broker.controller import Controller
 from broker.errors import ConflictError, InvalidInputError
 from broker.launching import inherited, spawned
+from broker.metrics import served
 from broker.peercred import PeerCredentialProtocol
 from broker.personal import make_private
 from broker.registry import open_registry
@@ -72,7 +74,8 @@ async def _main(config: Config, listener: socket.socket) -> int:
             controller = Controller.assemble(config, registry, scheduler, launcher)
             use = Use()
             running = _background(controller.reconciler.run())
-            async with running as reconciling, _serving(controller.services(use.once), listener):
+            metrics = _metrics(controller)
+            async with metrics, running as reconciling, _serving(controller.services(use.once), listener):
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
                 ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
                 if config.mode is Mode.PERSONAL:
@@ -86,6 +89,22 @@ async def _main(config: Config, listener: socket.socket) -> int:
             log.error("the launcher has left; ending, so that both are started anew")
             return 1
     return 0
+
+
+@contextlib.asynccontextmanager
+async def _metrics(controller: Controller) -> AsyncIterator[None]:
+    """What is counted, where the configuration wants it to be served."""
+    listen = controller.config.metrics.listen
+    if listen is None:
+        yield
+        return
+    try:
+        with served(*host_and_port(listen), controller.registry, controller.reconciler):
+            yield
+    except OSError as error:
+        raise InvalidInputError(
+            f"metrics.listen {listen}: {error}", hint="choose a free port of this machine"
+        ) from error
 
 
 class Use:

@@ -9,11 +9,13 @@ import json
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from broker.launcher_error import LauncherError
+from broker.metrics import LAUNCHER_SECONDS
 from broker.volume_calls import Prepared, VolumeCalls
 
 if TYPE_CHECKING:
@@ -117,7 +119,16 @@ class Launcher(VolumeCalls):
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
         share = self._shares.setdefault(user, asyncio.Semaphore(A_USERS_SHARE))
         async with share:
-            return await self._ask(verb, user, **arguments)
+            began, outcome = time.monotonic(), "cancelled"
+            try:
+                answer = await self._ask(verb, user, **arguments)
+                outcome = "done"
+            except LauncherError as error:
+                outcome = error.kind
+                raise
+            finally:
+                LAUNCHER_SECONDS.labels(verb, outcome).observe(time.monotonic() - began)
+            return answer
 
     async def _ask(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
         if self._writer is None or self.gone.is_set():

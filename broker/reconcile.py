@@ -19,6 +19,7 @@ from broker.errors import BerthError
 from broker.failpoints import failpoint
 from broker.keys import PublicKey
 from broker.manifest import CHANGING
+from broker.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS
 from broker.registry import Entry
 from broker.schema import SessionState
 from broker.state import LIVE, MOVING, STARTABLE, Outcome, ended_in_accounting, lost, next_state
@@ -108,9 +109,11 @@ class Reconciler:
 
     async def _guarded_tick(self) -> bool:
         try:
-            return await self.tick()
+            with RECONCILE_SECONDS.time():
+                return await self.tick()
         except Exception:  # the loop must outlive any single failure; the next tick starts from what is recorded
             log.exception("a reconcile tick failed")
+            RECONCILE_FAILURES.inc()
             return False
 
     async def tick(self) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
@@ -142,6 +142,12 @@ class Registry:
 
     def in_states(self, states: Iterable[SessionState]) -> list[Session]:
         return self._all(select(Session).where(_column(Session.state).in_(list(states))))
+
+    def count(self) -> dict[SessionState, int]:
+        """How many sessions there are, by state."""
+        state = _column(Session.state)
+        with self._transaction() as db:
+            return {row[0]: row[1] for row in db.execute(select(state, func.count()).group_by(state))}
 
     def by_ids(self, ids: Iterable[str]) -> list[Session]:
         wanted = list(ids)

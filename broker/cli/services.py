@@ -14,6 +14,7 @@ from broker.errors import ConflictError
 
 if TYPE_CHECKING:
     from broker.config import Config
+    from broker.gateway.master import Numbers
     from broker.gateway.settings import GatewaySettings
 
 
@@ -54,7 +55,17 @@ def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
     if worker:
         one_worker.run(settings)
     else:
-        master.run(master.Address(settings.listen_host, settings.listen_port), config.gateway_workers)
+        address = master.Address(settings.listen_host, settings.listen_port)
+        master.run(address, config.gateway_workers, _numbers(config, settings))
+
+
+def _numbers(config: Config, settings: GatewaySettings) -> Numbers | None:
+    from broker.config import host_and_port
+    from broker.gateway.master import Address, Numbers
+
+    if config.gateway.metrics_listen is None or settings.metrics_directory is None:
+        return None
+    return Numbers(settings.metrics_directory, Address(*host_and_port(config.gateway.metrics_listen)))
 
 
 def _gateway_settings(config: Config) -> GatewaySettings:
@@ -71,6 +82,7 @@ def _gateway_settings(config: Config) -> GatewaySettings:
         host_key=gateway.host_key,
         domain=config.ssh.domain,
         max_startups=MaxStartups.parse(gateway.max_startups),
+        metrics_directory=gateway.host_key.parent / "metrics" if gateway.metrics_listen else None,
         penalty_exempt=tuple(ip_network(each) for each in gateway.penalty_exempt),
     )
 

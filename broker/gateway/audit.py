@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from broker.gateway.counts import Counts
     from broker.gateway.relay import Relay
     from broker.schema import ResolveAnswer
 
@@ -57,14 +58,18 @@ class Identity:
 class Audit:
     """An async context manager: within it the controller is told; what still stands when it is left counts as ended."""
 
-    def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str) -> None:
+    def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str, counts: Counts) -> None:
         """`gateway`: what this one is called, such as its login node's name."""
         self._tell = tell
+        self._counts = counts
+        self._counted: dict[Relay, tuple[int, int]] = {}
+        """How many bytes of each are in the counts."""
         self._gateway = gateway
         self._standing: dict[Relay, ConnectionRecord] = {}
         self._due: dict[str, ConnectionRecord] = {}
         self._news = asyncio.Event()
         self._full = False
+        counts.now["unreported"] = lambda: len(self._due)
 
     async def __aenter__(self) -> Self:
         self._tasks = (asyncio.create_task(self._keep_telling()), asyncio.create_task(self._keep_standing()))
@@ -97,6 +102,8 @@ class Audit:
             began_at=time.time(),
         )
         self._standing[relay] = record
+        self._counted[relay] = (0, 0)
+        self._counts.count("forwards", "opened")
         self._add(record)
 
     def ended(self, relay: Relay, how: str) -> None:
@@ -104,6 +111,8 @@ class Audit:
         began = self._standing.pop(relay, None)
         if began is None:
             return
+        self._count_bytes(relay)
+        del self._counted[relay]
         record = _now(began, relay, ended_at=time.time(), end=how)
         self._add(record)
         _log.info(
@@ -128,6 +137,7 @@ class Audit:
             if not self._full:
                 _log.error("%d connections wait to be recorded; the next ones are in this log only", MOST)
             self._full = True
+            self._counts.count("unrecorded")
             return
         self._due[record.id] = record
         self._news.set()
@@ -145,7 +155,14 @@ class Audit:
         while True:
             await asyncio.sleep(STANDING)
             for relay, record in self._standing.items():
+                self._count_bytes(relay)
                 self._add(_now(record, relay))
+
+    def _count_bytes(self, relay: Relay) -> None:
+        sent, received = self._counted[relay]
+        self._counts.count("bytes", "sent", by=relay.sent - sent)
+        self._counts.count("bytes", "received", by=relay.received - received)
+        self._counted[relay] = (relay.sent, relay.received)
 
     async def _told(self) -> bool:
         """Tell the oldest batch; False if it must be told again."""

@@ -17,7 +17,7 @@ from broker.certificates import UserCertificate
 from broker.errors import BerthError, RefusedError
 from broker.gateway.admission import Failure
 from broker.gateway.audit import Identity, log_line
-from broker.gateway.guard import Endpoint, ImpostorError
+from broker.gateway.guard import Endpoint, ImpostorError, NotReachedError, UnreachedError
 from broker.gateway.relay import Relay
 from broker.keys import SIGNATURES, fingerprint_of
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from broker.gateway.audit import Audit
+    from broker.gateway.counts import Counts
     from broker.gateway.guard import Guards
     from broker.gateway.keys import Admission, AdmittedKeys
     from broker.gateway.settings import GatewaySettings
@@ -91,6 +92,7 @@ class GatewayConnection(asyncssh.SSHServer):
         keys: AdmittedKeys,
         guards: Guards,
         audit: Audit,
+        counts: Counts,
         resolve: Callable[[str, str], Awaitable[ResolveAnswer]],
     ) -> None:
         self._settings = settings
@@ -98,6 +100,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._keys = keys
         self._guards = guards
         self._audit = audit
+        self._counts = counts
         self._resolve = resolve
         self._identity: Identity | None = None
         self._proved: Identity | None = None
@@ -305,7 +308,7 @@ class GatewayConnection(asyncssh.SSHServer):
     def _unreached(self, session: ResolveAnswer, error: OSError | ImpostorError) -> BerthError:
         name, hint = f"{session.owner}.{session.name}", "it may be just ending: `berth show` tells"
         if isinstance(error, OSError):
-            return BerthError(f"{name} does not answer on {session.host}", hint=hint)
+            return UnreachedError(f"{name} does not answer on {session.host}", hint=hint)
         where = f"{session.host}:{session.port}"
         _log.error("%s", log_line("impostor", session=session.session_id, generation=session.generation, at=where))
         return ImpostorError(f"what answers on {session.host} is not {name}, and was told nothing", hint=hint)
@@ -323,6 +326,7 @@ class GatewayConnection(asyncssh.SSHServer):
                 message=error.message,
             ),
         )
+        self._counts.count("forwards", error.reason if isinstance(error, NotReachedError) else "refused")
         prohibited = isinstance(error, RefusedError)
         return asyncssh.ChannelOpenError(
             asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED if prohibited else asyncssh.OPEN_CONNECT_FAILED,

@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from broker.gateway.counts import Counts
+
 KEYS_TIMEOUT = 15.0
 """Seconds; less than the gateway's login timeout, so that the user still gets the message."""
 
 ANSWER_TIMEOUT = 30.0
 """Seconds for the other answers. Generous, because the time that the gateway itself is busy counts: in a burst of
 logins an answer may lie there for a while before it is looked at."""
+
+_QUESTIONS: dict[type[BaseModel], str] = {
+    schema.GatewayKeys: "keys",
+    schema.ResolveAnswer: "resolve",
+    schema.CertificateAnswer: "certificate",
+    schema.ConnectionsNoted: "connections",
+}
+"""What each is called in the metrics, by its answer."""
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -35,7 +45,8 @@ class ControllerClient:
     otherwise the error that the controller sent.
     """
 
-    def __init__(self, api_socket: Path) -> None:
+    def __init__(self, api_socket: Path, counts: Counts) -> None:
+        self._counts = counts
         self._http, self._waiting = _pool(api_socket, 64), _pool(api_socket, 128)
 
     async def __aenter__(self) -> Self:
@@ -89,13 +100,18 @@ class ControllerClient:
         body: BaseModel | None = None,
         pool: httpx.AsyncClient | None = None,
     ) -> _Answer:
+        began = time.monotonic()
         content = None if body is None else body.model_dump_json(exclude_defaults=True)
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
             response = await _request(pool or self._http, method, path, content, headers)
             if response.is_success:
-                return answer.model_validate_json(response.content)
+                found = answer.model_validate_json(response.content)
+                if pool is not self._waiting:
+                    self._counts.took("controller_seconds", _QUESTIONS[answer], time.monotonic() - began)
+                return found
         except (httpx.HTTPError, ValidationError) as error:
+            self._counts.count("controller_errors")
             raise _no_answer() from error
         raise _failure(response)
 

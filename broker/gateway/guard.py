@@ -40,11 +40,22 @@ sshd does not log."""
 USERAUTH = (12).to_bytes(4, "big") + b"ssh-userauth"
 
 
-class ImpostorError(BerthError):
+class NotReachedError(BerthError):
+    """The controller has said where the session is, and it could not be connected to."""
+
+    status = 502
+
+
+class UnreachedError(NotReachedError):
+    """Nobody answers where the session should be."""
+
+    reason = "unreached"
+
+
+class ImpostorError(NotReachedError):
     """Somebody else answers where the session should be."""
 
     reason = "impostor"
-    status = 502
 
 
 class Endpoint(NamedTuple):

@@ -18,6 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from broker.gateway.admission import Failure
+from broker.gateway.counts import OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from broker.gateway.admission import Admission
     from broker.gateway.connection import GatewayConnection
+    from broker.gateway.counts import Counts
 
 LOGIN_BYTES = 128 * 1024
 """Of a client before it is logged in. 40 offers of RSA certificates, the most that there can be, are 80 KiB."""
@@ -67,12 +69,19 @@ class Inlet(asyncio.BufferedProtocol):
     """One TCP connection of a client, in front of asyncssh's connection, which does not see the difference."""
 
     def __init__(
-        self, connection: asyncssh.SSHServerConnection, source: str, admission: Admission, logins: Logins
+        self,
+        connection: asyncssh.SSHServerConnection,
+        source: str,
+        *,
+        admission: Admission,
+        logins: Logins,
+        counts: Counts,
     ) -> None:
         self.source = source
         self._connection = connection
         self._admission = admission
         self._logins = logins
+        self._counts = counts
         self._waiting = True
         self._received = 0
         self._unheard = 0
@@ -110,7 +119,9 @@ class Inlet(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)
         if self._waiting:
-            self._admission.leave(self, self._failure or self._client.failure())
+            failure = self._failure or self._client.failure()
+            self._counts.count("logins", OTHER if failure is None else failure.name.lower())
+            self._admission.leave(self, failure)
         else:
             self._admission.outside(self.source)
 
@@ -152,5 +163,6 @@ class Inlet(asyncio.BufferedProtocol):
 
     def _login_ended(self) -> None:
         self._waiting = False
+        self._counts.count("logins", "accepted")
         self._admission.leave(self)
         self._admission.inside(self.source)

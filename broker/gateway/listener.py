@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.gateway.admission import Admission
+    from broker.gateway.counts import Counts
 
 BACKLOG = 4096
 """Connections that the kernel holds while we are busy; a class of students logs in within one second."""
@@ -56,10 +57,15 @@ class Listener:
     """Accepts for as long as it is open; `protocol(source)` makes what a connection is given to."""
 
     def __init__(
-        self, sock: socket.socket, admission: Admission, protocol: Callable[[str], asyncio.BaseProtocol]
+        self,
+        sock: socket.socket,
+        admission: Admission,
+        counts: Counts,
+        protocol: Callable[[str], asyncio.BaseProtocol],
     ) -> None:
         self._socket = sock
         self._admission = admission
+        self._counts = counts
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[object]] = set()
@@ -118,6 +124,7 @@ class Listener:
             _log.warning("event=turned-away source=%s penalty=%.0f", source, self._admission.refuses(source))
             self._loop.call_later(LOG_INTERVAL, self._sum_up)
         self._turned_away += 1
+        self._counts.count("turned_away")
 
     def _sum_up(self) -> None:
         if self._turned_away > 1:

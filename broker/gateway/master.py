@@ -25,9 +25,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.gateway.listener import bind
+from broker.gateway.metrics import Totals, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 LISTEN_FD = 3
 """Where a worker finds its socket; sd_listen_fds(3) begins there too."""
@@ -51,6 +53,14 @@ class Address:
 
     host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Where workers write what they count, and where that is served."""
+
+    directory: Path
+    address: Address
 
 
 class Worker:
@@ -86,8 +96,11 @@ class Worker:
 class Master:
     """What holds the sockets and the workers; the module's text says how."""
 
-    def __init__(self, address: Address, workers: int) -> None:
+    def __init__(self, address: Address, workers: int, numbers: Numbers | None = None) -> None:
+        """`numbers`: what is to be served of the workers' counts."""
         before = _Handover.take()
+        self._numbers = numbers
+        self._totals = None if numbers is None else Totals(numbers.directory, fresh=before.address is None)
         self._address = address
         self._old = [Worker(pid, lifeline) for pid, lifeline in before.workers]
         self._new: set[Worker] = set()
@@ -96,6 +109,7 @@ class Master:
         for sock in () if same else before.sockets:
             sock.close()
         self._without = len(self._sockets)
+        self._folding: set[asyncio.Task[None]] = set()
         self._complete = asyncio.Event()
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
@@ -107,6 +121,10 @@ class Master:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        if self._numbers is not None and self._totals is not None:
+            serve(self._totals, self._numbers.address.host, self._numbers.address.port)
+        for worker in self._old:
+            self._fold_when_ended(worker)
         tasks = [asyncio.create_task(self._keep(number, sock)) for number, sock in enumerate(self._sockets, 1)]
         tasks.append(asyncio.create_task(self._retire_the_old()))
         await self._stopping.wait()
@@ -124,6 +142,7 @@ class Master:
         while not self._stopping.is_set():
             worker, answer = Worker.start(sock)
             self._new.add(worker)
+            self._fold_when_ended(worker)
             if await _read(answer) == READY:
                 _log.info("worker %d of %d serves, process %d", number, len(self._sockets), worker.pid)
                 pause = FIRST_RETRY
@@ -136,6 +155,18 @@ class Master:
             _log.error("worker process %d ended with status %d; another takes its place", worker.pid, status)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_RETRY)
+
+    def _fold_when_ended(self, worker: Worker) -> None:
+        """See to it that what it has counted is not lost with it."""
+
+        async def fold(totals: Totals) -> None:
+            await asyncio.shield(worker.ended)
+            totals.ended(worker.pid)
+
+        if self._totals is not None:
+            task = asyncio.create_task(fold(self._totals))
+            self._folding.add(task)
+            task.add_done_callback(self._folding.discard)
 
     def _served_first(self) -> None:
         """One more of the sockets has a worker."""
@@ -205,11 +236,11 @@ class _Handover:
         return cls(Address(*told["address"]), sockets, [(pid, lifeline) for pid, lifeline in told["workers"]])
 
 
-def run(address: Address, workers: int) -> None:
+def run(address: Address, workers: int, numbers: Numbers | None = None) -> None:
     """Be the master until told to stop."""
 
     async def whole() -> None:
-        await Master(address, workers).run()
+        await Master(address, workers, numbers).run()
 
     asyncio.run(whole())
 

@@ -17,6 +17,7 @@ from broker.gateway.admission import Admission
 from broker.gateway.audit import Audit
 from broker.gateway.connection import GatewayConnection, Live
 from broker.gateway.controller import ControllerClient
+from broker.gateway.counts import Counts
 from broker.gateway.endpoints import Endpoints
 from broker.gateway.guard import Guards
 from broker.gateway.identity import HostIdentity
@@ -51,8 +52,11 @@ class Gateway:
         self._settings = settings
         self._socket = sock
         self._live = Live()
+        self.counts = Counts()
         self._admission = Admission(settings.max_startups, settings.penalty_exempt)
         self._guards = Guards()
+        self.counts.now["connections"] = lambda: len(self._live)
+        self.counts.now["forwards"] = lambda: sum(each.forwards for each in self._live)
         self._stack = contextlib.AsyncExitStack()
         self._listener: Listener | None = None
 
@@ -65,13 +69,13 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            controller = await stack.enter_async_context(ControllerClient(self._settings.api_socket))
+            controller = await stack.enter_async_context(ControllerClient(self._settings.api_socket, self.counts))
             identity = HostIdentity(self._settings.host_key, controller.certificate)
             await identity.ready()
-            audit = await stack.enter_async_context(Audit(controller.note, self._settings.name))
+            audit = await stack.enter_async_context(Audit(controller.note, self._settings.name, self.counts))
             self._logins = Logins()
             self._options = await self._asyncssh_options(controller, identity, audit)
-            self._listener = Listener(self._bound(), self._admission, self._client)
+            self._listener = Listener(self._bound(), self._admission, self.counts, self._client)
             stack.push_async_callback(self._stop)
             renewal = asyncio.create_task(identity.keep_fresh(lambda: self._present(identity)))
             stack.push_async_callback(_cancel, renewal)
@@ -94,7 +98,7 @@ class Gateway:
 
     def _client(self, source: str) -> Inlet:
         connection = _Server(asyncio.get_running_loop(), self._options)
-        return Inlet(connection, source, self._admission, self._logins)
+        return Inlet(connection, source, admission=self._admission, logins=self._logins, counts=self.counts)
 
     async def _asyncssh_options(
         self, controller: ControllerClient, identity: HostIdentity, audit: Audit
@@ -110,7 +114,13 @@ class Gateway:
         endpoints = Endpoints(controller.resolve, Memory(known / "endpoints", ResolveAnswer, stale_seconds=stale))
         options: asyncssh.SSHServerConnectionOptions = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=lambda: GatewayConnection(
-                settings, live=self._live, keys=keys, guards=self._guards, audit=audit, resolve=endpoints.resolve
+                settings,
+                live=self._live,
+                keys=keys,
+                guards=self._guards,
+                audit=audit,
+                counts=self.counts,
+                resolve=endpoints.resolve,
             ),
             server_host_keys=identity.host_keys,
             server_version="Berth",

@@ -36,6 +36,8 @@ class GatewaySettings:
     """The suffix of session host names."""
     name: str = field(default_factory=lambda: os.uname().nodename)
     """Which gateway of the site's this is, for the records of connections."""
+    metrics_directory: Path | None = None
+    """Where workers write what they count, for the master; None: nowhere."""
     login_timeout: float = 20.0
     keepalive_interval: float = 15.0
     keepalive_count: int = 3

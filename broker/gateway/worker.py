@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
+from broker.gateway import metrics
 from broker.gateway.master import LISTEN_FD, READY, STOP_SIGNALS
 from broker.gateway.server import Gateway
 
@@ -29,6 +30,12 @@ def run(settings: GatewaySettings) -> None:
     asyncio.run(_serve(settings, socket.socket(fileno=LISTEN_FD)))
 
 
+def _counted(settings: GatewaySettings, gateway: Gateway) -> contextlib.AbstractAsyncContextManager[None]:
+    """Have what it counts written down, if somebody wants it."""
+    directory = settings.metrics_directory
+    return contextlib.nullcontext() if directory is None else metrics.written(gateway.counts, directory)
+
+
 async def _serve(settings: GatewaySettings, sock: socket.socket) -> None:
     """SIGTERM and SIGINT drain it, and a second one ends the drain; end of file on standard input retires it."""
     loop = asyncio.get_running_loop()
@@ -44,7 +51,7 @@ async def _serve(settings: GatewaySettings, sock: socket.socket) -> None:
 
     loop.add_reader(0, let_go)
     with contextlib.suppress(asyncio.CancelledError):
-        async with Gateway(settings, sock) as gateway:
+        async with Gateway(settings, sock) as gateway, _counted(settings, gateway):
             os.write(1, READY)
             os.close(1)
             await retired.wait()

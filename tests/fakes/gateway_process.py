@@ -38,7 +38,7 @@ class GatewayProcess:
     def write(self, **gateway: object) -> None:
         """The site's decisions, those that the test names and a port that nobody else has."""
         host_key = self._world.place / "process" / "key"
-        usual = {"listen_host": "127.0.0.1", "listen_port": _free_port(), "host_key": str(host_key), "workers": 1}
+        usual = {"listen_host": "127.0.0.1", "listen_port": free_port(), "host_key": str(host_key), "workers": 1}
         told = usual | gateway
         site = {"mode": "site", "runtime_dir": str(self._world.place), "gateway": told}
         self.config.write_text(yaml.safe_dump(site))
@@ -118,8 +118,8 @@ async def gateway_process(world: World, **gateway: object) -> AsyncIterator[Gate
         await made.ends()
 
 
-def _free_port() -> int:
-
+def free_port() -> int:
+    """One that nobody listens on just now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 
 import broker.peercred
 from broker import schema
@@ -268,6 +269,19 @@ def test_only_the_gateways_account_asks_for_others(directory: Path) -> None:
                     assert answers[2].json()["host"] == "c1"
 
     asyncio.run(scenario())
+
+
+def test_requests_are_counted_by_the_routes_pattern_and_not_by_what_was_asked_for(directory: Path) -> None:
+    async def scenario() -> None:
+        async with serving(make(directory)) as path, calling(path) as client:
+            await client.get("/v1/sessions/made-up-name")
+            await client.get("/made/up/path")
+
+    asyncio.run(scenario())
+    told = generate_latest().decode()
+    assert 'berth_http_requests_total{method="GET",path="/v1/sessions/{name}",status="404"}' in told
+    assert 'berth_http_requests_total{method="GET",path="other",status="404"}' in told
+    assert "made" not in told
 
 
 def test_without_a_gateway_nobody_is_one(directory: Path) -> None:

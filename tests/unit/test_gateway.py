@@ -16,6 +16,7 @@ from broker.errors import ConflictError, RefusedError
 from broker.gateway import controller
 from broker.gateway.audit import Audit, Identity, log_line
 from broker.gateway.connection import GatewayConnection, Live, terminal_text
+from broker.gateway.counts import Counts
 from broker.gateway.guard import Guards
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.memory import Memory
@@ -463,7 +464,13 @@ def test_a_login_without_proof_is_cut_off(place: Path) -> None:
     keys = AdmittedKeys(nobody, Memory(place / "known", GatewayKeys, stale_seconds=1), fresh_seconds=1)
     for proved in (None, Identity("alice", "SHA256:x")):
         server = GatewayConnection(
-            settings, live=Live(), keys=keys, guards=Guards(), audit=Audit(never, "gw"), resolve=resolve
+            settings,
+            live=Live(),
+            keys=keys,
+            guards=Guards(),
+            audit=Audit(never, "gw", Counts()),
+            counts=Counts(),
+            resolve=resolve,
         )
         server._conn = connection = Connection()  # type: ignore[assignment]  # all that is asked of it
         server._proved = proved

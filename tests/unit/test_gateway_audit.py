@@ -12,6 +12,7 @@ import pytest
 from broker.errors import InvalidInputError
 from broker.gateway import audit
 from broker.gateway.audit import Audit, Identity
+from broker.gateway.counts import Counts
 from broker.gateway.relay import Relay
 from broker.registry import RegistryError
 from broker.schema import ConnectionReport, ResolveAnswer
@@ -128,7 +129,7 @@ def test_there_is_an_end_to_what_waits(caplog: pytest.LogCaptureFixture, monkeyp
         reports.append(report)
 
     async def scene() -> None:
-        async with Audit(tell, "gw1") as audited:
+        async with Audit(tell, "gw1", Counts()) as audited:
             relays = [Relay(lambda *_: None) for _ in range(5)]
             for relay in relays:
                 audited.began(relay, ALICE, "192.0.2.7:1", ANSWER)

@@ -1,0 +1,167 @@
+"""The gateway's numbers for Prometheus: workers write theirs to files, the master adds them up and serves them.
+
+Each worker has a file of its own, `<pid>.json` in one directory, written anew every second. What a worker had counted
+when it ended is added to `ended.json`, so that no counter goes down, over any number of reloads, and files do not pile
+up (ADR 48).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from broker import __version__
+from broker.gateway.counts import BUCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from prometheus_client.metrics_core import Metric
+
+    from broker.gateway.counts import Counts
+
+EVERY = 1.0
+"""Seconds between two writes of a worker's numbers."""
+ENDED = "ended.json"
+
+COUNTERS = {
+    "logins": ("Clients that came to log in, by what became of it.", "result"),
+    "turned_away": ("Clients that were not let in to try, for failures from their address before.", ""),
+    "forwards": ("Connections to sessions that were asked for, by what became of them.", "result"),
+    "bytes": ("Bytes between clients and sessions, as seen from the client.", "direction"),
+    "controller_errors": ("Questions that the controller did not answer.", ""),
+    "unrecorded": ("Connections that the controller was never told of, for want of room.", ""),
+}
+GAUGES = {
+    "connections": "Clients that are connected, with those that log in.",
+    "forwards": "Connections to sessions that are open.",
+    "unreported": "Records of connections that the controller has not taken yet.",
+}
+SECONDS = {"controller_seconds": ("How long the controller took to answer.", "question")}
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def written(counts: Counts, directory: Path) -> AsyncIterator[None]:
+    """Within it a worker's numbers are written every second, and once more at the end."""
+    path = directory / f"{os.getpid()}.json"
+
+    async def keep_writing() -> None:
+        while True:
+            _write(path, counts.snapshot())
+            await asyncio.sleep(EVERY)
+
+    writing = asyncio.create_task(keep_writing())
+    try:
+        yield
+    finally:
+        writing.cancel()
+        _write(path, counts.snapshot())
+
+
+class Totals:
+    """The numbers of all workers together; asked from the server's thread, told by the master's."""
+
+    def __init__(self, directory: Path, *, fresh: bool) -> None:
+        """`fresh`: forget what was counted before."""
+        self._directory = directory
+        self._lock = threading.Lock()
+        for each in (directory.parent, directory):  # the host key's own place, made first by whoever comes first
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in directory.glob("*.json") if fresh else ():
+            path.unlink()
+
+    def ended(self, pid: int) -> None:
+        """Keep what that worker had counted, now that it writes no more."""
+        path, total = self._directory / f"{pid}.json", self._directory / ENDED
+        with self._lock:
+            numbers = _read(path)
+            if numbers is not None:
+                _write(total, _sum([_read(total), numbers | {"now": {}}]))
+                path.unlink()
+
+    def collect(self) -> Iterator[Metric]:
+        """What prometheus_client asks a collector for."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415
+
+        with self._lock:
+            files = list(self._directory.glob("*.json"))
+            numbers = _sum([_read(path) for path in files])
+        totals, now = numbers["totals"], numbers["now"]
+        for name, (help_text, label) in COUNTERS.items():
+            family = CounterMetricFamily(f"berth_gateway_{name}", help_text, labels=[label] if label else [])
+            for key, value in sorted(totals.items()):
+                if (parts := key.split(" "))[0] == name:
+                    family.add_metric(parts[1:2] if label else [], value)
+            yield family
+        for name, help_text in GAUGES.items():
+            yield GaugeMetricFamily(f"berth_gateway_{name}", help_text, value=now.get(name, 0))
+        for name, (help_text, label) in SECONDS.items():
+            histogram = HistogramMetricFamily(f"berth_gateway_{name}", help_text, labels=[label])
+            for key, seconds in sorted(numbers["seconds"].items()):
+                word = key.partition(" ")[2]
+                histogram.add_metric([word], _buckets(totals, key), seconds)
+            yield histogram
+        workers = sum(path.name != ENDED for path in files)
+        yield GaugeMetricFamily("berth_gateway_workers", "Worker processes, with those that finish.", value=workers)
+        info = GaugeMetricFamily("berth_gateway_build_info", "The program that the master runs.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+
+
+def serve(totals: Totals, host: str, port: int) -> None:
+    """Serve `/metrics` there in a thread, until this process ends. What cannot be served is only logged: people's ssh
+    does not depend on it.
+    """
+    from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415 - most gateways serve none
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(totals)
+    try:
+        start_http_server(port, host, registry)
+    except OSError as error:
+        _log.error("metrics are not served at %s port %d: %s", host, port, error)
+
+
+def _buckets(totals: Counter[str], key: str) -> list[tuple[str, float]]:
+    """Each bound, and how many took no longer, as Prometheus wants a histogram."""
+    bounds, reached = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"], 0.0
+    found = []
+    for bound in bounds:
+        reached += totals[f"{key} {bound}"]
+        found.append((bound, reached))
+    return found
+
+
+def _sum(several: list[dict[str, Any] | None]) -> dict[str, Counter[str]]:
+    total: dict[str, Counter[str]] = {kind: Counter() for kind in ("totals", "seconds", "now")}
+    for numbers in several:
+        for kind, counter in total.items():
+            counter.update((numbers or {}).get(kind, {}))
+    return total
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _write(path: Path, numbers: object) -> None:
+    """Whole or not at all. A disk that does not take it costs nobody a connection."""
+    draft = path.with_suffix(".draft")
+    try:
+        draft.write_text(json.dumps(numbers), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        _log.debug("metrics are not written: %s", error)

@@ -1,0 +1,93 @@
+"""What the controller counts, for Prometheus. Labels are words of our own: no user, no session, no path that somebody
+made up (ADR 48).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from broker import __version__
+from broker.errors import BerthError
+from broker.schema import SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+    from broker.reconcile import Reconciler
+    from broker.registry import Registry
+
+log = logging.getLogger(__name__)
+
+REQUESTS = Counter("berth_http_requests", "Requests to the API that were answered.", ["method", "path", "status"])
+REQUEST_SECONDS = Histogram(
+    "berth_http_request_seconds",
+    "How long they took, with what they waited for on purpose.",
+    ["method", "path"],
+    buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60),
+)
+RECONCILE_SECONDS = Histogram(
+    "berth_reconcile_seconds",
+    "How long one look at Slurm and all sessions took.",
+    buckets=(0.02, 0.1, 0.5, 2, 10, 60),
+)
+RECONCILE_FAILURES = Counter("berth_reconcile_failures", "Looks that ended with an error of Berth's own.")
+LAUNCHER_SECONDS = Histogram(
+    "berth_launcher_seconds",
+    "How long the launcher's verbs took, by how they ended.",
+    ["verb", "outcome"],
+    buckets=(0.02, 0.1, 0.5, 2, 10, 60, 600),
+)
+BUILD = Gauge("berth_build_info", "The program that runs.", ["version"])
+BUILD.labels(__version__).set(1)
+
+
+class _Sessions(Collector):
+    """Asks for what is now when Prometheus does."""
+
+    def __init__(self, registry: Registry, reconciler: Reconciler) -> None:
+        self._registry = registry
+        self._reconciler = reconciler
+
+    def collect(self) -> Iterable[Metric]:
+        sessions = GaugeMetricFamily("berth_sessions", "Sessions, by state.", labels=["state"])
+        try:
+            counted = self._registry.count()
+        except BerthError as error:  # the rest can be told all the same
+            log.warning("sessions are not counted: %s", error.message)
+        else:
+            for state in set(SessionState) - {SessionState.DELETED}:
+                sessions.add_metric([state.value], counted.get(state, 0))
+            yield sessions
+        since = self._reconciler.stale_since
+        yield GaugeMetricFamily(
+            "berth_slurm_stale_seconds",
+            "For how long Slurm has not answered; 0 while it does.",
+            value=0 if since is None else max(time.time() - since, 0),
+        )
+
+
+@contextlib.contextmanager
+def served(host: str, port: int, registry: Registry, reconciler: Reconciler) -> Iterator[None]:
+    """Within it `/metrics` is served there, by a thread. OSError if that cannot be."""
+    collector = _Sessions(registry, reconciler)
+    REGISTRY.register(collector)
+    try:
+        server, thread = start_http_server(port, host)
+        log.info("metrics: http://%s:%d/metrics", host, port)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+    finally:
+        REGISTRY.unregister(collector)
