@@ -19,12 +19,14 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "git": lambda: shutil.which("git"),
     "openssh-client": lambda: shutil.which("ssh"),
     "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),
+    "nftables": lambda: shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"),
     "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
     "putty-tools": lambda: shutil.which("plink"),
     "rsync": lambda: shutil.which("rsync"),
     "shellcheck": lambda: shutil.which("shellcheck"),
     "squashfs-tools": lambda: shutil.which("mksquashfs"),
     "sshfs": lambda: shutil.which("sshfs"),
+    "xauth": lambda: shutil.which("xauth"),
     "xfsprogs": lambda: shutil.which("mkfs.xfs"),
 }
 """Each package, and how to see that it is there."""
