@@ -115,7 +115,7 @@ class SessionJob:
         run = f"{self.directory}/run"
         self.bench.sh(
             f"umask 077; mkdir -p {run};"
-            f"cp {ROOM}/{self.owner}/id.pub {run}/authorized_keys;"
+            f"cp {ROOM}/{self.owner}/id.pub {run}/authorized_keys; : >{run}/revoked_keys;"
             f"ssh-keygen -q -t ed25519 -N '' -f {run}/ssh_host_ed25519_key",
             user=self.owner,
         )
