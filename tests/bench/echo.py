@@ -44,7 +44,7 @@ def measure_stall(ground: Ground, runs: int) -> Result:
     """The longest that any keystroke takes, against what the issue of it is: 100 ms."""
 
     def longest() -> float:
-        route.new_workers(ground)  # to which nobody there is a stranger yet
+        ground.site.new_gateway_workers()  # to which nobody there is a stranger yet
         with ground.lab.popen(["timeout", "90", *_command(route.GATEWAY, 0)], user=USER) as typist:
             _begun(typist)
             strangers = ground.lab.popen([*PYTHON, f"{HERE}/strangers.py", LOGIN, str(GATEWAY_PORT)], user=USER)
@@ -58,7 +58,7 @@ def measure_stall(ground: Ground, runs: int) -> Result:
 
     with route.session(ground):
         times = in_turns({"ours": longest}, runs, name=STALL, unit="ms")
-        route.new_workers(ground)
+        ground.site.new_gateway_workers()
     return result(STALL, times["ours"], [LONGEST] * runs, "ms", Target(1))
 
 

@@ -30,7 +30,7 @@ def measure(ground: Ground, runs: int) -> Result:
         return (_with(ground, host, processes, FEW + CONNECTIONS) - few) / CONNECTIONS
 
     def ours() -> float:
-        route.new_workers(ground)
+        ground.site.new_gateway_workers()
         return kilobytes(route.GATEWAY, GATEWAY)
 
     with route.session(ground):

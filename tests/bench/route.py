@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.bench.ground import PROFILE, ROOM, SSH_CONFIG, USER
-from tests.site.deploy import GATEWAY_ACCOUNT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,17 +35,6 @@ def session(ground: Ground) -> Iterator[None]:
 def ssh(host: str, command: str) -> list[str]:
     """The ssh command line, without a terminal."""
     return ["ssh", "-T", "-F", SSH_CONFIG, host, command]
-
-
-def new_workers(ground: Ground) -> None:
-    """Have the gateway served by new processes, which remember neither failures nor what they once had memory for."""
-    before = set(_workers(ground))
-    ground.lab.sh(f"kill -HUP {ground.site.pid('gateway')}")
-    wait_until(lambda: not before & set(now := _workers(ground)) and len(now) == len(before), "new workers", 30)
-
-
-def _workers(ground: Ground) -> list[str]:
-    return ground.lab.sh(f"pgrep -u {GATEWAY_ACCOUNT} -f -- --worker || true").split()
 
 
 _HOSTS = f"""\

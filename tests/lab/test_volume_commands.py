@@ -289,7 +289,9 @@ class TestDeletion:
         assert (back.view()["id"], back.view()["state"]) == (view["id"], "stopped")
         back.again()
         assert back.marks() == ["one", "one"]
-        assert back.view()["host_key_fingerprint"] == view["host_key_fingerprint"]
+        assert back.view()["host_key_fingerprint"] != view["host_key_fingerprint"], (
+            "laptops may know the old one as revoked"
+        )
         assert [each["label"] for each in back.snapshots()] == ["first"]
         back.verified()
         back.stop()

@@ -101,6 +101,18 @@ class Site:
                 return False
         return self.pid(service) is None
 
+    def new_gateway_workers(self) -> None:
+        """Have the gateway served by new processes, which remember neither failures nor keys nor what they once had
+        memory for.
+        """
+
+        def workers() -> set[str]:
+            return set(self.lab.sh(f"pgrep -u {GATEWAY_ACCOUNT} -f -- --worker || true").split())
+
+        before = workers()
+        self.lab.sh(f"kill -HUP {self.pid('gateway')}")
+        wait_until(lambda: not before & (now := workers()) and len(now) == len(before), "new workers", 30)
+
     def controller_pid(self) -> int:
         """The controller's process id in the login node: the launcher's child."""
         return int(self.lab.sh("pgrep -P $(cat /run/berth-services/broker.pid) | head -1"))
