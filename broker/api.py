@@ -146,6 +146,14 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
     async def start_session(who: Who, name: SessionName, request: schema.StartRequest) -> schema.SessionView:
         return await sessions.start(who.user, name, request)
 
+    @app.put("/v1/sessions/{name}/continuation")
+    async def set_continuation(who: Who, name: SessionName, choice: schema.ContinuationChoice) -> schema.SessionView:
+        return await sessions.set_continuation(who.user, name, choice)
+
+    @app.get("/v1/sessions/{name}/jobs")
+    async def list_jobs(who: Who, name: SessionName) -> schema.JobList:
+        return schema.JobList(jobs=await sessions.jobs(who.user, name))
+
     @app.patch("/v1/sessions/{name}/connecting")
     async def set_connecting(who: Who, name: SessionName, policy: schema.ConnectPolicy) -> schema.SessionView:
         return await connecting.set_policy(who.user, name, policy)

@@ -193,6 +193,15 @@ class Client:
             except errors.WaitingError as error:
                 tell(error.message)
 
+    def set_continuation(self, name: str, continuation: str | None) -> schema.SessionView:
+        """Decide whether the session goes on in another job; None: as its profile, or else the site, has it."""
+        body = schema.ContinuationChoice(continuation=continuation).model_dump_json()
+        return schema.SessionView.model_validate_json(self._request("PUT", _session(name) + "/continuation", body))
+
+    def jobs(self, name: str) -> list[schema.JobView]:
+        """Every job that was asked for to carry the session, the last one first."""
+        return schema.JobList.model_validate_json(self._request("GET", _session(name) + "/jobs")).jobs
+
     def set_connecting(self, name: str, policy: schema.ConnectPolicy) -> schema.SessionView:
         """Change what connecting does, as far as `policy` says anything of it."""
         body = policy.model_dump_json(exclude_unset=True)

@@ -29,7 +29,7 @@ from broker.configfile import RUNTIME_DIR, SOCKET_NAME, Mode, read
 from broker.errors import InvalidInputError
 from broker.gateway.admission import MaxStartups
 from broker.keys import PublicKey
-from broker.schema import LONGEST_CONNECT_WAIT
+from broker.schema import LONGEST_CONNECT_WAIT, Continuation
 from slurm.sbatch import check_options
 
 
@@ -111,6 +111,11 @@ class SlurmSettings(Section):
     lost_grace: Seconds = 360.0
     """How long a known job must be missing from slurmctld, without a word from slurmdbd, before it counts as lost.
     At least slurm.conf's MinJobAge plus the clocks' skew."""
+    continuation: Continuation = "12h"
+    """Whether a session goes on in another job when one has to end, unless its profile or owner says otherwise:
+    `always`, `never`, or while it was used within the time before, such as `12h`."""
+    successor_lead: Seconds = 600.0
+    """How long before the end of a job's time the one that is to follow is asked for; half of a shorter time."""
     options: list[str] = []
     """sbatch options that every session gets unless profile or user says otherwise, as `--name=value`."""
 

@@ -17,7 +17,7 @@ from broker.manifest import Manifest
 from broker.registry import Entry
 from broker.schema import ResolveAnswer, SessionState, StartRequest
 from broker.state import LIVE, STARTABLE
-from broker.words import clock, duration, state_words
+from broker.words import clock, duration, end_words, state_words
 
 if TYPE_CHECKING:
     from broker.config import SshSettings
@@ -123,9 +123,14 @@ class Connecting:
         return session.view(self._reconciler.stale_since)
 
     async def notices(self, user: str) -> list[str]:
-        """What is on its way, one line a session."""
+        """What is on its way, and what ends soon, one line a session."""
         sessions = await asyncio.to_thread(self._registry.sessions_of, user)
-        return [self._how_far(session) for session in sessions if session.state in ON_ITS_WAY]
+        now = time.time()
+        return [
+            self._how_far(session)
+            for session in sessions
+            if session.state in ON_ITS_WAY or end_words(session.view(), now)
+        ]
 
     async def _started(self, session: Session) -> Session:
         """Have it started, if that is how it is to be; raises why not."""

@@ -15,6 +15,7 @@ from broker.changes import Changes
 from broker.checks import controller_checks
 from broker.connecting import Connecting
 from broker.connections import Connections
+from broker.continuation import Continuation
 from broker.deletion import Deleted, Deletion
 from broker.logins import Logins
 from broker.operations import Operator
@@ -83,6 +84,9 @@ class Controller:
         upkeep = Upkeep(settings=config.storage, registry=registry, stores=stores, launcher=launcher, changes=changes)
         operator = Operator(registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes)
         deletion = Deletion(registry=registry, launcher=launcher, changes=changes)
+        continuation = Continuation(
+            settings=config.slurm, registry=registry, launcher=launcher, submitter=submitter, changes=changes
+        )
         reconciler = Reconciler(
             settings=config.slurm,
             registry=registry,
@@ -91,6 +95,7 @@ class Controller:
             operator=operator,
             deletion=deletion,
             upkeep=upkeep,
+            continuation=continuation,
             changes=changes,
         )
         answering = Answering(registry=registry, operator=operator, reconciler=reconciler, changes=changes)
@@ -102,6 +107,7 @@ class Controller:
             launcher=launcher,
             submitter=submitter,
             reconciler=reconciler,
+            continuation=continuation,
             changes=changes,
             grace=config.storage.deleted_grace,
         )

@@ -30,6 +30,7 @@ FILES = {
     "job.env": "run/job.env",
     "authorized_keys": "run/authorized_keys",
     "revoked_keys": "run/revoked_keys",
+    "continuation": "run/continuation",
     "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
 }
 """What the controller may write into a session's directory: its name in a request, and where it goes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -10,7 +10,7 @@ from broker.identifiers import IDENTIFIER
 from broker.intent import Intent
 from broker.keys import PublicKey
 from broker.models import Session
-from broker.schema import ConnectPolicy, Name, Persistence, SessionState, UserName, Version
+from broker.schema import ConnectPolicy, Continuation, Name, Persistence, SessionState, UserName, Version
 
 if TYPE_CHECKING:
     from profiles.store import Image
@@ -98,6 +98,8 @@ class Manifest(BaseModel):
     host_key: HostKey
     created_at: float = Field(ge=0, lt=2**40, allow_inf_nan=False)
     submission: int = Field(ge=0, lt=10**9)
+    """How many jobs were asked for."""
+    continuation: Continuation | Literal[""] = ""
     operation: Unfinished | None = None
     """Set from before the volumes are changed until after: whether they are is in volumes.json, and the launcher's
     verb, asked again with the same id, tells."""
@@ -105,7 +107,8 @@ class Manifest(BaseModel):
     @classmethod
     def of(cls, session: Session, unfinished: Intent | None = None) -> Manifest:
         columns = {name: getattr(session, name) for name in cls.model_fields if name not in {"format", "operation"}}
-        return cls.model_validate(columns | {"operation": unfinished and unfinished.record()})
+        counted = {"submission": session.submissions, "operation": unfinished and unfinished.record()}
+        return cls.model_validate(columns | counted)
 
     @property
     def text(self) -> str:
@@ -116,7 +119,7 @@ class Manifest(BaseModel):
         """The session as it was, stopped; its job, if it has one, is found by asking Slurm. What was being done to its
         volumes is done again.
         """
-        values = self.model_dump(mode="json", exclude={"format", "operation"})
+        values = self.model_dump(mode="json", exclude={"format", "operation"}) | {"submissions": self.submission}
         if self.operation is not None:
             Target.model_validate(self.operation.arguments.get("to"))
             operation = self.operation.but(state=SessionState.STOPPED).record()

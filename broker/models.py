@@ -14,7 +14,16 @@ from sqlmodel import Field, SQLModel
 
 from broker.intent import Intent
 from broker.keys import PublicKey
-from broker.schema import ConnectionView, ConnectPolicy, Endpoint, Persistence, SessionState, SessionView, Volumes
+from broker.schema import (
+    ConnectionView,
+    ConnectPolicy,
+    Endpoint,
+    JobView,
+    Persistence,
+    SessionState,
+    SessionView,
+    Volumes,
+)
 
 
 def _state_column() -> Column[Any]:
@@ -61,7 +70,24 @@ class Session(SQLModel, table=True):
     created_at: float
 
     submission: int = 0
-    """Counts the jobs that were asked for; with the restart count it makes the generation."""
+    """Which of the jobs that were asked for carries it; with the restart count it makes the generation."""
+    submissions: int = 0
+    """How many jobs were asked for; the last of them may be the successor."""
+    successor: int = 0
+    """The submission whose job waits behind the one that carries it, to carry it on; 0 if there is none. It counts
+    while the session is `starting` or `ready`."""
+    successor_job: int | None = Field(default=None, sa_type=BigInteger)
+    successor_at: float | None = None
+    """When a successor was last asked for in this submission."""
+    gpus: float = 0.0
+    """How many GPUs its job was asked for with."""
+    continuation: str = ""
+    """As schema.Continuation, if its owner chose."""
+    continuation_default: str = ""
+    """What its profile, or else the site, said when its job was asked for."""
+    used_at: float | None = None
+    """When it was last seen to be used: started by somebody, or with somebody connected. Written without a new
+    revision."""
     restarts: int = 0
     job_id: int | None = Field(default=None, sa_type=BigInteger)
     node: str = ""
@@ -123,6 +149,11 @@ class Session(SQLModel, table=True):
         return ConnectPolicy.model_validate(self.connecting)
 
     @property
+    def goes_on(self) -> str:
+        """Whether it goes on in another job, as schema.Continuation; empty before its first job."""
+        return self.continuation or self.continuation_default
+
+    @property
     def generation(self) -> str:
         return f"{self.submission}.{self.restarts}"
 
@@ -160,6 +191,9 @@ class Session(SQLModel, table=True):
             operation=None if self.intent is None else self.intent.view(),
             root=self.root,
             connecting=self.connect_policy,
+            continuation=self.goes_on,
+            next_job_id=self.successor_job if self.endpoint else None,
+            used_at=self.used_at,
             kept_until=self.kept_until,
             revision=self.revision,
             stale_since=stale_since,
@@ -175,10 +209,18 @@ class JobRecord(SQLModel, table=True):
     submission: int = Field(primary_key=True)
     job_id: int | None = Field(default=None, sa_type=BigInteger, index=True)
     node: str = ""
+    gpus: float = 0.0
     asked_at: float
+    submitted_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    restarts: int = 0
     outcome: str = ""
+    reason: str = ""
+
+    def view(self) -> JobView:
+        """As the API shows it to the session's owner."""
+        return JobView(**self.model_dump(exclude={"session_id"}))
 
 
 class Key(SQLModel, table=True):

@@ -16,3 +16,6 @@ LABEL_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
 
 PERSISTENT_PATH_PATTERN = r"^~?/[^,:\\\x00-\x1f\x7f]+$"
 """A path whose persistence a profile or session decides: absolute, or below the home as `~/…`."""
+
+CONTINUATION_PATTERN = r"^(always|never|[1-9][0-9]{0,3}[mhd])$"
+"""Whether a session goes on in another job; see schema.Continuation."""

@@ -19,7 +19,7 @@ from broker.intent import NOTHING_WAS
 from broker.launcher_error import LauncherError
 from broker.registry import Entry
 from broker.schema import SessionState
-from broker.submission import next_submission
+from broker.succession import next_submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -116,7 +116,7 @@ def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: 
     if registry.restore(session):
         return session
     known = registry.get(session.id)
-    newer = known is not None and session.submission > known.submission
+    newer = known is not None and session.submissions > known.submissions
     return registry.update(session.id, _catch_up(session)) if newer else None
 
 
@@ -139,7 +139,7 @@ def _read(user: str, session_id: str, text: str) -> Session:
 
 def _catch_up(found: Session) -> Decide:
     def decide(now: Session) -> Decision | None:
-        if now.state is SessionState.DELETED or now.submission >= found.submission:
+        if now.state is SessionState.DELETED or now.submissions >= found.submissions:
             return None
         values = {name: getattr(found, name) for name in _NEWER}
         return values, Entry("berth", "restored", "a newer submission, from its manifest")
@@ -148,7 +148,8 @@ def _catch_up(found: Session) -> Decide:
 
 
 _NEWER = (
-    *("submission", "job_id", "state", "reason", "options", "operation"),
+    *("submission", "submissions", "successor", "successor_job"),
+    *("job_id", "state", "reason", "options", "operation"),
     *("profile", "version", "digest", "image_path", "image_size", "persistence", "persistence_chosen"),
 )
 """What a newer manifest knows better than an old registry."""
@@ -162,10 +163,17 @@ def _in_one_line(error: ValidationError | BerthError) -> str:
 
 
 def _with_job(session: Session, jobs: Iterable[Job]) -> None:
-    """Give the session its live job back; the next tick fills in the rest."""
+    """Give the session its live job back, and the one that waits to carry it on; the next tick fills in the rest."""
+    found = []
     for job in sorted(jobs, key=lambda job: job.id):
         said = read(job)
         if said is not None and said.session_id == session.id and job.user == session.owner and not job.state.ended:
-            session.job_id, session.submission = job.id, said.submission
-            session.state, session.reason, session.operation = SessionState.QUEUED, "", None
-            return
+            found.append((said.submission, job.id))
+    if not found:
+        return
+    session.submission, session.job_id = found[0]
+    session.state, session.reason, session.operation = SessionState.QUEUED, "", None
+    session.submissions = max(session.submissions, session.submission)
+    if len(found) > 1 and found[1][0] > session.submission:
+        session.successor, session.successor_job = found[1]
+        session.submissions = max(session.submissions, session.successor)

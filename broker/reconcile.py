@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from broker.announcement import JOB_PREFIX, endpoint_of, read
+from broker.announcement import JOB_PREFIX
 from broker.errors import BerthError
 from broker.failpoints import failpoint
-from broker.keys import PublicKey
-from broker.manifest import CHANGING
 from broker.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS
+from broker.observation import differs, end, is_newer, mark, match, observation, observe, session_id
 from broker.registry import Entry
 from broker.schema import SessionState
-from broker.state import LIVE, MOVING, STARTABLE, Outcome, ended_in_accounting, lost, next_state
+from broker.state import LIVE, MOVING, Outcome, ended_in_accounting, lost
+from broker.succession import END_EARLY
 from slurm.scheduler import NoAnswer, Refused
 
 if TYPE_CHECKING:
@@ -30,10 +29,12 @@ if TYPE_CHECKING:
 
     from broker.changes import Changes
     from broker.config import SlurmSettings
+    from broker.continuation import Continuation
     from broker.deletion import Deletion
     from broker.models import Session
+    from broker.observation import Matched
     from broker.operations import Operator
-    from broker.registry import Decide, Decision, Registry
+    from broker.registry import Registry
     from broker.submission import Submitter
     from broker.upkeep import Upkeep
     from slurm.scheduler import FinishedJob, Job, Scheduler
@@ -69,6 +70,7 @@ class Reconciler:
         operator: Operator,
         deletion: Deletion,
         upkeep: Upkeep,
+        continuation: Continuation,
         changes: Changes,
     ) -> None:
         self._settings = settings
@@ -78,6 +80,7 @@ class Reconciler:
         self._operator = operator
         self._deletion = deletion
         self._upkeep = upkeep
+        self._continuation = continuation
         self._changes = changes
         self._woken = asyncio.Event()
         self._changed_at = time.monotonic()
@@ -85,6 +88,8 @@ class Reconciler:
         self._asked_accounting_at = 0.0
         self._strays: dict[int, float] = {}
         """When each stray was last cancelled."""
+        self._ends: list[float] = []
+        """When the jobs of ready sessions are going to end by themselves."""
         self.stale_since: float | None = None
         self.moving = True
         """Whether a session is in a state that ends by itself soon."""
@@ -105,6 +110,9 @@ class Reconciler:
     def _pause(self) -> float:
         """Seconds until the next query."""
         wanted = min(SHARE * (time.monotonic() - self._changed_at), LATER if self.moving else IDLE)
+        now = time.time()
+        for late in (now - at for at in self._ends):
+            wanted = min(wanted, -late if late < 0 else min(SHARE * late, LATER))
         return max(wanted, SOON, min(PATIENCE * self._query_took, LONGEST_PAUSE))
 
     async def _guarded_tick(self) -> bool:
@@ -141,42 +149,51 @@ class Reconciler:
         sessions = await asyncio.to_thread(self._registry.in_states, LIVE)
         self._operator.resume(sessions)
         self.moving = self._any_moves([*sessions, *changing])
-        own, strays = match(sessions, jobs)
-        changed = await self._observe_all(sessions, own, asked_at)
-        await self._observe_missing([s for s in sessions if s.job_id is not None and s.id not in own], asked_at)
-        await self._follow_up(sessions, own, asked_at)
-        await self._cancel_strays(strays)
+        self._ends = [s.ends_at - END_EARLY for s in sessions if s.state is SessionState.READY and s.ends_at]
+        found = match(sessions, jobs)
+        changed = await self._observe_all(sessions, found, asked_at)
+        await self._observe_missing(sessions, found, asked_at)
+        await self._cancel_strays(found.strays)  # first, so that no successor starts when its session is stopped
+        await self._follow_up(sessions, found.own, asked_at)
+        await self._continuation.see_to(sessions, found.heirs, asked_at)
         if changed:
             self._changes.notify()
         return changed
 
-    async def _observe_all(self, sessions: list[Session], own: Mapping[str, Job], asked_at: float) -> bool:
+    async def _observe_all(self, sessions: list[Session], found: Matched, asked_at: float) -> bool:
         changed = False
         for session in sessions:
-            job = own.get(session.id)
+            job, heir = found.own.get(session.id), found.heirs.get(session.id)
             try:
-                if job is None or not _differs(session, observation(session, job, asked_at)):
-                    continue
-                now = await asyncio.to_thread(self._registry.update, session.id, _observe(session, job, asked_at))
+                while job is not None and differs(session, observation(session, job, heir, asked_at)):
+                    seen = session
+                    session = await asyncio.to_thread(  # noqa: PLW2901 - as it is now
+                        self._registry.update, seen.id, observe(seen, job, heir, asked_at)
+                    )
+                    self._see_to(session)
+                    changed = True
+                    if session.submission == seen.submission:
+                        break
+                    job, heir = heir, None  # the successor has taken over: what is it doing?
             except BerthError:  # one session's trouble is not the others'
                 log.exception("session %s could not be brought up to date", session.id)
-                continue
-            self._see_to(now)
-            changed = True
         return changed
 
     def _see_to(self, session: Session) -> None:
-        """A session has changed: if it has no job now, what waited for that begins."""
+        """A session has changed: what waited for that begins."""
         self._operator.resume([session])
         self._upkeep.look(session)
+        if session.state is SessionState.SUBMITTING and session.attempted_at is None:
+            self._submitter.submit(session)
 
-    async def _observe_missing(self, missing: list[Session], asked_at: float) -> None:
-        """Slurm answered without these jobs: ask accounting how they ended, and give up on them only after long
+    async def _observe_missing(self, sessions: list[Session], found: Matched, asked_at: float) -> None:
+        """Where Slurm answered without a session's job: ask accounting how it ended, and give up on it only after long
         silence.
         """
+        missing = [session for session in sessions if session.job_id is not None and session.id not in found.own]
         for session in missing:
             if session.missing_since is None:
-                await asyncio.to_thread(self._registry.update, session.id, _mark(session, {"missing_since": asked_at}))
+                await asyncio.to_thread(self._registry.update, session.id, mark(session, {"missing_since": asked_at}))
         if not missing or asked_at - self._asked_accounting_at < ACCOUNTING_EVERY:
             return
         self._asked_accounting_at = asked_at
@@ -187,12 +204,12 @@ class Reconciler:
             log.warning("Slurm's accounting does not answer: %s", error)
             records = None
         for session in missing:
-            end = self._end_of(session, records, asked_at)
-            if end is not None:
-                await self._conclude(session, end, asked_at)
+            outcome = self._end_of(session, records, asked_at)
+            if outcome is not None:
+                await self._conclude(session, outcome, asked_at, found.heirs.get(session.id))
 
-    async def _conclude(self, session: Session, end: Outcome, asked_at: float) -> None:
-        self._see_to(await asyncio.to_thread(self._registry.update, session.id, _end(session, end, asked_at)))
+    async def _conclude(self, session: Session, outcome: Outcome, asked_at: float, heir: Job | None = None) -> None:
+        self._see_to(await asyncio.to_thread(self._registry.update, session.id, end(session, outcome, heir, asked_at)))
         self._changes.notify()
 
     def _end_of(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> Outcome | None:
@@ -236,26 +253,26 @@ class Reconciler:
         except Refused as error:
             log.error("Slurm will not cancel job %d: %s", job.id, error)
             refusal = Entry("berth", "cancel-refused", f"{error}; `scancel {job.id}` ends the job")
-            marked = _mark(session, {"cancelled_at": asked_at}, refusal)
+            marked = mark(session, {"cancelled_at": asked_at}, refusal)
             await asyncio.to_thread(self._registry.update, session.id, marked)
             return
         failpoint("stop.cancelled")
         self._changed_at = time.monotonic()
-        await asyncio.to_thread(self._registry.update, session.id, _mark(session, {"cancelled_at": asked_at}))
+        await asyncio.to_thread(self._registry.update, session.id, mark(session, {"cancelled_at": asked_at}))
 
     async def _cancel_strays(self, strays: list[Job]) -> None:
         """End jobs that carry the name of one of our sessions but are not its job: a late submission, a deleted
         session.
         """
         self._strays = {job.id: self._strays[job.id] for job in strays if job.id in self._strays}
-        known = {s.id: s for s in await asyncio.to_thread(self._registry.by_ids, {_session_id(job) for job in strays})}
+        known = {s.id: s for s in await asyncio.to_thread(self._registry.by_ids, {session_id(job) for job in strays})}
         for job in strays:
-            session = known.get(_session_id(job))
+            session = known.get(session_id(job))
             if session is None or session.owner != job.user or self._submitter.under_way(session.id):
                 continue
             if job.id == session.job_id and session.state in LIVE:
                 continue  # it became the session's job after the query
-            if _is_newer(job, session):
+            if is_newer(job, session):
                 log.warning("job %d is newer than the registry knows: `berth registry rebuild` takes it in", job.id)
                 continue
             if time.monotonic() - self._strays.get(job.id, -CANCEL_AGAIN) < CANCEL_AGAIN:
@@ -270,133 +287,3 @@ class Reconciler:
         return self._deletion.under_way or any(
             session.state in MOVING - {SessionState.DELETING} or session.pending is not None for session in sessions
         )
-
-
-def match(sessions: Iterable[Session], jobs: Iterable[Job]) -> tuple[dict[str, Job], list[Job]]:
-    """Each session's own job by session id, and the other live jobs that carry a session's name.
-
-    A session's own job has its name and owner, and the id that was recorded or, while none is, the session's
-    present submission in its comment; of several the oldest, as a repeated sbatch can only have added younger ones.
-    """
-    wanted = {session.id: session for session in sessions}
-    own: dict[str, Job] = {}
-    strays: list[Job] = []
-    for job in sorted(jobs, key=lambda job: job.id):
-        session = wanted.get(_session_id(job))
-        if session is not None and job.user == session.owner and session.id not in own and _is_own(session, job):
-            own[session.id] = job
-        elif not job.state.ended:
-            strays.append(job)
-    return own, strays
-
-
-def _session_id(job: Job) -> str:
-    return job.name.removeprefix(JOB_PREFIX)
-
-
-def _is_own(session: Session, job: Job) -> bool:
-    said = read(job)
-    if session.job_id is not None:
-        return job.id == session.job_id
-    return said is not None and said.submission == session.submission
-
-
-def _is_newer(job: Job, session: Session) -> bool:
-    """Whether the job is of a submission that the registry does not know of: an old copy of it was put in place."""
-    said = read(job)
-    return said is not None and said.submission > session.submission
-
-
-def observation(session: Session, job: Job, now: float) -> dict[str, Any]:
-    """The columns of `session` as `job` shows them."""
-    endpoint = endpoint_of(job, _fingerprint(session.host_key)) if session.host_key else None
-    outcome = next_state(session.state, job, endpoint)
-    values: dict[str, Any] = {
-        "job_id": job.id,
-        "state": outcome.state,
-        "reason": outcome.reason,
-        "outcome": outcome.outcome,
-        "restarts": job.restarts,
-        "missing_since": None,
-        "submitted_at": session.submitted_at or job.submitted_at,
-        "expected_start_at": job.started_at if job.state.waits else None,
-    }
-    if job.state.runs:
-        values |= {"node": job.node, "started_at": job.started_at, "ends_at": job.ends_at}
-    if job.state.waits:  # a requeued job has left its node
-        values |= {"node": "", "started_at": None, "ends_at": None}
-    if outcome.endpoint is not None:
-        values |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
-    if job.state.ended:
-        values |= {"ended_at": job.ends_at or now, "attempted_at": None}
-    return _without_job(session, values)
-
-
-def _without_job(session: Session, values: dict[str, Any]) -> dict[str, Any]:
-    """The same columns; a session that they leave without a job, and whose volumes something waits for, is changing
-    instead. What it is otherwise, it becomes if nothing comes of that.
-    """
-    if values["state"] not in STARTABLE:
-        return values
-    values |= {"root": False}
-    intent = session.pending
-    if intent is None:
-        return values
-    changing = {"state": SessionState.CHANGING, "reason": CHANGING}
-    return values | changing | {"operation": intent.but(state=values["state"], why=values["reason"]).record()}
-
-
-@functools.lru_cache(maxsize=4096)
-def _fingerprint(host_key: str) -> str:
-    return PublicKey.parse(host_key).fingerprint
-
-
-def _differs(session: Session, values: Mapping[str, Any]) -> bool:
-    return any(getattr(session, name) != value for name, value in values.items())
-
-
-def _observe(seen: Session, job: Job, asked_at: float) -> Decide:
-    def decide(now: Session) -> Decision | None:
-        if not _same_run(seen, now) or now.job_id not in {None, job.id}:
-            return None
-        values = observation(now, job, asked_at)
-        return values, _entry(now, values["state"], values["reason"], values["outcome"])
-
-    return decide
-
-
-def _end(seen: Session, end: Outcome, asked_at: float) -> Decide:
-    def decide(now: Session) -> Decision | None:
-        if not _same_run(seen, now) or now.job_id != seen.job_id:
-            return None
-        values = {
-            "state": end.state,
-            "reason": end.reason,
-            "outcome": end.outcome,
-            "ended_at": now.ended_at or asked_at,
-            "missing_since": None,
-            "attempted_at": None,
-        }
-        return _without_job(now, values), _entry(now, end.state, end.reason, end.outcome)
-
-    return decide
-
-
-def _mark(seen: Session, values: Mapping[str, Any], entry: Entry | None = None) -> Decide:
-    """Set columns that are about the job which the session had when it was seen."""
-    return lambda now: (values, entry) if _same_run(seen, now) else None
-
-
-def _same_run(seen: Session, now: Session) -> bool:
-    """Whether what was seen is still about this submission in this phase: a stop or a new start in between is newer."""
-    return (
-        now.submission == seen.submission
-        and now.state in LIVE
-        and (now.state is seen.state or now.state is not SessionState.STOPPING)
-    )
-
-
-def _entry(now: Session, state: SessionState, reason: str, outcome: str) -> Entry | None:
-    if state is now.state:
-        return None
-    return Entry("berth", state.value, " ".join(part for part in (outcome, reason) if part))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy
 from alembic import command
@@ -29,7 +29,7 @@ from broker.mounts import network_file_system
 from broker.schema import SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30
@@ -52,7 +52,17 @@ class Entry:
     detail: str = ""
 
 
-Decision = tuple["Mapping[str, Any]", "Entry | None"]
+class Succession(NamedTuple):
+    """The session goes over to another job."""
+
+    values: Mapping[str, Any]
+    """The new values of some columns, as the next job has them."""
+    entry: Entry | None
+    former: Mapping[str, Any]
+    """What is still to be recorded of the job that has carried it until now: columns of its JobRecord."""
+
+
+Decision = tuple[Mapping[str, Any], Entry | None] | Succession
 """The new values of some columns, and the event to record with them."""
 
 Decide = Callable[[Session], "Decision | None"]
@@ -175,7 +185,7 @@ class Registry:
                 decision = decide(session)
                 if decision is None:
                     return session
-                values, entry = decision
+                values, entry, *former = decision
                 changed = {name: value for name, value in values.items() if getattr(session, name) != value}
                 if not changed:
                     return session
@@ -187,6 +197,8 @@ class Registry:
                 )
                 if db.connection().execute(statement).rowcount != 1:
                     continue
+                if former:
+                    _record_job(db, session, *former)
                 db.refresh(session)
                 if entry is not None:
                     db.add(_event(session, entry))
@@ -274,6 +286,12 @@ class Registry:
         return self._all(query)
 
     # Connections
+
+    def note_use(self, session_ids: Iterable[str], at: float) -> None:
+        """These sessions are being used. Nobody waits for that to change, so it makes no new revision."""
+        used = update(Session).where(_column(Session.id).in_(list(session_ids))).values(used_at=at)
+        with self._transaction() as db:
+            db.connection().execute(used)
 
     def note_connections(self, rows: Iterable[Connection]) -> None:
         """Keep these records, in place of older ones of the same id; one that has ended does not stand again."""
@@ -408,7 +426,7 @@ def _event(session: Session, entry: Entry) -> Event:
     )
 
 
-_JOB_COLUMNS = ("job_id", "node", "started_at", "ended_at", "outcome")
+_JOB_COLUMNS = ("job_id", "node", "submitted_at", "started_at", "ended_at", "outcome", "reason", "restarts", "gpus")
 
 
 def _record_job(db: DBSession, session: Session, changed: Mapping[str, Any]) -> None:
@@ -418,6 +436,7 @@ def _record_job(db: DBSession, session: Session, changed: Mapping[str, Any]) -> 
     record = db.get(JobRecord, (session.id, session.submission))
     if record is None:
         record = JobRecord(session_id=session.id, submission=session.submission, asked_at=time.time())
+        record.gpus = session.gpus
         db.add(record)
     for name in _JOB_COLUMNS:
         if changed.get(name):

@@ -11,7 +11,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from broker.identifiers import IDENTIFIER
-from broker.names import LABEL_PATTERN, NAME_PATTERN, PERSISTENT_PATH_PATTERN, USER_PATTERN, VERSION_PATTERN
+from broker.names import (
+    CONTINUATION_PATTERN,
+    LABEL_PATTERN,
+    NAME_PATTERN,
+    PERSISTENT_PATH_PATTERN,
+    USER_PATTERN,
+    VERSION_PATTERN,
+)
 
 
 def _without_steps_up(path: str) -> str:
@@ -40,6 +47,11 @@ PersistentPath = Annotated[
     str, StringConstraints(pattern=PERSISTENT_PATH_PATTERN, max_length=1024), AfterValidator(_without_steps_up)
 ]
 """An absolute path, or one below `~/`, that Apptainer's --bind can take."""
+
+
+Continuation = Annotated[str, StringConstraints(pattern=CONTINUATION_PATTERN)]
+"""Whether a session goes on in another job when one has to end: `always`, `never`, or while it was used within the time
+before, such as `12h` or `7d`."""
 
 
 class SessionState(StrEnum):
@@ -110,6 +122,37 @@ class ConnectPolicy(Strict):
     """Seconds for which a connection waits for one that is on its way, before it is told how far that is."""
 
 
+class ContinuationChoice(Strict):
+    continuation: Continuation | None
+    """None: as its profile, or else the site, has it."""
+
+
+class JobView(Strict):
+    """One job that carries, carried or was to carry a session."""
+
+    submission: int
+    job_id: int | None = None
+    """None if Slurm has not taken it."""
+    node: str = ""
+    gpus: float = 0.0
+    """How many it was asked for with."""
+    asked_at: float
+    submitted_at: float | None = None
+    started_at: float | None = None
+    """Of its last run, if Slurm has started it more than once."""
+    ended_at: float | None = None
+    restarts: int = 0
+    """How often Slurm has requeued it."""
+    outcome: str = ""
+    """How it ended: Slurm's state word."""
+    reason: str = ""
+    """Why, in words."""
+
+
+class JobList(Strict):
+    jobs: list[JobView]
+
+
 class Volumes(Strict):
     """How a session's home and system lie on the shared file system."""
 
@@ -176,6 +219,12 @@ class SessionView(Strict):
     root: bool = False
     """Whether its job runs in root mode, for `berth exec --root`."""
     connecting: ConnectPolicy = ConnectPolicy()
+    continuation: Continuation | Literal[""] = ""
+    """Whether it goes on in another job when this one has to end; empty before its first job."""
+    next_job_id: int | None = None
+    """The job that waits to carry it on."""
+    used_at: float | None = None
+    """When it was last seen to be used: started, or with somebody connected."""
     kept_until: float | None = None
     """Of a deleted session: until when `berth restore` brings it back."""
     revision: int

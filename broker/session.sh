@@ -29,6 +29,7 @@ readonly BAD_VOLUMES=74   # volumes.json is missing or malformed, or a layer tha
 readonly LOCK_WAIT=10            # seconds; a predecessor on another node may still be dying
 readonly STOP_GRACE=3            # seconds between TERM and KILL for the session's processes; below any sane KillWait
 readonly TICK=2                  # seconds between two looks at the memory
+readonly NEVER=$((1 << 40))      # seconds since the epoch
 readonly BIND_TRIES=20           # ports tried before giving up
 readonly LOG_LIMIT=$((4 << 20))  # bytes; above it the job's log is cut back to its last quarter
 readonly LOG_CHECK=5000          # lines between two looks at the log's size
@@ -37,6 +38,8 @@ readonly OLDEST_APPTAINER=1.4.4  # older ones lose deletions in overlays
 readonly OUTCOME_SIZE=2048       # bytes of run/copy.outcome, which the launcher makes before it asks
 readonly STILL_WAIT=5            # seconds until every process must have stopped for a copy
 readonly STILL_LIMIT=60          # seconds that a copy may keep the session's processes stopped
+readonly WARN_EARLY=(300 30)     # seconds before the time limit at which the terminals are told
+readonly END_EARLY=5             # seconds before it at which the session ends by itself, in good order
 
 # For apt in a session, where there is nobody but the user: no account _apt to become, no group adm to give a log to.
 readonly APT_SETTINGS=('APT::Sandbox::User "root";' 'Dir::Log::Terminal "/dev/null";')
@@ -252,14 +255,29 @@ stand_still() { # for a copy of the volumes: stops the session, says so, and con
   exec {said}<&- {told}<&-
 }
 
-serve() { # PORT: runs sshd until it ends, with its code; stands still whenever it is asked to
+tell_terminals() { # what is in the file: to every terminal of the session, one that takes nothing now excepted
+  local terminal tellers=()
+  for terminal in /dev/pts/[0-9]*; do
+    [[ -w $terminal ]] || continue
+    timeout 2 cat /run/berth/node/notice >"$terminal" 2>/dev/null &
+    tellers+=($!)
+  done
+  [[ ${#tellers[@]} -eq 0 ]] || wait "${tellers[@]}" || :
+  rm -f /run/berth/node/notice
+}
+
+serve() { # PORT: runs sshd until it ends, with its code; whenever it is asked to, tells something or stands still
   local code sshd
   "$SSHD" -D -e -f /run/berth/node/sshd_config -p "$1" &
   sshd=$!
   while :; do
     code=0
     wait "$sshd" || code=$?
-    if [[ -n $ASKED ]]; then ASKED='' && stand_still; fi
+    if [[ -n $ASKED ]]; then
+      ASKED=''
+      [[ ! -f /run/berth/node/notice ]] || tell_terminals
+      stand_still
+    fi
     # A signal for us has ended wait, and not sshd.
     if ((code <= 128)) || ! kill -0 "$sshd" 2>/dev/null; then return "$code"; fi
   done
@@ -815,7 +833,7 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT BERTH_ROOT
     echo 'set -euo pipefail'
     declare -f say die login_environment has_locales sshd_config adapt_accounts apply_owners leave look_at_processes \
-      threads_stand_still stop_all stand_still serve enter
+      threads_stand_still stop_all stand_still tell_terminals serve enter
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
   {
@@ -839,13 +857,63 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
   CONTAINER=$!
 }
 
+ask_end() { # ENDS_AT: when the job's time limit ends it, in seconds since the epoch, or what was known before
+  local text
+  text=$(timeout 20 "$BERTH_SCONTROL" show job -o "$SLURM_JOB_ID") || return 0
+  [[ $text =~ [[:space:]]EndTime=([0-9T:-]+) ]] || return 0
+  ENDS_AT=$(date -d "${BASH_REMATCH[1]}" +%s) || return 0
+}
+
+keep_time() { # when LOOK_AT has come: warns, or ends the session in good order, before Slurm ends it in another way
+  local left early due=''
+  ((EPOCHSECONDS >= LOOK_AT)) || return 0
+  ask_end # it may have been changed since
+  left=$((ENDS_AT - EPOCHSECONDS))
+  if ((left <= END_EARLY)); then
+    say "the time is up"
+    LOOK_AT=$NEVER
+    stop
+    return 0
+  fi
+  LOOK_AT=$((ENDS_AT - END_EARLY))
+  for early in "${WARN_EARLY[@]}"; do
+    if ((left > early)); then
+      LOOK_AT=$((ENDS_AT - early))
+      break
+    fi
+    due=$early
+  done
+  if [[ -n $due && $WARNED_OF != "$ENDS_AT $due" ]]; then
+    WARNED_OF="$ENDS_AT $due"
+    warn "$left"
+  fi
+}
+
+warn() { # SECONDS: tells the log and the terminals what happens then
+  local at text sequel=''
+  printf -v at '%(%H:%M:%S)T' "$ENDS_AT"
+  text="the time limit of job $SLURM_JOB_ID ends it at $at, in $1 s"
+  say "$text"
+  read -r sequel 2>/dev/null <"$DIRECTORY/run/continuation" || :
+  case $sequel in
+    always) sequel="The session goes on in another job at once: connect again then." ;;
+    *[mhd]) sequel="If it was used in the last $sequel, the session goes on in another job at once." ;;
+    *) sequel="The session stops then, and keeps its files." ;;
+  esac
+  printf '\r\nberth: %s: %s\r\nberth: %s\r\n' "$BERTH_SESSION_NAME" "$text" "$sequel" >"$NODE_DIR/run/notice"
+  [[ -z ${LISTENS:-} ]] || kill -USR1 "$CONTAINER" 2>/dev/null || :
+}
+
 follow_container() { # copies the container's words to the job's log until it has ended
-  local line part='' count=0 announced='' ended
+  local line part='' count=0 announced='' ended pause
   while :; do
-    ended=0
-    IFS= read -r -t "$TICK" -u "$LOG" line || ended=$?
+    ended=0 pause=$((LOOK_AT - EPOCHSECONDS))
+    ((pause < TICK)) || pause=$TICK
+    ((pause > 0)) || pause=0.1
+    IFS= read -r -t "$pause" -u "$LOG" line || ended=$?
     part+=$line
     check_memory
+    keep_time
     if ((ended > 128)); then # nothing said for a while; a line may be half read
       [[ -z ${STOPPING:-} ]] || kill -TERM "$CONTAINER" 2>/dev/null || :
       continue
@@ -976,7 +1044,7 @@ main() {
   readonly DIRECTORY=$1 LAYERS=${1%/*/*}/layers OWNER_UID=$UID OWNER_GID=${GROUPS[0]}
   trap finish EXIT
   trap stop TERM
-  trap 'say "the time limit is near"' USR1
+  trap 'LOOK_AT=0' USR1 # Slurm says that the time limit is near: it may be nearer than we thought
   trap 'copy_live &' USR2
   # --export=NIL leaves Slurm's own variables only; what a site's prolog adds must not add mounts.
   unset "${!BERTH_@}" "${!APPTAINER_@}" "${!SINGULARITY_@}"
@@ -1002,6 +1070,9 @@ main() {
   start_container
   read -r _ FINGERPRINT _ <<<"$(ssh-keygen -lf "$DIRECTORY/run/ssh_host_ed25519_key.pub")"
   find_oom_counter
+  ENDS_AT=${SLURM_JOB_END_TIME:-$NEVER} LOOK_AT=0 WARNED_OF=''
+  [[ $ENDS_AT =~ ^[0-9]+$ ]] || ENDS_AT=$NEVER
+  LOOK_AT=$((ENDS_AT - WARN_EARLY[0]))
   follow_container
   until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
   CONTAINER=''

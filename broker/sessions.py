@@ -19,15 +19,16 @@ from broker.intent import NOTHING_WAS
 from broker.manifest import Target
 from broker.models import Session
 from broker.registry import Entry
-from broker.schema import EventView, SessionState, SessionView, StartRequest
+from broker.schema import ContinuationChoice, EventView, JobView, SessionState, SessionView, StartRequest
 from broker.state import LIVE, STARTABLE
-from broker.submission import next_submission
+from broker.succession import next_submission
 from broker.words import connection_event
 from profiles.errors import ProfilesError
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
     from broker.connections import Connections
+    from broker.continuation import Continuation
     from broker.launching import Launcher
     from broker.reconcile import Reconciler
     from broker.registry import Decide, Decision, Registry
@@ -56,6 +57,7 @@ class Sessions:
         launcher: Launcher,
         submitter: Submitter,
         reconciler: Reconciler,
+        continuation: Continuation,
         changes: Changes,
         grace: float,
     ) -> None:
@@ -66,6 +68,7 @@ class Sessions:
         self._launcher = launcher
         self._submitter = submitter
         self._reconciler = reconciler
+        self._continuation = continuation
         self._changes = changes
         self._grace = grace
 
@@ -113,6 +116,12 @@ class Sessions:
         self._changed()
         return self._view(session)
 
+    async def set_continuation(self, user: str, name: str, choice: ContinuationChoice) -> SessionView:
+        """Decide whether the session goes on in another job when one has to end."""
+        session = await self._continuation.choose(user, name, choice.continuation)
+        self._reconciler.wake()
+        return self._view(session)
+
     async def all(self, user: str) -> list[SessionView]:
         return [self._view(session) for session in await asyncio.to_thread(self._registry.sessions_of, user)]
 
@@ -154,6 +163,11 @@ class Sessions:
             happened += [connection_event(each) for each in await self._connections.all(user, name)]
         return sorted(happened, key=lambda event: event.at)
 
+    async def jobs(self, user: str, name: str) -> list[JobView]:
+        """Every job that was asked for to carry the session, the last one first."""
+        session = await self._resolve(user, name, Verb.SEE)
+        return [record.view() for record in reversed(await asyncio.to_thread(self._registry.jobs_of, session.id))]
+
     async def _create(self, user: str, name: str, request: StartRequest) -> Session:
         if request.profile is None:
             raise NotFoundError(
@@ -169,7 +183,9 @@ class Sessions:
             state=SessionState.SUBMITTING,
             options=request.options,
             created_at=now,
+            used_at=now,
             submission=1,
+            submissions=1,
             first_start=True,
         )
         return await asyncio.to_thread(
@@ -247,7 +263,7 @@ def _restart(user: str, request: StartRequest, why: str) -> Decide:
                 hint="try again in a moment: `berth show` says when it is done",
             )
         _check_profile(now, request)
-        values = next_submission(now) | {"options": request.options or now.options}
+        values = next_submission(now) | {"options": request.options or now.options, "used_at": time.time()}
         if request.persistence is not None:
             values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
         return values, entry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from broker.schema import Endpoint, SessionState
@@ -36,6 +36,8 @@ class Outcome:
     endpoint: Endpoint | None = None
     outcome: str = ""
     """Slurm's word for how the job ended; empty while it has not."""
+    at: float | None = None
+    """When it ended, if that is known."""
 
 
 def next_state(state: SessionState, job: Job, endpoint: Endpoint | None) -> Outcome:
@@ -78,7 +80,8 @@ def ended(state: SessionState, word: JobState, reason: str = "") -> Outcome:
 
 def ended_in_accounting(state: SessionState, job: FinishedJob) -> Outcome:
     """The same from slurmdbd's record, for a job that slurmctld has forgotten."""
-    return ended(state, job.state, f"exit code {job.exit_code}" if job.exit_code else "")
+    outcome = ended(state, job.state, f"exit code {job.exit_code}" if job.exit_code else "")
+    return replace(outcome, at=job.ended_at)
 
 
 def lost(state: SessionState) -> Outcome:

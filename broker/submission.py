@@ -15,6 +15,8 @@ from broker.launcher_error import LauncherError
 from broker.manifest import Manifest
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState
+from broker.succession import CARRIED
+from slurm.gres import gpus
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
@@ -62,11 +64,11 @@ class Submitter:
         self._authority = authority
         self._logins = logins
         self._changes = changes
-        self._running: dict[str, asyncio.Task[Session]] = {}
+        self._running: dict[tuple[str, int], asyncio.Task[Session]] = {}
 
     def under_way(self, session_id: str) -> bool:
-        """Whether this process is submitting the session right now."""
-        return session_id in self._running
+        """Whether this process is submitting a job of the session right now."""
+        return any(each == session_id for each, _ in self._running)
 
     def submit(self, session: Session) -> asyncio.Task[Session]:
         """Begin to submit `session`, seen in state SUBMITTING, or join the attempt under way.
@@ -75,10 +77,20 @@ class Submitter:
         session is what it was before, a new one gone. With no clear answer the session stays SUBMITTING. Nothing is
         submitted if the session has moved on since it was seen, so a caller need not know who else submits.
         """
-        task = self._running.get(session.id)
+        return self._begin(session, session.submission)
+
+    def submit_successor(self, session: Session) -> asyncio.Task[Session]:
+        """Begin to submit the job that is to carry `session` on, or join the attempt under way; as `submit`, but that a
+        refusal leaves the session as it is, without a successor.
+        """
+        return self._begin(session, session.successor)
+
+    def _begin(self, session: Session, number: int) -> asyncio.Task[Session]:
+        key = session.id, number
+        task = self._running.get(key)
         if task is None:
-            task = self._running[session.id] = asyncio.create_task(self._attempt(session))
-            task.add_done_callback(lambda done: self._done(session.id, done))
+            task = self._running[key] = asyncio.create_task(self._attempt(session, number))
+            task.add_done_callback(lambda done: self._done(key, done))
         return task
 
     async def drain(self) -> None:
@@ -89,57 +101,60 @@ class Submitter:
         if self._running:
             await asyncio.wait(self._running.values(), timeout=self._config.slurm.submit_timeout + LAST_WORDS)
 
-    def _done(self, session_id: str, task: asyncio.Task[Session]) -> None:
-        self._running.pop(session_id, None)
+    def _done(self, key: tuple[str, int], task: asyncio.Task[Session]) -> None:
+        self._running.pop(key, None)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RefusedError):
-            log.error("submission of %s failed", session_id, exc_info=error)
+            log.error("submission %d of %s failed", key[1], key[0], exc_info=error)
         self._changes.notify()
 
-    async def _attempt(self, session: Session) -> Session:
+    async def _attempt(self, session: Session, number: int) -> Session:
         try:
-            return await self._submit(session)
+            return await self._submit(session, number)
         except _OvertakenError:
             return await asyncio.to_thread(self._registry.update, session.id, lambda _: None)
 
-    async def _submit(self, session: Session) -> Session:
+    async def _submit(self, session: Session, number: int) -> Session:
         try:
             image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
-            session, login = await asyncio.gather(self._prepared(session), self._logins.of(session.owner))
-            files = self._files(session, image, login)
+            session, login = await asyncio.gather(self._prepared(session, number), self._logins.of(session.owner))
+            options = self._options(session, image.profile)
+            default = image.profile.continuation or self._config.slurm.continuation
             failpoint("start.prepared")
-            claim = _claimed(session, attempted_at=time.time(), keys_digest=login.digest)
-            await asyncio.to_thread(self._registry.update, session.id, claim)
+            claim = _claimed(
+                session, number, gpus=gpus(options), continuation_default=default, keys_digest=login.digest
+            )
+            session = await asyncio.to_thread(self._registry.update, session.id, claim)
             job_id = await self._launcher.submit(
                 session.owner,
                 session.id,
-                session.submission,
-                options=self._options(session, image.profile),
-                files=files,
+                number,
+                options=options,
+                files=self._files(session, number, image, login),
                 limit=self._config.slurm.submit_timeout,
             )
         except LauncherError as error:
             if error.unclear:
                 log.warning("submission of %s is unclear: %s", session.id, error.message)
-                return await self._change(session, attempted_at=time.time(), reason=f"{UNCONFIRMED} ({error.message})")
-            raise await self._refuse(session, error.message) from error
+                return await self._unclear(session, number, error.message)
+            raise await self._refuse(session, number, error.message) from error
         except RegistryError:
             raise  # our own trouble, not a refusal; the next tick tries again
         except BerthError as error:
-            raise await self._refuse(session, error.message, error.hint) from error
+            raise await self._refuse(session, number, error.message, error.hint) from error
         failpoint("start.submitted")
-        return await asyncio.to_thread(self._registry.update, session.id, _submitted(session.submission, job_id))
+        return await asyncio.to_thread(self._registry.update, session.id, _submitted(number, job_id))
 
-    async def _prepared(self, session: Session) -> Session:
+    async def _prepared(self, session: Session, number: int) -> Session:
         """Make a new session's directories, volumes and host key."""
         if session.host_key and session.volumes is not None:
             return session
         made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
-        return await self._change(session, host_key=made.host_key, volumes=made.volumes)
+        return await self._change(session, number, host_key=made.host_key, volumes=made.volumes)
 
     def _options(self, session: Session, profile: Profile) -> list[str]:
         return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), session.options)
 
-    def _files(self, session: Session, image: Image, login: Login) -> dict[str, str]:
+    def _files(self, session: Session, number: int, image: Image, login: Login) -> dict[str, str]:
         certificate = self._authority.sign_host(
             session.host_key,
             SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
@@ -149,17 +164,29 @@ class Submitter:
         )
         return {
             "manifest.json": Manifest.of(session).text,
-            "job.env": job_env(session, allowed_binds(image.profile, self._config.storage.binds), image.offset),
+            "job.env": job_env(session, number, allowed_binds(image.profile, self._config.storage.binds), image.offset),
+            "continuation": session.goes_on + "\n",
             "host_certificate": certificate + "\n",
             **login.files,
         }
 
-    async def _refuse(self, session: Session, message: str, hint: str = "") -> RefusedError:
-        """Take the intent back: a session that never ran goes, one that ran or was stopped meanwhile is stopped."""
+    async def _unclear(self, session: Session, number: int, message: str) -> Session:
+        """The job may have been queued: how long it may take to show up is counted from now."""
+        log.warning("submission %d of %s is unclear: %s", number, session.id, message)
+        if number != session.submission:
+            return await self._change(session, number, successor_at=time.time())
+        return await self._change(session, number, attempted_at=time.time(), reason=f"{UNCONFIRMED} ({message})")
+
+    async def _refuse(self, session: Session, number: int, message: str, hint: str = "") -> RefusedError:
+        """Take the intent back: a session that never ran goes, one that ran or was stopped meanwhile is stopped, and
+        one that has a job loses its successor only.
+        """
 
         def decide(now: Session) -> Decision | None:
-            if not _waits_for(now, session.submission):
+            if not _waits_for(now, number):
                 return None
+            if number != now.submission:
+                return {"successor": 0}, Entry("berth", "refused", f"the job that was to follow: {message}")
             never_was = now.first_start and now.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED
             values = {"state": state, "reason": message, "attempted_at": None, "root": False}
@@ -180,72 +207,47 @@ class Submitter:
         gone = {"state": SessionState.DELETED, "reason": ""}
         await asyncio.to_thread(self._registry.update, session.id, lambda _: (gone, Entry("berth", "deleted")))
 
-    async def _change(self, session: Session, **values: Any) -> Session:  # noqa: ANN401 - columns of several types
+    async def _change(self, session: Session, number: int, **values: Any) -> Session:  # noqa: ANN401 - columns of several types
         """Change columns of a session that still waits for this submission; _OvertakenError if it does not."""
 
         def decide(now: Session) -> Decision | None:
-            if not _waits_for(now, session.submission):
+            if not _waits_for(now, number):
                 raise _OvertakenError
             return values, None
 
         return await asyncio.to_thread(self._registry.update, session.id, decide)
 
 
-def next_submission(now: Session) -> dict[str, Any]:
-    """The columns of a session without a job that is to get the next one."""
-    columns: dict[str, Any] = {
-        "state": SessionState.SUBMITTING,
-        "reason": "",
-        "submission": now.submission + 1,
-        "restarts": 0,
-        "job_id": None,
-        "node": "",
-        "port": 0,
-        "fingerprint": "",
-        "outcome": "",
-        "first_start": False,
-        "root": False,
-    }
-    return columns | dict.fromkeys(_TIMES)
-
-
-_TIMES = (
-    "submitted_at",
-    "attempted_at",
-    "started_at",
-    "expected_start_at",
-    "ends_at",
-    "ended_at",
-    "missing_since",
-    "cancelled_at",
-)
-
-
-def _waits_for(now: Session, submission: int) -> bool:
+def _waits_for(now: Session, number: int) -> bool:
     """Whether nothing is known yet of what became of this submission."""
+    if number == now.successor and now.state in CARRIED:
+        return now.successor_job is None
     return (
-        now.submission == submission
+        now.submission == number
         and now.job_id is None
         and now.state in {SessionState.SUBMITTING, SessionState.STOPPING}
     )
 
 
-def _claimed(seen: Session, **values: Any) -> Decide:  # noqa: ANN401 - columns of several types
+def _claimed(seen: Session, number: int, **values: Any) -> Decide:  # noqa: ANN401 - columns of several types
     """Record an attempt, unless the session was stopped, or attempted by somebody else, since it was seen."""
+    attempted = "attempted_at" if number == seen.submission else "successor_at"
 
     def decide(now: Session) -> Decision | None:
-        fresh = now.state is SessionState.SUBMITTING and now.attempted_at == seen.attempted_at
-        if not fresh or not _waits_for(now, seen.submission):
+        fresh = now.state is not SessionState.STOPPING and getattr(now, attempted) == getattr(seen, attempted)
+        if not fresh or not _waits_for(now, number):
             raise _OvertakenError
-        return values, None
+        return values | {attempted: time.time()}, None
 
     return decide
 
 
-def _submitted(submission: int, job_id: int) -> Decide:
+def _submitted(number: int, job_id: int) -> Decide:
     def decide(now: Session) -> Decision | None:
-        if not _waits_for(now, submission):
+        if not _waits_for(now, number):
             return None
+        if number != now.submission:
+            return {"successor_job": job_id}, Entry("berth", "submitted", f"job {job_id}, to carry it on")
         values: dict[str, Any] = {"job_id": job_id, "submitted_at": time.time(), "reason": ""}
         if now.state is SessionState.SUBMITTING:
             values["state"] = SessionState.QUEUED
@@ -281,14 +283,14 @@ def _rule_for(source: str, site: list[str]) -> str | None:
     return None
 
 
-def job_env(session: Session, binds: list[str], offset: int) -> str:
-    """The content of run/job.env: see docs/reference/session-job.md."""
+def job_env(session: Session, number: int, binds: list[str], offset: int) -> str:
+    """The content of run/job.env for the job with that number: see docs/reference/session-job.md."""
     policy = session.policy
     values = {
         "BERTH_SESSION_ID": session.id,
         "BERTH_SESSION_NAME": session.name,
         "BERTH_OWNER": session.owner,
-        "BERTH_SUBMISSION": str(session.submission),
+        "BERTH_SUBMISSION": str(number),
         "BERTH_IMAGE": session.image_path,
         "BERTH_IMAGE_SIZE": str(session.image_size),
         "BERTH_IMAGE_OFFSET": str(offset),

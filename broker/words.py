@@ -10,6 +10,9 @@ from broker.schema import EventView, SessionState
 if TYPE_CHECKING:
     from broker.schema import ConnectionView, Operation, SessionView
 
+END_IS_NEAR = 600.0
+"""Seconds before the end of a job's time from which on everybody is told of it."""
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 _REASONS = {
@@ -56,8 +59,31 @@ def _bare_state(view: SessionView, now: float) -> str:
     if view.state is SessionState.STARTING:
         return view.reason or "starting"
     if view.state is SessionState.READY and view.endpoint:
-        return f"ready on {view.endpoint.node}"
+        ends = end_words(view, now)
+        return f"ready on {view.endpoint.node}{'; ' if ends else ''}{ends}"
     return f"{view.state}{because}"
+
+
+def end_words(view: SessionView, now: float) -> str:
+    """What comes soon: `its job ends 18:05 (in 4 min), then job 13 carries it on`; empty if nothing does."""
+    if view.endpoint is None or view.ends_at is None or view.ends_at - now > END_IS_NEAR:
+        return ""
+    if view.next_job_id is not None:
+        then = f"then job {view.next_job_id} carries it on"
+    elif view.continuation == "always":
+        then = "then another carries it on"
+    else:
+        then = "then it stops, and keeps its files"
+    return f"its job ends {clock(view.ends_at, now)} (in {duration(view.ends_at - now)}), {then}"
+
+
+def continuation_words(continuation: str) -> str:
+    """Whether a session goes on, as schema.Continuation, in words."""
+    if continuation == "always":
+        return "in another job when one has to end"
+    if continuation in {"never", ""}:
+        return "not: it stops when its job has to end"
+    return f"in another job when one has to end, if it was used in the last {continuation}"
 
 
 def _reason(reason: str) -> str:

@@ -46,6 +46,7 @@ COMMANDS = {
     "gc": "space:gc",
     "logs": "logs:logs",
     "events": "logs:events",
+    "history": "history:history",
     "who": "logs:who",
     "profile": "profiles:profile",
     "key": "keys:key",

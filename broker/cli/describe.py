@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from broker.cli.keeping import last_operation, policy, volumes
 from broker.schema import SessionState
-from broker.words import clock, doing, duration, pending, state_words
+from broker.words import clock, continuation_words, doing, duration, pending, state_words
+from slurm.gres import requested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +49,8 @@ def row(view: SessionView, now: float) -> tuple[str, ...]:
         where = doing(operation.verb)
     job = "" if view.job_id is None else str(view.job_id)
     left = duration(view.ends_at - now) if view.endpoint and view.ends_at is not None else ""
+    if view.next_job_id is not None:
+        left += f", then job {view.next_job_id}"
     return (view.name, state, f"{view.profile}@{view.version}", where, job, gpu(view.options), left)
 
 
@@ -64,14 +67,7 @@ def has_job(view: SessionView) -> bool:
 
 def gpu(options: list[str]) -> str:
     """What the session asks of GPUs, from its sbatch options: `gpu:intel:1`, `shard:1`."""
-    wanted = []
-    for option in options:
-        name, _, value = option.partition("=")
-        if name == "--gres":
-            wanted += value.removeprefix("gres/").split(",")
-        elif name.startswith("--gpus"):
-            wanted.append(f"{name.removeprefix('--')}={value}")
-    return ",".join(wanted)
+    return ",".join(requested(options))
 
 
 def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]]:
@@ -92,6 +88,8 @@ def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]
         yield "last job", f"{view.outcome}{ended}"
     if view.endpoint:
         yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
+    if view.continuation:
+        yield "goes on", continuation_words(view.continuation)
     if view.connecting.model_dump(exclude_none=True):
         yield "connecting", connecting(view)
     yield "kept", policy(view)

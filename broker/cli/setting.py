@@ -1,4 +1,4 @@
-"""`berth set`: how a session behaves when somebody connects to it."""
+"""`berth set`: how a session behaves when somebody connects to it, and when its job has to end."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
@@ -12,6 +12,7 @@ from broker.cli import output
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.cli.sessions import name_argument
 from broker.errors import InvalidInputError
+from broker.names import CONTINUATION_PATTERN
 
 DEFAULT = "default"
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -31,6 +32,19 @@ class Wait(click.ParamType["float | None"]):
         return float(found[1]) * _UNITS[found[2] or ""]
 
 
+class Continue(click.ParamType["str | None"]):
+    """`always`, `never`, a time such as `12h`, or `default`."""
+
+    name = "policy"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | None:
+        if not isinstance(value, str) or value == DEFAULT:
+            return None
+        if re.fullmatch(CONTINUATION_PATTERN, value) is None:
+            self.fail(f"{value!r} is neither always, never, a time such as 12h or 7d, nor {DEFAULT}", param, ctx)
+        return value
+
+
 @click.command("set")
 @name_argument
 @click.option(
@@ -44,34 +58,60 @@ class Wait(click.ParamType["float | None"]):
     metavar="TIME",
     help="How long a connection waits for it while it is on its way, such as 30s or 10m.",
 )
+@click.option(
+    "--continue",
+    "continuation",
+    type=Continue(),
+    metavar="POLICY",
+    help="Whether it goes on in another job when one has to end: always, never, or while it was used in the last 12h.",
+)
 @json_option
 @pass_invocation
 @click.pass_context
 def set_options(
-    ctx: click.Context, invocation: Invocation, name: str, start_on_connect: str | None, connect_wait: float | None
+    ctx: click.Context,
+    invocation: Invocation,
+    name: str,
+    *,
+    start_on_connect: str | None,
+    connect_wait: float | None,
+    continuation: str | None,
 ) -> None:
-    """Decide what connecting to a session does.
+    """Decide what connecting to a session does, and what happens when its job has to end.
 
-    `default` takes what the site has: `berth show` says what holds. IDEs give up after 15 seconds or so, and are told
-    nothing by ssh then; a longer wait is for those who connect from a terminal.
+    `default` takes what the profile or the site has: `berth show` says what holds. IDEs give up after 15 seconds or so,
+    and are told nothing by ssh then; a longer wait is for those who connect from a terminal.
+
+    A job has to end at its time limit, when one of higher priority takes its place, and when its node fails. A session
+    is used while somebody is connected to it.
 
     \b
       berth set dev --connect-wait 10m
+      berth set dev --continue 12h
       berth set dev --start-on-connect no
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.schema import ConnectPolicy
 
+    given = click.core.ParameterSource.COMMANDLINE
     chosen: dict[str, object] = {}
     if start_on_connect is not None:
         chosen["start"] = None if start_on_connect == DEFAULT else start_on_connect == "yes"
-    if ctx.get_parameter_source("connect_wait") is click.core.ParameterSource.COMMANDLINE:
+    if ctx.get_parameter_source("connect_wait") is given:
         chosen["wait"] = connect_wait
-    if not chosen:
+    view = None
+    if chosen:
+        view = invocation.client.set_connecting(name, ConnectPolicy.model_validate(chosen))
+    if goes_on := ctx.get_parameter_source("continuation") is given:
+        view = invocation.client.set_continuation(name, continuation)
+    if view is None:
         raise InvalidInputError("what is to be set?", hint="`berth set --help` has the options")
-    view = invocation.client.set_connecting(name, ConnectPolicy.model_validate(chosen))
     if invocation.json:
         output.show_json(view)
         return
     from broker.cli.describe import connecting
+    from broker.words import continuation_words
 
-    output.narrate(f"{name}: {connecting(view)}")
+    if chosen:
+        output.narrate(f"{name}: {connecting(view)}")
+    if goes_on:
+        output.narrate(f"{name} goes on {continuation_words(view.continuation)}")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, cast
 from broker.announcement import JOB_PREFIX
 from broker.changes import Changes
 from broker.config import SlurmSettings, StorageSettings
+from broker.continuation import Continuation
 from broker.deletion import Deletion
 from broker.models import Session
 from broker.operations import Operator
@@ -82,6 +83,7 @@ class Loop:
                 image_size=1,
                 created_at=now,
                 submission=1,
+                submissions=1,
                 job_id=job.id,
             )
             registry.create(session, Entry("bench", "made"))
@@ -89,6 +91,9 @@ class Loop:
         submitter = cast("Submitter", NoSubmitter())
         upkeep = Upkeep(
             settings=StorageSettings(), registry=registry, stores=Stores([]), launcher=launcher, changes=changes
+        )
+        continuation = Continuation(
+            settings=SlurmSettings(), registry=registry, launcher=launcher, submitter=submitter, changes=changes
         )
         reconciler = Reconciler(
             settings=SlurmSettings(),
@@ -100,6 +105,7 @@ class Loop:
             ),
             deletion=Deletion(registry=registry, launcher=launcher, changes=changes),
             upkeep=upkeep,
+            continuation=continuation,
             changes=changes,
         )
         loop = cls(reconciler, registry)

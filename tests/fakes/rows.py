@@ -27,4 +27,5 @@ def make_session(owner: str = "alice", name: str = "dev", **values: Any) -> Sess
         "submission": 1,
         "host_key": HOST_KEY,
     }
-    return Session(**(columns | values))
+    columns |= values
+    return Session(**({"submissions": columns["submission"]} | columns))

@@ -492,6 +492,8 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "add key": lambda c: c.add_key(HOST_KEY),
     "remove key": lambda c: c.remove_key(c.keys()[0].fingerprint),
     "resolve": lambda c: c.resolve(ME, "dev"),
+    "continuation": lambda c: c.set_continuation("dev", "12h"),
+    "jobs": lambda c: c.jobs("dev"),
     "connecting": lambda c: c.set_connecting("dev", schema.ConnectPolicy(wait=30)),
     "doctor": lambda c: c.doctor(),
     "missing session": lambda c: c.session("none"),

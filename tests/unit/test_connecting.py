@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,9 +34,15 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.connecting.AT_MOST", 0.1)
 
 
-def play(place: Path, scene: Callable[[Core], Awaitable[None]], **ssh: Any) -> None:  # noqa: ANN401 - settings
+def play(
+    place: Path,
+    scene: Callable[[Core], Awaitable[None]],
+    *,
+    now: Callable[[], float] = time.time,
+    **ssh: Any,  # noqa: ANN401 - settings
+) -> None:
     async def whole() -> None:
-        core = Core.make(site_config(place, ssh=ssh), FakeLauncher(FakeScheduler()))
+        core = Core.make(site_config(place, ssh=ssh), FakeLauncher(FakeScheduler(now=now)))
         async with asyncio.timeout(60):
             await scene(core)
 
@@ -244,7 +251,7 @@ def test_what_is_on_its_way_is_told_at_the_next_login(tmp_path: Path, clock: Clo
         await core.tick()
         assert await core.connecting.notices("alice") == []
 
-    play(tmp_path, scene)
+    play(tmp_path, scene, now=clock.time)
 
 
 def test_what_was_set_survives_the_loss_of_the_registry(tmp_path: Path) -> None:

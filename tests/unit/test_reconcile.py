@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.launcher_error import LauncherError
-from broker.reconcile import _end, _observe
+from broker.observation import end, observe
 from broker.registry import Entry
 from broker.schema import SessionState
 from broker.state import Outcome
@@ -152,10 +152,10 @@ def test_a_forgotten_job_ends_as_accounting_says(tmp_path: Path) -> None:
         core = make(tmp_path, FakeScheduler())
         session = await core.ready()
         assert session.job_id is not None
-        core.scheduler.end(session.job_id, JobState.TIMEOUT)
+        core.scheduler.end(session.job_id, JobState.OUT_OF_MEMORY)
         core.scheduler.forget(session.job_id)
         await core.tick()
-        assert (core.row().state, core.row().outcome) == (SessionState.FAILED, "TIMEOUT")
+        assert (core.row().state, core.row().outcome) == (SessionState.FAILED, "OUT_OF_MEMORY")
 
     asyncio.run(scenario())
 
@@ -362,10 +362,10 @@ def test_what_was_seen_does_not_overwrite_what_was_asked_since(newer: dict[str, 
     now = seen.model_copy(update=newer)
     scheduler = FakeScheduler()
     job = scheduler.change(scheduler.submit("berth-" + seen.id), id=7, state=JobState.RUNNING, node="c1")
-    assert _observe(seen, job, 1.0)(now) is None
-    assert _end(seen, Outcome(SessionState.FAILED), 1.0)(now) is None
-    assert _observe(seen, job, 1.0)(seen) is not None
-    assert _end(seen, Outcome(SessionState.FAILED), 1.0)(seen) is not None
+    assert observe(seen, job, None, 1.0)(now) is None
+    assert end(seen, Outcome(SessionState.FAILED), None, 1.0)(now) is None
+    assert observe(seen, job, None, 1.0)(seen) is not None
+    assert end(seen, Outcome(SessionState.FAILED), None, 1.0)(seen) is not None
 
 
 def test_an_unclear_submission_is_repeated_only_after_the_grace(tmp_path: Path, clock: Clock) -> None:

@@ -1,0 +1,106 @@
+"""From one job of a session to the next, as pure functions: the columns of the next submission, and whether there is
+to be one at all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from broker.schema import SessionState
+
+if TYPE_CHECKING:
+    from broker.models import Session
+
+CARRIED = frozenset({SessionState.QUEUED, SessionState.STARTING, SessionState.READY})
+"""States in which a successor counts; in every other one its job is one too many, and is cancelled."""
+
+END_EARLY = 5.0
+"""Seconds before its time limit at which a session's job ends by itself: session.sh's END_EARLY."""
+TIME_UP = 30.0
+"""A job that ends well within so many seconds of its limit has ended because of it: it needs some to shut down."""
+
+FORESEEN_BY_NOBODY = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
+"""Ends of a job that are neither somebody's wish nor the session's own fault, so that another job may carry it on."""
+
+_UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+
+_OF_THE_JOB: dict[str, Any] = {
+    "reason": "",
+    "restarts": 0,
+    "job_id": None,
+    "node": "",
+    "port": 0,
+    "fingerprint": "",
+    "outcome": "",
+    "first_start": False,
+    "root": False,
+    "successor": 0,
+    "successor_job": None,
+} | dict.fromkeys(
+    (
+        "submitted_at",
+        "attempted_at",
+        "started_at",
+        "expected_start_at",
+        "ends_at",
+        "ended_at",
+        "missing_since",
+        "cancelled_at",
+        "successor_at",
+    )
+)
+"""What is forgotten of one job when the next one is asked for."""
+
+
+def next_submission(now: Session) -> dict[str, Any]:
+    """The columns of a session without a job that is to get the next one."""
+    number = now.submissions + 1
+    return _OF_THE_JOB | {"state": SessionState.SUBMITTING, "submission": number, "submissions": number}
+
+
+def taken_over(now: Session, job_id: int) -> dict[str, Any]:
+    """The columns of a session that its successor carries from now on."""
+    return _OF_THE_JOB | {"state": SessionState.QUEUED, "submission": now.successor, "job_id": job_id}
+
+
+def seconds_of(continuation: str) -> float:
+    """How long after its last use a session goes on: for ever (inf) for `always`, not at all (-inf) for `never`."""
+    if continuation == "always":
+        return math.inf
+    if continuation in {"never", ""}:
+        return -math.inf
+    return float(continuation[:-1]) * _UNITS[continuation[-1]]
+
+
+def goes_on(session: Session, now: float) -> bool:
+    """Whether the session is to go on in another job, by its policy and its last use."""
+    used = session.used_at if session.used_at is not None else session.created_at
+    return not session.root and now - used <= seconds_of(session.goes_on)
+
+
+def time_was_up(session: Session, outcome: str, ended_at: float) -> bool:
+    """Whether a job that has ended well ended because its time limit was near."""
+    near = session.ends_at is not None and ended_at >= session.ends_at - TIME_UP
+    return outcome == "COMPLETED" and near
+
+
+def may_be_carried_on(session: Session, outcome: str, ended_at: float) -> bool:
+    """Whether another job may follow the one that has ended so: it has been ready, so the next may be too, and nobody
+    wanted the end.
+    """
+    if session.state is SessionState.STOPPING or session.root or not session.fingerprint:
+        return False
+    return outcome in FORESEEN_BY_NOBODY or time_was_up(session, outcome, ended_at)
+
+
+def successor_due(session: Session, now: float, lead: float) -> bool:
+    """Whether it is time to ask for the job that is to follow: `lead` seconds before the end of the present one's time,
+    or half of a short one's.
+    """
+    if session.state is not SessionState.READY or session.successor or session.successor_at is not None:
+        return False
+    if session.ends_at is None or session.started_at is None or session.pending is not None:
+        return False
+    before = min(lead, (session.ends_at - session.started_at) / 2)
+    return now >= session.ends_at - before and goes_on(session, now)

@@ -1,0 +1,38 @@
+"""How many GPUs a job asks for, read from its sbatch options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_OF_GPUS = ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task")
+"""Options whose value is a number of GPUs; of a session, which runs one task on one node, all mean the same."""
+
+
+def requested(options: Sequence[str]) -> list[str]:
+    """What the options, as slurm.sbatch writes them, ask of generic resources: `gpu:intel:1`, `shard:1`, `gpus=2`."""
+    return [text for text, _ in _requests(options)]
+
+
+def gpus(options: Sequence[str]) -> float:
+    """How many whole GPUs that is; a shard counts as none, as Slurm does not say how large one is."""
+    return float(sum(count for _, count in _requests(options)))
+
+
+def _requests(options: Sequence[str]) -> Iterator[tuple[str, int]]:
+    for option in options:
+        name, _, value = option.removeprefix("--").partition("=")
+        if name == "gres":
+            for each in value.removeprefix("gres/").split(","):
+                kind, *rest = each.removeprefix("gres/").split(":")
+                yield each, _count(rest) if kind == "gpu" else 0
+        elif name in _OF_GPUS:
+            for each in value.split(","):
+                yield f"{name}={each}", _count(each.split(":"))
+
+
+def _count(parts: Sequence[str]) -> int:
+    """The last of `[type:]count`; 1 if there is no count, as sbatch(1) says of --gres."""
+    return int(parts[-1]) if parts and parts[-1].isdigit() else 1

@@ -1,0 +1,427 @@
+"""A session goes on in another job when one has to end: who asks for the next one, when, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.announcement import read
+from broker.errors import NotFoundError
+from broker.identifiers import new_id
+from broker.launcher_error import LauncherError
+from broker.rebuild import rebuild
+from broker.registry import open_registry
+from broker.schema import (
+    ConnectionRecord,
+    ConnectionReport,
+    ContinuationChoice,
+    SessionState,
+    SnapshotRequest,
+    StartRequest,
+)
+from slurm.state import JobState
+from tests.fakes.core import Clock, Core, publish, site_config
+from tests.fakes.launcher import FakeLauncher, MumblingLauncher
+from tests.fakes.scheduler import FakeScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from broker.models import Session
+
+HOUR = 3600.0
+"""The time limit of the fake Slurm's jobs."""
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock().install(monkeypatch)
+
+
+def play(
+    place: Path,
+    clock: Clock,
+    scene: Callable[[Core], Awaitable[None]],
+    launcher: type[FakeLauncher] = FakeLauncher,
+    **slurm: Any,  # noqa: ANN401 - settings
+) -> None:
+    async def whole() -> None:
+        config = site_config(place, slurm={"continuation": "always"} | slurm)
+        core = Core.make(config, launcher(FakeScheduler(now=clock.time)))
+        async with asyncio.timeout(60):
+            await scene(core)
+
+    asyncio.run(whole())
+
+
+async def with_successor(core: Core, clock: Clock) -> Session:
+    """A ready session, near the end of its job's time, whose next job waits."""
+    await core.ready()
+    clock.now += HOUR - 500
+    await core.tick()
+    session = core.row()
+    assert session.successor_job is not None
+    return session
+
+
+def end(core: Core, session: Session, state: JobState = JobState.TIMEOUT) -> None:
+    assert session.job_id is not None
+    core.scheduler.end(session.job_id, state)
+
+
+def start(core: Core, job_id: int | None, node: str = "c1") -> None:
+    assert job_id is not None
+    core.scheduler.start(job_id, node)
+
+
+async def actions(core: Core) -> list[tuple[str, str]]:
+    return [(event.action, event.detail) for event in await core.sessions.events("alice", "dev", connections=False)]
+
+
+def test_the_next_job_waits_and_carries_the_session_on(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        before = await core.ready()
+        await core.tick()
+        assert core.launcher.submissions() == 1, "it is early yet"
+        clock.now += HOUR - 599
+        await core.tick()
+        await core.tick()
+        assert core.launcher.submissions() == 2
+        session = core.row()
+        assert (session.state, session.job_id, session.generation) == (SessionState.READY, before.job_id, "1.0")
+        view = session.view()
+        assert view.next_job_id == session.successor_job
+        job = core.scheduler.change(view.next_job_id or 0)
+        said = read(job)
+        assert said is not None
+        assert (said.session_id, said.submission) == (session.id, 2)
+        files = core.launcher.directories["alice", session.id].files
+        assert "BERTH_SUBMISSION=2\n" in files["job.env"]
+        assert files["continuation"] == "always\n"
+        clock.now += 594
+        end(core, session, JobState.COMPLETED)
+        await core.tick()
+        session = core.row()
+        assert (session.state, session.job_id, session.endpoint) == (SessionState.QUEUED, view.next_job_id, None)
+        start(core, session.job_id, "c2")
+        core.announce(session, node="c2")
+        await core.tick()
+        session = core.row()
+        assert (session.state, session.node, session.generation) == (SessionState.READY, "c2", "2.0")
+        assert session.host_key == before.host_key
+        assert session.ends_at == clock.now + HOUR
+        second, first = await core.sessions.jobs("alice", "dev")
+        assert (first.job_id, first.node, first.outcome) == (before.job_id, "c1", "COMPLETED")
+        assert first.ended_at == clock.now
+        assert (second.job_id, second.node, second.outcome) == (session.job_id, "c2", "")
+        assert (
+            "continue",
+            f"job {first.job_id} has ended (COMPLETED the job ended by itself); job {second.job_id} carries it on",
+        ) in await actions(core)
+
+    play(tmp_path, clock, scene)
+
+
+def test_again_and_again_with_one_job_each(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        for number in range(2, 6):
+            clock.now += HOUR - 300
+            await core.tick()
+            session = core.row()
+            end(core, session)
+            start(core, session.successor_job)
+            await core.tick()
+            core.announce(core.row())
+            await core.tick()
+            session = core.row()
+            assert (session.state, session.submission) == (SessionState.READY, number)
+            assert core.launcher.submissions() == number
+            assert len(core.live_jobs(session)) == 1
+
+    play(tmp_path, clock, scene)
+
+
+def test_a_short_job_is_followed_from_half_of_its_time_on(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        assert session.job_id is not None
+        core.scheduler.change(session.job_id, ends_at=clock.now + 60)
+        clock.now += 29
+        await core.tick()
+        assert core.row().successor == 0
+        clock.now += 2
+        await core.tick()
+        assert core.row().successor == 2
+
+    play(tmp_path, clock, scene)
+
+
+@pytest.mark.parametrize(
+    ("policy", "used", "on"),
+    [("always", 0.0, True), ("never", 3599.0, False), ("30m", 0.0, False), ("30m", 2900.0, True), ("2h", 0.0, True)],
+)
+def test_whether_it_goes_on_its_policy_and_its_last_use_say(
+    tmp_path: Path, clock: Clock, policy: str, used: float, on: bool
+) -> None:
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        began = clock.now
+        if used:
+            clock.now = began + used
+            record = ConnectionRecord(
+                id=new_id(), session_id=session.id, user="alice", generation="1.0", began_at=clock.now
+            )
+            await core.connections.note(ConnectionReport(gateway="login1", connections=[record]), None)
+        clock.now = began + HOUR - 300
+        await core.tick()
+        assert (core.row().successor_job is not None) == on
+        end(core, core.row())
+        await core.tick()
+        session = core.row()
+        if on:
+            assert (session.state, session.submission) == (SessionState.QUEUED, 2)
+        else:
+            assert session.state is SessionState.FAILED
+            assert session.reason.startswith("the job reached its time limit")
+
+    play(tmp_path, clock, scene, continuation=policy)
+
+
+def test_site_profile_and_owner_decide_in_this_order(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        publish(core.stores.stores[0], "busy", extra="continuation: never\n")
+        session = await core.ready()
+        assert session.view().continuation == "always"
+        await core.start("other", request=StartRequest(profile="busy"))
+        assert core.row("other").view().continuation == "never"
+        view = await core.sessions.set_continuation("alice", "other", ContinuationChoice(continuation="8h"))
+        assert view.continuation == "8h"
+        files = core.launcher.directories["alice", core.row("other").id].files
+        assert files["continuation"] == "8h\n"
+        assert '"continuation": "8h"' in files["manifest.json"]
+        view = await core.sessions.set_continuation("alice", "other", ContinuationChoice(continuation=None))
+        assert view.continuation == "never"
+        with pytest.raises(NotFoundError):
+            await core.sessions.set_continuation("bob", "other", ContinuationChoice(continuation="always"))
+
+    play(tmp_path, clock, scene)
+
+
+def test_a_successor_that_is_not_wanted_any_more_is_cancelled(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        waits = (await with_successor(core, clock)).successor_job
+        assert waits is not None
+        await core.sessions.set_continuation("alice", "dev", ContinuationChoice(continuation="never"))
+        await core.tick()
+        assert f"cancel {waits}" in core.scheduler.asked
+        assert core.row().state is SessionState.READY
+        await core.sessions.set_continuation("alice", "dev", ContinuationChoice(continuation="always"))
+        await core.tick()
+        assert core.row().successor == 3
+
+    play(tmp_path, clock, scene)
+
+
+def test_who_stops_the_session_stops_its_successor_first(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await with_successor(core, clock)
+        await core.sessions.stop("alice", "dev")
+        await core.tick()
+        cancelled = [asked for asked in core.scheduler.asked if asked.startswith("cancel")]
+        assert cancelled == [f"cancel {session.successor_job}", f"cancel {session.job_id}"]
+        await core.tick()
+        assert core.row().state is SessionState.STOPPED
+        await core.start()
+        assert core.row().submission == 3, "no number comes twice"
+
+    play(tmp_path, clock, scene)
+
+
+@pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.COMPLETED])
+def test_what_was_wanted_or_is_the_sessions_own_fault_is_not_carried_on(
+    tmp_path: Path, clock: Clock, state: JobState
+) -> None:
+    async def scene(core: Core) -> None:
+        session = await with_successor(core, clock)
+        end(core, session, state)
+        await core.tick()
+        await core.tick()
+        assert core.row().state in {SessionState.STOPPED, SessionState.FAILED}
+        assert core.row().outcome == state.value
+        assert core.live_jobs(session) == {}
+
+    play(tmp_path, clock, scene)
+
+
+@pytest.mark.parametrize("state", [JobState.PREEMPTED, JobState.NODE_FAIL, JobState.TIMEOUT, JobState.BOOT_FAIL])
+def test_what_nobody_foresaw_is_carried_on_by_a_job_that_is_asked_for_then(
+    tmp_path: Path, clock: Clock, state: JobState
+) -> None:
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        clock.now += 60
+        end(core, session, state)
+        await core.tick()
+        now = core.row()
+        assert (now.state, now.submission) == (SessionState.QUEUED, 2)
+        assert core.launcher.submissions() == 2
+        end(core, now, state)
+        await core.tick()
+        assert core.row().state is SessionState.FAILED, "it was not ready in between: it is not tried for ever"
+
+    play(tmp_path, clock, scene)
+
+
+def test_a_job_that_ends_at_its_limit_with_nothing_to_follow_says_so(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        clock.now += HOUR - 5
+        end(core, session, JobState.COMPLETED)
+        await core.tick()
+        assert core.row().state is SessionState.STOPPED
+        assert core.row().reason == "the job's time was up; `berth start dev` starts it again"
+
+    play(tmp_path, clock, scene, continuation="never")
+
+
+def test_a_requeued_job_gives_way_to_the_one_that_waits(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await with_successor(core, clock)
+        assert session.job_id is not None
+        core.scheduler.requeue(session.job_id)
+        await core.tick()
+        await core.tick()
+        now = core.row()
+        assert (now.state, now.job_id) == (SessionState.QUEUED, session.successor_job)
+        assert list(core.live_jobs(now)) == [session.successor_job]
+        first = (await core.sessions.jobs("alice", "dev"))[-1]
+        assert first.outcome == "REQUEUED"
+
+    play(tmp_path, clock, scene)
+
+
+def test_a_refused_successor_is_told_and_asked_for_once(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        clock.now += HOUR - 300
+        core.launcher.failures["submit"] = LauncherError("refused", "QOSMaxSubmitJobPerUserLimit")
+        for _ in range(3):
+            await core.tick()
+            clock.now += 60
+        session = core.row()
+        assert (session.state, session.successor) == (SessionState.READY, 0)
+        assert core.launcher.submissions() == 2
+        assert ("refused", "the job that was to follow: QOSMaxSubmitJobPerUserLimit") in await actions(core)
+        del core.launcher.failures["submit"]
+        end(core, session)
+        await core.tick()
+        assert (core.row().state, core.row().submission) == (SessionState.QUEUED, 3)
+
+    play(tmp_path, clock, scene)
+
+
+@pytest.mark.parametrize("queues", [True, False])
+def test_an_unclear_answer_is_made_up_for(tmp_path: Path, clock: Clock, queues: bool) -> None:
+    async def scene(core: Core) -> None:
+        launcher = core.launcher
+        assert isinstance(launcher, MumblingLauncher)
+        launcher.unclear = False
+        await core.ready()
+        launcher.unclear, launcher.queues = True, queues
+        clock.now += HOUR - 500
+        await core.tick()
+        assert core.row().successor_job is None
+        launcher.unclear = False
+        await core.tick()
+        clock.now += 100
+        await core.tick()
+        await core.tick()
+        session = core.row()
+        assert session.successor_job is not None
+        assert len(core.live_jobs(session)) == 2
+        assert launcher.submissions() == (2 if queues else 3)
+        end(core, session)
+        await core.tick()
+        assert core.row().job_id == session.successor_job
+
+    play(tmp_path, clock, scene, MumblingLauncher)
+
+
+def test_a_cancelled_successor_is_not_asked_for_again(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await with_successor(core, clock)
+        assert session.successor_job is not None
+        core.scheduler.end(session.successor_job, JobState.CANCELLED)
+        await core.tick()
+        await core.tick()
+        assert (core.row().state, core.row().successor) == (SessionState.READY, 0)
+        assert core.launcher.submissions() == 2
+
+    play(tmp_path, clock, scene)
+
+
+def test_what_waits_for_the_end_comes_first_and_the_session_goes_on_after_it(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await with_successor(core, clock)
+        core.launcher.hangs["copy"] = "before"
+        asked = asyncio.create_task(core.snapshots.snapshot("alice", "dev", SnapshotRequest()))
+        await core.launcher.stuck.wait()
+        end(core, session)
+        await core.reconciler.tick()
+        assert core.row().state is SessionState.CHANGING
+        await core.kill()
+        asked.cancel()
+        core.launcher.hangs.clear()
+        core = Core.make(core.config, core.launcher)
+        await core.tick()
+        await core.tick()
+        session = core.row()
+        assert (session.state, session.submission) == (SessionState.QUEUED, 3)
+        assert list(core.live_jobs(session)) == [session.job_id]
+        assert session.intent is not None
+        assert session.intent.status == "done"
+
+    play(tmp_path, clock, scene)
+
+
+def test_a_new_controller_and_a_rebuilt_registry_know_the_successor(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        before = await with_successor(core, clock)
+        await core.kill()
+        core = Core.make(core.config, core.launcher)
+        await core.tick()
+        assert core.row().successor_job == before.successor_job
+        await core.kill()
+        (core.config.state_dir / "registry.db").unlink()
+        registry = open_registry(core.config.registry_url)
+        registry.close()
+        core = Core.make(core.config, core.launcher)
+        await rebuild(core.config, core.registry, core.scheduler, core.launcher)
+        await core.tick()
+        session = core.row()
+        assert (session.state, session.job_id) == (SessionState.READY, before.job_id)
+        assert (session.submission, session.successor, session.successor_job) == (1, 2, before.successor_job)
+        assert len(core.live_jobs(session)) == 2
+        end(core, session)
+        await core.tick()
+        assert core.row().job_id == before.successor_job
+
+    play(tmp_path, clock, scene)
+
+
+def test_near_the_end_everybody_is_told(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        assert await core.connecting.notices("alice") == []
+        clock.now += HOUR - 300
+        await core.tick()
+        told = await core.connecting.notices("alice")
+        assert len(told) == 1
+        assert told[0].startswith("dev is ready on c1; its job ends ")
+        assert told[0].endswith(f"(in 5 min), then job {core.row().successor_job} carries it on")
+
+    play(tmp_path, clock, scene)
