@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from broker.connecting import Connecting
     from broker.connections import Connections
     from broker.deletion import Deleted
+    from broker.extending import Extending
     from broker.logins import Logins
     from broker.sessions import Sessions
     from broker.site import Site
@@ -55,6 +56,7 @@ class Services:
     config: Config
     sessions: Sessions
     connecting: Connecting
+    extending: Extending
     connections: Connections
     snapshots: Snapshots
     deleted: Deleted
@@ -149,6 +151,10 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.put("/v1/sessions/{name}/continuation")
     async def set_continuation(who: Who, name: SessionName, choice: schema.ContinuationChoice) -> schema.SessionView:
         return await sessions.set_continuation(who.user, name, choice)
+
+    @app.post("/v1/sessions/{name}/extend")
+    async def extend_job(who: Who, name: SessionName, request: schema.ExtendRequest) -> schema.SessionView:
+        return await services.extending.extend(who.user, name, request.seconds)
 
     @app.get("/v1/sessions/{name}/jobs")
     async def list_jobs(who: Who, name: SessionName) -> schema.JobList:

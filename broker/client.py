@@ -198,6 +198,11 @@ class Client:
         body = schema.ContinuationChoice(continuation=continuation).model_dump_json()
         return schema.SessionView.model_validate_json(self._request("PUT", _session(name) + "/continuation", body))
 
+    def extend(self, name: str, seconds: float) -> schema.SessionView:
+        """Give the session's job so much more time."""
+        body = schema.ExtendRequest(seconds=seconds).model_dump_json()
+        return schema.SessionView.model_validate_json(self._request("POST", _session(name) + "/extend", body))
+
     def jobs(self, name: str) -> list[schema.JobView]:
         """Every job that was asked for to carry the session, the last one first."""
         return schema.JobList.model_validate_json(self._request("GET", _session(name) + "/jobs")).jobs

@@ -116,6 +116,9 @@ class SlurmSettings(Section):
     `always`, `never`, or while it was used within the time before, such as `12h`."""
     successor_lead: Seconds = 600.0
     """How long before the end of a job's time the one that is to follow is asked for; half of a shorter time."""
+    longest_job: Seconds | None = None
+    """How long a job may run in all after its owner has extended it (`berth extend`), as far as its partition lets it;
+    default: it is not extended. The service account must be a Slurm operator."""
     options: list[str] = []
     """sbatch options that every session gets unless profile or user says otherwise, as `--name=value`."""
 

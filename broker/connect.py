@@ -29,6 +29,8 @@ CONNECT_TIMEOUT = 10.0
 CHUNK = 256 * 1024
 """Bytes read at once."""
 
+STANDING = 600.0
+"""Seconds after which the controller is told that a connection still stands: its session is being used."""
 
 NOTED_WITHIN = 3.0
 """Seconds for the controller to take note of a connection; nobody waits longer for that."""
@@ -88,10 +90,18 @@ def carry(api_socket: Path, user: str, destination: Destination, stdin: int = 0,
         "began_at": time.time(),
     }
 
+    over = threading.Event()
+
+    def tell() -> None:
+        _note(api_socket, record)
+        while not over.wait(STANDING):
+            _note(api_socket, record)
+
     def connected() -> None:
-        threading.Thread(target=_note, args=(api_socket, record), daemon=True).start()
+        threading.Thread(target=tell, daemon=True).start()
 
     traffic = relay(destination, stdin, stdout, connected=connected)
+    over.set()
     _note(api_socket, record | vars(traffic) | {"ended_at": time.time()})
 
 

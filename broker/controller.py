@@ -17,6 +17,7 @@ from broker.connecting import Connecting
 from broker.connections import Connections
 from broker.continuation import Continuation
 from broker.deletion import Deleted, Deletion
+from broker.extending import Extending
 from broker.logins import Logins
 from broker.operations import Operator
 from broker.rebuild import rebuild
@@ -59,6 +60,7 @@ class Controller:
     reconciler: Reconciler
     sessions: Sessions
     connecting: Connecting
+    extending: Extending
     connections: Connections
     snapshots: Snapshots
     deleted: Deleted
@@ -120,6 +122,7 @@ class Controller:
             changes=changes,
             settings=config.ssh,
         )
+        extending = Extending(settings=config.slurm, registry=registry, scheduler=scheduler, reconciler=reconciler)
         snapshots = Snapshots(registry=registry, stores=stores, launcher=launcher, upkeep=upkeep, answering=answering)
         deleted = Deleted(registry=registry, upkeep=upkeep, answering=answering)
         return cls(
@@ -140,6 +143,7 @@ class Controller:
             reconciler=reconciler,
             sessions=sessions,
             connecting=connecting,
+            extending=extending,
             connections=connections,
             snapshots=snapshots,
             deleted=deleted,
@@ -153,6 +157,7 @@ class Controller:
             config=self.config,
             sessions=self.sessions,
             connecting=self.connecting,
+            extending=self.extending,
             connections=self.connections,
             snapshots=self.snapshots,
             deleted=self.deleted,

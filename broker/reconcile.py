@@ -51,6 +51,8 @@ PATIENCE, LONGEST_PAUSE = 5.0, 15.0
 but after so many seconds in any case, so that one that is back is seen."""
 CANCEL_AGAIN = 15.0
 """Seconds after which a job that was cancelled and still lives is cancelled again."""
+PUT_OFF = "BeginTime"
+"""Slurm's reason for a job that may not start before a certain time."""
 ACCOUNTING_EVERY = 10.0
 """Seconds between questions to slurmdbd about jobs that slurmctld has forgotten."""
 WITHOUT_ACCOUNTING = 10
@@ -88,6 +90,8 @@ class Reconciler:
         self._asked_accounting_at = 0.0
         self._strays: dict[int, float] = {}
         """When each stray was last cancelled."""
+        self._hastened: dict[int, int] = {}
+        """After which of its requeues each job was told to start."""
         self._ends: list[float] = []
         """When the jobs of ready sessions are going to end by themselves."""
         self.stale_since: float | None = None
@@ -151,6 +155,7 @@ class Reconciler:
         self.moving = self._any_moves([*sessions, *changing])
         self._ends = [s.ends_at - END_EARLY for s in sessions if s.state is SessionState.READY and s.ends_at]
         found = match(sessions, jobs)
+        self._hastened = {job.id: self._hastened[job.id] for job in jobs if job.id in self._hastened}
         changed = await self._observe_all(sessions, found, asked_at)
         await self._observe_missing(sessions, found, asked_at)
         await self._cancel_strays(found.strays)  # first, so that no successor starts when its session is stopped
@@ -229,6 +234,18 @@ class Reconciler:
                 await self._cancel(session, job, asked_at)
             elif session.job_id is None and session.id not in own and not self._submitter.under_way(session.id):
                 await self._resume(session, asked_at)
+            elif (job := own.get(session.id)) is not None and job.state.waits:
+                await self._hasten(job)
+
+    async def _hasten(self, job: Job) -> None:
+        """Have a job start that Slurm has requeued: it puts such a job off for two minutes."""
+        if job.reason != PUT_OFF or not job.restarts or self._hastened.get(job.id) == job.restarts:
+            return
+        self._hastened[job.id] = job.restarts
+        try:
+            await self._scheduler.start_now(job.id)
+        except (NoAnswer, Refused) as error:
+            log.warning("job %d starts when Slurm lets it: %s", job.id, error)
 
     async def _resume(self, session: Session, asked_at: float) -> None:
         """No job is known and nobody is submitting: submit, or give up if it is to stop, once a job of the last

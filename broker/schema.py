@@ -127,6 +127,11 @@ class ContinuationChoice(Strict):
     """None: as its profile, or else the site, has it."""
 
 
+class ExtendRequest(Strict):
+    seconds: Annotated[float, Field(gt=0, le=366 * 86400)]
+    """How much is added to the job's time; made whole minutes, rounded up."""
+
+
 class JobView(Strict):
     """One job that carries, carried or was to carry a session."""
 

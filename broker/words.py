@@ -68,13 +68,18 @@ def end_words(view: SessionView, now: float) -> str:
     """What comes soon: `its job ends 18:05 (in 4 min), then job 13 carries it on`; empty if nothing does."""
     if view.endpoint is None or view.ends_at is None or view.ends_at - now > END_IS_NEAR:
         return ""
+    return f"its job ends {clock(view.ends_at, now)} (in {duration(view.ends_at - now)}), {then_words(view)}"
+
+
+def then_words(view: SessionView) -> str:
+    """What happens when the job of a running session ends at its limit."""
     if view.next_job_id is not None:
-        then = f"then job {view.next_job_id} carries it on"
-    elif view.continuation == "always":
-        then = "then another carries it on"
-    else:
-        then = "then it stops, and keeps its files"
-    return f"its job ends {clock(view.ends_at, now)} (in {duration(view.ends_at - now)}), {then}"
+        return f"then job {view.next_job_id} carries it on"
+    if view.continuation == "always":
+        return "then another carries it on"
+    if view.continuation in {"never", ""}:
+        return "then it stops, and keeps its files"
+    return f"then another carries it on if it was used in the last {view.continuation}"
 
 
 def continuation_words(continuation: str) -> str:

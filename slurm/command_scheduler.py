@@ -38,6 +38,11 @@ _SQUEUE_FIELDS = (
     "StartTime",
     "EndTime",
 )
+_REFUSAL = re.compile(
+    r"denied|not permitted|invalid|exceeds|no longer pending|already|finished|disabled", re.IGNORECASE
+)
+"""What scontrol says when slurmctld has answered no: slurm_strerror(3)'s words for job updates."""
+
 _SACCT_FIELDS = ("Submit", "End", "JobIDRaw", "User", "State", "ExitCode", "JobName")
 
 
@@ -95,6 +100,20 @@ class CommandScheduler:
             if re.search(r"Invalid job id|already compl", error.stderr):
                 return
             if re.search(r"denied|not permitted", error.stderr):
+                raise Refused(error.stderr.strip()) from error
+            raise NoAnswer(str(error)) from error
+
+    async def set_time_limit(self, job_id: int, minutes: int) -> None:
+        await self._update(job_id, f"TimeLimit={minutes}")
+
+    async def start_now(self, job_id: int) -> None:
+        await self._update(job_id, "StartTime=now")
+
+    async def _update(self, job_id: int, change: str) -> None:
+        try:
+            await self._run(("scontrol", "update", f"JobId={job_id}", change), {})
+        except CommandError as error:
+            if _REFUSAL.search(error.stderr):
                 raise Refused(error.stderr.strip()) from error
             raise NoAnswer(str(error)) from error
 

@@ -83,6 +83,12 @@ class PyslurmScheduler:
     async def cancel(self, job_id: int) -> None:
         await self._ask({"ask": "cancel", "id": job_id})
 
+    async def set_time_limit(self, job_id: int, minutes: int) -> None:
+        await self._ask({"ask": "set_time_limit", "id": job_id, "minutes": minutes})
+
+    async def start_now(self, job_id: int) -> None:
+        await self._ask({"ask": "start_now", "id": job_id})
+
     async def version(self) -> str:
         return str(await self._ask({"ask": "version"}))
 

@@ -7,6 +7,9 @@ interpreter of another environment can run it: `…/python slurm/pyslurm_worker.
     {"ask": "jobs", "prefix": "berth-"}   → {"answer": [[id, name, …], …]}
     {"ask": "finished", "ids": [7, 9]}    → {"answer": [[id, name, …], …]}
     {"ask": "cancel", "id": 7}            → {"answer": null} or {"refused": "…"}
+    {"ask": "set_time_limit", "id": 7, "minutes": 90}
+                                          → {"answer": null} or {"refused": "…"}
+    {"ask": "start_now", "id": 7}         → the same
     {"ask": "version"}                    → {"answer": "26.05.5"}
 
 An error is {"error": "…"}.
@@ -25,7 +28,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_REFUSALS = {"ESLURM_ACCESS_DENIED", "ESLURM_USER_ID_MISSING"}
+_REFUSALS = {
+    *("ESLURM_ACCESS_DENIED", "ESLURM_USER_ID_MISSING", "ESLURM_INVALID_TIME_LIMIT", "ESLURM_INVALID_JOB_ID"),
+    *("ESLURM_ALREADY_DONE", "ESLURM_JOB_FINISHED", "ESLURM_JOB_NOT_PENDING", "ESLURM_DISABLED"),
+}
 
 
 def main() -> int:
@@ -116,6 +122,14 @@ def _cancel(pyslurm: Any, request: dict[str, Any]) -> None:  # noqa: ANN401 - th
     pyslurm.Job(request["id"]).cancel()
 
 
+def _set_time_limit(pyslurm: Any, request: dict[str, Any]) -> None:  # noqa: ANN401 - the module has no types
+    pyslurm.Job(request["id"]).modify(pyslurm.JobSubmitDescription(time_limit=request["minutes"]))
+
+
+def _start_now(pyslurm: Any, request: dict[str, Any]) -> None:  # noqa: ANN401 - the module has no types
+    pyslurm.Job(request["id"]).modify(pyslurm.JobSubmitDescription(begin_time="now"))
+
+
 def _version(pyslurm: Any, _: dict[str, Any]) -> str:  # noqa: ANN401 - the module has no types
     return str(pyslurm.slurmctld.Config.load().version)
 
@@ -124,6 +138,8 @@ _QUESTIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "jobs": _jobs,
     "finished": _finished,
     "cancel": _cancel,
+    "set_time_limit": _set_time_limit,
+    "start_now": _start_now,
     "version": _version,
 }
 

@@ -1,4 +1,4 @@
-"""What the broker asks of Slurm: two questions and one order, behind a Protocol.
+"""What the broker asks of Slurm: two questions and three orders, behind a Protocol.
 
 No answer is not an answer: a call that cannot get one raises NoAnswer and says nothing about any job.
 """
@@ -19,7 +19,9 @@ class NoAnswer(Exception):  # noqa: N818 - it reads as what it is: Slurm gave no
 
 
 class Refused(Exception):  # noqa: N818 - Slurm did answer, and the answer is no
-    """Slurm refuses the order, such as cancelling a job of somebody else without being an operator."""
+    """Slurm refuses the order, such as cancelling a job of somebody else, or raising a time limit, without being an
+    operator.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,16 @@ class Scheduler(Protocol):
         """Ask Slurm to end the job; return when slurmctld has taken the order.
 
         A job that has ended already, or that Slurm does not know, is fine. Raises Refused if Slurm says no.
+        """
+
+    async def set_time_limit(self, job_id: int, minutes: int) -> None:
+        """Let the job run for so many minutes from its start. Raises Refused if Slurm says no: raising a limit takes an
+        operator, and no limit of the partition may be overstepped.
+        """
+
+    async def start_now(self, job_id: int) -> None:
+        """Let a waiting job start as soon as it can, although its start was put off, as that of a requeued one is by
+        two minutes. Raises Refused if Slurm says no, as of a job that has started.
         """
 
     async def version(self) -> str:

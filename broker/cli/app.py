@@ -31,6 +31,7 @@ COMMANDS = {
     "exec": "ssh:execute",
     "open": "opening:open_session",
     "stop": "sessions:stop",
+    "extend": "extending:extend",
     "set": "setting:set_options",
     "delete": "sessions:delete",
     "restore": "sessions:restore",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from broker.client import Client
 
 _Known = TypeVar("_Known")
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 class SessionName(click.ParamType[str]):
@@ -42,6 +43,26 @@ class SessionName(click.ParamType[str]):
             for view in _known(lambda client: client.sessions())
             if view.name.startswith(incomplete)
         ]
+
+
+class Time(click.ParamType["float | None"]):
+    """A length of time such as `30s`, `10m`, `2h` or `7d`, in seconds; None for the word `default`, if there is one."""
+
+    name = "time"
+
+    def __init__(self, default: str | None = None) -> None:
+        self._default = default
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if not isinstance(value, str):
+            return None if value is None else float(str(value))
+        if value == self._default:
+            return None
+        found = re.fullmatch(r"([0-9]{1,6})(s|m|min|h|d)?", value)
+        if found is None:
+            word = f", nor {self._default!r}" if self._default else ""
+            self.fail(f"{value!r} is not a time such as 30s, 10m or 2h{word}", param, ctx)
+        return float(found[1]) * _SECONDS[found[2] or ""]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,27 +9,13 @@ import re
 import click
 
 from broker.cli import output
+from broker.cli.arguments import Time
 from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.cli.sessions import name_argument
 from broker.errors import InvalidInputError
 from broker.names import CONTINUATION_PATTERN
 
 DEFAULT = "default"
-_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-
-
-class Wait(click.ParamType["float | None"]):
-    """A time such as `30s`, `10m`, `2h`, or `default`."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        if not isinstance(value, str) or value == DEFAULT:
-            return None
-        found = re.fullmatch(r"([0-9]{1,6})(s|m|min|h|d)?", value)
-        if found is None:
-            self.fail(f"{value!r} is not a time such as 30s, 10m or 2h, nor {DEFAULT!r}", param, ctx)
-        return float(found[1]) * _UNITS[found[2] or ""]
 
 
 class Continue(click.ParamType["str | None"]):
@@ -54,7 +40,7 @@ class Continue(click.ParamType["str | None"]):
 )
 @click.option(
     "--connect-wait",
-    type=Wait(),
+    type=Time(default=DEFAULT),
     metavar="TIME",
     help="How long a connection waits for it while it is on its way, such as 30s or 10m.",
 )
@@ -77,7 +63,7 @@ def set_options(
     connect_wait: float | None,
     continuation: str | None,
 ) -> None:
-    """Decide what connecting to a session does, and what happens when its job has to end.
+    """Decide how a session behaves: on connecting, at its job's end.
 
     `default` takes what the profile or the site has: `berth show` says what holds. IDEs give up after 15 seconds or so,
     and are told nothing by ssh then; a longer wait is for those who connect from a terminal.

@@ -30,6 +30,11 @@ def launched(slurmd_log: str, job_id: int) -> float:
     return _stamp(slurmd_log, rf"Launching batch JobId={job_id}\b")
 
 
+def completed(slurmctld_log: str, job_id: int) -> float:
+    """When slurmctld heard that the job's batch script had ended."""
+    return _stamp(slurmctld_log, rf"_job_complete: JobId={job_id} ")
+
+
 def _stamp(log: str, line: str) -> float:
     found = re.search(rf"^\[(\S+)\] {line}", log, re.MULTILINE)
     if found is None:

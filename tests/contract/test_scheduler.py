@@ -160,6 +160,42 @@ def test_cancel_of_somebody_else_s_job_is_refused(asker: Asker, name: str) -> No
     assert asker.jobs(name)[job_id].state is JobState.RUNNING
 
 
+def test_a_time_limit_is_raised_and_lowered(asker: Asker, name: str) -> None:
+    job_id = started(asker, name)
+    for minutes in (MINUTES + 30, MINUTES + 10):
+        asker.ask(asker.cluster.scheduler.set_time_limit(job_id, minutes))
+        job = asker.job(job_id, name)
+        assert job is not None
+        assert job.started_at is not None
+        assert job.ends_at == pytest.approx(job.started_at + minutes * 60, abs=1)
+
+
+def test_only_an_operator_raises_a_time_limit(asker: Asker, name: str) -> None:
+    job_id = started(asker, name)
+    with asker.scheduler_of("alice") as scheduler, pytest.raises(Refused, match=r"(?i)denied|not permitted"):
+        asker.ask(scheduler.set_time_limit(job_id, MINUTES + 30))
+
+
+def test_a_job_whose_start_was_put_off_starts_when_told(asker: Asker, name: str) -> None:
+    job_id = started(asker, name)
+    asker.cluster.requeue(job_id)
+    wait_until(asker, name, job_id, lambda state: state is JobState.PENDING)
+    asker.ask(asker.cluster.scheduler.start_now(job_id))
+    job = asker.job(job_id, name)
+    assert job is not None
+    assert job.started_at is None or job.started_at < time.time() + 60
+
+
+@pytest.mark.parametrize("order", ["set_time_limit", "start_now"])
+def test_a_job_that_has_ended_or_never_was_cannot_be_changed(asker: Asker, name: str, order: str) -> None:
+    job_id = asker.cluster.submit(name, Work.SUCCEED)
+    wait_until(asker, name, job_id, lambda state: state.ended)
+    scheduler = asker.cluster.scheduler
+    for each in (job_id, UNKNOWN_ID):
+        with pytest.raises(Refused):
+            asker.ask(scheduler.start_now(each) if order == "start_now" else scheduler.set_time_limit(each, 5))
+
+
 ENDS = {
     Work.SUCCEED: (JobState.COMPLETED, 0, 0),
     Work.FAIL: (JobState.FAILED, 3, 0),

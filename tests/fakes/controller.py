@@ -82,6 +82,7 @@ class ScriptedController:
         """Method, path with query, decoded body."""
         self.keys: dict[str, schema.KeyView] = {}
         self.snapshots: dict[str, list[schema.SnapshotView]] = defaultdict(list)
+        self.jobs: dict[str, list[schema.JobView]] = defaultdict(list)
         self.deleted: dict[str, schema.SessionView] = {}
         self.answers: dict[str, BaseModel] = {}
         """`METHOD /path` → what to answer, for calls that only look."""
@@ -188,7 +189,7 @@ class ScriptedController:
                 return schema.LogText(text=log.popleft() if len(log) > 1 else log[0] if log else "")
             case ("GET", ["events"]):
                 return schema.EventList(events=[event for event in self.events if event.session == name])
-            case ("GET", ["connections" | "snapshots" as of]):
+            case ("GET", ["connections" | "snapshots" | "jobs" as of]):
                 return self._listed(name, of)
             case ("DELETE", ["snapshots", reference]):
                 return self._forget(name, reference)
@@ -224,6 +225,8 @@ class ScriptedController:
         return schema.UserCertificateAnswer(certificate=line, view=view)
 
     def _listed(self, name: str, of: str) -> BaseModel:
+        if of == "jobs":
+            return schema.JobList(jobs=self.jobs[name])
         if of == "snapshots":
             return schema.SnapshotList(snapshots=self.snapshots[name])
         return schema.ConnectionList(connections=self.connections)
@@ -299,7 +302,7 @@ def _handler(controller: ScriptedController) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             pass

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import broker.backoff
 import broker.connecting
 import broker.connections
+import broker.continuation
 import broker.deletion
+import broker.extending
 import broker.intent
 import broker.operations
 import broker.reconcile
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from broker.connecting import Connecting
     from broker.connections import Connections
     from broker.deletion import Deleted, Deletion
+    from broker.extending import Extending
     from broker.logins import Logins
     from broker.models import Session
     from broker.operations import Operator
@@ -61,6 +64,8 @@ BASE = StartRequest(profile="base")
 MODULES = (
     broker.backoff,
     broker.deletion,
+    broker.continuation,
+    broker.extending,
     broker.intent,
     broker.connecting,
     broker.connections,
@@ -141,6 +146,7 @@ class Core:
     reconciler: Reconciler
     sessions: Sessions
     connecting: Connecting
+    extending: Extending
     connections: Connections
     snapshots: Snapshots
     deleted: Deleted
@@ -171,6 +177,7 @@ class Core:
             made.reconciler,
             made.sessions,
             made.connecting,
+            made.extending,
             made.connections,
             made.snapshots,
             made.deleted,

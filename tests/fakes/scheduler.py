@@ -113,6 +113,32 @@ class FakeScheduler:
             raise Refused(f"Kill job error on job id {job_id}: Access/permission denied")
         self._end_cancelled(job)
 
+    async def set_time_limit(self, job_id: int, minutes: int) -> None:
+        await self._note(f"set_time_limit {job_id} {minutes}")
+        job = self._waiting_or_running(job_id)
+        if self._user is not None and minutes * 60.0 > self._limits.get(job_id, 0.0):
+            raise Refused("Access/permission denied")
+        self._limits[job_id] = minutes * 60.0
+        if job.started_at is not None and job.state.runs:
+            self.change(job_id, ends_at=job.started_at + minutes * 60.0)
+
+    async def start_now(self, job_id: int) -> None:
+        await self._note(f"start_now {job_id}")
+        job = self._waiting_or_running(job_id)
+        if not job.state.waits:
+            raise Refused("Job is no longer pending execution")
+        self.change(job_id, started_at=self._now(), reason="" if job.reason == "BeginTime" else job.reason)
+
+    def _waiting_or_running(self, job_id: int) -> Job:
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise Refused("Invalid job id specified")
+        if job.state.ended:
+            raise Refused("Job/step already completing or completed")
+        if self._user not in {None, job.user}:
+            raise Refused("Access/permission denied")
+        return job
+
     async def version(self) -> str:
         await self._note("version")
         return "26.05.5"

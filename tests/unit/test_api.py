@@ -61,6 +61,7 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         config=core.config,
         sessions=core.sessions,
         connecting=core.connecting,
+        extending=core.extending,
         connections=core.connections,
         snapshots=core.snapshots,
         deleted=core.deleted,
@@ -493,6 +494,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "remove key": lambda c: c.remove_key(c.keys()[0].fingerprint),
     "resolve": lambda c: c.resolve(ME, "dev"),
     "continuation": lambda c: c.set_continuation("dev", "12h"),
+    "extend": lambda c: c.extend("dev", 3600),
     "jobs": lambda c: c.jobs("dev"),
     "connecting": lambda c: c.set_connecting("dev", schema.ConnectPolicy(wait=30)),
     "doctor": lambda c: c.doctor(),
@@ -589,8 +591,10 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
     state = SessionState.STOPPED if word in {"start", "delete"} else SessionState.READY
 
     async def scenario() -> str:
-        core = make(directory)
+        core = make(directory, slurm={"longest_job": 86400})
         columns: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "host_key": ""}
+        if word == "extend":
+            columns |= {"job_id": core.scheduler.submit("berth-x"), "started_at": 0.0, "ends_at": 3600.0}
         digest = core.stores.find("base").digest
         core.registry.create(make_session(ME, state=state, digest=digest, **columns), Entry(ME, "start"))
         await core.launcher.prepare(ME, core.row(user=ME).id, "auto")
@@ -603,6 +607,7 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
     with ScriptedController() as scripted:
         scripted.sessions["dev"] = view(state=state)
         scripted.events = [schema.EventView(at=1.0, actor="alice", session="dev", action="start")]
+        scripted.jobs["dev"] = [schema.JobView(submission=1, asked_at=1.0)]
         scripted.checks = [schema.DoctorCheck(name="slurm", ok=True, detail="")]
         if word in {"keys", "remove key"}:
             Client(scripted.socket).add_key(HOST_KEY)

@@ -236,6 +236,30 @@ def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, mo
     assert ended.ended_at is not None
 
 
+def test_the_controller_is_told_again_while_it_stands(api: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "STANDING", 0.01)
+    stdin, to_stdin = os.pipe()
+    from_stdout, stdout = os.pipe()
+
+    def talk(client: socket.socket) -> None:
+        client.sendall(read_all(client))
+
+    with controller(api, *[http(200, {"noted": 1})] * 3) as asked, session(talk) as to:
+        thread = threading.Thread(target=connect.carry, args=(api, "alice", to, stdin, stdout))
+        thread.start()
+        while len(asked) < 3:
+            thread.join(0.01)
+        os.close(to_stdin)
+        assert drain(from_stdout) == b""
+        thread.join(20)
+    for descriptor in (stdin, from_stdout):
+        os.close(descriptor)
+    reports = [ConnectionReport.model_validate_json(each.partition(b"\r\n\r\n")[2]) for each in asked]
+    assert {(each.id, each.ended_at) for report in reports for each in report.connections} == {
+        (reports[0].connections[0].id, None)
+    }
+
+
 def test_a_controller_that_is_away_keeps_nobody(api: Path) -> None:
     connect._note(api, {"id": "x"})
 

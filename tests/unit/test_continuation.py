@@ -304,6 +304,24 @@ def test_a_requeued_job_gives_way_to_the_one_that_waits(tmp_path: Path, clock: C
     play(tmp_path, clock, scene)
 
 
+def test_a_requeued_job_is_told_once_to_start_at_once(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        assert session.job_id is not None
+        for turn in (1, 2):
+            core.scheduler.requeue(session.job_id)
+            await core.tick()
+            core.scheduler.change(session.job_id, reason="BeginTime")
+            await core.tick()
+            assert core.scheduler.asked.count(f"start_now {session.job_id}") == turn
+            start(core, session.job_id)
+            core.announce(core.row())
+            await core.tick()
+            assert core.row().generation == f"1.{turn}"
+
+    play(tmp_path, clock, scene)
+
+
 def test_a_refused_successor_is_told_and_asked_for_once(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await core.ready()

@@ -1,0 +1,106 @@
+"""`berth history`, `extend` and `set --continue`, and what `list` and `show` say of the end of a job."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker import schema
+from broker.errors import RefusedError
+from tests.fakes.command_line import command_line, run
+from tests.fakes.controller import ScriptedController, ready
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
+    with command_line(monkeypatch, tmp_path) as running:
+        running.sessions["dev"] = ready(continuation="12h")
+        yield running
+
+
+def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) -> None:
+    began = time.time() - 10 * 3600
+    controller.jobs["dev"] = [
+        schema.JobView(submission=3, asked_at=began),
+        schema.JobView(submission=2, job_id=8, node="c2", gpus=2, asked_at=began, started_at=began + 7200),
+        schema.JobView(
+            submission=1,
+            job_id=7,
+            node="c1",
+            gpus=1,
+            asked_at=began,
+            started_at=began,
+            ended_at=began + 5400,
+            restarts=1,
+            outcome="NODE_FAIL",
+            reason="the node failed",
+        ),
+    ]
+    result = run("history", "dev")
+    heading, first, second, third = result.stdout.splitlines()
+    assert re.split(" {2,}", heading) == ["JOB", "NODE", "STARTED", "RAN FOR", "GPU HOURS", "ENDED AS"]
+    assert first.strip() == "Slurm has not taken it"
+    assert re.split(" {2,}", second)[-2:] == ["8 h", "16.0"]
+    assert re.split(" {2,}", third)[:2] == ["7", "c1"]
+    assert re.split(" {2,}", third)[3:] == ["1 h 30 min", "1.5", "NODE_FAIL (the node failed) (requeued 1x)"]
+    assert result.stderr == "3 jobs, 17.5 GPU hours\n"
+    told = json.loads(run("history", "dev", "--json").stdout)
+    assert [job["job_id"] for job in told["jobs"]] == [None, 8, 7]
+    assert told["gpu_hours"] == pytest.approx(17.5, abs=0.1)
+
+
+@pytest.mark.parametrize(("policy", "sent"), [("always", "always"), ("12h", "12h"), ("default", None)])
+def test_set_decides_whether_it_goes_on(controller: ScriptedController, policy: str, sent: str | None) -> None:
+    result = run("set", "dev", "--continue", policy)
+    assert controller.asked[-1] == ("PUT", "/v1/sessions/dev/continuation", {"continuation": sent})
+    assert result.stderr == "dev goes on in another job when one has to end, if it was used in the last 12h\n"
+
+
+@pytest.mark.parametrize("policy", ["", "sometimes", "0h", "12", "12w", "-1h"])
+def test_a_policy_that_is_none_is_refused_at_once(controller: ScriptedController, policy: str) -> None:
+    result = run("set", "dev", f"--continue={policy}")
+    assert result.exit_code == 2
+    assert "is neither always, never, a time such as 12h or 7d, nor default" in result.stderr
+    assert controller.asked == []
+
+
+def test_extend_tells_the_new_end(controller: ScriptedController) -> None:
+    controller.script["dev"].append(ready(ends_at=time.time() + 6 * 3600 + 30))
+    result = run("extend", "dev", "4h")
+    assert controller.asked[-1] == ("POST", "/v1/sessions/dev/extend", {"seconds": 14400.0})
+    assert result.stderr.startswith("dev: its job ends ")
+    assert result.stderr.endswith("(in 6 h)\n")
+    assert run("extend", "dev", "soon").exit_code == 2
+
+
+def test_extend_that_is_refused_says_what_happens_instead(controller: ScriptedController) -> None:
+    controller.script["dev"].append(
+        RefusedError("this site does not extend jobs", hint="its job ends 18:05, then job 13 carries it on")
+    )
+    result = run("extend", "dev", "30m")
+    assert result.exit_code == 4
+    assert result.stderr.splitlines() == [
+        "berth: this site does not extend jobs",
+        "  hint: its job ends 18:05, then job 13 carries it on",
+    ]
+
+
+def test_list_and_show_tell_of_the_end_before_it_comes(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = ready(continuation="always", next_job_id=13, ends_at=time.time() + 245)
+    assert "4 min, then job 13" in run("list").stdout
+    shown = run("show", "dev").stdout
+    assert "ready on c2; its job ends " in shown
+    assert "(in 4 min), then job 13 carries it on" in shown
+    assert "goes on    in another job when one has to end" in shown
+    controller.sessions["dev"] = ready(continuation="never", ends_at=time.time() + 245)
+    assert "then it stops, and keeps its files" in run("show", "dev").stdout
+    controller.sessions["dev"] = ready(continuation="never", ends_at=time.time() + 3600)
+    assert "its job ends" not in run("show", "dev").stdout
