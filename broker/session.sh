@@ -26,7 +26,6 @@ readonly OUT_OF_MEMORY=72 # the kernel killed a process of the session for memor
 readonly SUPERSEDED=73    # run/job.env is of another submission: a later job carries this session
 readonly BAD_VOLUMES=74   # volumes.json is missing or malformed, or a layer that it names is, or does not mount
 
-readonly LOCK_WAIT=10            # seconds; a predecessor on another node may still be dying
 readonly STOP_GRACE=3            # seconds between TERM and KILL for the session's processes; below any sane KillWait
 readonly TICK=2                  # seconds between two looks at the memory
 readonly NEVER=$((1 << 40))      # seconds since the epoch
@@ -679,7 +678,7 @@ read_job_env() { # FILE: sets the keys known here; never evaluates a value
     case ${BASH_REMATCH[1]} in
       BERTH_SESSION_ID | BERTH_SESSION_NAME | BERTH_OWNER | BERTH_SUBMISSION | BERTH_PROFILE | BERTH_PROFILE_VERSION | \
         BERTH_IMAGE | BERTH_IMAGE_SIZE | BERTH_IMAGE_OFFSET | BERTH_BINDS | BERTH_HOME | BERTH_SYSTEM | BERTH_KEEP | \
-        BERTH_FRESH | BERTH_ROOT | BERTH_PORTS | BERTH_APPTAINER | BERTH_SCONTROL)
+        BERTH_FRESH | BERTH_ROOT | BERTH_PORTS | BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
         printf -v "${BASH_REMATCH[1]}" %s "${BASH_REMATCH[2]}"
         ;;
     esac
@@ -705,6 +704,7 @@ check_job_env() {
   require BERTH_FRESH "|$path(,$path)*"
   require BERTH_ROOT '|yes'
   require BERTH_BINDS "|$path:$path(:ro)?(,$path:$path(:ro)?)*"
+  require BERTH_LOCK_WAIT '[0-9]{1,4}'
   require BERTH_PORTS '[1-9][0-9]{3,4}-[1-9][0-9]{3,4}'
   ((${BERTH_PORTS%-*} <= ${BERTH_PORTS#*-} && ${BERTH_PORTS#*-} <= 65535)) || die "$BAD_JOB_ENV" "run/job.env: BERTH_PORTS"
   case ,$BERTH_KEEP,$BERTH_FRESH, in
@@ -729,9 +729,14 @@ check_files() { # all that needs no lock
 }
 
 take_lock() { # one writer: whoever has run/lock has the volumes; kept until this process ends, however it ends
-  local lock
+  local lock waiter code
   exec {lock}>>"$DIRECTORY/run/lock"
-  flock -w "$LOCK_WAIT" "$lock" || die "$LOCKED" "another job has the volumes of this session open"
+  ! flock -n "$lock" || return 0
+  say "another job has the volumes of this session open; it gets $BERTH_LOCK_WAIT s to end"
+  flock -w "$BERTH_LOCK_WAIT" "$lock" & # in the background, so that we can be told to end
+  waiter=$!
+  until code=0 && wait "$waiter" || code=$?; ((code == 0)) || ! kill -0 "$waiter" 2>/dev/null; do :; done
+  ((code == 0)) || die "$LOCKED" "another job has the volumes of this session open"
 }
 
 read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first and the oldest last; under the lock
@@ -1053,7 +1058,7 @@ main() {
   cd /
   say "job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}, on $SLURMD_NODENAME"
 
-  BERTH_BINDS='' BERTH_PORTS=20000-32767 BERTH_APPTAINER=apptainer BERTH_SCONTROL=scontrol
+  BERTH_BINDS='' BERTH_LOCK_WAIT=10 BERTH_PORTS=20000-32767 BERTH_APPTAINER=apptainer BERTH_SCONTROL=scontrol
   BERTH_PROFILE='' BERTH_PROFILE_VERSION='' BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' BERTH_ROOT=''
   [[ -O $DIRECTORY/run/job.env && -f $DIRECTORY/run/job.env ]] || die "$BAD_JOB_ENV" "no $1/run/job.env of yours"
   read_job_env "$DIRECTORY/run/job.env"

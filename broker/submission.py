@@ -37,6 +37,11 @@ LAST_WORDS = 10.0
 """Seconds more than sbatch's limit that `drain` waits: the launcher ends a worker that overruns its limit by 5."""
 
 
+LOCK_WAIT = 300
+"""Seconds that a job waits for one before it to let go of the volumes: if that one's node cannot be reached, until
+slurmd is back there and ends it, or the file system's server takes its lock away (NFS: after a lease of 90 s)."""
+
+
 class _OvertakenError(Exception):
     """The session no longer waits for this attempt: it was stopped, its job was found, or another attempt was made."""
 
@@ -301,6 +306,7 @@ def job_env(session: Session, number: int, binds: list[str], offset: int) -> str
         "BERTH_SYSTEM": policy.system,
         "BERTH_KEEP": ",".join(_absolute(path, session.owner) for path in policy.keep),
         "BERTH_FRESH": ",".join(_absolute(path, session.owner) for path in policy.fresh),
+        "BERTH_LOCK_WAIT": str(LOCK_WAIT),
     }
     if session.root:
         values["BERTH_ROOT"] = "yes"

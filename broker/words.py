@@ -16,12 +16,23 @@ END_IS_NEAR = 600.0
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 _REASONS = {
+    "AssocGrpCpuLimit": "your account uses as many processors as it may",
+    "AssocGrpGRES": "your account uses as many GPUs as it may",
+    "AssocMaxJobsLimit": "you have as many jobs as your account allows",
     "BeginTime": "its start time has not come",
     "Dependency": "the session's former job is still ending",
+    "JobHeldAdmin": "an administrator holds it",
+    "JobHeldUser": "you hold it",
     "Licenses": "waiting for a licence",
+    "NodeDown": "a node it needs is down",
+    "PartitionConfig": "it asks for more than the partition has",
+    "PartitionDown": "the partition is down",
+    "PartitionTimeLimit": "it asks for more time than the partition allows",
     "Priority": "others are before it",
+    "QOSMaxGRESPerUser": "you use as many GPUs as your QOS allows",
     "QOSMaxJobsPerUserLimit": "you have as many jobs as your QOS allows",
     "ReqNodeNotAvail": "a node it needs is down or reserved",
+    "Reservation": "its reservation has not begun",
     "Resources": "waiting for free resources",
 }
 """Slurm's commonest reasons for waiting, in words; after "Job Reasons" of Slurm's manual."""

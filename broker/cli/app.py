@@ -47,6 +47,7 @@ COMMANDS = {
     "gc": "space:gc",
     "logs": "logs:logs",
     "events": "logs:events",
+    "explain": "history:explain",
     "history": "history:history",
     "who": "logs:who",
     "profile": "profiles:profile",

@@ -1,4 +1,4 @@
-"""`berth history`: every job that has carried a session."""
+"""`berth history` and `explain`: every job that has carried a session, and why it is as it is."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
@@ -15,6 +15,9 @@ from broker.cli.sessions import name_argument
 
 if TYPE_CHECKING:
     from broker.schema import JobView
+
+LAST_WORDS = 64 * 1024
+"""Bytes of the log's end in which `explain` looks for what went wrong."""
 
 HEADINGS = ("JOB", "NODE", "STARTED", "RAN FOR", "GPU HOURS", "ENDED AS")
 
@@ -65,3 +68,26 @@ def gpu_hours(jobs: list[JobView], now: float) -> float:
 def _ran(job: JobView, now: float) -> float:
     """Seconds."""
     return 0.0 if job.started_at is None else max(0.0, (job.ended_at or now) - job.started_at)
+
+
+@click.command()
+@name_argument
+@json_option
+@pass_invocation
+def explain(invocation: Invocation, name: str) -> None:
+    """Say why a session is as it is, and what to do.
+
+    Why it waits and when it is expected to start, how its last job ended, what the job itself said of it, and the
+    command that helps.
+    """
+    from broker.explanation import explanation
+
+    client = invocation.client
+    view = client.session(name)
+    lines = list(explanation(view, client.jobs(name), client.log(name, tail=LAST_WORDS), time.time()))
+    if invocation.json:
+        output.show_json({"name": name, "lines": [{"title": title, "text": text} for title, text in lines]})
+        return
+    output.data(name)
+    for title, text in lines:
+        output.data(f"  {title:<10} {text}")

@@ -7,6 +7,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from tests.lab_cluster import wait_for
+
 if TYPE_CHECKING:
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
@@ -61,6 +63,37 @@ def test_preempted_and_not_requeued_it_goes_on_in_another_job(alice: User, name:
     assert "PREEMPTED" in alice.ok("history", name)
 
 
+def test_preempted_and_requeued_it_is_back_before_slurm_would_have_it(alice: User, name: str) -> None:
+    lab = alice.site.lab
+    alice.ok("start", name, "--profile", "base", "--exclusive", "--exclude=c1,c2")
+    view = alice.show(name)
+    assert alice.laptop.ssh(name, "echo kept >file; sync").returncode == 0
+    rival = lab.sh("sbatch --parsable -p urgent --exclusive -w c3 -t 5 --wrap 'sleep 300'", user="bob").strip()
+    try:
+        alice.until(name, lambda now: bool(now["state"] == "queued"), what="the job to be requeued")
+    finally:
+        lab.sh(f"scancel {rival}")
+    now = alice.until(name, lambda now: bool(now["state"] == "ready"), what="the same job to be ready", seconds=90)
+    assert (now["job_id"], now["generation"]) == (view["job_id"], "1.1")
+    assert alice.laptop.ssh(name, "cat file").stdout == b"kept\n"
+
+
+def test_extended_it_is_not_ended_at_its_first_limit(alice: User, name: str) -> None:
+    alice.ok("start", name, "--profile", "base", "--time=1")
+    alice.ok("set", name, "--continue", "never")
+    view = alice.show(name)
+    alice.ok("extend", name, "1m")
+    assert alice.show(name)["ends_at"] == view["ends_at"] + 60
+    refused = alice.berth("extend", name, "2d")
+    assert refused.returncode == 4
+    assert b"no job is extended to more than 1 d in all" in refused.stderr
+    assert b"then it stops, and keeps its files" in refused.stderr
+    held = alice.laptop.ssh(name, "sleep 75; echo held", seconds=120)
+    assert held.stdout == b"held\n"
+    alice.wait(name, "stopped", seconds=150)
+    assert "the job's time was up" in alice.ok("show", name)
+
+
 def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, name: str) -> None:
     alice.ok("start", name, "--profile", "base", "--exclude=c1")
     view = alice.show(name)
@@ -76,6 +109,28 @@ def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, name: str) -> None
         assert "NODE_FAIL" in alice.ok("history", name)
     finally:
         plug(lab, node, "up")
+
+
+def test_with_slurmd_dead_the_next_job_waits_for_the_first_which_still_lives(alice: User, name: str) -> None:
+    """Slurm calls the node down and the job lost, though its processes go on: two must not have the volumes open."""
+    alice.ok("start", name, "--profile", "base", "--exclude=c1")
+    view = alice.show(name)
+    lab, node = alice.site.lab, view["endpoint"]["node"]
+    lab.sh(f"scontrol update JobId={view['job_id']} Requeue=0")
+    log = f"/shared/berth/alice/sessions/{view['id']}/run/job.log"
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(alice.laptop.ssh, name, "echo first >file; sleep 300", seconds=300)
+        with lab.without("slurmd", node=node):
+            alice.until(name, lambda now: bool(now["generation"] == "2.0"), what="the job to be lost", seconds=120)
+            alice.wait(name, "starting")
+            told = "another job has the volumes of this session open; it gets 300 s to end"
+            wait_for(lambda: told in lab.sh(f"cat {log}"), what="the next job to wait")
+            assert alice.show(name)["state"] == "starting"
+            assert not first.done(), "the first job's processes are still there"
+        now = carried_on(alice, name, view, 120)
+        assert first.result().returncode == 255
+    assert now["endpoint"]["node"] not in {node, "c1"}
+    assert alice.laptop.ssh(name, "cat file").stdout == b"first\n"
 
 
 def plug(lab: Lab, node: str, state: str) -> None:

@@ -53,6 +53,7 @@ def test_a_job_of_an_earlier_submission_and_one_beside_the_sessions_own_write_no
     kept.stop()
     kept.again()
     view, disk = kept.view(), kept.disk()
+    disk.sh(f"sed -i s/^BERTH_LOCK_WAIT=.*/BERTH_LOCK_WAIT=3/ {disk.directory}/run/job.env")
     before = everything(disk)
     old, beside = by_hand(disk, submission=1), by_hand(disk, submission=2)
     assert code(disk, old) == SUPERSEDED
