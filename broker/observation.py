@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from broker.registry import Decide, Decision
     from slurm.scheduler import Job
 
+TIME_WAS_UP = "the job's time was up"
+
 
 @dataclass(frozen=True, slots=True)
 class Matched:
@@ -86,9 +88,8 @@ def is_newer(job: Job, session: Session) -> bool:
 
 def observation(session: Session, job: Job, heir: Job | None, now: float) -> Decision:
     """What is recorded of `session` now that Slurm shows its job, and its successor if it has one, as these."""
-    outcome = next_state(
-        session.state, job, endpoint_of(job, _fingerprint(session.host_key)) if session.host_key else None
-    )
+    endpoint = endpoint_of(job, _fingerprint(session.host_key)) if session.host_key else None
+    outcome = next_state(session.state, job, endpoint)
     values: dict[str, Any] = {
         "job_id": job.id,
         "state": outcome.state,
@@ -138,16 +139,12 @@ def without_job(session: Session, values: dict[str, Any], heir: Job | None, now:
     """What is recorded when the session's job has ended as in `values`: another job carries it on, or what waited for
     the end begins, or that is all.
     """
-    on = may_be_carried_on(session, values["outcome"], values["ended_at"])
-    waits = heir is not None and not heir.state.ended
-    on = on and (waits or goes_on(session, now))
-    if (
-        not on
-        and time_was_up(session, values["outcome"], values["ended_at"])
-        and session.state is not SessionState.STOPPING
-    ):
-        values |= {"reason": f"the job's time was up; `berth start {session.name}` starts it again"}
+    heir = None if heir is None or heir.state.ended else heir
+    on = may_be_carried_on(session, values["outcome"], values["ended_at"], waits=heir is not None)
+    on = on and (heir is not None or goes_on(session, now))
     values |= {"root": False}
+    if values["reason"] and time_was_up(session, values["outcome"], values["ended_at"]):
+        values |= {"reason": TIME_WAS_UP if on else f"{TIME_WAS_UP}; `berth start {session.name}` starts it again"}
     intent = session.pending
     if intent is not None:
         # What it is otherwise, it becomes if nothing comes of that.

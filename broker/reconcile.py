@@ -106,18 +106,21 @@ class Reconciler:
     async def run(self) -> None:
         while True:
             self._woken.clear()
+            began = time.monotonic()
             if await self._guarded_tick():
                 self._changed_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._pause())
+                await asyncio.wait_for(self._woken.wait(), self._pause(time.monotonic() - began))
 
-    def _pause(self) -> float:
-        """Seconds until the next query."""
+    def _pause(self, took: float) -> float:
+        """Seconds until the next query after a tick that took so long: how often Slurm is asked does not depend on
+        that, and so not on the number of sessions.
+        """
         wanted = min(SHARE * (time.monotonic() - self._changed_at), LATER if self.moving else IDLE)
         now = time.time()
         for late in (now - at for at in self._ends):
             wanted = min(wanted, -late if late < 0 else min(SHARE * late, LATER))
-        return max(wanted, SOON, min(PATIENCE * self._query_took, LONGEST_PAUSE))
+        return max(wanted - took, SOON, min(PATIENCE * self._query_took, LONGEST_PAUSE))
 
     async def _guarded_tick(self) -> bool:
         try:
@@ -177,9 +180,9 @@ class Reconciler:
                     )
                     self._see_to(session)
                     changed = True
-                    if session.submission == seen.submission:
-                        break
-                    job, heir = heir, None  # the successor has taken over: what is it doing?
+                    # If the successor has taken over: what is it doing?
+                    over = session.submission != seen.submission and heir is not None and session.job_id == heir.id
+                    job, heir = heir if over else None, None
             except BerthError:  # one session's trouble is not the others'
                 log.exception("session %s could not be brought up to date", session.id)
         return changed

@@ -85,12 +85,15 @@ def time_was_up(session: Session, outcome: str, ended_at: float) -> bool:
     return outcome == "COMPLETED" and near
 
 
-def may_be_carried_on(session: Session, outcome: str, ended_at: float) -> bool:
+def may_be_carried_on(session: Session, outcome: str, ended_at: float, *, waits: bool) -> bool:
     """Whether another job may follow the one that has ended so: it has been ready, so the next may be too, and nobody
-    wanted the end.
+    wanted the end. `waits`: there is one already; only it may follow a job that Slurm has lost, as both have one name,
+    and it would not run while the first does.
     """
     if session.state is SessionState.STOPPING or session.root or not session.fingerprint:
         return False
+    if outcome == "LOST":
+        return waits
     return outcome in FORESEEN_BY_NOBODY or time_was_up(session, outcome, ended_at)
 
 
@@ -100,7 +103,9 @@ def successor_due(session: Session, now: float, lead: float) -> bool:
     """
     if session.state is not SessionState.READY or session.successor or session.successor_at is not None:
         return False
-    if session.ends_at is None or session.started_at is None or session.pending is not None:
+    if session.ends_at is None or session.started_at is None or session.missing_since is not None:
+        return False
+    if session.pending is not None:
         return False
     before = min(lead, (session.ends_at - session.started_at) / 2)
     return now >= session.ends_at - before and goes_on(session, now)

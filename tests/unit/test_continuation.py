@@ -119,7 +119,7 @@ def test_the_next_job_waits_and_carries_the_session_on(tmp_path: Path, clock: Cl
         assert (second.job_id, second.node, second.outcome) == (session.job_id, "c2", "")
         assert (
             "continue",
-            f"job {first.job_id} has ended (COMPLETED the job ended by itself); job {second.job_id} carries it on",
+            f"job {first.job_id} has ended (COMPLETED the job's time was up); job {second.job_id} carries it on",
         ) in await actions(core)
 
     play(tmp_path, clock, scene)
@@ -378,6 +378,45 @@ def test_a_cancelled_successor_is_not_asked_for_again(tmp_path: Path, clock: Clo
         await core.tick()
         assert (core.row().state, core.row().successor) == (SessionState.READY, 0)
         assert core.launcher.submissions() == 2
+
+    play(tmp_path, clock, scene)
+
+
+def test_a_successor_that_has_ended_does_not_carry_on(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await with_successor(core, clock)
+        assert session.successor_job is not None
+        core.scheduler.end(session.successor_job, JobState.CANCELLED)
+        end(core, session)
+        await core.tick()
+        now = core.row()
+        assert (now.state, now.submission) == (SessionState.QUEUED, 3)
+        assert now.job_id not in {session.job_id, session.successor_job}
+
+    play(tmp_path, clock, scene)
+
+
+def test_a_lost_job_is_followed_by_the_one_that_waits_only(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await with_successor(core, clock)
+        assert session.job_id is not None
+        core.scheduler._accounting.clear()
+        core.scheduler.forget(session.job_id)
+        await core.tick()
+        assert core.row().state is SessionState.READY
+        clock.now += 400
+        await core.tick()
+        session = core.row()
+        assert (session.state, session.submission) == (SessionState.QUEUED, 2)
+        assert session.job_id is not None
+        start(core, session.job_id)
+        core.announce(session)
+        await core.tick()
+        core.scheduler.forget(session.job_id)
+        await core.tick()
+        clock.now += 400
+        await core.tick()
+        assert (core.row().state, core.row().outcome) == (SessionState.FAILED, "LOST")
 
     play(tmp_path, clock, scene)
 

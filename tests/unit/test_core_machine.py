@@ -27,8 +27,16 @@ from broker.announcement import endpoint_of, read
 from broker.errors import BerthError
 from broker.keys import PublicKey
 from broker.launcher_error import LauncherError
-from broker.schema import CloneRequest, RollbackRequest, SessionState, SnapshotRequest, SwitchRequest
+from broker.schema import (
+    CloneRequest,
+    ContinuationChoice,
+    RollbackRequest,
+    SessionState,
+    SnapshotRequest,
+    SwitchRequest,
+)
 from broker.state import LIVE
+from broker.succession import CARRIED
 from profiles.store import Store
 from slurm.state import JobState
 from tests.fakes.core import Clock, Core, publish, site_config
@@ -306,6 +314,17 @@ class Machine(RuleBasedStateMachine):
         if not self.scheduler.silent:
             self._check_endpoints()
 
+    @rule(name=NAMES, mood=MOODS, policy=st.sampled_from(["always", "12h", "never"]))
+    def the_end_of_its_job_is_near(self, name: str, mood: str, policy: str) -> None:
+        """A successor is asked for, if the policy says so."""
+        session = self.core.registry.find("alice", name)
+        if session is None or session.ends_at is None or session.state not in CARRIED:
+            return
+        self._ask(self.core.sessions.set_continuation("alice", name, ContinuationChoice(continuation=policy)))
+        self.clock.now = max(self.clock.now, session.ends_at - 400)
+        self.launcher.mood, self.launcher.disk = mood, "answers"
+        self._tick()
+
     @rule()
     def crash(self) -> None:
         self.runner.run(self.core.kill())
@@ -384,7 +403,9 @@ class Machine(RuleBasedStateMachine):
             jobs = self.core.live_jobs(session)
             if session.state in LIVE:
                 assert session.state not in {SessionState.SUBMITTING, SessionState.STOPPING}, session
-                assert list(jobs) == [session.job_id]
+                expected = {session.job_id} | ({session.successor_job} if session.successor else set())
+                assert jobs.keys() == expected
+                assert len(jobs) == 1 or session.state in CARRIED
             else:
                 assert session.state in {SessionState.STOPPED, SessionState.FAILED, SessionState.DELETED}
                 assert jobs == {}
