@@ -64,7 +64,8 @@ class Connections:
         gateway = report.gateway if caller is None else ""
         known = [record for record in report.connections if record.session_id in sessions]
         self._registry.note_connections(_row(record, sessions[record.session_id], gateway, now) for record in known)
-        self._registry.note_use({record.session_id for record in known}, now)
+        if known:
+            self._registry.note_use({record.session_id for record in known}, now)
         if now - self._swept > SWEEP:
             self._swept = now
             log.info("%d old records of connections removed", self._registry.forget_connections(now - self._kept))

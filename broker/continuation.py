@@ -56,7 +56,7 @@ class Continuation:
         session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.SET)
         session = await asyncio.to_thread(self._registry.update, session.id, _chosen(user, continuation or ""))
         self._changes.notify()
-        files = {"manifest.json": Manifest.of(session).text, "continuation": session.goes_on + "\n"}
+        files = {"manifest.json": Manifest.of(session).text, "continuation": session.continuation_in_force + "\n"}
         try:
             await self._launcher.install(session.owner, session.id, files)
         except LauncherError as error:  # the next start writes it

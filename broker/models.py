@@ -149,7 +149,7 @@ class Session(SQLModel, table=True):
         return ConnectPolicy.model_validate(self.connecting)
 
     @property
-    def goes_on(self) -> str:
+    def continuation_in_force(self) -> str:
         """Whether it goes on in another job, as schema.Continuation; empty before its first job."""
         return self.continuation or self.continuation_default
 
@@ -191,7 +191,7 @@ class Session(SQLModel, table=True):
             operation=None if self.intent is None else self.intent.view(),
             root=self.root,
             connecting=self.connect_policy,
-            continuation=self.goes_on,
+            continuation=self.continuation_in_force,
             next_job_id=self.successor_job if self.endpoint else None,
             used_at=self.used_at,
             kept_until=self.kept_until,

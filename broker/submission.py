@@ -170,7 +170,7 @@ class Submitter:
         return {
             "manifest.json": Manifest.of(session).text,
             "job.env": job_env(session, number, allowed_binds(image.profile, self._config.storage.binds), image.offset),
-            "continuation": session.goes_on + "\n",
+            "continuation": session.continuation_in_force + "\n",
             "host_certificate": certificate + "\n",
             **login.files,
         }

@@ -76,7 +76,7 @@ def seconds_of(continuation: str) -> float:
 def goes_on(session: Session, now: float) -> bool:
     """Whether the session is to go on in another job, by its policy and its last use."""
     used = session.used_at if session.used_at is not None else session.created_at
-    return not session.root and now - used <= seconds_of(session.goes_on)
+    return not session.root and now - used <= seconds_of(session.continuation_in_force)
 
 
 def time_was_up(session: Session, outcome: str, ended_at: float) -> bool:
