@@ -426,7 +426,7 @@ def _event(session: Session, entry: Entry) -> Event:
     )
 
 
-_JOB_COLUMNS = ("job_id", "node", "submitted_at", "started_at", "ended_at", "outcome", "reason", "restarts", "gpus")
+_JOB_COLUMNS = ("job_id", "node", "submitted_at", "started_at", "ended_at", "outcome", "restarts", "gpus")
 
 
 def _record_job(db: DBSession, session: Session, changed: Mapping[str, Any]) -> None:
@@ -441,3 +441,5 @@ def _record_job(db: DBSession, session: Session, changed: Mapping[str, Any]) -> 
     for name in _JOB_COLUMNS:
         if changed.get(name):
             setattr(record, name, changed[name])
+    if changed.get("outcome"):  # the reason why it waited is none any more
+        record.reason = changed.get("reason", session.reason)

@@ -89,7 +89,8 @@ def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]
     if view.endpoint:
         yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
     if view.continuation:
-        yield "goes on", continuation_words(view.continuation)
+        used = f"; it was used {duration(now - view.used_at)} ago" if view.used_at is not None else ""
+        yield "goes on", continuation_words(view.continuation) + used
     if view.connecting.model_dump(exclude_none=True):
         yield "connecting", connecting(view)
     yield "kept", policy(view)

@@ -109,6 +109,7 @@ def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, name: str) -> None
         assert "NODE_FAIL" in alice.ok("history", name)
     finally:
         plug(lab, node, "up")
+        wait_for(lambda: serves(lab, node), what=f"{node} to serve again")
 
 
 def test_with_slurmd_dead_the_next_job_waits_for_the_first_which_still_lives(alice: User, name: str) -> None:
@@ -127,10 +128,16 @@ def test_with_slurmd_dead_the_next_job_waits_for_the_first_which_still_lives(ali
             wait_for(lambda: told in lab.sh(f"cat {log}"), what="the next job to wait")
             assert alice.show(name)["state"] == "starting"
             assert not first.done(), "the first job's processes are still there"
+        wait_for(lambda: serves(lab, node), what=f"{node} to serve again")
         now = carried_on(alice, name, view, 120)
         assert first.result().returncode == 255
     assert now["endpoint"]["node"] not in {node, "c1"}
     assert alice.laptop.ssh(name, "cat file").stdout == b"first\n"
+
+
+def serves(lab: Lab, node: str) -> bool:
+    """Whether Slurm gives jobs to the node."""
+    return lab.sh(f"sinfo -h -p gpu -n {node} -o %t").strip() in {"idle", "mix", "alloc"}
 
 
 def plug(lab: Lab, node: str, state: str) -> None:

@@ -102,5 +102,7 @@ def test_list_and_show_tell_of_the_end_before_it_comes(controller: ScriptedContr
     assert "goes on    in another job when one has to end" in shown
     controller.sessions["dev"] = ready(continuation="never", ends_at=time.time() + 245)
     assert "then it stops, and keeps its files" in run("show", "dev").stdout
+    controller.sessions["dev"] = ready(continuation="12h", used_at=time.time() - 130)
+    assert "if it was used in the last 12h; it was used 2 min ago" in run("show", "dev").stdout
     controller.sessions["dev"] = ready(continuation="never", ends_at=time.time() + 3600)
     assert "its job ends" not in run("show", "dev").stdout

@@ -101,6 +101,8 @@ def test_the_next_job_waits_and_carries_the_session_on(tmp_path: Path, clock: Cl
         files = core.launcher.directories["alice", session.id].files
         assert "BERTH_SUBMISSION=2\n" in files["job.env"]
         assert files["continuation"] == "always\n"
+        core.scheduler.change(view.next_job_id or 0, reason="Dependency")
+        await core.tick()
         clock.now += 594
         end(core, session, JobState.COMPLETED)
         await core.tick()
@@ -115,7 +117,8 @@ def test_the_next_job_waits_and_carries_the_session_on(tmp_path: Path, clock: Cl
         assert session.ends_at == clock.now + HOUR
         second, first = await core.sessions.jobs("alice", "dev")
         assert (first.job_id, first.node, first.outcome) == (before.job_id, "c1", "COMPLETED")
-        assert first.ended_at == clock.now
+        assert (first.ended_at, first.reason) == (clock.now, "the job's time was up")
+        assert second.reason == "", "why it waited is not why it ended"
         assert (second.job_id, second.node, second.outcome) == (session.job_id, "c2", "")
         assert (
             "continue",
