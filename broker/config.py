@@ -192,6 +192,17 @@ class RegistrySettings(Section):
     """How many days it is remembered who was connected to which session, and from where."""
 
 
+class LimitSettings(Section):
+    """What one user may have; default: as much as Slurm and the file system let them."""
+
+    sessions: Annotated[int, Field(ge=1)] | None = None
+    """How many sessions, stopped ones too."""
+    gpu_sessions: Annotated[int, Field(ge=1)] | None = None
+    """How many sessions with whole GPUs that run, or wait in the queue, at once; shards are not counted."""
+    starts_per_hour: Annotated[int, Field(ge=1)] | None = None
+    """How many starts within an hour. A session that goes on in another job is not started."""
+
+
 class MetricsSettings(Section):
     """What the controller counts, for Prometheus."""
 
@@ -217,6 +228,7 @@ class Config(Section):
     ssh: SshSettings = SshSettings()
     gateway: GatewayConfig = GatewayConfig()
     registry: RegistrySettings = RegistrySettings()
+    limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")

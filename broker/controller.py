@@ -18,6 +18,7 @@ from broker.connections import Connections
 from broker.continuation import Continuation
 from broker.deletion import Deleted, Deletion
 from broker.extending import Extending
+from broker.limits import Limits
 from broker.logins import Logins
 from broker.operations import Operator
 from broker.rebuild import rebuild
@@ -101,6 +102,7 @@ class Controller:
             changes=changes,
         )
         answering = Answering(registry=registry, operator=operator, reconciler=reconciler, changes=changes)
+        limits = Limits(config.limits, registry)
         connections = Connections(registry, days=config.registry.connection_days)
         sessions = Sessions(
             registry=registry,
@@ -110,6 +112,7 @@ class Controller:
             submitter=submitter,
             reconciler=reconciler,
             continuation=continuation,
+            limits=limits,
             changes=changes,
             grace=config.storage.deleted_grace,
         )
@@ -123,8 +126,10 @@ class Controller:
             settings=config.ssh,
         )
         extending = Extending(settings=config.slurm, registry=registry, scheduler=scheduler, reconciler=reconciler)
-        snapshots = Snapshots(registry=registry, stores=stores, launcher=launcher, upkeep=upkeep, answering=answering)
-        deleted = Deleted(registry=registry, upkeep=upkeep, answering=answering)
+        snapshots = Snapshots(
+            registry=registry, stores=stores, launcher=launcher, upkeep=upkeep, answering=answering, limits=limits
+        )
+        deleted = Deleted(registry=registry, upkeep=upkeep, answering=answering, limits=limits)
         return cls(
             config=config,
             registry=registry,

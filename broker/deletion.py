@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from broker.answering import Answering
     from broker.changes import Changes
     from broker.launching import Launcher
+    from broker.limits import Limits
     from broker.models import Session
     from broker.registry import Decide, Decision, Registry
     from broker.upkeep import Upkeep
@@ -98,10 +99,11 @@ class Deletion:
 class Deleted:
     """What people ask of deleted sessions."""
 
-    def __init__(self, *, registry: Registry, upkeep: Upkeep, answering: Answering) -> None:
+    def __init__(self, *, registry: Registry, upkeep: Upkeep, answering: Answering, limits: Limits) -> None:
         self._registry = registry
         self._upkeep = upkeep
         self._answering = answering
+        self._limits = limits
 
     async def all(self, user: str) -> list[SessionView]:
         """The user's sessions that can be brought back, the one deleted last at the end."""
@@ -117,7 +119,9 @@ class Deleted:
         session = access.allowed_deleted(user, name, deleted[-1] if deleted else None, Verb.RESTORE)
         wanted = new_name or name
         try:
-            session = await asyncio.to_thread(self._registry.update, session.id, _restore(user, wanted))
+            async with self._limits.turn(user):
+                await self._limits.check_another(user)
+                session = await asyncio.to_thread(self._registry.update, session.id, _restore(user, wanted))
         except ConflictError as error:
             if error.hint:
                 raise

@@ -245,6 +245,16 @@ class Registry:
             query = query.where(_column(Event.session_id) == session_id)
         return self._all(query.order_by(_column(Event.id).desc()).limit(limit))[::-1]
 
+    def count_events(self, owner: str, action: str, since: float) -> int:
+        """How many events of that kind the user's sessions have had since then."""
+        query = (
+            select(func.count())
+            .select_from(Event)
+            .where(_column(Event.owner) == owner, _column(Event.action) == action, _column(Event.at) > since)
+        )
+        with self._transaction() as db:
+            return int(db.execute(query).scalar_one())
+
     # Certificates
 
     def issue_certificate(self, certificate: Certificate) -> Certificate:

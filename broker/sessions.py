@@ -24,12 +24,14 @@ from broker.state import LIVE, STARTABLE
 from broker.succession import next_submission
 from broker.words import connection_event
 from profiles.errors import ProfilesError
+from slurm.gres import gpus
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
     from broker.connections import Connections
     from broker.continuation import Continuation
     from broker.launching import Launcher
+    from broker.limits import Limits
     from broker.reconcile import Reconciler
     from broker.registry import Decide, Decision, Registry
     from broker.submission import Submitter
@@ -58,6 +60,7 @@ class Sessions:
         submitter: Submitter,
         reconciler: Reconciler,
         continuation: Continuation,
+        limits: Limits,
         changes: Changes,
         grace: float,
     ) -> None:
@@ -69,6 +72,7 @@ class Sessions:
         self._submitter = submitter
         self._reconciler = reconciler
         self._continuation = continuation
+        self._limits = limits
         self._changes = changes
         self._grace = grace
 
@@ -79,17 +83,18 @@ class Sessions:
         RefusedError with Slurm's words if Slurm will not have the job, ConflictError for a session that is in the way.
         """
         _check(request.options)
-        session = await asyncio.to_thread(self._registry.find, user, name)
-        if session is None:
-            session = await self._create(user, name, request)
-        elif session.state in LIVE - {SessionState.STOPPING}:
-            _check_unchanged(session, request)
-            return self._view(session)
-        else:
-            seen = session.submission
-            session = await asyncio.to_thread(self._registry.update, session.id, _restart(user, request, why))
-            if session.submission == seen:
-                return self._view(session)  # somebody else was faster and has started it
+        async with self._limits.turn(user):
+            session = await asyncio.to_thread(self._registry.find, user, name)
+            if session is None:
+                session = await self._create(user, name, request)
+            elif session.state in LIVE - {SessionState.STOPPING}:
+                _check_unchanged(session, request)
+                return self._view(session)
+            else:
+                seen = session.submission
+                session = await self._restarted(user, session, request, why)
+                if session.submission == seen:
+                    return self._view(session)  # somebody else was faster and has started it
         failpoint("start.intent-recorded")
         self._changes.notify()
         attempt = self._submitter.submit(session)
@@ -174,6 +179,9 @@ class Sessions:
                 f"you have no session named {name}", hint="to make it, name a profile: --profile P[@VERSION]"
             )
         image = await asyncio.to_thread(self._image, request.profile, request.version)
+        wanted = gpus(self._submitter.options(image.profile, request.options))
+        await self._limits.check_another(user)
+        await self._limits.check_start(user, wanted)
         now = time.time()
         session = Session(
             **Target.of(image, request.persistence).columns(),
@@ -182,6 +190,7 @@ class Sessions:
             owner=user,
             state=SessionState.SUBMITTING,
             options=request.options,
+            gpus=wanted,
             created_at=now,
             used_at=now,
             submission=1,
@@ -191,6 +200,16 @@ class Sessions:
         return await asyncio.to_thread(
             self._registry.create, session, Entry(user, "start", f"{image.name}@{image.version}")
         )
+
+    async def _restarted(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
+        try:
+            image = await asyncio.to_thread(self._stores.find, session.profile, session.version)
+        except ProfilesError:  # the submission says so, in its own words
+            wanted = session.gpus
+        else:
+            wanted = gpus(self._submitter.options(image.profile, request.options or session.options))
+        await self._limits.check_start(user, wanted)
+        return await asyncio.to_thread(self._registry.update, session.id, _restart(user, request, why, wanted))
 
     def _image(self, profile: str, version: str | None) -> Image:
         try:
@@ -249,7 +268,7 @@ def _check_profile(session: Session, request: StartRequest) -> None:
         )
 
 
-def _restart(user: str, request: StartRequest, why: str) -> Decide:
+def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Decide:
     def decide(now: Session) -> Decision | None:
         if now.state in LIVE - {SessionState.STOPPING}:
             return None
@@ -263,7 +282,11 @@ def _restart(user: str, request: StartRequest, why: str) -> Decide:
                 hint="try again in a moment: `berth show` says when it is done",
             )
         _check_profile(now, request)
-        values = next_submission(now) | {"options": request.options or now.options, "used_at": time.time()}
+        values = next_submission(now) | {
+            "options": request.options or now.options,
+            "used_at": time.time(),
+            "gpus": gpus,
+        }
         if request.persistence is not None:
             values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
         return values, entry

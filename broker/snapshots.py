@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from broker.answering import Answering
     from broker.launching import Launcher
+    from broker.limits import Limits
     from broker.registry import Decide, Decision, Registry
     from broker.schema import (
         CloneRequest,
@@ -53,13 +54,21 @@ class Snapshots:
     """The verbs. Every one of them asks `access` first; LauncherError never leaves here."""
 
     def __init__(
-        self, *, registry: Registry, stores: Stores, launcher: Launcher, upkeep: Upkeep, answering: Answering
+        self,
+        *,
+        registry: Registry,
+        stores: Stores,
+        launcher: Launcher,
+        upkeep: Upkeep,
+        answering: Answering,
+        limits: Limits,
     ) -> None:
         self._registry = registry
         self._stores = stores
         self._launcher = launcher
         self._upkeep = upkeep
         self._answering = answering
+        self._limits = limits
 
     async def snapshot(self, user: str, name: str, request: SnapshotRequest) -> SessionView:
         """Keep both volumes as they are now, also of a session that runs."""
@@ -165,10 +174,16 @@ class Snapshots:
             state=SessionState.CHANGING,
             reason=CHANGING,
             options=source.options,
+            gpus=source.gpus if request.start else 0.0,
             created_at=now,
+            used_at=now,
             operation=Intent.new("clone", user, arguments=arguments, start=request.start).record(),
         )
-        clone = await asyncio.to_thread(self._registry.create, clone, Entry(user, "clone", f"of {name}"))
+        async with self._limits.turn(user):
+            await self._limits.check_another(user)
+            if request.start:
+                await self._limits.check_start(user, source.gpus)
+            clone = await asyncio.to_thread(self._registry.create, clone, Entry(user, "clone", f"of {name}"))
         return await self._answering.carried_out(clone)
 
     async def diff(self, user: str, name: str, reference: str | None) -> DiffReport:

@@ -122,7 +122,7 @@ class Submitter:
         try:
             image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
             session, login = await asyncio.gather(self._prepared(session, number), self._logins.of(session.owner))
-            options = self._options(session, image.profile)
+            options = self.options(image.profile, session.options)
             default = image.profile.continuation or self._config.slurm.continuation
             failpoint("start.prepared")
             claim = _claimed(
@@ -156,8 +156,9 @@ class Submitter:
         made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
         return await self._change(session, number, host_key=made.host_key, volumes=made.volumes)
 
-    def _options(self, session: Session, profile: Profile) -> list[str]:
-        return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), session.options)
+    def options(self, profile: Profile, own: list[str]) -> list[str]:
+        """What sbatch gets: the site's options, in their place the profile's, in theirs the user's own."""
+        return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), own)
 
     def _files(self, session: Session, number: int, image: Image, login: Login) -> dict[str, str]:
         certificate = self._authority.sign_host(

@@ -15,6 +15,7 @@ import broker.continuation
 import broker.deletion
 import broker.extending
 import broker.intent
+import broker.limits
 import broker.operations
 import broker.reconcile
 import broker.sessions
@@ -67,6 +68,7 @@ MODULES = (
     broker.continuation,
     broker.extending,
     broker.intent,
+    broker.limits,
     broker.connecting,
     broker.connections,
     broker.operations,

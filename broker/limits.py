@@ -1,0 +1,70 @@
+"""What one user may have and do, so that nobody takes everything. What is asked for beyond that is refused in words."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from broker.errors import RefusedError
+from broker.state import LIVE
+
+if TYPE_CHECKING:
+    from broker.config import LimitSettings
+    from broker.registry import Registry
+
+HOUR = 3600.0
+
+
+class Limits:
+    """Whoever makes or starts a session takes the user's turn, asks, and records what is made within that turn."""
+
+    def __init__(self, settings: LimitSettings, registry: Registry) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, user: str) -> asyncio.Lock:
+        """Held while something of the user's is counted and added to: two at once would both find room for one."""
+        return self._turns.setdefault(user, asyncio.Lock())
+
+    async def check_another(self, user: str) -> None:
+        """RefusedError if the user has as many sessions as they may, stopped ones counted, deleted ones not."""
+        most = self._settings.sessions
+        if most is None:
+            return
+        count = len(await asyncio.to_thread(self._registry.sessions_of, user))
+        if count >= most:
+            raise RefusedError(
+                f"you have {_sessions(count)}, and this site allows {most}",
+                hint="`berth list` shows them, `berth delete` makes room",
+            )
+
+    async def check_start(self, user: str, gpus: float) -> None:
+        """RefusedError if a start with so many GPUs is one too many: within an hour, or beside others with GPUs."""
+        most = self._settings.starts_per_hour
+        if most is not None:
+            count = await asyncio.to_thread(self._registry.count_events, user, "start", time.time() - HOUR)
+            if count >= most:
+                raise RefusedError(
+                    f"you have started {_sessions(count)} within the last hour, and this site allows {most}",
+                    hint="try again later; a session that is stopped and started again and again may stay up instead",
+                )
+        await self._check_gpus(user, gpus)
+
+    async def _check_gpus(self, user: str, gpus: float) -> None:
+        most = self._settings.gpu_sessions
+        if most is None or not gpus:
+            return
+        sessions = await asyncio.to_thread(self._registry.sessions_of, user)
+        having = sorted(session.name for session in sessions if session.state in LIVE and session.gpus)
+        if len(having) >= most:
+            raise RefusedError(
+                f"you have {_sessions(len(having))} with a GPU, and this site allows {most}: {', '.join(having)}",
+                hint=f"`berth stop {having[0]}` gives one back, or start this one without",
+            )
+
+
+def _sessions(count: int) -> str:
+    return "1 session" if count == 1 else f"{count} sessions"

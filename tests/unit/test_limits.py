@@ -1,0 +1,99 @@
+"""What one user may have and do: what is one too many is refused in words, and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.errors import RefusedError
+from broker.schema import CloneRequest, SessionState, StartRequest
+from slurm.state import JobState
+from tests.fakes.core import BASE, Clock, Core, site_config
+from tests.fakes.launcher import FakeLauncher
+from tests.fakes.scheduler import FakeScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+GPU = StartRequest(profile="base", options=["--gres=gpu:intel:1"])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock().install(monkeypatch)
+
+
+def play(place: Path, clock: Clock, scene: Callable[[Core], Awaitable[None]], **limits: Any) -> None:  # noqa: ANN401
+    async def whole() -> None:
+        config = site_config(place, limits=limits)
+        async with asyncio.timeout(60):
+            await scene(Core.make(config, FakeLauncher(FakeScheduler(now=clock.time))))
+
+    asyncio.run(whole())
+
+
+def test_one_session_too_many_is_refused_however_it_is_made(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.stopped("one")
+        await core.stopped("two")
+        for asked in (core.start("three"), core.snapshots.clone("alice", "one", CloneRequest(name="three"))):
+            with pytest.raises(RefusedError, match="you have 2 sessions, and this site allows 2") as refused:
+                await asked
+            assert "`berth delete` makes room" in refused.value.hint
+        assert core.registry.find("alice", "three") is None
+        await core.start("three", "bob")
+        await core.start("one", request=StartRequest())
+        await core.sessions.delete("alice", "two")
+        await core.tick()
+        await core.start("three")
+        with pytest.raises(RefusedError, match="you have 2 sessions"):
+            await core.deleted.restore("alice", "two", None)
+
+    play(tmp_path, clock, scene, sessions=2)
+
+
+def test_of_many_at_once_as_many_are_made_as_may_be(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        starts = [core.start(f"s{number}", request=GPU) for number in range(8)]
+        ends = await asyncio.gather(*starts, return_exceptions=True)
+        assert sum(isinstance(each, RefusedError) for each in ends) == 5
+        assert len(core.registry.sessions_of("alice")) == 3
+        assert core.launcher.submissions() == 3
+
+    play(tmp_path, clock, scene, gpu_sessions=3)
+
+
+def test_gpus_are_counted_while_somebody_has_them_or_waits_for_them(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.start("one", request=GPU)
+        with pytest.raises(RefusedError, match="you have 1 session with a GPU, and this site allows 1: one") as refused:
+            await core.start("two", request=GPU)
+        assert "`berth stop one` gives one back" in refused.value.hint
+        await core.start("two", request=BASE)
+        await core.start("shard", request=StartRequest(profile="base", options=["--gres=shard:1"]))
+        job_id = core.row("one").job_id
+        assert job_id is not None
+        core.scheduler.end(job_id, JobState.CANCELLED)
+        await core.tick()
+        await core.start("three", request=GPU)
+        with pytest.raises(RefusedError, match="this site allows 1: three"):
+            await core.start("one", request=StartRequest())
+        assert core.row("one").state is SessionState.STOPPED
+
+    play(tmp_path, clock, scene, gpu_sessions=1)
+
+
+def test_starts_are_counted_for_an_hour(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.start("one")
+        await core.start("one", request=StartRequest())
+        await core.start("two")
+        with pytest.raises(RefusedError, match="you have started 2 sessions within the last hour"):
+            await core.start("three")
+        clock.now += 3700
+        await core.start("three")
+
+    play(tmp_path, clock, scene, starts_per_hour=2)
