@@ -37,6 +37,7 @@ def _configure(site: Site, text: str) -> None:
     site.kill("broker")
     wait_for(lambda: site.ended("broker"), what="the controller's end")
     restart(site)
+    site.new_gateway_workers()  # they would believe what they last heard for some seconds
 
 
 def certify(user: User) -> Path:
