@@ -41,8 +41,7 @@ def ensure(client: Client, login_with: str) -> Path:
     or with a certificate that is good for a while. Return its path.
     """
     if login_with == "certificates":
-        certificate = _certificate(location())
-        if not certificate.exists() or certificate.stat().st_mtime < time.time() + RENEWED_BEFORE:
+        if not _is_good(_certificate(location()), client):
             certify(client)
         return location()
     private, public = _pair()
@@ -72,6 +71,21 @@ def forget(fingerprints: list[str]) -> None:
     public = location().with_name(f"{location().name}.pub")
     if public.exists() and fingerprint(public.read_text(encoding="ascii")) in fingerprints:
         _certificate(location()).unlink(missing_ok=True)
+
+
+def _is_good(certificate: Path, client: Client) -> bool:
+    """Whether it lasts for a while yet, and is of an authority that the site still has."""
+    from broker.certificates import UserCertificate
+    from broker.keys import PublicKey
+
+    if not certificate.exists() or certificate.stat().st_mtime < time.time() + RENEWED_BEFORE:
+        return False
+    trusted = {PublicKey.parse(each.public_key).blob for each in client.authorities() if each.kind == "user"}
+    try:
+        blob = base64.b64decode(certificate.read_text(encoding="ascii").split()[1])
+        return UserCertificate.parse(blob).authority in trusted
+    except (ValueError, IndexError):  # cut off, or no certificate: another takes its place
+        return False
 
 
 def _certificate(private: Path) -> Path:

@@ -153,16 +153,15 @@ class ScriptedController:
             "deleted": schema.DeletedList(sessions=list(self.deleted.values())),
             "events": schema.EventList(events=self.events),
             "connections": schema.ConnectionsNoted(noted=1),
-            "ca": schema.AuthorityList(keys=[CA_KEY]),
             "sessions": schema.SessionList(sessions=list(self.sessions.values())),
         }
         match path.split("/")[2:]:
             case [word] if word in fixed:
                 return fixed[word]
-            case ["certificates"] | ["ca", _, "rotate"]:
-                return CA_KEY if path.endswith("rotate") else self._certificates(method, query, body)
-            case ["keys", *rest]:
-                return self._keys(method, rest, body)
+            case ["ca", *rest]:
+                return CA_KEY if rest else schema.AuthorityList(keys=[CA_KEY, self._user_key()])
+            case ["certificates" | "keys" as of, *rest]:
+                return self._keys(method, rest, body) if of == "keys" else self._certificates(method, query, body)
             case ["sessions", name, *rest]:
                 return self._session(method, unquote(name), rest, query, body)
             case ["deleted", name, "restore"] if name in self.deleted:
@@ -204,6 +203,11 @@ class ScriptedController:
             self.certificates = [each for each in self.certificates if each not in gone]
             return schema.UserCertificateList(certificates=gone)
         return schema.UserCertificateList(certificates=self.certificates)
+
+    def _user_key(self) -> schema.AuthorityKeyView:
+        line = self.user_authority.public_line
+        told = {"fingerprint": PublicKey.parse(line).fingerprint, "public_key": line}
+        return CA_KEY.model_copy(update={"kind": "user"} | told)
 
     def _signed(self, public_key: str, hours: float) -> BaseModel:
         if self.site.login_with == "keys":

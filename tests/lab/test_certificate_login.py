@@ -110,5 +110,7 @@ def test_the_users_authority_gets_another_key_and_nobody_notices(alice: User, na
     assert alice.laptop.ssh(name, "true").returncode == 0, "with what the new key has signed"
     listed = [line.split() for line in alice.ok("ca", "list").splitlines()]
     former = next(words[1] for words in listed if words[0] == "user" and words[2] == "former")
+    alice.ok("exec", name, "--", "true")
     alice.site.run(f"berth ca retire user {former} --now", user="root")
+    assert alice.ok("exec", name, "--", "echo", "in") == "in\n", "with another certificate for the login node's key"
     assert alice.laptop.ssh(name, "true").returncode == 0

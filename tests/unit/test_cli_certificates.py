@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker import errors
+from broker.certificates import CertificateAuthority
 from broker.cli import loginkey
 from broker.client import Client
 from tests.fakes import openssh
@@ -92,6 +93,23 @@ def test_berth_ssh_renews_its_certificate_in_time(controller: ScriptedController
     loginkey.ensure(client, "certificates")
     assert certificate.stat().st_mtime > time.time() + 3600
     assert controller.keys == {}
+
+
+def test_berth_ssh_gets_another_certificate_when_its_authority_is_retired(controller: ScriptedController) -> None:
+    client = Client(controller.socket)
+    certificate = loginkey.ensure(client, "certificates").with_name("id_ed25519-cert.pub")
+    first = certificate.read_bytes()
+    controller.user_authority = CertificateAuthority.load_or_create(controller.directory / "next" / "key")
+    loginkey.ensure(client, "certificates")
+    second = certificate.read_bytes()
+    assert second != first
+    loginkey.ensure(client, "certificates")
+    assert certificate.read_bytes() == second
+    times = certificate.stat()
+    certificate.write_text("ssh-ed25519-cert-v01@openssh.com AAAA")
+    os.utime(certificate, (times.st_mtime, times.st_mtime))
+    loginkey.ensure(client, "certificates")
+    assert len(certificate.read_bytes()) == len(second), "one that was cut off is replaced"
 
 
 def test_the_authorities_are_listed_rotated_and_retired(controller: ScriptedController) -> None:
