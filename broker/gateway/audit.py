@@ -62,10 +62,8 @@ class Audit:
         """`gateway`: what this one is called, such as its login node's name."""
         self._tell = tell
         self._counts = counts
-        self._counted: dict[Relay, tuple[int, int]] = {}
-        """How many bytes of each are in the counts."""
         self._gateway = gateway
-        self._standing: dict[Relay, ConnectionRecord] = {}
+        self._standing: dict[Relay, _Standing] = {}
         self._due: dict[str, ConnectionRecord] = {}
         self._news = asyncio.Event()
         self._full = False
@@ -101,19 +99,17 @@ class Audit:
             generation=session.generation,
             began_at=time.time(),
         )
-        self._standing[relay] = record
-        self._counted[relay] = (0, 0)
+        self._standing[relay] = _Standing(record, f"{session.host}:{session.port}")
         self._counts.count("forwards", "opened")
         self._add(record)
 
     def ended(self, relay: Relay, how: str) -> None:
         """It is over; nothing happens for one that never began."""
-        began = self._standing.pop(relay, None)
-        if began is None:
+        stood = self._standing.pop(relay, None)
+        if stood is None:
             return
-        self._count_bytes(relay)
-        del self._counted[relay]
-        record = _now(began, relay, ended_at=time.time(), end=how)
+        self._count_bytes(relay, stood)
+        record = _now(stood.record, relay, ended_at=time.time(), end=how)
         self._add(record)
         _log.info(
             "%s",
@@ -123,6 +119,7 @@ class Audit:
                 user=record.user,
                 key=record.fingerprint,
                 peer=record.peer,
+                to=stood.to,
                 session=record.session_id,
                 generation=record.generation,
                 sent=record.sent,
@@ -154,15 +151,14 @@ class Audit:
     async def _keep_standing(self) -> None:
         while True:
             await asyncio.sleep(STANDING)
-            for relay, record in self._standing.items():
-                self._count_bytes(relay)
-                self._add(_now(record, relay))
+            for relay, stands in self._standing.items():
+                self._count_bytes(relay, stands)
+                self._add(_now(stands.record, relay))
 
-    def _count_bytes(self, relay: Relay) -> None:
-        sent, received = self._counted[relay]
-        self._counts.count("bytes", "sent", by=relay.sent - sent)
-        self._counts.count("bytes", "received", by=relay.received - received)
-        self._counted[relay] = (relay.sent, relay.received)
+    def _count_bytes(self, relay: Relay, stands: _Standing) -> None:
+        self._counts.count("bytes", "sent", by=relay.sent - stands.sent)
+        self._counts.count("bytes", "received", by=relay.received - stands.received)
+        stands.sent, stands.received = relay.sent, relay.received
 
     async def _told(self) -> bool:
         """Tell the oldest batch; False if it must be told again."""
@@ -178,6 +174,18 @@ class Audit:
                 del self._due[record.id]
         self._full = False
         return True
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A connection that has not ended."""
+
+    record: ConnectionRecord
+    to: str
+    """Node and port, for the log."""
+    sent: int = 0
+    received: int = 0
+    """How many of its bytes are in the counts."""
 
 
 def _now(record: ConnectionRecord, relay: Relay, **changes: object) -> ConnectionRecord:

@@ -141,6 +141,7 @@ def test_there_is_an_end_to_what_waits(caplog: pytest.LogCaptureFixture, monkeyp
 
     asyncio.run(scene())
     assert caplog.text.count("event=forward") == 5, "the log has them all"
+    assert caplog.text.count(" to=c1:22 session=01session ") == 5
     assert caplog.text.count("in this log only") == 1
     records = {each.id: each for report in reports for each in report.connections}
     assert [each.end for each in records.values()] == ["closed"] * 3
