@@ -144,6 +144,14 @@ class User:
         what = f"{session} to be {' or '.join(states)}"
         return self.until(session, lambda view: view["state"] in states, what=what, seconds=seconds)
 
+    def carried_on(self, session: str, before: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """The session, once another job than in `before` has made it ready."""
+
+        def holds(view: dict[str, Any]) -> bool:
+            return bool(view["state"] == "ready" and view["job_id"] != before["job_id"])
+
+        return self.until(session, holds, what=f"{session} to be carried on", seconds=seconds)
+
     def knows(self, session: str) -> bool:
         """Whether there is a session of that name."""
         status, body = self.request(f"/v1/sessions/{session}")
