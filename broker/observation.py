@@ -13,6 +13,7 @@ from broker.registry import Entry, Succession
 from broker.schema import SessionState
 from broker.state import LIVE, Outcome, next_state
 from broker.succession import CARRIED, goes_on, may_be_carried_on, next_submission, taken_over, time_was_up
+from slurm.state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,7 +102,9 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Dec
         "expected_start_at": job.started_at if job.state.waits else None,
     }
     if job.state.runs:
-        values |= {"node": job.node, "started_at": job.started_at, "ends_at": job.ends_at}
+        values |= {"node": job.node, "started_at": job.started_at}
+    if job.state.runs and job.state is not JobState.COMPLETING:  # whose end is when it ended, and not its limit
+        values |= {"ends_at": job.ends_at}
     if job.state.waits:  # a requeued job has left its node
         values |= {"node": "", "started_at": None, "ends_at": None}
     if outcome.endpoint is not None:

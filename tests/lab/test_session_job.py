@@ -205,7 +205,7 @@ class TestLife:
 
     def test_near_the_time_limit_it_is_told_and_goes_on(self, session: SessionJob) -> None:
         session.start("--nodelist=c1", "--time=1")
-        wait_until(lambda: "the time limit is near" in session.log(), "the warning", session.log, seconds=60)
+        wait_until(lambda: "the time limit of job" in session.log(), "the warning", session.log, seconds=60)
         assert session.says("echo alive") == "alive"
 
 

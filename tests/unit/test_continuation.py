@@ -291,6 +291,24 @@ def test_a_job_that_ends_at_its_limit_with_nothing_to_follow_says_so(tmp_path: P
     play(tmp_path, clock, scene, continuation="never")
 
 
+def test_a_job_that_ends_by_itself_early_has_not_met_its_limit(tmp_path: Path, clock: Clock) -> None:
+    """Slurm says of one that is completing when it has ended, where it says of others when their limit ends them."""
+
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        assert session.job_id is not None
+        core.scheduler.change(session.job_id, state=JobState.COMPLETING, ends_at=clock.now + 1)
+        await core.tick()
+        assert core.row().ends_at == session.ends_at
+        clock.now += 1
+        end(core, session, JobState.COMPLETED)
+        await core.tick()
+        assert (core.row().state, core.row().reason) == (SessionState.STOPPED, "the job ended by itself")
+        assert core.launcher.submissions() == 1
+
+    play(tmp_path, clock, scene)
+
+
 def test_a_requeued_job_gives_way_to_the_one_that_waits(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await with_successor(core, clock)
