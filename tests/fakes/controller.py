@@ -158,7 +158,7 @@ class ScriptedController:
         match path.split("/")[2:]:
             case [word] if word in fixed:
                 return fixed[word]
-            case ["ca", *rest]:
+            case ["ca", *rest] if rest[1:] in ([], ["rotate"]):
                 return CA_KEY if rest else schema.AuthorityList(keys=[CA_KEY, self._user_key()])
             case ["certificates" | "keys" as of, *rest]:
                 return self._keys(method, rest, body) if of == "keys" else self._certificates(method, query, body)
