@@ -36,7 +36,8 @@ class Way:
             done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
         else:
             done = self.user.site.lab.run(command, user=self.user.name, seconds=seconds + 10)
-        assert done.returncode == 0, f"{done.returncode}: {done.stderr.decode(errors='replace')} of\n{script}"
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        assert done.returncode == 0, f"{done.returncode}: {said} of\n{script}"
         return done.stdout.decode()
 
     def begin(self, command: str) -> subprocess.Popen[bytes]:
@@ -53,14 +54,19 @@ def laptop(user: User, session: str, room: Path) -> Way:
 
 def by_gateway(user: User, session: str) -> Way:
     """The login node's ssh, which is Debian sid's, by the gateway."""
-    user.site.lab.sh(_PREPARE, user=user.name)
+    _prepare(user)
     return Way(user, f"{session}.berth", f"{ROOM}.gateway/ssh_config", ROOM, here=False)
 
 
 def by_login(user: User, session: str) -> Way:
     """The same, by the login node's own sshd: `ProxyCommand ssh login berth connect %h`."""
-    user.site.lab.sh(_PREPARE, user=user.name)
+    _prepare(user)
     return Way(user, f"{session}.berth", f"{ROOM}.login/ssh_config", ROOM, here=False)
+
+
+def _prepare(user: User) -> None:
+    if "a new key" in user.site.lab.sh(_PREPARE, user=user.name):
+        user.site.new_gateway_workers()  # which would know of it in some seconds only
 
 
 ALL: dict[str, Callable[[User, str, Path], Way]] = {
@@ -84,11 +90,13 @@ rm -rf $ROOM; mkdir -p $ROOM; cd $ROOM
 _PREPARE = f"""
 umask 077
 mkdir -p ~/.ssh
-[ -e ~/.ssh/id_ed25519 ] || ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519
+if ! [ -e ~/.ssh/id_ed25519 ]; then
+    ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519
+    berth key add ~/.ssh/id_ed25519.pub
+    echo "a new key"
+fi
 grep -qsf ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys || cat ~/.ssh/id_ed25519.pub >>~/.ssh/authorized_keys
 grep -qs '^login ' ~/.ssh/known_hosts || echo login $(cat /etc/ssh/ssh_host_ed25519_key.pub) >>~/.ssh/known_hosts
-berth key list --json | grep -q "$(ssh-keygen -lf ~/.ssh/id_ed25519.pub | cut -d' ' -f2)" ||
-    berth key add ~/.ssh/id_ed25519.pub
 for way in gateway login; do
     berth ssh-config --via $way --identity ~/.ssh/id_ed25519 --output {ROOM}.$way
 done
