@@ -80,7 +80,7 @@ _HEAD = r"""
 set -euo pipefail
 SSH=("$(type -P ssh)" -F $CONFIG -o BatchMode=yes)
 ssh() { "${SSH[@]}" "$@"; }
-eventually() { for _ in {1..600}; do if "$@" 2>/dev/null; then return; fi; sleep 0.05; done; return 1; }
+eventually() { for _ in {1..200}; do if "$@" 2>/dev/null; then return; fi; sleep 0.05; done; return 1; }
 FREE_PORT="python3 -c 'import socket; s = socket.socket(); s.bind((\"127.0.0.1\", 0)); print(s.getsockname()[1])'"
 rm -rf $ROOM; mkdir -p $ROOM; cd $ROOM
 """
