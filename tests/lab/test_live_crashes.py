@@ -99,7 +99,8 @@ class TestJobs:
         kept.done("snapshot")
         kill_job(kept)
         view = kept.user.wait(kept.name, "failed", "stopped")
-        wait_for(lambda: kept.user.jobs(view["id"]) == [], what="the killed job to be gone, and no other to come")
+        assert set(kept.user.jobs(view["id"])) <= {str(view["job_id"])}, "no other job"
+        wait_for(lambda: kept.user.jobs(view["id"]) == [], what="squeue to show the killed one no more")
         assert kept.numbers() == [1, 2]
         is_whole(kept, new_name, ["two", "two"])
         assert int(kept.says("wc -l <~/count")) >= 100
