@@ -15,9 +15,10 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from broker import __version__, schema
+from broker import __version__, batch_schema, schema
 from broker.configfile import Mode
 from broker.errors import BerthError, InvalidInputError, NotFoundError, RefusedError
+from broker.identifiers import IDENTIFIER
 from broker.metrics import REQUEST_SECONDS, REQUESTS
 from broker.names import NAME_PATTERN
 from broker.peercred import Caller, caller
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from broker.authorized import AuthorizedKeys
+    from broker.batch import Batch
     from broker.config import Config
     from broker.connecting import Connecting
     from broker.connections import Connections
@@ -47,6 +49,7 @@ LARGEST_BODY = 256 * 1024
 
 Who = Annotated[Caller, Depends(caller)]
 SessionName = Annotated[str, Path(pattern=NAME_PATTERN)]
+EnvironmentId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Services:
     connections: Connections
     snapshots: Snapshots
     deleted: Deleted
+    batch: Batch
     keys: AuthorizedKeys
     logins: Logins
     site: Site
@@ -86,6 +90,7 @@ def application(services: Services) -> FastAPI:
     _add_volume_paths(app, services)
     _add_root_paths(app, services)
     _add_deleted_paths(app, services)
+    _add_batch_paths(app, services)
     _add_key_paths(app, services)
     _add_certificate_paths(app, services)
     _add_gateway_paths(app, services)
@@ -280,6 +285,28 @@ def _add_deleted_paths(app: FastAPI, services: Services) -> None:
     @app.post("/v1/gc")
     async def collect_garbage(who: Who, request: schema.GcRequest) -> schema.GcReport:
         return await deleted.gc(who.user, dry_run=request.dry_run)
+
+
+def _add_batch_paths(app: FastAPI, services: Services) -> None:
+    batch = services.batch
+
+    @app.get("/v1/environments")
+    async def list_environments(who: Who) -> batch_schema.EnvironmentList:
+        return batch_schema.EnvironmentList(environments=await batch.all(who.user))
+
+    @app.post("/v1/environments", status_code=201)
+    async def make_environment(who: Who, request: batch_schema.EnvironmentRequest) -> batch_schema.EnvironmentView:
+        return await batch.make(who.user, request)
+
+    @app.delete("/v1/environments/{environment}", status_code=204)
+    async def discard_environment(who: Who, environment: EnvironmentId) -> None:
+        await batch.discard(who.user, environment)
+
+    @app.post("/v1/environments/{environment}/promote", status_code=202)
+    async def promote_job(
+        who: Who, environment: EnvironmentId, request: batch_schema.PromoteRequest
+    ) -> schema.SessionView:
+        return await batch.promote(who.user, environment, request)
 
 
 def _add_key_paths(app: FastAPI, services: Services) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode
 
-from broker import errors, schema, wire
+from broker import batch_schema, errors, schema, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,6 +124,23 @@ class Client:
     def gc(self, request: schema.GcRequest) -> schema.GcReport:
         """Remove layers that nothing names; may take an hour."""
         return self._send("POST", "/v1/gc", schema.GcReport, request, extra_time=_FILES)
+
+    # Batch jobs
+
+    def environments(self) -> list[batch_schema.EnvironmentView]:
+        """Those of the caller's batch jobs, the oldest first."""
+        return self._get("/v1/environments", batch_schema.EnvironmentList).environments
+
+    def make_environment(self, request: batch_schema.EnvironmentRequest) -> batch_schema.EnvironmentView:
+        """Make an environment for a batch job; of a large session that runs it may take minutes."""
+        return self._send("POST", "/v1/environments", batch_schema.EnvironmentView, request, extra_time=_FILES)
+
+    def discard_environment(self, environment: str) -> None:
+        self._request("DELETE", f"/v1/environments/{environment}", extra_time=_FILES)
+
+    def promote(self, environment: str, request: batch_schema.PromoteRequest) -> schema.SessionView:
+        """The new session, which is stopped when its operation is done."""
+        return self._send("POST", f"/v1/environments/{environment}/promote", schema.SessionView, request)
 
     def log(self, name: str, *, tail: int = 65536) -> str:
         """The last `tail` bytes of the session's job log."""

@@ -76,6 +76,8 @@ class StorageSettings(Section):
     """How new sessions' volumes are kept; `auto` probes the file system: see docs/reference/storage.md."""
     deleted_grace: Annotated[float, Field(ge=0)] = 7 * 86400.0
     """How long the data of a deleted session is kept, so that `berth restore` brings it back."""
+    batch_grace: Annotated[float, Field(ge=0)] = 7 * 86400.0
+    """How long what a job of `berth sbatch --env` has left is kept after its end, for `berth fetch` and `promote`."""
     flatten_at: Annotated[int, Field(ge=2, le=50)] = 20
     """Of how many layers a stopped session's home or system may consist before they are made fewer in the background;
     a start mounts every one of them."""

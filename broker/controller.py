@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from broker.answering import Answering
 from broker.api import Services
 from broker.authorized import AuthorizedKeys
+from broker.batch import Batch
 from broker.certificates import CertificateAuthority
 from broker.changes import Changes
 from broker.checks import controller_checks
@@ -65,6 +66,7 @@ class Controller:
     connections: Connections
     snapshots: Snapshots
     deleted: Deleted
+    batch: Batch
 
     @classmethod
     def assemble(cls, config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> Self:
@@ -130,6 +132,15 @@ class Controller:
             registry=registry, stores=stores, launcher=launcher, upkeep=upkeep, answering=answering, limits=limits
         )
         deleted = Deleted(registry=registry, upkeep=upkeep, answering=answering, limits=limits)
+        batch = Batch(
+            settings=config.storage,
+            registry=registry,
+            stores=stores,
+            launcher=launcher,
+            scheduler=scheduler,
+            answering=answering,
+            limits=limits,
+        )
         return cls(
             config=config,
             registry=registry,
@@ -152,6 +163,7 @@ class Controller:
             connections=connections,
             snapshots=snapshots,
             deleted=deleted,
+            batch=batch,
         )
 
     def services(self, in_use: Callable[[], AbstractContextManager[None]]) -> Services:
@@ -166,6 +178,7 @@ class Controller:
             connections=self.connections,
             snapshots=self.snapshots,
             deleted=self.deleted,
+            batch=self.batch,
             keys=self.keys,
             logins=self.logins,
             site=Site(self.config, self.registry, self.authority, self.user_authority),
@@ -178,5 +191,5 @@ class Controller:
     async def finish(self) -> None:
         """Wait for what was begun as long as it may take; the next controller goes on with the rest."""
         await self.submitter.drain()
-        for part in (self.operator, self.deletion, self.upkeep):
+        for part in (self.operator, self.deletion, self.upkeep, self.batch):
             await part.close()

@@ -58,6 +58,7 @@ class Deeds:
             "rollback": self._rollback,
             "switch": self._switch,
             "clone": self._clone,
+            "promote": self._promote,
             "root": self._root,
             "commit-root": self._commit_root,
             "restore": self._restore,
@@ -70,7 +71,7 @@ class Deeds:
         """Leave nothing that tells of an operation that could not be done."""
         if intent.verb in {"rollback", "switch"}:
             await self._write_manifest(session)
-        elif intent.verb == "clone":
+        elif intent.verb in {"clone", "promote"}:
             await self._launcher.purge(session.owner, session.id)
 
     async def _snapshot(self, session: Session, intent: Intent) -> Deed:
@@ -126,6 +127,15 @@ class Deeds:
         values = {"volumes": made.taken.volumes, "host_key": made.host_key}
         message = f"{session.name} begins as {told['name']} in snapshot {number}"
         return Deed(values, message, f"berth delete {session.name}", number)
+
+    async def _promote(self, session: Session, intent: Intent) -> Deed:
+        told = intent.arguments
+        files = {"manifest.json": Manifest.of(session).text}
+        made = await self._launcher.promote(
+            session.owner, session.id, intent.id, source=str(told["source"]), job=str(told["job"]), files=files
+        )
+        values = {"volumes": made.volumes, "host_key": made.host_key}
+        return Deed(values, f"{session.name} begins as {told['name']} left it", f"berth delete {session.name}")
 
     async def _root(self, session: Session, intent: Intent) -> Deed:
         """A snapshot first: what root does becomes a layer over it."""

@@ -11,7 +11,7 @@ from broker.errors import BerthError, from_reason
 from broker.identifiers import new_id
 from broker.schema import Operation, SessionState
 
-NOTHING_WAS = frozenset({"clone", "restore"})
+NOTHING_WAS = frozenset({"clone", "promote", "restore"})
 """Operations that make a session: if they fail it is not there."""
 
 

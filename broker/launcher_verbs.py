@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from broker.identifiers import IDENTIFIER
 from broker.launcher_place import Place, VerbError, check_own, own_directory
 from broker.launcher_volumes import VOLUME_VERBS, make_volumes
-from broker.volumes import copying
+from broker.volumes import batch, copying
 from broker.volumes.record import write
 from slurm.sbatch import OptionError, check_options
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FILES = {
     "manifest.json": "manifest.json",
+    "batch.json": batch.DESCRIPTION,
     "job.env": "run/job.env",
     "authorized_keys": "run/authorized_keys",
     "revoked_keys": "run/revoked_keys",
@@ -58,12 +59,7 @@ def prepare(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     The answer has its public host key, one line, and what its volumes are.
     """
     session = place.session(request)
-    for directory in (
-        place.root,
-        session.parent,
-        session,
-        session / "run",
-    ):
+    for directory in (place.root, session.parent, session, session / "run"):
         own_directory(directory, place.user.pw_uid)
     volumes = make_volumes(place, session.name, request.get("driver", "auto"))
     return {"host_key": _host_key(session), "volumes": volumes}
@@ -86,6 +82,33 @@ def untrash(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     session = place.session(request)
     (session / HOST_KEY).unlink(missing_ok=True)
     return answer | {"host_key": _host_key(session)}
+
+
+def environment(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the environment of a batch job of what a session has, or with empty volumes; where it is.
+
+    What it is comes first, so that whatever is left of an attempt is known for what it is.
+    """
+    session = place.session(request)
+    for directory in (place.root, session.parent, session, session / "run"):
+        own_directory(directory, place.user.pw_uid)
+    install(place, {**request, "files": {"batch.json": request["files"]["batch.json"]}})
+    if request.get("source") is None:
+        make_volumes(place, session.name, request.get("driver", "auto"))
+    else:
+        VOLUME_VERBS["clone"](place, request)
+    for program in (Path(place.session_script), Path(place.session_script).with_name("batch.sh")):
+        write(session / "run" / program.name, program.read_bytes())
+    install(place, request)
+    return {"directory": str(session)}
+
+
+def promote(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a session, complete with host key and files, of what a batch job has left."""
+    made = VOLUME_VERBS["promote"](place, request)
+    host_key = _host_key(place.session(request))
+    install(place, request)
+    return made | {"host_key": host_key}
 
 
 def _host_key(session: Path) -> str:
@@ -174,7 +197,9 @@ def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def manifests(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """The manifests of all the user's sessions, and of the deleted ones whose data is there, by session id."""
+    """The manifests of all the user's sessions, and of the deleted ones whose data is there, by session id. A batch
+    job's environment has none.
+    """
     return {"manifests": _manifests_in(place.root / "sessions"), "trash": _manifests_in(place.root / "trash")}
 
 
@@ -183,7 +208,7 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     length = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
-            if IDENTIFIER.fullmatch(entry.name):
+            if IDENTIFIER.fullmatch(entry.name) and not batch.is_environment(entry):
                 found[entry.name] = _read(entry / "manifest.json", MANIFEST_LIMIT)
                 length += len(found[entry.name])
             if length > MANIFESTS_LIMIT:
@@ -192,7 +217,8 @@ def _manifests_in(directory: Path) -> dict[str, str]:
 
 
 VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {
-    verb.__name__: verb for verb in (prepare, clone, untrash, install, submit, keys, log, manifests)
+    verb.__name__: verb
+    for verb in (prepare, clone, environment, promote, untrash, install, submit, keys, log, manifests)
 }
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from broker.identifiers import IDENTIFIER
 from broker.launcher_place import Place, VerbError, own_directory
 from broker.names import LABEL_PATTERN, NAME_PATTERN, VERSION_PATTERN
-from broker.volumes import collection, inspection, live, operations, record
+from broker.volumes import batch, collection, inspection, jobs, live, operations, record
 from broker.volumes.errors import VolumeError, from_os_error
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Image, Note
@@ -37,6 +37,7 @@ Answer = dict[str, Any]
 
 DIGEST = r"^(sha256:[0-9a-f]{64})?$"
 DRIVER = r"^(auto|overlay|reflink|plain)$"
+KEY = f"^{jobs.KEY.pattern}$"
 REASON_LIMIT = 200
 LARGEST_NUMBER = 10**9
 
@@ -93,6 +94,19 @@ def clone(place: Place, request: Mapping[str, Any]) -> Answer:
             storage, session_id, operation, source_id=source_id, number=number, image=image, target=target
         )
     )
+
+
+def environments(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
+    """Every environment of batch jobs."""
+    storage = _storage(place)
+    return _done(lambda: batch.environments(storage))
+
+
+def promote(place: Place, request: Mapping[str, Any]) -> Answer:
+    """Give the new session of this id what a batch job has left."""
+    storage, session_id, operation = _operation(place, request)
+    source_id, key = _identifier(request.get("source"), "environment"), _text(request.get("job"), KEY, "job")
+    return _done(lambda: batch.promote(storage, session_id, operation, source_id=source_id, key=key))
 
 
 def flatten(place: Place, request: Mapping[str, Any]) -> Answer:
@@ -180,6 +194,8 @@ _VERBS: dict[str, Callable[[Place, Mapping[str, Any]], Answer]] = {
         rollback,
         switch,
         clone,
+        environments,
+        promote,
         flatten,
         snapshots,
         forget,
@@ -194,7 +210,7 @@ _VERBS: dict[str, Callable[[Place, Mapping[str, Any]], Answer]] = {
     )
 }
 _READ_TREES = frozenset({"flatten", "diff", "size", "verify", "purge", "gc"})
-_COPY_TREES = frozenset({"snapshot", "rollback", "switch", "clone"})
+_COPY_TREES = frozenset({"snapshot", "rollback", "switch", "clone", "promote"})
 """With a driver that copies; with overlay these touch no tree."""
 
 

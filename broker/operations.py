@@ -187,7 +187,7 @@ def stops(intent: Intent) -> bool:
 
 
 def _name_of_data(session: Session, intent: Intent) -> str:
-    return str(intent.arguments["name"]) if intent.verb == "clone" else session.name
+    return str(intent.arguments["name"]) if intent.verb in {"clone", "promote"} else session.name
 
 
 def _succeeded(intent: Intent, deed: Deed) -> Decide:

@@ -175,7 +175,7 @@ class Operation(Strict):
 
     id: str
     verb: str
-    """`snapshot`, `rollback`, `clone`, `switch`, `root`, `commit-root` or `restore`."""
+    """`snapshot`, `rollback`, `clone`, `switch`, `root`, `commit-root`, `restore` or `promote`."""
     status: Literal["pending", "done", "failed"]
     asked_at: float
     reason: str = ""

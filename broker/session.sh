@@ -715,6 +715,14 @@ check_job_env() {
   [[ $BERTH_OWNER == "$(id -un)" ]] || die "$BAD_JOB_ENV" "run/job.env: the owner is $BERTH_OWNER, not you"
 }
 
+load_job_env() {
+  BERTH_BINDS='' BERTH_LOCK_WAIT=10 BERTH_PORTS=20000-32767 BERTH_APPTAINER=apptainer BERTH_SCONTROL=scontrol
+  BERTH_PROFILE='' BERTH_PROFILE_VERSION='' BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' BERTH_ROOT=''
+  [[ -O $DIRECTORY/run/job.env && -f $DIRECTORY/run/job.env ]] || die "$BAD_JOB_ENV" "no $DIRECTORY/run/job.env of yours"
+  read_job_env "$DIRECTORY/run/job.env"
+  check_job_env
+}
+
 check_files() { # all that needs no lock
   local directory size seen
   for directory in "$DIRECTORY" "$DIRECTORY/run"; do
@@ -1058,11 +1066,7 @@ main() {
   cd /
   say "job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}, on $SLURMD_NODENAME"
 
-  BERTH_BINDS='' BERTH_LOCK_WAIT=10 BERTH_PORTS=20000-32767 BERTH_APPTAINER=apptainer BERTH_SCONTROL=scontrol
-  BERTH_PROFILE='' BERTH_PROFILE_VERSION='' BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' BERTH_ROOT=''
-  [[ -O $DIRECTORY/run/job.env && -f $DIRECTORY/run/job.env ]] || die "$BAD_JOB_ENV" "no $1/run/job.env of yours"
-  read_job_env "$DIRECTORY/run/job.env"
-  check_job_env
+  load_job_env
   [[ $BERTH_SUBMISSION == "$2" ]] || die "$SUPERSEDED" "this is submission $2, and the session is at $BERTH_SUBMISSION"
   check_files
   check_node

@@ -73,7 +73,7 @@ class Snapshots:
     async def snapshot(self, user: str, name: str, request: SnapshotRequest) -> SessionView:
         """Keep both volumes as they are now, also of a session that runs."""
         session = await self._resolve(user, name, Verb.SNAPSHOT)
-        _check_free(session)
+        check_free(session)
         label = request.label or ""
         if label and any(each.label == label for each in await self._list(session)):
             raise ConflictError(f"{name} has a snapshot {label} already", hint="use another label, or delete that one")
@@ -105,7 +105,7 @@ class Snapshots:
         image is not there.
         """
         session = await self._resolve(user, name, Verb.ROLLBACK)
-        _check_free(session)
+        check_free(session)
         snapshot = await self._find(session, request.snapshot)
         image = await self._image_of(snapshot)
         to = Target.of(image, session.policy if session.persistence_chosen else None)
@@ -119,7 +119,7 @@ class Snapshots:
         before; of what is now a snapshot is kept. A session that runs is stopped for it and started again.
         """
         session = await self._resolve(user, name, Verb.SWITCH)
-        _check_free(session)
+        check_free(session)
         image = await asyncio.to_thread(self._image, request.profile, request.version)
         if (image.name, image.version) == (session.profile, session.version) and not request.fresh:
             raise ConflictError(
@@ -143,8 +143,8 @@ class Snapshots:
             raise ConflictError(f"you have a session named {request.name} already", hint="give the clone another name")
         snapshot = None if request.at is None else await self._find(source, request.at)
         if snapshot is None:
-            _check_free(source)
-            _check_copyable(source)
+            check_free(source)
+            check_copyable(source)
         if request.profile is not None:
             image = await asyncio.to_thread(self._image, request.profile, request.version)
         elif request.version is not None:
@@ -213,7 +213,7 @@ class Snapshots:
     async def flatten(self, user: str, name: str) -> SessionView:
         """Begin to make few layers of many, in the background."""
         session = await self._resolve(user, name, Verb.FLATTEN)
-        _check_free(session)
+        check_free(session)
         if session.state not in STARTABLE:
             raise ConflictError(
                 f"{name} is {session.state.value}",
@@ -282,7 +282,7 @@ def _packages(image: Image) -> str:
         return ""  # then every package counts as added, which is true of what can be seen
 
 
-def _check_free(session: Session) -> None:
+def check_free(session: Session) -> None:
     """ConflictError while something else is done to the volumes."""
     pending = session.pending
     if pending is not None:
@@ -295,7 +295,7 @@ def _check_free(session: Session) -> None:
         )
 
 
-def _check_copyable(session: Session) -> None:
+def check_copyable(session: Session) -> None:
     """ConflictError for a session whose volumes can be copied neither by its job nor without one."""
     if session.state not in STARTABLE | {SessionState.READY}:
         raise ConflictError(f"{session.name} is {session.state.value}", hint="try again when it is ready, or stopped")
@@ -311,7 +311,7 @@ def _begun(intent: Intent, entry: Entry) -> Decide:
             if now.pending is not None or not now.root or now.state is not SessionState.READY:
                 raise ConflictError(f"{now.name} is not ready in root mode any more")
             return {"operation": intent.record()}, entry
-        _check_free(now)
+        check_free(now)
         if now.state in STARTABLE:
             record = intent.but(state=now.state, why=now.reason).record()
             return {"state": SessionState.CHANGING, "reason": CHANGING, "operation": record}, entry
@@ -322,7 +322,7 @@ def _begun(intent: Intent, entry: Entry) -> Decide:
         if stops(intent):
             values = {"state": SessionState.STOPPING, "reason": f"stopped for the {intent.verb}, then started again"}
             return values | {"operation": intent.but(start=True, ran=True).record()}, entry
-        _check_copyable(now)
+        check_copyable(now)
         return {"operation": intent.record()}, entry
 
     return decide

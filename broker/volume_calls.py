@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ValidationError
 
+from broker.batch_schema import EnvironmentView
 from broker.launcher_error import LauncherError
 from broker.schema import DiffReport, SizeReport, SnapshotView, VerifyReport, Volumes
 
@@ -165,6 +166,46 @@ class VolumeCalls(ABC):
         return Cloned(
             _taken(answer), _checked(Volumes, answer.get("source")).model_dump(mode="json"), str(answer["host_key"])
         )
+
+    async def environment(
+        self,
+        user: str,
+        session_id: str,
+        operation: str,
+        *,
+        source: str | None,
+        number: int | None,
+        image: Mapping[str, str],
+        driver: str,
+        files: Mapping[str, str],
+    ) -> str:
+        """Make a batch job's environment of a session, at a snapshot or as it is now, or with empty volumes; its
+        directory.
+        """
+        answer = await self._long(
+            "environment",
+            user,
+            session=session_id,
+            operation=operation,
+            source=source,
+            snapshot=number,
+            driver=driver,
+            files=dict(files),
+            **image,
+        )
+        return str(answer["directory"])
+
+    async def environments(self, user: str) -> list[EnvironmentView]:
+        answer = await self._call("environments", user)
+        return [_checked(EnvironmentView, each) for each in answer["environments"]]
+
+    async def promote(
+        self, user: str, session_id: str, operation: str, *, source: str, job: str, files: Mapping[str, str]
+    ) -> Prepared:
+        """Make a session of what a batch job has left in its environment `source`, with `files` as for `clone`."""
+        arguments = {"session": session_id, "operation": operation, "source": source, "job": job, "files": dict(files)}
+        answer = await self._long("promote", user, **arguments)
+        return Prepared(str(answer["host_key"]), _volumes(answer))
 
     async def commit_root(self, user: str, session_id: str, operation: str, job_id: int) -> dict[str, Any]:
         """Keep what was changed in root mode as a layer of the system volume; the volumes as they are now."""

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 MAX_OPTIONS = 64
 MAX_VALUE = 1024
@@ -73,34 +73,41 @@ ALLOWED: dict[str, Option] = (
 ALIASES = {"tasks-per-node": "ntasks-per-node"}
 
 _REFUSED_TOGETHER = {
-    "a session's log is kept in its own folder": "error/e input/i open-mode output/o",
-    "the session's id is kept there": "comment job-name/J",
-    "the broker decides what follows when a job ends": "no-requeue requeue signal",
-    "two jobs of one session must never run at once": "array/a dependency/d kill-on-invalid-dep",
-    "the environment comes from the profile": "export export-file get-user-env",
-    "the profile is the container": "container container-id container-type",
-    "the session's script is always the same": "chdir/D external ignore-pbs wrap",
-    "a session runs as its owner": "context gid uid",
-    "a session runs on one node": "nodes/N use-min-nodes wait-all-nodes",
-    "a session lives on this cluster": "cluster cluster-constraint clusters/M",
-    "the limits would be those of the broker's own process": "propagate",
-    "the broker itself reads what sbatch says": "autocomplete parsable quiet/Q test-only verbose/v wait/W",
+    "a session's log is kept in its own folder": "error/e= input/i= open-mode= output/o=",
+    "the session's id is kept there": "comment= job-name/J=",
+    "the broker decides what follows when a job ends": "no-requeue requeue? signal=",
+    "two jobs of one session must never run at once": "array/a= dependency/d= kill-on-invalid-dep=",
+    "the environment comes from the profile": "export= export-file= get-user-env?",
+    "the profile is the container": "container= container-id= container-type=",
+    "the session's script is always the same": "chdir/D= external ignore-pbs wrap=",
+    "a session runs as its owner": "context= gid= uid=",
+    "a session runs on one node": "nodes/N= use-min-nodes wait-all-nodes=",
+    "a session lives on this cluster": "cluster= cluster-constraint= clusters/M=",
+    "the limits would be those of the broker's own process": "propagate?",
+    "the broker itself reads what sbatch says": "autocomplete= parsable quiet/Q test-only verbose/v wait/W",
     "it starts nothing": "help/h usage version/V",
-    "a file could change between two starts: give what it says as an option": "bbf nodefile/F",
-    "it would name a profile of the accounting plugin, not the session's": "profile",
+    "a file could change between two starts: give what it says as an option": "bbf= nodefile/F=",
+    "it would name a profile of the accounting plugin, not the session's": "profile=",
 }
+"""By reason: name, letter, and `=` for a value that must follow, `?` for one that may."""
 
-REFUSED: dict[str, str] = {
-    word.partition("/")[0]: reason for reason, words in _REFUSED_TOGETHER.items() for word in words.split()
-}
+_TAKES = {"=": Takes.VALUE, "?": Takes.PERHAPS}
+
+
+def _refused() -> Iterator[tuple[Option, str]]:
+    for reason, words in _REFUSED_TOGETHER.items():
+        for word in words.split():
+            name, _, letter = word.rstrip("=?").partition("/")
+            yield Option(name, letter, _TAKES.get(word[-1], Takes.NOTHING)), reason
+
+
+REFUSED: dict[str, str] = {option.name: reason for option, reason in _refused()}
 """Why an option of sbatch is not for sessions, by long name."""
 
-LETTERS: dict[str, str] = {option.letter: option.name for option in ALLOWED.values() if option.letter} | {
-    letter: name
-    for words in _REFUSED_TOGETHER.values()
-    for name, _, letter in (word.partition("/") for word in words.split())
-    if letter
-}
+OPTIONS: dict[str, Option] = ALLOWED | {option.name: option for option, _ in _refused()}
+"""Every option of sbatch by long name, allowed or not."""
+
+LETTERS: dict[str, str] = {option.letter: option.name for option in OPTIONS.values() if option.letter}
 """Long name by letter, allowed or not."""
 
 _RIVALS = (

@@ -40,7 +40,7 @@ class SessionName(click.ParamType[str]):
         del ctx, param
         return [
             CompletionItem(view.name, help=f"{view.state}, {view.profile}@{view.version}")
-            for view in _known(lambda client: client.sessions())
+            for view in known(lambda client: client.sessions())
             if view.name.startswith(incomplete)
         ]
 
@@ -105,7 +105,7 @@ class DeletedName(SessionName):
         del ctx, param
         return [
             CompletionItem(view.name, help=f"{view.profile}@{view.version}")
-            for view in _known(lambda client: client.deleted())
+            for view in known(lambda client: client.deleted())
             if view.name.startswith(incomplete)
         ]
 
@@ -136,7 +136,7 @@ class SnapshotReference(click.ParamType[str]):
         session = ctx.params.get("name") or next(iter(ctx.args), None)  # click leaves it there before an option's value
         return [
             CompletionItem(word, help=each.reason or each.label)
-            for each in (_known(lambda client: client.snapshots(session)) if session else [])
+            for each in (known(lambda client: client.snapshots(session)) if session else [])
             for word in (str(each.number), each.label)
             if word and word.startswith(incomplete)
         ]
@@ -198,7 +198,7 @@ def _suggestion(value: str, pattern: str) -> str:
     return f"; {near!r} would do" if re.fullmatch(pattern, near) else ""
 
 
-def _known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
+def known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
     """What to complete with; a controller that is not there is not started by pressing Tab."""
     from broker.config import load
     from broker.personal import passive_client

@@ -126,7 +126,9 @@ def _as_seen(site: SiteView, gateway: str | None, login: str | None) -> SiteView
 def _own_command() -> str:
     """How ssh_config(5) calls this very program: with its whole path, since ssh's PATH may lack it."""
     own = Path(sys.argv[0])
-    words = [str(own.absolute())] if own.name == "berth" else [sys.executable, "-m", "broker.cli"]
+    words = (
+        [str(own.absolute().with_name("berth"))] if own.name == "berth-cli" else [sys.executable, "-m", "broker.cli"]
+    )
     if "BERTH_CONFIG" in os.environ:
         words = ["env", f"BERTH_CONFIG={os.environ['BERTH_CONFIG']}", *words]
     return shlex.join(words).replace("%", "%%")

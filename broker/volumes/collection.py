@@ -78,7 +78,7 @@ def collect(storage: Storage, *, dry_run: bool = False, over: Collection[str] = 
         named = set[str]()
         for session_id, found in storage.records():
             if session_id not in aside:
-                named |= found.named_layers()
+                named |= found.named_layers() | storage.job_tops(session_id)
         unnamed = [layer for layer in layers.all() if layer not in named]
         if not dry_run:
             for session_id in aside:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.identifiers import IDENTIFIER
-from broker.volumes import record
+from broker.volumes import jobs, record
 from broker.volumes.drivers import Driver, driver_named
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import Layers
@@ -80,6 +80,12 @@ class Storage:
                 except VolumeError as error:
                     if error.kind != "missing" or record.was_started(entry):
                         raise VolumeError("files", f"{entry}: {error}") from error
+
+    def job_tops(self, session_id: str) -> set[str]:
+        """The layers that batch jobs write to, if this is an environment of some."""
+        return {
+            begun.top for place in (self.session(session_id), self.trash(session_id)) for begun in jobs.begun(place)
+        }
 
     @contextlib.contextmanager
     def opened(self, session_id: str) -> Iterator[Session]:

@@ -1,0 +1,118 @@
+"""Environments of batch jobs: a session's directory without a manifest, so that the registry never hears of it.
+
+```
+sessions/<environment id>/
+  batch.json        what it was made of; its presence says that this is no session
+  volumes.json      as a session's; nothing writes to the tops that it names
+  run/lock          held shared by every job in it
+  run/job           the id of the job that was submitted for it
+  run/jobs/<key>    KEY=VALUE lines of each job that began, locked as long as it runs: docs/reference/batch-job.md
+```
+
+Each job writes to a top of its own, so that the tasks of a job array do not meet; its id is in the job's file before it
+is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from broker.identifiers import IDENTIFIER
+from broker.volumes import jobs, operations, record
+from broker.volumes.errors import VolumeError
+from broker.volumes.record import Record, locked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.volumes.storage import Storage
+
+DESCRIPTION = "batch.json"
+MOST = 10_000
+"""Environments that are looked at."""
+
+Answer = dict[str, Any]
+
+
+def is_environment(directory: Path) -> bool:
+    return (directory / DESCRIPTION).exists()
+
+
+def environments(storage: Storage) -> Answer:
+    """Every environment, with the jobs that have begun in it."""
+    place = storage.root / "sessions"
+    found = []
+    for entry in sorted(place.iterdir())[:MOST]:
+        if IDENTIFIER.fullmatch(entry.name) and is_environment(entry):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                found.append(_told(storage, entry))
+    return {"environments": found}
+
+
+def promote(storage: Storage, session_id: str, operation: str, *, source_id: str, key: str) -> Answer:
+    """Make the session `session_id`, with its directory, of what a job that has ended left in its environment.
+
+    VolumeError `busy` while the job runs, `missing` if none of that key has begun there.
+    """
+    directory = storage.session(session_id)
+    with storage.opened(source_id) as source:
+        if (directory / "volumes.json").exists():
+            return record.load(directory).done[operation]
+        begun = next((each for each in jobs.begun(source.directory) if each.key == key), None)
+        if begun is None or not is_environment(source.directory):
+            raise VolumeError("missing", f"no job {key} has begun there")
+        with locked(source.directory / "run/jobs" / key, wait=False, whose=f"job {key}"):
+            home = (*source.record.home.layers, begun.top)
+            storage.layers.check({*home, *source.record.system.layers})
+            made = Record(
+                driver=source.record.driver,
+                home=source.driver.fork("home", home),
+                system=source.driver.fork("system", source.record.system.layers)
+                if source.record.driver == "overlay"
+                else source.driver.fork("system", (*source.record.system.layers, source.record.system.top)),
+                digest=source.record.digest,
+            )
+        for each in (directory, directory / "run"):
+            each.mkdir(mode=0o700, exist_ok=True)
+        answer: Answer = {"volumes": operations.facts(storage, made)}
+        record.commit(directory, made.with_answer(operation, answer))
+        return answer
+
+
+def _told(storage: Storage, directory: Path) -> Answer:
+    described = json.loads(jobs.text(directory / DESCRIPTION))
+    found = record.load(directory)
+    begun = jobs.begun(directory)
+    marks = [directory / "run/job", *(directory / "run/jobs" / each.key for each in begun)]
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        described["job_id"] = int(jobs.text(directory / "run/job"))
+    top = storage.layers.tree
+    return {
+        **described,
+        "id": directory.name,
+        "directory": str(directory),
+        "driver": found.driver,
+        "base": "" if found.driver == "overlay" else str(top(found.home.top)),
+        "used_at": max([described["created_at"], *(mark.stat().st_mtime for mark in marks if mark.exists())]),
+        "jobs": [
+            {
+                "key": each.key,
+                "top": str(top(each.top)),
+                "node": each.node,
+                "work": each.work,
+                "inside": each.inside,
+                "running": _held(directory / "run/jobs" / each.key),
+            }
+            for each in begun
+        ],
+    }
+
+
+def _held(file: Path) -> bool:
+    try:
+        with locked(file, wait=False):
+            return False
+    except VolumeError:
+        return True

@@ -1,0 +1,176 @@
+"""sbatch's command line and the head of its script, read as sbatch reads them, to find what is Berth's own in them.
+
+The real sbatch does the work: nothing here checks a value or knows what an option does. Sources: sbatch(1), and
+getopt_long(3) with `+`, which stops at the first word that is no option. Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from slurm.sbatch import ALIASES, OPTIONS, Option, OptionError, Takes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ENV = Option("env", "", Takes.VALUE)
+"""The one option of ours; sbatch has none that begins so."""
+HETEROGENEOUS = ":"
+"""Stands between the options of a heterogeneous job's components."""
+
+
+class UnknownOptionError(OptionError):
+    """An option that is not in the table: whether a value follows it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An option as it was given: the words `first` to `last`, the latter not included."""
+
+    name: str
+    value: str | None
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """Options in their order, and the script with its arguments; without a script, it is `--wrap` or standard input."""
+
+    words: tuple[str, ...]
+    options: tuple[Given, ...]
+    script: tuple[str, ...]
+
+    def value(self, name: str) -> str | None:
+        """What was given last for an option that takes a value; None if it was not given."""
+        return next((given.value for given in reversed(self.options) if given.name == name), None)
+
+    def has(self, name: str) -> bool:
+        return any(given.name == name for given in self.options)
+
+    def without(self, *names: str) -> list[str]:
+        """The words before the script, but for those options."""
+        gone = {at for given in self.options if given.name in names for at in range(given.first, given.last)}
+        before = len(self.words) - len(self.script)
+        return [word for at, word in enumerate(self.words[:before]) if at not in gone]
+
+
+def read_command_line(words: Sequence[str], options: Mapping[str, Option] = OPTIONS) -> CommandLine:
+    """Take sbatch's words apart. UnknownOptionError for an option that is not in `options`, OptionError for a value
+    that is missing: sbatch refuses both, unless a plugin of the site has added the option.
+    """
+    known = {**options, ENV.name: ENV}
+    letters = {option.letter: option for option in known.values() if option.letter}
+    found: list[Given] = []
+    at = 0
+    while at < len(words):
+        word, first = words[at], at
+        at += 1
+        if word == HETEROGENEOUS:
+            continue
+        if word == "--":
+            return CommandLine(tuple(words), tuple(found), tuple(words[at:]))
+        if not word.startswith("-") or word == "-":
+            return CommandLine(tuple(words), tuple(found), tuple(words[first:]))
+        if word.startswith("--"):
+            name, equals, attached = word[2:].partition("=")
+            given = [(_long(name, known), attached if equals else None)]
+        else:
+            given = _short(word[1:], letters)
+        for option, value in given:
+            if value is None and option.takes is Takes.VALUE:
+                if at == len(words):
+                    raise OptionError(f"--{option.name} needs a value")
+                value = words[at]  # noqa: PLW2901 - the value that follows
+                at += 1
+            found.append(Given(option.name, value, first, at))
+    return CommandLine(tuple(words), tuple(found), ())
+
+
+def _long(given: str, known: Mapping[str, Option]) -> Option:
+    """A long option by its name or an abbreviation that is not ambiguous."""
+    name = ALIASES.get(given, given)
+    if name in known:
+        return known[name]
+    matches = {ALIASES.get(name, name) for name in [*known, *ALIASES] if given and name.startswith(given)}
+    if len(matches) != 1:
+        raise UnknownOptionError(f"--{given} is not an option of sbatch")
+    return known[matches.pop()]
+
+
+def _short(bunch: str, letters: Mapping[str, Option]) -> list[tuple[Option, str | None]]:
+    """The options of one word such as `n4` or `HQ`."""
+    found: list[tuple[Option, str | None]] = []
+    while bunch:
+        option, bunch = letters.get(bunch[0]), bunch[1:]
+        if option is None:
+            raise UnknownOptionError("there is an option that sbatch does not have")
+        if option.takes is Takes.NOTHING:
+            found.append((option, None))
+            continue
+        found.append((option, bunch or None))
+        break
+    return found
+
+
+_HELP_LINE = re.compile(r"^  (?:-(?P<letter>\w), |    )--(?P<name>[A-Za-z][\w-]*)(?P<value>\[?=)?", re.MULTILINE)
+
+
+def options_of_help(text: str) -> dict[str, Option]:
+    """Every option that a Slurm command's `--help` lists, those of the site's plugins too."""
+    takes = {"=": Takes.VALUE, "[=": Takes.PERHAPS, None: Takes.NOTHING}
+    return {
+        line["name"]: Option(line["name"], line["letter"] or "", takes[line["value"]])
+        for line in _HELP_LINE.finditer(text)
+    }
+
+
+def head(script: bytes) -> list[bytes]:
+    """The lines of a script in which sbatch looks for `#SBATCH`: all before the first command."""
+    lines = []
+    for line in script.split(b"\n"):
+        if line.lstrip() and not line.lstrip().startswith(b"#"):
+            break
+        lines.append(line)
+    return lines
+
+
+def words_of(directive: str, script: bytes) -> list[tuple[int, list[str]]]:
+    """The words of each line of a script's head that begins with the directive, such as `#SBATCH`, by line number.
+
+    They are parted as sbatch parts them: at white space, with quotes and backslashes, up to a word that begins with
+    `#`. OptionError for a quote that does not end.
+    """
+    found = []
+    for number, line in enumerate(head(script), 1):
+        text = line.decode(errors="surrogateescape")
+        if text.startswith(directive) and (words := _words(text[len(directive) :], number)):
+            found.append((number, words))
+    return found
+
+
+def _words(text: str, number: int) -> list[str]:
+    words: list[str] = []
+    word, quote, escaped, begun = "", "", False, False
+    for char in text:
+        if escaped:
+            word, escaped = word + char, False
+        elif char == "\\" and quote != "'":
+            escaped = begun = True
+        elif quote:
+            word, quote = (word, "") if char == quote else (word + char, quote)
+        elif char in "\"'":
+            quote, begun = char, True
+        elif char.isspace():
+            if begun:
+                words.append(word)
+            word, begun = "", False
+        elif char == "#" and not begun:
+            break
+        else:
+            word, begun = word + char, True
+    if quote:
+        raise OptionError(f"line {number} of the script: a quote does not end")
+    return [*words, word] if begun else words
