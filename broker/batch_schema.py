@@ -13,8 +13,8 @@ EnvironmentName = Annotated[str, StringConstraints(pattern=f"{NAME_PATTERN[:-1]}
 """A session, or a profile with or without a version."""
 
 JobKey = Annotated[str, StringConstraints(pattern="^[1-9][0-9]{0,9}(_[0-9]{1,9})?(@[A-Za-z0-9.-]{1,255})?$")]
-"""A job's id; of a job array's task the array's id, `_` and the index, as Slurm's commands write it. With `@NODE.STEP` it
-stands for what a step wrote on another node than the script's."""
+"""A job's id; of a job array's task the array's id, `_` and the index, as Slurm's commands write it. With `@NODE.STEP`
+it stands for what a step wrote on another node than the script's."""
 
 
 class EnvironmentRequest(Strict):

@@ -65,7 +65,7 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
     """
     from broker.cli.fetching import Clash, fetch_tree
 
-    found = [pair for pair in _begun(invocation, job) if _stands_for(job, pair[1].key)]
+    found = _begun(invocation, job)
     copied: list[str] = []
     clashes: list[Clash] = []
     for environment, begun in found:
@@ -128,7 +128,7 @@ def _begun(invocation: Invocation, job: str) -> list[tuple[EnvironmentView, Batc
         (environment, begun)
         for environment in environments
         for begun in environment.jobs
-        if _stands_for(job, begun.key) or _stands_for(str(number), begun.key)
+        if _stands_for(job, begun.key)
     ]
     if found:
         return found
