@@ -134,6 +134,18 @@ finish_run() { # on every way out
   exit "$code"
 }
 
+# ---- inside the container ------------------------------------------------------------------------------------------
+
+enter_environment() { # COMMAND ARGUMENT…: leaves nothing of Apptainer's in the command's environment
+  unset "${!APPTAINER@}" "${!SINGULARITY@}" USER_PATH PROMPT_COMMAND PS1 ENVIRONMENT
+  LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}
+  LD_LIBRARY_PATH=${LD_LIBRARY_PATH//\/.singularity.d\/libs/}
+  LD_LIBRARY_PATH=${LD_LIBRARY_PATH%:}
+  [[ -n $LD_LIBRARY_PATH ]] || unset LD_LIBRARY_PATH # an empty entry would mean the current folder
+  echo $$ >/run/berth/node/pid.new && mv /run/berth/node/pid.new /run/berth/node/pid
+  exec "$@"
+}
+
 # ---- root of a user namespace, with mounts of its own ---------------------------------------------------------------
 
 mount_layers() { # TARGET LOWER…: an overlay that nobody can write to
@@ -225,14 +237,15 @@ hold_environment() { # STATE COMMAND ARGUMENT…
   [[ -z $BERTH_BINDS ]] || binds+=(--bind "$BERTH_BINDS")
   export BERTH_DIRECTORY=$DIRECTORY BERTH_HOST_PATH=$HOST_PATH BERTH_SESSION_NAME BERTH_PROFILE BERTH_PROFILE_VERSION
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
+  {
+    declare -f enter_environment
+    echo 'enter_environment "$@"'
+  } >"$NODE_DIR/run/enter"
   # No PID namespace: Slurm ends a job's processes, and those of its steps join these.
-  # shellcheck disable=SC2016 # for the shell inside
   env --default-signal=INT,QUIT "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
     --home "$HOME_DIR:/home/$BERTH_OWNER" --cwd "$INSIDE" --bind "$DIRECTORY/run:/run/berth/session:ro" \
     --bind "$DIRECTORY:/run/berth/record:ro" --bind "$NODE_DIR/run:/run/berth/node" --bind /:/run/berth/host \
-    "${binds[@]}" "$NODE_DIR/root" /bin/bash -c '
-      unset APPTAINER_CONFIGDIR
-      echo $$ >/run/berth/node/pid.new && mv /run/berth/node/pid.new /run/berth/node/pid && exec "$@"' berth "$@" <&0 &
+    "${binds[@]}" "$NODE_DIR/root" /bin/bash /run/berth/node/enter "$@" <&0 &
   CHILD=$!
   while :; do
     code=0

@@ -21,10 +21,6 @@ HETEROGENEOUS = ":"
 """Stands between the options of a heterogeneous job's components."""
 
 
-class UnknownOptionError(OptionError):
-    """An option that is not in the table: whether a value follows it is not known."""
-
-
 @dataclass(frozen=True, slots=True)
 class Given:
     """An option as it was given: the words `first` to `last`, the latter not included."""
@@ -57,10 +53,17 @@ class CommandLine:
         return [word for at, word in enumerate(self.words[:before]) if at not in gone]
 
 
+class UnreadableError(OptionError):
+    """An option is unknown or ambiguous, or its value is missing: sbatch refuses that, unless a plugin has added it."""
+
+    def __init__(self, message: str, line: CommandLine) -> None:
+        super().__init__(message)
+        self.line = line
+        """What could be read; the rest, from the word that could not, stands in the script's place."""
+
+
 def read_command_line(words: Sequence[str], options: Mapping[str, Option] = OPTIONS) -> CommandLine:
-    """Take sbatch's words apart. UnknownOptionError for an option that is not in `options`, OptionError for a value
-    that is missing: sbatch refuses both, unless a plugin of the site has added the option.
-    """
+    """Take sbatch's words apart, as far as options are among `options`; UnreadableError."""
     known = {**options, ENV.name: ENV}
     letters = {option.letter: option for option in known.values() if option.letter}
     found: list[Given] = []
@@ -74,18 +77,22 @@ def read_command_line(words: Sequence[str], options: Mapping[str, Option] = OPTI
             return CommandLine(tuple(words), tuple(found), tuple(words[at:]))
         if not word.startswith("-") or word == "-":
             return CommandLine(tuple(words), tuple(found), tuple(words[first:]))
-        if word.startswith("--"):
-            name, equals, attached = word[2:].partition("=")
-            given = [(_long(name, known), attached if equals else None)]
-        else:
-            given = _short(word[1:], letters)
-        for option, value in given:
-            if value is None and option.takes is Takes.VALUE:
-                if at == len(words):
-                    raise OptionError(f"--{option.name} needs a value")
-                value = words[at]  # noqa: PLW2901 - the value that follows
-                at += 1
-            found.append(Given(option.name, value, first, at))
+        try:
+            if word.startswith("--"):
+                name, equals, attached = word[2:].partition("=")
+                given = [(_long(name, known), attached if equals else None)]
+            else:
+                given = _short(word[1:], letters)
+            for option, value in given:
+                if value is None and option.takes is Takes.VALUE:
+                    if at == len(words):
+                        raise OptionError(f"--{option.name} needs a value")
+                    value = words[at]  # noqa: PLW2901 - the value that follows
+                    at += 1
+                found.append(Given(option.name, value, first, at))
+        except OptionError as error:
+            read = CommandLine(tuple(words), tuple(found), tuple(words[first:]))
+            raise UnreadableError(str(error), read) from error
     return CommandLine(tuple(words), tuple(found), ())
 
 
@@ -96,7 +103,7 @@ def _long(given: str, known: Mapping[str, Option]) -> Option:
         return known[name]
     matches = {ALIASES.get(name, name) for name in [*known, *ALIASES] if given and name.startswith(given)}
     if len(matches) != 1:
-        raise UnknownOptionError(f"--{given} is not an option of sbatch")
+        raise OptionError(f"--{given} is not an option of sbatch")
     return known[matches.pop()]
 
 
@@ -106,7 +113,7 @@ def _short(bunch: str, letters: Mapping[str, Option]) -> list[tuple[Option, str 
     while bunch:
         option, bunch = letters.get(bunch[0]), bunch[1:]
         if option is None:
-            raise UnknownOptionError("there is an option that sbatch does not have")
+            raise OptionError("there is an option that sbatch does not have")
         if option.takes is Takes.NOTHING:
             found.append((option, None))
             continue

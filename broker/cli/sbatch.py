@@ -82,13 +82,12 @@ class Submission:
 
     @classmethod
     def read(cls, words: Sequence[str]) -> Submission:
-        from slurm.commandline import CommandLine
-        from slurm.sbatch import OptionError
+        from slurm.commandline import UnreadableError
 
         try:
             line = _read(words)
-        except OptionError:  # which sbatch says in its own words
-            return cls(CommandLine(tuple(words), (), ()), None, None, "")
+        except UnreadableError as error:  # of which sbatch tells in its own words
+            return cls(error.line, None, None, "")
         script, text = None, None
         if (wrapped := line.value("wrap")) is not None:
             text = WRAPPED.format(wrapped).encode(errors="surrogateescape")
@@ -164,12 +163,12 @@ def carrier(script: bytes, environment: EnvironmentView) -> bytes:
 
 def _read(words: Sequence[str]) -> CommandLine:
     """Take sbatch's words apart, with what the site's plugins have added to its options."""
-    from slurm.commandline import UnknownOptionError, options_of_help, read_command_line
+    from slurm.commandline import UnreadableError, options_of_help, read_command_line
     from slurm.sbatch import OPTIONS
 
     try:
         return read_command_line(words)
-    except UnknownOptionError:
+    except UnreadableError:
         told: dict[str, Option] = {}
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             shown = subprocess.run(["sbatch", "--help"], capture_output=True, text=True, timeout=30, check=False)
