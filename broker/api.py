@@ -298,9 +298,9 @@ def _add_batch_paths(app: FastAPI, services: Services) -> None:
     async def make_environment(who: Who, request: batch_schema.EnvironmentRequest) -> batch_schema.EnvironmentView:
         return await batch.make(who.user, request)
 
-    @app.delete("/v1/environments/{environment}", status_code=204)
-    async def discard_environment(who: Who, environment: EnvironmentId) -> None:
-        await batch.discard(who.user, environment)
+    @app.delete("/v1/environments/{environment}")
+    async def discard_environment(who: Who, environment: EnvironmentId) -> batch_schema.EnvironmentList:
+        return batch_schema.EnvironmentList(environments=await batch.discard(who.user, environment))
 
     @app.post("/v1/environments/{environment}/promote", status_code=202)
     async def promote_job(

@@ -86,10 +86,12 @@ class Batch:
         """The user's environments, the oldest first."""
         return await self._told("your jobs", self._launcher.environments(user))
 
-    async def discard(self, user: str, environment_id: str) -> None:
-        """Remove an environment in which nothing runs; one that is not there is fine."""
-        if any(each.id == environment_id for each in await self.all(user)):
-            await self._told(environment_id, self._remove(user, environment_id))
+    async def discard(self, user: str, environment_id: str) -> list[EnvironmentView]:
+        """Remove an environment in which nothing runs; what it was, or nothing if it is not there."""
+        found = [each for each in await self.all(user) if each.id == environment_id]
+        for each in found:
+            await self._told(each.of, self._remove(user, each.id))
+        return found
 
     async def promote(self, user: str, environment_id: str, request: PromoteRequest) -> SessionView:
         """Make a session of what a job has left in its environment, which stays as it is.

@@ -135,8 +135,10 @@ class Client:
         """Make an environment for a batch job; of a large session that runs it may take minutes."""
         return self._send("POST", "/v1/environments", batch_schema.EnvironmentView, request, extra_time=_FILES)
 
-    def discard_environment(self, environment: str) -> None:
-        self._request("DELETE", f"/v1/environments/{environment}", extra_time=_FILES)
+    def discard_environment(self, environment: str) -> list[batch_schema.EnvironmentView]:
+        """Remove it, if it is there; what it was."""
+        path = f"/v1/environments/{environment}"
+        return self._send("DELETE", path, batch_schema.EnvironmentList, extra_time=_FILES).environments
 
     def promote(self, environment: str, request: batch_schema.PromoteRequest) -> schema.SessionView:
         """The new session, which is stopped when its operation is done."""

@@ -109,6 +109,8 @@ class StartRequest(Strict):
     version: Version | None = None
     options: list[str] = []
     """sbatch resource options as `--name=value` or `--flag`, checked against slurm.sbatch's table."""
+    defaults: list[str] = []
+    """The same, for a new session only, and where `options` says nothing else: what the user's environment asks for."""
     persistence: Persistence | None = None
     """Instead of the profile's, for this session from this start on."""
 

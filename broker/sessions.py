@@ -25,7 +25,7 @@ from broker.succession import next_submission
 from broker.words import connection_event
 from profiles.errors import ProfilesError
 from slurm.gres import gpus
-from slurm.sbatch import OptionError, check_options
+from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
     from broker.connections import Connections
@@ -82,7 +82,7 @@ class Sessions:
 
         RefusedError with Slurm's words if Slurm will not have the job, ConflictError for a session that is in the way.
         """
-        _check(request.options)
+        _check([*request.options, *request.defaults])
         async with self._limits.turn(user):
             session = await asyncio.to_thread(self._registry.find, user, name)
             if session is None:
@@ -179,7 +179,8 @@ class Sessions:
                 f"you have no session named {name}", hint="to make it, name a profile: --profile P[@VERSION]"
             )
         image = await asyncio.to_thread(self._image, request.profile, request.version)
-        wanted = gpus(self._submitter.options(image.profile, request.options))
+        options = merge_options(request.defaults, request.options)
+        wanted = gpus(self._submitter.options(image.profile, options))
         await self._limits.check_another(user)
         await self._limits.check_start(user, wanted)
         now = time.time()
@@ -189,7 +190,7 @@ class Sessions:
             name=name,
             owner=user,
             state=SessionState.SUBMITTING,
-            options=request.options,
+            options=options,
             gpus=wanted,
             created_at=now,
             used_at=now,

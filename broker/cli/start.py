@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -40,6 +42,13 @@ if TYPE_CHECKING:
     multiple=True,
     help="Take this from the profile at each start instead. May be repeated.",
 )
+@click.option(
+    "--from-script",
+    "script",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Take the options of this script's #SBATCH lines, as far as a session can have them.",
+)
 @no_wait_option
 @timeout_option
 @json_option
@@ -53,6 +62,7 @@ def start(
     *,
     keep: tuple[str, ...],
     fresh: tuple[str, ...],
+    script: Path | None,
     no_wait: bool,
     timeout: float | None,
 ) -> None:
@@ -70,15 +80,20 @@ def start(
     \b
       berth start dev --fresh system --keep /opt/cache --fresh ~/.config/app
 
+    A batch script becomes a session with --from-script. As with sbatch, an option on the command line counts over the
+    same one in an SBATCH_ variable, and that over the script's; for a new session the variables count without a script
+    too. What a session cannot have, such as --output, is left out and named.
+
     Ctrl-C leaves the session starting. A session that is on its way or ready already is left as it is; asking for
     another profile, other options or other --keep and --fresh then is a conflict, exit code 5.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
+    options, defaults = _options(resources, script)
     request = {
         "profile": profile.name if profile else None,
         "version": profile.version if profile else None,
-        "options": _options(resources),
+        "options": options,
         "persistence": persistence_of(keep, fresh),
-    }
+    } | ({"defaults": defaults} if defaults else {})
     try:
         asked = invocation.post(f"/v1/sessions/{name}/start", request)
         from broker.schema import SessionView
@@ -97,11 +112,23 @@ def start(
     announce(invocation, view, domain, already=already)
 
 
-def _options(words: tuple[str, ...]) -> list[str]:
-    from slurm.sbatch import OptionError, parse_options
+def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], list[str]]:
+    """What is asked for, and what the environment asks for beside that."""
+    from slurm.sbatch import OptionError, merge_options, parse_options
 
     try:
-        return parse_options(words)
+        own = parse_options(words)
+        if script is None and not any(name.startswith("SBATCH_") for name in os.environ):
+            return own, []
+        from slurm.sources import of_environment, of_script
+
+        variables = of_environment(os.environ).options
+        if script is None:
+            return own, variables
+        said = of_script(script.read_bytes())
+        for name, reason in said.left_out.items():
+            output.narrate(f"{script.name}: --{name} is left out: {reason}")
+        return merge_options(merge_options(said.options, variables), own), []
     except OptionError as error:
         raise InvalidInputError(
             str(error), hint="`berth start NAME --profile PROFILE [SBATCH OPTIONS]`; sbatch(1) explains them"

@@ -7,7 +7,7 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from broker import errors, schema
+from broker import batch_schema, errors, schema
 from broker.api import LARGEST_BODY, Services, application
 from broker.config import Config
 from broker.peercred import CONNECTIONS
@@ -68,6 +68,10 @@ _MEANINGS = {
     "POST /v1/sessions/{name}/root/commit": "Keep what was changed in root mode.",
     "GET /v1/deleted": "The caller's deleted sessions that can be restored.",
     "POST /v1/deleted/{name}/restore": "Bring back the session of that name that was deleted last, stopped.",
+    "GET /v1/environments": "The environments of the caller's batch jobs, and which jobs have begun in them.",
+    "POST /v1/environments": "Make an environment for a batch job, of a session as it is now or of a profile.",
+    "DELETE /v1/environments/{environment}": "Remove an environment in which nothing runs.",
+    "POST /v1/environments/{environment}/promote": "Make a session of what a job has left in its environment.",
     "POST /v1/gc": "Remove layers that nothing of the caller's names, and deleted sessions whose grace is over.",
     "GET /v1/sessions/{name}/log": "The last bytes of the log of the session's jobs.",
     "GET /v1/sessions/{name}/events": "What happened to the session, newest last.",
@@ -169,7 +173,7 @@ def _types() -> Iterator[str]:
         if "enum" in described:
             yield kind(described).capitalize() + ".\n"
             continue
-        words = descriptions(getattr(schema, name))
+        words = descriptions(getattr(schema, name, None) or getattr(batch_schema, name))
         required = described.get("required", [])
         yield "| field | type | |\n|---|---|---|\n"
         for field, value in described["properties"].items():

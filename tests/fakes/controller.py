@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from broker import errors, schema
+from broker.batch_schema import EnvironmentList, EnvironmentView
 from broker.certificates import CertificateAuthority
 from broker.keys import PublicKey
 
@@ -90,6 +91,7 @@ class ScriptedController:
         """What the log says, one entry a look; the last one stays."""
         self.events: list[schema.EventView] = []
         self.connections: list[schema.ConnectionView] = []
+        self.environments: list[EnvironmentView] = []
         self.certificates: list[schema.UserCertificateView] = []
         self.checks: list[schema.DoctorCheck] = []
         self.rebuilt = schema.RebuildReport(restored=[])
@@ -162,8 +164,9 @@ class ScriptedController:
                 return CA_KEY if rest else schema.AuthorityList(keys=[CA_KEY, self._user_key()])
             case ["certificates" | "keys" as of, *rest]:
                 return self._keys(method, rest, body) if of == "keys" else self._certificates(method, query, body)
-            case ["sessions", name, *rest]:
-                return self._session(method, unquote(name), rest, query, body)
+            case ["environments" | "sessions" as of, *rest] if of == "environments" or rest:
+                here = of == "environments"
+                return self._environment(method, rest, body) if here else self._session(method, rest, query, body)
             case ["deleted", name, "restore"] if name in self.deleted:
                 new = body["name"] or name
                 self.sessions[new] = self.deleted.pop(name).model_copy(update={"name": new})
@@ -177,7 +180,8 @@ class ScriptedController:
                 lambda: sum(1 for each in self.asked if each[0] == method and each[1] == path) >= count, timeout
             ), f"{method} {path} was not asked {count} times: {self.asked}"
 
-    def _session(self, method: str, name: str, rest: list[str], query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
+    def _session(self, method: str, path: list[str], query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
+        name, *rest = unquote(path[0]), *path[1:]
         if name not in self.sessions:
             raise errors.NotFoundError(f"you have no session named {name}")
         match method, rest:
@@ -193,6 +197,25 @@ class ScriptedController:
             case ("DELETE", ["snapshots", reference]):
                 return self._forget(name, reference)
         return self.sessions[name] if method == "GET" else self._act(name, rest, body)
+
+    def _environment(self, method: str, rest: list[str], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
+        if method == "POST" and not rest:
+            name, _, version = body["of"].partition("@")
+            told = {"profile": name, "version": version or "1", "directory": str(self.directory / "environment")}
+            made = EnvironmentView(id=f"01{name}", of=body["of"], created_at=CREATED, used_at=CREATED, **told)
+            (self.directory / "environment/run").mkdir(parents=True)
+            self.environments.append(made)
+            return made
+        known = [each for each in self.environments if each.id in rest]
+        if method == "DELETE":
+            self.environments = [each for each in self.environments if each not in known]
+            return EnvironmentList(environments=known)
+        if method == "GET":
+            return EnvironmentList(environments=self.environments)
+        if not known:
+            raise errors.NotFoundError(f"you have no environment {rest[0]}")
+        self.sessions[body["name"]] = view(body["name"], schema.SessionState.CHANGING)
+        return self._turn(body["name"]) if self.script[body["name"]] else self.sessions[body["name"]]
 
     def _certificates(self, method: str, query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
         if method == "POST":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import broker.backoff
+import broker.batch
 import broker.connecting
 import broker.connections
 import broker.continuation
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import pytest
 
     from broker.authorized import AuthorizedKeys
+    from broker.batch import Batch
     from broker.certificates import CertificateAuthority
     from broker.changes import Changes
     from broker.connecting import Connecting
@@ -64,6 +66,7 @@ BASE = StartRequest(profile="base")
 
 MODULES = (
     broker.backoff,
+    broker.batch,
     broker.deletion,
     broker.continuation,
     broker.extending,
@@ -152,6 +155,7 @@ class Core:
     connections: Connections
     snapshots: Snapshots
     deleted: Deleted
+    batch: Batch
 
     @classmethod
     def make(cls, config: Config, launcher: FakeLauncher) -> Core:
@@ -183,6 +187,7 @@ class Core:
             made.connections,
             made.snapshots,
             made.deleted,
+            made.batch,
         )
 
     async def start(self, name: str = "dev", user: str = "alice", request: StartRequest = BASE) -> SessionView:
@@ -196,7 +201,7 @@ class Core:
     def under_way(self) -> list[asyncio.Task[Any]]:
         """Everything that is being done in the background."""
         upkeep = (self.upkeep._flattening, self.upkeep._collecting)
-        parts = (self.submitter._running, self.operator._running, self.deletion._running, *upkeep)
+        parts = (self.submitter._running, self.operator._running, self.deletion._running, self.batch._sweeping, *upkeep)
         return [task for running in parts for task in running.values()]
 
     async def settle(self) -> None:

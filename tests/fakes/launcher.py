@@ -116,7 +116,7 @@ class FakeLauncher(Launcher):
         await self._hang(verb, "before")
         answer = self.volumes.do(verb, user, arguments)
         key = (user, arguments.get("session", ""))
-        if verb == "clone":
+        if verb in {"clone", "promote"}:
             directory = self._made(*key)
             directory.files.update(arguments["files"])
             answer = answer | {"host_key": directory.host_key}

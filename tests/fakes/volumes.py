@@ -5,6 +5,7 @@ against the real launcher's verbs.
 from __future__ import annotations
 
 import copy
+import json
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ class Record:
     snapshots: list[Answer] = field(default_factory=list)
     last_number: int = 0
     done: dict[str, Answer] = field(default_factory=dict)
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Of a batch job's environment: the layer that each job writes to."""
 
     def facts(self) -> Answer:
         return {
@@ -39,7 +42,7 @@ class Record:
 
     def named(self) -> set[str]:
         stacks = [*self.layers.values(), *(each[volume] for each in self.snapshots for volume in VOLUMES)]
-        return {*self.tops.values(), *(layer for stack in stacks for layer in stack)}
+        return {*self.tops.values(), *self.jobs.values(), *(layer for stack in stacks for layer in stack)}
 
 
 class FakeVolumes:
@@ -52,6 +55,8 @@ class FakeVolumes:
         self.trash: dict[tuple[str, str], Record] = {}
         self.layers: dict[str, dict[str, dict[str, str]]] = {}
         """By user and layer, the files in it."""
+        self.environments: dict[tuple[str, str], Answer] = {}
+        """What is told of each batch job's environment."""
         self.open: set[str] = set()
         """Ids of sessions whose job holds the lock."""
         self.full = False
@@ -243,6 +248,46 @@ class FakeVolumes:
         record.layers["home"] = list(made["home"])
         record.layers["system"] = [] if arguments["to"] else list(made["system"])
         return self._done(record, arguments, {"snapshot": made}) | {"source": source.facts()}
+
+    def _environment(self, user: str, arguments: Answer) -> Answer:
+        if arguments["source"] is None:
+            self.prepare(user, arguments["session"])
+        else:
+            self._clone(user, {**arguments, "to": None})
+        described = json.loads(arguments["files"]["batch.json"])
+        directory = f"/shared/berth/{user}/sessions/{arguments['session']}"
+        told = {"id": arguments["session"], "directory": directory, "driver": "overlay", "used_at": time.time()}
+        self.environments[user, arguments["session"]] = described | told
+        return {"directory": directory}
+
+    def _environments(self, user: str, arguments: Answer) -> Answer:
+        del arguments
+        found = sorted(self.environments.items())
+        return {"environments": [told for (owner, key), told in found if owner == user and (user, key) in self.records]}
+
+    def begin_job(self, user: str, environment: str, key: str, content: Mapping[str, str]) -> None:
+        """What a node does when the job begins, and the job with its home; it has ended then."""
+        top = self._new_layer(user, content)
+        record = self.records[user, environment]
+        record.jobs[key] = top
+        directory = self.environments[user, environment]["directory"]
+        begun = {"key": key, "top": f"{directory}/{top}", "node": "c1", "work": "/work", "inside": "/home/alice"}
+        self.environments[user, environment].setdefault("jobs", []).append(begun | {"running": False})
+
+    def _promote(self, user: str, arguments: Answer) -> Answer:
+        key = (user, arguments["session"])
+        if key in self.records:
+            return self.records[key].done[arguments["operation"]]
+        source = self._record(user, arguments["source"])
+        if arguments["job"] not in source.jobs:
+            raise LauncherError("missing", f"no job {arguments['job']} has begun there")
+        self._check_room()
+        record = self.records[key] = Record({volume: self._new_layer(user) for volume in VOLUMES})
+        record.layers = {
+            "home": [*source.layers["home"], source.jobs[arguments["job"]]],
+            "system": list(source.layers["system"]),
+        }
+        return self._done(record, arguments, {})
 
     def _commit_root(self, user: str, arguments: Answer) -> Answer:
         record, done = self._begin(user, arguments)

@@ -21,6 +21,7 @@ from prometheus_client import generate_latest
 import broker.peercred
 from broker import schema
 from broker.api import LARGEST_BODY, Services, application
+from broker.batch_schema import EnvironmentRequest, PromoteRequest
 from broker.checks import controller_checks
 from broker.client import Client
 from broker.daemon import Use, _serving
@@ -65,6 +66,7 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         connections=core.connections,
         snapshots=core.snapshots,
         deleted=core.deleted,
+        batch=core.batch,
         keys=core.keys,
         logins=core.logins,
         site=Site(core.config, core.registry, core.authority, core.user_authority),
@@ -498,6 +500,10 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "jobs": lambda c: c.jobs("dev"),
     "connecting": lambda c: c.set_connecting("dev", schema.ConnectPolicy(wait=30)),
     "doctor": lambda c: c.doctor(),
+    "environments": lambda c: c.environments(),
+    "environment": lambda c: c.make_environment(EnvironmentRequest(of="base@1")),
+    "discard": lambda c: c.discard_environment(new_id()),
+    "promote": lambda c: c.promote(new_id(), PromoteRequest(name="job", job="7")),
     "missing session": lambda c: c.session("none"),
     "missing start": lambda c: c.start("none", schema.StartRequest()),
     "missing key": lambda c: c.remove_key("SHA256:none"),

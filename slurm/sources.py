@@ -1,0 +1,83 @@
+"""Where sbatch's options come from beside the command line, for sessions: `SBATCH_…` variables and `#SBATCH` lines.
+
+A variable counts over the script, and the command line over both (sbatch(1)). What a session may not use is left out
+and told, with the reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from slurm.commandline import UnreadableError, read_command_line, words_of
+from slurm.sbatch import ALLOWED, REFUSED, OptionError, Takes, check_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from slurm.commandline import Given
+
+DIRECTIVE = "#SBATCH"
+
+_VARIABLES = """
+    ACCOUNT=account ACCTG_FREQ=acctg-freq ARRAY_INX=array BATCH=batch BURST_BUFFER=bb CLUSTERS=clusters
+    CLUSTER_CONSTRAINT=cluster-constraint CONSOLIDATE_SEGMENTS=consolidate-segments CONSTRAINT=constraint
+    CONTAINER=container CONTAINER_ID=container-id CONTAINER_TYPE=container-type CORE_SPEC=core-spec
+    CPUS_PER_GPU=cpus-per-gpu CPU_FREQ_REQ=cpu-freq DEBUG=verbose DELAY_BOOT=delay-boot DISTRIBUTION=distribution
+    ERROR=error EXCLUSIVE=exclusive EXPORT=export GET_USER_ENV=get-user-env GPUS=gpus GPUS_PER_NODE=gpus-per-node
+    GPUS_PER_SOCKET=gpus-per-socket GPUS_PER_TASK=gpus-per-task GPU_BIND=gpu-bind GPU_FREQ=gpu-freq GRES=gres
+    GRES_FLAGS=gres-flags HINT=hint IGNORE_PBS=ignore-pbs INPUT=input JOB_NAME=job-name MEM_BIND=mem-bind
+    MEM_PER_CPU=mem-per-cpu MEM_PER_GPU=mem-per-gpu MEM_PER_NODE=mem NETWORK=network NO_KILL=no-kill
+    NO_REQUEUE=no-requeue OPEN_MODE=open-mode OUTPUT=output OVERCOMMIT=overcommit PARTITION=partition POWER=power
+    PROFILE=profile QOS=qos REQUEUE=requeue REQ_SWITCH=switches RESERVATION=reservation SEGMENT_SIZE=segment
+    SIGNAL=signal SPREAD_JOB=spread-job SPREAD_SEGMENTS=spread-segments THREADS_PER_CORE=threads-per-core
+    THREAD_SPEC=thread-spec TIMELIMIT=time TRES_BIND=tres-bind TRES_PER_TASK=tres-per-task
+    USE_MIN_NODES=use-min-nodes WAIT=wait WAIT_ALL_NODES=wait-all-nodes WCKEY=wckey
+"""
+
+VARIABLES: dict[str, str] = {
+    f"SBATCH_{name}": option for name, _, option in (word.partition("=") for word in _VARIABLES.split())
+}
+"""By variable the option that it stands for. SBATCH_WAIT4SWITCH is a part of `--switches`."""
+WAIT_FOR_SWITCH = "SBATCH_WAIT4SWITCH"
+
+
+class Usable(NamedTuple):
+    """Canonical options, as slurm.sbatch has them, and the names of those that are left out, with the reason."""
+
+    options: list[str]
+    left_out: dict[str, str]
+
+
+def of_environment(variables: Mapping[str, str]) -> Usable:
+    """What the variables say. OptionError for a value that no option may have."""
+    given = {VARIABLES[name]: value for name, value in variables.items() if name in VARIABLES}
+    if "switches" in given and (wait := variables.get(WAIT_FOR_SWITCH)):
+        given["switches"] += f"@{wait}"
+    return _usable(given.items())
+
+
+def of_script(script: bytes) -> Usable:
+    """What the `#SBATCH` lines of a script say. OptionError names the line that cannot be read."""
+    given: list[Given] = []
+    for number, words in words_of(DIRECTIVE, script):
+        try:
+            line = read_command_line(words)
+        except UnreadableError as error:
+            raise OptionError(f"line {number} of the script: {error}") from error
+        given += line.options
+    return _usable((each.name, each.value) for each in given)
+
+
+def _usable(given: Iterable[tuple[str, str | None]]) -> Usable:
+    found: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for name, value in given:
+        if name in REFUSED:
+            left_out[name] = REFUSED[name]
+        elif name in ALLOWED:
+            plain = value is None or ALLOWED[name].takes is Takes.NOTHING or not value
+            found.pop(name, None)
+            found[name] = f"--{name}" if plain else f"--{name}={value}"
+    options = list(found.values())
+    check_options(options)
+    return Usable(options, left_out)
