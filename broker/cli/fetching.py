@@ -52,7 +52,11 @@ def fetch_tree(source: Path, target: Path, *, base: Path | None, force: bool) ->
                 if not force or aim.is_dir():
                     done.clashes.append(Clash(str(aim)))
                     continue
-            aim.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                aim.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                done.clashes.append(Clash(str(aim)))
+                continue
             fresh = aim.with_name(f".{name}.berth-fetch")
             fresh.unlink(missing_ok=True)
             shutil.copy2(place, fresh, follow_symlinks=False)

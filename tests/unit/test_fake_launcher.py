@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 FILES = {"job.env": "A=1\n", "manifest.json": "{}", "authorized_keys": "", "host_certificate": "x"}
+SCRIPT = Path(__file__).parents[2] / "broker/session.sh"
 KINDS = ["fake", "real"]
 IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 OTHER = {"profile": "other", "version": "2", "digest": "sha256:" + "2" * 64}
+DESCRIBED = {"of": "dev", "profile": "base", "version": "1", "created_at": 1.0}
 SIF = Sif("/nowhere/image.sif", 40960)
 PLAIN = {"label": "", "reason": "", "automatic": False}
 TAKES, REFUSES, MUMBLES = "echo 1", "echo 'Invalid account' >&2; exit 1", "echo 'Socket timed out' >&2; exit 1"
@@ -61,7 +63,7 @@ async def opened(kind: str, directory: Path, sbatch: str = TAKES) -> AsyncIterat
             f"--serve-fd={theirs.fileno()}",
             f"--storage={shared}/{{user}}",
             f"--sbatch={program}",
-            "--session-script=/session.sh",
+            f"--session-script={SCRIPT}",
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[2],
         )
@@ -91,6 +93,37 @@ def test_what_is_kept_of_a_session(kind: str, tmp_path: Path) -> None:
             await launcher.purge(USER, ID)
             await launcher.purge(USER, ID)
             assert await launcher.manifests(USER) == {}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_environments_of_batch_jobs(kind: str, tmp_path: Path) -> None:
+    """They are no sessions: they have no manifest, and are found by what they are."""
+
+    async def scenario() -> None:
+        async with opened(kind, tmp_path) as launcher:
+            await launcher.prepare(USER, ID, "auto")
+            files = {"batch.json": json.dumps(DESCRIBED), "job.env": "A=1\n"}
+            made, empty, absent = new_id(), new_id(), new_id()
+            for environment, source in ((made, ID), (empty, None)):
+                directory = await launcher.environment(
+                    USER, environment, new_id(), source=source, number=None, image=IMAGE, driver="auto", files=files
+                )
+                assert directory.endswith(f"/{USER}/sessions/{environment}")
+            found = await launcher.environments(USER)
+            assert {(each.id, each.of, each.job_id, *each.jobs) for each in found} == {
+                (made, "dev", None),
+                (empty, "dev", None),
+            }
+            assert set(await launcher.manifests(USER)) == {ID}
+            for source in (made, absent):
+                with pytest.raises(LauncherError) as failure:
+                    await launcher.promote(USER, new_id(), new_id(), source=source, job="7", files={})
+                assert failure.value.kind == "missing"
+            await launcher.trash(USER, made)
+            await launcher.purge(USER, made)
+            assert [each.id for each in await launcher.environments(USER)] == [empty]
 
     asyncio.run(scenario())
 

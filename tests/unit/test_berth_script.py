@@ -1,0 +1,146 @@
+"""The script `berth`: what goes straight to sbatch, and what to Python; and the script that runs batch jobs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BROKER = Path(__file__).parents[2] / "broker"
+
+
+@pytest.fixture
+def berth(tmp_path: Path) -> Path:
+    """The script with a berth-cli and an sbatch that tell who was called with what."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    shutil.copy(BROKER / "cli/berth", place / "berth")
+    for name in ("berth-cli", "sbatch"):
+        (place / name).write_text(f'#!/bin/sh\nprintf "%s" {name}; for word; do printf " [%s]" "$word"; done\n')
+        (place / name).chmod(0o755)
+    (tmp_path / "job.sh").write_text("#!/bin/sh\ntrue\n")
+    (tmp_path / "ours.sh").write_text("#!/bin/sh\n#BERTH --env dev\ntrue\n")
+    return place / "berth"
+
+
+def run(berth: Path, *words: str, **variables: str) -> str:
+    environment = {"PATH": f"{berth.parent}:/usr/bin:/bin", **variables}
+    done = subprocess.run(
+        [berth, *words], cwd=berth.parents[1], env=environment, capture_output=True, text=True, timeout=20, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("job.sh",),
+        ("-n", "4", "job.sh", "two words"),
+        ("--wrap", "echo x"),
+        ("--wrap=echo x", "-t1"),
+        ("-Q", "job.sh", "--", "-x"),
+    ],
+)
+def test_a_plain_job_goes_straight_to_sbatch(berth: Path, words: tuple[str, ...]) -> None:
+    assert run(berth, "sbatch", *words) == " ".join(["sbatch", *(f"[{word}]" for word in words)])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--env", "dev", "job.sh"),
+        ("--env=dev", "job.sh"),
+        ("job.sh", "--env"),  # which is the script's own, as Python finds out
+        ("ours.sh",),
+        (),
+        ("--help",),
+        ("not-here.sh",),
+    ],
+)
+def test_where_an_environment_may_be_meant_python_decides(berth: Path, words: tuple[str, ...]) -> None:
+    assert run(berth, "sbatch", *words) == " ".join(["berth-cli", "[sbatch]", *(f"[{word}]" for word in words)])
+
+
+def test_the_variable_counts_too(berth: Path) -> None:
+    assert run(berth, "sbatch", "job.sh", BERTH_ENV="dev").startswith("berth-cli [sbatch]")
+    assert run(berth, "sbatch", "job.sh", BERTH_ENV="").startswith("sbatch ")
+
+
+def test_everything_else_goes_to_python_also_by_a_link(berth: Path, tmp_path: Path) -> None:
+    assert run(berth, "list", "--json") == "berth-cli [list] [--json]"
+    link = tmp_path / "berth"
+    link.symlink_to(berth)
+    done = subprocess.run([link, "list"], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == "berth-cli [list]"
+
+
+def batch(code: str, *arguments: str) -> str:
+    """Run code with the functions of batch.sh in reach."""
+    text = (BROKER / "batch.sh").read_text()
+    program = text[: text.index("\nDIRECTORY=")].replace("${BASH_SOURCE[0]%/*}", str(BROKER))
+    environment = {"PATH": "/usr/bin:/bin"}
+    command = ["bash", "-c", f"{program}\n{code}", "test", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+HELP = """
+  -n, --ntasks=ntasks         number of tasks
+      --ntasks-per-node=n     tasks
+      --exclusive[=user]      alone
+  -Q, --quiet                 quiet
+      --pty                   terminal
+  -c, --cpus-per-task=ncpus   cpus
+      --multi-prog            programs
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "wrapped"),
+    [
+        ("hostname", "STEP hostname"),
+        ("-n4 hostname -n 5", "-n4 STEP hostname -n 5"),
+        ("-n 4 hostname", "-n 4 STEP hostname"),
+        ("-Qn 4 hostname", "-Qn 4 STEP hostname"),
+        ("-Q -c2 hostname : x", "-Q -c2 STEP hostname : STEP x"),
+        ("--ntasks 4 --exclusive hostname", "--ntasks 4 --exclusive STEP hostname"),
+        ("--ntasks=4 --pty bash -l", "--ntasks=4 --pty STEP bash -l"),
+        ("--cpus 2 prog", "--cpus 2 STEP prog"),
+        ("-- prog --x", "-- STEP prog --x"),
+        ("--help", "--help"),
+    ],
+)
+def test_each_component_of_srun_begins_in_the_environment(words: str, wrapped: str) -> None:
+    wrap = 'BERTH_DIRECTORY=/d; wrap_programs "$@"; echo "${WORDS[*]}"'
+    code = f"srun() {{ cat <<'HELP'\n{HELP}HELP\n}}\n{wrap}"
+    assert batch(code, *words.split()).strip() == wrapped.replace("STEP", "/bin/bash /d/run/batch.sh step")
+
+
+def test_nothing_of_the_login_node_is_passed_on() -> None:
+    of_login = "LD_LIBRARY_PATH=/x CONDA_PREFIX=/c XDG_RUNTIME_DIR=/r SSH_AUTH_SOCK=/s MODULEPATH=/m"
+    said = batch(f"export {of_login} LR=0.1 SLURM_JOB_ID=7; forget_login_node; env").splitlines()
+    names = {line.partition("=")[0] for line in said}
+    assert {"LR", "SLURM_JOB_ID", "PATH"} <= names
+    assert not names & {"LD_LIBRARY_PATH", "CONDA_PREFIX", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "MODULEPATH"}
+
+
+@pytest.mark.parametrize(
+    ("work", "inside"),
+    [
+        ("/shared/home/alice", "/home/alice"),
+        ("/shared/home/alice/a b/c", "/home/alice/a b/c"),
+        ("/shared/home/alice2", "/home/alice"),
+        ("/data/sets/x", "/sets/x"),
+        ("/datum", "/home/alice"),
+        ("/", "/home/alice"),
+    ],
+)
+def test_where_a_directory_is_inside(work: str, inside: str) -> None:
+    code = (
+        "getent() { echo alice:x:1:1::/shared/home/alice:/bin/sh; }; BERTH_OWNER=alice "
+        'BERTH_BINDS=/data/sets:/sets:ro,/w:/w; find_inside "$1"; printf %s "$INSIDE"'
+    )
+    assert batch(code, work) == inside
