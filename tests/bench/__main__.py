@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.bench import bulk, connect, continuation, echo, memory, reconcile, start, volumes
+from tests.bench import batch, bulk, connect, continuation, echo, memory, reconcile, start, volumes
 from tests.bench.ground import Ground
 from tests.bench.harness import narrate
 from tests.bench.report import FEWEST_RUNS, Result, UnmeasurableError, as_json, table
@@ -21,6 +21,7 @@ from tests.site.deploy import SiteError
 BENCHMARKS = {
     start.NAME: start.measure,
     continuation.NAME: continuation.measure,
+    batch.NAME: batch.measure,
     connect.NAME: connect.measure,
     bulk.UP: bulk.measure_up,
     bulk.DOWN: bulk.measure_down,

@@ -11,7 +11,7 @@ from broker.errors import ExitCode
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.lab.conftest import User
 
@@ -107,11 +107,11 @@ def test_what_it_writes_is_its_own_until_it_is_fetched(session: str, work: Work)
     assert work.sh("cat home/elsewhere") == "not here\n"
 
 
-def test_a_job_becomes_a_session(session: str, work: Work) -> None:
+def test_a_job_becomes_a_session(session: str, work: Work, new_name: Callable[[str], str]) -> None:
     """With the system that it ran with and its home as it left it; the job's environment stays as it was."""
     work.run(f"--env {session}", "echo left by the job >~/result\n")
     job = work.sh("ls slurm-*.out").strip().removeprefix("slurm-").removesuffix(".out")
-    name = f"{session}-job"
+    name = new_name("promoted")
     work.user.ok("promote", job, name)
     work.user.ok("start", name, "--mem=200M", "-t", "10")
     said = work.user.laptop.ssh(name, "cat result; ls /usr/local/package; echo more >>result").stdout.decode()
@@ -224,7 +224,7 @@ def test_what_is_refused_leaves_nothing(alice: User, session: str, work: Work) -
     odd = alice.berth("sbatch", f"{WORK}/odd.sh")
     assert odd.returncode == ExitCode.USAGE
     assert environments(alice) == before
-    assert not work.sh("squeue -h -u alice -n job.sh").strip()
+    assert WORK not in work.sh("squeue -h -u alice -o %Z")
 
 
 def test_nobody_reaches_anothers_job(bob: User, session: str, work: Work) -> None:
