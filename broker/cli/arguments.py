@@ -98,6 +98,17 @@ class ProfileName(click.ParamType[ProfileReference]):
         return [CompletionItem(name) for name in _profiles() if name.startswith(incomplete)]
 
 
+class EnvironmentName(click.ParamType[str]):
+    """What a batch job's environment is made of; completed with sessions and profiles."""
+
+    name = "environment"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return SessionName().shell_complete(ctx, param, incomplete) + ProfileName().shell_complete(
+            ctx, param, incomplete
+        )
+
+
 class DeletedName(SessionName):
     """The name of a deleted session; completed with those that can be restored."""
 

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
+from broker.cli.arguments import EnvironmentName
 from broker.cli.invocation import Invocation, pass_invocation
 from broker.errors import BerthError, InvalidInputError
 
@@ -39,15 +41,32 @@ SUBMITTED = b"Submitted batch job "
 
 
 class _AsTheyAre(click.Command):
-    """Leaves every word to sbatch, `--` and `--help` too."""
+    """Leaves every word to sbatch, `--` and `--help` too; the shell completes sbatch's options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.params["words"] = tuple(args)
         return []
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from slurm.sbatch import OPTIONS
+
+        del ctx
+        return [CompletionItem(f"--{name}") for name in ["env", *OPTIONS] if f"--{name}".startswith(incomplete)]
+
+
+class _Script(click.ParamType[str]):
+    """A word that the shell completes as a file."""
+
+    name = "script"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, param
+        return [CompletionItem(incomplete, type="file")]
+
 
 @click.command(cls=_AsTheyAre, add_help_option=False)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[SBATCH OPTIONS]... [SCRIPT [ARGS]...]")
+@click.option("--env", type=EnvironmentName(), metavar="SESSION|PROFILE[@VERSION]", help="Run the script in this.")
+@click.argument("words", nargs=-1, type=_Script(), metavar="[SBATCH OPTIONS]... [SCRIPT [ARGS]...]")
 @pass_invocation
 def sbatch(invocation: Invocation, words: tuple[str, ...]) -> None:
     """Submit a batch job, with --env into an environment.

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from broker import config
 from broker.cli.app import berth
-from tests.docs import api_page
+from tests.docs import api_page, sbatch_page
 from tests.docs.fields import default, descriptions, kind
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ are seconds since the epoch, sizes are bytes. [Sessions, day by day](../howto/se
 | variable | meaning |
 |---|---|
 | `BERTH_CONFIG` | the configuration file, instead of /etc/berth/config.yaml |
+| `BERTH_ENV` | the environment of `berth sbatch`, unless --env says one; it counts over the script's `#BERTH --env` |
 | `BERTH_DEBUG` | if set, a fault in berth itself shows its traceback at once |
 | `XDG_CONFIG_HOME`, `XDG_DATA_HOME`, `XDG_STATE_HOME`, `XDG_RUNTIME_DIR` | where personal mode keeps its files |
 """
@@ -66,6 +67,7 @@ def pages() -> dict[Path, str]:
     return {
         reference / "api.md": api_page.page(),
         reference / "openapi.json": api_page.document_text(),
+        reference / "sbatch-options.md": sbatch_page.page(),
         reference / "cli.md": "\n".join([_CLI_HEAD, *_command_sections()]),
         reference / "config.md": "\n".join([_CONFIG_HEAD, *_setting_sections()]),
     }

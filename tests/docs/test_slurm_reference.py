@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from slurm.sbatch import ALLOWED, LETTERS, REFUSED, Takes
 from slurm.state import JobState
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
@@ -29,21 +28,6 @@ def test_every_state_with_its_code_and_meaning() -> None:
         ]
         assert meaning == ", ".join(means + ["failed"] * state.failed)
         assert not code or JobState.parse(code) is state
-
-
-def test_every_option_that_is_taken() -> None:
-    shown = {Takes.VALUE: "`=VALUE`", Takes.NOTHING: "", Takes.PERHAPS: "`[=VALUE]`"}
-    expected = [
-        [f"`--{name}`", f"`-{option.letter}`" if option.letter else "", shown[option.takes]]
-        for name, option in sorted(ALLOWED.items())
-    ]
-    assert rows("sbatch-options.md", "## Taken") == expected
-
-
-def test_every_option_that_is_refused() -> None:
-    letters = {name: f"`-{letter}`" for letter, name in LETTERS.items()}
-    expected = [[f"`--{name}`", letters.get(name, ""), reason] for name, reason in sorted(REFUSED.items())]
-    assert rows("sbatch-options.md", "## Refused") == expected
 
 
 def test_the_links_of_our_pages_lead_somewhere() -> None:

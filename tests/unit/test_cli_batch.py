@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from broker.batch_schema import BatchJob, EnvironmentView
+from broker.cli.app import berth
 from broker.cli.fetching import fetch_tree
 from broker.errors import ExitCode
 from broker.schema import SessionState
@@ -281,3 +283,32 @@ def test_a_script_that_cannot_be_read_starts_nothing(controller: ScriptedControl
     assert result.exit_code == ExitCode.USAGE
     assert "line 2 of the script" in result.output
     assert not controller.asked
+
+
+def completed(*words: str) -> set[str]:
+    """What the shell is told after these words, of which the last is incomplete."""
+    return {item.value for item in ShellComplete(berth, {}, "berth", "_").get_completions(list(words[:-1]), words[-1])}
+
+
+def test_the_shell_completes_options_environments_and_files(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = view("dev")
+    assert completed("sbatch", "--gr") == {"--gres", "--gres-flags"}
+    assert completed("sbatch", "-n", "4", "--en") == {"--env"}
+    assert completed("sbatch", "--env", "d") == {"dev"}
+    assert completed("sbatch", "-Q", "--env=d") == {"dev"}
+    assert completed("sbatch", "-Q", "jo") == {"jo"}  # a file: the shell's own business
+    controller.environments = [EnvironmentView.model_validate(ENVIRONMENT)]
+    assert completed("fetch", "4") == {"42"}
+    assert completed("promote", "") == {"42"}
+
+
+ENVIRONMENT = {
+    "id": "01e",
+    "of": "dev",
+    "profile": "base",
+    "version": "1",
+    "directory": "/d",
+    "created_at": 1.0,
+    "used_at": 1.0,
+    "jobs": [{"key": "42", "top": "/t", "node": "c1", "work": "/w", "inside": "/home/alice", "running": False}],
+}
