@@ -254,3 +254,18 @@ def environments(user: User) -> list[dict[str, Any]]:
     assert status == 200, body
     found: list[dict[str, Any]] = json.loads(body)["environments"]
     return found
+
+
+def test_a_batch_script_becomes_a_session(work: Work, image: str, name: str) -> None:
+    """With its resources; a variable counts over the script, the command line over both."""
+    work.write(
+        "job.sh", "#!/bin/bash\n#SBATCH -t 20 --mem=300M -o out -c 2\n#SBATCH --gres=gpu:intel:1 --array=1-2\ntrue\n"
+    )
+    start = f"SBATCH_TIMELIMIT=30 berth start {name} --profile {image} --from-script job.sh"
+    said = work.sh(f"{start} --mem=250M 2>&1", seconds=120)
+    assert "job.sh: --output is left out" in said
+    assert "job.sh: --array is left out: two jobs of one session must never run at once" in said
+    record = work.sh(f"scontrol show job {work.user.show(name)['job_id']}")
+    assert "TimeLimit=00:30:00" in record
+    assert "mem=250M" in record
+    assert "gres/gpu:intel=1" in record
