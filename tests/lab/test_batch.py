@@ -268,4 +268,4 @@ def test_a_batch_script_becomes_a_session(work: Work, image: str, name: str) -> 
     record = work.sh(f"scontrol show job {work.user.show(name)['job_id']}")
     assert "TimeLimit=00:30:00" in record
     assert "mem=250M" in record
-    assert "gres/gpu:intel=1" in record
+    assert "TresPerNode=gres/gpu:intel:1" in record

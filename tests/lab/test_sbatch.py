@@ -114,7 +114,9 @@ def compared(lab: Lab, cases: dict[str, str]) -> dict[str, list[Said]]:
         for way in WAYS:
             first = words if not words.startswith("<") else f" {words}"
             calls.append(f"printf '\\x1e%s\\x1f' {shlex.quote(case)}; said {shlex.quote(way)} {shlex.quote(first)}")
-    calls.append(f"squeue -h -u alice -o '%i %Z' | grep ' {WORK}$' | cut -d ' ' -f 1 | xargs -r scancel")
+    calls.append(
+        f"squeue -h -u alice -o '%i %j %Z' | grep -E ' external | {WORK}$' | cut -d ' ' -f 1 | xargs -r scancel"
+    )
     script = f"{_ONE}\ncd {WORK}\nexport SLURM_TIME_FORMAT=standard\n" + "\n".join(calls)
     lab.run(["tee", f"{WORK}/compare"], user="alice", stdin=script.encode())
     done = lab.run(["bash", f"{WORK}/compare"], user="alice", seconds=500)
