@@ -10,7 +10,15 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import BerthError, ConflictError, InvalidInputError, NoSpaceError, NotFoundError, RefusedError
+from broker.errors import (
+    NO_ROOM,
+    BerthError,
+    ConflictError,
+    InvalidInputError,
+    NoSpaceError,
+    NotFoundError,
+    RefusedError,
+)
 from broker.failpoints import failpoint
 from broker.launcher_error import LauncherError
 from broker.manifest import Manifest, Target
@@ -193,7 +201,7 @@ def in_words(error: LauncherError, name: str) -> BerthError:
     kind, said = error.kind, error.message
     if kind == "space":
         return NoSpaceError(
-            f"there is no space or no quota left for {name}, and nothing was changed: {said}",
+            f"{NO_ROOM} for {name}, and nothing was changed: {said}",
             hint=f"`berth gc` removes what nothing needs any more, `berth size {name}` says what takes how much",
         )
     if kind == "busy":

@@ -9,6 +9,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import ClassVar
 
+NO_ROOM = "there is no space or no quota left"
+"""How every message begins that is about a full disk or quota."""
+
 
 class ExitCode(IntEnum):
     """What every `berth` command ends with; `berth exec` and `berth ssh` pass the remote command's own code on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.errors import NO_ROOM
 from broker.schema import SessionState
 from broker.words import clock, duration, pending, state_words
 
@@ -27,6 +28,7 @@ _AFTER_THE_END = {
     "COMPLETED": _RESTART,
     "DEADLINE": "`berth start {name} --deadline=…` with a later one, or without",
     "FAILED": "the end of its log, below, says what failed; `berth logs {name}` has all of it",
+    "REFUSED": "change what stands in its way, and start it again: nothing was changed",
     "LOST": "`berth doctor` says whether Slurm answers; " + _RESTART,
 }
 """Slurm's word for how the last job ended → what to do."""
@@ -104,6 +106,8 @@ def _advice(view: SessionView, now: float) -> str:
         return "nothing: it is over in a moment"
     if _starts_long(view, now):
         return "it takes unusually long: the end of its log is below; `berth stop {name}` gives up"
+    if NO_ROOM in view.reason:
+        return "`berth gc` removes what nothing needs any more, `berth size {name}` says what takes how much"
     if view.state is SessionState.QUEUED:
         return _WHILE_QUEUED.get(view.reason, "nothing: it starts when Slurm lets it")
     return _BY_ITSELF.get(view.state) or _AFTER_THE_END.get(view.outcome, _RESTART)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from broker.failpoints import failpoint
 from broker.launcher_place import Place, VerbError, checked_user
 from broker.launcher_verbs import VERBS
+from broker.volumes.errors import from_os_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,7 +201,8 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
     except VerbError as error:
         answer = _error(error.kind, str(error))
     except OSError as error:
-        answer = _error("files", f"{error.strerror or error}: {error.filename or ''}")
+        failed = from_os_error(error)
+        answer = _error(failed.kind, str(failed))
     except BaseException as error:  # noqa: BLE001 - a forked child must end here whatever happens
         answer = _error(CRASHED, f"{type(error).__name__}: {error}")
     with contextlib.suppress(OSError):

@@ -7,7 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import BerthError, RefusedError
+from broker.deeds import in_words
+from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
 from broker.images import image_with
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNCONFIRMED = "Slurm has not confirmed the job yet; it is looked for, and submitted again only if it is not there"
+REFUSED = "REFUSED"
+"""The outcome of a submission of which no job came; Slurm has no such word."""
 LAST_WORDS = 10.0
 """Seconds more than sbatch's limit that `drain` waits: the launcher ends a worker that overruns its limit by 5."""
 
@@ -78,9 +81,10 @@ class Submitter:
     def submit(self, session: Session) -> asyncio.Task[Session]:
         """Begin to submit `session`, seen in state SUBMITTING, or join the attempt under way.
 
-        The task returns the session as it then is. RefusedError: Slurm or the site will not have this job, and the
-        session is what it was before, a new one gone. With no clear answer the session stays SUBMITTING. Nothing is
-        submitted if the session has moved on since it was seen, so a caller need not know who else submits.
+        The task returns the session as it then is. RefusedError: Slurm or the site will not have this job;
+        NoSpaceError: there is no room for its files. The session is what it was before then, a new one gone. With no
+        clear answer the session stays SUBMITTING. Nothing is submitted if the session has moved on since it was seen,
+        so a caller need not know who else submits.
         """
         return self._begin(session, session.submission)
 
@@ -108,7 +112,11 @@ class Submitter:
 
     def _done(self, key: tuple[str, int], task: asyncio.Task[Session]) -> None:
         self._running.pop(key, None)
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RefusedError):
+        if (
+            not task.cancelled()
+            and (error := task.exception()) is not None
+            and not isinstance(error, (RefusedError, NoSpaceError))
+        ):
             log.error("submission %d of %s failed", key[1], key[0], exc_info=error)
         self._changes.notify()
 
@@ -141,11 +149,12 @@ class Submitter:
             if error.unclear:
                 log.warning("submission of %s is unclear: %s", session.id, error.message)
                 return await self._unclear(session, number, error.message)
-            raise await self._refuse(session, number, error.message) from error
+            said = in_words(error, session.name) if error.kind == "space" else RefusedError(error.message)
+            raise await self._refuse(session, number, said) from error
         except RegistryError:
             raise  # our own trouble, not a refusal; the next tick tries again
         except BerthError as error:
-            raise await self._refuse(session, number, error.message, error.hint) from error
+            raise await self._refuse(session, number, error) from error
         failpoint("start.submitted")
         return await asyncio.to_thread(self._registry.update, session.id, _submitted(number, job_id))
 
@@ -183,10 +192,11 @@ class Submitter:
             return await self._change(session, number, successor_at=time.time())
         return await self._change(session, number, attempted_at=time.time(), reason=f"{UNCONFIRMED} ({message})")
 
-    async def _refuse(self, session: Session, number: int, message: str, hint: str = "") -> RefusedError:
+    async def _refuse(self, session: Session, number: int, error: BerthError) -> BerthError:
         """Take the intent back: a session that never ran goes, one that ran or was stopped meanwhile is stopped, and
-        one that has a job loses its successor only.
+        one that has a job loses its successor only. What to raise: the error, with a hint.
         """
+        message = error.message
 
         def decide(now: Session) -> Decision | None:
             if not _waits_for(now, number):
@@ -195,13 +205,13 @@ class Submitter:
                 return {"successor": 0}, Entry("berth", "refused", f"the job that was to follow: {message}")
             never_was = now.first_start and now.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED
-            values = {"state": state, "reason": message, "attempted_at": None, "root": False}
+            values = {"state": state, "reason": message, "outcome": REFUSED, "attempted_at": None, "root": False}
             return values, Entry("berth", "refused", message)
 
         now = await asyncio.to_thread(self._registry.update, session.id, decide)
         if now.state is SessionState.DELETING:
             await self._forget(now)
-        return RefusedError(message, hint=hint or "change the options and start it again; nothing was changed")
+        return type(error)(message, hint=error.hint or "change the options and start it again; nothing was changed")
 
     async def _forget(self, session: Session) -> None:
         """Remove at once what a session that never ran has on disk, so that its name is free for the next try."""

@@ -46,7 +46,7 @@ def row(job: JobView, now: float) -> tuple[str, ...]:
     from broker.words import clock, duration
 
     ended = " ".join(part for part in (job.outcome, f"({job.reason})" if job.reason else "") if part)
-    if job.job_id is None:
+    if job.job_id is None and not job.outcome:
         ended = "Slurm has not taken it"
     if job.restarts:
         ended += f"{' ' if ended else ''}(requeued {job.restarts}x)"

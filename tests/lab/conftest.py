@@ -212,6 +212,11 @@ def bob(people: dict[str, User]) -> User:
     return people["bob"]
 
 
+@pytest.fixture
+def carol(people: dict[str, User]) -> User:
+    return people["carol"]
+
+
 @pytest.fixture(params=ways.ALL)
 def way(request: pytest.FixtureRequest, alice: User, session: str, tmp_path: Path) -> Way:
     """One of the ways in, to what the module's own fixture `session` has started."""
