@@ -157,6 +157,10 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
     async def set_continuation(who: Who, name: SessionName, choice: schema.ContinuationChoice) -> schema.SessionView:
         return await sessions.set_continuation(who.user, name, choice)
 
+    @app.put("/v1/sessions/{name}/stop-time")
+    async def set_stop_time(who: Who, name: SessionName, stop_time: schema.StopTime) -> schema.SessionView:
+        return await sessions.set_stop_time(who.user, name, stop_time)
+
     @app.post("/v1/sessions/{name}/extend")
     async def extend_job(who: Who, name: SessionName, request: schema.ExtendRequest) -> schema.SessionView:
         return await services.extending.extend(who.user, name, request.seconds)

@@ -217,6 +217,10 @@ class Client:
         body = schema.ContinuationChoice(continuation=continuation).model_dump_json()
         return schema.SessionView.model_validate_json(self._request("PUT", _session(name) + "/continuation", body))
 
+    def set_stop_time(self, name: str, at: float | None, *, keep: bool = False) -> schema.SessionView:
+        """Have the session stopped at that time, or at none; with `keep` it goes on until then."""
+        return self._send("PUT", _session(name) + "/stop-time", schema.SessionView, schema.StopTime(at=at, keep=keep))
+
     def extend(self, name: str, seconds: float) -> schema.SessionView:
         """Give the session's job so much more time."""
         body = schema.ExtendRequest(seconds=seconds).model_dump_json()

@@ -27,6 +27,7 @@ from broker.reconcile import Reconciler
 from broker.sessions import Sessions
 from broker.site import Site
 from broker.snapshots import Snapshots
+from broker.stopping import Stopping
 from broker.submission import Submitter
 from broker.upkeep import Upkeep
 from profiles.store import Stores
@@ -92,6 +93,7 @@ class Controller:
         continuation = Continuation(
             settings=config.slurm, registry=registry, launcher=launcher, submitter=submitter, changes=changes
         )
+        stopping = Stopping(registry, launcher)
         reconciler = Reconciler(
             settings=config.slurm,
             registry=registry,
@@ -101,6 +103,7 @@ class Controller:
             deletion=deletion,
             upkeep=upkeep,
             continuation=continuation,
+            stopping=stopping,
             changes=changes,
         )
         answering = Answering(registry=registry, operator=operator, reconciler=reconciler, changes=changes)
@@ -114,6 +117,7 @@ class Controller:
             submitter=submitter,
             reconciler=reconciler,
             continuation=continuation,
+            stopping=stopping,
             limits=limits,
             changes=changes,
             grace=config.storage.deleted_grace,

@@ -100,6 +100,8 @@ class Manifest(BaseModel):
     submission: int = Field(ge=0, lt=10**9)
     """How many jobs were asked for."""
     continuation: Continuation | Literal[""] = ""
+    stop_at: float | None = Field(default=None, ge=0, lt=2**40, allow_inf_nan=False)
+    stays: bool = False
     operation: Unfinished | None = None
     """Set from before the volumes are changed until after: whether they are is in volumes.json, and the launcher's
     verb, asked again with the same id, tells."""

@@ -88,6 +88,10 @@ class Session(SQLModel, table=True):
     used_at: float | None = None
     """When it was last seen to be used: started by somebody, or with somebody connected. Written without a new
     revision."""
+    stop_at: float | None = None
+    """When it is to be stopped, whatever job carries it then."""
+    stays: bool = False
+    """Whether it goes on in other jobs until then, whatever its policy."""
     restarts: int = 0
     job_id: int | None = Field(default=None, sa_type=BigInteger)
     node: str = ""
@@ -194,6 +198,8 @@ class Session(SQLModel, table=True):
             continuation=self.continuation_in_force,
             next_job_id=self.successor_job if self.endpoint else None,
             used_at=self.used_at,
+            stop_at=self.stop_at,
+            stays=self.stays,
             kept_until=self.kept_until,
             revision=self.revision,
             stale_since=stale_since,

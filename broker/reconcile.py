@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from broker.observation import Matched
     from broker.operations import Operator
     from broker.registry import Registry
+    from broker.stopping import Stopping
     from broker.submission import Submitter
     from broker.upkeep import Upkeep
     from slurm.scheduler import FinishedJob, Job, Scheduler
@@ -73,6 +74,7 @@ class Reconciler:
         deletion: Deletion,
         upkeep: Upkeep,
         continuation: Continuation,
+        stopping: Stopping,
         changes: Changes,
     ) -> None:
         self._settings = settings
@@ -83,6 +85,7 @@ class Reconciler:
         self._deletion = deletion
         self._upkeep = upkeep
         self._continuation = continuation
+        self._stopping = stopping
         self._changes = changes
         self._woken = asyncio.Event()
         self._changed_at = time.monotonic()
@@ -93,7 +96,7 @@ class Reconciler:
         self._hastened: dict[int, int] = {}
         """After which of its requeues each job was told to start."""
         self._ends: list[float] = []
-        """When the jobs of ready sessions are going to end by themselves."""
+        """When jobs of ready sessions are going to end by themselves, and when sessions are to be stopped."""
         self.stale_since: float | None = None
         self.moving = True
         """Whether a session is in a state that ends by itself soon."""
@@ -153,10 +156,11 @@ class Reconciler:
         if self.stale_since is not None:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
             self.stale_since = None
-        sessions = await asyncio.to_thread(self._registry.in_states, LIVE)
+        sessions = await self._stopping.see_to(await asyncio.to_thread(self._registry.in_states, LIVE), asked_at)
         self._operator.resume(sessions)
         self.moving = self._any_moves([*sessions, *changing])
         self._ends = [s.ends_at - END_EARLY for s in sessions if s.state is SessionState.READY and s.ends_at]
+        self._ends += [s.stop_at for s in sessions if s.stop_at is not None]
         found = match(sessions, jobs)
         self._hastened = {job.id: self._hastened[job.id] for job in jobs if job.id in self._hastened}
         changed = await self._observe_all(sessions, found, asked_at)

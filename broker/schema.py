@@ -129,6 +129,13 @@ class ContinuationChoice(Strict):
     """None: as its profile, or else the site, has it."""
 
 
+class StopTime(Strict):
+    at: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)] | None
+    """None: it is not to be stopped at any time."""
+    keep: bool = False
+    """Until then it goes on in other jobs, whatever its policy says."""
+
+
 class ExtendRequest(Strict):
     seconds: Annotated[float, Field(gt=0, le=366 * 86400)]
     """How much is added to the job's time; made whole minutes, rounded up."""
@@ -232,6 +239,10 @@ class SessionView(Strict):
     """The job that waits to carry it on."""
     used_at: float | None = None
     """When it was last seen to be used: started, or with somebody connected."""
+    stop_at: float | None = None
+    """When it is to be stopped."""
+    stays: bool = False
+    """Whether it goes on until then, whatever `continuation` says."""
     kept_until: float | None = None
     """Of a deleted session: until when `berth restore` brings it back."""
     revision: int

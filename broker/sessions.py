@@ -21,6 +21,7 @@ from broker.models import Session
 from broker.registry import Entry
 from broker.schema import ContinuationChoice, EventView, JobView, SessionState, SessionView, StartRequest
 from broker.state import LIVE, STARTABLE
+from broker.stopping import NO_TIME, stop
 from broker.succession import next_submission
 from broker.words import connection_event
 from profiles.errors import ProfilesError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from broker.limits import Limits
     from broker.reconcile import Reconciler
     from broker.registry import Decide, Decision, Registry
+    from broker.schema import StopTime
+    from broker.stopping import Stopping
     from broker.submission import Submitter
     from profiles.store import Image, Stores
 
@@ -60,6 +63,7 @@ class Sessions:
         submitter: Submitter,
         reconciler: Reconciler,
         continuation: Continuation,
+        stopping: Stopping,
         limits: Limits,
         changes: Changes,
         grace: float,
@@ -72,6 +76,7 @@ class Sessions:
         self._submitter = submitter
         self._reconciler = reconciler
         self._continuation = continuation
+        self._stopping = stopping
         self._limits = limits
         self._changes = changes
         self._grace = grace
@@ -105,7 +110,7 @@ class Sessions:
     async def stop(self, user: str, name: str) -> SessionView:
         """Ask for the session's end; its data stays. A stopped one stays as it is."""
         session = await self._resolve(user, name, Verb.STOP)
-        session = await asyncio.to_thread(self._registry.update, session.id, _stop(user))
+        session = await asyncio.to_thread(self._registry.update, session.id, stop(user))
         failpoint("stop.intent-recorded")
         self._changed()
         return self._view(session)
@@ -125,6 +130,12 @@ class Sessions:
         """Decide whether the session goes on in another job when one has to end."""
         session = await self._continuation.choose(user, name, choice.continuation)
         self._reconciler.wake()
+        return self._view(session)
+
+    async def set_stop_time(self, user: str, name: str, stop_time: StopTime) -> SessionView:
+        """Decide when the session is to be stopped, and whether it goes on until then."""
+        session = await self._stopping.choose(user, name, stop_time)
+        self._changed()
         return self._view(session)
 
     async def all(self, user: str) -> list[SessionView]:
@@ -287,6 +298,7 @@ def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Decide:
             "options": request.options or now.options,
             "used_at": time.time(),
             "gpus": gpus,
+            **NO_TIME,
         }
         if request.persistence is not None:
             values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
@@ -304,20 +316,6 @@ def _start_afterwards(now: Session, request: StartRequest) -> dict[str, Any]:
             f"a {intent.verb} of {now.name} is under way", hint=f"`berth show {now.name}` says when it is done"
         )
     return {"operation": intent.but(start=True).record(), "options": request.options or now.options}
-
-
-def _stop(user: str) -> Decide:
-    def decide(now: Session) -> Decision | None:
-        if now.state is SessionState.FAILED:
-            return {"state": SessionState.STOPPED}, Entry(user, "stop")
-        intent = now.pending
-        if now.state in {SessionState.CHANGING, SessionState.STOPPING} and intent is not None and intent.start:
-            return {"operation": intent.but(start=False).record()}, Entry(user, "stop")
-        if now.state not in LIVE or now.state is SessionState.STOPPING:
-            return None
-        return {"state": SessionState.STOPPING, "reason": "waiting for the job to end"}, Entry(user, "stop")
-
-    return decide
 
 
 def _delete(user: str, kept_until: float | None) -> Decide:

@@ -74,7 +74,13 @@ def seconds_of(continuation: str) -> float:
 
 
 def goes_on(session: Session, now: float) -> bool:
-    """Whether the session is to go on in another job, by its policy and its last use."""
+    """Whether the session is to go on in another job: until it is to be stopped, if it is to stay until then, else by
+    its policy and its last use.
+    """
+    if session.stop_at is not None and now >= session.stop_at:
+        return False
+    if session.stays:
+        return not session.root
     used = session.used_at if session.used_at is not None else session.created_at
     return not session.root and now - used <= seconds_of(session.continuation_in_force)
 
@@ -105,7 +111,7 @@ def successor_due(session: Session, now: float, lead: float) -> bool:
         return False
     if session.ends_at is None or session.started_at is None or session.missing_since is not None:
         return False
-    if session.pending is not None:
+    if session.pending is not None or (session.stop_at is not None and session.stop_at <= session.ends_at):
         return False
     before = min(lead, (session.ends_at - session.started_at) / 2)
     return now >= session.ends_at - before and goes_on(session, now)

@@ -77,6 +77,8 @@ def _bare_state(view: SessionView, now: float) -> str:
 
 def end_words(view: SessionView, now: float) -> str:
     """What comes soon: `its job ends 18:05 (in 4 min), then job 13 carries it on`; empty if nothing does."""
+    if view.endpoint is not None and view.stop_at is not None and view.stop_at - now <= END_IS_NEAR:
+        return f"it is stopped {clock(view.stop_at, now)} (in {duration(view.stop_at - now)}), as was asked"
     if view.endpoint is None or view.ends_at is None or view.ends_at - now > END_IS_NEAR:
         return ""
     return f"its job ends {clock(view.ends_at, now)} (in {duration(view.ends_at - now)}), {then_words(view)}"

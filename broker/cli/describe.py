@@ -65,6 +65,23 @@ def has_job(view: SessionView) -> bool:
     return view.state in _WITH_JOB
 
 
+def _how_long(view: SessionView, now: float) -> Iterator[tuple[str, str]]:
+    """When it is to end, and whether it outlives its job."""
+    if stops := stop_time(view, now):
+        yield "stops", f"it {stops}"
+    if view.continuation:
+        used = f"; it was used {duration(now - view.used_at)} ago" if view.used_at is not None else ""
+        yield "goes on", continuation_words(view.continuation) + used
+
+
+def stop_time(view: SessionView, now: float) -> str:
+    """When it is to be stopped, if it has a job and that was asked for."""
+    if view.stop_at is None or view.state not in _WITH_JOB:
+        return ""
+    until = ", and goes on until then" if view.stays else ""
+    return f"is stopped {clock(view.stop_at, now)} (in {duration(view.stop_at - now)}){until}"
+
+
 def gpu(options: list[str]) -> str:
     """What the session asks of GPUs, from its sbatch options: `gpu:intel:1`, `shard:1`."""
     return ",".join(requested(options))
@@ -88,9 +105,7 @@ def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]
         yield "last job", f"{view.outcome}{ended}"
     if view.endpoint:
         yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
-    if view.continuation:
-        used = f"; it was used {duration(now - view.used_at)} ago" if view.used_at is not None else ""
-        yield "goes on", continuation_words(view.continuation) + used
+    yield from _how_long(view, now)
     if view.connecting.model_dump(exclude_none=True):
         yield "connecting", connecting(view)
     yield "kept", policy(view)

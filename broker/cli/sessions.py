@@ -9,11 +9,12 @@ import time
 import click
 
 from broker.cli import output
-from broker.cli.arguments import DeletedName, SessionName
+from broker.cli.arguments import DeletedName, PointInTime, SessionName
 from broker.cli.asking import confirm, yes_option
 from broker.cli.invocation import Invocation, json_option, pass_invocation
-from broker.errors import ConflictError
+from broker.errors import ConflictError, InvalidInputError
 
+_GIVEN = click.core.ParameterSource.COMMANDLINE
 name_argument = click.argument("name", type=SessionName(), metavar="NAME")
 
 no_wait_option = click.option("--no-wait", is_flag=True, help="Return at once; it goes on by itself.")
@@ -91,18 +92,50 @@ def show(invocation: Invocation, name: str) -> None:
 
 @click.command()
 @name_argument
+@click.option("--at", type=PointInTime(), metavar="TIME", help="Then, and not now; `never` takes that back.")
+@click.option(
+    "--keep-until", type=PointInTime(), metavar="TIME", help="The same, and until then it goes on in any case."
+)
 @no_wait_option
 @timeout_option
 @json_option
 @pass_invocation
-def stop(invocation: Invocation, name: str, *, no_wait: bool, timeout: float | None) -> None:
+@click.pass_context
+def stop(
+    ctx: click.Context,
+    invocation: Invocation,
+    name: str,
+    *,
+    at: float | None,
+    keep_until: float | None,
+    no_wait: bool,
+    timeout: float | None,
+) -> None:
     """End a session's job and keep its files.
 
     `berth start NAME` brings it back. Returns when the job has ended and the session can be started again. A
     session that is stopped already is fine.
-    """
-    from broker.cli.describe import ENDED
 
+    TIME is 18:00, 2026-12-24T18:00, or 4h from now. With --at its policy decides whether it goes on until then when a
+    job of it has to end earlier, with --keep-until it does.
+
+    \b
+      berth stop dev --at 18:00
+      berth stop dev --keep-until 2026-12-24T08:00
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.cli.describe import ENDED, stop_time
+
+    given = [word for word in ("at", "keep_until") if ctx.get_parameter_source(word) is _GIVEN]
+    if len(given) > 1:
+        raise InvalidInputError("--at and --keep-until name one time each", hint="give one of them")
+    if given:
+        keep = given == ["keep_until"]
+        view = invocation.client.set_stop_time(name, keep_until if keep else at, keep=keep)
+        if invocation.json:
+            output.show_json(view)
+        else:
+            output.narrate(f"{name} {stop_time(view, time.time()) or 'is not stopped at any time'}")
+        return
     view = invocation.client.stop(name)
     if not no_wait:
         from broker.cli.waiting import until_ended

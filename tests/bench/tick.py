@@ -28,6 +28,7 @@ from broker.operations import Operator
 from broker.reconcile import Reconciler
 from broker.registry import Entry, open_registry
 from broker.schema import SessionState
+from broker.stopping import Stopping
 from broker.upkeep import Upkeep
 from profiles.store import Stores
 from slurm.backends import Backend, open_scheduler
@@ -106,6 +107,7 @@ class Loop:
             deletion=Deletion(registry=registry, launcher=launcher, changes=changes),
             upkeep=upkeep,
             continuation=continuation,
+            stopping=Stopping(registry, launcher),
             changes=changes,
         )
         loop = cls(reconciler, registry)

@@ -21,6 +21,7 @@ import broker.operations
 import broker.reconcile
 import broker.sessions
 import broker.snapshots
+import broker.stopping
 import broker.submission
 import broker.upkeep
 from broker.announcement import JOB_PREFIX
@@ -78,6 +79,7 @@ MODULES = (
     broker.reconcile,
     broker.sessions,
     broker.snapshots,
+    broker.stopping,
     broker.submission,
     broker.upkeep,
 )

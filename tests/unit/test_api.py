@@ -496,6 +496,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "remove key": lambda c: c.remove_key(c.keys()[0].fingerprint),
     "resolve": lambda c: c.resolve(ME, "dev"),
     "continuation": lambda c: c.set_continuation("dev", "12h"),
+    "stop time": lambda c: c.set_stop_time("dev", 4e9),
     "extend": lambda c: c.extend("dev", 3600),
     "jobs": lambda c: c.jobs("dev"),
     "connecting": lambda c: c.set_connecting("dev", schema.ConnectPolicy(wait=30)),
