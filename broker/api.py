@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from broker.deletion import Deleted
     from broker.extending import Extending
     from broker.logins import Logins
+    from broker.resizing import Resizing
     from broker.sessions import Sessions
     from broker.site import Site
     from broker.snapshots import Snapshots
@@ -60,6 +61,7 @@ class Services:
     sessions: Sessions
     connecting: Connecting
     extending: Extending
+    resizing: Resizing
     connections: Connections
     snapshots: Snapshots
     deleted: Deleted
@@ -164,6 +166,10 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.post("/v1/sessions/{name}/extend")
     async def extend_job(who: Who, name: SessionName, request: schema.ExtendRequest) -> schema.SessionView:
         return await services.extending.extend(who.user, name, request.seconds)
+
+    @app.post("/v1/sessions/{name}/resize", status_code=202)
+    async def resize_session(who: Who, name: SessionName, request: schema.ResizeRequest) -> schema.SessionView:
+        return await services.resizing.resize(who.user, name, request.options)
 
     @app.get("/v1/sessions/{name}/jobs")
     async def list_jobs(who: Who, name: SessionName) -> schema.JobList:

@@ -221,6 +221,10 @@ class Client:
         """Have the session stopped at that time, or at none; with `keep` it goes on until then."""
         return self._send("PUT", _session(name) + "/stop-time", schema.SessionView, schema.StopTime(at=at, keep=keep))
 
+    def resize(self, name: str, options: list[str]) -> schema.SessionView:
+        """Have the session go on in a job with these options; it is ready again in a job of another id."""
+        return self._send("POST", _session(name) + "/resize", schema.SessionView, schema.ResizeRequest(options=options))
+
     def extend(self, name: str, seconds: float) -> schema.SessionView:
         """Give the session's job so much more time."""
         body = schema.ExtendRequest(seconds=seconds).model_dump_json()

@@ -107,6 +107,6 @@ def _chosen(user: str, continuation: str) -> Decide:
         if now.continuation == continuation:
             return None
         values = {"continuation": continuation, "successor": 0, "successor_job": None, "successor_at": None}
-        return values, Entry(user, "set", f"continue={continuation or 'default'}")
+        return values | {"resize": None}, Entry(user, "set", f"continue={continuation or 'default'}")
 
     return decide

@@ -24,6 +24,7 @@ from broker.logins import Logins
 from broker.operations import Operator
 from broker.rebuild import rebuild
 from broker.reconcile import Reconciler
+from broker.resizing import Resizing
 from broker.sessions import Sessions
 from broker.site import Site
 from broker.snapshots import Snapshots
@@ -64,6 +65,7 @@ class Controller:
     sessions: Sessions
     connecting: Connecting
     extending: Extending
+    resizing: Resizing
     connections: Connections
     snapshots: Snapshots
     deleted: Deleted
@@ -132,6 +134,7 @@ class Controller:
             settings=config.ssh,
         )
         extending = Extending(settings=config.slurm, registry=registry, scheduler=scheduler, reconciler=reconciler)
+        resizing = Resizing(registry=registry, stores=stores, submitter=submitter, reconciler=reconciler, limits=limits)
         snapshots = Snapshots(
             registry=registry, stores=stores, launcher=launcher, upkeep=upkeep, answering=answering, limits=limits
         )
@@ -164,6 +167,7 @@ class Controller:
             sessions=sessions,
             connecting=connecting,
             extending=extending,
+            resizing=resizing,
             connections=connections,
             snapshots=snapshots,
             deleted=deleted,
@@ -179,6 +183,7 @@ class Controller:
             sessions=self.sessions,
             connecting=self.connecting,
             extending=self.extending,
+            resizing=self.resizing,
             connections=self.connections,
             snapshots=self.snapshots,
             deleted=self.deleted,

@@ -107,10 +107,11 @@ class Manifest(BaseModel):
     verb, asked again with the same id, tells."""
 
     @classmethod
-    def of(cls, session: Session, unfinished: Intent | None = None) -> Manifest:
+    def of(cls, session: Session, unfinished: Intent | None = None, *, options: list[str] | None = None) -> Manifest:
+        """That of the session, with the options of the job that is asked for."""
         columns = {name: getattr(session, name) for name in cls.model_fields if name not in {"format", "operation"}}
         counted = {"submission": session.submissions, "operation": unfinished and unfinished.record()}
-        return cls.model_validate(columns | counted)
+        return cls.model_validate(columns | counted | ({} if options is None else {"options": options}))
 
     @property
     def text(self) -> str:

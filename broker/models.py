@@ -79,6 +79,8 @@ class Session(SQLModel, table=True):
     successor_job: int | None = Field(default=None, sa_type=BigInteger)
     successor_at: float | None = None
     """When a successor was last asked for in this submission."""
+    resize: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    """`options` and `gpus` of the successor, if these differ: its job ends as soon as the successor's is queued."""
     gpus: float = 0.0
     """How many GPUs its job was asked for with."""
     continuation: str = ""
@@ -144,6 +146,11 @@ class Session(SQLModel, table=True):
         """What its volumes belong to, as the launcher's verbs take it."""
         return {"profile": self.profile, "version": self.version, "digest": self.digest}
 
+    def options_of(self, submission: int) -> list[str]:
+        """What its owner asks of Slurm for that submission."""
+        resized = self.resize is not None and submission == self.successor
+        return list(self.resize["options"]) if resized and self.resize else self.options
+
     @property
     def policy(self) -> Persistence:
         return Persistence.model_validate(self.persistence)
@@ -197,6 +204,7 @@ class Session(SQLModel, table=True):
             connecting=self.connect_policy,
             continuation=self.continuation_in_force,
             next_job_id=self.successor_job if self.endpoint else None,
+            resizing=self.resize is not None,
             used_at=self.used_at,
             stop_at=self.stop_at,
             stays=self.stays,

@@ -121,7 +121,7 @@ def _of_heir(heir: Job | None) -> dict[str, Any]:
     if heir is None:
         return {}
     if heir.state.ended:  # somebody has cancelled it, or Slurm has
-        return {"successor": 0, "successor_job": None}
+        return {"successor": 0, "successor_job": None, "resize": None}
     return {"successor_job": heir.id}
 
 
@@ -145,6 +145,8 @@ def without_job(session: Session, values: dict[str, Any], heir: Job | None, now:
     heir = None if heir is None or heir.state.ended else heir
     on = may_be_carried_on(session, values["outcome"], values["ended_at"], waits=heir is not None)
     on = on and (heir is not None or goes_on(session, now))
+    if on and session.resize is not None:
+        values |= {"reason": "its resources were changed"}
     values |= {"root": False}
     if values["reason"] and time_was_up(session, values["outcome"], values["ended_at"]):
         values |= {"reason": TIME_WAS_UP if on else f"{TIME_WAS_UP}; `berth start {session.name}` starts it again"}

@@ -166,7 +166,7 @@ class Reconciler:
         changed = await self._observe_all(sessions, found, asked_at)
         await self._observe_missing(sessions, found, asked_at)
         await self._cancel_strays(found.strays)  # first, so that no successor starts when its session is stopped
-        await self._follow_up(sessions, found.own, asked_at)
+        await self._follow_up(sessions, found, asked_at)
         await self._continuation.see_to(sessions, found.heirs, asked_at)
         if changed:
             self._changes.notify()
@@ -235,9 +235,12 @@ class Reconciler:
             return lost(session.state)
         return None
 
-    async def _follow_up(self, sessions: list[Session], own: Mapping[str, Job], asked_at: float) -> None:
+    async def _follow_up(self, sessions: list[Session], found: Matched, asked_at: float) -> None:
+        own = found.own
         for session in sessions:
-            if session.state is SessionState.STOPPING and (job := own.get(session.id)) is not None:
+            heir = found.heirs.get(session.id)
+            makes_way = session.resize is not None and heir is not None and not heir.state.ended
+            if (makes_way or session.state is SessionState.STOPPING) and (job := own.get(session.id)) is not None:
                 await self._cancel(session, job, asked_at)
             elif session.job_id is None and session.id not in own and not self._submitter.under_way(session.id):
                 await self._resume(session, asked_at)

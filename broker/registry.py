@@ -91,6 +91,7 @@ class Registry:
                     record = JobRecord(
                         session_id=session.id, submission=session.submission, asked_at=session.created_at
                     )
+                    record.gpus = session.gpus
                     db.add(record)
         except IntegrityError as error:
             raise ConflictError(f"you have a session named {session.name} already") from error

@@ -141,6 +141,11 @@ class ExtendRequest(Strict):
     """How much is added to the job's time; made whole minutes, rounded up."""
 
 
+class ResizeRequest(Strict):
+    options: Annotated[list[str], Field(min_length=1)]
+    """As StartRequest.options; each replaces the session's own of the same kind."""
+
+
 class JobView(Strict):
     """One job that carries, carried or was to carry a session."""
 
@@ -237,6 +242,8 @@ class SessionView(Strict):
     """Whether it goes on in another job when this one has to end; empty before its first job."""
     next_job_id: int | None = None
     """The job that waits to carry it on."""
+    resizing: bool = False
+    """Whether that one is to have other resources, so that its present job ends as soon as it is queued."""
     used_at: float | None = None
     """When it was last seen to be used: started, or with somebody connected."""
     stop_at: float | None = None

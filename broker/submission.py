@@ -130,12 +130,13 @@ class Submitter:
         try:
             image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
             session, login = await asyncio.gather(self._prepared(session, number), self._logins.of(session.owner))
-            options = self.options(image.profile, session.options)
+            options = self.options(image.profile, session.options_of(number))
             default = image.profile.continuation or self._config.slurm.continuation
             failpoint("start.prepared")
-            claim = _claimed(
-                session, number, gpus=gpus(options), continuation_default=default, keys_digest=login.digest
-            )
+            values: dict[str, Any] = {"continuation_default": default, "keys_digest": login.digest}
+            if number == session.submission:
+                values |= {"gpus": gpus(options)}
+            claim = _claimed(session, number, **values)
             session = await asyncio.to_thread(self._registry.update, session.id, claim)
             job_id = await self._launcher.submit(
                 session.owner,
@@ -178,7 +179,7 @@ class Submitter:
             key_id=f"berth session {session.id}",
         )
         return {
-            "manifest.json": Manifest.of(session).text,
+            "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
             "job.env": job_env(session, number, allowed_binds(image.profile, self._config.storage.binds), image.offset),
             "continuation": session.continuation_in_force + "\n",
             "host_certificate": certificate + "\n",
@@ -202,7 +203,8 @@ class Submitter:
             if not _waits_for(now, number):
                 return None
             if number != now.submission:
-                return {"successor": 0}, Entry("berth", "refused", f"the job that was to follow: {message}")
+                gone = {"successor": 0, "resize": None}
+                return gone, Entry("berth", "refused", f"the job that was to follow: {message}")
             never_was = now.first_start and now.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED
             values = {"state": state, "reason": message, "outcome": REFUSED, "attempted_at": None, "root": False}

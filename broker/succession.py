@@ -37,6 +37,7 @@ _OF_THE_JOB: dict[str, Any] = {
     "root": False,
     "successor": 0,
     "successor_job": None,
+    "resize": None,
 } | dict.fromkeys(
     (
         "submitted_at",
@@ -61,7 +62,8 @@ def next_submission(now: Session) -> dict[str, Any]:
 
 def taken_over(now: Session, job_id: int) -> dict[str, Any]:
     """The columns of a session that its successor carries from now on."""
-    return _OF_THE_JOB | {"state": SessionState.QUEUED, "submission": now.successor, "job_id": job_id}
+    resized = now.resize or {}
+    return _OF_THE_JOB | {"state": SessionState.QUEUED, "submission": now.successor, "job_id": job_id} | resized
 
 
 def seconds_of(continuation: str) -> float:
@@ -98,6 +100,8 @@ def may_be_carried_on(session: Session, outcome: str, ended_at: float, *, waits:
     """
     if session.state is SessionState.STOPPING or session.root or not session.fingerprint:
         return False
+    if session.resize is not None:
+        return waits  # it was ended for that
     if outcome == "LOST":
         return waits
     return outcome in FORESEEN_BY_NOBODY or time_was_up(session, outcome, ended_at)

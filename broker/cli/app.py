@@ -32,6 +32,7 @@ COMMANDS = {
     "open": "opening:open_session",
     "stop": "sessions:stop",
     "extend": "extending:extend",
+    "resize": "resizing:resize",
     "set": "setting:set_options",
     "delete": "sessions:delete",
     "restore": "sessions:restore",

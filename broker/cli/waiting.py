@@ -46,6 +46,25 @@ def until_ready(invocation: Invocation, view: SessionView, *, timeout: float | N
     raise failed(invocation, latest)
 
 
+def until_resized(
+    invocation: Invocation, view: SessionView, before: int | None, *, timeout: float | None = None
+) -> SessionView:
+    """Wait until another job than `before` has made the session ready. ConflictError if none is to come any more."""
+    error = InterruptedWaitError(f"interrupted; {view.name} goes on in another job as soon as Slurm has it")
+    with _watched(invocation, error) as progress:
+        for latest in follow(invocation.client, view, timeout=timeout):
+            if not latest.resizing and latest.job_id == before:
+                raise ConflictError(
+                    f"{view.name} was not resized", hint=f"`berth events {view.name}` says why; it is as it was"
+                )
+            if latest.job_id != before and latest.state is SessionState.READY:
+                return latest
+            if latest.job_id != before and latest.state not in ON_THE_WAY:
+                break
+            progress.show(state_line(latest))
+    raise failed(invocation, latest)
+
+
 def until_ended(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
     """Wait until the job has ended and nothing is being done to the volumes, so that the session can be started."""
     with _watched(invocation, InterruptedWaitError(f"interrupted; {view.name} goes on stopping")) as progress:

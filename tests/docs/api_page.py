@@ -51,6 +51,7 @@ _MEANINGS = {
     "POST /v1/sessions/{name}/start": "Start a session; it is made if there is none of that name.",
     "PUT /v1/sessions/{name}/continuation": "Decide whether the session goes on when its job has to end.",
     "PUT /v1/sessions/{name}/stop-time": "Decide when the session is to be stopped, and whether it stays until then.",
+    "POST /v1/sessions/{name}/resize": "Have a ready session go on in a job with other resources.",
     "POST /v1/sessions/{name}/extend": "Give the session's job more time, where Slurm and the site allow it.",
     "GET /v1/sessions/{name}/jobs": "Every job that was asked for to carry the session, the last one first.",
     "PATCH /v1/sessions/{name}/connecting": "Decide what connecting does; what the body does not name stays.",

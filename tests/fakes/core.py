@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from broker.operations import Operator
     from broker.reconcile import Reconciler
     from broker.registry import Registry
+    from broker.resizing import Resizing
     from broker.sessions import Sessions
     from broker.snapshots import Snapshots
     from broker.submission import Submitter
@@ -154,6 +155,7 @@ class Core:
     sessions: Sessions
     connecting: Connecting
     extending: Extending
+    resizing: Resizing
     connections: Connections
     snapshots: Snapshots
     deleted: Deleted
@@ -186,6 +188,7 @@ class Core:
             made.sessions,
             made.connecting,
             made.extending,
+            made.resizing,
             made.connections,
             made.snapshots,
             made.deleted,

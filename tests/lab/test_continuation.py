@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from broker.errors import ExitCode
+
 if TYPE_CHECKING:
     from tests.lab.conftest import User
 
@@ -43,3 +45,41 @@ def test_extended_it_is_not_ended_at_its_first_limit(alice: User, name: str) -> 
     assert held.stdout == b"held\n"
     alice.wait(name, "stopped", seconds=150)
     assert "the job's time was up" in alice.ok("show", name)
+
+
+def test_it_gives_its_gpu_back_and_takes_one_again(alice: User, name: str) -> None:
+    """In other jobs under the same name, host key and files; what Slurm refuses changes nothing."""
+    alice.ok("start", name, "--profile", "base", "--gres=gpu:intel:1", "--mem=200M")
+    view = alice.show(name)
+    assert alice.laptop.ssh(name, "echo kept >file; sync; echo $SLURM_JOB_GPUS").stdout != b"\n"
+    refused = alice.berth("resize", name, "--gres=gpu:nothing:1")
+    assert refused.returncode == ExitCode.REFUSED
+    assert (alice.show(name)["state"], alice.show(name)["job_id"]) == ("ready", view["job_id"])
+    alice.ok("resize", name, "--gres=none", seconds=90)
+    without = alice.show(name)
+    assert (without["state"], without["generation"]) == ("ready", "3.0")
+    assert without["host_key_fingerprint"] == view["host_key_fingerprint"]
+    assert alice.laptop.ssh(name, "cat file; echo ${SLURM_JOB_GPUS-none}").stdout == b"kept\nnone\n"
+    assert "CANCELLED (its resources were changed)" in alice.ok("history", name)
+    alice.ok("resize", name, "--gres=gpu:intel:1", "--mem=300M", seconds=90)
+    record = alice.site.lab.sh(f"scontrol show job {alice.show(name)['job_id']}")
+    assert "gres/gpu:intel=1" in record
+    assert "mem=300M" in record
+    assert alice.jobs(view["id"]) == [str(alice.show(name)["job_id"])]
+
+
+def test_it_is_stopped_at_its_time(alice: User, name: str) -> None:
+    """Whatever job carries it by then, and not before."""
+    alice.ok("start", name, "--profile", "base", "--mem=200M")
+    alice.ok("set", name, "--continue", "never")
+    view = alice.show(name)
+    alice.ok("stop", name, "--keep-until", "40s")
+    assert "as was asked" in alice.ok("show", name)
+    alice.site.lab.sh(f"scontrol requeue {view['job_id']}")
+    alice.until(name, lambda now: now["generation"] != view["generation"], what="the next start")
+    now = alice.wait(name, "ready", seconds=60)
+    assert now["stop_at"] is not None
+    stopped = alice.wait(name, "stopped", seconds=60)
+    assert stopped["ended_at"] >= now["stop_at"]
+    assert "at the time that was asked for" in alice.ok("events", name)
+    assert alice.jobs(view["id"]) == []

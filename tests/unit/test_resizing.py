@@ -1,0 +1,231 @@
+"""`berth resize`: the next job has other resources, and the present one ends once that is in the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.errors import BerthError, ConflictError, ExitCode, InvalidInputError, RefusedError
+from broker.schema import SessionState, StartRequest
+from slurm.state import JobState
+from tests.fakes.command_line import command_line, run
+from tests.fakes.controller import ScriptedController, ready, view
+from tests.fakes.core import BASE, Clock, Core, site_config
+from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher
+from tests.fakes.scheduler import FakeScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+GPU = StartRequest(profile="base", options=["--gres=gpu:intel:1", "--mem=2G"])
+WITHOUT = ["--gres=none"]
+
+
+def play(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scenario: Callable[[Core, Clock], Awaitable[None]],
+    launcher: type[FakeLauncher] = FakeLauncher,
+    **settings: object,
+) -> None:
+    clock = Clock().install(monkeypatch)
+
+    async def scene() -> None:
+        core = Core.make(site_config(tmp_path, **settings), launcher(FakeScheduler(now=clock.time)))
+        await scenario(core, clock)
+        await core.settle()
+
+    asyncio.run(scene())
+
+
+async def with_gpu(core: Core) -> int:
+    """The session dev, ready with a GPU; its job."""
+    await core.start(request=GPU)
+    session = core.row()
+    assert session.job_id is not None
+    core.scheduler.start(session.job_id)
+    core.announce(session)
+    await core.tick()
+    return session.job_id
+
+
+def test_it_goes_on_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        first = await with_gpu(core)
+        clock.now += 3600
+        told = await core.resizing.resize("alice", "dev", WITHOUT)
+        assert (told.state, told.job_id, told.resizing) == (SessionState.READY, first, True)
+        assert "--gres=none" in core.launcher.asked[-1]
+        assert "--gres=gpu:intel:1" not in core.launcher.asked[-1]
+        await core.tick()  # sees the next job in the queue and ends the first one
+        await core.tick()  # sees that end
+        row = core.row()
+        assert row.job_id != first
+        assert (row.state, row.options, row.gpus, row.resize) == (
+            SessionState.QUEUED,
+            ["--mem=2G", "--gres=none"],
+            0.0,
+            None,
+        )
+        assert list(core.live_jobs(row)) == [row.job_id]
+        jobs = await core.sessions.jobs("alice", "dev")
+        assert [(job.gpus, job.outcome, job.reason) for job in jobs] == [
+            (0.0, "", ""),
+            (1.0, "CANCELLED", "its resources were changed"),
+        ]
+        manifest = json.loads((await core.launcher.manifests("alice"))[row.id])
+        assert manifest["options"] == row.options
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_its_gpu_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        await core.ready()
+        clock.now += 3600
+        await core.resizing.resize("alice", "dev", ["--gres=gpu:intel:1"])
+        assert core.row().gpus == 0.0
+        await core.tick()
+        await core.tick()
+        assert core.row().gpus == 1.0
+        jobs = await core.sessions.jobs("alice", "dev")
+        assert [job.gpus for job in jobs] == [1.0, 0.0]
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_what_slurm_refuses_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        assert isinstance(core.launcher, RefusingLauncher)
+        core.launcher.words = ""
+        first = await with_gpu(core)
+        core.launcher.words = "sbatch: error: invalid gres"
+        with pytest.raises(RefusedError, match="invalid gres"):
+            await core.resizing.resize("alice", "dev", ["--gres=gpu:other:1"])
+        await core.tick()
+        await core.tick()
+        row = core.row()
+        assert (row.state, row.job_id, row.options, row.resize) == (SessionState.READY, first, GPU.options, None)
+        assert core.live_jobs(row) == {first: JobState.RUNNING}
+
+    play(tmp_path, monkeypatch, scenario, RefusingLauncher)
+
+
+def test_an_answer_that_is_unclear_ends_nothing_until_the_job_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        assert isinstance(core.launcher, MumblingLauncher)
+        core.launcher.unclear = False
+        first = await with_gpu(core)
+        core.launcher.unclear, core.launcher.queues = True, False
+        told = await core.resizing.resize("alice", "dev", WITHOUT)
+        assert told.resizing
+        await core.tick()
+        assert core.live_jobs(core.row()) == {first: JobState.RUNNING}
+        core.launcher.deliver()
+        clock.now += 1
+        await core.tick()
+        await core.tick()
+        row = core.row()
+        assert row.job_id != first
+        assert len(core.live_jobs(row)) == 1
+
+    play(tmp_path, monkeypatch, scenario, MumblingLauncher)
+
+
+def test_somebody_cancels_the_next_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        first = await with_gpu(core)
+        told = await core.resizing.resize("alice", "dev", WITHOUT)
+        assert told.next_job_id is not None
+        core.scheduler.end(told.next_job_id, JobState.CANCELLED)
+        await core.tick()
+        await core.tick()
+        row = core.row()
+        assert (row.state, row.job_id, row.options, row.resize) == (SessionState.READY, first, GPU.options, None)
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_a_stop_in_between_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        await with_gpu(core)
+        await core.resizing.resize("alice", "dev", WITHOUT)
+        await core.sessions.stop("alice", "dev")
+        for _ in range(3):
+            await core.tick()
+        row = core.row()
+        assert (row.state, core.live_jobs(row)) == (SessionState.STOPPED, {})
+        await core.start(request=StartRequest())
+        assert core.row().resize is None
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_only_what_is_ready_is_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        await core.start(request=BASE)
+        with pytest.raises(ConflictError, match="dev is queued"):
+            await core.resizing.resize("alice", "dev", WITHOUT)
+        with pytest.raises(InvalidInputError, match="--output cannot be used"):
+            await core.resizing.resize("alice", "dev", ["--output=x"])
+        with pytest.raises(BerthError, match="no session named dev"):
+            await core.resizing.resize("bob", "dev", WITHOUT)
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_a_gpu_more_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        await with_gpu(core)
+        await core.ready("other")
+        with pytest.raises(RefusedError, match="with a GPU, and this site allows 1"):
+            await core.resizing.resize("alice", "other", ["--gres=gpu:1"])
+        assert core.row("other").resize is None
+
+    play(tmp_path, monkeypatch, scenario, limits={"gpu_sessions": 1})
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
+    with command_line(monkeypatch, tmp_path) as running:
+        running.sessions["dev"] = ready()
+        yield running
+
+
+def test_the_command_waits_for_the_next_job(controller: ScriptedController) -> None:
+    controller.script["dev"] += [
+        ready(resizing=True),
+        ready(resizing=True, next_job_id=8),
+        view("dev", SessionState.QUEUED, job_id=8),
+        ready(job_id=8, generation="2.0"),
+    ]
+    result = run("resize", "dev", "--gres", "none", "-c2")
+    assert result.exit_code == 0, result.output
+    assert [body for method, path, body in controller.asked if path.endswith("/resize")] == [
+        {"options": ["--gres=none", "--cpus-per-task=2"]}
+    ]
+    assert "ready on c2" in result.output
+
+
+def test_the_command_tells_if_nothing_comes_of_it(controller: ScriptedController) -> None:
+    controller.script["dev"] += [ready(resizing=True), ready()]
+    result = run("resize", "dev", "--gres=none")
+    assert result.exit_code == ExitCode.CONFLICT
+    assert "dev was not resized" in result.output
+
+
+@pytest.mark.parametrize("words", [(), ("--no-such",), ("--output=x",), ("none",)])
+def test_what_is_no_resource_asks_for_nothing(controller: ScriptedController, words: tuple[str, ...]) -> None:
+    assert run("resize", "dev", *words).exit_code == ExitCode.USAGE
+    assert not controller.asked
