@@ -396,12 +396,25 @@ def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
 
 
 def migrate(engine: sqlalchemy.Engine) -> None:
-    """Bring the tables to this version's schema."""
+    """Bring the tables to this version's schema.
+
+    SQLite changes some things of a table only by making it anew, and must not look at references to it meanwhile, which
+    it can be told outside of transactions only (sqlite.org/lang_altertable.html, section 7).
+    """
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        _look_at_references(connection, look=False)
+        with connection.begin():
+            command.upgrade(config, "head")
+        _look_at_references(connection, look=True)
+
+
+def _look_at_references(connection: sqlalchemy.Connection, *, look: bool) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA foreign_keys={'ON' if look else 'OFF'}")
+        connection.commit()
 
 
 _LOCAL = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT * 1000}", "foreign_keys=ON")

@@ -203,12 +203,16 @@ def test_sessions_of_before_are_taken_over(url: str) -> None:
         table = sqlalchemy.Table("session", sqlalchemy.MetaData(), autoload_with=connection)
         values = {column.name: old[column.name] for column in table.columns}
         connection.execute(table.insert().values(values | {"state": "stopped", "options": ["--mem=1G"]}))
+        job = sqlalchemy.Table("job", sqlalchemy.MetaData(), autoload_with=connection)
+        carried = {"session_id": old["id"], "submission": 1, "job_id": 7, "node": "c1", "asked_at": 1.0, "outcome": ""}
+        connection.execute(job.insert().values(carried))
     engine.dispose()
     with contextlib.closing(open_registry(url)) as registry:
         session = registry.find("alice", "dev")
         assert session is not None
         assert (session.policy, session.volumes, session.pending, session.root) == (Persistence(), None, None, False)
         assert session.view().options == ["--mem=1G"]
+        assert [(record.job_id, record.node) for record in registry.jobs_of(session.id)] == [(7, "c1")]
         changed = registry.update(session.id, lambda _: ({"state": SessionState.CHANGING}, None))
         assert changed.state is SessionState.CHANGING
 
