@@ -396,7 +396,7 @@ def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
 
 
 def migrate(engine: sqlalchemy.Engine) -> None:
-    """Bring the tables to this version's schema.
+    """Bring the tables to this version's schema, wholly or not at all.
 
     SQLite changes some things of a table only by making it anew, and must not look at references to it meanwhile, which
     it can be told outside of transactions only (sqlite.org/lang_altertable.html, section 7).
@@ -407,6 +407,8 @@ def migrate(engine: sqlalchemy.Engine) -> None:
         config.attributes["connection"] = connection
         _look_at_references(connection, look=False)
         with connection.begin():
+            if connection.dialect.name == "sqlite":  # whose driver begins by itself for data only, not for tables
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             command.upgrade(config, "head")
         _look_at_references(connection, look=True)
 

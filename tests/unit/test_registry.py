@@ -191,8 +191,8 @@ def test_the_migrations_make_what_the_models_say(url: str) -> None:
     assert differences == []
 
 
-def test_sessions_of_before_are_taken_over(url: str) -> None:
-    """Rows that were written under the first tables can be read, with the policy that held then."""
+def _under_the_first_tables(url: str) -> None:
+    """A registry of before, with a session and its job."""
     engine = sqlalchemy.create_engine(url)
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -207,6 +207,11 @@ def test_sessions_of_before_are_taken_over(url: str) -> None:
         carried = {"session_id": old["id"], "submission": 1, "job_id": 7, "node": "c1", "asked_at": 1.0, "outcome": ""}
         connection.execute(job.insert().values(carried))
     engine.dispose()
+
+
+def test_sessions_of_before_are_taken_over(url: str) -> None:
+    """Rows that were written under the first tables can be read, with the policy that held then."""
+    _under_the_first_tables(url)
     with contextlib.closing(open_registry(url)) as registry:
         session = registry.find("alice", "dev")
         assert session is not None
@@ -215,6 +220,24 @@ def test_sessions_of_before_are_taken_over(url: str) -> None:
         assert [(record.job_id, record.node) for record in registry.jobs_of(session.id)] == [(7, "c1")]
         changed = registry.update(session.id, lambda _: ({"state": SessionState.CHANGING}, None))
         assert changed.state is SessionState.CHANGING
+
+
+def test_a_migration_that_dies_half_way_has_changed_nothing(url: str) -> None:
+    """The next one begins where the first began."""
+    _under_the_first_tables(url)
+
+    def dying(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if "kept_until" in statement and "CREATE INDEX" in statement:
+            raise OSError("the power is gone")
+
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", dying)
+    try:
+        with pytest.raises(RegistryError, match="the power is gone"):
+            open_registry(url)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.engine.Engine, "before_cursor_execute", dying)
+    with contextlib.closing(open_registry(url)) as registry:
+        assert registry.find("alice", "dev") is not None
 
 
 def test_a_damaged_file_is_an_error_with_a_remedy(tmp_path: Path) -> None:
