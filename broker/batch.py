@@ -11,10 +11,11 @@ import json
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker import access
 from broker.access import Verb
+from broker.batch_schema import EnvironmentView
 from broker.deeds import in_words
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.identifiers import new_id
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from broker.answering import Answering
-    from broker.batch_schema import EnvironmentRequest, EnvironmentView, PromoteRequest
+    from broker.batch_schema import EnvironmentRequest, PromoteRequest
     from broker.config import StorageSettings
     from broker.launching import Launcher
     from broker.limits import Limits
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 log = logging.getLogger(__name__)
+
+SWEEP_EVERY = 600.0
+"""Seconds between two looks for environments of one user's that nobody needs any more."""
 
 
 class Batch:
@@ -69,6 +73,7 @@ class Batch:
         self._scheduler = scheduler
         self._answering = answering
         self._limits = limits
+        self._swept_at: dict[str, float] = {}
         self._sweeping: dict[str, asyncio.Task[None]] = {}
 
     async def make(self, user: str, request: EnvironmentRequest) -> EnvironmentView:
@@ -79,7 +84,8 @@ class Batch:
             made = await self._of_session(user, session)
         else:
             made = await self._of_profile(user, name, version or None)
-        self.sweep(user)
+        if time.monotonic() - self._swept_at.get(user, -SWEEP_EVERY) >= SWEEP_EVERY:
+            self.sweep(user)
         return made
 
     async def all(self, user: str) -> list[EnvironmentView]:
@@ -125,6 +131,7 @@ class Batch:
 
     def sweep(self, user: str) -> asyncio.Task[None]:
         """Begin to remove the user's environments that nobody needs any more, or join what is under way."""
+        self._swept_at[user] = time.monotonic()
         task = self._sweeping.get(user)
         if task is None:
             task = self._sweeping[user] = asyncio.create_task(self._sweep(user))
@@ -175,7 +182,7 @@ class Batch:
             state=SessionState.STOPPED,
             created_at=now,
         )
-        described = {"of": of, "profile": image.name, "version": image.version, "created_at": now}
+        described: dict[str, Any] = {"of": of, "profile": image.name, "version": image.version, "created_at": now}
         binds = allowed_binds(image.profile, self._settings.binds)
         files = {"batch.json": json.dumps(described) + "\n", "job.env": job_env(environment, 0, binds, image.offset)}
         making = self._launcher.environment(
@@ -189,12 +196,12 @@ class Batch:
             files=files,
         )
         try:
-            await self._told(name, making)
+            directory = await self._told(name, making)
         except BerthError:
             await self._sweep_away(user, environment.id)
             raise
         await asyncio.to_thread(self._registry.record, source or environment, Entry(user, "batch", f"in {of}"))
-        return next(each for each in await self.all(user) if each.id == environment.id)
+        return EnvironmentView(id=environment.id, directory=directory, used_at=now, **described)
 
     async def _sweep(self, user: str) -> None:
         """Remove environments whose grace is over, unless their job may still come."""

@@ -16,6 +16,7 @@ source "${BASH_SOURCE[0]%/*}/session.sh"
 readonly MARK='#### berth: the script itself follows; the node cuts it off here'
 readonly COMMANDS=(sacct sacctmgr sbatch scancel scontrol sinfo sprio squeue srun sstat)
 readonly PASSED_ON=(HUP INT QUIT USR1 USR2 TERM CONT ALRM WINCH) # signals, to the script
+readonly LOCK_WAIT=300 # seconds that a job that was requeued waits for its former run to end
 readonly OPEN_WAIT=1200 # tenths of a second that a task waits for the environment on its node to open
 
 say() { printf 'berth: %s\n' "$*" >&2 || :; }
@@ -36,7 +37,6 @@ load() { # sets what session.sh's functions need
   LAYERS=${DIRECTORY%/*/*}/layers OWNER_UID=$UID OWNER_GID=${GROUPS[0]}
   [[ -n ${SLURM_JOB_ID:-} && -n ${SLURMD_NODENAME:-} ]] || die "$USAGE" "this is for jobs of Slurm"
   load_job_env
-  BERTH_LOCK_WAIT=300
   check_files
   check_node
   exec {IN_USE}>>"$DIRECTORY/run/lock"
@@ -44,16 +44,13 @@ load() { # sets what session.sh's functions need
   read_volumes
 }
 
-make_room() { # NODE_DIR, locked as long as this process lives; removes what killed jobs of this user's left on the node
-  local base=${SLURM_TMPDIR:-/tmp} old lock
+make_room() { # NODE_DIR, which has our process id in its name; removes what killed jobs of this user's left on the node
+  local base=${SLURM_TMPDIR:-/tmp} me=$BASHPID old pid
   for old in "$base/berth-batch-$UID".*; do
-    if [[ -d $old && -O $old && ! -L $old ]] && exec {lock}<"$old" && flock -n "$lock"; then remove_tree "$old"; fi
-    [[ -z ${lock:-} ]] || exec {lock}<&-
-    lock=''
+    pid=${old#"$base/berth-batch-$UID."} pid=${pid%%.*}
+    if [[ -d $old && -O $old && ! -L $old ]] && ! kill -0 "$pid" 2>/dev/null; then remove_tree "$old"; fi
   done
-  NODE_DIR=$(mktemp -d "$base/berth-batch-$UID.XXXXXXXX") || die "$NO_NODE_DIR" "no directory in $base"
-  exec {lock}<"$NODE_DIR"
-  flock -n "$lock"
+  NODE_DIR=$(mktemp -d "$base/berth-batch-$UID.$me.XXXXXXXX") || die "$NO_NODE_DIR" "no directory in $base"
   mkdir -m 700 "$NODE_DIR/run"
   if [[ -n ${SCRIPT:-} ]]; then
     sed "0,/^$MARK\$/d" "$SCRIPT" >"$NODE_DIR/run/script"
@@ -76,11 +73,11 @@ find_inside() { # WORK: the directory outside; INSIDE: the same one, if the site
   [[ $1/ != "${login_home%/}"/* ]] || INSIDE+=${1#"${login_home%/}"}
 }
 
-note_job() { # KEY WORK: the job's file, which this process keeps locked; TOP: the layer that the job writes to
+note_job() { # KEY WORK SECONDS: the job's file, which this process keeps locked; TOP: the layer that the job writes to
   local file=$DIRECTORY/run/jobs/$1 lock
   [[ -d $DIRECTORY/run/jobs ]] || mkdir -p "$DIRECTORY/run/jobs"
   exec {lock}>>"$file"
-  flock -w "$BERTH_LOCK_WAIT" "$lock" || die "$LOCKED" "job $1 runs somewhere else still"
+  flock -w "$3" "$lock" || return 1
   TOP=$(sed -n 's/^TOP=//p' "$file") # of a job that was requeued, which goes on with what it had
   if [[ -z $TOP ]]; then
     TOP=$(head -c 2048 /dev/urandom | LC_ALL=C tr -dc 0-9a-hjkmnp-tv-z)
@@ -93,7 +90,8 @@ open_environment() { # NOTE COMMAND ARGUMENT…: CONTAINER: runs the command in 
   NOTE=$DIRECTORY/run/nodes/$1 # where the tasks of steps on the same node look for it
   shift
   make_room
-  declare -p LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID TOP INSIDE HOST_PATH \
+  MASK=$(umask)
+  declare -p LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID TOP INSIDE HOST_PATH MASK \
     "${!BERTH_@}" >"$NODE_DIR/state"
   mkdir -p "${NOTE%/*}"
   # A command in the background would have these signals ignored.
@@ -111,7 +109,7 @@ run_script() { # CARRIER ARGUMENT…
   forget_login_node
   load
   find_inside "$work"
-  note_job "$key" "$work"
+  note_job "$key" "$work" "$LOCK_WAIT" || die "$LOCKED" "job $key runs somewhere else still"
   SCRIPT=$carrier
   open_environment "$SLURM_JOB_ID.$SLURMD_NODENAME" /run/berth/node/script "$@"
   # The job's end is the script's, and what Slurm tells the batch shell is for the script.
@@ -188,10 +186,10 @@ write_commands() { # DIRECTORY: Slurm's commands as the script finds them: they 
     cat >"$1/$name" <<COMMAND
 #!/bin/bash
 # Slurm's $name of the node, for a batch job in an environment of Berth's.
-export BERTH_INSIDE="\$PWD" BERTH_INSIDE_PATH="\$PATH" BERTH_INSIDE_LIBRARIES="\${LD_LIBRARY_PATH-}"
-export BERTH_INSIDE_PRELOAD="\${LD_PRELOAD-}"
+inside=("\$PWD" "\$PATH" "\${LD_LIBRARY_PATH-}" "\${LD_PRELOAD-}")
 unset LD_LIBRARY_PATH LD_PRELOAD BASH_ENV
-exec unshare --user --map-current-user --root=/run/berth/host --wd=/ /bin/bash "\$BERTH_DIRECTORY/run/batch.sh" slurm $name "\$@"
+exec unshare --user --map-current-user --root=/run/berth/host --wd=/ \\
+  /bin/bash ${DIRECTORY@Q}/run/batch.sh slurm $name ${HOST_PATH@Q} "\${inside[@]}" "\$@"
 COMMAND
     chmod 755 "$1/$name"
   done
@@ -235,7 +233,8 @@ hold_environment() { # STATE COMMAND ARGUMENT…
   done
   [[ ! -d /dev/dri ]] || binds+=(--bind /dev/dri)
   [[ -z $BERTH_BINDS ]] || binds+=(--bind "$BERTH_BINDS")
-  export BERTH_DIRECTORY=$DIRECTORY BERTH_HOST_PATH=$HOST_PATH BERTH_SESSION_NAME BERTH_PROFILE BERTH_PROFILE_VERSION
+  umask "$MASK"
+  export BERTH_SESSION_NAME BERTH_PROFILE BERTH_PROFILE_VERSION
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   {
     declare -f enter_environment
@@ -256,16 +255,17 @@ hold_environment() { # STATE COMMAND ARGUMENT…
 
 # ---- Slurm's commands, and what srun starts -------------------------------------------------------------------------
 
-run_command() { # COMMAND ARGUMENT…: outside, for the script inside
+run_command() { # COMMAND HOST_PATH DIRECTORY PATH LIBRARIES PRELOAD ARGUMENT…: outside, for the script inside
   local command=$1
-  shift
-  export PATH=$BERTH_HOST_PATH
-  [[ $command == srun ]] || exec "$command" "$@"
-  wrap_programs "$@"
+  export PATH=$2
+  [[ $command == srun ]] || exec "$command" "${@:7}"
+  # In words, since srun may be told to hand on no variable.
+  BEGINS=(/bin/bash "$DIRECTORY/run/batch.sh" step "${@:2:5}")
+  wrap_programs "${@:7}"
   exec srun "${WORDS[@]}"
 }
 
-wrap_programs() { # SRUN'S WORDS: WORDS: the same, but that each component's program is begun by `step`
+wrap_programs() { # SRUN'S WORDS: WORDS: the same, but that each component's program comes after BEGINS
   local line word options=() letters=''
   while IFS= read -r line; do
     [[ $line =~ ^\ \ (-([A-Za-z]),\ |\ \ \ \ )--([a-z-]+)(\[?=)? ]] || continue
@@ -282,7 +282,7 @@ wrap_programs() { # SRUN'S WORDS: WORDS: the same, but that each component's pro
     elif [[ $word == : || $word == -- ]]; then
       WORDS+=("$word")
     else # the program, up to the next component's options
-      WORDS+=(/bin/bash "$BERTH_DIRECTORY/run/batch.sh" step "$word")
+      WORDS+=("${BEGINS[@]}" "$word")
       while (($#)) && [[ $1 != : ]]; do WORDS+=("$1") && shift; done
     fi
   done
@@ -303,9 +303,10 @@ takes_next_word() { # WORD: whether the option's value is the word after it; wit
   [[ ${#bunch} -eq 1 ]]
 }
 
-step() { # PROGRAM ARGUMENT…: a task of a step: joins the environment on its node, and becomes the program
+step() { # HOST_PATH DIRECTORY PATH LIBRARIES PRELOAD PROGRAM ARGUMENT…: a task: joins the environment on its node
   local note=$DIRECTORY/run/nodes/$SLURM_JOB_ID.$SLURMD_NODENAME tries
-  export PATH=$BERTH_HOST_PATH
+  HOST_PATH=$1 INSIDE=$2
+  export PATH=$HOST_PATH
   if [[ ! -e $note ]]; then
     note+=.$SLURM_STEP_ID
     (open_for_step "$note") </dev/null >/dev/null &
@@ -317,26 +318,20 @@ step() { # PROGRAM ARGUMENT…: a task of a step: joins the environment on its n
   [[ -s ${NODE_DIR:-}/run/pid ]] || die "$UNFIT_NODE" "the environment could not be opened on $SLURMD_NODENAME"
   # shellcheck disable=SC2016 # for the shell inside
   exec nsenter --target "$(<"$NODE_DIR/run/pid")" --user --mount --preserve-credentials -- /bin/bash -c '
-    export PATH=$BERTH_INSIDE_PATH LD_LIBRARY_PATH=$BERTH_INSIDE_LIBRARIES LD_PRELOAD=$BERTH_INSIDE_PRELOAD
-    [[ -n $LD_LIBRARY_PATH ]] || unset LD_LIBRARY_PATH
-    [[ -n $LD_PRELOAD ]] || unset LD_PRELOAD
-    cd -- "$BERTH_INSIDE" || exit
-    unset "${!BERTH_INSIDE@}"
-    exec "$@"' berth "$@"
+    cd -- "$1" || exit
+    export PATH=$2 LD_LIBRARY_PATH=$3 LD_PRELOAD=$4
+    [[ -n $3 ]] || unset LD_LIBRARY_PATH
+    [[ -n $4 ]] || unset LD_PRELOAD
+    exec "${@:5}"' berth "${@:2}"
 }
 
 open_for_step() { # NOTE: on a node where the job's script is not; the first of the step's tasks there does it for all
-  local key=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} turn
+  local key=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   key=${key:-$SLURM_JOB_ID}@$SLURMD_NODENAME.$SLURM_STEP_ID
-  [[ -d $DIRECTORY/run/jobs ]] || mkdir -p "$DIRECTORY/run/jobs"
-  exec {turn}>>"$DIRECTORY/run/jobs/$key"
-  flock -n "$turn" || exit 0
-  exec {turn}>&-
   trap finish_run EXIT
-  HOST_PATH=$BERTH_HOST_PATH INSIDE=$BERTH_INSIDE
   unset "${!BERTH_@}"
   load
-  note_job "$key" ''
+  note_job "$key" '' 0 || exit 0
   open_environment "${1##*/}" sleep infinity
   wait "$CONTAINER" # Slurm ends it with the step
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker import access
 from broker.access import Verb
+from broker.answering import ANSWER_WITHIN
 from broker.errors import ConflictError, InvalidInputError
 from broker.images import image_with
 from broker.registry import Entry
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from broker.schema import SessionView
     from broker.submission import Submitter
     from profiles.store import Stores
-
-ANSWER_WITHIN = 8.0
-"""Seconds that a request waits for what Slurm says of the next job."""
 
 
 class Resizing:

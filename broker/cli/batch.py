@@ -69,10 +69,11 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
     copied: list[str] = []
     clashes: list[Clash] = []
     for environment, begun in found:
-        source = Path(begun.top) if everything else Path(begun.top) / _below_home(begun)
-        target = to or Path(begun.work or found[0][1].work)
-        base = Path(environment.base) / source.relative_to(begun.top) if environment.base else None
-        done = fetch_tree(source, target, base=base, force=force)
+        below = Path() if everything else _below_home(begun)
+        if below is None:
+            continue
+        base = Path(environment.base) / below if environment.base else None
+        done = fetch_tree(Path(begun.top) / below, to or Path(begun.work or found[0][1].work), base=base, force=force)
         copied += done.copied
         clashes += done.clashes
     if invocation.json:
@@ -146,7 +147,7 @@ def _stands_for(job: str, key: str) -> bool:
     return job in {task, task.partition("_")[0]}
 
 
-def _below_home(begun: BatchJob) -> Path:
-    """The job's working directory as a path in its home; one that the site shows inside has nothing to be fetched."""
+def _below_home(begun: BatchJob) -> Path | None:
+    """The job's working directory as a path in its home; None for one that the site shows inside: all is there."""
     parts = Path(begun.inside).parts
-    return Path(*parts[3:]) if parts[:2] == ("/", "home") else Path(".nothing-to-fetch")
+    return Path(*parts[3:]) if parts[:2] == ("/", "home") else None

@@ -65,13 +65,14 @@ def promote(storage: Storage, session_id: str, operation: str, *, source_id: str
             raise VolumeError("missing", f"no job {key} has begun there")
         with locked(source.directory / "run/jobs" / key, wait=False, whose=f"job {key}"):
             home = (*source.record.home.layers, begun.top)
-            storage.layers.check({*home, *source.record.system.layers})
+            system = source.record.system.layers
+            if source.record.driver != "overlay":  # whose tops are whole copies
+                system = (*system, source.record.system.top)
+            storage.layers.check({*home, *system})
             made = Record(
                 driver=source.record.driver,
                 home=source.driver.fork("home", home),
-                system=source.driver.fork("system", source.record.system.layers)
-                if source.record.driver == "overlay"
-                else source.driver.fork("system", (*source.record.system.layers, source.record.system.top)),
+                system=source.driver.fork("system", system),
                 digest=source.record.digest,
             )
         for each in (directory, directory / "run"):

@@ -127,13 +127,14 @@ def test_each_task_of_an_array_has_its_own_home(session: str, work: Work) -> Non
     body = (
         'echo "$SLURM_ARRAY_TASK_ID" >>~/result; cat ~/result; echo $SLURM_ARRAY_TASK_ID >task-$SLURM_ARRAY_TASK_ID\n'
     )
-    work.write("job.sh", f"#!/bin/bash\n#SBATCH --array=1,3\n#BERTH --env {session}\n{body}")
+    head = f"#!/bin/bash\n#SBATCH --array=1-6 --nodelist=c1\n#BERTH --env {session}\n"  # all at once, on one node
+    work.write("job.sh", head + body)
     job = work.sbatch("job.sh")
-    assert [work.output(f"{job}_{task}") for task in (1, 3)] == ["tested\n1\n", "tested\n3\n"]
+    assert [work.output(f"{job}_{task}") for task in range(1, 7)] == [f"tested\n{task}\n" for task in range(1, 7)]
     work.user.ok("fetch", f"{job}_3")
     assert work.sh("ls task-*").split() == ["task-3"]
-    work.user.ok("fetch", job)
-    assert work.sh("cat task-1 task-3") == "1\n3\n"
+    work.user.ok("fetch", job, "--force")
+    assert work.sh("cat task-*") == "1\n2\n3\n4\n5\n6\n"
     refused = work.user.berth("promote", job, "nothing")
     assert refused.returncode == ExitCode.NOT_FOUND
     assert f"berth promote {job}_1 nothing".encode() in refused.stderr
@@ -159,6 +160,11 @@ squeue -h -j $SLURM_JOB_ID -o %j; scontrol show hostnames $SLURM_JOB_NODELIST | 
     assert "code 7" in said
     assert "ended 124" in said
     assert said.splitlines()[-2:] == ["job.sh", "1"]
+
+
+def test_steps_of_a_job_that_exports_nothing(session: str, work: Work) -> None:
+    said = work.run(f"--env {session} --export=NONE", "cd ~; srun bash -c 'echo $PWD; ls /usr/local/package'; umask\n")
+    assert said.splitlines() == ["/home/alice", "/usr/local/package", "0022"]
 
 
 def test_steps_on_other_nodes_open_it_there(session: str, work: Work) -> None:
