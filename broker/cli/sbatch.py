@@ -25,9 +25,9 @@ from broker.cli.invocation import Invocation, pass_invocation
 from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from broker.batch_schema import EnvironmentView
+    from broker.batch_schema import EnvironmentRequest, EnvironmentView
     from slurm.commandline import CommandLine
     from slurm.sbatch import Option
 
@@ -135,15 +135,15 @@ class Submission:
         text = self._text
         if text is None or not text.startswith(b"#!"):
             self.become_sbatch()  # which says what is wrong with it
-        from broker.batch_schema import EnvironmentRequest
-
-        environment = invocation.client.make_environment(EnvironmentRequest(of=name))
+        environment = invocation.client.make_environment(_request(name))
         kept = False
         try:
-            code, job_id = _run_sbatch(*self._words_and_input(environment, carrier(text, environment)))
+            words, stdin = self._words_and_input(environment, carrier(text, environment))
+            code, job_id = _run_sbatch(words, stdin, lambda job: _note(environment, job))
             kept = job_id is not None or self._may_have_submitted(code)
-            if job_id is not None:
-                _note(environment, job_id)
+        except KeyboardInterrupt:
+            kept = True  # a job may be there; if not, the environment goes with the next gc
+            raise
         finally:
             if not kept:
                 with contextlib.suppress(BerthError):
@@ -222,6 +222,19 @@ def _only_tells(line: CommandLine) -> bool:
     return any(given.name in {"help", "usage", "version"} for given in line.options)
 
 
+def _request(name: str) -> EnvironmentRequest:
+    from pydantic import ValidationError
+
+    from broker.batch_schema import EnvironmentRequest
+
+    try:
+        return EnvironmentRequest(of=name)
+    except ValidationError as error:
+        raise InvalidInputError(
+            f"{name!r} can be neither a session nor a profile", hint="--env takes SESSION, PROFILE or PROFILE@VERSION"
+        ) from error
+
+
 def _found(name: str) -> Path | None:
     """Where sbatch finds a script: here, or else on PATH."""
     if Path(name).is_file():
@@ -230,8 +243,10 @@ def _found(name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def _run_sbatch(words: Sequence[str], stdin: bytes | None) -> tuple[int, int | None]:
-    """Run sbatch with its own standard error, and pass on what it says as it says it."""
+def _run_sbatch(words: Sequence[str], stdin: bytes | None, note: Callable[[int], None]) -> tuple[int, int | None]:
+    """Run sbatch with its own standard error, and pass on what it says as it says it; its exit code, and the job's id
+    if it says one, which is noted at once.
+    """
     try:
         process = subprocess.Popen(
             ["sbatch", *words], stdin=None if stdin is None else subprocess.PIPE, stdout=subprocess.PIPE
@@ -239,7 +254,7 @@ def _run_sbatch(words: Sequence[str], stdin: bytes | None) -> tuple[int, int | N
     except OSError as error:
         raise _cannot_run(error) from error
     assert process.stdout is not None
-    said = b""
+    said, job_id = b"", None
     with process:
         if stdin is not None:
             assert process.stdin is not None
@@ -250,12 +265,14 @@ def _run_sbatch(words: Sequence[str], stdin: bytes | None) -> tuple[int, int | N
             said += part
             sys.stdout.buffer.write(part)
             sys.stdout.buffer.flush()
-    return process.returncode, _job_id(said)
+            if job_id is None and (job_id := _job_id(said)) is not None:
+                note(job_id)
+    return process.returncode, job_id
 
 
 def _job_id(said: bytes) -> int | None:
     """The id in `Submitted batch job 42 on cluster x`, or with --parsable in `42;x`."""
-    lines = said.splitlines()
+    lines = said.rpartition(b"\n")[0].splitlines()
     word = lines[-1].removeprefix(SUBMITTED).split(b";")[0].split(b" ")[0] if lines else b""
     return int(word) if word.isdigit() else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from broker.errors import ExitCode
 from broker.schema import SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, view
+from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,6 +158,30 @@ def test_what_is_no_script_and_no_option_is_sbatchs_to_refuse(controller: Script
         assert given(tmp_path)[0].removeprefix("[--help]") == "".join(f"[{word}]" for word in words)
         (tmp_path / "words").unlink()
     assert not [path for _, path, _ in controller.asked if path == "/v1/environments"]
+
+
+def test_what_can_be_no_environment_is_refused(controller: ScriptedController, tmp_path: Path) -> None:
+    for name in ("My Session", "../x", "a@b@c", "@1"):
+        done = sbatch("--env", name, "job.sh")
+        assert (done.returncode, "can be neither a session nor a profile" in done.stderr) == (ExitCode.USAGE, True)
+    assert not controller.environments
+    assert not (tmp_path / "words").exists()
+
+
+def test_interrupted_it_keeps_what_a_job_may_need(controller: ScriptedController, tmp_path: Path) -> None:
+    """As with --wait, of a job that is in the queue."""
+    waiting = '#!/bin/sh\necho "Submitted batch job 42"\ntouch "$HOME/submitted"\nexec sleep 60\n'
+    (tmp_path / "bin/sbatch").write_text(waiting)
+    command = [sys.executable, "-m", "broker.cli", "sbatch", "--wait", "--env", "dev", "job.sh"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"Submitted batch job 42\n"
+        wait_for((made(controller) / "run/job").exists, what="the job to be noted")
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert controller.environments
+    assert (made(controller) / "run/job").read_text() == "42\n"
 
 
 @pytest.mark.parametrize("line", ["#BERTH --partition x", "#BERTH dev", "#BERTH --env", "#BERTH --env 'x"])
