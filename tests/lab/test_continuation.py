@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from broker.errors import ExitCode
+from tests.lab.test_explain import told
 
 if TYPE_CHECKING:
     from tests.lab.conftest import User
@@ -45,6 +46,8 @@ def test_extended_it_is_not_ended_at_its_first_limit(alice: User, name: str) -> 
     assert held.stdout == b"held\n"
     alice.wait(name, "stopped", seconds=150)
     assert "the job's time was up" in alice.ok("show", name)
+    assert told(alice, name)["state"] == f"stopped: the job's time was up; `berth start {name}` starts it again"
+    assert "the job's time was up" in alice.ok("history", name)
 
 
 def test_it_gives_its_gpu_back_and_takes_one_again(alice: User, name: str) -> None:

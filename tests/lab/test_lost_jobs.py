@@ -7,9 +7,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from tests.lab.test_explain import told
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
 
@@ -60,19 +63,29 @@ def test_preempted_and_requeued_it_is_back_before_slurm_would_have_it(alice: Use
     assert alice.laptop.ssh(name, "cat file").stdout == b"kept\n"
 
 
-def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, name: str) -> None:
+def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable[[str], str]) -> None:
+    """Or says what has happened, if it is not to go on."""
+    name, ends = new_name("goes-on"), new_name("ends")
     alice.ok("start", name, "--profile", "base", "--exclude=c1")
     view = alice.show(name)
     node = view["endpoint"]["node"]
     assert alice.laptop.ssh(name, "echo kept >file; sync").returncode == 0
     lab = alice.site.lab
-    lab.sh(f"scontrol update JobId={view['job_id']} Requeue=0")
+    alice.ok("start", ends, "--profile", "base", f"--nodelist={node}", "--mem=200M")
+    alice.ok("set", ends, "--continue", "never")
+    for job in (view["job_id"], alice.show(ends)["job_id"]):
+        lab.sh(f"scontrol update JobId={job} Requeue=0")
     plug(lab, node, "down")
     try:
         now = alice.carried_on(name, view, 150)
         assert now["endpoint"]["node"] not in {node, "c1"}
         assert alice.laptop.ssh(name, "cat file").stdout == b"kept\n"
         assert "NODE_FAIL" in alice.ok("history", name)
+        alice.wait(ends, "failed", seconds=60)
+        assert told(alice, ends)["state"] == "failed: the node failed; start the session again"
+        assert "on another node if Slurm has one" in told(alice, ends)["do"]
+        assert "NODE_FAIL (the node failed" in alice.ok("history", ends)
+        assert "the node failed" in alice.ok("show", ends)
     finally:
         plug(lab, node, "up")
         wait_for(lambda: serves(lab, node), what=f"{node} to serve again")

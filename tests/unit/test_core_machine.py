@@ -5,6 +5,7 @@ acknowledged snapshot lost, and nothing that is asked for volumes pending for ev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 import broker.answering
+import broker.resizing
 import broker.sessions
 from broker.announcement import endpoint_of, read
 from broker.errors import BerthError
@@ -33,6 +35,7 @@ from broker.schema import (
     RollbackRequest,
     SessionState,
     SnapshotRequest,
+    StopTime,
     SwitchRequest,
 )
 from broker.state import LIVE
@@ -143,7 +146,7 @@ class Machine(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(prefix="berth-machine-", dir=in_memory))
         self.patch = pytest.MonkeyPatch()
         self.clock = Clock().install(self.patch)
-        for module in (broker.sessions, broker.answering):
+        for module in (broker.sessions, broker.answering, broker.resizing):
             self.patch.setattr(module, "ANSWER_WITHIN", 0.0)
         self.runner = asyncio.Runner()
         self.scheduler = MoodyScheduler(now=self.clock.time)
@@ -324,6 +327,25 @@ class Machine(RuleBasedStateMachine):
         self.clock.now = max(self.clock.now, session.ends_at - 400)
         self.launcher.mood, self.launcher.disk = mood, "answers"
         self._tick()
+
+    @rule(name=NAMES, mood=MOODS, ready=st.booleans(), options=st.sampled_from([["--gres=none"], ["--gres=gpu:1"]]))
+    def resize(self, name: str, mood: str, ready: bool, options: list[str]) -> None:
+        """The next job is asked for with other resources, and the present one ends once that is in the queue."""
+        if ready:
+            self.everything_goes_well_until_it_is_ready(name)
+        self.launcher.mood, self.launcher.disk = mood, "answers"
+
+        async def resize() -> None:
+            with contextlib.suppress(BerthError):
+                await self.core.resizing.resize("alice", name, options)
+            await self._settle()
+
+        self.runner.run(resize())
+
+    @rule(name=NAMES, seconds=st.sampled_from([10.0, 300.0]), keep=st.booleans())
+    def choose_when_it_is_stopped(self, name: str, seconds: float, keep: bool) -> None:
+        wanted = StopTime(at=self.clock.now + seconds, keep=keep)
+        self._ask(self.core.sessions.set_stop_time("alice", name, wanted))
 
     @rule()
     def crash(self) -> None:
