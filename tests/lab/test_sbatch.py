@@ -133,7 +133,7 @@ def _without_ids(text: str) -> str:
     for job in {*re.findall(r"^(?:Submitted batch job )?(\d+)", text, re.MULTILINE), *re.findall(r"JobId=(\d+)", text)}:
         text = re.sub(rf"(?<!\d){job}(?!\d)", "ID", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+", "TIME", text)
-    text = re.sub(r"JobIdSet=\S+", "JobIdSet=IDS", text)
+    text = re.sub(r"(JobIdSet|RunTime)=\S+", r"\1=…", text)
     return re.sub(r"(Job|debug[23]?: .*?) \d+", r"\1 N", text)
 
 

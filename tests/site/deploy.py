@@ -96,7 +96,7 @@ class Site:
     def ended(self, service: str) -> bool:
         """Whether the service is gone, and the controller too, which outlives a killed launcher by a moment."""
         if service == "broker":
-            controller = ["pgrep", "-u", SERVICE_ACCOUNT, "-f", "/berth controller$"]
+            controller = ["pgrep", "-u", SERVICE_ACCOUNT, "-f", "berth(-cli)? controller$"]
             if self.lab.run(controller).returncode == 0:
                 return False
         return self.pid(service) is None

@@ -481,6 +481,8 @@ class Machine(RuleBasedStateMachine):
             job = self.scheduler._jobs.get(session.job_id)
             if job is None or job.state in {JobState.UNKNOWN, JobState.COMPLETING}:
                 continue  # nothing is known of it now, or it is ending: what was true stays until the next state
+            if session.resize is not None and job.state.ended:
+                continue  # it has just been ended for its successor, which the next answer tells
             said = endpoint_of(job, PublicKey.parse(session.host_key).fingerprint)
             assert said is not None
             assert said == session.endpoint
