@@ -77,11 +77,10 @@ def full_disk(carol: User, tmp_path: Path) -> Iterator[str]:
     made = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True, text=True, timeout=60)
     device = made.stdout.strip()
     number = os.minor(Path(device).stat().st_rdev)
+    lab.sh(f"[ -e {place} ] || install -d -m 700 -o carol -g carol {place}")  # what is there when it is gone again
     try:
         for node in NODES:
-            lab.sh(
-                f"[ -e {device} ] || mknod {device} b 7 {number}; mkdir -p {place}; mount {device} {place}", node=node
-            )
+            lab.sh(f"[ -e {device} ] || mknod {device} b 7 {number}; mount {device} {place}", node=node)
         lab.sh(f"chown carol:carol {place}; chmod 700 {place}")
         yield f"{place}/ballast"
     finally:
