@@ -47,16 +47,18 @@ class Running:
 @pytest.fixture(scope="module")
 def running(people: dict[str, User]) -> Iterator[list[Running]]:
     """A ready session of each of three people, with a file in it, all on nodes that stay up."""
-    found = []
-    for user in people.values():
-        name = f"lives-{user.name}"
-        user.ok("start", name, "--profile", "base", "--exclude=c3", *SMALL, seconds=120)
-        assert user.laptop.ssh(name, "echo kept >file").returncode == 0
-        found.append(Running(user, name, user.show(name)))
-    found[0].user.site.lab.wait_until_saved(found[-1].view["endpoint"]["fingerprint"])
-    yield found
-    for each in found:
-        each.user.remove(each.name)
+    found: list[Running] = []
+    try:
+        for user in people.values():
+            name = f"lives-{user.name}"
+            user.ok("start", name, "--profile", "base", "--exclude=c3", *SMALL, seconds=120)
+            found.append(Running(user, name, user.show(name)))
+            assert user.laptop.ssh(name, "echo kept >file").returncode == 0
+        found[0].user.site.lab.wait_until_saved(found[-1].view["endpoint"]["fingerprint"])
+        yield found
+    finally:
+        for each in found:
+            each.user.remove(each.name)
 
 
 @dataclass(frozen=True)
