@@ -191,7 +191,8 @@ class SessionJob:
         return self.announced()
 
     def announced(self, restarts: int = 0) -> Job:
-        wait_until(lambda: self.job().comment.startswith(f"berth:{self.id}:1:{restarts}:"), "an announcement", self.log)
+        announced = f"berth:{self.id}:1:{restarts}:"
+        wait_until(lambda: self.job().comment.startswith(announced), "an announcement", self._told)
         return self.job()
 
     def ended(self, job_id: int | None = None) -> Job:
@@ -243,6 +244,11 @@ class SessionJob:
 
     def log(self) -> str:
         return self.bench.sh(f"cat {self.directory}/run/job.log 2>/dev/null || :")
+
+    def _told(self) -> str:
+        """The log, and what Slurm has to say about a job that does not begin."""
+        queue = self.bench.sh("squeue -o '%i %j %u %T %N %C %m %b %r'; sinfo -N -o '%N %T %C %e %E'")
+        return f"{self.log()}{queue}"
 
     def ssh_argv(
         self, *words: str, key_of: str | None = None, login: str | None = None, program: str = "ssh"

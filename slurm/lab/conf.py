@@ -54,6 +54,8 @@ KillWait=5
 ReturnToService=2
 SlurmdTimeout=30
 MaxJobCount=50000
+# No job's id is a number that somebody asks for: of minutes, of megabytes.
+FirstJobId=100001
 JobRequeue=1
 
 PreemptType=preempt/partition_prio

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.errors import ExitCode
-from slurm.lab.spec import NODES
+from slurm.lab.spec import COMPUTE, NODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,12 +54,15 @@ def test_an_image_that_is_gone(alice: User, name: str) -> None:
     alice.ok("start", name, "--no-wait", "--begin=now+1hour")
     job = alice.wait(name, "queued")["job_id"]
     assert "StartTime=now` starts it at once" in told(alice, name)["do"]
-    lab.sh(f"mv {image} {image}.away")
+    folder = image.rpartition("/")[0]
+    for node in COMPUTE:  # on this lab's nodes only: other labs have the same store
+        lab.sh(f"mount -t tmpfs -o ro none {folder}", node=node)
     try:
         lab.sh(f"scontrol update JobId={job} StartTime=now")
         alice.wait(name, "failed")
     finally:
-        lab.sh(f"mv {image}.away {image}")
+        for node in COMPUTE:
+            lab.sh(f"umount {folder}", node=node)
     lines = told(alice, name)
     assert lines["state"].startswith("failed: the job failed")
     assert lines["log"].endswith(f"the image {image} is not there or cannot be read")
