@@ -1,7 +1,7 @@
 """What a session's job says of itself in its own Slurm comment; MUNGE makes sure that only its owner can.
 
-`berth:<session id>:<submission>` from submission on, and with `:<restarts>:<node>:<port>:<fingerprint>` once sshd
-listens.
+`berth:<session id>:<submission>` from submission on, with `:<restarts>:<node>:<port>:<fingerprint>` once sshd listens,
+and then with `:<since when nothing uses the session>:<the same of its GPU>` for as long as one of the two is known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ JOB_PREFIX = "berth-"
 
 _COMMENT = re.compile(
     r"berth:(?P<session>[0-9a-hjkmnp-tv-z]{26}):(?P<submission>\d{1,9})"
-    r"(?::(?P<restarts>\d{1,9}):(?P<node>[A-Za-z0-9][A-Za-z0-9.-]{0,252}):(?P<port>\d{1,5}):(?P<fingerprint>SHA256:[A-Za-z0-9+/]{43}))?"
+    r"(?::(?P<restarts>\d{1,9}):(?P<node>[A-Za-z0-9][A-Za-z0-9.-]{0,252}):(?P<port>\d{1,5}):(?P<fingerprint>SHA256:[A-Za-z0-9+/]{43})"
+    r"(?::(?P<idle>\d{0,12}):(?P<gpu_idle>\d{0,12}))?)?"
 )
 
 
@@ -31,6 +32,8 @@ class Announcement:
     submission: int
     restarts: int | None = None
     endpoint: Endpoint | None = None
+    idle_since: float | None = None
+    gpu_idle_since: float | None = None
 
 
 def read(job: Job) -> Announcement | None:
@@ -42,15 +45,17 @@ def read(job: Job) -> Announcement | None:
     if match["port"] is None or not 1 <= int(match["port"]) <= 65535:
         return Announcement(match["session"], submission)
     endpoint = Endpoint(node=match["node"], port=int(match["port"]), fingerprint=match["fingerprint"])
-    return Announcement(match["session"], submission, int(match["restarts"]), endpoint)
+    idle_since, gpu_idle_since = (float(match[name]) if match[name] else None for name in ("idle", "gpu_idle"))
+    return Announcement(match["session"], submission, int(match["restarts"]), endpoint, idle_since, gpu_idle_since)
 
 
-def endpoint_of(job: Job, host_key_fingerprint: str) -> Endpoint | None:
-    """Where the job listens, if what it announced is true of this very run: running, same restart count, same node,
-    and the session's own host key; None otherwise, as for what an earlier run of a requeued job left in the comment.
+def announced(job: Job, host_key_fingerprint: str) -> Announcement | None:
+    """What the job says of where it listens and how it is used, if that is true of this very run: running, same restart
+    count, same node, and the session's own host key; None otherwise, as for what an earlier run of a requeued job left
+    in the comment.
     """
     said = read(job)
     if said is None or said.endpoint is None or not job.state.runs:
         return None
     same_run = said.restarts == job.restarts and said.endpoint.node == job.node
-    return said.endpoint if same_run and said.endpoint.fingerprint == host_key_fingerprint else None
+    return said if same_run and said.endpoint.fingerprint == host_key_fingerprint else None

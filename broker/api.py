@@ -159,6 +159,10 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
     async def set_continuation(who: Who, name: SessionName, choice: schema.ContinuationChoice) -> schema.SessionView:
         return await sessions.set_continuation(who.user, name, choice)
 
+    @app.put("/v1/sessions/{name}/idle")
+    async def set_idle(who: Who, name: SessionName, choice: schema.IdleChoice) -> schema.SessionView:
+        return await sessions.set_idle(who.user, name, choice)
+
     @app.put("/v1/sessions/{name}/stop-time")
     async def set_stop_time(who: Who, name: SessionName, stop_time: schema.StopTime) -> schema.SessionView:
         return await sessions.set_stop_time(who.user, name, stop_time)

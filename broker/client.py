@@ -212,6 +212,11 @@ class Client:
             except errors.WaitingError as error:
                 tell(error.message)
 
+    def set_idle(self, name: str, idle: str | None) -> schema.SessionView:
+        """Decide after which time without use the session is stopped; None: as its profile or the site has it."""
+        body = schema.IdleChoice(idle=idle).model_dump_json()
+        return schema.SessionView.model_validate_json(self._request("PUT", _session(name) + "/idle", body))
+
     def set_continuation(self, name: str, continuation: str | None) -> schema.SessionView:
         """Decide whether the session goes on in another job; None: as its profile, or else the site, has it."""
         body = schema.ContinuationChoice(continuation=continuation).model_dump_json()

@@ -29,7 +29,7 @@ from broker.configfile import RUNTIME_DIR, SOCKET_NAME, Mode, read
 from broker.errors import InvalidInputError
 from broker.gateway.admission import MaxStartups
 from broker.keys import PublicKey
-from broker.schema import LONGEST_CONNECT_WAIT, Continuation
+from broker.schema import LONGEST_CONNECT_WAIT, Continuation, IdleTime
 from slurm.sbatch import check_options
 
 
@@ -116,6 +116,10 @@ class SlurmSettings(Section):
     continuation: Continuation = "12h"
     """Whether a session goes on in another job when one has to end, unless its profile or owner says otherwise:
     `always`, `never`, or while it was used within the time before, such as `12h`."""
+    idle: IdleTime = "never"
+    """After which time without use a session is stopped, unless its profile or owner says otherwise: a time such as
+    `8h`, or `never`. Use is work of its processors or its GPU, typing in its terminals, and traffic of its connections.
+    """
     successor_lead: Seconds = 600.0
     """How long before the end of a job's time the one that is to follow is asked for; half of a shorter time."""
     longest_job: Seconds | None = None

@@ -29,8 +29,8 @@ CONNECT_TIMEOUT = 10.0
 CHUNK = 256 * 1024
 """Bytes read at once."""
 
-STANDING = 600.0
-"""Seconds after which the controller is told that a connection still stands: its session is being used."""
+STANDING = 60.0
+"""Seconds after which the controller is told what a connection that still stands has carried, as gateways do."""
 
 NOTED_WITHIN = 3.0
 """Seconds for the controller to take note of a connection; nobody waits longer for that."""
@@ -92,13 +92,13 @@ def carry(api_socket: Path, user: str, destination: Destination, stdin: int = 0,
 
     over = threading.Event()
 
-    def tell() -> None:
+    def tell(traffic: Traffic) -> None:
         _note(api_socket, record)
         while not over.wait(STANDING):
-            _note(api_socket, record)
+            _note(api_socket, record | {"sent": traffic.sent, "received": traffic.received})
 
-    def connected() -> None:
-        threading.Thread(target=tell, daemon=True).start()
+    def connected(traffic: Traffic) -> None:
+        threading.Thread(target=tell, args=(traffic,), daemon=True).start()
 
     traffic = relay(destination, stdin, stdout, connected=connected)
     over.set()
@@ -118,13 +118,17 @@ def _note(api_socket: Path, record: dict[str, object]) -> None:
 
 
 def relay(
-    destination: Destination, stdin: int = 0, stdout: int = 1, *, connected: Callable[[], None] = lambda: None
+    destination: Destination,
+    stdin: int = 0,
+    stdout: int = 1,
+    *,
+    connected: Callable[[Traffic], None] = lambda _: None,
 ) -> Traffic:
     """Copy between the two file descriptors and a TCP connection until both directions have ended.
 
     An end of file is passed on in its own direction, the other one goes on. Both descriptors are blocking and stay open
     except `stdout`, which is closed to say that nothing more comes. BerthError when nobody answers there; `connected`
-    is called when somebody does.
+    is called, with the counts that grow from then on, when somebody does.
     """
     try:
         connection = socket.create_connection((destination.host, destination.port), CONNECT_TIMEOUT)
@@ -132,8 +136,8 @@ def relay(
         raise BerthError(
             f"the session does not answer on {destination.host}", hint="it may be just ending: `berth show` tells"
         ) from error
-    connected()
     traffic = Traffic()
+    connected(traffic)
     with connection:
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -76,7 +76,7 @@ class Connecting:
         host = SessionHost.parse(target, self._settings.domain, user)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        first = ""
+        first = before = ""
         while True:
             change = self._changes.next()
             session = await asyncio.to_thread(access.resolve, self._registry, user, host.owner, host.name, Verb.CONNECT)
@@ -86,9 +86,10 @@ class Connecting:
             if root:
                 raise ConflictError(self._how_far(session), hint="try again in a moment")
             if session.state in STARTABLE:
+                before = f"{self._how_far(session)}, and is started again; " if session.reason else ""
                 session = await self._started(session)
             self._check_on_its_way(session)
-            far = self._how_far(session)
+            far = before + self._how_far(session)
             first = first or far
             passed = loop.time() - began
             left = self._wait_of(session) - waited - passed

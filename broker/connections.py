@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 UNHEARD = 180.0
 """Seconds after which a connection that its gateway has not told of counts as lost: three times audit.STANDING."""
+KEEPS_ALIVE = 10 * 1024
+"""Bytes that a connection carries between two reports, a minute apart, although nobody works with it: what clients and
+IDEs send to keep it. Typing into an editor over ssh takes several times as much."""
 SWEEP = 3600.0
 """Seconds between two removals of what is too old."""
 LOST = "lost"
@@ -63,9 +66,10 @@ class Connections:
         now = time.time()
         gateway = report.gateway if caller is None else ""
         known = [record for record in report.connections if record.session_id in sessions]
-        self._registry.note_connections(_row(record, sessions[record.session_id], gateway, now) for record in known)
-        if known:
-            self._registry.note_use({record.session_id for record in known}, now)
+        rows = [_row(record, sessions[record.session_id], gateway, now) for record in known]
+        carried = self._registry.note_connections(rows)
+        active = {row.session_id for row in rows if _is_active(carried[row.id])}
+        self._registry.note_use({row.session_id for row in rows}, active, now)
         if now - self._swept > SWEEP:
             self._swept = now
             log.info("%d old records of connections removed", self._registry.forget_connections(now - self._kept))
@@ -77,6 +81,11 @@ class Connections:
         sessions = {each.id: each for each in self._registry.by_ids({row.session_id for row in rows})}
         now = time.time()
         return [_seen(row, sessions.get(row.session_id), now) for row in rows if row.seen_at > now - self._kept]
+
+
+def _is_active(carried: int | None) -> bool:
+    """Whether somebody works with a connection: it is new, or carries more than what keeps it."""
+    return carried is None or carried >= KEEPS_ALIVE
 
 
 def _check_own(report: ConnectionReport, sessions: dict[str, Session], caller: str) -> None:

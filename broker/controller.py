@@ -19,6 +19,7 @@ from broker.connections import Connections
 from broker.continuation import Continuation
 from broker.deletion import Deleted, Deletion
 from broker.extending import Extending
+from broker.idleness import Idleness
 from broker.limits import Limits
 from broker.logins import Logins
 from broker.operations import Operator
@@ -96,6 +97,7 @@ class Controller:
             settings=config.slurm, registry=registry, launcher=launcher, submitter=submitter, changes=changes
         )
         stopping = Stopping(registry, launcher)
+        idleness = Idleness(registry, launcher)
         reconciler = Reconciler(
             settings=config.slurm,
             registry=registry,
@@ -106,6 +108,7 @@ class Controller:
             upkeep=upkeep,
             continuation=continuation,
             stopping=stopping,
+            idleness=idleness,
             changes=changes,
         )
         answering = Answering(registry=registry, operator=operator, reconciler=reconciler, changes=changes)
@@ -120,6 +123,7 @@ class Controller:
             reconciler=reconciler,
             continuation=continuation,
             stopping=stopping,
+            idleness=idleness,
             limits=limits,
             changes=changes,
             grace=config.storage.deleted_grace,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker.errors import NO_ROOM
 from broker.schema import SessionState
-from broker.words import clock, duration, pending, state_words
+from broker.words import clock, duration, idle_words, pending, state_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,8 @@ LONG_START = 60.0
 """Seconds after which a start takes longer than any should: the end of the log may tell why."""
 
 _RESTART = "`berth start {name}` starts it again, with everything that was in it"
+
+_GIVE_BACK = "; `berth resize {name} --gres=none` gives the GPU back, and it goes on without"
 
 _AFTER_THE_END = {
     "OUT_OF_MEMORY": "`berth start {name} --mem=…` starts it with more memory; the files are as they were",
@@ -71,6 +73,8 @@ def explanation(view: SessionView, jobs: list[JobView], log: str, now: float) ->
         yield "but", f"Slurm has not answered since {clock(view.stale_since, now)}: this is how it was then"
     if since := _since(view, jobs, now):
         yield "since", since
+    if unused := idle_words(view, now):
+        yield "idle", unused + (_GIVE_BACK.format(name=view.name) if view.gpu_idle_since is not None else "")
     if advice := _advice(view, now):
         yield "do", advice.format(name=view.name, job=view.job_id)
     if view.state is SessionState.FAILED or _starts_long(view, now):

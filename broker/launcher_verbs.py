@@ -32,6 +32,7 @@ FILES = {
     "authorized_keys": "run/authorized_keys",
     "revoked_keys": "run/revoked_keys",
     "continuation": "run/continuation",
+    "idle": "run/idle",
     "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
 }
 """What the controller may write into a session's directory: its name in a request, and where it goes."""

@@ -10,7 +10,7 @@ from broker.identifiers import IDENTIFIER
 from broker.intent import Intent
 from broker.keys import PublicKey
 from broker.models import Session
-from broker.schema import ConnectPolicy, Continuation, Name, Persistence, SessionState, UserName, Version
+from broker.schema import ConnectPolicy, Continuation, IdleTime, Name, Persistence, SessionState, UserName, Version
 
 if TYPE_CHECKING:
     from profiles.store import Image
@@ -100,6 +100,7 @@ class Manifest(BaseModel):
     submission: int = Field(ge=0, lt=10**9)
     """How many jobs were asked for."""
     continuation: Continuation | Literal[""] = ""
+    idle: IdleTime | Literal[""] = ""
     stop_at: float | None = Field(default=None, ge=0, lt=2**40, allow_inf_nan=False)
     stays: bool = False
     operation: Unfinished | None = None

@@ -67,6 +67,9 @@ class _Sessions(Collector):
             for state in set(SessionState) - {SessionState.DELETED}:
                 sessions.add_metric([state.value], counted.get(state, 0))
             yield sessions
+            idle = GaugeMetricFamily("berth_idle_gpus", "GPUs of ready sessions that have had no work for ten minutes.")
+            idle.add_metric([], self._registry.count_idle_gpus())
+            yield idle
         since = self._reconciler.stale_since
         yield GaugeMetricFamily(
             "berth_slurm_stale_seconds",

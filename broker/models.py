@@ -87,6 +87,19 @@ class Session(SQLModel, table=True):
     """As schema.Continuation, if its owner chose."""
     continuation_default: str = ""
     """What its profile, or else the site, said when its job was asked for."""
+    idle: str = ""
+    """As schema.IdleTime, if its owner chose."""
+    idle_default: str = ""
+    """What its profile, or else the site, said when its job was asked for."""
+    idle_since: float | None = None
+    """Since when nothing uses it, as its job says."""
+    gpu_idle_since: float | None = None
+    active_at: float | None = None
+    """When its connections last carried more than what keeps them alive. Written without a new revision."""
+    idle_stop_at: float | None = None
+    """When it is stopped unless something uses it until then."""
+    stop_reason: str = ""
+    """Why it is being stopped, if not because somebody said so just then."""
     used_at: float | None = None
     """When it was last seen to be used: started by somebody, or with somebody connected. Written without a new
     revision."""
@@ -165,6 +178,18 @@ class Session(SQLModel, table=True):
         return self.continuation or self.continuation_default
 
     @property
+    def idle_in_force(self) -> str:
+        """After which time without use it is stopped, as schema.IdleTime; empty before its first job."""
+        return self.idle or self.idle_default
+
+    @property
+    def unused_since(self) -> float | None:
+        """Since when nothing uses it, as its job and its connections tell; None while that is not known."""
+        if self.idle_since is None or self.endpoint is None:
+            return None
+        return max(self.idle_since, self.active_at or 0, self.started_at or 0)
+
+    @property
     def generation(self) -> str:
         return f"{self.submission}.{self.restarts}"
 
@@ -205,6 +230,10 @@ class Session(SQLModel, table=True):
             continuation=self.continuation_in_force,
             next_job_id=self.successor_job if self.endpoint else None,
             resizing=self.resize is not None,
+            idle=self.idle_in_force,
+            idle_since=self.unused_since,
+            gpu_idle_since=self.gpu_idle_since if self.endpoint else None,
+            idle_stop_at=self.idle_stop_at,
             used_at=self.used_at,
             stop_at=self.stop_at,
             stays=self.stays,

@@ -19,3 +19,6 @@ PERSISTENT_PATH_PATTERN = r"^~?/[^,:\\\x00-\x1f\x7f]+$"
 
 CONTINUATION_PATTERN = r"^(always|never|[1-9][0-9]{0,3}[mhd])$"
 """Whether a session goes on in another job; see schema.Continuation."""
+
+IDLE_PATTERN = r"^(never|[1-9][0-9]{0,3}[mhd])$"
+"""After which time without use a session is stopped; see schema.IdleTime."""

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from broker.announcement import JOB_PREFIX, endpoint_of, read
+from broker.announcement import JOB_PREFIX, announced, read
 from broker.keys import PublicKey
 from broker.manifest import CHANGING
 from broker.registry import Entry, Succession
@@ -89,8 +89,8 @@ def is_newer(job: Job, session: Session) -> bool:
 
 def observation(session: Session, job: Job, heir: Job | None, now: float) -> Decision:
     """What is recorded of `session` now that Slurm shows its job, and its successor if it has one, as these."""
-    endpoint = endpoint_of(job, _fingerprint(session.host_key)) if session.host_key else None
-    outcome = next_state(session.state, job, endpoint)
+    said = announced(job, _fingerprint(session.host_key)) if session.host_key else None
+    outcome = next_state(session.state, job, None if said is None else said.endpoint)
     values: dict[str, Any] = {
         "job_id": job.id,
         "state": outcome.state,
@@ -107,6 +107,8 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Dec
         values |= {"ends_at": job.ends_at}
     if job.state.waits:  # a requeued job has left its node
         values |= {"node": "", "started_at": None, "ends_at": None}
+    if job.state.runs:
+        values |= {"idle_since": said and said.idle_since, "gpu_idle_since": said and said.gpu_idle_since}
     if outcome.endpoint is not None:
         values |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
     if job.state.ended:
@@ -148,6 +150,8 @@ def without_job(session: Session, values: dict[str, Any], heir: Job | None, now:
     if on and session.resize is not None:
         values |= {"reason": "its resources were changed"}
     values |= {"root": False}
+    if session.state is SessionState.STOPPING and session.stop_reason:
+        values |= {"reason": session.stop_reason}
     if values["reason"] and time_was_up(session, values["outcome"], values["ended_at"]):
         values |= {"reason": TIME_WAS_UP if on else f"{TIME_WAS_UP}; `berth start {session.name}` starts it again"}
     intent = session.pending

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from broker.config import SlurmSettings
     from broker.continuation import Continuation
     from broker.deletion import Deletion
+    from broker.idleness import Idleness
     from broker.models import Session
     from broker.observation import Matched
     from broker.operations import Operator
@@ -75,6 +76,7 @@ class Reconciler:
         upkeep: Upkeep,
         continuation: Continuation,
         stopping: Stopping,
+        idleness: Idleness,
         changes: Changes,
     ) -> None:
         self._settings = settings
@@ -86,6 +88,7 @@ class Reconciler:
         self._upkeep = upkeep
         self._continuation = continuation
         self._stopping = stopping
+        self._idleness = idleness
         self._changes = changes
         self._woken = asyncio.Event()
         self._changed_at = time.monotonic()
@@ -157,10 +160,11 @@ class Reconciler:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
             self.stale_since = None
         sessions = await self._stopping.see_to(await asyncio.to_thread(self._registry.in_states, LIVE), asked_at)
+        sessions = await self._idleness.see_to(sessions, asked_at)
         self._operator.resume(sessions)
         self.moving = self._any_moves([*sessions, *changing])
         self._ends = [s.ends_at - END_EARLY for s in sessions if s.state is SessionState.READY and s.ends_at]
-        self._ends += [s.stop_at for s in sessions if s.stop_at is not None]
+        self._ends += [at for s in sessions for at in (s.stop_at, s.idle_stop_at) if at is not None]
         found = match(sessions, jobs)
         self._hastened = {job.id: self._hastened[job.id] for job in jobs if job.id in self._hastened}
         changed = await self._observe_all(sessions, found, asked_at)

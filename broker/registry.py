@@ -29,7 +29,7 @@ from broker.mounts import network_file_system
 from broker.schema import SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30
@@ -159,6 +159,12 @@ class Registry:
         state = _column(Session.state)
         with self._transaction() as db:
             return {row[0]: row[1] for row in db.execute(select(state, func.count()).group_by(state))}
+
+    def count_idle_gpus(self) -> float:
+        """How many GPUs ready sessions have that do no work."""
+        idle = (_column(Session.state) == SessionState.READY, _column(Session.gpu_idle_since).is_not(None))
+        with self._transaction() as db:
+            return float(db.execute(select(func.sum(_column(Session.gpus))).where(*idle)).scalar_one() or 0)
 
     def by_ids(self, ids: Iterable[str]) -> list[Session]:
         wanted = list(ids)
@@ -298,21 +304,29 @@ class Registry:
 
     # Connections
 
-    def note_use(self, session_ids: Iterable[str], at: float) -> None:
-        """These sessions are being used. Nobody waits for that to change, so it makes no new revision."""
-        used = update(Session).where(_column(Session.id).in_(list(session_ids))).values(used_at=at)
+    def note_use(self, connected: Collection[str], active: Collection[str], at: float) -> None:
+        """Somebody is connected to these sessions, and works in those. Nobody waits for that to change, so it makes no
+        new revision.
+        """
         with self._transaction() as db:
-            db.connection().execute(used)
+            for ids, values in ((connected, {"used_at": at}), (active, {"active_at": at})):
+                if ids:
+                    db.connection().execute(update(Session).where(_column(Session.id).in_(list(ids))).values(values))
 
-    def note_connections(self, rows: Iterable[Connection]) -> None:
-        """Keep these records, in place of older ones of the same id; one that has ended does not stand again."""
+    def note_connections(self, rows: Iterable[Connection]) -> dict[str, int | None]:
+        """Keep these records, in place of older ones of the same id; one that has ended does not stand again. How many
+        bytes each has carried since it was told of before; None for a new one.
+        """
         told = {row.id: row for row in rows}
         with self._transaction() as db:
-            known = db.execute(select(Connection).where(_column(Connection.id).in_(list(told)))).scalars()
-            ended = {row.id for row in known if row.ended_at is not None}
+            found = db.execute(select(Connection).where(_column(Connection.id).in_(list(told)))).scalars()
+            known = {row.id: (row.sent + row.received, row.ended_at is not None) for row in found}
             for row in told.values():
-                if row.ended_at is not None or row.id not in ended:
+                if row.ended_at is not None or not known.get(row.id, (0, False))[1]:
                     db.merge(row)
+            return {
+                row.id: row.sent + row.received - known[row.id][0] if row.id in known else None for row in told.values()
+            }
 
     def connections_of(
         self, owner: str, session_id: str | None = None, *, standing: bool = False, limit: int = 1000

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from broker.identifiers import IDENTIFIER
 from broker.names import (
     CONTINUATION_PATTERN,
+    IDLE_PATTERN,
     LABEL_PATTERN,
     NAME_PATTERN,
     PERSISTENT_PATH_PATTERN,
@@ -52,6 +53,10 @@ PersistentPath = Annotated[
 Continuation = Annotated[str, StringConstraints(pattern=CONTINUATION_PATTERN)]
 """Whether a session goes on in another job when one has to end: `always`, `never`, or while it was used within the time
 before, such as `12h` or `7d`."""
+
+
+IdleTime = Annotated[str, StringConstraints(pattern=IDLE_PATTERN)]
+"""After which time without use a session is stopped, such as `8h`, or `never`."""
 
 
 class SessionState(StrEnum):
@@ -126,6 +131,11 @@ class ConnectPolicy(Strict):
 
 class ContinuationChoice(Strict):
     continuation: Continuation | None
+    """None: as its profile, or else the site, has it."""
+
+
+class IdleChoice(Strict):
+    idle: IdleTime | None
     """None: as its profile, or else the site, has it."""
 
 
@@ -246,6 +256,14 @@ class SessionView(Strict):
     """Whether that one is to have other resources, so that its present job ends as soon as it is queued."""
     used_at: float | None = None
     """When it was last seen to be used: started, or with somebody connected."""
+    idle: IdleTime | Literal[""] = ""
+    """After which time without use it is stopped; empty before its first job."""
+    idle_since: float | None = None
+    """Since when nothing uses it; None while something does, and while that is not known."""
+    gpu_idle_since: float | None = None
+    """The same of its GPU."""
+    idle_stop_at: float | None = None
+    """When it is stopped unless something uses it until then."""
     stop_at: float | None = None
     """When it is to be stopped."""
     stays: bool = False

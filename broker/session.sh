@@ -39,6 +39,10 @@ readonly STILL_WAIT=5            # seconds until every process must have stopped
 readonly STILL_LIMIT=60          # seconds that a copy may keep the session's processes stopped
 readonly WARN_EARLY=(300 30)     # seconds before the time limit at which the terminals are told
 readonly END_EARLY=5             # seconds before it at which the session ends by itself, in good order
+readonly IDLE_AFTER=600          # seconds without use after which the job's comment says so, or a quarter of the idle time
+readonly USE_EVERY=30            # seconds between two looks at how the session is used, or a quarter of those
+readonly BUSY_PERCENT=5          # of one processor: below it, what runs is not at work
+readonly USER_HZ=100             # in which unit /proc/PID/stat counts processor time: time(7)
 
 # For apt in a session, where there is nobody but the user: no account _apt to become, no group adm to give a log to.
 readonly APT_SETTINGS=('APT::Sandbox::User "root";' 'Dir::Log::Terminal "/dev/null";')
@@ -265,6 +269,52 @@ tell_terminals() { # what is in the file: to every terminal of the session, one 
   rm -f /run/berth/node/notice
 }
 
+processor_time() { # TICKS: of all that ever ran in the session, in USER_HZ: what has ended is in its parent's count
+  local file line fields
+  TICKS=0
+  for file in /proc/[0-9]*/stat; do
+    { read -r line <"$file"; } 2>/dev/null || continue
+    read -ra fields <<<"${line##*) }" # from the third on: utime, stime, cutime and cstime are 14 to 17 in proc(5)
+    TICKS=$((TICKS + ${fields[11]:-0} + ${fields[12]:-0} + ${fields[13]:-0} + ${fields[14]:-0}))
+  done
+}
+
+gpu_work() { # WORK: what the driver has counted for those who have a GPU open; empty if it does not count
+  local device file key value known
+  local -A render=()
+  WORK=0
+  while read -r device; do render[$device]=yes; done < <(stat -Lc '%t:%T' /dev/dri/render* 2>/dev/null)
+  while read -r device file; do
+    [[ -n ${render[$device]:-} ]] || continue
+    known=''
+    while read -r key value _; do
+      # Nanoseconds, or cycles: Documentation/gpu/drm-usage-stats.rst of Linux.
+      case $key in drm-engine-capacity-*) ;; drm-engine-* | drm-cycles-*) known=yes WORK=$((WORK + value)) ;; esac
+    done 2>/dev/null <"${file/\/fd\//\/fdinfo\/}" || continue # it has been closed
+    [[ -n $known ]] || { WORK='' && return 0; }
+  done < <(stat -Lc '%t:%T %n' /proc/[0-9]*/fd/* 2>/dev/null)
+}
+
+look_at_use() { # writes when the session was last used, and when its GPU was: seconds since the epoch, or - without one
+  local TICKS WORK now=$EPOCHSECONDS typed at
+  processor_time
+  if ((TICKS < SEEN_TICKS || (TICKS - SEEN_TICKS) * 100 >= (now - SEEN_AT) * USER_HZ * BUSY_PERCENT)); then USED=$now; fi
+  SEEN_TICKS=$TICKS SEEN_AT=$now
+  # A terminal's access time is when something last read what was typed there (every 8 s at most); programs of the image
+  # that know better whether they are used, such as notebooks, touch the file.
+  while read -r typed; do
+    ((typed <= USED)) || USED=$typed
+  done < <(stat -c %X /dev/pts/[0-9]* /run/berth/node/active 2>/dev/null)
+  at=-
+  if ((${SLURM_GPUS_ON_NODE:-0} + ${SLURM_SHARDS_ON_NODE:-0} > 0)); then
+    gpu_work
+    if [[ -z $WORK || $WORK -ne $SEEN_WORK ]]; then GPU_USED=$now; fi
+    SEEN_WORK=${WORK:-0} at=$GPU_USED
+    ((GPU_USED <= USED)) || USED=$GPU_USED
+  fi
+  { echo "$USED $at" >/run/berth/node/use.new && mv /run/berth/node/use.new /run/berth/node/use; } 2>/dev/null || :
+}
+
 serve() { # PORT: runs sshd until it ends, with its code; whenever it is asked to, tells something or stands still
   local code sshd
   "$SSHD" -D -e -f /run/berth/node/sshd_config -p "$1" &
@@ -275,7 +325,8 @@ serve() { # PORT: runs sshd until it ends, with its code; whenever it is asked t
     if [[ -n $ASKED ]]; then
       ASKED=''
       [[ ! -f /run/berth/node/notice ]] || tell_terminals
-      stand_still
+      if [[ -f /run/berth/node/look ]]; then rm -f /run/berth/node/look && look_at_use; fi
+      if [[ -f /run/berth/node/stand ]]; then rm -f /run/berth/node/stand && stand_still; fi
     fi
     # A signal for us has ended wait, and not sshd.
     if ((code <= 128)) || ! kill -0 "$sshd" 2>/dev/null; then return "$code"; fi
@@ -286,7 +337,7 @@ enter() { # LOWEST HIGHEST: runs as process 1 of the container's PID namespace
   local lowest=$1 ports=$(($2 - $1 + 1)) start=$((RANDOM << 15 | RANDOM)) try code config=/run/berth/node/sshd_config
   # leave() signals everything it can see: that must be the session and not all of the user's processes on the node.
   [[ $$ -eq 1 ]] || die "$UNFIT_NODE" "apptainer.conf on this node does not allow PID namespaces"
-  ASKED=''
+  ASKED='' SEEN_TICKS=0 SEEN_AT=$EPOCHSECONDS SEEN_WORK=0 USED=$EPOCHSECONDS GPU_USED=$EPOCHSECONDS
   trap 'leave 0' TERM
   trap 'ASKED=yes' USR1
   umask 022
@@ -469,6 +520,7 @@ berth_greeting() (
     [ "$left" -lt 60 ] || hours="$((left % 1440 / 60)) h "
     echo "time left $days$hours$((left % 60)) min, until $(date -d "@$SLURM_JOB_END_TIME" '+%F %R')"
   fi
+  [ -z "${BERTH_BEFORE-}" ] || echo "before    $BERTH_BEFORE"
   # How many, and of the newest its number, its time and its label.
   set -- $(sed -n 's/^ "newest": "\(.*\)",$/\1/p' /run/berth/record/volumes.json 2>/dev/null)
   if [ $# -ge 3 ]; then
@@ -678,7 +730,7 @@ read_job_env() { # FILE: sets the keys known here; never evaluates a value
     case ${BASH_REMATCH[1]} in
       BERTH_SESSION_ID | BERTH_SESSION_NAME | BERTH_OWNER | BERTH_SUBMISSION | BERTH_PROFILE | BERTH_PROFILE_VERSION | \
         BERTH_IMAGE | BERTH_IMAGE_SIZE | BERTH_IMAGE_OFFSET | BERTH_BINDS | BERTH_HOME | BERTH_SYSTEM | BERTH_KEEP | \
-        BERTH_FRESH | BERTH_ROOT | BERTH_PORTS | BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
+        BERTH_FRESH | BERTH_ROOT | BERTH_BEFORE | BERTH_PORTS | BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
         printf -v "${BASH_REMATCH[1]}" %s "${BASH_REMATCH[2]}"
         ;;
     esac
@@ -717,7 +769,7 @@ check_job_env() {
 
 load_job_env() {
   BERTH_BINDS='' BERTH_LOCK_WAIT=10 BERTH_PORTS=20000-32767 BERTH_APPTAINER=apptainer BERTH_SCONTROL=scontrol
-  BERTH_PROFILE='' BERTH_PROFILE_VERSION='' BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' BERTH_ROOT=''
+  BERTH_PROFILE='' BERTH_PROFILE_VERSION='' BERTH_BEFORE='' BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' BERTH_ROOT=''
   [[ -O $DIRECTORY/run/job.env && -f $DIRECTORY/run/job.env ]] || die "$BAD_JOB_ENV" "no $DIRECTORY/run/job.env of yours"
   read_job_env "$DIRECTORY/run/job.env"
   check_job_env
@@ -828,9 +880,9 @@ check_memory() { # a session that lost a process to the memory limit is no longe
   done <"$OOM_COUNTER"
 }
 
-announce() { # PORT: as often as it takes, since an outage of slurmctld must not cost the session
+announce() { # PORT USE: as often as it takes, since an outage of slurmctld must not cost the session
   local pause=1 comment
-  comment=berth:$BERTH_SESSION_ID:$BERTH_SUBMISSION:${SLURM_RESTART_COUNT:-0}:$SLURMD_NODENAME:$1:$FINGERPRINT
+  comment=berth:$BERTH_SESSION_ID:$BERTH_SUBMISSION:${SLURM_RESTART_COUNT:-0}:$SLURMD_NODENAME:$1:$FINGERPRINT$2
   until timeout 60 "$BERTH_SCONTROL" update "JobId=$SLURM_JOB_ID" "Comment=$comment"; do
     say "Slurm did not take the announcement, next try in $pause s"
     sleep "$pause"
@@ -843,10 +895,10 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
   local map=() id owners=()
   [[ -z $BERTH_ROOT ]] || map=(--map-users auto --map-groups auto)
   {
-    declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT BERTH_ROOT
+    declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT BUSY_PERCENT USER_HZ BERTH_ROOT
     echo 'set -euo pipefail'
     declare -f say die login_environment has_locales sshd_config adapt_accounts apply_owners leave look_at_processes \
-      threads_stand_still stop_all stand_still tell_terminals serve enter
+      threads_stand_still stop_all stand_still tell_terminals processor_time gpu_work look_at_use serve enter
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
   {
@@ -902,6 +954,50 @@ keep_time() { # when LOOK_AT has come: warns, or ends the session in good order,
   fi
 }
 
+seconds_of() { # TIME: SECONDS_OF: such as 8h in seconds; 0 for anything else
+  SECONDS_OF=0
+  case $1 in
+    [!1-9]* | *[!0-9mhd]* | *[mhd]?*) ;;
+    *m) SECONDS_OF=$((${1%m} * 60)) ;;
+    *h) SECONDS_OF=$((${1%h} * 3600)) ;;
+    *d) SECONDS_OF=$((${1%d} * 86400)) ;;
+  esac
+}
+
+keep_watch() { # when WATCH_AT has come: has the job's comment say since when nothing uses the session, or its GPU
+  local limit='' stop_at='' after=$IDLE_AFTER used='' gpu='' use=''
+  ((EPOCHSECONDS >= WATCH_AT)) && [[ -n ${PORT:-} && -z $BERTH_ROOT ]] || return 0
+  { read -r limit && read -r stop_at; } 2>/dev/null <"$DIRECTORY/run/idle" || :
+  seconds_of "$limit"
+  ((SECONDS_OF == 0 || SECONDS_OF / 4 > after)) || after=$((SECONDS_OF / 4))
+  WATCH_AT=$((EPOCHSECONDS + (after / 4 < USE_EVERY ? after / 4 : USE_EVERY)))
+  read -r used gpu 2>/dev/null <"$NODE_DIR/run/use" || :
+  if [[ $stop_at =~ ^[0-9]{1,12}$ && $stop_at != "$TOLD_STOP" ]]; then
+    TOLD_STOP=$stop_at
+    tell_idle "$stop_at"
+  fi
+  : >"$NODE_DIR/run/look" || :
+  kill -USR1 "$CONTAINER" 2>/dev/null || : # the answer is there the next time
+  [[ $used =~ ^[0-9]{1,12}$ ]] || return 0
+  ((EPOCHSECONDS - used >= after)) || used=''
+  [[ $gpu =~ ^[0-9]{1,12}$ ]] && ((EPOCHSECONDS - gpu >= after)) || gpu=''
+  [[ -z $used$gpu ]] || use=:$used:$gpu
+  # One after the other: the older word must not come last.
+  if [[ $use != "$TOLD_USE" && $'\n'$(jobs -rp)$'\n' != *$'\n'"$ANNOUNCER"$'\n'* ]]; then
+    TOLD_USE=$use
+    announce "$PORT" "$use" &
+    ANNOUNCER=$!
+  fi
+}
+
+tell_idle() { # TIME: at which the session is stopped unless it is used
+  local at text
+  printf -v at '%(%H:%M:%S)T' "$1"
+  text="nothing uses this session: it is stopped at $at, and keeps its files, unless something does"
+  say "$text"
+  printf '\r\nberth: %s: %s\r\n' "$BERTH_SESSION_NAME" "$text" >"$NODE_DIR/run/notice" || :
+}
+
 warn() { # SECONDS: tells the log and the terminals what happens then
   local at text sequel=''
   printf -v at '%(%H:%M:%S)T' "$ENDS_AT"
@@ -913,7 +1009,7 @@ warn() { # SECONDS: tells the log and the terminals what happens then
     *[mhd]) sequel="If it was used in the last $sequel, the session goes on in another job at once." ;;
     *) sequel="The session stops then, and keeps its files." ;;
   esac
-  printf '\r\nberth: %s: %s\r\nberth: %s\r\n' "$BERTH_SESSION_NAME" "$text" "$sequel" >"$NODE_DIR/run/notice"
+  printf '\r\nberth: %s: %s\r\nberth: %s\r\n' "$BERTH_SESSION_NAME" "$text" "$sequel" >"$NODE_DIR/run/notice" || :
   [[ -z ${LISTENS:-} ]] || kill -USR1 "$CONTAINER" 2>/dev/null || :
 }
 
@@ -927,6 +1023,7 @@ follow_container() { # copies the container's words to the job's log until it ha
     part+=$line
     check_memory
     keep_time
+    keep_watch
     if ((ended > 128)); then # nothing said for a while; a line may be half read
       [[ -z ${STOPPING:-} ]] || kill -TERM "$CONTAINER" 2>/dev/null || :
       continue
@@ -935,8 +1032,9 @@ follow_container() { # copies the container's words to the job's log until it ha
     line=${part%$'\r'} part=''
     printf '%s\n' "$line" || :
     if [[ -z $announced && $line =~ ^"Server listening on "[^\ ]+" port "([0-9]+)\.$ ]]; then
-      announced=yes LISTENS=yes
-      { announce "${BASH_REMATCH[1]}" && check_version; } &
+      announced=yes LISTENS=yes PORT=${BASH_REMATCH[1]}
+      { announce "$PORT" '' && check_version; } &
+      ANNOUNCER=$!
     fi
     if ((++count % LOG_CHECK == 0)); then trim_log || :; fi
   done
@@ -1006,6 +1104,7 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   IFS= read -ru "$words" word || :
   if [[ $word == copied ]]; then
     since=$(date +%s%3N)
+    : >"$node/stand"
     kill -USR1 "$CONTAINER"
     read -rt $((STILL_WAIT + 3)) -u "$said" stood || :
     echo >&"$go"
@@ -1016,7 +1115,7 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
     read -rt "$STILL_WAIT" -u "$said" _ || :
     [[ $word != still ]] || IFS= read -ru "$words" word || :
   fi
-  rm -f "$node/go" "$node/still"
+  rm -f "$node/go" "$node/still" "$node/stand"
   if [[ $word == 'done' ]]; then
     COPIER=''
     for (( ; $# > 0; )); do # whose marks of deletion these are
@@ -1074,7 +1173,7 @@ main() {
   read_volumes
   make_node_dir
   trim_log
-  export BERTH_SESSION_ID BERTH_SESSION_NAME BERTH_OWNER BERTH_PROFILE BERTH_PROFILE_VERSION
+  export BERTH_SESSION_ID BERTH_SESSION_NAME BERTH_OWNER BERTH_PROFILE BERTH_PROFILE_VERSION BERTH_BEFORE
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   start_container
   read -r _ FINGERPRINT _ <<<"$(ssh-keygen -lf "$DIRECTORY/run/ssh_host_ed25519_key.pub")"
@@ -1082,6 +1181,7 @@ main() {
   ENDS_AT=${SLURM_JOB_END_TIME:-$NEVER} LOOK_AT=0 WARNED_OF=''
   [[ $ENDS_AT =~ ^[0-9]+$ ]] || ENDS_AT=$NEVER
   LOOK_AT=$((ENDS_AT - WARN_EARLY[0]))
+  WATCH_AT=0 TOLD_USE='' TOLD_STOP=$(tail -n +2 "$DIRECTORY/run/idle" 2>/dev/null) || : # of an earlier job
   follow_container
   until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
   CONTAINER=''

@@ -31,11 +31,12 @@ from slurm.sbatch import OptionError, check_options, merge_options
 if TYPE_CHECKING:
     from broker.connections import Connections
     from broker.continuation import Continuation
+    from broker.idleness import Idleness
     from broker.launching import Launcher
     from broker.limits import Limits
     from broker.reconcile import Reconciler
     from broker.registry import Decide, Decision, Registry
-    from broker.schema import StopTime
+    from broker.schema import IdleChoice, StopTime
     from broker.stopping import Stopping
     from broker.submission import Submitter
     from profiles.store import Image, Stores
@@ -64,6 +65,7 @@ class Sessions:
         reconciler: Reconciler,
         continuation: Continuation,
         stopping: Stopping,
+        idleness: Idleness,
         limits: Limits,
         changes: Changes,
         grace: float,
@@ -77,6 +79,7 @@ class Sessions:
         self._reconciler = reconciler
         self._continuation = continuation
         self._stopping = stopping
+        self._idleness = idleness
         self._limits = limits
         self._changes = changes
         self._grace = grace
@@ -130,6 +133,12 @@ class Sessions:
         """Decide whether the session goes on in another job when one has to end."""
         session = await self._continuation.choose(user, name, choice.continuation)
         self._reconciler.wake()
+        return self._view(session)
+
+    async def set_idle(self, user: str, name: str, choice: IdleChoice) -> SessionView:
+        """Decide after which time without use the session is stopped."""
+        session = await self._idleness.choose(user, name, choice.idle)
+        self._changed()
         return self._view(session)
 
     async def set_stop_time(self, user: str, name: str, stop_time: StopTime) -> SessionView:

@@ -64,8 +64,8 @@ class Stopping:
         ]
 
 
-def stop(user: str, detail: str = "") -> Decide:
-    """Ask for the session's end; one without a job is stopped already."""
+def stop(user: str, detail: str = "", *, because: str = "") -> Decide:
+    """Ask for the session's end; one without a job is stopped already. `because`: what is told of it afterwards."""
 
     def decide(now: Session) -> Decision | None:
         entry = Entry(user, "stop", detail)
@@ -76,7 +76,8 @@ def stop(user: str, detail: str = "") -> Decide:
             return {"operation": intent.but(start=False).record(), **NO_TIME}, entry
         if now.state not in LIVE or now.state is SessionState.STOPPING:
             return None
-        return {"state": SessionState.STOPPING, "reason": "waiting for the job to end", **NO_TIME}, entry
+        values = {"state": SessionState.STOPPING, "reason": "waiting for the job to end", "stop_reason": because}
+        return values | NO_TIME, entry
 
     return decide
 
@@ -87,7 +88,8 @@ def _is_due(session: Session, now: float) -> bool:
 
 
 def _in_time(at: float) -> Decide:
-    return lambda now: stop("berth", "at the time that was asked for")(now) if _is_due(now, at) else None
+    because = "it was to be stopped then"
+    return lambda now: stop("berth", because, because=because)(now) if _is_due(now, at) else None
 
 
 def _chosen(user: str, wanted: StopTime) -> Decide:

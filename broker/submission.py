@@ -11,12 +11,14 @@ from broker.deeds import in_words
 from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
+from broker.idleness import idle_file
 from broker.images import image_with
 from broker.launcher_error import LauncherError
 from broker.manifest import Manifest
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState
 from broker.succession import CARRIED
+from broker.words import clock
 from slurm.gres import gpus
 from slurm.sbatch import merge_options
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.launching import Launcher
     from broker.logins import Login, Logins
-    from broker.models import Session
+    from broker.models import JobRecord, Session
     from broker.registry import Decide, Decision, Registry
     from profiles.spec import Profile
     from profiles.store import Image, Stores
@@ -131,19 +133,23 @@ class Submitter:
             image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
             session, login = await asyncio.gather(self._prepared(session, number), self._logins.of(session.owner))
             options = self.options(image.profile, session.options_of(number))
-            default = image.profile.continuation or self._config.slurm.continuation
+            values: dict[str, Any] = {
+                "continuation_default": image.profile.continuation or self._config.slurm.continuation,
+                "idle_default": image.profile.idle or self._config.slurm.idle,
+                "keys_digest": login.digest,
+            }
             failpoint("start.prepared")
-            values: dict[str, Any] = {"continuation_default": default, "keys_digest": login.digest}
             if number == session.submission:
                 values |= {"gpus": gpus(options)}
             claim = _claimed(session, number, **values)
             session = await asyncio.to_thread(self._registry.update, session.id, claim)
+            jobs = await asyncio.to_thread(self._registry.jobs_of, session.id)
             job_id = await self._launcher.submit(
                 session.owner,
                 session.id,
                 number,
                 options=options,
-                files=self._files(session, number, image, login),
+                files=self._files(session, number, image, login, before(jobs)),
                 limit=self._config.slurm.submit_timeout,
             )
         except LauncherError as error:
@@ -170,7 +176,8 @@ class Submitter:
         """What sbatch gets: the site's options, in their place the profile's, in theirs the user's own."""
         return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), own)
 
-    def _files(self, session: Session, number: int, image: Image, login: Login) -> dict[str, str]:
+    def _files(self, session: Session, number: int, image: Image, login: Login, before: str) -> dict[str, str]:
+        binds = allowed_binds(image.profile, self._config.storage.binds)
         certificate = self._authority.sign_host(
             session.host_key,
             SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
@@ -180,8 +187,9 @@ class Submitter:
         )
         return {
             "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
-            "job.env": job_env(session, number, allowed_binds(image.profile, self._config.storage.binds), image.offset),
+            "job.env": job_env(session, number, binds, image.offset, before),
             "continuation": session.continuation_in_force + "\n",
+            "idle": idle_file(session),
             "host_certificate": certificate + "\n",
             **login.files,
         }
@@ -301,7 +309,16 @@ def _rule_for(source: str, site: list[str]) -> str | None:
     return None
 
 
-def job_env(session: Session, number: int, binds: list[str], offset: int) -> str:
+def before(jobs: list[JobRecord]) -> str:
+    """What to tell whoever logs in of how the session's last job ended; empty if that was as anybody would expect."""
+    ended = [job for job in jobs if job.ended_at is not None]
+    if not ended or not ended[-1].reason:
+        return ""
+    what = "".join(char for char in ended[-1].reason.partition(";")[0] if char.isprintable())
+    return f"job {ended[-1].job_id} ended {clock(ended[-1].ended_at or 0, 0)}: {what}"
+
+
+def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "") -> str:
     """The content of run/job.env for the job with that number: see docs/reference/session-job.md."""
     policy = session.policy
     values = {
@@ -320,6 +337,7 @@ def job_env(session: Session, number: int, binds: list[str], offset: int) -> str
         "BERTH_KEEP": ",".join(_absolute(path, session.owner) for path in policy.keep),
         "BERTH_FRESH": ",".join(_absolute(path, session.owner) for path in policy.fresh),
         "BERTH_LOCK_WAIT": str(LOCK_WAIT),
+        "BERTH_BEFORE": before,
     }
     if session.root:
         values["BERTH_ROOT"] = "yes"

@@ -4,7 +4,6 @@ to be one at all.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from broker.schema import SessionState
@@ -38,6 +37,7 @@ _OF_THE_JOB: dict[str, Any] = {
     "successor": 0,
     "successor_job": None,
     "resize": None,
+    "stop_reason": "",
 } | dict.fromkeys(
     (
         "submitted_at",
@@ -49,6 +49,9 @@ _OF_THE_JOB: dict[str, Any] = {
         "missing_since",
         "cancelled_at",
         "successor_at",
+        "idle_since",
+        "gpu_idle_since",
+        "idle_stop_at",
     )
 )
 """What is forgotten of one job when the next one is asked for."""
@@ -66,13 +69,18 @@ def taken_over(now: Session, job_id: int) -> dict[str, Any]:
     return _OF_THE_JOB | {"state": SessionState.QUEUED, "submission": now.successor, "job_id": job_id} | resized
 
 
-def seconds_of(continuation: str) -> float:
-    """How long after its last use a session goes on: for ever (inf) for `always`, not at all (-inf) for `never`."""
-    if continuation == "always":
-        return math.inf
-    if continuation in {"never", ""}:
-        return -math.inf
-    return float(continuation[:-1]) * _UNITS[continuation[-1]]
+def seconds_of(time: str) -> float:
+    """A time such as `12h` in seconds."""
+    return float(time[:-1]) * _UNITS[time[-1]]
+
+
+def _is_used(session: Session, now: float) -> bool:
+    """Whether it was used recently enough to go on by its policy."""
+    policy = session.continuation_in_force
+    if policy in {"always", "never", ""}:
+        return policy == "always"
+    used = session.used_at if session.used_at is not None else session.created_at
+    return now - used <= seconds_of(policy)
 
 
 def goes_on(session: Session, now: float) -> bool:
@@ -83,8 +91,7 @@ def goes_on(session: Session, now: float) -> bool:
         return False
     if session.stays:
         return not session.root
-    used = session.used_at if session.used_at is not None else session.created_at
-    return not session.root and now - used <= seconds_of(session.continuation_in_force)
+    return not session.root and _is_used(session, now)
 
 
 def time_was_up(session: Session, outcome: str, ended_at: float) -> bool:

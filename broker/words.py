@@ -77,6 +77,10 @@ def _bare_state(view: SessionView, now: float) -> str:
 
 def end_words(view: SessionView, now: float) -> str:
     """What comes soon: `its job ends 18:05 (in 4 min), then job 13 carries it on`; empty if nothing does."""
+    if view.endpoint is not None and view.idle_stop_at is not None:
+        since = "" if view.idle_since is None else f" since {clock(view.idle_since, now)}"
+        at = f"{clock(view.idle_stop_at, now)} (in {duration(view.idle_stop_at - now)})"
+        return f"nothing uses it{since}: it is stopped {at}, unless something does"
     if view.endpoint is not None and view.stop_at is not None and view.stop_at - now <= END_IS_NEAR:
         return f"it is stopped {clock(view.stop_at, now)} (in {duration(view.stop_at - now)}), as was asked"
     if view.endpoint is None or view.ends_at is None or view.ends_at - now > END_IS_NEAR:
@@ -93,6 +97,21 @@ def then_words(view: SessionView) -> str:
     if view.continuation in {"never", ""}:
         return "then it stops, and keeps its files"
     return f"then another carries it on if it was used in the last {view.continuation}"
+
+
+def idle_words(view: SessionView, now: float) -> str:
+    """Since when nothing uses it, or its GPU: `unused for 3 h`, `its GPU for 5 h`; empty while something does."""
+    told = []
+    if view.idle_since is not None:
+        told.append(f"unused for {duration(now - view.idle_since)}")
+    if view.gpu_idle_since is not None and view.gpu_idle_since != view.idle_since:
+        told.append(f"its GPU {'' if told else 'unused '}for {duration(now - view.gpu_idle_since)}")
+    return ", ".join(told)
+
+
+def idle_time_words(idle: str) -> str:
+    """After which time without use a session is stopped, as schema.IdleTime, in words."""
+    return "not stopped, however long nothing uses it" if idle in {"never", ""} else f"stopped when unused for {idle}"
 
 
 def continuation_words(continuation: str) -> str:

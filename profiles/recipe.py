@@ -65,6 +65,7 @@ def write(name: str, version: str, base: Image, findings: Findings, heading: str
         "post": recipe.script(),
         "resources": old.model_dump(mode="json")["resources"],
         "persistence": old.persistence.model_dump(mode="json", exclude_defaults=True),
+        "idle": old.idle,
         "continuation": old.continuation,
         "binds": old.model_dump(mode="json")["binds"],
         "services": old.model_dump(mode="json")["services"],

@@ -31,6 +31,7 @@ from profiles.errors import ProfileError
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
 CONTINUATION_PATTERN = r"^(always|never|[1-9][0-9]{0,3}[mhd])$"
+IDLE_PATTERN = r"^(never|[1-9][0-9]{0,3}[mhd])$"
 
 RESERVED_VARIABLES = re.compile(r"(BERTH|SLURM|APPTAINER|SINGULARITY)_|(HOME|USER|LOGNAME)$")
 """Set by the session, by Slurm or by Apptainer; a profile that set them would break one of the three."""
@@ -173,6 +174,7 @@ class Profile(Strict):
     environment: dict[Variable, Line] = {}
     resources: dict[ResourceName, ResourceValue] = {}
     persistence: Persistence = Persistence()
+    idle: Annotated[str, StringConstraints(pattern=IDLE_PATTERN)] | None = None
     continuation: Annotated[str, StringConstraints(pattern=CONTINUATION_PATTERN)] | None = None
     binds: list[Bind] = []
     services: list[Service] = []

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from broker.cli.keeping import last_operation, policy, volumes
 from broker.schema import SessionState
-from broker.words import clock, continuation_words, doing, duration, pending, state_words
+from broker.words import (
+    clock,
+    continuation_words,
+    doing,
+    duration,
+    idle_time_words,
+    idle_words,
+    pending,
+    state_words,
+)
 from slurm.gres import requested
 
 if TYPE_CHECKING:
@@ -45,6 +54,8 @@ def row(view: SessionView, now: float) -> tuple[str, ...]:
     where = view.endpoint.node if view.endpoint else view.reason
     if view.root and view.endpoint:
         where += ", root mode"
+    elif unused := idle_words(view, now):
+        where += f", {unused}"
     elif view.state is SessionState.CHANGING and operation:
         where = doing(operation.verb)
     job = "" if view.job_id is None else str(view.job_id)
@@ -72,6 +83,10 @@ def _how_long(view: SessionView, now: float) -> Iterator[tuple[str, str]]:
     if view.continuation:
         used = f"; it was used {duration(now - view.used_at)} ago" if view.used_at is not None else ""
         yield "goes on", continuation_words(view.continuation) + used
+    if unused := idle_words(view, now):
+        yield "idle", unused
+    if view.idle:
+        yield "when idle", f"it is {idle_time_words(view.idle)}"
 
 
 def stop_time(view: SessionView, now: float) -> str:

@@ -23,6 +23,7 @@ from broker.changes import Changes
 from broker.config import SlurmSettings, StorageSettings
 from broker.continuation import Continuation
 from broker.deletion import Deletion
+from broker.idleness import Idleness
 from broker.models import Session
 from broker.operations import Operator
 from broker.reconcile import Reconciler
@@ -108,6 +109,7 @@ class Loop:
             upkeep=upkeep,
             continuation=continuation,
             stopping=Stopping(registry, launcher),
+            idleness=Idleness(registry, launcher),
             changes=changes,
         )
         loop = cls(reconciler, registry)

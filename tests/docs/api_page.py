@@ -49,6 +49,7 @@ _MEANINGS = {
     "GET /v1/sessions/{name}": "One session; with `after`, once its revision is above that, or after `wait` seconds.",
     "DELETE /v1/sessions/{name}": "Delete a session that has no job; with `purge` nothing is kept for `restore`.",
     "POST /v1/sessions/{name}/start": "Start a session; it is made if there is none of that name.",
+    "PUT /v1/sessions/{name}/idle": "Decide after which time without use the session is stopped.",
     "PUT /v1/sessions/{name}/continuation": "Decide whether the session goes on when its job has to end.",
     "PUT /v1/sessions/{name}/stop-time": "Decide when the session is to be stopped, and whether it stays until then.",
     "POST /v1/sessions/{name}/resize": "Have a ready session go on in a job with other resources.",

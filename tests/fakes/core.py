@@ -15,6 +15,7 @@ import broker.connections
 import broker.continuation
 import broker.deletion
 import broker.extending
+import broker.idleness
 import broker.intent
 import broker.limits
 import broker.operations
@@ -72,6 +73,7 @@ MODULES = (
     broker.deletion,
     broker.continuation,
     broker.extending,
+    broker.idleness,
     broker.intent,
     broker.limits,
     broker.connecting,

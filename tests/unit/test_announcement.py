@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.announcement import endpoint_of, read
+from broker.announcement import announced, read
 from broker.schema import Endpoint
 from slurm.scheduler import Job
 from slurm.state import JobState
@@ -31,7 +31,20 @@ JOB = Job(
 
 
 def test_a_true_announcement_is_the_endpoint() -> None:
-    assert endpoint_of(JOB, FINGERPRINT) == Endpoint(node="c2", port=4242, fingerprint=FINGERPRINT)
+    said = announced(JOB, FINGERPRINT)
+    assert said is not None
+    assert said.endpoint == Endpoint(node="c2", port=4242, fingerprint=FINGERPRINT)
+    assert (said.idle_since, said.gpu_idle_since) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("use", "known"), [(":1732690000:", (1732690000.0, None)), ("::17", (None, 17.0)), (":5:17", (5.0, 17.0))]
+)
+def test_since_when_it_is_idle(use: str, known: tuple[float | None, float | None]) -> None:
+    said = announced(replace(JOB, comment=JOB.comment + use), FINGERPRINT)
+    assert said is not None
+    assert said.endpoint is not None
+    assert (said.idle_since, said.gpu_idle_since) == known
 
 
 @pytest.mark.parametrize(
@@ -46,14 +59,17 @@ def test_a_true_announcement_is_the_endpoint() -> None:
         replace(JOB, comment=f"berth:{ID}:3:1:c2:0:{FINGERPRINT}"),
         replace(JOB, comment=f"berth:{ID}:3:1:c2:65536:{FINGERPRINT}"),
         replace(JOB, comment=f"berth:{ID}:3:1:c2:4242:{FINGERPRINT}\nx"),
+        replace(JOB, comment=f"berth:{ID}:3:1:c2:4242:{FINGERPRINT}:5"),
+        replace(JOB, comment=f"berth:{ID}:3:1:c2:4242:{FINGERPRINT}:-5:"),
+        replace(JOB, comment=f"berth:{ID}:3:1:c2:4242:{FINGERPRINT}:5:5:5"),
     ],
 )
 def test_what_is_not_true_of_this_run_is_no_endpoint(lie: Job) -> None:
-    assert endpoint_of(lie, FINGERPRINT) is None
+    assert announced(lie, FINGERPRINT) is None
 
 
 def test_another_host_key_is_no_endpoint() -> None:
-    assert endpoint_of(JOB, "SHA256:" + "b" * 43) is None
+    assert announced(JOB, "SHA256:" + "b" * 43) is None
 
 
 @given(st.text(max_size=80))

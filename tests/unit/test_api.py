@@ -497,6 +497,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "remove key": lambda c: c.remove_key(c.keys()[0].fingerprint),
     "resolve": lambda c: c.resolve(ME, "dev"),
     "continuation": lambda c: c.set_continuation("dev", "12h"),
+    "idle": lambda c: c.set_idle("dev", "8h"),
     "stop time": lambda c: c.set_stop_time("dev", 4e9),
     "resize": lambda c: c.resize("dev", ["--mem=2G"]),
     "extend": lambda c: c.extend("dev", 3600),

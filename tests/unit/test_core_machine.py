@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 import broker.answering
 import broker.resizing
 import broker.sessions
-from broker.announcement import endpoint_of, read
+from broker.announcement import announced, read
 from broker.errors import BerthError
 from broker.keys import PublicKey
 from broker.launcher_error import LauncherError
@@ -483,9 +483,9 @@ class Machine(RuleBasedStateMachine):
                 continue  # nothing is known of it now, or it is ending: what was true stays until the next state
             if session.resize is not None and job.state.ended:
                 continue  # it has just been ended for its successor, which the next answer tells
-            said = endpoint_of(job, PublicKey.parse(session.host_key).fingerprint)
+            said = announced(job, PublicKey.parse(session.host_key).fingerprint)
             assert said is not None
-            assert said == session.endpoint
+            assert said.endpoint == session.endpoint
             assert job.restarts == session.restarts
 
     def _check_orders(self, asked: list[str]) -> None:

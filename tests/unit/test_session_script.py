@@ -30,7 +30,7 @@ GOOD = {
 DEFAULTS = (
     "BERTH_BINDS='' BERTH_LOCK_WAIT=10 BERTH_PORTS=20000-32767 "
     "BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' "
-    "BERTH_ROOT='' SLURM_JOB_ID=7 SLURMD_NODENAME=c1\n"
+    "BERTH_ROOT='' BERTH_BEFORE='' SLURM_JOB_ID=7 SLURMD_NODENAME=c1\n"
 )
 
 
@@ -391,3 +391,87 @@ def test_a_wrong_call_is_refused(arguments: tuple[str, ...]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=env, check=False)
     assert done.returncode == 64
     assert "usage: sbatch" in done.stdout
+
+
+class TestUse:
+    """What is measured of how a session is used: time(7)'s ticks of all its processes, and the driver's of its GPU."""
+
+    def test_processor_time_is_kept_when_a_process_has_ended(self) -> None:
+        burn = "for ((i = 0; i < 300000; i++)); do :; done"
+        done = bash(f"processor_time; echo $TICKS; ( {burn} ); processor_time; echo $TICKS")
+        before, after = map(int, done.stdout.split())
+        assert after > before
+
+    FAKE = (  # stat(1) of a machine whose GPU is 226:128, and of one process with one file open
+        'root=$1; stat() { case "$*" in *render*) echo e2:80 ;; *) echo "$DEVICE $root/proc/7/fd/3" ;; esac; }; '
+        'gpu_work; echo "<$WORK>"'
+    )
+
+    @pytest.mark.parametrize(
+        ("device", "fdinfo", "work"),
+        [
+            ("e2:80", "pos:\t0\ndrm-driver:\ti915\ndrm-engine-render:\t40 ns\ndrm-engine-copy:\t2 ns\n", "42"),
+            ("e2:80", "drm-engine-capacity-video:\t2\ndrm-engine-video:\t7 ns\n", "7"),
+            ("e2:80", "drm-driver:\txe\ndrm-cycles-ccs:\t9000\ndrm-total-cycles-ccs:\t99999999\n", "9000"),
+            ("e2:80", "pos:\t0\nflags:\t0100002\n", ""),
+            ("1:3", "pos:\t0\n", "0"),
+            ("e2:80", None, "0"),
+        ],
+    )
+    def test_the_gpus_work_is_what_its_driver_counts(
+        self, tmp_path: Path, device: str, fdinfo: str | None, work: str
+    ) -> None:
+        """Empty if it does not count, so that whoever has it open counts as using it."""
+        if fdinfo is not None:
+            tmp_path.joinpath("proc/7/fdinfo").mkdir(parents=True)
+            tmp_path.joinpath("proc/7/fdinfo/3").write_text(fdinfo)
+        done = bash(self.FAKE, str(tmp_path), env={"DEVICE": device})
+        assert (done.stdout, done.returncode) == (f"<{work}>\n", 0)
+
+    @pytest.mark.parametrize(
+        ("time", "seconds"), [("8h", 28800), ("90m", 5400), ("2d", 172800), ("never", 0), ("", 0), ("m", 0), ("0h", 0)]
+    )
+    def test_times_are_read_as_the_broker_writes_them(self, time: str, seconds: int) -> None:
+        assert bash(f"seconds_of '{time}'; echo $SECONDS_OF").stdout == f"{seconds}\n"
+
+    WATCH = (
+        'DIRECTORY=$1 NODE_DIR=$1 PORT=7 CONTAINER=$$ WATCH_AT=0 TOLD_USE=$3 TOLD_STOP="" ANNOUNCER=0 LISTENS=yes; '
+        'BERTH_SESSION_NAME=dev; trap "" USR1; announce() { echo "announced $1$2"; }; unset EPOCHSECONDS; EPOCHSECONDS=100000; '
+        'eval "$2"; keep_watch; wait; echo "in $((WATCH_AT - EPOCHSECONDS)) s"'
+    )
+
+    def watch(self, place: Path, use: str, *, idle: str = "never\n\n", told: str = "") -> list[str]:
+        place.joinpath("run").mkdir()
+        place.joinpath("run/idle").write_text(idle)
+        place.joinpath("run/use").write_text(use)
+        done = bash(self.WATCH, str(place), "", told)
+        assert done.returncode == 0, done.stderr
+        return [line for line in done.stdout.splitlines() if " berth: " not in line]
+
+    @pytest.mark.parametrize(
+        ("use", "idle", "said"),
+        [
+            ("99401 -\n", "never\n\n", ["in 30 s"]),
+            ("99400 -\n", "never\n\n", ["announced 7:99400:", "in 30 s"]),
+            ("99990 99000\n", "8h\n\n", ["announced 7::99000", "in 30 s"]),
+            ("99000 99000\n", "8h\n\n", ["announced 7:99000:99000", "in 30 s"]),
+            ("99986 -\n", "1m\n\n", ["in 3 s"]),
+            ("99985 -\n", "1m\n\n", ["announced 7:99985:", "in 3 s"]),
+            ("", "never\n\n", ["in 30 s"]),
+            ("rubbish\n", "", ["in 30 s"]),
+        ],
+    )
+    def test_the_comment_says_since_when_it_is_idle(self, tmp_path: Path, use: str, idle: str, said: list[str]) -> None:
+        assert self.watch(tmp_path, use, idle=idle) == said
+        assert tmp_path.joinpath("run/look").exists()
+
+    def test_and_that_it_is_used_again(self, tmp_path: Path) -> None:
+        assert self.watch(tmp_path, "99990 -\n", told=":99000:") == ["announced 7", "in 30 s"]
+
+    def test_it_says_a_thing_once(self, tmp_path: Path) -> None:
+        assert self.watch(tmp_path, "99000 -\n", told=":99000:") == ["in 30 s"]
+
+    def test_the_terminals_are_told_when_it_is_stopped(self, tmp_path: Path) -> None:
+        self.watch(tmp_path, "99000 -\n", idle="8h\n100600\n", told=":99000:")
+        notice = tmp_path.joinpath("run/notice").read_bytes().decode()
+        assert notice.startswith("\r\nberth: dev: nothing uses this session: it is stopped at ")

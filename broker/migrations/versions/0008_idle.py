@@ -1,0 +1,26 @@
+"""Since when nothing uses a session, and after which time it is stopped then."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+TIMES = ("idle_since", "gpu_idle_since", "active_at", "idle_stop_at")
+WORDS = ("idle", "idle_default", "stop_reason")
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("session", schema=None) as batch_op:
+        for name in TIMES:
+            batch_op.add_column(sa.Column(name, sa.Float(), nullable=True))
+        for name in WORDS:
+            batch_op.add_column(sa.Column(name, sa.String(), nullable=False, server_default=""))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("session", schema=None) as batch_op:
+        for name in (*WORDS, *TIMES):
+            batch_op.drop_column(name)
