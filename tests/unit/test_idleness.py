@@ -52,8 +52,10 @@ def file(core: Core, name: str, session: str = "dev") -> str:
 
 async def says(core: Core, idle: float | str = "", gpu: float | str = "") -> None:
     """The session's job says since when it is idle, and the controller has looked and acted."""
-    words = {"idle": str(idle).partition(".")[0], "gpu": str(gpu).partition(".")[0]}
-    core.announce(core.row(), **(words if idle or gpu else {}))
+    if idle or gpu:
+        core.announce(core.row(), idle=str(idle).partition(".")[0], gpu=str(gpu).partition(".")[0])
+    else:
+        core.announce(core.row())
     await core.tick()
     await core.tick()
 
@@ -77,10 +79,11 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         began = clock.now
         clock.now += 8 * HOUR - WARNED - 1
         await says(core, began)
-        assert (core.row().idle_stop_at, core.row().view().idle_since) == (None, pytest.approx(began, abs=1))
+        assert core.row().idle_stop_at is None
+        assert core.row().view().idle_since == pytest.approx(began, abs=1)
         clock.now += 2
         await core.tick()
-        at = core.row().idle_stop_at
+        at = core.row().idle_stop_at or 0.0
         assert at == pytest.approx(began + 8 * HOUR, abs=3)
         assert file(core, "idle") == f"8h\n{int(at)}\n"
         assert "nothing uses it since " in end_words(core.row().view(), clock.now)
@@ -229,7 +232,8 @@ def test_idle_gpus_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         await says(core, gpu=clock.now)
         assert core.registry.count_idle_gpus() == 2
         view = core.row().view()
-        assert (view.idle_since, view.gpu_idle_since) == (None, pytest.approx(clock.now, abs=1))
+        assert view.idle_since is None
+        assert view.gpu_idle_since == pytest.approx(clock.now, abs=1)
 
     play(tmp_path, monkeypatch, scenario)
 

@@ -436,7 +436,8 @@ class TestUse:
 
     WATCH = (
         'DIRECTORY=$1 NODE_DIR=$1 PORT=7 CONTAINER=$$ WATCH_AT=0 TOLD_USE=$3 TOLD_STOP="" ANNOUNCER=0 LISTENS=yes; '
-        'BERTH_SESSION_NAME=dev; trap "" USR1; announce() { echo "announced $1$2"; }; unset EPOCHSECONDS; EPOCHSECONDS=100000; '
+        'BERTH_SESSION_NAME=dev; trap "" USR1; announce() { echo "announced $1$2"; }; '
+        "unset EPOCHSECONDS; EPOCHSECONDS=100000; "
         'eval "$2"; keep_watch; wait; echo "in $((WATCH_AT - EPOCHSECONDS)) s"'
     )
 
