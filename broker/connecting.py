@@ -86,10 +86,10 @@ class Connecting:
             if root:
                 raise ConflictError(self._how_far(session), hint="try again in a moment")
             if session.state in STARTABLE:
-                before = f"{self._how_far(session)}, and is started again; " if session.reason else ""
+                before = f"; it had stopped: {session.reason}" if session.reason else ""
                 session = await self._started(session)
             self._check_on_its_way(session)
-            far = before + self._how_far(session)
+            far = self._how_far(session) + before
             first = first or far
             passed = loop.time() - began
             left = self._wait_of(session) - waited - passed

@@ -117,6 +117,8 @@ class Session(SQLModel, table=True):
     """When the last sbatch for this submission was begun or gave up without a clear answer."""
     started_at: float | None = None
     expected_start_at: float | None = None
+    ahead: int | None = None
+    """How many jobs are before its own in the queue."""
     ends_at: float | None = None
     ended_at: float | None = None
     outcome: str = ""
@@ -219,6 +221,7 @@ class Session(SQLModel, table=True):
             submitted_at=self.submitted_at,
             started_at=self.started_at,
             expected_start_at=self.expected_start_at,
+            ahead=self.ahead,
             ends_at=self.ends_at,
             ended_at=self.ended_at,
             outcome=self.outcome,

@@ -11,7 +11,7 @@ from broker.keys import PublicKey
 from broker.manifest import CHANGING
 from broker.registry import Entry, Succession
 from broker.schema import SessionState
-from broker.state import LIVE, Outcome, next_state
+from broker.state import CANCELLED_OUTSIDE, LIVE, Outcome, cancelled_by, next_state
 from broker.succession import CARRIED, goes_on, may_be_carried_on, next_submission, taken_over, time_was_up
 from slurm.state import JobState
 
@@ -100,6 +100,7 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Dec
         "missing_since": None,
         "submitted_at": session.submitted_at or job.submitted_at,
         "expected_start_at": job.started_at if job.state.waits else None,
+        "ahead": job.ahead if job.state.waits else None,
     }
     if job.state.runs:
         values |= {"node": job.node, "started_at": job.started_at}
@@ -208,6 +209,17 @@ def end(seen: Session, outcome: Outcome, heir: Job | None, asked_at: float) -> D
 def mark(seen: Session, values: Mapping[str, Any], entry: Entry | None = None) -> Decide:
     """Set columns that are about the job which the session had when it was seen."""
     return lambda now: (values, entry) if _same_run(seen, now) else None
+
+
+def told_who(seen: Session, user: str) -> Decide:
+    """Record who has cancelled the job of a session that was stopped by that."""
+
+    def decide(now: Session) -> Decision | None:
+        if now.submission != seen.submission or now.reason != CANCELLED_OUTSIDE:
+            return None
+        return {"reason": cancelled_by(user)}, None
+
+    return decide
 
 
 def _same_run(seen: Session, now: Session) -> bool:

@@ -17,10 +17,10 @@ from broker.announcement import JOB_PREFIX
 from broker.errors import BerthError
 from broker.failpoints import failpoint
 from broker.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS
-from broker.observation import differs, end, is_newer, mark, match, observation, observe, session_id
+from broker.observation import differs, end, is_newer, mark, match, observation, observe, session_id, told_who
 from broker.registry import Entry
 from broker.schema import SessionState
-from broker.state import LIVE, MOVING, Outcome, ended_in_accounting, lost
+from broker.state import CANCELLED_OUTSIDE, LIVE, MOVING, Outcome, ended_in_accounting, lost
 from broker.succession import END_EARLY
 from slurm.scheduler import NoAnswer, Refused
 
@@ -57,6 +57,8 @@ PUT_OFF = "BeginTime"
 """Slurm's reason for a job that may not start before a certain time."""
 ACCOUNTING_EVERY = 10.0
 """Seconds between questions to slurmdbd about jobs that slurmctld has forgotten."""
+CANCELLER_KNOWN = 120.0
+"""Seconds in which slurmdbd has heard of a job's end, or is not waited for."""
 WITHOUT_ACCOUNTING = 10
 """A missing job counts as lost after this many times `lost_grace` where slurmdbd does not answer at all."""
 
@@ -94,6 +96,8 @@ class Reconciler:
         self._changed_at = time.monotonic()
         self._query_took = 0.0
         self._asked_accounting_at = 0.0
+        self._cancelled: dict[str, Session] = {}
+        """Sessions whose job somebody has cancelled, by id, as long as accounting has not said who."""
         self._strays: dict[int, float] = {}
         """When each stray was last cancelled."""
         self._hastened: dict[int, int] = {}
@@ -197,6 +201,8 @@ class Reconciler:
 
     def _see_to(self, session: Session) -> None:
         """A session has changed: what waited for that begins."""
+        if session.reason == CANCELLED_OUTSIDE:
+            self._cancelled[session.id] = session
         self._operator.resume([session])
         self._upkeep.look(session)
         if session.state is SessionState.SUBMITTING and session.attempted_at is None:
@@ -210,12 +216,13 @@ class Reconciler:
         for session in missing:
             if session.missing_since is None:
                 await asyncio.to_thread(self._registry.update, session.id, mark(session, {"missing_since": asked_at}))
-        if not missing or asked_at - self._asked_accounting_at < ACCOUNTING_EVERY:
+        asked_about = [*missing, *self._cancelled.values()]
+        if not asked_about or asked_at - self._asked_accounting_at < ACCOUNTING_EVERY:
             return
         self._asked_accounting_at = asked_at
         records: Mapping[int, FinishedJob] | None
         try:
-            records = await self._scheduler.finished([s.job_id for s in missing if s.job_id is not None])
+            records = await self._scheduler.finished([s.job_id for s in asked_about if s.job_id is not None])
         except NoAnswer as error:
             log.warning("Slurm's accounting does not answer: %s", error)
             records = None
@@ -223,14 +230,25 @@ class Reconciler:
             outcome = self._end_of(session, records, asked_at)
             if outcome is not None:
                 await self._conclude(session, outcome, asked_at, found.heirs.get(session.id))
+        for session in list(self._cancelled.values()):
+            await self._say_who(session, records, asked_at)
+
+    async def _say_who(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> None:
+        """Tell who has cancelled the session's job, once accounting knows."""
+        record = _record_of(session, records)
+        if record is not None or asked_at - (session.ended_at or 0) > CANCELLER_KNOWN:
+            del self._cancelled[session.id]
+        if record is not None and record.cancelled_by:
+            await asyncio.to_thread(self._registry.update, session.id, told_who(session, record.cancelled_by))
+            self._changes.notify()
 
     async def _conclude(self, session: Session, outcome: Outcome, asked_at: float, heir: Job | None = None) -> None:
         self._see_to(await asyncio.to_thread(self._registry.update, session.id, end(session, outcome, heir, asked_at)))
         self._changes.notify()
 
     def _end_of(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> Outcome | None:
-        record = (records or {}).get(session.job_id or 0)
-        if record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner:
+        record = _record_of(session, records)
+        if record is not None:
             return ended_in_accounting(session.state, record)
         grace = self._settings.lost_grace * (WITHOUT_ACCOUNTING if records is None else 1)
         if session.state is SessionState.STOPPING:
@@ -318,3 +336,10 @@ class Reconciler:
         return self._deletion.under_way or any(
             session.state in MOVING - {SessionState.DELETING} or session.pending is not None for session in sessions
         )
+
+
+def _record_of(session: Session, records: Mapping[int, FinishedJob] | None) -> FinishedJob | None:
+    """What accounting says of the session's job: ids come again."""
+    record = (records or {}).get(session.job_id or 0)
+    its = record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner
+    return record if its else None

@@ -481,5 +481,7 @@ def _record_job(db: DBSession, session: Session, changed: Mapping[str, Any]) -> 
     for name in _JOB_COLUMNS:
         if changed.get(name):
             setattr(record, name, changed[name])
-    if changed.get("outcome"):  # the reason why it waited is none any more
+    if changed.get("outcome") or (
+        session.outcome and changed.get("reason")
+    ):  # the reason why it waited is none any more
         record.reason = changed.get("reason", session.reason)

@@ -235,6 +235,8 @@ class SessionView(Strict):
     submitted_at: float | None = None
     started_at: float | None = None
     expected_start_at: float | None = None
+    ahead: int | None = None
+    """How many jobs are before its own in the queue, as far as Slurm shows them."""
     ends_at: float | None = None
     """When the job's time limit ends it."""
     ended_at: float | None = None

@@ -59,7 +59,16 @@ def next_state(state: SessionState, job: Job, endpoint: Endpoint | None) -> Outc
     return Outcome(SessionState.READY, "", endpoint)
 
 
-def ended(state: SessionState, word: JobState, reason: str = "") -> Outcome:
+CANCELLED_OUTSIDE = "the job was cancelled outside Berth"
+"""For as long as nobody says by whom."""
+
+
+def cancelled_by(user: str) -> str:
+    """Why a session has stopped whose job somebody has cancelled."""
+    return f"the job was cancelled outside Berth, by {user}"
+
+
+def ended(state: SessionState, word: JobState, reason: str = "", *, canceller: str = "") -> Outcome:
     """What a session in `state` becomes when its job has ended as `word`.
 
     After `berth stop` any end is a stop. A job that was cancelled by somebody else, or ended well by itself, leaves a
@@ -68,7 +77,8 @@ def ended(state: SessionState, word: JobState, reason: str = "") -> Outcome:
     if state is SessionState.STOPPING:
         return Outcome(SessionState.STOPPED, "", outcome=word.value)
     if word is JobState.CANCELLED:
-        return Outcome(SessionState.STOPPED, "the job was cancelled outside Berth", outcome=word.value)
+        because = cancelled_by(canceller) if canceller else CANCELLED_OUTSIDE
+        return Outcome(SessionState.STOPPED, because, outcome=word.value)
     if word is JobState.COMPLETED:
         return Outcome(SessionState.STOPPED, "the job ended by itself", outcome=word.value)
     return Outcome(
@@ -80,7 +90,8 @@ def ended(state: SessionState, word: JobState, reason: str = "") -> Outcome:
 
 def ended_in_accounting(state: SessionState, job: FinishedJob) -> Outcome:
     """The same from slurmdbd's record, for a job that slurmctld has forgotten."""
-    outcome = ended(state, job.state, f"exit code {job.exit_code}" if job.exit_code else "")
+    reason = f"exit code {job.exit_code}" if job.exit_code else ""
+    outcome = ended(state, job.state, reason, canceller=job.cancelled_by)
     return replace(outcome, at=job.ended_at)
 
 

@@ -44,6 +44,7 @@ _OF_THE_JOB: dict[str, Any] = {
         "attempted_at",
         "started_at",
         "expected_start_at",
+        "ahead",
         "ends_at",
         "ended_at",
         "missing_since",

@@ -66,7 +66,7 @@ def _bare_state(view: SessionView, now: float) -> str:
         return f"submitting the job to Slurm{because}"
     if view.state is SessionState.QUEUED:
         expected = view.expected_start_at
-        return f"queued{because}{_expected(expected, now) if expected is not None else ''}"
+        return f"queued{because}{_place(view.ahead)}{_expected(expected, now) if expected is not None else ''}"
     if view.state is SessionState.STARTING:
         return view.reason or "starting"
     if view.state is SessionState.READY and view.endpoint:
@@ -126,6 +126,13 @@ def continuation_words(continuation: str) -> str:
 def _reason(reason: str) -> str:
     words = _REASONS.get(reason)
     return f"{reason} ({words})" if words else reason
+
+
+def _place(ahead: int | None) -> str:
+    """How many are before it."""
+    if ahead is None:
+        return ""
+    return ", the first in its queue" if ahead == 0 else f", {ahead} {'job' if ahead == 1 else 'jobs'} before it"
 
 
 def _expected(at: float, now: float) -> str:

@@ -8,10 +8,13 @@ records with a word of its own. It goes through the environment, as other users 
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from slurm.queue import Waiting, ahead
 from slurm.run import CommandError, run
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
@@ -37,6 +40,8 @@ _SQUEUE_FIELDS = (
     "SubmitTime",
     "StartTime",
     "EndTime",
+    "PriorityLong",
+    "Partition",
 )
 _REFUSAL = re.compile(
     r"denied|not permitted|invalid|exceeds|no longer pending|already|finished|disabled", re.IGNORECASE
@@ -69,7 +74,11 @@ class CommandScheduler:
         records = output.split(f"{mark}\n")
         if records.pop():
             raise NoAnswer("squeue: the last record is cut off")
-        return [_job(record, mark) for record in records if record.startswith(name_prefix)]
+        jobs = [_job(record, mark) for record in records if record.startswith(name_prefix)]
+        if not any(job.state is JobState.PENDING for job in jobs):
+            return jobs
+        before = ahead(filter(None, (_waiting(record, mark) for record in records)))
+        return [replace(job, ahead=before.get(job.id)) for job in jobs]
 
     async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
         wanted = sorted(set(job_ids))
@@ -142,7 +151,7 @@ class CommandScheduler:
 def _job(record: str, mark: str) -> Job:
     try:
         name, rest = record.split(mark)
-        job_id, user, state, reason, node, restarts, submitted, started, ends, comment = rest.split(
+        job_id, user, state, reason, node, restarts, submitted, started, ends, _, _, comment = rest.split(
             _UNIT, len(_SQUEUE_FIELDS)
         )
         return Job(
@@ -160,6 +169,13 @@ def _job(record: str, mark: str) -> Job:
         )
     except ValueError as error:
         raise NoAnswer(f"squeue: a record cannot be read: {record[:200]!a}") from error
+
+
+def _waiting(record: str, mark: str) -> Waiting | None:
+    """The job as one of the queue; None if it does not wait."""
+    fields = record.partition(mark)[2].split(_UNIT, len(_SQUEUE_FIELDS))
+    job_id, _, state, reason, _, _, _, _, _, priority, partition, _ = fields
+    return Waiting(int(job_id), int(priority), partition, reason) if state == "PENDING" else None
 
 
 def _finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
@@ -186,9 +202,21 @@ def _finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
             signal=int(match["signal"]),
             submitted_at=float(match["submit"]),
             ended_at=_time(match["end"]),
+            cancelled_by=_canceller(match["state"]),
         )
     if end != len(output):
         raise NoAnswer(f"sacct: a record cannot be read: {output[end : end + 200]!a}")
+
+
+def _canceller(state: str) -> str:
+    """Who, by `CANCELLED by 1000`."""
+    uid = re.fullmatch(r"CANCELLED by (\d+)", state)
+    if uid is None:
+        return ""
+    try:
+        return pwd.getpwuid(int(uid[1])).pw_name
+    except KeyError:
+        return uid[1]
 
 
 def _text(field: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slurm.queue import Waiting, ahead
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
 
@@ -43,6 +44,7 @@ class PyslurmScheduler:
 
     async def jobs(self, name_prefix: str) -> list[Job]:
         answer = await self._ask({"ask": "jobs", "prefix": name_prefix})
+        before = ahead(Waiting(*waiting) for waiting in answer["queue"])
         return [
             Job(
                 id=job_id,
@@ -56,8 +58,9 @@ class PyslurmScheduler:
                 submitted_at=submitted,
                 started_at=started,
                 ends_at=ends,
+                ahead=before.get(job_id),
             )
-            for job_id, name, user, state, reason, comment, node, restarts, submitted, started, ends in answer
+            for job_id, name, user, state, reason, comment, node, restarts, submitted, started, ends in answer["jobs"]
         ]
 
     async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
@@ -75,8 +78,9 @@ class PyslurmScheduler:
                 signal=number,
                 submitted_at=submitted,
                 ended_at=ended,
+                cancelled_by=cancelled_by,
             )
-            for job_id, name, user, state, exit_code, number, submitted, ended in answer
+            for job_id, name, user, state, exit_code, number, submitted, ended, cancelled_by in answer
         ]
         return {job.id: job for job in found if job.id in wanted and job.state.ended}
 

@@ -4,7 +4,7 @@ pyslurm keeps the interpreter to itself while Slurm does not answer, and libslur
 configuration; here both hurt nobody. The module imports nothing but pyslurm and the standard library, so that the
 interpreter of another environment can run it: `…/python slurm/pyslurm_worker.py`.
 
-    {"ask": "jobs", "prefix": "berth-"}   → {"answer": [[id, name, …], …]}
+    {"ask": "jobs", "prefix": "berth-"}   → {"answer": {"jobs": [[id, name, …], …], "queue": [[id, priority, …], …]}}
     {"ask": "finished", "ids": [7, 9]}    → {"answer": [[id, name, …], …]}
     {"ask": "cancel", "id": 7}            → {"answer": null} or {"refused": "…"}
     {"ask": "set_time_limit", "id": 7, "minutes": 90}
@@ -55,11 +55,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"refused" if refused else "error": f"{request['ask']}: {error}"}
 
 
-def _jobs(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
+def _jobs(pyslurm: Any, request: dict[str, Any]) -> dict[str, list[list[Any]]]:  # noqa: ANN401 - the module has no types
+    """Ours and, if one of them waits, who else does."""
     prefix = request["prefix"]
     with _no_statistics():
         jobs = pyslurm.Jobs.load()
-    return [
+    ours = [
         [
             job.id,
             name,
@@ -76,6 +77,10 @@ def _jobs(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: AN
         for job in jobs.values()
         if (name := _text(job, "name")).startswith(prefix)
     ]
+    waits = any(job[3] == "PENDING" for job in ours)
+    waiting = [job for job in jobs.values() if waits and job.state == "PENDING"]
+    queue = [[job.id, job.priority or 0, job.partition or "", job.state_reason or ""] for job in waiting]
+    return {"jobs": ours, "queue": queue}
 
 
 @contextlib.contextmanager
@@ -113,6 +118,7 @@ def _finished(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa
             job.exit_code_signal or 0,
             job.submit_time,
             job.end_time,
+            (job.state.startswith("CANCELLED") and job.cancelled_by) or "",
         ]
         for job in found.values()
     ]

@@ -47,6 +47,9 @@ class Job:
     """When it started; for a pending job when Slurm expects to start it."""
     ends_at: float | None
     """When its time limit ends it, or when it ended."""
+    ahead: int | None = None
+    """How many jobs that wait have a higher rank in its partition; None unless it waits and may start. As far as
+    Slurm shows them to us: with PrivateData=jobs, that takes an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class FinishedJob:
     signal: int
     submitted_at: float | None
     ended_at: float | None
+    cancelled_by: str = ""
+    """Who cancelled it, if somebody did."""
 
 
 class Scheduler(Protocol):

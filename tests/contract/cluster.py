@@ -61,6 +61,9 @@ class Cluster(Protocol):
     def submit_array(self, name: str) -> int:
         """Submit a held array of three tasks, of which one may run at a time; its id."""
 
+    def submit_for_all(self, name: str) -> int:
+        """Submit a job that wants every node for itself; its id."""
+
     def release(self, job_id: int) -> None:
         """Release a held job."""
 
@@ -109,6 +112,15 @@ class FakeCluster:
     def submit_array(self, name: str) -> int:
         return self.scheduler.submit(name, held=True, minutes=MINUTES)
 
+    def submit_for_all(self, name: str) -> int:
+        job_id = self.scheduler.submit(name, minutes=MINUTES)
+        runs = any(job.name == name and job.state.runs for job in self.scheduler._jobs.values())
+        if runs:
+            self.scheduler.change(job_id, reason="Resources")
+        else:
+            self.scheduler.start(job_id)
+        return job_id
+
     def release(self, job_id: int) -> None:
         """A task of an array starts as a job of its own; other jobs are none of the suite's."""
         array = self.scheduler.change(job_id, reason="JobArrayTaskLimit")
@@ -154,6 +166,9 @@ class RealCluster:
 
     def submit_array(self, name: str) -> int:
         return self._sbatch(name, Work.LAST, "--hold", "--array=1-3%1")
+
+    def submit_for_all(self, name: str) -> int:
+        return self._sbatch(name, Work.LAST, "--exclusive", "--nodes=3")
 
     def release(self, job_id: int) -> None:
         self.lab.sh(f"scontrol release {job_id}")

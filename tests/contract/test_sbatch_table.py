@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tests.lab_cluster import Lab
 
 
+pytestmark = pytest.mark.usefixtures("tidy")
+
+
 def complaint(lab: Lab, *words: str) -> str:
     """What sbatch says of these words; with an empty script it never submits anything."""
     return lab.run(["sbatch", *words], user="alice", seconds=30).stderr.decode()
@@ -72,6 +75,7 @@ def test_what_an_option_takes_is_what_sbatch_says(lab: Lab, takes: Takes) -> Non
     both = "sbatch --$name 2>&1 </dev/null; sbatch --$name= 2>&1 </dev/null"
     script = f"for name; do {both}; done"
     said = lab.run(["sh", "-c", script, "sh", *names], user="alice", seconds=60).stdout.decode()
+    lab.sh("scancel --user=alice --name=external")  # --external needs nothing more to make a job
     needing = set(re.findall(r"option '--([a-z-]+)' requires an argument", said))
     flags = set(re.findall(r"option '--([a-z-]+)' doesn't allow an argument", said))
     assert needing == (set(names) if takes is Takes.VALUE else set())

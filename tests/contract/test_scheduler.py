@@ -17,6 +17,7 @@ from tests.lab_cluster import wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+pytestmark = pytest.mark.usefixtures("tidy")
 UNKNOWN_ID = 60_000_000
 """Far from any job, and below Slurm's MaxJobId."""
 
@@ -76,6 +77,24 @@ def test_every_field_of_a_held_job(asker: Asker, name: str) -> None:
     assert job.state is JobState.PENDING
     assert (job.reason, job.comment, job.node, job.restarts) == ("JobHeldUser", "", "", 0)
     assert (job.started_at, job.ends_at) == (None, None)
+
+
+def test_how_many_are_ahead_of_a_job_that_waits(asker: Asker, name: str) -> None:
+    first, *waiting = [asker.cluster.submit_for_all(name) for _ in range(4)]
+    held = asker.cluster.submit(name, held=True)
+
+    def settled() -> bool:
+        jobs = asker.jobs(name)
+        return all(jobs[each].ahead is not None for each in waiting)
+
+    wait_for(settled, what="the jobs to wait for their turn")
+    jobs = asker.jobs(name)
+    places = [jobs[each].ahead for each in waiting]
+    assert places[0] is not None
+    assert places == [places[0], places[0] + 1, places[0] + 2]
+    if not jobs[first].state.waits:
+        assert (places[0], jobs[first].ahead) == (0, None)
+    assert jobs[held].ahead is None
 
 
 def test_all_users_jobs_with_the_prefix_and_no_others(asker: Asker, name: str) -> None:

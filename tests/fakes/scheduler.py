@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from slurm.queue import Waiting, ahead
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
 
@@ -61,7 +62,15 @@ class FakeScheduler:
             job_id, state=JobState.RUNNING, reason="", node=node, started_at=now, ends_at=now + self._limits[job_id]
         )
 
-    def end(self, job_id: int, state: JobState = JobState.COMPLETED, *, exit_code: int = 0, signal: int = 0) -> None:
+    def end(
+        self,
+        job_id: int,
+        state: JobState = JobState.COMPLETED,
+        *,
+        exit_code: int = 0,
+        signal: int = 0,
+        cancelled_by: str = "",
+    ) -> None:
         """The job is over; slurmctld shows it until `forget`, accounting for ever."""
         now = self._now()
         job = self.change(job_id, state=state, ends_at=now)
@@ -74,6 +83,7 @@ class FakeScheduler:
             signal=signal,
             submitted_at=job.submitted_at,
             ended_at=now,
+            cancelled_by=cancelled_by,
         )
 
     def requeue(self, job_id: int) -> None:
@@ -97,7 +107,10 @@ class FakeScheduler:
 
     async def jobs(self, name_prefix: str) -> list[Job]:
         await self._note(f"jobs {name_prefix}")
-        return [job for job in self._jobs.values() if job.name.startswith(name_prefix)]
+        waiting = [job for job in self._jobs.values() if job.state is JobState.PENDING]
+        before = ahead(Waiting(job.id, 0 if "Held" in job.reason else 1, "gpu", job.reason) for job in waiting)
+        ours = [job for job in self._jobs.values() if job.name.startswith(name_prefix)]
+        return [replace(job, ahead=before.get(job.id)) for job in ours]
 
     async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
         wanted = sorted(set(job_ids))
@@ -150,7 +163,12 @@ class FakeScheduler:
         self.asked.append(question)
 
     def _end_cancelled(self, job: Job) -> None:
-        self.end(job.id, JobState.CANCELLED, signal=15 if job.state.runs else 0)
+        self.end(
+            job.id,
+            JobState.CANCELLED,
+            signal=15 if job.state.runs else 0,
+            cancelled_by=self._user or "berth",
+        )
 
 
 class SilentScheduler(FakeScheduler):

@@ -38,6 +38,11 @@ JOB_STATES = ("PD", "R", "S", "RQ", "RV", "CA", "CD", "F", "TO", "NF", "PR", "BF
 _names = itertools.count(1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _tidy(tidy: None) -> None:
+    """Holds for every module here."""
+
+
 @pytest.fixture(scope="session")
 def site(lab: Lab) -> Site:
     """Berth on the lab, its services answering."""

@@ -40,10 +40,12 @@ def test_cancelled_by_an_administrator(alice: User, name: str) -> None:
     alice.ok("start", name, "--profile", "base")
     alice.site.lab.sh(f"scancel {alice.show(name)['job_id']}")
     alice.wait(name, "stopped")
+    because = "the job was cancelled outside Berth, by root"
+    alice.until(name, lambda view: bool(view["reason"] == because), what="accounting to say who it was")
     lines = told(alice, name)
-    assert lines["state"] == "stopped: the job was cancelled outside Berth"
+    assert lines["state"] == f"stopped: {because}"
     assert f"`berth start {name}` starts it again" in lines["do"]
-    assert "CANCELLED (the job was cancelled outside Berth)" in alice.ok("history", name)
+    assert f"CANCELLED ({because})" in alice.ok("history", name)
 
 
 def test_an_image_that_is_gone(alice: User, name: str) -> None:

@@ -207,6 +207,7 @@ def test_slurmctld_fails_over(crashing: Site, running: list[Running], new_name: 
             assert _start(each.user, later) == 0
             ready = each.user.wait(later, "ready", seconds=120)
             assert each.user.every_job(ready["id"]) == [str(ready["job_id"])]
+            lab.wait_until_saved(ready["endpoint"]["fingerprint"])  # before the way back, by which it is killed
     for each in running:
         wait_for(lambda each=each: not _stale(each), what="fresh data", seconds=90)  # type: ignore[misc]  # as above
         assert each.user.wait(new, "ready")["generation"] == "1.0"

@@ -50,13 +50,15 @@ JOB = {
     "SubmitTime": "1795330774",
     "StartTime": "1795330775",
     "EndTime": "N/A",
+    "PriorityLong": "5",
+    "Partition": "gpu",
     "Comment": "(null)",
 }
 ENDED = {
     "JobIDRaw": "7",
     "JobName": "berth-a",
     "User": "alice",
-    "State": "CANCELLED by 1000",
+    "State": "CANCELLED by 54321",
     "ExitCode": "0:15",
     "Submit": "1795330774",
     "End": "1795330999",
@@ -120,6 +122,24 @@ def test_every_field_of_a_job(commands: Commands) -> None:
     ]
 
 
+def test_how_many_are_ahead(commands: Commands) -> None:
+    """By priority, then by id; each in its own partition; those that are held or could not start yet are nobody's."""
+    waits = JOB | {"State": "PENDING", "Reason": "Priority", "Name": "other"}
+    commands.show(
+        waits | {"JobId": "1", "PriorityLong": "9"},
+        waits | {"JobId": "2"},
+        waits | {"JobId": "3", "PriorityLong": "9", "Partition": "big"},
+        waits | {"JobId": "4", "PriorityLong": "0"},
+        waits | {"JobId": "5", "PriorityLong": "9", "Reason": "Dependency"},
+        waits | {"JobId": "6", "Name": "berth-a"},
+        waits | {"JobId": "7", "Name": "berth-b", "Partition": "gpu,big"},
+        waits | {"JobId": "8", "Name": "berth-c", "PriorityLong": "0"},
+        waits | {"JobId": "9", "Name": "berth-d", "PriorityLong": "8"},
+        JOB | {"JobId": "10"},
+    )
+    assert {job.id: job.ahead for job in commands.jobs()} == {6: 3, 7: 1, 8: None, 9: 1, 10: None}
+
+
 def test_no_jobs_is_an_answer(commands: Commands) -> None:
     commands.show()
     assert commands.jobs() == []
@@ -131,7 +151,7 @@ def test_only_names_with_the_prefix(commands: Commands) -> None:
 
 
 # What an attacker would write who knows everything but the word made for the call.
-FORGED_SQUEUE = "\x1f7\x1falice\x1fCOMPLETED\x1fNone\x1fc9\x1f0\x1f1\x1f1\x1f1\x1fberth:a:1\x1f"
+FORGED_SQUEUE = "\x1f7\x1falice\x1fCOMPLETED\x1fNone\x1fc9\x1f0\x1f1\x1f1\x1f1\x1f5\x1fgpu\x1fberth:a:1\x1f"
 
 
 @given(
@@ -180,6 +200,7 @@ def test_how_jobs_ended(commands: Commands) -> None:
         signal=15,
         submitted_at=1795330774.0,
         ended_at=1795330999.0,
+        cancelled_by="54321",
     )
     assert (found[9].state, found[9].exit_code) == (JobState.FAILED, 70)
     assert found.keys() == {7, 9}

@@ -106,7 +106,7 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         ]
         # Whoever connects next hears of it, at once and in the session's greeting.
         clock.now += 120
-        with pytest.raises(ConflictError, match="nothing had used it for 8 h, and is started again"):
+        with pytest.raises(ConflictError, match="it had stopped: nothing had used it for 8 h"):
             await core.connecting.connect("alice", "dev", waited=60)
         await core.settle()
         environment = file(core, "job.env")

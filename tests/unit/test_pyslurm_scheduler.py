@@ -80,7 +80,7 @@ def test_one_process_answers_all_questions_and_is_gone_after_close(pyslurm: Pysl
 
 
 def test_a_job(pyslurm: Pyslurm) -> None:
-    [[job]] = pyslurm.ask(f"{{'answer': [{JOB!r}]}}", jobs)
+    [[job]] = pyslurm.ask(f"{{'answer': {{'jobs': [{JOB!r}], 'queue': []}}}}", jobs)
     assert (job.id, job.state, job.reason, job.comment, job.ends_at) == (
         7,
         JobState.RUNNING,
@@ -91,13 +91,13 @@ def test_a_job(pyslurm: Pyslurm) -> None:
 
 
 def test_an_answer_of_many_megabytes(pyslurm: Pyslurm) -> None:
-    (found,) = pyslurm.ask(f"{{'answer': [{JOB!r}] * 30000}}", jobs)
+    (found,) = pyslurm.ask(f"{{'answer': {{'jobs': [{JOB!r}] * 30000, 'queue': []}}}}", jobs)
     assert len(found) == 30000
 
 
 def test_only_ended_jobs_that_were_asked_for(pyslurm: Pyslurm) -> None:
     records = [
-        [number, "berth-a", "alice", state, 0, 9, 1, 2]
+        [number, "berth-a", "alice", state, 0, 9, 1, 2, ""]
         for number, state in [(7, "OUT_OF_MEMORY"), (8, "RUNNING"), (9, "COMPLETED")]
     ]
     (found,) = pyslurm.ask(f"{{'answer': {records!r}}}", lambda scheduler: scheduler.finished([7, 8]))

@@ -12,6 +12,7 @@ from broker.observation import end, observe
 from broker.registry import Entry
 from broker.schema import SessionState
 from broker.state import Outcome
+from broker.words import state_words
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
 from tests.fakes.core import Clock, Core, site_config
@@ -434,5 +435,71 @@ def test_the_loop_outlives_a_tick_that_fails_and_looks_when_woken(tmp_path: Path
         assert core.row().state is SessionState.STARTING
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_who_cancelled_a_job_is_told_when_accounting_knows(tmp_path: Path, clock: Clock) -> None:
+    async def scenario() -> None:
+        scheduler = FakeScheduler(now=clock.time)
+        core = make(tmp_path, scheduler)
+        job = (await core.ready()).job_id
+        assert job is not None
+        scheduler.end(job, JobState.CANCELLED, cancelled_by="root")
+        late = scheduler._accounting.pop(job)  # slurmdbd hears of it later than slurmctld shows it
+        await core.tick()
+        assert (core.row().state, core.row().reason) == (SessionState.STOPPED, "the job was cancelled outside Berth")
+        scheduler._accounting[job] = late
+        clock.now += 11
+        await core.tick()
+        because = "the job was cancelled outside Berth, by root"
+        assert core.row().reason == because
+        assert [record.reason for record in await core.sessions.jobs("alice", "dev")] == [because]
+        asked = len(scheduler.asked)
+        clock.now += 60
+        await core.tick()
+        assert [words for words in scheduler.asked[asked:] if words.startswith("finished")] == []
+
+    asyncio.run(scenario())
+
+
+def test_a_canceller_whom_nobody_knows_is_not_asked_after_for_ever(tmp_path: Path, clock: Clock) -> None:
+    async def scenario() -> None:
+        scheduler = FakeScheduler(now=clock.time)
+        core = make(tmp_path, scheduler)
+        job = (await core.ready()).job_id
+        assert job is not None
+        scheduler.end(job, JobState.CANCELLED)
+        scheduler._accounting.clear()
+        for _ in range(20):
+            clock.now += 20
+            await core.tick()
+        asked = len(scheduler.asked)
+        clock.now += 20
+        await core.tick()
+        assert [words for words in scheduler.asked[asked:] if words.startswith("finished")] == []
+        assert core.row().reason == "the job was cancelled outside Berth"
+
+    asyncio.run(scenario())
+
+
+def test_the_place_in_the_queue_is_kept_up_to_date(tmp_path: Path, clock: Clock) -> None:
+    async def scenario() -> None:
+        scheduler = FakeScheduler(now=clock.time)
+        core = make(tmp_path, scheduler)
+        others = [scheduler.submit("other", user="bob") for _ in range(2)]
+        await core.start()
+        seen = []
+        for job in [*others, core.row().job_id or 0]:
+            await core.tick()
+            seen.append((core.row().ahead, state_words(core.row().view(), clock.now)))
+            scheduler.start(job)
+        await core.tick()
+        assert seen == [
+            (2, "queued, 2 jobs before it"),
+            (1, "queued, 1 job before it"),
+            (0, "queued, the first in its queue"),
+        ]
+        assert core.row().ahead is None
 
     asyncio.run(scenario())

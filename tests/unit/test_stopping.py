@@ -53,7 +53,7 @@ def test_it_is_stopped_at_its_time_and_not_before(tmp_path: Path, monkeypatch: p
         assert (row.state, row.stop_at) == (SessionState.STOPPED, None)
         assert core.live_jobs(session) == {}
         events = await core.sessions.events("alice", "dev")
-        assert ("berth", "stop", "at the time that was asked for") in [(e.actor, e.action, e.detail) for e in events]
+        assert ("berth", "stop", "it was to be stopped then") in [(e.actor, e.action, e.detail) for e in events]
 
     play(tmp_path, monkeypatch, scenario)
 

@@ -1,4 +1,4 @@
-"""Since when nothing uses a session, and after which time it is stopped then."""
+"""Since when nothing uses a session, after which time it is stopped then, and how many jobs are before its own."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,6 +14,7 @@ WORDS = ("idle", "idle_default", "stop_reason")
 
 def upgrade() -> None:
     with op.batch_alter_table("session", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("ahead", sa.Integer(), nullable=True))
         for name in TIMES:
             batch_op.add_column(sa.Column(name, sa.Float(), nullable=True))
         for name in WORDS:
@@ -22,5 +23,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     with op.batch_alter_table("session", schema=None) as batch_op:
-        for name in (*WORDS, *TIMES):
+        for name in ("ahead", *WORDS, *TIMES):
             batch_op.drop_column(name)

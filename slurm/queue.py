@@ -1,0 +1,40 @@
+"""Where jobs stand among those that wait."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Waiting(NamedTuple):
+    """A job that waits."""
+
+    id: int
+    priority: int
+    """Slurm's own; 0 for one that is held."""
+    partitions: str
+    """One, or several separated by commas, in any of which it may run."""
+    reason: str
+    """Slurm's word for why it waits."""
+
+
+NOT_YET = frozenset({"BeginTime", "Dependency", "DependencyNeverSatisfied"})
+"""Reasons of jobs that could not start even if they were the first."""
+
+
+def ahead(queue: Iterable[Waiting]) -> dict[int, int]:
+    """How many jobs stand before each that may start: those of its partition with a higher priority or, if it is the
+    same, a lower id, as slurmctld sorts them; of several partitions the one where these are fewest.
+    """
+    before: dict[str, int] = {}
+    found: dict[int, int] = {}
+    for job in sorted(queue, key=lambda job: (-job.priority, job.id)):
+        if job.priority == 0 or job.reason in NOT_YET:
+            continue
+        partitions = job.partitions.split(",")
+        found[job.id] = min(before.get(each, 0) for each in partitions)
+        for each in partitions:
+            before[each] = before.get(each, 0) + 1
+    return found
