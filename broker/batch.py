@@ -125,6 +125,7 @@ class Batch:
         )
         async with self._limits.turn(user):
             await self._limits.check_another(user)
+            await self._limits.check_storage(user)
             entry = Entry(user, "promote", f"of job {request.job}")
             session = await asyncio.to_thread(self._registry.create, session, entry)
         return await self._answering.carried_out(session)

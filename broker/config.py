@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     StringConstraints,
@@ -205,6 +206,10 @@ class LimitSettings(Section):
     """How many sessions, stopped ones too."""
     gpu_sessions: Annotated[int, Field(ge=1)] | None = None
     """How many sessions with whole GPUs that run, or wait in the queue, at once; shards are not counted."""
+    storage: ByteSize | None = None
+    """How much disk space all sessions, their snapshots, and deleted ones that are kept, may take, such as `500GiB`.
+    Who has more makes and starts none until there is room again. What a running session writes only the file system's
+    own quota limits."""
     starts_per_hour: Annotated[int, Field(ge=1)] | None = None
     """How many starts within an hour. A session that goes on in another job is not started."""
 

@@ -112,7 +112,7 @@ class Controller:
             changes=changes,
         )
         answering = Answering(registry=registry, operator=operator, reconciler=reconciler, changes=changes)
-        limits = Limits(config.limits, registry)
+        limits = Limits(config.limits, registry, launcher)
         connections = Connections(registry, days=config.registry.connection_days)
         sessions = Sessions(
             registry=registry,

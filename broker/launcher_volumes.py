@@ -142,6 +142,12 @@ def size(place: Place, request: Mapping[str, Any]) -> Answer:
     return _done(lambda: inspection.size(storage, session_id))
 
 
+def usage(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
+    """How much disk space a user takes."""
+    storage = _storage(place)
+    return _done(lambda: inspection.usage(storage))
+
+
 def verify(place: Place, request: Mapping[str, Any]) -> Answer:
     """Read every immutable layer of a session and compare it with its checksums."""
     storage, session_id = _storage(place), _session(request)
@@ -201,6 +207,7 @@ _VERBS: dict[str, Callable[[Place, Mapping[str, Any]], Answer]] = {
         forget,
         diff,
         size,
+        usage,
         verify,
         probe,
         trash,
@@ -209,7 +216,7 @@ _VERBS: dict[str, Callable[[Place, Mapping[str, Any]], Answer]] = {
         gc,
     )
 }
-_READ_TREES = frozenset({"flatten", "diff", "size", "verify", "purge", "gc"})
+_READ_TREES = frozenset({"flatten", "diff", "size", "usage", "verify", "purge", "gc"})
 _COPY_TREES = frozenset({"snapshot", "rollback", "switch", "clone", "promote"})
 """With a driver that copies; with overlay these touch no tree."""
 

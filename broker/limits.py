@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from broker.errors import RefusedError
+from broker.launcher_error import LauncherError
 from broker.state import LIVE
+from broker.words import size
 
 if TYPE_CHECKING:
     from broker.config import LimitSettings
+    from broker.launching import Launcher
     from broker.registry import Registry
 
+log = logging.getLogger(__name__)
+
 HOUR = 3600.0
+MEASURED_FOR = 600.0
+"""Seconds: reading all the inodes of a user's layers takes a while."""
 
 
 class Limits:
     """Whoever makes or starts a session takes the user's turn, asks, and records what is made within that turn."""
 
-    def __init__(self, settings: LimitSettings, registry: Registry) -> None:
+    def __init__(self, settings: LimitSettings, registry: Registry, launcher: Launcher) -> None:
         self._settings = settings
         self._registry = registry
+        self._launcher = launcher
+        self._measured: dict[str, tuple[float, int]] = {}
+        """When it was last measured how many bytes a user's sessions take."""
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def turn(self, user: str) -> asyncio.Lock:
@@ -39,6 +51,28 @@ class Limits:
             raise RefusedError(
                 f"you have {_sessions(count)}, and this site allows {most}",
                 hint="`berth list` shows them, `berth delete` makes room",
+            )
+
+    async def check_storage(self, user: str) -> None:
+        """RefusedError if the user's sessions take more disk space than they may, as measured within MEASURED_FOR; it
+        is measured again for whoever is over, so that making room helps at once.
+        """
+        most = self._settings.storage
+        if most is None:
+            return
+        at, taken = self._measured.get(user, (-math.inf, 0))
+        if time.time() - at > MEASURED_FOR or taken > most:
+            try:
+                taken = await self._launcher.usage(user)
+            except LauncherError as error:  # whoever cannot be measured is not locked out
+                log.warning("what the sessions of %s take is not known: %s", user, error.message)
+                return
+            self._measured[user] = (time.time(), taken)
+        if taken > most:
+            raise RefusedError(
+                f"your sessions take {size(taken)} of disk space, and this site allows {size(most)}",
+                hint="`berth size NAME` says what takes how much; `berth snapshots NAME --delete N`, `berth delete "
+                "--purge` and `berth gc` make room",
             )
 
     async def check_start(self, user: str, gpus: float) -> None:

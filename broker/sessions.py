@@ -202,6 +202,7 @@ class Sessions:
         options = merge_options(request.defaults, request.options)
         wanted = gpus(self._submitter.options(image.profile, options))
         await self._limits.check_another(user)
+        await self._limits.check_storage(user)
         await self._limits.check_start(user, wanted)
         now = time.time()
         session = Session(
@@ -229,6 +230,7 @@ class Sessions:
             wanted = session.gpus
         else:
             wanted = gpus(self._submitter.options(image.profile, request.options or session.options))
+        await self._limits.check_storage(user)
         await self._limits.check_start(user, wanted)
         return await asyncio.to_thread(self._registry.update, session.id, _restart(user, request, why, wanted))
 

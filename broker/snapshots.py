@@ -181,6 +181,7 @@ class Snapshots:
         )
         async with self._limits.turn(user):
             await self._limits.check_another(user)
+            await self._limits.check_storage(user)
             if request.start:
                 await self._limits.check_start(user, source.gpus)
             clone = await asyncio.to_thread(self._registry.create, clone, Entry(user, "clone", f"of {name}"))

@@ -231,6 +231,10 @@ class VolumeCalls(ABC):
     async def size(self, user: str, session_id: str) -> SizeReport:
         return _checked(SizeReport, await self._long("size", user, session=session_id))
 
+    async def usage(self, user: str) -> int:
+        """How many bytes of disk the user's sessions take, deleted ones that are kept included."""
+        return int((await self._long("usage", user))["bytes"])
+
     async def verify(self, user: str, session_id: str) -> VerifyReport:
         return _checked(VerifyReport, await self._long("verify", user, session=session_id))
 

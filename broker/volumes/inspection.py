@@ -223,6 +223,13 @@ def size(storage: Storage, session_id: str) -> Answer:
     return {"lines": lines, "bytes": total, "free": room.f_bavail * room.f_frsize}
 
 
+def usage(storage: Storage) -> Answer:
+    """How many bytes of disk all layers of a user take, those of deleted sessions that are kept included."""
+    seen: set[tuple[int, int]] = set()
+    layers = storage.layers.all() if storage.layers.root.is_dir() else []  # of one who has never had a session
+    return {"bytes": sum(_extent(storage, layer, seen)[0] for layer in layers)}
+
+
 def _parts(found: Record) -> dict[str, set[str]]:
     """The layers of each part of a session, by the part's name."""
     parts = {name: {*_now(volume)} for name, volume in (("home", found.home), ("system", found.system))}

@@ -335,6 +335,9 @@ class FakeVolumes:
         ]
         return {"lines": lines, "bytes": self._bytes(user, sorted(record.named())), "free": 10**9}
 
+    def _usage(self, user: str, _: Answer) -> Answer:
+        return {"bytes": self._bytes(user, list(self.layers.get(user, {})))}
+
     def _bytes(self, user: str, layers: list[str]) -> int:
         return sum(len(content) for layer in layers for content in self.layers[user][layer].values())
 

@@ -238,6 +238,22 @@ def test_the_same_operation_is_done_once(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_all_of_it_takes(kind: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with prepared(kind, tmp_path) as launcher:
+            before = await launcher.usage(USER)
+            write(launcher, tmp_path, "x" * 100_000)
+            grown = await launcher.usage(USER)
+            assert grown >= before + 99_000
+            await snapshot(launcher, new_id())
+            assert await launcher.usage(USER) < grown + 50_000  # a snapshot shares what it has
+            await launcher.trash(USER, ID)
+            assert await launcher.usage(USER) >= before + 99_000  # what is set aside is still there
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_there(kind: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with prepared(kind, tmp_path) as launcher:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.errors import RefusedError
+from broker.launcher_error import LauncherError
+from broker.limits import MEASURED_FOR
 from broker.schema import CloneRequest, SessionState, StartRequest
 from slurm.state import JobState
 from tests.fakes.core import BASE, Clock, Core, site_config
@@ -97,3 +99,38 @@ def test_starts_are_counted_for_an_hour(tmp_path: Path, clock: Clock) -> None:
         await core.start("three")
 
     play(tmp_path, clock, scene, starts_per_hour=2)
+
+
+def test_too_much_on_disk_is_refused_until_there_is_room(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        session = await core.stopped("one")
+        layer = session.volumes
+        assert layer is not None
+        top = core.launcher.volumes.layers["alice"]
+        await core.start("bobs", "bob")
+        clock.now += MEASURED_FOR + 1
+        top[next(iter(top))]["file"] = "x" * 5000
+        starts = core.start("two"), core.start("one", request=StartRequest())
+        for asked in (*starts, core.snapshots.clone("alice", "one", CloneRequest(name="two"))):
+            with pytest.raises(RefusedError, match=r"your sessions take 4\.9 KiB of disk space.* allows 3\.9 KiB"):
+                await asked
+        assert core.registry.find("alice", "two") is None
+        assert core.row("one").state is SessionState.STOPPED
+        await core.start("more", "bob")
+        del top[next(iter(top))]["file"]
+        await core.start("one", request=StartRequest())  # measured again at once
+
+    play(tmp_path, clock, scene, storage=4000)
+
+
+def test_it_is_measured_seldom_and_who_cannot_be_measured_may_go_on(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        for number in range(3):
+            await core.start(f"s{number}")
+        assert core.launcher.asked.count("usage alice") == 1
+        clock.now += MEASURED_FOR + 1
+        core.launcher.failures["usage"] = LauncherError("timeout", "no answer")
+        await core.start("another")
+        assert core.launcher.asked.count("usage alice") == 2
+
+    play(tmp_path, clock, scene, storage="1GiB")
