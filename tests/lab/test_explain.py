@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,37 +73,84 @@ def test_an_image_that_is_gone(alice: User, name: str) -> None:
     alice.ok("start", name, "--begin=now")
 
 
-@pytest.fixture
-def full_disk(carol: User, tmp_path: Path) -> Iterator[str]:
-    """A small file system for all of carol's sessions, on every node, and the file that fills it."""
-    lab, place, image = carol.site.lab, "/shared/berth/carol", tmp_path / "disk.img"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-N", "512", image], check=True, capture_output=True, timeout=60)
-    made = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True, text=True, timeout=60)
-    device = made.stdout.strip()
-    number = os.minor(Path(device).stat().st_rdev)
-    lab.sh(f"[ -e {place} ] || install -d -m 700 -o carol -g carol {place}")  # what is there when it is gone again
+@dataclass(frozen=True)
+class Disk:
+    """A file system, of no other but carol, that can be filled."""
+
+    carol: User
+    said: str
+    """By the kernel when no more fits in."""
+
+    def fill(self) -> None:
+        # Neither room nor an inode: a few blocks are always left for whoever replaces a file.
+        ballast = f"{PLACE}/ballast"
+        filling = f"cat /dev/zero >{ballast}; i=0; while : >{ballast}.$i; do i=$((i + 1)); done"
+        done = self.carol.site.lab.run(["bash", "-c", filling], user="carol")
+        assert self.said in done.stderr.decode()
+
+    def empty(self) -> None:
+        self.carol.site.lab.sh(f"rm {PLACE}/ballast*")
+
+
+PLACE = "/shared/berth/carol"
+
+
+def _ext4(device: str, _: Path) -> None:
+    _run("mkfs.ext4", "-q", "-m", "0", "-N", "512", device)
+
+
+def _btrfs_with_quota(device: str, place: Path) -> None:
+    """Of a subvolume: the one quota that every kernel with btrfs has, with EDQUOT as any other."""
+    _run("mkfs.btrfs", "-q", device)
+    _run("mount", device, place)
     try:
+        _run("btrfs", "quota", "enable", place)
+        _run("btrfs", "subvolume", "create", place / "user")
+        _run("btrfs", "qgroup", "limit", "64M", place / "user")
+    finally:
+        _run("umount", place)
+
+
+KINDS = {
+    "full": (64 << 20, _ext4, "", "No space left on device"),
+    "quota": (512 << 20, _btrfs_with_quota, "-o subvol=user", "Disk quota exceeded"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def disk(request: pytest.FixtureRequest, carol: User, tmp_path: Path) -> Iterator[Disk]:
+    """A small file system, or one with a small quota, for all of carol's sessions, on every node."""
+    room, make, options, said = KINDS[request.param]
+    lab, image, mounted = carol.site.lab, tmp_path / "disk.img", tmp_path / "mounted"
+    mounted.mkdir()
+    with image.open("wb") as file:
+        file.truncate(room)
+    device = _run("losetup", "-f", "--show", image).strip()
+    number = os.minor(Path(device).stat().st_rdev)
+    lab.sh(f"[ -e {PLACE} ] || install -d -m 700 -o carol -g carol {PLACE}")  # what is there when it is gone again
+    try:
+        make(device, mounted)
         for node in NODES:
-            lab.sh(f"[ -e {device} ] || mknod {device} b 7 {number}; mount {device} {place}", node=node)
-        lab.sh(f"chown carol:carol {place}; chmod 700 {place}")
-        yield f"{place}/ballast"
+            lab.sh(f"[ -e {device} ] || mknod {device} b 7 {number}; mount {options} {device} {PLACE}", node=node)
+        lab.sh(f"chown carol:carol {PLACE}; chmod 700 {PLACE}")
+        yield Disk(carol, said)
     finally:
         for node in NODES:
-            lab.sh(f"umount --lazy {place}; rm -f {device}", node=node)
-        subprocess.run(["losetup", "-d", device], check=True, capture_output=True, timeout=60)
+            lab.sh(f"umount --lazy {PLACE}; rm -f {device}", node=node)
+        _run("losetup", "-d", device)
 
 
-def test_a_full_disk(carol: User, full_disk: str, new_name: Callable[[str], str]) -> None:
+def _run(*words: str | Path) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_a_full_disk_or_quota(carol: User, disk: Disk, new_name: Callable[[str], str]) -> None:
     """Whoever starts is told at once, and whoever looks later too; a session that runs is not touched."""
-    lab, name, runs, new = carol.site.lab, new_name("no-room"), new_name("has-room"), new_name("new")
+    name, runs, new = new_name("no-room"), new_name("has-room"), new_name("new")
     carol.ok("start", name, "--profile", "base", "--mem=200M")
     carol.ok("stop", name)
     carol.ok("start", runs, "--profile", "base", "--mem=200M")
-    # Neither room nor an inode: a few blocks are always left for whoever replaces a file.
-    filling = f"cat /dev/zero >{full_disk}; i=0; while : >{full_disk}.$i; do i=$((i + 1)); done"
-    assert b"No space left" in lab.run(["bash", "-c", filling], user="carol").stderr
+    disk.fill()
     refused = carol.berth("start", name)
     assert refused.returncode == ExitCode.NO_SPACE
     assert f"there is no space or no quota left for {name}".encode() in refused.stderr
@@ -113,8 +161,8 @@ def test_a_full_disk(carol: User, full_disk: str, new_name: Callable[[str], str]
     assert "there is no space or no quota left" in carol.ok("show", name)
     assert "REFUSED (there is no space or no quota left" in carol.ok("history", name)
     assert carol.show(runs)["state"] == "ready"
-    assert "No space left" in carol.laptop.ssh(runs, "echo more >file; sync file").stderr.decode()
+    assert disk.said in carol.laptop.ssh(runs, "echo more >file; sync file").stderr.decode()
     assert carol.berth("start", new, "--profile", "base").returncode == ExitCode.NO_SPACE
     assert not carol.knows(new)
-    lab.sh(f"rm {full_disk}*")
+    disk.empty()
     carol.ok("start", name)
