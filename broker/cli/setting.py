@@ -81,7 +81,7 @@ def set_options(
     continuation: str | None,
     idle: str | None,
 ) -> None:
-    """Decide how a session behaves: on connecting, at its job's end, when idle.
+    """Decide how a session behaves by itself.
 
     `default` takes what the profile or the site has: `berth show` says what holds. IDEs give up after 15 seconds or so,
     and are told nothing by ssh then; a longer wait is for those who connect from a terminal.
