@@ -69,6 +69,13 @@ def commit_root(place: Place, request: Mapping[str, Any]) -> Answer:
     return _done(lambda: live.commit_root(storage, session_id, operation, job_id=job_id))
 
 
+def hand_over(place: Place, request: Mapping[str, Any]) -> Answer:
+    """Have the job that is to carry a session on begin with new tops, over a snapshot."""
+    storage, session_id, image = _storage(place), _session(request), _image(request)
+    submission, most = _number(request, "submission"), _number(request, "most")
+    return _done(lambda: operations.hand_over(storage, session_id, submission, image, most=most))
+
+
 def rollback(place: Place, request: Mapping[str, Any]) -> Answer:
     """Make a stopped session what it was at a snapshot."""
     storage, session_id, operation = _operation(place, request)
@@ -197,6 +204,7 @@ _VERBS: dict[str, Callable[[Place, Mapping[str, Any]], Answer]] = {
         snapshot,
         copy,
         commit_root,
+        hand_over,
         rollback,
         switch,
         clone,

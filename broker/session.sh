@@ -800,11 +800,21 @@ take_lock() { # one writer: whoever has run/lock has the volumes; kept until thi
 }
 
 read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first and the oldest last; under the lock
-  local line file=$DIRECTORY/volumes.json id='[0-9a-z]{26}' mount=''
+  local line file=$DIRECTORY/volumes.json id='[0-9a-z]{26}' mount='' submission=0 handover='' begun=0
   [[ -r $file ]] || die "$BAD_VOLUMES" "there is no $file"
   while IFS= read -r line; do
     if [[ $line =~ ^[[:space:]]*\"mount\":\ *\"([^\"]*)\",?$ ]]; then mount=${BASH_REMATCH[1]}; fi
+    if [[ $line =~ ^[[:space:]]*\"mount\ ([1-9][0-9]{0,8})\":\ *\"([^\"]*)\",?$ ]]; then
+      submission=${BASH_REMATCH[1]} handover=${BASH_REMATCH[2]}
+    fi
   done <"$file"
+  read -r begun 2>/dev/null <"$DIRECTORY/run/begun" || :
+  [[ $begun =~ ^[1-9][0-9]{0,8}$ ]] || begun=0
+  if ((submission > 0 && begun >= submission)); then
+    mount=$handover
+  elif ((submission > 0 && submission == ${BERTH_SUBMISSION:-0})) && begin_handover "$handover"; then
+    mount=$handover
+  fi
   [[ $mount =~ ^(overlay|reflink|plain)\;home=($id(,$id)*)\;system=($id(,$id)*)$ ]] ||
     die "$BAD_VOLUMES" "$file has no line \"mount\" that says what to mount"
   DRIVER=${BASH_REMATCH[1]}
@@ -814,6 +824,20 @@ read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first
   for id in "${HOME_STACK[@]}" "${SYSTEM_STACK[@]}"; do
     [[ -d $LAYERS/$id/tree ]] || die "$BAD_VOLUMES" "the layer $LAYERS/$id is missing or has no tree"
   done
+}
+
+begin_handover() { # MOUNT: has it last, before anything is written to new tops, that this submission's job does so
+  local old new tops part
+  IFS=';' read -ra tops <<<"$1"
+  for part in "${tops[@]:1}"; do # the new top's root is as the old one's was at its end
+    IFS=, read -r new old _ <<<"${part#*=}"
+    [[ ! -d $LAYERS/$new/tree || ! -d $LAYERS/$old/tree ]] || chmod --reference="$LAYERS/$old/tree" "$LAYERS/$new/tree"
+  done
+  # Without room for that it goes on as it was.
+  { echo "$BERTH_SUBMISSION" >"$DIRECTORY/run/begun.new" && sync "$DIRECTORY/run/begun.new"; } || return 1
+  if ! mv -f "$DIRECTORY/run/begun.new" "$DIRECTORY/run/begun" || ! sync "$DIRECTORY/run"; then
+    die "$BAD_VOLUMES" "$DIRECTORY/run/begun could not be written"
+  fi
 }
 
 make_node_dir() { # NODE_DIR: what must not lie on the shared file system; ours alone

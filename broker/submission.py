@@ -143,6 +143,8 @@ class Submitter:
                 values |= {"gpus": gpus(options)}
             claim = _claimed(session, number, **values)
             session = await asyncio.to_thread(self._registry.update, session.id, claim)
+            if number != session.submission:
+                session = await self._hand_over(session, number)
             jobs = await asyncio.to_thread(self._registry.jobs_of, session.id)
             job_id = await self._launcher.submit(
                 session.owner,
@@ -164,6 +166,17 @@ class Submitter:
             raise await self._refuse(session, number, error) from error
         failpoint("start.submitted")
         return await asyncio.to_thread(self._registry.update, session.id, _submitted(number, job_id))
+
+    async def _hand_over(self, session: Session, number: int) -> Session:
+        """Have the successor's job begin with a snapshot, if that can be; it carries the session on in any case."""
+        try:
+            volumes = await self._launcher.hand_over(
+                session.owner, session.id, number, image=session.image, most=self._config.storage.flatten_at
+            )
+        except LauncherError as error:
+            log.warning("%s goes on without a snapshot: %s", session.id, error.message)
+            return session
+        return await self._change(session, number, volumes=volumes)
 
     async def _prepared(self, session: Session, number: int) -> Session:
         """Make a new session's directories, volumes and host key."""

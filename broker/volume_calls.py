@@ -228,6 +228,15 @@ class VolumeCalls(ABC):
         arguments = {"session": session_id, "snapshot": number, "base_packages": base_packages, **sif.arguments}
         return _checked(DiffReport, {"base": base, **await self._long("diff", user, **arguments)})
 
+    async def hand_over(
+        self, user: str, session_id: str, submission: int, *, image: Mapping[str, str], most: int
+    ) -> Any:  # noqa: ANN401 - as in a session's row
+        """Have the job of that submission begin with new tops over a snapshot, as long as there are fewer than `most`
+        layers. The volumes as they are now.
+        """
+        arguments = {"session": session_id, "submission": submission, "most": most, **image}
+        return _volumes(await self._call("hand_over", user, **arguments))
+
     async def size(self, user: str, session_id: str) -> SizeReport:
         return _checked(SizeReport, await self._long("size", user, session=session_id))
 

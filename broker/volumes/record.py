@@ -65,6 +65,27 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Handover:
+    """From one job to the next without a moment between them: the job of `submission` writes to new tops, and what the
+    one before it leaves is a snapshot. Both hold from when that job has said in `run/begun` that it begins (ADR 92).
+    """
+
+    submission: int
+    home: str
+    system: str
+    """The new tops."""
+    profile: str
+    version: str
+    digest: str
+    """Of the image that the snapshot belongs to."""
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> Self:
+        tops = {"home": _layer(data["home"]), "system": _layer(data["system"])}
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__} | tops)
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What volumes.json says."""
 
@@ -78,6 +99,8 @@ class Record:
     """The number of the newest snapshot ever made, also if it is gone: numbers are never used twice."""
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The answers of the last operations, by their ids."""
+    handover: Handover | None = None
+    """What the next job finds, if it was asked for while this one still runs."""
 
     def snapshot(self, number: int) -> Snapshot:
         """VolumeError `missing` if there is none of that number."""
@@ -104,6 +127,25 @@ class Record:
         kept = list(self.done.items())[-(DONE_KEPT - 1) :]
         return replace(self, done=dict([*kept, (operation, answer)]))
 
+    def handed_over(self, at: float) -> Record:
+        """As it is once the next job has begun."""
+        to = self.handover
+        assert to is not None
+        left = Snapshot(
+            number=self.last_number + 1,
+            at=at,
+            consistency="stopped",
+            profile=to.profile,
+            version=to.version,
+            digest=to.digest,
+            home=(*self.home.layers, self.home.top),
+            system=(*self.system.layers, self.system.top),
+            reason="the end of a job",
+            automatic=True,
+        )
+        home, system = Volume(to.home, left.home), Volume(to.system, left.system)
+        return replace(self.with_snapshot(left), home=home, system=system, digest=to.digest, handover=None)
+
     def named_layers(self) -> set[str]:
         """Every layer that this record needs."""
         named = set[str]()
@@ -111,6 +153,8 @@ class Record:
             named.update((volume.top, volume.copied), volume.layers)
         for snapshot in self.snapshots:
             named.update(snapshot.home, snapshot.system)
+        if self.handover is not None:
+            named.update((self.handover.home, self.handover.system))
         return named - {""}
 
     def mount(self) -> str:
@@ -130,6 +174,8 @@ class Record:
     def text(self) -> str:
         snapshots = [asdict(snapshot) for snapshot in self.snapshots]
         derived = {"format": FORMAT, "mount": self.mount(), "newest": self.newest()}
+        if self.handover is not None:
+            derived[f"mount {self.handover.submission}"] = self.handed_over(0).mount()
         data = {**derived, **asdict(self), "snapshots": snapshots}
         return json.dumps(data, indent=1) + "\n"
 
@@ -148,6 +194,7 @@ class Record:
                 digest=str(data.get("digest", "")),
                 last_number=int(data["last_number"]),
                 done=dict(data["done"]),
+                handover=Handover.read(data["handover"]) if data.get("handover") else None,
             )
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise VolumeError("files", f"volumes.json cannot be understood: {error}") from error
@@ -179,11 +226,24 @@ def was_started(session: Path) -> bool:
 
 
 def load(session: Path) -> Record:
-    """The record in a session's directory; VolumeError `missing` if it has none."""
+    """The record in a session's directory, as it is since a job has been handed over to, if one has; the next change
+    writes that down. VolumeError `missing` if there is no record.
+    """
     try:
-        return Record.parse((session / "volumes.json").read_text(encoding="utf-8"))
+        found = Record.parse((session / "volumes.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise VolumeError("missing", f"{session.name} has no volumes") from None
+    submission, at = _begun(session / "run/begun")
+    return found.handed_over(at) if found.handover is not None and submission >= found.handover.submission else found
+
+
+def _begun(file: Path) -> tuple[int, float]:
+    """The last submission that was handed over to and whose job has begun, and when; 0 if none has."""
+    try:
+        text = file.read_text(encoding="ascii").strip()
+        return (int(text) if text.isascii() and text.isdecimal() else 0), file.stat().st_mtime
+    except (FileNotFoundError, ValueError):
+        return 0, 0.0
 
 
 def commit(session: Path, record: Record) -> None:

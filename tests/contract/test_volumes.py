@@ -113,11 +113,12 @@ class History:
         empty = self.running.base.parent / "empty"
         self.running.plain(self.running.base, "system", seed, 40)
         self.sessions = [self.running.create()]
+        self.submissions = itertools.count(2)
         self.model.add(self.sessions[0], empty, self.running.base)
 
     def run(self, steps: int) -> None:
         kinds = [self.work, self.work, self.work, self.snapshot, self.rollback, self.clone, self.switch, self.flatten]
-        kinds += [self.copy_alive, self.forget]
+        kinds += [self.copy_alive, self.forget, self.hand_over]
         self.work()
         for _ in range(steps):
             self.random.choice(kinds)()
@@ -157,6 +158,28 @@ class History:
                 self.running.storage, session, new_id(), job_id=1, image=self.model.image[session], note=Note()
             )
         self.model.keep(session, answer["snapshot"]["number"])
+
+    def hand_over(self) -> None:
+        """From one job to the next, which begins at once, later, or never."""
+        session = self.session()
+        submission, directory = next(self.submissions), self.running.storage.session(session)
+        image = self.model.image[session]
+        operations.hand_over(self.running.storage, session, submission, image, most=30)
+        if self.random.random() < 0.3:
+            return
+        if self.random.random() < 0.5:
+            self.copy_alive()
+        for kind in ("home", "system"):
+            self.running.change(session, kind, submission, 10)
+            self.running.plain(self.model.now[session, kind], kind, submission, 10)
+        asked = self.running.record(session)
+        if asked.handover is not None:  # what session.sh does
+            for old, new in ((asked.home, asked.handover.home), (asked.system, asked.handover.system)):
+                self.running.storage.layers.tree(new).chmod(self.running.storage.layers.mode(old.top))
+            (directory / "run").mkdir(exist_ok=True)
+            (directory / "run/begun").write_text(str(submission))
+            self.model.keep(session, self.running.record(session).last_number)
+        self.check(session)
 
     def rollback(self) -> None:
         session = self.session()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,13 @@ def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: Us
     assert alice.laptop.ssh(name, "cat turns").stdout == b"0\n1\n2\n"
     assert alice.ok("history", name).count("COMPLETED") == 3
     assert alice.ok("events", name).count("carries it on") == 3
+    made = json.loads(alice.ok("snapshots", name, "--json"))["snapshots"]
+    assert [(each["reason"], each["consistency"], each["automatic"]) for each in made] == [
+        ("the end of a job", "stopped", True)
+    ] * 3
+    alice.ok("rollback", name, "2", seconds=120)
+    alice.wait(name, "ready", seconds=60)
+    assert alice.laptop.ssh(name, "cat turns").stdout == b"0\n1\n", "as the second job has left it"
 
 
 def test_extended_it_is_not_ended_at_its_first_limit(alice: User, name: str) -> None:
@@ -84,5 +92,5 @@ def test_it_is_stopped_at_its_time(alice: User, name: str) -> None:
     assert now["stop_at"] is not None
     stopped = alice.wait(name, "stopped", seconds=60)
     assert stopped["ended_at"] >= now["stop_at"] - 1  # Slurm knows whole seconds
-    assert "at the time that was asked for" in alice.ok("events", name)
+    assert "it was to be stopped then" in alice.ok("events", name)
     assert alice.jobs(view["id"]) == []

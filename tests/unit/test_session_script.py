@@ -123,7 +123,7 @@ class TestJobEnv:
         assert key in done.stdout or "the owner is bob, not you" in done.stdout
 
 
-A, B, C = "a" * 26, "b" * 26, "c" * 26
+A, B, C, D = "a" * 26, "b" * 26, "c" * 26, "d" * 26
 
 
 class TestVolumes:
@@ -153,8 +153,48 @@ class TestVolumes:
         assert done.returncode == 74
         assert "no line" in done.stdout
 
+    def handed_over(self, tmp_path: Path, submission: int, begun: str = "", code: str = "") -> list[str]:
+        """The stacks of that submission's job, where there is a handover to the third, and what `begun` says then."""
+        run = tmp_path / "run"
+        run.mkdir()
+        if begun:
+            run.joinpath("begun").write_text(begun)
+        lines = f' "mount": "overlay;home={A};system={B}",\n "mount 3": "overlay;home={C},{A};system={D},{B}",'
+        for layer in (A, B, C, D):
+            tmp_path.joinpath("layers", layer, "tree").mkdir(parents=True, exist_ok=True)
+        tmp_path.joinpath("layers", A, "tree").chmod(0o750)
+        tmp_path.joinpath("volumes.json").write_text(f'{{\n "format": 1,\n{lines}\n "done": {{}}\n}}\n')
+        program = f"DIRECTORY=$1 LAYERS=$1/layers BERTH_SUBMISSION={submission}; {code} read_volumes"
+        done = bash(f'{program}; echo "${{HOME_STACK[*]}} / ${{SYSTEM_STACK[*]}}"', str(tmp_path))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [done.stdout.rstrip("\n"), run.joinpath("begun").read_text() if run.joinpath("begun").exists() else ""]
+
+    def test_the_job_that_is_handed_over_to_says_so_first(self, tmp_path: Path) -> None:
+        assert self.handed_over(tmp_path, 3) == [f"{C} {A} / {D} {B}", "3\n"]
+        assert tmp_path.joinpath("layers", C, "tree").stat().st_mode & 0o777 == 0o750
+
+    @pytest.mark.parametrize(
+        ("submission", "begun", "new", "after"),
+        [
+            (2, "", False, ""),
+            (4, "", False, ""),
+            (4, "3\n", True, "3\n"),
+            (4, "2\n", False, "2\n"),
+            (3, "x\n", True, "3\n"),
+        ],
+    )
+    def test_others_find_what_was_begun(
+        self, tmp_path: Path, submission: int, begun: str, new: bool, after: str
+    ) -> None:
+        stacks = f"{C} {A} / {D} {B}" if new else f"{A} / {B}"
+        assert self.handed_over(tmp_path, submission, begun) == [stacks, after]
+
+    def test_without_room_to_say_so_it_goes_on_with_what_there_is(self, tmp_path: Path) -> None:
+        full = "sync() { [[ $1 != *.new ]]; };"
+        assert self.handed_over(tmp_path, 3, code=full) == [f"{A} / {B}", ""]
+
     def test_a_missing_layer_is_named(self, tmp_path: Path) -> None:
-        gone = "d" * 26
+        gone = "e" * 26
         done = self.volumes(tmp_path, f' "mount": "overlay;home={A},{gone};system={C}",')
         assert done.returncode == 74
         assert f"/layers/{gone} is missing" in done.stdout
