@@ -11,15 +11,15 @@ import json
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from broker import access
 from broker.access import Verb
 from broker.batch_schema import EnvironmentView
-from broker.deeds import in_words
+from broker.deeds import told
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.identifiers import new_id
-from broker.images import image_with
+from broker.images import image_with, published
 from broker.intent import Intent
 from broker.launcher_error import LauncherError
 from broker.manifest import CHANGING, Target
@@ -32,8 +32,6 @@ from profiles.errors import ProfilesError
 from slurm.scheduler import NoAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from broker.answering import Answering
     from broker.batch_schema import EnvironmentRequest, PromoteRequest
     from broker.config import StorageSettings
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
     from profiles.store import Image, Stores
     from slurm.scheduler import Scheduler
 
-_Answer = TypeVar("_Answer")
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +87,13 @@ class Batch:
 
     async def all(self, user: str) -> list[EnvironmentView]:
         """The user's environments, the oldest first."""
-        return await self._told("your jobs", self._launcher.environments(user))
+        return await told("your jobs", self._launcher.environments(user))
 
     async def discard(self, user: str, environment_id: str) -> list[EnvironmentView]:
         """Remove an environment in which nothing runs; what it was, or nothing if it is not there."""
         found = [each for each in await self.all(user) if each.id == environment_id]
         for each in found:
-            await self._told(each.of, self._remove(user, each.id))
+            await told(each.of, self._remove(user, each.id))
         return found
 
     async def promote(self, user: str, environment_id: str, request: PromoteRequest) -> SessionView:
@@ -109,7 +106,7 @@ class Batch:
             raise NotFoundError(f"you have no environment {environment_id}")
         if await asyncio.to_thread(self._registry.find, user, request.name) is not None:
             raise ConflictError(f"you have a session named {request.name} already", hint="give it another name")
-        image = await asyncio.to_thread(self._image, environment.profile, environment.version)
+        image = await asyncio.to_thread(published, self._stores, environment.profile, environment.version)
         now = time.time()
         arguments = {"source": environment_id, "job": request.job, "name": f"job {request.job}"}
         session = Session(
@@ -154,7 +151,7 @@ class Batch:
             assert session.job_id is not None
             what = {"label": "", "reason": "for a batch job", "automatic": True}
             copied = self._launcher.copy(user, session.id, new_id(), session.job_id, image=session.image, what=what)
-            taken = await self._told(session.name, copied)
+            taken = await told(session.name, copied)
             number = taken.snapshot.number
             await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"volumes": taken.volumes}, None))
         return await self._made(user, session.name, image, source=session, number=number)
@@ -197,7 +194,7 @@ class Batch:
             files=files,
         )
         try:
-            directory = await self._told(name, making)
+            directory = await told(name, making)
         except BerthError:
             await self._sweep_away(user, environment.id)
             raise
@@ -229,16 +226,3 @@ class Batch:
     async def _remove(self, user: str, environment_id: str) -> None:
         await self._launcher.trash(user, environment_id)  # not while a job has it open
         await self._launcher.purge(user, environment_id)
-
-    @staticmethod
-    async def _told(name: str, call: Awaitable[_Answer]) -> _Answer:
-        try:
-            return await call
-        except LauncherError as error:
-            raise in_words(error, name) from error
-
-    def _image(self, profile: str, version: str) -> Image:
-        try:
-            return self._stores.find(profile, version)
-        except ProfilesError as error:
-            raise NotFoundError(error.message, hint=error.hint) from error

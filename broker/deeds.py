@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.errors import (
     NO_ROOM,
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from broker.volume_calls import Taken
 
 log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,14 @@ def _with_undo(session: Session, taken: Taken, message: str, to: Target | None =
     before = taken.snapshot.number
     values = {"volumes": taken.volumes} | (to.columns() if to is not None else {})
     return Deed(values, message, f"berth rollback {session.name} {before}", before)
+
+
+async def told(name: str, call: Awaitable[_Answer]) -> _Answer:
+    """What the launcher answers to a call about a session of that name; its refusal in the words that people get."""
+    try:
+        return await call
+    except LauncherError as error:
+        raise in_words(error, name) from error
 
 
 def in_words(error: LauncherError, name: str) -> BerthError:

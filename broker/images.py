@@ -1,14 +1,22 @@
-"""The image that a session's volumes lie over: found in the stores, and that very one."""
+"""Images as sessions need them: what people name, and the very one that volumes lie over."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.errors import RefusedError
+from broker.errors import NotFoundError, RefusedError
 from profiles.errors import ProfilesError
 
 if TYPE_CHECKING:
     from profiles.store import Image, Stores
+
+
+def published(stores: Stores, profile: str, version: str | None) -> Image:
+    """That version of the profile, or its newest; NotFoundError if there is none."""
+    try:
+        return stores.find(profile, version)
+    except ProfilesError as error:
+        raise NotFoundError(error.message, hint=error.hint) from error
 
 
 def image_with(stores: Stores, profile: str, version: str, digest: str) -> Image:

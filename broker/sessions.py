@@ -15,6 +15,7 @@ from broker.changes import Changes
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
 from broker.identifiers import new_id
+from broker.images import published
 from broker.intent import NOTHING_WAS
 from broker.manifest import Target
 from broker.models import Session
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from broker.schema import IdleChoice, StopTime
     from broker.stopping import Stopping
     from broker.submission import Submitter
-    from profiles.store import Image, Stores
+    from profiles.store import Stores
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ class Sessions:
             raise NotFoundError(
                 f"you have no session named {name}", hint="to make it, name a profile: --profile P[@VERSION]"
             )
-        image = await asyncio.to_thread(self._image, request.profile, request.version)
+        image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
         options = merge_options(request.defaults, request.options)
         wanted = gpus(self._submitter.options(image.profile, options))
         await self._limits.check_another(user)
@@ -233,12 +234,6 @@ class Sessions:
         await self._limits.check_storage(user)
         await self._limits.check_start(user, wanted)
         return await asyncio.to_thread(self._registry.update, session.id, _restart(user, request, why, wanted))
-
-    def _image(self, profile: str, version: str | None) -> Image:
-        try:
-            return self._stores.find(profile, version)
-        except ProfilesError as error:
-            raise NotFoundError(error.message, hint=error.hint) from error
 
     async def _resolve(self, user: str, name: str, verb: Verb) -> Session:
         return await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)

@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from broker import access
 from broker.access import Verb
-from broker.deeds import in_words
+from broker.deeds import told
 from broker.errors import ConflictError, NotFoundError
 from broker.identifiers import new_id
-from broker.images import image_with
+from broker.images import image_with, published
 from broker.intent import Intent
-from broker.launcher_error import LauncherError
 from broker.manifest import CHANGING, Target
 from broker.models import Session
 from broker.operations import stops
@@ -23,12 +22,9 @@ from broker.registry import Entry
 from broker.schema import SessionState
 from broker.state import LIVE, STARTABLE
 from broker.volume_calls import Sif
-from profiles.errors import ProfilesError
 from profiles.store import PACKAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from broker.answering import Answering
     from broker.launching import Launcher
     from broker.limits import Limits
@@ -46,8 +42,6 @@ if TYPE_CHECKING:
     )
     from broker.upkeep import Upkeep
     from profiles.store import Image, Stores
-
-_Answer = TypeVar("_Answer")
 
 
 class Snapshots:
@@ -88,7 +82,7 @@ class Snapshots:
         """Forget a snapshot; what only it had is removed in the background."""
         session = await self._resolve(user, name, Verb.FORGET)
         number = (await self._find(session, reference)).number
-        taken = await self._told(session, self._launcher.forget(session.owner, session.id, number))
+        taken = await told(session.name, self._launcher.forget(session.owner, session.id, number))
 
         def decide(_: Session) -> Decision | None:
             return {"volumes": taken.volumes}, Entry(user, "snapshot-deleted", str(number))
@@ -120,7 +114,7 @@ class Snapshots:
         """
         session = await self._resolve(user, name, Verb.SWITCH)
         check_free(session)
-        image = await asyncio.to_thread(self._image, request.profile, request.version)
+        image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
         if (image.name, image.version) == (session.profile, session.version) and not request.fresh:
             raise ConflictError(
                 f"{name} is on {image.name}@{image.version} already", hint="--fresh begins with an empty system"
@@ -146,10 +140,10 @@ class Snapshots:
             check_free(source)
             check_copyable(source)
         if request.profile is not None:
-            image = await asyncio.to_thread(self._image, request.profile, request.version)
+            image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
         elif request.version is not None:
             profile = source.profile if snapshot is None else snapshot.profile
-            image = await asyncio.to_thread(self._image, profile, request.version)
+            image = await asyncio.to_thread(published, self._stores, profile, request.version)
         elif snapshot is not None:
             image = await self._image_of(snapshot)
         else:
@@ -195,8 +189,9 @@ class Snapshots:
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
         packages = await asyncio.to_thread(_packages, image)
         sif = Sif(str(image.path), image.offset)
-        report = await self._told(
-            session, self._launcher.diff(session.owner, session.id, number, base=base, base_packages=packages, sif=sif)
+        report = await told(
+            session.name,
+            self._launcher.diff(session.owner, session.id, number, base=base, base_packages=packages, sif=sif),
         )
         roots = {"home": f"/home/{session.owner}", "system": ""}
         seen = [each.model_copy(update={"path": f"{roots[each.volume]}/{each.path}"}) for each in report.files]
@@ -204,12 +199,12 @@ class Snapshots:
 
     async def size(self, user: str, name: str) -> SizeReport:
         session = await self._resolve(user, name, Verb.INSPECT)
-        return await self._told(session, self._launcher.size(session.owner, session.id))
+        return await told(session.name, self._launcher.size(session.owner, session.id))
 
     async def verify(self, user: str, name: str) -> VerifyReport:
         """Read every layer and compare it with its checksums."""
         session = await self._resolve(user, name, Verb.INSPECT)
-        return await self._told(session, self._launcher.verify(session.owner, session.id))
+        return await told(session.name, self._launcher.verify(session.owner, session.id))
 
     async def flatten(self, user: str, name: str) -> SessionView:
         """Begin to make few layers of many, in the background."""
@@ -248,7 +243,7 @@ class Snapshots:
         return await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
 
     async def _list(self, session: Session) -> list[SnapshotView]:
-        return (await self._told(session, self._launcher.snapshots(session.owner, session.id)))[0]
+        return (await told(session.name, self._launcher.snapshots(session.owner, session.id)))[0]
 
     async def _find(self, session: Session, reference: str) -> SnapshotView:
         for snapshot in await self._list(session):
@@ -257,19 +252,6 @@ class Snapshots:
         raise NotFoundError(
             f"{session.name} has no snapshot {reference}", hint=f"`berth snapshots {session.name}` shows what it has"
         )
-
-    @staticmethod
-    async def _told(session: Session, call: Awaitable[_Answer]) -> _Answer:
-        try:
-            return await call
-        except LauncherError as error:
-            raise in_words(error, session.name) from error
-
-    def _image(self, profile: str, version: str | None) -> Image:
-        try:
-            return self._stores.find(profile, version)
-        except ProfilesError as error:
-            raise NotFoundError(error.message, hint=error.hint) from error
 
     async def _image_of(self, snapshot: SnapshotView) -> Image:
         return await asyncio.to_thread(image_with, self._stores, snapshot.profile, snapshot.version, snapshot.digest)
