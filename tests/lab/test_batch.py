@@ -127,14 +127,14 @@ def test_each_task_of_an_array_has_its_own_home(session: str, work: Work) -> Non
     body = (
         'echo "$SLURM_ARRAY_TASK_ID" >>~/result; cat ~/result; echo $SLURM_ARRAY_TASK_ID >task-$SLURM_ARRAY_TASK_ID\n'
     )
-    head = f"#!/bin/bash\n#SBATCH --array=1-4 --nodelist=c1\n#BERTH --env {session}\n"  # all at once, on one node
+    head = f"#!/bin/bash\n#SBATCH --array=1-6 --nodelist=c1\n#BERTH --env {session}\n"  # all at once, on one node
     work.write("job.sh", head + body)
     job = work.sbatch("job.sh")
-    assert [work.output(f"{job}_{task}") for task in range(1, 5)] == [f"tested\n{task}\n" for task in range(1, 5)]
+    assert [work.output(f"{job}_{task}") for task in range(1, 7)] == [f"tested\n{task}\n" for task in range(1, 7)]
     work.user.ok("fetch", f"{job}_3")
     assert work.sh("ls task-*").split() == ["task-3"]
     work.user.ok("fetch", job, "--force")
-    assert work.sh("cat task-*") == "1\n2\n3\n4\n"
+    assert work.sh("cat task-*") == "1\n2\n3\n4\n5\n6\n"
     refused = work.user.berth("promote", job, "nothing")
     assert refused.returncode == ExitCode.NOT_FOUND
     assert f"berth promote {job}_1 nothing".encode() in refused.stderr
@@ -203,9 +203,9 @@ def test_a_signal_is_for_the_script(session: str, work: Work) -> None:
     )
     for order in ("--signal=USR1 --batch", "--signal=USR1 --full", ""):
         job = work.sh(f"berth sbatch --parsable -t 5 --mem=200M -o %j.out --env {session} job.sh").strip()
-        wait_for(lambda job=job: "ready" in work.sh(f"cat {job}.out || :"), what="the script", seconds=60)  # type: ignore[misc]
+        wait_for(lambda job=job: "ready" in work.sh(f"cat {job}.out || :"), what="the script", seconds=60)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         work.sh(f"scancel {order} {job}")
-        wait_for(lambda job=job: not work.sh(f"squeue -h -j {job} || :").strip(), what="its end", seconds=60)  # type: ignore[misc]
+        wait_for(lambda job=job: not work.sh(f"squeue -h -j {job} || :").strip(), what="its end", seconds=60)  # type: ignore[misc]  # as above
         assert "tested" in work.sh(f"cat {job}.out"), order
 
 
