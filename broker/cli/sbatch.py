@@ -279,7 +279,10 @@ def _job_id(said: bytes) -> int | None:
 
 def _note(environment: EnvironmentView, job_id: int) -> None:
     """Leave the job's id with its environment, where `berth fetch` and the next gc look for it."""
-    (Path(environment.directory) / "run/job").write_text(f"{job_id}\n", encoding="ascii")
+    noted = Path(environment.directory) / "run/job"
+    fresh = noted.with_suffix(".new")  # whoever interrupts us must not leave half a word
+    fresh.write_text(f"{job_id}\n", encoding="ascii")
+    fresh.rename(noted)
 
 
 def _cannot_run(error: OSError) -> BerthError:

@@ -75,6 +75,11 @@ def up(name: str, state: Path, *options: str) -> Cluster:
     return Cluster(Place.find(name))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _tidy() -> None:
+    """These labs are the tests' own, and go with them."""
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     state = tmp_path_factory.mktemp("lab") / "state"
