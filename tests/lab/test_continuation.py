@@ -35,7 +35,7 @@ def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: Us
     assert [(each["reason"], each["consistency"], each["automatic"]) for each in made] == [
         ("the end of a job", "stopped", True)
     ] * 3
-    alice.ok("rollback", name, "2", seconds=120)
+    alice.ok("rollback", name, "2", "--yes", seconds=120)
     alice.wait(name, "ready", seconds=60)
     assert alice.laptop.ssh(name, "cat turns").stdout == b"0\n1\n", "as the second job has left it"
 
