@@ -1056,7 +1056,7 @@ follow_container() { # copies the container's words to the job's log until it ha
     line=${part%$'\r'} part=''
     printf '%s\n' "$line" || :
     if [[ -z $announced && $line =~ ^"Server listening on "[^\ ]+" port "([0-9]+)\.$ ]]; then
-      announced=yes LISTENS=yes PORT=${BASH_REMATCH[1]}
+      announced=yes LISTENS=yes PORT=${BASH_REMATCH[1]} WATCH_AT=$((EPOCHSECONDS + 5)) # whoever waits for it comes first
       { announce "$PORT" '' && check_version; } &
       ANNOUNCER=$!
     fi
