@@ -41,6 +41,7 @@ readonly WARN_EARLY=(300 30)     # seconds before the time limit at which the te
 readonly END_EARLY=5             # seconds before it at which the session ends by itself, in good order
 readonly IDLE_AFTER=600          # seconds without use after which the job's comment says so, or a quarter of the idle time
 readonly USE_EVERY=30            # seconds between two looks at how the session is used, or a quarter of those
+readonly UNSEEN=300              # seconds after which what was last seen of that says nothing any more
 readonly BUSY_PERCENT=5          # of one processor: below it, what runs is not at work
 readonly USER_HZ=100             # in which unit /proc/PID/stat counts processor time: time(7)
 
@@ -295,8 +296,9 @@ gpu_work() { # WORK: what the driver has counted for those who have a GPU open; 
   done < <(stat -Lc '%t:%T %n' /proc/[0-9]*/fd/* 2>/dev/null)
 }
 
-look_at_use() { # writes when the session was last used, and when its GPU was: seconds since the epoch, or - without one
+look_at_use() { # writes when the session was last used, when its GPU was (- without one), and now: seconds since the epoch
   local TICKS WORK now=$EPOCHSECONDS typed at
+  ((now - SEEN_AT <= UNSEEN)) || USED=$now GPU_USED=$now # nobody looked, as in a job that was suspended
   processor_time
   if ((TICKS < SEEN_TICKS || (TICKS - SEEN_TICKS) * 100 >= (now - SEEN_AT) * USER_HZ * BUSY_PERCENT)); then USED=$now; fi
   SEEN_TICKS=$TICKS SEEN_AT=$now
@@ -312,7 +314,7 @@ look_at_use() { # writes when the session was last used, and when its GPU was: s
     SEEN_WORK=${WORK:-0} at=$GPU_USED
     ((GPU_USED <= USED)) || USED=$GPU_USED
   fi
-  { echo "$USED $at" >/run/berth/node/use.new && mv /run/berth/node/use.new /run/berth/node/use; } 2>/dev/null || :
+  { echo "$USED $at $now" >/run/berth/node/use.new && mv /run/berth/node/use.new /run/berth/node/use; } 2>/dev/null || :
 }
 
 serve() { # PORT: runs sshd until it ends, with its code; whenever it is asked to, tells something or stands still
@@ -919,7 +921,8 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
   local map=() id owners=()
   [[ -z $BERTH_ROOT ]] || map=(--map-users auto --map-groups auto)
   {
-    declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT BUSY_PERCENT USER_HZ BERTH_ROOT
+    declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT UNSEEN BUSY_PERCENT USER_HZ \
+      BERTH_ROOT
     echo 'set -euo pipefail'
     declare -f say die login_environment has_locales sshd_config adapt_accounts apply_owners leave look_at_processes \
       threads_stand_still stop_all stand_still tell_terminals processor_time gpu_work look_at_use serve enter
@@ -989,20 +992,21 @@ seconds_of() { # TIME: SECONDS_OF: such as 8h in seconds; 0 for anything else
 }
 
 keep_watch() { # when WATCH_AT has come: has the job's comment say since when nothing uses the session, or its GPU
-  local limit='' stop_at='' after=$IDLE_AFTER used='' gpu='' use=''
+  local limit='' stop_at='' after=$IDLE_AFTER used='' gpu='' looked='' use=''
   ((EPOCHSECONDS >= WATCH_AT)) && [[ -n ${PORT:-} && -z $BERTH_ROOT ]] || return 0
   { read -r limit && read -r stop_at; } 2>/dev/null <"$DIRECTORY/run/idle" || :
   seconds_of "$limit"
   ((SECONDS_OF == 0 || SECONDS_OF / 4 > after)) || after=$((SECONDS_OF / 4))
   WATCH_AT=$((EPOCHSECONDS + (after / 4 < USE_EVERY ? after / 4 : USE_EVERY)))
-  read -r used gpu 2>/dev/null <"$NODE_DIR/run/use" || :
+  read -r used gpu looked 2>/dev/null <"$NODE_DIR/run/use" || :
   if [[ $stop_at =~ ^[0-9]{1,12}$ && $stop_at != "$TOLD_STOP" ]]; then
     TOLD_STOP=$stop_at
     tell_idle "$stop_at"
   fi
   : >"$NODE_DIR/run/look" || :
   kill -USR1 "$CONTAINER" 2>/dev/null || : # the answer is there the next time
-  [[ $used =~ ^[0-9]{1,12}$ ]] || return 0
+  [[ $used$looked =~ ^[0-9]{2,24}$ ]] || return 0
+  ((EPOCHSECONDS - looked <= UNSEEN)) || used=$EPOCHSECONDS gpu=''
   ((EPOCHSECONDS - used >= after)) || used=''
   [[ $gpu =~ ^[0-9]{1,12}$ ]] && ((EPOCHSECONDS - gpu >= after)) || gpu=''
   [[ -z $used$gpu ]] || use=:$used:$gpu

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +26,9 @@ DONE_KEPT = 16
 """Answers of so many past operations are kept; only the last one can ever be asked for again."""
 AUTOMATIC_KEPT = 20
 """Automatic snapshots beyond this many are forgotten, the oldest first."""
+
+_SUBMISSION = re.compile(r"[1-9][0-9]{0,8}")
+"""As session.sh reads it too."""
 
 Stack = tuple[str, ...]
 """Ids of immutable layers, the oldest first."""
@@ -240,8 +244,8 @@ def load(session: Path) -> Record:
 def _begun(file: Path) -> tuple[int, float]:
     """The last submission that was handed over to and whose job has begun, and when; 0 if none has."""
     try:
-        text = file.read_text(encoding="ascii").strip()
-        return (int(text) if text.isascii() and text.isdecimal() else 0), file.stat().st_mtime
+        said = file.read_text(encoding="ascii").partition("\n")[0]
+        return (int(said) if _SUBMISSION.fullmatch(said) else 0), file.stat().st_mtime
     except (FileNotFoundError, ValueError):
         return 0, 0.0
 

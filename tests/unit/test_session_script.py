@@ -492,12 +492,12 @@ class TestUse:
     @pytest.mark.parametrize(
         ("use", "idle", "said"),
         [
-            ("99401 -\n", "never\n\n", ["in 30 s"]),
-            ("99400 -\n", "never\n\n", ["announced 7:99400:", "in 30 s"]),
-            ("99990 99000\n", "8h\n\n", ["announced 7::99000", "in 30 s"]),
-            ("99000 99000\n", "8h\n\n", ["announced 7:99000:99000", "in 30 s"]),
-            ("99986 -\n", "1m\n\n", ["in 3 s"]),
-            ("99985 -\n", "1m\n\n", ["announced 7:99985:", "in 3 s"]),
+            ("99401 - 99990\n", "never\n\n", ["in 30 s"]),
+            ("99400 - 99990\n", "never\n\n", ["announced 7:99400:", "in 30 s"]),
+            ("99990 99000 99990\n", "8h\n\n", ["announced 7::99000", "in 30 s"]),
+            ("99000 99000 99990\n", "8h\n\n", ["announced 7:99000:99000", "in 30 s"]),
+            ("99986 - 99990\n", "1m\n\n", ["in 3 s"]),
+            ("99985 - 99990\n", "1m\n\n", ["announced 7:99985:", "in 3 s"]),
             ("", "never\n\n", ["in 30 s"]),
             ("rubbish\n", "", ["in 30 s"]),
         ],
@@ -506,13 +506,16 @@ class TestUse:
         assert self.watch(tmp_path, use, idle=idle) == said
         assert tmp_path.joinpath("run/look").exists()
 
+    def test_what_nobody_has_looked_at_for_long_counts_as_used(self, tmp_path: Path) -> None:
+        assert self.watch(tmp_path, "99000 99000 99600\n", told=":99000:99000") == ["announced 7", "in 30 s"]
+
     def test_and_that_it_is_used_again(self, tmp_path: Path) -> None:
-        assert self.watch(tmp_path, "99990 -\n", told=":99000:") == ["announced 7", "in 30 s"]
+        assert self.watch(tmp_path, "99990 - 99990\n", told=":99000:") == ["announced 7", "in 30 s"]
 
     def test_it_says_a_thing_once(self, tmp_path: Path) -> None:
-        assert self.watch(tmp_path, "99000 -\n", told=":99000:") == ["in 30 s"]
+        assert self.watch(tmp_path, "99000 - 99990\n", told=":99000:") == ["in 30 s"]
 
     def test_the_terminals_are_told_when_it_is_stopped(self, tmp_path: Path) -> None:
-        self.watch(tmp_path, "99000 -\n", idle="8h\n100600\n", told=":99000:")
+        self.watch(tmp_path, "99000 - 99990\n", idle="8h\n100600\n", told=":99000:")
         notice = tmp_path.joinpath("run/notice").read_bytes().decode()
         assert notice.startswith("\r\nberth: dev: nothing uses this session: it is stopped at ")
