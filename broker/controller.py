@@ -62,6 +62,7 @@ class Controller:
     upkeep: Upkeep
     operator: Operator
     deletion: Deletion
+    idleness: Idleness
     reconciler: Reconciler
     sessions: Sessions
     connecting: Connecting
@@ -167,6 +168,7 @@ class Controller:
             upkeep=upkeep,
             operator=operator,
             deletion=deletion,
+            idleness=idleness,
             reconciler=reconciler,
             sessions=sessions,
             connecting=connecting,
@@ -204,5 +206,5 @@ class Controller:
     async def finish(self) -> None:
         """Wait for what was begun as long as it may take; the next controller goes on with the rest."""
         await self.submitter.drain()
-        for part in (self.operator, self.deletion, self.upkeep, self.batch):
+        for part in (self.operator, self.deletion, self.upkeep, self.batch, self.idleness):
             await part.close()

@@ -45,6 +45,8 @@ class Idleness:
         self._launcher = launcher
         self._knows_at = time.time() + UNHEARD
         """From when on every connection that stands has been told of."""
+        self._telling: dict[str, asyncio.Task[None]] = {}
+        """What is being written for jobs, by session: nobody waits for a user's file system."""
 
     async def choose(self, user: str, name: str, idle: str | None) -> Session:
         """Decide after which time without use the session is stopped; None: as its profile, or else the site, has
@@ -59,14 +61,22 @@ class Idleness:
         """Warn those that have been idle for long, stop those that were warned; all of them as they are then."""
         return [await self._see_to(session, now) if _differs(session, now) else session for session in sessions]
 
+    async def close(self) -> None:
+        """Give up what is being written: the next controller shows the same."""
+        for telling in self._telling.values():
+            telling.cancel()
+        await asyncio.gather(*self._telling.values(), return_exceptions=True)
+
     async def _see_to(self, session: Session, now: float) -> Session:
         if now < self._knows_at:
             return session
         try:
             seen = session.idle_stop_at
             session = await asyncio.to_thread(self._registry.update, session.id, _idle(now))
-            if session.idle_stop_at is not None and session.idle_stop_at != seen:
-                await self._tell(session, {})
+            if session.idle_stop_at not in {None, seen} and session.id not in self._telling:
+                telling = asyncio.create_task(self._tell(session, {}))
+                self._telling[session.id] = telling
+                telling.add_done_callback(lambda _: self._telling.pop(session.id))
         except BerthError:  # one session's trouble is not the others'
             log.exception("%s was not seen to", session.id)
         return session

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from broker.connections import Connections
     from broker.deletion import Deleted, Deletion
     from broker.extending import Extending
+    from broker.idleness import Idleness
     from broker.logins import Logins
     from broker.models import Session
     from broker.operations import Operator
@@ -153,6 +154,7 @@ class Core:
     upkeep: Upkeep
     operator: Operator
     deletion: Deletion
+    idleness: Idleness
     reconciler: Reconciler
     sessions: Sessions
     connecting: Connecting
@@ -186,6 +188,7 @@ class Core:
             made.upkeep,
             made.operator,
             made.deletion,
+            made.idleness,
             made.reconciler,
             made.sessions,
             made.connecting,
@@ -207,7 +210,7 @@ class Core:
 
     def under_way(self) -> list[asyncio.Task[Any]]:
         """Everything that is being done in the background."""
-        upkeep = (self.upkeep._flattening, self.upkeep._collecting)
+        upkeep = (self.upkeep._flattening, self.upkeep._collecting, self.idleness._telling)
         parts = (self.submitter._running, self.operator._running, self.deletion._running, self.batch._sweeping, *upkeep)
         return [task for running in parts for task in running.values()]
 

@@ -32,6 +32,7 @@ from broker.launcher_error import LauncherError
 from broker.schema import (
     CloneRequest,
     ContinuationChoice,
+    IdleChoice,
     RollbackRequest,
     SessionState,
     SnapshotRequest,
@@ -347,6 +348,10 @@ class Machine(RuleBasedStateMachine):
         wanted = StopTime(at=self.clock.now + seconds, keep=keep)
         self._ask(self.core.sessions.set_stop_time("alice", name, wanted))
 
+    @rule(name=NAMES, idle=st.sampled_from(["1m", "1m", "1h", "never"]))
+    def choose_when_it_is_idle(self, name: str, idle: str) -> None:
+        self._ask(self.core.sessions.set_idle("alice", name, IdleChoice(idle=idle)))
+
     @rule()
     def crash(self) -> None:
         self.runner.run(self.core.kill())
@@ -379,6 +384,14 @@ class Machine(RuleBasedStateMachine):
         for job in self._one_of(self._jobs(), which):
             self.scheduler.start(job.id, node)
             self._announce(job.id, node if truly else "c3", truly)
+
+    @rule(which=WHICH, since=st.sampled_from([20, 100, 5000, None]))
+    def job_says_how_it_is_used(self, which: int, since: int | None) -> None:
+        for job in self._one_of(self._jobs(), which):
+            parts = job.comment.split(":")[:8]  # as far as the fingerprint, if it listens
+            if len(parts) == 8:
+                use = [] if since is None else [str(int(self.clock.now) - since), ""]
+                self.scheduler.change(job.id, comment=":".join([*parts, *use]))
 
     @rule(which=WHICH, end=ENDS, forgotten=st.booleans())
     def job_ends(self, which: int, end: JobState, forgotten: bool) -> None:
@@ -461,6 +474,14 @@ class Machine(RuleBasedStateMachine):
         volumes = self.launcher.volumes
         record = (volumes.records | volumes.trash)["alice", session_id]
         return volumes._merged("alice", volumes._of_number(record, number)["home"])
+
+    @invariant()
+    def nothing_is_stopped_for_idleness_without_a_warning(self) -> None:
+        for session in self._sessions():
+            if session.stop_reason.startswith("nothing had used it"):
+                told = [event.action for event in self.core.registry.events_of(session.owner, session.id)]
+                before = told[: -1 - told[::-1].index("stop")]
+                assert [action for action in before if action in {"start", "continue", "used", "idle"}][-1] == "idle"
 
     @invariant()
     def what_is_being_changed_knows_by_what(self) -> None:
