@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 HOUR = 3600.0
 MEASURED_FOR = 600.0
-"""Seconds: reading all the inodes of a user's layers takes a while."""
+MEASURED_WITHIN = 5.0
+"""Seconds: reading all the inodes of a user's layers may take a while, for which nobody waits."""
 
 
 class Limits:
@@ -35,6 +36,7 @@ class Limits:
         self._launcher = launcher
         self._measured: dict[str, tuple[float, int]] = {}
         """When it was last measured how many bytes a user's sessions take."""
+        self._measuring: dict[str, asyncio.Task[None]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def turn(self, user: str) -> asyncio.Lock:
@@ -54,26 +56,34 @@ class Limits:
             )
 
     async def check_storage(self, user: str) -> None:
-        """RefusedError if the user's sessions take more disk space than they may, as measured within MEASURED_FOR; it
-        is measured again for whoever is over, so that making room helps at once.
+        """RefusedError if the user's sessions take more disk space than they may, as far as that is known: it is
+        measured at most every MEASURED_FOR, but again for whoever is over, so that making room helps at once; and a
+        measurement that takes long goes on by itself.
         """
         most = self._settings.storage
         if most is None:
             return
         at, taken = self._measured.get(user, (-math.inf, 0))
         if time.time() - at > MEASURED_FOR or taken > most:
-            try:
-                taken = await self._launcher.usage(user)
-            except LauncherError as error:  # whoever cannot be measured is not locked out
-                log.warning("what the sessions of %s take is not known: %s", user, error.message)
-                return
-            self._measured[user] = (time.time(), taken)
+            if user not in self._measuring:
+                self._measuring[user] = asyncio.create_task(self._measure(user))
+            await asyncio.wait({self._measuring[user]}, timeout=MEASURED_WITHIN)
+            _, taken = self._measured.get(user, (-math.inf, 0))
         if taken > most:
             raise RefusedError(
                 f"your sessions take {size(taken)} of disk space, and this site allows {size(most)}",
                 hint="`berth size NAME` says what takes how much; `berth snapshots NAME --delete N`, `berth delete "
                 "--purge` and `berth gc` make room",
             )
+
+    async def _measure(self, user: str) -> None:
+        try:
+            self._measured[user] = (time.time(), await self._launcher.usage(user))
+        except LauncherError as error:  # whoever cannot be measured is not locked out
+            self._measured.pop(user, None)
+            log.warning("what the sessions of %s take is not known: %s", user, error.message)
+        finally:
+            del self._measuring[user]
 
     async def check_start(self, user: str, gpus: float) -> None:
         """RefusedError if a start with so many GPUs is one too many: within an hour, or beside others with GPUs."""

@@ -324,11 +324,12 @@ def _rule_for(source: str, site: list[str]) -> str | None:
 
 def before(jobs: list[JobRecord]) -> str:
     """What to tell whoever logs in of how the session's last job ended; empty if that was as anybody would expect."""
-    ended = [job for job in jobs if job.ended_at is not None]
-    if not ended or not ended[-1].reason:
+    ended = [job for job in jobs if job.job_id is not None and job.ended_at is not None]
+    last = max(ended, key=lambda job: job.submission, default=None)
+    if last is None or last.ended_at is None or not last.reason:
         return ""
-    what = "".join(char for char in ended[-1].reason.partition(";")[0] if char.isprintable())
-    return f"job {ended[-1].job_id} ended {clock(ended[-1].ended_at or 0, 0)}: {what}"
+    what = "".join(char for char in last.reason.partition(";")[0] if char.isprintable())
+    return f"job {last.job_id} ended {clock(last.ended_at, 0)}: {what}"
 
 
 def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "") -> str:

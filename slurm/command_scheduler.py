@@ -14,10 +14,10 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from slurm.queue import Waiting, ahead
 from slurm.run import CommandError, run
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
+from slurm.waiting import Waiting, ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -173,9 +173,12 @@ def _job(record: str, mark: str) -> Job:
 
 def _waiting(record: str, mark: str) -> Waiting | None:
     """The job as one of the queue; None if it does not wait."""
-    fields = record.partition(mark)[2].split(_UNIT, len(_SQUEUE_FIELDS))
-    job_id, _, state, reason, _, _, _, _, _, priority, partition, _ = fields
-    return Waiting(int(job_id), int(priority), partition, reason) if state == "PENDING" else None
+    try:
+        fields = record.partition(mark)[2].split(_UNIT, len(_SQUEUE_FIELDS))
+        job_id, _, state, reason, _, _, _, _, _, priority, partition, _ = fields
+        return Waiting(int(job_id), int(priority), partition, reason) if state == "PENDING" else None
+    except ValueError as error:
+        raise NoAnswer(f"squeue: a record cannot be read: {record[:200]!a}") from error
 
 
 def _finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
