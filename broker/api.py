@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from broker import __version__, batch_schema, schema
+from broker import __version__, batch_schema, schema, volume_schema
 from broker.configfile import Mode
 from broker.errors import BerthError, InvalidInputError, NotFoundError, RefusedError
 from broker.identifiers import IDENTIFIER
@@ -229,45 +229,45 @@ def _add_volume_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 -
     snapshots = services.snapshots
 
     @app.post("/v1/sessions/{name}/snapshots", status_code=202)
-    async def take_snapshot(who: Who, name: SessionName, request: schema.SnapshotRequest) -> schema.SessionView:
+    async def take_snapshot(who: Who, name: SessionName, request: volume_schema.SnapshotRequest) -> schema.SessionView:
         return await snapshots.snapshot(who.user, name, request)
 
     @app.get("/v1/sessions/{name}/snapshots")
-    async def list_snapshots(who: Who, name: SessionName) -> schema.SnapshotList:
-        return schema.SnapshotList(snapshots=await snapshots.snapshots(who.user, name))
+    async def list_snapshots(who: Who, name: SessionName) -> volume_schema.SnapshotList:
+        return volume_schema.SnapshotList(snapshots=await snapshots.snapshots(who.user, name))
 
     @app.delete("/v1/sessions/{name}/snapshots/{reference}")
     async def delete_snapshot(
-        who: Who, name: SessionName, reference: Annotated[schema.SnapshotReference, Path()]
-    ) -> schema.SnapshotView:
+        who: Who, name: SessionName, reference: Annotated[volume_schema.SnapshotReference, Path()]
+    ) -> volume_schema.SnapshotView:
         return await snapshots.delete_snapshot(who.user, name, reference)
 
     @app.post("/v1/sessions/{name}/rollback", status_code=202)
-    async def roll_back(who: Who, name: SessionName, request: schema.RollbackRequest) -> schema.SessionView:
+    async def roll_back(who: Who, name: SessionName, request: volume_schema.RollbackRequest) -> schema.SessionView:
         return await snapshots.rollback(who.user, name, request)
 
     @app.post("/v1/sessions/{name}/switch", status_code=202)
-    async def switch_profile(who: Who, name: SessionName, request: schema.SwitchRequest) -> schema.SessionView:
+    async def switch_profile(who: Who, name: SessionName, request: volume_schema.SwitchRequest) -> schema.SessionView:
         return await snapshots.switch(who.user, name, request)
 
     @app.post("/v1/sessions/{name}/clone", status_code=202)
-    async def clone_session(who: Who, name: SessionName, request: schema.CloneRequest) -> schema.SessionView:
+    async def clone_session(who: Who, name: SessionName, request: volume_schema.CloneRequest) -> schema.SessionView:
         return await snapshots.clone(who.user, name, request)
 
     @app.get("/v1/sessions/{name}/diff")
     async def session_diff(
         who: Who,
         name: SessionName,
-        reference: Annotated[schema.SnapshotReference | None, Query(alias="from")] = None,
-    ) -> schema.DiffReport:
+        reference: Annotated[volume_schema.SnapshotReference | None, Query(alias="from")] = None,
+    ) -> volume_schema.DiffReport:
         return await snapshots.diff(who.user, name, reference)
 
     @app.get("/v1/sessions/{name}/size")
-    async def session_size(who: Who, name: SessionName) -> schema.SizeReport:
+    async def session_size(who: Who, name: SessionName) -> volume_schema.SizeReport:
         return await snapshots.size(who.user, name)
 
     @app.post("/v1/sessions/{name}/verify")
-    async def verify_session(who: Who, name: SessionName) -> schema.VerifyReport:
+    async def verify_session(who: Who, name: SessionName) -> volume_schema.VerifyReport:
         return await snapshots.verify(who.user, name)
 
     @app.post("/v1/sessions/{name}/flatten", status_code=202)
@@ -293,11 +293,11 @@ def _add_deleted_paths(app: FastAPI, services: Services) -> None:
         return schema.DeletedList(sessions=await deleted.all(who.user))
 
     @app.post("/v1/deleted/{name}/restore", status_code=202)
-    async def restore_session(who: Who, name: SessionName, request: schema.RestoreRequest) -> schema.SessionView:
+    async def restore_session(who: Who, name: SessionName, request: volume_schema.RestoreRequest) -> schema.SessionView:
         return await deleted.restore(who.user, name, request.name)
 
     @app.post("/v1/gc")
-    async def collect_garbage(who: Who, request: schema.GcRequest) -> schema.GcReport:
+    async def collect_garbage(who: Who, request: volume_schema.GcRequest) -> volume_schema.GcReport:
         return await deleted.gc(who.user, dry_run=request.dry_run)
 
 

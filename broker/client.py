@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode
 
-from broker import batch_schema, errors, schema, wire
+from broker import batch_schema, errors, schema, volume_schema, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,40 +66,40 @@ class Client:
     # is followed with `session(name, after=…, wait=…)` until the operation of the same id is no longer pending. One
     # that has failed by then is raised.
 
-    def snapshot(self, name: str, request: schema.SnapshotRequest) -> schema.SessionView:
+    def snapshot(self, name: str, request: volume_schema.SnapshotRequest) -> schema.SessionView:
         return self._send("POST", _session(name) + "/snapshots", schema.SessionView, request)
 
-    def snapshots(self, name: str) -> list[schema.SnapshotView]:
+    def snapshots(self, name: str) -> list[volume_schema.SnapshotView]:
         """Oldest first."""
-        return self._get(_session(name) + "/snapshots", schema.SnapshotList, extra_time=_FILES).snapshots
+        return self._get(_session(name) + "/snapshots", volume_schema.SnapshotList, extra_time=_FILES).snapshots
 
-    def delete_snapshot(self, name: str, reference: str) -> schema.SnapshotView:
+    def delete_snapshot(self, name: str, reference: str) -> volume_schema.SnapshotView:
         """Delete the snapshot with that number or label; what it was is returned."""
         path = f"{_session(name)}/snapshots/{quote(reference, safe='')}"
-        return self._send("DELETE", path, schema.SnapshotView, extra_time=_FILES)
+        return self._send("DELETE", path, volume_schema.SnapshotView, extra_time=_FILES)
 
-    def rollback(self, name: str, request: schema.RollbackRequest) -> schema.SessionView:
+    def rollback(self, name: str, request: volume_schema.RollbackRequest) -> schema.SessionView:
         return self._send("POST", _session(name) + "/rollback", schema.SessionView, request)
 
-    def switch(self, name: str, request: schema.SwitchRequest) -> schema.SessionView:
+    def switch(self, name: str, request: volume_schema.SwitchRequest) -> schema.SessionView:
         return self._send("POST", _session(name) + "/switch", schema.SessionView, request)
 
-    def clone(self, name: str, request: schema.CloneRequest) -> schema.SessionView:
+    def clone(self, name: str, request: volume_schema.CloneRequest) -> schema.SessionView:
         """The new session, which is stopped when its operation is done."""
         return self._send("POST", _session(name) + "/clone", schema.SessionView, request)
 
-    def diff(self, name: str, reference: str | None = None) -> schema.DiffReport:
+    def diff(self, name: str, reference: str | None = None) -> volume_schema.DiffReport:
         """What has changed since that snapshot, or over the profile; may take minutes."""
         query = "" if reference is None else "?" + urlencode({"from": reference})
-        return self._get(_session(name) + "/diff" + query, schema.DiffReport, extra_time=_FILES)
+        return self._get(_session(name) + "/diff" + query, volume_schema.DiffReport, extra_time=_FILES)
 
-    def size(self, name: str) -> schema.SizeReport:
+    def size(self, name: str) -> volume_schema.SizeReport:
         """What the session takes; every file is counted, so it may take minutes."""
-        return self._get(_session(name) + "/size", schema.SizeReport, extra_time=_FILES)
+        return self._get(_session(name) + "/size", volume_schema.SizeReport, extra_time=_FILES)
 
-    def verify(self, name: str) -> schema.VerifyReport:
+    def verify(self, name: str) -> volume_schema.VerifyReport:
         """Read every layer and compare it with its checksums; may take an hour."""
-        return self._send("POST", _session(name) + "/verify", schema.VerifyReport, extra_time=_FILES)
+        return self._send("POST", _session(name) + "/verify", volume_schema.VerifyReport, extra_time=_FILES)
 
     def flatten(self, name: str) -> schema.SessionView:
         """Begin to make few layers of many in the background; nothing waits for it."""
@@ -117,13 +117,13 @@ class Client:
         """The caller's deleted sessions that can be restored still."""
         return self._get("/v1/deleted", schema.DeletedList).sessions
 
-    def restore(self, name: str, request: schema.RestoreRequest) -> schema.SessionView:
+    def restore(self, name: str, request: volume_schema.RestoreRequest) -> schema.SessionView:
         """Bring back the deleted session `name`, the one deleted last if there are several."""
         return self._send("POST", f"/v1/deleted/{quote(name, safe='')}/restore", schema.SessionView, request)
 
-    def gc(self, request: schema.GcRequest) -> schema.GcReport:
+    def gc(self, request: volume_schema.GcRequest) -> volume_schema.GcReport:
         """Remove layers that nothing names; may take an hour."""
-        return self._send("POST", "/v1/gc", schema.GcReport, request, extra_time=_FILES)
+        return self._send("POST", "/v1/gc", volume_schema.GcReport, request, extra_time=_FILES)
 
     # Batch jobs
 

@@ -19,7 +19,8 @@ from broker.intent import Intent
 from broker.launcher_error import LauncherError
 from broker.manifest import CHANGING
 from broker.registry import Entry
-from broker.schema import GcReport, SessionState, SessionView
+from broker.schema import SessionState, SessionView
+from broker.volume_schema import GcReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

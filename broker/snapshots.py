@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from broker.launching import Launcher
     from broker.limits import Limits
     from broker.registry import Decide, Decision, Registry
-    from broker.schema import (
+    from broker.schema import SessionView
+    from broker.upkeep import Upkeep
+    from broker.volume_schema import (
         CloneRequest,
         DiffReport,
         RollbackRequest,
-        SessionView,
         SizeReport,
         SnapshotRequest,
         SnapshotView,
         SwitchRequest,
         VerifyReport,
     )
-    from broker.upkeep import Upkeep
     from profiles.store import Image, Stores
 
 

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from broker.batch_schema import EnvironmentView
 from broker.launcher_error import LauncherError
-from broker.schema import DiffReport, SizeReport, SnapshotView, VerifyReport, Volumes
+from broker.schema import Volumes
+from broker.volume_schema import DiffReport, SizeReport, SnapshotView, VerifyReport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

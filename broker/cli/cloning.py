@@ -106,7 +106,7 @@ def switch(
     at once, `berth clone --profile` makes a second session.
     """
     from broker.cli.waiting import asking, finish
-    from broker.schema import SwitchRequest
+    from broker.volume_schema import SwitchRequest
 
     view = invocation.client.session(name)
     announce_restart(

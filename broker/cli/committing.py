@@ -23,7 +23,7 @@ from broker.errors import BerthError, InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from broker.schema import SnapshotView
+    from broker.volume_schema import SnapshotView
     from profiles.findings import Findings
     from profiles.store import Image
 
@@ -113,7 +113,7 @@ def commit(
 def _snapshot(invocation: Invocation, name: str, at: str | None) -> Iterator[SnapshotView]:
     """The snapshot to commit; one of now is made for it and goes again, whatever comes of it."""
     from broker.cli.waiting import until_done
-    from broker.schema import SnapshotRequest
+    from broker.volume_schema import SnapshotRequest
 
     client = invocation.client
     if at is not None:

@@ -14,7 +14,7 @@ from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.cli.sessions import name_argument
 
 if TYPE_CHECKING:
-    from broker.schema import DiffReport, PackageChange
+    from broker.volume_schema import DiffReport, PackageChange
 
 
 @click.command()

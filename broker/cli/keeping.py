@@ -9,7 +9,8 @@ from broker.words import clock, doing
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from broker.schema import SessionView, SnapshotView
+    from broker.schema import SessionView
+    from broker.volume_schema import SnapshotView
 
 SNAPSHOT_HEADINGS = ("NUMBER", "WHEN", "", "LABEL/WHY", "PROFILE", "CONSISTENCY")
 

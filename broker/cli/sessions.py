@@ -196,7 +196,7 @@ def restore(invocation: Invocation, name: str, new: str | None, *, timeout: floa
     one name it is the one deleted last.
     """
     from broker.cli.waiting import asking, until_made
-    from broker.schema import RestoreRequest
+    from broker.volume_schema import RestoreRequest
 
     with asking(invocation, new or name, "restore"):
         view = invocation.client.restore(name, RestoreRequest(name=new))

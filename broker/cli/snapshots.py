@@ -17,7 +17,7 @@ from broker.cli.sessions import name_argument, no_wait_option, timeout_option
 from broker.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from broker.schema import SnapshotView
+    from broker.volume_schema import SnapshotView
 
 
 @click.command()
@@ -41,7 +41,7 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
     from broker.cli.describe import state_line
     from broker.cli.keeping import consistency, name_of
     from broker.cli.waiting import asking, until_done
-    from broker.schema import SnapshotRequest
+    from broker.volume_schema import SnapshotRequest
 
     with asking(invocation, name, "snapshot"):
         view = invocation.client.snapshot(name, SnapshotRequest(label=label))
@@ -132,7 +132,7 @@ def rollback(
     one can log in. --yes does not ask.
     """
     from broker.cli.waiting import asking, finish
-    from broker.schema import RollbackRequest
+    from broker.volume_schema import RollbackRequest
 
     announce_restart(
         invocation,

@@ -99,7 +99,7 @@ def gc(invocation: Invocation, *, dry_run: bool) -> None:
     """
     from broker import words
     from broker.cli.progress import Progress
-    from broker.schema import GcRequest
+    from broker.volume_schema import GcRequest
 
     with Progress(quiet=invocation.json) as progress:
         if progress.changes:

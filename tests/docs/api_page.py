@@ -7,7 +7,7 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from broker import batch_schema, errors, schema
+from broker import batch_schema, errors, schema, volume_schema
 from broker.api import LARGEST_BODY, Services, application
 from broker.config import Config
 from broker.peercred import CONNECTIONS
@@ -15,6 +15,8 @@ from tests.docs.fields import default, descriptions, kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+SCHEMAS = (schema, batch_schema, volume_schema)
 
 _HEAD = f"""\
 # API
@@ -176,7 +178,7 @@ def _types() -> Iterator[str]:
         if "enum" in described:
             yield kind(described).capitalize() + ".\n"
             continue
-        words = descriptions(getattr(schema, name, None) or getattr(batch_schema, name))
+        words = descriptions(next(getattr(each, name) for each in SCHEMAS if hasattr(each, name)))
         required = described.get("required", [])
         yield "| field | type | |\n|---|---|---|\n"
         for field, value in described["properties"].items():

@@ -21,7 +21,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from broker import errors, schema
+from broker import errors, schema, volume_schema
 from broker.batch_schema import EnvironmentList, EnvironmentView
 from broker.certificates import CertificateAuthority
 from broker.keys import PublicKey
@@ -82,7 +82,7 @@ class ScriptedController:
         self.asked: list[tuple[str, str, Any]] = []
         """Method, path with query, decoded body."""
         self.keys: dict[str, schema.KeyView] = {}
-        self.snapshots: dict[str, list[schema.SnapshotView]] = defaultdict(list)
+        self.snapshots: dict[str, list[volume_schema.SnapshotView]] = defaultdict(list)
         self.jobs: dict[str, list[schema.JobView]] = defaultdict(list)
         self.deleted: dict[str, schema.SessionView] = {}
         self.answers: dict[str, BaseModel] = {}
@@ -255,7 +255,7 @@ class ScriptedController:
         if of == "jobs":
             return schema.JobList(jobs=self.jobs[name])
         if of == "snapshots":
-            return schema.SnapshotList(snapshots=self.snapshots[name])
+            return volume_schema.SnapshotList(snapshots=self.snapshots[name])
         return schema.ConnectionList(connections=self.connections)
 
     def _act(self, name: str, rest: list[str], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
@@ -264,7 +264,7 @@ class ScriptedController:
             self.sessions[name] = view(name, schema.SessionState.CHANGING)
         return self._turn(name) if self.script[name] else self.sessions[name]
 
-    def _forget(self, name: str, reference: str) -> schema.SnapshotView:
+    def _forget(self, name: str, reference: str) -> volume_schema.SnapshotView:
         for each in self.snapshots[name]:
             if reference in {str(each.number), each.label}:
                 self.snapshots[name].remove(each)

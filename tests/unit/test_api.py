@@ -19,7 +19,7 @@ import pytest
 from prometheus_client import generate_latest
 
 import broker.peercred
-from broker import schema
+from broker import schema, volume_schema
 from broker.api import LARGEST_BODY, Services, application
 from broker.batch_schema import EnvironmentRequest, PromoteRequest
 from broker.checks import controller_checks
@@ -516,22 +516,22 @@ CALLS: dict[str, Callable[[Client], object]] = {
 
 
 KEEPING: dict[str, Callable[[Client], object]] = {
-    "snapshot": lambda c: c.snapshot("dev", schema.SnapshotRequest(label="one")),
+    "snapshot": lambda c: c.snapshot("dev", volume_schema.SnapshotRequest(label="one")),
     "snapshots": lambda c: c.snapshots("dev"),
     "diff": lambda c: c.diff("dev", "one"),
     "diff over the profile": lambda c: c.diff("dev"),
     "size": lambda c: c.size("dev"),
     "verify": lambda c: c.verify("dev"),
     "flatten": lambda c: c.flatten("dev"),
-    "rollback": lambda c: c.rollback("dev", schema.RollbackRequest(snapshot="one")),
-    "switch": lambda c: c.switch("dev", schema.SwitchRequest(profile="base", fresh=True)),
-    "clone": lambda c: c.clone("dev", schema.CloneRequest(name="two", at="1")),
+    "rollback": lambda c: c.rollback("dev", volume_schema.RollbackRequest(snapshot="one")),
+    "switch": lambda c: c.switch("dev", volume_schema.SwitchRequest(profile="base", fresh=True)),
+    "clone": lambda c: c.clone("dev", volume_schema.CloneRequest(name="two", at="1")),
     "delete snapshot": lambda c: c.delete_snapshot("dev", "one"),
     "delete the clone": lambda c: c.delete("two"),
     "deleted": lambda c: c.deleted(),
-    "restore": lambda c: c.restore("two", schema.RestoreRequest(name="three")),
+    "restore": lambda c: c.restore("two", volume_schema.RestoreRequest(name="three")),
     "delete for good": lambda c: c.delete("three", purge=True),
-    "gc": lambda c: c.gc(schema.GcRequest()),
+    "gc": lambda c: c.gc(volume_schema.GcRequest()),
     "root": lambda c: c.root("dev"),
     "commit of root": lambda c: c.commit_root("dev"),
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker import errors, schema
+from broker import errors, volume_schema
 from profiles import commit as committing
 from profiles.findings import Change, Findings, LeftOut
 from profiles.store import Store
@@ -43,8 +43,8 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
         running.script["dev"].append(view(operation=operation("snapshot", "done", snapshot=3)))
         snapshot = {"at": CREATED, "consistency": "stopped", "profile": "base", "version": "1", "digest": base.digest}
         running.snapshots["dev"] = [
-            schema.SnapshotView.model_validate(snapshot | {"number": 2, "label": "good", "system": ["A"]}),
-            schema.SnapshotView.model_validate(snapshot | {"number": 3, "system": ["A", "B"]}),
+            volume_schema.SnapshotView.model_validate(snapshot | {"number": 2, "label": "good", "system": ["A"]}),
+            volume_schema.SnapshotView.model_validate(snapshot | {"number": 3, "system": ["A", "B"]}),
         ]
         yield running
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from broker import __version__, errors, schema
+from broker import __version__, errors, volume_schema
 from broker.cli.app import COMMANDS, berth
 from broker.cli.output import printable
 from broker.errors import ExitCode
@@ -138,8 +138,8 @@ def test_the_shell_completes_commands_sessions_and_options(controller: ScriptedC
     assert complete("berth stop --no") == ["--no-wait"]
     controller.deleted = {"gone": view("gone")}
     controller.snapshots["dev"] = [
-        schema.SnapshotView(number=3, label="good", at=1.0, consistency="stopped", profile="base", version="1"),
-        schema.SnapshotView(number=12, at=2.0, consistency="stopped", profile="base", version="1"),
+        volume_schema.SnapshotView(number=3, label="good", at=1.0, consistency="stopped", profile="base", version="1"),
+        volume_schema.SnapshotView(number=12, at=2.0, consistency="stopped", profile="base", version="1"),
     ]
     assert complete("berth restore ") == ["gone"]
     assert complete("berth rollback dev ") == ["3", "good", "12"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from broker import errors, schema, wire
+from broker import errors, schema, volume_schema, wire
 from broker.client import Client
 from broker.schema import SessionState
 from tests.fakes.command_line import command_line, run
@@ -33,9 +33,9 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
         yield running
 
 
-def kept(number: int, **values: Any) -> schema.SnapshotView:  # noqa: ANN401 - any field
+def kept(number: int, **values: Any) -> volume_schema.SnapshotView:  # noqa: ANN401 - any field
     defaults = {"number": number, "at": CREATED, "consistency": "stopped", "profile": "base", "version": "1"}
-    return schema.SnapshotView.model_validate(defaults | values)
+    return volume_schema.SnapshotView.model_validate(defaults | values)
 
 
 def posted(controller: ScriptedController) -> list[tuple[str, Any]]:
@@ -57,7 +57,9 @@ def changing(verb: str, **values: object) -> schema.SessionView:
         (kept(3, consistency="crash-consistent"), "crash-consistent: not all in it could be made to stand still"),
     ],
 )
-def test_a_snapshot_says_what_it_is_of(controller: ScriptedController, made: schema.SnapshotView, says: str) -> None:
+def test_a_snapshot_says_what_it_is_of(
+    controller: ScriptedController, made: volume_schema.SnapshotView, says: str
+) -> None:
     controller.snapshots["dev"] = [kept(2), made]
     controller.script["dev"] += [
         ready(operation=operation("snapshot")),
@@ -75,7 +77,7 @@ def test_a_snapshot_that_is_made_at_once(controller: ScriptedController) -> None
     controller.snapshots["dev"] = [kept(1)]
     controller.script["dev"].append(view(operation=operation("snapshot", "done", snapshot=1)))
     result = run("snapshot", "dev", "--json")
-    assert schema.SnapshotView.model_validate(json.loads(result.stdout)) == kept(1)
+    assert volume_schema.SnapshotView.model_validate(json.loads(result.stdout)) == kept(1)
     assert result.stderr == ""
 
 

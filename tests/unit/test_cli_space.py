@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import schema
+from broker import schema, volume_schema
 from broker.cli.keeping import policy
 from broker.schema import Persistence, SessionState
 from tests.fakes.command_line import command_line, run
@@ -26,16 +26,16 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
 
 
 def test_diff_prints_packages_and_then_files(controller: ScriptedController) -> None:
-    controller.answers["GET /v1/sessions/dev/diff"] = schema.DiffReport(
+    controller.answers["GET /v1/sessions/dev/diff"] = volume_schema.DiffReport(
         base="profile base@1",
         packages=[
-            schema.PackageChange(name="htop", after="3.3"),
-            schema.PackageChange(name="git", before="2.45", after="2.47"),
-            schema.PackageChange(name="nano", before="8.0"),
+            volume_schema.PackageChange(name="htop", after="3.3"),
+            volume_schema.PackageChange(name="git", before="2.45", after="2.47"),
+            volume_schema.PackageChange(name="nano", before="8.0"),
         ],
         files=[
-            schema.FileChange(change="A", volume="home", path="/home/alice/new\tfile"),
-            schema.FileChange(change="D", volume="system", path="/etc/motd"),
+            volume_schema.FileChange(change="A", volume="home", path="/home/alice/new\tfile"),
+            volume_schema.FileChange(change="D", volume="system", path="/etc/motd"),
         ],
     )
     result = run("diff", "dev")
@@ -55,20 +55,20 @@ def test_diff_prints_packages_and_then_files(controller: ScriptedController) -> 
 
 
 def test_diff_that_finds_nothing_and_one_that_finds_too_much(controller: ScriptedController) -> None:
-    controller.answers["GET /v1/sessions/dev/diff"] = schema.DiffReport(base="snapshot 3")
+    controller.answers["GET /v1/sessions/dev/diff"] = volume_schema.DiffReport(base="snapshot 3")
     result = run("diff", "dev", "--from", "3")
     assert (result.stdout, result.stderr) == ("", "dev: nothing has changed against snapshot 3\n")
-    file = schema.FileChange(change="M", volume="home", path="/home/alice/x")
-    controller.answers["GET /v1/sessions/dev/diff"] = schema.DiffReport(base="b", files=[file], truncated=True)
+    file = volume_schema.FileChange(change="M", volume="home", path="/home/alice/x")
+    controller.answers["GET /v1/sessions/dev/diff"] = volume_schema.DiffReport(base="b", files=[file], truncated=True)
     assert run("diff", "dev").stderr.splitlines()[-1] == "dev: more than 1 file changed against b"
 
 
 def test_size(controller: ScriptedController) -> None:
     lines = [
-        schema.SizeLine(what="home", own=1024, total=4096, files=12),
-        schema.SizeLine(what="snapshot 1", own=0, total=3072, files=10),
+        volume_schema.SizeLine(what="home", own=1024, total=4096, files=12),
+        volume_schema.SizeLine(what="snapshot 1", own=0, total=3072, files=10),
     ]
-    controller.answers["GET /v1/sessions/dev/size"] = schema.SizeReport(lines=lines, bytes=4096, free=1 << 30)
+    controller.answers["GET /v1/sessions/dev/size"] = volume_schema.SizeReport(lines=lines, bytes=4096, free=1 << 30)
     result = run("size", "dev")
     assert result.stdout.splitlines() == [
         "WHAT        OWN      TOTAL    FILES",
@@ -81,11 +81,13 @@ def test_size(controller: ScriptedController) -> None:
 
 def test_verify(controller: ScriptedController) -> None:
     path = "POST /v1/sessions/dev/verify"
-    controller.answers[path] = schema.VerifyReport(layers=1, recorded=1)
+    controller.answers[path] = volume_schema.VerifyReport(layers=1, recorded=1)
     result = run("verify", "dev")
     said = "dev: 1 layer read, all as they were; 1 of them had no checksums and got them now\n"
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", said)
-    controller.answers[path] = schema.VerifyReport(layers=2, recorded=0, problems=["/home/alice/x: other content"])
+    controller.answers[path] = volume_schema.VerifyReport(
+        layers=2, recorded=0, problems=["/home/alice/x: other content"]
+    )
     for words in (("verify", "dev"), ("verify", "dev", "--json")):
         result = run(*words)
         assert result.exit_code == 1
@@ -104,7 +106,7 @@ def test_flatten(controller: ScriptedController) -> None:
 
 
 def test_gc(controller: ScriptedController) -> None:
-    report = schema.GcReport(layers=2, bytes=2048, sessions=["old"], dry_run=True)
+    report = volume_schema.GcReport(layers=2, bytes=2048, sessions=["old"], dry_run=True)
     controller.answers["POST /v1/gc"] = report
     result = run("gc", "--dry-run")
     assert result.stdout == "old\n"

@@ -13,14 +13,8 @@ from broker.identifiers import new_id
 from broker.launcher_error import LauncherError
 from broker.rebuild import rebuild
 from broker.registry import open_registry
-from broker.schema import (
-    ConnectionRecord,
-    ConnectionReport,
-    ContinuationChoice,
-    SessionState,
-    SnapshotRequest,
-    StartRequest,
-)
+from broker.schema import ConnectionRecord, ConnectionReport, ContinuationChoice, SessionState, StartRequest
+from broker.volume_schema import SnapshotRequest
 from slurm.state import JobState
 from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher

@@ -29,18 +29,10 @@ from broker.announcement import announced, read
 from broker.errors import BerthError
 from broker.keys import PublicKey
 from broker.launcher_error import LauncherError
-from broker.schema import (
-    CloneRequest,
-    ContinuationChoice,
-    IdleChoice,
-    RollbackRequest,
-    SessionState,
-    SnapshotRequest,
-    StopTime,
-    SwitchRequest,
-)
+from broker.schema import ContinuationChoice, IdleChoice, SessionState, StopTime
 from broker.state import LIVE
 from broker.succession import CARRIED
+from broker.volume_schema import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.store import Store
 from slurm.state import JobState
 from tests.fakes.core import Clock, Core, publish, site_config

@@ -10,7 +10,8 @@ import pytest
 import broker.answering
 from broker.errors import ConflictError, NoSpaceError, NotFoundError
 from broker.launcher_error import LauncherError
-from broker.schema import SessionState, SnapshotRequest
+from broker.schema import SessionState
+from broker.volume_schema import SnapshotRequest
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler

@@ -10,7 +10,8 @@ import pytest
 from broker.errors import RefusedError
 from broker.launcher_error import LauncherError
 from broker.limits import MEASURED_FOR
-from broker.schema import CloneRequest, SessionState, StartRequest
+from broker.schema import SessionState, StartRequest
+from broker.volume_schema import CloneRequest
 from slurm.state import JobState
 from tests.fakes.core import BASE, Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher

@@ -11,13 +11,8 @@ import broker.operations
 from broker.deeds import in_words
 from broker.errors import BerthError, ConflictError, InvalidInputError, NoSpaceError, NotFoundError, RefusedError
 from broker.launcher_error import LauncherError
-from broker.schema import (
-    CloneRequest,
-    RollbackRequest,
-    SessionState,
-    SnapshotRequest,
-    SwitchRequest,
-)
+from broker.schema import SessionState
+from broker.volume_schema import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.store import Store
 from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher

@@ -14,7 +14,8 @@ from broker.manifest import Manifest
 from broker.models import Session
 from broker.rebuild import rebuild, users_with_data
 from broker.registry import Entry
-from broker.schema import RebuildReport, RollbackRequest, SessionState, SnapshotRequest, SwitchRequest
+from broker.schema import RebuildReport, SessionState
+from broker.volume_schema import RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.store import Store
 from tests.fakes.core import Core, publish, site_config
 from tests.fakes.launcher import Directory, FakeLauncher

@@ -10,16 +10,9 @@ import pytest
 from broker.errors import BerthError, ConflictError, NoSpaceError, NotFoundError, RefusedError
 from broker.launcher_error import LauncherError
 from broker.registry import Entry
-from broker.schema import (
-    CloneRequest,
-    Persistence,
-    RollbackRequest,
-    SessionState,
-    SnapshotRequest,
-    StartRequest,
-    SwitchRequest,
-)
+from broker.schema import Persistence, SessionState, StartRequest
 from broker.state import LIVE
+from broker.volume_schema import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.store import Store
 from slurm.state import JobState
 from tests.fakes.core import Core, publish, site_config
