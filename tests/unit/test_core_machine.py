@@ -337,11 +337,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=NAMES, seconds=st.sampled_from([10.0, 300.0]), keep=st.booleans())
     def choose_when_it_is_stopped(self, name: str, seconds: float, keep: bool) -> None:
+        self.launcher.disk = "answers"  # whoever asks for this waits for it
         wanted = StopTime(at=self.clock.now + seconds, keep=keep)
         self._ask(self.core.sessions.set_stop_time("alice", name, wanted))
 
     @rule(name=NAMES, idle=st.sampled_from(["1m", "1m", "1h", "never"]))
     def choose_when_it_is_idle(self, name: str, idle: str) -> None:
+        self.launcher.disk = "answers"
         self._ask(self.core.sessions.set_idle("alice", name, IdleChoice(idle=idle)))
 
     @rule()
