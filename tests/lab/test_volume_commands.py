@@ -323,7 +323,10 @@ def named(record: dict[str, Any]) -> set[str]:
 
 
 def unnamed(layers: set[str], session: Kept) -> set[str]:
-    """Those of a user's layers that no session of theirs names, deleted ones included."""
+    """Those of a user's layers that no session of theirs names, deleted ones included, nor any batch job."""
     disk = session.disk()
-    records = disk.sh(f"cat {disk.root}/sessions/*/volumes.json {disk.root}/trash/*/volumes.json 2>/dev/null || :")
+    files = [
+        f"{disk.root}/{place}/*/{name}" for place in ("sessions", "trash") for name in ("volumes.json", "run/jobs/*")
+    ]
+    records = disk.sh(f"cat {' '.join(files)} 2>/dev/null || :")
     return {layer for layer in layers if layer not in records}
