@@ -231,7 +231,7 @@ class VolumeCalls(ABC):
 
     async def hand_over(
         self, user: str, session_id: str, submission: int, *, image: Mapping[str, str], most: int
-    ) -> Any:  # noqa: ANN401 - as in a session's row
+    ) -> dict[str, Any]:
         """Have the job of that submission begin with new tops over a snapshot, as long as there are fewer than `most`
         layers. The volumes as they are now.
         """
