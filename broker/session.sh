@@ -43,6 +43,7 @@ readonly IDLE_AFTER=600          # seconds without use after which the job's com
 readonly USE_EVERY=30            # seconds between two looks at how the session is used, or a quarter of those
 readonly UNSEEN=300              # seconds after which what was last seen of that says nothing any more
 readonly BUSY_PERCENT=5          # of one processor: below it, what runs is not at work
+readonly LOWEST_ID=300           # where the kernel's process ids begin again: RESERVED_PIDS
 readonly USER_HZ=100             # in which unit /proc/PID/stat counts processor time: time(7)
 
 # For apt in a session, where there is nobody but the user: no account _apt to become, no group adm to give a log to.
@@ -77,18 +78,32 @@ login_environment() { # SETENV: the sshd_config line that gives ssh logins the e
   SETENV=SetEnv
   while read -r name; do
     case $name in
-      HOME | USER | LOGNAME | SHELL | MAIL | PWD | OLDPWD | SHLVL | TERM | _) ;;         # the login's own
-      APPTAINER* | SINGULARITY* | USER_PATH | PS1 | PROMPT_COMMAND) ;;                   # Apptainer's own
-      ENVIRONMENT | SLURM_EXPORT_ENV | SLURM_OPEN_MODE) ;;                               # the batch script's: misleads srun
-      TMPDIR | TMP | TEMP | BASH_* | ENV | LD_PRELOAD | SSH_* | DISPLAY | XAUTHORITY) ;; # the node's, not the container's
-      *)
-        value=${!name}
-        [[ $value != *[$'\n\r']* ]] || continue # cannot be written on one line
-        value=${value//\\/\\\\}
-        SETENV+=" \"$name=${value//\"/\\\"}\""
-        ;;
+      HOME | USER | LOGNAME | SHELL | MAIL | PWD | OLDPWD | SHLVL | TERM | _) continue ;;         # the login's own
+      APPTAINER* | SINGULARITY* | USER_PATH | PS1 | PROMPT_COMMAND) continue ;;                   # Apptainer's own
+      TMPDIR | TMP | TEMP | BASH_* | ENV | LD_PRELOAD | SSH_* | DISPLAY | XAUTHORITY) continue ;; # the node's, not the container's
+      ENVIRONMENT) continue ;;                                                                    # the batch script's
+      # What Slurm sets for MPI launchers makes them call srun, which a session does not have.
+      HYDRA_BOOTSTRAP | HYDRA_LAUNCHER_EXTRA_ARGS | I_MPI_HYDRA_BOOTSTRAP | I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS) continue ;;
+      OMPI_MCA_plm_slurm_args | PRTE_MCA_plm_slurm_args | PMI_* | PMIX_*) continue ;;
     esac
+    if [[ $name == SLURM* ]] && ! is_for_logins "$name"; then continue; fi
+    value=${!name}
+    [[ $value != *[$'\n\r']* ]] || continue # cannot be written on one line
+    value=${value//\\/\\\\}
+    SETENV+=" \"$name=${value//\"/\\\"}\""
   done < <(compgen -e)
+}
+
+is_for_logins() { # NAME: whether a login gets this variable of Slurm: the job's name and share of the node, no task or step
+  # A program that sees tasks, steps or a list of nodes (SLURM_NTASKS, SLURM_PROCID, SLURM_JOBID, SLURM_JOB_NODELIST)
+  # takes itself for one that srun started: Open MPI, PyTorch Lightning and JAX do.
+  case $1 in
+    SLURM_JOB_ID | SLURM_JOB_PARTITION | SLURM_JOB_ACCOUNT | SLURM_JOB_QOS | SLURM_JOB_START_TIME | SLURM_JOB_END_TIME) ;;
+    SLURM_CLUSTER_NAME | SLURM_CONF | SLURM_RESTART_COUNT | SLURMD_NODENAME) ;;
+    SLURM_CPUS_ON_NODE | SLURM_CPUS_PER_TASK | SLURM_JOB_CPUS_PER_NODE | SLURM_MEM_PER_*) ;;
+    SLURM_GPUS | SLURM_GPUS_ON_NODE | SLURM_GPUS_PER_NODE | SLURM_JOB_GPUS | SLURM_SHARDS_ON_NODE) ;;
+    *) return 1 ;;
+  esac
 }
 
 has_locales() { # whether the image has any but C's: then a client may choose
@@ -104,10 +119,13 @@ sshd_config() {
   [[ -z $BERTH_ROOT ]] || user=root
   # StrictModes: it wants every parent folder to be root's or the user's, but root is nobody in a user namespace;
   #   session.sh has checked the session's directory instead.
-  # AddressFamily: with both families sshd goes on when only one of the two could be bound.
+  # ListenAddress: on IPv4 alone, since with both families sshd goes on when only one of the two could be bound.
+  #   AddressFamily inet would do the same, but would also keep forwards from a service that listens on [::1].
+  # MaxAuthTries: as many keys as the gateway takes (broker/gateway/settings.py).
   # LogLevel: "Server listening" is said at INFO.
   printf '%s\n' \
-    "AddressFamily inet" \
+    "AddressFamily any" \
+    "ListenAddress 0.0.0.0" \
     "HostKey $run/ssh_host_ed25519_key" \
     "HostCertificate $run/ssh_host_ed25519_key-cert.pub" \
     "AuthorizedKeysFile $run/authorized_keys" \
@@ -123,6 +141,7 @@ sshd_config() {
     "PidFile /run/berth/node/sshd.pid" \
     "LogLevel INFO" \
     "LoginGraceTime 30" \
+    "MaxAuthTries 40" \
     "MaxStartups 100" \
     "MaxSessions 100" \
     "ClientAliveInterval 30" \
@@ -544,19 +563,18 @@ write_sudo() { # FILE: sudo without setuid, which no namespace of the user's can
   cat >"$1" <<'SUDO'
 #!/bin/sh
 # sudo in a Berth session. All files are yours: this shows you as root to the programs that insist on it.
-keep='' shell=''
+keep='' shell='' target=root
 refuse() {
-  echo "sudo: $1; in a session it takes [-EHinsS] [-u root] [VAR=value] COMMAND" >&2
+  echo "sudo: $1; in a session it takes [-EHinsS] [-u root|$(id -un)] [VAR=value] COMMAND" >&2
   exit 1
 }
 while [ $# -gt 0 ]; do
   case $1 in
     --) shift && break ;;
-    -u | --user)
-      [ "${2-}" = root ] || refuse "it makes you root, and nobody else"
-      shift
-      ;;
-    -uroot | --user=root | --non-interactive | --set-home | --stdin) ;;
+    -u | --user) target=${2-} && shift ;;
+    -u*) target=${1#-u} ;;
+    --user=*) target=${1#--user=} ;;
+    --non-interactive | --set-home | --stdin) ;;
     -v | -k | -K | --validate | --reset-timestamp | --remove-timestamp) exit 0 ;; # there is no password
     --preserve-env*) keep=yes ;;
     --login) shell=login ;;
@@ -568,22 +586,34 @@ while [ $# -gt 0 ]; do
       ;;
     *) break ;;
   esac
-  shift
+  [ $# -eq 0 ] || shift
 done
-command -v unshare >/dev/null || refuse "the image has no unshare (util-linux)"
+self=$(id -un)
+case $target in
+  root | "#0") root=yes ;;
+  "$self" | "#$(id -u)") root='' ;;
+  *) refuse "it makes you root, or leaves you $self, and knows no other user" ;;
+esac
+[ -z "$root" ] || command -v unshare >/dev/null || refuse "the image has no unshare (util-linux)"
 said=$*
 SUDO_UID=$(id -u) SUDO_GID=$(id -g) SUDO_USER=${USER-} SUDO_COMMAND=$said
-export SUDO_UID SUDO_GID SUDO_USER SUDO_COMMAND USER=root LOGNAME=root PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
-[ -n "$keep" ] || export HOME=/root
+export SUDO_UID SUDO_GID SUDO_USER SUDO_COMMAND
+home=$HOME
+if [ -n "$root" ]; then
+  home=/root
+  export USER=root LOGNAME=root PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+  [ -n "$keep" ] || export HOME=/root
+fi
 while :; do
   case ${1-} in [A-Za-z_]*=*) export "${1?}" && shift ;; *) break ;; esac
 done
 if [ -n "$shell" ]; then
   [ $# -eq 0 ] || set -- -c '"$@"' sudo "$@"
-  [ $shell = plain ] || { cd /root && set -- -l "$@"; }
+  [ $shell = plain ] || { cd "$home" && set -- -l "$@"; }
   set -- "${SHELL:-/bin/sh}" "$@"
 fi
 [ $# -gt 0 ] || refuse "there is no command"
+[ -n "$root" ] || exec "$@"
 unshare --map-root-user -- "$@"
 code=$?
 if [ $code -gt 0 ] && [ $code -lt 126 ] && [ -n "$said" ]; then
@@ -917,6 +947,37 @@ announce() { # PORT USE: as often as it takes, since an outage of slurmctld must
   say "announced $comment"
 }
 
+find_process_one() { # FIRST: the id, seen from the node, of process 1 of the session's PID namespace
+  local queue=("$CONTAINER") pid file key ids
+  while [[ ${#queue[@]} -gt 0 ]]; do
+    pid=${queue[0]} queue=("${queue[@]:1}")
+    while read -r key ids; do
+      if [[ $key == NSpid: && $ids == *[[:blank:]]1 ]]; then
+        FIRST=$pid
+        return 0
+      fi
+    done 2>/dev/null <"/proc/$pid/status" || : # the process has ended
+    for file in "/proc/$pid/task/"*/children; do # Apptainer starts process 1 from any of its threads
+      if read -ra ids 2>/dev/null <"$file" || [[ -n ${ids:-} ]]; then queue+=("${ids[@]}"); fi
+    done
+  done
+  return 1
+}
+
+move_process_ids() { # has the session's process ids go on from another place than in its earlier jobs
+  # The home outlives the job: a PID file of an earlier job must not name a process that lives now. Successive runs lie
+  # far apart by the golden ratio. ns_last_pid is that of the writer's PID namespace: proc(5).
+  local most=32768 run=$(((BERTH_SUBMISSION * 7 + ${SLURM_RESTART_COUNT:-0}) * 618034 % 1000000)) FIRST
+  read -r most </proc/sys/kernel/pid_max || :
+  run=$((LOWEST_ID + run * (most - 2 * LOWEST_ID) / 1000000))
+  # The job's user owns the session's user namespaces.
+  # shellcheck disable=SC2016 # expanded by the shell in the namespace
+  if ! find_process_one || ! nsenter --target "$CONTAINER" --user --preserve-credentials -- \
+    nsenter --target "$FIRST" --pid --preserve-credentials -- bash -c 'echo "$1" >/proc/sys/kernel/ns_last_pid' move "$run"; then
+    say "warning: this kernel does not set process ids: they begin at the lowest in each job"
+  fi
+}
+
 start_container() { # CONTAINER: the process of hold(); LOG: what it and all below it say
   local map=() id owners=()
   [[ -z $BERTH_ROOT ]] || map=(--map-users auto --map-groups auto)
@@ -924,8 +985,8 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT UNSEEN BUSY_PERCENT USER_HZ \
       BERTH_ROOT
     echo 'set -euo pipefail'
-    declare -f say die login_environment has_locales sshd_config adapt_accounts apply_owners leave look_at_processes \
-      threads_stand_still stop_all stand_still tell_terminals processor_time gpu_work look_at_use serve enter
+    declare -f say die login_environment is_for_logins has_locales sshd_config adapt_accounts apply_owners leave \
+      look_at_processes threads_stand_still stop_all stand_still tell_terminals processor_time gpu_work look_at_use serve enter
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
   {
@@ -1061,7 +1122,7 @@ follow_container() { # copies the container's words to the job's log until it ha
     printf '%s\n' "$line" || :
     if [[ -z $announced && $line =~ ^"Server listening on "[^\ ]+" port "([0-9]+)\.$ ]]; then
       announced=yes LISTENS=yes PORT=${BASH_REMATCH[1]} WATCH_AT=$((EPOCHSECONDS + 5)) # whoever waits for it comes first
-      { announce "$PORT" '' && check_version; } &
+      { move_process_ids && announce "$PORT" '' && check_version; } &
       ANNOUNCER=$!
     fi
     if ((++count % LOG_CHECK == 0)); then trim_log || :; fi

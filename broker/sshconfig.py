@@ -69,6 +69,8 @@ def render(
         "ForwardX11 no",
         "ServerAliveInterval 15",
         "ServerAliveCountMax 3",
+        # A path with %r@%h is longer than a socket's may be (108 bytes, unix(7)) for long names; %C is 40 characters.
+        "ControlPath ~/.ssh/%C",
         *([f"IdentityFile {_quoted(identity_file)}", "IdentitiesOnly yes"] if identity_file else []),
     ]
     jump = f"{site.domain}-gateway"

@@ -192,7 +192,11 @@ class GatewayConnection(asyncssh.SSHServer):
         """What lets `username` in, for one more key; None if there were too many."""
         self._tries += 1
         if self._tries > self._settings.max_auth_tries:
-            self._end(f"too many keys tried, {self._settings.max_auth_tries} are allowed; use IdentitiesOnly")
+            # OpenSSH's own words, which a session's sshd uses too.
+            self._end(
+                f"Too many authentication failures: {self._settings.max_auth_tries} keys may be tried. "
+                "Set IdentityFile, and IdentitiesOnly yes, for this host in your ssh configuration"
+            )
             return None
         admission = await self._keys.of(username)
         if not admission.confirmed and not self._warned:

@@ -46,7 +46,8 @@ class GatewaySettings:
     penalty_exempt: tuple[Network, ...] = ()
     """From where logins may fail as often as they like."""
     max_auth_tries: int = 40
-    """Offers and signatures of keys on one connection: every key of an agent costs one try, the right one two."""
+    """Offers and signatures of keys on one connection: every key of an agent costs one try, the right one two.
+    A session's sshd takes as many (`MaxAuthTries` in broker/session.sh)."""
     max_forwards: int = 64
     """Forwards that one connection may have at once; multiplexing clients share one connection."""
     max_user_connections: int = 128

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.gateway.settings import GatewaySettings
+
 CHECKOUT = Path(__file__).parents[2]
 SCRIPT = CHECKOUT / "broker/session.sh"
 REFERENCE = CHECKOUT / "docs/reference/session-job.md"
@@ -298,6 +300,11 @@ class TestRequest:
         assert outcome[3] == "ID=op"
 
 
+def test_sshd_takes_as_many_keys_as_the_gateway() -> None:
+    (tries,) = re.findall(r'"MaxAuthTries (\d+)"', SCRIPT.read_text())
+    assert int(tries) == GatewaySettings.__dataclass_fields__["max_auth_tries"].default
+
+
 class TestLoginEnvironment:
     def setenv(self, **variables: str) -> dict[str, str]:
         done = bash('login_environment; printf %s "$SETENV"', env=variables)
@@ -316,6 +323,22 @@ class TestLoginEnvironment:
         seen = self.setenv(LINES_="one\ntwo", AFTER="there")
         assert "LINES_" not in seen
         assert seen["AFTER"] == "there"
+
+    def test_slurms_tasks_steps_and_launchers_stay_behind(self) -> None:
+        gone = dict.fromkeys(
+            (
+                *("SLURM_JOBID", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_PROCID", "SLURM_NODEID", "SLURM_LOCALID"),
+                *("SLURM_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NNODES", "SLURM_TASKS_PER_NODE", "SLURM_STEP_ID"),
+                *("SLURM_SUBMIT_DIR", "SLURM_EXPORT_ENV", "SLURM_NAME_OF_A_LATER_VERSION", "PMI_RANK", "PMIX_RANK"),
+                *("HYDRA_BOOTSTRAP", "HYDRA_LAUNCHER_EXTRA_ARGS", "I_MPI_HYDRA_BOOTSTRAP"),
+                *("I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS", "OMPI_MCA_plm_slurm_args", "PRTE_MCA_plm_slurm_args"),
+            ),
+            "x",
+        )
+        kept = {"SLURM_CPUS_PER_TASK": "4", "SLURM_MEM_PER_NODE": "8", "SLURM_JOB_GPUS": "1", "OMPI_MCA_btl": "self"}
+        seen = self.setenv(**gone, **kept)
+        assert not seen.keys() & gone.keys()
+        assert kept.items() <= seen.items()
 
     def test_what_belongs_to_the_login_the_node_or_apptainer_stays_behind(self) -> None:
         gone = dict.fromkeys(

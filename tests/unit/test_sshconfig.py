@@ -112,6 +112,18 @@ def test_the_users_own_settings_cannot_weaken_it(tmp_path: Path) -> None:
     assert settings["identityfile"].endswith("/.ssh/mine")  # keys, multiplexing and the like stay the user's choice
 
 
+def test_a_shared_connections_socket_has_a_short_name(tmp_path: Path) -> None:
+    config = sshconfig.write(tmp_path, site(), Way.GATEWAY)
+    theirs = tmp_path / "theirs"
+    theirs.write_text(f"Include {config}\nHost *\n  ControlMaster auto\n  ControlPath ~/.ssh/cm-%r@%h:%p\n")
+    name = "a" * 39
+    settings = understood(theirs, f"{name}.berth")
+    assert settings["controlmaster"] == "auto"
+    path = settings["controlpath"]
+    assert name not in path
+    assert len(path.rpartition("/.ssh/")[2]) <= 40  # a socket's path has 108 bytes in all: unix(7)
+
+
 def test_one_key_and_no_other_where_that_is_asked_for(tmp_path: Path) -> None:
     key = tmp_path / "a key with 100%"
     config = sshconfig.write(tmp_path / "a directory with 100%", site(), Way.GATEWAY, identity_file=key)
