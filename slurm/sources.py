@@ -6,6 +6,7 @@ and told, with the reason.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, NamedTuple
 
 from slurm.commandline import UnreadableError, read_command_line, words_of
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from slurm.commandline import Given
 
 DIRECTIVE = "#SBATCH"
+COMPONENT_SEPARATORS = ("hetjob", "packjob")
+"""The word of a line between the components of a heterogeneous job; the second one is Slurm 19.05's and older."""
 
 _VARIABLES = """
     ACCOUNT=account ACCTG_FREQ=acctg-freq ARRAY_INX=array BATCH=batch BURST_BUFFER=bb CLUSTERS=clusters
@@ -57,9 +60,18 @@ def of_environment(variables: Mapping[str, str]) -> Usable:
 
 
 def of_script(script: bytes) -> Usable:
-    """What the `#SBATCH` lines of a script say. OptionError names the line that cannot be read."""
+    """Return what the `#SBATCH` lines of a script say. OptionError names the line that cannot be read or used."""
+    if script.startswith(BOM_UTF8):
+        raise OptionError(
+            "the script begins with a byte order mark, and sbatch reads no such script: save it without one"
+        )
     given: list[Given] = []
     for number, words in words_of(DIRECTIVE, script):
+        if words[0] in COMPONENT_SEPARATORS:
+            raise OptionError(
+                f"line {number} of the script begins another component of a heterogeneous job; a session has one: "
+                "give its options on the command line, without --from-script"
+            )
         try:
             line = read_command_line(words)
         except UnreadableError as error:

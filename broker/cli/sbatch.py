@@ -22,6 +22,7 @@ from click.shell_completion import CompletionItem
 
 from broker.cli.arguments import EnvironmentName
 from broker.cli.invocation import Invocation, pass_invocation
+from broker.cli.sbatch_program import SbatchProgram, is_called_by_sbatch_script
 from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def sbatch(invocation: Invocation, words: tuple[str, ...]) -> None:
     session goes on meanwhile. `#BERTH --env dev` in the script and BERTH_ENV say the same; --env= says none.
     `berth fetch JOBID` brings back what the job wrote, `berth promote JOBID NAME` makes a session of it.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
+    if is_called_by_sbatch_script(os.environ):
+        _become(words)  # the environment, if any, is made already, and what is asked for stands in the carrier too
     submission = Submission.read(words)
     if submission.environment:
         sys.exit(submission.submit_into(invocation, submission.environment))
@@ -125,10 +128,7 @@ class Submission:
             os.write(again, self._text)
             os.lseek(again, 0, os.SEEK_SET)
             os.dup2(again, 0)
-        try:
-            os.execvp("sbatch", ["sbatch", *self._line.without("env"), *self._line.script])  # noqa: S606 - without a shell
-        except OSError as error:
-            raise _cannot_run(error) from error
+        _become([*self._line.without("env"), *self._line.script])
 
     def submit_into(self, invocation: Invocation, name: str) -> int:
         """Have the environment made and sbatch called; its exit code."""
@@ -189,8 +189,12 @@ def _read(words: Sequence[str]) -> CommandLine:
         return read_command_line(words)
     except UnreadableError:
         told: dict[str, Option] = {}
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            shown = subprocess.run(["sbatch", "--help"], capture_output=True, text=True, timeout=30, check=False)
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired, BerthError):
+            program = SbatchProgram.find(os.environ)
+            command = [program.path, "--help"]
+            shown = subprocess.run(
+                command, env=program.environment, capture_output=True, text=True, timeout=30, check=False
+            )
             told = options_of_help(shown.stdout)
         return read_command_line(words, told | OPTIONS)
 
@@ -243,13 +247,27 @@ def _found(name: str) -> Path | None:
     return Path(found) if found else None
 
 
+def _become(words: Sequence[str]) -> NoReturn:
+    """Replace this process by the site's sbatch."""
+    program = SbatchProgram.find(os.environ)
+    try:
+        os.execve(program.path, ["sbatch", *words], program.environment)  # noqa: S606 - without a shell
+    except OSError as error:
+        raise _cannot_run(error) from error
+
+
 def _run_sbatch(words: Sequence[str], stdin: bytes | None, note: Callable[[int], None]) -> tuple[int, int | None]:
     """Run sbatch with its own standard error, and pass on what it says as it says it; its exit code, and the job's id
     if it says one, which is noted at once.
     """
+    program = SbatchProgram.find(os.environ)
     try:
         process = subprocess.Popen(
-            ["sbatch", *words], stdin=None if stdin is None else subprocess.PIPE, stdout=subprocess.PIPE
+            ["sbatch", *words],
+            executable=program.path,
+            env=program.environment,
+            stdin=None if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
     except OSError as error:
         raise _cannot_run(error) from error

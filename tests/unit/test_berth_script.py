@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from slurm.sbatch import ALIASES, OPTIONS, Option, Takes
+
 BROKER = Path(__file__).parents[2] / "broker"
 
 
@@ -17,9 +19,11 @@ def berth(tmp_path: Path) -> Path:
     place = tmp_path / "bin"
     place.mkdir()
     shutil.copy(BROKER / "cli/berth", place / "berth")
-    for name in ("berth-cli", "sbatch"):
-        (place / name).write_text(f'#!/bin/sh\nprintf "%s" {name}; for word; do printf " [%s]" "$word"; done\n')
+    # sbatch is a program: without the first line of a script, and sh runs it all the same.
+    for name, head in (("berth-cli", "#!/bin/sh\n"), ("sbatch", "")):
+        (place / name).write_text(f'{head}printf "%s" {name}; for word; do printf " [%s]" "$word"; done\n')
         (place / name).chmod(0o755)
+    (tmp_path / "log").write_text("an earlier job's output\n")
     (tmp_path / "job.sh").write_text("#!/bin/sh\ntrue\n")
     (tmp_path / "ours.sh").write_text("#!/bin/sh\n#BERTH --env dev\ntrue\n")
     return place / "berth"
@@ -41,6 +45,10 @@ def run(berth: Path, *words: str, **variables: str) -> str:
         ("--wrap", "echo x"),
         ("--wrap=echo x", "-t1"),
         ("-Q", "job.sh", "--", "-x"),
+        ("-o", "log", "job.sh"),
+        ("-Qo", "log", "--exclusive", "--output", "log", "--time=5", "-n1", ":", "-n", "2", "job.sh", "ours.sh"),
+        ("--", "job.sh", "--env", "dev"),
+        ("job.sh", "--env"),  # which is the script's own
     ],
 )
 def test_a_plain_job_goes_straight_to_sbatch(berth: Path, words: tuple[str, ...]) -> None:
@@ -52,15 +60,52 @@ def test_a_plain_job_goes_straight_to_sbatch(berth: Path, words: tuple[str, ...]
     [
         ("--env", "dev", "job.sh"),
         ("--env=dev", "job.sh"),
-        ("job.sh", "--env"),  # which is the script's own, as Python finds out
         ("ours.sh",),
+        ("-o", "log", "ours.sh"),
+        ("-Qolog", "ours.sh"),
+        ("--", "ours.sh"),
         (),
+        ("-o", "log"),  # the script comes from standard input
+        ("-o", "log", "--time=5", "-Q"),
+        ("--output", "log"),
+        ("-olog", "--wait"),
+        ("--outpu", "log", "job.sh"),  # an abbreviation
+        ("--of-a-plugin", "log"),
+        ("-y", "log"),
+        ("-o",),
+        ("--output",),
+        ("-",),
+        ("-Q", "on-path.sh"),
         ("--help",),
         ("not-here.sh",),
     ],
 )
 def test_where_an_environment_may_be_meant_python_decides(berth: Path, words: tuple[str, ...]) -> None:
     assert run(berth, "sbatch", *words) == " ".join(["berth-cli", "[sbatch]", *(f"[{word}]" for word in words)])
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+def test_no_options_value_is_taken_for_the_script(berth: Path, option: Option) -> None:
+    ways = [(f"--{option.name}",), *([(f"-{option.letter}",)] if option.letter else [])]
+    for way in ways:
+        words = (*way, "log") if option.takes is Takes.VALUE else way
+        # Standard input has the script, unless --wrap is one: Python reads it.
+        expected = "sbatch" if option.name == "wrap" else "berth-cli"
+        assert run(berth, "sbatch", *words).split()[0] == expected
+        assert run(berth, "sbatch", *words, "ours.sh").split()[0] == expected
+        tells = option.name in {"help", "usage", "version"}
+        assert run(berth, "sbatch", *words, "job.sh").split()[0] == ("berth-cli" if tells else "sbatch")
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_aliases_take_a_value_too(berth: Path, name: str) -> None:
+    assert run(berth, "sbatch", f"--{name}", "log").startswith("berth-cli ")
+    assert run(berth, "sbatch", f"--{name}", "log", "job.sh").startswith("sbatch ")
+
+
+def test_a_script_called_sbatch_is_for_python(berth: Path) -> None:
+    (berth.parent / "sbatch").write_text('#!/bin/sh\nexec berth sbatch "$@"\n')
+    assert run(berth, "sbatch", "job.sh") == "berth-cli [sbatch] [job.sh]"
 
 
 def test_the_variable_counts_too(berth: Path) -> None:

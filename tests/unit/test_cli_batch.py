@@ -16,6 +16,7 @@ from click.shell_completion import ShellComplete
 from broker.batch_schema import BatchJob, EnvironmentView
 from broker.cli.app import berth
 from broker.cli.fetching import fetch_tree
+from broker.cli.sbatch_program import SbatchProgram
 from broker.errors import ExitCode
 from broker.schema import SessionState
 from tests.fakes.command_line import command_line, run
@@ -25,6 +26,7 @@ from tests.lab_cluster import wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CHECKOUT = Path(__file__).parents[2]
 SBATCH = """#!/bin/sh
 for word; do printf '[%s]' "$word" >>"$HOME/words"; last=$word; done
 if [ -f "$last" ]; then cat "$last" >"$HOME/script"; else cat >"$HOME/script"; fi
@@ -192,6 +194,54 @@ def test_a_wrong_directive_is_refused(controller: ScriptedController, tmp_path: 
     assert done.returncode == ExitCode.USAGE
     assert "`#BERTH --env SESSION`" in done.stderr
     assert not (tmp_path / "words").exists()
+
+
+WRAPPER = f"""#!/bin/sh
+echo called >>"$HOME/calls"
+exec {sys.executable} -m broker.cli sbatch "$@"
+"""
+
+
+@pytest.fixture
+def wrapper(controller: ScriptedController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A script called sbatch, first on PATH, that runs `berth sbatch`; its directory."""
+    assert controller
+    place = tmp_path / "wrapper"
+    place.mkdir()
+    (place / "sbatch").write_text(WRAPPER)
+    (place / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    return place
+
+
+@pytest.mark.usefixtures("wrapper")
+@pytest.mark.parametrize("words", [("job.sh",), ("--env", "dev", "job.sh")])
+def test_a_script_that_calls_berth_sbatch_is_run_once(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = sbatch(*words)
+    assert (done.returncode, done.stdout) == (0, "Submitted batch job 42\n"), done.stderr
+    assert (tmp_path / "calls").read_text() == "called\n"
+    assert given(tmp_path)[0].startswith("[")
+
+
+@pytest.mark.usefixtures("wrapper")
+def test_a_script_that_calls_berth_sbatch_gets_standard_input(tmp_path: Path) -> None:
+    assert sbatch("-n1", stdin=SCRIPT).returncode == 0
+    assert given(tmp_path) == ("[-n1]", SCRIPT)
+
+
+def test_only_scripts_that_call_berth_sbatch_is_said(wrapper: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin/sbatch").unlink()
+    done = sbatch("job.sh")
+    assert done.returncode == ExitCode.FAILED
+    assert f"{wrapper}/sbatch runs `berth sbatch` again" in done.stderr
+    assert (tmp_path / "calls").read_text() == "called\n"
+
+
+def test_a_job_finds_the_script_again_that_submitted_it(wrapper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERTH_SBATCH_SCRIPTS", f":{wrapper}/sbatch")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert SbatchProgram.find(os.environ).path == f"{wrapper}/sbatch"
 
 
 def environment(tmp_path: Path, *keys: str) -> EnvironmentView:

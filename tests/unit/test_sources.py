@@ -65,6 +65,17 @@ def test_what_cannot_be_used_is_refused(line: str, says: str) -> None:
         of_script(f"#!/bin/bash\n#SBATCH {line}\n".encode())
 
 
+@pytest.mark.parametrize("word", ["hetjob", "packjob"])
+def test_a_heterogeneous_job_is_refused_with_the_line(word: str) -> None:
+    with pytest.raises(OptionError, match="line 3 of the script begins another component of a heterogeneous job"):
+        of_script(f"#!/bin/bash\n#SBATCH -n1\n#SBATCH {word}\n#SBATCH -n2\n".encode())
+
+
+def test_a_byte_order_mark_is_refused_in_words() -> None:
+    with pytest.raises(OptionError, match="begins with a byte order mark"):
+        of_script(b"\xef\xbb\xbf#!/bin/bash\n#SBATCH --time=5\n")
+
+
 def test_no_option_is_both_allowed_and_refused() -> None:
     assert not ALLOWED.keys() & REFUSED.keys()
     assert OPTIONS.keys() == ALLOWED.keys() | REFUSED.keys()

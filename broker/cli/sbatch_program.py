@@ -1,0 +1,79 @@
+"""The site's own sbatch, also where a script of that name on PATH runs `berth sbatch`.
+
+Such a script would call itself for ever. So a script called sbatch is run with a variable that names it: when
+`berth sbatch` finds itself called again with that variable, it leaves the named scripts out. A program is run without
+the variable, so that jobs do not inherit it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.errors import BerthError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+VARIABLE = "BERTH_SBATCH_SCRIPTS"
+"""The id of the job in which `berth sbatch` was called, empty outside of jobs, and the scripts that it has run, with
+`:` between them."""
+SCRIPT_MAGIC = b"#!"
+"""A script's first bytes: execve(2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SbatchProgram:
+    """The path of an sbatch and the environment to run it with."""
+
+    path: str
+    environment: dict[str, str]
+
+    @classmethod
+    def find(cls, variables: Mapping[str, str]) -> SbatchProgram:
+        """Find the first sbatch on PATH that has not called `berth sbatch`. BerthError if there is none."""
+        called = _scripts(variables)
+        environment = {name: value for name, value in variables.items() if name != VARIABLE}
+        for path in _on_path(variables):
+            if path in called:
+                continue
+            if _is_script(path):
+                environment[VARIABLE] = ":".join([_job(variables), *called, path])
+            return cls(path, environment)
+        if called:
+            raise BerthError(
+                f"{', '.join(called)} runs `berth sbatch` again, and there is no other sbatch on PATH",
+                hint="put the directory of Slurm's own sbatch on PATH, behind that script's",
+            )
+        raise BerthError("cannot run sbatch: not found", hint="load Slurm's commands, or go to a login node")
+
+
+def is_called_by_sbatch_script(variables: Mapping[str, str]) -> bool:
+    """Whether a script named sbatch, which `berth sbatch` has run, has called `berth sbatch` again."""
+    return bool(_scripts(variables))
+
+
+def _scripts(variables: Mapping[str, str]) -> list[str]:
+    job, *scripts = variables.get(VARIABLE, "").split(":")
+    return scripts if job == _job(variables) else []
+
+
+def _job(variables: Mapping[str, str]) -> str:
+    return variables.get("SLURM_JOB_ID", "")
+
+
+def _on_path(variables: Mapping[str, str]) -> Iterator[str]:
+    for directory in variables.get("PATH", os.defpath).split(":"):
+        path = Path(directory or ".") / "sbatch"
+        if path.is_file() and os.access(path, os.X_OK):
+            yield os.path.realpath(path)
+
+
+def _is_script(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - two bytes of it
+            return file.read(len(SCRIPT_MAGIC)) == SCRIPT_MAGIC
+    except OSError:
+        return False  # a program that can be run and not read
