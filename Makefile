@@ -62,6 +62,15 @@ lock: $(VENV)/ready ## lock the dependencies anew, with hashes and without addre
 	$(BIN)/uv pip compile $(LOCK) --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra postgresql
 
+.PHONY: audit
+audit: $(VENV)/ready ## compare the locked dependencies with a database of known vulnerabilities: OSV=FILE
+	@$(BIN)/python -m tests.release.audit '$(OSV)'
+OSV ?=
+
+.PHONY: sbom
+sbom: $(VENV)/ready ## write the list of materials of the release, CycloneDX, to build/sbom.json
+	@$(BIN)/python -m tests.release.sbom build/sbom.json
+
 $(VENV)/ready: requirements-dev.lock
 	@echo "installing the development environment into $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv fails: apt-get install python3-venv" >&2; exit 1; }

@@ -2,14 +2,18 @@
 
 The formats are those of sshd(8), "AUTHORIZED_KEYS FILE FORMAT", and RFC 4253, section 6.6. Text that is not exactly a
 plain key never becomes a PublicKey, so whoever holds one needs no further checks.
+
+Lines and words are those of sshd: only a line feed ends a line, only spaces and tabs separate words. Python's own
+`splitlines()`, `split()` and `strip()` know more separators, and must not be used on this text.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
-import itertools
+import re
 from dataclasses import dataclass
 
 import asyncssh
@@ -41,9 +45,26 @@ MAX_LINE = 16384
 """Characters of one line; an RSA key of 16384 bits takes about 2,800."""
 
 MAX_FILE_KEYS = 256
-"""Keys taken from one authorized_keys file; the rest of the file is not looked at."""
+"""Keys taken from one authorized_keys file. The lines after them are still read for restrictions."""
 
 _COMMENT_LENGTH = 256
+
+_BLANK = " \t"
+"""What sshd takes for white space between words, and skips at the beginning of a line."""
+
+_PLAIN = re.compile(
+    rf"(?P<algorithm>{'|'.join(map(re.escape, ALGORITHMS))})[ \t]+(?P<encoded>[A-Za-z0-9+/]+={{0,2}})"
+    r"(?:[ \t]+(?P<comment>.*))?",
+    re.DOTALL,
+)
+"""A line without options: the name of a type, the key, and perhaps a comment."""
+
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+"""Control characters of ASCII but the tab, those of Latin-1, and what Unicode takes for the end of a line or of a
+paragraph. sshd takes some of them for a part of the key and others for the end of the file."""
+
+_SHORTEST_ENCODED = 68
+"""Characters of an Ed25519 key in base64: nothing that is shorter is a key of ALGORITHMS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +78,11 @@ class PublicKey:
     @classmethod
     def parse(cls, line: str) -> PublicKey:
         """Read one authorized_keys line without options; InvalidInputError says what is wrong and how to mend it."""
-        text = line.strip()
-        _refuse_what_is_no_line(text)
-        fields = text.split(None, 2)
-        algorithm = fields[0]
-        if algorithm not in ALGORITHMS:
-            raise _not_an_algorithm(algorithm)
-        if len(fields) < 2:
-            raise InvalidInputError(f"the key after {algorithm!r} is missing", hint=_EXAMPLE)
-        return cls(algorithm, _decode(algorithm, fields[1]), _clean(fields[2] if len(fields) > 2 else ""))
+        text = _bare(line)
+        match = _PLAIN.fullmatch(text)
+        if match is None or len(text) > MAX_LINE or _CONTROL.search(text):
+            raise _complaint(text)
+        return cls(match["algorithm"], _decode(match["algorithm"], match["encoded"]), _clean(match["comment"] or ""))
 
     @property
     def line(self) -> str:
@@ -89,38 +106,70 @@ def plain_keys(authorized_keys: str) -> list[PublicKey]:
     A line with options (`command=…`, `restrict`, `from=…`, `cert-authority`) narrows what its key may do. Berth cannot
     keep all of these promises, so such a line is skipped as a whole: a key is never given more than its owner gave it.
     A key that is listed both with and without options is skipped too, because sshd takes the first match and the
-    narrower line may come first. Comments, damaged lines, keys that are too weak and lines over MAX_LINE are skipped.
+    narrower line may come first. The same holds for every line that Berth cannot read: it may be a restricted one for
+    some sshd. So damaged lines, lines over MAX_LINE and lines with control characters only ever take a key away.
+    Comments and keys that are too weak are skipped. The text must be the whole file: a part of it could lack the
+    restriction of a key.
     """
-    found: dict[bytes, PublicKey] = {}
-    narrowed: set[bytes] = set()
-    for text in authorized_keys.splitlines():
-        if len(found) >= MAX_FILE_KEYS:
-            break
+    plain: dict[str, str] = {}
+    narrowed: set[tuple[bytes, ...]] = set()
+    for line in authorized_keys.split("\n"):
+        text = _bare(line)
+        if not text or text.startswith("#"):
+            continue
+        match = _PLAIN.fullmatch(text)
+        if match is None or len(text) > MAX_LINE or _CONTROL.search(text):
+            narrowed |= _keys_in(text)
+        elif len(match["encoded"]) >= _SHORTEST_ENCODED:
+            plain.setdefault(match["encoded"], text)
+    found: list[PublicKey] = []
+    for text in plain.values():
         try:
             key = PublicKey.parse(text)
         except InvalidInputError:
-            narrowed |= _blobs_in(text)
             continue
-        found.setdefault(key.blob, key)
-    return [key for blob, key in found.items() if blob not in narrowed]
+        if _fields(key.blob) not in narrowed:
+            found.append(key)
+        if len(found) == MAX_FILE_KEYS:
+            break
+    return found
 
 
 _EXAMPLE = "give the content of a .pub file, such as: ssh-ed25519 AAAA… you@laptop"
 
 
-def _refuse_what_is_no_line(text: str) -> None:
+def _bare(line: str) -> str:
+    """Take away the line's end, of Unix or Windows, and the blanks around it. sshd, too, ignores a carriage return that
+    follows a key: it skips white space where it decodes base64.
+    """
+    return line.removesuffix("\n").removesuffix("\r").strip(_BLANK)
+
+
+def _complaint(text: str) -> InvalidInputError:
+    """Say why a text is no plain key."""
+    word, *rest = re.split(f"[{_BLANK}]+", text, maxsplit=1)
+    message, hint = "", _EXAMPLE
     if not text or text.startswith("#"):
-        raise InvalidInputError("there is no public key in this text", hint=_EXAMPLE)
-    if "PRIVATE KEY" in text:
-        raise InvalidInputError(
-            "this is a private key, which must never leave your machine", hint="give the file whose name ends in .pub"
-        )
-    if len(text) > MAX_LINE:
-        raise InvalidInputError(f"a public key is at most {MAX_LINE} characters long", hint=_EXAMPLE)
-    if not text.isascii() and not text.split(None, 1)[0].isascii():
-        raise InvalidInputError("this is not a public key", hint=_EXAMPLE)
-    if "\n" in text or "\r" in text or "\0" in text:
-        raise InvalidInputError("one key a line, please", hint="add several keys one by one")
+        message = "there is no public key in this text"
+    elif "PRIVATE KEY" in text:
+        message, hint = "this is a private key, which must never leave your machine", "give the file that ends in .pub"
+    elif len(text) > MAX_LINE:
+        message = f"a public key is at most {MAX_LINE} characters long"
+    elif "\n" in text or "\r" in text:
+        message, hint = "one key a line, please", "add several keys one by one"
+    elif _CONTROL.search(text):
+        message = "there is a control character in this text"
+    elif not word.isascii():
+        message = "this is not a public key"
+    elif word in ALGORITHMS and not rest:
+        message = f"the key after {word!r} is missing"
+    if message:
+        return InvalidInputError(message, hint=hint)
+    return _damaged(word) if word in ALGORITHMS else _not_an_algorithm(word)
+
+
+def _damaged(algorithm: str) -> InvalidInputError:
+    return InvalidInputError(f"the {algorithm} key is damaged", hint="copy the whole line of the .pub file, unbroken")
 
 
 def _not_an_algorithm(word: str) -> InvalidInputError:
@@ -147,16 +196,16 @@ _OPTION_WORDS = {
 
 def _decode(algorithm: str, encoded: str) -> bytes:
     """Decode and check the key itself: the encoding, the type named inside it, the curve point, the size."""
-    damaged = InvalidInputError(
-        f"the {algorithm} key is damaged", hint="copy the whole line of the .pub file, unbroken"
-    )
     try:
         blob = base64.b64decode(encoded, validate=True)
         key = asyncssh.import_public_key(f"{algorithm} {encoded}\n")
     except (binascii.Error, ValueError, asyncssh.KeyImportError) as error:
-        raise damaged from error
-    if key.public_data != blob or sshwire.Reader(blob).string() != algorithm.encode():
-        raise damaged
+        raise _damaged(algorithm) from error
+    # sshd refuses base64 that has other bits after the last byte than zeros, as RFC 4648, section 3.5, lets it.
+    if key.public_data != blob or base64.b64encode(blob).decode() != encoded:
+        raise _damaged(algorithm)
+    if sshwire.Reader(blob).string() != algorithm.encode():
+        raise _damaged(algorithm)
     if algorithm == "ssh-rsa" and not MIN_RSA_BITS <= _rsa_bits(blob) <= MAX_RSA_BITS:
         raise InvalidInputError(
             f"RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this one has {_rsa_bits(blob)}",
@@ -172,19 +221,26 @@ def _rsa_bits(blob: bytes) -> int:
     return int.from_bytes(fields.string(), "big").bit_length()
 
 
-def _blobs_in(line: str) -> set[bytes]:
-    """Every word of a refused line that could be a key: whatever follows the name of an algorithm."""
-    if len(line) > MAX_LINE or line.lstrip().startswith("#"):
-        return set()
-    words = line.split()
-    blobs = set()
-    for name, encoded in itertools.pairwise(words):
-        if name in ALGORITHMS:
-            try:
-                blobs.add(base64.b64decode(encoded, validate=True))
-            except (binascii.Error, ValueError):
-                continue
-    return blobs
+def _keys_in(line: str) -> set[tuple[bytes, ...]]:
+    """List the fields of all that could be a key in a refused line, decoded as tolerantly as any sshd may do it:
+    with control characters inside the key, which sshd skips, or around it; with padding or without; after any word.
+    """
+    keys = set()
+    for word in {*re.split("[ \t\0]", line), *line.split()}:
+        encoded = _NOT_BASE64.sub("", word)
+        if len(encoded) < _SHORTEST_ENCODED:
+            continue
+        with contextlib.suppress(ValueError):
+            keys.add(_fields(binascii.a2b_base64(encoded + "==")))
+    return keys
+
+
+def _fields(blob: bytes) -> tuple[bytes, ...]:
+    """Give what sshd compares of two keys: a number is the same with more zeros ahead. ValueError if it is no key."""
+    return tuple(field.lstrip(b"\0") for field in sshwire.strings(blob))
+
+
+_NOT_BASE64 = re.compile("[^A-Za-z0-9+/]")
 
 
 def _clean(text: str) -> str:

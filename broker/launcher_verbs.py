@@ -188,8 +188,15 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keys(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form
-    """The user's own ~/.ssh/authorized_keys; empty when there is none."""
-    return {"text": _read(Path(place.user.pw_dir) / ".ssh/authorized_keys", KEYS_LIMIT)}
+    """Return the user's own ~/.ssh/authorized_keys; empty when there is none.
+
+    VerbError `refused` for a file above KEYS_LIMIT: what is cut off could restrict a key of the part that is left.
+    """
+    path = Path(place.user.pw_dir) / ".ssh/authorized_keys"
+    text = _read(path, KEYS_LIMIT + 1)
+    if len(text.encode()) > KEYS_LIMIT:
+        raise VerbError("refused", f"{path} is longer than {KEYS_LIMIT} bytes")
+    return {"text": text}
 
 
 def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 NETWORK = frozenset(
@@ -29,16 +31,23 @@ def network_file_system(path: Path, mountinfo: Path = Path("/proc/self/mountinfo
     """The type of the network file system that `path`, or its nearest existing parent, lies on; empty for a local
     one.
     """
-    kind = _type_at(path.absolute(), mountinfo.read_text(encoding="utf-8"))
+    kind = _type_at(path.absolute(), mountinfo.read_bytes())
     return kind if kind in NETWORK or kind.startswith("fuse.glusterfs") else ""
 
 
-def _type_at(path: Path, mountinfo: str) -> str:
-    """proc_pid_mountinfo(5): field 5 is the mount point with octal escapes, the type follows the lone dash."""
+def _type_at(path: Path, mountinfo: bytes) -> str:
+    """proc_pid_mountinfo(5): field 5 is the mount point with octal escapes, the type follows the lone dash.
+
+    The kernel escapes space, tab, line feed and backslash, and nothing else. Users choose names of mount points: these
+    may have any other control character in them, and need not be UTF-8.
+    """
     best, kind = -1, ""
-    for line in mountinfo.splitlines():
-        fields, _, rest = line.partition(" - ")
-        point = Path(fields.split(" ")[4].encode().decode("unicode_escape"))
+    for line in filter(None, mountinfo.split(b"\n")):
+        fields, _, rest = line.partition(b" - ")
+        point = Path(os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), fields.split(b" ")[4])))
         if path.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), rest.split(" ")[0]
+            best, kind = len(point.parts), os.fsdecode(rest.split(b" ")[0])
     return kind
+
+
+_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")

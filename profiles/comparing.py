@@ -214,8 +214,8 @@ def _change(system: Layered, entry: Entry, source: Path) -> Change:
 
 def _new_lines(system: Layered, file: str) -> list[str]:
     """List the lines of accounts that the image does not have like that."""
-    old = set((system.text_before(file) or "").splitlines())
-    return [line for line in (system.text(file) or "").splitlines() if line not in old]
+    old = {"", *(system.text_before(file) or "").split("\n")}
+    return [line for line in (system.text(file) or "").split("\n") if line not in old]
 
 
 def _pip(system: Layered) -> tuple[list[tuple[str, str]], set[str]]:

@@ -66,10 +66,10 @@ def files(read: Read, packages: Iterable[Package], real: Callable[[str], str]) -
     found: dict[str, str] = {}
     for package in packages:
         for stem in (package.name, f"{package.name}:{package.architecture}"):
-            for line in (read(f"{INFO}/{stem}.list") or "").splitlines():
+            for line in (read(f"{INFO}/{stem}.list") or "").split("\n"):
                 if line not in {"", "/."}:
                     found.setdefault(real(line.removeprefix("/")), "")
-            for line in (read(f"{INFO}/{stem}.md5sums") or "").splitlines():
+            for line in filter(None, (read(f"{INFO}/{stem}.md5sums") or "").split("\n")):
                 md5, _, path = line.partition("  ")
                 found[real(path)] = md5
         found.update({real(path): md5 for path, md5 in package.conffiles.items()})

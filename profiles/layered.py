@@ -136,6 +136,6 @@ def _text(path: Path | None) -> str | None:
     try:
         if path is None or not stat.S_ISREG(path.lstat().st_mode):
             return None
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_bytes().decode(errors="surrogateescape")  # text mode would make a line of each carriage return
     except FileNotFoundError:
         return None

@@ -7,6 +7,7 @@ getopt_long(3) with `+`, which stops at the first word that is no option. Standa
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -170,7 +171,7 @@ def _words(text: str, number: int) -> list[str]:
             word, quote = (word, "") if char == quote else (word + char, quote)
         elif char in "\"'":
             quote, begun = char, True
-        elif char.isspace():
+        elif char in string.whitespace:  # what isspace(3) knows, and not what Unicode knows
             if begun:
                 words.append(word)
             word, begun = "", False

@@ -23,7 +23,7 @@ now_option = click.option("--now", is_flag=True, help="Do not wait; see above fo
 @click.command()
 @click.option(
     "--public-key",
-    type=click.File("r"),
+    type=click.File("rb"),
     metavar="FILE|-",
     help="Certify this public key and print the certificate. Default: the key of `berth ssh`.",
 )
@@ -31,7 +31,7 @@ now_option = click.option("--now", is_flag=True, help="Do not wait; see above fo
 @click.option("--list", "listing", is_flag=True, help="Show the certificates that you have instead.")
 @json_option
 @pass_invocation
-def login(invocation: Invocation, *, public_key: IO[str] | None, hours: float | None, listing: bool) -> None:
+def login(invocation: Invocation, *, public_key: IO[bytes] | None, hours: float | None, listing: bool) -> None:
     """Get a certificate that lets you in for some hours.
 
     For sites that want no key to open sessions by itself (`ssh.login_with`). The certificate is for one key and one

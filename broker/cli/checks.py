@@ -51,6 +51,7 @@ def every_check(invocation: Invocation) -> Iterator[DoctorCheck]:
     yield DoctorCheck(name="controller", ok=True, detail=f"answers at {where} as {site.mode} mode")
     yield from client.doctor()
     yield _keys(client)
+    yield from _own_file()
     yield _ssh_config(site.domain)
 
 
@@ -111,6 +112,21 @@ def _keys(client: Client) -> DoctorCheck:
     own = loginkey.location()
     here = f"; {own} is there for `berth ssh`" if own.exists() else ""
     return DoctorCheck(name="keys", ok=True, detail=f"{len(keys)} public keys open your sessions{here}")
+
+
+def _own_file() -> Iterator[DoctorCheck]:
+    """Say that Berth reads nothing of a file that is too large: the part that it read could lack a restriction."""
+    from broker.launcher_verbs import KEYS_LIMIT
+
+    file = Path.home() / ".ssh" / "authorized_keys"
+    size = file.stat().st_size if file.is_file() else 0
+    if size > KEYS_LIMIT:
+        yield DoctorCheck(
+            name="authorized_keys",
+            ok=False,
+            detail=f"{file} has {size} bytes; Berth takes no key from a file above {KEYS_LIMIT}",
+            hint="take out lines that you do not need, or `berth key add FILE.pub`",
+        )
 
 
 def _ssh_config(domain: str) -> DoctorCheck:

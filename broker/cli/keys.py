@@ -11,8 +11,8 @@ from broker.cli.invocation import Invocation, json_option, pass_invocation
 from broker.errors import InvalidInputError
 from broker.words import clock
 
-MAX_FILE = 16384
-"""Bytes; no public key is longer, and a private one picked by mistake should not travel."""
+MAX_FILE_BYTES = 16384
+"""No public key is longer, and a private one picked by mistake should not travel."""
 
 
 @click.group()
@@ -21,10 +21,10 @@ def key() -> None:
 
 
 @key.command()
-@click.argument("file", type=click.File("r"), metavar="FILE|-")
+@click.argument("file", type=click.File("rb"), metavar="FILE|-")
 @json_option
 @pass_invocation
-def add(invocation: Invocation, file: IO[str]) -> None:
+def add(invocation: Invocation, file: IO[bytes]) -> None:
     """Add a public key from FILE, or from stdin for `-`.
 
     Such as ~/.ssh/id_ed25519.pub. It opens sessions that run already as well.
@@ -36,17 +36,25 @@ def add(invocation: Invocation, file: IO[str]) -> None:
         output.data(f"{added.fingerprint} {added.algorithm} {added.comment}".rstrip())
 
 
-def read_public_key(file: IO[str]) -> str:
-    """The one public key in a file; InvalidInputError if there is none, or several, or a private one."""
-    text = file.read(MAX_FILE).strip()
-    if "PRIVATE KEY" in text:
+def read_public_key(file: IO[bytes]) -> str:
+    """Return the one public key in a file. InvalidInputError if there is none, or several, or a private one.
+
+    Lines are those of sshd (`broker.keys`): in text mode, Python would begin a new one at a carriage return.
+    """
+    content = file.read(MAX_FILE_BYTES + 1)
+    if b"PRIVATE KEY" in content:
         raise InvalidInputError("this is a private key; it stays with you", hint="give the file that ends in .pub")
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if len(content) > MAX_FILE_BYTES:
+        raise InvalidInputError(
+            f"a file with a public key has at most {MAX_FILE_BYTES} bytes", hint="give the file that ends in .pub"
+        )
+    lines = [line.strip(" \t\r") for line in content.decode(errors="replace").split("\n")]
+    lines = [line for line in lines if line and not line.startswith("#")]
     if len(lines) != 1:
         raise InvalidInputError(
             f"expected one public key, found {len(lines)} lines", hint="one at a time; `-` reads stdin"
         )
-    return lines[0].strip()
+    return lines[0]
 
 
 @key.command("list")

@@ -45,7 +45,7 @@ def text(file: Path) -> str:
 
 
 def _read(file: Path) -> Begun | None:
-    values = dict(line.split("=", 1) for line in text(file).splitlines() if "=" in line)
+    values = dict(line.split("=", 1) for line in text(file).split("\n") if "=" in line)
     if not IDENTIFIER.fullmatch(values.get("TOP", "")):
         return None
     return Begun(file.name, values["TOP"], values.get("NODE", ""), values.get("WORK", ""), values.get("INSIDE", ""))

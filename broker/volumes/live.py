@@ -170,7 +170,7 @@ def _read(path: Path) -> dict[str, str]:
     """The KEY=VALUE lines of a file that is replaced as a whole; nothing while there is none."""
     with contextlib.suppress(FileNotFoundError):
         text = path.read_text(encoding="utf-8", errors="replace")
-        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
     return {}
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from broker import errors, schema
+from broker.launcher_verbs import KEYS_LIMIT
 from broker.state import LIVE
 from profiles import store as profile_store
 from profiles.errors import BuildError
@@ -53,6 +54,8 @@ def test_keys_are_added_listed_and_removed(controller: ScriptedController, tmp_p
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "private key"),
         ("", "found 0"),
         (f"{PUBLIC}\n{PUBLIC}\n", "found 2"),
+        (f"# of my old laptop\r{PUBLIC}\n", "found 0"),
+        (f"{PUBLIC}\n{'#' * 16384}\n{PUBLIC}\n", "at most 16384 bytes"),
     ],
 )
 def test_what_is_not_one_public_key_stays_here(controller: ScriptedController, text: str, says: str) -> None:
@@ -199,6 +202,19 @@ def test_doctor_says_what_fails_and_how_to_mend_it(controller: ScriptedControlle
         "ssh-config": True,
         "ssh": True,
     }
+
+
+def test_doctor_reports_an_authorized_keys_file_above_the_limit(
+    controller: ScriptedController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del controller
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / ".ssh/authorized_keys"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("#" * KEYS_LIMIT)
+    assert "authorized_keys has" not in run("doctor").stdout
+    file.write_text("#" * (KEYS_LIMIT + 1))
+    assert "authorized_keys has 262145 bytes" in run("doctor").stdout
 
 
 def test_doctor_without_a_controller_or_a_configuration(controller: ScriptedController, tmp_path: Path) -> None:

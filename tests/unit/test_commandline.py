@@ -84,6 +84,7 @@ def test_the_head_ends_at_the_first_command() -> None:
         (" --job-name=a#b", ["--job-name=a#b"]),
         (" --comment=''", ["--comment="]),
         ("\t-n1\t-c2", ["-n1", "-c2"]),
+        (" --comment=a\u00a0--gres=gpu:8\u2028-n9\x1c-c9", ["--comment=a\u00a0--gres=gpu:8\u2028-n9\x1c-c9"]),
     ],
 )
 def test_words_of_a_line(text: str, words: list[str]) -> None:

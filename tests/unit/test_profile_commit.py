@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from profiles import commit, recipe, within
+from profiles import commit, dpkg, recipe, within
 from profiles.commit import Source
 from profiles.comparing import compare
 from profiles.errors import BuildError, ImageExistsError
@@ -145,6 +145,16 @@ def test_packages_files_and_the_rest_are_told_apart(tree: Path, layer: Path) -> 
         LeftOut("/var/log/x", "a log"),
     ]
     assert Findings.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize("separator", ["\r", "\v", "\x1c", "\x85", "\u2028"])
+def test_only_a_line_feed_ends_a_line(tree: Path, tmp_path: Path, separator: str) -> None:
+    account = f"newd:x:450:450:a{separator}toor:x:0:0:b:/var/lib/newd:/bin/false"
+    listed = f"/opt/a{separator}/opt/file"
+    files(tmp_path / "l/tree", {"etc/passwd": f"{account}\n", "var/lib/dpkg/info/old.list": f"{listed}\n"})
+    system = Layered(tree, [tmp_path / "l"])
+    assert compare(system, Sieve()).accounts == [account]
+    assert dpkg.files(system.text, [dpkg.Package("old", "1", "all")], str) == {listed.removeprefix("/"): ""}
 
 
 def test_only_traces_of_running_are_no_change(tree: Path, tmp_path: Path) -> None:

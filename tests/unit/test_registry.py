@@ -264,3 +264,14 @@ def test_network_file_systems_are_recognised(tmp_path: Path) -> None:
     assert network_file_system(Path("/home/alice/x"), mountinfo) == "nfs4"
     assert network_file_system(Path("/home/local disk/x"), mountinfo) == ""
     assert network_file_system(Path("/homework"), mountinfo) == ""
+
+
+def test_the_name_of_a_users_mount_point_says_nothing_about_others(tmp_path: Path) -> None:
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_bytes(
+        b"1 0 8:1 / / rw - ext4 /dev/root rw\n"
+        b"2 1 0:40 / /home/bob/a\r2\x851\xe2\x80\xa80:40 rw - fuse.sshfs bob@x: rw\n"
+        b"3 1 0:41 / /home/bob/\xff\xc3\xa4\\134 rw - nfs4 server:/x rw\n"
+    )
+    assert network_file_system(Path("/var/lib/berth"), mountinfo) == ""
+    assert network_file_system(Path(os.fsdecode(b"/home/bob/\xff\xc3\xa4\\/x")), mountinfo) == "nfs4"
