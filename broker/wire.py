@@ -5,6 +5,7 @@ The standard library's HTTP client loads e-mail and TLS first, which takes longe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -48,7 +49,8 @@ def ask(api_socket: Path, method: str, path: str, body: str | None = None, *, ex
     try:
         connection.settimeout(TIMEOUT + extra_time)
         connection.connect(str(api_socket))
-        connection.sendall(head.encode() + b"\r\n" + content)
+        with contextlib.suppress(BrokenPipeError):  # it has refused the connection, and has said why
+            connection.sendall(head.encode() + b"\r\n" + content)
     except OSError as error:
         connection.close()
         raise _unavailable(api_socket, error) from error
