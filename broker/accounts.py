@@ -29,8 +29,10 @@ GRACE_S = 3600.0
 locks out nobody for that time; an account that was deleted keeps its connections for as long."""
 PATIENCE_S = 2.0
 """A known user waits this long for a confirmation."""
-MAX_MISSING = 16_384
-"""Uids without an account that are remembered, at some 150 bytes; /etc/subuid gives each user 65,536."""
+SUBORDINATE_RETRY_S = 300.0
+"""The same for a subordinate uid: there are many, and accounts among them are rare."""
+MAX_MISSING = 65_536
+"""Uids without an account that are remembered, at some 130 bytes; /etc/subuid gives each user so many."""
 THREADS = 4
 """Lookups at once. More would only wait for the same directory. Subordinate uids have one more thread of their own."""
 SUBUID = Path("/etc/subuid")
@@ -110,7 +112,8 @@ class AccountCache:
         return known.name
 
     async def _look_up(self, uid: int) -> str | None:
-        threads = self._subordinate_thread if self.is_subordinate(uid) else self._threads
+        subordinate = self.is_subordinate(uid)
+        threads = self._subordinate_thread if subordinate else self._threads
         name = await asyncio.get_running_loop().run_in_executor(threads, _name_of, uid)
         now = time.monotonic()
         if name is not None:
@@ -125,7 +128,7 @@ class AccountCache:
         self._missing.pop(uid, None)
         if len(self._missing) >= MAX_MISSING:
             del self._missing[next(iter(self._missing))]
-        self._missing[uid] = now + RETRY_S
+        self._missing[uid] = now + (SUBORDINATE_RETRY_S if subordinate else RETRY_S)
         return None
 
 

@@ -40,8 +40,9 @@ SUBORDINATE_CONNECTIONS = 64
 """The same of subordinate uids, which one user can have by the thousand."""
 GATEWAY_CONNECTIONS_PER_WORKER = 192
 """The two pools of one gateway worker (gateway/controller.py), 64 and 128."""
-GATEWAY_GENERATIONS = 2
-"""The gateway's old workers finish while new ones serve, after a reload."""
+GATEWAYS = 8
+"""Gateways of a site that share one account: other login nodes reach the socket through its sshd. After a reload a
+gateway counts twice, since its old workers finish while new ones serve."""
 OTHER_FILES = 256
 """Descriptors that the controller needs for the registry, Slurm and the launcher."""
 ACCEPTS_AT_ONCE = 64

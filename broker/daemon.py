@@ -23,7 +23,7 @@ from broker.api import application
 from broker.api_listener import (
     BACKLOG,
     GATEWAY_CONNECTIONS_PER_WORKER,
-    GATEWAY_GENERATIONS,
+    GATEWAYS,
     ApiListener,
     ConnectionRoom,
     reserved_connections,
@@ -210,8 +210,8 @@ async def _serving(services: Services, listener: socket.socket) -> AsyncIterator
     config = services.config
     gateway = None
     if config.gateway.enabled:
-        per_worker = GATEWAY_CONNECTIONS_PER_WORKER * GATEWAY_GENERATIONS
-        gateway = (config.gateway.account, config.gateway_workers * per_worker)
+        workers = config.gateway_workers * GATEWAYS
+        gateway = (config.gateway.account, workers * GATEWAY_CONNECTIONS_PER_WORKER)
     room = ConnectionRoom(reserved_connections(services.own_uid, gateway))
     server = _Server(uvicorn.Config(**api_protocol.settings(application(services))))
     server.config.load()

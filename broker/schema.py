@@ -384,6 +384,10 @@ class ResolveAnswer(Strict):
     fingerprint: str
 
 
+Timestamp = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+"""Seconds since the epoch; above that they are milliseconds by mistake."""
+
+
 class ConnectionRecord(Strict):
     """One connection to a session, as whoever carries it knows it; the same again, newer, as it goes on."""
 
@@ -395,8 +399,8 @@ class ConnectionRecord(Strict):
     """Where the client is: its address and port."""
     session_id: Annotated[str, StringConstraints(max_length=26)]
     generation: Annotated[str, StringConstraints(max_length=40)]
-    began_at: float
-    ended_at: float | None = None
+    began_at: Timestamp
+    ended_at: Timestamp | None = None
     sent: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Bytes from the client to the session."""
     received: Annotated[int, Field(ge=0, lt=2**63)] = 0
