@@ -10,12 +10,13 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from broker import __version__
 from broker.errors import BerthError
+from broker.metrics_server import MetricsServer
 from broker.schema import SessionState
 
 if TYPE_CHECKING:
@@ -112,13 +113,11 @@ def served(host: str, port: int, registry: Registry, reconciler: Reconciler) -> 
     collector = _Sessions(registry, reconciler)
     REGISTRY.register(collector)
     try:
-        server, thread = start_http_server(port, host)
+        server = MetricsServer(host, port, REGISTRY)
         log.info("metrics: http://%s:%d/metrics", host, port)
         try:
             yield
         finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+            server.stop()
     finally:
         REGISTRY.unregister(collector)
