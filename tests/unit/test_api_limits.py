@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import REGISTRY
+from pydantic import BaseModel, ValidationError
 
-from broker import accounts, api_listener, api_protocol
+from broker import accounts, api_listener, api_protocol, schema
+from broker.api import application
 from broker.api_listener import CONNECTIONS, TOTAL_CONNECTIONS, ConnectionRoom
 from broker.client import Client
 from broker.metrics import LAUNCHER_OUTCOMES, OTHER, observe_launcher
 from tests.unit.test_accounts import NameService
-from tests.unit.test_api import ME, as_other, calling, directory, make, needs_root, serving
+from tests.unit.test_api import ME, as_other, calling, directory, make, needs_root, services, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +135,53 @@ def test_a_head_that_is_too_long_reaches_no_route(directory: Path, head: bytes) 
         assert series() == before
 
     asyncio.run(scenario())
+
+
+def test_every_list_in_a_request_has_a_bound(directory: Path) -> None:
+    document = application(services(make(directory))).openapi()
+    parts = document["components"]["schemas"]
+    bodies = [
+        call["requestBody"]["content"]["application/json"]["schema"]
+        for methods in document["paths"].values()
+        for call in methods.values()
+        if "requestBody" in call
+    ]
+    assert len(bodies) >= 15
+    checked: set[str] = set()
+
+    def check(part: object, where: str) -> None:
+        if isinstance(part, list):
+            for each in part:
+                check(each, where)
+        elif isinstance(part, dict):
+            assert part.get("type") != "array" or "maxItems" in part, where
+            assert not part.get("additionalProperties"), where
+            name = str(part.get("$ref", "")).rpartition("/")[2]
+            if name and name not in checked:
+                checked.add(name)
+                check(parts[name], name)
+            for key, each in part.items():
+                check(each, f"{where}.{key}")
+
+    check(bodies, "")
+    assert {"StartRequest", "Persistence", "ConnectionRecord"} <= checked
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        (schema.StartRequest, {"options": [1] * 100_000}),
+        (schema.StartRequest, {"defaults": [None] * 100_000}),
+        (schema.ResizeRequest, {"options": [1] * 100_000}),
+        (schema.Persistence, {"keep": ["x"] * 100_000}),
+        (schema.Persistence, {"fresh": [""] * 100_000}),
+        (schema.ConnectionReport, {"connections": [{}] * 100_000}),
+    ],
+)
+def test_a_list_of_faults_is_one_fault(model: type[BaseModel], values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(values)
+    assert caught.value.error_count() < 20
 
 
 def test_an_upgrade_is_an_ordinary_request_without_a_log_line(
