@@ -19,7 +19,7 @@ from broker import __version__, batch_schema, schema, volume_schema
 from broker.configfile import Mode
 from broker.errors import BerthError, InvalidInputError, NotFoundError, RefusedError
 from broker.identifiers import IDENTIFIER
-from broker.metrics import REQUEST_SECONDS, REQUESTS
+from broker.metrics import OTHER, observe_request
 from broker.names import NAME_PATTERN
 from broker.peercred import Caller, caller
 
@@ -87,7 +87,6 @@ def application(services: Services) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _unexpected)
 
-    app.add_middleware(_Doorkeeper, in_use=services.in_use)
     _add_session_paths(app, services)
     _add_volume_paths(app, services)
     _add_root_paths(app, services)
@@ -97,15 +96,21 @@ def application(services: Services) -> FastAPI:
     _add_certificate_paths(app, services)
     _add_gateway_paths(app, services)
     _add_site_paths(app, services)
+    methods = frozenset().union(*(getattr(route, "methods", None) or () for route in app.routes))
+    app.add_middleware(_Doorkeeper, in_use=services.in_use, methods=methods)
     return app
 
 
 class _Doorkeeper:
     """Notes who uses the controller how, and turns away a body that is too large before a byte of it is kept."""
 
-    def __init__(self, app: ASGIApp, in_use: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self, app: ASGIApp, in_use: Callable[[], AbstractContextManager[None]], methods: frozenset[str]
+    ) -> None:
+        """`methods`: those of all routes, which have series of their own."""
         self._app = app
         self._in_use = in_use
+        self._methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -119,12 +124,17 @@ class _Doorkeeper:
                 status = message["status"]
             await send(message)
 
-        with self._in_use():
-            await self._admit(scope, receive, noting)
-        # The route's own pattern: what somebody asked for could be anything.
-        path = getattr(scope.get("route"), "path", "other")
-        REQUESTS.labels(scope["method"], path, status).inc()
-        REQUEST_SECONDS.labels(scope["method"], path).observe(time.monotonic() - began)
+        try:
+            with self._in_use():
+                await self._admit(scope, receive, noting)
+        except Exception:
+            status = status or 500
+            raise
+        finally:
+            # The route's own pattern and methods: a client may have asked for anything.
+            path = getattr(scope.get("route"), "path", OTHER)
+            method = scope["method"] if scope["method"] in self._methods else OTHER
+            observe_request(method, path, status, time.monotonic() - began)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -444,7 +454,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: a path or method that is not there."""
     assert isinstance(error, HTTPException)
     kind = NotFoundError if error.status_code == NotFoundError.status else InvalidInputError
-    return _answer(kind(f"{request.method} {request.url.path}: {error.detail}"), error.status_code)
+    return _answer(kind(f"{request.method} {request.scope['path']}: {error.detail}"), error.status_code)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -461,7 +471,7 @@ _NAME_HINT = "a name has up to 39 lower-case letters, digits and hyphens and beg
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
     return await _berth_error(
         request, BerthError("the controller failed at this request", hint="its log has the cause")
     )

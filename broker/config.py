@@ -197,6 +197,8 @@ class RegistrySettings(Section):
     """An SQLAlchemy URL: `sqlite:////var/lib/berth/registry.db` (the default) or `postgresql+psycopg://…`."""
     connection_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
     """How many days it is remembered who was connected to which session, and from where."""
+    connection_records: Annotated[int, Field(ge=1000, le=10_000_000)] = 10_000
+    """How many of these records are kept for the sessions of one user, the newest; the gateway's log has all."""
 
 
 class LimitSettings(Section):

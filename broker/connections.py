@@ -8,11 +8,12 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from broker import access
 from broker.access import Verb
-from broker.errors import RefusedError
+from broker.errors import InvalidInputError, RefusedError
 from broker.models import Connection
 
 if TYPE_CHECKING:
@@ -21,10 +22,19 @@ if TYPE_CHECKING:
     from broker.schema import ConnectionRecord, ConnectionReport, ConnectionView
 
 UNHEARD = 180.0
-"""Seconds after which a connection that its gateway has not told of counts as lost: three times audit.STANDING."""
+"""Seconds after which a connection counts as lost that its gateway or `berth connect` has not told of: three times
+audit.STANDING and connect.STANDING."""
 KEEPS_ALIVE = 10 * 1024
 """Bytes that a connection carries between two reports, a minute apart, although nobody works with it: what clients and
 IDEs send to keep it. Typing into an editor over ssh takes several times as much."""
+OWN_REPORT = 50
+"""Records in one report of a user, whose `berth connect` and `berth ssh` send one at a time."""
+OWN_STANDING = 256
+"""Connections that users may say to have open: each is a process of theirs on the login node."""
+OWN_KEPT = 1000
+"""Records that users may leave by their own word, the newest; the API shows as many at most."""
+TRIM_AFTER = 500
+"""New records of one owner after which the oldest are removed."""
 SWEEP = 3600.0
 """Seconds between two removals of what is too old."""
 LOST = "lost"
@@ -36,11 +46,16 @@ log = logging.getLogger(__name__)
 class Connections:
     """Every question asks `access` first."""
 
-    def __init__(self, registry: Registry, *, days: float) -> None:
-        """`days`: how long a record is kept after the last that was heard of its connection."""
+    def __init__(self, registry: Registry, *, days: float, records: int) -> None:
+        """`days`: how long a record is kept after the last that was heard of its connection. `records`: how many of
+        gateways are kept for each owner.
+        """
         self._registry = registry
         self._kept = days * 86400
+        self._records = records
         self._swept = -math.inf
+        self._added: Counter[str] = Counter()
+        """New records since the last trim, by owner of a session."""
 
     async def note(self, report: ConnectionReport, caller: str | None) -> int:
         """Keep what a gateway, or with `caller` somebody of their own connections, tells; how many of these it knows
@@ -65,15 +80,49 @@ class Connections:
             _check_own(report, sessions, caller)
         now = time.time()
         gateway = report.gateway if caller is None else ""
-        known = [record for record in report.connections if record.session_id in sessions]
-        rows = [_row(record, sessions[record.session_id], gateway, now) for record in known]
+        rows = [
+            _row(record, sessions[record.session_id], gateway, now)
+            for record in report.connections
+            if record.session_id in sessions
+        ]
+        if caller is not None:
+            self._check_room(rows, caller, now)
         carried = self._registry.note_connections(rows)
-        active = {row.session_id for row in rows if _is_active(carried[row.id])}
-        self._registry.note_use({row.session_id for row in rows}, active, now)
+        if len(carried) < len({row.id for row in rows}):
+            log.warning("%d records of connections have the id of another", len(rows) - len(carried))
+        noted = [row for row in rows if row.id in carried]
+        active = {row.session_id for row in noted if _is_active(carried[row.id])}
+        self._registry.note_use({row.session_id for row in noted}, active, now)
+        self._trim([row for row in noted if carried[row.id] is None], own=caller is not None)
         if now - self._swept > SWEEP:
             self._swept = now
             log.info("%d old records of connections removed", self._registry.forget_connections(now - self._kept))
-        return len(known)
+            for owner in self._registry.owners_of_connections(min(self._records, OWN_KEPT)):
+                self._trim_owner(owner)
+        return len(noted)
+
+    def _check_room(self, rows: list[Connection], caller: str, now: float) -> None:
+        """RefusedError if the user's own word is about others' connections, or about more than one user has."""
+        known = {row.id: row for row in self._registry.known_connections({row.id for row in rows})}
+        if any(row.id in known and not known[row.id].is_same(row) for row in rows):
+            raise RefusedError("this is the id of another connection")
+        new = {row.id for row in rows if row.id not in known and row.ended_at is None}
+        if new and self._registry.count_own_connections(caller, now - UNHEARD) + len(new) > OWN_STANDING:
+            raise RefusedError(
+                f"you have {OWN_STANDING} connections through `berth connect`, and no more are recorded",
+                hint="they work all the same",
+            )
+
+    def _trim(self, new: list[Connection], *, own: bool) -> None:
+        self._added.update(row.owner for row in new)
+        for owner in {row.owner for row in new}:
+            if self._added[owner] >= TRIM_AFTER or (own and self._added[owner] >= OWN_REPORT):
+                self._trim_owner(owner)
+
+    def _trim_owner(self, owner: str) -> None:
+        del self._added[owner]
+        self._registry.trim_connections(owner, OWN_KEPT, own=True)
+        self._registry.trim_connections(owner, self._records, own=False)
 
     def _all(self, user: str, name: str | None) -> list[ConnectionView]:
         one = None if name is None else access.resolve(self._registry, user, user, name, Verb.SEE)
@@ -89,6 +138,8 @@ def _is_active(carried: int | None) -> bool:
 
 
 def _check_own(report: ConnectionReport, sessions: dict[str, Session], caller: str) -> None:
+    if len(report.connections) > OWN_REPORT:
+        raise InvalidInputError(f"connections: a user's report has at most {OWN_REPORT}")
     for record in report.connections:
         session = sessions.get(record.session_id)
         if record.user != caller or (session is not None and not access.allowed(caller, session, Verb.CONNECT)):
@@ -101,12 +152,12 @@ def _row(record: ConnectionRecord, session: Session, gateway: str, now: float) -
 
 
 def _stands(row: Connection, session: Session | None, now: float) -> bool:
-    """Nobody is connected to a job that is gone, nor by a gateway that says no more. `berth connect` says nothing
-    between the beginning and the end.
+    """Whether it stands. Nobody is connected to a job that is gone, nor by a gateway or a `berth connect` that says no
+    more.
     """
     if row.ended_at is not None or session is None or session.endpoint is None:
         return False
-    return row.generation == session.generation and (not row.gateway or now - row.seen_at < UNHEARD)
+    return row.generation == session.generation and now - row.seen_at < UNHEARD
 
 
 def _seen(row: Connection, session: Session | None, now: float) -> ConnectionView:

@@ -114,7 +114,9 @@ class Controller:
         )
         answering = Answering(registry=registry, operator=operator, reconciler=reconciler, changes=changes)
         limits = Limits(config.limits, registry, launcher)
-        connections = Connections(registry, days=config.registry.connection_days)
+        connections = Connections(
+            registry, days=config.registry.connection_days, records=config.registry.connection_records
+        )
         sessions = Sessions(
             registry=registry,
             connections=connections,

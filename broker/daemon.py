@@ -17,14 +17,23 @@ from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 
+from broker import api_protocol, log_limit
+from broker.accounts import AccountCache
 from broker.api import application
+from broker.api_listener import (
+    BACKLOG,
+    GATEWAY_CONNECTIONS_PER_WORKER,
+    GATEWAYS,
+    ApiListener,
+    ConnectionRoom,
+    reserved_connections,
+)
 from broker.config import host_and_port
 from broker.configfile import Mode
 from broker.controller import Controller
 from broker.errors import ConflictError, InvalidInputError
 from broker.launching import inherited, spawned
 from broker.metrics import served
-from broker.peercred import PeerCredentialProtocol
 from broker.personal import make_private
 from broker.registry import open_registry
 from slurm.backends import open_scheduler
@@ -57,6 +66,7 @@ def run_controller(config: Config) -> int:
     other settings.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_limit.install()
     os.umask(0o077)
     with _alone(config), contextlib.closing(_bind(config)) as listener:
         return asyncio.run(_main(config, listener))
@@ -197,25 +207,22 @@ async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[asynci
 @contextlib.asynccontextmanager
 async def _serving(services: Services, listener: socket.socket) -> AsyncIterator[None]:
     """The API, from when it answers until its last answer has gone out."""
-    server = _Server(
-        uvicorn.Config(
-            application(services),
-            http=PeerCredentialProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            backlog=1024,
-            timeout_graceful_shutdown=5,
-        )
-    )
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
+    config = services.config
+    gateway = None
+    if config.gateway.enabled:
+        workers = config.gateway_workers * GATEWAYS
+        gateway = (config.gateway.account, workers * GATEWAY_CONNECTIONS_PER_WORKER)
+    room = ConnectionRoom(reserved_connections(services.own_uid, gateway))
+    server = _Server(uvicorn.Config(**api_protocol.settings(application(services))))
+    server.config.load()
+    async with AccountCache() as accounts:
+        task = asyncio.create_task(server.serve(sockets=[]))
+        try:
+            async with ApiListener(listener, server, accounts, room, gateway=gateway):
+                yield
+        finally:
+            server.should_exit = True
+            await task
 
 
 class _Server(uvicorn.Server):
@@ -281,6 +288,6 @@ def _bind(config: Config) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(fresh))
     fresh.chmod(0o666 if config.mode is Mode.SITE else 0o600)
-    listener.listen(1024)
+    listener.listen(BACKLOG)
     fresh.rename(path)
     return listener

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from broker.launcher_error import LauncherError
-from broker.metrics import LAUNCHER_SECONDS
+from broker.metrics import observe_launcher
 from broker.volume_calls import Prepared, VolumeCalls
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Launcher(VolumeCalls):
                 outcome = error.kind
                 raise
             finally:
-                LAUNCHER_SECONDS.labels(verb, outcome).observe(time.monotonic() - began)
+                observe_launcher(verb, outcome, time.monotonic() - began)
             return answer
 
     async def _ask(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""What the controller counts, for Prometheus. Labels are words of our own: no user, no session, no path that somebody
-made up (ADR 48).
+"""Numbers of the controller for Prometheus. Labels come from closed sets: no user, no session, no word of a client
+(ADR 48, ADR 99).
 """
 
 from __future__ import annotations
@@ -7,14 +7,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from broker import __version__
 from broker.errors import BerthError
+from broker.metrics_server import MetricsServer
 from broker.schema import SessionState
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ REQUEST_SECONDS = Histogram(
     ["method", "path"],
     buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60),
 )
+CONNECTIONS_REFUSED = Counter(
+    "berth_http_connections_refused",
+    "Connections to the API that were closed at once: no account, too many of one user, no room, too many unknown.",
+    ["reason"],
+)
 RECONCILE_SECONDS = Histogram(
     "berth_reconcile_seconds",
     "How long one look at Slurm and all sessions took.",
@@ -46,8 +53,30 @@ LAUNCHER_SECONDS = Histogram(
     ["verb", "outcome"],
     buckets=(0.02, 0.1, 0.5, 2, 10, 60, 600),
 )
+LAUNCHER_OUTCOMES = frozenset(
+    {
+        *("done", "cancelled", "invalid", "refused", "missing", "files", "busy", "ended", "space", "conflict"),
+        *("unclear", "crashed", "timed-out", "gone"),
+    }
+)
+"""The ends of a verb that have a series of their own; the word comes from a process of a user."""
+OTHER = "other"
 BUILD = Gauge("berth_build_info", "The program that runs.", ["version"])
 BUILD.labels(__version__).set(1)
+
+
+def observe_request(method: str, path: str, status: int, seconds: float) -> None:
+    """Count a request. `method` and `path` come from routes or are OTHER; status 0 is a request without an answer."""
+    REQUESTS.labels(method, path, status if status in _STATUSES else OTHER).inc()
+    REQUEST_SECONDS.labels(method, path).observe(seconds)
+
+
+def observe_launcher(verb: str, outcome: str, seconds: float) -> None:
+    """Count a verb of the launcher; `verb` is a method's own word."""
+    LAUNCHER_SECONDS.labels(verb, outcome if outcome in LAUNCHER_OUTCOMES else OTHER).observe(seconds)
+
+
+_STATUSES = frozenset({0, *(int(each) for each in HTTPStatus)})
 
 
 class _Sessions(Collector):
@@ -84,13 +113,11 @@ def served(host: str, port: int, registry: Registry, reconciler: Reconciler) -> 
     collector = _Sessions(registry, reconciler)
     REGISTRY.register(collector)
     try:
-        server, thread = start_http_server(port, host)
+        server = MetricsServer(host, port, REGISTRY)
         log.info("metrics: http://%s:%d/metrics", host, port)
         try:
             yield
         finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+            server.stop()
     finally:
         REGISTRY.unregister(collector)

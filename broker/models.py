@@ -295,6 +295,9 @@ class Event(SQLModel, table=True):
     detail: str = ""
 
 
+_CONNECTION_IDENTITY = ("id", "owner", "user", "session_id", "generation", "gateway", "fingerprint", "peer")
+
+
 class Connection(SQLModel, table=True):
     """Somebody's connection to a session, as schema.ConnectionRecord has it."""
 
@@ -320,6 +323,10 @@ class Connection(SQLModel, table=True):
     sent: int = Field(sa_type=BigInteger)
     received: int = Field(sa_type=BigInteger)
     end: str = Field(max_length=40)
+
+    def is_same(self, other: Connection) -> bool:
+        """Whether both records are of one connection: told by the same gateway or user, of the same user and job."""
+        return all(getattr(self, name) == getattr(other, name) for name in _CONNECTION_IDENTITY)
 
     def view(self) -> ConnectionView:
         """As the API shows it to the session's owner."""

@@ -314,19 +314,72 @@ class Registry:
                     db.connection().execute(update(Session).where(_column(Session.id).in_(list(ids))).values(values))
 
     def note_connections(self, rows: Iterable[Connection]) -> dict[str, int | None]:
-        """Keep these records, in place of older ones of the same id; one that has ended does not stand again. How many
-        bytes each has carried since it was told of before; None for a new one.
+        """Keep these records; a known one takes over what may change: bytes and end. One that has ended does not stand
+        again, and one whose id belongs to another connection is left out.
+
+        Return how many bytes each has carried since its last record; None for a new one.
         """
         told = {row.id: row for row in rows}
+        try:
+            return self._note_connections(told)
+        except IntegrityError:  # another report has added one of them meanwhile: it is known now
+            return self._note_connections({row.id: Connection(**row.model_dump()) for row in told.values()})
+
+    def _note_connections(self, told: dict[str, Connection]) -> dict[str, int | None]:
+        carried: dict[str, int | None] = {}
         with self._transaction() as db:
             found = db.execute(select(Connection).where(_column(Connection.id).in_(list(told)))).scalars()
-            known = {row.id: (row.sent + row.received, row.ended_at is not None) for row in found}
+            known = {row.id: row for row in found}
             for row in told.values():
-                if row.ended_at is not None or not known.get(row.id, (0, False))[1]:
-                    db.merge(row)
-            return {
-                row.id: row.sent + row.received - known[row.id][0] if row.id in known else None for row in told.values()
-            }
+                before = known.get(row.id)
+                if before is None:
+                    db.add(row)
+                    carried[row.id] = None
+                elif before.is_same(row):
+                    carried[row.id] = row.sent + row.received - before.sent - before.received
+                    if row.ended_at is not None or before.ended_at is None:
+                        for name in _CONNECTION_NEWS:
+                            setattr(before, name, getattr(row, name))
+        return carried
+
+    def known_connections(self, ids: Collection[str]) -> list[Connection]:
+        """Those of these records that there are."""
+        return self._all(select(Connection).where(_column(Connection.id).in_(list(ids)))) if ids else []
+
+    def count_own_connections(self, owner: str, since: float) -> int:
+        """How many connections `owner` says to have open, as told after that time; what gateways say is not counted."""
+        query = (
+            select(func.count())
+            .select_from(Connection)
+            .where(
+                _column(Connection.owner) == owner,
+                _column(Connection.gateway) == "",
+                _column(Connection.ended_at).is_(None),
+                _column(Connection.seen_at) > since,
+            )
+        )
+        with self._transaction() as db:
+            return int(db.execute(query).scalar_one())
+
+    def trim_connections(self, owner: str, keep: int, *, own: bool) -> int:
+        """Remove all but the newest `keep` records of the owner's sessions that a gateway has told of, or with `own`
+        the owner; return how many were removed.
+        """
+        told_by = _column(Connection.gateway) == "" if own else _column(Connection.gateway) != ""
+        old = (
+            select(_column(Connection.id))
+            .where(_column(Connection.owner) == owner, told_by)
+            .order_by(_column(Connection.seen_at).desc(), _column(Connection.id).desc())
+            .offset(keep)
+            .limit(_ALL_ROWS)
+        )
+        with self._transaction() as db:
+            return db.connection().execute(delete(Connection).where(_column(Connection.id).in_(old))).rowcount
+
+    def owners_of_connections(self, more_than: int) -> list[str]:
+        """The owners with more records than that."""
+        owner = _column(Connection.owner)
+        return self._all(select(owner).group_by(owner).having(func.count() > more_than))
 
     def connections_of(
         self, owner: str, session_id: str | None = None, *, standing: bool = False, limit: int = 1000
@@ -465,6 +518,11 @@ def _event(session: Session, entry: Entry) -> Event:
         detail=entry.detail[:2000],
     )
 
+
+_CONNECTION_NEWS = ("seen_at", "ended_at", "sent", "received", "end")
+"""The columns of a connection that a later record of it changes."""
+_ALL_ROWS = 2**31 - 1
+"""SQLite takes an OFFSET only after a LIMIT."""
 
 _JOB_COLUMNS = ("job_id", "node", "submitted_at", "started_at", "ended_at", "outcome", "restarts", "gpus")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
 from broker.identifiers import IDENTIFIER
 from broker.names import (
@@ -88,15 +88,22 @@ class Endpoint(Strict):
     """`SHA256:…` of the session's host key, as ssh-keygen(1) prints it."""
 
 
+MAX_ITEMS = 500
+"""Elements of a list in a request; sbatch has some 130 options."""
+Options = Annotated[list[str], Field(max_length=MAX_ITEMS), FailFast()]
+"""Checked up to the first fault: an error for each of 100,000 elements takes seconds."""
+Paths = Annotated[list[PersistentPath], Field(max_length=MAX_ITEMS), FailFast()]
+
+
 class Persistence(Strict):
     """What of a session is kept over a stop, and what comes from its profile at each start."""
 
     home: Literal["keep", "fresh"] = "keep"
     system: Literal["keep", "fresh"] = "keep"
     """Everything outside the home."""
-    keep: list[PersistentPath] = []
+    keep: Paths = []
     """Paths that are kept although their side is fresh; `~/` is the home."""
-    fresh: list[PersistentPath] = []
+    fresh: Paths = []
     """Paths that come from the profile at each start although their side is kept."""
 
 
@@ -105,9 +112,9 @@ class StartRequest(Strict):
 
     profile: Name | None = None
     version: Version | None = None
-    options: list[str] = []
+    options: Options = []
     """sbatch resource options as `--name=value` or `--flag`, checked against slurm.sbatch's table."""
-    defaults: list[str] = []
+    defaults: Options = []
     """The same, for a new session only, and where `options` says nothing else: what the user's environment asks for."""
     persistence: Persistence | None = None
     """Instead of the profile's, for this session from this start on."""
@@ -145,7 +152,7 @@ class ExtendRequest(Strict):
 
 
 class ResizeRequest(Strict):
-    options: Annotated[list[str], Field(min_length=1)]
+    options: Annotated[Options, Field(min_length=1)]
     """As StartRequest.options; each replaces the session's own of the same kind."""
 
 
@@ -384,6 +391,10 @@ class ResolveAnswer(Strict):
     fingerprint: str
 
 
+Timestamp = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+"""Seconds since the epoch; above that they are milliseconds by mistake."""
+
+
 class ConnectionRecord(Strict):
     """One connection to a session, as whoever carries it knows it; the same again, newer, as it goes on."""
 
@@ -395,8 +406,8 @@ class ConnectionRecord(Strict):
     """Where the client is: its address and port."""
     session_id: Annotated[str, StringConstraints(max_length=26)]
     generation: Annotated[str, StringConstraints(max_length=40)]
-    began_at: float
-    ended_at: float | None = None
+    began_at: Timestamp
+    ended_at: Timestamp | None = None
     sent: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Bytes from the client to the session."""
     received: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -410,7 +421,7 @@ class ConnectionReport(Strict):
 
     gateway: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{0,253}$")] = ""
     """Which one; of anybody but the gateway's account it is not believed."""
-    connections: Annotated[list[ConnectionRecord], Field(max_length=500)]
+    connections: Annotated[list[ConnectionRecord], Field(max_length=MAX_ITEMS), FailFast()]
 
 
 class ConnectionsNoted(Strict):

@@ -5,9 +5,11 @@ The standard library's HTTP client loads e-mail and TLS first, which takes longe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError, ControllerUnavailableError, from_reason
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 TIMEOUT = 60.0
 """Seconds without a byte before an answer is given up; a waiting call adds what it asked to wait."""
+
+
+QUEUE_TIMEOUT_S = 15.0
+"""Time to wait while more clients connect than the controller accepts."""
+QUEUE_RETRY_S = 0.02
 
 
 class Asked:
@@ -47,12 +54,26 @@ def ask(api_socket: Path, method: str, path: str, body: str | None = None, *, ex
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(TIMEOUT + extra_time)
-        connection.connect(str(api_socket))
-        connection.sendall(head.encode() + b"\r\n" + content)
+        _connect(connection, str(api_socket))
+        with contextlib.suppress(BrokenPipeError):  # it has refused the connection, and has said why
+            connection.sendall(head.encode() + b"\r\n" + content)
     except OSError as error:
         connection.close()
         raise _unavailable(api_socket, error) from error
     return Asked(connection, api_socket)
+
+
+def _connect(connection: socket.socket, path: str) -> None:
+    """Connect, and wait for a place in the controller's queue: a socket with a time-out gets EAGAIN if it is full."""
+    deadline = time.monotonic() + QUEUE_TIMEOUT_S
+    while True:
+        try:
+            connection.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(QUEUE_RETRY_S)
 
 
 def _split(answer: bytes) -> tuple[int, bytes]:

@@ -16,6 +16,8 @@ BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 """Seconds; the upper bounds of what an answer of the controller may have taken."""
 
 OTHER = "other"
+MAX_SERIES = 256
+"""Names with their labels; the program has some forty. Beyond that a label is counted as OTHER."""
 
 
 class Counts:
@@ -29,7 +31,10 @@ class Counts:
 
     def count(self, name: str, label: str = "", by: int = 1) -> None:
         """`label`: a word of our own, never one that a client chose."""
-        self._totals[f"{name} {label}"] += by
+        key = f"{name} {label}"
+        if key not in self._totals and len(self._totals) >= MAX_SERIES:
+            key = f"{name} {OTHER}"
+        self._totals[key] += by
 
     def took(self, name: str, label: str, seconds: float) -> None:
         """Something of that kind has taken so long."""

@@ -121,12 +121,14 @@ def serve(totals: Totals, host: str, port: int) -> None:
     """Serve `/metrics` there in a thread, until this process ends. What cannot be served is only logged: people's ssh
     does not depend on it.
     """
-    from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415 - most gateways serve none
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415 - most gateways serve none
+
+    from broker.metrics_server import MetricsServer  # noqa: PLC0415
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(totals)
     try:
-        start_http_server(port, host, registry)
+        MetricsServer(host, port, registry)
     except OSError as error:
         _log.error("metrics are not served at %s port %d: %s", host, port, error)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from broker import batch_schema, errors, schema, volume_schema
 from broker.api import LARGEST_BODY, Services, application
+from broker.api_listener import CONNECTIONS
 from broker.config import Config
-from broker.peercred import CONNECTIONS
 from tests.docs.fields import default, descriptions, kind
 
 if TYPE_CHECKING:

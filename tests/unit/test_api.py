@@ -18,7 +18,6 @@ import httpx
 import pytest
 from prometheus_client import generate_latest
 
-import broker.peercred
 from broker import schema, volume_schema
 from broker.api import LARGEST_BODY, Services, application
 from broker.batch_schema import EnvironmentRequest, PromoteRequest
@@ -371,25 +370,6 @@ def test_a_body_that_is_too_large_or_of_unknown_length_is_not_read(directory: Pa
             fitting = json.dumps({"public_key": "x"}).encode().ljust(LARGEST_BODY)
             json_body = {"Content-Type": "application/json"}
             assert "key" in refusal(await client.post("/v1/keys", content=fitting, headers=json_body)).message
-
-    asyncio.run(scenario())
-
-
-def test_one_users_connections_have_a_bound(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        monkeypatch.setattr(broker.peercred, "CONNECTIONS", 4)
-        async with serving(make(directory)) as path:
-            held = [await asyncio.open_unix_connection(path) for _ in range(4)]
-            reader, writer = await asyncio.open_unix_connection(path)
-            assert await asyncio.wait_for(reader.read(), 10) == b""
-            writer.close()
-            held.pop()[1].close()
-            client = Client(path)
-            while not await asyncio.to_thread(client.health):  # noqa: ASYNC110 - until the server has seen the end
-                await asyncio.sleep(0.01)
-            for _, each in held:
-                each.close()
-                await each.wait_closed()
 
     asyncio.run(scenario())
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.connections import UNHEARD
-from broker.errors import NotFoundError, RefusedError
+from broker.connections import OWN_KEPT, OWN_REPORT, OWN_STANDING, TRIM_AFTER, UNHEARD
+from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from broker.identifiers import new_id
 from broker.schema import ConnectionRecord, ConnectionReport
 from slurm.state import JobState
@@ -120,8 +120,8 @@ def test_nobody_is_connected_to_a_job_that_is_gone(tmp_path: Path, clock: Clock)
         session = await core.ready()
         await told(core, record(core, clock), caller="alice")
         assert len(await core.connections.standing("alice", "dev")) == 1
-        clock.now += 86400
-        assert len(await core.connections.standing("alice", "dev")) == 1, "`berth connect` says nothing in between"
+        clock.now += UNHEARD - 1
+        assert len(await core.connections.standing("alice", "dev")) == 1
         assert session.job_id is not None
         core.scheduler.end(session.job_id, JobState.TIMEOUT)
         await core.tick()
@@ -145,6 +145,95 @@ def test_users_tell_of_their_own_connections_only(tmp_path: Path, clock: Clock) 
         assert [view.gateway for view in await core.connections.all("alice")] == [""], "no user is a gateway"
 
     play(tmp_path, scene)
+
+
+def test_a_users_own_record_is_lost_without_news(tmp_path: Path, clock: Clock) -> None:
+    """`berth connect` tells every minute, as gateways do; one that was killed does not stand for ever."""
+
+    async def scene(core: Core) -> None:
+        await core.ready()
+        await told(core, record(core, clock), caller="alice")
+        clock.now += UNHEARD + 1
+        assert await core.connections.standing("alice", "dev") == []
+        assert [view.end for view in await core.connections.all("alice", "dev")] == ["lost"]
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"user": "bob", "session_id": "bob's"},
+        {"session_id": "two"},
+        {"generation": "2.0"},
+        {"peer": "192.0.2.9:1"},
+        {"fingerprint": "SHA256:" + "B" * 43},
+    ],
+    ids=", ".join,
+)
+def test_a_known_record_is_taken_over_by_nobody(tmp_path: Path, clock: Clock, change: dict[str, str]) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        await core.ready("two")
+        await core.ready("mine", user="bob")
+        ids = {"bob's": core.row("mine", user="bob").id, "two": core.row("two").id}
+        begun = record(core, clock, sent=5)
+        await told(core, begun)
+        lie = begun.model_copy(update={**change, "sent": 9, "ended_at": clock.now, "end": "closed"})
+        if "session_id" in change:
+            lie = lie.model_copy(update={"session_id": ids[change["session_id"]]})
+        with pytest.raises(RefusedError):
+            await told(core, lie, caller=lie.user)
+        assert await told(core, lie) == 0, "nor by its own gateway"
+        assert await core.connections.note(ConnectionReport(gateway="gw2", connections=[begun]), None) == 0
+        with pytest.raises(RefusedError):
+            await told(core, begun.model_copy(update={"sent": 7}), caller="alice")
+        (view,) = await core.connections.standing("alice", "dev")
+        assert (view.user, view.sent, view.gateway, view.peer) == ("alice", 5, "gw1", begun.peer)
+        assert await core.connections.all("bob") == []
+        assert await told(core, lie, record(core, clock)) == 1, "the others of its report count"
+
+    play(tmp_path, scene)
+
+
+def test_a_users_own_records_have_a_bound(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        gateways = [record(core, clock, ended_at=clock.now) for _ in range(3)]
+        await told(core, *gateways)
+        with pytest.raises(InvalidInputError, match="50"):
+            await told(core, *(record(core, clock) for _ in range(OWN_REPORT + 1)), caller="alice")
+        noted = 0
+        while noted + OWN_REPORT <= OWN_STANDING:
+            noted += await told(core, *(record(core, clock) for _ in range(OWN_REPORT)), caller="alice")
+        with pytest.raises(RefusedError, match="256"):
+            await told(core, *(record(core, clock) for _ in range(OWN_REPORT)), caller="alice")
+        clock.now += UNHEARD + 1
+        assert await told(core, record(core, clock), caller="alice") == 1, "those that were lost do not count"
+        for _ in range(OWN_KEPT // OWN_REPORT + 10):
+            await told(core, *(record(core, clock, ended_at=clock.now) for _ in range(OWN_REPORT)), caller="alice")
+        rows = core.registry.connections_of("alice", limit=100_000)
+        assert OWN_KEPT - OWN_REPORT < sum(not row.gateway for row in rows) <= OWN_KEPT + OWN_REPORT
+        assert {each.id for each in gateways} <= {row.id for row in rows}, "they displace no record of a gateway"
+
+    play(tmp_path, scene)
+
+
+def test_an_owners_records_have_a_bound_and_others_keep_theirs(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        await core.ready("mine", user="bob")
+        bobs = record(core, clock, user="bob", session_id=core.row("mine", user="bob").id)
+        await told(core, bobs)
+        for _ in range(8):
+            clock.now += 1
+            await told(core, *(record(core, clock, ended_at=clock.now) for _ in range(400)))
+        rows = core.registry.connections_of("alice", limit=100_000)
+        assert 1000 <= len(rows) < 1000 + TRIM_AFTER + 400
+        assert rows[-1].began_at == clock.now
+        assert len(core.registry.connections_of("bob")) == 1
+
+    play(tmp_path, scene, connection_records=1000)
 
 
 def test_others_learn_nothing_of_it(tmp_path: Path, clock: Clock) -> None:
@@ -192,6 +281,9 @@ def test_records_are_kept_for_so_many_days(tmp_path: Path, clock: Clock) -> None
         {"session_id": "x" * 27},
         {"sent": -1},
         {"received": 2**63},
+        {"began_at": float("nan")},
+        {"began_at": float("inf")},
+        {"ended_at": -1.0},
         {"end": "x" * 41},
         {"other": 1},
     ],

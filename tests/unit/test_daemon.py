@@ -19,6 +19,7 @@ from broker import daemon
 from broker.client import Client
 from broker.config import Config
 from broker.errors import ConflictError, InvalidInputError
+from broker.log_limit import LINES_PER_WINDOW
 from broker.schema import SessionState, StartRequest
 from profiles.store import Store
 from tests.fakes.core import publish
@@ -224,6 +225,21 @@ def test_a_socket_that_a_dead_controller_left_is_replaced(home: Home) -> None:
     assert (home.runtime / "api.sock").exists()
     home.up()
     assert home.client.sessions() == []
+
+
+def test_invalid_requests_fill_no_log(home: Home) -> None:
+    """Each caused a line; now there are as many as the limit allows, and one with the number of the others."""
+    process = home.up()
+    for _ in range(LINES_PER_WINDOW * 4):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(home.runtime / "api.sock"))
+            caller.sendall(b"\0\r\n\r\n")
+            caller.recv(100)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    lines = [line for line in home.log.read_text().splitlines() if "Invalid HTTP request" in line]
+    assert len(lines) <= LINES_PER_WINDOW * 2, "a slow machine may need two windows"
+    assert " more like this in the last 10 s: " in lines[-1]
 
 
 def test_in_site_mode_only_the_launcher_starts_it(home: Home) -> None:

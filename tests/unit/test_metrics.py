@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from broker import metrics_server
 from broker.config import Config, host_and_port
+from broker.gateway.counts import MAX_SERIES, Counts
 from broker.launcher_error import LauncherError
 from broker.metrics import served
 from tests.fakes.core import Core, site_config
@@ -78,6 +83,33 @@ def test_two_cannot_have_one_port(tmp_path: Path) -> None:
             pass
     with served("127.0.0.1", free_port(), core.registry, core.reconciler):
         pass  # what was begun is taken back
+
+
+def test_clients_that_stall_take_few_threads_and_not_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "CONNECTION_TIMEOUT_S", 0.5)
+    core, port, before = core_of(tmp_path), free_port(), threading.active_count()
+    with served("127.0.0.1", port, core.registry, core.reconciler), contextlib.ExitStack() as stack:
+        for number in range(100):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+            with contextlib.suppress(ConnectionError):
+                client.sendall(b"GET /metrics HTTP/1.1\r\n" if number % 2 else b"")
+        assert threading.active_count() - before <= 2 * metrics_server.MAX_CONNECTIONS + 2, "each has a timer"
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError):
+                assert scrape(port)["berth_slurm_stale_seconds", ()] == 0
+                break
+            assert time.monotonic() < deadline
+    core.registry.close()
+
+
+def test_labels_beyond_a_bound_are_counted_together() -> None:
+    counts = Counts()
+    for number in range(MAX_SERIES * 4):
+        counts.count("forwards", f"invented-{number}")
+    totals = counts.snapshot()["totals"]
+    assert len(totals) == MAX_SERIES + 1
+    assert totals["forwards other"] == MAX_SERIES * 3
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker import wire
-from broker.errors import BerthError, ControllerUnavailableError, NotFoundError
+from broker.errors import BerthError, ControllerUnavailableError, NotFoundError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,3 +82,49 @@ def test_what_start_loads_before_it_asks() -> None:
     code = "import sys, broker.wire, broker.configfile, broker.cli.start; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=30)
     assert not {"pydantic", "http.client", "asyncio", "broker.schema", "broker.config"} & set(done.stdout.split())
+
+
+def test_a_full_queue_of_the_controller_is_waited_for() -> None:
+    with answering(b"HTTP/1.0 200 OK\r\n\r\nfine") as (place, _):
+        real = socket.socket.connect
+        tries: list[str] = []
+
+        def connect(self: socket.socket, path: str) -> None:
+            """As the kernel does for a socket with a time-out while the backlog is full."""
+            tries.append(path)
+            if len(tries) < 4:
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            real(self, path)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket.socket, "connect", connect)
+            assert wire.ask(place, "GET", "/").answer() == b"fine"
+    assert len(tries) == 4
+
+
+def test_why_a_connection_is_refused_is_read_although_nothing_can_be_sent() -> None:
+    body = b'{"reason": "refused", "message": "no account", "hint": ""}'
+    directory = Path(tempfile.mkdtemp(prefix="berth-"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "api.sock"))
+        listener.listen()
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.send(b"HTTP/1.1 403 Refused\r\n\r\n" + body)
+
+        real = wire._connect
+
+        def connect_and_wait(connection: socket.socket, path: str) -> None:
+            thread = threading.Thread(target=refuse)
+            thread.start()
+            real(connection, path)
+            thread.join()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wire, "_connect", connect_and_wait)
+            asked = wire.ask(directory / "api.sock", "GET", "/")
+        with pytest.raises(RefusedError, match="no account"):
+            asked.answer()
+    shutil.rmtree(directory)
