@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 
+from broker import log_limit
 from broker.api import application
 from broker.config import host_and_port
 from broker.configfile import Mode
@@ -57,6 +58,7 @@ def run_controller(config: Config) -> int:
     other settings.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_limit.install()
     os.umask(0o077)
     with _alone(config), contextlib.closing(_bind(config)) as listener:
         return asyncio.run(_main(config, listener))
