@@ -33,7 +33,7 @@ ANSWER_TIMEOUT = 30.0
 logins an answer may lie there for a while before it is looked at."""
 
 A_USERS_SHARE = 4
-"""Questions of one user about where sessions listen, at once; a user whose files hang holds up no other user's."""
+"""Questions of each kind about one user, at once; a user whose files hang holds up no other user's."""
 RESTART_S = 10.0
 """For which a client that waits already goes on waiting when the controller does not answer: it may be restarted."""
 ASKED_AGAIN_S = 1.0
@@ -52,7 +52,8 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 class ControllerClient:
     """An async context manager around pools of connections; it outlives restarts of the controller. Questions about
-    sessions have a pool of their own, so that they keep nobody from logging in.
+    sessions have a pool of their own, beside that of log-ins, records and certificates: they keep nobody from logging
+    in.
 
     Every call either answers or raises: ControllerUnavailableError when there is no answer or none that makes sense,
     otherwise the error that the controller sent.
@@ -61,7 +62,7 @@ class ControllerClient:
     def __init__(self, api_socket: Path, counts: Counts) -> None:
         self._counts = counts
         self._api_socket = api_socket
-        self._others, self._resolves = _Lane(api_socket, LOGIN_QUESTIONS), _Lane(api_socket, RESOLVE_QUESTIONS)
+        self._logins, self._resolves = _Lane(api_socket, LOGIN_QUESTIONS), _Lane(api_socket, RESOLVE_QUESTIONS)
         self._waits = SessionWaits(self._wait)
 
     async def __aenter__(self) -> Self:
@@ -71,7 +72,7 @@ class ControllerClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._waits.close()
-        await self._others.close()
+        await self._logins.close()
         await self._resolves.close()
 
     async def keys(self, user: str) -> schema.GatewayKeys:
@@ -79,10 +80,9 @@ class ControllerClient:
         path = f"/v1/gateway/keys/{quote(user, safe='')}?notices=true&certificates=true"
         try:
             async with asyncio.timeout(KEYS_TIMEOUT):
-                answer = await self._call(self._others, "GET", path, schema.GatewayKeys)
+                return await self._call(self._logins, "GET", path, schema.GatewayKeys, user=user)
         except TimeoutError as error:
             raise _no_answer() from error
-        return answer
 
     async def resolve(self, user: str, target: str) -> schema.ResolveAnswer:
         """Ask where the session that `user` means by `target` listens; while it is on its way, whenever it changes, for
@@ -97,7 +97,10 @@ class ControllerClient:
                 return await self._call(self._resolves, "POST", "/v1/resolve", schema.ResolveAnswer, request, user=user)
             except WaitingError as error:
                 away_since = None
-                await self._waits.until_changed(error.session_id, error.revision, error.seconds)
+                if error.session_id:
+                    await self._waits.until_changed(error.session_id, error.revision, error.seconds)
+                else:
+                    await asyncio.sleep(ASKED_AGAIN_S)
             except ControllerUnavailableError:
                 away_since = asked if away_since is None else away_since
                 if not request.waited or time.monotonic() - away_since > RESTART_S:
@@ -114,12 +117,12 @@ class ControllerClient:
         """Have the gateway's own host key certified; one line."""
         request = schema.CertificateRequest(public_key=public_key)
         path = "/v1/gateway/certificate"
-        answer = await self._call(self._others, "POST", path, schema.CertificateAnswer, request)
+        answer = await self._call(self._logins, "POST", path, schema.CertificateAnswer, request)
         return answer.certificate
 
     async def note(self, report: schema.ConnectionReport) -> None:
         """Have records of connections kept."""
-        await self._call(self._others, "POST", "/v1/connections", schema.ConnectionsNoted, report)
+        await self._call(self._logins, "POST", "/v1/connections", schema.ConnectionsNoted, report)
 
     async def _call(
         self,

@@ -22,7 +22,7 @@ MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 """Never used, since these ciphers authenticate by themselves; but some must be named, and auditors read the names."""
 
 
-LOGIN_QUESTIONS, RESOLVE_QUESTIONS, WAIT_QUESTIONS = 24, 24, 2
+LOGIN_QUESTIONS, RESOLVE_QUESTIONS, WAIT_QUESTIONS = 48, 32, 2
 """Connections of one worker to the controller: for log-ins, records and certificates; for where sessions listen; and
 for the one question about all sessions that clients wait for, whose successor is asked while it ends."""
 API_CONNECTIONS = LOGIN_QUESTIONS + RESOLVE_QUESTIONS + WAIT_QUESTIONS

@@ -170,6 +170,27 @@ def test_invented_users_and_refusals_do_not_fill_the_log(place: Path) -> None:
     asyncio.run(whole())
 
 
+@pytest.mark.parametrize("user", ["x" * 60_000, "a b", "üser", "../../etc", "%2e%2e", "x?notices=false", "{}"])
+def test_odd_users_leave_neither_a_line_nor_a_file(place: Path, caplog: pytest.LogCaptureFixture, user: str) -> None:
+    caplog.set_level("INFO")
+
+    async def scene(w: World) -> None:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        authority = asyncssh.generate_private_key("ssh-ed25519")
+        certificate = authority.generate_user_certificate(key, "k" * 20_000, principals=["p" * 500] * 20)
+        before = len(w.controller.asked)
+        with pytest.raises((asyncssh.Error, OSError)):
+            await w.client(username=user, client_keys=[key, (key, certificate)])
+        assert w.controller.asked[before:] == []
+        assert not [each for each in (w.settings.host_key.parent / "known").rglob("*") if each.is_file()]
+        ours = [each.getMessage() for each in caplog.records if each.name.startswith("broker.")]
+        assert not [line for line in ours if user[:100] in line or len(line) > 1000]
+        async with await w.client() as client:
+            await still_works(w, client)
+
+    play(place, scene)
+
+
 def test_a_long_name_is_one_short_line_of_the_log(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
 
