@@ -88,7 +88,7 @@ class Connecting:
 
         Every refusal is a BerthError whose message is meant for the terminal; WaitingError asks for the same question
         again: at once, or without `hold` as it says itself. When `gone` is set it waits no more. The session's
-        authorized_keys are brought up to date first, so that whoever the gateway lets in is let in by the session too.
+        authorized_keys are brought up to date first, so that a user whom the gateway lets in is let in by the session too.
         """
         host = SessionHost.parse(target, self._settings.domain, user)
         loop = asyncio.get_running_loop()
@@ -135,8 +135,8 @@ class Connecting:
         )
 
     async def changed(self, known: dict[str, int], seconds: float, gone: asyncio.Event | None = None) -> list[str]:
-        """Which of the sessions have another revision than the one that is `known`, as soon as one has; none after
-        `seconds`, or when `gone` is set. A session that does not exist has another one.
+        """Return the ids of the sessions that have another revision than the one that is `known`, as soon as one has;
+        none after `seconds`, or when `gone` is set. A session that does not exist has another one.
         """
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds

@@ -99,7 +99,7 @@ class TimedOutError(BerthError):
 
 
 class WaitingError(TimedOutError):
-    """A session that somebody wants to connect to is on its way: ask again, and say how long you have waited.
+    """A session that a client wants to connect to is on its way: ask again, and say how long you have waited.
 
     For a gateway, which waits by itself, it says for what: ask again when the session's revision is another one than
     `revision`, and at the latest after `seconds`.

@@ -27,8 +27,9 @@ HIGHEST = 600.0
 """Seconds of penalty that a source can gather at most."""
 MOST_SOURCES = 65536
 """Sources that are remembered; when there are more, the one known for the longest time is forgotten."""
+_LOOPBACKS: dict[int, Network] = {4: ipaddress.ip_network("127.0.0.0/8"), 6: ipaddress.ip_network("::1")}
 IPV6_PREFIX = 64
-"""Bits of an IPv6 address that count: whoever has one address has all of its network. sshd's PerSourceNetBlockSize
+"""Bits of an IPv6 address that count: a client that has one address has all of its network. sshd's PerSourceNetBlockSize
 counts all 128 unless it is set; of IPv4 both count all 32."""
 LOOPBACK = "127.0.0.1"
 """The one source that this machine is, by whichever of its sixteen million loopback addresses it comes."""
@@ -233,7 +234,5 @@ def source_of(address: str) -> str:
 
 def _includes(network: Network, source: str) -> bool:
     """Whether something of the source lies in that network, such as one address of an IPv6 source."""
-    if source == LOOPBACK and network.is_loopback:
-        return True
-    of = ipaddress.ip_network(source)
+    of = _LOOPBACKS[network.version] if source == LOOPBACK else ipaddress.ip_network(source)
     return of.version == network.version and of.overlaps(network)

@@ -52,7 +52,7 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 class ControllerClient:
     """An async context manager around pools of connections; it outlives restarts of the controller. Questions about
-    sessions have a pool of their own, beside that of log-ins, records and certificates: they keep nobody from logging
+    sessions have a pool of their own, beside that of log-ins, records and certificates: they keep no user from logging
     in.
 
     Every call either answers or raises: ControllerUnavailableError when there is no answer or none that makes sense,

@@ -1,7 +1,7 @@
 """The sessions that clients of this worker wait for, and the one question by which the controller is asked about all.
 
-A question for each client would need a connection to the controller for each, and those are few: whoever waits would
-keep others from logging in. So a client that waits costs a place in a table (ADR 103).
+A question for each client would need a connection to the controller for each, and those are few: clients that wait
+would keep others from logging in. So a client that waits costs a place in a table (ADR 103).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class SessionWaits:
                 for session_id, waited in islice(self._waited.items(), MOST_WAITED_FOR)
             ]
             question = asyncio.ensure_future(self._ask(GatewayWait(sessions=sessions, seconds=HELD_S)))
-            question.add_done_callback(_look_at)  # nobody may be left to do so
+            question.add_done_callback(_look_at)  # this task may be cancelled before it does
             added = asyncio.ensure_future(self._added.wait())
             try:
                 await asyncio.wait({question, added}, return_when=asyncio.FIRST_COMPLETED)
