@@ -88,7 +88,7 @@ class Connecting:
 
         Every refusal is a BerthError whose message is meant for the terminal; WaitingError asks for the same question
         again: at once, or without `hold` as it says itself. When `gone` is set it waits no more. The session's
-        authorized_keys are brought up to date first, so that a user whom the gateway lets in is let in by the session too.
+        authorized_keys are brought up to date first, so that a user whom the gateway lets in is let in by it too.
         """
         host = SessionHost.parse(target, self._settings.domain, user)
         loop = asyncio.get_running_loop()

@@ -29,7 +29,7 @@ MOST_SOURCES = 65536
 """Sources that are remembered; when there are more, the one known for the longest time is forgotten."""
 _LOOPBACKS: dict[int, Network] = {4: ipaddress.ip_network("127.0.0.0/8"), 6: ipaddress.ip_network("::1")}
 IPV6_PREFIX = 64
-"""Bits of an IPv6 address that count: a client that has one address has all of its network. sshd's PerSourceNetBlockSize
+"""Bits of an IPv6 address that count: a client with one address has all of its network. sshd's PerSourceNetBlockSize
 counts all 128 unless it is set; of IPv4 both count all 32."""
 LOOPBACK = "127.0.0.1"
 """The one source that this machine is, by whichever of its sixteen million loopback addresses it comes."""
