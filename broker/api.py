@@ -4,6 +4,7 @@ docs/architecture.md lists it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from starlette.exceptions import HTTPException
 
 from broker import __version__, batch_schema, schema, volume_schema
 from broker.configfile import Mode
-from broker.errors import BerthError, InvalidInputError, NotFoundError, RefusedError
+from broker.departure import departure
+from broker.errors import BerthError, InvalidInputError, NotFoundError, RefusedError, WaitingError
 from broker.identifiers import IDENTIFIER
 from broker.metrics import OTHER, observe_request
 from broker.names import NAME_PATTERN
@@ -49,6 +51,8 @@ LARGEST_BODY = 256 * 1024
 """Bytes of one request; the largest one, a start with all options that slurm.sbatch takes, has 66,000."""
 
 Who = Annotated[Caller, Depends(caller)]
+Gone = Annotated[asyncio.Event, Depends(departure)]
+"""Of a call that waits."""
 SessionName = Annotated[str, Path(pattern=NAME_PATTERN)]
 EnvironmentId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
 
@@ -156,10 +160,11 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
     async def show_session(
         who: Who,
         name: SessionName,
+        gone: Gone,
         after: Annotated[int | None, Query(ge=0)] = None,
         wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
     ) -> schema.SessionView:
-        return await sessions.show(who.user, name, after=after, wait=wait)
+        return await sessions.show(who.user, name, after=after, wait=wait, gone=gone)
 
     @app.post("/v1/sessions/{name}/start", status_code=202)
     async def start_session(who: Who, name: SessionName, request: schema.StartRequest) -> schema.SessionView:
@@ -227,11 +232,17 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
         return schema.ConnectionsNoted(noted=await services.connections.note(report, caller))
 
     @app.post("/v1/resolve")
-    async def resolve(who: Who, request: schema.ResolveRequest) -> schema.ResolveAnswer:
+    async def resolve(who: Who, request: schema.ResolveRequest, gone: Gone) -> schema.ResolveAnswer:
         if request.user != who.user and not _is_gateway(services, who):
             raise RefusedError(f"{who.user} cannot connect as {request.user}")
         return await connecting.connect(
-            request.user, request.target, root=request.root, waited=request.waited, patient=request.patient
+            request.user,
+            request.target,
+            root=request.root,
+            waited=request.waited,
+            patient=request.patient,
+            hold=request.hold,
+            gone=gone,
         )
 
 
@@ -362,6 +373,12 @@ def _add_gateway_paths(app: FastAPI, services: Services) -> None:
             answer = answer.model_copy(update={"authorities": login.authorities, "revoked": login.revoked})
         return answer
 
+    @app.post("/v1/gateway/wait")
+    async def gateway_wait(who: Who, request: schema.GatewayWait, gone: Gone) -> schema.GatewayWaitAnswer:
+        _require_gateway(services, who)
+        known = {each.session_id: each.revision for each in request.sessions}
+        return schema.GatewayWaitAnswer(changed=await services.connecting.changed(known, request.seconds, gone))
+
     @app.post("/v1/gateway/certificate")
     async def gateway_certificate(who: Who, request: schema.CertificateRequest) -> schema.CertificateAnswer:
         _require_gateway(services, who)
@@ -440,14 +457,21 @@ def _require_gateway(services: Services, who: Caller) -> None:
 
 async def _berth_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, BerthError)
-    if error.status >= 500:
+    if error.status >= 500 and not isinstance(error, WaitingError):  # that one is an ordinary answer
         log.warning("%s: %s", type(error).__name__, error.message)
     return _answer(error)
 
 
 def _answer(error: BerthError, status: int | None = None) -> JSONResponse:
-    body = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
-    return JSONResponse(body.model_dump(), status_code=status or error.status)
+    body = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint, waiting=_waiting(error))
+    # Programs of before do not know `waiting`, and never ask for it.
+    return JSONResponse(body.model_dump(exclude_none=True), status_code=status or error.status)
+
+
+def _waiting(error: BerthError) -> schema.SessionWait | None:
+    if not isinstance(error, WaitingError) or not error.session_id:
+        return None
+    return schema.SessionWait(session_id=error.session_id, revision=error.revision, seconds=error.seconds)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -38,8 +38,6 @@ UNKNOWN_CONNECTIONS = 512
 """Connections of uids whose account is not known yet, together, while the name service is asked."""
 SUBORDINATE_CONNECTIONS = 64
 """The same of subordinate uids, which one user can have by the thousand."""
-GATEWAY_CONNECTIONS_PER_WORKER = 192
-"""The two pools of one gateway worker (gateway/controller.py), 64 and 128."""
 GATEWAYS = 8
 """Gateways of a site that share one account: other login nodes reach the socket through its sshd. After a reload a
 gateway counts twice, since its old workers finish while new ones serve."""

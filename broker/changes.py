@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 
 class Changes:
@@ -22,7 +21,11 @@ class Changes:
         return self._next
 
     @staticmethod
-    async def until(event: asyncio.Event, seconds: float) -> None:
-        """Wait for `event` for at most `seconds`."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+    async def until(event: asyncio.Event, seconds: float, gone: asyncio.Event | None = None) -> None:
+        """Wait for `event` for at most `seconds`, and no longer than until `gone` is set."""
+        waits = [asyncio.ensure_future(each.wait()) for each in (event, gone) if each is not None]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from broker import access
 from broker.access import Verb
 from broker.changes import Changes
-from broker.errors import ConflictError, WaitingError
+from broker.errors import BerthError, ConflictError, WaitingError
 from broker.hostnames import SessionHost
 from broker.launcher_error import LauncherError
 from broker.manifest import Manifest
@@ -37,6 +37,11 @@ connections to the controller for the first, which every log-in needs, and many 
 SETTLES = 60.0
 """Seconds for which connecting does not start a session again that was stopped, or has failed: IDEs connect again by
 themselves, and would undo the stop, or have one job after the other fail."""
+STARTS_WITHIN = 0.5
+"""Seconds that a question that is not held waits for the start that it asks for: sbatch mostly takes less, and then the
+answer has Slurm's words. Each such question has one of the gateway's few connections."""
+FAILURE_KNOWN = 120.0
+"""Seconds for which those who have waited for a start hear why it failed; they ask again after `AT_MOST`."""
 GOES_ON = frozenset({"", "COMPLETED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "LOST"})
 """Ends of a job that are neither its owner's wish nor the session's own fault."""
 ON_ITS_WAY = (LIVE - {SessionState.READY}) | {SessionState.CHANGING}
@@ -63,15 +68,27 @@ class Connecting:
         self._logins = logins
         self._changes = changes
         self._settings = settings
+        self._starts: dict[str, asyncio.Task[SessionView]] = {}
+        """By session: the start that connecting has begun, one for all who connect. It goes on when they leave."""
+        self._failures: dict[str, tuple[BerthError, float]] = {}
+        """By session: why the last of these failed, and when."""
 
     async def connect(
-        self, user: str, target: str, *, root: bool = False, waited: float = 0.0, patient: bool = False
+        self,
+        user: str,
+        target: str,
+        *,
+        root: bool = False,
+        waited: float = 0.0,
+        patient: bool = False,
+        hold: bool = True,
+        gone: asyncio.Event | None = None,
     ) -> ResolveAnswer:
         """Where the session that `target` names listens, for a connection of `user`; `root`: of `berth exec --root`.
 
         Every refusal is a BerthError whose message is meant for the terminal; WaitingError asks for the same question
-        again. The session's authorized_keys are brought up to date first, so that whoever the gateway lets in is let
-        in by the session too.
+        again: at once, or without `hold` as it says itself. When `gone` is set it waits no more. The session's
+        authorized_keys are brought up to date first, so that a user whom the gateway lets in is let in by it too.
         """
         host = SessionHost.parse(target, self._settings.domain, user)
         loop = asyncio.get_running_loop()
@@ -85,11 +102,13 @@ class Connecting:
                 break
             if root:
                 raise ConflictError(self._how_far(session), hint="try again in a moment")
-            if session.state in STARTABLE:
+            begins = session.state in STARTABLE
+            if begins:
                 before = f"; it had stopped: {session.reason}" if session.reason else ""
-                session = await self._started(session)
-            self._check_on_its_way(session)
-            far = self._how_far(session) + before
+                session, begins = await self._started(session, waited=waited, hold=hold)
+            if not begins:
+                self._check_on_its_way(session)
+            far = f"{session.name} is being started" if begins else self._how_far(session) + before
             first = first or far
             passed = loop.time() - began
             left = self._wait_of(session) - waited - passed
@@ -97,10 +116,13 @@ class Connecting:
                 raise ConflictError(
                     far, hint=f"it goes on: connect again in a while, or see `berth show {session.name}`"
                 )
+            if not hold:
+                seconds = AT_MOST if patient else min(left, AT_MOST)
+                raise WaitingError(far, session_id=session.id, revision=session.revision, seconds=seconds)
             turn = (AT_MOST if waited or patient else AT_ONCE) - passed
-            if turn <= 0 or (patient and far != first):
+            if turn <= 0 or (patient and far != first) or (gone is not None and gone.is_set()):
                 raise WaitingError(far)
-            await Changes.until(change, turn if patient else min(left, turn))
+            await Changes.until(change, turn if patient else min(left, turn), gone)
         await self._refresh_keys(session)
         return ResolveAnswer(
             session_id=session.id,
@@ -111,6 +133,21 @@ class Connecting:
             port=session.endpoint.port,
             fingerprint=session.endpoint.fingerprint,
         )
+
+    async def changed(self, known: dict[str, int], seconds: float, gone: asyncio.Event | None = None) -> list[str]:
+        """Return the ids of the sessions that have another revision than the one that is `known`, as soon as one has;
+        none after `seconds`, or when `gone` is set. A session that does not exist has another one.
+        """
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        while True:
+            change = self._changes.next()
+            now = await asyncio.to_thread(self._registry.revisions, known)
+            changed = [session_id for session_id, revision in known.items() if now.get(session_id) != revision]
+            left = ends - loop.time()
+            if changed or left <= 0 or (gone is not None and gone.is_set()):
+                return changed
+            await Changes.until(change, left, gone)
 
     async def set_policy(self, user: str, name: str, policy: ConnectPolicy) -> SessionView:
         """Change what connecting to the session does, as far as `policy` says anything of it."""
@@ -133,8 +170,24 @@ class Connecting:
             if session.state in ON_ITS_WAY or end_words(session.view(), now)
         ]
 
-    async def _started(self, session: Session) -> Session:
-        """Have it started, if that is how it is to be; raises why not."""
+    async def _started(self, session: Session, *, waited: float, hold: bool) -> tuple[Session, bool]:
+        """Have it started, if that is how it is to be, and say whether that goes on still; raises why not."""
+        if (task := self._starts.get(session.id)) is None:
+            self._raise_failure(session, waited)
+            self._check_start(session)
+            task = self._start(session)
+        if hold:
+            await asyncio.shield(task)  # others wait for the same start
+        else:
+            await asyncio.wait({task}, timeout=STARTS_WITHIN)
+            if task.done():
+                task.result()
+        now = await asyncio.to_thread(self._registry.get, session.id)
+        assert now is not None
+        return now, now.state in STARTABLE and not task.done()
+
+    def _check_start(self, session: Session) -> None:
+        """ConflictError for a session that connecting does not start."""
         start = f"`berth start {session.name}` starts it"
         chosen = session.connect_policy.start
         if not (self._settings.start_on_connect if chosen is None else chosen):
@@ -145,10 +198,30 @@ class Connecting:
             raise ConflictError(
                 f"{self._how_far(session)}, {duration(ago)} ago", hint=f"{start}; connecting does it in {wait}"
             )
-        await self._sessions.start(session.owner, session.name, StartRequest(), why="by connecting")
-        now = await asyncio.to_thread(self._registry.get, session.id)
-        assert now is not None
-        return now
+
+    def _start(self, session: Session) -> asyncio.Task[SessionView]:
+        start = self._sessions.start(session.owner, session.name, StartRequest(), why="by connecting")
+        task = self._starts[session.id] = asyncio.create_task(start)
+
+        def ended(task: asyncio.Task[SessionView]) -> None:
+            del self._starts[session.id]
+            if not task.cancelled() and isinstance(error := task.exception(), BerthError):
+                self._note_failure(session.id, error)
+            self._changes.notify()
+
+        task.add_done_callback(ended)
+        return task
+
+    def _note_failure(self, session_id: str, error: BerthError) -> None:
+        now = asyncio.get_running_loop().time()
+        self._failures = {each: at for each, at in self._failures.items() if now - at[1] < FAILURE_KNOWN}
+        self._failures[session_id] = (error, now)
+
+    def _raise_failure(self, session: Session, waited: float) -> None:
+        """Raise why the session could not be started, to those who have waited for that start; others start anew."""
+        error, at = self._failures.get(session.id, (None, 0.0))
+        if error is not None and asyncio.get_running_loop().time() - at <= min(waited, FAILURE_KNOWN):
+            raise error.with_traceback(None)
 
     def _check_on_its_way(self, session: Session) -> None:
         """ConflictError for a session that will not become ready by waiting."""

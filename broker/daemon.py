@@ -22,7 +22,6 @@ from broker.accounts import AccountCache
 from broker.api import application
 from broker.api_listener import (
     BACKLOG,
-    GATEWAY_CONNECTIONS_PER_WORKER,
     GATEWAYS,
     ApiListener,
     ConnectionRoom,
@@ -32,6 +31,7 @@ from broker.config import host_and_port
 from broker.configfile import Mode
 from broker.controller import Controller
 from broker.errors import ConflictError, InvalidInputError
+from broker.gateway.settings import API_CONNECTIONS
 from broker.launching import inherited, spawned
 from broker.metrics import served
 from broker.personal import make_private
@@ -211,7 +211,7 @@ async def _serving(services: Services, listener: socket.socket) -> AsyncIterator
     gateway = None
     if config.gateway.enabled:
         workers = config.gateway_workers * GATEWAYS
-        gateway = (config.gateway.account, workers * GATEWAY_CONNECTIONS_PER_WORKER)
+        gateway = (config.gateway.account, workers * API_CONNECTIONS)
     room = ConnectionRoom(reserved_connections(services.own_uid, gateway))
     server = _Server(uvicorn.Config(**api_protocol.settings(application(services))))
     server.config.load()

@@ -99,9 +99,21 @@ class TimedOutError(BerthError):
 
 
 class WaitingError(TimedOutError):
-    """A session that somebody wants to connect to is on its way: ask again, and say how long you have waited."""
+    """A session that a client wants to connect to is on its way: ask again, and say how long you have waited.
+
+    For a gateway, which waits by itself, it says for what: ask again when the session's revision is another one than
+    `revision`, and at the latest after `seconds`.
+    """
 
     reason = "waiting"
+
+    def __init__(
+        self, message: str, *, hint: str = "", session_id: str = "", revision: int = 0, seconds: float = 0.0
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.session_id = session_id
+        self.revision = revision
+        self.seconds = seconds
 
 
 class NoSpaceError(BerthError):

@@ -166,6 +166,12 @@ class Registry:
         with self._transaction() as db:
             return float(db.execute(select(func.sum(_column(Session.gpus))).where(*idle)).scalar_one() or 0)
 
+    def revisions(self, ids: Iterable[str]) -> dict[str, int]:
+        """The revisions of the sessions with those ids, deleted ones too; one that is unknown has none."""
+        query = select(_column(Session.id), _column(Session.revision)).where(_column(Session.id).in_(list(ids)))
+        with self._transaction() as db:
+            return {row[0]: row[1] for row in db.execute(query)}
+
     def by_ids(self, ids: Iterable[str]) -> list[Session]:
         wanted = list(ids)
         return self._all(select(Session).where(_column(Session.id).in_(wanted))) if wanted else []

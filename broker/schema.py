@@ -28,6 +28,8 @@ def _without_steps_up(path: str) -> str:
 
 
 LONGEST_CONNECT_WAIT = 86400.0
+MOST_WAITED_FOR = 2000
+"""Sessions in one question of a gateway's; it has up to 70 bytes for each, and a request to the controller 256 KiB."""
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A session's or profile's name: safe as host name label (RFC 1123), path component and Slurm job name."""
@@ -71,12 +73,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class KnownSession(Strict):
+    """A session as a gateway knows it."""
+
+    session_id: Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
+    revision: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class SessionWait(KnownSession):
+    """For what a connection waits: a revision of the session above this one, for at most so many seconds."""
+
+    seconds: float
+
+
 class ErrorBody(Strict):
     """The body of every answer that is not a success."""
 
     reason: str
     message: str
     hint: str = ""
+    waiting: SessionWait | None = None
+    """With the reason `waiting`, for a question with `hold` false; missing everywhere else."""
 
 
 class Endpoint(Strict):
@@ -379,6 +396,8 @@ class ResolveRequest(Strict):
     """Seconds for which the one who connects has been waiting, after answers that it is on its way."""
     patient: bool = False
     """They see how far it is, and wait as long as it takes."""
+    hold: bool = True
+    """Whether the controller may keep the question while the session is on its way; a gateway waits by itself."""
 
 
 class ResolveAnswer(Strict):
@@ -393,6 +412,19 @@ class ResolveAnswer(Strict):
 
 Timestamp = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 """Seconds since the epoch; above that they are milliseconds by mistake."""
+
+
+class GatewayWait(Strict):
+    """The sessions that clients of one worker of a gateway wait for."""
+
+    sessions: Annotated[list[KnownSession], Field(min_length=1, max_length=MOST_WAITED_FOR)]
+    seconds: Annotated[float, Field(ge=0, le=60)]
+    """How long the controller may keep the question."""
+
+
+class GatewayWaitAnswer(Strict):
+    changed: list[str]
+    """The ids of those whose revision is another one; none after `seconds`."""
 
 
 class ConnectionRecord(Strict):

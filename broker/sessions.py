@@ -151,8 +151,12 @@ class Sessions:
     async def all(self, user: str) -> list[SessionView]:
         return [self._view(session) for session in await asyncio.to_thread(self._registry.sessions_of, user)]
 
-    async def show(self, user: str, name: str, *, after: int | None = None, wait: float = 0) -> SessionView:
-        """The session; with `after`, as soon as its revision is above that, or unchanged after `wait` seconds."""
+    async def show(
+        self, user: str, name: str, *, after: int | None = None, wait: float = 0, gone: asyncio.Event | None = None
+    ) -> SessionView:
+        """The session; with `after`, as soon as its revision is above that, or unchanged after `wait` seconds, or when
+        `gone` is set.
+        """
         deadline = time.monotonic() + wait
         while True:
             change = self._changes.next()
@@ -161,9 +165,10 @@ class Sessions:
             except NotFoundError as error:
                 raise await self._why_gone(user, name, error) if after is not None else error from None
             left = deadline - time.monotonic()
-            if after is None or session.revision > after or left <= 0:
+            left_alone = gone is not None and gone.is_set()
+            if after is None or session.revision > after or left <= 0 or left_alone:
                 return self._view(session)
-            await Changes.until(change, left)
+            await Changes.until(change, left, gone)
 
     async def _why_gone(self, user: str, name: str, error: NotFoundError) -> BerthError:
         """What to tell somebody who waits for a session that is not there: why, if it is one that could not be made."""

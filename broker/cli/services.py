@@ -42,10 +42,12 @@ def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
     import logging
     import sys
 
+    from broker import log_limit
     from broker.gateway import master
     from broker.gateway import worker as one_worker
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_limit.install()
     config = invocation.config
     if not config.gateway.enabled:
         raise ConflictError("gateway.enabled is false", hint="in personal mode people come in through the site's sshd")

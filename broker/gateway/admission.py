@@ -27,8 +27,12 @@ HIGHEST = 600.0
 """Seconds of penalty that a source can gather at most."""
 MOST_SOURCES = 65536
 """Sources that are remembered; when there are more, the one known for the longest time is forgotten."""
+_LOOPBACKS: dict[int, Network] = {4: ipaddress.ip_network("127.0.0.0/8"), 6: ipaddress.ip_network("::1")}
 IPV6_PREFIX = 64
-"""Bits of an IPv6 address that count: whoever has one address has all of its network."""
+"""Bits of an IPv6 address that count: a client with one address has all of its network. sshd's PerSourceNetBlockSize
+counts all 128 unless it is set; of IPv4 both count all 32."""
+LOOPBACK = "127.0.0.1"
+"""The one source that this machine is, by whichever of its sixteen million loopback addresses it comes."""
 
 GREETING = 256
 """Bytes that whoever has sent more has begun in earnest: its version and something of a key exchange."""
@@ -196,7 +200,7 @@ class Admission:
         return None
 
     def _punish(self, source: str, seconds: float) -> None:
-        if any(ipaddress.ip_address(source.partition("/")[0]) in network for network in self._exempt):
+        if any(_includes(network, source) for network in self._exempt):
             return
         now = self._clock()
         if self._until.get(source, now) <= now:
@@ -217,10 +221,18 @@ class Admission:
 
 
 def source_of(address: str) -> str:
-    """What counts as one source: an IPv4 address, or an IPv6 network as ADDRESS/64."""
+    """What counts as one source: an IPv4 address, an IPv6 network as ADDRESS/64, or this machine."""
     ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    if ip.is_loopback:
+        return LOOPBACK
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
         return str(ipaddress.IPv6Network((ip, IPV6_PREFIX), strict=False))
     return str(ip)
+
+
+def _includes(network: Network, source: str) -> bool:
+    """Whether something of the source lies in that network, such as one address of an IPv6 source."""
+    of = _LOOPBACKS[network.version] if source == LOOPBACK else ipaddress.ip_network(source)
+    return of.version == network.version and of.overlaps(network)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from broker.errors import BerthError
 from broker.identifiers import new_id
+from broker.log_limit import ALWAYS
 from broker.schema import ConnectionRecord, ConnectionReport
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Audit:
             id=new_id(),
             user=identity.user,
             fingerprint=identity.fingerprint,
-            peer=peer,
+            peer=_NO_PEER.sub("-", peer)[:80],
             session_id=session.session_id,
             generation=session.generation,
             began_at=time.time(),
@@ -127,6 +128,7 @@ class Audit:
                 seconds=round(time.time() - record.began_at, 1),
                 end=how,
             ),
+            extra=ALWAYS,
         )
 
     def _add(self, record: ConnectionRecord) -> None:
@@ -192,6 +194,10 @@ def _now(record: ConnectionRecord, relay: Relay, **changes: object) -> Connectio
     return record.model_copy(update={"sent": relay.sent, "received": relay.received, **changes})
 
 
+_NO_PEER = re.compile(r"[^0-9A-Za-z.:%-]")
+"""What a record's `peer` cannot have, and the name of a network interface in an IPv6 address can."""
+MOST_OF_A_VALUE = 256
+"""Characters of one field of a line: clients choose names of any length."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=-]+")
 
 
@@ -202,4 +208,6 @@ def log_line(event: str, **fields: object) -> str:
 
 def _log_value(value: object) -> str:
     text = str(value)
+    if len(text) > MOST_OF_A_VALUE:
+        text = f"{text[:MOST_OF_A_VALUE]}…"
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

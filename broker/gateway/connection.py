@@ -20,6 +20,7 @@ from broker.gateway.audit import Identity, log_line
 from broker.gateway.guard import Endpoint, ImpostorError, NotReachedError, UnreachedError
 from broker.gateway.relay import Relay
 from broker.keys import SIGNATURES, fingerprint_of
+from broker.log_limit import ALWAYS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -112,7 +113,8 @@ class GatewayConnection(asyncssh.SSHServer):
         self._our_fault = False
         self._notices: tuple[str, ...] = ()
         self._relays: set[Relay] = set()
-        self._opening = 0
+        self._opening: set[asyncio.Task[Any]] = set()
+        """What asyncssh opens forwards in; it leaves them alone when the connection ends."""
         self._full = False
         self._peer = ""
 
@@ -127,6 +129,8 @@ class GatewayConnection(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._live.remove(self, self._identity.user if self._identity else None)
+        for task in self._opening:
+            task.cancel()  # nothing waits for a session any more on behalf of a client that has left
         if self._identity is None:
             _log.debug("%s", log_line("no login", peer=self._peer, end=exc or "closed"))
 
@@ -141,7 +145,12 @@ class GatewayConnection(asyncssh.SSHServer):
     @property
     def forwards(self) -> int:
         """How many it has, with those about to be opened."""
-        return len(self._relays) + self._opening
+        return len(self._relays) + len(self._opening)
+
+    @property
+    def openings(self) -> int:
+        """How many are about to be opened."""
+        return len(self._opening)
 
     def disconnect(self, why: str) -> None:
         """Tell the client and close everything it has open, through no fault of its own."""
@@ -223,7 +232,8 @@ class GatewayConnection(asyncssh.SSHServer):
         self._identity = self._proved
         if (certificate := self._identity.certificate) != "":
             key = self._identity.fingerprint
-            _log.info("%s", log_line("login", user=user, key=key, certificate=certificate, peer=self._peer))
+            line = log_line("login", user=user, key=key, certificate=certificate, peer=self._peer)
+            _log.info("%s", line, extra=ALWAYS)
         self._live.log_in(self, user)
         self.on_login()
         if len(self._live.of(user)) > (most := self._settings.max_user_connections):
@@ -268,20 +278,32 @@ class GatewayConnection(asyncssh.SSHServer):
         identity = self._identity
         if identity is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
+        if self._conn.is_closed():
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the connection has ended")
         if self.forwards >= (most := self._settings.max_forwards):
             raise self._refusal(identity, target, RefusedError(f"{most} connections are open already"))
-        if sum(each.forwards for each in self._live.of(identity.user)) >= (most := self._settings.max_user_forwards):
+        others = self._live.of(identity.user)
+        if sum(each.forwards for each in others) >= (most := self._settings.max_user_forwards):
             words = f"{identity.user} has {most} connections to sessions already"
             raise self._refusal(identity, target, RefusedError(words, hint="close some"))
-        self._opening += 1
+        if sum(each.openings for each in others) >= (most := self._settings.max_user_openings):
+            words = f"{identity.user} has {most} connections that wait for a session already"
+            raise self._refusal(identity, target, RefusedError(words, hint="wait for one, or close some"))
+        task = asyncio.current_task()
+        assert task is not None
+        self._opening.add(task)
         try:
             if port != SSH_PORT:
                 raise RefusedError(f"a session has port {SSH_PORT} only, not {port}", hint="leave the port out")
             return await self._connect(identity, await self._resolve(identity.user, target))
         except BerthError as error:
             raise self._refusal(identity, target, error) from error
+        except Exception as error:
+            # asyncssh would end the connection, with all that it carries.
+            _log.exception("%s", log_line("failed", user=identity.user, peer=self._peer, target=target))
+            raise self._refusal(identity, target, BerthError("the gateway failed at this request")) from error
         finally:
-            self._opening -= 1
+            self._opening.discard(task)
 
     async def _connect(self, identity: Identity, session: ResolveAnswer) -> Relay:
         def finished(relay: Relay, how: str) -> None:
@@ -296,13 +318,13 @@ class GatewayConnection(asyncssh.SSHServer):
             await self._guards.prove(endpoint)
             if relay.over:
                 raise ConnectionResetError("the session hung up")
+            self._audit.began(relay, identity, self._peer, session)
         except BaseException as error:
             relay.close()
             if not isinstance(error, (OSError, ImpostorError)):
                 raise
             raise self._unreached(session, error) from error
         self._relays.add(relay)
-        self._audit.began(relay, identity, self._peer, session)
         if self._full:
             relay.pause("connection full")
         if self._conn.is_closed():

@@ -1,19 +1,25 @@
-"""What the gateway asks the controller, and tells it: four calls over its Unix socket, without blocking."""
+"""What the gateway asks the controller, and tells it: five calls over its Unix socket, without blocking."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 import time
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from broker import schema
 from broker.errors import BerthError, ControllerUnavailableError, WaitingError, from_reason
+from broker.gateway.settings import LOGIN_QUESTIONS, RESOLVE_QUESTIONS
+from broker.gateway.waits import SessionWaits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
     from types import TracebackType
 
@@ -25,6 +31,13 @@ KEYS_TIMEOUT = 15.0
 ANSWER_TIMEOUT = 30.0
 """Seconds for the other answers. Generous, because the time that the gateway itself is busy counts: in a burst of
 logins an answer may lie there for a while before it is looked at."""
+
+A_USERS_SHARE = 4
+"""Questions of each kind about one user, at once; a user whose files hang holds up no other user's."""
+RESTART_S = 10.0
+"""For which a client that waits already goes on waiting when the controller does not answer: it may be restarted."""
+ASKED_AGAIN_S = 1.0
+"""Between two attempts to reach it."""
 
 _QUESTIONS: dict[type[BaseModel], str] = {
     schema.GatewayKeys: "keys",
@@ -38,8 +51,9 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class ControllerClient:
-    """An async context manager around two pools of connections; it outlives restarts of the controller. Questions that
-    wait for a session have one of their own, so that they keep nobody from logging in.
+    """An async context manager around pools of connections; it outlives restarts of the controller. Questions about
+    sessions have a pool of their own, beside that of log-ins, records and certificates: they keep no user from logging
+    in.
 
     Every call either answers or raises: ControllerUnavailableError when there is no answer or none that makes sense,
     otherwise the error that the controller sent.
@@ -47,7 +61,9 @@ class ControllerClient:
 
     def __init__(self, api_socket: Path, counts: Counts) -> None:
         self._counts = counts
-        self._http, self._waiting = _pool(api_socket, 64), _pool(api_socket, 128)
+        self._api_socket = api_socket
+        self._logins, self._resolves = _Lane(api_socket, LOGIN_QUESTIONS), _Lane(api_socket, RESOLVE_QUESTIONS)
+        self._waits = SessionWaits(self._wait)
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,71 +71,144 @@ class ControllerClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
-        await self._waiting.aclose()
+        self._waits.close()
+        await self._logins.close()
+        await self._resolves.close()
 
     async def keys(self, user: str) -> schema.GatewayKeys:
         """Ask which keys and certificates may log in as `user`, none for an unknown one, and what to tell them then."""
         path = f"/v1/gateway/keys/{quote(user, safe='')}?notices=true&certificates=true"
         try:
             async with asyncio.timeout(KEYS_TIMEOUT):
-                answer = await self._call("GET", path, schema.GatewayKeys)
+                return await self._call(self._logins, "GET", path, schema.GatewayKeys, user=user)
         except TimeoutError as error:
             raise _no_answer() from error
-        return answer
 
     async def resolve(self, user: str, target: str) -> schema.ResolveAnswer:
-        """Ask where the session that `user` means by `target` listens; while it is on its way, as long as the
-        controller wants to be asked again.
+        """Ask where the session that `user` means by `target` listens; while it is on its way, whenever it changes, for
+        as long as the controller wants to be asked again. Cancel it when the client has left: nothing is kept then.
         """
         began = time.monotonic()
-        request = schema.ResolveRequest(user=user, target=target)
-        pool = self._http
+        away_since: float | None = None
+        request = schema.ResolveRequest(user=user, target=target, hold=False)
         while True:
+            asked = time.monotonic()
             try:
-                return await self._call("POST", "/v1/resolve", schema.ResolveAnswer, request, pool)
-            except WaitingError:
-                request = request.model_copy(update={"waited": time.monotonic() - began})
-                pool = self._waiting
+                return await self._call(self._resolves, "POST", "/v1/resolve", schema.ResolveAnswer, request, user=user)
+            except WaitingError as error:
+                away_since = None
+                if error.session_id:
+                    await self._waits.until_changed(error.session_id, error.revision, error.seconds)
+                else:
+                    await asyncio.sleep(ASKED_AGAIN_S)
+            except ControllerUnavailableError:
+                away_since = asked if away_since is None else away_since
+                if not request.waited or time.monotonic() - away_since > RESTART_S:
+                    raise
+                await asyncio.sleep(ASKED_AGAIN_S)
+            request = request.model_copy(update={"waited": time.monotonic() - began})
+
+    async def _wait(self, question: schema.GatewayWait) -> schema.GatewayWaitAnswer:
+        """Have the controller tell which of these sessions has changed, when one has."""
+        async with _pool(self._api_socket, 1) as pool:  # which ends when this is cancelled, and the connection with it
+            return await self._answer(pool, "POST", "/v1/gateway/wait", schema.GatewayWaitAnswer, question)
 
     async def certificate(self, public_key: str) -> str:
         """Have the gateway's own host key certified; one line."""
         request = schema.CertificateRequest(public_key=public_key)
-        answer = await self._call("POST", "/v1/gateway/certificate", schema.CertificateAnswer, request)
+        path = "/v1/gateway/certificate"
+        answer = await self._call(self._logins, "POST", path, schema.CertificateAnswer, request)
         return answer.certificate
 
     async def note(self, report: schema.ConnectionReport) -> None:
         """Have records of connections kept."""
-        await self._call("POST", "/v1/connections", schema.ConnectionsNoted, report)
+        await self._call(self._logins, "POST", "/v1/connections", schema.ConnectionsNoted, report)
 
     async def _call(
         self,
+        lane: _Lane,
         method: str,
         path: str,
         answer: type[_Answer],
         body: BaseModel | None = None,
-        pool: httpx.AsyncClient | None = None,
+        *,
+        user: str | None = None,
     ) -> _Answer:
+        """`user`: whose share of the lane it is."""
         began = time.monotonic()
+        found = await lane.ask(lambda pool: self._answer(pool, method, path, answer, body), user)
+        self._counts.took("controller_seconds", _QUESTIONS[answer], time.monotonic() - began)
+        return found
+
+    async def _answer(
+        self, pool: httpx.AsyncClient, method: str, path: str, answer: type[_Answer], body: BaseModel | None
+    ) -> _Answer:
         content = None if body is None else body.model_dump_json(exclude_defaults=True)
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
-            response = await _request(pool or self._http, method, path, content, headers)
+            response = await _request(pool, method, path, content, headers)
             if response.is_success:
-                found = answer.model_validate_json(response.content)
-                if pool is not self._waiting:
-                    self._counts.took("controller_seconds", _QUESTIONS[answer], time.monotonic() - began)
-                return found
+                return answer.model_validate_json(response.content)
         except (httpx.HTTPError, ValidationError) as error:
             self._counts.count("controller_errors")
             raise _no_answer() from error
         raise _failure(response)
 
 
+class _Lane:
+    """A pool of connections, and so many questions at once.
+
+    A question that has been asked is asked to its end, also when its asker is cancelled: httpcore's pool loses the
+    place of a connection whose request is cancelled at the wrong moment, until it has none left.
+    """
+
+    def __init__(self, api_socket: Path, most: int) -> None:
+        self._pool = _pool(api_socket, most)
+        self._places = asyncio.Semaphore(most)
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._asked: set[asyncio.Task[Any]] = set()
+
+    async def ask(
+        self, ask: Callable[[httpx.AsyncClient], Coroutine[None, None, _Answer]], user: str | None
+    ) -> _Answer:
+        """Ask when there is a place, and `user` has a share left."""
+        needed = [self._places]
+        if user is not None:
+            needed.insert(0, self._shares.setdefault(user, asyncio.Semaphore(A_USERS_SHARE)))
+        async with contextlib.AsyncExitStack() as stack:
+            for each in needed:
+                await stack.enter_async_context(each)
+            task = asyncio.create_task(ask(self._pool))
+            stack.pop_all()  # they are free when it is answered
+        self._asked.add(task)
+
+        def answered(task: asyncio.Task[_Answer]) -> None:
+            self._asked.discard(task)
+            for each in needed:
+                each.release()
+            if not task.cancelled():
+                task.exception()  # its asker may have left
+
+        task.add_done_callback(answered)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        for task in self._asked:
+            task.cancel()
+        await asyncio.gather(*self._asked, return_exceptions=True)
+        await self._pool.aclose()
+
+
+_NEVER_USED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""What httpx takes long to make for each pool if it is not given one."""
+
+
 def _pool(api_socket: Path, most: int) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(
-            uds=str(api_socket), limits=httpx.Limits(max_connections=most, max_keepalive_connections=8)
+            verify=_NEVER_USED,
+            uds=str(api_socket),
+            limits=httpx.Limits(max_connections=most, max_keepalive_connections=8),
         ),
         base_url="http://controller",
         timeout=httpx.Timeout(ANSWER_TIMEOUT, pool=None),
@@ -150,4 +239,6 @@ def _failure(response: httpx.Response) -> BerthError:
         body = schema.ErrorBody.model_validate_json(response.content)
     except ValidationError:
         return ControllerUnavailableError(f"Berth's controller answered with {response.status_code}")
+    if body.waiting is not None:
+        return WaitingError(body.message, hint=body.hint, **body.waiting.model_dump())
     return from_reason(body.reason, body.message, body.hint)

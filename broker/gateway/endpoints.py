@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError, ControllerUnavailableError
+from broker.hostnames import SessionHost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,13 +22,21 @@ if TYPE_CHECKING:
 class Endpoints:
     """Asks `ask(user, target)`, and answers from memory while there is no controller to ask."""
 
-    def __init__(self, ask: Callable[[str, str], Awaitable[ResolveAnswer]], memory: Memory[ResolveAnswer]) -> None:
+    def __init__(
+        self, ask: Callable[[str, str], Awaitable[ResolveAnswer]], memory: Memory[ResolveAnswer], domain: str
+    ) -> None:
+        """`domain`: the suffix of session host names."""
         self._ask = ask
         self._memory = memory
+        self._domain = domain
 
     async def resolve(self, user: str, target: str) -> ResolveAnswer:
-        """Where the session listens that `user` means by `target`; raises what the controller refuses with."""
-        question = (user, target)
+        """Where the session listens that `user` means by `target`; raises what the controller refuses with.
+
+        A session has one place in the memory, however its name is spelled. What is no name of a session is refused
+        here, so that no text of a client's choice goes any further.
+        """
+        question = (user, SessionHost.parse(target, self._domain, user).canonical(self._domain))
         try:
             answer = await self._ask(user, target)
         except ControllerUnavailableError:

@@ -1,28 +1,33 @@
 """The controller's last answers, for as long as there is no controller to ask.
 
 A file each, so that all workers of a gateway know what one of them has been told, and those after a reload as well.
-Only good answers are kept: what strangers make up leaves nothing here.
+Only good answers are kept: what strangers make up leaves nothing here. What is old is removed every minute, and of what
+is more than there is room for the oldest.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import logging
 import os
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 RENEWED_AFTER = 60.0
 """Seconds after which the same answer is written again, with its time; not at every connection."""
 KNOWN_TO_BE_WRITTEN = 4096
+MOST_FILES = 16384
+"""Answers that are kept; each is a file of up to some 100 KiB, mostly of less than one."""
+PRUNED_EVERY_S = 60.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -50,8 +55,7 @@ class Memory(Generic[Answer]):
         self._clock = clock
         self._written: OrderedDict[Path, tuple[str, float]] = OrderedDict()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in directory.iterdir():
-            self._remove_if_old(path)
+        self.prune()
 
     def keep(self, question: tuple[str, ...], answer: Answer) -> None:
         """Remember it. A disk that does not take it is only logged: it is needed on a bad day only."""
@@ -91,7 +95,27 @@ class Memory(Generic[Answer]):
     def _path(self, question: tuple[str, ...]) -> Path:
         return self._directory / hashlib.sha256("\0".join(question).encode()).hexdigest()
 
-    def _remove_if_old(self, path: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):  # another worker was quicker
-            if self._clock() - path.stat().st_mtime > self._stale:
-                path.unlink()
+    def prune(self) -> None:
+        """Remove what is too old to be told, and the oldest of what is too much. It may run in a thread of its own."""
+        ages: list[tuple[float, str]] = []
+        now = self._clock()
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another worker was quicker
+                    ages.append((now - entry.stat(follow_symlinks=False).st_mtime, entry.path))
+        ages.sort()
+        for place, (age, path) in enumerate(ages):
+            if age > self._stale or place >= MOST_FILES:
+                with contextlib.suppress(FileNotFoundError):
+                    Path(path).unlink()
+
+
+async def keep_pruned(*memories: Memory[Any]) -> None:
+    """Prune them every minute, without holding up the loop, until cancelled."""
+    while True:
+        await asyncio.sleep(PRUNED_EVERY_S)
+        for memory in memories:
+            try:
+                await asyncio.to_thread(memory.prune)
+            except OSError as error:
+                _log.warning("old answers of the controller are not removed: %s", error)

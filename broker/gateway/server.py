@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import asyncssh
 
@@ -24,17 +24,18 @@ from broker.gateway.identity import HostIdentity
 from broker.gateway.inlet import Inlet, Logins
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.listener import Listener, bind
-from broker.gateway.memory import Memory
+from broker.gateway.memory import Memory, keep_pruned
 from broker.gateway.settings import CIPHERS, KEX, MACS
 from broker.keys import SIGNATURES
 from broker.schema import GatewayKeys, ResolveAnswer
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
     from types import TracebackType
 
     from asyncssh import SSHKey
-    from asyncssh.packet import SSHPacketLogger
+    from asyncssh.packet import SSHPacket, SSHPacketLogger
     from asyncssh.public_key import SSHOpenSSHCertificate
 
     from broker.gateway.settings import GatewaySettings
@@ -79,6 +80,7 @@ class Gateway:
             stack.push_async_callback(self._stop)
             renewal = asyncio.create_task(identity.keep_fresh(lambda: self._present(identity)))
             stack.push_async_callback(_cancel, renewal)
+            stack.push_async_callback(_cancel, asyncio.create_task(keep_pruned(*self._memories)))
             self._stack = stack.pop_all()
         _log.info("listening on %s port %d", self._settings.listen_host, self.port)
         return self
@@ -106,12 +108,11 @@ class Gateway:
         settings = self._settings
         known = settings.host_key.parent / "known"
         stale = settings.stale_seconds
-        keys = AdmittedKeys(
-            controller.keys,
-            Memory(known / "keys", GatewayKeys, stale_seconds=stale),
-            fresh_seconds=settings.keys_fresh_seconds,
-        )
-        endpoints = Endpoints(controller.resolve, Memory(known / "endpoints", ResolveAnswer, stale_seconds=stale))
+        known_keys = Memory(known / "keys", GatewayKeys, stale_seconds=stale)
+        known_endpoints = Memory(known / "endpoints", ResolveAnswer, stale_seconds=stale)
+        self._memories = (known_keys, known_endpoints)
+        keys = AdmittedKeys(controller.keys, known_keys, fresh_seconds=settings.keys_fresh_seconds)
+        endpoints = Endpoints(controller.resolve, known_endpoints, settings.domain)
         options: asyncssh.SSHServerConnectionOptions = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=lambda: GatewayConnection(
                 settings,
@@ -186,6 +187,24 @@ class _Server(asyncssh.SSHServerConnection):
         if not await client.validate_certificate(username, cert):
             return None
         return await super()._validate_openssh_certificate(username, cert)
+
+    def _process_direct_tcpip_open(self, packet: SSHPacket) -> tuple[Any, Any]:
+        with _refusing():
+            return super()._process_direct_tcpip_open(packet)
+
+    def _process_direct_streamlocal_at_openssh_dot_com_open(self, packet: SSHPacket) -> tuple[Any, Any]:
+        with _refusing():
+            return super()._process_direct_streamlocal_at_openssh_dot_com_open(packet)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuse a channel whose names are no text: asyncssh would end the connection, with all that it carries."""
+    try:
+        yield
+    except asyncssh.ProtocolError as error:
+        words = "a name in this request is no text: use NAME or NAME.DOMAIN"
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, words) from error
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

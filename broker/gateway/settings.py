@@ -22,6 +22,13 @@ MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 """Never used, since these ciphers authenticate by themselves; but some must be named, and auditors read the names."""
 
 
+LOGIN_QUESTIONS, RESOLVE_QUESTIONS, WAIT_QUESTIONS = 48, 32, 2
+"""Connections of one worker to the controller: for log-ins, records and certificates; for where sessions listen; and
+for the one question about all sessions that clients wait for, whose successor is asked while it ends."""
+API_CONNECTIONS = LOGIN_QUESTIONS + RESOLVE_QUESTIONS + WAIT_QUESTIONS
+"""Of one worker, however many clients it has. Workers from before a reload need as many beside those after it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """Decisions of the site and of the tests; times are seconds."""
@@ -53,6 +60,8 @@ class GatewaySettings:
     max_user_connections: int = 128
     """Connections that one user may have at once, and how many forwards on all of them together."""
     max_user_forwards: int = 256
+    max_user_openings: int = 64
+    """Forwards of one user that may be on their way at once, such as those that wait for a session."""
     keys_fresh_seconds: float = 5.0
     """How long a removed key may still log in, and a new one may not yet."""
     stale_seconds: float = 3600.0

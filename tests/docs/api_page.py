@@ -94,6 +94,7 @@ _MEANINGS = {
     "POST /v1/ca/{kind}/rotate": "Announce the next key, or have it sign. Root and the service account only.",
     "POST /v1/ca/{kind}/retire": "Have a key believed no more. Root and the service account only.",
     "GET /v1/gateway/keys/{user}": "The keys that let a user in. The gateway's account only.",
+    "POST /v1/gateway/wait": "Wait until one of these sessions has another revision. The gateway's account only.",
     "POST /v1/gateway/certificate": "A certificate for the gateway's host key. The gateway's account only.",
     "GET /v1/health": "Whether the controller answers, and its version.",
     "GET /v1/site": "What a client needs in order to reach sessions.",

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from broker.certificates import CertificateAuthority
 
 
+ON_ITS_WAY = "0" * 26
+"""The id of the session that is waited for; it changes all the time."""
+
+
 class GatewayController:
     """Knows `keys` (user → authorized_keys lines) and `sessions` (user, target → address or refusal)."""
 
@@ -99,7 +103,10 @@ class GatewayController:
         except BerthError as error:
             status = error.status
             answer = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
-        content = answer.model_dump_json().encode()
+            if isinstance(error, WaitingError):
+                wait = schema.SessionWait(session_id=error.session_id, revision=error.revision, seconds=error.seconds)
+                answer = answer.model_copy(update={"waiting": wait})
+        content = answer.model_dump_json(exclude_none=True).encode()
         writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status)
         writer.write(b"Content-Length: %d\r\n\r\n" % len(content) + content)
         await writer.drain()
@@ -132,11 +139,15 @@ class GatewayController:
                 self.gateways.add(report.gateway)
                 self.connections |= {record.id: record for record in report.connections}
                 return schema.ConnectionsNoted(noted=len(report.connections))
+            case "POST", ["gateway", "wait"]:
+                waited_for = schema.GatewayWait.model_validate(body).sessions
+                return schema.GatewayWaitAnswer(changed=[each.session_id for each in waited_for])
             case "POST", ["resolve"]:
                 if self.waits:
                     self.waits -= 1
                     self.waited.append(float(body.get("waited", 0.0)))
-                    raise WaitingError("dev is queued")
+                    assert not body["hold"]
+                    raise WaitingError("dev is queued", session_id=ON_ITS_WAY, revision=self.waits, seconds=20)
                 return self._resolve(body["user"], body["target"])
         raise InvalidInputError(f"no such call: {method} {path}")
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import asyncssh
 import yaml
@@ -20,15 +20,27 @@ from tests.fakes.openssh import me
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.fakes.gateway_world import World
-
 PATIENCE = 30.0
+
+
+class Site(Protocol):
+    """What the process is in front of."""
+
+    @property
+    def place(self) -> Path:
+        """The directory that has the controller's socket."""
+        ...
+
+    @property
+    def key(self) -> Path:
+        """Of the current user."""
+        ...
 
 
 class GatewayProcess:
     """The master, what it says, and the configuration that it reads."""
 
-    def __init__(self, world: World, **gateway: object) -> None:
+    def __init__(self, world: Site, **gateway: object) -> None:
         self.config = world.place / "gateway.yaml"
         self.said = ""
         self._world = world
@@ -101,7 +113,7 @@ class GatewayProcess:
 
 
 @contextlib.asynccontextmanager
-async def gateway_process(world: World, **gateway: object) -> AsyncIterator[GatewayProcess]:
+async def gateway_process(world: Site, **gateway: object) -> AsyncIterator[GatewayProcess]:
     """Within it the process serves; in the end it is told to stop twice, so that it does not wait.
 
     `gateway`: settings of that section.

@@ -32,6 +32,7 @@ from broker.schema import ErrorBody, SessionState
 from broker.site import Site
 from tests.fakes.controller import ScriptedController, view
 from tests.fakes.core import Core, site_config
+from tests.fakes.gateway_world import until
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.rows import HOST_KEY, make_session
 from tests.fakes.scheduler import FakeScheduler
@@ -180,6 +181,11 @@ async def as_other(path: Path, method: str, target: str, body: str = "") -> tupl
 needs_root = pytest.mark.skipif(not ROOT, reason="only root can be two users; `make test` runs as root")
 
 
+def waiting_for(session_id: str, revision: int, seconds: float = 60) -> dict[str, Any]:
+    """A question of the gateway's."""
+    return {"sessions": [{"session_id": session_id, "revision": revision}], "seconds": seconds}
+
+
 @needs_root
 def test_another_user_sees_nothing_and_is_refused_what_is_not_theirs(directory: Path) -> None:
     async def scenario() -> None:
@@ -223,6 +229,7 @@ def test_another_user_sees_nothing_and_is_refused_what_is_not_theirs(directory: 
             for method, target, body in (
                 ("GET", f"/v1/gateway/keys/{ME}", ""),
                 ("POST", "/v1/gateway/certificate", json.dumps({"public_key": HOST_KEY})),
+                ("POST", "/v1/gateway/wait", json.dumps(waiting_for(core.row(user=ME).id, 0))),
                 ("POST", "/v1/rebuild", ""),
             ):
                 assert (await as_other(path, method, target, body))[0] == 403, target
@@ -431,6 +438,84 @@ def test_a_waiting_call_is_woken_by_the_change(directory: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("call", ["show", "resolve", "gateway wait"])
+def test_a_call_that_waits_ends_when_its_caller_leaves(directory: Path, call: str) -> None:
+    async def scenario() -> None:
+        core = make(directory, ssh={"connect_wait": 3600.0})
+        await core.start(user=ME)
+        await core.tick()
+        now = core.row(user=ME)
+        method, target, body = {
+            "show": ("GET", f"/v1/sessions/dev?after={now.revision}&wait=300", ""),
+            "resolve": ("POST", "/v1/resolve", json.dumps({"user": ME, "target": "dev", "waited": 1})),
+            "gateway wait": ("POST", "/v1/gateway/wait", json.dumps(waiting_for(now.id, now.revision))),
+        }[call]
+        async with serving(core) as path:
+            writers = []
+            for _ in range(20):
+                _, writer = await asyncio.open_unix_connection(path)
+                head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+                writers.append(writer)
+            await until(lambda: calls_under_way() == 20)
+            for writer in writers:
+                writer.close()
+                await writer.wait_closed()
+            await until(lambda: calls_under_way() == 0, 5)
+        assert core.row(user=ME) == now
+
+    asyncio.run(scenario())
+
+
+def calls_under_way() -> int:
+    """How many calls the application, which is in this process, has not ended."""
+    return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+
+def test_the_gateway_waits_for_many_sessions_with_one_question(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory)
+        for name in ("one", "two", "three"):
+            await core.start(name, ME)
+        await core.tick()
+        known = {name: core.row(name, ME) for name in ("one", "two", "three")}
+        asked = {"sessions": [{"session_id": row.id, "revision": row.revision} for row in known.values()]}
+        async with serving(core) as path, calling(path) as client:
+            nothing = await client.post("/v1/gateway/wait", json=asked | {"seconds": 0.05})
+            assert nothing.json() == {"changed": []}
+            waiting = asyncio.create_task(client.post("/v1/gateway/wait", json=asked | {"seconds": 60}, timeout=60))
+            await client.post("/v1/sessions/two/stop")
+            assert (await waiting).json() == {"changed": [known["two"].id]}
+            again = await client.post("/v1/gateway/wait", json=asked | {"seconds": 60})
+            assert again.json() == {"changed": [known["two"].id]}, "what has changed before is told at once"
+            unknown = await client.post("/v1/gateway/wait", json=waiting_for(new_id(), 0))
+            assert len(unknown.json()["changed"]) == 1
+            nonsense = [waiting_for("../x", 0), waiting_for(new_id(), 0, 1e9), {"sessions": [], "seconds": 1}]
+            for wrong in nonsense:
+                assert (await client.post("/v1/gateway/wait", json=wrong)).status_code == 422
+
+    asyncio.run(scenario())
+
+
+def test_a_question_that_is_not_held_says_what_to_wait_for(directory: Path) -> None:
+    async def scenario() -> None:
+        core = make(directory, ssh={"connect_wait": 12.0})
+        await core.start(user=ME)
+        await core.tick()
+        now = core.row(user=ME)
+        question = {"user": ME, "target": "dev"}
+        async with serving(core) as path, calling(path) as client:
+            told = refusal(await client.post("/v1/resolve", json=question | {"hold": False, "waited": 2}))
+            assert told.waiting is not None
+            assert (told.reason, told.waiting.session_id, told.waiting.revision) == ("waiting", now.id, now.revision)
+            assert 9 < told.waiting.seconds <= 10
+            over = await client.post("/v1/resolve", json=question | {"hold": False, "waited": 12})
+            assert over.json().keys() == {"reason", "message", "hint"}, "a gateway of before knows no more"
+            assert over.json()["reason"] == "conflict"
+
+    asyncio.run(scenario())
+
+
 def test_the_server_ends_although_somebody_waits(directory: Path) -> None:
     async def scenario() -> None:
         core = make(directory)
@@ -617,7 +702,8 @@ def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
             with contextlib.suppress(BerthError, ValueError):  # what it answers does not matter here
                 call(Client(scripted.socket))
         asked = {(method.lower(), path.partition("?")[0]) for method, path, _ in scripted.asked}
-    left = {("get", "/v1/gateway/keys/{user}"), ("post", "/v1/gateway/certificate"), ("post", "/v1/rebuild")}
+    gateway = {("get", "/v1/gateway/keys/{user}"), ("post", "/v1/gateway/certificate"), ("post", "/v1/gateway/wait")}
+    left = gateway | {("post", "/v1/rebuild")}
     for method, template in asyncio.run(scenario()) - left:
         pattern = re.compile(re.sub(r"\{[^}]*\}", ".+", template))
         assert any(method == m and pattern.fullmatch(path) for m, path in asked), (method, template)

@@ -12,7 +12,7 @@ from broker.errors import BerthError, ConflictError, RefusedError, WaitingError
 from broker.schema import ConnectPolicy, SessionState
 from slurm.state import JobState
 from tests.fakes.core import Clock, Core, site_config
-from tests.fakes.launcher import FakeLauncher, RefusingLauncher
+from tests.fakes.launcher import FakeLauncher, RefusingLauncher, SlowLauncher
 from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
@@ -236,6 +236,91 @@ def test_a_requeued_job_is_waited_for_and_its_next_generation_reached(tmp_path: 
         core.announce(core.row())
         await core.tick()
         assert (await asked).generation == "1.1"
+
+    play(tmp_path, scene)
+
+
+def test_unheld_question_says_what_to_wait_for(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await rest(core, clock)
+        with pytest.raises(WaitingError) as told:
+            await core.connecting.connect("alice", "dev", hold=False)
+        row = core.row()
+        assert (row.submission, told.value.session_id, told.value.revision) == (2, row.id, row.revision)
+        waiting = asyncio.create_task(core.connecting.changed({row.id: row.revision}, 30))
+        make_ready(core)
+        await core.tick()
+        assert await waiting == [row.id]
+        assert (await core.connecting.connect("alice", "dev", waited=1, hold=False)).generation == "2.0"
+
+    play(tmp_path, scene)
+
+
+def test_all_who_waited_for_a_refused_start_hear_why(tmp_path: Path, clock: Clock) -> None:
+    async def scene() -> None:
+        launcher = RefusingLauncher(FakeScheduler())
+        launcher.words = ""
+        core = Core.make(site_config(tmp_path), launcher)
+        await rest(core, clock)
+        launcher.words = "Invalid account"
+        asked = [asyncio.create_task(core.connecting.connect("alice", "dev", hold=False)) for _ in range(20)]
+        for each in asked:
+            with pytest.raises(RefusedError, match="Invalid account"):
+                await each
+        tries = launcher.submissions()
+        with pytest.raises(RefusedError, match="Invalid account"):
+            await core.connecting.connect("alice", "dev", waited=5, hold=False)
+        assert launcher.submissions() == tries == 2, "one start for all of them"
+        with pytest.raises(RefusedError, match="Invalid account"):
+            await core.connecting.connect("alice", "dev", hold=False)
+        assert launcher.submissions() == 3, "a new connection tries again"
+
+    asyncio.run(scene())
+
+
+def test_start_goes_on_when_its_first_client_leaves(tmp_path: Path, clock: Clock) -> None:
+    async def scene() -> None:
+        launcher = SlowLauncher(FakeScheduler())
+        launcher.let_go.set()
+        core = Core.make(site_config(tmp_path), launcher)
+        await rest(core, clock)
+        launcher.let_go.clear()
+        launcher.reached.clear()
+        first = asyncio.create_task(core.connecting.connect("alice", "dev"))
+        second = asyncio.create_task(core.connecting.connect("alice", "dev"))
+        await launcher.reached.wait()
+        first.cancel()
+        with pytest.raises(WaitingError):
+            await core.connecting.connect("alice", "dev", hold=False)
+        launcher.let_go.set()
+        with pytest.raises(WaitingError):
+            await second
+        assert core.row().job_id is not None
+        assert launcher.submissions() == 2
+
+    asyncio.run(scene())
+
+
+def test_client_that_has_left_waits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.connecting.AT_MOST", 30)
+
+    async def scene(core: Core) -> None:
+        await core.start()
+        await core.tick()
+        row, gone = core.row(), asyncio.Event()
+        waiting: list[asyncio.Task[Any]] = [
+            asyncio.create_task(core.connecting.connect("alice", "dev", patient=True, gone=gone)),
+            asyncio.create_task(core.connecting.changed({row.id: row.revision}, 30, gone)),
+            asyncio.create_task(core.sessions.show("alice", "dev", after=row.revision, wait=30, gone=gone)),
+        ]
+        done, _ = await asyncio.wait(waiting, timeout=0.1)
+        assert not done
+        gone.set()
+        async with asyncio.timeout(5):
+            with pytest.raises(WaitingError):
+                await waiting[0]
+            assert await waiting[1] == []
+            assert (await waiting[2]).revision == row.revision
 
     play(tmp_path, scene)
 

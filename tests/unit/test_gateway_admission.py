@@ -84,10 +84,46 @@ def test_the_share_grows_from_rate_to_all() -> None:
         ("::ffff:192.0.2.7", "192.0.2.7"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.2", "127.0.0.1"),
+        ("127.255.255.254", "127.0.0.1"),
+        ("::1", "127.0.0.1"),
+        ("::ffff:127.9.9.9", "127.0.0.1"),
+        ("128.0.0.1", "128.0.0.1"),
+        ("::2", "::/64"),
     ],
 )
 def test_a_source_is_an_address_or_an_ipv6_network(address: str, source: str) -> None:
     assert source_of(address) == source
+
+
+def test_all_of_loopback_is_punished_as_one() -> None:
+    door = Door()
+    for number in range(2, 20):
+        door.fail(Failure.NO_LOGIN, source=source_of(f"127.0.{number}.1"))
+    for address in ("127.0.0.1", "127.44.0.1", "::1", "::ffff:127.0.0.1"):
+        assert door.admission.refuses(source_of(address))
+
+
+@pytest.mark.parametrize(
+    ("exempt", "address"),
+    [
+        ("127.0.0.0/8", "127.0.0.1"),
+        ("127.0.0.7/32", "127.0.0.7"),
+        ("::1/128", "::1"),
+        ("::/0", "::1"),
+        ("0.0.0.0/0", "::ffff:127.0.0.1"),
+        ("192.0.2.7/32", "192.0.2.7"),
+        ("2001:db8:1:2::5/128", "2001:db8:1:2::5"),
+        ("2001:db8::/32", "2001:db8:1:2::5"),
+    ],
+)
+def test_exempt_address_is_exempt_in_each_family(exempt: str, address: str) -> None:
+    for networks, refused in (([ipaddress.ip_network(exempt)], False), ([], True)):
+        door = Admission(MaxStartups.parse("2:0:4"), networks, clock=lambda: 0.0)
+        for number in range(5):
+            door.leave(Client(str(number), source_of(address)), Failure.NO_LOGIN)
+        assert bool(door.refuses(source_of(address))) is refused
 
 
 def test_when_the_house_is_full_the_silent_one_goes_and_not_the_newcomer() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import sys
 from pathlib import Path
 
@@ -32,6 +33,13 @@ def memory(pid: int) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     fields = dict(line.split(":") for line in rollup.splitlines() if ":" in line and "kB" in line)
     return sum(int(fields[name].split()[0]) * 1024 for name in ("Private_Clean", "Private_Dirty"))
+
+
+def another_address() -> str:
+    """One of this machine's that is not loopback, which all is one source."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))  # of TEST-NET-1 (RFC 5737); it chooses a route and sends nothing
+        return str(sock.getsockname()[0])
 
 
 async def come(
@@ -73,7 +81,7 @@ async def many_come(w: World, process: GatewayProcess, users: list[str]) -> int:
     ("source", "exempt"),
     [
         pytest.param("127.0.0.1", ["127.0.0.0/8"], id="from the same address and without penalties"),
-        pytest.param("127.0.0.9", [], id="from another address"),
+        pytest.param("", [], id="from another address"),
     ],
 )
 def test_a_thousand_get_in_while_ten_thousand_idle_at_the_door(place: Path, source: str, exempt: list[str]) -> None:
@@ -88,7 +96,7 @@ def test_a_thousand_get_in_while_ten_thousand_idle_at_the_door(place: Path, sour
         flood = await asyncio.create_subprocess_exec(
             sys.executable,
             half_open.__file__,
-            *map(str, (source, process.port, HALF_OPEN, AT_ONCE, 3.0)),
+            *map(str, (source or another_address(), process.port, HALF_OPEN, AT_ONCE, 3.0)),
             stdout=asyncio.subprocess.PIPE,
         )
         assert flood.stdout is not None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.gateway.memory import Memory
+from broker.gateway.memory import Memory, keep_pruned
 from broker.schema import GatewayKeys
 
 if TYPE_CHECKING:
@@ -70,6 +71,36 @@ def test_it_is_the_owners_and_the_old_goes_at_the_next_start(tmp_path: Path) -> 
     Clock.now += 601
     memory(tmp_path / "known")
     assert not list((tmp_path / "known").iterdir())
+
+
+def test_old_answers_go_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.gateway.memory.PRUNED_EVERY_S", 0.01)
+
+    async def scene() -> None:
+        known = memory(tmp_path / "known")
+        known.keep(QUESTION, keys("old"))
+        Clock.now += 300
+        known.keep(("bob", "dev.berth"), keys("new"))
+        Clock.now += 301
+        pruning = asyncio.create_task(keep_pruned(known))
+        async with asyncio.timeout(10):
+            while len(list((tmp_path / "known").iterdir())) != 1:  # noqa: ASYNC110 - a thread removes it
+                await asyncio.sleep(0.01)
+        pruning.cancel()
+        assert known.recall(("bob", "dev.berth")) == keys("new")
+
+    asyncio.run(scene())
+
+
+def test_of_too_many_answers_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.gateway.memory.MOST_FILES", 10)
+    known = memory(tmp_path / "known")
+    for number in range(30):
+        Clock.now += 1
+        known.keep((f"user{number}",), keys("x"))
+    known.prune()
+    assert len(list((tmp_path / "known").iterdir())) == 10
+    assert [number for number in range(30) if known.recall((f"user{number}",))] == list(range(20, 30))
 
 
 def test_what_is_not_an_answer_is_none(tmp_path: Path) -> None:

@@ -82,6 +82,23 @@ def test_a_client_that_gives_up_is_asked_for_no_more(place: Path) -> None:
     play(place, scene)
 
 
+def test_client_waits_on_while_the_controller_is_restarted(place: Path) -> None:
+    async def scene(w: World) -> None:
+        w.controller.waits = 10**6
+        async with await w.client() as client:
+            opening = asyncio.create_task(client.open_connection(w.canonical, 22))
+            await until(lambda: w.controller.waited)
+            await w.controller.stop()
+            await until(lambda: w.gateway.counts.snapshot()["totals"].get("controller_errors "))
+            w.controller.path.unlink()
+            w.controller.waits = 0
+            await w.controller.start()
+            reader, _ = await opening
+            assert (await reader.readline()).startswith(b"SSH-2.0-OpenSSH")
+
+    play(place, scene)
+
+
 def test_without_the_controller_what_stands_stands_and_what_runs_is_reached(place: Path) -> None:
     async def scene(w: World) -> None:
         async with await w.client() as client:
@@ -119,7 +136,7 @@ def test_only_a_controller_that_is_away_is_bridged(tmp_path: Path) -> None:
     async def scene() -> None:
         nonlocal says, now
         memory = Memory(tmp_path / "known", ResolveAnswer, stale_seconds=60, clock=lambda: now)
-        known = Endpoints(ask, memory)
+        known = Endpoints(ask, memory, "berth")
         assert (await known.resolve("alice", "dev")).host == "c1"
         says = ControllerUnavailableError("away")
         now = 60
