@@ -204,7 +204,9 @@ FORWARDED = (
 )
 
 
-@pytest.mark.parametrize("value", ["uid:65534", "uid:4242", "uid:0", "65534", "uid:65534, uid:65534", "127.0.0.1"])
+@pytest.mark.parametrize(
+    "value", ["[uid:65534]", "[uid:65534]:1", "uid:65534", "65534", "[uid:65534], [uid:65534]", "127.0.0.1"]
+)
 def test_no_header_changes_the_callers_identity(directory: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     monkeypatch.setenv("WEB_CONCURRENCY", "many")
