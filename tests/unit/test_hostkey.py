@@ -26,8 +26,8 @@ ID = "01jd0000000000000000000000"
 
 def keygen(path: Path, *options: str) -> str:
     """Make a pair; its public line without the comment."""
-    arguments = ["-N", "", "-t", "ed25519", *options]
-    subprocess.run(["ssh-keygen", "-q", "-f", str(path), *arguments], check=True, timeout=20, stdin=subprocess.DEVNULL)
+    command = ["ssh-keygen", "-q", "-f", str(path), "-N", "", "-t", "ed25519", *options]
+    subprocess.run(command, check=True, timeout=20, stdin=subprocess.DEVNULL)
     return key_of(path.with_name(path.name + ".pub").read_text())
 
 
@@ -37,7 +37,7 @@ def key_of(line: str) -> str:
 
 def proven(key: Path) -> str:
     """The key that sshd would prove, as OpenSSH itself reads it."""
-    command = ["ssh-keygen", "-y", "-P", "", "-f", key]
+    command = ["ssh-keygen", "-y", "-P", "", "-f", str(key)]
     return key_of(subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout)
 
 
