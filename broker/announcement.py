@@ -49,13 +49,28 @@ def read(job: Job) -> Announcement | None:
     return Announcement(match["session"], submission, int(match["restarts"]), endpoint, idle_since, gpu_idle_since)
 
 
-def announced(job: Job, host_key_fingerprint: str) -> Announcement | None:
+OTHER_HOST_KEY = "its job has another host key than Berth knows"
+"""How the reason of a session begins whose key was replaced after its certificate was made."""
+
+
+def announced(job: Job, *fingerprints: str) -> Announcement | None:
     """What the job says of where it listens and how it is used, if that is true of this very run: running, same restart
-    count, same node, and the session's own host key; None otherwise, as for what an earlier run of a requeued job left
-    in the comment.
+    count, same node, and one of the session's own host keys; None otherwise, as for what an earlier run of a requeued
+    job left in the comment.
     """
+    said = _of_this_run(job)
+    return said if said is not None and said.endpoint and said.endpoint.fingerprint in fingerprints else None
+
+
+def other_host_key(job: Job, *fingerprints: str) -> str:
+    """The fingerprint that this run of the job has announced, if it is none of these; empty otherwise."""
+    said = _of_this_run(job)
+    other = said is not None and said.endpoint and said.endpoint.fingerprint not in fingerprints
+    return said.endpoint.fingerprint if said is not None and said.endpoint and other else ""
+
+
+def _of_this_run(job: Job) -> Announcement | None:
     said = read(job)
     if said is None or said.endpoint is None or not job.state.runs:
         return None
-    same_run = said.restarts == job.restarts and said.endpoint.node == job.node
-    return said if same_run and said.endpoint.fingerprint == host_key_fingerprint else None
+    return said if said.restarts == job.restarts and said.endpoint.node == job.node else None

@@ -205,8 +205,11 @@ class Controller:
             own_uid=os.getuid(),
         )
 
-    async def finish(self) -> None:
-        """Wait for what was begun as long as it may take; the next controller goes on with the rest."""
-        await self.submitter.drain()
+    async def finish(self, *, wait: bool = True) -> None:
+        """Wait for what was begun as long as it may take, unless another controller may have it by now; the next one
+        goes on with the rest.
+        """
+        if wait:
+            await self.submitter.drain()
         for part in (self.operator, self.deletion, self.upkeep, self.batch, self.idleness):
             await part.close()

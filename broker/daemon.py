@@ -31,11 +31,13 @@ from broker.config import host_and_port
 from broker.configfile import Mode
 from broker.controller import Controller
 from broker.errors import ConflictError, InvalidInputError
+from broker.fence import FencedScheduler
 from broker.gateway.settings import API_CONNECTIONS
 from broker.launching import inherited, spawned
 from broker.metrics import served
 from broker.personal import make_private
 from broker.registry import open_registry
+from broker.registry_lock import hold_registry
 from slurm.backends import open_scheduler
 
 if TYPE_CHECKING:
@@ -77,9 +79,13 @@ async def _main(config: Config, listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with _launcher(config) as launcher:
-        registry = await asyncio.to_thread(open_registry, config.registry_url, alone=config.mode is Mode.PERSONAL)
-        scheduler = await open_scheduler(config.slurm.backend, timeout=config.slurm.query_timeout)
+    # The lock is let go last: what the launcher does for this controller has ended by then.
+    async with hold_registry(config.registry_url) as lock, _launcher(config) as launcher:
+        launcher.check = lock.check
+        alone = config.mode is Mode.PERSONAL
+        registry = await asyncio.to_thread(open_registry, config.registry_url, alone=alone, lock=lock)
+        backend = await open_scheduler(config.slurm.backend, timeout=config.slurm.query_timeout)
+        scheduler = FencedScheduler(backend, lock.check)
         try:
             controller = Controller.assemble(config, registry, scheduler, launcher)
             use = Use()
@@ -88,13 +94,17 @@ async def _main(config: Config, listener: socket.socket) -> int:
             async with metrics, running as reconciling, _serving(controller.services(use.once), listener):
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
                 ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
+                ends.append(asyncio.create_task(lock.lost.wait()))
                 if config.mode is Mode.PERSONAL:
                     ends.append(asyncio.create_task(_idle(config, controller.reconciler, use)))
                 await _first_of(ends)
-            await controller.finish()
+            await controller.finish(wait=not lock.lost.is_set())
         finally:
             await scheduler.close()
             registry.close()
+        if lock.lost.is_set():
+            log.error("the lock on the registry is lost: %s; ending, so that the next start takes it", lock.why)
+            return 1
         if launcher.gone.is_set() and not stop.is_set():
             log.error("the launcher has left; ending, so that both are started anew")
             return 1

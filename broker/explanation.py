@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.announcement import OTHER_HOST_KEY
 from broker.errors import NO_ROOM
 from broker.schema import SessionState
 from broker.words import clock, duration, idle_words, pending, state_words
@@ -108,6 +109,8 @@ def _since(view: SessionView, jobs: list[JobView], now: float) -> str:
 def _advice(view: SessionView, now: float) -> str:
     if pending(view) is not None:
         return "nothing: it is over in a moment"
+    if OTHER_HOST_KEY in view.reason:
+        return "`berth stop {name}`, then `berth start {name}`: its certificate is made for the key that is there then"
     if _starts_long(view, now):
         return "it takes unusually long: the end of its log is below; `berth stop {name}` gives up"
     if NO_ROOM in view.reason:

@@ -20,7 +20,7 @@ USER_NAME = re.compile(USER_PATTERN)
 
 class VerbError(Exception):
     """A verb did not do what was asked; `kind` is `invalid`, `refused`, `unclear`, `missing`, `busy`, `ended`,
-    `space`, `conflict` or `files`; broker.volumes.errors says when.
+    `space`, `conflict` or `files`, of which broker.volumes.errors says when, or `host-key` (launcher_verbs.submit).
     """
 
     def __init__(self, kind: str, message: str) -> None:

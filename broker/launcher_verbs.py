@@ -14,7 +14,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.identifiers import IDENTIFIER
+from broker import hostkey
+from broker.identifiers import IDENTIFIER, new_id
 from broker.launcher_place import Place, VerbError, check_own, own_directory
 from broker.launcher_volumes import VOLUME_VERBS, make_volumes
 from broker.volumes import batch, copying
@@ -39,6 +40,8 @@ FILES = {
 HOST_KEY = "run/ssh_host_ed25519_key"
 COPYING = "run/copying.py"
 KEYS_LIMIT = 256 * 1024
+KEY_LIMIT = 16 * 1024
+"""Bytes of one key's file; ssh-keygen writes about 400."""
 MANIFEST_LIMIT = 256 * 1024
 """Bytes; the options alone may take slurm.sbatch's MAX_OPTIONS times MAX_VALUE."""
 MANIFESTS_LIMIT = 8 * 2**20
@@ -113,26 +116,61 @@ def promote(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _host_key(session: Path) -> str:
-    """The session's public host key, one line; the key is made if there is none."""
-    key = session / HOST_KEY
-    if not key.exists():
-        fresh = key.with_name(f".{key.name}.{os.getpid()}")
-        command = [
-            "ssh-keygen",
-            "-q",
-            "-t",
-            "ed25519",
-            "-N",
-            "",
-            "-C",
-            f"berth session {session.name}",
-            "-f",
-            str(fresh),
-        ]
-        _run(command, 30)
-        fresh.with_name(fresh.name + ".pub").rename(key.with_name(key.name + ".pub"))
+    """Return the session's public host key, one line.
+
+    The private key is the truth, since it is what sshd proves: its `.pub` is written anew where that is another or
+    missing. If there is no private key that sshd can use, another pair is made, and what was there is kept aside.
+    Whatever ends this half-way, the next call finds a whole private key or makes one.
+    """
+    key, comment = session / HOST_KEY, f"berth session {session.name}"
+    public = _public_half(key)
+    if public is None:
+        _put_aside(key)
+        fresh = key.with_name(f".{key.name}.{new_id()}")
+        _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh)], 30)
+        public = _public_half(fresh)
+        assert public is not None
+        fresh.with_name(fresh.name + ".pub").unlink()
         fresh.rename(key)
-    return key.with_name(key.name + ".pub").read_text(encoding="utf-8").strip()
+    line, place = hostkey.line(public, comment), key.with_name(key.name + ".pub")
+    if _regular(place) != line + "\n":
+        if place.is_dir():
+            _put_aside(place)
+        write(place, (line + "\n").encode())
+    return line
+
+
+def _public_half(key: Path) -> bytes | None:
+    """The public half of a private key that sshd can use; None if it is none."""
+    try:
+        public = hostkey.public_half(_regular(key))
+    except ValueError:
+        return None
+    if stat.S_IMODE(key.lstat().st_mode) & 0o077:
+        key.chmod(0o600)  # sshd takes no key that others may read
+    return public
+
+
+def _regular(path: Path) -> str:
+    """The content of a small regular file; empty for what is none, or is a link."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return ""
+    return _read(path, KEY_LIMIT) if stat.S_ISREG(status.st_mode) else ""
+
+
+def _put_aside(path: Path) -> None:
+    """Make room for a file, and keep what was there."""
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(path.with_name(path.name + ".unusable"))
+
+
+def _check_certificate(session: Path, certificate: object) -> None:
+    """VerbError `host-key` if that is a certificate for another key than the session has: clients would refuse it."""
+    certified = hostkey.certified(str(certificate))
+    if certified is not None and hostkey.line(certified, "").split()[1] != _host_key(session).split()[1]:
+        raise VerbError("host-key", "the session's host key is not the one that its certificate is for")
 
 
 def install(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +189,7 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     """Write the files and hand the session's job to sbatch; the answer is its job id.
 
     `refused` carries sbatch's own words: Slurm will not have this job. `unclear` means that it may or may not be
-    queued.
+    queued. `host-key`: the certificate is for another key than the session's, and nothing was done.
     """
     session = place.session(request)
     submission = int(request["submission"])
@@ -162,6 +200,8 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         check_options(options)
     except OptionError as error:
         raise VerbError("invalid", str(error)) from error
+    files = request.get("files")
+    _check_certificate(session, files.get("host_certificate", "") if isinstance(files, dict) else "")
     install(place, request)
     _install_copying(session)
     argv = [

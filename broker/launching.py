@@ -19,7 +19,7 @@ from broker.metrics import observe_launcher
 from broker.volume_calls import Prepared, VolumeCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 ANSWER_LIMIT = 64 * 2**20
@@ -45,6 +45,8 @@ class Launcher(VolumeCalls):
         self.storage = ""
         """The storage template that the launcher was started with."""
         self.gone = asyncio.Event()
+        self.check: Callable[[], None] = lambda: None
+        """Called before each request; raises to refuse it, as while another controller may have taken over."""
 
     async def __aenter__(self) -> Self:
         self._control.setblocking(False)
@@ -133,6 +135,7 @@ class Launcher(VolumeCalls):
     async def _ask(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
         if self._writer is None or self.gone.is_set():
             raise LauncherError("gone", "the launcher has left")
+        self.check()
         request_id = next(self._ids)
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = answer

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from broker.announcement import JOB_PREFIX, announced, read
+from broker.announcement import JOB_PREFIX, OTHER_HOST_KEY, announced, other_host_key, read
 from broker.keys import PublicKey
 from broker.manifest import CHANGING
 from broker.registry import Entry, Succession
@@ -89,8 +89,11 @@ def is_newer(job: Job, session: Session) -> bool:
 
 def observation(session: Session, job: Job, heir: Job | None, now: float) -> Decision:
     """What is recorded of `session` now that Slurm shows its job, and its successor if it has one, as these."""
-    said = announced(job, _fingerprint(session.host_key)) if session.host_key else None
+    known = _known_keys(session)
+    said = announced(job, *known)
     outcome = next_state(session.state, job, None if said is None else said.endpoint)
+    if outcome.state is SessionState.STARTING and known and (other := other_host_key(job, *known)):
+        outcome = replace(outcome, reason=f"{OTHER_HOST_KEY} ({other}): `berth stop {session.name}` and start it again")
     values: dict[str, Any] = {
         "job_id": job.id,
         "state": outcome.state,
@@ -118,6 +121,14 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Dec
         # Requeued, and there is a job that waits for its end: that one goes on at once, and this one is a stray.
         return _succession(session, {"outcome": "REQUEUED", "reason": "", "ended_at": now}, heir)
     return values | _of_heir(heir), _entry(session, values)
+
+
+def _known_keys(session: Session) -> list[str]:
+    """Fingerprints of host keys that the session's job may have announced. One that is ready was believed with the key
+    that it has still, though its owner may have replaced the file, and its successor got a certificate for that.
+    """
+    known = [_fingerprint(session.host_key)] if session.host_key else []
+    return [*known, session.fingerprint] if session.state is SessionState.READY and session.fingerprint else known
 
 
 def _of_heir(heir: Job | None) -> dict[str, Any]:

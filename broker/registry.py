@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,9 +32,22 @@ from broker.schema import SessionState
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+    from broker.registry_lock import RegistryLock
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30
 """Seconds that SQLite waits for a lock, such as a backup's."""
+
+
+CLIENT_SETTINGS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+}
+"""libpq's settings of each connection, unless registry.url has others: a server that does not answer is given up
+after 30 s, not after hours."""
 
 
 class RegistryError(BerthError):
@@ -72,8 +86,9 @@ Decide = Callable[[Session], "Decision | None"]
 class Registry:
     """One open database. Make it with `open_registry`."""
 
-    def __init__(self, engine: sqlalchemy.Engine) -> None:
+    def __init__(self, engine: sqlalchemy.Engine, lock: RegistryLock | None = None) -> None:
         self._engine = engine
+        self._lock = lock
 
     def close(self) -> None:
         self._engine.dispose()
@@ -414,29 +429,63 @@ class Registry:
         """A database session that commits on the way out, rolls back on an exception, and leaves its rows readable."""
         try:
             with DBSession(self._engine, expire_on_commit=False) as db, db.begin():
+                self._check_lock()
                 yield db
+                self._check_lock()
         except OperationalError as error:
             raise RegistryError(
                 f"the registry cannot be used now: {error.orig}", hint="try again; the controller's log has the cause"
             ) from error
 
+    def _check_lock(self) -> None:
+        """Return if this process may use the database; RegistryError while it may have lost the lock on it."""
+        if self._lock is not None:
+            self._lock.check()
 
-def open_registry(url: str, *, alone: bool = False) -> Registry:
+
+def parse_url(url: str) -> sqlalchemy.URL:
+    """Return the URL of a database that can be a registry. InvalidInputError names the remedy for any other."""
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise InvalidInputError(f"registry.url {url!r} is no SQLAlchemy URL") from error
+    if parsed.drivername not in {"sqlite", "sqlite+pysqlite", "postgresql+psycopg"}:
+        raise InvalidInputError(
+            f"registry.url: {parsed.drivername} cannot be a registry",
+            hint="`sqlite:////var/lib/berth/registry.db` or `postgresql+psycopg://…`",
+        )
+    if parsed.get_backend_name() == "sqlite":
+        _check_is_file(parsed)
+    elif importlib.util.find_spec("psycopg") is None:
+        raise InvalidInputError(
+            "registry.url: PostgreSQL needs the package psycopg", hint="install Berth with `pip install .[postgresql]`"
+        )
+    return parsed
+
+
+def _check_is_file(url: sqlalchemy.URL) -> None:
+    if not url.database or url.database.startswith((":memory:", "file:")):
+        raise InvalidInputError("registry.url: SQLite needs a file", hint="sqlite:////var/lib/berth/registry.db")
+
+
+def open_registry(url: str, *, alone: bool = False, lock: RegistryLock | None = None) -> Registry:
     """Open the database behind an SQLAlchemy URL, making or migrating its tables first.
+
+    The controller holds `lock` (registry_lock.hold_registry); every call checks that it still does.
 
     SQLite runs with a write-ahead log, which needs shared memory and so a local disk (sqlite.org/wal.html): a
     network file system is refused. A caller that is `alone` with the file, by a lock of its own, may have it there:
     then one connection keeps SQLite's exclusive lock, with a rollback journal. RegistryError says what cannot be
     opened and the remedy.
     """
-    try:
-        parsed = sqlalchemy.engine.make_url(url)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise InvalidInputError(f"registry.url {url!r} is no SQLAlchemy URL") from error
+    parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         engine = _sqlite(parsed, alone=alone)
     else:
-        engine = sqlalchemy.create_engine(parsed, pool_pre_ping=True)
+        own = {name: value for name, value in CLIENT_SETTINGS.items() if name not in parsed.query}
+        engine = sqlalchemy.create_engine(parsed, pool_pre_ping=True, connect_args=own)
+    if lock is not None:
+        lock.guard(engine)
     try:
         migrate(engine)
     except (SQLAlchemyError, OSError) as error:
@@ -445,12 +494,11 @@ def open_registry(url: str, *, alone: bool = False) -> Registry:
             f"the registry {parsed.render_as_string()} cannot be opened: {error}",
             hint="if its file is damaged or lost, move it away, start the controller and run `berth registry rebuild`",
         ) from error
-    return Registry(engine)
+    return Registry(engine, lock)
 
 
 def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
-    if not url.database or url.database == ":memory:":
-        raise InvalidInputError("registry.url: SQLite needs a file", hint="sqlite:////var/lib/berth/registry.db")
+    assert url.database is not None
     kind = network_file_system(Path(url.database).parent)
     if kind and not alone:
         raise InvalidInputError(

@@ -936,6 +936,12 @@ check_memory() { # a session that lost a process to the memory limit is no longe
   done <"$OOM_COUNTER"
 }
 
+read_host_key() { # FINGERPRINT, of the private key: sshd proves that one, and the file .pub beside it may say anything
+  local key=$DIRECTORY/run/ssh_host_ed25519_key
+  read -r _ FINGERPRINT _ < <(ssh-keygen -yP '' -f "$key" | ssh-keygen -lf -) ||
+    die "$BAD_DIRECTORY" "the host key $key cannot be used: a stop and a start of the session make another"
+}
+
 announce() { # PORT USE: as often as it takes, since an outage of slurmctld must not cost the session
   local pause=1 comment
   comment=berth:$BERTH_SESSION_ID:$BERTH_SUBMISSION:${SLURM_RESTART_COUNT:-0}:$SLURMD_NODENAME:$1:$FINGERPRINT$2
@@ -1265,7 +1271,7 @@ main() {
   export BERTH_SESSION_ID BERTH_SESSION_NAME BERTH_OWNER BERTH_PROFILE BERTH_PROFILE_VERSION BERTH_BEFORE
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   start_container
-  read -r _ FINGERPRINT _ <<<"$(ssh-keygen -lf "$DIRECTORY/run/ssh_host_ed25519_key.pub")"
+  read_host_key
   find_oom_counter
   ENDS_AT=${SLURM_JOB_END_TIME:-$NEVER} LOOK_AT=0 WARNED_OF=''
   [[ $ENDS_AT =~ ^[0-9]+$ ]] || ENDS_AT=$NEVER

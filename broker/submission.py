@@ -13,6 +13,7 @@ from broker.failpoints import failpoint
 from broker.hostnames import SessionHost
 from broker.idleness import idle_file
 from broker.images import image_with
+from broker.keys import PublicKey
 from broker.launcher_error import LauncherError
 from broker.manifest import Manifest
 from broker.registry import Entry, RegistryError
@@ -146,14 +147,7 @@ class Submitter:
             if number != session.submission:
                 session = await self._hand_over(session, number)
             jobs = await asyncio.to_thread(self._registry.jobs_of, session.id)
-            job_id = await self._launcher.submit(
-                session.owner,
-                session.id,
-                number,
-                options=options,
-                files=self._files(session, number, image, login, before(jobs)),
-                limit=self._config.slurm.submit_timeout,
-            )
+            job_id = await self._job_id(session, number, options, image, login, before(jobs))
         except LauncherError as error:
             if error.unclear:
                 log.warning("submission of %s is unclear: %s", session.id, error.message)
@@ -166,6 +160,24 @@ class Submitter:
             raise await self._refuse(session, number, error) from error
         failpoint("start.submitted")
         return await asyncio.to_thread(self._registry.update, session.id, _submitted(number, job_id))
+
+    async def _job_id(  # noqa: PLR0917 - all that makes a job
+        self, session: Session, number: int, options: list[str], image: Image, login: Login, before: str
+    ) -> int:
+        """Run sbatch; with a new certificate if the session's owner has replaced its host key, or lost it."""
+        try:
+            return await self._ask(session, number, options, self._files(session, number, image, login, before))
+        except LauncherError as error:
+            if error.kind != "host-key":
+                raise
+        made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
+        entry = Entry("berth", "host-key", f"another one was found: {PublicKey.parse(made.host_key).fingerprint}")
+        session = await self._change(session, number, entry, host_key=made.host_key)
+        return await self._ask(session, number, options, self._files(session, number, image, login, before))
+
+    async def _ask(self, session: Session, number: int, options: list[str], files: dict[str, str]) -> int:
+        limit = self._config.slurm.submit_timeout
+        return await self._launcher.submit(session.owner, session.id, number, options=options, files=files, limit=limit)
 
     async def _hand_over(self, session: Session, number: int) -> Session:
         """Have the successor's job begin with a snapshot, if that can be; it carries the session on in any case."""
@@ -246,13 +258,19 @@ class Submitter:
         gone = {"state": SessionState.DELETED, "reason": ""}
         await asyncio.to_thread(self._registry.update, session.id, lambda _: (gone, Entry("berth", "deleted")))
 
-    async def _change(self, session: Session, number: int, **values: Any) -> Session:  # noqa: ANN401 - columns of several types
+    async def _change(
+        self,
+        session: Session,
+        number: int,
+        entry: Entry | None = None,
+        **values: Any,  # noqa: ANN401 - columns of several types
+    ) -> Session:
         """Change columns of a session that still waits for this submission; _OvertakenError if it does not."""
 
         def decide(now: Session) -> Decision | None:
             if not _waits_for(now, number):
                 raise _OvertakenError
-            return values, None
+            return values, entry
 
         return await asyncio.to_thread(self._registry.update, session.id, decide)
 

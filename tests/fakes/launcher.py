@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
+from broker import hostkey
 from broker.launcher_error import LauncherError
 from broker.launching import Launcher
 from broker.volume_calls import Prepared, VolumeCalls
@@ -90,7 +91,14 @@ class FakeLauncher(Launcher):
     ) -> int:
         del limit
         self._note("submit", user, str(submission), *options)
-        self._directory(user, session_id).files.update(files)
+        directory = self._directory(user, session_id)
+        certified = hostkey.certified(files.get("host_certificate", ""))
+        if (
+            certified is not None
+            and hostkey.line(certified, "").split()[1] != self._made(user, session_id).host_key.split()[1]
+        ):
+            raise LauncherError("host-key", "the session's host key is not the one that its certificate is for")
+        directory.files.update(files)
         return await self._sbatch(user, f"berth-{session_id}", f"berth:{session_id}:{submission}")
 
     async def keys(self, user: str) -> str:

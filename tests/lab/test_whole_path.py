@@ -38,6 +38,28 @@ def test_a_session_keeps_name_host_key_and_files_over_stop_and_start_on_another_
     assert (done.returncode, done.stdout, done.stderr) == (0, b"kept\nc2\n", b"")
 
 
+def test_replaced_host_key_is_told_and_then_certified(alice: User, name: str) -> None:
+    """Its owner replaces the file while the session runs: nobody notices, until Slurm starts the job anew."""
+    alice.ok("start", name, "--profile", "base", "--nodelist=c1")
+    first = alice.show(name)
+    run = f"/shared/berth/alice/sessions/{first['id']}/run"
+    lab = alice.site.lab
+    lab.sh(
+        f"rm {run}/ssh_host_ed25519_key*; ssh-keygen -q -t ed25519 -N '' -f {run}/ssh_host_ed25519_key", user="alice"
+    )
+    fingerprint = lab.sh(f"ssh-keygen -lf {run}/ssh_host_ed25519_key.pub").split()[1]
+    assert alice.laptop.ssh(name, "true").returncode == 0
+    lab.sh(f"scontrol requeue {first['job_id']}")
+    view = alice.until(name, lambda now: fingerprint in now["reason"], what="the job to announce its key")
+    assert view["state"] == "starting"
+    assert "`berth stop" in alice.ok("explain", name)
+    alice.ok("stop", name)
+    alice.ok("start", name)
+    assert alice.show(name)["host_key_fingerprint"] == fingerprint
+    done = alice.laptop.ssh(name, "hostname")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"c1\n", b"")
+
+
 def test_a_terminal_is_one_with_the_size_of_the_users(alice: User, name: str) -> None:
     alice.ok("start", name, "--profile", "base")
     near, far = pty.openpty()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.postgresql import PostgreSQL, running
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,3 +20,10 @@ def place() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="berth-"))  # short: a socket's path has at most 107 bytes
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A server for all tests; each leaves it running and empty."""
+    with running() as server:
+        yield server

@@ -18,7 +18,7 @@ import pytest
 from broker import daemon
 from broker.client import Client
 from broker.config import Config
-from broker.errors import ConflictError, InvalidInputError
+from broker.errors import BerthError, ConflictError, ExitCode, InvalidInputError
 from broker.log_limit import LINES_PER_WINDOW
 from broker.schema import SessionState, StartRequest
 from profiles.store import Store
@@ -26,6 +26,8 @@ from tests.fakes.core import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.postgresql import PostgreSQL
 
 CHECKOUT = Path(__file__).parents[2]
 NOBODY = "65534"
@@ -54,6 +56,11 @@ class Home:
         publish(Store(directory / "store"))
         self.log = directory / "log"
         self.processes: list[subprocess.Popen[bytes]] = []
+
+    def use(self, registry: str) -> None:
+        """Have its controllers use the registry behind this URL."""
+        with self.file.open("a") as file:
+            file.write(f"registry: {{url: '{registry}'}}\n")
 
     @property
     def config(self) -> Config:
@@ -112,6 +119,31 @@ def home() -> Iterator[Home]:
             yield made
         finally:
             made.end()
+
+
+@pytest.fixture
+def other_home() -> Iterator[Home]:
+    with tempfile.TemporaryDirectory(prefix="berth-") as name:
+        made = Home(Path(name))
+        try:
+            yield made
+        finally:
+            made.end()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared_registry(request: pytest.FixtureRequest, home: Home, other_home: Home) -> Iterator[None]:
+    """One registry of two controllers, which share nothing else."""
+    server: PostgreSQL | None = None
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgresql")
+    for each in (home, other_home):
+        each.use(server.url if server is not None else f"sqlite:///{home.directory}/registry.db")
+    yield
+    for each in (home, other_home):
+        each.end()
+    if server is not None:
+        server.clear()
 
 
 def test_it_serves_until_it_is_told_to_stop(home: Home) -> None:
@@ -194,6 +226,66 @@ def test_there_is_one_controller_at_a_time(home: Home, monkeypatch: pytest.Monke
         pass
     with daemon._alone(home.config):
         pass
+
+
+@pytest.mark.usefixtures("shared_registry")
+def test_second_controller_on_one_registry_is_refused(home: Home, other_home: Home) -> None:
+    first = home.up()
+    home.client.start("dev", StartRequest(profile="base"))
+    second = other_home.start()
+    assert second.wait(30) == ExitCode.CONFLICT
+    said = other_home.log.read_text()
+    assert f"process {first.pid} on {os.uname().nodename}" in said
+    assert "registry.url" in said
+    assert "Traceback" not in said
+    assert home.client.session("dev").job_id == 7
+
+
+@pytest.mark.usefixtures("shared_registry")
+def test_killed_controllers_registry_is_free_at_once(home: Home, other_home: Home) -> None:
+    first = home.up()
+    home.client.start("dev", StartRequest(profile="base"))
+    first.kill()
+    other_home.up()
+    assert other_home.client.session("dev").job_id == 7
+
+
+def test_restart_of_postgresql_keeps_the_controller(home: Home, postgresql: PostgreSQL) -> None:
+    home.use(postgresql.url)
+    process = home.up()
+    home.client.start("dev", StartRequest(profile="base"))
+    postgresql.stop()
+    try:
+        home.wait(lambda: "may be lost" in home.log.read_text(), process)
+        with pytest.raises(BerthError, match="registry"):
+            home.client.stop("dev")
+    finally:
+        postgresql.start()
+    home.wait(lambda: "is held again" in home.log.read_text(), process)
+    assert home.client.session("dev").state is SessionState.QUEUED
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    postgresql.clear()
+
+
+def test_controller_ends_when_another_has_its_lock(home: Home, other_home: Home, postgresql: PostgreSQL) -> None:
+    """As after a failover: while it could not reach the database, another one has taken over. Its launcher goes too."""
+    for each in (home, other_home):
+        each.use(postgresql.url)
+    process = home.up()
+    postgresql.stop()
+    try:
+        home.wait(lambda: "may be lost" in home.log.read_text(), process)
+        process.send_signal(signal.SIGSTOP)
+    finally:
+        postgresql.start()
+    other_home.up()
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(30) == 1
+    assert "the lock on the registry is lost: another controller" in home.log.read_text()
+    assert other_home.client.sessions() == []
+    other_home.end()
+    postgresql.clear()
 
 
 def test_a_successor_waits_for_the_one_that_leaves(home: Home) -> None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
-import shutil
-import subprocess
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,41 +26,9 @@ from tests.fakes.rows import make_session
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.postgresql import PostgreSQL
+
 START = Entry("alice", "start")
-
-
-def _postgresql_programs() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    assert found, "PostgreSQL is missing: `apt-get install postgresql`"
-    return found[-1].parent
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """A server on a Unix socket in a directory of its own, as an account that may run it."""
-    programs = _postgresql_programs()
-    account = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
-    as_account = (
-        ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-        if os.getuid() == 0
-        else []
-    )
-    directory = Path(subprocess.check_output([*as_account, "mktemp", "-d", "-t", "berth-pg.XXXXXX"], text=True).strip())
-    data, log = directory / "data", directory / "log"
-
-    def run(*command: str) -> None:
-        subprocess.run([*as_account, *command], check=True, capture_output=True, timeout=60, cwd="/")
-
-    try:
-        run(str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "berth", "--no-sync")
-        options = f"-c listen_addresses= -c unix_socket_directories={directory} -c fsync=off"
-        run(str(programs / "pg_ctl"), "-D", str(data), "-l", str(log), "-w", "-o", options, "start")
-        try:
-            yield f"postgresql+psycopg://berth@/postgres?host={directory}"
-        finally:
-            run(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -72,12 +36,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'registry.db'}"
         return
-    server: str = request.getfixturevalue("postgresql")
-    yield server
-    engine = sqlalchemy.create_engine(server)
-    with engine.begin() as connection:
-        connection.execute(sqlalchemy.text("drop schema public cascade; create schema public"))
-    engine.dispose()
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    yield server.url
+    server.clear()
 
 
 @pytest.fixture

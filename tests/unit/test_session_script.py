@@ -542,3 +542,21 @@ class TestUse:
         self.watch(tmp_path, "99000 - 99990\n", idle="8h\n100600\n", told=":99000:")
         notice = tmp_path.joinpath("run/notice").read_bytes().decode()
         assert notice.startswith("\r\nberth: dev: nothing uses this session: it is stopped at ")
+
+
+def test_fingerprint_is_of_the_key_that_sshd_proves(tmp_path: Path) -> None:
+    """The file .pub beside it is another key's, or is not there; without a private key the job says so and ends."""
+    key = tmp_path / "run/ssh_host_ed25519_key"
+    key.parent.mkdir()
+    for path in (key, tmp_path / "other"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, timeout=20)
+    listed = subprocess.check_output(["ssh-keygen", "-lf", f"{key}.pub"], text=True, timeout=20)
+    code = f"DIRECTORY={tmp_path}; read_host_key; echo $FINGERPRINT"
+    (tmp_path / "other.pub").rename(f"{key}.pub")
+    assert bash(code).stdout.split() == [listed.split()[1]]
+    Path(f"{key}.pub").unlink()
+    assert bash(code).stdout.split() == [listed.split()[1]]
+    key.write_text("no key\n")
+    done = bash(code)
+    assert done.returncode == 66
+    assert "a stop and a start of the session make another" in done.stdout + done.stderr

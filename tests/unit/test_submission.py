@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import asyncssh
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from broker import hostkey
+from broker.announcement import OTHER_HOST_KEY
 from broker.errors import RefusedError
+from broker.explanation import explanation
+from broker.keys import PublicKey
 from broker.launcher_error import LauncherError
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState, StartRequest
@@ -20,6 +27,9 @@ from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher, SlowLauncher
 from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler
+
+if TYPE_CHECKING:
+    from broker.models import Session
 
 
 def make(directory: Path, launcher: type[FakeLauncher] = FakeLauncher, **settings: object) -> Core:
@@ -256,3 +266,96 @@ def test_only_what_profile_and_site_allow_is_bound(source: str, site: list[str],
             allowed_binds(profile, site)
     else:
         assert allowed_binds(profile, site) == [bound]
+
+
+def replace_host_key(core: Core, session: Session) -> str:
+    """As the session's owner can, whose file it is; its public line."""
+    key = asyncssh.generate_private_key("ssh-ed25519", comment="mine")
+    line = key.export_public_key().decode().strip()
+    core.launcher.directories[session.owner, session.id].host_key = line
+    return line
+
+
+def test_replaced_host_key_is_certified_at_the_next_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        core = make(tmp_path)
+        session = await core.stopped()
+        line = replace_host_key(core, session)
+        await core.start()
+        session = core.row()
+        assert (session.state, session.host_key) == (SessionState.QUEUED, line)
+        files = core.launcher.directories["alice", session.id].files
+        assert hostkey.certified(files["host_certificate"]) == PublicKey.parse(line).blob
+        assert json.loads(files["manifest.json"])["host_key"] == line
+        assert session.job_id is not None
+        core.scheduler.start(session.job_id)
+        core.announce(session)
+        await core.tick()
+        assert core.row().state is SessionState.READY
+        events = await core.sessions.events("alice", "dev")
+        assert PublicKey.parse(line).fingerprint in next(each.detail for each in events if each.action == "host-key")
+
+    asyncio.run(scenario())
+
+
+def test_host_key_that_changes_again_and_again_is_refused_in_words(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        core = make(tmp_path)
+        session = await core.stopped()
+        core.launcher.failures["submit"] = LauncherError("host-key", "the session's host key is not the one")
+        with pytest.raises(RefusedError, match="host key"):
+            await core.start()
+        assert (core.row().state, core.row().id) == (SessionState.STOPPED, session.id)
+
+    asyncio.run(scenario())
+
+
+def test_key_replaced_in_a_running_session_leaves_it_ready(tmp_path: Path) -> None:
+    """Its sshd has the former key and certificate; its successor gets a certificate for the new one."""
+
+    async def scenario() -> None:
+        core = make(tmp_path)
+        session = await core.ready()
+        line = replace_host_key(core, session)
+        await core.tick()
+        assert core.row().state is SessionState.READY
+        await core.resizing.resize("alice", "dev", ["--mem=2G"])
+        await core.settle()
+        session = core.row()
+        assert (session.host_key, session.successor) == (line, 2)
+        await core.reconciler.tick()
+        now = core.row()
+        assert (now.state, now.endpoint) == (SessionState.READY, session.endpoint)
+
+    asyncio.run(scenario())
+
+
+def test_key_replaced_after_submission_is_told_with_the_remedy(tmp_path: Path) -> None:
+    """Today's job has no certificate for its key, so no client would believe it; the next start mends it."""
+
+    async def scenario() -> None:
+        core = make(tmp_path)
+        await core.start()
+        session = core.row()
+        assert session.job_id is not None
+        other = PublicKey.parse(replace_host_key(core, session)).fingerprint
+        core.scheduler.start(session.job_id)
+        core.announce(session, fingerprint=other)
+        await core.tick()
+        view = core.row().view()
+        assert view.state is SessionState.STARTING
+        assert view.reason.startswith(OTHER_HOST_KEY)
+        assert other in view.reason
+        assert "`berth stop dev` and start it again" in view.reason
+        told = dict(explanation(view, [], "", time.time()))
+        assert told["state"] == view.reason
+        assert told["do"].startswith("`berth stop dev`, then `berth start dev`")
+        core.scheduler.end(session.job_id)
+        await core.tick()
+        await core.start()
+        core.scheduler.start(core.row().job_id or 0)
+        core.announce(core.row(), fingerprint=other)
+        await core.tick()
+        assert core.row().state is SessionState.READY
+
+    asyncio.run(scenario())

@@ -1,0 +1,46 @@
+"""A scheduler that gives Slurm orders only while the controller may act."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from slurm.scheduler import FinishedJob, Job, Scheduler
+
+
+class FencedScheduler:
+    """Answers questions as the scheduler behind it; each order first calls `check`, which raises to refuse it."""
+
+    def __init__(self, scheduler: Scheduler, check: Callable[[], None]) -> None:
+        self._scheduler = scheduler
+        self._check = check
+
+    @property
+    def name(self) -> str:
+        return self._scheduler.name
+
+    async def jobs(self, name_prefix: str) -> list[Job]:
+        return await self._scheduler.jobs(name_prefix)
+
+    async def finished(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
+        return await self._scheduler.finished(job_ids)
+
+    async def cancel(self, job_id: int) -> None:
+        self._check()
+        await self._scheduler.cancel(job_id)
+
+    async def set_time_limit(self, job_id: int, minutes: int) -> None:
+        self._check()
+        await self._scheduler.set_time_limit(job_id, minutes)
+
+    async def start_now(self, job_id: int) -> None:
+        self._check()
+        await self._scheduler.start_now(job_id)
+
+    async def version(self) -> str:
+        return await self._scheduler.version()
+
+    async def close(self) -> None:
+        await self._scheduler.close()
