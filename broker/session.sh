@@ -45,7 +45,7 @@ readonly UNSEEN=300              # seconds after which what was last seen of tha
 readonly BUSY_PERCENT=5          # of one processor: below it, what runs is not at work
 readonly USER_HZ=100             # in which unit /proc/PID/stat counts processor time: time(7)
 readonly MOST_LINKS=40           # symbolic links on the way to one path, as path_resolution(7) allows
-readonly WORD_SIZE=64            # characters that are read of what the session has written for the job
+readonly WORD_LIMIT=60           # bytes that are read of what the session has written for the job
 
 # For apt in a session, where there is nobody but the user: no account _apt to become, no group adm to give a log to.
 readonly APT_SETTINGS=('APT::Sandbox::User "root";' 'Dir::Log::Terminal "/dev/null";')
@@ -175,13 +175,14 @@ adapt_accounts() {
 
 apply_owners() { # FILE: whose the files are that `berth exec --root` installed, since in layers all are the user's own
   local uid gid mode path list=/run/berth/node/owners.d
-  local -A last=()
+  local -A last=() linked=()
   while read -rd ' ' uid && read -rd ' ' gid && read -rd ' ' mode && IFS= read -rd '' path; do
     last[$path]="$uid:$gid $mode" # records of later layers come later
   done <"$1"
   cd /
   mkdir "$list"
   for path in "${!last[@]}"; do
+    ! through_link "/${path%/*}" "$path" || continue # what is there now is another file
     if [[ -e ./$path || -L ./$path ]]; then printf '%s\0' "./$path" >>"$list/owner ${last[$path]% *}"; fi
     if [[ -e ./$path && ! -L ./$path ]]; then printf '%s\0' "./$path" >>"$list/rights ${last[$path]#* }"; fi
   done
@@ -189,6 +190,15 @@ apply_owners() { # FILE: whose the files are that `berth exec --root` installed,
   for path in "$list"/owner*; do xargs -0 chown -h "${path##* }" -- <"$path"; done
   for path in "$list"/rights*; do xargs -0 chmod "${path##* }" -- <"$path"; done # after chown, which takes setuid away
   rm -r "$list"
+}
+
+through_link() { # FOLDER PATH: whether a folder on the way to PATH, which is in FOLDER, is a link; `linked` remembers it
+  [[ $2 == */* ]] || return 1
+  if [[ -z ${linked[$1]:-} ]]; then
+    linked[$1]=no
+    if [[ -L $1 ]] || through_link "${1%/*}" "${1#/}"; then linked[$1]=yes; fi
+  fi
+  [[ ${linked[$1]} == yes ]]
 }
 
 leave() { # CODE: every process of the session gets TERM and some time; those that stay end with this one, the first
@@ -1000,7 +1010,7 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT UNSEEN BUSY_PERCENT USER_HZ \
       BERTH_ROOT
     echo 'set -euo pipefail'
-    declare -f say die login_environment has_locales sshd_config adapt_accounts apply_owners leave look_at_processes \
+    declare -f say die login_environment has_locales sshd_config adapt_accounts through_link apply_owners leave look_at_processes \
       threads_stand_still stop_all stand_still tell_terminals processor_time gpu_work look_at_use serve enter
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
@@ -1104,7 +1114,8 @@ leave_word() { # NAME TEXT: for process 1 of the container
 
 take_use() { # `used`, `gpu` and `looked` of the caller's: what process 1 of the container has last written of them
   mv -fT "$NODE_DIR/run/use" "$NODE_DIR/use" 2>/dev/null || :
-  if [[ -f $NODE_DIR/use && ! -L $NODE_DIR/use ]]; then read -rn "$WORD_SIZE" used gpu looked <"$NODE_DIR/use" || :; fi
+  [[ -f $NODE_DIR/use && ! -L $NODE_DIR/use ]] || return 0
+  read -r used gpu looked < <(head -c "$WORD_LIMIT" "$NODE_DIR/use" | tr -d '\0') || :
 }
 
 tell_idle() { # TIME: at which the session is stopped unless it is used
@@ -1224,13 +1235,13 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
     since=$(date +%s%3N)
     leave_word stand ''
     kill -USR1 "$CONTAINER"
-    read -rn "$WORD_SIZE" -t $((STILL_WAIT + 3)) -u "$said" stood || :
+    read -rn "$WORD_LIMIT" -t $((STILL_WAIT + 3)) -u "$said" stood || :
     echo >&"$go"
     IFS= read -rt "$STILL_LIMIT" -u "$words" word || word="not done within $STILL_LIMIT s"
     echo >&"$told"
     since=$(($(date +%s%3N) - since))
     printf -v PAUSE '%d.%03d' $((since / 1000)) $((since % 1000))
-    read -rn "$WORD_SIZE" -t "$STILL_WAIT" -u "$said" _ || :
+    read -rn "$WORD_LIMIT" -t "$STILL_WAIT" -u "$said" _ || :
     [[ $word != still ]] || IFS= read -ru "$words" word || :
   fi
   rm -f "$node/go" "$node/still" "$node/stand"
