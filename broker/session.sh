@@ -17,14 +17,14 @@
 readonly USAGE=64         # not called as above, or not by Slurm
 readonly BAD_JOB_ENV=65   # run/job.env is missing, malformed or somebody else's
 readonly BAD_DIRECTORY=66 # the session's directory is not the user's own or is open to others
-readonly BAD_IMAGE=67     # the image cannot be read, has another size than it was published with, or does not mount
+readonly BAD_IMAGE=67     # the image cannot be read, has another size than published, does not mount, or its links lead out
 readonly LOCKED=68        # another job has this session's volumes open
 readonly NO_NODE_DIR=69   # no directory of our own could be made on the node
 readonly UNFIT_NODE=70    # the node lacks a program or a kind of namespace that a session needs
 readonly BAD_CONTENT=71   # the image has no sshd
 readonly OUT_OF_MEMORY=72 # the kernel killed a process of the session for memory; Slurm shows its own OUT_OF_MEMORY
 readonly SUPERSEDED=73    # run/job.env is of another submission: a later job carries this session
-readonly BAD_VOLUMES=74   # volumes.json is missing or malformed, or a layer that it names is, or does not mount
+readonly BAD_VOLUMES=74   # volumes.json, or a layer that it names, is missing or malformed or does not mount, or its links lead out
 
 readonly STOP_GRACE=3            # seconds between TERM and KILL for the session's processes; below any sane KillWait
 readonly TICK=2                  # seconds between two looks at the memory
