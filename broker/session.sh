@@ -17,14 +17,14 @@
 readonly USAGE=64         # not called as above, or not by Slurm
 readonly BAD_JOB_ENV=65   # run/job.env is missing, malformed or somebody else's
 readonly BAD_DIRECTORY=66 # the session's directory is not the user's own or is open to others
-readonly BAD_IMAGE=67     # the image cannot be read, has another size than published, does not mount, or its links lead out
+readonly BAD_IMAGE=67     # the image cannot be read, has another size than was published, does not mount, or its links are bad
 readonly LOCKED=68        # another job has this session's volumes open
 readonly NO_NODE_DIR=69   # no directory of our own could be made on the node
 readonly UNFIT_NODE=70    # the node lacks a program or a kind of namespace that a session needs
 readonly BAD_CONTENT=71   # the image has no sshd
 readonly OUT_OF_MEMORY=72 # the kernel killed a process of the session for memory; Slurm shows its own OUT_OF_MEMORY
 readonly SUPERSEDED=73    # run/job.env is of another submission: a later job carries this session
-readonly BAD_VOLUMES=74   # volumes.json, or a layer that it names, is missing or malformed or does not mount, or its links lead out
+readonly BAD_VOLUMES=74   # volumes.json, or a layer that it names, is missing or bad, or does not mount, or its links are bad
 
 readonly STOP_GRACE=3            # seconds between TERM and KILL for the session's processes; below any sane KillWait
 readonly TICK=2                  # seconds between two looks at the memory
@@ -1010,13 +1010,13 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT UNSEEN BUSY_PERCENT USER_HZ \
       BERTH_ROOT
     echo 'set -euo pipefail'
-    declare -f say die login_environment has_locales sshd_config adapt_accounts through_link apply_owners leave look_at_processes \
-      threads_stand_still stop_all stand_still tell_terminals processor_time gpu_work look_at_use serve enter
+    declare -f say die login_environment has_locales sshd_config adapt_accounts apply_owners through_link leave \
+      look_at_processes threads_stand_still stop_all stand_still tell_terminals processor_time gpu_work look_at_use serve enter
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
   {
-    declare -p BAD_IMAGE BAD_VOLUMES UNFIT_NODE MOST_LINKS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID \
-      APT_SETTINGS "${!BERTH_@}"
+    declare -p BAD_IMAGE BAD_VOLUMES UNFIT_NODE MOST_LINKS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK \
+      OWNER_UID OWNER_GID APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
     declare -f say die refuse inside view follows_no_link pin mount_overlay mount_image site_binds mount_points side_of \
       missing_points make_points mend_points make_skeleton write_greeting write_sudo mount_system mount_home except \
@@ -1233,7 +1233,7 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   IFS= read -ru "$words" word || :
   if [[ $word == copied ]]; then
     since=$(date +%s%3N)
-    leave_word stand ''
+    leave_word stand '' || :
     kill -USR1 "$CONTAINER"
     read -rn "$WORD_LIMIT" -t $((STILL_WAIT + 3)) -u "$said" stood || :
     echo >&"$go"
@@ -1244,7 +1244,7 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
     read -rn "$WORD_LIMIT" -t "$STILL_WAIT" -u "$said" _ || :
     [[ $word != still ]] || IFS= read -ru "$words" word || :
   fi
-  rm -f "$node/go" "$node/still" "$node/stand"
+  rm -f "$node/go" "$node/still" "$node/stand" || :
   if [[ $word == 'done' ]]; then
     COPIER=''
     for (( ; $# > 0; )); do # whose marks of deletion these are

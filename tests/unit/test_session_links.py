@@ -118,6 +118,14 @@ class TestView:
         assert job(room, f'view "$VOLUME"; {use}').returncode != 0
         assert not room.joinpath("copy").exists()
 
+    def test_flags_that_the_namespace_may_not_take_away_stay(self, room: Path) -> None:
+        """As on a file system that the node has mounted with nosuid."""
+        room.joinpath("inner").write_text(f"source {SCRIPT}\n{SETTINGS}view $VOLUME; pin $VOLUME /y $NODE_DIR/y; pwd\n")
+        room.joinpath("volume/y").mkdir()
+        fixed = 'mount --bind "$VOLUME" "$VOLUME"; mount -o remount,bind,nosuid,nodev "$VOLUME"'
+        done = job(room, f'{fixed}; {" ".join(NAMESPACE)} bash "$room/inner" "$room"')
+        assert (done.returncode, done.stderr) == (0, "")
+
     def test_node_that_lacks_the_option_is_unfit(self, room: Path) -> None:
         old = 'mount() { command mount "${@/nosymfollow/noatime}"; }'
         done = job(room, f'{old}; view "$VOLUME"; touch "$VIEW/file"')
