@@ -17,8 +17,9 @@ from broker.certificates import UserCertificate
 from broker.errors import BerthError, RefusedError
 from broker.gateway.admission import Failure
 from broker.gateway.audit import Identity, log_line
-from broker.gateway.guard import Endpoint, ImpostorError, NotReachedError, UnreachedError
-from broker.gateway.relay import Relay
+from broker.gateway.guard import Endpoint, FloodError, ImpostorError, NotReachedError, UnreachedError
+from broker.gateway.relay import PauseReason, Relay
+from broker.gateway.usage import Allowance, Kind
 from broker.keys import SIGNATURES, fingerprint_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from broker.gateway.guard import Guards
     from broker.gateway.keys import Admission, AdmittedKeys
     from broker.gateway.settings import GatewaySettings
+    from broker.gateway.usage import Usage
     from broker.schema import ResolveAnswer
 
 SSH_PORT = 22
@@ -93,6 +95,7 @@ class GatewayConnection(asyncssh.SSHServer):
         guards: Guards,
         audit: Audit,
         counts: Counts,
+        usage: Usage,
         resolve: Callable[[str, str], Awaitable[ResolveAnswer]],
     ) -> None:
         self._settings = settings
@@ -101,9 +104,12 @@ class GatewayConnection(asyncssh.SSHServer):
         self._guards = guards
         self._audit = audit
         self._counts = counts
+        self._usage = usage
         self._resolve = resolve
         self._identity: Identity | None = None
         self._proved: Identity | None = None
+        self._counted = False
+        """Whether it is one of its user's connections."""
         self.on_login: Callable[[], None] = lambda: None
         """Called once, when somebody has logged in."""
         self._began = time.monotonic()
@@ -113,7 +119,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._notices: tuple[str, ...] = ()
         self._relays: set[Relay] = set()
         self._opening = 0
-        self._full = False
+        self._paused: set[PauseReason] = set()
         self._peer = ""
 
     # Life
@@ -127,6 +133,8 @@ class GatewayConnection(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._live.remove(self, self._identity.user if self._identity else None)
+        if self._identity is not None and self._counted:
+            self._allowance(self._identity.user, Kind.CONNECTIONS).give_back()
         if self._identity is None:
             _log.debug("%s", log_line("no login", peer=self._peer, end=exc or "closed"))
 
@@ -222,9 +230,21 @@ class GatewayConnection(asyncssh.SSHServer):
             _log.info("%s", log_line("login", user=user, key=key, certificate=certificate, peer=self._peer))
         self._live.log_in(self, user)
         self.on_login()
-        if len(self._live.of(user)) > (most := self._settings.max_user_connections):
+        connections = self._allowance(user, Kind.CONNECTIONS)
+        self._counted = connections.take()
+        if not self._counted:
             _log.warning("%s", log_line("too many connections", user=user, peer=self._peer))
-            self._end(f"{user} has {most} connections already: end some, or let them share one (ControlMaster)")
+            words = f"{user} has {connections.most} connections already"
+            self._end(f"{words}: end some, or let them share one (ControlMaster)")
+
+    def _allowance(self, user: str, kind: Kind) -> Allowance:
+        settings = self._settings
+        most = {
+            Kind.CONNECTIONS: settings.max_user_connections,
+            Kind.FORWARDS: settings.max_user_forwards,
+            Kind.WINDOW_BYTES: settings.max_user_window_bytes,
+        }
+        return Allowance(self._usage, user, kind, most[kind])
 
     def _tell_first(self, conn: asyncssh.SSHServerConnection) -> Callable[[], Coroutine[Any, Any, None]]:
         """Give a `send_userauth_success` that sends what there is to tell as a banner before it.
@@ -266,28 +286,33 @@ class GatewayConnection(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
         if self.forwards >= (most := self._settings.max_forwards):
             raise self._refusal(identity, target, RefusedError(f"{most} connections are open already"))
-        if sum(each.forwards for each in self._live.of(identity.user)) >= (most := self._settings.max_user_forwards):
-            words = f"{identity.user} has {most} connections to sessions already"
+        forwards = self._allowance(identity.user, Kind.FORWARDS)
+        if not forwards.take():
+            words = f"{identity.user} has {forwards.most} connections to sessions already"
             raise self._refusal(identity, target, RefusedError(words, hint="close some"))
         self._opening += 1
         try:
             if port != SSH_PORT:
                 raise RefusedError(f"a session has port {SSH_PORT} only, not {port}", hint="leave the port out")
             return await self._connect(identity, await self._resolve(identity.user, target))
-        except BerthError as error:
-            raise self._refusal(identity, target, error) from error
+        except BaseException as error:
+            forwards.give_back()
+            if isinstance(error, BerthError):
+                raise self._refusal(identity, target, error) from error
+            raise
         finally:
             self._opening -= 1
 
     async def _connect(self, identity: Identity, session: ResolveAnswer) -> Relay:
-        def finished(relay: Relay, how: str) -> None:
-            self._relays.discard(relay)
-            self._audit.ended(relay, how)
+        def gone(relay: Relay) -> None:
+            if relay in self._relays:
+                self._relays.remove(relay)
+                self._allowance(identity.user, Kind.FORWARDS).give_back()
 
-        relay = Relay(finished)
+        relay = Relay(self._audit.ended, gone, self._allowance(identity.user, Kind.WINDOW_BYTES))
         endpoint = Endpoint.of(session)
-        self._guards.prepare(endpoint)
         try:
+            self._guards.prepare(endpoint)
             await relay.connect(session.host, session.port)
             await self._guards.prove(endpoint)
             if relay.over:
@@ -299,14 +324,17 @@ class GatewayConnection(asyncssh.SSHServer):
             raise self._unreached(session, error) from error
         self._relays.add(relay)
         self._audit.began(relay, identity, self._peer, session)
-        if self._full:
-            relay.pause("connection full")
+        for reason in self._paused:
+            relay.pause(reason)
         if self._conn.is_closed():
             relay.close()
         return relay
 
     def _unreached(self, session: ResolveAnswer, error: OSError | ImpostorError) -> BerthError:
         name, hint = f"{session.owner}.{session.name}", "it may be just ending: `berth show` tells"
+        if isinstance(error, FloodError):
+            words = f"what answers on {session.host} for {name} sends more than an sshd does"
+            return UnreachedError(words, hint="the gateway asks it again within a minute")
         if isinstance(error, OSError):
             return UnreachedError(f"{name} does not answer on {session.host}", hint=hint)
         where = f"{session.host}:{session.port}"
@@ -333,19 +361,20 @@ class GatewayConnection(asyncssh.SSHServer):
             terminal_text(error.message + (f" ({error.hint})" if error.hint else "")),
         )
 
-    def pause(self) -> None:
-        """Take nothing more from its sessions: it does not read what it has been sent (asyncio.Protocol).
+    def pause(self, reason: PauseReason) -> None:
+        """Take nothing more from its sessions, until there is no reason any more: it cannot be sent on.
 
         asyncssh itself does not heed this, so that whatever the channels' windows allow would fill our memory.
         """
-        self._full = True
+        self._paused.add(reason)
         for relay in self._relays:
-            relay.pause("connection full")
+            relay.pause(reason)
 
-    def resume(self) -> None:
-        self._full = False
+    def resume(self, reason: PauseReason) -> None:
+        """Take from its sessions again, if that was the last reason."""
+        self._paused.discard(reason)
         for relay in self._relays:
-            relay.resume("connection full")
+            relay.resume(reason)
 
 
 def terminal_text(text: str) -> str:
