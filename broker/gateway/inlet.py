@@ -35,6 +35,9 @@ SMALL = 1024
 """Bytes at once before the login: 64 of the smallest packets, which take asyncssh 2 ms."""
 LARGE = 65536
 """Bytes at once of a logged-in client: two of OpenSSH's largest packets."""
+UNSENT_BYTES = 512 * 1024
+"""For a client, that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT): else it takes megabytes for
+one that does not read. With less, a download costs the gateway more processor time."""
 MOST_UNREAD_BYTES = 256 * 1024
 """Of a logged-in client that does not read what it is sent, before nothing more is read from it. Its sessions have been
 paused long before; what is left are answers to itself."""
@@ -94,6 +97,7 @@ class Inlet(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._socket: socket.socket = transport.get_extra_info("socket")
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._connection.connection_made(transport)
         self._client = cast("GatewayConnection", self._connection.get_owner())
         self._client.on_login = self._login_ended

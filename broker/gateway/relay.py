@@ -35,10 +35,11 @@ LARGEST_WINDOW_BYTES = 2 * 1024 * 1024
 """As OpenSSH's: 40 MB/s from a client that is 50 ms away."""
 QUICK_S = 0.3
 """Seconds in which a client uses up half of its window for the window to grow: a round trip of a far one."""
-SEND_BUFFER_BYTES = 32 * 1024
-"""Of the session's, while the client's window is closed; up to AT_ONCE more are read before that is noticed."""
+BUFFER_BYTES = 32 * 1024
+"""For one side that the other does not take yet, before nothing more is read from it; what was read at once comes on
+top."""
 UNSENT_BYTES = 128 * 1024
-"""Of a forward that the kernel takes from us before it has sent them: else it takes megabytes (tcp(7))."""
+"""For a session, that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT): else it takes megabytes."""
 LINGER_S = 30.0
 """Seconds for a session to read what is left for it when its client has gone."""
 
@@ -116,7 +117,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
 
     def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
         self._channel = cast("Channel", chan)
-        self._channel.set_write_buffer_limits(SEND_BUFFER_BYTES)
+        self._channel.set_write_buffer_limits(BUFFER_BYTES)
         self._opened = time.monotonic()
 
     def session_started(self) -> None:
@@ -240,7 +241,9 @@ class _Upstream(asyncio.BufferedProtocol):
         for option, value in KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        self._relay.upstream_made(cast("asyncio.Transport", transport))
+        upstream = cast("asyncio.Transport", transport)
+        upstream.set_write_buffer_limits(BUFFER_BYTES)
+        self._relay.upstream_made(upstream)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's wish is four times as much
         return _buffer

@@ -58,6 +58,9 @@ class Deaf(asyncio.Protocol):
             self._guard.connection_made(self._transport)
         self._guard.data_received(data)
 
+    def abort(self) -> None:
+        self._transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._guard is not None:
             self._guard.connection_lost(exc)
@@ -67,9 +70,7 @@ class Deaf(asyncio.Protocol):
 async def deaf_session(key_path: Path, says: bytes = b"") -> AsyncIterator[tuple[int, str]]:
     """Within it such a server listens; gives its port, and its host key's fingerprint. `says`: to everybody."""
     key = openssh.make_key(key_path)
-    options = await asyncssh.SSHServerConnectionOptions.construct(
-        server_factory=_Server, server_host_keys=[key]
-    )
+    options = await asyncssh.SSHServerConnectionOptions.construct(server_factory=_Server, server_host_keys=[key])
     connections: list[Deaf] = []  # else those that read nothing are garbage, for Python, and closed
 
     def connect() -> Deaf:
@@ -81,3 +82,6 @@ async def deaf_session(key_path: Path, says: bytes = b"") -> AsyncIterator[tuple
         yield server.sockets[0].getsockname()[1], PublicKey.parse(public(key)).fingerprint
     finally:
         server.close()
+        for each in connections:
+            each.abort()
+        await asyncio.sleep(0)
