@@ -188,6 +188,14 @@ class GatewayConfig(Section):
     penalty_exempt: list[Annotated[str, AfterValidator(lambda text: str(ip_network(text)))]] = []
     """Networks from where logins may fail as often as they like, such as `10.1.0.0/16`; others are locked out for a
     while, as by sshd's PerSourcePenalties."""
+    max_user_connections: Annotated[int, Field(ge=1)] = 128
+    """How many connections one user may have at once, over all workers."""
+    max_user_forwards: Annotated[int, Field(ge=1)] = 256
+    """How many connections to sessions one user may have at once, on all connections and over all workers. One that
+    the session does not read may hold 200 KiB of the gateway's memory."""
+    max_user_window: ByteSize = ByteSize(32 * 1024 * 1024)
+    """How much more memory all of one user's connections to sessions may hold together, over all workers, to upload
+    fast from afar, such as `32MiB`. A connection takes up to 2 MiB, and is slow from afar without."""
 
 
 class RegistrySettings(Section):

@@ -86,6 +86,9 @@ def _gateway_settings(config: Config) -> GatewaySettings:
         max_startups=MaxStartups.parse(gateway.max_startups),
         metrics_directory=gateway.host_key.parent / "metrics" if gateway.metrics_listen else None,
         penalty_exempt=tuple(ip_network(each) for each in gateway.penalty_exempt),
+        max_user_connections=gateway.max_user_connections,
+        max_user_forwards=gateway.max_user_forwards,
+        max_user_window_bytes=gateway.max_user_window,
     )
 
 

@@ -17,8 +17,9 @@ from broker.certificates import UserCertificate
 from broker.errors import BerthError, RefusedError
 from broker.gateway.admission import Failure
 from broker.gateway.audit import Identity, log_line
-from broker.gateway.guard import Endpoint, ImpostorError, NotReachedError, UnreachedError
-from broker.gateway.relay import Relay
+from broker.gateway.guard import Endpoint, FloodError, ImpostorError, NotReachedError, UnreachedError
+from broker.gateway.relay import PauseReason, Relay
+from broker.gateway.usage import Allowance, Kind
 from broker.keys import SIGNATURES, fingerprint_of
 from broker.log_limit import ALWAYS
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from broker.gateway.guard import Guards
     from broker.gateway.keys import Admission, AdmittedKeys
     from broker.gateway.settings import GatewaySettings
+    from broker.gateway.usage import Usage
     from broker.schema import ResolveAnswer
 
 SSH_PORT = 22
@@ -94,6 +96,7 @@ class GatewayConnection(asyncssh.SSHServer):
         guards: Guards,
         audit: Audit,
         counts: Counts,
+        usage: Usage,
         resolve: Callable[[str, str], Awaitable[ResolveAnswer]],
     ) -> None:
         self._settings = settings
@@ -102,9 +105,12 @@ class GatewayConnection(asyncssh.SSHServer):
         self._guards = guards
         self._audit = audit
         self._counts = counts
+        self._usage = usage
         self._resolve = resolve
         self._identity: Identity | None = None
         self._proved: Identity | None = None
+        self._counted = False
+        """Whether it is one of its user's connections."""
         self.on_login: Callable[[], None] = lambda: None
         """Called once, when somebody has logged in."""
         self._began = time.monotonic()
@@ -115,7 +121,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._relays: set[Relay] = set()
         self._opening: set[asyncio.Task[Any]] = set()
         """What asyncssh opens forwards in; it leaves them alone when the connection ends."""
-        self._full = False
+        self._paused: set[PauseReason] = set()
         self._peer = ""
 
     # Life
@@ -131,6 +137,8 @@ class GatewayConnection(asyncssh.SSHServer):
         self._live.remove(self, self._identity.user if self._identity else None)
         for task in self._opening:
             task.cancel()  # nothing waits for a session any more on behalf of a client that has left
+        if self._identity is not None and self._counted:
+            self._allowance(self._identity.user, Kind.CONNECTIONS).give_back()
         if self._identity is None:
             _log.debug("%s", log_line("no login", peer=self._peer, end=exc or "closed"))
 
@@ -236,9 +244,21 @@ class GatewayConnection(asyncssh.SSHServer):
             _log.info("%s", line, extra=ALWAYS)
         self._live.log_in(self, user)
         self.on_login()
-        if len(self._live.of(user)) > (most := self._settings.max_user_connections):
+        connections = self._allowance(user, Kind.CONNECTIONS)
+        self._counted = connections.take()
+        if not self._counted:
             _log.warning("%s", log_line("too many connections", user=user, peer=self._peer))
-            self._end(f"{user} has {most} connections already: end some, or let them share one (ControlMaster)")
+            words = f"{user} has {connections.most} connections already"
+            self._end(f"{words}: end some, or let them share one (ControlMaster)")
+
+    def _allowance(self, user: str, kind: Kind) -> Allowance:
+        settings = self._settings
+        most = {
+            Kind.CONNECTIONS: settings.max_user_connections,
+            Kind.FORWARDS: settings.max_user_forwards,
+            Kind.WINDOW_BYTES: settings.max_user_window_bytes,
+        }
+        return Allowance(self._usage, user, kind, most[kind])
 
     def _tell_first(self, conn: asyncssh.SSHServerConnection) -> Callable[[], Coroutine[Any, Any, None]]:
         """Give a `send_userauth_success` that sends what there is to tell as a banner before it.
@@ -282,38 +302,47 @@ class GatewayConnection(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the connection has ended")
         if self.forwards >= (most := self._settings.max_forwards):
             raise self._refusal(identity, target, RefusedError(f"{most} connections are open already"))
-        others = self._live.of(identity.user)
-        if sum(each.forwards for each in others) >= (most := self._settings.max_user_forwards):
-            words = f"{identity.user} has {most} connections to sessions already"
+        forwards = self._allowance(identity.user, Kind.FORWARDS)
+        if not forwards.take():
+            words = f"{identity.user} has {forwards.most} connections to sessions already"
             raise self._refusal(identity, target, RefusedError(words, hint="close some"))
-        if sum(each.openings for each in others) >= (most := self._settings.max_user_openings):
-            words = f"{identity.user} has {most} connections that wait for a session already"
-            raise self._refusal(identity, target, RefusedError(words, hint="wait for one, or close some"))
         task = asyncio.current_task()
         assert task is not None
         self._opening.add(task)
         try:
+            self._check_openings(identity)
             if port != SSH_PORT:
                 raise RefusedError(f"a session has port {SSH_PORT} only, not {port}", hint="leave the port out")
             return await self._connect(identity, await self._resolve(identity.user, target))
-        except BerthError as error:
-            raise self._refusal(identity, target, error) from error
-        except Exception as error:
+        except BaseException as error:
+            forwards.give_back()
+            if isinstance(error, BerthError):
+                raise self._refusal(identity, target, error) from error
+            if not isinstance(error, Exception):
+                raise
             # asyncssh would end the connection, with all that it carries.
             _log.exception("%s", log_line("failed", user=identity.user, peer=self._peer, target=target))
             raise self._refusal(identity, target, BerthError("the gateway failed at this request")) from error
         finally:
             self._opening.discard(task)
 
-    async def _connect(self, identity: Identity, session: ResolveAnswer) -> Relay:
-        def finished(relay: Relay, how: str) -> None:
-            self._relays.discard(relay)
-            self._audit.ended(relay, how)
+    def _check_openings(self, identity: Identity) -> None:
+        """RefusedError if too many forwards of the user, with this one, are on their way."""
+        openings = sum(each.openings for each in self._live.of(identity.user))
+        if openings > (most := self._settings.max_user_openings):
+            words = f"{identity.user} has {most} connections that wait for a session already"
+            raise RefusedError(words, hint="wait for one, or close some")
 
-        relay = Relay(finished)
+    async def _connect(self, identity: Identity, session: ResolveAnswer) -> Relay:
+        def gone(relay: Relay) -> None:
+            if relay in self._relays:
+                self._relays.remove(relay)
+                self._allowance(identity.user, Kind.FORWARDS).give_back()
+
+        relay = Relay(self._audit.ended, gone, self._allowance(identity.user, Kind.WINDOW_BYTES))
         endpoint = Endpoint.of(session)
-        self._guards.prepare(endpoint)
         try:
+            self._guards.prepare(endpoint)
             await relay.connect(session.host, session.port)
             await self._guards.prove(endpoint)
             if relay.over:
@@ -325,14 +354,17 @@ class GatewayConnection(asyncssh.SSHServer):
                 raise
             raise self._unreached(session, error) from error
         self._relays.add(relay)
-        if self._full:
-            relay.pause("connection full")
+        for reason in self._paused:
+            relay.pause(reason)
         if self._conn.is_closed():
             relay.close()
         return relay
 
     def _unreached(self, session: ResolveAnswer, error: OSError | ImpostorError) -> BerthError:
         name, hint = f"{session.owner}.{session.name}", "it may be just ending: `berth show` tells"
+        if isinstance(error, FloodError):
+            words = f"what answers on {session.host} for {name} sends more than an sshd does"
+            return UnreachedError(words, hint="the gateway asks it again within a minute")
         if isinstance(error, OSError):
             return UnreachedError(f"{name} does not answer on {session.host}", hint=hint)
         where = f"{session.host}:{session.port}"
@@ -359,19 +391,20 @@ class GatewayConnection(asyncssh.SSHServer):
             terminal_text(error.message + (f" ({error.hint})" if error.hint else "")),
         )
 
-    def pause(self) -> None:
-        """Take nothing more from its sessions: it does not read what it has been sent (asyncio.Protocol).
+    def pause(self, reason: PauseReason) -> None:
+        """Take nothing more from its sessions, until there is no reason any more: it cannot be sent on.
 
         asyncssh itself does not heed this, so that whatever the channels' windows allow would fill our memory.
         """
-        self._full = True
+        self._paused.add(reason)
         for relay in self._relays:
-            relay.pause("connection full")
+            relay.pause(reason)
 
-    def resume(self) -> None:
-        self._full = False
+    def resume(self, reason: PauseReason) -> None:
+        """Take from its sessions again, if that was the last reason."""
+        self._paused.discard(reason)
         for relay in self._relays:
-            relay.resume("connection full")
+            relay.resume(reason)
 
 
 def terminal_text(text: str) -> str:

@@ -9,17 +9,28 @@ with it the process that listens: it was there that the forward arrived (ADR 009
 
 A guard stands before its login and never gets beyond, since the gateway has nothing to log in with. sshd ends it after
 its LoginGraceTime, and the next forward has a new one made.
+
+Behind the endpoint may be a program that means harm: its owner may announce any. So a guard reads in small pieces and
+no more than it has use for (guard_inlet), one owner has few of them, and a server that sends too much, or whose guards
+end as soon as they stand, is not asked again at once (ADR 102).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import logging
+import time
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncssh
+from asyncssh.constants import MSG_KEXINIT
 
 from broker.errors import BerthError
+from broker.gateway.audit import log_line
+from broker.gateway.guard_inlet import GuardInlet
+from broker.gateway.inlet import Logins
 from broker.gateway.settings import CIPHERS, KEX, MACS
 
 if TYPE_CHECKING:
@@ -31,13 +42,28 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0
 """Seconds for a guard's key exchange, and for an answer of one that stands."""
-MOST = 512
-"""Guards that stand at once; the oldest makes room for another."""
+LIFE_S = 60.0
+"""Seconds for which a guard stands at most. The sshd of a session ends it after 30."""
+MOST, MOST_OF_OWNER = 512, 16
+"""Guards that stand at once, and those to the sessions of one owner; one of the owner's own makes room for another."""
+
+SHORT_LIFE_S = 1.0
+"""Seconds that a guard lives at least, or the next one waits: a key exchange costs the gateway some milliseconds."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.02, 0.1
+"""Seconds from the end of such a guard to the next one: doubled each time, from the first to the longest."""
+FIRST_BAN_S, LONGEST_BAN_S = 2.0, 60.0
+"""The same for a server that has sent too much; meanwhile forwards to it are refused."""
+MEMORY_S = 300.0
+"""Seconds without another short guard after which the earlier ones are forgotten."""
+MOST_REMEMBERED = 4096
+"""Endpoints that had such guards; the one that has not had any for the longest time is forgotten."""
 
 SERVICE_REQUEST, SERVICE_ACCEPT = 5, 6
 """What a guard says, and sshd's answer: a message that may be repeated before a login (RFC 4253, section 10), and that
 sshd does not log."""
 USERAUTH = (12).to_bytes(4, "big") + b"ssh-userauth"
+
+_log = logging.getLogger(__name__)
 
 
 class NotReachedError(BerthError):
@@ -58,6 +84,10 @@ class ImpostorError(NotReachedError):
     reason = "impostor"
 
 
+class FloodError(ConnectionError):
+    """The server has sent what no sshd does, and is left alone for a while."""
+
+
 class Endpoint(NamedTuple):
     """What a guard vouches for: one generation of a session, where it listens, and its host key."""
 
@@ -75,22 +105,42 @@ class Endpoint(NamedTuple):
         )
 
 
+@dataclass(slots=True)
+class _Past:
+    """How the guards of one endpoint have ended lately."""
+
+    short: int = 0
+    """How many in a row lived for a moment only."""
+    floods: int = 0
+    next_at: float = 0.0
+    """When another may begin."""
+
+
 class Guards:
     """The guards that stand, one an endpoint, for whichever forwards need them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._guards: dict[Endpoint, _Guard] = {}
+        self._past: OrderedDict[Endpoint, _Past] = OrderedDict()
+        self._turn = Logins()
 
     def __len__(self) -> int:
         return len(self._guards)
 
     def prepare(self, endpoint: Endpoint) -> _Guard:
-        """The endpoint's guard, made if there is none: worth asking for while the forward is being connected."""
+        """Return the endpoint's guard, made if there is none: worth asking for while the forward is being connected.
+
+        FloodError if the server has sent too much lately.
+        """
         guard = self._guards.get(endpoint)
         if guard is None:
-            guard = self._guards[endpoint] = _Guard(endpoint, self._forget)
-            if len(self._guards) > MOST:
-                next(iter(self._guards.values())).dismiss()
+            past = self._past.get(endpoint, _Past())
+            wait = max(past.next_at - self._clock(), 0.0)
+            if past.floods and wait:
+                raise FloodError(f"sends too much, left alone for {wait:.0f} s")
+            guard = self._guards[endpoint] = _Guard(endpoint, self._turn, self._forget, self._clock() + wait, wait)
+            self._make_room(endpoint.owner)
         return guard
 
     async def prove(self, endpoint: Endpoint) -> None:
@@ -111,21 +161,65 @@ class Guards:
         for guard in list(self._guards.values()):
             guard.dismiss()
 
+    def _make_room(self, owner: str) -> None:
+        """Dismiss a guard if there are too many: the owner's oldest, or of whose there are most.
+
+        One that is dismissed is made anew when the next forward needs it.
+        """
+        of = Counter(endpoint.owner for endpoint in self._guards)
+        if of[owner] <= MOST_OF_OWNER:
+            if len(self._guards) <= MOST:
+                return
+            if of[owner] == 1:
+                owner = of.most_common(1)[0][0]
+        next(guard for endpoint, guard in self._guards.items() if endpoint.owner == owner).dismiss()
+
     def _forget(self, guard: _Guard) -> None:
-        if self._guards.get(guard.endpoint) is guard:
-            del self._guards[guard.endpoint]
+        if self._guards.get(guard.endpoint) is not guard:
+            return
+        del self._guards[guard.endpoint]
+        now = self._clock()
+        if now - guard.began_at >= SHORT_LIFE_S and not guard.flooded:
+            self._past.pop(guard.endpoint, None)
+            return
+        past = self._past.pop(guard.endpoint, None)
+        if past is None or now - past.next_at > MEMORY_S:
+            past = _Past()
+        if guard.flooded:
+            wait = min(FIRST_BAN_S * 2**past.floods, LONGEST_BAN_S)
+            past.floods += 1
+        else:
+            wait = min(FIRST_WAIT_S * 2**past.short, LONGEST_WAIT_S)
+            past.short += 1
+        past.next_at = now + wait
+        self._past[guard.endpoint] = past
+        while len(self._past) > MOST_REMEMBERED:
+            self._past.popitem(last=False)
 
 
 class _Guard(asyncssh.SSHClient):
     """One connection, from its making to its end. asyncssh calls the methods that have no underscore before them."""
 
-    def __init__(self, endpoint: Endpoint, gone: Callable[[_Guard], None]) -> None:
-        """`gone` is called when it can vouch for nothing any more."""
+    def __init__(
+        self, endpoint: Endpoint, turn: Logins, gone: Callable[[_Guard], None], began_at: float, wait: float
+    ) -> None:
+        """`turn`: that all guards have together. `gone` is called when it can vouch for nothing any more.
+
+        It begins after `wait` seconds, at `began_at`.
+        """
         self.endpoint = endpoint
+        self.flooded = False
+        """Whether its server has sent too much."""
+        self.began_at = began_at
+        self._turn = turn
+        self._wait = wait
         self._gone = gone
         self._proved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked: deque[asyncio.Future[bool]] = deque()
+        self._failure: Exception = ConnectionResetError("the session's sshd is gone")
+        self._key_exchanges = 0
         self._standing = asyncio.create_task(self._stand())
+        self._standing.add_done_callback(lambda _: self._end())
 
     async def answers(self) -> bool:
         """Whether the sshd that has proved itself lives: False when it has gone meanwhile. Raises as Guards.prove."""
@@ -134,6 +228,7 @@ class _Guard(asyncssh.SSHClient):
         if self._standing.done():
             return False
         self._asked.append(answer)
+        self._inlet.allow_answer()
         self._conn.send_packet(SERVICE_REQUEST, USERAUTH)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -148,16 +243,17 @@ class _Guard(asyncssh.SSHClient):
         self._standing.cancel()
 
     async def _stand(self) -> None:
-        failure: Exception = ConnectionResetError("the session's sshd is gone")
         try:
+            await asyncio.sleep(self._wait)
             async with asyncio.timeout(PATIENCE) as self._limit:
-                await asyncssh.connect(
+                connection = await asyncssh.connect(
                     self.endpoint.host,
                     self.endpoint.port,
+                    tunnel=self,
                     client_factory=lambda: self,
                     username=self.endpoint.owner,
                     client_version="Berth",
-                    known_hosts=b"",
+                    known_hosts=([], [], []),
                     server_host_key_algs=["ssh-ed25519"],
                     kex_algs=KEX,
                     encryption_algs=CIPHERS,
@@ -170,26 +266,57 @@ class _Guard(asyncssh.SSHClient):
                     config=None,
                     login_timeout=0,
                 )
+                connection.abort()  # no session's sshd takes a login without a key
         except asyncssh.HostKeyNotVerifiable as error:
-            failure = ImpostorError("another host key than the session's")
-            failure.__cause__ = error
-        except (asyncssh.Error, OSError) as error:
-            failure = error if isinstance(error, OSError) else ConnectionResetError(str(error))
-        finally:
-            self._gone(self)
-            if not self._proved.done():
-                self._proved.set_exception(failure)
-                self._proved.exception()  # perhaps nobody waits for it
-            for answer in self._asked:
-                if not answer.done():
-                    answer.set_result(False)
+            self._failure = ImpostorError("another host key than the session's")
+            self._failure.__cause__ = error
+        except OSError as error:
+            self._failure = error
+        except Exception as error:  # noqa: BLE001 - what a server sends chooses which, in asyncssh and what it uses
+            self._failure = ConnectionResetError(str(error))
+
+    def _end(self) -> None:
+        self._gone(self)
+        if not self._proved.done():
+            self._proved.set_exception(self._failure)
+            self._proved.exception()  # perhaps nobody waits for it
+        for answer in self._asked:
+            if not answer.done():
+                answer.set_result(False)
+
+    # asyncssh takes it for the tunnel to the server, and has the connection made here.
+
+    async def create_connection(
+        self, factory: Callable[[], asyncssh.SSHClientConnection], host: str, port: int
+    ) -> tuple[asyncio.Transport, asyncssh.SSHClientConnection]:
+        """Connect to the server, with what bounds it in front of asyncssh's connection."""
+        connection = factory()
+        self._inlet = GuardInlet(connection, self._turn, self._flood)
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: self._inlet, host, port)
+        return transport, connection
+
+    def _flood(self) -> None:
+        self.flooded = True
+        self._failure = FloodError("sends too much")
+        at, inlet = f"{self.endpoint.host}:{self.endpoint.port}", self._inlet
+        session, generation = self.endpoint.session_id, self.endpoint.generation
+        fields = {"session": session, "generation": generation, "at": at}
+        _log.warning("%s", log_line("guard flooded", **fields, bytes=inlet.bytes, packets=inlet.packets))
+        self.dismiss()
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self._conn = conn
         process = conn.process_packet
 
-        # asyncssh takes an answer to a request that it has not made for an error.
+        # asyncssh takes an answer to a request that it has not made for an error, and exchanges keys as often as asked.
         def process_packet(pkttype: int, pktid: int, packet: SSHPacket) -> bool | Awaitable[None]:
+            if not self._inlet.count_packet():
+                return True
+            if pkttype == MSG_KEXINIT:
+                self._key_exchanges += 1
+                if self._key_exchanges > 1:
+                    self._inlet.refuse()
+                    return True
             if pkttype != SERVICE_ACCEPT or not self._asked:
                 return process(pkttype, pktid, packet)
             answer = self._asked.popleft()
@@ -204,7 +331,7 @@ class _Guard(asyncssh.SSHClient):
 
     async def public_key_auth_requested(self) -> None:
         """Keys are exchanged, and sshd waits for a login that never comes."""
-        self._limit.reschedule(None)
+        self._limit.reschedule(asyncio.get_running_loop().time() + LIFE_S)
         if not self._proved.done():
             self._proved.set_result(None)
         await asyncio.Event().wait()

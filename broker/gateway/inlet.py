@@ -35,6 +35,12 @@ SMALL = 1024
 """Bytes at once before the login: 64 of the smallest packets, which take asyncssh 2 ms."""
 LARGE = 65536
 """Bytes at once of a logged-in client: two of OpenSSH's largest packets."""
+UNSENT_BYTES = 512 * 1024
+"""For a client, that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT): else it takes megabytes for
+one that does not read. With less, a download costs the gateway more processor time."""
+MOST_UNREAD_BYTES = 256 * 1024
+"""Of a logged-in client that does not read what it is sent, before nothing more is read from it. Its sessions have been
+paused long before; what is left are answers to itself."""
 TURN = 0.005
 """Seconds that one client's turn of the loop should take at most; all those without a login have one together."""
 
@@ -46,13 +52,12 @@ class Logins:
     """The turn that all have together who are not logged in."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._pieces: deque[Callable[[], None]] = deque()
 
     def add(self, deal: Callable[[], None]) -> None:
         """Have a piece dealt with when it is its turn; one client's are dealt with in their order."""
         if not self._pieces:
-            self._loop.call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._turn)
         self._pieces.append(deal)
 
     def _turn(self) -> None:
@@ -62,7 +67,7 @@ class Logins:
             if time.perf_counter() >= end:
                 break
         if self._pieces:
-            self._loop.call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._turn)
 
 
 class Inlet(asyncio.BufferedProtocol):
@@ -92,6 +97,7 @@ class Inlet(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._socket: socket.socket = transport.get_extra_info("socket")
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._connection.connection_made(transport)
         self._client = cast("GatewayConnection", self._connection.get_owner())
         self._client.on_login = self._login_ended
@@ -111,10 +117,11 @@ class Inlet(asyncio.BufferedProtocol):
         self._connection.eof_received()
 
     def pause_writing(self) -> None:
-        self._client.pause()
+        self._client.pause("connection full")
 
     def resume_writing(self) -> None:
-        self._client.resume()
+        self._client.resume("connection full")
+        self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)
@@ -159,6 +166,8 @@ class Inlet(asyncio.BufferedProtocol):
         began = time.perf_counter()
         self._connection.data_received(data)
         took = time.perf_counter() - began
+        if self._transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
+            self._transport.pause_reading()
         self._size = max(self._size // 2, SMALL) if took > TURN else min(2 * self._size, LARGE)
 
     def _login_ended(self) -> None:

@@ -1,7 +1,8 @@
 """The process that owns the port. It has workers serve it, replaces those that die, and all of them on SIGHUP.
 
     berth gateway           the master: binds one socket for each worker, all to one port (SO_REUSEPORT)
-    berth gateway --worker  a worker: serves the socket that is its file descriptor 3
+    berth gateway --worker  a worker: serves the socket that is its file descriptor 3; descriptor 4 is the table in
+                            which all workers count what each user has (usage)
 
 A worker's standard input is its lifeline: at end of file it accepts nobody any more, and ends when the last of its
 connections has. Its standard output says once that it serves.
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from broker.gateway.listener import bind
 from broker.gateway.metrics import Totals, serve
+from broker.gateway.usage import UsageTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 LISTEN_FD = 3
 """Where a worker finds its socket; sd_listen_fds(3) begins there too."""
+USAGE_FD = 4
+"""Where a worker finds the table of what users have."""
 READY = b"ready\n"
 
 HANDOVER = "BERTH_GATEWAY_HANDOVER"
@@ -72,11 +76,12 @@ class Worker:
         self.ended = asyncio.create_task(_wait_for(pid))
 
     @classmethod
-    def start(cls, sock: socket.socket) -> tuple[Worker, int]:
+    def start(cls, sock: socket.socket, table: UsageTable) -> tuple[Worker, int]:
         """One for `sock`, and where it says that it serves it."""
         inner, lifeline = os.pipe()
         answer, outer = os.pipe()
-        worker = cls(_spawn([*_command(), "--worker"], {0: inner, 1: outer, LISTEN_FD: sock.fileno()}), lifeline)
+        descriptors = {0: inner, 1: outer, LISTEN_FD: sock.fileno(), USAGE_FD: table.descriptor}
+        worker = cls(_spawn([*_command(), "--worker"], descriptors), lifeline)
         os.close(inner)
         os.close(outer)
         return worker, answer
@@ -108,8 +113,9 @@ class Master:
         self._sockets = before.sockets if same else _bind(address, workers)
         for sock in () if same else before.sockets:
             sock.close()
+        self._table = before.table or UsageTable.create()
         self._without = len(self._sockets)
-        self._folding: set[asyncio.Task[None]] = set()
+        self._clearing: set[asyncio.Task[None]] = set()
         self._complete = asyncio.Event()
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
@@ -124,7 +130,7 @@ class Master:
         if self._numbers is not None and self._totals is not None:
             serve(self._totals, self._numbers.address.host, self._numbers.address.port)
         for worker in self._old:
-            self._fold_when_ended(worker)
+            self._clear_up_after(worker)
         tasks = [asyncio.create_task(self._keep(number, sock)) for number, sock in enumerate(self._sockets, 1)]
         tasks.append(asyncio.create_task(self._retire_the_old()))
         await self._stopping.wait()
@@ -140,9 +146,9 @@ class Master:
         """See to it that there is always a worker for that socket."""
         pause, first = FIRST_RETRY, True
         while not self._stopping.is_set():
-            worker, answer = Worker.start(sock)
+            worker, answer = Worker.start(sock, self._table)
             self._new.add(worker)
-            self._fold_when_ended(worker)
+            self._clear_up_after(worker)
             if await _read(answer) == READY:
                 _log.info("worker %d of %d serves, process %d", number, len(self._sockets), worker.pid)
                 pause = FIRST_RETRY
@@ -156,17 +162,18 @@ class Master:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_RETRY)
 
-    def _fold_when_ended(self, worker: Worker) -> None:
-        """See to it that what it has counted is not lost with it."""
+    def _clear_up_after(self, worker: Worker) -> None:
+        """Keep what the worker has counted of itself, and forget what it has counted of users, when it has ended."""
 
-        async def fold(totals: Totals) -> None:
+        async def clear_up() -> None:
             await asyncio.shield(worker.ended)
-            totals.ended(worker.pid)
+            self._table.release(worker.pid)
+            if self._totals is not None:
+                self._totals.ended(worker.pid)
 
-        if self._totals is not None:
-            task = asyncio.create_task(fold(self._totals))
-            self._folding.add(task)
-            task.add_done_callback(self._folding.discard)
+        task = asyncio.create_task(clear_up())
+        self._clearing.add(task)
+        task.add_done_callback(self._clearing.discard)
 
     def _served_first(self) -> None:
         """One more of the sockets has a worker."""
@@ -198,7 +205,7 @@ class Master:
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         workers = [(worker.pid, worker.lifeline) for worker in self._workers()]
-        _Handover(self._address, self._sockets, workers).give()
+        _Handover(self._address, self._sockets, workers, self._table).give()
         os.execv(sys.executable, _command())  # noqa: S606 - ourselves
 
 
@@ -212,16 +219,21 @@ class _Handover:
     address: Address | None
     sockets: list[socket.socket]
     workers: Sequence[tuple[int, int | None]]
+    table: UsageTable | None
+    """None at the first start, and if the program before had none or another layout."""
 
     def give(self) -> None:
         descriptors = [sock.fileno() for sock in self.sockets]
         for descriptor in (*descriptors, *(lifeline for _, lifeline in self.workers if lifeline is not None)):
             os.set_inheritable(descriptor, True)
         assert self.address is not None
+        assert self.table is not None
+        os.set_inheritable(self.table.descriptor, True)
         told = {
             "address": [self.address.host, self.address.port],
             "sockets": descriptors,
             "workers": self.workers,
+            "usage": self.table.descriptor,
         }
         os.environ[HANDOVER] = json.dumps(told)
 
@@ -229,11 +241,23 @@ class _Handover:
     def take(cls) -> _Handover:
         told = json.loads(os.environ.pop(HANDOVER, "null"))
         if told is None:
-            return cls(None, [], [])
+            return cls(None, [], [], None)
         sockets = [socket.socket(fileno=descriptor) for descriptor in told["sockets"]]
         for descriptor in (*told["sockets"], *(lifeline for _, lifeline in told["workers"] if lifeline is not None)):
             os.set_inheritable(descriptor, False)
-        return cls(Address(*told["address"]), sockets, [(pid, lifeline) for pid, lifeline in told["workers"]])
+        workers = [(pid, lifeline) for pid, lifeline in told["workers"]]
+        return cls(Address(*told["address"]), sockets, workers, cls._table(told.get("usage")))
+
+    @staticmethod
+    def _table(descriptor: int | None) -> UsageTable | None:
+        if descriptor is None:
+            return None
+        os.set_inheritable(descriptor, False)
+        try:
+            return UsageTable(descriptor)
+        except ValueError:
+            os.close(descriptor)
+            return None
 
 
 def run(address: Address, workers: int, numbers: Numbers | None = None) -> None:

@@ -1,16 +1,26 @@
-"""One forwarded connection: bytes between an ssh channel and a TCP connection, with back pressure both ways."""
+"""One forwarded connection: bytes between an ssh channel and a TCP connection, with back pressure both ways.
+
+What a forward may hold in memory is bounded. The client may send as much as the channel's window, which is small at
+first. It grows while the session takes what it gets, as far as the user's allowance reaches, and shrinks again. In the
+other direction nothing is read from the session while the client does not take what it was sent (ADR 101).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import time
 from typing import TYPE_CHECKING, Literal, cast
 
 import asyncssh
 
+from broker.gateway.channel import FIRST_WINDOW_BYTES, Channel
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from broker.gateway.usage import Allowance
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for the TCP handshake with a compute node of the same site."""
@@ -21,30 +31,58 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_
 AT_ONCE = 65536
 """Bytes that are taken from a session in one turn of the loop."""
 
+LARGEST_WINDOW_BYTES = 2 * 1024 * 1024
+"""As OpenSSH's: 40 MB/s from a client that is 50 ms away."""
+QUICK_S = 0.3
+"""Seconds in which a client uses up half of its window for the window to grow: a round trip of a far one."""
+BUFFER_BYTES = 32 * 1024
+"""For one side that the other does not take yet, before nothing more is read from it; what was read at once comes on
+top."""
+UNSENT_BYTES = 128 * 1024
+"""For a session, that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT): else it takes megabytes."""
+LINGER_S = 30.0
+"""Seconds for a session to read what is left for it when its client has gone."""
+
 _buffer = memoryview(bytearray(AT_ONCE))
 """Shared by all: between a read and `buffer_updated` nothing else runs."""
 
-PauseReason = Literal["not open yet", "channel full", "connection full"]
+PauseReason = Literal["not open yet", "channel full", "connection full", "key exchange"]
 
 
 class Relay(asyncssh.SSHTCPSession[bytes]):
     """The ssh side of one forward, and the owner of its TCP side.
 
     Each side's end of file is passed on by itself, so that one direction may go on after the other has ended; the
-    forward ends when both have, or when either side closes. `finished` is called exactly once, with how it ended.
+    forward ends when both have, or when either side closes. `finished` is called exactly once, with how it ended, and
+    `gone` exactly once, when neither side holds anything any more.
     """
 
-    def __init__(self, finished: Callable[[Relay, str], None]) -> None:
+    def __init__(
+        self,
+        finished: Callable[[Relay, str], None],
+        gone: Callable[[Relay], None],
+        allowance: Allowance,
+    ) -> None:
         self.sent = 0
         """Bytes from the client to the session."""
         self.received = 0
         """Bytes from the session to the client."""
         self._finished: Callable[[Relay, str], None] | None = finished
-        self._channel: asyncssh.SSHTCPChannel[bytes] | None = None
+        self._gone: Callable[[Relay], None] | None = gone
+        self._allowance = allowance
+        """What the windows of the user's forwards may have beyond the first size."""
+        self._channel: Channel | None = None
         self._upstream: asyncio.Transport | None = None
         self._paused: set[PauseReason] = {"not open yet"}
         self._client_done = False
         self._session_done = False
+        self._session_full = False
+        self._waiting = bytearray()
+        """What the client has sent while the session was full: one piece, however many packets it came in."""
+        self._window = FIRST_WINDOW_BYTES
+        """At most this much is on its way from the client, or waits here."""
+        self._opened = 0.0
+        self._linger: asyncio.TimerHandle | None = None
 
     @property
     def over(self) -> bool:
@@ -78,22 +116,28 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
     # The ssh side; asyncssh calls these.
 
     def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
-        self._channel = chan
+        self._channel = cast("Channel", chan)
+        self._channel.set_write_buffer_limits(BUFFER_BYTES)
+        self._opened = time.monotonic()
 
     def session_started(self) -> None:
         self.resume("not open yet")
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:  # noqa: ARG002 - TCP has one kind
         self.sent += len(data)
-        if self._upstream is not None:
+        if self._session_full:
+            self._waiting += data
+        elif self._upstream is not None:
             self._upstream.write(data)
+            self._open_window()
 
     def eof_received(self) -> bool:
         self._client_done = True
         if self._upstream is not None:
             if self._session_done:
-                self._upstream.close()
+                self._close_upstream()
             else:
+                self._write_waiting()
                 self._upstream.write_eof()
         return True
 
@@ -106,6 +150,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         self._channel = None
         self._end("client lost" if exc else "closed")
+        self._check_gone()
 
     # The TCP side; _Upstream calls these.
 
@@ -124,29 +169,64 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         self._session_done = True
         if self._channel is not None:
             self._channel.write_eof()
+        if self._client_done:
+            self._close_upstream()
         return not self._client_done
 
     def upstream_lost(self, exc: Exception | None) -> None:
         self._upstream = None
+        self._waiting.clear()
+        if self._linger is not None:
+            self._linger.cancel()
         self._end("session lost" if exc else "closed")
+        self._check_gone()
 
     def upstream_full(self, *, full: bool) -> None:
-        if self._channel is None:
+        self._session_full = full
+        if not full:
+            self._write_waiting()
+            self._open_window()
+
+    def _write_waiting(self) -> None:
+        if self._waiting and self._upstream is not None:
+            waiting, self._waiting = self._waiting, bytearray()
+            self._upstream.write(waiting)
+
+    def _open_window(self) -> None:
+        """Let the client send more, once it has used half of its window and the session takes what it gets."""
+        if self._channel is None or self._session_full or self._channel.window > self._window // 2:
             return
-        if full:
-            self._channel.pause_reading()
-        else:
-            self._channel.resume_reading()
+        now = time.monotonic()
+        if now - self._opened < QUICK_S:
+            if self._window < LARGEST_WINDOW_BYTES and self._allowance.take(self._window):
+                self._window *= 2
+        elif self._window > FIRST_WINDOW_BYTES:
+            self._window //= 2
+            self._allowance.give_back(self._window)
+        self._opened = now
+        self._channel.open_window(self._window)
 
     def _end(self, how: str) -> None:
         """Close what is still open; both close() calls let buffered data go out first."""
         if self._channel is not None:
             self._channel.close()
-        if self._upstream is not None:
-            self._upstream.close()
+        self._close_upstream()
         finished, self._finished = self._finished, None
         if finished is not None:
             finished(self, how)
+
+    def _close_upstream(self) -> None:
+        """Close the TCP side once the session has read what is left for it, which it may never do."""
+        if self._upstream is not None and not self._upstream.is_closing():
+            self._write_waiting()
+            self._upstream.close()
+            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._upstream.abort)
+
+    def _check_gone(self) -> None:
+        if self._channel is None and self._upstream is None and self._gone is not None:
+            gone, self._gone = self._gone, None
+            self._allowance.give_back(self._window - FIRST_WINDOW_BYTES)
+            gone(self)
 
 
 class _Upstream(asyncio.BufferedProtocol):
@@ -160,7 +240,10 @@ class _Upstream(asyncio.BufferedProtocol):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        self._relay.upstream_made(cast("asyncio.Transport", transport))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        upstream = cast("asyncio.Transport", transport)
+        upstream.set_write_buffer_limits(BUFFER_BYTES)
+        self._relay.upstream_made(upstream)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's wish is four times as much
         return _buffer

@@ -15,6 +15,7 @@ import asyncssh
 
 from broker.gateway.admission import Admission
 from broker.gateway.audit import Audit
+from broker.gateway.channel import FIRST_WINDOW_BYTES, Channel
 from broker.gateway.connection import GatewayConnection, Live
 from broker.gateway.controller import ControllerClient
 from broker.gateway.counts import Counts
@@ -26,6 +27,7 @@ from broker.gateway.keys import AdmittedKeys
 from broker.gateway.listener import Listener, bind
 from broker.gateway.memory import Memory, keep_pruned
 from broker.gateway.settings import CIPHERS, KEX, MACS
+from broker.gateway.usage import Usage
 from broker.keys import SIGNATURES
 from broker.schema import GatewayKeys, ResolveAnswer
 
@@ -42,19 +44,27 @@ if TYPE_CHECKING:
 
 _STOPPING = "the gateway is being stopped, connect again in a moment"
 
+MOST_DEFERRED = 4096
+"""Packets that wait for the end of a key exchange; what a client causes that begins one and does not go on with it."""
+MOST_PACKET_BYTES = 32768
+"""Of data in one packet: OpenSSH's largest."""
+
 _log = logging.getLogger(__name__)
 
 
 class Gateway:
     """An async context manager: inside it people can connect; on leaving it stops listening, drains, and hangs up."""
 
-    def __init__(self, settings: GatewaySettings, sock: socket.socket | None = None) -> None:
-        """`sock`: bound, instead of one of its own at the settings' address."""
+    def __init__(
+        self, settings: GatewaySettings, sock: socket.socket | None = None, usage: Usage | None = None
+    ) -> None:
+        """`sock`: bound, instead of one of its own at the settings' address. `usage`: shared with other workers."""
         self._settings = settings
         self._socket = sock
         self._live = Live()
         self.counts = Counts()
         self._admission = Admission(settings.max_startups, settings.penalty_exempt)
+        self._usage = usage or Usage()
         self._guards = Guards()
         self.counts.now["connections"] = lambda: len(self._live)
         self.counts.now["forwards"] = lambda: sum(each.forwards for each in self._live)
@@ -121,6 +131,7 @@ class Gateway:
                 guards=self._guards,
                 audit=audit,
                 counts=self.counts,
+                usage=self._usage,
                 resolve=endpoints.resolve,
             ),
             server_host_keys=identity.host_keys,
@@ -175,9 +186,32 @@ class _Server(asyncssh.SSHServerConnection):
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
         """Send all but SSH_MSG_IGNORE: asyncssh puts one before every packet, which hides the initialisation vectors of
         CBC ciphers (RFC 4251, section 9.3.1) and does nothing for the ones that we have but to double their number.
+
+        While keys are exchanged anew packets wait, for as long as the client likes; the sessions are paused then.
         """
-        if pkttype != asyncssh.constants.MSG_IGNORE:
-            super().send_packet(pkttype, *args, handler=handler)
+        if pkttype == asyncssh.constants.MSG_IGNORE:
+            return
+        super().send_packet(pkttype, *args, handler=handler)
+        if self._deferred_packets:
+            if len(self._deferred_packets) > MOST_DEFERRED:
+                self.abort()
+            elif (client := self.get_owner()) is not None:
+                cast("GatewayConnection", client).pause("key exchange")
+
+    def _send_deferred_packets(self) -> None:
+        super()._send_deferred_packets()
+        if not self._deferred_packets and (client := self.get_owner()) is not None:
+            cast("GatewayConnection", client).resume("key exchange")
+
+    def create_tcp_channel(
+        self,
+        encoding: str | None = None,
+        errors: str = "strict",
+        window: int = FIRST_WINDOW_BYTES,
+        max_pktsize: int = MOST_PACKET_BYTES,
+    ) -> asyncssh.SSHTCPChannel[bytes]:
+        """Make a channel that bounds what it holds."""
+        return Channel(self, self._loop, encoding, errors, window, max_pktsize)
 
     async def _validate_openssh_certificate(self, username: str, cert: SSHOpenSSHCertificate) -> SSHKey | None:
         """Ask about the whole certificate: asyncssh itself asks about its authority alone, takes one that names nobody

@@ -58,10 +58,12 @@ class GatewaySettings:
     max_forwards: int = 64
     """Forwards that one connection may have at once; multiplexing clients share one connection."""
     max_user_connections: int = 128
-    """Connections that one user may have at once, and how many forwards on all of them together."""
+    """Connections that one user may have at once, and how many forwards on all of them together, over all workers."""
     max_user_forwards: int = 256
     max_user_openings: int = 64
     """Forwards of one user that may be on their way at once, such as those that wait for a session."""
+    max_user_window_bytes: int = 32 * 1024 * 1024
+    """By how much the windows of all forwards of one user together may be larger than the first, which each has."""
     keys_fresh_seconds: float = 5.0
     """How long a removed key may still log in, and a new one may not yet."""
     stale_seconds: float = 3600.0

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from broker.gateway import metrics
-from broker.gateway.master import LISTEN_FD, READY, STOP_SIGNALS
+from broker.gateway.master import LISTEN_FD, READY, STOP_SIGNALS, USAGE_FD
 from broker.gateway.server import Gateway
+from broker.gateway.usage import Usage, UsageTable
 
 if TYPE_CHECKING:
     from broker.gateway.settings import GatewaySettings
@@ -27,7 +28,17 @@ def run(settings: GatewaySettings) -> None:
     asyncssh may only warn, the log has our line for each forward.
     """
     asyncssh.set_log_level(logging.WARNING)
-    asyncio.run(_serve(settings, socket.socket(fileno=LISTEN_FD)))
+    usage = _usage()
+    asyncio.run(_serve(settings, socket.socket(fileno=LISTEN_FD), usage))
+
+
+def _usage() -> Usage:
+    """Return what counts users together with the other workers."""
+    try:
+        return Usage(UsageTable(USAGE_FD))
+    except ValueError as error:  # the master is of a program before the table, and has not been reloaded yet
+        _log.warning("users are counted by this worker alone until the next reload: %s", error)
+        return Usage()
 
 
 def _counted(settings: GatewaySettings, gateway: Gateway) -> contextlib.AbstractAsyncContextManager[None]:
@@ -36,7 +47,7 @@ def _counted(settings: GatewaySettings, gateway: Gateway) -> contextlib.Abstract
     return contextlib.nullcontext() if directory is None else metrics.written(gateway.counts, directory)
 
 
-async def _serve(settings: GatewaySettings, sock: socket.socket) -> None:
+async def _serve(settings: GatewaySettings, sock: socket.socket, usage: Usage) -> None:
     """SIGTERM and SIGINT drain it, and a second one ends the drain; end of file on standard input retires it."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -51,7 +62,7 @@ async def _serve(settings: GatewaySettings, sock: socket.socket) -> None:
 
     loop.add_reader(0, let_go)
     with contextlib.suppress(asyncio.CancelledError):
-        async with Gateway(settings, sock) as gateway, _counted(settings, gateway):
+        async with Gateway(settings, sock, usage) as gateway, _counted(settings, gateway):
             os.write(1, READY)
             os.close(1)
             await retired.wait()

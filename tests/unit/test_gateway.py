@@ -22,6 +22,7 @@ from broker.gateway.keys import AdmittedKeys
 from broker.gateway.memory import Memory
 from broker.gateway.server import Gateway
 from broker.gateway.settings import GatewaySettings
+from broker.gateway.usage import Usage
 from broker.schema import GatewayKeys
 from tests.fakes import openssh
 from tests.fakes.gateway_world import World, play, until
@@ -470,6 +471,7 @@ def test_a_login_without_proof_is_cut_off(place: Path) -> None:
             guards=Guards(),
             audit=Audit(never, "gw", Counts()),
             counts=Counts(),
+            usage=Usage(),
             resolve=resolve,
         )
         server._conn = connection = Connection()  # type: ignore[assignment]  # all that is asked of it

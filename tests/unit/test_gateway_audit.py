@@ -14,6 +14,7 @@ from broker.gateway import audit
 from broker.gateway.audit import Audit, Identity
 from broker.gateway.counts import Counts
 from broker.gateway.relay import Relay
+from broker.gateway.usage import Allowance, Kind, Usage
 from broker.registry import RegistryError
 from broker.schema import ConnectionReport, ResolveAnswer
 from tests.fakes.gateway_process import gateway_process
@@ -130,7 +131,8 @@ def test_there_is_an_end_to_what_waits(caplog: pytest.LogCaptureFixture, monkeyp
 
     async def scene() -> None:
         async with Audit(tell, "gw1", Counts()) as audited:
-            relays = [Relay(lambda *_: None) for _ in range(5)]
+            allowance = Allowance(Usage(), "alice", Kind.WINDOW_BYTES, 0)
+            relays = [Relay(lambda *_: None, lambda _: None, allowance) for _ in range(5)]
             for relay in relays:
                 audited.began(relay, ALICE, "192.0.2.7:1", ANSWER)
             for relay in relays:

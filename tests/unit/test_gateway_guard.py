@@ -294,6 +294,21 @@ def test_who_does_not_answer(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     alone(scene)
 
 
+def test_guard_that_its_server_never_ends_is_made_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "LIFE_S", 0.3)
+
+    async def scene(guards: Guards) -> None:
+        async with Session(place) as session:
+            await session.end()
+            await session.start("LoginGraceTime=0", "LogLevel=VERBOSE")
+            await guards.prove(session.endpoint)
+            await until(lambda: not len(guards))
+            await guards.prove(session.endpoint)
+            assert session.log.count("Connection from") == 2
+
+    alone(scene)
+
+
 def test_guards_do_not_become_many(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MOST", 3)
 
