@@ -155,11 +155,6 @@ class GatewayConnection(asyncssh.SSHServer):
         """How many it has, with those about to be opened."""
         return len(self._relays) + len(self._opening)
 
-    @property
-    def openings(self) -> int:
-        """How many are about to be opened."""
-        return len(self._opening)
-
     def disconnect(self, why: str) -> None:
         """Tell the client and close everything it has open, through no fault of its own."""
         self._our_fault = True
@@ -310,7 +305,6 @@ class GatewayConnection(asyncssh.SSHServer):
         assert task is not None
         self._opening.add(task)
         try:
-            self._check_openings(identity)
             if port != SSH_PORT:
                 raise RefusedError(f"a session has port {SSH_PORT} only, not {port}", hint="leave the port out")
             return await self._connect(identity, await self._resolve(identity.user, target))
@@ -325,13 +319,6 @@ class GatewayConnection(asyncssh.SSHServer):
             raise self._refusal(identity, target, BerthError("the gateway failed at this request")) from error
         finally:
             self._opening.discard(task)
-
-    def _check_openings(self, identity: Identity) -> None:
-        """RefusedError if too many forwards of the user, with this one, are on their way."""
-        openings = sum(each.openings for each in self._live.of(identity.user))
-        if openings > (most := self._settings.max_user_openings):
-            words = f"{identity.user} has {most} connections that wait for a session already"
-            raise RefusedError(words, hint="wait for one, or close some")
 
     async def _connect(self, identity: Identity, session: ResolveAnswer) -> Relay:
         def gone(relay: Relay) -> None:

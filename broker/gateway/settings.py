@@ -60,8 +60,6 @@ class GatewaySettings:
     max_user_connections: int = 128
     """Connections that one user may have at once, and how many forwards on all of them together, over all workers."""
     max_user_forwards: int = 256
-    max_user_openings: int = 64
-    """Forwards of one user that may be on their way at once, such as those that wait for a session."""
     max_user_window_bytes: int = 32 * 1024 * 1024
     """By how much the windows of all forwards of one user together may be larger than the first, which each has."""
     keys_fresh_seconds: float = 5.0

@@ -139,6 +139,8 @@ def test_session_that_never_reads_is_given_up_after_its_client(place: Path, monk
         async with deaf_session(place / "deaf") as (port, _):
             w.controller.sessions[me(), w.canonical] = ("127.0.0.1", port)
             client = await w.client()
+            with pytest.raises(asyncssh.ChannelOpenError):  # opens the gateway's connection to the controller
+                await client.open_connection(f"no-session.{w.canonical.partition('.')[2]}", 22)
             before = _descriptors()
             await fill(client, w.canonical)
             client.abort()

@@ -117,14 +117,14 @@ def test_users_forwards_on_their_way_are_counted(place: Path) -> None:
         w.controller.waits = 10**6
         async with await w.client() as one, await w.client() as other:
             waiting = [asyncio.create_task(refusal(each, w.canonical)) for each in (one, one, other)]
-            await until(lambda: sum(each.openings for each in w.gateway._live) == 3)
+            await until(lambda: sum(each.forwards for each in w.gateway._live) == 3)
             said = await refusal(other, w.canonical)
-            assert said == f"{me()} has 3 connections that wait for a session already (wait for one, or close some)"
+            assert said == f"{me()} has 3 connections to sessions already (close some)"
             for each in waiting:
                 each.cancel()
         await until(lambda: not len(w.gateway._live))
 
-    play(place, scene, max_user_openings=3)
+    play(place, scene, max_user_forwards=3)
 
 
 def test_openings_end_with_their_connection(place: Path) -> None:
