@@ -18,6 +18,7 @@ import ctypes
 import json
 import os
 import pwd
+import resource
 import selectors
 import signal
 import socket
@@ -25,11 +26,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.failpoints import failpoint
 from broker.launcher_place import Place, VerbError, checked_user
 from broker.launcher_verbs import VERBS
+from broker.launcher_volumes import TOO_LARGE
 from broker.volumes.errors import from_os_error
 
 if TYPE_CHECKING:
@@ -43,6 +46,12 @@ CHILDREN = 64
 """Requests under way at once; more wait unread in the socket."""
 REAP_EVERY = 1.0
 """Seconds between looks at workers that were killed and that the kernel has not let go yet."""
+WORKER_BYTES = 2 * 2**30
+"""Address space of a worker, and of each program that it starts (RLIMIT_AS in setrlimit(2)). `verify` of a layer with a
+million files takes 0.4 GiB, mksquashfs with drivers.SQUASHFS_THREADS 0.5 GiB. The readers of users' files need little:
+this is for what they do not foresee."""
+MOST_MESSAGE = 2000
+"""Characters of what is said of a failure: sbatch's own words may be a page."""
 CRASHED = "crashed"
 TIMED_OUT = "timed-out"
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2), linux/prctl.h
@@ -85,7 +94,7 @@ class Launcher:
 
     def serve(self) -> None:
         """Greet with the settings, so that a controller configured otherwise can refuse to start; then serve."""
-        self._send(0, json.dumps({"ok": {"storage": self._settings.storage}}).encode())
+        self._send(0, _line({"ok": {"storage": self._settings.storage}}))
         try:
             while self._step():
                 pass
@@ -153,7 +162,8 @@ class Launcher:
         if len(child.output) > ANSWER_LIMIT:
             self._finish(fd, _error("files", "the answer is too long"))
         elif not data:
-            self._finish(fd, _whole(child.output) or _error(CRASHED, "the launcher's worker died"))
+            whole = child.output.endswith(b"\n")
+            self._finish(fd, bytes(child.output) if whole else _error(CRASHED, "the launcher's worker died"))
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
@@ -172,8 +182,9 @@ class Launcher:
         self._send(child.id, answer)
 
     def _send(self, request_id: int, answer: bytes) -> None:
+        """Hand an answer on without parsing it: it is a worker's, and may be made of what a user wrote."""
         with contextlib.suppress(BrokenPipeError):  # the controller has gone; the next read ends the service
-            self._control.sendall(json.dumps({"id": request_id, **json.loads(answer)}).encode() + b"\n")
+            self._control.sendall(b'{"id": %d, %s' % (request_id, answer[1:]))
 
     def _until_deadline(self) -> float | None:
         deadlines = [child.deadline - time.monotonic() for child in self._children.values()]
@@ -188,6 +199,7 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
     """
     try:
         os.setsid()
+        _limit_memory()
         user = checked_user(request.get("user"), settings.minimum_uid)
         _become(user)
         if os.getppid() != launcher:  # it had gone before the kernel was told to end us with it
@@ -197,12 +209,14 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
         verb = VERBS.get(str(request.get("verb")))
         if verb is None:
             raise VerbError("invalid", f"no such verb: {request.get('verb')!r}")
-        answer = json.dumps({"ok": verb(place, request)}).encode()
+        answer = _line({"ok": verb(place, request)})
     except VerbError as error:
         answer = _error(error.kind, str(error))
     except OSError as error:
         failed = from_os_error(error)
         answer = _error(failed.kind, str(failed))
+    except (MemoryError, RecursionError):  # nothing is left half done but by sbatch, which may have taken the job
+        answer = _error("unclear" if request.get("verb") == "submit" else "files", TOO_LARGE)
     except BaseException as error:  # noqa: BLE001 - a forked child must end here whatever happens
         answer = _error(CRASHED, f"{type(error).__name__}: {error}")
     with contextlib.suppress(OSError):
@@ -210,6 +224,15 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
         while view:
             view = view[os.write(answer_fd, view) :]
     os._exit(0)
+
+
+def _limit_memory() -> None:
+    """Bound what the worker can take, and have the kernel end it before launcher and controller if memory runs out."""
+    with contextlib.suppress(OSError):  # /proc as a site has mounted it
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = WORKER_BYTES if hard == resource.RLIM_INFINITY else min(WORKER_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _become(user: pwd.struct_passwd) -> None:
@@ -239,17 +262,13 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl failed")
 
 
-def _whole(output: bytearray) -> bytes:
-    """The worker's answer; empty if it died before its end."""
-    try:
-        json.loads(output)
-    except ValueError:
-        return b""
-    return bytes(output)
+def _line(answer: dict[str, Any]) -> bytes:
+    """Return an answer as one line; its end shows that it is whole."""
+    return json.dumps(answer).encode() + b"\n"
 
 
 def _error(kind: str, message: str) -> bytes:
-    return json.dumps({"error": kind, "message": message}).encode()
+    return _line({"error": kind, "message": message[:MOST_MESSAGE]})
 
 
 def _kill(pid: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,9 @@ from broker.identifiers import IDENTIFIER
 from broker.launcher_place import Place, VerbError, check_own, own_directory
 from broker.launcher_volumes import VOLUME_VERBS, make_volumes
 from broker.volumes import batch, copying
+from broker.volumes.program import run
 from broker.volumes.record import write
+from profiles.userfile import UnfitFileError, read_bytes, read_tail, read_text
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ FILES = {
     "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
 }
 """What the controller may write into a session's directory: its name in a request, and where it goes."""
+PUBLIC_KEY_BYTES = 4096
+"""Of a session's public host key, which has about 120."""
+PUBLIC_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{68}( [\x20-\x7e]{0,256})?")
+"""As ssh-keygen writes that of the only type that a session has."""
+JOB_ID = re.compile(r"[1-9][0-9]{0,9}")
+"""As Slurm counts them, in 32 bits."""
+LOG_BYTES = 2**20
+"""Of a job's log: the most that is read, from its end."""
 HOST_KEY = "run/ssh_host_ed25519_key"
 COPYING = "run/copying.py"
 KEYS_LIMIT = 256 * 1024
@@ -129,10 +138,19 @@ def _host_key(session: Path) -> str:
             "-f",
             str(fresh),
         ]
-        _run(command, 30)
+        done = _run(command, 30)
+        if done.returncode != 0:
+            words = done.stderr.decode(errors="replace").strip()[-500:]
+            raise VerbError("files", words or f"ssh-keygen ended with {done.returncode}")
         fresh.with_name(fresh.name + ".pub").rename(key.with_name(key.name + ".pub"))
         fresh.rename(key)
-    return key.with_name(key.name + ".pub").read_text(encoding="utf-8").strip()
+    public = key.with_name(key.name + ".pub")
+    line = read_text(public, PUBLIC_KEY_BYTES).strip()
+    if PUBLIC_KEY.fullmatch(line) is None:
+        raise VerbError(
+            "files", f"{public} is no public key; remove {key} and {public.name}: the next start makes new ones"
+        )
+    return line
 
 
 def install(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,13 +206,25 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keys(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form
-    """The user's own ~/.ssh/authorized_keys; empty when there is none."""
-    return {"text": _read(Path(place.user.pw_dir) / ".ssh/authorized_keys", KEYS_LIMIT)}
+    """The user's own ~/.ssh/authorized_keys, which may be a link, as sshd(8) has it; empty when there is none.
+
+    VerbError `refused` for a file that is not regular or too large: a part of it could say more than the whole.
+    """
+    try:
+        return {"text": read_text(Path(place.user.pw_dir) / ".ssh/authorized_keys", KEYS_LIMIT, own=False, follow=True)}
+    except FileNotFoundError:
+        return {"text": ""}
+    except UnfitFileError as error:
+        raise VerbError("refused", f"{error.filename} {error.strerror}") from error
 
 
 def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     """The last `bytes` bytes of a session's job log; empty when there is none."""
-    return {"text": _read(place.session(request) / "run/job.log", min(int(request["bytes"]), 2**20), tail=True)}
+    try:
+        tail = read_tail(place.session(request) / "run/job.log", min(int(request["bytes"]), LOG_BYTES))
+    except FileNotFoundError:
+        tail = b""
+    return {"text": tail.decode(errors="replace")}
 
 
 def manifests(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
@@ -210,11 +240,19 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
             if IDENTIFIER.fullmatch(entry.name) and not batch.is_environment(entry):
-                found[entry.name] = _read(entry / "manifest.json", MANIFEST_LIMIT)
+                found[entry.name] = _manifest(entry / "manifest.json")
                 length += len(found[entry.name])
             if length > MANIFESTS_LIMIT:
                 raise VerbError("files", f"the manifests in {directory} are longer than {MANIFESTS_LIMIT} characters")
     return found
+
+
+def _manifest(path: Path) -> str:
+    """Return a manifest; empty if there is none that can be read: one session must not hide the others."""
+    try:
+        return read_text(path, MANIFEST_LIMIT)
+    except (FileNotFoundError, UnfitFileError):
+        return ""
 
 
 VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {
@@ -227,25 +265,33 @@ def _install_copying(session: Path) -> None:
     """Give the job the program that copies its volumes while it runs; it is the same for all, so rarely written."""
     text = Path(copying.__file__).read_bytes()
     place = session / COPYING
-    if not place.is_file() or place.read_bytes() != text:
+    try:
+        there = read_bytes(place, len(text))
+    except OSError:
+        there = b""
+    if there != text:
         write(place, text)
 
 
 def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:
     try:
-        done = _run(argv, timeout, user=user, check=False)
+        done = _run(argv, timeout, user=user)
     except subprocess.TimeoutExpired as error:
         raise VerbError("unclear", f"sbatch did not end within {timeout:g} s") from error
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip()[-2000:] or f"sbatch ended with {done.returncode} and no word"
+        words = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
+        words = words or f"sbatch ended with {done.returncode} and no word"
         killed = done.returncode < 0  # by whoever: perhaps after slurmctld had taken the job
         raise VerbError("unclear" if killed or UNCLEAR.search(words) else "refused", words)
-    return int(done.stdout.strip().split(";")[0])
+    number = done.stdout.decode(errors="replace").strip().split(";")[0]
+    if JOB_ID.fullmatch(number) is None:
+        raise VerbError("unclear", f"sbatch ended without a job id: {number!r:.80}")
+    return int(number)
 
 
 def _run(
-    argv: list[str], timeout: float, *, user: pwd.struct_passwd | None = None, check: bool = True
-) -> subprocess.CompletedProcess[str]:
+    argv: list[str], timeout: float, *, user: pwd.struct_passwd | None = None
+) -> subprocess.CompletedProcess[bytes]:
     """Run a program with an environment made from nothing: no SBATCH_* or SLURM_* of anybody changes its meaning."""
     environment = {"PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
     if "SLURM_CONF" in os.environ:
@@ -257,21 +303,4 @@ def _run(
             "LOGNAME": user.pw_name,
             "SHELL": user.pw_shell,
         }
-    return subprocess.run(
-        argv, capture_output=True, text=True, timeout=timeout, env=environment, check=check, errors="replace"
-    )
-
-
-def _read(path: Path, limit: int, *, tail: bool = False) -> str:
-    """The first (or last) `limit` bytes of a regular file as text; empty when there is none."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return ""
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            return ""
-        if tail:
-            file.seek(max(0, status.st_size - limit))
-        return file.read(limit).decode(errors="replace")
+    return run(argv, timeout=timeout, env=environment)
