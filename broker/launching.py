@@ -13,25 +13,63 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakValueDictionary
 
 from broker import launcher_answers as answers
 from broker.launcher_error import LauncherError
+from broker.launcher_shares import Shares
 from broker.metrics import LAUNCHER_SECONDS
 from broker.volume_calls import Prepared, VolumeCalls, host_key, volumes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
 ANSWER_LIMIT = 64 * 2**20
 """Bytes of one answer: every manifest of one user."""
-A_USERS_SHARE = 16
-"""Requests of one user that the launcher has at once, of its launcher.CHILDREN: somebody who stops the workers that
-run as them, or whose file system hangs, keeps nobody else waiting."""
 _ANSWER_BEGIN = re.compile(rb'\{"id": ([0-9]{1,18}), ')
 """As launcher.Launcher writes it."""
 SESSION_SCRIPT = Path(__file__).with_name("session.sh")
+
+
+class _Admission:
+    """Keeps requests back that the launcher has no place for, so that it reads those of others at once."""
+
+    def __init__(self) -> None:
+        self._shares = Shares()
+        self._waiting: list[tuple[str, str, asyncio.Future[None]]] = []
+        """Verb, user, and a future that is done once there is a place; the oldest first."""
+
+    @contextlib.asynccontextmanager
+    async def place(self, verb: str, user: str) -> AsyncIterator[None]:
+        """Have a place for the time of the block."""
+        if self._shares.has_room(verb, user):
+            self._shares.take(verb, user)
+        else:
+            await self._wait(verb, user)
+        try:
+            yield
+        finally:
+            self._give_back(verb, user)
+
+    async def _wait(self, verb: str, user: str) -> None:
+        mine = verb, user, asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        try:
+            await mine[2]
+        except asyncio.CancelledError:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+            else:  # it had just been given one
+                self._give_back(verb, user)
+            raise
+
+    def _give_back(self, verb: str, user: str) -> None:
+        self._shares.give_back(verb, user)
+        for waiting in [*self._waiting]:
+            if self._shares.has_room(*waiting[:2]):
+                self._waiting.remove(waiting)
+                self._shares.take(*waiting[:2])
+                waiting[2].set_result(None)
 
 
 class Launcher(VolumeCalls):
@@ -42,7 +80,7 @@ class Launcher(VolumeCalls):
         self._control = control
         self._process = process
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._admission = _Admission()
         self._ids = itertools.count(1)
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -128,8 +166,7 @@ class Launcher(VolumeCalls):
         return answers.parse(answers.MANIFESTS, answer.get("trash"), "a manifest")
 
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
-        share = self._shares.setdefault(user, asyncio.Semaphore(A_USERS_SHARE))
-        async with share:
+        async with self._admission.place(verb, user):
             began, outcome = time.monotonic(), "cancelled"
             try:
                 answer = await self._ask(verb, user, **arguments)

@@ -7,15 +7,14 @@ nothing twice.
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, TypeAdapter
 
 from broker import launcher_answers as answers
+from broker.launcher_shares import LONG_VERBS
 from broker.volume_schema import DiffReport, SizeReport, VerifyReport
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from broker.batch_schema import EnvironmentView
     from broker.volume_schema import SnapshotView
 
-LONG_AT_ONCE = 4
-"""Verbs of one user that may take so long: whoever asks for more waits, and holds up neither their own log-ins nor
-others."""
 READS_ALL = 3600.0
 """Seconds for a verb that may have to read or write everything in a session's volumes."""
 
@@ -83,9 +79,6 @@ class Collected:
 
 class VolumeCalls(ABC):
     """What the launcher does to volumes, over `_call`."""
-
-    def __init__(self) -> None:
-        self._long_shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @abstractmethod
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
@@ -275,9 +268,8 @@ class VolumeCalls(ABC):
         return Collected(len(found.layers), found.bytes, found.sessions)
 
     async def _long(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
-        share = self._long_shares.setdefault(user, asyncio.Semaphore(LONG_AT_ONCE))
-        async with share:
-            return await self._call(verb, user, timeout=READS_ALL, **arguments)
+        assert verb in LONG_VERBS
+        return await self._call(verb, user, timeout=READS_ALL, **arguments)
 
 
 def host_key(answer: Mapping[str, Any]) -> str:
