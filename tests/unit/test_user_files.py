@@ -396,3 +396,19 @@ def test_a_program_that_never_stops_talking_is_ended(to: int, monkeypatch: pytes
     else:
         with pytest.raises(subprocess.TimeoutExpired):
             run(["unsquashfs"], timeout=0.3)
+
+
+def test_packing_and_unpacking_do_with_little_memory(tmp_path: Path) -> None:
+    """The programs that a worker starts are within its bounds too."""
+
+    async def scenario() -> None:
+        async with running(tmp_path) as launcher:
+            world = World(launcher, tmp_path / "shared" / USER)
+            await launcher.prepare(USER, ID, "plain")
+            (world.home() / "file").write_bytes(os.urandom(2**20))
+            give(world.home() / "file")
+            await world.snapshot()
+            await launcher.rollback(USER, ID, new_id(), 1, image=IMAGE)
+            assert (world.home() / "file").stat().st_size == 2**20
+
+    asyncio.run(scenario())
