@@ -26,7 +26,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.failpoints import failpoint
@@ -274,7 +273,9 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
 def _limit_memory() -> None:
     """Bound what the worker can take, and have the kernel end it before launcher and controller if memory runs out."""
     with contextlib.suppress(OSError):  # /proc as a site has mounted it
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(score, b"1000")
+        os.close(score)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = WORKER_BYTES if hard == resource.RLIM_INFINITY else min(WORKER_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
