@@ -18,6 +18,7 @@ import ctypes
 import json
 import os
 import pwd
+import resource
 import selectors
 import signal
 import socket
@@ -29,7 +30,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.failpoints import failpoint
 from broker.launcher_place import Place, VerbError, checked_user
+from broker.launcher_shares import LONG_VERBS, Shares
 from broker.launcher_verbs import VERBS
+from broker.launcher_volumes import TOO_LARGE
 from broker.volumes.errors import from_os_error
 
 if TYPE_CHECKING:
@@ -39,10 +42,17 @@ LINE_LIMIT = 4 * 2**20
 """Bytes of one request; the largest is a submission with a user's keys."""
 ANSWER_LIMIT = 32 * 2**20
 """Bytes of one answer: half of what the controller reads of a line (broker/launching.py)."""
-CHILDREN = 64
-"""Requests under way at once; more wait unread in the socket."""
-REAP_EVERY = 1.0
-"""Seconds between looks at workers that were killed and that the kernel has not let go yet."""
+PENDING_BYTES = 64 * 2**20
+"""Of requests that wait for a place of launcher_shares; more wait unread in the socket. The controller asks for no more
+than there are places, so few wait here: for workers that were killed and that the kernel has not let go yet."""
+NICENESS = 10
+"""Of a long verb's worker (nice(2)): it yields the processor to short ones, the controller and the gateway."""
+WORKER_BYTES = 2 * 2**30
+"""Address space of a worker, and of each program that it starts (RLIMIT_AS in setrlimit(2)). `verify` of a layer with a
+million files takes 0.4 GiB, mksquashfs with drivers.SQUASHFS_THREADS 0.5 GiB. The readers of users' files need little:
+this is for what they do not foresee."""
+MOST_MESSAGE = 2000
+"""Characters of what is said of a failure: sbatch's own words may be a page."""
 CRASHED = "crashed"
 TIMED_OUT = "timed-out"
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2), linux/prctl.h
@@ -60,14 +70,30 @@ class Settings:
     minimum_uid: int
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the controller asks for."""
+
+    id: int
+    verb: str
+    user: str
+    deadline: float
+    size: int
+    content: dict[str, Any]
+
+    @classmethod
+    def parse(cls, line: bytes | bytearray) -> Request:
+        content = json.loads(line)
+        deadline = time.monotonic() + float(content.get("timeout", 60)) + 5
+        return cls(int(content["id"]), str(content.get("verb")), str(content.get("user")), deadline, len(line), content)
+
+
 @dataclass(slots=True)
 class Child:
     """One request under way: its process and what it has answered so far."""
 
-    id: int
-    verb: str
+    request: Request
     pid: int
-    deadline: float
     output: bytearray = field(default_factory=bytearray)
 
 
@@ -79,13 +105,16 @@ class Launcher:
         self._control = control
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, Child] = {}
+        self._ended: dict[int, Child] = {}
+        """By pidfd, workers that were killed and perhaps hang in the kernel, as on a dead file server."""
+        self._shares = Shares()
+        self._pending: list[Request] = []
+        """Requests without a place, the oldest first."""
         self._input = bytearray()
-        self._ended: list[int] = []
-        """Workers that were killed and perhaps hang in the kernel, as on a dead file server: not waited for."""
 
     def serve(self) -> None:
         """Greet with the settings, so that a controller configured otherwise can refuse to start; then serve."""
-        self._send(0, json.dumps({"ok": {"storage": self._settings.storage}}).encode())
+        self._send(0, _line({"ok": {"storage": self._settings.storage}}))
         try:
             while self._step():
                 pass
@@ -95,17 +124,19 @@ class Launcher:
 
     def _step(self) -> bool:
         """Handle what has happened since the last step; False when the controller has gone."""
-        room = len(self._children) + len(self._ended) < CHILDREN
+        room = sum(request.size for request in self._pending) < PENDING_BYTES
         if room and self._take_request():
             return True
         self._listen(room)
         for key, _ in self._selector.select(self._until_deadline()):
-            if key.fileobj is not self._control:
+            if key.fd in self._ended:
+                self._reap(key.fd)
+            elif key.fileobj is not self._control:
                 self._read_child(key.fd)
             elif not self._receive():
                 return False
         self._end_overdue()
-        self._ended = [pid for pid in self._ended if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        self._start_pending()
         return True
 
     def _listen(self, wanted: bool) -> None:
@@ -129,21 +160,30 @@ class Launcher:
         if not newline:
             return False
         self._input = rest
-        request = json.loads(line)
-        self._fork(int(request["id"]), request)
+        self._pending.append(Request.parse(line))
+        self._start_pending()
         return True
 
-    def _fork(self, request_id: int, request: dict[str, Any]) -> None:
+    def _start_pending(self) -> None:
+        """Begin with every request that there is a place for: a short one passes long ones that wait."""
+        waiting = []
+        for request in self._pending:
+            if self._shares.has_room(request.verb, request.user):
+                self._fork(request)
+            else:
+                waiting.append(request)
+        self._pending = waiting
+
+    def _fork(self, request: Request) -> None:
         read_end, write_end = os.pipe()
         launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _answer_as_user(self._settings, request, write_end, launcher)
+            _answer_as_user(self._settings, request.content, write_end, launcher)
         os.close(write_end)
-        limit = float(request.get("timeout", 60)) + 5
-        verb = str(request.get("verb"))
-        self._children[read_end] = Child(request_id, verb, pid, time.monotonic() + limit)
-        failpoint(f"launcher.{verb}-begun")
+        self._shares.take(request.verb, request.user)
+        self._children[read_end] = Child(request, pid)
+        failpoint(f"launcher.{request.verb}-begun")
         self._selector.register(read_end, selectors.EVENT_READ)
 
     def _read_child(self, fd: int) -> None:
@@ -153,33 +193,46 @@ class Launcher:
         if len(child.output) > ANSWER_LIMIT:
             self._finish(fd, _error("files", "the answer is too long"))
         elif not data:
-            self._finish(fd, _whole(child.output) or _error(CRASHED, "the launcher's worker died"))
+            whole = child.output.endswith(b"\n")
+            self._finish(fd, bytes(child.output) if whole else _error(CRASHED, "the launcher's worker died"))
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
         for fd, child in list(self._children.items()):
-            if child.deadline < now:
+            if child.request.deadline < now:
                 _kill(child.pid)
                 self._finish(fd, _error(TIMED_OUT, "the launcher's worker took too long and was ended"))
+        for request in [each for each in self._pending if each.deadline < now]:
+            self._pending.remove(request)
+            self._send(request.id, _error("busy", "too much that was asked for before is still under way"))
 
     def _finish(self, fd: int, answer: bytes) -> None:
         child = self._children.pop(fd)
         self._selector.unregister(fd)
         os.close(fd)
         _kill(child.pid)  # whatever the worker left running in its process group
-        self._ended.append(child.pid)
-        failpoint(f"launcher.{child.verb}-done")
-        self._send(child.id, answer)
+        ended = os.pidfd_open(child.pid)
+        self._ended[ended] = child
+        self._selector.register(ended, selectors.EVENT_READ)
+        failpoint(f"launcher.{child.request.verb}-done")
+        self._send(child.request.id, answer)
+
+    def _reap(self, ended: int) -> None:
+        """Give the place of a worker back once the kernel has let go of it."""
+        child = self._ended.pop(ended)
+        self._selector.unregister(ended)
+        os.close(ended)
+        os.waitpid(child.pid, 0)
+        self._shares.give_back(child.request.verb, child.request.user)
 
     def _send(self, request_id: int, answer: bytes) -> None:
+        """Hand an answer on without parsing it: it is a worker's, and may be made of what a user wrote."""
         with contextlib.suppress(BrokenPipeError):  # the controller has gone; the next read ends the service
-            self._control.sendall(json.dumps({"id": request_id, **json.loads(answer)}).encode() + b"\n")
+            self._control.sendall(b'{"id": %d, %s' % (request_id, answer[1:]))
 
     def _until_deadline(self) -> float | None:
-        deadlines = [child.deadline - time.monotonic() for child in self._children.values()]
-        if self._ended:
-            deadlines.append(REAP_EVERY)
-        return max(0.0, min(deadlines)) if deadlines else None
+        requests = [*(child.request for child in self._children.values()), *self._pending]
+        return max(0.0, min(request.deadline for request in requests) - time.monotonic()) if requests else None
 
 
 def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int, launcher: int) -> NoReturn:
@@ -188,6 +241,9 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
     """
     try:
         os.setsid()
+        _limit_memory()
+        if request.get("verb") in LONG_VERBS:
+            os.nice(NICENESS)
         user = checked_user(request.get("user"), settings.minimum_uid)
         _become(user)
         if os.getppid() != launcher:  # it had gone before the kernel was told to end us with it
@@ -197,12 +253,14 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
         verb = VERBS.get(str(request.get("verb")))
         if verb is None:
             raise VerbError("invalid", f"no such verb: {request.get('verb')!r}")
-        answer = json.dumps({"ok": verb(place, request)}).encode()
+        answer = _line({"ok": verb(place, request)})
     except VerbError as error:
         answer = _error(error.kind, str(error))
     except OSError as error:
         failed = from_os_error(error)
         answer = _error(failed.kind, str(failed))
+    except (MemoryError, RecursionError):  # nothing is left half done but by sbatch, which may have taken the job
+        answer = _error("unclear" if request.get("verb") == "submit" else "files", TOO_LARGE)
     except BaseException as error:  # noqa: BLE001 - a forked child must end here whatever happens
         answer = _error(CRASHED, f"{type(error).__name__}: {error}")
     with contextlib.suppress(OSError):
@@ -210,6 +268,17 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
         while view:
             view = view[os.write(answer_fd, view) :]
     os._exit(0)
+
+
+def _limit_memory() -> None:
+    """Bound what the worker can take, and have the kernel end it before launcher and controller if memory runs out."""
+    with contextlib.suppress(OSError):  # /proc as a site has mounted it
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(score, b"1000")
+        os.close(score)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = WORKER_BYTES if hard == resource.RLIM_INFINITY else min(WORKER_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _become(user: pwd.struct_passwd) -> None:
@@ -239,17 +308,13 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl failed")
 
 
-def _whole(output: bytearray) -> bytes:
-    """The worker's answer; empty if it died before its end."""
-    try:
-        json.loads(output)
-    except ValueError:
-        return b""
-    return bytes(output)
+def _line(answer: dict[str, Any]) -> bytes:
+    """Return an answer as one line; its end shows that it is whole."""
+    return json.dumps(answer).encode() + b"\n"
 
 
 def _error(kind: str, message: str) -> bytes:
-    return json.dumps({"error": kind, "message": message}).encode()
+    return _line({"error": kind, "message": message[:MOST_MESSAGE]})
 
 
 def _kill(pid: int) -> None:

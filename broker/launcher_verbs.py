@@ -19,7 +19,9 @@ from broker.identifiers import IDENTIFIER, new_id
 from broker.launcher_place import Place, VerbError, check_own, own_directory
 from broker.launcher_volumes import VOLUME_VERBS, make_volumes
 from broker.volumes import batch, copying
+from broker.volumes.program import run
 from broker.volumes.record import write
+from profiles.userfile import UnfitFileError, read_bytes, read_tail, read_text
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ FILES = {
     "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
 }
 """What the controller may write into a session's directory: its name in a request, and where it goes."""
+JOB_ID = re.compile(r"[1-9][0-9]{0,9}")
+"""As Slurm counts them, in 32 bits."""
+LOG_BYTES = 2**20
+"""Of a job's log: the most that is read, from its end."""
 HOST_KEY = "run/ssh_host_ed25519_key"
 COPYING = "run/copying.py"
 KEYS_LIMIT = 256 * 1024
@@ -127,7 +133,10 @@ def _host_key(session: Path) -> str:
     if public is None:
         _put_aside(key)
         fresh = key.with_name(f".{key.name}.{new_id()}")
-        _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh)], 30)
+        done = _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh)], 30)
+        if done.returncode != 0:
+            words = done.stderr.decode(errors="replace").strip()[-500:]
+            raise VerbError("files", words or f"ssh-keygen ended with {done.returncode}")
         public = _public_half(fresh)
         assert public is not None
         fresh.with_name(fresh.name + ".pub").unlink()
@@ -152,12 +161,11 @@ def _public_half(key: Path) -> bytes | None:
 
 
 def _regular(path: Path) -> str:
-    """The content of a small regular file; empty for what is none, or is a link."""
+    """The content of a small regular file of the user's own; empty for what is none."""
     try:
-        status = path.lstat()
-    except FileNotFoundError:
+        return read_text(path, KEY_LIMIT)
+    except (FileNotFoundError, UnfitFileError):
         return ""
-    return _read(path, KEY_LIMIT) if stat.S_ISREG(status.st_mode) else ""
 
 
 def _put_aside(path: Path) -> None:
@@ -228,20 +236,25 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keys(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form
-    """Return the user's own ~/.ssh/authorized_keys; empty when there is none.
+    """The user's own ~/.ssh/authorized_keys, which may be a link, as sshd(8) has it; empty when there is none.
 
-    VerbError `refused` for a file above KEYS_LIMIT: what is cut off could restrict a key of the part that is left.
+    VerbError `refused` for a file that is not regular or too large: a part of it could say more than the whole.
     """
-    path = Path(place.user.pw_dir) / ".ssh/authorized_keys"
-    text = _read(path, KEYS_LIMIT + 1)
-    if len(text.encode()) > KEYS_LIMIT:
-        raise VerbError("refused", f"{path} is longer than {KEYS_LIMIT} bytes")
-    return {"text": text}
+    try:
+        return {"text": read_text(Path(place.user.pw_dir) / ".ssh/authorized_keys", KEYS_LIMIT, own=False, follow=True)}
+    except FileNotFoundError:
+        return {"text": ""}
+    except UnfitFileError as error:
+        raise VerbError("refused", f"{error.filename} {error.strerror}") from error
 
 
 def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     """The last `bytes` bytes of a session's job log; empty when there is none."""
-    return {"text": _read(place.session(request) / "run/job.log", min(int(request["bytes"]), 2**20), tail=True)}
+    try:
+        tail = read_tail(place.session(request) / "run/job.log", min(int(request["bytes"]), LOG_BYTES))
+    except FileNotFoundError:
+        tail = b""
+    return {"text": tail.decode(errors="replace")}
 
 
 def manifests(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
@@ -257,11 +270,19 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
             if IDENTIFIER.fullmatch(entry.name) and not batch.is_environment(entry):
-                found[entry.name] = _read(entry / "manifest.json", MANIFEST_LIMIT)
+                found[entry.name] = _manifest(entry / "manifest.json")
                 length += len(found[entry.name])
             if length > MANIFESTS_LIMIT:
                 raise VerbError("files", f"the manifests in {directory} are longer than {MANIFESTS_LIMIT} characters")
     return found
+
+
+def _manifest(path: Path) -> str:
+    """Return a manifest; empty if there is none that can be read: one session must not hide the others."""
+    try:
+        return read_text(path, MANIFEST_LIMIT)
+    except (FileNotFoundError, UnfitFileError):
+        return ""
 
 
 VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {
@@ -274,25 +295,33 @@ def _install_copying(session: Path) -> None:
     """Give the job the program that copies its volumes while it runs; it is the same for all, so rarely written."""
     text = Path(copying.__file__).read_bytes()
     place = session / COPYING
-    if not place.is_file() or place.read_bytes() != text:
+    try:
+        there = read_bytes(place, len(text))
+    except OSError:
+        there = b""
+    if there != text:
         write(place, text)
 
 
 def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:
     try:
-        done = _run(argv, timeout, user=user, check=False)
+        done = _run(argv, timeout, user=user)
     except subprocess.TimeoutExpired as error:
         raise VerbError("unclear", f"sbatch did not end within {timeout:g} s") from error
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip()[-2000:] or f"sbatch ended with {done.returncode} and no word"
+        words = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
+        words = words or f"sbatch ended with {done.returncode} and no word"
         killed = done.returncode < 0  # by whoever: perhaps after slurmctld had taken the job
         raise VerbError("unclear" if killed or UNCLEAR.search(words) else "refused", words)
-    return int(done.stdout.strip().split(";")[0])
+    number = done.stdout.decode(errors="replace").strip().split(";")[0]
+    if JOB_ID.fullmatch(number) is None:
+        raise VerbError("unclear", f"sbatch ended without a job id: {number!r:.80}")
+    return int(number)
 
 
 def _run(
-    argv: list[str], timeout: float, *, user: pwd.struct_passwd | None = None, check: bool = True
-) -> subprocess.CompletedProcess[str]:
+    argv: list[str], timeout: float, *, user: pwd.struct_passwd | None = None
+) -> subprocess.CompletedProcess[bytes]:
     """Run a program with an environment made from nothing: no SBATCH_* or SLURM_* of anybody changes its meaning."""
     environment = {"PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
     if "SLURM_CONF" in os.environ:
@@ -304,21 +333,4 @@ def _run(
             "LOGNAME": user.pw_name,
             "SHELL": user.pw_shell,
         }
-    return subprocess.run(
-        argv, capture_output=True, text=True, timeout=timeout, env=environment, check=check, errors="replace"
-    )
-
-
-def _read(path: Path, limit: int, *, tail: bool = False) -> str:
-    """The first (or last) `limit` bytes of a regular file as text; empty when there is none."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return ""
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            return ""
-        if tail:
-            file.seek(max(0, status.st_size - limit))
-        return file.read(limit).decode(errors="replace")
+    return run(argv, timeout=timeout, env=environment)

@@ -15,14 +15,13 @@ import json
 import os
 import pwd
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 from broker.identifiers import IDENTIFIER
 from broker.launcher_place import Place, VerbError, own_directory
 from broker.names import LABEL_PATTERN, NAME_PATTERN, VERSION_PATTERN
-from broker.volumes import batch, collection, inspection, jobs, live, operations, record
+from broker.volumes import batch, collection, inspection, jobs, live, operations, program, record
 from broker.volumes.errors import VolumeError, from_os_error
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Image, Note
@@ -31,6 +30,7 @@ from broker.volumes.record import locked
 from broker.volumes.storage import Storage
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Mapping
 
 Answer = dict[str, Any]
@@ -40,6 +40,9 @@ DRIVER = r"^(auto|overlay|reflink|plain)$"
 KEY = f"^{jobs.KEY.pattern}$"
 REASON_LIMIT = 200
 LARGEST_NUMBER = 10**9
+TOO_LARGE = "this takes more memory than one request may have: something of it is too large, or nested too deep"
+ANSWER_BYTES = 8 * 2**20
+"""Of the answer of a verb that runs in a namespace; the largest is a diff of inspection.MOST_CHARACTERS in escapes."""
 
 
 def make_volumes(place: Place, session_id: str, driver: object) -> Answer:
@@ -252,20 +255,31 @@ def _over_own_files(place: Place, verb: str, request: Mapping[str, Any]) -> Answ
     """Run a verb as root over the user's own files, if the kernel lets them have a user namespace, else as they are."""
     _storage(place)
     asked = json.dumps({"storage": str(place.root), "verb": verb, "request": dict(request)})
-    program = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-P", "-m", "broker.launcher_volumes"]
+    worker = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-P", "-m", "broker.launcher_volumes"]
     namespace = ["unshare", "--map-root-user", "--"]
-    for command in ([*namespace, *program], program):
-        done = subprocess.run(command, input=asked, capture_output=True, text=True, env=_environment(), check=False)
+    for command in ([*namespace, *worker], worker):
+        done = _done_by(command, asked)
         if done.returncode < 0:  # it may have been done all the same
             raise VerbError("crashed", f"the worker was ended by signal {-done.returncode}")
         if done.stdout:
             break
     else:
-        raise VerbError("files", done.stderr.strip()[-500:] or f"the worker ended with {done.returncode}")
-    answer: Answer = json.loads(done.stdout)
-    if "error" in answer:
-        raise VerbError(str(answer["error"]), str(answer["message"]))
+        words = done.stderr.decode(errors="replace").strip()[-500:]
+        raise VerbError("files", words or f"the worker ended with {done.returncode}")
+    try:
+        answer: Answer = json.loads(done.stdout)
+        if "error" in answer:
+            raise VerbError(str(answer["error"]), str(answer["message"]))
+    except (ValueError, TypeError, LookupError, RecursionError) as error:  # the user stopped and changed it
+        raise VerbError("crashed", "the worker gave no answer that can be understood") from error
     return answer
+
+
+def _done_by(command: list[str], asked: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return program.run(command, timeout=None, most=ANSWER_BYTES, given=asked.encode(), env=_environment())
+    except VolumeError as error:
+        raise VerbError("crashed", str(error)) from error
 
 
 def _environment() -> dict[str, str]:
@@ -281,9 +295,17 @@ def main() -> None:
     place = Place(pwd.getpwuid(os.getuid()), asked["storage"], "sbatch", "session.sh")
     try:
         answer = _VERBS[asked["verb"]](place, asked["request"])
+        text = json.dumps(answer)
     except VerbError as error:
-        answer = {"error": error.kind, "message": str(error)}
-    print(json.dumps(answer))
+        text = json.dumps({"error": error.kind, "message": str(error)})
+    except OSError as error:
+        failed = from_os_error(error)
+        text = json.dumps({"error": failed.kind, "message": str(failed)})
+    except (MemoryError, RecursionError):
+        text = json.dumps({"error": "files", "message": TOO_LARGE})
+    except Exception as error:  # noqa: BLE001 - the launcher's worker tells of it, as of its own
+        text = json.dumps({"error": "crashed", "message": f"{type(error).__name__}: {error}"})
+    print(text)
 
 
 def _done(work: Callable[[], Answer]) -> Answer:
@@ -294,6 +316,8 @@ def _done(work: Callable[[], Answer]) -> Answer:
     except OSError as error:
         failed = from_os_error(error)
         raise VerbError(failed.kind, str(failed)) from error
+    except (MemoryError, RecursionError) as error:
+        raise VerbError("files", TOO_LARGE) from error
 
 
 def _storage(place: Place) -> Storage:

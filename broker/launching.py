@@ -7,27 +7,69 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import socket
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakValueDictionary
 
+from broker import launcher_answers as answers
 from broker.launcher_error import LauncherError
+from broker.launcher_shares import Shares
 from broker.metrics import observe_launcher
-from broker.volume_calls import Prepared, VolumeCalls
+from broker.volume_calls import Prepared, VolumeCalls, host_key, volumes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from types import TracebackType
 
 ANSWER_LIMIT = 64 * 2**20
 """Bytes of one answer: every manifest of one user."""
-A_USERS_SHARE = 16
-"""Requests of one user that the launcher has at once, of its launcher.CHILDREN: somebody who stops the workers that
-run as them, or whose file system hangs, keeps nobody else waiting."""
+_ANSWER_BEGIN = re.compile(rb'\{"id": ([0-9]{1,18}), ')
+"""As launcher.Launcher writes it."""
 SESSION_SCRIPT = Path(__file__).with_name("session.sh")
+
+
+class _Admission:
+    """Keeps requests back that the launcher has no place for, so that it reads those of others at once."""
+
+    def __init__(self) -> None:
+        self._shares = Shares()
+        self._waiting: list[tuple[str, str, asyncio.Future[None]]] = []
+        """Verb, user, and a future that is done once there is a place; the oldest first."""
+
+    @contextlib.asynccontextmanager
+    async def place(self, verb: str, user: str) -> AsyncIterator[None]:
+        """Have a place for the time of the block."""
+        if self._shares.has_room(verb, user):
+            self._shares.take(verb, user)
+        else:
+            await self._wait(verb, user)
+        try:
+            yield
+        finally:
+            self._give_back(verb, user)
+
+    async def _wait(self, verb: str, user: str) -> None:
+        mine = verb, user, asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        try:
+            await mine[2]
+        except asyncio.CancelledError:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+            else:  # it had just been given one
+                self._give_back(verb, user)
+            raise
+
+    def _give_back(self, verb: str, user: str) -> None:
+        self._shares.give_back(verb, user)
+        for waiting in [*self._waiting]:
+            if self._shares.has_room(*waiting[:2]):
+                self._waiting.remove(waiting)
+                self._shares.take(*waiting[:2])
+                waiting[2].set_result(None)
 
 
 class Launcher(VolumeCalls):
@@ -38,7 +80,7 @@ class Launcher(VolumeCalls):
         self._control = control
         self._process = process
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._admission = _Admission()
         self._ids = itertools.count(1)
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -73,7 +115,7 @@ class Launcher(VolumeCalls):
     async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
         """Make what the session lacks of its directories, volumes (with that driver, or `auto`) and host key."""
         answer = await self._call("prepare", user, session=session_id, driver=driver)
-        return Prepared(str(answer["host_key"]), answer.get("volumes"))
+        return Prepared(host_key(answer), volumes(answer))
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         """Write some of launcher_verbs.FILES."""
@@ -102,25 +144,31 @@ class Launcher(VolumeCalls):
             files=dict(files),
             timeout=limit,
         )
-        return int(answer["job_id"])
+        try:
+            return answers.parse(answers.JOB_ID, answer.get("job_id"), "the job's id")
+        except LauncherError as error:
+            raise LauncherError("unclear", error.message) from error  # sbatch was run
 
     async def keys(self, user: str) -> str:
         """The text of the user's own authorized_keys file."""
-        return str((await self._call("keys", user))["text"])
+        answer = await self._call("keys", user)
+        return answers.parse(answers.TEXT, answer.get("text"), "authorized_keys")
 
     async def log(self, user: str, session_id: str, tail: int) -> str:
-        return str((await self._call("log", user, session=session_id, bytes=tail))["text"])
+        answer = await self._call("log", user, session=session_id, bytes=tail)
+        return answers.parse(answers.TEXT, answer.get("text"), "the log")
 
     async def manifests(self, user: str) -> dict[str, str]:
-        return dict((await self._call("manifests", user))["manifests"])
+        answer = await self._call("manifests", user)
+        return answers.parse(answers.MANIFESTS, answer.get("manifests"), "a manifest")
 
     async def trashed_manifests(self, user: str) -> dict[str, str]:
         """The manifests of what `trash` has set aside."""
-        return dict((await self._call("manifests", user)).get("trash", {}))
+        answer = await self._call("manifests", user)
+        return answers.parse(answers.MANIFESTS, answer.get("trash"), "a manifest")
 
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
-        share = self._shares.setdefault(user, asyncio.Semaphore(A_USERS_SHARE))
-        async with share:
+        async with self._admission.place(verb, user):
             began, outcome = time.monotonic(), "cancelled"
             try:
                 answer = await self._ask(verb, user, **arguments)
@@ -148,7 +196,7 @@ class Launcher(VolumeCalls):
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
             while line := await reader.readline():
-                self._settle(json.loads(line))
+                self._settle(line)
         except ConnectionResetError:
             pass  # it was killed with requests unread
         finally:
@@ -157,14 +205,21 @@ class Launcher(VolumeCalls):
                 if not answer.done():
                     answer.set_exception(LauncherError("gone", "the launcher has left"))
 
-    def _settle(self, message: dict[str, Any]) -> None:
-        answer = self._waiting.get(message["id"])
+    def _settle(self, line: bytes) -> None:
+        """Hand an answer to its caller. The launcher wrote the id; the rest may be what a user made of it."""
+        begin = _ANSWER_BEGIN.match(line)
+        answer = self._waiting.get(int(begin[1])) if begin else None
         if answer is None or answer.done():
             return
-        if "error" in message:
-            answer.set_exception(LauncherError(str(message["error"]), str(message.get("message", ""))))
-        else:
-            answer.set_result(message["ok"])
+        try:
+            message = json.loads(line)
+            if "error" in message:
+                raise answers.parse_error(message)
+            answer.set_result(dict(message["ok"]))
+        except LauncherError as error:
+            answer.set_exception(error)
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            answer.set_exception(LauncherError("crashed", f"the answer cannot be understood: {type(error).__name__}"))
 
 
 def inherited() -> Launcher:

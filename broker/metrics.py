@@ -55,7 +55,19 @@ LAUNCHER_SECONDS = Histogram(
 )
 LAUNCHER_OUTCOMES = frozenset(
     {
-        *("done", "cancelled", "invalid", "refused", "missing", "files", "busy", "ended", "space", "conflict"),
+        *(
+            "done",
+            "cancelled",
+            "invalid",
+            "refused",
+            "missing",
+            "files",
+            "busy",
+            "ended",
+            "space",
+            "conflict",
+            "host-key",
+        ),
         *("unclear", "crashed", "timed-out", "gone"),
     }
 )

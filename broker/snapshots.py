@@ -23,6 +23,7 @@ from broker.schema import SessionState
 from broker.state import LIVE, STARTABLE
 from broker.volume_calls import Sif
 from profiles.store import PACKAGES
+from profiles.userfile import read_text
 
 if TYPE_CHECKING:
     from broker.answering import Answering
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
         VerifyReport,
     )
     from profiles.store import Image, Stores
+
+PACKAGES_BYTES = 2 * 2**20
+"""Of an image's packages.txt: 50,000 packages. It goes to the launcher within a request (launcher.LINE_LIMIT)."""
 
 
 class Snapshots:
@@ -260,7 +264,7 @@ class Snapshots:
 def _packages(image: Image) -> str:
     """The list of an image's packages; empty where there is none."""
     try:
-        return (image.directory / PACKAGES).read_text(encoding="utf-8", errors="replace")
+        return read_text(image.directory / PACKAGES, PACKAGES_BYTES, own=False, follow=True)
     except OSError:
         return ""  # then every package counts as added, which is true of what can be seen
 

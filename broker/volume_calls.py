@@ -7,25 +7,22 @@ nothing twice.
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
-from broker.batch_schema import EnvironmentView
-from broker.launcher_error import LauncherError
-from broker.schema import Volumes
-from broker.volume_schema import DiffReport, SizeReport, SnapshotView, VerifyReport
+from broker import launcher_answers as answers
+from broker.launcher_shares import LONG_VERBS
+from broker.volume_schema import DiffReport, SizeReport, VerifyReport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LONG_AT_ONCE = 4
-"""Verbs of one user that may take so long: whoever asks for more waits, and holds up neither their own log-ins nor
-others."""
+    from broker.batch_schema import EnvironmentView
+    from broker.volume_schema import SnapshotView
+
 READS_ALL = 3600.0
 """Seconds for a verb that may have to read or write everything in a session's volumes."""
 
@@ -37,7 +34,7 @@ _Kind = TypeVar("_Kind", bound=BaseModel)
 class Prepared:
     host_key: str
     """The public one, one line."""
-    volumes: dict[str, Any] | None
+    volumes: dict[str, Any]
     """As schema.Volumes."""
 
 
@@ -83,9 +80,6 @@ class Collected:
 class VolumeCalls(ABC):
     """What the launcher does to volumes, over `_call`."""
 
-    def __init__(self) -> None:
-        self._long_shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-
     @abstractmethod
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
         """One request and its answer."""
@@ -93,7 +87,8 @@ class VolumeCalls(ABC):
     async def probe(self, user: str) -> tuple[str, str]:
         """The driver that a new session of this user's would get, and why."""
         answer = await self._call("probe", user)
-        return str(answer["driver"]), str(answer["why"])
+        driver = answers.parse(answers.DRIVER, answer.get("driver"), "the driver")
+        return driver, answers.parse(answers.WORDS, answer.get("why"), "the reason for the driver")
 
     async def snapshot(
         self, user: str, session_id: str, operation: str, *, image: Mapping[str, str], what: Mapping[str, Any]
@@ -136,7 +131,7 @@ class VolumeCalls(ABC):
         answer = await self._long(
             "switch", user, session=session_id, operation=operation, to=dict(to), fresh=fresh, **image
         )
-        return _taken(answer, "before"), str(answer["system"])
+        return _taken(answer, "before"), answers.parse(answers.SYSTEM, answer.get("system"), "the system volume")
 
     async def clone(
         self,
@@ -164,9 +159,7 @@ class VolumeCalls(ABC):
             files=dict(files),
             **image,
         )
-        return Cloned(
-            _taken(answer), _checked(Volumes, answer.get("source")).model_dump(mode="json"), str(answer["host_key"])
-        )
+        return Cloned(_taken(answer), volumes(answer, "source"), host_key(answer))
 
     async def environment(
         self,
@@ -194,11 +187,11 @@ class VolumeCalls(ABC):
             files=dict(files),
             **image,
         )
-        return str(answer["directory"])
+        return answers.parse(answers.DIRECTORY, answer.get("directory"), "the directory")
 
     async def environments(self, user: str) -> list[EnvironmentView]:
         answer = await self._call("environments", user)
-        return [_checked(EnvironmentView, each) for each in answer["environments"]]
+        return [*answers.parse(answers.ENVIRONMENTS, answer.get("environments"), "an environment")]
 
     async def promote(
         self, user: str, session_id: str, operation: str, *, source: str, job: str, files: Mapping[str, str]
@@ -206,17 +199,17 @@ class VolumeCalls(ABC):
         """Make a session of what a batch job has left in its environment `source`, with `files` as for `clone`."""
         arguments = {"session": session_id, "operation": operation, "source": source, "job": job, "files": dict(files)}
         answer = await self._long("promote", user, **arguments)
-        return Prepared(str(answer["host_key"]), _volumes(answer))
+        return Prepared(host_key(answer), volumes(answer))
 
     async def commit_root(self, user: str, session_id: str, operation: str, job_id: int) -> dict[str, Any]:
         """Keep what was changed in root mode as a layer of the system volume; the volumes as they are now."""
         answer = await self._long("commit_root", user, session=session_id, operation=operation, job_id=job_id)
-        return _volumes(answer)
+        return volumes(answer)
 
     async def snapshots(self, user: str, session_id: str) -> tuple[list[SnapshotView], dict[str, Any]]:
         """All of a session's snapshots, oldest first, and its volumes."""
         answer = await self._call("snapshots", user, session=session_id)
-        return [_checked(SnapshotView, each) for each in answer["snapshots"]], _volumes(answer)
+        return [*answers.parse(answers.SNAPSHOTS, answer.get("snapshots"), "a snapshot")], volumes(answer)
 
     async def forget(self, user: str, session_id: str, number: int) -> Taken:
         """Delete a snapshot; its layers go with the next gc, if nothing else names them."""
@@ -227,7 +220,7 @@ class VolumeCalls(ABC):
     ) -> DiffReport:
         """What has changed since a snapshot, or over the image `sif`, whose packages are `base_packages`."""
         arguments = {"session": session_id, "snapshot": number, "base_packages": base_packages, **sif.arguments}
-        return _checked(DiffReport, {"base": base, **await self._long("diff", user, **arguments)})
+        return _report(DiffReport, {"base": base, **await self._long("diff", user, **arguments)})
 
     async def hand_over(
         self, user: str, session_id: str, submission: int, *, image: Mapping[str, str], most: int
@@ -236,24 +229,24 @@ class VolumeCalls(ABC):
         layers. The volumes as they are now.
         """
         arguments = {"session": session_id, "submission": submission, "most": most, **image}
-        return _volumes(await self._call("hand_over", user, **arguments))
+        return volumes(await self._call("hand_over", user, **arguments))
 
     async def size(self, user: str, session_id: str) -> SizeReport:
-        return _checked(SizeReport, await self._long("size", user, session=session_id))
+        return _report(SizeReport, await self._long("size", user, session=session_id))
 
     async def usage(self, user: str) -> int:
         """How many bytes of disk the user's sessions take, deleted ones that are kept included."""
-        return int((await self._long("usage", user))["bytes"])
+        return answers.parse(answers.BYTES, (await self._long("usage", user)).get("bytes"), "the space taken")
 
     async def verify(self, user: str, session_id: str) -> VerifyReport:
-        return _checked(VerifyReport, await self._long("verify", user, session=session_id))
+        return _report(VerifyReport, await self._long("verify", user, session=session_id))
 
     async def flatten(self, user: str, session_id: str, operation: str, sif: Sif, digest: str) -> dict[str, Any]:
         """Make one layer of many, over the image `sif`. The volumes as they are now."""
         answer = await self._long(
             "flatten", user, session=session_id, operation=operation, digest=digest, **sif.arguments
         )
-        return _volumes(answer)
+        return volumes(answer)
 
     async def trash(self, user: str, session_id: str) -> None:
         """Set a session's directory aside; done already is done."""
@@ -262,7 +255,7 @@ class VolumeCalls(ABC):
     async def untrash(self, user: str, session_id: str) -> Prepared:
         """Bring it back; its volumes. Done already is done."""
         answer = await self._call("untrash", user, session=session_id)
-        return Prepared(str(answer["host_key"]), _volumes(answer))
+        return Prepared(host_key(answer), volumes(answer))
 
     async def purge(self, user: str, session_id: str) -> None:
         """Remove a session's data for good, set aside or not; done already is done."""
@@ -271,25 +264,27 @@ class VolumeCalls(ABC):
     async def gc(self, user: str, *, over: list[str], dry_run: bool) -> Collected:
         """Remove what was set aside of sessions that are `over`, and every layer that nothing names."""
         answer = await self._long("gc", user, over=over, dry_run=dry_run)
-        return Collected(len(answer["layers"]), int(answer["bytes"]), [str(each) for each in answer["sessions"]])
+        found = answers.parse(answers.COLLECTED, answer, "what was collected")
+        return Collected(len(found.layers), found.bytes, found.sessions)
 
     async def _long(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
-        share = self._long_shares.setdefault(user, asyncio.Semaphore(LONG_AT_ONCE))
-        async with share:
-            return await self._call(verb, user, timeout=READS_ALL, **arguments)
+        assert verb in LONG_VERBS
+        return await self._call(verb, user, timeout=READS_ALL, **arguments)
+
+
+def host_key(answer: Mapping[str, Any]) -> str:
+    """Return the session's public host key of an answer."""
+    return answers.parse(answers.HOST_KEY, answer.get("host_key"), "the public host key")
 
 
 def _taken(answer: Mapping[str, Any], key: str = "snapshot") -> Taken:
-    return Taken(_checked(SnapshotView, answer.get(key)), _volumes(answer))
+    return Taken(answers.parse(answers.SNAPSHOT, answer.get(key), "the snapshot"), volumes(answer))
 
 
-def _volumes(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return _checked(Volumes, answer.get("volumes")).model_dump(mode="json")
+def volumes(answer: Mapping[str, Any], key: str = "volumes") -> dict[str, Any]:
+    """Return what volumes are, of an answer, as schema.Volumes has it."""
+    return answers.parse(answers.VOLUMES, answer.get(key), "what is noted of the volumes").model_dump(mode="json")
 
 
-def _checked(kind: type[_Kind], value: object) -> _Kind:
-    """What a worker told, which runs as the user and reads the user's files: LauncherError `files` if it is no such."""
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        raise LauncherError("files", f"the answer makes no sense: {error.error_count()} errors") from error
+def _report(kind: type[_Kind], value: object) -> _Kind:
+    return answers.parse(TypeAdapter(kind), value, "what is to be reported")

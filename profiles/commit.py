@@ -20,7 +20,7 @@ from profiles.base import BaseKind
 from profiles.builder import TIME_LIMIT, check_machine, make_labels
 from profiles.errors import BuildError, NothingChangedError, PatternError, ProfilesError
 from profiles.findings import Findings
-from profiles.layered import OWNERS, TREE
+from profiles.layered import OWNERS, OWNERS_BYTES, TREE
 from profiles.packed import unpack
 from profiles.recipe import write
 from profiles.sif import squashfs_offset
@@ -29,6 +29,7 @@ from profiles.spec import load
 from profiles.steps import Progress, Steps
 from profiles.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, digest_of, verify
 from profiles.tree import Tree
+from profiles.userfile import read_pieces
 from profiles.workspace import default_parent, workspace
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def _opened(layer: Path, room: Path, steps: Steps) -> Path:
     opened.mkdir(parents=True)
     unpack(layer / SQUASHFS, opened / TREE, steps.seconds_left())
     if (layer / OWNERS).exists():
-        shutil.copyfile(layer / OWNERS, opened / OWNERS)
+        with (opened / OWNERS).open("wb") as copy:
+            copy.writelines(read_pieces(layer / OWNERS, OWNERS_BYTES, own=False))
     return opened
 
 

@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.overlay import FUSE_WRITTEN, Entry, Kind, merged
+from profiles.userfile import read_records, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 TREE, OWNERS = "tree", "owners"
 """In a layer's directory: what it holds, and the owners of it that were not its maker."""
+
+OWNERS_BYTES = 2**30
+"""Of that list: some ten million files."""
+LONGEST_OWNER = 4096 + 36
+"""Bytes of one of its records: PATH_MAX of limits.h, two numbers of 32 bits, a mode, and blanks."""
+TEXT_BYTES = 64 * 2**20
+"""Of a file that is read whole, such as dpkg's list of packages: 20,000 packages take 25 MB."""
 
 _OWNER = re.compile(rb"(\d+) (\d+) ([0-7]+) (?:\./)?(.+)", re.DOTALL)
 
@@ -110,15 +118,14 @@ class Layered:
 
 def read_owners(layer: Path) -> dict[str, Owner]:
     """Read a layer's `owners`: records `UID GID MODE PATH`, MODE in octal, each ended by a NUL; {} if it has none."""
+    found = {}
     try:
-        data = (layer / OWNERS).read_bytes()
+        for record in read_records(layer / OWNERS, OWNERS_BYTES, longest=LONGEST_OWNER, own=False):
+            if match := _OWNER.fullmatch(record):
+                path = os.fsdecode(match[4]).lstrip("/")
+                found[path] = Owner(int(match[1]), int(match[2]), int(match[3], 8) & 0o7777)
     except FileNotFoundError:
         return {}
-    found = {}
-    for record in data.split(b"\0"):
-        if match := _OWNER.fullmatch(record):
-            path = os.fsdecode(match[4]).lstrip("/")
-            found[path] = Owner(int(match[1]), int(match[2]), int(match[3], 8) & 0o7777)
     return found
 
 
@@ -136,6 +143,6 @@ def _text(path: Path | None) -> str | None:
     try:
         if path is None or not stat.S_ISREG(path.lstat().st_mode):
             return None
-        return path.read_bytes().decode(errors="surrogateescape")  # text mode would make a line of each carriage return
+        return read_text(path, TEXT_BYTES, own=False, errors="surrogateescape")
     except FileNotFoundError:
         return None

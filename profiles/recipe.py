@@ -8,7 +8,7 @@ in the session, is told in comments: the image has it, the recipe would not make
 from __future__ import annotations
 
 import shlex
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import yaml
@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from profiles.document import MAX_BYTES
 from profiles.overlay import Kind
 from profiles.spec import AptPackage, File, PipPackage
+from profiles.userfile import read_bytes
 
 if TYPE_CHECKING:
     from profiles.findings import Change, Findings
@@ -132,7 +133,7 @@ class _Recipe:
         if change.path.rstrip("-") in _NOT_TOLD:
             return None
         try:
-            text = Path(change.source).read_bytes().decode()
+            text = read_bytes(change.source, LARGEST, own=False).decode()
             File(destination=change.path, content=text)
         except (OSError, UnicodeDecodeError, ValidationError):
             return None

@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from profiles.errors import ProfilesError
+from profiles.userfile import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ def squashfs_offset(sif: Path) -> int:
 
     Raises ProfilesError if it is no SIF file, or its root file system is no squashfs, and OSError.
     """
-    with sif.open("rb") as file:
+    with open_regular(sif, own=False, follow=True) as file:
         header = file.read(_HEADER.size)
         magic, total, start = _HEADER.unpack(header) if len(header) == _HEADER.size else (b"", 0, 0)
         if magic != _MAGIC:

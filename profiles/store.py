@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, ProfilesError, StoreError
 from profiles.sif import squashfs_offset
 from profiles.spec import Profile
+from profiles.userfile import read_bytes
 from profiles.versions import sort_key
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 IMAGE = "image.sif"
 DESCRIPTION = "image.json"
+DESCRIPTION_BYTES = 8 * 2**20
+"""Of that file, which the controller reads: some times what document.MAX_BYTES lets a recipe have."""
 RECIPE = "profile.yaml"
 LOG = "build.log"
 PACKAGES = "packages.txt"
@@ -245,7 +248,7 @@ def read_image(directory: Path) -> Image:
     file = directory / DESCRIPTION
     hint = "build it anew under another version, and delete this one"
     try:
-        data = json.loads(file.read_bytes())
+        data = json.loads(read_bytes(file, DESCRIPTION_BYTES, own=False, follow=True))
         image = Image(
             name=str(data["name"]),
             version=str(data["version"]),

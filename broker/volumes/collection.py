@@ -40,7 +40,7 @@ def trash(storage: Storage, session_id: str) -> Answer:
 
 
 def untrash(storage: Storage, session_id: str) -> Answer:
-    """Bring a session back that was put aside; its manifest and what its volumes are. VolumeError `missing`."""
+    """Bring a session back that was put aside; what its volumes are. VolumeError `missing`."""
     directory, aside = storage.session(session_id), storage.trash(session_id)
     with locked(storage.lock, shared=True):
         if not directory.exists():
@@ -52,8 +52,7 @@ def untrash(storage: Storage, session_id: str) -> Answer:
             sync(aside.parent)
             sync(directory.parent)
         failpoint("untrash.moved")
-        manifest = (directory / "manifest.json").read_text(encoding="utf-8")
-        return {"manifest": manifest, "volumes": facts(storage, record.load(directory))}
+        return {"volumes": facts(storage, record.load(directory))}
 
 
 def purge(storage: Storage, session_id: str) -> Answer:

@@ -26,6 +26,10 @@ import os
 import stat
 import sys
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TREE, INDEX, OWNERS = "tree", "index", "owners"
 FICLONE = 0x40049409  # ioctl_ficlone(2)
@@ -34,6 +38,10 @@ RACY = 2 * 10**9
 whose steps are as coarse as a kernel's tick or a file server's clock."""
 SMALL = 1 << 16
 CHUNK = 1 << 24
+INDEX_BYTES = 1 << 30
+"""Of an index that is read: some ten million files. A larger one is taken for none, so all is copied."""
+RECORD_BYTES = 4096 + 84
+"""Of one record of an index: PATH_MAX in limits.h, four numbers of 20 digits, and blanks."""
 KEPT_MARKS = frozenset({"user.overlay.opaque", "user.overlay.whiteout", "user.overlay.whiteouts"})
 """Of overlayfs' attributes only these are content; the others are about inodes that a copy does not have."""
 CHANGED_MEANWHILE = frozenset(
@@ -362,16 +370,32 @@ def _kept(name: str) -> bool:
 
 def read_index(path: str) -> dict[bytes, Seen]:
     """What an index says, by path; nothing if there is none or it is no index."""
+    found = {}
     try:
-        with open(path, "rb") as file:
-            records = file.read().split(b"\0")[:-1]
-        found = {}
-        for record in records:
+        for record in _records(path):
             inode, changed, modified, size, name = record.split(b" ", 4)
             found[name] = (int(inode), int(changed), int(modified), int(size))
     except (OSError, ValueError):
         return {}
     return found
+
+
+def _records(path: str) -> Iterator[bytes]:
+    """Yield what NULs end in a file that its owner may have replaced by anything; ValueError if it is no index.
+
+    As read_records of profiles.userfile, which is not there where this file runs by itself.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("an index is a regular file")
+        total, rest = 0, b""
+        while piece := file.read(SMALL):
+            total += len(piece)
+            *whole, rest = (rest + piece).split(b"\0")
+            if total > INDEX_BYTES or len(rest) > RECORD_BYTES:
+                raise ValueError("this is too long for an index")
+            yield from whole
 
 
 def _seen(status: os.stat_result) -> Seen:

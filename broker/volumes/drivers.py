@@ -12,6 +12,7 @@ they keep copies of a home.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from broker.volumes.copying import Copy
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK, extent, require_room
+from broker.volumes.program import run
 from broker.volumes.record import Volume
 from profiles.overlay import FUSE_WRITTEN
 
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
     from broker.volumes.layers import Layers
     from broker.volumes.record import Stack
 
+SQUASHFS_THREADS = "4"
+SQUASHFS_MEMORY = "256M"
+"""Of mksquashfs, for its queues. Both are bounded because a login node is everybody's, and so that it stays within the
+address space that the launcher gives a worker: squashfs-tools take as many threads as there are processors, and a
+quarter of the memory."""
 SQUASHFS_LIMIT = 3600
 """Seconds for packing or unpacking one layer."""
 ZSTD_LEVEL = "1"
@@ -169,9 +176,10 @@ class Plain(_Copying):
         tree = self.layers.tree(volume.top)
         require_room(tree, extent(tree).bytes)
         made = self.layers.new()
+        bounds = ["-processors", SQUASHFS_THREADS, "-mem", SQUASHFS_MEMORY]
         settings = ["-comp", "zstd", "-Xcompression-level", ZSTD_LEVEL, "-all-root", "-xattrs"]
         quietly = ["-noappend", "-no-progress", "-quiet", "-no-recovery"]
-        _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *quietly)
+        _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *bounds, *quietly)
         self.mark_alike(volume.top, made)
         self.layers.flush()
         return (*volume.layers, made)
@@ -202,19 +210,31 @@ def driver_named(name: str, layers: Layers) -> Driver:
 def unpack(squashfs: Path, target: Path) -> None:
     """Unpack a layer of the plain driver into the new directory `target`. VolumeError `space`, `files`."""
     require_room(squashfs, squashfs.stat().st_size * 2)
-    _squash("unsquashfs", "-quiet", "-no-progress", "-xattrs", "-dest", str(target), str(squashfs))
+    _squash(
+        "unsquashfs",
+        "-quiet",
+        "-no-progress",
+        "-processors",
+        SQUASHFS_THREADS,
+        "-xattrs",
+        "-dest",
+        str(target),
+        str(squashfs),
+    )
 
 
 def _squash(*command: str) -> None:
     """Run squashfs-tools as root of one's own files: only as root do they make marks of deletion, which all may."""
     argv = ["unshare", "--map-root-user", "--", *command]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=SQUASHFS_LIMIT, check=False)
+        done = run(argv, timeout=SQUASHFS_LIMIT, env=os.environ | {"MALLOC_ARENA_MAX": "2"})
     except subprocess.TimeoutExpired as error:
         raise VolumeError("files", f"{command[0]} did not end within {SQUASHFS_LIMIT} s") from error
     except FileNotFoundError as error:
         raise VolumeError("files", "unshare is not installed (util-linux)") from error
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip()[-500:] or f"{command[0]} ended with {done.returncode}"
+        words = (done.stderr or done.stdout).decode(errors="replace").strip()[
+            -500:
+        ] or f"{command[0]} ended with {done.returncode}"
         full = "No space left" in words or "quota" in words.lower()
         raise VolumeError("space" if full else "files", words)

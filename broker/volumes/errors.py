@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from profiles.userfile import UnfitFileError
+
 
 class VolumeError(Exception):
     """Nothing was changed.
@@ -21,6 +23,8 @@ class VolumeError(Exception):
 
 def from_os_error(error: OSError) -> VolumeError:
     """The same failure in the launcher's words."""
+    if isinstance(error, UnfitFileError):
+        return VolumeError("files", f"{error.filename} {error.strerror}")
     where = f": {error.filename}" if error.filename else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return VolumeError("space", f"{error.strerror}{where}")

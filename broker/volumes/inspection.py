@@ -17,6 +17,7 @@ from broker.volumes.drivers import unpack
 from broker.volumes.layers import SQUASHFS, extent
 from broker.volumes.packages import installed, package_changes
 from profiles.overlay import FUSE_WRITTEN, is_opaque, is_whiteout, merged
+from profiles.userfile import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,10 @@ MOST_PROBLEMS = 200
 """That `verify` tells of."""
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
+SUMS_BYTES = 2**30
+"""Of that file: some ten million files."""
+LONGEST_SUM = 64 + 1 + 4096
+"""Bytes of one of its records: a SHA-256 in hexadecimal digits, a blank, and PATH_MAX of limits.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,32 +257,53 @@ def verify(storage: Storage, session_id: str) -> Answer:
     found = record.load(storage.session(session_id))
     immutable = found.named_layers() - {found.home.top, found.system.top}
     recorded = 0
-    problems: list[str] = []
+    problems = _Problems()
     for layer in sorted(immutable):
         path = storage.layers.path(layer)
         if not path.is_dir():
-            problems.append(f"{layer}: the layer is not there")
+            problems.add(f"{layer}: the layer is not there")
             continue
-        sums = dict(_sums(path))
-        if not (path / SUMS).exists():
-            text = b"".join(b"%s %s\0" % (digest.encode(), os.fsencode(name)) for name, digest in sums.items())
-            record.write(path / SUMS, text)
+        sums = {os.fsencode(name): digest for name, digest in _sums(path)}
+        if not os.path.lexists(path / SUMS):
+            record.write(path / SUMS, (b"%s %s\0" % (digest.encode(), name) for name, digest in sums.items()))
             recorded += 1
             continue
-        known = _known(path / SUMS)
-        problems += [f"{layer}: {name}: is not there any more" for name in sorted(known.keys() - sums.keys())]
-        problems += [f"{layer}: {name}: was not there before" for name in sorted(sums.keys() - known.keys())]
-        both = sorted(known.keys() & sums.keys())
-        problems += [f"{layer}: {name}: is not what it was" for name in both if known[name] != sums[name]]
-    told = [printable(problem) for problem in problems[:MOST_PROBLEMS]]
-    if len(problems) > MOST_PROBLEMS:
-        told.append(f"… and {len(problems) - MOST_PROBLEMS} more")
-    return {"layers": len(immutable), "recorded": recorded, "problems": told}
+        problems.compare(layer, path / SUMS, sums)
+    return {"layers": len(immutable), "recorded": recorded, "problems": problems.told()}
 
 
-def _known(path: Path) -> dict[str, str]:
-    records = path.read_bytes().split(b"\0")[:-1]
-    return {os.fsdecode(name): digest.decode() for digest, _, name in (each.partition(b" ") for each in records)}
+class _Problems:
+    """Differences between layers and their checksums: the first MOST_PROBLEMS, and how many there are."""
+
+    def __init__(self) -> None:
+        self._told: list[str] = []
+        self._count = 0
+
+    def add(self, problem: str) -> None:
+        self._count += 1
+        if len(self._told) < MOST_PROBLEMS:
+            self._told.append(printable(problem))
+
+    def compare(self, layer: str, file: Path, sums: dict[bytes, str]) -> None:
+        """Compare what is in a layer with its file of checksums, of which one record at a time is in memory. Takes the
+        paths that the file names out of `sums`.
+        """
+        changed = []
+        for each in read_records(file, SUMS_BYTES, longest=LONGEST_SUM):
+            known, _, path = each.partition(b" ")
+            found = sums.pop(path, None)
+            if found is None:
+                self.add(f"{layer}: {os.fsdecode(path)}: is not there any more")
+            elif found.encode() != known:
+                changed.append(path)
+        for path in sorted(sums):
+            self.add(f"{layer}: {os.fsdecode(path)}: was not there before")
+        for path in changed:
+            self.add(f"{layer}: {os.fsdecode(path)}: is not what it was")
+
+    def told(self) -> list[str]:
+        more = self._count - len(self._told)
+        return [*self._told, f"… and {more} more"] if more else self._told
 
 
 def _sums(layer: Path) -> Iterator[tuple[str, str]]:

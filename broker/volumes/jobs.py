@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.identifiers import IDENTIFIER
+from profiles.userfile import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 KEY = re.compile(r"[1-9][0-9]{0,9}(_[0-9]{1,9})?(@[A-Za-z0-9.-]{1,255})?")
 """As batch_schema.JobKey; with `@NODE.STEP` what a step wrote on another node than the script."""
 LARGEST_FILE = 64 * 1024
-"""Bytes that are read of a file."""
+"""Bytes of a file that is read; what the nodes write has less than 10,000."""
 MOST = 10_000
 """Jobs of one environment that are looked at."""
 
@@ -39,9 +40,8 @@ def begun(directory: Path) -> list[Begun]:
 
 
 def text(file: Path) -> str:
-    """The beginning of a file of the user's."""
-    with file.open("rb") as content:
-        return content.read(LARGEST_FILE).decode(errors="replace")
+    """Return a file of the user's; OSError if it is none that can be read."""
+    return read_text(file, LARGEST_FILE)
 
 
 def _read(file: Path) -> Begun | None:

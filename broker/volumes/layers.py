@@ -17,6 +17,7 @@ from broker.identifiers import IDENTIFIER, new_id
 from broker.volumes.copying import OWNERS, TREE, flush
 from broker.volumes.errors import VolumeError
 from broker.volumes.record import sync
+from profiles.userfile import read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ WORK = "work"
 SQUASHFS = "layer.squashfs"
 HOME_MODE, SYSTEM_MODE = 0o700, 0o755
 """Of a volume's own root: the session's home, and its `/`, through which the accounts of packages have to get."""
+OWNERS_BYTES = 2**30
+"""Of a layer's `owners`: some ten million files."""
 SLACK = 64 * 2**20
 """Bytes that are left free: manifests and logs need some even when a copy has taken the rest."""
 
@@ -77,9 +80,15 @@ class Layers:
 
     def join_owners(self, stack: Sequence[str], layer: str) -> None:
         """Give `layer` the owners that the layers of `stack`, oldest first, have written down."""
-        owners = [path.read_bytes() for each in stack if (path := self.path(each) / OWNERS).exists()]
-        if owners:
-            (self.path(layer) / OWNERS).write_bytes(b"".join(owners))
+        left = OWNERS_BYTES
+        for each in stack:
+            path = self.path(each) / OWNERS
+            if not os.path.lexists(path):
+                continue
+            with (self.path(layer) / OWNERS).open("ab") as joined:
+                for piece in read_pieces(path, left):
+                    left -= len(piece)
+                    joined.write(piece)
 
     def flush(self) -> None:
         """Have every layer on disk, before a record names a new one instead of an old one."""

@@ -19,7 +19,9 @@ from broker.failpoints import failpoint
 from broker.identifiers import new_id
 from broker.volumes.errors import VolumeError
 from broker.volumes.operations import Answer, Image, Note, check_label, finish
+from broker.volumes.program import run
 from broker.volumes.record import Snapshot, Volume, write
+from profiles.userfile import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +36,8 @@ SCANCEL_LIMIT = 30.0
 OUTCOME_SIZE = 2048
 """Bytes of the file that the job answers in. It is made before the copy: one that fills the disk could not be answered
 otherwise."""
+OUTCOME_BYTES = 64 * 1024
+"""Of that file as it is read: room for an answer that is longer than the file was made for."""
 ENDED = "the session ended"
 """What session.sh says of a copy that it was told to end with everything else."""
 CONSISTENCIES = frozenset({"frozen", "crash-consistent"})
@@ -139,9 +143,20 @@ def _copied_by_job(session: Session, job_id: int, *, home: str, system: str) -> 
         if words == ENDED:
             raise VolumeError("ended", "the session's job ended while the copy was made")
         full = "No space left" in words or "quota" in words.lower()
-        raise VolumeError("space" if full else "files", words)
+        raise VolumeError("space" if full else "files", words[:500])
     session.storage.layers.check({home, system} - {""})
-    return Outcome(said["RESULT"], float(said.get("PAUSE") or 0))
+    return Outcome(said["RESULT"], _seconds(said.get("PAUSE", "")))
+
+
+def _seconds(said: str) -> float:
+    """Return the seconds that a job has written down. VolumeError `files` if they are no number of seconds."""
+    try:
+        seconds = float(said or 0)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LIMIT:
+        raise VolumeError("files", f"the job did not say for how long it stood still: {said!r:.40}")
+    return seconds
 
 
 def _signal(job_id: int, lock: Path) -> None:
@@ -149,27 +164,22 @@ def _signal(job_id: int, lock: Path) -> None:
     command = ["scancel", "--batch", "--signal=USR2", str(job_id)]
     kept = {name: os.environ[name] for name in ("PATH", "SLURM_CONF") if name in os.environ}
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=SCANCEL_LIMIT,
-            check=False,
-            env=kept | {"LC_ALL": "C.UTF-8"},
-        )
+        done = run(command, timeout=SCANCEL_LIMIT, env=kept | {"LC_ALL": "C.UTF-8"})
     except subprocess.TimeoutExpired as error:
         raise VolumeError("unclear", "scancel did not end: Slurm does not answer") from error
     except FileNotFoundError as error:
         raise VolumeError("files", "scancel is not installed") from error
     if done.returncode != 0:
         kind = "ended" if _job_is_gone(lock) else "conflict"
-        raise VolumeError(kind, done.stderr.strip()[-500:] or f"scancel ended with {done.returncode}")
+        raise VolumeError(
+            kind, done.stderr.decode(errors="replace").strip()[-500:] or f"scancel ended with {done.returncode}"
+        )
 
 
 def _read(path: Path) -> dict[str, str]:
     """The KEY=VALUE lines of a file that is replaced as a whole; nothing while there is none."""
     with contextlib.suppress(FileNotFoundError):
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, OUTCOME_BYTES)
         return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
     return {}
 
@@ -177,7 +187,7 @@ def _read(path: Path) -> dict[str, str]:
 def _job_is_gone(lock: Path) -> bool:
     """Whether nobody holds the lock that a job holds as long as it lives."""
     try:
-        fd = os.open(lock, os.O_RDWR)
+        fd = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     try:

@@ -6,9 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 from profiles import dpkg
+from profiles.overlay import is_whiteout
+from profiles.userfile import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+STATUS_BYTES = 64 * 2**20
+"""Of dpkg's list of packages: 20,000 packages take 25 MB."""
 
 DIST_INFO = re.compile(r"([A-Za-z0-9._]+)-([^-/]+)\.dist-info")
 
@@ -67,7 +72,11 @@ def _leads_by_links(tree: Path, place: Path) -> bool:
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    """Return a file of a layer, which may be of any account of the session; None if it is not there or deleted."""
+    try:
+        return None if is_whiteout(path.lstat()) else read_text(path, STATUS_BYTES, own=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _normal(name: str) -> str:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from broker.volumes.copying import FICLONE
 from broker.volumes.layers import remove_tree
+from broker.volumes.program import run
 from broker.volumes.record import write
+from profiles.userfile import read_bytes
 
 LIMIT = 20
 """Seconds for one try."""
@@ -31,6 +33,8 @@ USE = "echo changed >merged/file && rm merged/gone && mkdir merged/folder && umo
 FRESH = 86400.0
 """Seconds for which what was found holds for new sessions, on the same machine, kernel and file system: mounting to
 find out takes longer than all else that a new session needs."""
+NOTE_BYTES = 64 * 1024
+"""Of the file that keeps it, which has some hundred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,10 @@ def remembered(directory: Path, note: Path) -> Probe:
     """As `probe`, but what was found within FRESH is taken from the file `note`."""
     where = _where(directory)
     try:
-        found = json.loads(note.read_bytes())
+        found = json.loads(read_bytes(note, NOTE_BYTES))
         if found["where"] == where and 0 <= time.time() - found["at"] < FRESH:
-            return Probe(str(found["driver"]), str(found["why"]))
-    except (OSError, ValueError, LookupError, TypeError):
+            return Probe(str(found["driver"])[:20], str(found["why"])[:500])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # not there, or not ours
     return probe_anew(directory, note)
 
@@ -92,12 +96,12 @@ def _overlay(room: Path, script: str) -> str:
     (room / "lower/gone").write_text("a file\n")
     command = ["unshare", "--map-root-user", "--mount", "sh", "-euc", script + USE]
     try:
-        done = subprocess.run(command, cwd=room, capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = run(command, timeout=LIMIT, cwd=room)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{type(error).__name__}"
     if done.returncode == 0:
         return ""
-    said = done.stderr.strip().splitlines()
+    said = done.stderr.decode(errors="replace").strip().splitlines()
     return said[-1][:200] if said else f"exit code {done.returncode}"
 
 

@@ -12,20 +12,31 @@ import json
 import os
 import re
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Self
 
 from broker.identifiers import IDENTIFIER, new_id
 from broker.volumes.errors import VolumeError
+from profiles.userfile import read_bytes, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 FORMAT = 1
+RECORD = "volumes.json"
+MOST_BYTES = 4 * 2**20
+"""Of volumes.json: room for more than 1,000 snapshots of 40 layers each. The worst content takes 25 times as much
+memory once it is parsed."""
+BEGUN_BYTES = 4096
+"""Of `run/begun`, which has one number in it."""
 DONE_KEPT = 16
 """Answers of so many past operations are kept; only the last one can ever be asked for again."""
 AUTOMATIC_KEPT = 20
 """Automatic snapshots beyond this many are forgotten, the oldest first."""
+
+LONGEST_WORD = 256
+"""Characters of a label, a reason, or a name of an image."""
 
 _SUBMISSION = re.compile(r"[1-9][0-9]{0,8}")
 """As session.sh reads it too."""
@@ -65,7 +76,14 @@ class Snapshot:
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
         values = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        return cls(**values | {"home": _stack(data["home"]), "system": _stack(data["system"])})
+        found = cls(**values | {"home": _stack(data["home"]), "system": _stack(data["system"])})
+        words = (found.consistency, found.profile, found.version, found.digest, found.label, found.reason)
+        if not all(isinstance(word, str) and len(word) <= LONGEST_WORD for word in words):
+            raise ValueError(f"a word of snapshot {found.number!r:.20} is none")
+        times = (found.at, found.pause)
+        if type(found.number) is not int or not all(type(each) in {int, float} and isfinite(each) for each in times):
+            raise ValueError(f"a number of snapshot {found.number!r:.20} is none")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +104,8 @@ class Handover:
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
         tops = {"home": _layer(data["home"]), "system": _layer(data["system"])}
-        return cls(**{name: data[name] for name in cls.__dataclass_fields__} | tops)
+        words = {name: str(data[name])[:LONGEST_WORD] for name in ("profile", "version", "digest")}
+        return cls(submission=int(data["submission"]), **words, **tops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +203,7 @@ class Record:
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str | bytes) -> Self:
         """VolumeError `files` for anything that is no record of ours."""
         try:
             data = json.loads(text)
@@ -197,22 +216,22 @@ class Record:
                 snapshots=tuple(Snapshot.read(each) for each in data["snapshots"]),
                 digest=str(data.get("digest", "")),
                 last_number=int(data["last_number"]),
-                done=dict(data["done"]),
+                done={str(key): dict(answer) for key, answer in data["done"].items()},
                 handover=Handover.read(data["handover"]) if data.get("handover") else None,
             )
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise VolumeError("files", f"volumes.json cannot be understood: {error}") from error
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise VolumeError("files", f"volumes.json cannot be understood: {error!s:.200}") from error
 
 
 def _layer(value: object) -> str:
     if not isinstance(value, str) or IDENTIFIER.fullmatch(value) is None:
-        raise ValueError(f"{value!r} is no layer")
+        raise ValueError(f"{value!r:.80} is no layer")
     return value
 
 
 def _stack(values: object) -> Stack:
     if not isinstance(values, list):
-        raise TypeError(f"{values!r} is no list of layers")
+        raise TypeError(f"{values!r:.80} is no list of layers")
     return tuple(_layer(value) for value in values)
 
 
@@ -234,7 +253,7 @@ def load(session: Path) -> Record:
     writes that down. VolumeError `missing` if there is no record.
     """
     try:
-        found = Record.parse((session / "volumes.json").read_text(encoding="utf-8"))
+        found = Record.parse(read_bytes(session / RECORD, MOST_BYTES))
     except FileNotFoundError:
         raise VolumeError("missing", f"{session.name} has no volumes") from None
     submission, at = _begun(session / "run/begun")
@@ -244,25 +263,31 @@ def load(session: Path) -> Record:
 def _begun(file: Path) -> tuple[int, float]:
     """The last submission that was handed over to and whose job has begun, and when; 0 if none has."""
     try:
-        said = file.read_text(encoding="ascii").partition("\n")[0]
-        return (int(said) if _SUBMISSION.fullmatch(said) else 0), file.stat().st_mtime
-    except (FileNotFoundError, ValueError):
+        said = read_text(file, BEGUN_BYTES).partition("\n")[0]
+        return (int(said) if _SUBMISSION.fullmatch(said) else 0), file.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
         return 0, 0.0
 
 
 def commit(session: Path, record: Record) -> None:
     """Put `record` in the place of the one that is there: all of it or, if this raises, nothing."""
-    write(session / "volumes.json", record.text().encode())
+    text = record.text().encode()
+    if len(text) > MOST_BYTES:
+        raise VolumeError(
+            "conflict",
+            f"the session has too many snapshots to note another change: {len(record.snapshots)}; delete some",
+        )
+    write(session / RECORD, text)
     sync(session)
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Replace a file by rename, so that a reader sees the old or the new one whole, also after a crash."""
     fresh = path.with_name(f".{path.name}.{new_id()}")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(path)

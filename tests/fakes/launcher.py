@@ -13,7 +13,7 @@ import asyncssh
 from broker import hostkey
 from broker.launcher_error import LauncherError
 from broker.launching import Launcher
-from broker.volume_calls import Prepared, VolumeCalls
+from broker.volume_calls import Prepared
 from tests.fakes.volumes import FakeVolumes
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ class FakeLauncher(Launcher):
     """Submits to `scheduler`. Tests set users' keys and logs, and read what was asked, such as `submit alice 2`."""
 
     def __init__(self, scheduler: FakeScheduler, storage: str = "/shared/berth/{user}") -> None:
-        VolumeCalls.__init__(self)
         self.scheduler = scheduler
         self.storage = storage
         self.gone = asyncio.Event()

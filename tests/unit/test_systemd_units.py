@@ -10,7 +10,7 @@ import pytest
 
 from broker.config import Config, GatewayConfig, SlurmSettings
 from broker.gateway.settings import GatewaySettings
-from broker.launcher import _arguments
+from broker.launcher import WORKER_BYTES, _arguments
 
 UNITS = Path(__file__).parents[2] / "broker" / "systemd"
 
@@ -62,6 +62,11 @@ def test_the_launcher_keeps_what_it_needs_and_no_more(berth: dict[str, list[str]
     assert "@mount" in berth["SystemCallFilter"][0].split()
     assert berth["DeviceAllow"] == ["/dev/fuse rw"]
     assert "RestrictSUIDSGID" not in berth
+
+
+def test_one_worker_that_runs_out_of_memory_ends_alone(berth: dict[str, list[str]]) -> None:
+    assert berth["OOMPolicy"] == ["continue"]
+    assert int(berth["MemoryMax"][0].removesuffix("G")) * 2**30 >= 4 * WORKER_BYTES
 
 
 def test_a_stop_leaves_time_for_what_is_under_way(berth: dict[str, list[str]], gateway: dict[str, list[str]]) -> None:

@@ -1,0 +1,71 @@
+"""How many of the launcher's places verbs and users may have at once.
+
+The controller admits requests by it, and the launcher again, so that neither has to trust the other with it. Verbs that
+may take an hour have places of their own: however many of them there are, a short one does not wait for them. In each
+of the two halves a user gets another place only while three times as many are free as the user has. So the next user
+finds some too: only ten users or more who keep all that they can get fill either half.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+SHORT_PLACES = 64
+LONG_PLACES = 24
+"""Workers at once, each a process of 10 to 100 MB. Most long ones wait for a job or for a disk."""
+SHORT_AT_ONCE = 16
+"""Short verbs of one user: those who stop the workers that run as them, or whose file system hangs, keep nobody else
+waiting."""
+LONG_AT_ONCE = 4
+"""Long verbs of one user: a login node is everybody's, and one user's are hardly faster side by side."""
+FREE_PER_PLACE = 3
+"""Places that must be free for each that a user has, if the user is to have another."""
+LONG_VERBS = frozenset(
+    {
+        *("snapshot", "copy", "rollback", "switch", "clone", "environment", "promote", "commit_root"),
+        *("diff", "size", "usage", "verify", "flatten", "purge", "gc"),
+    }
+)
+"""Those that may have to read or write everything in a session's volumes."""
+
+
+@dataclass(slots=True)
+class _Half:
+    """The places of short or of long verbs, and who has how many of them."""
+
+    places: int
+    most: int
+    """Of one user."""
+    taken: Counter[str] = field(default_factory=Counter)
+
+    def has_room(self, user: str) -> bool:
+        free = self.places - self.taken.total()
+        own = self.taken[user]
+        return free > 0 and own < self.most and own * FREE_PER_PLACE < free
+
+
+class Shares:
+    """Counts requests that are under way."""
+
+    def __init__(self) -> None:
+        self._short = _Half(SHORT_PLACES, SHORT_AT_ONCE)
+        self._long = _Half(LONG_PLACES, LONG_AT_ONCE)
+
+    def has_room(self, verb: str, user: str) -> bool:
+        """Whether the user may have another request under way."""
+        return self._half(verb).has_room(user)
+
+    def take(self, verb: str, user: str) -> None:
+        """Count a request that begins."""
+        self._half(verb).taken[user] += 1
+
+    def give_back(self, verb: str, user: str) -> None:
+        """Count one that has ended."""
+        taken = self._half(verb).taken
+        taken[user] -= 1
+        if not taken[user]:
+            del taken[user]
+
+    def _half(self, verb: str) -> _Half:
+        return self._long if verb in LONG_VERBS else self._short
