@@ -3,7 +3,7 @@
 asyncssh deals with all it is given before anybody else has a turn: with the quarter of a megabyte of tiny packets that
 asyncio may read at once for 0.16 s. So the pieces are small until the client has logged in, and later as large as it
 deals with in a few milliseconds. Those who have not logged in share one turn of a few milliseconds, however many they
-are, and what a login may consist of is bounded.
+are, and what a login may consist of is bounded. All connections of one user share a turn as well.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ MOST_UNREAD_BYTES = 256 * 1024
 paused long before; what is left are answers to itself."""
 TURN = 0.005
 """Seconds that one client's turn of the loop should take at most; all those without a login have one together."""
+USER_TURN = 0.02
+"""Seconds that all connections of one logged-in user should take of one turn of the loop: four that upload fast
+take less, 128 with tiny packets would take more than half a second."""
 
 _buffer = memoryview(bytearray(LARGE))
 """Shared by all: between a read and `buffer_updated` nothing else runs."""
@@ -70,6 +73,43 @@ class Logins:
             asyncio.get_running_loop().call_soon(self._turn)
 
 
+class UserTurn:
+    """The turn that all connections of one logged-in user have together."""
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._pieces: deque[Callable[[], None]] = deque()
+        self._ends = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the user has to wait for the next one."""
+        return bool(self._pieces) or self._spent >= USER_TURN
+
+    def add(self, deal: Callable[[], None]) -> None:
+        """Have a piece dealt with in one of the next turns."""
+        self._pieces.append(deal)
+        self._end_soon()
+
+    def spend(self, seconds: float) -> None:
+        """Count what a piece took."""
+        self._spent += seconds
+        self._end_soon()
+
+    def _end_soon(self) -> None:
+        if not self._ends:
+            self._ends = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._ends = False
+        self._spent = 0.0
+        while self._pieces and self._spent < USER_TURN:
+            self._pieces.popleft()()
+        if self._pieces:
+            self._end_soon()
+
+
 class Inlet(asyncio.BufferedProtocol):
     """One TCP connection of a client, in front of asyncssh's connection, which does not see the difference."""
 
@@ -80,15 +120,22 @@ class Inlet(asyncio.BufferedProtocol):
         *,
         admission: Admission,
         logins: Logins,
+        turn_of: Callable[[str], UserTurn],
         counts: Counts,
     ) -> None:
         self.source = source
         self._connection = connection
         self._admission = admission
         self._logins = logins
+        self._turn_of = turn_of
+        self._turn = UserTurn()
         self._counts = counts
         self._waiting = True
         self._received = 0
+        self._unread = False
+        """Whether the client leaves so much unread that it is not read."""
+        self._held = False
+        """Whether its next piece waits for its user's turn."""
         self._unheard = 0
         """Pieces that have not had their turn."""
         self._size = SMALL
@@ -110,6 +157,10 @@ class Inlet(asyncio.BufferedProtocol):
         data = bytes(_buffer[:nbytes])
         if self._waiting or self._unheard:
             self._begin(data)
+        elif self._turn.over:
+            self._held = True
+            self._transport.pause_reading()
+            self._turn.add(lambda: self._go_on_later(data))
         else:
             self._go_on(data)
 
@@ -121,7 +172,8 @@ class Inlet(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._client.resume("connection full")
-        self._transport.resume_reading()
+        self._unread = False
+        self._read_again()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)
@@ -166,12 +218,25 @@ class Inlet(asyncio.BufferedProtocol):
         began = time.perf_counter()
         self._connection.data_received(data)
         took = time.perf_counter() - began
+        self._turn.spend(took)
         if self._transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
+            self._unread = True
             self._transport.pause_reading()
         self._size = max(self._size // 2, SMALL) if took > TURN else min(2 * self._size, LARGE)
 
+    def _go_on_later(self, data: bytes) -> None:
+        self._held = False
+        if not self._transport.is_closing():
+            self._go_on(data)
+            self._read_again()
+
+    def _read_again(self) -> None:
+        if not self._unread and not self._held:
+            self._transport.resume_reading()
+
     def _login_ended(self) -> None:
         self._waiting = False
+        self._turn = self._turn_of(self._connection.get_extra_info("username"))
         self._counts.count("logins", "accepted")
         self._admission.leave(self)
         self._admission.inside(self.source)

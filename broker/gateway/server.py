@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Self, cast
+from weakref import WeakValueDictionary
 
 import asyncssh
 
@@ -22,7 +23,7 @@ from broker.gateway.counts import Counts
 from broker.gateway.endpoints import Endpoints
 from broker.gateway.guard import Guards
 from broker.gateway.identity import HostIdentity
-from broker.gateway.inlet import Inlet, Logins
+from broker.gateway.inlet import Inlet, Logins, UserTurn
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.listener import Listener, bind
 from broker.gateway.memory import Memory, keep_pruned
@@ -66,6 +67,7 @@ class Gateway:
         self._admission = Admission(settings.max_startups, settings.penalty_exempt)
         self._usage = usage or Usage()
         self._guards = Guards()
+        self._turns: WeakValueDictionary[str, UserTurn] = WeakValueDictionary()
         self.counts.now["connections"] = lambda: len(self._live)
         self.counts.now["forwards"] = lambda: sum(each.forwards for each in self._live)
         self._stack = contextlib.AsyncExitStack()
@@ -110,7 +112,20 @@ class Gateway:
 
     def _client(self, source: str) -> Inlet:
         connection = _Server(asyncio.get_running_loop(), self._options)
-        return Inlet(connection, source, admission=self._admission, logins=self._logins, counts=self.counts)
+        return Inlet(
+            connection,
+            source,
+            admission=self._admission,
+            logins=self._logins,
+            turn_of=self._turn_of,
+            counts=self.counts,
+        )
+
+    def _turn_of(self, user: str) -> UserTurn:
+        turn = self._turns.get(user)
+        if turn is None:
+            turn = self._turns[user] = UserTurn()
+        return turn
 
     async def _asyncssh_options(
         self, controller: ControllerClient, identity: HostIdentity, audit: Audit

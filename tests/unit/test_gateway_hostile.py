@@ -154,3 +154,36 @@ def test_terrapin_is_answered(place: Path, caplog: pytest.LogCaptureFixture) -> 
         assert b"Strict key exchange violation" in said
 
     play_well(place, scene, caplog)
+
+
+def test_all_connections_of_one_user_share_a_turn(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What one of them sends is dealt with, and the rest waits for the next turn of the loop."""
+    monkeypatch.setattr(inlet, "USER_TURN", 1e-9)  # one piece is too long
+    dealt: list[int] = []
+    turn = 0
+    go_on = inlet.Inlet._go_on
+
+    def seen(self: inlet.Inlet, data: bytes) -> None:
+        dealt.append(turn)
+        go_on(self, data)
+
+    monkeypatch.setattr(inlet.Inlet, "_go_on", seen)
+
+    async def scene(w: World) -> None:
+        nonlocal turn
+        clients = [await w.client() for _ in range(10)]
+        dealt.clear()
+        for client in clients:
+            client.send_debug("x" * 1000)
+        async with asyncio.timeout(10):
+            while len(dealt) < 10:
+                await asyncio.sleep(0)
+                turn += 1
+        assert max(dealt.count(each) for each in dealt) == 1
+        for client in clients:
+            async with client:
+                await client.open_connection(w.canonical, 22)
+
+    play_well(place, scene, caplog)

@@ -212,10 +212,10 @@ class World:
         return {
             "record": (session / "volumes.json", lambda: launcher.snapshots(USER, ID), "files"),
             "begun": (session / "run/begun", lambda: launcher.snapshots(USER, ID), "files"),
-            "public key": (
+            "public key": (  # written anew, of the private one
                 session / "run/ssh_host_ed25519_key.pub",
                 lambda: launcher.prepare(USER, ID, "overlay"),
-                "files",
+                "done",
             ),
             "manifest": (session / "manifest.json", lambda: launcher.manifests(USER), "done"),
             "log": (log, lambda: launcher.log(USER, ID, 100), "done" if kind is huge_sparse_file else "files"),
