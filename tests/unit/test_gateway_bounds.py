@@ -161,7 +161,7 @@ def test_tiny_pieces_wait_as_one(place: Path) -> None:
     """Python's objects for a piece of one byte take a hundred."""
 
     async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
             for _ in range(200):
                 writer.write(b"x")
                 await asyncio.sleep(0)
@@ -226,7 +226,7 @@ def test_client_that_never_ends_a_key_exchange_fills_nothing(place: Path) -> Non
 
     async def session(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal produced
-        with contextlib.suppress(ConnectionError):
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
             while True:
                 writer.write(bytes(2**18))
                 await writer.drain()
