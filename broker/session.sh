@@ -322,8 +322,8 @@ serve() { # PORT: runs sshd until it ends, with its code; whenever it is asked t
   "$SSHD" -D -e -f /run/berth/node/sshd_config -p "$1" &
   sshd=$!
   while :; do
-    code=0
-    wait "$sshd" || code=$?
+    code=129 # of a wait that a signal ended: one may have come already
+    [[ -n $ASKED ]] || { code=0 && wait "$sshd"; } || code=$?
     if [[ -n $ASKED ]]; then
       ASKED=''
       [[ ! -f /run/berth/node/notice ]] || tell_terminals
@@ -1114,7 +1114,8 @@ copy_live() { # USR2: copies the tops of the running session as run/copy.request
 }
 
 copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copying.py, its second pass in a standstill
-  local word='' stood='' since go told said words node=$NODE_DIR/run copy=(python3 -I "$DIRECTORY/run/copying.py")
+  local word='' stood='' whole=yes since paused=0 go told said words node=$NODE_DIR/run
+  local copy=(python3 -I "$DIRECTORY/run/copying.py") options=(--drain)
   # As root over the user's own files: they may have locked some against themselves.
   [[ -n $BERTH_ROOT ]] || ! unshare --map-root-user true 2>/dev/null || copy=(unshare --map-root-user "${copy[@]}")
   if [[ $# -eq 0 ]]; then # nothing was ever written
@@ -1123,26 +1124,27 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   fi
   type -P python3 >/dev/null || { MESSAGE="$SLURMD_NODENAME has no python3, which copies a running session" && exit 0; }
   # Others than the user own files there; in the session's namespace they are the user's to read.
-  [[ -z $BERTH_ROOT ]] || copy=(nsenter --target "$CONTAINER" --user "${copy[@]}" --squash)
+  [[ -z $BERTH_ROOT ]] || copy=(nsenter --target "$CONTAINER" --user "${copy[@]}") options+=(--squash)
   rm -f "$node/go" "$node/still" "$NODE_DIR/copy"
   mkfifo "$node/go" "$node/still" "$NODE_DIR/copy"
   exec {go}<>"$NODE_DIR/copy" {told}<>"$node/go" {said}<>"$node/still"
-  exec {words}< <(exec "${copy[@]}" "$@" <"$NODE_DIR/copy" 2>"$NODE_DIR/copy.err" {go}>&- {told}>&- {said}>&-)
+  exec {words}< <(exec "${copy[@]}" "${options[@]}" "$@" <"$NODE_DIR/copy" 2>"$NODE_DIR/copy.err" {go}>&- {told}>&- {said}>&-)
   COPIER=$!
   IFS= read -ru "$words" word || :
-  if [[ $word == copied ]]; then
-    since=$(date +%s%3N)
+  while [[ $word == ready || $word == copied ]]; do # a moment before the first pass, and all of the second
+    since=$(date +%s%3N) stood=''
     : >"$node/stand"
     kill -USR1 "$CONTAINER"
     read -rt $((STILL_WAIT + 3)) -u "$said" stood || :
-    echo >&"$go"
+    [[ $stood == all ]] || whole=''
+    echo "${stood:-some}" >&"$go"
     IFS= read -rt "$STILL_LIMIT" -u "$words" word || word="not done within $STILL_LIMIT s"
     echo >&"$told"
-    since=$(($(date +%s%3N) - since))
-    printf -v PAUSE '%d.%03d' $((since / 1000)) $((since % 1000))
+    paused=$((paused + $(date +%s%3N) - since))
     read -rt "$STILL_WAIT" -u "$said" _ || :
-    [[ $word != still ]] || IFS= read -ru "$words" word || :
-  fi
+    [[ $word != drained && $word != still ]] || IFS= read -ru "$words" word || :
+  done
+  printf -v PAUSE '%d.%03d' $((paused / 1000)) $((paused % 1000))
   rm -f "$node/go" "$node/still" "$node/stand"
   if [[ $word == 'done' ]]; then
     COPIER=''
@@ -1151,7 +1153,7 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
       shift 3
     done
     RESULT=crash-consistent MESSAGE='not every process could be stopped'
-    if [[ $stood == all ]]; then RESULT=frozen MESSAGE=''; fi
+    if [[ -n $whole ]]; then RESULT=frozen MESSAGE=''; fi
   else
     MESSAGE=$(tail -n 1 "$NODE_DIR/copy.err")
     MESSAGE=${MESSAGE:-the copy was ${word:-not done}}
