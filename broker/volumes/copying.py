@@ -57,6 +57,8 @@ TRIAL_STEP_S = 0.005
 """A little more than a kernel's tick, which is the step of most time stamps."""
 INDEX_HEAD = b"proven"
 """The first record of an index. Those without it hold files whose later changes may show nowhere."""
+MOST_NAMES = 30_000
+"""A file that would get more names is copied instead of linked: ext4 allows 65,000, and others not many more."""
 SMALL = 1 << 16
 CHUNK = 1 << 24
 COMPARED_BYTES = 1 << 20
@@ -271,14 +273,15 @@ class Copy:
             return
         self._note_owner(path, entry)
         linked = entry.st_nlink > 1
-        if linked and entry.st_ino in placed and self._link(placed[entry.st_ino], path):
-            if placed[entry.st_ino] in fresh:
-                fresh[path] = fresh[placed[entry.st_ino]]
+        first = placed.get(entry.st_ino) if linked else None
+        if first is not None and self._link(first, path):
+            if first in fresh:
+                fresh[path] = fresh[first]
             return
         seen = _seen(entry)
-        if self._seen.get(path) == seen or (self._previous.get(path) == seen and self._link_previous(path)):
+        if first is None and (self._seen.get(path) == seen or self._link_previous(path, entry)):
             fresh[path] = seen
-        elif not (self._is_frozen and self._doubtful.get(path) == seen and self._is_equal(path, entry)):
+        elif first is not None or not (self._doubtful.get(path) == seen and self._is_equal(path, entry)):
             self._clear(path)
             seen, proven = self._copy(path, entry)
             if proven:
@@ -290,6 +293,8 @@ class Copy:
 
     def _link(self, existing: bytes, path: bytes) -> bool:
         """Give a file of the copy a further name; False if it has as many as the file system allows."""
+        if self._is_frozen and self._is_one_file(existing, path):
+            return True
         self._clear(path)
         try:
             os.link(existing, path, src_dir_fd=self._to, dst_dir_fd=self._to, follow_symlinks=False)
@@ -299,11 +304,26 @@ class Copy:
             return False
         return True
 
-    def _link_previous(self, path: bytes) -> bool:
+    def _is_one_file(self, existing: bytes, path: bytes) -> bool:
+        """Whether both are names of the same file of the copy."""
+        try:
+            found = os.stat(path, dir_fd=self._to, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return found.st_ino == os.stat(existing, dir_fd=self._to, follow_symlinks=False).st_ino
+
+    def _link_previous(self, path: bytes, entry: os.stat_result) -> bool:
+        """Take a file that has not changed since from the previous copy; False if it has to be copied."""
+        if self._previous.get(path) != _seen(entry):
+            return False
         self._clear(path)
         try:
+            if entry.st_nlink > 1:  # its other names follow, and all have to be names of one file
+                names = os.stat(path, dir_fd=self._link_from, follow_symlinks=False).st_nlink
+                if names + entry.st_nlink > MOST_NAMES:
+                    return False
             os.link(path, path, src_dir_fd=self._link_from, dst_dir_fd=self._to, follow_symlinks=False)
-        except OSError:  # gone, or as many links as the file system has: then it is copied
+        except OSError:  # gone, or as many links as the file system has
             return False
         return True
 
@@ -346,7 +366,7 @@ class Copy:
 
     def _is_equal(self, path: bytes, entry: os.stat_result) -> bool:
         """Whether the copy of a file is as the source, which stands still. A large one is rather shared anew."""
-        if not stat.S_ISREG(entry.st_mode) or (self._clones and entry.st_size > SMALL):
+        if not self._is_frozen or not stat.S_ISREG(entry.st_mode) or (self._clones and entry.st_size > SMALL):
             return False
         source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._from)
         try:

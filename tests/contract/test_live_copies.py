@@ -102,6 +102,11 @@ class Copies:
 
     def make(self) -> tuple[Tree, Tree]:
         """Copy once more: what was there at the freeze, and what the copy holds."""
+        frozen = self.copy(tree)
+        return frozen, tree(self.made[-1] / "tree")
+
+    def copy(self, look: Callable[[Path], Tree]) -> Tree:
+        """Copy once more, and look at the source during the last freeze."""
         target = self.room / f"copy{len(self.made)}"
         previous = str(self.made[-1]) if self.made else ""
         command = [sys.executable, "-I", copying.__file__, "--drain", str(self.room / "source"), str(target), previous]
@@ -114,13 +119,13 @@ class Copies:
                 if word == "copied":
                     self.writers.before_the_second_pass()
                 self.writers.freeze()
-                frozen = tree(self.room / "source")
+                frozen = look(self.room / "source")
                 print("all", file=process.stdin, flush=True)
                 assert process.stdout.readline().strip() in {"drained", "still"}
                 self.writers.thaw()
         assert process.returncode == 0
         self.made.append(target)
-        return frozen, tree(target / "tree")
+        return frozen
 
 
 def wait_until_old(path: Path) -> None:
@@ -182,6 +187,33 @@ def test_store_into_dirty_page_is_in_this_copy_and_the_next(room: Path) -> None:
     assert (copies.made[-1] / "tree/first").read_bytes().startswith(b"fourth")
     for descriptor in (orders, told, done, says):
         os.close(descriptor)
+
+
+def test_room_for_a_file_with_many_names_is_that_of_one(room: Path) -> None:
+    with (room / "source/file").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 100 << 20)
+    for number in range(120):  # thrice what the disk has
+        (room / f"source/name{number}").hardlink_to(room / "source/file")
+    copies = Copies(room, Standing())
+    copies.copy(lambda _: {})
+    assert (copies.made[0] / "tree/file").stat().st_nlink == 121
+
+
+@pytest.mark.parametrize("disk", ["ext4"], indirect=True)
+def test_names_beyond_the_limit_stay_names_of_one_file(room: Path) -> None:
+    """The second copy cannot link the first one's file: ext4 allows 65,000 names."""
+    (room / "source/names").mkdir()
+    (room / "source/file").write_text("content")
+    for number in range(32_600):
+        (room / f"source/names/{number}").hardlink_to(room / "source/file")
+    (room / "source/other").write_text("content")
+    wait_until_old(room / "source/file")
+    copies = Copies(room, Standing())
+    for _ in range(2):
+        copies.copy(lambda _: {})
+        assert (copies.made[-1] / "tree/file").stat().st_nlink == 32_601
+    first, second = ((copy / "tree/other").stat().st_ino for copy in copies.made)
+    assert first == second
 
 
 def test_write_that_lasts_longer_than_time_stamps_tell_is_whole(room: Path) -> None:
