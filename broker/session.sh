@@ -833,13 +833,20 @@ begin_handover() { # MOUNT: has it last, before anything is written to new tops,
   IFS=';' read -ra tops <<<"$1"
   for part in "${tops[@]:1}"; do # the new top's root is as the old one's was at its end
     IFS=, read -r new old _ <<<"${part#*=}"
-    [[ ! -d $LAYERS/$new/tree || ! -d $LAYERS/$old/tree ]] || chmod --reference="$LAYERS/$old/tree" "$LAYERS/$new/tree"
+    [[ ! -d $LAYERS/$new/tree || ! -d $LAYERS/$old/tree ]] || dress_root "$LAYERS/$old/tree" "$LAYERS/$new/tree"
   done
   # Without room for that it goes on as it was.
   { echo "$BERTH_SUBMISSION" >"$DIRECTORY/run/begun.new" && sync "$DIRECTORY/run/begun.new"; } || return 1
   if ! mv -f "$DIRECTORY/run/begun.new" "$DIRECTORY/run/begun" || ! sync "$DIRECTORY/run"; then
     die "$BAD_VOLUMES" "$DIRECTORY/run/begun could not be written"
   fi
+}
+
+dress_root() { # OLD NEW: gives a folder the mode, the times, the attributes and the access lists of another
+  local kept=(--acls --xattrs --xattrs-include='user.*' --xattrs-exclude='user.overlay.*')
+  # The launcher has done so when it made the folder: without tar, only what has changed since then is missing.
+  chmod --reference="$1" "$2" && touch --reference="$1" "$2"
+  ! type -P tar >/dev/null || { tar --no-recursion "${kept[@]}" -C "$1" -c . | tar "${kept[@]}" -C "$2" -xp; } || :
 }
 
 make_node_dir() { # NODE_DIR: what must not lie on the shared file system; ours alone

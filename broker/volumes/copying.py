@@ -376,7 +376,7 @@ class Copy:
                 return (
                     (ours.st_size, ours.st_mtime_ns) == (entry.st_size, entry.st_mtime_ns)
                     and stat.S_IMODE(ours.st_mode) == stat.S_IMODE(entry.st_mode)
-                    and _attributes(source) == _attributes(target)
+                    and attributes(source) == attributes(target)
                     and _same_content(source, target, entry, ours)
                 )
             finally:
@@ -482,13 +482,14 @@ def _write_out(fd: int) -> bool:
     return bool(LIBC.sync_file_range(fd, begin, length, ctypes.c_uint(WRITE_OUT)) == 0)
 
 
-def _attributes(fd: int) -> dict[str, bytes]:
+def attributes(fd: int) -> dict[str, bytes]:
+    """The extended attributes and access lists that a copy keeps."""
     return {name: os.getxattr(fd, name) for name in os.listxattr(fd) if _kept(name)}
 
 
 def copy_attributes(source: int, target: int) -> None:
     """Make the user's extended attributes and the access lists of `target` those of `source`, both open files."""
-    wanted = _attributes(source)
+    wanted = attributes(source)
     for name in os.listxattr(target):
         if _kept(name) and name not in wanted:
             os.removexattr(target, name)
@@ -498,6 +499,16 @@ def copy_attributes(source: int, target: int) -> None:
         except OSError as error:
             if name.startswith("user.") or error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}:
                 raise
+
+
+def dress_folder(source: int, target: int) -> None:
+    """Give the open folder `target` the attributes, mode and times of `source`; it hides nothing by them."""
+    copy_attributes(source, target)
+    for mark in KEPT_MARKS.intersection(os.listxattr(target)):
+        os.removexattr(target, mark)
+    status = os.fstat(source)
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _kept(name: str) -> bool:

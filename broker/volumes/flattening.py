@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from broker.volumes.copying import TREE, copy_attributes
+from broker.volumes.copying import TREE, dress_folder
 from profiles.overlay import FUSE_WRITTEN, Entry, Kind, merged
 
 if TYPE_CHECKING:
@@ -62,14 +62,9 @@ def _dress(target: os.PathLike[str], source: os.PathLike[str], *, opaque: bool) 
     read = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     written = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        copy_attributes(read, written)
+        dress_folder(read, written)
         if opaque:
             os.setxattr(written, OPAQUE, b"y")
-        elif OPAQUE in os.listxattr(written):
-            os.removexattr(written, OPAQUE)
-        status = os.fstat(read)
-        os.fchmod(written, stat.S_IMODE(status.st_mode))
-        os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
     finally:
         os.close(read)
         os.close(written)

@@ -239,7 +239,8 @@ def _frozen(session: Session, image: Image, note: Note) -> Snapshot:
     """A snapshot of both volumes of a stopped session, which is not in its record yet."""
     check_label(session, note.label)
     check_image(session, image.digest)
-    home, system = session.driver.freeze(session.record.home), session.driver.freeze(session.record.system)
+    home = session.driver.freeze("home", session.record.home)
+    system = session.driver.freeze("system", session.record.system)
     failpoint("volumes.frozen")
     return Snapshot(
         number=session.record.last_number + 1,
