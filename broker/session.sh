@@ -35,6 +35,7 @@ readonly LOG_CHECK=5000          # lines between two looks at the log's size
 readonly ANNOUNCE_PAUSE_MAX=30   # seconds between two tries while slurmctld is down
 readonly OLDEST_APPTAINER=1.4.4  # older ones lose deletions in overlays
 readonly OUTCOME_SIZE=2048       # bytes of run/copy.outcome, which the launcher makes before it asks
+readonly MOUNT_OPTIONS=3800       # bytes of a mount's options, of which mount(2) takes 4,095; some are not ours
 readonly STILL_WAIT=5            # seconds until every process must have stopped for a copy
 readonly STILL_LIMIT=60          # seconds that a copy may keep the session's processes stopped
 readonly WARN_EARLY=(300 30)     # seconds before the time limit at which the terminals are told
@@ -383,17 +384,37 @@ inside() { # ROOT PATH: sets FOUND to what PATH leads to in the tree ROOT, links
   done
 }
 
+shorten() { # TARGET LOWER…: options and from: with names of a few bytes for the layers, as mount(2) takes one page
+  local links=$NODE_DIR/stack-${1##*/} number=0 layer names=''
+  mkdir "$links"
+  for layer in "${@:2}"; do
+    [[ $layer == /* ]] || layer=$LAYERS/$layer
+    ln -s "$layer" "$links/$((++number))"
+    names+=:$number
+  done
+  [[ $top == /* ]] || top=$LAYERS/$top
+  options="lowerdir=${names#:},upperdir=$top/tree,workdir=$top/work" from=$links
+}
+
 mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it does so here, else by FUSE
-  local target=$1 top=${2%/tree} layer how=kernel IFS=: options
+  local target=$1 top=${2%/tree} layer how=kernel from=. IFS=: options
   shift 2
   [[ -d $top/work ]] || mkdir -p "$top/tree" "$top/work"
   options="lowerdir=$*,upperdir=$top/tree,workdir=$top/work"
+  [[ ${#options} -lt $MOUNT_OPTIONS ]] || shorten "$target" "$@"
   # FUSE marks deletions in a way that the kernel does not know: its stacks stay its own.
   for layer in "$top/tree" "$@"; do [[ ! -e ${layer%/tree}/fuse ]] || how=fuse; done
   # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
-  if [[ $how == fuse ]] || ! LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "userxattr,$options" berth "$target"; then
+  export LIBMOUNT_FORCE_MOUNT2=always
+  if [[ $how == fuse ]] || ! (cd "$from" && exec mount -t overlay -o "userxattr,$options" berth "$target"); then
+    # Depth alone must not change how the session sees its files.
+    if [[ $how == kernel && $# -gt 1 ]] &&
+      mount -t overlay -o "userxattr,lowerdir=${*: -1},upperdir=$top/tree,workdir=$top/work" berth "$target"; then
+      umount "$target"
+      die "$BAD_VOLUMES" "the kernel mounts overlays here, but not this one of $(($# + 1)) layers: berth flatten joins them"
+    fi
     how=fuse
-    fuse-overlayfs -o "$options" "$target" ||
+    (cd "$from" && exec fuse-overlayfs -o "$options" "$target") ||
       die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
     : >"$top/fuse"
   fi
@@ -936,10 +957,10 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
   {
-    declare -p BAD_IMAGE BAD_VOLUMES DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID \
+    declare -p BAD_IMAGE BAD_VOLUMES MOUNT_OPTIONS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID \
       APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
-    declare -f say die inside mount_overlay mount_image site_binds mount_points side_of missing_points make_points \
+    declare -f say die inside shorten mount_overlay mount_image site_binds mount_points side_of missing_points make_points \
       make_skeleton write_greeting write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
     echo 'hold "$@"'
   } >"$NODE_DIR/hold"

@@ -387,23 +387,12 @@ class Copy:
             os.close(source)
 
     def _copy_content(self, source: int, target: int, status: os.stat_result) -> None:
-        size = status.st_size
-        if size <= SMALL and not _has_holes(status):
+        if status.st_size <= SMALL and not _has_holes(status):
             while data := os.read(source, SMALL):
                 _write_all(target, data)
-            return
-        if self._clones:
-            try:
-                fcntl.ioctl(target, FICLONE, source)
-            except OSError as error:
-                if error.errno not in NOT_CLONABLE:
-                    raise
-                self._clones = False
-            else:
-                return
-        for begin, end in _extents(source, size) if _has_holes(status) else [(0, size)]:
-            _copy_range(source, target, begin, end)
-        os.ftruncate(target, size)
+        elif not self._clones or not _clone(source, target):
+            self._clones = False
+            _copy_extents(source, target, status)
 
     def _make_folder(self, path: bytes) -> None:
         try:
@@ -474,6 +463,48 @@ def flush(fd: int) -> None:
     if LIBC.syncfs(fd) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def duplicate(source: str, target: str) -> None:
+    """Make a file, or a symbolic link, that is as another one in all but its inode. Raises OSError."""
+    status = os.lstat(source)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(source), target)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), source)
+    read = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        written = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            if not _clone(read, written):
+                _copy_extents(read, written, status)
+            copy_attributes(read, written)
+            os.fchmod(written, stat.S_IMODE(status.st_mode))
+            os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
+        finally:
+            os.close(written)
+    finally:
+        os.close(read)
+
+
+def _clone(source: int, target: int) -> bool:
+    """Have a new file share the blocks of another; False where the file system does not."""
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError as error:
+        if error.errno not in NOT_CLONABLE:
+            raise
+        return False
+    return True
+
+
+def _copy_extents(source: int, target: int, status: os.stat_result) -> None:
+    size = status.st_size
+    for begin, end in _extents(source, size) if _has_holes(status) else [(0, size)]:
+        _copy_range(source, target, begin, end)
+    os.ftruncate(target, size)
 
 
 def _write_out(fd: int) -> bool:

@@ -7,6 +7,7 @@ raise VolumeError and OSError, and has then changed nothing; layers that were ma
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -221,11 +222,13 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
             return answer
         check_image(session, digest)
         before = facts(storage, session.record)["layers"]
-        home = _joined(session, session.record.home, lambda _: False)
-        system = _joined(session, session.record.system, below)
-        failpoint("flatten.joined")
-        changed = replace(session.record, home=home, system=system)
-        with session.stopped():
+        with contextlib.ExitStack() as exclusion, contextlib.ExitStack() as undoing:
+            home = _joined(session, session.record.home, lambda _: False, undoing)
+            system = _joined(session, session.record.system, below, undoing)
+            failpoint("flatten.joined")
+            exclusion.enter_context(session.stopped())
+            undoing.pop_all()  # from here on the record may name them
+            changed = replace(session.record, home=home, system=system)
             return finish(session, operation, changed, {"layers_before": before})
 
 
@@ -282,8 +285,9 @@ def finish(session: Session, operation: str, changed: Record, answer: Answer) ->
     return answer
 
 
-def _joined(session: Session, volume: Volume, below: Callable[[str], bool]) -> Volume:
+def _joined(session: Session, volume: Volume, below: Callable[[str], bool], undoing: contextlib.ExitStack) -> Volume:
     if len(volume.layers) < 2:
         return volume
     layer = flattening.join(session.storage.layers, volume.layers, below)
+    undoing.callback(session.storage.layers.discard, layer)
     return replace(volume, layers=(layer,))
