@@ -551,6 +551,7 @@ berth_greeting() (
   else
     echo "snapshots none"
   fi
+  sed -n 's/^ "unflattened": "\(..*\)",\{0,1\}$/layers    cannot be joined: \1/p' /run/berth/record/volumes.json 2>/dev/null || :
 )
 case $- in
   *i*) # the ssh login's own shell, not one that a program in it opens

@@ -51,6 +51,7 @@ def every_check(invocation: Invocation) -> Iterator[DoctorCheck]:
     yield DoctorCheck(name="controller", ok=True, detail=f"answers at {where} as {site.mode} mode")
     yield from client.doctor()
     yield _keys(client)
+    yield from _layers(client)
     yield _ssh_config(site.domain)
 
 
@@ -111,6 +112,18 @@ def _keys(client: Client) -> DoctorCheck:
     own = loginkey.location()
     here = f"; {own} is there for `berth ssh`" if own.exists() else ""
     return DoctorCheck(name="keys", ok=True, detail=f"{len(keys)} public keys open your sessions{here}")
+
+
+def _layers(client: Client) -> Iterator[DoctorCheck]:
+    """The user's sessions whose layers could not be joined: each start mounts more of them."""
+    for view in client.sessions():
+        if view.volumes is not None and view.volumes.unflattened:
+            yield DoctorCheck(
+                name="layers",
+                ok=False,
+                detail=f"those of {view.name} cannot be joined: {view.volumes.unflattened}",
+                hint=f"`berth flatten {view.name}` once that is mended, with the session stopped",
+            )
 
 
 def _ssh_config(domain: str) -> DoctorCheck:

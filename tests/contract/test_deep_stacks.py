@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -104,13 +105,20 @@ def test_flattening_that_fails_leaves_nothing(running: Running) -> None:
     before = running.storage.layers.all()
 
     def unreadable(path: str) -> bool:
-        raise OSError(5, "the image cannot be read", path)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
     system = running.storage.layers.tree(running.record(session).system.layers[-1])
     os.mknod(system / "gone", 0o020600)  # a mark of deletion: only for one it has to be known what the image has
-    with pytest.raises(OSError, match="the image cannot be read"):
+    with pytest.raises(OSError, match="Input/output"):
         operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=unreadable)
     with locked(running.storage.session(session) / "run/lock"), pytest.raises(VolumeError, match="a job"):
         operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
     assert running.storage.layers.all() == before
+    reason = "Input/output error: gone"
+    assert running.record(session).unflattened == reason
+    assert operations.snapshots(running.storage, session)["volumes"]["unflattened"] == reason
+    record = (running.storage.session(session) / "volumes.json").read_text()
+    assert f'\n "unflattened": "{reason}"' in record  # where a login's greeting looks for it
     assert running.storage.layers.discarded() == []
+    assert _flatten(running, session).is_dir()
+    assert running.record(session).unflattened == ""
