@@ -209,6 +209,8 @@ class Volumes(Strict):
     layers: dict[str, int] = {}
     """How many immutable layers `home` and `system` each have under their top."""
     snapshots: int = 0
+    unflattened: str = ""
+    """Why the last try to join the layers failed; empty if it did not."""
 
 
 class Operation(Strict):

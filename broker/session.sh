@@ -35,6 +35,7 @@ readonly LOG_CHECK=5000          # lines between two looks at the log's size
 readonly ANNOUNCE_PAUSE_MAX=30   # seconds between two tries while slurmctld is down
 readonly OLDEST_APPTAINER=1.4.4  # older ones lose deletions in overlays
 readonly OUTCOME_SIZE=2048       # bytes of run/copy.outcome, which the launcher makes before it asks
+readonly MOUNT_OPTIONS=3800       # bytes of a mount's options, of which mount(2) takes 4,095; some are not ours
 readonly STILL_WAIT=5            # seconds until every process must have stopped for a copy
 readonly STILL_LIMIT=60          # seconds that a copy may keep the session's processes stopped
 readonly WARN_EARLY=(300 30)     # seconds before the time limit at which the terminals are told
@@ -353,8 +354,8 @@ serve() { # PORT: runs sshd until it ends, with its code; whenever it is asked t
   "$SSHD" -D -e -f /run/berth/node/sshd_config -p "$1" &
   sshd=$!
   while :; do
-    code=0
-    wait "$sshd" || code=$?
+    code=129 # of a wait that a signal ended: one may have come already
+    [[ -n $ASKED ]] || { code=0 && wait "$sshd"; } || code=$?
     if [[ -n $ASKED ]]; then
       ASKED=''
       [[ ! -f /run/berth/node/notice ]] || tell_terminals
@@ -457,17 +458,37 @@ pin() { # TREE PATH PLACE: mounts what a volume has at PATH, which `inside` has 
   MOUNTED=("$3" "${MOUNTED[@]}")
 }
 
+shorten() { # TARGET LOWER…: options and from: with names of a few bytes for the layers, as mount(2) takes one page
+  local links=$NODE_DIR/stack-${1##*/} number=0 layer names=''
+  mkdir "$links"
+  for layer in "${@:2}"; do
+    [[ $layer == /* ]] || layer=$LAYERS/$layer
+    ln -s "$layer" "$links/$((++number))"
+    names+=:$number
+  done
+  [[ $top == /* ]] || top=$LAYERS/$top
+  options="lowerdir=${names#:},upperdir=$top/tree,workdir=$top/work" from=$links
+}
+
 mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it does so here, else by FUSE
-  local target=$1 top=${2%/tree} layer how=kernel IFS=: options
+  local target=$1 top=${2%/tree} layer how=kernel from=. IFS=: options
   shift 2
   [[ -d $top/work ]] || mkdir -p "$top/tree" "$top/work"
   options="lowerdir=$*,upperdir=$top/tree,workdir=$top/work"
+  [[ ${#options} -lt $MOUNT_OPTIONS ]] || shorten "$target" "$@"
   # FUSE marks deletions in a way that the kernel does not know: its stacks stay its own.
   for layer in "$top/tree" "$@"; do [[ ! -e ${layer%/tree}/fuse ]] || how=fuse; done
   # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
-  if [[ $how == fuse ]] || ! LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "userxattr,$options" berth "$target"; then
+  export LIBMOUNT_FORCE_MOUNT2=always
+  if [[ $how == fuse ]] || ! (cd "$from" && exec mount -t overlay -o "userxattr,$options" berth "$target"); then
+    # Depth alone must not change how the session sees its files.
+    if [[ $how == kernel && $# -gt 1 ]] &&
+      mount -t overlay -o "userxattr,lowerdir=${*: -1},upperdir=$top/tree,workdir=$top/work" berth "$target"; then
+      umount "$target"
+      die "$BAD_VOLUMES" "the kernel mounts overlays here, but not this one of $(($# + 1)) layers: berth flatten joins them"
+    fi
     how=fuse
-    fuse-overlayfs -o "$options" "$target" ||
+    (cd "$from" && exec fuse-overlayfs -o "$options" "$target") ||
       die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
     : >"$top/fuse"
   fi
@@ -611,6 +632,7 @@ berth_greeting() (
   else
     echo "snapshots none"
   fi
+  sed -n 's/^ "unflattened": "\(..*\)",\{0,1\}$/layers    cannot be joined: \1/p' /run/berth/record/volumes.json 2>/dev/null || :
 )
 case $- in
   *i*) # the ssh login's own shell, not one that a program in it opens
@@ -949,13 +971,20 @@ begin_handover() { # MOUNT: has it last, before anything is written to new tops,
   IFS=';' read -ra tops <<<"$1"
   for part in "${tops[@]:1}"; do # the new top's root is as the old one's was at its end
     IFS=, read -r new old _ <<<"${part#*=}"
-    [[ ! -d $LAYERS/$new/tree || ! -d $LAYERS/$old/tree ]] || chmod --reference="$LAYERS/$old/tree" "$LAYERS/$new/tree"
+    [[ ! -d $LAYERS/$new/tree || ! -d $LAYERS/$old/tree ]] || dress_root "$LAYERS/$old/tree" "$LAYERS/$new/tree"
   done
   # Without room for that it goes on as it was.
   { echo "$BERTH_SUBMISSION" >"$DIRECTORY/run/begun.new" && sync "$DIRECTORY/run/begun.new"; } || return 1
   if ! mv -f "$DIRECTORY/run/begun.new" "$DIRECTORY/run/begun" || ! sync "$DIRECTORY/run"; then
     die "$BAD_VOLUMES" "$DIRECTORY/run/begun could not be written"
   fi
+}
+
+dress_root() { # OLD NEW: gives a folder the mode, the times, the attributes and the access lists of another
+  local kept=(--acls --xattrs --xattrs-include='user.*' --xattrs-exclude='user.overlay.*')
+  # The launcher has done so when it made the folder: without tar, only what has changed since then is missing.
+  chmod --reference="$1" "$2" && touch --reference="$1" "$2"
+  ! type -P tar >/dev/null || { tar --no-recursion "${kept[@]}" -C "$1" -c . | tar "${kept[@]}" -C "$2" -xp; } || :
 }
 
 make_node_dir() { # NODE_DIR: what must not lie on the shared file system; ours alone
@@ -1083,11 +1112,11 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
   {
-    declare -p BAD_IMAGE BAD_VOLUMES UNFIT_NODE MOST_LINKS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK \
-      OWNER_UID OWNER_GID APT_SETTINGS "${!BERTH_@}"
+    declare -p BAD_IMAGE BAD_VOLUMES UNFIT_NODE MOST_LINKS MOUNT_OPTIONS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK \
+      SYSTEM_STACK OWNER_UID OWNER_GID APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
-    declare -f say die refuse inside view follows_no_link pin mount_overlay mount_image site_binds mount_points side_of \
-      missing_points make_points mend_points make_skeleton write_greeting write_sudo mount_system mount_home except \
+    declare -f say die refuse inside view follows_no_link pin shorten mount_overlay mount_image site_binds mount_points \
+      side_of missing_points make_points mend_points make_skeleton write_greeting write_sudo mount_system mount_home except \
       begin_as_image bind_exceptions check_accounts mount_all pass hold
     echo 'hold "$@"'
   } >"$NODE_DIR/hold"
@@ -1282,7 +1311,8 @@ copy_live() { # USR2: copies the tops of the running session as run/copy.request
 }
 
 copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copying.py, its second pass in a standstill
-  local word='' stood='' since go told said words node=$NODE_DIR/run copy=(python3 -I "$DIRECTORY/run/copying.py")
+  local word='' stood='' whole=yes since paused=0 go told said words node=$NODE_DIR/run
+  local copy=(python3 -I "$DIRECTORY/run/copying.py") options=(--drain)
   # As root over the user's own files: they may have locked some against themselves.
   [[ -n $BERTH_ROOT ]] || ! unshare --map-root-user true 2>/dev/null || copy=(unshare --map-root-user "${copy[@]}")
   if [[ $# -eq 0 ]]; then # nothing was ever written
@@ -1291,27 +1321,28 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   fi
   type -P python3 >/dev/null || { MESSAGE="$SLURMD_NODENAME has no python3, which copies a running session" && exit 0; }
   # Others than the user own files there; in the session's namespace they are the user's to read.
-  [[ -z $BERTH_ROOT ]] || copy=(nsenter --target "$CONTAINER" --user "${copy[@]}" --squash)
+  [[ -z $BERTH_ROOT ]] || copy=(nsenter --target "$CONTAINER" --user "${copy[@]}") options+=(--squash)
   rm -f "$NODE_DIR"/{copy,go,still}
   mkfifo "$NODE_DIR"/{copy,go,still}
   exec {go}<>"$NODE_DIR/copy" {told}<>"$NODE_DIR/go" {said}<>"$NODE_DIR/still" # before the session may replace them
   mv -ft "$node" "$NODE_DIR/go" "$NODE_DIR/still" || { MESSAGE="the session is in the way of its copy" && exit 0; }
-  exec {words}< <(exec "${copy[@]}" "$@" <"$NODE_DIR/copy" 2>"$NODE_DIR/copy.err" {go}>&- {told}>&- {said}>&-)
+  exec {words}< <(exec "${copy[@]}" "${options[@]}" "$@" <"$NODE_DIR/copy" 2>"$NODE_DIR/copy.err" {go}>&- {told}>&- {said}>&-)
   COPIER=$!
   IFS= read -ru "$words" word || :
-  if [[ $word == copied ]]; then
-    since=$(date +%s%3N)
+  while [[ $word == ready || $word == copied ]]; do # a moment before the first pass, and all of the second
+    since=$(date +%s%3N) stood=''
     leave_word stand '' || :
     kill -USR1 "$CONTAINER"
     read -rn "$WORD_LIMIT" -t $((STILL_WAIT + 3)) -u "$said" stood || :
-    echo >&"$go"
+    [[ $stood == all ]] || whole=''
+    echo "${stood:-some}" >&"$go"
     IFS= read -rt "$STILL_LIMIT" -u "$words" word || word="not done within $STILL_LIMIT s"
     echo >&"$told"
-    since=$(($(date +%s%3N) - since))
-    printf -v PAUSE '%d.%03d' $((since / 1000)) $((since % 1000))
+    paused=$((paused + $(date +%s%3N) - since))
     read -rn "$WORD_LIMIT" -t "$STILL_WAIT" -u "$said" _ || :
-    [[ $word != still ]] || IFS= read -ru "$words" word || :
-  fi
+    [[ $word != drained && $word != still ]] || IFS= read -ru "$words" word || :
+  done
+  printf -v PAUSE '%d.%03d' $((paused / 1000)) $((paused % 1000))
   rm -f "$node/go" "$node/still" "$node/stand" || :
   if [[ $word == 'done' ]]; then
     COPIER=''
@@ -1320,7 +1351,7 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
       shift 3
     done
     RESULT=crash-consistent MESSAGE='not every process could be stopped'
-    if [[ $stood == all ]]; then RESULT=frozen MESSAGE=''; fi
+    if [[ -n $whole ]]; then RESULT=frozen MESSAGE=''; fi
   else
     MESSAGE=$(tail -n 1 "$NODE_DIR/copy.err")
     MESSAGE=${MESSAGE:-the copy was ${word:-not done}}

@@ -5,6 +5,7 @@ of many, and removing those that nothing names.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -90,11 +91,22 @@ class Upkeep:
     async def _flatten(self, session: Session) -> Session:
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
         sif = Sif(str(image.path), image.offset)
-        volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif, image.digest)
+        try:
+            volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif, image.digest)
+        except BerthError:
+            await self._note_failure(session)
+            raise
         now = await asyncio.to_thread(self._registry.update, session.id, _flattened(session, volumes))
         self._changes.notify()
         self.collect(session.owner)
         return now
+
+    async def _note_failure(self, session: Session) -> None:
+        """Show what the session's record now says prevents flattening."""
+        with contextlib.suppress(BerthError):  # the launcher is gone: then the next operation tells it
+            _, volumes = await self._launcher.snapshots(session.owner, session.id)
+            await asyncio.to_thread(self._registry.update, session.id, _flattened(session, volumes))
+            self._changes.notify()
 
     def _ended(self, tasks: dict[str, asyncio.Task[_Made]], key: str, task: asyncio.Task[_Made]) -> None:
         tasks.pop(key, None)

@@ -52,6 +52,7 @@ def every_check(invocation: Invocation) -> Iterator[DoctorCheck]:
     yield from client.doctor()
     yield _keys(client)
     yield from _own_file()
+    yield from _layers(client)
     yield _ssh_config(site.domain)
 
 
@@ -127,6 +128,18 @@ def _own_file() -> Iterator[DoctorCheck]:
             detail=f"{file} has {size} bytes; Berth takes no key from a file above {KEYS_LIMIT}",
             hint="take out lines that you do not need, or `berth key add FILE.pub`",
         )
+
+
+def _layers(client: Client) -> Iterator[DoctorCheck]:
+    """The user's sessions whose layers could not be joined: each start mounts more of them."""
+    for view in client.sessions():
+        if view.volumes is not None and view.volumes.unflattened:
+            yield DoctorCheck(
+                name="layers",
+                ok=False,
+                detail=f"those of {view.name} cannot be joined: {view.volumes.unflattened}",
+                hint=f"`berth flatten {view.name}` once that is mended, with the session stopped",
+            )
 
 
 def _ssh_config(domain: str) -> DoctorCheck:

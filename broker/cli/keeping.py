@@ -68,6 +68,8 @@ def volumes(view: SessionView) -> Iterator[tuple[str, str]]:
         yield "", promise
     if told := layers(view):
         yield "layers", told
+    if view.volumes.unflattened:
+        yield "", f"cannot be joined: {view.volumes.unflattened}; `berth flatten {view.name}` tries again"
     count = view.volumes.snapshots
     yield "snapshots", f"{count}; `berth snapshots {view.name}` lists them" if count else "none"
 

@@ -3,13 +3,26 @@
 This file stands alone, on the standard library: it is also run by itself inside a session's job, where nothing of
 Berth is installed (docs/reference/session-job.md):
 
-    python3 -I copying.py [--squash] SOURCE TARGET PREVIOUS [SOURCE TARGET PREVIOUS]
+    python3 -I copying.py [--drain] [--squash] SOURCE TARGET PREVIOUS [SOURCE TARGET PREVIOUS]
 
-It writes `copied` when the first pass is over, waits for a line, copies what has changed since, writes `still` when
-the source may change again, and `done` when the copy is on disk.
+With --drain it writes `ready`, waits until the caller has frozen the writers and has written a line, and writes
+`drained`: the writers may go on. It writes `copied` when the first pass is over, waits for a line, copies what has
+changed since, writes `still` when the source may change again, and `done` when the copy is on disk. The caller's lines
+are `all`, or `some` if a writer could not be frozen.
 A target is a layer's directory: it gets `tree`, `index` and, with --squash, `owners`. PREVIOUS is the layer of the
 last copy of the same source, or empty: a file that has not changed since is linked to that one, so a copy costs what
 changed. What is written to is always a new file, so PREVIOUS itself never changes.
+
+A file counts as unchanged only if that is proven; otherwise the second pass reads it (ADR 106). Time stamps alone prove
+nothing: a store into a page of a mapping that is dirty already changes none, and a long write(2) changes them once, at
+its beginning. They are a proof if
+
+- every system call and page fault that was under way ended before the first pass (the freeze of --drain),
+- the file's dirty pages were written out before the time stamps were read: the next store must fault, and that changes
+  the time of change. A file of our own shows first that the file system does so, and
+- the file's time of change was older than RACY_NS then, so that a later change has another one.
+
+`index` holds only files of which this holds, so that the next copy can trust it.
 
 Kept are content, holes, hard links within the tree, modes, times, extended attributes, FIFOs, symbolic links and
 overlayfs' marks of deletion (character devices 0:0, which any user may make since Linux 5.8). Sockets are not: they
@@ -22,6 +35,8 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import itertools
+import mmap
 import os
 import stat
 import sys
@@ -31,17 +46,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 TREE, INDEX, OWNERS = "tree", "index", "owners"
 FICLONE = 0x40049409  # ioctl_ficlone(2)
-RACY = 2 * 10**9
-"""Nanoseconds: a file that changed so shortly before it was looked at may change again without another time stamp,
-whose steps are as coarse as a kernel's tick or a file server's clock."""
+RACY_NS = 2 * 10**9
+"""A file that changed so shortly before it was looked at may change again without another time stamp, whose steps are
+as coarse as a kernel's tick or a file server's clock."""
+WRITE_OUT = 7
+"""Wait before, write, wait after: sync_file_range(2)."""
+TRIAL_S = 0.5
+"""How long a store of ours may take to show in a time stamp: the clock of the slowest file servers has coarser steps,
+and is not trusted."""
+TRIAL_STEP_S = 0.005
+"""A little more than a kernel's tick, which is the step of most time stamps."""
+INDEX_HEAD = b"proven"
+"""The first record of an index. Those without it hold files whose later changes may show nowhere."""
+MOST_NAMES = 30_000
+"""A file that would get more names is copied instead of linked: ext4 allows 65,000, and others not many more."""
 SMALL = 1 << 16
 CHUNK = 1 << 24
 INDEX_BYTES = 1 << 30
 """Of an index that is read: some ten million files. A larger one is taken for none, so all is copied."""
 RECORD_BYTES = 4096 + 84
 """Of one record of an index: PATH_MAX in limits.h, four numbers of 20 digits, and blanks."""
+COMPARED_BYTES = 1 << 20
+"""What is compared at once: it fits into a processor's cache together with its copy."""
 KEPT_MARKS = frozenset({"user.overlay.opaque", "user.overlay.whiteout", "user.overlay.whiteouts"})
 """Of overlayfs' attributes only these are content; the others are about inodes that a copy does not have."""
 CHANGED_MEANWHILE = frozenset(
@@ -73,7 +102,14 @@ class Copy:
         began = os.fstat(self._to).st_ctime_ns  # the file system's own clock
         self._clock = began - time.monotonic_ns()
         self._seen: dict[bytes, Seen] = {}
-        """What was copied in the last pass and will show it if it changes."""
+        """What is in the copy, and is proven to show every change since in these."""
+        self._doubtful: dict[bytes, Seen] = {}
+        """Files that the first pass copied and that may change without showing it."""
+        self._drained: int | None = None
+        """By the file system's clock: system calls that began earlier were over then. None: nothing is known."""
+        self._notices_stores = False
+        self._is_frozen = False
+        self._is_heritable = True
         self._owners: list[bytes] = []
         self._previous: dict[bytes, Seen] = {}
         self._link_from = -1
@@ -91,6 +127,7 @@ class Copy:
     def require_room(self) -> None:
         """OSError with ENOSPC if what has to be copied is more than what is free; what can be shared takes none."""
         wanted = 0
+        counted: set[int] = set()
         waiting = [b"."]
         while waiting:
             folder = waiting.pop()
@@ -99,8 +136,10 @@ class Copy:
                     path = name if folder == b"." else folder + b"/" + name
                     if stat.S_ISDIR(entry.st_mode):
                         waiting.append(path)
-                    elif self._previous.get(path) != _seen(entry):
+                    elif self._previous.get(path) != _seen(entry) and entry.st_ino not in counted:
                         wanted += entry.st_blocks * 512
+                        if entry.st_nlink > 1:
+                            counted.add(entry.st_ino)
         room = os.fstatvfs(self._to)
         free = room.f_bavail * room.f_frsize
         if wanted > free and not self._can_clone():
@@ -121,19 +160,36 @@ class Copy:
                 os.unlink(os.path.join(self._target, name))
         return True
 
+    def prepare(self) -> None:
+        """Write out what is dirty in the source: all at once is faster than file by file."""
+        with contextlib.suppress(OSError):  # of other files, perhaps; those of the source are looked at one by one
+            flush(self._from)
+
+    def mark_drained(self) -> None:
+        """Note that every system call and page fault of the writers is over that began before now."""
+        self._drained = self._now()
+
+    def disinherit(self) -> None:
+        """Let no later copy trust this one: some writer did not stand still."""
+        self._is_heritable = False
+
     def first(self) -> None:
         """Copy what is there; what vanishes or changes meanwhile is left to `second`."""
+        self._notices_stores = self._drained is not None and self._try_store()
         self._pass(settled=False)
 
     def second(self) -> None:
         """Make the copy equal to the source, which must stand still, and write down what the next copy can build on."""
         self._owners.clear()
+        self._is_frozen = True
         self._pass(settled=True)
 
     def write_index(self) -> None:
         """Write `index`, and `owners` where asked for; the copy is complete after this."""
+        proven = self._seen if self._is_heritable else {}
         with open(os.path.join(self._target, INDEX), "wb") as file:
-            file.writelines(b"%d %d %d %d %s\0" % (*seen, path) for path, seen in self._seen.items())
+            file.write(INDEX_HEAD + b"\0")
+            file.writelines(b"%d %d %d %d %s\0" % (*seen, path) for path, seen in proven.items())
         if self._squash:
             with open(os.path.join(self._target, OWNERS), "wb") as file:
                 file.write(b"".join(self._owners))
@@ -141,6 +197,43 @@ class Copy:
     def flush(self) -> None:
         """Have everything on disk, for a copy that somebody will rely on; OSError if that did not work."""
         flush(self._to)
+
+    def _now(self) -> int:
+        """The file system's own clock."""
+        return self._clock + time.monotonic_ns()
+
+    def _try_store(self) -> bool:
+        """Whether the source's file system shows a store into a clean page of a mapping, found with a file of ours.
+
+        It does not if it writes nothing out (tmpfs), or changes times only when it does (FUSE).
+        """
+        if os.fstat(self._from).st_dev != os.fstat(self._to).st_dev:
+            return False
+        path = os.path.join(self._target, "trial")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(fd, b"x" * mmap.PAGESIZE)
+            with mmap.mmap(fd, mmap.PAGESIZE) as mapped:
+                deadline = time.monotonic() + TRIAL_S
+                while time.monotonic() < deadline:
+                    mapped[0] = 1
+                    if not _write_out(fd):
+                        return False
+                    before = _seen(os.fstat(fd))
+                    time.sleep(TRIAL_STEP_S)
+                    mapped[0] = 2
+                    if _seen(os.fstat(fd)) != before:
+                        return True
+            return False
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+            os.unlink(path)
+
+    def _is_old(self, seen: Seen) -> bool:
+        """Whether a change that began after the writers were drained has another time stamp than this."""
+        return self._drained is not None and seen[1] < self._drained - RACY_NS
 
     def _pass(self, *, settled: bool) -> None:
         fresh: dict[bytes, Seen] = {}
@@ -203,32 +296,62 @@ class Copy:
             return
         self._note_owner(path, entry)
         linked = entry.st_nlink > 1
-        if linked and entry.st_ino in placed:
-            self._clear(path)
-            os.link(placed[entry.st_ino], path, src_dir_fd=self._to, dst_dir_fd=self._to, follow_symlinks=False)
-            if placed[entry.st_ino] in fresh:
-                fresh[path] = fresh[placed[entry.st_ino]]
+        first = placed.get(entry.st_ino) if linked else None
+        if first is not None and self._link(first, path):
+            if first in fresh:
+                fresh[path] = fresh[first]
             return
-        seen, settled_before = _seen(entry), self._clock + time.monotonic_ns() - RACY
-        known = self._seen.get(path) == seen or (self._previous.get(path) == seen and self._link_previous(path))
-        if not known:
-            self._clear(path)
-            seen = self._copy(path, entry)
-        if known or seen[1] < settled_before:
+        seen = _seen(entry)
+        if first is None and (self._seen.get(path) == seen or self._link_previous(path, entry)):
             fresh[path] = seen
+        elif first is not None or not (self._doubtful.get(path) == seen and self._is_equal(path, entry)):
+            self._clear(path)
+            seen, proven = self._copy(path, entry)
+            if proven:
+                fresh[path] = seen
+            elif not self._is_frozen:
+                self._doubtful[path] = seen
         if linked:
             placed[entry.st_ino] = path
 
-    def _link_previous(self, path: bytes) -> bool:
+    def _link(self, existing: bytes, path: bytes) -> bool:
+        """Give a file of the copy a further name; False if it has as many as the file system allows."""
+        if self._is_frozen and self._is_one_file(existing, path):
+            return True
         self._clear(path)
         try:
-            os.link(path, path, src_dir_fd=self._link_from, dst_dir_fd=self._to, follow_symlinks=False)
-        except OSError:  # gone, or as many links as the file system has: then it is copied
+            os.link(existing, path, src_dir_fd=self._to, dst_dir_fd=self._to, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
             return False
         return True
 
-    def _copy(self, path: bytes, entry: os.stat_result) -> Seen:
-        """Copy one entry and return what it was when the copy began."""
+    def _is_one_file(self, existing: bytes, path: bytes) -> bool:
+        """Whether both are names of the same file of the copy."""
+        try:
+            found = os.stat(path, dir_fd=self._to, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return found.st_ino == os.stat(existing, dir_fd=self._to, follow_symlinks=False).st_ino
+
+    def _link_previous(self, path: bytes, entry: os.stat_result) -> bool:
+        """Take a file that has not changed since from the previous copy; False if it has to be copied."""
+        if self._previous.get(path) != _seen(entry):
+            return False
+        self._clear(path)
+        try:
+            if entry.st_nlink > 1:  # its other names follow, and all have to be names of one file
+                names = os.stat(path, dir_fd=self._link_from, follow_symlinks=False).st_nlink
+                if names + entry.st_nlink > MOST_NAMES:
+                    return False
+            os.link(path, path, src_dir_fd=self._link_from, dst_dir_fd=self._to, follow_symlinks=False)
+        except OSError:  # gone, or as many links as the file system has
+            return False
+        return True
+
+    def _copy(self, path: bytes, entry: os.stat_result) -> tuple[Seen, bool]:
+        """Copy one entry; what it was when the copy began, and whether it is proven to show every change since."""
         mode = entry.st_mode
         if stat.S_ISREG(mode):
             return self._copy_file(path)
@@ -238,12 +361,18 @@ class Copy:
             os.mknod(path, mode, entry.st_rdev, dir_fd=self._to)
             os.chmod(path, stat.S_IMODE(mode), dir_fd=self._to)
         os.utime(path, ns=(entry.st_atime_ns, entry.st_mtime_ns), dir_fd=self._to, follow_symlinks=False)
-        return _seen(entry)
+        return _seen(entry), not self._is_frozen and self._is_old(_seen(entry))
 
-    def _copy_file(self, path: bytes) -> Seen:
+    def _copy_file(self, path: bytes) -> tuple[Seen, bool]:
         source = os.open(_name(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._folder)
         try:
-            status = os.fstat(source)
+            proven = (
+                not self._is_frozen
+                and self._notices_stores
+                and self._is_old(_seen(os.fstat(source)))
+                and _write_out(source)
+            )
+            status = os.fstat(source)  # after the pages are clean
             target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=self._to)
             try:
                 self._copy_content(source, target, status)
@@ -256,26 +385,37 @@ class Copy:
             os.close(source)
         self.files += 1
         self.bytes += status.st_size
-        return _seen(status)
+        return _seen(status), proven and self._is_old(_seen(status))
+
+    def _is_equal(self, path: bytes, entry: os.stat_result) -> bool:
+        """Whether the copy of a file is as the source, which stands still. A large one is rather shared anew."""
+        if not self._is_frozen or not stat.S_ISREG(entry.st_mode) or (self._clones and entry.st_size > SMALL):
+            return False
+        source = os.open(_name(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._folder)
+        try:
+            target = os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._to)
+            try:
+                ours = os.fstat(target)
+                return (
+                    (ours.st_size, ours.st_mtime_ns) == (entry.st_size, entry.st_mtime_ns)
+                    and stat.S_IMODE(ours.st_mode) == stat.S_IMODE(entry.st_mode)
+                    and attributes(source) == attributes(target)
+                    and _same_content(source, target, entry, ours)
+                )
+            finally:
+                os.close(target)
+        except PermissionError:  # of a file that its owner has locked, where no namespace helps
+            return False
+        finally:
+            os.close(source)
 
     def _copy_content(self, source: int, target: int, status: os.stat_result) -> None:
-        size = status.st_size
-        if size <= SMALL and not _has_holes(status):
+        if status.st_size <= SMALL and not _has_holes(status):
             while data := os.read(source, SMALL):
                 _write_all(target, data)
-            return
-        if self._clones:
-            try:
-                fcntl.ioctl(target, FICLONE, source)
-            except OSError as error:
-                if error.errno not in NOT_CLONABLE:
-                    raise
-                self._clones = False
-            else:
-                return
-        for begin, end in _extents(source, size) if _has_holes(status) else [(0, size)]:
-            _copy_range(source, target, begin, end)
-        os.ftruncate(target, size)
+        elif not self._clones or not _clone(source, target):
+            self._clones = False
+            _copy_extents(source, target, status)
 
     def _make_folder(self, path: bytes) -> None:
         try:
@@ -343,14 +483,67 @@ class Copy:
 
 def flush(fd: int) -> None:
     """Have all of a file system on disk (syncfs(2)); OSError with what it could not write."""
-    if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+    if LIBC.syncfs(fd) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
+def duplicate(source: str, target: str) -> None:
+    """Make a file, or a symbolic link, that is as another one in all but its inode. Raises OSError."""
+    status = os.lstat(source)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(source), target)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), source)
+    read = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        written = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            if not _clone(read, written):
+                _copy_extents(read, written, status)
+            copy_attributes(read, written)
+            os.fchmod(written, stat.S_IMODE(status.st_mode))
+            os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
+        finally:
+            os.close(written)
+    finally:
+        os.close(read)
+
+
+def _clone(source: int, target: int) -> bool:
+    """Have a new file share the blocks of another; False where the file system does not."""
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError as error:
+        if error.errno not in NOT_CLONABLE:
+            raise
+        return False
+    return True
+
+
+def _copy_extents(source: int, target: int, status: os.stat_result) -> None:
+    size = status.st_size
+    for begin, end in _extents(source, size) if _has_holes(status) else [(0, size)]:
+        _copy_range(source, target, begin, end)
+    os.ftruncate(target, size)
+
+
+def _write_out(fd: int) -> bool:
+    """Write a file's dirty pages out and wait for it: the next store into each of them faults. False if it failed."""
+    begin, length = ctypes.c_int64(0), ctypes.c_int64(0)  # to its end
+    return bool(LIBC.sync_file_range(fd, begin, length, ctypes.c_uint(WRITE_OUT)) == 0)
+
+
+def attributes(fd: int) -> dict[str, bytes]:
+    """The extended attributes and access lists that a copy keeps."""
+    return {name: os.getxattr(fd, name) for name in os.listxattr(fd) if _kept(name)}
+
+
 def copy_attributes(source: int, target: int) -> None:
     """Make the user's extended attributes and the access lists of `target` those of `source`, both open files."""
-    wanted = {name: os.getxattr(source, name) for name in os.listxattr(source) if _kept(name)}
+    wanted = attributes(source)
     for name in os.listxattr(target):
         if _kept(name) and name not in wanted:
             os.removexattr(target, name)
@@ -362,6 +555,16 @@ def copy_attributes(source: int, target: int) -> None:
                 raise
 
 
+def dress_folder(source: int, target: int) -> None:
+    """Give the open folder `target` the attributes, mode and times of `source`; it hides nothing by them."""
+    copy_attributes(source, target)
+    for mark in KEPT_MARKS.intersection(os.listxattr(target)):
+        os.removexattr(target, mark)
+    status = os.fstat(source)
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def _kept(name: str) -> bool:
     if name.startswith("user.overlay.") and not name.startswith("user.overlay.overlay."):  # a session's own, escaped
         return name in KEPT_MARKS
@@ -369,10 +572,13 @@ def _kept(name: str) -> bool:
 
 
 def read_index(path: str) -> dict[bytes, Seen]:
-    """What an index says, by path; nothing if there is none or it is no index."""
+    """What an index says, by path; nothing if there is none, it is no index, or it does not say what is proven."""
     found = {}
     try:
-        for record in _records(path):
+        records = _records(path)
+        if next(records, b"") != INDEX_HEAD:
+            return {}
+        for record in records:
             inode, changed, modified, size, name = record.split(b" ", 4)
             found[name] = (int(inode), int(changed), int(modified), int(size))
     except (OSError, ValueError):
@@ -426,6 +632,19 @@ def _extents(fd: int, size: int) -> list[tuple[int, int]]:
     return extents
 
 
+def _same_content(source: int, target: int, theirs: os.stat_result, ours: os.stat_result) -> bool:
+    size = theirs.st_size
+    ranges = [(0, size)]
+    if _has_holes(theirs) or _has_holes(ours):  # a hole may be as long as a file system
+        ranges = sorted({*_extents(source, size), *_extents(target, size)})
+    for begin, end in ranges:
+        for at in range(begin, end, COMPARED_BYTES):
+            length = min(COMPARED_BYTES, end - at)
+            if os.pread(source, length, at) != os.pread(target, length, at):
+                return False
+    return True
+
+
 def _copy_range(source: int, target: int, begin: int, end: int) -> None:
     while begin < end:
         try:
@@ -448,22 +667,45 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def _frozen(word: str, copies: list[Copy]) -> bool:
+    """Ask the caller to freeze the writers and wait until it has; False if it does not want the copy any more."""
+    print(word, flush=True)
+    line = sys.stdin.readline()
+    if line.strip() == "some":
+        for copy in copies:
+            copy.disinherit()
+    return bool(line)
+
+
+def _drained(copies: list[Copy]) -> bool:
+    for copy in copies:
+        copy.prepare()
+    if not _frozen("ready", copies):
+        return False
+    for copy in copies:
+        copy.mark_drained()
+    print("drained", flush=True)
+    return True
+
+
 def main(arguments: list[str]) -> int:
-    squash = arguments[:1] == ["--squash"]
-    words = arguments[1:] if squash else arguments
-    if not words or len(words) % 3:
-        print("usage: copying.py [--squash] SOURCE TARGET PREVIOUS …", file=sys.stderr)
+    options = list(itertools.takewhile(lambda word: word.startswith("--"), arguments))
+    words = arguments[len(options) :]
+    if not words or len(words) % 3 or {*options} - {"--drain", "--squash"}:
+        print("usage: copying.py [--drain] [--squash] SOURCE TARGET PREVIOUS …", file=sys.stderr)
         return 2
     os.umask(0o077)
     try:
+        squash = "--squash" in options
         copies = [Copy(*words[index : index + 3], squash=squash) for index in range(0, len(words), 3)]
         for copy in copies:
             copy.require_room()
+        if "--drain" in options and not _drained(copies):
+            return 3
         for copy in copies:
             copy.first()
-        print("copied", flush=True)
-        if not sys.stdin.readline():
-            return 3  # nobody wants it any more
+        if not _frozen("copied", copies):
+            return 3
         for copy in copies:
             copy.second()
         print("still", flush=True)

@@ -12,6 +12,7 @@ they keep copies of a home.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK, extent, require_
 from broker.volumes.program import run
 from broker.volumes.record import Volume
 from profiles.overlay import FUSE_WRITTEN
+from profiles.userfile import read_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +42,11 @@ SQUASHFS_LIMIT = 3600
 """Seconds for packing or unpacking one layer."""
 ZSTD_LEVEL = "1"
 """Measured with 1 GB in 9,800 files on 2 cores: 4 s, to 38 % of the size; gzip took 80 s."""
+ROOT = "root"
+"""Beside a packed layer: the access lists of its root, which squashfs cannot hold, as JSON of hexadecimal values."""
+ROOT_BYTES = 512 * 1024
+"""Of this file: two attributes of at most 64 KiB (xattr(7)), in hexadecimal."""
+ROOT_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
 MODES = {"home": HOME_MODE, "system": SYSTEM_MODE}
 
 
@@ -55,7 +62,7 @@ class Driver(Protocol):
     def empty(self, kind: str) -> Volume:
         """Make a new volume with nothing in it; `kind` is `home` or `system`."""
 
-    def freeze(self, volume: Volume) -> Stack:
+    def freeze(self, kind: str, volume: Volume) -> Stack:
         """Give the content of a volume that nobody writes to as a stack. VolumeError `space`, OSError."""
 
     def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
@@ -82,15 +89,15 @@ class Overlay:
     def empty(self, kind: str) -> Volume:
         return Volume(self.layers.new_top(MODES[kind]))
 
-    def freeze(self, volume: Volume) -> Stack:
-        return volume.layers if self.layers.is_empty(volume.top) else (*volume.layers, volume.top)
+    def freeze(self, kind: str, volume: Volume) -> Stack:
+        untouched = self.layers.is_untouched(volume.top, volume.layers, MODES[kind])
+        return volume.layers if untouched else (*volume.layers, volume.top)
 
     def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
         return volume if volume.top not in frozen else self.fork(kind, frozen)
 
     def fork(self, kind: str, stack: Stack) -> Volume:
-        mode = self.layers.mode(stack[-1]) if stack else MODES[kind]
-        return Volume(self.layers.new_top(mode), stack)
+        return Volume(self.layers.new_top(MODES[kind], stack[-1] if stack else ""), stack)
 
     def live(self, volume: Volume, layer: str) -> Stack:
         return (*volume.layers, layer) if layer else volume.layers
@@ -156,7 +163,8 @@ class Reflink(_Copying):
         "hard links, time stamps and everything else are kept exactly",
     )
 
-    def freeze(self, volume: Volume) -> Stack:
+    def freeze(self, kind: str, volume: Volume) -> Stack:
+        del kind
         return (*volume.layers, self.copy(volume.top, volume.copied))
 
     def fork(self, kind: str, stack: Stack) -> Volume:
@@ -172,7 +180,8 @@ class Plain(_Copying):
         "time stamps are kept to the second, as squashfs does",
     )
 
-    def freeze(self, volume: Volume) -> Stack:
+    def freeze(self, kind: str, volume: Volume) -> Stack:
+        del kind
         tree = self.layers.tree(volume.top)
         require_room(tree, extent(tree).bytes)
         made = self.layers.new()
@@ -181,6 +190,8 @@ class Plain(_Copying):
         quietly = ["-noappend", "-no-progress", "-quiet", "-no-recovery"]
         _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *bounds, *quietly)
         self.mark_alike(volume.top, made)
+        lists = {name: value.hex() for name in ROOT_LISTS if (value := _attribute(tree, name))}
+        (self.layers.path(made) / ROOT).write_text(json.dumps(lists))
         self.layers.flush()
         return (*volume.layers, made)
 
@@ -192,9 +203,29 @@ class Plain(_Copying):
             return self.as_top(self.copy(stack[-1]), stack[:-1])
         top = self.layers.new()
         unpack(packed, self.layers.tree(top))
+        for name, value in _noted_lists(self.layers.path(stack[-1]) / ROOT).items():
+            os.setxattr(self.layers.tree(top), name, value)
         self.layers.flush()
         self.mark_alike(stack[-1], top)
         return self.as_top(top, stack[:-1])
+
+
+def _noted_lists(path: Path) -> dict[str, bytes]:
+    """Return the access lists that were noted beside a packed layer. VolumeError `files` for a damaged file."""
+    try:
+        lists = json.loads(read_bytes(path, ROOT_BYTES))
+        return {name: bytes.fromhex(lists[name]) for name in ROOT_LISTS if name in lists}
+    except FileNotFoundError:  # the layer is older than this file
+        return {}
+    except (ValueError, TypeError) as error:
+        raise VolumeError("files", f"{path} is damaged") from error
+
+
+def _attribute(path: Path, name: str) -> bytes:
+    try:
+        return os.getxattr(path, name)
+    except OSError:  # it has none, or its file system knows none
+        return b""
 
 
 DRIVERS: dict[str, type[Overlay | Reflink | Plain]] = {driver.name: driver for driver in (Overlay, Reflink, Plain)}

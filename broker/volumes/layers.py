@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.identifiers import IDENTIFIER, new_id
-from broker.volumes.copying import OWNERS, TREE, flush
+from broker.volumes.copying import KEPT_MARKS, OWNERS, TREE, attributes, dress_folder, flush
 from broker.volumes.errors import VolumeError
 from broker.volumes.record import sync
 from profiles.userfile import read_pieces
@@ -53,24 +53,37 @@ class Layers:
         self.path(layer).mkdir(mode=0o700)
         return layer
 
-    def new_top(self, mode: int) -> str:
-        """Make an empty top, on disk before anybody names it; its id."""
+    def new_top(self, mode: int, like: str = "") -> str:
+        """Make an empty top, on disk before a record names it; its id. With `like`, its root is as that layer's."""
         top = self.new()
         for name, bits in ((TREE, mode), (WORK, 0o700)):
             self.path(top).joinpath(name).mkdir()
             self.path(top).joinpath(name).chmod(bits)
+        if like:
+            with _opened(self.tree(like)) as source, _opened(self.tree(top)) as target:
+                dress_folder(source, target)
         sync(self.path(top))
         sync(self.root)
         return top
 
-    def mode(self, layer: str) -> int:
-        """The permissions of a layer's own root: those of the home, or of `/`, that it shows."""
-        return stat.S_IMODE(self.tree(layer).stat().st_mode)
+    def is_untouched(self, top: str, below: Sequence[str], mode: int) -> bool:
+        """Whether a top is as it was made: nothing was written to it, and its root is as in the newest layer below.
 
-    def is_empty(self, layer: str) -> bool:
-        """Whether nothing was ever written to a top."""
-        with os.scandir(self.tree(layer)) as entries:
-            return next(entries, None) is None
+        The times of the root do not count: they change with each file that comes and goes.
+        """
+        with os.scandir(self.tree(top)) as entries:
+            if next(entries, None) is not None:
+                return False
+        with _opened(self.tree(top)) as fd:
+            root = (stat.S_IMODE(os.fstat(fd).st_mode), _root_attributes(fd))
+        if below:
+            with _opened(self.tree(below[-1])) as fd:
+                return root == (stat.S_IMODE(os.fstat(fd).st_mode), _root_attributes(fd))
+        with _opened(self.path(top) / WORK) as fd:  # made together; each has access lists of its own mode
+            inherited = _root_attributes(fd)
+        for found in (root[1], inherited):
+            found.pop("system.posix_acl_access", None)
+        return root == (mode, inherited)
 
     def check(self, layers: set[str]) -> None:
         """VolumeError `missing` names a layer that is not there."""
@@ -118,6 +131,19 @@ class Layers:
     def discarded(self) -> list[Path]:
         """What has been left by a removal, a probe or a diff that was interrupted: nothing else begins with a dot."""
         return [entry for entry in self.root.iterdir() if entry.name.startswith(".")]
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _root_attributes(fd: int) -> dict[str, bytes]:
+    return {name: value for name, value in attributes(fd).items() if name not in KEPT_MARKS}
 
 
 @dataclass(slots=True)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 from broker.failpoints import failpoint
 from broker.identifiers import new_id
+from broker.volumes.drivers import MODES, Overlay
 from broker.volumes.errors import VolumeError
+from broker.volumes.layers import SYSTEM_MODE
 from broker.volumes.operations import Answer, Image, Note, check_label, finish
 from broker.volumes.program import run
 from broker.volumes.record import Snapshot, Volume, write
@@ -59,7 +61,7 @@ def copy(storage: Storage, session_id: str, operation: str, *, job_id: int, imag
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         check_label(session, note.label)
-        home, system = _target(session, session.record.home), _target(session, session.record.system)
+        home, system = _target(session, "home"), _target(session, "system")
         outcome = _copied_by_job(session, job_id, home=home, system=system)
         failpoint("copy.copied")
         made = Snapshot(
@@ -97,15 +99,18 @@ def commit_root(storage: Storage, session_id: str, operation: str, *, job_id: in
         _copied_by_job(session, job_id, home="", system=layer)
         failpoint("commit-root.copied")
         system = session.record.system
-        below = system.layers if storage.layers.is_empty(system.top) else (*system.layers, system.top)
-        changed = replace(session.record, system=Volume(storage.layers.new_top(0o755), (*below, layer)))
+        untouched = storage.layers.is_untouched(system.top, system.layers, SYSTEM_MODE)
+        below = system.layers if untouched else (*system.layers, system.top)
+        top = storage.layers.new_top(SYSTEM_MODE, system.top)
+        changed = replace(session.record, system=Volume(top, (*below, layer)))
         return finish(session, operation, changed, {"layer": layer})
 
 
-def _target(session: Session, volume: Volume) -> str:
+def _target(session: Session, kind: str) -> str:
     """The layer to copy a volume's top to; none for an overlay's top that nothing was written to."""
     layers = session.storage.layers
-    if session.driver.name == "overlay" and layers.is_empty(volume.top):
+    volume = session.record.home if kind == "home" else session.record.system
+    if session.driver.name == Overlay.name and layers.is_untouched(volume.top, volume.layers, MODES[kind]):
         return ""
     return layers.new()
 

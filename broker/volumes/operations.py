@@ -7,6 +7,7 @@ raise VolumeError and OSError, and has then changed nothing; layers that were ma
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,15 @@ from broker.volumes.probe import remembered
 from broker.volumes.record import Handover, Record, Snapshot, Volume, locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from broker.volumes.record import Stack
     from broker.volumes.storage import Session, Storage
 
 Answer = dict[str, Any]
+
+WORDS_CHARACTERS = 200
+"""Of a failure that a record keeps: it is shown on one line of a terminal or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def facts(storage: Storage, found: Record) -> Answer:
         "promises": list(storage.driver(found.driver).promises),
         "layers": {"home": len(found.home.layers), "system": len(found.system.layers)},
         "snapshots": len(found.snapshots),
-    }
+    } | ({"unflattened": found.unflattened} if found.unflattened else {})
 
 
 def snapshot(storage: Storage, session_id: str, operation: str, image: Image, note: Note) -> Answer:
@@ -221,12 +225,32 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
             return answer
         check_image(session, digest)
         before = facts(storage, session.record)["layers"]
-        home = _joined(session, session.record.home, lambda _: False)
-        system = _joined(session, session.record.system, below)
-        failpoint("flatten.joined")
-        changed = replace(session.record, home=home, system=system)
-        with session.stopped():
+        with _noted(session), contextlib.ExitStack() as exclusion, contextlib.ExitStack() as undoing:
+            home = _joined(session, session.record.home, lambda _: False, undoing)
+            system = _joined(session, session.record.system, below, undoing)
+            failpoint("flatten.joined")
+            exclusion.enter_context(session.stopped())
+            undoing.pop_all()  # from here on the record may name them
+            changed = replace(session.record, home=home, system=system, unflattened="")
             return finish(session, operation, changed, {"layers_before": before})
+
+
+@contextlib.contextmanager
+def _noted(session: Session) -> Iterator[None]:
+    """Keep in the record why layers could not be joined, for those who wonder at a deep stack; then raise it."""
+    try:
+        yield
+    except (OSError, VolumeError) as error:
+        if not (isinstance(error, VolumeError) and error.kind == "busy"):  # a job has begun: the next time is soon
+            words = (
+                f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+            )
+            plain = "".join(
+                each if each.isascii() and each.isprintable() and each not in '"\\' else "?" for each in words
+            )
+            with contextlib.suppress(OSError):  # no room: then it is not noted
+                session.commit(replace(session.record, unflattened=plain[:WORDS_CHARACTERS]))
+        raise
 
 
 def check_label(session: Session, label: str) -> None:
@@ -239,7 +263,8 @@ def _frozen(session: Session, image: Image, note: Note) -> Snapshot:
     """A snapshot of both volumes of a stopped session, which is not in its record yet."""
     check_label(session, note.label)
     check_image(session, image.digest)
-    home, system = session.driver.freeze(session.record.home), session.driver.freeze(session.record.system)
+    home = session.driver.freeze("home", session.record.home)
+    system = session.driver.freeze("system", session.record.system)
     failpoint("volumes.frozen")
     return Snapshot(
         number=session.record.last_number + 1,
@@ -281,8 +306,9 @@ def finish(session: Session, operation: str, changed: Record, answer: Answer) ->
     return answer
 
 
-def _joined(session: Session, volume: Volume, below: Callable[[str], bool]) -> Volume:
+def _joined(session: Session, volume: Volume, below: Callable[[str], bool], undoing: contextlib.ExitStack) -> Volume:
     if len(volume.layers) < 2:
         return volume
     layer = flattening.join(session.storage.layers, volume.layers, below)
+    undoing.callback(session.storage.layers.discard, layer)
     return replace(volume, layers=(layer,))

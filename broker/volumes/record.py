@@ -124,6 +124,8 @@ class Record:
     """The answers of the last operations, by their ids."""
     handover: Handover | None = None
     """What the next job finds, if it was asked for while this one still runs."""
+    unflattened: str = ""
+    """Why the last try to join its layers failed; on a line of its own, for the session to tell at a login."""
 
     def snapshot(self, number: int) -> Snapshot:
         """VolumeError `missing` if there is none of that number."""
@@ -218,6 +220,7 @@ class Record:
                 last_number=int(data["last_number"]),
                 done={str(key): dict(answer) for key, answer in data["done"].items()},
                 handover=Handover.read(data["handover"]) if data.get("handover") else None,
+                unflattened=str(data.get("unflattened", "")),
             )
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise VolumeError("files", f"volumes.json cannot be understood: {error!s:.200}") from error

@@ -5,7 +5,10 @@ show what a plain directory would show to which the same had happened.
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import shutil
+import struct
 import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -175,7 +178,7 @@ class History:
         asked = self.running.record(session)
         if asked.handover is not None:  # what session.sh does
             for old, new in ((asked.home, asked.handover.home), (asked.system, asked.handover.system)):
-                self.running.storage.layers.tree(new).chmod(self.running.storage.layers.mode(old.top))
+                shutil.copystat(self.running.storage.layers.tree(old.top), self.running.storage.layers.tree(new))
             (directory / "run").mkdir(exist_ok=True)
             (directory / "run/begun").write_text(str(submission))
             self.model.keep(session, self.running.record(session).last_number)
@@ -319,4 +322,85 @@ def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
     shows(copy, first)
     collection.purge(storage, copy)
     assert storage.layers.all() == []
+    remove_tree(running.base.parent)
+
+
+def _access_list(owner: int) -> bytes:
+    """A default access list that gives a further user, of this number, what it has: acl(5), as the kernel stores it."""
+    none = 2**32 - 1
+    entries = [(0x01, 7, none), (0x02, 5, owner), (0x04, 5, none), (0x10, 5, none), (0x20, 0, none)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+class Roots:
+    """The roots of a session's volumes, which have attributes of their own."""
+
+    def __init__(self, running: Running) -> None:
+        self.running = running
+
+    def change(self, session: str, number: int, *, only: bool = True) -> None:
+        """Change nothing but the root, unless not `only`."""
+        for path in self._tops(session):
+            if not only:
+                (path / f"file{number}").write_text("content")
+            path.chmod(0o711 if number % 2 else 0o750)
+            os.setxattr(path, "user.test", b"%d" % number)
+            os.setxattr(path, "system.posix_acl_default", _access_list(number))
+            os.utime(path, (number * 1000, number * 1000))
+
+    def shown(self, session: str) -> list[tuple[int, bytes, bytes, float]]:
+        return [
+            (
+                path.stat().st_mode,
+                os.getxattr(path, "user.test"),
+                os.getxattr(path, "system.posix_acl_default"),
+                path.stat().st_mtime,
+            )
+            for path in self._tops(session)
+        ]
+
+    def _tops(self, session: str) -> list[Path]:
+        found = self.running.record(session)
+        return [self.running.storage.layers.tree(volume.top) for volume in (found.home, found.system)]
+
+
+@pytest.mark.parametrize("only", [True, False], ids=["root-alone", "root-and-files"])
+@pytest.mark.parametrize("ground", GROUNDS, indirect=True)
+def test_root_of_a_volume_keeps_its_attributes_through_everything(
+    ground: Ground, only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = ground.room()
+    storage, session = running.storage, running.create()
+    roots = Roots(running)
+    roots.change(session, 1, only=only)
+    first = roots.shown(session)
+    taken = operations.snapshot(storage, session, new_id(), IMAGE, Note())["snapshot"]["number"]
+    assert roots.shown(session) == first
+    roots.change(session, 2, only=only)
+    second = roots.shown(session)
+    before = operations.rollback(storage, session, new_id(), taken, IMAGE)["before"]["number"]
+    assert roots.shown(session) == first
+    operations.rollback(storage, session, new_id(), before, IMAGE)
+    assert roots.shown(session) == second
+    roots.change(session, 3, only=only)
+    third = roots.shown(session)
+    monkeypatch.setattr(live, "_copied_by_job", _copied_here)
+    copied = live.copy(storage, session, new_id(), job_id=1, image=IMAGE, note=Note())["snapshot"]["number"]
+    roots.change(session, 4, only=only)
+    operations.rollback(storage, session, new_id(), copied, IMAGE)
+    assert roots.shown(session) == third
+    copy = new_id()
+    storage.session(copy).mkdir(mode=0o700)
+    operations.clone(storage, copy, new_id(), source_id=session, number=taken, image=IMAGE)
+    assert roots.shown(copy) == first
+    operations.flatten(storage, session, new_id(), digest=IMAGE.digest, below=running.below)
+    operations.snapshot(storage, session, new_id(), IMAGE, Note())
+    operations.hand_over(storage, session, 2, IMAGE, most=30)
+    handover = running.record(session).handover
+    if handover is not None:
+        (storage.session(session) / "run/begun").write_text("2")
+    assert roots.shown(session) == third
+    operations.switch(storage, session, new_id(), IMAGE, OTHER_IMAGE)
+    operations.switch(storage, session, new_id(), OTHER_IMAGE, IMAGE)
+    assert roots.shown(session) == third
     remove_tree(running.base.parent)

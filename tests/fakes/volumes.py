@@ -28,6 +28,7 @@ class Record:
     layers: dict[str, list[str]] = field(default_factory=lambda: {"home": [], "system": []})
     snapshots: list[Answer] = field(default_factory=list)
     last_number: int = 0
+    unflattened: str = ""
     done: dict[str, Answer] = field(default_factory=dict)
     jobs: dict[str, str] = field(default_factory=dict)
     """Of a batch job's environment: the layer that each job writes to."""
@@ -38,7 +39,7 @@ class Record:
             "promises": ["a snapshot of a stopped session costs nothing"],
             "layers": {volume: len(stack) for volume, stack in self.layers.items()},
             "snapshots": len(self.snapshots),
-        }
+        } | ({"unflattened": self.unflattened} if self.unflattened else {})
 
     def named(self) -> set[str]:
         stacks = [*self.layers.values(), *(each[volume] for each in self.snapshots for volume in VOLUMES)]
@@ -355,6 +356,7 @@ class FakeVolumes:
         record, done = self._begin(user, arguments)
         if done:
             return done
+        record.unflattened = "No space left on device" if self.full else ""
         self._check_room()
         before = {volume: len(stack) for volume, stack in record.layers.items()}
         for volume, stack in record.layers.items():

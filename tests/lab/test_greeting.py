@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from typing import TYPE_CHECKING
@@ -29,6 +30,10 @@ def test_a_login_tells_what_the_session_is(alice: User, name: str) -> None:
     assert "snapshots none\n" in seen
     alice.ok("snapshot", name, "first-light")
     assert re.search(r"snapshots 1, the last is 1 \(first-light\) of \d{4}-", typed(alice, name, "exit\n"))
+    record = f"/shared/berth/alice/sessions/{json.loads(alice.ok('show', name, '--json'))['id']}/volumes.json"
+    stuck = 's/^ "unflattened": "/&No space left on device/'
+    assert alice.site.lab.run(["sed", "-i", stuck, record], user="alice").returncode == 0
+    assert "layers    cannot be joined: No space left on device\n" in typed(alice, name, "exit\n")
     # Hours later: the shell computes what is left from the end of the job and the time of day.
     script = "SLURM_JOB_END_TIME=$(($(date +%s) + 630)) SHLVL=0 bash -il\nexit\nexit\n"
     assert "time left 10 min, until" in typed(alice, name, script)

@@ -30,6 +30,21 @@ while True:
     n += 1
 """
 
+STORES = """
+import ctypes, mmap
+counters = []
+for name in ("one", "two"):
+    with open(name, "w+b") as file:
+        file.truncate(4096)
+        counters.append(ctypes.c_int64.from_buffer(mmap.mmap(file.fileno(), 4096)))
+n = 0
+while True:
+    n += 1
+    for counter in counters:
+        counter.value = n
+"""
+"""Its pages stay dirty, so their time stamps stay old; the two files differ by one step at most, at any moment."""
+
 SLOW = """
 import pathlib, sys, time
 pathlib.Path(__file__).with_name("begun").touch()
@@ -92,6 +107,27 @@ class TestCopy:
             base.close()
             for left in tmp_path.iterdir():
                 left.unlink()
+
+    def test_stores_through_mappings_are_those_of_one_moment(self, session: SessionJob, bench: Bench) -> None:
+        session.start()
+        session.ssh("cat >stores.py", stdin=STORES.encode())
+        session.says("setsid python3 stores.py >/dev/null 2>&1 </dev/null &")
+        stored = "head -c8 two | tr -d '\\0' | grep -q ."
+        wait_until(lambda: session.ssh(stored).returncode == 0, "the first stores", session.log)
+        previous, last = "", 0
+        for _ in range(5):
+            home = new_id()
+            asked = {"HOME": home} | ({"HOME_PREVIOUS": previous} if previous else {})
+            assert session.copy(**asked)["RESULT"] == "frozen"
+            one, two = (
+                int.from_bytes(
+                    bench.run("head", "-c8", f"{session.layer(home)}/tree/{name}", user="alice").stdout, "little"
+                )
+                for name in ("one", "two")
+            )
+            assert 0 <= one - two <= 1
+            assert two > last
+            previous, last = home, one
 
     def test_nobody_in_the_session_notices(self, session: SessionJob) -> None:
         """A shell at a terminal does not think that its program was suspended, and what was suspended stays so."""

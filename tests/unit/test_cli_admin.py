@@ -217,6 +217,15 @@ def test_doctor_reports_an_authorized_keys_file_above_the_limit(
     assert "authorized_keys has 262145 bytes" in run("doctor").stdout
 
 
+def test_doctor_names_sessions_whose_layers_cannot_be_joined(controller: ScriptedController) -> None:
+    assert "layers" not in run("doctor").stdout
+    controller.sessions["dev"] = view(volumes=schema.Volumes(driver="overlay", unflattened="Input/output error: file"))
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "FAIL  layers         those of dev cannot be joined: Input/output error: file" in result.stdout
+    assert "berth flatten dev" in result.stdout
+
+
 def test_doctor_without_a_controller_or_a_configuration(controller: ScriptedController, tmp_path: Path) -> None:
     controller.socket.unlink()
     result = run("doctor")

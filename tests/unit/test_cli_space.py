@@ -159,6 +159,10 @@ def test_show_tells_how_a_session_is_kept(controller: ScriptedController) -> Non
     assert "             a snapshot takes no time\n" in out
     assert "  layers     3 under the home\n" in out
     assert "  snapshots  2; `berth snapshots dev` lists them\n" in out
+    stuck = volumes.model_copy(update={"unflattened": "No space left on device"})
+    controller.sessions["dev"] = view(volumes=stuck)
+    words = "cannot be joined: No space left on device; `berth flatten dev` tries again"
+    assert f"  layers     3 under the home\n             {words}\n" in run("show", "dev").stdout
     controller.sessions["dev"] = view(volumes=schema.Volumes(driver="novel"))
     assert "  storage    novel\n  snapshots  none\n" in run("show", "dev").stdout
 

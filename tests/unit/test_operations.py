@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -342,6 +343,24 @@ def test_deep_stacks_are_flattened_after_a_stop_and_nobody_waits(tmp_path: Path)
         assert volumes.layers == {"home": 1, "system": 0}
         assert len(core.launcher.volumes.read("alice", session.id)) == 4
         assert core.launcher.volumes.read_snapshot("alice", session.id, 1) == {"file0": "x"}
+
+    asyncio.run(scenario())
+
+
+def test_failed_flattening_is_shown_until_one_succeeds(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        core = await made(tmp_path)
+        for _ in range(2):
+            core.launcher.volumes.write("alice", core.row().id, "file", "x")
+            await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
+        for full, shown in ((True, "No space left on device"), (False, "")):
+            core.launcher.volumes.full = full
+            with contextlib.suppress(BerthError):
+                await core.snapshots.flatten("alice", "dev")
+            await core.settle()
+            volumes = core.row().view().volumes
+            assert volumes is not None
+            assert volumes.unflattened == shown
 
     asyncio.run(scenario())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -174,6 +176,23 @@ class TestVolumes:
     def test_the_job_that_is_handed_over_to_says_so_first(self, tmp_path: Path) -> None:
         assert self.handed_over(tmp_path, 3) == [f"{C} {A} / {D} {B}", "3\n"]
         assert tmp_path.joinpath("layers", C, "tree").stat().st_mode & 0o777 == 0o750
+
+    def test_root_of_a_new_top_is_as_the_old_one_ended(self, tmp_path: Path) -> None:
+        old, new = (tmp_path / "layers" / layer / "tree" for layer in (A, C))
+        for path in (old, new):
+            path.mkdir(parents=True)
+        os.setxattr(old, "user.test", b"value")
+        os.setxattr(old, "user.overlay.opaque", b"y")
+        lists = struct.pack("<I", 2) + b"".join(
+            struct.pack("<HHI", *entry) for entry in [(1, 7, 2**32 - 1), (4, 5, 2**32 - 1), (32, 0, 2**32 - 1)]
+        )
+        os.setxattr(old, "system.posix_acl_default", lists)
+        os.utime(old, (1000, 1000))
+        self.handed_over(tmp_path, 3)
+        assert os.getxattr(new, "user.test") == b"value"
+        assert os.getxattr(new, "system.posix_acl_default") == lists
+        assert new.stat().st_mtime == 1000
+        assert "user.overlay.opaque" not in os.listxattr(new)
 
     @pytest.mark.parametrize(
         ("submission", "begun", "new", "after"),
