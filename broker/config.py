@@ -188,6 +188,8 @@ class GatewayConfig(Section):
     penalty_exempt: list[Annotated[str, AfterValidator(lambda text: str(ip_network(text)))]] = []
     """Networks from where logins may fail as often as they like, such as `10.1.0.0/16`; others are locked out for a
     while, as by sshd's PerSourcePenalties."""
+    worker_timeout: Annotated[float, Field(ge=1, le=3600)] = 20.0
+    """How many seconds a worker may do nothing at all before it is killed and replaced. Its connections end then."""
     max_user_connections: Annotated[int, Field(ge=1)] = 128
     """How many connections one user may have at once, over all workers."""
     max_user_forwards: Annotated[int, Field(ge=1)] = 256

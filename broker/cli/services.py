@@ -58,7 +58,8 @@ def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
         one_worker.run(settings)
     else:
         address = master.Address(settings.listen_host, settings.listen_port)
-        master.run(address, config.gateway_workers, _numbers(config, settings))
+        numbers = _numbers(config, settings)
+        master.run(address, config.gateway_workers, numbers, worker_timeout=config.gateway.worker_timeout)
 
 
 def _numbers(config: Config, settings: GatewaySettings) -> Numbers | None:

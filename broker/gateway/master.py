@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from broker.gateway.listener import bind
 from broker.gateway.metrics import Totals, serve
 from broker.gateway.usage import UsageTable
+from broker.gateway.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,8 +102,10 @@ class Worker:
 class Master:
     """What holds the sockets and the workers; the module's text says how."""
 
-    def __init__(self, address: Address, workers: int, numbers: Numbers | None = None) -> None:
-        """`numbers`: what is to be served of the workers' counts."""
+    def __init__(
+        self, address: Address, workers: int, numbers: Numbers | None = None, *, worker_timeout: float
+    ) -> None:
+        """`numbers`: what is to be served of the workers' counts. `worker_timeout`: seconds until a worker hangs."""
         before = _Handover.take()
         self._numbers = numbers
         self._totals = None if numbers is None else Totals(numbers.directory, fresh=before.address is None)
@@ -114,6 +117,7 @@ class Master:
         for sock in () if same else before.sockets:
             sock.close()
         self._table = before.table or UsageTable.create()
+        self._watchdog = Watchdog(self._table, worker_timeout)
         self._without = len(self._sockets)
         self._clearing: set[asyncio.Task[None]] = set()
         self._complete = asyncio.Event()
@@ -133,11 +137,22 @@ class Master:
             self._clear_up_after(worker)
         tasks = [asyncio.create_task(self._keep(number, sock)) for number, sock in enumerate(self._sockets, 1)]
         tasks.append(asyncio.create_task(self._retire_the_old()))
+        watching = asyncio.create_task(self._watch())  # also while it stops: a worker that hangs does not end by itself
         await self._stopping.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(worker.ended for worker in self._workers()))
+        watching.cancel()
+
+    async def _watch(self) -> None:
+        """Kill the workers that hang. `_keep` replaces them, and the clients in their sockets' queues are served."""
+        while True:
+            await asyncio.sleep(self._watchdog.interval_s)
+            for pid in self._watchdog.look(worker.pid for worker in self._workers()):
+                _log.error("worker process %d hangs and is killed", pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _workers(self) -> list[Worker]:
         return [worker for worker in (*self._old, *self._new) if not worker.ended.done()]
@@ -260,11 +275,11 @@ class _Handover:
             return None
 
 
-def run(address: Address, workers: int, numbers: Numbers | None = None) -> None:
-    """Be the master until told to stop."""
+def run(address: Address, workers: int, numbers: Numbers | None = None, *, worker_timeout: float) -> None:
+    """Be the master until SIGTERM; the arguments are those of Master."""
 
     async def whole() -> None:
-        await Master(address, workers, numbers).run()
+        await Master(address, workers, numbers, worker_timeout=worker_timeout).run()
 
     asyncio.run(whole())
 

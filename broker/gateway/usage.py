@@ -4,7 +4,8 @@ The workers share one table in memory, which the master makes. Each worker has a
 writes, and reads all of them; so nothing is locked when a user is counted. The master clears the section of a worker
 that has ended. A reload keeps the table: the workers of the past count until their end (ADR 101).
 
-The layout: a header (the table's name, then the process id of each section's worker), and the sections. A section has
+The layout: a header (the table's name, then for each section the process id and the beats of its worker: watchdog), and
+the sections. A section has
 the number of rows in use, then a key for each row (a digest of the user's name), then three numbers for each row.
 """
 
@@ -32,6 +33,8 @@ ROWS = 4096
 
 _WORD, _KEY = 8, 16
 _ID_BYTES = 4
+_BEATS = 2048
+"""Where the beats begin; the process ids end before."""
 _HEADER = 4096
 _KEYS = _WORD
 _NUMBERS = _KEYS + ROWS * _KEY
@@ -84,6 +87,7 @@ class UsageTable:
             taken = set(dict(self.sections()))
             for index in range(SECTIONS):
                 if index not in taken:
+                    self.set_word(_BEATS + index * _WORD, 0)
                     self._set_worker(index, os.getpid())
                     return index
             return None
@@ -105,6 +109,14 @@ class UsageTable:
         """Tell the sections in use, and whose they are."""
         workers = memoryview(self.memory[len(MAGIC) : len(MAGIC) + SECTIONS * _ID_BYTES]).cast("I")
         return ((index, pid) for index, pid in enumerate(workers) if pid)
+
+    def beats(self, index: int) -> int:
+        """Return how often the worker of section `index` has shown that it runs."""
+        return self.word(_BEATS + index * _WORD)
+
+    def beat(self, index: int) -> None:
+        """Count one more beat."""
+        self.set_word(_BEATS + index * _WORD, self.beats(index) + 1)
 
     def find(self, start: int, key: bytes) -> int | None:
         """Return where the numbers of the user `key` are in the section at `start`."""
@@ -170,6 +182,11 @@ class Usage:
         """Count `amount` less for `user`."""
         if amount:
             self._add(user, kind, -amount)
+
+    def beat(self) -> None:
+        """Show the master that this worker runs."""
+        if self._section is not None:
+            self._table.beat(self._section)
 
     def total(self, user: str, kind: Kind) -> int:
         """Return what `user` has in all workers together."""

@@ -15,6 +15,7 @@ from broker.gateway import metrics
 from broker.gateway.master import LISTEN_FD, READY, STOP_SIGNALS, USAGE_FD
 from broker.gateway.server import Gateway
 from broker.gateway.usage import Usage, UsageTable
+from broker.gateway.watchdog import beat
 
 if TYPE_CHECKING:
     from broker.gateway.settings import GatewaySettings
@@ -61,10 +62,12 @@ async def _serve(settings: GatewaySettings, sock: socket.socket, usage: Usage) -
         retired.set()
 
     loop.add_reader(0, let_go)
+    beating = asyncio.create_task(beat(usage))
     with contextlib.suppress(asyncio.CancelledError):
         async with Gateway(settings, sock, usage) as gateway, _counted(settings, gateway):
             os.write(1, READY)
             os.close(1)
             await retired.wait()
             await gateway.retire()
+    beating.cancel()
     _log.info("ended")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,16 +17,21 @@ from tests.fakes.openssh import me
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     import asyncssh
 
 RELOADS = 100
 
 
-def play(place: Path, scene: Callable[[World, GatewayProcess], Awaitable[None]], workers: int = 1) -> None:
+def play(
+    place: Path, scene: Callable[[World, GatewayProcess], Awaitable[None]], workers: int = 1, **gateway: object
+) -> None:
     async def whole() -> None:
-        async with asyncio.timeout(400), world(place) as made, gateway_process(made, workers=workers) as process:
+        async with (
+            asyncio.timeout(400),
+            world(place) as made,
+            gateway_process(made, workers=workers, **gateway) as process,
+        ):
             await scene(made, process)
 
     asyncio.run(whole())
@@ -162,6 +168,25 @@ def test_a_worker_that_dies_is_replaced(place: Path) -> None:
         assert first not in process.workers()
 
     play(place, scene)
+
+
+def test_worker_that_hangs_is_replaced_and_others_serve_on(place: Path) -> None:
+    async def scene(w: World, process: GatewayProcess) -> None:
+        standing = await Standing.open(w, process)
+        hung = min(process.workers(), key=_descriptors)  # the other one has the connection
+        os.kill(hung, signal.SIGSTOP)
+        await asyncio.gather(*(reach(w, process) for _ in range(12)))  # some of them wait in the queue of the hung one
+        assert f"worker process {hung} hangs and is killed" in process.said
+        assert process.said.count("hangs and is killed") == 1
+        assert hung not in process.workers()
+        assert await standing.works()
+        await standing.close()
+
+    play(place, scene, workers=2, worker_timeout=2)
+
+
+def _descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def test_without_its_master_a_worker_finishes_what_stands(place: Path) -> None:
