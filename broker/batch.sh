@@ -162,7 +162,7 @@ mount_system() { # as session.sh's, but that nobody writes to it
   mount_layers "$NODE_DIR/root" "${stack[@]}"
   missing_points system "$NODE_DIR/root" # the user may have deleted some
   [[ ${#FOLDERS[@]} -gt 0 || ${#FILES[@]} -gt 0 ]] || return 0
-  make_points "$NODE_DIR/points"
+  make_points "$NODE_DIR/points" || refuse "$NODE_DIR/root" "there is no place for ${FOLDERS[*]} ${FILES[*]}"
   umount "$NODE_DIR/root"
   mount_layers "$NODE_DIR/root" "$NODE_DIR/points" "${stack[@]}"
 }
@@ -182,7 +182,7 @@ make_top() { # the layer that the job writes to, unless it is there: with `overl
 write_commands() { # DIRECTORY: Slurm's commands as the script finds them: they run outside, where Slurm is
   local name
   for name in "${COMMANDS[@]}"; do
-    [[ ! -e $NODE_DIR/image$FOUND/$name ]] || continue
+    [[ ! -e $NODE_DIR/image$FOUND/$name && ! -L $NODE_DIR/image$FOUND/$name ]] || continue
     cat >"$1/$name" <<COMMAND
 #!/bin/bash
 # Slurm's $name of the node, for a batch job in an environment of Berth's.
@@ -196,7 +196,7 @@ COMMAND
 }
 
 mount_environment() { # HOME_DIR
-  mkdir "$NODE_DIR"/{image,skeleton,points,root,home,empty}
+  mkdir -p "$NODE_DIR"/{image,skeleton,points,root,home,empty,view/{0,1}}
   cd "$LAYERS"
   mount_image
   mount_points
@@ -206,23 +206,31 @@ mount_environment() { # HOME_DIR
     write_commands "$NODE_DIR/skeleton$FOUND"
   fi
   mount_system
+  check_accounts
   make_top
   HOME_STACK[0]=$TOP
   mount_home
-  missing_points home "$HOME_DIR"
-  make_points "$HOME_DIR"
+  mend_points home "$HOME_DIR"
+  [[ $INSIDE == "/home/$BERTH_OWNER"/* ]] || return 0
   inside "$HOME_DIR" "${INSIDE#"/home/$BERTH_OWNER"}"
-  if [[ $INSIDE == "/home/$BERTH_OWNER"/* ]]; then mkdir -p "$HOME_DIR$FOUND"; fi
+  [[ ! -d $HOME_DIR$FOUND ]] || return 0
+  view "$HOME_DIR"
+  mkdir -p -- "$VIEW$FOUND" || refuse "$HOME_DIR" "there is no place for $INSIDE"
 }
 
 hold_environment() { # STATE COMMAND ARGUMENT…
   local code=0 signal binds=() as
+  local -A VIEWS=()
   # shellcheck disable=SC1090 # open_environment has written it
   source "$1"
   shift
   as=(unshare --user --map-user="$OWNER_UID" --map-group="$OWNER_GID")
   CHILD='' MOUNTED=()
   say() { :; } # what session.sh tells of its mounts is for a log
+  die() {
+    printf 'berth: error: %s\n' "$2" >&2 || :
+    exit "$1"
+  }
   trap '[[ ${#MOUNTED[@]} -eq 0 ]] || umount -l "${MOUNTED[@]}"' EXIT
   umask 022
   trap '' "${PASSED_ON[@]}" # in what FUSE runs, too: a signal for all of the job's processes must not unmount the image

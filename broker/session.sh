@@ -45,6 +45,8 @@ readonly UNSEEN=300              # seconds after which what was last seen of tha
 readonly BUSY_PERCENT=5          # of one processor: below it, what runs is not at work
 readonly LOWEST_ID=300           # where the kernel's process ids begin again: RESERVED_PIDS
 readonly USER_HZ=100             # in which unit /proc/PID/stat counts processor time: time(7)
+readonly MOST_LINKS=40           # symbolic links on the way to one path, as path_resolution(7) allows
+readonly WORD_SIZE=64            # characters that are read of what the session has written for the job
 
 # For apt in a session, where there is nobody but the user: no account _apt to become, no group adm to give a log to.
 readonly APT_SETTINGS=('APT::Sandbox::User "root";' 'Dir::Log::Terminal "/dev/null";')
@@ -380,6 +382,16 @@ enter() { # LOWEST HIGHEST: runs as process 1 of the container's PID namespace
 
 # ---- between the two: root of a user namespace, with mounts of its own --------------------------------------------
 
+# The links of an image or a volume mean what they mean in the container, and here / is the node's. So a path in such a
+# tree is resolved by `inside`, which says where it leads to, and used in a `view` of the tree, where the kernel follows
+# no link at all: neither one that has come since, nor one that was not seen to be one. docs/adr/0094.
+
+refuse() { # TREE WORDS: the image is at fault or, in every other tree, a volume
+  local code=$BAD_VOLUMES whose='the volumes'
+  if [[ $1 == "$NODE_DIR/image" || $1 == "$NODE_DIR/image/"* ]]; then code=$BAD_IMAGE whose='the image'; fi
+  die "$code" "$whose: $2"
+}
+
 inside() { # ROOT PATH: sets FOUND to what PATH leads to in the tree ROOT, links followed as if ROOT were /
   local rest=$2/ part target links=0
   FOUND=''
@@ -392,14 +404,47 @@ inside() { # ROOT PATH: sets FOUND to what PATH leads to in the tree ROOT, links
         continue
         ;;
     esac
-    if [[ -L $1$FOUND/$part ]] && ((++links <= 40)); then # as path_resolution(7)
-      target=$(readlink -- "$1$FOUND/$part")
+    if [[ -L $1$FOUND/$part ]]; then
+      ((++links <= MOST_LINKS)) || refuse "$1" "$2 leads through more than $MOST_LINKS symbolic links, or in a circle"
+      IFS= read -rd '' target < <(readlink -z -- "$1$FOUND/$part") || refuse "$1" "$2 changes while the session starts"
       [[ $target != /* ]] || FOUND=''
       rest=$target/$rest
     else
       FOUND+=/$part
     fi
   done
+}
+
+view() { # TREE: VIEW: the same tree mounted once more, where the kernel follows no symbolic link
+  VIEW=${VIEWS[$1]:-}
+  [[ -z $VIEW ]] || return 0
+  VIEW=$NODE_DIR/view/${#VIEWS[@]}
+  # The second way keeps flags that this namespace may not take away, such as nosuid.
+  mount --bind -o nosymfollow "$1" "$VIEW" 2>/dev/null || mount -o remount,bind,nosymfollow "$VIEW" || :
+  MOUNTED=("$VIEW" "${MOUNTED[@]}")
+  follows_no_link "$VIEW" || die "$UNFIT_NODE" "this node cannot mount with nosymfollow, which takes Linux 5.10"
+  VIEWS[$1]=$VIEW
+}
+
+follows_no_link() { # MOUNT_POINT: below NODE_DIR
+  local target options found=''
+  while read -r _ _ _ _ target options _; do
+    [[ $target != */"${NODE_DIR##*/}/${1#"$NODE_DIR/"}" ]] || found=$options # the last one lies on top
+  done </proc/self/mountinfo
+  [[ ,$found, == *,nosymfollow,* ]]
+}
+
+pin() { # TREE PATH PLACE: mounts what a volume has at PATH, which `inside` has found, at a place of the job's own
+  view "$1"
+  if [[ -d $VIEW$2 ]]; then mkdir "$3"; else : >"$3"; fi
+  # mount(8) would follow links by itself to make the path canonical. What it has mounted has the view's flag if it
+  # comes from there, and else is something that the path led to outside.
+  if ! mount --no-canonicalize --bind "$VIEW$2" "$3" || ! follows_no_link "$3"; then
+    refuse "$1" "$2 changes while the session starts"
+  fi
+  mount -o remount,bind,symfollow "$3" # inside, links are links
+  ! follows_no_link "$3" || die "$UNFIT_NODE" "this node cannot take nosymfollow from a mount"
+  MOUNTED=("$3" "${MOUNTED[@]}")
 }
 
 mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it does so here, else by FUSE
@@ -473,10 +518,17 @@ missing_points() { # SIDE TREE: FOLDERS and FILES: the mount points of a side th
   done
 }
 
-make_points() { # ROOT
+make_points() { # ROOT: a view, or a tree that nobody but this job has written to
   local file folders=("${FOLDERS[@]}" "${FILES[@]%/*}")
-  [[ ${#folders[@]} -eq 0 ]] || mkdir -p "${folders[@]/#/$1}"
-  for file in "${FILES[@]}"; do : >"$1$file"; done
+  [[ ${#folders[@]} -eq 0 ]] || mkdir -p -- "${folders[@]/#/$1}" || return 1
+  for file in "${FILES[@]}"; do : >"$1$file" || return 1; done
+}
+
+mend_points() { # SIDE TREE: makes the mount points that the user has deleted there, or that the volume never had
+  missing_points "$1" "$2"
+  [[ ${#FOLDERS[@]} -gt 0 || ${#FILES[@]} -gt 0 ]] || return 0
+  view "$2"
+  make_points "$VIEW" || refuse "$2" "there is no place for ${FOLDERS[*]} ${FILES[*]}"
 }
 
 make_skeleton() { # a layer between image and volume: the mount points that the image lacks, sudo, apt's settings, the greeting
@@ -487,12 +539,12 @@ make_skeleton() { # a layer between image and volume: the mount points that the 
     inside "$image" /usr/local/bin && sudo=$FOUND
     inside "$image" /etc/apt/apt.conf.d && apt=$FOUND
     inside "$image" /etc/profile.d && profile=$FOUND
-    [[ -d $image$sudo && ! -e $image$sudo/sudo ]] || sudo=''
+    [[ -d $image$sudo && ! -e $image$sudo/sudo && ! -L $image$sudo/sudo ]] || sudo=''
     [[ -d $image$apt ]] || apt=''
     [[ -d $image$profile ]] || profile=''
   fi
   FOLDERS+=(${sudo:+"$sudo"} ${apt:+"$apt"} ${profile:+"$profile"})
-  make_points "$skeleton"
+  make_points "$skeleton" || refuse "$image" "its links leave no place for ${FOLDERS[*]} ${FILES[*]}"
   [[ -z $sudo ]] || write_sudo "$skeleton$sudo/sudo"
   [[ -z $apt ]] || printf '%s\n' "${APT_SETTINGS[@]}" >"$skeleton$apt/95berth"
   [[ -z $profile ]] || write_greeting "$skeleton$profile/zz-berth-session.sh"
@@ -503,9 +555,9 @@ make_skeleton() { # a layer between image and volume: the mount points that the 
       folder=${folder%/*}
     done
   done
-  while read -r mode folder; do
+  while IFS=' ' read -rd '' mode folder; do
     [[ $mode == 755 ]] || chmod "$mode" "$skeleton${folder#"$image"}"
-  done < <(stat -c '%a %n' -- "$image" "${!known[@]}")
+  done < <(stat --printf '%a %n\0' -- "$image" "${!known[@]}")
 }
 
 write_greeting() { # FILE: what a login shell reads: a terminal and a locale that the image knows, and what this session is
@@ -634,8 +686,7 @@ mount_system() { # the root of the session
   else
     mount_overlay "$NODE_DIR/root" "${stack[@]}" "${below[@]}"
   fi
-  missing_points system "$NODE_DIR/root" # the user may have deleted some
-  make_points "$NODE_DIR/root"
+  mend_points system "$NODE_DIR/root"
 }
 
 mount_home() { # VOLUME: where the home's volume is; HOME_DIR: what the session gets as its home
@@ -652,30 +703,43 @@ mount_home() { # VOLUME: where the home's volume is; HOME_DIR: what the session 
   content=("$HOME_DIR"/*)
   shopt -u nullglob dotglob
   inside "$NODE_DIR/image" /etc/skel
-  SKEL=$NODE_DIR/image$FOUND
-  if [[ ${#content[@]} -eq 0 && -d $SKEL ]]; then cp -RT "$SKEL" "$HOME_DIR"; fi
+  SKEL=$FOUND
+  if [[ ${#content[@]} -eq 0 && -d $NODE_DIR/image$SKEL ]]; then
+    view "$NODE_DIR/image" && content=("$VIEW$SKEL")
+    view "$HOME_DIR"
+    cp -RT -- "${content[0]}" "$VIEW" || refuse "$HOME_DIR" "the home could not be filled from the image's $SKEL"
+  fi
 }
 
-except() { # SIDE VOLUME PROFILE: adds to EXCEPTIONS what is kept, or fresh, against this side's rule: SOURCE:PATH
-  local rule=BERTH_${1^^} path from list=$BERTH_FRESH
+except() { # SIDE VOLUME PLACE: adds to EXCEPTIONS what is kept, or fresh, against this side's rule; PLACE in the image
+  local rule=BERTH_${1^^} path from inner tree list=$BERTH_FRESH
   [[ ${!rule} == keep ]] || list=$BERTH_KEEP
   while IFS= read -rd , path; do
     side_of "$path"
     [[ -n $path && $SIDE == "$1" ]] || continue
+    inner=${path#"$PREFIX"} from=$NODE_DIR/fresh/$SIDE-${#EXCEPTIONS[@]}
     if [[ ${!rule} == keep ]]; then
-      from=$NODE_DIR/fresh/$SIDE-${#EXCEPTIONS[@]}
+      begin_as_image "$3" "$inner" "$from"
     else
-      inside "$2" "${path#"$PREFIX"}"
-      from=$2$FOUND
-    fi
-    if [[ ! -e $from ]]; then # it begins as what the profile has there
-      inside "$3" "${path#"$PREFIX"}"
-      mkdir -p "${from%/*}"
-      if [[ -e $3$FOUND ]]; then cp -aT "$3$FOUND" "$from"; else mkdir "$from"; fi
+      view "$2" && tree=$VIEW
+      inside "$2" "$inner" && inner=$FOUND
+      if [[ ! -e $tree$inner ]]; then
+        mkdir -p -- "$tree${inner%/*}" || refuse "$2" "there is no place for $path"
+        begin_as_image "$3" "${path#"$PREFIX"}" "$tree$inner"
+      fi
+      pin "$2" "$inner" "$from"
     fi
     EXCEPTIONS+=("$from:$path")
     if [[ -d $from ]]; then POINTS+=("d $path"); else POINTS+=("f $path"); fi
   done <<<"$list,"
+}
+
+begin_as_image() { # PLACE PATH TARGET: makes TARGET as what the image has there, or else an empty folder
+  local copied
+  inside "$NODE_DIR/image$1" "$2" && copied=$1$FOUND
+  view "$NODE_DIR/image"
+  if [[ -e $VIEW$copied ]]; then cp -aT -- "$VIEW$copied" "$3"; else mkdir -- "$3"; fi ||
+    refuse "$NODE_DIR/image" "$2 could not be copied"
 }
 
 bind_exceptions() { # TREE: adds to BINDS what can be bound over the tree
@@ -693,8 +757,19 @@ bind_exceptions() { # TREE: adds to BINDS what can be bound over the tree
   EXCEPTIONS=()
 }
 
+check_accounts() { # Apptainer reads these two before it is in the container, by their links as the node sees them
+  local file tree=$NODE_DIR/root
+  for file in /etc/passwd /etc/group; do
+    inside "$tree" "$file"
+    [[ -e $tree$file && ! $tree$file -ef $tree$FOUND ]] || continue
+    inside "$NODE_DIR/image" "$file"
+    [[ $FOUND == "$file" ]] || tree=$NODE_DIR/image
+    refuse "$tree" "$file is a link that leads to a file of the node's"
+  done
+}
+
 mount_all() { # HOME_DIR, BINDS
-  mkdir "$NODE_DIR"/{image,skeleton,root,home,kept,empty,fresh,fresh/home}
+  mkdir -p "$NODE_DIR"/{image,skeleton,root,home,kept,empty,fresh/home,view/{0..4}} # a view each of five trees
   cd "$LAYERS" # so that a stack's names stay short: the kernel takes one page of them
   mount_image
   mount_points
@@ -702,15 +777,15 @@ mount_all() { # HOME_DIR, BINDS
     if [[ $BERTH_SYSTEM == fresh && -n $BERTH_KEEP ]]; then
       mount_overlay "$NODE_DIR/kept" "${SYSTEM_STACK[@]/%//tree}" "$NODE_DIR/image"
     fi
-    except system "$NODE_DIR/kept" "$NODE_DIR/image"
+    except system "$NODE_DIR/kept" ''
   fi
   make_skeleton
   mount_system
+  check_accounts
   bind_exceptions "$NODE_DIR/root"
   mount_home
   except home "$VOLUME" "$SKEL"
-  missing_points home "$HOME_DIR"
-  make_points "$HOME_DIR"
+  mend_points home "$HOME_DIR"
   bind_exceptions "$HOME_DIR"
   if [[ -n $BERTH_ROOT ]]; then # what root does there could not be taken back, and may belong to ids that the user is not
     mount --bind "$HOME_DIR" "$HOME_DIR"
@@ -725,6 +800,7 @@ pass() { # SIGNAL
 
 hold() { # LOWEST HIGHEST
   local code=0 home=/home/$BERTH_OWNER as=(unshare --user --map-user="$OWNER_UID" --map-group="$OWNER_GID")
+  local -A VIEWS=()
   : >"$NODE_DIR/held"
   CHILD='' MOUNTED=() BINDS=() EXCEPTIONS=()
   trap 'TOLD=yes; pass TERM' TERM
@@ -990,11 +1066,12 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
   {
-    declare -p BAD_IMAGE BAD_VOLUMES DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID \
+    declare -p BAD_IMAGE BAD_VOLUMES UNFIT_NODE MOST_LINKS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID \
       APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
-    declare -f say die inside mount_overlay mount_image site_binds mount_points side_of missing_points make_points \
-      make_skeleton write_greeting write_sudo mount_system mount_home except bind_exceptions mount_all pass hold
+    declare -f say die refuse inside view follows_no_link pin mount_overlay mount_image site_binds mount_points side_of \
+      missing_points make_points mend_points make_skeleton write_greeting write_sudo mount_system mount_home except \
+      begin_as_image bind_exceptions check_accounts mount_all pass hold
     echo 'hold "$@"'
   } >"$NODE_DIR/hold"
   if [[ -n $BERTH_ROOT ]]; then
@@ -1059,12 +1136,12 @@ keep_watch() { # when WATCH_AT has come: has the job's comment say since when no
   seconds_of "$limit"
   ((SECONDS_OF == 0 || SECONDS_OF / 4 > after)) || after=$((SECONDS_OF / 4))
   WATCH_AT=$((EPOCHSECONDS + (after / 4 < USE_EVERY ? after / 4 : USE_EVERY)))
-  read -r used gpu looked 2>/dev/null <"$NODE_DIR/run/use" || :
+  take_use
   if [[ $stop_at =~ ^[0-9]{1,12}$ && $stop_at != "$TOLD_STOP" ]]; then
     TOLD_STOP=$stop_at
     tell_idle "$stop_at"
   fi
-  : >"$NODE_DIR/run/look" || :
+  leave_word look '' || :
   kill -USR1 "$CONTAINER" 2>/dev/null || : # the answer is there the next time
   [[ $used$looked =~ ^[0-9]{2,24}$ ]] || return 0
   ((EPOCHSECONDS - looked <= UNSEEN)) || used=$EPOCHSECONDS gpu=''
@@ -1079,12 +1156,24 @@ keep_watch() { # when WATCH_AT has come: has the job's comment say since when no
   fi
 }
 
+# The session may write in run/ of NODE_DIR, which it sees as /run/berth/node, and put links there. So the job, to which /
+# is the node's, opens nothing in there: what it writes it moves in, and what it reads it has moved out before.
+
+leave_word() { # NAME TEXT: for process 1 of the container
+  printf %s "$2" >"$NODE_DIR/word.$BASHPID" && mv -fT "$NODE_DIR/word.$BASHPID" "$NODE_DIR/run/$1"
+}
+
+take_use() { # `used`, `gpu` and `looked` of the caller's: what process 1 of the container has last written of them
+  mv -fT "$NODE_DIR/run/use" "$NODE_DIR/use" 2>/dev/null || :
+  if [[ -f $NODE_DIR/use && ! -L $NODE_DIR/use ]]; then read -rn "$WORD_SIZE" used gpu looked <"$NODE_DIR/use" || :; fi
+}
+
 tell_idle() { # TIME: at which the session is stopped unless it is used
   local at text
   printf -v at '%(%H:%M:%S)T' "$1"
   text="nothing uses this session: it is stopped at $at, and keeps its files, unless something does"
   say "$text"
-  printf '\r\nberth: %s: %s\r\n' "$BERTH_SESSION_NAME" "$text" >"$NODE_DIR/run/notice" || :
+  leave_word notice $'\r\n'"berth: $BERTH_SESSION_NAME: $text"$'\r\n' || :
 }
 
 warn() { # SECONDS: tells the log and the terminals what happens then
@@ -1098,7 +1187,7 @@ warn() { # SECONDS: tells the log and the terminals what happens then
     *[mhd]) sequel="If it was used in the last $sequel, the session goes on in another job at once." ;;
     *) sequel="The session stops then, and keeps its files." ;;
   esac
-  printf '\r\nberth: %s: %s\r\nberth: %s\r\n' "$BERTH_SESSION_NAME" "$text" "$sequel" >"$NODE_DIR/run/notice" || :
+  leave_word notice $'\r\n'"berth: $BERTH_SESSION_NAME: $text"$'\r\n'"berth: $sequel"$'\r\n' || :
   [[ -z ${LISTENS:-} ]] || kill -USR1 "$CONTAINER" 2>/dev/null || :
 }
 
@@ -1185,23 +1274,24 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   type -P python3 >/dev/null || { MESSAGE="$SLURMD_NODENAME has no python3, which copies a running session" && exit 0; }
   # Others than the user own files there; in the session's namespace they are the user's to read.
   [[ -z $BERTH_ROOT ]] || copy=(nsenter --target "$CONTAINER" --user "${copy[@]}" --squash)
-  rm -f "$node/go" "$node/still" "$NODE_DIR/copy"
-  mkfifo "$node/go" "$node/still" "$NODE_DIR/copy"
-  exec {go}<>"$NODE_DIR/copy" {told}<>"$node/go" {said}<>"$node/still"
+  rm -f "$NODE_DIR"/{copy,go,still}
+  mkfifo "$NODE_DIR"/{copy,go,still}
+  exec {go}<>"$NODE_DIR/copy" {told}<>"$NODE_DIR/go" {said}<>"$NODE_DIR/still" # before the session may replace them
+  mv -ft "$node" "$NODE_DIR/go" "$NODE_DIR/still" || { MESSAGE="the session is in the way of its copy" && exit 0; }
   exec {words}< <(exec "${copy[@]}" "$@" <"$NODE_DIR/copy" 2>"$NODE_DIR/copy.err" {go}>&- {told}>&- {said}>&-)
   COPIER=$!
   IFS= read -ru "$words" word || :
   if [[ $word == copied ]]; then
     since=$(date +%s%3N)
-    : >"$node/stand"
+    leave_word stand ''
     kill -USR1 "$CONTAINER"
-    read -rt $((STILL_WAIT + 3)) -u "$said" stood || :
+    read -rn "$WORD_SIZE" -t $((STILL_WAIT + 3)) -u "$said" stood || :
     echo >&"$go"
     IFS= read -rt "$STILL_LIMIT" -u "$words" word || word="not done within $STILL_LIMIT s"
     echo >&"$told"
     since=$(($(date +%s%3N) - since))
     printf -v PAUSE '%d.%03d' $((since / 1000)) $((since % 1000))
-    read -rt "$STILL_WAIT" -u "$said" _ || :
+    read -rn "$WORD_SIZE" -t "$STILL_WAIT" -u "$said" _ || :
     [[ $word != still ]] || IFS= read -ru "$words" word || :
   fi
   rm -f "$node/go" "$node/still" "$node/stand"
