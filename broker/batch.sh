@@ -33,6 +33,11 @@ forget_login_node() {
   done
 }
 
+take_umask() { # MASK: the job's, for its script; what we make ourselves must be ours to use, whatever that is
+  MASK=$(umask)
+  umask 077
+}
+
 load() { # sets what session.sh's functions need
   LAYERS=${DIRECTORY%/*/*}/layers OWNER_UID=$UID OWNER_GID=${GROUPS[0]}
   [[ -n ${SLURM_JOB_ID:-} && -n ${SLURMD_NODENAME:-} ]] || die "$USAGE" "this is for jobs of Slurm"
@@ -90,7 +95,6 @@ open_environment() { # NOTE COMMAND ARGUMENT…: CONTAINER: runs the command in 
   NOTE=$DIRECTORY/run/nodes/$1 # where the tasks of steps on the same node look for it
   shift
   make_room
-  MASK=$(umask)
   declare -p LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID TOP INSIDE HOST_PATH MASK \
     "${!BERTH_@}" >"$NODE_DIR/state"
   mkdir -p "${NOTE%/*}"
@@ -106,6 +110,7 @@ run_script() { # CARRIER ARGUMENT…
   key=${key:-$SLURM_JOB_ID}
   shift
   trap finish_run EXIT
+  take_umask
   forget_login_node
   load
   find_inside "$work"
@@ -241,11 +246,11 @@ hold_environment() { # STATE COMMAND ARGUMENT…
   done
   [[ ! -d /dev/dri ]] || binds+=(--bind /dev/dri)
   [[ -z $BERTH_BINDS ]] || binds+=(--bind "$BERTH_BINDS")
-  umask "$MASK"
   export BERTH_SESSION_NAME BERTH_PROFILE BERTH_PROFILE_VERSION
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   {
     declare -f enter_environment
+    echo "umask $MASK" # Apptainer sets one of its own
     echo 'enter_environment "$@"'
   } >"$NODE_DIR/run/enter"
   # No PID namespace: Slurm ends a job's processes, and those of its steps join these.
@@ -337,6 +342,7 @@ open_for_step() { # NOTE: on a node where the job's script is not; the first of 
   local key=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   key=${key:-$SLURM_JOB_ID}@$SLURMD_NODENAME.$SLURM_STEP_ID
   trap finish_run EXIT
+  take_umask
   unset "${!BERTH_@}"
   load
   note_job "$key" '' 0 || exit 0

@@ -26,7 +26,7 @@ from broker.cli.sbatch_program import SbatchProgram, is_called_by_sbatch_script
 from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from broker.batch_schema import EnvironmentRequest, EnvironmentView
     from slurm.commandline import CommandLine
@@ -164,8 +164,9 @@ class Submission:
         if self._script is None:
             return words, text
         place = Path(environment.directory) / "run/script"
-        place.mkdir(mode=0o700, exist_ok=True)
-        (place / self._script.name).write_bytes(text)  # its name is the job's, unless the user says another
+        with _umask(0o077):
+            place.mkdir(exist_ok=True)
+            (place / self._script.name).write_bytes(text)  # its name is the job's, unless the user says another
         return [*words, str(place / self._script.name), *self._line.script[1:]], None
 
 
@@ -299,8 +300,19 @@ def _note(environment: EnvironmentView, job_id: int) -> None:
     """Leave the job's id with its environment, where `berth fetch` and the next gc look for it."""
     noted = Path(environment.directory) / "run/job"
     fresh = noted.with_suffix(".new")  # whoever interrupts us must not leave half a word
-    fresh.write_text(f"{job_id}\n", encoding="ascii")
+    with _umask(0o077):
+        fresh.write_text(f"{job_id}\n", encoding="ascii")
     fresh.rename(noted)
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    """Make files with this umask: the user's is the job's, and may keep us from our own."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _cannot_run(error: OSError) -> BerthError:

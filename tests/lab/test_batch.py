@@ -8,45 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.errors import ExitCode
+from tests.lab.batch_work import WORK, Work
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.lab.conftest import User
-
-WORK = "/shared/home/alice/batch"
-"""Where jobs are submitted from; the home of the login node is not the environment's."""
-
-
-class Work:
-    """A directory of alice's, and the jobs that are submitted from there."""
-
-    def __init__(self, user: User) -> None:
-        self.user = user
-        self.lab = user.site.lab
-        self.lab.sh(f"rm -rf {WORK}; mkdir -p {WORK}", user="alice")
-
-    def write(self, name: str, text: str) -> None:
-        self.lab.run(["tee", f"{WORK}/{name}"], user="alice", stdin=text.encode())
-
-    def sh(self, command: str, *, code: int = 0, seconds: float = 60) -> str:
-        done = self.lab.run(["bash", "-c", f"cd {WORK}; {command}"], user="alice", seconds=seconds)
-        assert done.returncode == code, (done.stdout + done.stderr).decode()
-        return done.stdout.decode()
-
-    def sbatch(self, words: str, *, code: int = 0) -> str:
-        """`berth sbatch --wait …`: the job's id; its output is in the file that it is named for."""
-        said = self.sh(f"berth sbatch --wait --parsable -t 5 --mem=200M {words}", code=code, seconds=120)
-        return said.strip()
-
-    def output(self, job: str) -> str:
-        return self.sh(f"cat slurm-{job}.out")
-
-    def run(self, words: str, body: str, *, code: int = 0) -> str:
-        """What a job prints whose script is this."""
-        self.write("job.sh", f"#!/bin/bash\n{body}")
-        return self.output(self.sbatch(f"{words} job.sh", code=code))
 
 
 @pytest.fixture

@@ -121,4 +121,3 @@ class TestRunning:
         session.says(f"cd /run/berth/node; for name in look use notice stand go still; do ln -s {SECRET} $name; done")
         wait_until(lambda: session.ssh("test -s /run/berth/node/use").returncode == 0, "a look", session.log)
         assert session.copy(HOME=new_id())["RESULT"] == "frozen"
-
