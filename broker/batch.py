@@ -199,7 +199,8 @@ class Batch:
             await self._sweep_away(user, environment.id)
             raise
         await asyncio.to_thread(self._registry.record, source or environment, Entry(user, "batch", f"in {of}"))
-        return EnvironmentView(id=environment.id, directory=directory, used_at=now, **described)
+        variables = image.profile.environment
+        return EnvironmentView(id=environment.id, directory=directory, variables=variables, used_at=now, **described)
 
     async def _sweep(self, user: str) -> None:
         """Remove environments whose grace is over, unless their job may still come."""

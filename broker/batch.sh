@@ -2,7 +2,8 @@
 # Runs the script of a batch job, and the steps that it starts with srun, in an environment that `berth sbatch --env` made.
 # It lies in that environment's run directory, on the shared file system, beside session.sh, whose functions it uses.
 #
-#   batch.sh run CARRIER ARGUMENT…     what the carrier becomes: the job's batch script, on its first node
+#   batch.sh run NAMES CARRIER ARGUMENT…
+#                                      what the carrier becomes: the job's batch script, on its first node
 #   batch.sh hold … / batch.sh step …  called by itself: in a namespace of its own; a task of srun's
 #   batch.sh slurm COMMAND ARGUMENT…   a command of Slurm's, called from inside of the environment
 #
@@ -30,6 +31,16 @@ forget_login_node() {
   for name in "${!XDG_@}" "${!SSH_@}" "${!DBUS_@}" "${!CONDA_@}" "${!LMOD_@}" "${!MODULE@}" "${!LOADEDMODULES@}" \
     "${!_LMFILES_@}" "${!_ModuleTable@}" "${!BASH_FUNC_@}" "${!BERTH_@}" "${!APPTAINER@}" "${!SINGULARITY@}"; do
     unset "$name"
+  done
+}
+
+take_explicit() { # NAMES: EXPLICIT: shell lines that set the variables that the submission names, with their values of now
+  local name names
+  IFS=, read -ra names <<<"$1"
+  EXPLICIT=''
+  for name in "${names[@]}"; do
+    case $name in PWD | OLDPWD | SHLVL | _ | UID | EUID | PPID | SHELLOPTS | BASHOPTS) continue ;; esac # bash's own
+    [[ ! -v $name ]] || EXPLICIT+="export $name=${!name@Q}"$'\n'
   done
 }
 
@@ -95,7 +106,7 @@ open_environment() { # NOTE COMMAND ARGUMENT…: CONTAINER: runs the command in 
   NOTE=$DIRECTORY/run/nodes/$1 # where the tasks of steps on the same node look for it
   shift
   make_room
-  declare -p LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID TOP INSIDE HOST_PATH MASK \
+  declare -p LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID TOP INSIDE HOST_PATH MASK EXPLICIT \
     "${!BERTH_@}" >"$NODE_DIR/state"
   mkdir -p "${NOTE%/*}"
   # A command in the background would have these signals ignored.
@@ -139,14 +150,13 @@ finish_run() { # on every way out
 
 # ---- inside the container ------------------------------------------------------------------------------------------
 
-enter_environment() { # COMMAND ARGUMENT…: leaves nothing of Apptainer's in the command's environment
+enter_environment() { # leaves nothing of Apptainer's in the command's environment
   unset "${!APPTAINER@}" "${!SINGULARITY@}" USER_PATH PROMPT_COMMAND PS1 ENVIRONMENT
   LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}
   LD_LIBRARY_PATH=${LD_LIBRARY_PATH//\/.singularity.d\/libs/}
   LD_LIBRARY_PATH=${LD_LIBRARY_PATH%:}
   [[ -n $LD_LIBRARY_PATH ]] || unset LD_LIBRARY_PATH # an empty entry would mean the current folder
   echo $$ >/run/berth/node/pid.new && mv /run/berth/node/pid.new /run/berth/node/pid
-  exec "$@"
 }
 
 # ---- root of a user namespace, with mounts of its own ---------------------------------------------------------------
@@ -250,8 +260,10 @@ hold_environment() { # STATE COMMAND ARGUMENT…
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   {
     declare -f enter_environment
+    echo enter_environment
     echo "umask $MASK" # Apptainer sets one of its own
-    echo 'enter_environment "$@"'
+    printf %s "$EXPLICIT" # what the image sets, Apptainer has set by now
+    echo 'exec "$@"'
   } >"$NODE_DIR/run/enter"
   # No PID namespace: Slurm ends a job's processes, and those of its steps join these.
   env --default-signal=INT,QUIT "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
@@ -343,6 +355,7 @@ open_for_step() { # NOTE: on a node where the job's script is not; the first of 
   key=${key:-$SLURM_JOB_ID}@$SLURMD_NODENAME.$SLURM_STEP_ID
   trap finish_run EXIT
   take_umask
+  EXPLICIT='' # a step has the variables that srun gives it
   unset "${!BERTH_@}"
   load
   note_job "$key" '' 0 || exit 0
@@ -353,9 +366,10 @@ open_for_step() { # NOTE: on a node where the job's script is not; the first of 
 DIRECTORY=${BASH_SOURCE[0]%/run/*}
 case ${1-} in
   run)
+    take_explicit "$2"
     HOST_PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     export PATH=$HOST_PATH
-    run_script "${@:2}"
+    run_script "${@:3}"
     ;;
   hold) hold_environment "${@:2}" ;;
   slurm) run_command "${@:2}" ;;

@@ -45,6 +45,8 @@ class EnvironmentView(Strict):
     profile: Name
     version: Version
     directory: str
+    variables: dict[str, str] = Field(default_factory=dict)
+    """What the profile's `environment` sets there; told of an environment that has just been made."""
     driver: str = ""
     base: str = ""
     """The directory that has the home as of submission, where each job's `top` has all of it; else empty."""

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
+from broker.cli import output
 from broker.cli.arguments import EnvironmentName
+from broker.cli.exported import Exported
 from broker.cli.invocation import Invocation, pass_invocation
 from broker.cli.sbatch_program import SbatchProgram, is_called_by_sbatch_script
 from broker.errors import BerthError, InvalidInputError
@@ -138,8 +140,12 @@ class Submission:
         environment = invocation.client.make_environment(_request(name))
         kept = False
         try:
-            words, stdin = self._words_and_input(environment, carrier(text, environment))
+            exported = Exported.of(self._line, text, os.environ)
+            words, stdin = self._words_and_input(environment, carrier(text, environment, exported.explicit))
             code, job_id = _run_sbatch(words, stdin, lambda job: _note(environment, job))
+            if job_id is not None and not self._line.has("quiet"):
+                for remark in exported.remarks(os.environ, environment.variables):
+                    output.narrate(f"berth: {remark}")
             kept = job_id is not None or self._may_have_submitted(code)
         except KeyboardInterrupt:
             kept = True  # a job may be there; if not, the environment goes with the next gc
@@ -170,12 +176,15 @@ class Submission:
         return [*words, str(place / self._script.name), *self._line.script[1:]], None
 
 
-def carrier(script: bytes, environment: EnvironmentView) -> bytes:
-    """The script that sbatch gets: the head of the user's own, line for line, then what runs the rest inside."""
+def carrier(script: bytes, environment: EnvironmentView, explicit: Sequence[str]) -> bytes:
+    """The script that sbatch gets: the head of the user's own, line for line, then what runs the rest inside.
+
+    The variables that are named `explicit` come before the profile's.
+    """
     from slurm.commandline import head
 
     lines = [b"#!/bin/bash", *head(script)[1:]]
-    opener = shlex.join(["/bin/bash", f"{environment.directory}/run/batch.sh", "run"])
+    opener = shlex.join(["/bin/bash", f"{environment.directory}/run/batch.sh", "run", ",".join(explicit)])
     said = f"# What follows the last line of this part runs in {environment.of}, by Berth (berth-sbatch(1))."
     lines += [os.fsencode(said), os.fsencode(f'exec {opener} "$0" "$@"'), MARK, b""]
     return b"\n".join(lines) + script
