@@ -17,14 +17,14 @@
 readonly USAGE=64         # not called as above, or not by Slurm
 readonly BAD_JOB_ENV=65   # run/job.env is missing, malformed or somebody else's
 readonly BAD_DIRECTORY=66 # the session's directory is not the user's own or is open to others
-readonly BAD_IMAGE=67     # the image cannot be read, has another size than it was published with, or does not mount
+readonly BAD_IMAGE=67     # the image cannot be read, has another size than was published, does not mount, or its links are bad
 readonly LOCKED=68        # another job has this session's volumes open
 readonly NO_NODE_DIR=69   # no directory of our own could be made on the node
 readonly UNFIT_NODE=70    # the node lacks a program or a kind of namespace that a session needs
 readonly BAD_CONTENT=71   # the image has no sshd
 readonly OUT_OF_MEMORY=72 # the kernel killed a process of the session for memory; Slurm shows its own OUT_OF_MEMORY
 readonly SUPERSEDED=73    # run/job.env is of another submission: a later job carries this session
-readonly BAD_VOLUMES=74   # volumes.json is missing or malformed, or a layer that it names is, or does not mount
+readonly BAD_VOLUMES=74   # volumes.json, or a layer that it names, is missing or bad, or does not mount, or its links are bad
 
 readonly STOP_GRACE=3            # seconds between TERM and KILL for the session's processes; below any sane KillWait
 readonly TICK=2                  # seconds between two looks at the memory
@@ -46,7 +46,7 @@ readonly BUSY_PERCENT=5          # of one processor: below it, what runs is not 
 readonly LOWEST_ID=300           # where the kernel's process ids begin again: RESERVED_PIDS
 readonly USER_HZ=100             # in which unit /proc/PID/stat counts processor time: time(7)
 readonly MOST_LINKS=40           # symbolic links on the way to one path, as path_resolution(7) allows
-readonly WORD_SIZE=64            # characters that are read of what the session has written for the job
+readonly WORD_LIMIT=60           # bytes that are read of what the session has written for the job
 
 # For apt in a session, where there is nobody but the user: no account _apt to become, no group adm to give a log to.
 readonly APT_SETTINGS=('APT::Sandbox::User "root";' 'Dir::Log::Terminal "/dev/null";')
@@ -194,13 +194,14 @@ adapt_accounts() {
 
 apply_owners() { # FILE: whose the files are that `berth exec --root` installed, since in layers all are the user's own
   local uid gid mode path list=/run/berth/node/owners.d
-  local -A last=()
+  local -A last=() linked=()
   while read -rd ' ' uid && read -rd ' ' gid && read -rd ' ' mode && IFS= read -rd '' path; do
     last[$path]="$uid:$gid $mode" # records of later layers come later
   done <"$1"
   cd /
   mkdir "$list"
   for path in "${!last[@]}"; do
+    ! through_link "/${path%/*}" "$path" || continue # what is there now is another file
     if [[ -e ./$path || -L ./$path ]]; then printf '%s\0' "./$path" >>"$list/owner ${last[$path]% *}"; fi
     if [[ -e ./$path && ! -L ./$path ]]; then printf '%s\0' "./$path" >>"$list/rights ${last[$path]#* }"; fi
   done
@@ -208,6 +209,15 @@ apply_owners() { # FILE: whose the files are that `berth exec --root` installed,
   for path in "$list"/owner*; do xargs -0 chown -h "${path##* }" -- <"$path"; done
   for path in "$list"/rights*; do xargs -0 chmod "${path##* }" -- <"$path"; done # after chown, which takes setuid away
   rm -r "$list"
+}
+
+through_link() { # FOLDER PATH: whether a folder on the way to PATH, which is in FOLDER, is a link; `linked` remembers it
+  [[ $2 == */* ]] || return 1
+  if [[ -z ${linked[$1]:-} ]]; then
+    linked[$1]=no
+    if [[ -L $1 ]] || through_link "${1%/*}" "${1#/}"; then linked[$1]=yes; fi
+  fi
+  [[ ${linked[$1]} == yes ]]
 }
 
 leave() { # CODE: every process of the session gets TERM and some time; those that stay end with this one, the first
@@ -1061,13 +1071,13 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     declare -p UNFIT_NODE BAD_CONTENT STOP_GRACE BIND_TRIES STILL_WAIT STILL_LIMIT UNSEEN BUSY_PERCENT USER_HZ \
       BERTH_ROOT
     echo 'set -euo pipefail'
-    declare -f say die login_environment is_for_logins has_locales sshd_config adapt_accounts apply_owners leave \
+    declare -f say die login_environment is_for_logins has_locales sshd_config adapt_accounts apply_owners through_link leave \
       look_at_processes threads_stand_still stop_all stand_still tell_terminals processor_time gpu_work look_at_use serve enter
     echo 'enter "$@"'
   } >"$NODE_DIR/run/enter"
   {
-    declare -p BAD_IMAGE BAD_VOLUMES UNFIT_NODE MOST_LINKS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID \
-      APT_SETTINGS "${!BERTH_@}"
+    declare -p BAD_IMAGE BAD_VOLUMES UNFIT_NODE MOST_LINKS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK \
+      OWNER_UID OWNER_GID APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
     declare -f say die refuse inside view follows_no_link pin mount_overlay mount_image site_binds mount_points side_of \
       missing_points make_points mend_points make_skeleton write_greeting write_sudo mount_system mount_home except \
@@ -1165,7 +1175,8 @@ leave_word() { # NAME TEXT: for process 1 of the container
 
 take_use() { # `used`, `gpu` and `looked` of the caller's: what process 1 of the container has last written of them
   mv -fT "$NODE_DIR/run/use" "$NODE_DIR/use" 2>/dev/null || :
-  if [[ -f $NODE_DIR/use && ! -L $NODE_DIR/use ]]; then read -rn "$WORD_SIZE" used gpu looked <"$NODE_DIR/use" || :; fi
+  [[ -f $NODE_DIR/use && ! -L $NODE_DIR/use ]] || return 0
+  read -r used gpu looked < <(head -c "$WORD_LIMIT" "$NODE_DIR/use" | tr -d '\0') || :
 }
 
 tell_idle() { # TIME: at which the session is stopped unless it is used
@@ -1283,18 +1294,18 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   IFS= read -ru "$words" word || :
   if [[ $word == copied ]]; then
     since=$(date +%s%3N)
-    leave_word stand ''
+    leave_word stand '' || :
     kill -USR1 "$CONTAINER"
-    read -rn "$WORD_SIZE" -t $((STILL_WAIT + 3)) -u "$said" stood || :
+    read -rn "$WORD_LIMIT" -t $((STILL_WAIT + 3)) -u "$said" stood || :
     echo >&"$go"
     IFS= read -rt "$STILL_LIMIT" -u "$words" word || word="not done within $STILL_LIMIT s"
     echo >&"$told"
     since=$(($(date +%s%3N) - since))
     printf -v PAUSE '%d.%03d' $((since / 1000)) $((since % 1000))
-    read -rn "$WORD_SIZE" -t "$STILL_WAIT" -u "$said" _ || :
+    read -rn "$WORD_LIMIT" -t "$STILL_WAIT" -u "$said" _ || :
     [[ $word != still ]] || IFS= read -ru "$words" word || :
   fi
-  rm -f "$node/go" "$node/still" "$node/stand"
+  rm -f "$node/go" "$node/still" "$node/stand" || :
   if [[ $word == 'done' ]]; then
     COPIER=''
     for (( ; $# > 0; )); do # whose marks of deletion these are

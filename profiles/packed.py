@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -38,10 +39,25 @@ def unpack(squashfs: Path, target: Path, timeout: float) -> None:
         target.with_name(FUSE_WRITTEN).touch()
     for path in whiteouts:
         place = target / path
+        if not _are_directories(target, place.parent):
+            continue  # a part of a name with a line end, which looks like a whiteout in the list
         folder, mode = place.parent, place.parent.stat().st_mode
         folder.chmod(mode | 0o300)
         (folder / f"{WHITEOUT_PREFIX}{place.name}").touch()
         folder.chmod(mode & 0o7777)
+
+
+def _are_directories(target: Path, folder: Path) -> bool:
+    """Whether the folder and all that it is in, up to `target`, are directories there, and no links."""
+    steps = [folder, *folder.parents]
+    return all(stat.S_ISDIR(_mode(step)) for step in steps[: steps.index(target)])
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except OSError:
+        return 0
 
 
 def _run(argv: Sequence[str], timeout: float) -> bytes:

@@ -40,6 +40,7 @@ CHANGED_MEANWHILE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EEXIST, errno.ESTALE, errno.ENXIO}
 )
 """What the first pass meets where something became something else under its eyes: the second one sees to it."""
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 NOT_CLONABLE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
 
 Seen = tuple[int, int, int, int]
@@ -57,6 +58,9 @@ class Copy:
         os.makedirs(target, 0o700, exist_ok=True)
         os.mkdir(os.path.join(target, TREE), 0o700)
         self._from = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
+        self._folder = -1
+        """The folder of the source that was listed last, open: what is in it is found in there, whatever its path has
+        come to mean since."""
         self._to = os.open(os.path.join(target, TREE), os.O_RDONLY | os.O_DIRECTORY)
         began = os.fstat(self._to).st_ctime_ns  # the file system's own clock
         self._clock = began - time.monotonic_ns()
@@ -72,7 +76,7 @@ class Copy:
         self.bytes = 0
 
     def close(self) -> None:
-        for fd in (self._from, self._to, self._link_from):
+        for fd in (self._from, self._to, self._link_from, self._folder):
             if fd >= 0:
                 os.close(fd)
 
@@ -163,16 +167,27 @@ class Copy:
         self._seen = fresh
 
     def _list(self, folder: bytes) -> tuple[list[tuple[bytes, os.stat_result]], os.stat_result]:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._from)
-        try:
-            entries = []
-            with os.scandir(fd) as found:
-                for entry in found:
-                    with contextlib.suppress(FileNotFoundError):
-                        entries.append((os.fsencode(entry.name), entry.stat(follow_symlinks=False)))
-            return entries, os.fstat(fd)
-        finally:
-            os.close(fd)
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+        self._folder = self._open_folder(folder)
+        entries = []
+        with os.scandir(self._folder) as found:
+            for entry in found:
+                with contextlib.suppress(FileNotFoundError):
+                    entries.append((os.fsencode(entry.name), entry.stat(follow_symlinks=False)))
+        return entries, os.fstat(self._folder)
+
+    def _open_folder(self, path: bytes) -> int:
+        """Open a folder of the source one step after the other: the session may have put a link in the place of any."""
+        fd = os.open(b".", FOLDER, dir_fd=self._from)
+        for name in path.split(b"/"):
+            try:
+                inner = os.open(name, FOLDER, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = inner
+        return fd
 
     def _place(self, path: bytes, entry: os.stat_result, fresh: dict[bytes, Seen], placed: dict[int, bytes]) -> None:
         """Bring one entry that is no folder into the copy."""
@@ -210,7 +225,7 @@ class Copy:
         if stat.S_ISREG(mode):
             return self._copy_file(path)
         if stat.S_ISLNK(mode):
-            os.symlink(os.readlink(path, dir_fd=self._from), path, dir_fd=self._to)
+            os.symlink(os.readlink(_name(path), dir_fd=self._folder), path, dir_fd=self._to)
         else:  # a FIFO, or overlayfs' mark of deletion
             os.mknod(path, mode, entry.st_rdev, dir_fd=self._to)
             os.chmod(path, stat.S_IMODE(mode), dir_fd=self._to)
@@ -218,7 +233,7 @@ class Copy:
         return _seen(entry)
 
     def _copy_file(self, path: bytes) -> Seen:
-        source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._from)
+        source = os.open(_name(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._folder)
         try:
             status = os.fstat(source)
             target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=self._to)
@@ -268,7 +283,7 @@ class Copy:
     def _dress_folder(self, path: bytes, status: os.stat_result, *, settled: bool) -> None:
         """Give a folder its attributes, times and mode, once everything below it is in place."""
         try:
-            source = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._from)
+            source = self._open_folder(path)
         except OSError as error:
             if settled or error.errno not in CHANGED_MEANWHILE:
                 raise
@@ -361,6 +376,10 @@ def read_index(path: str) -> dict[bytes, Seen]:
 
 def _seen(status: os.stat_result) -> Seen:
     return (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
+
+
+def _name(path: bytes) -> bytes:
+    return path.rpartition(b"/")[2]
 
 
 def _has_holes(status: os.stat_result) -> bool:

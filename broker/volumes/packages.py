@@ -34,13 +34,14 @@ def installed(trees: list[Path], image_packages: str) -> Packages:
     """What is installed where these layers, oldest first, lie over the image."""
     found = of_image(image_packages)
     for tree in trees:
-        if (status := _text(tree / dpkg.STATUS)) is not None:
+        file = tree / dpkg.STATUS
+        if not _leads_by_links(tree, file) and (status := _text(file)) is not None:
             kept = {name: version for name, version in found.items() if name.startswith("pip ")}
             listed = dpkg.installed({dpkg.STATUS: status}.get).values()
             found = kept | {each.name: each.version for each in listed}
         for folder in tree.glob("opt/venv/lib/python3*/site-packages/*.dist-info"):
             match = DIST_INFO.fullmatch(folder.name)
-            if match is None:
+            if match is None or _leads_by_links(tree, folder):
                 continue
             name = f"pip {_normal(match[1])}"
             if folder.is_dir():
@@ -57,6 +58,12 @@ def package_changes(before: Packages, after: Packages) -> list[dict[str, str]]:
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
+
+
+def _leads_by_links(tree: Path, place: Path) -> bool:
+    """Whether a link is on the way from a layer's tree to a place in it: it would lead out of the tree."""
+    steps = [place, *place.parents]
+    return any(step.is_symlink() for step in steps[: steps.index(tree)])
 
 
 def _text(path: Path) -> str | None:

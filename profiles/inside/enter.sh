@@ -8,14 +8,13 @@ kit=$2
 shift 2
 
 # The tree may come from a stranger's image: a link here would lead the mounts below out of it.
-for directory in dev etc proc run tmp; do
+for directory in dev etc proc run tmp run/berth-build; do
     if [ -L "$tree/$directory" ]; then
         echo "/$directory of the base is a symbolic link" >&2
         exit 1
     fi
     mkdir -p "$tree/$directory"
 done
-mkdir -p "$tree/run/berth-build"
 
 mount -t proc proc "$tree/proc"
 mount -t tmpfs -o mode=755 tmpfs "$tree/dev"

@@ -115,6 +115,17 @@ class TestAccounts:
         assert f"the volumes: /etc/{file} is a link that leads to a file of the node's" in session.log()
 
 
+class TestOwners:
+    def test_record_of_a_path_that_is_now_behind_a_link_is_passed_over(self, session: SessionJob) -> None:
+        files = "mkdir -p opt/real; touch opt/real/file opt/real/other; chmod 644 opt/real/*; ln -s real opt/link"
+        in_layer(session, session.system_tree, f"umask 022; {files}")
+        records = "printf '1 1 4755 opt/link/file\\0001 1 600 opt/real/other\\000' >owners"
+        in_layer(session, session.layer(session.system[0]), records)
+        session.configure(BERTH_ROOT="yes")
+        session.start()
+        assert session.says("stat -c %u:%a /opt/real/file /opt/real/other").split() == ["0:644", "1:600"]
+
+
 class TestRunning:
     def test_links_in_the_jobs_own_folder_are_never_followed(self, session: SessionJob) -> None:
         session.start()

@@ -37,6 +37,19 @@ def test_whiteouts_and_opaque_directories_survive(tmp_path: Path) -> None:
     assert len(entries) == 3 * len(NAMES) + 2
 
 
+def test_name_that_looks_like_a_whiteout_leads_nowhere(tmp_path: Path) -> None:
+    """A session may make names with line ends, and the list of a squashfs shows them as they are."""
+    tree, real = tmp_path / "tree", tmp_path / "real"
+    (tree / "b").mkdir(parents=True)
+    real.mkdir()
+    (tree / "b/link").symlink_to(real)
+    (tree / "a\nc--------- 0/0 0, 0 2024-01-01 00:00 /b/link/x").mkdir(parents=True)
+    packing = ["mksquashfs", str(tree), str(tmp_path / "a.squashfs"), "-quiet"]
+    subprocess.run(packing, check=True, capture_output=True, timeout=60)
+    unpack(tmp_path / "a.squashfs", tmp_path / "out", 60)
+    assert list(real.iterdir()) == []
+
+
 def test_what_is_no_squashfs_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.squashfs").write_bytes(b"x" * 200)
     with pytest.raises(ProfilesError, match=r"cannot unpack .*a\.squashfs"):
