@@ -5,13 +5,11 @@ Those that `--export` names come before the profile's, and the profile's before 
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slurm.commandline import HETEROGENEOUS, read_command_line, words_of
-from slurm.sbatch import OptionError
+from slurm.commandline import of_first_component, of_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,11 +80,11 @@ class Exported:
 
         Of a heterogeneous job the first component's, since the script runs there.
         """
-        said = _of_line(line, "export")
+        said = of_first_component(line, "export")
         if said is None:
             said = variables.get("SBATCH_EXPORT")
         if said is None:
-            said = _of_script(script)
+            said = of_head("export", script)
         entries = _ENTRY.findall(said) if said else ["ALL"]
         names = [entry.partition("=")[0].strip() for entry in entries]
         words = {name.upper() for name in names} & {"ALL", "NONE", "NIL"}
@@ -120,21 +118,3 @@ def _remedy(names: Iterable[str]) -> str:
 
 def _is_login_nodes(name: str) -> bool:
     return name in LOGIN_NODES or name.startswith((*LOGIN_NODES_BEGINNINGS, *OWN_BEGINNINGS))
-
-
-def _of_line(line: CommandLine, name: str) -> str | None:
-    inner = {at for given in line.options for at in range(given.first, given.last)}
-    ends = (at for at, word in enumerate(line.words) if word == HETEROGENEOUS and at not in inner)
-    end = next(ends, len(line.words))
-    return next((given.value for given in reversed(line.options) if given.name == name and given.first < end), None)
-
-
-def _of_script(script: bytes) -> str | None:
-    found = None
-    with contextlib.suppress(OptionError):  # which sbatch tells of
-        for _, words in words_of("#SBATCH", script):
-            if words[0] in {"hetjob", "packjob"}:
-                break
-            given = read_command_line(words).value("export")
-            found = given if given is not None else found
-    return found

@@ -25,6 +25,7 @@ from broker.cli.arguments import EnvironmentName
 from broker.cli.exported import Exported
 from broker.cli.invocation import Invocation, pass_invocation
 from broker.cli.sbatch_program import SbatchProgram, is_called_by_sbatch_script
+from broker.cli.working_directory import WorkingDirectory
 from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -144,7 +145,9 @@ class Submission:
             words, stdin = self._words_and_input(environment, carrier(text, environment, exported.explicit))
             code, job_id = _run_sbatch(words, stdin, lambda job: _note(environment, job))
             if job_id is not None and not self._line.has("quiet"):
-                for remark in exported.remarks(os.environ, environment.variables):
+                directory = WorkingDirectory.of(self._line, text)
+                remarks = directory.remarks(environment, job_id)
+                for remark in [*remarks, *exported.remarks(os.environ, environment.variables)]:
                     output.narrate(f"berth: {remark}")
             kept = job_id is not None or self._may_have_submitted(code)
         except KeyboardInterrupt:
@@ -173,6 +176,7 @@ class Submission:
         with _umask(0o077):
             place.mkdir(exist_ok=True)
             (place / self._script.name).write_bytes(text)  # its name is the job's, unless the user says another
+            place.with_name("command").write_bytes(os.fsencode(self._script.absolute()))  # for scripts that look for it
         return [*words, str(place / self._script.name), *self._line.script[1:]], None
 
 

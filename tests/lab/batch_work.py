@@ -14,6 +14,8 @@ WORK = "/shared/home/alice/batch"
 class Work:
     """A directory of alice's, and the jobs that are submitted from there."""
 
+    path = WORK
+
     def __init__(self, user: User) -> None:
         self.user = user
         self.lab = user.site.lab
