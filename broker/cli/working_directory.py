@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ HOME_INSIDE = "/home/{}"
 
 @dataclass(frozen=True, slots=True)
 class WorkingDirectory:
-    """Where a job works by what is asked of sbatch, as an absolute path without links."""
+    """Where a job works by what is asked of sbatch, as an absolute path without links; empty if that is unknown."""
 
     path: str
     homes: tuple[str, ...]
@@ -37,11 +38,16 @@ class WorkingDirectory:
         if asked is None:
             asked = of_head("chdir", script)
         account = pwd.getpwuid(os.getuid())
-        return cls(os.path.realpath(asked or "."), (account.pw_dir, os.path.realpath(account.pw_dir)), account.pw_name)
+        path = ""
+        with contextlib.suppress(OSError):  # the current directory is gone, or may not be read
+            path = os.path.realpath(asked or ".")
+        return cls(path, (account.pw_dir, os.path.realpath(account.pw_dir)), account.pw_name)
 
     def remarks(self, environment: EnvironmentView, job: int) -> list[str]:
         """What to tell if the job does not work in the node's directory."""
         path = Path(self.path)
+        if not self.path:
+            return []
         if SYSTEMS_OWN.fullmatch(self.path):
             return [f"the job works in the environment's own {path}, which goes with the job"]
         if any(path.is_relative_to(bind.split(":")[0]) for bind in environment.binds):
