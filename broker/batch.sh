@@ -17,6 +17,7 @@ source "${BASH_SOURCE[0]%/*}/session.sh"
 
 readonly MARK='#### berth: the script itself follows; the node cuts it off here'
 readonly COMMANDS=(sacct sacctmgr salloc sattach sbatch sbcast scancel scontrol sinfo sprio squeue sreport srun sstat strigger)
+OTHER_HOMES=()
 readonly SCRIPT_INSIDE=/run/berth/node/script # where $0 cannot be what it is outside
 readonly PASSED_ON=(HUP INT QUIT USR1 USR2 TERM CONT ALRM WINCH) # signals, to the script
 readonly LOCK_WAIT=300 # seconds that a job that was requeued waits for its former run to end
@@ -273,9 +274,29 @@ COMMAND
   done
 }
 
+side_of() { # PATH: as session.sh's; below another place of the home it is the home, too
+  local home
+  SIDE=system PREFIX=''
+  for home in "/home/$BERTH_OWNER" "${OTHER_HOMES[@]}"; do
+    [[ $1 != "$home/"* ]] || SIDE=home PREFIX=$home
+  done
+}
+
+find_other_homes() { # OTHER_HOMES: where the login has its home, if that is elsewhere: the environment's home is there too
+  local each
+  OTHER_HOMES=()
+  for each in "${HOMES[@]}"; do
+    [[ -z $each || $each == "${OTHER_HOMES[0]:-}" || $each == *[[:cntrl:]]* ]] && continue
+    is_systems_own "$each" || [[ $each/ == "/home/$BERTH_OWNER"/* || /home/$BERTH_OWNER/ == "$each"/* ]] && continue
+    lies_in_mount "$each" || OTHER_HOMES+=("$each")
+  done
+}
+
 add_points() { # to POINTS, what is shown, and places for PLACED: the script, and links to what lies elsewhere inside
   local each inside
   POINTS+=("d /run/berth/host")
+  find_other_homes
+  for each in "${OTHER_HOMES[@]}"; do POINTS+=("d $each"); done
   for each in "${SHOWN[@]}"; do POINTS+=("d $each"); done
   PLACED=()
   if [[ -n $CARRIER && $CARRIER == /*/* && $CARRIER != *[[:cntrl:]]* ]] && ! lies_in_mount "$CARRIER"; then
@@ -283,7 +304,7 @@ add_points() { # to POINTS, what is shown, and places for PLACED: the script, an
   fi
   for each in "$WORK" "$SUBMITTED"; do
     if [[ $each != /* || $each == *[[:cntrl:]]* ]] || is_systems_own "$each" || is_shown "$each"; then continue; fi
-    for inside in "${SHOWN[@]}"; do [[ $inside/ != "$each"/* ]] || continue 2; done # a link cannot hold it
+    for inside in "${POINTS[@]}"; do [[ ${inside#* }/ != "${each%/}"/* ]] || continue 2; done # which a link cannot hold
     find_inside "$each"
     [[ $INSIDE == "$each" ]] || lies_in_mount "$each" || PLACED[$each]=$INSIDE
   done
@@ -346,17 +367,21 @@ check_shown() { # takes out of SHOWN what cannot be mounted where it would be se
   write_note
 }
 
+bind_words() { # SOURCE DESTINATION: Apptainer reads them as comma-separated values, whose quotes are RFC 4180's
+  printf 'type=bind,"source=%s","destination=%s"' "${1//\"/\"\"}" "${2//\"/\"\"}"
+}
+
 bind_shown() { # BINDS: what is shown and what the site binds, so that the inner ones come later
   local each bind rest target inner
   local -a mine=("${SHOWN[@]}") after=()
+  for each in "${OTHER_HOMES[@]}"; do BINDS+=(--mount "$(bind_words "$HOME_DIR" "$each")"); done
   for each in "${mine[@]}"; do
     inner=''
     while IFS= read -rd , bind; do
       rest=${bind#*:} target=${rest%%:*}
       [[ -z $bind || $each/ != "$target"/* ]] || inner=yes
     done <<<"$BERTH_BINDS,"
-    # Apptainer reads these words as comma-separated values: RFC 4180 has the quotes.
-    set -- --mount "type=bind,\"source=${each//\"/\"\"}\",\"destination=${each//\"/\"\"}\""
+    set -- --mount "$(bind_words "$each" "$each")"
     if [[ -n $inner ]]; then after+=("$@"); else BINDS+=("$@"); fi
   done
   [[ -z $BERTH_BINDS ]] || BINDS+=(--bind "$BERTH_BINDS")
@@ -373,9 +398,10 @@ make_work() { # the working directory, where it is the environment's own; one th
   done
   if [[ $INSIDE == "/home/$BERTH_OWNER"/* ]] && ! is_shown "$INSIDE"; then
     inside "$HOME_DIR" "${INSIDE#"/home/$BERTH_OWNER"}"
-    [[ ! -d $HOME_DIR$FOUND ]] || return 0
-    view "$HOME_DIR"
-    mkdir -p -- "$VIEW$FOUND" || refuse "$HOME_DIR" "there is no place for $INSIDE"
+    if [[ ! -d $HOME_DIR$FOUND ]]; then
+      view "$HOME_DIR"
+      mkdir -p -- "$VIEW$FOUND" || refuse "$HOME_DIR" "there is no place for $INSIDE"
+    fi
   elif is_systems_own "$INSIDE"; then
     inside "$NODE_DIR/root" "$INSIDE"
     [[ -d $NODE_DIR/root$FOUND ]] || INSIDE=/home/$BERTH_OWNER
@@ -430,7 +456,7 @@ hold_environment() { # STATE COMMAND ARGUMENT…
   bind_shown
   [[ ${1-} != script ]] || set -- "$SCRIPT" "${@:2}"
   # For the commands of Slurm's that are called from inside.
-  declare -p NODE_DIR HOME_DIR LOGIN_HOME SHOWN CARRIER SCRIPT DROPPED BERTH_OWNER BERTH_BINDS >"$NODE_DIR/outside"
+  declare -p NODE_DIR HOME_DIR LOGIN_HOME OTHER_HOMES SHOWN CARRIER SCRIPT DROPPED BERTH_OWNER BERTH_BINDS >"$NODE_DIR/outside"
   export BERTH_SESSION_NAME BERTH_PROFILE BERTH_PROFILE_VERSION
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   {
@@ -469,7 +495,8 @@ find_outside() { # PATH, of inside: OUTSIDE: what the node's daemons know it as,
     SEEN=$OUTSIDE
     return
   fi
-  [[ $1/ != "/home/$BERTH_OWNER"/* ]] || SEEN=$HOME_DIR${1#"/home/$BERTH_OWNER"}
+  side_of "$1/"
+  [[ $SIDE != home ]] || SEEN=$HOME_DIR${1#"$PREFIX"}
   for name in tmp var/tmp; do [[ $1/ != /$name/* ]] || SEEN=$NODE_DIR/${name/\//_}${1#"/$name"}; done
 }
 
