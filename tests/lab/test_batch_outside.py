@@ -140,3 +140,15 @@ def test_of_the_home_only_the_submission_directory_is_the_nodes(work: Work) -> N
     finally:
         for node in everywhere:
             work.lab.sh(f"rm -rf {at}", node=node)
+
+
+def test_paths_of_the_logins_home_are_the_environments(work: Work) -> None:
+    """Programs hand them to their jobs, as Snakemake does with its cache; also on other nodes."""
+    home = "/shared/home/alice"
+    body = (
+        f"mkdir -p {home}/.cache/of-a-job && echo ours >{home}/.cache/of-a-job/file; cat ~/.cache/of-a-job/file\n"
+        f"srun -N2 sh -c 'mkdir {home}/x-$SLURM_NODEID && ls -d ~/x-* && pwd' | sort\n"
+    )
+    said = work.run("--env base -N2", body).splitlines()
+    assert said == ["ours", "/home/alice/x-0", "/home/alice/x-1", work.path, work.path]
+    assert work.sh(f"ls -d {home}/.cache/of-a-job {home}/x-* || :") == ""

@@ -70,7 +70,7 @@ def made(controller: ScriptedController) -> Path:
 def test_the_carrier_has_the_scripts_head_line_for_line_and_all_of_it(
     controller: ScriptedController, tmp_path: Path
 ) -> None:
-    done = sbatch("-J", "x", "--env", "dev", "--mem=1G", "job.sh", "a", "two words")
+    done = sbatch("-J", "x", "--env", "dev", "-D", "/elsewhere", "job.sh", "a", "two words")
     dropped = (
         "berth: the job does not get PYTHONPATH, of the login node; to pass it on, name it: --export=ALL,PYTHONPATH"
     )
@@ -78,7 +78,7 @@ def test_the_carrier_has_the_scripts_head_line_for_line_and_all_of_it(
     assert (done.returncode, done.stdout, done.stderr) == (0, "Submitted batch job 42\n", said)
     words, _ = given(tmp_path)
     place = made(controller) / "run/script/job.sh"
-    assert words == f"[-J][x][--mem=1G][{place}][a][two words]"
+    assert words == f"[-J][x][-D][/elsewhere][{place}][a][two words]"
     lines = place.read_text().splitlines(keepends=True)
     assert lines[0] == "#!/bin/bash\n"
     assert lines[1:5] == SCRIPT.splitlines(keepends=True)[1:5]
