@@ -182,7 +182,9 @@ class Batch:
         )
         described: dict[str, Any] = {"of": of, "profile": image.name, "version": image.version, "created_at": now}
         binds = allowed_binds(image.profile, self._settings.binds)
-        files = {"batch.json": json.dumps(described) + "\n", "job.env": job_env(environment, 0, binds, image.offset)}
+        shows = self._settings.submission_directory and image.profile.submission_directory
+        lines = job_env(environment, 0, binds, image.offset) + f"BERTH_SUBMISSION_DIRECTORY={'yes' if shows else ''}\n"
+        files = {"batch.json": json.dumps(described) + "\n", "job.env": lines}
         making = self._launcher.environment(
             user,
             environment.id,
@@ -199,7 +201,15 @@ class Batch:
             await self._sweep_away(user, environment.id)
             raise
         await asyncio.to_thread(self._registry.record, source or environment, Entry(user, "batch", f"in {of}"))
-        return EnvironmentView(id=environment.id, directory=directory, used_at=now, **described)
+        return EnvironmentView(
+            id=environment.id,
+            directory=directory,
+            shows_submission_directory=shows,
+            binds=binds,
+            variables=image.profile.environment,
+            used_at=now,
+            **described,
+        )
 
     async def _sweep(self, user: str) -> None:
         """Remove environments whose grace is over, unless their job may still come."""

@@ -45,6 +45,12 @@ class EnvironmentView(Strict):
     profile: Name
     version: Version
     directory: str
+    shows_submission_directory: bool = True
+    """Whether profile and site let a job see where it was submitted from; told of one that has just been made."""
+    binds: list[str] = Field(default_factory=list)
+    """What the site shows there, as `SRC:DEST` or `SRC:DEST:ro`; told of an environment that has just been made."""
+    variables: dict[str, str] = Field(default_factory=dict)
+    """What the profile's `environment` sets there; told of an environment that has just been made."""
     driver: str = ""
     base: str = ""
     """The directory that has the home as of submission, where each job's `top` has all of it; else empty."""

@@ -75,6 +75,9 @@ class StorageSettings(Section):
     """What a profile may bind from the shared file system: absolute path prefixes; `:ro` allows reading only."""
     driver: Literal["auto", "overlay", "reflink", "plain"] = "auto"
     """How new sessions' volumes are kept; `auto` probes the file system: see docs/reference/storage.md."""
+    submission_directory: bool = True
+    """Whether a job of `berth sbatch --env` sees where it was submitted from, and the directory of `--chdir`, in the
+    same place and writable; a profile's `submission_directory` can only take it away."""
     deleted_grace: Annotated[float, Field(ge=0)] = 7 * 86400.0
     """How long the data of a deleted session is kept, so that `berth restore` brings it back."""
     batch_grace: Annotated[float, Field(ge=0)] = 7 * 86400.0

@@ -870,7 +870,7 @@ read_job_env() { # FILE: sets the keys known here; never evaluates a value
     case ${BASH_REMATCH[1]} in
       BERTH_SESSION_ID | BERTH_SESSION_NAME | BERTH_OWNER | BERTH_SUBMISSION | BERTH_PROFILE | BERTH_PROFILE_VERSION | \
         BERTH_IMAGE | BERTH_IMAGE_SIZE | BERTH_IMAGE_OFFSET | BERTH_BINDS | BERTH_HOME | BERTH_SYSTEM | BERTH_KEEP | \
-        BERTH_FRESH | BERTH_ROOT | BERTH_BEFORE | BERTH_PORTS | BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
+        BERTH_FRESH | BERTH_ROOT | BERTH_BEFORE | BERTH_PORTS | BERTH_SUBMISSION_DIRECTORY | BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
         printf -v "${BASH_REMATCH[1]}" %s "${BASH_REMATCH[2]}"
         ;;
     esac
@@ -895,6 +895,7 @@ check_job_env() {
   require BERTH_KEEP "|$path(,$path)*"
   require BERTH_FRESH "|$path(,$path)*"
   require BERTH_ROOT '|yes'
+  require BERTH_SUBMISSION_DIRECTORY '|yes'
   require BERTH_BINDS "|$path:$path(:ro)?(,$path:$path(:ro)?)*"
   require BERTH_LOCK_WAIT '[0-9]{1,4}'
   require BERTH_PORTS '[1-9][0-9]{3,4}-[1-9][0-9]{3,4}'

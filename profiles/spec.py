@@ -177,6 +177,7 @@ class Profile(Strict):
     idle: Annotated[str, StringConstraints(pattern=IDLE_PATTERN)] | None = None
     continuation: Annotated[str, StringConstraints(pattern=CONTINUATION_PATTERN)] | None = None
     binds: list[Bind] = []
+    submission_directory: bool = True
     services: list[Service] = []
 
     @model_validator(mode="after")

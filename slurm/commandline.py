@@ -6,6 +6,7 @@ getopt_long(3) with `+`, which stops at the first word that is no option. Standa
 
 from __future__ import annotations
 
+import contextlib
 import re
 import string
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ ENV = Option("env", "", Takes.VALUE)
 """The one option of ours; sbatch has none that begins so."""
 HETEROGENEOUS = ":"
 """Stands between the options of a heterogeneous job's components."""
+COMPONENT_ENDS = frozenset({"hetjob", "packjob"})
+"""The words of the line that stands between them in a script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,26 @@ def words_of(directive: str, script: bytes) -> list[tuple[int, list[str]]]:
         text = line.decode(errors="surrogateescape")
         if text.startswith(directive) and (words := _words(text[len(directive) :], number)):
             found.append((number, words))
+    return found
+
+
+def of_first_component(line: CommandLine, name: str) -> str | None:
+    """What the command line says last of an option, of a heterogeneous job for the component that runs the script."""
+    inner = {at for given in line.options for at in range(given.first, given.last)}
+    ends = (at for at, word in enumerate(line.words) if word == HETEROGENEOUS and at not in inner)
+    end = next(ends, len(line.words))
+    return next((given.value for given in reversed(line.options) if given.name == name and given.first < end), None)
+
+
+def of_head(name: str, script: bytes) -> str | None:
+    """What a script's `#SBATCH` lines say last of an option, for its first component; None also if they are wrong."""
+    found = None
+    with contextlib.suppress(OptionError):  # which sbatch tells of
+        for _, words in words_of("#SBATCH", script):
+            if words[0] in COMPONENT_ENDS:
+                break
+            given = read_command_line(words).value(name)
+            found = given if given is not None else found
     return found
 
 

@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
+from broker.cli import output
 from broker.cli.arguments import EnvironmentName
+from broker.cli.exported import Exported
 from broker.cli.invocation import Invocation, pass_invocation
 from broker.cli.sbatch_program import SbatchProgram, is_called_by_sbatch_script
+from broker.cli.working_directory import WorkingDirectory
 from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from broker.batch_schema import EnvironmentRequest, EnvironmentView
     from slurm.commandline import CommandLine
@@ -138,8 +141,14 @@ class Submission:
         environment = invocation.client.make_environment(_request(name))
         kept = False
         try:
-            words, stdin = self._words_and_input(environment, carrier(text, environment))
+            exported = Exported.of(self._line, text, os.environ)
+            words, stdin = self._words_and_input(environment, carrier(text, environment, exported.explicit))
             code, job_id = _run_sbatch(words, stdin, lambda job: _note(environment, job))
+            if job_id is not None and not self._line.has("quiet"):
+                directory = WorkingDirectory.of(self._line, text)
+                remarks = directory.remarks(environment, job_id)
+                for remark in [*remarks, *exported.remarks(os.environ, environment.variables)]:
+                    output.narrate(f"berth: {remark}")
             kept = job_id is not None or self._may_have_submitted(code)
         except KeyboardInterrupt:
             kept = True  # a job may be there; if not, the environment goes with the next gc
@@ -164,17 +173,22 @@ class Submission:
         if self._script is None:
             return words, text
         place = Path(environment.directory) / "run/script"
-        place.mkdir(mode=0o700, exist_ok=True)
-        (place / self._script.name).write_bytes(text)  # its name is the job's, unless the user says another
+        with _umask(0o077):
+            place.mkdir(exist_ok=True)
+            (place / self._script.name).write_bytes(text)  # its name is the job's, unless the user says another
+            place.with_name("command").write_bytes(os.fsencode(self._script.absolute()))  # for scripts that look for it
         return [*words, str(place / self._script.name), *self._line.script[1:]], None
 
 
-def carrier(script: bytes, environment: EnvironmentView) -> bytes:
-    """The script that sbatch gets: the head of the user's own, line for line, then what runs the rest inside."""
+def carrier(script: bytes, environment: EnvironmentView, explicit: Sequence[str]) -> bytes:
+    """The script that sbatch gets: the head of the user's own, line for line, then what runs the rest inside.
+
+    The variables that are named `explicit` come before the profile's.
+    """
     from slurm.commandline import head
 
     lines = [b"#!/bin/bash", *head(script)[1:]]
-    opener = shlex.join(["/bin/bash", f"{environment.directory}/run/batch.sh", "run"])
+    opener = shlex.join(["/bin/bash", f"{environment.directory}/run/batch.sh", "run", ",".join(explicit)])
     said = f"# What follows the last line of this part runs in {environment.of}, by Berth (berth-sbatch(1))."
     lines += [os.fsencode(said), os.fsencode(f'exec {opener} "$0" "$@"'), MARK, b""]
     return b"\n".join(lines) + script
@@ -299,8 +313,19 @@ def _note(environment: EnvironmentView, job_id: int) -> None:
     """Leave the job's id with its environment, where `berth fetch` and the next gc look for it."""
     noted = Path(environment.directory) / "run/job"
     fresh = noted.with_suffix(".new")  # whoever interrupts us must not leave half a word
-    fresh.write_text(f"{job_id}\n", encoding="ascii")
+    with _umask(0o077):
+        fresh.write_text(f"{job_id}\n", encoding="ascii")
     fresh.rename(noted)
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    """Make files with this umask: the user's is the job's, and may keep us from our own."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _cannot_run(error: OSError) -> BerthError:

@@ -73,6 +73,14 @@ def other(site: Site, image: str) -> str:
     return "other"
 
 
+@pytest.fixture(scope="session")
+def apart(site: Site, image: str) -> str:
+    """A profile that shows no batch job where it was submitted from, built."""
+    assert image
+    deploy.build_profile(site, "apart", Progress(quiet=True))
+    return "apart"
+
+
 @pytest.fixture(scope="module")
 def room(lab: Lab) -> str:
     """A folder of alice's for profiles and their images."""

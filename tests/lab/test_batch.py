@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from broker.errors import ExitCode
+from tests.lab.batch_work import WORK, Work
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
@@ -15,52 +17,32 @@ if TYPE_CHECKING:
 
     from tests.lab.conftest import User
 
-WORK = "/shared/home/alice/batch"
-"""Where jobs are submitted from; the home of the login node is not the environment's."""
-
-
-class Work:
-    """A directory of alice's, and the jobs that are submitted from there."""
-
-    def __init__(self, user: User) -> None:
-        self.user = user
-        self.lab = user.site.lab
-        self.lab.sh(f"rm -rf {WORK}; mkdir -p {WORK}", user="alice")
-
-    def write(self, name: str, text: str) -> None:
-        self.lab.run(["tee", f"{WORK}/{name}"], user="alice", stdin=text.encode())
-
-    def sh(self, command: str, *, code: int = 0, seconds: float = 60) -> str:
-        done = self.lab.run(["bash", "-c", f"cd {WORK}; {command}"], user="alice", seconds=seconds)
-        assert done.returncode == code, (done.stdout + done.stderr).decode()
-        return done.stdout.decode()
-
-    def sbatch(self, words: str, *, code: int = 0) -> str:
-        """`berth sbatch --wait …`: the job's id; its output is in the file that it is named for."""
-        said = self.sh(f"berth sbatch --wait --parsable -t 5 --mem=200M {words}", code=code, seconds=120)
-        return said.strip()
-
-    def output(self, job: str) -> str:
-        return self.sh(f"cat slurm-{job}.out")
-
-    def run(self, words: str, body: str, *, code: int = 0) -> str:
-        """What a job prints whose script is this."""
-        self.write("job.sh", f"#!/bin/bash\n{body}")
-        return self.output(self.sbatch(f"{words} job.sh", code=code))
-
 
 @pytest.fixture
 def work(alice: User) -> Work:
     return Work(alice)
 
 
+@contextmanager
+def started(user: User, profile: str, name: str) -> Iterator[str]:
+    user.ok("start", name, "--profile", profile, "--mem=200M", "-t", "30", seconds=120)
+    assert user.laptop.ssh(name, "sudo touch /usr/local/package && echo tested >result").returncode == 0
+    yield name
+    user.berth("stop", name)
+
+
 @pytest.fixture
 def session(alice: User, image: str, name: str) -> Iterator[str]:
     """A session that runs, with a package of its own and a file in its home."""
-    alice.ok("start", name, "--profile", image, "--mem=200M", "-t", "30", seconds=120)
-    assert alice.laptop.ssh(name, "sudo touch /usr/local/package && echo tested >result").returncode == 0
-    yield name
-    alice.berth("stop", name)
+    with started(alice, image, name) as there:
+        yield there
+
+
+@pytest.fixture
+def session_apart(alice: User, apart: str, name: str) -> Iterator[str]:
+    """The same of a profile that shows no job where it was submitted from."""
+    with started(alice, apart, name) as there:
+        yield there
 
 
 def test_a_script_sees_the_session_as_of_submission(session: str, work: Work) -> None:
@@ -79,7 +61,7 @@ def test_a_script_sees_the_session_as_of_submission(session: str, work: Work) ->
     ended = {"FAILED", "COMPLETED", "CANCELLED", "TIMEOUT"}
     wait_for(lambda: work.sh(f"sacct -X -n -o state%20 -j {job}").strip() in ended, what="the job's end", seconds=60)
     assert work.output(job).splitlines() == [
-        "/home/alice/batch /home/alice alice 0 two words 0.1 tested",
+        f"{WORK} /home/alice alice 0 two words 0.1 tested",
         "/usr/local/package",
         "none none none",
     ]
@@ -87,11 +69,11 @@ def test_a_script_sees_the_session_as_of_submission(session: str, work: Work) ->
     assert work.user.show(session)["state"] == "ready"
 
 
-def test_what_it_writes_is_its_own_until_it_is_fetched(session: str, work: Work) -> None:
+def test_what_it_writes_is_its_own_until_it_is_fetched(session_apart: str, work: Work) -> None:
     body = "echo mine >result; mkdir -p sub; echo x >sub/file; ln -s file sub/link; echo not here >~/elsewhere\n"
-    work.run(f"--env {session}", body)
+    work.run(f"--env {session_apart}", body)
     job = work.sh("ls slurm-*.out").strip().removeprefix("slurm-").removesuffix(".out")
-    assert work.user.laptop.ssh(session, "cat result; ls elsewhere").stdout.decode() == "tested\n"
+    assert work.user.laptop.ssh(session_apart, "cat result; ls elsewhere").stdout.decode() == "tested\n"
     assert work.sh("ls").split() == ["job.sh", f"slurm-{job}.out"]
     fetched = json.loads(work.user.ok("fetch", job, "--json"))
     assert fetched == {"copied": [f"{WORK}/{path}" for path in ("result", "sub/file", "sub/link")], "left": []}
@@ -123,11 +105,11 @@ def test_a_job_becomes_a_session(session: str, work: Work, new_name: Callable[[s
     assert work.user.berth("promote", "1", "nothing").returncode == ExitCode.NOT_FOUND
 
 
-def test_each_task_of_an_array_has_its_own_home(session: str, work: Work) -> None:
+def test_each_task_of_an_array_has_its_own_home(session_apart: str, work: Work) -> None:
     body = (
         'echo "$SLURM_ARRAY_TASK_ID" >>~/result; cat ~/result; echo $SLURM_ARRAY_TASK_ID >task-$SLURM_ARRAY_TASK_ID\n'
     )
-    head = f"#!/bin/bash\n#SBATCH --array=1-6 --nodelist=c1\n#BERTH --env {session}\n"  # all at once, on one node
+    head = f"#!/bin/bash\n#SBATCH --array=1-6 --nodelist=c1\n#BERTH --env {session_apart}\n"  # all at once, on one node
     work.write("job.sh", head + body)
     job = work.sbatch("job.sh")
     assert [work.output(f"{job}_{task}") for task in range(1, 7)] == [f"tested\n{task}\n" for task in range(1, 7)]
@@ -184,10 +166,11 @@ def test_where_the_script_comes_from(image: str, session: str, work: Work) -> No
     """From a file, from standard input, from --wrap; by BERTH_ENV; in a profile with an empty home."""
     assert image
     work.write("job.sh", '#!/bin/sh\necho "$0 $#" $(cat ~/result)\n')
-    assert work.output(work.sbatch(f"--env={session} <job.sh")) == "/run/berth/node/script 0 tested\n"
+    job = work.sbatch(f"--env={session} <job.sh")
+    assert work.output(job) == f"/var/spool/slurmd/job{job}/slurm_script 0 tested\n"
     assert work.output(work.sbatch(f"--env={session} --wrap 'cat ~/result; exit 4'", code=4)) == "tested\n"
-    said = work.sh(f"BERTH_ENV={session} berth sbatch --wait --parsable -t 5 --mem=200M job.sh a b")
-    assert work.output(said.strip()) == "/run/berth/node/script 2 tested\n"
+    job = work.sh(f"BERTH_ENV={session} berth sbatch --wait --parsable -t 5 --mem=200M job.sh a b").strip()
+    assert work.output(job) == f"/var/spool/slurmd/job{job}/slurm_script 2 tested\n"
     assert work.output(work.sbatch("--env base --wrap 'ls -A ~; cat /etc/os-release | head -n 1'")).count("\n") > 1
     # None after all: the plain job of a site, in spite of the variable.
     plain = work.sh("BERTH_ENV=dev berth sbatch --env= --wait --parsable -t 5 --mem=200M --wrap 'pwd'").strip()

@@ -79,6 +79,16 @@ def test_of_a_session_without_a_job_and_of_a_profile(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_the_site_may_show_no_job_where_it_was_submitted_from(tmp_path: Path) -> None:
+    async def scenario(core: Core) -> None:
+        for allowed in (True, False):
+            core.batch._settings = core.batch._settings.model_copy(update={"submission_directory": allowed})
+            made = await core.batch.make("alice", EnvironmentRequest(of="base"))
+            assert made.shows_submission_directory is allowed
+
+    play(tmp_path, scenario)
+
+
 def test_a_session_goes_before_a_profile_of_its_name(tmp_path: Path) -> None:
     async def scenario(core: Core) -> None:
         await core.stopped("base")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.batch_schema import EnvironmentView
+from broker.cli.working_directory import WorkingDirectory
 from slurm.sbatch import ALIASES, OPTIONS, Option, Takes
 
 BROKER = Path(__file__).parents[2] / "broker"
@@ -159,7 +161,7 @@ HELP = """
     ],
 )
 def test_each_component_of_srun_begins_in_the_environment(words: str, wrapped: str) -> None:
-    wrap = 'BEGINS=(STEP); wrap_programs "$@"; echo "${WORDS[*]}"'
+    wrap = 'BEGINS=(STEP); wrap_programs srun "$@"; echo "${WORDS[*]}"'
     code = f"srun() {{ cat <<'HELP'\n{HELP}HELP\n}}\n{wrap}"
     assert batch(code, *words.split()).strip() == wrapped
 
@@ -172,6 +174,9 @@ def test_nothing_of_the_login_node_is_passed_on() -> None:
     assert not names & {"LD_LIBRARY_PATH", "CONDA_PREFIX", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "MODULEPATH"}
 
 
+ACCOUNT = "getent() { echo alice:x:1:1::/shared/home/alice:/bin/sh; }; BERTH_OWNER=alice; find_homes"
+
+
 @pytest.mark.parametrize(
     ("work", "inside"),
     [
@@ -180,12 +185,61 @@ def test_nothing_of_the_login_node_is_passed_on() -> None:
         ("/shared/home/alice2", "/home/alice"),
         ("/data/sets/x", "/sets/x"),
         ("/datum", "/home/alice"),
-        ("/", "/home/alice"),
+        ("/", "/"),
+        ("/var/lib", "/var/lib"),
+        ("/usr/share/x", "/usr/share/x"),
     ],
 )
-def test_where_a_directory_is_inside(work: str, inside: str) -> None:
-    code = (
-        "getent() { echo alice:x:1:1::/shared/home/alice:/bin/sh; }; BERTH_OWNER=alice "
-        'BERTH_BINDS=/data/sets:/sets:ro,/w:/w; find_inside "$1"; printf %s "$INSIDE"'
-    )
+def test_where_a_directory_is_inside_that_is_not_shown(work: str, inside: str) -> None:
+    code = f'{ACCOUNT}; SHOWN=(); BERTH_BINDS=/data/sets:/sets:ro,/w:/w; find_inside "$1"; printf %s "$INSIDE"'
     assert batch(code, work) == inside
+
+
+NEVER = [
+    "",
+    "shared",
+    "shared/home",
+    "shared/home/alice",
+    "home",
+    "home/alice",
+    "mnt",
+    "mnt/gpfs",
+    "mnt/gpfs/alice",
+    "usr",
+    "usr/share/x",
+    "etc",
+    "bin",
+    "sbin",
+    "lib",
+    "lib64",
+    "libx32/x",
+    "proc/1",
+    "sys",
+    "dev/shm",
+    "run",
+    "run/user/1",
+    "var",
+    "var/tmp",
+    "tmp",
+    "tmp/x",
+]
+SHOWN = ["shared/home/alice/x", "data", "shared/project", "usr2", "mnt/gpfs/alice/x", "home/alice/a b,c:d"]
+"""Without the first slash."""
+
+
+def test_what_is_never_shown() -> None:
+    """The same directories by the rules of the node and by what submission says."""
+    view = EnvironmentView.model_construct(binds=[], shows_submission_directory=True)
+    for path in (f"/{each}" for each in [*NEVER, "shared/a\nb", *SHOWN]):
+        shown = path[1:] in SHOWN
+        code = f'{ACCOUNT}; realpath() {{ echo /mnt/gpfs/alice; }}; find_homes; if may_show "$1"; then echo yes; fi'
+        assert batch(code, path) == ("yes\n" if shown else ""), path
+        told = WorkingDirectory(path, ("/shared/home/alice", "/mnt/gpfs/alice"), "alice").remarks(view, 42)
+        assert bool(told) != shown, path
+
+
+def test_one_directory_in_another_is_shown_once(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    code = f"""{ACCOUNT}; BERTH_SUBMISSION_DIRECTORY=yes; is_systems_own() {{ false; }}
+      find_shown "$1/a" "$1/a/b" "$1/none"; printf '%s\n' "${{SHOWN[@]#"$1"}}" """
+    assert batch(code, str(tmp_path)).split() == ["/a"]

@@ -70,15 +70,19 @@ def made(controller: ScriptedController) -> Path:
 def test_the_carrier_has_the_scripts_head_line_for_line_and_all_of_it(
     controller: ScriptedController, tmp_path: Path
 ) -> None:
-    done = sbatch("-J", "x", "--env", "dev", "--mem=1G", "job.sh", "a", "two words")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "Submitted batch job 42\n", "sbatch: what it says\n")
+    done = sbatch("-J", "x", "--env", "dev", "-D", "/elsewhere", "job.sh", "a", "two words")
+    dropped = (
+        "berth: the job does not get PYTHONPATH, of the login node; to pass it on, name it: --export=ALL,PYTHONPATH"
+    )
+    said = f"sbatch: what it says\n{dropped}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Submitted batch job 42\n", said)
     words, _ = given(tmp_path)
     place = made(controller) / "run/script/job.sh"
-    assert words == f"[-J][x][--mem=1G][{place}][a][two words]"
+    assert words == f"[-J][x][-D][/elsewhere][{place}][a][two words]"
     lines = place.read_text().splitlines(keepends=True)
     assert lines[0] == "#!/bin/bash\n"
     assert lines[1:5] == SCRIPT.splitlines(keepends=True)[1:5]
-    assert lines[6] == f'exec /bin/bash {made(controller)}/run/batch.sh run "$0" "$@"\n'
+    assert lines[6] == f"""exec /bin/bash {made(controller)}/run/batch.sh run '' "$0" "$@"\n"""
     assert "".join(lines[8:]) == SCRIPT
     assert (made(controller) / "run/job").read_text() == "42\n"
     assert [environment.of for environment in controller.environments] == ["dev"]

@@ -1,0 +1,102 @@
+"""Programs that submit batch jobs by themselves, started on the login node from an ordinary directory of the home.
+
+They find an `sbatch` on PATH that is `berth sbatch`, and BERTH_ENV names the environment. Their packages lie in a
+virtual environment of that directory, which jobs see by the same path.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab.batch_work import WORK, Work
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.lab.conftest import User
+
+WRAPPER = '#!/bin/sh\nexec berth sbatch "$@"\n'
+SUBMITIT = """
+import pathlib, submitit
+def work(number):
+    return number * 2, pathlib.Path("/run/berth/node").exists(), pathlib.Path.cwd()
+executor = submitit.AutoExecutor(folder="logs")
+executor.update_parameters(timeout_min=5, mem_gb=1, slurm_array_parallelism=2)
+jobs = executor.map_array(work, [1, 2])
+print(*(job.result() for job in jobs), sep="\\n")
+"""
+DASK = """
+import pathlib
+from dask.distributed import Client
+from dask_jobqueue import SLURMCluster
+def work(number):
+    return number * 2, pathlib.Path("/run/berth/node").exists(), pathlib.Path.cwd()
+if __name__ == "__main__":
+    with SLURMCluster(cores=1, processes=1, memory="1GB", walltime="00:05:00", log_directory="logs") as cluster:
+        cluster.scale(1)
+        with Client(cluster) as client:
+            print(client.submit(work, 4).result(timeout=100))
+"""
+
+
+@pytest.fixture(scope="module")
+def work(people: dict[str, User], image: str) -> Work:
+    """A directory with an sbatch that is Berth's, and a virtual environment with the programs of the tests' own."""
+    assert image
+    made = Work(people["alice"])
+    made.sh("python3 -m venv --without-pip venv; mkdir bin")
+    made.write("bin/sbatch", WRAPPER)
+    made.sh("chmod 755 bin/sbatch")
+    site = made.lab.shared / WORK.removeprefix("/shared/") / "venv/lib"
+    packages = next(site.glob("python3.*/site-packages"))
+    for name in _needed("submitit", "dask-jobqueue"):
+        _copy(name, packages)
+    made.lab.sh(f"chown -R alice {WORK}/venv")
+    return made
+
+
+def _needed(*names: str) -> set[str]:
+    """Those distributions and what they need here."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # of another system or Python
+            continue
+        found.add(name)
+        left += [need.split(";")[0].strip().rstrip("=<>!~.,0123456789 ") for need in needs if "extra" not in need]
+    return found
+
+
+def _copy(name: str, packages: Path) -> None:
+    """A distribution's files. Modules of C that are for another Python have a form in Python beside them."""
+    for file in metadata.files(name) or []:
+        if ".." not in file.parts and "tests" not in file.parts and file.suffix != ".pyc":
+            aim = packages / file
+            aim.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(file.locate()), aim)
+
+
+def run(work: Work, program: str) -> list[str]:
+    work.write("program.py", program)
+    variables = "export BERTH_ENV=base PATH=$PWD/bin:$PATH"
+    return work.sh(
+        f"{variables}; timeout 110 venv/bin/python program.py 2>errors || {{ cat errors; exit 1; }}", seconds=120
+    ).splitlines()
+
+
+def test_submitit_runs_functions_in_the_environment(work: Work) -> None:
+    said = run(work, SUBMITIT)
+    assert said == [f"({number}, True, PosixPath('{WORK}'))" for number in (2, 4)]
+
+
+def test_dask_jobqueue_has_workers_in_the_environment(work: Work) -> None:
+    assert run(work, DASK) == [f"(8, True, PosixPath('{WORK}'))"]
