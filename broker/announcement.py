@@ -50,7 +50,7 @@ def read(job: Job) -> Announcement | None:
 
 
 OTHER_HOST_KEY = "its job has another host key than Berth knows"
-"""How the reason of a session begins whose key was replaced after its certificate was made."""
+"""Beginning of a session's reason when its key was replaced after its certificate was made."""
 
 
 def announced(job: Job, *fingerprints: str) -> Announcement | None:

@@ -1,4 +1,4 @@
-"""The API's socket: who may have a connection, and how many.
+"""The API's socket: which users may have a connection, and how many.
 
 A connection is refused right after accept(2), before anything is made for it. The answer is a small HTTP response, so
 that a client can show why.
@@ -50,7 +50,7 @@ BACKLOG = 4096
 LOOKUP_TIMEOUT_S = 30.0
 """Time for the name service to know an account, before its connection is refused."""
 UNREAD_BYTES = 64 * 1024
-"""What a refused client may have sent already; Linux resets a connection that is closed with something unread."""
+"""Read of a refused client before the close: Linux resets a connection that is closed with something unread."""
 PAUSE_S = 0.2
 """Time without accepting after the kernel had no descriptor or no memory for a connection."""
 

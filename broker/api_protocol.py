@@ -110,7 +110,7 @@ class ApiProtocol(H11Protocol):
             self._arrival = None
 
     def _should_upgrade(self) -> bool:
-        """Never: a header must not cause lines in the log."""
+        """Never upgrade: a header must not cause lines in the log."""
         return False
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from broker.schema import ConnectionRecord, ConnectionReport, ConnectionView
 
 UNHEARD = 180.0
-"""Seconds after which a connection counts as lost that its gateway or `berth connect` has not told of: three times
+"""Seconds after which a connection counts as lost without a report of its gateway or `berth connect`: three times
 audit.STANDING and connect.STANDING."""
 KEEPS_ALIVE = 10 * 1024
 """Bytes that a connection carries between two reports, a minute apart, although nobody works with it: what clients and
@@ -110,7 +110,7 @@ class Connections:
         if new and self._registry.count_own_connections(caller, now - UNHEARD) + len(new) > OWN_STANDING:
             raise RefusedError(
                 f"you have {OWN_STANDING} connections through `berth connect`, and no more are recorded",
-                hint="they work all the same",
+                hint="all your connections work, recorded or not",
             )
 
     def _trim(self, new: list[Connection], *, own: bool) -> None:

@@ -51,7 +51,7 @@ WORKER_BYTES = 2 * 2**30
 """Address space of a worker, and of each program that it starts (RLIMIT_AS in setrlimit(2)). `verify` of a layer with a
 million files takes 0.4 GiB, mksquashfs with drivers.SQUASHFS_THREADS 0.5 GiB. The readers of users' files need little:
 this is for what they do not foresee."""
-MOST_MESSAGE = 2000
+MESSAGE_CHARACTERS = 2000
 """Characters of what is said of a failure: sbatch's own words may be a page."""
 CRASHED = "crashed"
 TIMED_OUT = "timed-out"
@@ -72,7 +72,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the controller asks for."""
+    """A request of the controller."""
 
     id: int
     verb: str
@@ -314,7 +314,7 @@ def _line(answer: dict[str, Any]) -> bytes:
 
 
 def _error(kind: str, message: str) -> bytes:
-    return _line({"error": kind, "message": message[:MOST_MESSAGE]})
+    return _line({"error": kind, "message": message[:MESSAGE_CHARACTERS]})
 
 
 def _kill(pid: int) -> None:

@@ -368,7 +368,7 @@ class Registry:
         return self._all(select(Connection).where(_column(Connection.id).in_(list(ids)))) if ids else []
 
     def count_own_connections(self, owner: str, since: float) -> int:
-        """How many connections `owner` says to have open, as told after that time; what gateways say is not counted."""
+        """Return the number of open connections that `owner` itself, and no gateway, has reported after that time."""
         query = (
             select(func.count())
             .select_from(Connection)
@@ -383,7 +383,7 @@ class Registry:
             return int(db.execute(query).scalar_one())
 
     def trim_connections(self, owner: str, keep: int, *, own: bool) -> int:
-        """Remove all but the newest `keep` records of the owner's sessions that a gateway has told of, or with `own`
+        """Remove all but the newest `keep` records of the owner's sessions that a gateway has reported, or with `own`
         the owner; return how many were removed.
         """
         told_by = _column(Connection.gateway) == "" if own else _column(Connection.gateway) != ""

@@ -66,7 +66,7 @@ SELECT coalesce(
      WHERE c.oid = to_regclass('session')),
     current_schema(), '')
 """
-"""Where the tables are or, before the first migration, will be: roles with different search paths may share them."""
+"""The schema that has the tables, or will have them: roles with different search paths may share them."""
 _HOLDER = """
 SELECT l.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''), a.backend_start
 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
@@ -150,7 +150,7 @@ class PostgresLock(RegistryLock):
         self._own: _Holder | None = None
         """The connection that has, or had, the lock for this controller."""
         self._confirmed_at = _NEVER
-        """When the last question was asked whose answer showed that the lock is held."""
+        """Time of the last question whose answer showed that the lock is held."""
 
     def check(self) -> None:
         if _now() - self._confirmed_at > VALID_S:
@@ -290,7 +290,7 @@ async def _connect(url: sqlalchemy.URL) -> psycopg.AsyncConnection[Any]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a connection, or a question over it, may end with."""
+    """Return the errors that a connection, or a question over it, may end with."""
     import psycopg  # noqa: PLC0415 - an optional dependency
 
     return psycopg.Error, OSError, TimeoutError, RegistryError
@@ -315,7 +315,7 @@ def _file_lock(name: str) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise ConflictError(
-                f"another controller uses the registry {database}: {lock.read(200).strip() or 'it is just starting'}",
+                f"another controller uses the registry {database}: {lock.read(200).strip() or 'one that starts'}",
                 hint="stop that one, or give this one a registry of its own (registry.url)",
             ) from None
         except OSError as error:
@@ -330,7 +330,7 @@ def _file_lock(name: str) -> Iterator[None]:
 
 
 def _now() -> float:
-    """Seconds that go on while the machine is suspended."""
+    """Return seconds of a clock that runs while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

@@ -18,7 +18,7 @@ class Channel(asyncssh.SSHTCPChannel[bytes]):
 
     @property
     def window(self) -> int:
-        """How many bytes the client may send."""
+        """Number of bytes that the client may send."""
         return self._recv_window
 
     def open_window(self, size: int) -> None:

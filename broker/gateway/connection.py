@@ -120,7 +120,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._notices: tuple[str, ...] = ()
         self._relays: set[Relay] = set()
         self._opening: set[asyncio.Task[Any]] = set()
-        """What asyncssh opens forwards in; it leaves them alone when the connection ends."""
+        """The tasks in which asyncssh opens forwards; it leaves them alone when the connection ends."""
         self._paused: set[PauseReason] = set()
         self._peer = ""
 

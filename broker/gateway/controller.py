@@ -1,4 +1,4 @@
-"""What the gateway asks the controller, and tells it: five calls over its Unix socket, without blocking."""
+"""The gateway's questions and reports to the controller: five calls over its Unix socket, without blocking."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ logins an answer may lie there for a while before it is looked at."""
 A_USERS_SHARE = 4
 """Questions of each kind about one user, at once; a user whose files hang holds up no other user's."""
 RESTART_S = 10.0
-"""For which a client that waits already goes on waiting when the controller does not answer: it may be restarted."""
+"""Time for which a client keeps waiting when the controller does not answer: a restart may be under way."""
 ASKED_AGAIN_S = 1.0
 """Between two attempts to reach it."""
 
@@ -200,7 +200,7 @@ class _Lane:
 
 
 _NEVER_USED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""What httpx takes long to make for each pool if it is not given one."""
+"""One for all pools: httpx would take long to make another for each."""
 
 
 def _pool(api_socket: Path, most: int) -> httpx.AsyncClient:

@@ -107,13 +107,13 @@ class Endpoint(NamedTuple):
 
 @dataclass(slots=True)
 class _Past:
-    """How the guards of one endpoint have ended lately."""
+    """The last ends of one endpoint's guards."""
 
     short: int = 0
-    """How many in a row lived for a moment only."""
+    """Number of guards in a row that lived for a moment only."""
     floods: int = 0
     next_at: float = 0.0
-    """When another may begin."""
+    """Time from which another guard may begin."""
 
 
 class Guards:
@@ -279,7 +279,7 @@ class _Guard(asyncssh.SSHClient):
         self._gone(self)
         if not self._proved.done():
             self._proved.set_exception(self._failure)
-            self._proved.exception()  # perhaps nobody waits for it
+            self._proved.exception()  # perhaps no forward waits for it
         for answer in self._asked:
             if not answer.done():
                 answer.set_result(False)

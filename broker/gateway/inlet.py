@@ -43,7 +43,7 @@ MOST_UNREAD_BYTES = 256 * 1024
 paused long before; what is left are answers to itself."""
 TURN = 0.005
 """Seconds that one client's turn of the loop should take at most; all those without a login have one together."""
-USER_TURN = 0.02
+USER_TURN_S = 0.02
 """Seconds that all connections of one logged-in user should take of one turn of the loop: four that upload fast
 take less, 128 with tiny packets would take more than half a second."""
 
@@ -84,7 +84,7 @@ class UserTurn:
     @property
     def over(self) -> bool:
         """Whether the user has to wait for the next one."""
-        return bool(self._pieces) or self._spent >= USER_TURN
+        return bool(self._pieces) or self._spent >= USER_TURN_S
 
     def add(self, deal: Callable[[], None]) -> None:
         """Have a piece dealt with in one of the next turns."""
@@ -104,7 +104,7 @@ class UserTurn:
     def _begin(self) -> None:
         self._ends = False
         self._spent = 0.0
-        while self._pieces and self._spent < USER_TURN:
+        while self._pieces and self._spent < USER_TURN_S:
             self._pieces.popleft()()
         if self._pieces:
             self._end_soon()

@@ -32,7 +32,7 @@ AT_ONCE = 65536
 """Bytes that are taken from a session in one turn of the loop."""
 
 LARGEST_WINDOW_BYTES = 2 * 1024 * 1024
-"""As OpenSSH's: 40 MB/s from a client that is 50 ms away."""
+"""The window of OpenSSH: 40 MB/s from a client that is 50 ms away."""
 QUICK_S = 0.3
 """Seconds in which a client uses up half of its window for the window to grow: a round trip of a far one."""
 BUFFER_BYTES = 32 * 1024
@@ -70,7 +70,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         self._finished: Callable[[Relay, str], None] | None = finished
         self._gone: Callable[[Relay], None] | None = gone
         self._allowance = allowance
-        """What the windows of the user's forwards may have beyond the first size."""
+        """The allowance of the windows of the user's forwards beyond their first size."""
         self._channel: Channel | None = None
         self._upstream: asyncio.Transport | None = None
         self._paused: set[PauseReason] = {"not open yet"}
@@ -78,7 +78,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         self._session_done = False
         self._session_full = False
         self._waiting = bytearray()
-        """What the client has sent while the session was full: one piece, however many packets it came in."""
+        """Data that the client has sent while the session was full: one piece, however many packets it came in."""
         self._window = FIRST_WINDOW_BYTES
         """At most this much is on its way from the client, or waits here."""
         self._opened = 0.0

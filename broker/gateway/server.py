@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _STOPPING = "the gateway is being stopped, connect again in a moment"
 
 MOST_DEFERRED = 4096
-"""Packets that wait for the end of a key exchange; what a client causes that begins one and does not go on with it."""
+"""Packets that wait for the end of a key exchange: a client may begin one and never finish it."""
 MOST_PACKET_BYTES = 32768
 """Of data in one packet: OpenSSH's largest."""
 

@@ -160,7 +160,7 @@ def test_all_connections_of_one_user_share_a_turn(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What one of them sends is dealt with, and the rest waits for the next turn of the loop."""
-    monkeypatch.setattr(inlet, "USER_TURN", 1e-9)  # one piece is too long
+    monkeypatch.setattr(inlet, "USER_TURN_S", 1e-9)  # one piece is too long
     dealt: list[int] = []
     turn = 0
     go_on = inlet.Inlet._go_on

@@ -43,9 +43,9 @@ SCRIPT = Path(__file__).parents[2] / "broker/session.sh"
 IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 SIF = Sif("/nowhere/image.sif", 40960)
 PLAIN = {"label": "", "reason": "", "automatic": False}
-MEMORY = 512 * 2**20
+MEMORY_BYTES = 512 * 2**20
 """Address space of the launcher here: a file that is read whole does not fit."""
-AT_ONCE = 15
+VERB_TIMEOUT_S = 15
 """Seconds for one verb: what waits for a writer of a named pipe waits for longer."""
 
 
@@ -99,7 +99,7 @@ def replaced(path: Path, kind: Kind) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def running(base: Path, *, memory: int = MEMORY, sbatch: str = "echo 1") -> AsyncIterator[Launcher]:
+async def running(base: Path, *, memory: int = MEMORY_BYTES, sbatch: str = "echo 1") -> AsyncIterator[Launcher]:
     """A launcher with little memory, below `base`: its storage, and a scancel that puts `planted` in its place."""
     for each in [base, *[p for p in base.parents if "pytest-" in p.name or "popen-" in p.name]]:
         each.chmod(0o755)
@@ -246,7 +246,7 @@ class World:
 
 async def outcome(call: Call) -> str:
     try:
-        async with asyncio.timeout(AT_ONCE):
+        async with asyncio.timeout(VERB_TIMEOUT_S):
             await call
     except LauncherError as error:
         return error.kind if "Error" not in error.message else error.message
