@@ -133,7 +133,7 @@ class AccountCache:
 
 
 def _ranges(path: Path) -> list[range]:
-    """The ranges of such a file, joined where they touch; none where it cannot be read."""
+    """Return the ranges of such a file, joined where they touch; none where it cannot be read."""
     found = []
     with contextlib.suppress(OSError):
         for line in path.read_text(errors="replace").splitlines():

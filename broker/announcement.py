@@ -63,7 +63,7 @@ def announced(job: Job, *fingerprints: str) -> Announcement | None:
 
 
 def other_host_key(job: Job, *fingerprints: str) -> str:
-    """The fingerprint that this run of the job has announced, if it is none of these; empty otherwise."""
+    """Return the fingerprint that this run of the job has announced, if it is none of these; empty otherwise."""
     said = _of_this_run(job)
     other = said is not None and said.endpoint and said.endpoint.fingerprint not in fingerprints
     return said.endpoint.fingerprint if said is not None and said.endpoint and other else ""

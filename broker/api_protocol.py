@@ -57,7 +57,7 @@ class ApiProtocol(H11Protocol):
         self._arrival: asyncio.TimerHandle | None = None
         """Ends the connection when a request has not arrived in time."""
         self._stall: asyncio.TimerHandle | None = None
-        """Ends it when the client does not take the answer."""
+        """Ends the connection when the client does not take the answer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn declares its own Transport union
         super().connection_made(transport)

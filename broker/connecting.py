@@ -84,7 +84,7 @@ class Connecting:
         hold: bool = True,
         gone: asyncio.Event | None = None,
     ) -> ResolveAnswer:
-        """Where the session that `target` names listens, for a connection of `user`; `root`: of `berth exec --root`.
+        """Return where the session that `target` names listens, for `user`; `root`: for `berth exec --root`.
 
         Every refusal is a BerthError whose message is meant for the terminal; WaitingError asks for the same question
         again: at once, or without `hold` as it says itself. When `gone` is set it waits no more. The session's

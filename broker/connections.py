@@ -152,9 +152,7 @@ def _row(record: ConnectionRecord, session: Session, gateway: str, now: float) -
 
 
 def _stands(row: Connection, session: Session | None, now: float) -> bool:
-    """Whether it stands. Nobody is connected to a job that is gone, nor by a gateway or a `berth connect` that says no
-    more.
-    """
+    """Whether it stands. A connection ends with its job, and without news of its gateway or `berth connect`."""
     if row.ended_at is not None or session is None or session.endpoint is None:
         return False
     return row.generation == session.generation and now - row.seen_at < UNHEARD

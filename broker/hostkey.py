@@ -39,7 +39,7 @@ def public_half(private: str) -> bytes:
         raise ValueError("the key is damaged, or is no ed25519 key")
     point, secret = inner.string(), inner.string()
     if len(point) != 32 or len(secret) != 64 or secret[32:] != point or public != encoded(point):
-        raise ValueError("its two halves differ")
+        raise ValueError("the two halves of the key differ")
     return public
 
 

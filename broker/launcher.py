@@ -204,7 +204,7 @@ class Launcher:
                 self._finish(fd, _error(TIMED_OUT, "the launcher's worker took too long and was ended"))
         for request in [each for each in self._pending if each.deadline < now]:
             self._pending.remove(request)
-            self._send(request.id, _error("busy", "too much that was asked for before is still under way"))
+            self._send(request.id, _error("busy", "too many earlier requests are still under way"))
 
     def _finish(self, fd: int, answer: bytes) -> None:
         child = self._children.pop(fd)

@@ -150,7 +150,7 @@ def _host_key(session: Path) -> str:
 
 
 def _public_half(key: Path) -> bytes | None:
-    """The public half of a private key that sshd can use; None if it is none."""
+    """Return the public half of a private key that sshd can use; None for any other content."""
     try:
         public = hostkey.public_half(_text(key, KEY_BYTES))
     except ValueError:

@@ -10,7 +10,7 @@ import asyncssh
 from asyncssh.packet import UInt32
 
 FIRST_WINDOW_BYTES = 64 * 1024
-"""Of a new channel: two of OpenSSH's largest packets."""
+"""The window of a new channel: two of OpenSSH's largest packets."""
 
 
 class Channel(asyncssh.SSHTCPChannel[bytes]):

@@ -37,7 +37,7 @@ A_USERS_SHARE = 4
 RESTART_S = 10.0
 """Time for which a client keeps waiting when the controller does not answer: a restart may be under way."""
 ASKED_AGAIN_S = 1.0
-"""Between two attempts to reach it."""
+"""Pause between two attempts to reach the controller."""
 
 _QUESTIONS: dict[type[BaseModel], str] = {
     schema.GatewayKeys: "keys",

@@ -52,7 +52,7 @@ SHORT_LIFE_S = 1.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.02, 0.1
 """Seconds from the end of such a guard to the next one: doubled each time, from the first to the longest."""
 FIRST_BAN_S, LONGEST_BAN_S = 2.0, 60.0
-"""The same for a server that has sent too much; meanwhile forwards to it are refused."""
+"""Seconds for which forwards to a server that has sent too much are refused: doubled each time."""
 MEMORY_S = 300.0
 """Seconds without another short guard after which the earlier ones are forgotten."""
 MOST_REMEMBERED = 4096

@@ -36,8 +36,7 @@ LARGEST_WINDOW_BYTES = 2 * 1024 * 1024
 QUICK_S = 0.3
 """Seconds in which a client uses up half of its window for the window to grow: a round trip of a far one."""
 BUFFER_BYTES = 32 * 1024
-"""For one side that the other does not take yet, before nothing more is read from it; what was read at once comes on
-top."""
+"""Data of one side that the other has not taken, before nothing more is read. One read may exceed the limit."""
 UNSENT_BYTES = 128 * 1024
 """For a session, that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT): else it takes megabytes."""
 LINGER_S = 30.0

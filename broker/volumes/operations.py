@@ -237,7 +237,7 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
 
 @contextlib.contextmanager
 def _noted(session: Session) -> Iterator[None]:
-    """Keep in the record why layers could not be joined, for those who wonder at a deep stack; then raise it."""
+    """Keep in the record why layers could not be joined, for users with a deep stack; then raise it."""
     try:
         yield
     except (OSError, VolumeError) as error:

@@ -79,10 +79,10 @@ class Snapshot:
         found = cls(**values | {"home": _stack(data["home"]), "system": _stack(data["system"])})
         words = (found.consistency, found.profile, found.version, found.digest, found.label, found.reason)
         if not all(isinstance(word, str) and len(word) <= WORD_CHARACTERS for word in words):
-            raise ValueError(f"a word of snapshot {found.number!r:.20} is none")
+            raise ValueError(f"snapshot {found.number!r:.20} has an invalid or too long text")
         times = (found.at, found.pause)
         if type(found.number) is not int or not all(type(each) in {int, float} and isfinite(each) for each in times):
-            raise ValueError(f"a number of snapshot {found.number!r:.20} is none")
+            raise ValueError(f"snapshot {found.number!r:.20} has an invalid number")
         return found
 
 
