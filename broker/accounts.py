@@ -1,8 +1,8 @@
 """The names of accounts by their uid, as the machine's name service knows them.
 
-A directory service may take seconds to answer, or be away. So threads of this cache ask it and not the event loop, and
-a name that was found remains valid for a while: the name service gives the same answer for an account that is gone and
-for a directory that is down.
+A directory service may take seconds to answer, or be away. So threads of this cache ask it, and not the event loop. A
+name that was found remains valid for a while, because the name service gives the same answer for an account that is
+gone and for a directory that is down.
 """
 
 from __future__ import annotations

@@ -87,8 +87,9 @@ class Connecting:
         """Return where the session that `target` names listens, for `user`; `root`: for `berth exec --root`.
 
         Every refusal is a BerthError whose message is meant for the terminal; WaitingError asks for the same question
-        again: at once, or without `hold` as it says itself. When `gone` is set it waits no more. The session's
-        authorized_keys are brought up to date first, so that a user whom the gateway lets in is let in by it too.
+        again: at once with `hold`, and otherwise after the change that the error names. The call stops waiting when
+        `gone` is set. The session's authorized_keys are brought up to date first, so that its sshd lets in the same
+        keys as the gateway.
         """
         host = SessionHost.parse(target, self._settings.domain, user)
         loop = asyncio.get_running_loop()

@@ -222,8 +222,9 @@ def _rsa_bits(blob: bytes) -> int:
 
 
 def _keys_in(line: str) -> set[tuple[bytes, ...]]:
-    """List the fields of all that could be a key in a refused line, decoded as tolerantly as any sshd may do it:
-    with control characters inside the key, which sshd skips, or around it; with padding or without; after any word.
+    """List the fields of all that could be a key in a refused line, decoded as tolerantly as any sshd may do it.
+
+    A key may have control characters in it or around it, which sshd skips. It may lack padding, and follow any word.
     """
     keys = set()
     for word in {*re.split("[ \t\0]", line), *line.split()}:

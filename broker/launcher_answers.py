@@ -1,8 +1,8 @@
 """The launcher's answers as types: nothing of an answer is stored, logged or counted before it is one of these.
 
-A worker runs as the user and reads the user's files, so what it says is the user's word: a key of megabytes, a number
-that no column has room for, a word that is none. Each type bounds what it takes; LauncherError `files` says what does
-not fit.
+A worker runs as the user and reads the user's files, so its answer is the user's word. It may have a key of megabytes,
+a number that no column has room for, or invalid text. Each type bounds what it takes; LauncherError `files` names the
+part that does not fit.
 """
 
 from __future__ import annotations

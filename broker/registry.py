@@ -335,10 +335,10 @@ class Registry:
                     db.connection().execute(update(Session).where(_column(Session.id).in_(list(ids))).values(values))
 
     def note_connections(self, rows: Iterable[Connection]) -> dict[str, int | None]:
-        """Keep these records; a known one takes over what may change: bytes and end. One that has ended does not stand
-        again, and one whose id belongs to another connection is left out.
+        """Keep these records, and return the bytes that each has carried since its last record; None for a new one.
 
-        Return how many bytes each has carried since its last record; None for a new one.
+        Of a known record only bytes and end change. One that has ended does not stand again, and one whose id belongs
+        to another connection is left out.
         """
         reported = {row.id: row for row in rows}
         try:

@@ -39,15 +39,15 @@ CONFIRM_EVERY_S = 2.0
 ANSWER_WITHIN_S = 10.0
 """Seconds in which PostgreSQL must answer such a question, or accept a connection."""
 VALID_S = 15.0
-"""Seconds after the last confirmed question in which the controller may act: fewer than `SERVER_SETTINGS` let a server
-hold the lock for a machine that does not answer, so the next holder cannot come before this one has ceased to act."""
+"""Seconds after the last confirmed question in which the controller may act. A server holds the lock for a silent
+machine for longer (`SERVER_SETTINGS`), so this holder has ceased to act before the next one comes."""
 TAKE_WITHIN_S = 2.0
 """Seconds in which the server must have noticed that the last holder, which was killed, has hung up."""
 REGAIN_WITHIN_S = 30.0
-"""Seconds in which a controller that has lost its connection must have the lock again, such as after PostgreSQL was
-restarted; then it ends, and systemd starts it anew for as long as it takes."""
+"""Seconds in which a controller must take the lock again after it has lost its connection, as when PostgreSQL was
+restarted. Then the controller ends, and systemd starts it anew until the server is there."""
 AGAIN_S = 0.1
-"""Seconds between two tries."""
+"""Seconds between two attempts to take the lock."""
 SERVER_SETTINGS = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",

@@ -158,8 +158,8 @@ class ControllerClient:
 class _Lane:
     """A pool of connections, and so many questions at once.
 
-    A question that has been asked is asked to its end, also when its asker is cancelled: httpcore's pool loses the
-    place of a connection whose request is cancelled at the wrong moment, until it has none left.
+    A question is asked to its end, even if its asker is cancelled. Otherwise httpcore's pool would lose a place with
+    each request that is cancelled at the wrong moment, until it has none left.
     """
 
     def __init__(self, api_socket: Path, most: int) -> None:

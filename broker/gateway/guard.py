@@ -11,8 +11,8 @@ A guard stands before its login and never gets beyond, since the gateway has not
 its LoginGraceTime, and the next forward has a new one made.
 
 Behind the endpoint may be a program that means harm: its owner may announce any. So a guard reads in small pieces and
-no more than it has use for (guard_inlet), one owner has few of them, and a server that sends too much, or whose guards
-end as soon as they stand, is not asked again at once (ADR 102).
+no more than it has use for (guard_inlet). One owner has few guards. The gateway does not ask a server again at once
+that sends too much, or whose guards end as soon as they stand (ADR 102).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a client sends, handed to asyncssh in pieces that the others can wait for.
+"""The input of a client, handed to asyncssh in pieces that the other clients can wait for.
 
 asyncssh deals with all it is given before anybody else has a turn: with the quarter of a megabyte of tiny packets that
 asyncio may read at once for 0.16 s. So the pieces are small until the client has logged in, and later as large as it
-deals with in a few milliseconds. Those who have not logged in share one turn of a few milliseconds, however many they
-are, and what a login may consist of is bounded. All connections of one user share a turn as well.
+deals with in a few milliseconds. Clients before their login share one turn of a few milliseconds, however many they
+are, and the size of a login is bounded. All connections of one user share a turn as well.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ PauseReason = Literal["not open yet", "channel full", "connection full", "key ex
 class Relay(asyncssh.SSHTCPSession[bytes]):
     """The ssh side of one forward, and the owner of its TCP side.
 
-    Each side's end of file is passed on by itself, so that one direction may go on after the other has ended; the
+    Each side's end of file is passed on by itself, so that one direction may continue after the other has ended. The
     forward ends when both have, or when either side closes. `finished` is called exactly once, with how it ended, and
     `gone` exactly once, when neither side holds anything any more.
     """

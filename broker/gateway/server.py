@@ -199,10 +199,10 @@ class _Server(asyncssh.SSHServerConnection):
     """asyncssh's side of one connection."""
 
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
-        """Send all but SSH_MSG_IGNORE: asyncssh puts one before every packet, which hides the initialisation vectors of
-        CBC ciphers (RFC 4251, section 9.3.1) and does nothing for the ones that we have but to double their number.
+        """Send all packets but SSH_MSG_IGNORE, of which asyncssh puts one before every other packet.
 
-        While keys are exchanged anew packets wait, for as long as the client likes; the sessions are paused then.
+        They hide the initialisation vectors of CBC ciphers (RFC 4251, section 9.3.1). The gateway's ciphers need none.
+        While the client exchanges keys anew, packets wait and the sessions are paused.
         """
         if pkttype == asyncssh.constants.MSG_IGNORE:
             return

@@ -23,8 +23,8 @@ MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 
 
 LOGIN_QUESTIONS, RESOLVE_QUESTIONS, WAIT_QUESTIONS = 48, 32, 2
-"""Connections of one worker to the controller: for log-ins, records and certificates; for where sessions listen; and
-for the one question about all sessions that clients wait for, whose successor is asked while it ends."""
+"""Connections of one worker to the controller, for three purposes: log-ins, records and certificates; endpoints of
+sessions; the one question about all sessions that clients wait for. Its successor is asked while it ends."""
 API_CONNECTIONS = LOGIN_QUESTIONS + RESOLVE_QUESTIONS + WAIT_QUESTIONS
 """Of one worker, however many clients it has. Workers from before a reload need as many beside those after it."""
 

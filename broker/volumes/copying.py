@@ -19,7 +19,7 @@ its beginning. They are a proof if
 
 - every system call and page fault that was under way ended before the first pass (the freeze of --drain),
 - the file's dirty pages were written out before the time stamps were read: the next store must fault, and that changes
-  the time of change. A file of our own shows first that the file system does so, and
+  the time of change. A file of the program's own shows first that the file system does so, and
 - the file's time of change was older than RACY_NS then, so that a later change has another one.
 
 `index` holds only files of which this holds, so that the next copy can trust it.
