@@ -46,7 +46,7 @@ TAKE_WITHIN_S = 2.0
 REGAIN_WITHIN_S = 30.0
 """Seconds in which a controller must take the lock again after it has lost its connection, as when PostgreSQL was
 restarted. Then the controller ends, and systemd starts it anew until the server is there."""
-AGAIN_S = 0.1
+RETRY_S = 0.1
 """Seconds between two attempts to take the lock."""
 SERVER_SETTINGS = {
     "tcp_keepalives_idle": "10",
@@ -191,7 +191,7 @@ class PostgresLock(RegistryLock):
                 if (await self._ask("SELECT pg_try_advisory_lock(%s::int, %s::int)", (LOCK_CLASS, signed)))[0][0]:
                     break
                 await self._make_room(patient=_now() < deadline)
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_S)
             self._own = (await self._holders())[0]
         self._confirmed_at = asked_at
 
@@ -249,7 +249,7 @@ class PostgresLock(RegistryLock):
                     raise RegistryError(
                         f"the registry has not been reached for {REGAIN_WITHIN_S:g} s: {_one_line(error)}"
                     ) from error
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_S)
             else:
                 return
 

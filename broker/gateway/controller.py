@@ -36,7 +36,7 @@ A_USERS_SHARE = 4
 """Questions of each kind about one user, at once; a user whose files hang holds up no other user's."""
 RESTART_S = 10.0
 """Time for which a client keeps waiting when the controller does not answer: a restart may be under way."""
-ASKED_AGAIN_S = 1.0
+RETRY_S = 1.0
 """Pause between two attempts to reach the controller."""
 
 _QUESTIONS: dict[type[BaseModel], str] = {
@@ -100,12 +100,12 @@ class ControllerClient:
                 if error.session_id:
                     await self._waits.until_changed(error.session_id, error.revision, error.seconds)
                 else:
-                    await asyncio.sleep(ASKED_AGAIN_S)
+                    await asyncio.sleep(RETRY_S)
             except ControllerUnavailableError:
                 away_since = asked if away_since is None else away_since
                 if not request.waited or time.monotonic() - away_since > RESTART_S:
                     raise
-                await asyncio.sleep(ASKED_AGAIN_S)
+                await asyncio.sleep(RETRY_S)
             request = request.model_copy(update={"waited": time.monotonic() - began})
 
     async def _wait(self, question: schema.GatewayWait) -> schema.GatewayWaitAnswer:
