@@ -52,7 +52,7 @@ LARGEST_BODY = 256 * 1024
 
 Who = Annotated[Caller, Depends(caller)]
 Gone = Annotated[asyncio.Event, Depends(departure)]
-"""Of a call that waits."""
+"""The event that ends a call that waits."""
 SessionName = Annotated[str, Path(pattern=NAME_PATTERN)]
 EnvironmentId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
 

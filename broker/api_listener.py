@@ -274,7 +274,7 @@ def reserved_connections(own_uid: int, gateway: tuple[str, int] | None) -> dict[
     reserved = {0: CONNECTIONS, own_uid: CONNECTIONS}
     if gateway is not None:
         account, connections = gateway
-        with contextlib.suppress(KeyError):  # it gets its room when it is known
+        with contextlib.suppress(KeyError):  # an unknown account gets its room when it is known
             uid = pwd.getpwnam(account).pw_uid
             reserved[uid] = max(connections, reserved.get(uid, 0))
     return reserved

@@ -61,7 +61,7 @@ class ApiProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn declares its own Transport union
         super().connection_made(transport)
-        self.client = None  # who calls is in the scope's state, and nowhere else
+        self.client = None  # the caller is in the scope's state, and nowhere else
         transport.set_write_buffer_limits(high=0)  # pause_writing is called as soon as something is not taken
         self._watch_arrival()
 

@@ -43,10 +43,10 @@ LINE_LIMIT = 4 * 2**20
 ANSWER_LIMIT = 32 * 2**20
 """Bytes of one answer: half of what the controller reads of a line (broker/launching.py)."""
 PENDING_BYTES = 64 * 2**20
-"""Of requests that wait for a place of launcher_shares; more wait unread in the socket. The controller asks for no more
-than there are places, so few wait here: for workers that were killed and that the kernel has not let go yet."""
+"""Limit for requests that wait for a place of launcher_shares; more wait unread in the socket. The controller asks for
+no more than there are places. So few wait here: for workers that were killed and that the kernel has not let go yet."""
 NICENESS = 10
-"""Of a long verb's worker (nice(2)): it yields the processor to short ones, the controller and the gateway."""
+"""Priority of a long verb's worker (nice(2)): it yields the processor to short ones, the controller and the gateway."""
 WORKER_BYTES = 2 * 2**30
 """Address space of a worker, and of each program that it starts (RLIMIT_AS in setrlimit(2)). `verify` of a layer with a
 million files takes 0.4 GiB, mksquashfs with drivers.SQUASHFS_THREADS 0.5 GiB. The readers of users' files need little:

@@ -57,7 +57,7 @@ HostKey = Annotated[str, StringConstraints(max_length=KEY_CHARACTERS), AfterVali
 """A session's public host key, one line."""
 Words = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
 Path = Annotated[str, StringConstraints(max_length=4096)]
-"""Of PATH_MAX (limits.h)."""
+"""A path of at most PATH_MAX characters (limits.h)."""
 Id = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
 Ids = Annotated[list[Id], Field(max_length=100_000)]
 Driver = Literal["overlay", "reflink", "plain"]

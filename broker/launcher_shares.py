@@ -36,7 +36,7 @@ class _Half:
 
     places: int
     most: int
-    """Of one user."""
+    """Places of one user."""
     taken: Counter[str] = field(default_factory=Counter)
 
     def has_room(self, user: str) -> bool:

@@ -42,7 +42,7 @@ FILES = {
 JOB_ID = re.compile(r"[1-9][0-9]{0,9}")
 """As Slurm counts them, in 32 bits."""
 LOG_BYTES = 2**20
-"""Of a job's log: the most that is read, from its end."""
+"""Bytes that are read of a job's log, from its end."""
 HOST_KEY = "run/ssh_host_ed25519_key"
 COPYING = "run/copying.py"
 KEYS_LIMIT = 256 * 1024

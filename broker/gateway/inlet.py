@@ -36,11 +36,11 @@ SMALL = 1024
 LARGE = 65536
 """Bytes at once of a logged-in client: two of OpenSSH's largest packets."""
 UNSENT_BYTES = 512 * 1024
-"""For a client, that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT): else it takes megabytes for
-one that does not read. With less, a download costs the gateway more processor time."""
+"""Bytes to a client that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT). Without this limit it
+takes megabytes for a client that does not read. A lower limit costs the gateway more processor time in a download."""
 MOST_UNREAD_BYTES = 256 * 1024
-"""Of a logged-in client that does not read what it is sent, before nothing more is read from it. Its sessions have been
-paused long before; what is left are answers to itself."""
+"""Data that a logged-in client leaves unread before the gateway reads nothing more from it. Its sessions have been
+paused long before, so the data are answers to its own requests."""
 TURN = 0.005
 """Seconds that one client's turn of the loop should take at most; all those without a login have one together."""
 USER_TURN_S = 0.02

@@ -38,7 +38,7 @@ QUICK_S = 0.3
 BUFFER_BYTES = 32 * 1024
 """Data of one side that the other has not taken, before nothing more is read. One read may exceed the limit."""
 UNSENT_BYTES = 128 * 1024
-"""For a session, that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT): else it takes megabytes."""
+"""Bytes to a session that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT); else megabytes."""
 LINGER_S = 30.0
 """Seconds for a session to read what is left for it when its client has gone."""
 

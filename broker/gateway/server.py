@@ -48,7 +48,7 @@ _STOPPING = "the gateway is being stopped, connect again in a moment"
 MOST_DEFERRED = 4096
 """Packets that wait for the end of a key exchange: a client may begin one and never finish it."""
 MOST_PACKET_BYTES = 32768
-"""Of data in one packet: OpenSSH's largest."""
+"""Data in one packet: OpenSSH's largest."""
 
 _log = logging.getLogger(__name__)
 

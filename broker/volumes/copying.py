@@ -66,9 +66,9 @@ MOST_NAMES = 30_000
 SMALL = 1 << 16
 CHUNK = 1 << 24
 INDEX_BYTES = 1 << 30
-"""Of an index that is read: some ten million files. A larger one is taken for none, so all is copied."""
+"""Limit for an index that is read: some ten million files. A larger one is taken for none, so all is copied."""
 RECORD_BYTES = 4096 + 84
-"""Of one record of an index: PATH_MAX in limits.h, four numbers of 20 digits, and blanks."""
+"""Limit for one record of an index: PATH_MAX in limits.h, four numbers of 20 digits, and blanks."""
 COMPARED_BYTES = 1 << 20
 """Bytes that are compared at once: a piece that fits into a processor's cache together with its copy."""
 KEPT_MARKS = frozenset({"user.overlay.opaque", "user.overlay.whiteout", "user.overlay.whiteouts"})
@@ -346,7 +346,7 @@ class Copy:
                 if names + entry.st_nlink > MOST_NAMES:
                     return False
             os.link(path, path, src_dir_fd=self._link_from, dst_dir_fd=self._to, follow_symlinks=False)
-        except OSError:  # gone, or as many links as the file system has
+        except OSError:  # gone, or has as many links as the file system allows
             return False
         return True
 

@@ -44,7 +44,7 @@ ZSTD_LEVEL = "1"
 ROOT = "root"
 """Beside a packed layer: the access lists of its root, which squashfs cannot hold, as JSON of hexadecimal values."""
 ROOT_BYTES = 512 * 1024
-"""Of this file: two attributes of at most 64 KiB (xattr(7)), in hexadecimal."""
+"""Limit for this file: two attributes of at most 64 KiB (xattr(7)), in hexadecimal."""
 ROOT_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
 MODES = {"home": HOME_MODE, "system": SYSTEM_MODE}
 

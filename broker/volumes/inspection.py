@@ -37,7 +37,7 @@ MOST_PROBLEMS = 200
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
 SUMS_BYTES = 2**30
-"""Of that file: some ten million files."""
+"""Limit for that file: some ten million files."""
 LONGEST_SUM_BYTES = 64 + 1 + 4096
 """Bytes of one of its records: a SHA-256 in hexadecimal digits, a blank, and PATH_MAX of limits.h."""
 

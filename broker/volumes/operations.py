@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 
 WORDS_CHARACTERS = 200
-"""Of a failure that a record keeps: it is shown on one line of a terminal or two."""
+"""Limit for a failure's message in a record: the message is shown on one line of a terminal or two."""
 
 
 @dataclass(frozen=True, slots=True)

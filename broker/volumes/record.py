@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 RECORD = "volumes.json"
 MOST_BYTES = 4 * 2**20
-"""Of volumes.json: room for more than 1,000 snapshots of 40 layers each. The worst content takes 25 times as much
-memory once it is parsed."""
+"""Limit for volumes.json: room for more than 1,000 snapshots of 40 layers each. The worst content takes 25 times as
+much memory once it is parsed."""
 BEGUN_BYTES = 4096
-"""Of `run/begun`, which has one number in it."""
+"""Limit for `run/begun`, which has one number in it."""
 DONE_KEPT = 16
 """Answers of so many past operations are kept; only the last one can ever be asked for again."""
 AUTOMATIC_KEPT = 20
