@@ -1,8 +1,8 @@
 """The names of accounts by their uid, as the machine's name service knows them.
 
-A directory service may take seconds to answer, or be away. So threads of this cache ask it and not the event loop, and
-a name that was found remains valid for a while: the name service gives the same answer for an account that is gone and
-for a directory that is down.
+A directory service may take seconds to answer, or be away. So threads of this cache ask it, and not the event loop. A
+name that was found remains valid for a while, because the name service gives the same answer for an account that is
+gone and for a directory that is down.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RETRY_S = 10.0
 """Time until the name service is asked again about a uid that it did not know."""
 GRACE_S = 3600.0
 """A name that was found counts this long after the name service stopped confirming it. An outage of the directory
-locks out nobody for that time; an account that was deleted keeps its connections for as long."""
+locks no user out for that time. An account that was deleted can connect for as long."""
 PATIENCE_S = 2.0
 """A known user waits this long for a confirmation."""
 SUBORDINATE_RETRY_S = 300.0
@@ -36,7 +36,7 @@ MAX_MISSING = 65_536
 THREADS = 4
 """Lookups at once. More would only wait for the same directory. Subordinate uids have one more thread of their own."""
 SUBUID = Path("/etc/subuid")
-"""Who may use which other uids in containers (subuid(5)): the only way by which a user gets many."""
+"""The further uids that each user may use in containers (subuid(5)). A user gets many in no other way."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class AccountCache:
         self._known: dict[int, _Known] = {}
         """One entry for each account of the machine that has called."""
         self._missing: dict[int, float] = {}
-        """When the name service is asked again, oldest first."""
+        """Time at which the name service is asked again, by uid, oldest first."""
         self._lookups: dict[int, asyncio.Task[str | None]] = {}
 
     async def __aenter__(self) -> Self:
@@ -120,7 +120,7 @@ class AccountCache:
             self._known[uid] = _Known(name, now, now + FRESH_S)
             return name
         if self.is_known(uid):
-            log.warning("the name service does not know uid %d any more; it counts for an hour", uid)
+            log.warning("the name service does not know uid %d any more; the account counts for another hour", uid)
             known = self._known[uid]
             known.ask_at = now + RETRY_S
             return known.name
@@ -133,7 +133,7 @@ class AccountCache:
 
 
 def _ranges(path: Path) -> list[range]:
-    """The ranges of such a file, joined where they touch; none where it cannot be read."""
+    """Return the ranges of such a file, joined where they touch; none where it cannot be read."""
     found = []
     with contextlib.suppress(OSError):
         for line in path.read_text(errors="replace").splitlines():

@@ -50,20 +50,21 @@ def read(job: Job) -> Announcement | None:
 
 
 OTHER_HOST_KEY = "its job has another host key than Berth knows"
-"""How the reason of a session begins whose key was replaced after its certificate was made."""
+"""Beginning of a session's reason when its key was replaced after its certificate was made."""
 
 
 def announced(job: Job, *fingerprints: str) -> Announcement | None:
-    """What the job says of where it listens and how it is used, if that is true of this very run: running, same restart
-    count, same node, and one of the session's own host keys; None otherwise, as for what an earlier run of a requeued
-    job left in the comment.
+    """Return the job's words about its endpoint and its use, if they are true of this very run.
+
+    That is a running job with the same restart count and node, and with one of the session's own host keys. None
+    otherwise, such as for words that an earlier run of a requeued job left in the comment.
     """
     said = _of_this_run(job)
     return said if said is not None and said.endpoint and said.endpoint.fingerprint in fingerprints else None
 
 
 def other_host_key(job: Job, *fingerprints: str) -> str:
-    """The fingerprint that this run of the job has announced, if it is none of these; empty otherwise."""
+    """Return the fingerprint that this run of the job has announced, if it is none of these; empty otherwise."""
     said = _of_this_run(job)
     other = said is not None and said.endpoint and said.endpoint.fingerprint not in fingerprints
     return said.endpoint.fingerprint if said is not None and said.endpoint and other else ""

@@ -52,7 +52,7 @@ LARGEST_BODY = 256 * 1024
 
 Who = Annotated[Caller, Depends(caller)]
 Gone = Annotated[asyncio.Event, Depends(departure)]
-"""Of a call that waits."""
+"""The event that ends a call that waits."""
 SessionName = Annotated[str, Path(pattern=NAME_PATTERN)]
 EnvironmentId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
 
@@ -464,7 +464,7 @@ async def _berth_error(_: Request, error: Exception) -> JSONResponse:
 
 def _answer(error: BerthError, status: int | None = None) -> JSONResponse:
     body = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint, waiting=_waiting(error))
-    # Programs of before do not know `waiting`, and never ask for it.
+    # Older programs do not know `waiting`, and never ask for it.
     return JSONResponse(body.model_dump(exclude_none=True), status_code=status or error.status)
 
 

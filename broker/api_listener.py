@@ -1,4 +1,4 @@
-"""The API's socket: who may have a connection, and how many.
+"""The API's socket: which users may have a connection, and how many.
 
 A connection is refused right after accept(2), before anything is made for it. The answer is a small HTTP response, so
 that a client can show why.
@@ -50,7 +50,7 @@ BACKLOG = 4096
 LOOKUP_TIMEOUT_S = 30.0
 """Time for the name service to know an account, before its connection is refused."""
 UNREAD_BYTES = 64 * 1024
-"""What a refused client may have sent already; Linux resets a connection that is closed with something unread."""
+"""Read of a refused client before the close: Linux resets a connection that is closed with something unread."""
 PAUSE_S = 0.2
 """Time without accepting after the kernel had no descriptor or no memory for a connection."""
 
@@ -274,7 +274,7 @@ def reserved_connections(own_uid: int, gateway: tuple[str, int] | None) -> dict[
     reserved = {0: CONNECTIONS, own_uid: CONNECTIONS}
     if gateway is not None:
         account, connections = gateway
-        with contextlib.suppress(KeyError):  # it gets its room when it is known
+        with contextlib.suppress(KeyError):  # an unknown account gets its room when it is known
             uid = pwd.getpwnam(account).pw_uid
             reserved[uid] = max(connections, reserved.get(uid, 0))
     return reserved

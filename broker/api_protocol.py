@@ -57,11 +57,11 @@ class ApiProtocol(H11Protocol):
         self._arrival: asyncio.TimerHandle | None = None
         """Ends the connection when a request has not arrived in time."""
         self._stall: asyncio.TimerHandle | None = None
-        """Ends it when the client does not take the answer."""
+        """Ends the connection when the client does not take the answer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn declares its own Transport union
         super().connection_made(transport)
-        self.client = None  # who calls is in the scope's state, and nowhere else
+        self.client = None  # the caller is in the scope's state, and nowhere else
         transport.set_write_buffer_limits(high=0)  # pause_writing is called as soon as something is not taken
         self._watch_arrival()
 
@@ -110,7 +110,7 @@ class ApiProtocol(H11Protocol):
             self._arrival = None
 
     def _should_upgrade(self) -> bool:
-        """Never: a header must not cause lines in the log."""
+        """Never upgrade: a header must not cause lines in the log."""
         return False
 
 

@@ -194,13 +194,13 @@ class GatewayConfig(Section):
     worker_timeout: Annotated[float, Field(ge=1, le=3600)] = 20.0
     """How many seconds a worker may do nothing at all before it is killed and replaced. Its connections end then."""
     max_user_connections: Annotated[int, Field(ge=1)] = 128
-    """How many connections one user may have at once, over all workers."""
+    """Connections that one user may have at once, over all workers."""
     max_user_forwards: Annotated[int, Field(ge=1)] = 256
-    """How many connections to sessions one user may have at once, on all connections and over all workers. One that
-    the session does not read may hold 200 KiB of the gateway's memory."""
+    """Forwards (connections to sessions) that one user may have at once, on all connections and over all workers. A
+    forward that the session does not read may hold 200 KiB of the gateway's memory."""
     max_user_window: ByteSize = ByteSize(32 * 1024 * 1024)
-    """How much more memory all of one user's connections to sessions may hold together, over all workers, to upload
-    fast from afar, such as `32MiB`. A connection takes up to 2 MiB, and is slow from afar without."""
+    """Further memory that all forwards of one user may hold together, over all workers, such as `32MiB`. A forward
+    uses up to 2 MiB of it to upload fast from afar."""
 
 
 class RegistrySettings(Section):
@@ -211,7 +211,7 @@ class RegistrySettings(Section):
     connection_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
     """How many days it is remembered who was connected to which session, and from where."""
     connection_records: Annotated[int, Field(ge=1000, le=10_000_000)] = 10_000
-    """How many of these records are kept for the sessions of one user, the newest; the gateway's log has all."""
+    """Records of connections that are kept for the sessions of one user, the newest. The gateway's log has all."""
 
 
 class LimitSettings(Section):

@@ -37,10 +37,10 @@ connections to the controller for the first, which every log-in needs, and many 
 SETTLES = 60.0
 """Seconds for which connecting does not start a session again that was stopped, or has failed: IDEs connect again by
 themselves, and would undo the stop, or have one job after the other fail."""
-STARTS_WITHIN = 0.5
+STARTS_WITHIN_S = 0.5
 """Seconds that a question that is not held waits for the start that it asks for: sbatch mostly takes less, and then the
 answer has Slurm's words. Each such question has one of the gateway's few connections."""
-FAILURE_KNOWN = 120.0
+FAILURE_KNOWN_S = 120.0
 """Seconds for which those who have waited for a start hear why it failed; they ask again after `AT_MOST`."""
 GOES_ON = frozenset({"", "COMPLETED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "LOST"})
 """Ends of a job that are neither its owner's wish nor the session's own fault."""
@@ -69,9 +69,9 @@ class Connecting:
         self._changes = changes
         self._settings = settings
         self._starts: dict[str, asyncio.Task[SessionView]] = {}
-        """By session: the start that connecting has begun, one for all who connect. It goes on when they leave."""
+        """By session: the start that connecting has begun, one for all clients. It continues when they leave."""
         self._failures: dict[str, tuple[BerthError, float]] = {}
-        """By session: why the last of these failed, and when."""
+        """By session: the reason and the time of the last start that failed."""
 
     async def connect(
         self,
@@ -84,11 +84,12 @@ class Connecting:
         hold: bool = True,
         gone: asyncio.Event | None = None,
     ) -> ResolveAnswer:
-        """Where the session that `target` names listens, for a connection of `user`; `root`: of `berth exec --root`.
+        """Return where the session that `target` names listens, for `user`; `root`: for `berth exec --root`.
 
         Every refusal is a BerthError whose message is meant for the terminal; WaitingError asks for the same question
-        again: at once, or without `hold` as it says itself. When `gone` is set it waits no more. The session's
-        authorized_keys are brought up to date first, so that a user whom the gateway lets in is let in by it too.
+        again: at once with `hold`, and otherwise after the change that the error names. The call stops waiting when
+        `gone` is set. The session's authorized_keys are brought up to date first, so that its sshd lets in the same
+        keys as the gateway.
         """
         host = SessionHost.parse(target, self._settings.domain, user)
         loop = asyncio.get_running_loop()
@@ -171,7 +172,7 @@ class Connecting:
         ]
 
     async def _started(self, session: Session, *, waited: float, hold: bool) -> tuple[Session, bool]:
-        """Have it started, if that is how it is to be, and say whether that goes on still; raises why not."""
+        """Start the session if connecting may do so. Return whether the start is still under way; raise its failure."""
         if (task := self._starts.get(session.id)) is None:
             self._raise_failure(session, waited)
             self._check_start(session)
@@ -179,7 +180,7 @@ class Connecting:
         if hold:
             await asyncio.shield(task)  # others wait for the same start
         else:
-            await asyncio.wait({task}, timeout=STARTS_WITHIN)
+            await asyncio.wait({task}, timeout=STARTS_WITHIN_S)
             if task.done():
                 task.result()
         now = await asyncio.to_thread(self._registry.get, session.id)
@@ -214,13 +215,13 @@ class Connecting:
 
     def _note_failure(self, session_id: str, error: BerthError) -> None:
         now = asyncio.get_running_loop().time()
-        self._failures = {each: at for each, at in self._failures.items() if now - at[1] < FAILURE_KNOWN}
+        self._failures = {each: at for each, at in self._failures.items() if now - at[1] < FAILURE_KNOWN_S}
         self._failures[session_id] = (error, now)
 
     def _raise_failure(self, session: Session, waited: float) -> None:
         """Raise why the session could not be started, to those who have waited for that start; others start anew."""
         error, at = self._failures.get(session.id, (None, 0.0))
-        if error is not None and asyncio.get_running_loop().time() - at <= min(waited, FAILURE_KNOWN):
+        if error is not None and asyncio.get_running_loop().time() - at <= min(waited, FAILURE_KNOWN_S):
             raise error.with_traceback(None)
 
     def _check_on_its_way(self, session: Session) -> None:

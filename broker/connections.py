@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from broker.schema import ConnectionRecord, ConnectionReport, ConnectionView
 
 UNHEARD = 180.0
-"""Seconds after which a connection counts as lost that its gateway or `berth connect` has not told of: three times
+"""Seconds after which a connection counts as lost without a report of its gateway or `berth connect`: three times
 audit.STANDING and connect.STANDING."""
 KEEPS_ALIVE = 10 * 1024
 """Bytes that a connection carries between two reports, a minute apart, although nobody works with it: what clients and
@@ -110,7 +110,7 @@ class Connections:
         if new and self._registry.count_own_connections(caller, now - UNHEARD) + len(new) > OWN_STANDING:
             raise RefusedError(
                 f"you have {OWN_STANDING} connections through `berth connect`, and no more are recorded",
-                hint="they work all the same",
+                hint="all your connections work, recorded or not",
             )
 
     def _trim(self, new: list[Connection], *, own: bool) -> None:
@@ -152,9 +152,7 @@ def _row(record: ConnectionRecord, session: Session, gateway: str, now: float) -
 
 
 def _stands(row: Connection, session: Session | None, now: float) -> bool:
-    """Whether it stands. Nobody is connected to a job that is gone, nor by a gateway or a `berth connect` that says no
-    more.
-    """
+    """Whether it stands. A connection ends with its job, and without news of its gateway or `berth connect`."""
     if row.ended_at is not None or session is None or session.endpoint is None:
         return False
     return row.generation == session.generation and now - row.seen_at < UNHEARD

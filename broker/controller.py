@@ -206,8 +206,8 @@ class Controller:
         )
 
     async def finish(self, *, wait: bool = True) -> None:
-        """Wait for what was begun as long as it may take, unless another controller may have it by now; the next one
-        goes on with the rest.
+        """Wait for what was begun, however long it takes; without `wait`, as when another controller may have the
+        registry, leave the rest to the next one.
         """
         if wait:
             await self.submitter.drain()

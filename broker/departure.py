@@ -1,6 +1,6 @@
 """The end of a caller's connection, for the calls that wait: a caller that has left waits for nothing any more.
 
-A call looks at it where it waits, and only there. What the call has begun goes on: others may have joined it.
+A call looks at it where it waits, and only there. What the call has begun continues: other calls may have joined it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def departure(request: Request) -> AsyncIterator[asyncio.Event]:
 
 
 async def _watch(receive: Receive, gone: asyncio.Event) -> None:
-    """FastAPI has read the body already; what the server tells next is that the connection has ended."""
+    """Wait for the connection's end: FastAPI has read the body, so the server's next message is that end."""
     while (await receive())["type"] != "http.disconnect":
         pass
     gone.set()

@@ -32,14 +32,14 @@ def public_half(private: str) -> bytes:
     outer = Reader(data[len(_MAGIC) :])
     cipher, kdf, _ = outer.string(), outer.string(), outer.string()
     if (cipher, kdf, outer.uint32()) != (b"none", b"none", 1):
-        raise ValueError("it has a passphrase, or is several keys")
+        raise ValueError("the key has a passphrase, or the file has several keys")
     public = outer.string()
     inner = Reader(outer.string())
     if inner.uint32() != inner.uint32() or inner.string() != ALGORITHM:
-        raise ValueError("it is damaged, or no ed25519 key")
+        raise ValueError("the key is damaged, or is no ed25519 key")
     point, secret = inner.string(), inner.string()
     if len(point) != 32 or len(secret) != 64 or secret[32:] != point or public != encoded(point):
-        raise ValueError("its two halves differ")
+        raise ValueError("the two halves of the key differ")
     return public
 
 

@@ -50,7 +50,7 @@ MAX_FILE_KEYS = 256
 _COMMENT_LENGTH = 256
 
 _BLANK = " \t"
-"""What sshd takes for white space between words, and skips at the beginning of a line."""
+"""White space of sshd: between words, and skipped at the beginning of a line."""
 
 _PLAIN = re.compile(
     rf"(?P<algorithm>{'|'.join(map(re.escape, ALGORITHMS))})[ \t]+(?P<encoded>[A-Za-z0-9+/]+={{0,2}})"
@@ -63,7 +63,7 @@ _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 """Control characters of ASCII but the tab, those of Latin-1, and what Unicode takes for the end of a line or of a
 paragraph. sshd takes some of them for a part of the key and others for the end of the file."""
 
-_SHORTEST_ENCODED = 68
+_FEWEST_CHARACTERS = 68
 """Characters of an Ed25519 key in base64: nothing that is shorter is a key of ALGORITHMS."""
 
 
@@ -120,7 +120,7 @@ def plain_keys(authorized_keys: str) -> list[PublicKey]:
         match = _PLAIN.fullmatch(text)
         if match is None or len(text) > MAX_LINE or _CONTROL.search(text):
             narrowed |= _keys_in(text)
-        elif len(match["encoded"]) >= _SHORTEST_ENCODED:
+        elif len(match["encoded"]) >= _FEWEST_CHARACTERS:
             plain.setdefault(match["encoded"], text)
     found: list[PublicKey] = []
     for text in plain.values():
@@ -222,13 +222,14 @@ def _rsa_bits(blob: bytes) -> int:
 
 
 def _keys_in(line: str) -> set[tuple[bytes, ...]]:
-    """List the fields of all that could be a key in a refused line, decoded as tolerantly as any sshd may do it:
-    with control characters inside the key, which sshd skips, or around it; with padding or without; after any word.
+    """List the fields of all that could be a key in a refused line, decoded as tolerantly as any sshd may do it.
+
+    A key may have control characters in it or around it, which sshd skips. It may lack padding, and follow any word.
     """
     keys = set()
     for word in {*re.split("[ \t\0]", line), *line.split()}:
         encoded = _NOT_BASE64.sub("", word)
-        if len(encoded) < _SHORTEST_ENCODED:
+        if len(encoded) < _FEWEST_CHARACTERS:
             continue
         with contextlib.suppress(ValueError):
             keys.add(_fields(binascii.a2b_base64(encoded + "==")))

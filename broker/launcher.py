@@ -43,15 +43,15 @@ LINE_LIMIT = 4 * 2**20
 ANSWER_LIMIT = 32 * 2**20
 """Bytes of one answer: half of what the controller reads of a line (broker/launching.py)."""
 PENDING_BYTES = 64 * 2**20
-"""Of requests that wait for a place of launcher_shares; more wait unread in the socket. The controller asks for no more
-than there are places, so few wait here: for workers that were killed and that the kernel has not let go yet."""
+"""Limit for requests that wait for a place of launcher_shares; more wait unread in the socket. The controller asks for
+no more than there are places. So few wait here: for workers that were killed and that the kernel has not let go yet."""
 NICENESS = 10
-"""Of a long verb's worker (nice(2)): it yields the processor to short ones, the controller and the gateway."""
+"""Priority of a long verb's worker (nice(2)): it yields the processor to short ones, the controller and the gateway."""
 WORKER_BYTES = 2 * 2**30
 """Address space of a worker, and of each program that it starts (RLIMIT_AS in setrlimit(2)). `verify` of a layer with a
 million files takes 0.4 GiB, mksquashfs with drivers.SQUASHFS_THREADS 0.5 GiB. The readers of users' files need little:
 this is for what they do not foresee."""
-MOST_MESSAGE = 2000
+MESSAGE_CHARACTERS = 2000
 """Characters of what is said of a failure: sbatch's own words may be a page."""
 CRASHED = "crashed"
 TIMED_OUT = "timed-out"
@@ -72,7 +72,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the controller asks for."""
+    """A request of the controller."""
 
     id: int
     verb: str
@@ -204,7 +204,7 @@ class Launcher:
                 self._finish(fd, _error(TIMED_OUT, "the launcher's worker took too long and was ended"))
         for request in [each for each in self._pending if each.deadline < now]:
             self._pending.remove(request)
-            self._send(request.id, _error("busy", "too much that was asked for before is still under way"))
+            self._send(request.id, _error("busy", "too many earlier requests are still under way"))
 
     def _finish(self, fd: int, answer: bytes) -> None:
         child = self._children.pop(fd)
@@ -314,7 +314,7 @@ def _line(answer: dict[str, Any]) -> bytes:
 
 
 def _error(kind: str, message: str) -> bytes:
-    return _line({"error": kind, "message": message[:MOST_MESSAGE]})
+    return _line({"error": kind, "message": message[:MESSAGE_CHARACTERS]})
 
 
 def _kill(pid: int) -> None:

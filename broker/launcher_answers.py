@@ -1,8 +1,8 @@
 """The launcher's answers as types: nothing of an answer is stored, logged or counted before it is one of these.
 
-A worker runs as the user and reads the user's files, so what it says is the user's word: a key of megabytes, a number
-that no column has room for, a word that is none. Each type bounds what it takes; LauncherError `files` says what does
-not fit.
+A worker runs as the user and reads the user's files, so its answer is the user's word. It may have a key of megabytes,
+a number that no column has room for, or invalid text. Each type bounds what it takes; LauncherError `files` names the
+part that does not fit.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ KINDS = frozenset(
     {"invalid", "refused", "unclear", "missing", "busy", "ended", "space", "conflict", "files", "crashed", "timed-out"}
     | {"host-key"}  # launcher_verbs.submit
 )
-"""What an error may be; anything else is `crashed`. They are also labels of a metric, which must be few."""
-LONGEST_MESSAGE = 2000
-"""Characters of an error's words, which are stored with the session; as launcher.MOST_MESSAGE."""
-LONGEST_KEY = 1024
+"""The kinds of an error; any other is taken for `crashed`. They are also labels of a metric, which must be few."""
+MESSAGE_CHARACTERS = 2000
+"""Characters of an error's words, which are stored with the session; as launcher.MESSAGE_CHARACTERS."""
+KEY_CHARACTERS = 1024
 """Characters of a session's public host key, which has about 120."""
-LONGEST_TEXT = 2**20
+TEXT_CHARACTERS = 2**20
 """Characters of a file that is handed on, such as a log's end."""
 MOST_BYTES = 2**63 - 1
-"""As a column of the registry has room for."""
+"""The largest number that a column of the registry has room for."""
 
 _Value = TypeVar("_Value")
 
@@ -53,11 +53,11 @@ def _public_key(line: str) -> str:
         raise ValueError(error.message) from error
 
 
-HostKey = Annotated[str, StringConstraints(max_length=LONGEST_KEY), AfterValidator(_public_key)]
+HostKey = Annotated[str, StringConstraints(max_length=KEY_CHARACTERS), AfterValidator(_public_key)]
 """A session's public host key, one line."""
 Words = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
 Path = Annotated[str, StringConstraints(max_length=4096)]
-"""Of PATH_MAX (limits.h)."""
+"""A path of at most PATH_MAX characters (limits.h)."""
 Id = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
 Ids = Annotated[list[Id], Field(max_length=100_000)]
 Driver = Literal["overlay", "reflink", "plain"]
@@ -66,7 +66,7 @@ Time = Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, le=MOST_BYTES)]
 JobId = Annotated[int, Field(ge=1, lt=2**32)]
 """Slurm's, 32 bits."""
-Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
+Text = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS)]
 Manifests = Annotated[dict[Id, Text], Field(max_length=20_000)]
 
 
@@ -150,6 +150,6 @@ def parse(kind: TypeAdapter[_Value], value: object, what: str) -> _Value:
 
 def parse_error(message: Mapping[str, Any]) -> LauncherError:
     """Return the error of an answer, in few words that can be shown."""
-    kind, words = message.get("error"), str(message.get("message", ""))[:LONGEST_MESSAGE]
+    kind, words = message.get("error"), str(message.get("message", ""))[:MESSAGE_CHARACTERS]
     shown = "".join(char if char.isprintable() or char == "\n" else "?" for char in words)
     return LauncherError(kind if isinstance(kind, str) and kind in KINDS else "crashed", shown)

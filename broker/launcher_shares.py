@@ -1,4 +1,4 @@
-"""How many of the launcher's places verbs and users may have at once.
+"""The shares of verbs and users in the launcher's places.
 
 The controller admits requests by it, and the launcher again, so that neither has to trust the other with it. Verbs that
 may take an hour have places of their own: however many of them there are, a short one does not wait for them. In each
@@ -15,7 +15,7 @@ SHORT_PLACES = 64
 LONG_PLACES = 24
 """Workers at once, each a process of 10 to 100 MB. Most long ones wait for a job or for a disk."""
 SHORT_AT_ONCE = 16
-"""Short verbs of one user: those who stop the workers that run as them, or whose file system hangs, keep nobody else
+"""Short verbs of one user: a user who stops these workers, or whose file system hangs, keeps no other user
 waiting."""
 LONG_AT_ONCE = 4
 """Long verbs of one user: a login node is everybody's, and one user's are hardly faster side by side."""
@@ -32,11 +32,11 @@ LONG_VERBS = frozenset(
 
 @dataclass(slots=True)
 class _Half:
-    """The places of short or of long verbs, and who has how many of them."""
+    """The places of short or of long verbs, and the number that each user has of them."""
 
     places: int
     most: int
-    """Of one user."""
+    """Places of one user."""
     taken: Counter[str] = field(default_factory=Counter)
 
     def has_room(self, user: str) -> bool:

@@ -42,11 +42,11 @@ FILES = {
 JOB_ID = re.compile(r"[1-9][0-9]{0,9}")
 """As Slurm counts them, in 32 bits."""
 LOG_BYTES = 2**20
-"""Of a job's log: the most that is read, from its end."""
+"""Bytes that are read of a job's log, from its end."""
 HOST_KEY = "run/ssh_host_ed25519_key"
 COPYING = "run/copying.py"
 KEYS_LIMIT = 256 * 1024
-KEY_LIMIT = 16 * 1024
+KEY_BYTES = 16 * 1024
 """Bytes of one key's file; ssh-keygen writes about 400."""
 MANIFEST_LIMIT = 256 * 1024
 """Bytes; the options alone may take slurm.sbatch's MAX_OPTIONS times MAX_VALUE."""
@@ -142,7 +142,7 @@ def _host_key(session: Path) -> str:
         fresh.with_name(fresh.name + ".pub").unlink()
         fresh.rename(key)
     line, place = hostkey.line(public, comment), key.with_name(key.name + ".pub")
-    if _regular(place) != line + "\n":
+    if _text(place, KEY_BYTES) != line + "\n":
         if place.is_dir():
             _put_aside(place)
         write(place, (line + "\n").encode())
@@ -150,9 +150,9 @@ def _host_key(session: Path) -> str:
 
 
 def _public_half(key: Path) -> bytes | None:
-    """The public half of a private key that sshd can use; None if it is none."""
+    """Return the public half of a private key that sshd can use; None for any other content."""
     try:
-        public = hostkey.public_half(_regular(key))
+        public = hostkey.public_half(_text(key, KEY_BYTES))
     except ValueError:
         return None
     if stat.S_IMODE(key.lstat().st_mode) & 0o077:
@@ -160,10 +160,10 @@ def _public_half(key: Path) -> bytes | None:
     return public
 
 
-def _regular(path: Path) -> str:
-    """The content of a small regular file of the user's own; empty for what is none."""
+def _text(path: Path, limit: int) -> str:
+    """Return the text of a regular file of the user's own; empty if there is none that can be read."""
     try:
-        return read_text(path, KEY_LIMIT)
+        return read_text(path, limit)
     except (FileNotFoundError, UnfitFileError):
         return ""
 
@@ -270,19 +270,12 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
             if IDENTIFIER.fullmatch(entry.name) and not batch.is_environment(entry):
-                found[entry.name] = _manifest(entry / "manifest.json")
+                # One that cannot be read must not hide the others.
+                found[entry.name] = _text(entry / "manifest.json", MANIFEST_LIMIT)
                 length += len(found[entry.name])
             if length > MANIFESTS_LIMIT:
                 raise VerbError("files", f"the manifests in {directory} are longer than {MANIFESTS_LIMIT} characters")
     return found
-
-
-def _manifest(path: Path) -> str:
-    """Return a manifest; empty if there is none that can be read: one session must not hide the others."""
-    try:
-        return read_text(path, MANIFEST_LIMIT)
-    except (FileNotFoundError, UnfitFileError):
-        return ""
 
 
 VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {

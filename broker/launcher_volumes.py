@@ -40,9 +40,9 @@ DRIVER = r"^(auto|overlay|reflink|plain)$"
 KEY = f"^{jobs.KEY.pattern}$"
 REASON_LIMIT = 200
 LARGEST_NUMBER = 10**9
-TOO_LARGE = "this takes more memory than one request may have: something of it is too large, or nested too deep"
+TOO_LARGE = "the request takes more memory than it may have: a file that it reads is too large, or nested too deep"
 ANSWER_BYTES = 8 * 2**20
-"""Of the answer of a verb that runs in a namespace; the largest is a diff of inspection.MOST_CHARACTERS in escapes."""
+"""Limit for the answer of a verb in a namespace. The largest is a diff of inspection.MOST_CHARACTERS in escapes."""
 
 
 def make_volumes(place: Place, session_id: str, driver: object) -> Answer:

@@ -63,7 +63,7 @@ class LogLimit(logging.Filter):
         atexit.register(self.summarise, everything=True)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be written. Cheap for one that is not: its message is not even formatted."""
+        """Whether the record is written. A record that is held back costs little: its message is not even formatted."""
         if not getattr(record, "always_logged", False) and not self._has_room(record):
             return False
         with contextlib.suppress(Exception):  # a message that cannot be formatted is the handler's to report

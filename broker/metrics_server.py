@@ -1,7 +1,7 @@
 """The HTTP server of `/metrics`: a thread for each request, of which there are few, and none lasts.
 
-Whoever reaches the port may connect. So connections are bounded in number and in time; a client that keeps them all
-busy keeps out Prometheus, and costs nothing else.
+Any client that reaches the port may connect. So connections are bounded in number and in time. A client that keeps
+them all busy keeps out Prometheus, and costs nothing else.
 """
 
 from __future__ import annotations

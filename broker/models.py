@@ -325,7 +325,7 @@ class Connection(SQLModel, table=True):
     end: str = Field(max_length=40)
 
     def is_same(self, other: Connection) -> bool:
-        """Whether both records are of one connection: told by the same gateway or user, of the same user and job."""
+        """Whether both records are of one connection: from the same gateway or user, of the same user and job."""
         return all(getattr(self, name) == getattr(other, name) for name in _CONNECTION_IDENTITY)
 
     def view(self) -> ConnectionView:

@@ -182,7 +182,7 @@ class Registry:
             return float(db.execute(select(func.sum(_column(Session.gpus))).where(*idle)).scalar_one() or 0)
 
     def revisions(self, ids: Iterable[str]) -> dict[str, int]:
-        """The revisions of the sessions with those ids, deleted ones too; one that is unknown has none."""
+        """Return the revisions of the sessions with those ids, deleted ones too; one that is unknown has none."""
         query = select(_column(Session.id), _column(Session.revision)).where(_column(Session.id).in_(list(ids)))
         with self._transaction() as db:
             return {row[0]: row[1] for row in db.execute(query)}
@@ -335,23 +335,23 @@ class Registry:
                     db.connection().execute(update(Session).where(_column(Session.id).in_(list(ids))).values(values))
 
     def note_connections(self, rows: Iterable[Connection]) -> dict[str, int | None]:
-        """Keep these records; a known one takes over what may change: bytes and end. One that has ended does not stand
-        again, and one whose id belongs to another connection is left out.
+        """Keep these records, and return the bytes that each has carried since its last record; None for a new one.
 
-        Return how many bytes each has carried since its last record; None for a new one.
+        Of a known record only bytes and end change. One that has ended does not stand again, and one whose id belongs
+        to another connection is left out.
         """
-        told = {row.id: row for row in rows}
+        reported = {row.id: row for row in rows}
         try:
-            return self._note_connections(told)
+            return self._note_connections(reported)
         except IntegrityError:  # another report has added one of them meanwhile: it is known now
-            return self._note_connections({row.id: Connection(**row.model_dump()) for row in told.values()})
+            return self._note_connections({row.id: Connection(**row.model_dump()) for row in reported.values()})
 
-    def _note_connections(self, told: dict[str, Connection]) -> dict[str, int | None]:
+    def _note_connections(self, reported: dict[str, Connection]) -> dict[str, int | None]:
         carried: dict[str, int | None] = {}
         with self._transaction() as db:
-            found = db.execute(select(Connection).where(_column(Connection.id).in_(list(told)))).scalars()
+            found = db.execute(select(Connection).where(_column(Connection.id).in_(list(reported)))).scalars()
             known = {row.id: row for row in found}
-            for row in told.values():
+            for row in reported.values():
                 before = known.get(row.id)
                 if before is None:
                     db.add(row)
@@ -364,11 +364,11 @@ class Registry:
         return carried
 
     def known_connections(self, ids: Collection[str]) -> list[Connection]:
-        """Those of these records that there are."""
+        """Return the records that have one of these ids."""
         return self._all(select(Connection).where(_column(Connection.id).in_(list(ids)))) if ids else []
 
     def count_own_connections(self, owner: str, since: float) -> int:
-        """How many connections `owner` says to have open, as told after that time; what gateways say is not counted."""
+        """Return the number of open connections that `owner` itself, and no gateway, has reported after that time."""
         query = (
             select(func.count())
             .select_from(Connection)
@@ -383,7 +383,7 @@ class Registry:
             return int(db.execute(query).scalar_one())
 
     def trim_connections(self, owner: str, keep: int, *, own: bool) -> int:
-        """Remove all but the newest `keep` records of the owner's sessions that a gateway has told of, or with `own`
+        """Remove all but the newest `keep` records of the owner's sessions that a gateway has reported, or with `own`
         the owner; return how many were removed.
         """
         told_by = _column(Connection.gateway) == "" if own else _column(Connection.gateway) != ""
@@ -398,7 +398,7 @@ class Registry:
             return db.connection().execute(delete(Connection).where(_column(Connection.id).in_(old))).rowcount
 
     def owners_of_connections(self, more_than: int) -> list[str]:
-        """The owners with more records than that."""
+        """Return the owners with more records than that."""
         owner = _column(Connection.owner)
         return self._all(select(owner).group_by(owner).having(func.count() > more_than))
 

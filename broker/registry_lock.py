@@ -39,15 +39,15 @@ CONFIRM_EVERY_S = 2.0
 ANSWER_WITHIN_S = 10.0
 """Seconds in which PostgreSQL must answer such a question, or accept a connection."""
 VALID_S = 15.0
-"""Seconds after the last confirmed question in which the controller may act: fewer than `SERVER_SETTINGS` let a server
-hold the lock for a machine that does not answer, so the next holder cannot come before this one has ceased to act."""
+"""Seconds after the last confirmed question in which the controller may act. A server holds the lock for a silent
+machine for longer (`SERVER_SETTINGS`), so this holder has ceased to act before the next one comes."""
 TAKE_WITHIN_S = 2.0
 """Seconds in which the server must have noticed that the last holder, which was killed, has hung up."""
 REGAIN_WITHIN_S = 30.0
-"""Seconds in which a controller that has lost its connection must have the lock again, such as after PostgreSQL was
-restarted; then it ends, and systemd starts it anew for as long as it takes."""
-AGAIN_S = 0.1
-"""Seconds between two tries."""
+"""Seconds in which a controller must take the lock again after it has lost its connection, as when PostgreSQL was
+restarted. Then the controller ends, and systemd starts it anew until the server is there."""
+RETRY_S = 0.1
+"""Seconds between two attempts to take the lock."""
 SERVER_SETTINGS = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -66,7 +66,7 @@ SELECT coalesce(
      WHERE c.oid = to_regclass('session')),
     current_schema(), '')
 """
-"""Where the tables are or, before the first migration, will be: roles with different search paths may share them."""
+"""The schema that has the tables, or will have them: roles with different search paths may share them."""
 _HOLDER = """
 SELECT l.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''), a.backend_start
 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
@@ -150,7 +150,7 @@ class PostgresLock(RegistryLock):
         self._own: _Holder | None = None
         """The connection that has, or had, the lock for this controller."""
         self._confirmed_at = _NEVER
-        """When the last question was asked whose answer showed that the lock is held."""
+        """Time of the last question whose answer showed that the lock is held."""
 
     def check(self) -> None:
         if _now() - self._confirmed_at > VALID_S:
@@ -191,7 +191,7 @@ class PostgresLock(RegistryLock):
                 if (await self._ask("SELECT pg_try_advisory_lock(%s::int, %s::int)", (LOCK_CLASS, signed)))[0][0]:
                     break
                 await self._make_room(patient=_now() < deadline)
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_S)
             self._own = (await self._holders())[0]
         self._confirmed_at = asked_at
 
@@ -249,7 +249,7 @@ class PostgresLock(RegistryLock):
                     raise RegistryError(
                         f"the registry has not been reached for {REGAIN_WITHIN_S:g} s: {_one_line(error)}"
                     ) from error
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_S)
             else:
                 return
 
@@ -290,7 +290,7 @@ async def _connect(url: sqlalchemy.URL) -> psycopg.AsyncConnection[Any]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a connection, or a question over it, may end with."""
+    """Return the errors that a connection, or a question over it, may end with."""
     import psycopg  # noqa: PLC0415 - an optional dependency
 
     return psycopg.Error, OSError, TimeoutError, RegistryError
@@ -315,7 +315,7 @@ def _file_lock(name: str) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise ConflictError(
-                f"another controller uses the registry {database}: {lock.read(200).strip() or 'it is just starting'}",
+                f"another controller uses the registry {database}: {lock.read(200).strip() or 'one that starts'}",
                 hint="stop that one, or give this one a registry of its own (registry.url)",
             ) from None
         except OSError as error:
@@ -330,7 +330,7 @@ def _file_lock(name: str) -> Iterator[None]:
 
 
 def _now() -> float:
-    """Seconds that go on while the machine is suspended."""
+    """Return seconds of a clock that runs while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

@@ -81,7 +81,7 @@ class KnownSession(Strict):
 
 
 class SessionWait(KnownSession):
-    """For what a connection waits: a revision of the session above this one, for at most so many seconds."""
+    """The change that a connection waits for: a revision above this one, for at most so many seconds."""
 
     seconds: float
 
@@ -210,7 +210,7 @@ class Volumes(Strict):
     """How many immutable layers `home` and `system` each have under their top."""
     snapshots: int = 0
     unflattened: str = ""
-    """Why the last try to join the layers failed; empty if it did not."""
+    """The reason why the last attempt to join the layers failed; empty if it did not fail."""
 
 
 class Operation(Strict):
@@ -421,7 +421,7 @@ class GatewayWait(Strict):
 
     sessions: Annotated[list[KnownSession], Field(min_length=1, max_length=MOST_WAITED_FOR)]
     seconds: Annotated[float, Field(ge=0, le=60)]
-    """How long the controller may keep the question."""
+    """Seconds for which the controller may keep the question."""
 
 
 class GatewayWaitAnswer(Strict):

@@ -122,7 +122,7 @@ sshd_config() {
   [[ -z $BERTH_ROOT ]] || user=root
   # StrictModes: it wants every parent folder to be root's or the user's, but root is nobody in a user namespace;
   #   session.sh has checked the session's directory instead.
-  # ListenAddress: on IPv4 alone, since with both families sshd goes on when only one of the two could be bound.
+  # ListenAddress: on IPv4 alone, since with both families sshd starts even if only one of the two could be bound.
   #   AddressFamily inet would do the same, but would also keep forwards from a service that listens on [::1].
   # MaxAuthTries: as many keys as the gateway takes (broker/gateway/settings.py).
   # LogLevel: "Server listening" is said at INFO.
@@ -549,7 +549,7 @@ missing_points() { # SIDE TREE: FOLDERS and FILES: the mount points of a side th
   done
 }
 
-make_points() { # ROOT: a view, or a tree that nobody but this job has written to
+make_points() { # ROOT: a view, or a tree that only this job has written to
   local file folders=("${FOLDERS[@]}" "${FILES[@]%/*}")
   [[ ${#folders[@]} -eq 0 ]] || mkdir -p -- "${folders[@]/#/$1}" || return 1
   for file in "${FILES[@]}"; do : >"$1$file" || return 1; done

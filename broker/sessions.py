@@ -154,8 +154,9 @@ class Sessions:
     async def show(
         self, user: str, name: str, *, after: int | None = None, wait: float = 0, gone: asyncio.Event | None = None
     ) -> SessionView:
-        """The session; with `after`, as soon as its revision is above that, or unchanged after `wait` seconds, or when
-        `gone` is set.
+        """Return the session; with `after`, as soon as its revision is above that.
+
+        An unchanged session is returned after `wait` seconds, or when `gone` is set.
         """
         deadline = time.monotonic() + wait
         while True:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from profiles.store import Image, Stores
 
 PACKAGES_BYTES = 2 * 2**20
-"""Of an image's packages.txt: 50,000 packages. It goes to the launcher within a request (launcher.LINE_LIMIT)."""
+"""Limit for an image's packages.txt: 50,000 packages. A request to the launcher holds it (launcher.LINE_LIMIT)."""
 
 
 class Snapshots:

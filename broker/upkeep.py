@@ -103,7 +103,7 @@ class Upkeep:
 
     async def _note_failure(self, session: Session) -> None:
         """Show what the session's record now says prevents flattening."""
-        with contextlib.suppress(BerthError):  # the launcher is gone: then the next operation tells it
+        with contextlib.suppress(BerthError):  # the launcher is gone: the next operation shows it
             _, volumes = await self._launcher.snapshots(session.owner, session.id)
             await asyncio.to_thread(self._registry.update, session.id, _flattened(session, volumes))
             self._changes.notify()

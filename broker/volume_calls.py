@@ -287,4 +287,4 @@ def volumes(answer: Mapping[str, Any], key: str = "volumes") -> dict[str, Any]:
 
 
 def _report(kind: type[_Kind], value: object) -> _Kind:
-    return answers.parse(TypeAdapter(kind), value, "what is to be reported")
+    return answers.parse(TypeAdapter(kind), value, "the report")

@@ -19,11 +19,11 @@ TREE, OWNERS = "tree", "owners"
 """In a layer's directory: what it holds, and the owners of it that were not its maker."""
 
 OWNERS_BYTES = 2**30
-"""Of that list: some ten million files."""
-LONGEST_OWNER = 4096 + 36
+"""Limit for that list: some ten million files."""
+LONGEST_OWNER_BYTES = 4096 + 36
 """Bytes of one of its records: PATH_MAX of limits.h, two numbers of 32 bits, a mode, and blanks."""
 TEXT_BYTES = 64 * 2**20
-"""Of a file that is read whole, such as dpkg's list of packages: 20,000 packages take 25 MB."""
+"""Limit for a file that is read whole, such as dpkg's list of packages: 20,000 packages take 25 MB."""
 
 _OWNER = re.compile(rb"(\d+) (\d+) ([0-7]+) (?:\./)?(.+)", re.DOTALL)
 
@@ -120,7 +120,7 @@ def read_owners(layer: Path) -> dict[str, Owner]:
     """Read a layer's `owners`: records `UID GID MODE PATH`, MODE in octal, each ended by a NUL; {} if it has none."""
     found = {}
     try:
-        for record in read_records(layer / OWNERS, OWNERS_BYTES, longest=LONGEST_OWNER, own=False):
+        for record in read_records(layer / OWNERS, OWNERS_BYTES, longest=LONGEST_OWNER_BYTES, own=False):
             if match := _OWNER.fullmatch(record):
                 path = os.fsdecode(match[4]).lstrip("/")
                 found[path] = Owner(int(match[1]), int(match[2]), int(match[3], 8) & 0o7777)

@@ -48,7 +48,7 @@ def unpack(squashfs: Path, target: Path, timeout: float) -> None:
 
 
 def _are_directories(target: Path, folder: Path) -> bool:
-    """Whether the folder and all that it is in, up to `target`, are directories there, and no links."""
+    """Whether the folder and each of its parents, up to `target`, is a directory and no link."""
     steps = [folder, *folder.parents]
     return all(stat.S_ISDIR(_mode(step)) for step in steps[: steps.index(target)])
 

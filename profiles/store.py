@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 IMAGE = "image.sif"
 DESCRIPTION = "image.json"
 DESCRIPTION_BYTES = 8 * 2**20
-"""Of that file, which the controller reads: some times what document.MAX_BYTES lets a recipe have."""
+"""Limit for that file, which the controller reads: some times what document.MAX_BYTES lets a recipe have."""
 RECIPE = "profile.yaml"
 LOG = "build.log"
 PACKAGES = "packages.txt"

@@ -1,10 +1,10 @@
 """A bounded reader of files that a user controls.
 
 The owner of such a file can replace it at any moment: by a link to an endless device, a sparse file of terabytes, a
-named pipe that nothing is written to. So a file is opened without following a link and without waiting, only a regular
-file is read, and the number of bytes is counted while they are read: the size that stat(2) reports may be wrong by
+named pipe that nothing is written to. So a file is opened without following a link and without waiting, and only a
+regular file is read. The reader counts bytes while it reads, because the size that stat(2) reports may be wrong by
 then. Everything here raises UnfitFileError, an OSError, for a file that must not be read, and OSError for one that
-cannot be.
+cannot.
 
 The standard library alone: the launcher's workers import this.
 """

@@ -12,7 +12,7 @@ from broker.errors import InvalidInputError
 from broker.words import clock
 
 MAX_FILE_BYTES = 16384
-"""No public key is longer, and a private one picked by mistake should not travel."""
+"""No public key is longer. A private key that was picked by mistake should not travel."""
 
 
 @click.group()

@@ -76,4 +76,4 @@ def _is_script(path: str) -> bool:
         with open(path, "rb") as file:  # noqa: PTH123 - two bytes of it
             return file.read(len(SCRIPT_MAGIC)) == SCRIPT_MAGIC
     except OSError:
-        return False  # a program that can be run and not read
+        return False  # a program that can be run but not read

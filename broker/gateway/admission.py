@@ -221,7 +221,7 @@ class Admission:
 
 
 def source_of(address: str) -> str:
-    """What counts as one source: an IPv4 address, an IPv6 network as ADDRESS/64, or this machine."""
+    """Return what counts as one source: an IPv4 address, an IPv6 network as ADDRESS/64, or this machine."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped

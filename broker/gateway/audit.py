@@ -195,8 +195,8 @@ def _now(record: ConnectionRecord, relay: Relay, **changes: object) -> Connectio
 
 
 _NO_PEER = re.compile(r"[^0-9A-Za-z.:%-]")
-"""What a record's `peer` cannot have, and the name of a network interface in an IPv6 address can."""
-MOST_OF_A_VALUE = 256
+"""Characters that a record's `peer` cannot have, and the interface name in an IPv6 address can."""
+VALUE_CHARACTERS = 256
 """Characters of one field of a line: clients choose names of any length."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=-]+")
 
@@ -208,6 +208,6 @@ def log_line(event: str, **fields: object) -> str:
 
 def _log_value(value: object) -> str:
     text = str(value)
-    if len(text) > MOST_OF_A_VALUE:
-        text = f"{text[:MOST_OF_A_VALUE]}…"
+    if len(text) > VALUE_CHARACTERS:
+        text = f"{text[:VALUE_CHARACTERS]}…"
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -10,7 +10,7 @@ import asyncssh
 from asyncssh.packet import UInt32
 
 FIRST_WINDOW_BYTES = 64 * 1024
-"""Of a new channel: two of OpenSSH's largest packets."""
+"""The window of a new channel: two of OpenSSH's largest packets."""
 
 
 class Channel(asyncssh.SSHTCPChannel[bytes]):
@@ -18,7 +18,7 @@ class Channel(asyncssh.SSHTCPChannel[bytes]):
 
     @property
     def window(self) -> int:
-        """How many bytes the client may send."""
+        """Number of bytes that the client may send."""
         return self._recv_window
 
     def open_window(self, size: int) -> None:

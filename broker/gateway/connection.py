@@ -120,7 +120,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._notices: tuple[str, ...] = ()
         self._relays: set[Relay] = set()
         self._opening: set[asyncio.Task[Any]] = set()
-        """What asyncssh opens forwards in; it leaves them alone when the connection ends."""
+        """The tasks in which asyncssh opens forwards; it leaves them alone when the connection ends."""
         self._paused: set[PauseReason] = set()
         self._peer = ""
 
@@ -379,9 +379,9 @@ class GatewayConnection(asyncssh.SSHServer):
         )
 
     def pause(self, reason: PauseReason) -> None:
-        """Take nothing more from its sessions, until there is no reason any more: it cannot be sent on.
+        """Read nothing more from the connection's sessions until every reason is gone.
 
-        asyncssh itself does not heed this, so that whatever the channels' windows allow would fill our memory.
+        asyncssh itself does not pause, so all data that the channels' windows allow would fill the gateway's memory.
         """
         self._paused.add(reason)
         for relay in self._relays:

@@ -1,4 +1,4 @@
-"""What the gateway asks the controller, and tells it: five calls over its Unix socket, without blocking."""
+"""The gateway's questions and reports to the controller: five calls over its Unix socket, without blocking."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ logins an answer may lie there for a while before it is looked at."""
 A_USERS_SHARE = 4
 """Questions of each kind about one user, at once; a user whose files hang holds up no other user's."""
 RESTART_S = 10.0
-"""For which a client that waits already goes on waiting when the controller does not answer: it may be restarted."""
-ASKED_AGAIN_S = 1.0
-"""Between two attempts to reach it."""
+"""Time for which a client keeps waiting when the controller does not answer: a restart may be under way."""
+RETRY_S = 1.0
+"""Pause between two attempts to reach the controller."""
 
 _QUESTIONS: dict[type[BaseModel], str] = {
     schema.GatewayKeys: "keys",
@@ -100,12 +100,12 @@ class ControllerClient:
                 if error.session_id:
                     await self._waits.until_changed(error.session_id, error.revision, error.seconds)
                 else:
-                    await asyncio.sleep(ASKED_AGAIN_S)
+                    await asyncio.sleep(RETRY_S)
             except ControllerUnavailableError:
                 away_since = asked if away_since is None else away_since
                 if not request.waited or time.monotonic() - away_since > RESTART_S:
                     raise
-                await asyncio.sleep(ASKED_AGAIN_S)
+                await asyncio.sleep(RETRY_S)
             request = request.model_copy(update={"waited": time.monotonic() - began})
 
     async def _wait(self, question: schema.GatewayWait) -> schema.GatewayWaitAnswer:
@@ -158,8 +158,8 @@ class ControllerClient:
 class _Lane:
     """A pool of connections, and so many questions at once.
 
-    A question that has been asked is asked to its end, also when its asker is cancelled: httpcore's pool loses the
-    place of a connection whose request is cancelled at the wrong moment, until it has none left.
+    A question is asked to its end, even if its asker is cancelled. Otherwise httpcore's pool would lose a place with
+    each request that is cancelled at the wrong moment, until it has none left.
     """
 
     def __init__(self, api_socket: Path, most: int) -> None:
@@ -200,7 +200,7 @@ class _Lane:
 
 
 _NEVER_USED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""What httpx takes long to make for each pool if it is not given one."""
+"""One for all pools: httpx would take long to make another for each."""
 
 
 def _pool(api_socket: Path, most: int) -> httpx.AsyncClient:

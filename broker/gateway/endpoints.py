@@ -31,7 +31,7 @@ class Endpoints:
         self._domain = domain
 
     async def resolve(self, user: str, target: str) -> ResolveAnswer:
-        """Where the session listens that `user` means by `target`; raises what the controller refuses with.
+        """Return where the session listens that `user` means by `target`; raise what the controller refuses with.
 
         A session has one place in the memory, however its name is spelled. What is no name of a session is refused
         here, so that no text of a client's choice goes any further.

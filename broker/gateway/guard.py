@@ -11,8 +11,8 @@ A guard stands before its login and never gets beyond, since the gateway has not
 its LoginGraceTime, and the next forward has a new one made.
 
 Behind the endpoint may be a program that means harm: its owner may announce any. So a guard reads in small pieces and
-no more than it has use for (guard_inlet), one owner has few of them, and a server that sends too much, or whose guards
-end as soon as they stand, is not asked again at once (ADR 102).
+no more than it has use for (guard_inlet). One owner has few guards. The gateway does not ask a server again at once
+that sends too much, or whose guards end as soon as they stand (ADR 102).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SHORT_LIFE_S = 1.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.02, 0.1
 """Seconds from the end of such a guard to the next one: doubled each time, from the first to the longest."""
 FIRST_BAN_S, LONGEST_BAN_S = 2.0, 60.0
-"""The same for a server that has sent too much; meanwhile forwards to it are refused."""
+"""Seconds for which forwards to a server that has sent too much are refused: doubled each time."""
 MEMORY_S = 300.0
 """Seconds without another short guard after which the earlier ones are forgotten."""
 MOST_REMEMBERED = 4096
@@ -107,13 +107,13 @@ class Endpoint(NamedTuple):
 
 @dataclass(slots=True)
 class _Past:
-    """How the guards of one endpoint have ended lately."""
+    """The last ends of one endpoint's guards."""
 
     short: int = 0
-    """How many in a row lived for a moment only."""
+    """Number of guards in a row that lived for a moment only."""
     floods: int = 0
     next_at: float = 0.0
-    """When another may begin."""
+    """Time from which another guard may begin."""
 
 
 class Guards:
@@ -279,7 +279,7 @@ class _Guard(asyncssh.SSHClient):
         self._gone(self)
         if not self._proved.done():
             self._proved.set_exception(self._failure)
-            self._proved.exception()  # perhaps nobody waits for it
+            self._proved.exception()  # perhaps no forward waits for it
         for answer in self._asked:
             if not answer.done():
                 answer.set_result(False)

@@ -1,4 +1,4 @@
-"""What a guard's server sends, handed to asyncssh in small pieces, and no more of it than a guard has use for.
+"""The input of a guard, handed to asyncssh in small pieces, and no more of it than a guard has use for.
 
 Behind a session's endpoint may be any program of its owner's. To stand, a guard needs a key exchange and a few short
 packets, and one small packet for each answer. A server that sends more is left alone.
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from broker.gateway.inlet import Logins
 
 STAND_BYTES, STAND_PACKETS = 16 * 1024, 24
-"""What a server may send before its guard stands. OpenSSH sends some 3 KiB in 7 packets, and perhaps a banner. asyncssh
-deals with 16 KiB of the smallest packets in 30 ms, in pieces of 2 ms."""
+"""The most that a server may send before its guard stands. OpenSSH sends some 3 KiB in 7 packets, and perhaps a banner.
+asyncssh deals with 16 KiB of the smallest packets in 30 ms, in pieces of 2 ms."""
 ANSWER_BYTES, ANSWER_PACKETS = 64, 1
-"""What it may send more for each answer that it is asked for."""
+"""The most that it may send besides for each answer that the gateway asks for."""
 
 _buffer = memoryview(bytearray(SMALL))
 """Shared by all: between a read and `buffer_updated` nothing else runs."""

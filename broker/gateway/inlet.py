@@ -1,9 +1,9 @@
-"""What a client sends, handed to asyncssh in pieces that the others can wait for.
+"""The input of a client, handed to asyncssh in pieces that the other clients can wait for.
 
 asyncssh deals with all it is given before anybody else has a turn: with the quarter of a megabyte of tiny packets that
 asyncio may read at once for 0.16 s. So the pieces are small until the client has logged in, and later as large as it
-deals with in a few milliseconds. Those who have not logged in share one turn of a few milliseconds, however many they
-are, and what a login may consist of is bounded. All connections of one user share a turn as well.
+deals with in a few milliseconds. Clients before their login share one turn of a few milliseconds, however many they
+are, and the size of a login is bounded. All connections of one user share a turn as well.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ SMALL = 1024
 LARGE = 65536
 """Bytes at once of a logged-in client: two of OpenSSH's largest packets."""
 UNSENT_BYTES = 512 * 1024
-"""For a client, that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT): else it takes megabytes for
-one that does not read. With less, a download costs the gateway more processor time."""
+"""Bytes to a client that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT). Without this limit it
+takes megabytes for a client that does not read. A lower limit costs the gateway more processor time in a download."""
 MOST_UNREAD_BYTES = 256 * 1024
-"""Of a logged-in client that does not read what it is sent, before nothing more is read from it. Its sessions have been
-paused long before; what is left are answers to itself."""
+"""Data that a logged-in client leaves unread before the gateway reads nothing more from it. Its sessions have been
+paused long before, so the data are answers to its own requests."""
 TURN = 0.005
 """Seconds that one client's turn of the loop should take at most; all those without a login have one together."""
-USER_TURN = 0.02
+USER_TURN_S = 0.02
 """Seconds that all connections of one logged-in user should take of one turn of the loop: four that upload fast
 take less, 128 with tiny packets would take more than half a second."""
 
@@ -84,7 +84,7 @@ class UserTurn:
     @property
     def over(self) -> bool:
         """Whether the user has to wait for the next one."""
-        return bool(self._pieces) or self._spent >= USER_TURN
+        return bool(self._pieces) or self._spent >= USER_TURN_S
 
     def add(self, deal: Callable[[], None]) -> None:
         """Have a piece dealt with in one of the next turns."""
@@ -104,7 +104,7 @@ class UserTurn:
     def _begin(self) -> None:
         self._ends = False
         self._spent = 0.0
-        while self._pieces and self._spent < USER_TURN:
+        while self._pieces and self._spent < USER_TURN_S:
             self._pieces.popleft()()
         if self._pieces:
             self._end_soon()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LISTEN_FD = 3
 """Where a worker finds its socket; sd_listen_fds(3) begins there too."""
 USAGE_FD = 4
-"""Where a worker finds the table of what users have."""
+"""The descriptor at which a worker finds the table of what users have."""
 READY = b"ready\n"
 
 HANDOVER = "BERTH_GATEWAY_HANDOVER"

@@ -96,7 +96,7 @@ class Memory(Generic[Answer]):
         return self._directory / hashlib.sha256("\0".join(question).encode()).hexdigest()
 
     def prune(self) -> None:
-        """Remove what is too old to be told, and the oldest of what is too much. It may run in a thread of its own."""
+        """Remove answers that are too old to use, and the oldest above the limit. May run in a thread of its own."""
         ages: list[tuple[float, str]] = []
         now = self._clock()
         with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:

@@ -32,14 +32,13 @@ AT_ONCE = 65536
 """Bytes that are taken from a session in one turn of the loop."""
 
 LARGEST_WINDOW_BYTES = 2 * 1024 * 1024
-"""As OpenSSH's: 40 MB/s from a client that is 50 ms away."""
+"""The window of OpenSSH: 40 MB/s from a client that is 50 ms away."""
 QUICK_S = 0.3
 """Seconds in which a client uses up half of its window for the window to grow: a round trip of a far one."""
 BUFFER_BYTES = 32 * 1024
-"""For one side that the other does not take yet, before nothing more is read from it; what was read at once comes on
-top."""
+"""Data of one side that the other has not taken, before nothing more is read. One read may exceed the limit."""
 UNSENT_BYTES = 128 * 1024
-"""For a session, that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT): else it takes megabytes."""
+"""Bytes to a session that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT); else megabytes."""
 LINGER_S = 30.0
 """Seconds for a session to read what is left for it when its client has gone."""
 
@@ -52,7 +51,7 @@ PauseReason = Literal["not open yet", "channel full", "connection full", "key ex
 class Relay(asyncssh.SSHTCPSession[bytes]):
     """The ssh side of one forward, and the owner of its TCP side.
 
-    Each side's end of file is passed on by itself, so that one direction may go on after the other has ended; the
+    Each side's end of file is passed on by itself, so that one direction may continue after the other has ended. The
     forward ends when both have, or when either side closes. `finished` is called exactly once, with how it ended, and
     `gone` exactly once, when neither side holds anything any more.
     """
@@ -70,7 +69,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         self._finished: Callable[[Relay, str], None] | None = finished
         self._gone: Callable[[Relay], None] | None = gone
         self._allowance = allowance
-        """What the windows of the user's forwards may have beyond the first size."""
+        """The allowance of the windows of the user's forwards beyond their first size."""
         self._channel: Channel | None = None
         self._upstream: asyncio.Transport | None = None
         self._paused: set[PauseReason] = {"not open yet"}
@@ -78,7 +77,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         self._session_done = False
         self._session_full = False
         self._waiting = bytearray()
-        """What the client has sent while the session was full: one piece, however many packets it came in."""
+        """Data that the client has sent while the session was full: one piece, however many packets it came in."""
         self._window = FIRST_WINDOW_BYTES
         """At most this much is on its way from the client, or waits here."""
         self._opened = 0.0

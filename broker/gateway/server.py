@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 _STOPPING = "the gateway is being stopped, connect again in a moment"
 
 MOST_DEFERRED = 4096
-"""Packets that wait for the end of a key exchange; what a client causes that begins one and does not go on with it."""
+"""Packets that wait for the end of a key exchange: a client may begin one and never finish it."""
 MOST_PACKET_BYTES = 32768
-"""Of data in one packet: OpenSSH's largest."""
+"""Data in one packet: OpenSSH's largest."""
 
 _log = logging.getLogger(__name__)
 
@@ -199,10 +199,10 @@ class _Server(asyncssh.SSHServerConnection):
     """asyncssh's side of one connection."""
 
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
-        """Send all but SSH_MSG_IGNORE: asyncssh puts one before every packet, which hides the initialisation vectors of
-        CBC ciphers (RFC 4251, section 9.3.1) and does nothing for the ones that we have but to double their number.
+        """Send all packets but SSH_MSG_IGNORE, of which asyncssh puts one before every other packet.
 
-        While keys are exchanged anew packets wait, for as long as the client likes; the sessions are paused then.
+        They hide the initialisation vectors of CBC ciphers (RFC 4251, section 9.3.1). The gateway's ciphers need none.
+        While the client exchanges keys anew, packets wait and the sessions are paused.
         """
         if pkttype == asyncssh.constants.MSG_IGNORE:
             return

@@ -23,10 +23,10 @@ MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 
 
 LOGIN_QUESTIONS, RESOLVE_QUESTIONS, WAIT_QUESTIONS = 48, 32, 2
-"""Connections of one worker to the controller: for log-ins, records and certificates; for where sessions listen; and
-for the one question about all sessions that clients wait for, whose successor is asked while it ends."""
+"""Connections of one worker to the controller, for three purposes: log-ins, records and certificates; endpoints of
+sessions; the one question about all sessions that clients wait for. Its successor is asked while it ends."""
 API_CONNECTIONS = LOGIN_QUESTIONS + RESOLVE_QUESTIONS + WAIT_QUESTIONS
-"""Of one worker, however many clients it has. Workers from before a reload need as many beside those after it."""
+"""All connections of one worker, however many clients it has. Workers from before a reload need as many again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +58,11 @@ class GatewaySettings:
     max_forwards: int = 64
     """Forwards that one connection may have at once; multiplexing clients share one connection."""
     max_user_connections: int = 128
-    """Connections that one user may have at once, and how many forwards on all of them together, over all workers."""
+    """Connections that one user may have at once, over all workers."""
     max_user_forwards: int = 256
+    """Forwards that one user may have at once, on all connections and over all workers."""
     max_user_window_bytes: int = 32 * 1024 * 1024
-    """By how much the windows of all forwards of one user together may be larger than the first, which each has."""
+    """Bytes by which the windows of all forwards of one user together may exceed the first window of each."""
     keys_fresh_seconds: float = 5.0
     """How long a removed key may still log in, and a new one may not yet."""
     stale_seconds: float = 3600.0

@@ -1,4 +1,4 @@
-"""How much of what is limited each user has, over all workers together.
+"""The count of what each user has of the limited things, over all workers together.
 
 The workers share one table in memory, which the master makes. Each worker has a section of the table that it alone
 writes, and reads all of them; so nothing is locked when a user is counted. The master clears the section of a worker
@@ -35,23 +35,23 @@ _WORD, _KEY = 8, 16
 _ID_BYTES = 4
 _BEATS = 2048
 """Where the beats begin; the process ids end before."""
-_HEADER = 4096
+_HEADER_BYTES = 4096
 _KEYS = _WORD
 _NUMBERS = _KEYS + ROWS * _KEY
 
 
 class Kind(enum.IntEnum):
-    """What is counted."""
+    """The things that are counted."""
 
     CONNECTIONS = 0
     FORWARDS = 1
     WINDOW_BYTES = 2
-    """By how much the windows of a user's forwards are larger than at their beginning."""
+    """Bytes by which the windows of a user's forwards are larger than at their beginning."""
 
 
 _ROW = len(Kind) * _WORD
 _SECTION = -(-(_NUMBERS + ROWS * _ROW) // mmap.PAGESIZE) * mmap.PAGESIZE
-_SIZE = _HEADER + SECTIONS * _SECTION
+_SIZE = _HEADER_BYTES + SECTIONS * _SECTION
 """40 MiB of addresses; memory is taken only for the pages that are used."""
 
 _log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class UsageTable:
     @staticmethod
     def start(index: int) -> int:
         """Return where section `index` begins."""
-        return _HEADER + index * _SECTION
+        return _HEADER_BYTES + index * _SECTION
 
     @staticmethod
     def row(start: int, number: int) -> int:
@@ -157,7 +157,7 @@ class UsageTable:
 
 
 class Usage:
-    """What one worker's users have, with what they have in the others."""
+    """The counts of one worker's users, with their counts in the other workers."""
 
     def __init__(self, table: UsageTable | None = None) -> None:
         """`table`: the master's; without one the worker counts for itself."""
@@ -225,7 +225,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How much of one kind one user may have."""
+    """The limit of one user for one kind."""
 
     usage: Usage
     user: str

@@ -1,6 +1,6 @@
-"""The sessions that clients of this worker wait for, and the one question by which the controller is asked about all.
+"""The sessions that clients of this worker wait for, and the one question to the controller about all of them.
 
-A question for each client would need a connection to the controller for each, and those are few: clients that wait
+A question for each client would need a connection to the controller for each. Those are few, so clients that wait
 would keep others from logging in. So a client that waits costs a place in a table (ADR 103).
 """
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from broker.schema import GatewayWaitAnswer
 
 HELD_S = 20.0
-"""How long the controller may keep the question; less than the time after which it counts as lost."""
+"""Time for which the controller may keep the question; less than the time after which it counts as lost."""
 GATHER_S = 0.1
-"""For which a question is left to stand when another session is to be in it: many clients come at once."""
+"""Time for which a question stays unchanged when a further session is waited for: many clients come at once."""
 RETRY_S = 1.0
-"""Before the question is asked again that was not answered, such as while the controller is restarted."""
+"""Pause before the next question after one without an answer, such as while the controller is restarted."""
 
 _log = logging.getLogger(__name__)
 

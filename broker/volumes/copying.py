@@ -19,7 +19,7 @@ its beginning. They are a proof if
 
 - every system call and page fault that was under way ended before the first pass (the freeze of --drain),
 - the file's dirty pages were written out before the time stamps were read: the next store must fault, and that changes
-  the time of change. A file of our own shows first that the file system does so, and
+  the time of change. A file of the program's own shows first that the file system does so, and
 - the file's time of change was older than RACY_NS then, so that a later change has another one.
 
 `index` holds only files of which this holds, so that the next copy can trust it.
@@ -55,7 +55,7 @@ as coarse as a kernel's tick or a file server's clock."""
 WRITE_OUT = 7
 """Wait before, write, wait after: sync_file_range(2)."""
 TRIAL_S = 0.5
-"""How long a store of ours may take to show in a time stamp: the clock of the slowest file servers has coarser steps,
+"""Time for a store of this program to show in a time stamp: the clock of the slowest file servers has coarser steps,
 and is not trusted."""
 TRIAL_STEP_S = 0.005
 """A little more than a kernel's tick, which is the step of most time stamps."""
@@ -66,11 +66,11 @@ MOST_NAMES = 30_000
 SMALL = 1 << 16
 CHUNK = 1 << 24
 INDEX_BYTES = 1 << 30
-"""Of an index that is read: some ten million files. A larger one is taken for none, so all is copied."""
+"""Limit for an index that is read: some ten million files. A larger one is taken for none, so all is copied."""
 RECORD_BYTES = 4096 + 84
-"""Of one record of an index: PATH_MAX in limits.h, four numbers of 20 digits, and blanks."""
+"""Limit for one record of an index: PATH_MAX in limits.h, four numbers of 20 digits, and blanks."""
 COMPARED_BYTES = 1 << 20
-"""What is compared at once: it fits into a processor's cache together with its copy."""
+"""Bytes that are compared at once: a piece that fits into a processor's cache together with its copy."""
 KEPT_MARKS = frozenset({"user.overlay.opaque", "user.overlay.whiteout", "user.overlay.whiteouts"})
 """Of overlayfs' attributes only these are content; the others are about inodes that a copy does not have."""
 CHANGED_MEANWHILE = frozenset(
@@ -102,7 +102,7 @@ class Copy:
         began = os.fstat(self._to).st_ctime_ns  # the file system's own clock
         self._clock = began - time.monotonic_ns()
         self._seen: dict[bytes, Seen] = {}
-        """What is in the copy, and is proven to show every change since in these."""
+        """Files in the copy whose inode, times and size are proven to show every later change."""
         self._doubtful: dict[bytes, Seen] = {}
         """Files that the first pass copied and that may change without showing it."""
         self._drained: int | None = None
@@ -203,7 +203,7 @@ class Copy:
         return self._clock + time.monotonic_ns()
 
     def _try_store(self) -> bool:
-        """Whether the source's file system shows a store into a clean page of a mapping, found with a file of ours.
+        """Whether the source's file system shows a store into a clean page of a mapping, found with a file of its own.
 
         It does not if it writes nothing out (tmpfs), or changes times only when it does (FUSE).
         """
@@ -346,7 +346,7 @@ class Copy:
                 if names + entry.st_nlink > MOST_NAMES:
                     return False
             os.link(path, path, src_dir_fd=self._link_from, dst_dir_fd=self._to, follow_symlinks=False)
-        except OSError:  # gone, or as many links as the file system has
+        except OSError:  # gone, or has as many links as the file system allows
             return False
         return True
 
@@ -572,7 +572,7 @@ def _kept(name: str) -> bool:
 
 
 def read_index(path: str) -> dict[bytes, Seen]:
-    """What an index says, by path; nothing if there is none, it is no index, or it does not say what is proven."""
+    """Return what an index says, by path; nothing without a file that is an index and says what is proven."""
     found = {}
     try:
         records = _records(path)

@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 
 SQUASHFS_THREADS = "4"
 SQUASHFS_MEMORY = "256M"
-"""Of mksquashfs, for its queues. Both are bounded because a login node is everybody's, and so that it stays within the
-address space that the launcher gives a worker: squashfs-tools take as many threads as there are processors, and a
-quarter of the memory."""
+"""Memory of mksquashfs for its queues. Without these two bounds it takes a thread for each processor and a quarter of
+the memory. All users share a login node, and the launcher bounds a worker's address space."""
 SQUASHFS_LIMIT = 3600
 """Seconds for packing or unpacking one layer."""
 ZSTD_LEVEL = "1"
@@ -45,7 +44,7 @@ ZSTD_LEVEL = "1"
 ROOT = "root"
 """Beside a packed layer: the access lists of its root, which squashfs cannot hold, as JSON of hexadecimal values."""
 ROOT_BYTES = 512 * 1024
-"""Of this file: two attributes of at most 64 KiB (xattr(7)), in hexadecimal."""
+"""Limit for this file: two attributes of at most 64 KiB (xattr(7)), in hexadecimal."""
 ROOT_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
 MODES = {"home": HOME_MODE, "system": SYSTEM_MODE}
 

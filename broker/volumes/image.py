@@ -13,7 +13,7 @@ from broker.volumes.program import run
 LIMIT = 120
 """Seconds for reading the list of an image's files; 25,000 take half a second."""
 LIST_BYTES = 128 * 2**20
-"""Of that list: some two million files. An image that a user made may claim any number."""
+"""Limit for that list: some two million files. An image that a user made may claim any number."""
 
 
 @dataclass(slots=True)

@@ -37,8 +37,8 @@ MOST_PROBLEMS = 200
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
 SUMS_BYTES = 2**30
-"""Of that file: some ten million files."""
-LONGEST_SUM = 64 + 1 + 4096
+"""Limit for that file: some ten million files."""
+LONGEST_SUM_BYTES = 64 + 1 + 4096
 """Bytes of one of its records: a SHA-256 in hexadecimal digits, a blank, and PATH_MAX of limits.h."""
 
 
@@ -269,7 +269,7 @@ def verify(storage: Storage, session_id: str) -> Answer:
             recorded += 1
             continue
         problems.compare(layer, path / SUMS, sums)
-    return {"layers": len(immutable), "recorded": recorded, "problems": problems.told()}
+    return {"layers": len(immutable), "recorded": recorded, "problems": problems.lines()}
 
 
 class _Problems:
@@ -289,7 +289,7 @@ class _Problems:
         paths that the file names out of `sums`.
         """
         changed = []
-        for each in read_records(file, SUMS_BYTES, longest=LONGEST_SUM):
+        for each in read_records(file, SUMS_BYTES, longest=LONGEST_SUM_BYTES):
             known, _, path = each.partition(b" ")
             found = sums.pop(path, None)
             if found is None:
@@ -301,7 +301,7 @@ class _Problems:
         for path in changed:
             self.add(f"{layer}: {os.fsdecode(path)}: is not what it was")
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         more = self._count - len(self._told)
         return [*self._told, f"… and {more} more"] if more else self._told
 

@@ -27,7 +27,7 @@ SQUASHFS = "layer.squashfs"
 HOME_MODE, SYSTEM_MODE = 0o700, 0o755
 """Of a volume's own root: the session's home, and its `/`, through which the accounts of packages have to get."""
 OWNERS_BYTES = 2**30
-"""Of a layer's `owners`: some ten million files."""
+"""Limit for a layer's `owners`: some ten million files."""
 SLACK = 64 * 2**20
 """Bytes that are left free: manifests and logs need some even when a copy has taken the rest."""
 

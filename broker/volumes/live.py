@@ -39,7 +39,7 @@ OUTCOME_SIZE = 2048
 """Bytes of the file that the job answers in. It is made before the copy: one that fills the disk could not be answered
 otherwise."""
 OUTCOME_BYTES = 64 * 1024
-"""Of that file as it is read: room for an answer that is longer than the file was made for."""
+"""Limit for reading that file: room for an answer that is longer than the file was made for."""
 ENDED = "the session ended"
 """What session.sh says of a copy that it was told to end with everything else."""
 CONSISTENCIES = frozenset({"frozen", "crash-consistent"})

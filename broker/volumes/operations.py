@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 
 WORDS_CHARACTERS = 200
-"""Of a failure that a record keeps: it is shown on one line of a terminal or two."""
+"""Limit for a failure's message in a record: the message is shown on one line of a terminal or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
 
 @contextlib.contextmanager
 def _noted(session: Session) -> Iterator[None]:
-    """Keep in the record why layers could not be joined, for those who wonder at a deep stack; then raise it."""
+    """Keep in the record why layers could not be joined, for users with a deep stack; then raise it."""
     try:
         yield
     except (OSError, VolumeError) as error:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATUS_BYTES = 64 * 2**20
-"""Of dpkg's list of packages: 20,000 packages take 25 MB."""
+"""Limit for dpkg's list of packages: 20,000 packages take 25 MB."""
 
 DIST_INFO = re.compile(r"([A-Za-z0-9._]+)-([^-/]+)\.dist-info")
 

@@ -34,7 +34,7 @@ FRESH = 86400.0
 """Seconds for which what was found holds for new sessions, on the same machine, kernel and file system: mounting to
 find out takes longer than all else that a new session needs."""
 NOTE_BYTES = 64 * 1024
-"""Of the file that keeps it, which has some hundred."""
+"""Limit for the file that keeps the result, which has some hundred bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 OUTPUT_BYTES = 2**20
-"""Of what a program says on each of its outputs, where its caller wants no more."""
+"""Limit for each output of a program, unless its caller allows more."""
 _PIECE_BYTES = 1 << 16
 
 

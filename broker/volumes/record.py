@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 FORMAT = 1
 RECORD = "volumes.json"
 MOST_BYTES = 4 * 2**20
-"""Of volumes.json: room for more than 1,000 snapshots of 40 layers each. The worst content takes 25 times as much
-memory once it is parsed."""
+"""Limit for volumes.json: room for more than 1,000 snapshots of 40 layers each. The worst content takes 25 times as
+much memory once it is parsed."""
 BEGUN_BYTES = 4096
-"""Of `run/begun`, which has one number in it."""
+"""Limit for `run/begun`, which has one number in it."""
 DONE_KEPT = 16
 """Answers of so many past operations are kept; only the last one can ever be asked for again."""
 AUTOMATIC_KEPT = 20
 """Automatic snapshots beyond this many are forgotten, the oldest first."""
 
-LONGEST_WORD = 256
+WORD_CHARACTERS = 256
 """Characters of a label, a reason, or a name of an image."""
 
 _SUBMISSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -78,11 +78,11 @@ class Snapshot:
         values = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         found = cls(**values | {"home": _stack(data["home"]), "system": _stack(data["system"])})
         words = (found.consistency, found.profile, found.version, found.digest, found.label, found.reason)
-        if not all(isinstance(word, str) and len(word) <= LONGEST_WORD for word in words):
-            raise ValueError(f"a word of snapshot {found.number!r:.20} is none")
+        if not all(isinstance(word, str) and len(word) <= WORD_CHARACTERS for word in words):
+            raise ValueError(f"snapshot {found.number!r:.20} has an invalid or too long text")
         times = (found.at, found.pause)
         if type(found.number) is not int or not all(type(each) in {int, float} and isfinite(each) for each in times):
-            raise ValueError(f"a number of snapshot {found.number!r:.20} is none")
+            raise ValueError(f"snapshot {found.number!r:.20} has an invalid number")
         return found
 
 
@@ -104,7 +104,7 @@ class Handover:
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
         tops = {"home": _layer(data["home"]), "system": _layer(data["system"])}
-        words = {name: str(data[name])[:LONGEST_WORD] for name in ("profile", "version", "digest")}
+        words = {name: str(data[name])[:WORD_CHARACTERS] for name in ("profile", "version", "digest")}
         return cls(submission=int(data["submission"]), **words, **tops)
 
 
@@ -125,7 +125,7 @@ class Record:
     handover: Handover | None = None
     """What the next job finds, if it was asked for while this one still runs."""
     unflattened: str = ""
-    """Why the last try to join its layers failed; on a line of its own, for the session to tell at a login."""
+    """The reason of the last failure to join its layers; on a line of its own, for the session to tell at a login."""
 
     def snapshot(self, number: int) -> Snapshot:
         """VolumeError `missing` if there is none of that number."""

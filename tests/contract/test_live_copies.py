@@ -47,7 +47,7 @@ def room(disk: Path) -> Path:
 
 
 class Freezer(Protocol):
-    """What session.sh does with a session's processes."""
+    """Treats a session's processes as session.sh does."""
 
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...

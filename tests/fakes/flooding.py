@@ -35,7 +35,7 @@ RAW: dict[str, tuple[bytes, bytes]] = {
     "ignore before keys": (VERSION + kexinit("curve25519-sha256"), packet(IGNORE, bytes(4)) * 1000),
     "a packet as long as is allowed": (VERSION + (200_000).to_bytes(4, "big"), bytes(65536)),
 }
-"""What is sent first, and then again and again."""
+"""Messages that are sent first, and then again and again."""
 
 KEYED: dict[str, tuple[int, bytes]] = {
     "ignore": (MSG_IGNORE, String(b"")),
@@ -46,7 +46,7 @@ KEYED: dict[str, tuple[int, bytes]] = {
     "requests": (MSG_GLOBAL_REQUEST, String(b"x") + Boolean(True)),
     "a login and then requests": (MSG_GLOBAL_REQUEST, String(b"x") + Boolean(True)),
 }
-"""Which packet is sent again and again once keys are exchanged."""
+"""The packet that is sent again and again once keys are exchanged."""
 REKEYING = "keys again and again"
 
 WAYS = [*RAW, *KEYED, REKEYING]

@@ -24,7 +24,7 @@ PATIENCE = 30.0
 
 
 class Site(Protocol):
-    """What the process is in front of."""
+    """The site that the process serves."""
 
     @property
     def place(self) -> Path:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNRESTRICTED = "agent-forwarding port-forwarding pty user-rc x11-forwarding"
-"""What sshd says of a line without options: all its permissions, in its order."""
+"""Words of sshd about a line without options: all its permissions, in its order."""
 
 _OPTIONS = re.compile(r"authorized_keys:\d+: key options:(.*)")
 

@@ -77,7 +77,7 @@ class TestKept:
         session.configure(BERTH_HOME="fresh", BERTH_SYSTEM="fresh", BERTH_KEEP=path)
 
     @pytest.mark.parametrize("kind", ["absolute", "relative"])
-    def test_a_chain_of_40_links_leads_to_a_place_in_the_volume(self, session: SessionJob, kind: str) -> None:
+    def test_chain_of_40_links_leads_into_the_volume(self, session: SessionJob, kind: str) -> None:
         in_layer(session, session.home_tree, chain(40, "x", folder=".", kind=kind))
         self.configure(session, "/home/alice/x")
         session.start()
@@ -116,7 +116,7 @@ class TestAccounts:
 
 
 class TestOwners:
-    def test_record_of_a_path_that_is_now_behind_a_link_is_passed_over(self, session: SessionJob) -> None:
+    def test_record_of_a_path_behind_a_link_is_passed_over(self, session: SessionJob) -> None:
         files = "mkdir -p opt/real; touch opt/real/file opt/real/other; chmod 644 opt/real/*; ln -s real opt/link"
         in_layer(session, session.system_tree, f"umask 022; {files}")
         records = "printf '1 1 4755 opt/link/file\\0001 1 600 opt/real/other\\000' >owners"

@@ -25,7 +25,7 @@ class Locked:
     """In the form that compares: lower case, with `-` alone between words (PEP 503)."""
     version: str
     marker: str
-    """Where it is installed, as PEP 508 writes it; empty for everywhere."""
+    """Condition under which it is installed, as PEP 508 writes it; empty if always."""
     sha256: tuple[str, ...]
     """Of each file that may be installed as this version, sorted."""
     users: tuple[str, ...]

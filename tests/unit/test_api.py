@@ -468,7 +468,7 @@ def test_a_call_that_waits_ends_when_its_caller_leaves(directory: Path, call: st
 
 
 def calls_under_way() -> int:
-    """How many calls the application, which is in this process, has not ended."""
+    """Return the number of calls that the application, which is in this process, has not ended."""
     return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
 

@@ -210,13 +210,19 @@ def test_site_and_session_say_whether_connecting_starts(tmp_path: Path, clock: C
     play(tmp_path, scene, start_on_connect=False)
 
 
+async def refusing_core(tmp_path: Path, clock: Clock) -> tuple[Core, RefusingLauncher]:
+    """Make a core with a stopped session, `dev`, that Slurm refuses to start again."""
+    launcher = RefusingLauncher(FakeScheduler())
+    launcher.words = ""
+    core = Core.make(site_config(tmp_path), launcher)
+    await rest(core, clock)
+    launcher.words = "Invalid account"
+    return core, launcher
+
+
 def test_what_slurm_refuses_is_said_and_the_session_is_what_it_was(tmp_path: Path, clock: Clock) -> None:
     async def scene() -> None:
-        launcher = RefusingLauncher(FakeScheduler())
-        launcher.words = ""
-        core = Core.make(site_config(tmp_path), launcher)
-        await rest(core, clock)
-        launcher.words = "Invalid account"
+        core, _ = await refusing_core(tmp_path, clock)
         with pytest.raises(RefusedError, match="Invalid account"):
             await core.connecting.connect("alice", "dev")
         assert core.row().state is SessionState.STOPPED
@@ -258,11 +264,7 @@ def test_unheld_question_says_what_to_wait_for(tmp_path: Path, clock: Clock) -> 
 
 def test_all_who_waited_for_a_refused_start_hear_why(tmp_path: Path, clock: Clock) -> None:
     async def scene() -> None:
-        launcher = RefusingLauncher(FakeScheduler())
-        launcher.words = ""
-        core = Core.make(site_config(tmp_path), launcher)
-        await rest(core, clock)
-        launcher.words = "Invalid account"
+        core, launcher = await refusing_core(tmp_path, clock)
         asked = [asyncio.create_task(core.connecting.connect("alice", "dev", hold=False)) for _ in range(20)]
         for each in asked:
             with pytest.raises(RefusedError, match="Invalid account"):

@@ -1,4 +1,4 @@
-"""What one user may hold of the gateway's memory and places: over all workers, and with sides that do not read."""
+"""Bounds on what one user holds of the gateway: over all workers, and with sides that do not read."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_client_that_asks_and_never_reads_is_not_read(place: Path, monkeypatch: 
 
 
 def test_client_that_never_ends_a_key_exchange_fills_nothing(place: Path) -> None:
-    """What its sessions send waits for the new keys."""
+    """The output of its sessions waits for the new keys."""
     produced = 0
 
     async def session(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

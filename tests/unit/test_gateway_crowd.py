@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 KEPT = 32
 """Connections to the controller that two workers keep for their next questions."""
 NOWHERE = 1
-"""A port at which nobody listens: a client that is sent there hears that the session does not answer."""
+"""A port without a listener: a client that is sent there hears that the session does not answer."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Crowd:
             await self.core.start(user=user)
 
     async def ready(self, user: str) -> None:
-        """Have the session's job run, and announce an endpoint where nobody answers."""
+        """Have the session's job run, and announce an endpoint that does not answer."""
         session = self.core.row(user=user)
         assert session.job_id is not None
         self.core.scheduler.start(session.job_id, node="127.0.0.1")
@@ -79,7 +79,7 @@ class Crowd:
         )
 
     async def asks(self, client: asyncssh.SSHClientConnection, user: str) -> str:
-        """What the gateway says to a client that wants to connect to the user's session."""
+        """Return the gateway's answer to a client that wants to connect to the user's session."""
         try:
             await client.open_connection(f"{user}.dev.berth", 22)
         except asyncssh.ChannelOpenError as error:
@@ -89,13 +89,13 @@ class Crowd:
         return "connected"
 
     def connections(self) -> int:
-        """How many the API's socket has, by the kernel's word."""
+        """Return the number of connections of the API's socket, as the kernel counts them."""
         lines = Path("/proc/net/unix").read_text().splitlines()
         connected = "03"
         return sum(line.split()[5] == connected for line in lines if line.endswith(f" {self.place}/api.sock"))
 
     def descriptors(self) -> int:
-        """How many the gateway's workers have."""
+        """Return the number of descriptors that the gateway's workers have open."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.process.workers())  # noqa: PTH208
 
 

@@ -159,8 +159,8 @@ def test_terrapin_is_answered(place: Path, caplog: pytest.LogCaptureFixture) -> 
 def test_all_connections_of_one_user_share_a_turn(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What one of them sends is dealt with, and the rest waits for the next turn of the loop."""
-    monkeypatch.setattr(inlet, "USER_TURN", 1e-9)  # one piece is too long
+    """The loop deals with data of one of them; the rest waits for the next turn."""
+    monkeypatch.setattr(inlet, "USER_TURN_S", 1e-9)  # one piece is too long
     dealt: list[int] = []
     turn = 0
     go_on = inlet.Inlet._go_on

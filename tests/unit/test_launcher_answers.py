@@ -1,4 +1,4 @@
-"""What a worker answers is its user's word: nothing of it is stored, shown or counted before it was checked."""
+"""A worker's answer is its user's word: nothing of it is stored, shown or counted before it was checked."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ BAD: list[tuple[str, Place, Any]] = [
     ("verify", ("problems",), [7]),
     ("diff", ("files",), [{"change": "X", "volume": "home", "path": "x"}]),
 ]  # fmt: skip
-"""What of those answers is replaced by what, each of which is refused."""
+"""Replacements in those answers; each of them is refused."""
 
 
 @contextlib.asynccontextmanager

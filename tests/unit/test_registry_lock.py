@@ -113,7 +113,7 @@ async def _hold(url: str) -> None:
 
 
 def test_schemas_of_one_database_have_locks_of_their_own(server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which schema counts is where the tables are, whatever the search path begins with."""
+    """The schema that has the tables counts, whatever the search path begins with."""
     monkeypatch.setattr(registry_lock, "TAKE_WITHIN_S", 0.2)
     server.ask("create schema one; create schema two")
 
@@ -228,7 +228,7 @@ def test_own_connection_that_the_server_still_has_makes_room(server: PostgreSQL)
             await lock.take(0)
             before, left = lock._own, lock._connection
             assert left is not None
-            lock._connection = None  # as if it had been cut: nobody closes it
+            lock._connection = None  # as if it had been cut: no code closes it
             await asyncio.wait_for(lock.take(0), 10)
             assert lock._own != before
             lock.check()
@@ -268,7 +268,7 @@ def test_server_that_stays_away_is_given_up(server: PostgreSQL, monkeypatch: pyt
 
 
 def test_server_that_hangs_is_not_believed(server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps the connection and answers nothing: the lock's validity ends by the clock, and begins with an answer."""
+    """The server keeps the connection and answers nothing. The lock is valid again with the next answer."""
     monkeypatch.setattr(registry_lock, "CONFIRM_EVERY_S", 0.05)
     monkeypatch.setattr(registry_lock, "VALID_S", 0.5)
 
@@ -329,7 +329,7 @@ def test_silent_machine_ceases_to_act_before_its_lock_is_free() -> None:
 
 
 def test_server_settings_outlast_the_validity() -> None:
-    """What the test above shows for a tenth of the times, for the times themselves."""
+    """The test above shows the same for a tenth of the times; this one for the times themselves."""
     seconds = {name: int(value) for name, value in registry_lock.SERVER_SETTINGS.items()}
     probes = seconds["tcp_keepalives_interval"] * seconds["tcp_keepalives_count"]
     silence = min(seconds["tcp_keepalives_idle"] + probes, seconds["tcp_user_timeout"] / 1000)

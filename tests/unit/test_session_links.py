@@ -98,7 +98,7 @@ class TestInside:
 
 
 class TestView:
-    """Where nothing follows a link, neither bash nor another program."""
+    """A mount where neither bash nor another program follows a link."""
 
     @pytest.mark.parametrize(
         "use",
@@ -164,7 +164,7 @@ class TestKept:
     def keep(self, path: str, swap: str = "") -> str:
         return f'BERTH_KEEP=/home/alice/{path}; {swap}except home "$VOLUME" /etc/skel; from=${{EXCEPTIONS[0]%%:*}}; '
 
-    def test_what_a_link_leads_to_is_kept_and_links_in_it_work(self, room: Path) -> None:
+    def test_target_of_a_link_is_kept_with_its_links(self, room: Path) -> None:
         room.joinpath("volume/y").mkdir()
         room.joinpath("volume/y/file").write_text("kept\n")
         room.joinpath("volume/y/link").symlink_to("file")

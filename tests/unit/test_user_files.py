@@ -43,9 +43,9 @@ SCRIPT = Path(__file__).parents[2] / "broker/session.sh"
 IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 SIF = Sif("/nowhere/image.sif", 40960)
 PLAIN = {"label": "", "reason": "", "automatic": False}
-MEMORY = 512 * 2**20
+MEMORY_BYTES = 512 * 2**20
 """Address space of the launcher here: a file that is read whole does not fit."""
-AT_ONCE = 15
+VERB_TIMEOUT_S = 15
 """Seconds for one verb: what waits for a writer of a named pipe waits for longer."""
 
 
@@ -99,7 +99,7 @@ def replaced(path: Path, kind: Kind) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def running(base: Path, *, memory: int = MEMORY, sbatch: str = "echo 1") -> AsyncIterator[Launcher]:
+async def running(base: Path, *, memory: int = MEMORY_BYTES, sbatch: str = "echo 1") -> AsyncIterator[Launcher]:
     """A launcher with little memory, below `base`: its storage, and a scancel that puts `planted` in its place."""
     for each in [base, *[p for p in base.parents if "pytest-" in p.name or "popen-" in p.name]]:
         each.chmod(0o755)
@@ -180,7 +180,7 @@ class World:
         give(jobs.parent / "job")
 
     async def copied(self, kind: Kind) -> object:
-        """What comes of a live copy whose answer the job writes into something else."""
+        """Return the answer to a live copy whose outcome the job writes into something else."""
         kind(self.session / "run/planted")
         give(self.session / "run/planted")
         with (self.session / "run/lock").open("w") as lock:  # as a job holds it
@@ -188,7 +188,7 @@ class World:
             return await self.launcher.copy(USER, ID, new_id(), 7, image=IMAGE, what=PLAIN)
 
     async def rebuilt(self, kind: Kind) -> object:
-        """What comes of a snapshot that an earlier copy's index is of use for."""
+        """Return the answer to a snapshot for which an earlier copy's index is useful."""
         other = new_id()
         await self.launcher.prepare(USER, other, "reflink")
         await self.snapshot(other)
@@ -246,7 +246,7 @@ class World:
 
 async def outcome(call: Call) -> str:
     try:
-        async with asyncio.timeout(AT_ONCE):
+        async with asyncio.timeout(VERB_TIMEOUT_S):
             await call
     except LauncherError as error:
         return error.kind if "Error" not in error.message else error.message
@@ -292,7 +292,7 @@ def test_authorized_keys_that_are_unfit_let_nobody_in(kind: Kind, tmp_path: Path
 
 
 def test_a_file_is_counted_while_it_is_read(tmp_path: Path) -> None:
-    """What stat(2) says of a file in /proc, or of one that grows, is too little."""
+    """stat(2) reports too small a size for a file in /proc, or for one that grows."""
     with pytest.raises(UnfitFileError, match="larger than 1 KiB"):
         read_bytes("/proc/self/status", 1024)
     file = tmp_path / "file"

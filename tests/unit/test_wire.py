@@ -102,7 +102,7 @@ def test_a_full_queue_of_the_controller_is_waited_for() -> None:
     assert len(tries) == 4
 
 
-def test_why_a_connection_is_refused_is_read_although_nothing_can_be_sent() -> None:
+def test_refusal_is_read_although_nothing_can_be_sent() -> None:
     body = b'{"reason": "refused", "message": "no account", "hint": ""}'
     directory = Path(tempfile.mkdtemp(prefix="berth-"))
     with socket.socket(socket.AF_UNIX) as listener:

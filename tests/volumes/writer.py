@@ -104,7 +104,7 @@ class Writer:
         os.close(fd)
 
     def truncate(self) -> None:
-        """To less and to the former size again: the rest is a hole."""
+        """Truncate to less and to the former size again: the rest is a hole."""
         path = self.pick()
         if path not in self.mappings:
             os.truncate(path, self.page())
