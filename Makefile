@@ -58,9 +58,11 @@ docs: $(VENV)/ready ## write the generated pages anew
 .PHONY: lock
 lock: $(VENV)/ready ## lock the dependencies anew, with hashes and without addresses
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile $(LOCK) --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
-LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra postgresql
+	$(BIN)/uv pip compile $(LOCK) $(BERTH) -o requirements.lock
+	$(BIN)/uv pip compile $(LOCK) --group dev -c requirements.lock $(BERTH) -o requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK) --group workflows -o requirements-workflows.lock
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+BERTH := --extra postgresql pyproject.toml
 
 .PHONY: audit
 audit: $(VENV)/ready ## compare the locked dependencies with a database of known vulnerabilities: OSV=FILE

@@ -7,12 +7,17 @@ virtual environment of that directory, which jobs see by the same path.
 from __future__ import annotations
 
 import shutil
+import subprocess
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
 
+from slurm.lab.layers import build_layer
+from slurm.lab.place import cache_root
+from slurm.lab.progress import Progress
 from tests.lab.batch_work import WORK, Work
+from tests.site import deploy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +46,20 @@ if __name__ == "__main__":
         with Client(cluster) as client:
             print(client.submit(work, 4).result(timeout=100))
 """
+SNAKEFILE = """
+rule second:
+    input: "first.txt"
+    output: "second.txt"
+    shell: "cat {input} /opt/other >{output}; echo $SLURM_JOB_ID $PWD >>{output}"
+rule first:
+    output: "first.txt"
+    shell: "cat /opt/other >{output}; echo $SLURM_JOB_ID $PWD >>{output}"
+"""
+SNAKEMAKE = """
+workflows/bin/python -m snakemake --executor slurm --jobs 2 --latency-wait 10
+    --slurm-init-seconds-before-status-checks 1 --seconds-between-status-checks 2
+    --default-resources slurm_partition=gpu mem_mb=1000 runtime=5
+"""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +76,17 @@ def work(people: dict[str, User], image: str) -> Work:
         _copy(name, packages)
     made.lab.sh(f"chown -R alice {WORK}/venv")
     return made
+
+
+@pytest.fixture(scope="module")
+def snakemake(work: Work) -> Work:
+    """The same directory with a virtual environment more, which has Snakemake and its executor for Slurm."""
+    lock = deploy.CHECKOUT / "requirements-workflows.lock"
+    layer = build_layer(cache_root(), "workflows", deploy.HERE / "workflows.sh", [lock], progress=Progress(quiet=True))
+    aim = work.lab.shared / WORK.removeprefix("/shared/")
+    subprocess.run(["cp", "-a", str(layer / "opt/workflows"), str(aim)], check=True, timeout=120)
+    work.lab.sh(f"chown -R alice {WORK}/workflows")
+    return work
 
 
 def _needed(*names: str) -> set[str]:
@@ -100,3 +130,17 @@ def test_submitit_runs_functions_in_the_environment(work: Work) -> None:
 
 def test_dask_jobqueue_has_workers_in_the_environment(work: Work) -> None:
     assert run(work, DASK) == [f"(8, True, PosixPath('{WORK}'))"]
+
+
+@pytest.mark.soak
+def test_snakemake_runs_rules_in_the_environment(snakemake: Work, other: str) -> None:
+    snakemake.write("Snakefile", SNAKEFILE)
+    said = snakemake.sh(
+        f"export BERTH_ENV={other} PATH=$PWD/bin:$PATH; timeout 170 {' '.join(SNAKEMAKE.split())} 2>&1", seconds=180
+    )
+    assert "2 of 2 steps (100%) done" in said
+    lines = snakemake.sh("cat second.txt").splitlines()
+    assert lines[::2] == ["only in other"] * 2
+    jobs, directories = zip(*(line.split() for line in lines[1::2]), strict=True)
+    assert len(set(jobs)) == 2
+    assert directories == (WORK, WORK)

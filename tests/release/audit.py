@@ -57,7 +57,7 @@ class Finding:
 
 
 def main(arguments: list[str]) -> int:
-    """Audit both lock files with the database that the one argument names; print what was found and return the code."""
+    """Audit the lock files with the database that the one argument names; print what was found and return the code."""
     if len(arguments) != 1 or not arguments[0]:
         print(f"NOT AUDITED: no database was given.\n\n{HOW}", file=sys.stderr)
         return _NOT_DONE
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
     return _FOUND if findings else 0
 
 
-LOCKS = (locked.RUNTIME, locked.DEVELOPMENT)
+LOCKS = (locked.RUNTIME, locked.DEVELOPMENT, locked.WORKFLOWS)
 
 
 def records(database: Path) -> Iterator[dict[str, Any]]:

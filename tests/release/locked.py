@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "requirements.lock"
 DEVELOPMENT = ROOT / "requirements-dev.lock"
+WORKFLOWS = ROOT / "requirements-workflows.lock"
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _USER = re.compile(r"^ +# +(?:via +)?([A-Za-z0-9._-]+)(?:\[.*\])?(?: \(.*\))?$", re.MULTILINE)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STARLETTE = next(each for each in locked.read(locked.RUNTIME) if each.name == "starlette")
 PYTEST = next(each for each in locked.read(locked.DEVELOPMENT) if each.name == "pytest")
+SNAKEMAKE = next(each for each in locked.read(locked.WORKFLOWS) if each.name == "snakemake")
 
 
 def record(package: str, *events: dict[str, str], **more: object) -> dict[str, Any]:
@@ -39,7 +40,7 @@ STRANGE = {"package": {"ecosystem": "PyPI", "name": "starlette"}, "ranges": [{"t
 ELSEWHERE = record("some-other-package", {"introduced": "0"})
 
 
-@pytest.mark.parametrize("package", [STARLETTE, PYTEST], ids=["runtime", "development"])
+@pytest.mark.parametrize("package", [STARLETTE, PYTEST, SNAKEMAKE], ids=["runtime", "development", "workflows"])
 def test_audit_names_a_locked_version_that_is_affected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], package: locked.Locked
 ) -> None:
