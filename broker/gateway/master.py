@@ -114,6 +114,7 @@ class Master:
         for sock in () if same else before.sockets:
             sock.close()
         self._table = before.table or UsageTable.create()
+        self._table.keep_only([pid for pid, _ in before.workers])
         self._without = len(self._sockets)
         self._clearing: set[asyncio.Task[None]] = set()
         self._complete = asyncio.Event()
