@@ -5,7 +5,7 @@ node has taken it. What the client would say first is not secret, but it is nobo
 next is only as safe as the client is careful. So the gateway asks for itself. It keeps a second connection to the
 endpoint, the *guard*, on which keys have been exchanged and the host key is the one that the job announced; and once
 the forward is connected, it has the guard answer. The answer shows that the sshd which proved itself lives still, and
-with it the process that listens: it was there that the forward arrived (ADR 0094).
+with it the process that listens: it was there that the forward arrived (ADR 26).
 
 A guard stands before its login and never gets beyond, since the gateway has nothing to log in with. sshd ends it after
 its LoginGraceTime, and the next forward has a new one made.
