@@ -66,7 +66,8 @@ class _Admission:
     def _give_back(self, verb: str, user: str) -> None:
         self._shares.give_back(verb, user)
         for waiting in [*self._waiting]:
-            if self._shares.has_room(*waiting[:2]):
+            # One that has just been cancelled takes itself out when it runs.
+            if not waiting[2].done() and self._shares.has_room(*waiting[:2]):
                 self._waiting.remove(waiting)
                 self._shares.take(*waiting[:2])
                 waiting[2].set_result(None)

@@ -5,7 +5,7 @@ node has taken it. What the client would say first is not secret, but it is nobo
 next is only as safe as the client is careful. So the gateway asks for itself. It keeps a second connection to the
 endpoint, the *guard*, on which keys have been exchanged and the host key is the one that the job announced; and once
 the forward is connected, it has the guard answer. The answer shows that the sshd which proved itself lives still, and
-with it the process that listens: it was there that the forward arrived (ADR 0094).
+with it the process that listens: it was there that the forward arrived (ADR 26).
 
 A guard stands before its login and never gets beyond, since the gateway has nothing to log in with. sshd ends it after
 its LoginGraceTime, and the next forward has a new one made.
@@ -18,6 +18,7 @@ that sends too much, or whose guards end as soon as they stand (ADR 102).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict, deque
@@ -34,7 +35,7 @@ from broker.gateway.inlet import Logins
 from broker.gateway.settings import CIPHERS, KEX, MACS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from asyncssh.packet import SSHPacket
 
@@ -45,7 +46,8 @@ PATIENCE = 10.0
 LIFE_S = 60.0
 """Seconds for which a guard stands at most. The sshd of a session ends it after 30."""
 MOST, MOST_OF_OWNER = 512, 16
-"""Guards that stand at once, and those to the sessions of one owner; one of the owner's own makes room for another."""
+"""Guards that stand at once, and those to the sessions of one owner; one of the owner's own makes room for another. A
+forward to one session more than an owner may have guards for waits until one of them has answered."""
 
 SHORT_LIFE_S = 1.0
 """Seconds that a guard lives at least, or the next one waits: a key exchange costs the gateway some milliseconds."""
@@ -124,15 +126,41 @@ class Guards:
         self._guards: dict[Endpoint, _Guard] = {}
         self._past: OrderedDict[Endpoint, _Past] = OrderedDict()
         self._turn = Logins()
+        self._asked: Counter[Endpoint] = Counter()
+        """How many forwards wait for the answer of an endpoint's guard; such a guard does not make room for another."""
+        self._asked_of: Counter[str] = Counter()
+        """How many endpoints these are, by owner."""
+        self._freed: dict[str, asyncio.Event] = {}
+        """By owner, where forwards wait: set when there is one endpoint less."""
 
     def __len__(self) -> int:
         return len(self._guards)
 
-    def prepare(self, endpoint: Endpoint) -> _Guard:
-        """Return the endpoint's guard, made if there is none: worth asking for while the forward is being connected.
+    def prepare(self, endpoint: Endpoint) -> _Guard | None:
+        """Have a guard made while the forward is being connected, unless one of the owner's would have to make room.
 
         FloodError if the server has sent too much lately.
         """
+        if endpoint in self._guards or sum(each.owner == endpoint.owner for each in self._guards) < MOST_OF_OWNER:
+            return self._guard(endpoint)
+        return None
+
+    async def prove(self, endpoint: Endpoint) -> None:
+        """Return once the session's sshd has answered to something that it was asked after this call.
+
+        ImpostorError if what listens there has another host key; OSError (TimeoutError is one) if nobody answers, or
+        nobody who speaks ssh.
+        """
+        async with self._place(endpoint):
+            stood = endpoint in self._guards
+            if await self._guard(endpoint).answers():
+                return
+            # The one that stood may have been given up by its sshd; if a new one does not answer, nobody is there.
+            if not stood or not await self._guard(endpoint).answers():
+                raise ConnectionResetError("the session's sshd is gone")
+
+    def _guard(self, endpoint: Endpoint) -> _Guard:
+        """Return the endpoint's guard, made if there is none. FloodError as for `prepare`."""
         guard = self._guards.get(endpoint)
         if guard is None:
             past = self._past.get(endpoint, _Past())
@@ -143,18 +171,29 @@ class Guards:
             self._make_room(endpoint.owner)
         return guard
 
-    async def prove(self, endpoint: Endpoint) -> None:
-        """Return once the session's sshd has answered to something that it was asked after this call.
-
-        ImpostorError if what listens there has another host key; OSError (TimeoutError is one) if nobody answers, or
-        nobody who speaks ssh.
+    @contextlib.asynccontextmanager
+    async def _place(self, endpoint: Endpoint) -> AsyncIterator[None]:
+        """Let no more endpoints of one owner be asked at once than the owner may have guards. TimeoutError if none of
+        these has answered for too long.
         """
-        stood = endpoint in self._guards
-        if await self.prepare(endpoint).answers():
-            return
-        # The one that stood may have been given up by its sshd; if a new one does not answer, nobody is there.
-        if not stood or not await self.prepare(endpoint).answers():
-            raise ConnectionResetError("the session's sshd is gone")
+        owner = endpoint.owner
+        async with asyncio.timeout(PATIENCE):
+            while not self._asked[endpoint] and self._asked_of[owner] >= MOST_OF_OWNER:
+                await self._freed.setdefault(owner, asyncio.Event()).wait()
+        if not self._asked[endpoint]:
+            self._asked_of[owner] += 1
+        self._asked[endpoint] += 1
+        try:
+            yield
+        finally:
+            self._asked[endpoint] -= 1
+            if not self._asked[endpoint]:
+                del self._asked[endpoint]
+                self._asked_of[owner] -= 1
+                if not self._asked_of[owner]:
+                    del self._asked_of[owner]
+                if (freed := self._freed.pop(owner, None)) is not None:
+                    freed.set()
 
     def close(self) -> None:
         """Dismiss all."""
@@ -162,7 +201,8 @@ class Guards:
             guard.dismiss()
 
     def _make_room(self, owner: str) -> None:
-        """Dismiss a guard if there are too many: the owner's oldest, or of whose there are most.
+        """Dismiss a guard if there are too many: the oldest that no forward waits for, of the owner's or of whose there
+        are most.
 
         One that is dismissed is made anew when the next forward needs it.
         """
@@ -172,7 +212,8 @@ class Guards:
                 return
             if of[owner] == 1:
                 owner = of.most_common(1)[0][0]
-        next(guard for endpoint, guard in self._guards.items() if endpoint.owner == owner).dismiss()
+        own = [endpoint for endpoint in self._guards if endpoint.owner == owner]
+        self._guards[min(own, key=lambda endpoint: self._asked[endpoint] > 0)].dismiss()
 
     def _forget(self, guard: _Guard) -> None:
         if self._guards.get(guard.endpoint) is not guard:

@@ -117,6 +117,7 @@ class Master:
         for sock in () if same else before.sockets:
             sock.close()
         self._table = before.table or UsageTable.create()
+        self._table.keep_only([pid for pid, _ in before.workers])
         self._watchdog = Watchdog(self._table, worker_timeout)
         self._without = len(self._sockets)
         self._clearing: set[asyncio.Task[None]] = set()

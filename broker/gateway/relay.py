@@ -33,8 +33,9 @@ AT_ONCE = 65536
 
 LARGEST_WINDOW_BYTES = 2 * 1024 * 1024
 """The window of OpenSSH: 40 MB/s from a client that is 50 ms away."""
-QUICK_S = 0.3
-"""Seconds in which a client uses up half of its window for the window to grow: a round trip of a far one."""
+QUICK_S = 1.0
+"""Seconds in which a client uses up half of its window for the window to grow. A round trip must take less, or the
+window never grows: by satellite it takes 0.6 s."""
 BUFFER_BYTES = 32 * 1024
 """Data of one side that the other has not taken, before nothing more is read. One read may exceed the limit."""
 UNSENT_BYTES = 128 * 1024

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 MAGIC = b"berth-usage-v1\0\0"
 """A table of another layout is not used; the next layout has the next number."""
@@ -104,6 +104,11 @@ class UsageTable:
                     self.memory[at : at + used * row] = bytes(used * row)
                 self.set_word(start, 0)
                 self._set_worker(index, 0)
+
+    def keep_only(self, workers: Collection[int]) -> None:
+        """Clear what all other processes have counted: one may have ended just before a reload."""
+        for pid in {pid for _, pid in self.sections()}.difference(workers):
+            self.release(pid)
 
     def sections(self) -> Iterator[tuple[int, int]]:
         """Tell the sections in use, and whose they are."""

@@ -319,3 +319,51 @@ def test_guards_do_not_become_many(place: Path, monkeypatch: pytest.MonkeyPatch)
                 assert len(guards) <= 3
 
     alone(scene)
+
+
+@pytest.mark.parametrize("most", [guard.MOST_OF_OWNER, 2])
+def test_forwards_to_many_sessions_of_one_owner_all_get_through(
+    place: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A script logs in to all of its user's sessions at once."""
+    monkeypatch.setattr(guard, "MOST_OF_OWNER", most)
+
+    async def scene(guards: Guards) -> None:
+        async def forward(endpoint: Endpoint) -> None:
+            guards.prepare(endpoint)
+            await asyncio.sleep(0)  # while it is connected
+            await guards.prove(endpoint)
+            assert len(guards) <= most
+
+        async with Session(place) as session:
+            endpoints = [session.endpoint._replace(session_id=f"{number:02}session") for number in range(40)]
+            await asyncio.gather(*(forward(each) for each in endpoints))
+            await asyncio.gather(*(guards.prove(each) for each in [*endpoints, *endpoints]))
+
+    alone(scene)
+
+
+def test_forward_beyond_unanswered_guards_waits_for_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MOST_OF_OWNER", 2)
+
+    async def scene(guards: Guards) -> None:
+        port = openssh.free_port()
+        async with Session(place) as session, Impostor(hangs_up=False).on(port):
+            silent = [session.endpoint._replace(port=port, session_id=f"{number}") for number in range(2)]
+            asked = [asyncio.create_task(guards.prove(each)) for each in silent]
+            await asyncio.sleep(0)
+            waiting = asyncio.create_task(guards.prove(session.endpoint))
+            await guards.prove(session.endpoint._replace(owner="carol"))
+            assert not waiting.done()
+            asked[0].cancel()
+            await waiting
+            monkeypatch.setattr(guard, "PATIENCE", 0.1)
+            again = asyncio.create_task(guards.prove(silent[0]))
+            await asyncio.sleep(0)
+            with pytest.raises(TimeoutError):
+                await guards.prove(session.endpoint)
+            asked[1].cancel()
+            again.cancel()
+            await guards.prove(session.endpoint)
+
+    alone(scene)

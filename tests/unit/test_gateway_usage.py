@@ -51,6 +51,19 @@ def test_ended_worker_counts_no_more_and_leaves_its_place(table: UsageTable, mon
     assert one.total("alice", Kind.FORWARDS) == 1
 
 
+def test_worker_that_ended_unseen_counts_no_more_after_reload(table: UsageTable) -> None:
+    one = Usage(table)
+    assert one.take("alice", Kind.FORWARDS, 1, 9)
+    child = os.fork()
+    if not child:
+        Usage(UsageTable(table.descriptor)).take("alice", Kind.FORWARDS, 5, 9)
+        os._exit(0)
+    os.waitpid(child, 0)
+    table.keep_only([os.getpid()])
+    assert one.total("alice", Kind.FORWARDS) == 1
+    assert [pid for _, pid in table.sections()] == [os.getpid()]
+
+
 def test_users_who_have_nothing_take_no_place(table: UsageTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "ROWS", 3)
     one, other = Usage(table), Usage(table)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from broker.identifiers import new_id
 from broker.launcher_shares import LONG_AT_ONCE, LONG_PLACES, LONG_VERBS, SHORT_AT_ONCE, SHORT_PLACES, Shares
 from broker.launcher_volumes import VOLUME_VERBS
-from broker.launching import Launcher
+from broker.launching import Launcher, _Admission
 from tests.fakes.launcher import PYTHON
 
 if TYPE_CHECKING:
@@ -161,6 +161,30 @@ def test_the_controller_keeps_long_verbs_back_and_no_short_one(users: int) -> No
             await asyncio.gather(*copies, return_exceptions=True)
             assert all_is_free(launcher), "a call that was given up gives its place back"
         writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_place_given_back_as_its_next_holder_is_cancelled() -> None:
+    """The call that has ended keeps its answer: it may be the id of a job."""
+
+    async def scenario() -> None:
+        admission, go_on = _Admission(), asyncio.Event()
+
+        async def call() -> str:
+            async with admission.place("copy", "alice"):
+                await go_on.wait()
+                return "done"
+
+        calls = [asyncio.ensure_future(call()) for _ in range(LONG_AT_ONCE + 2)]
+        await asyncio.sleep(0)
+        go_on.set()
+        calls[-2].cancel()  # it waits for a place
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert [*ended[:-2], ended[-1]] == ["done"] * (LONG_AT_ONCE + 1)
+        assert isinstance(ended[-2], asyncio.CancelledError)
+        assert not admission._waiting
+        assert not admission._shares._long.taken
 
     asyncio.run(scenario())
 
