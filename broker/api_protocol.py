@@ -48,12 +48,20 @@ class _BoundedConnection(h11.Connection):
 
 
 class ApiProtocol(H11Protocol):
-    """A connection of `peer`; `lost` is called once when it has ended."""
+    """A connection of `peer`; `lost` is called once when it has ended, and with it all that it has asked for.
+
+    A request goes on without its client, and may have to wait for an hour until it can be carried out. If it did not
+    count until then, a client that asks and leaves could have any number of them.
+    """
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, peer: Peer, lost: Callable[[], None]) -> None:
         super().__init__(config, server_state, {"peer": peer})
         self.conn = _BoundedConnection(h11.SERVER, MAX_HEAD_BYTES)
         self._lost = lost
+        self._ended = False
+        self._requests = 0
+        """Those that are dealt with now."""
+        self._application, self.app = self.app, self._deal
         self._arrival: asyncio.TimerHandle | None = None
         """Ends the connection when a request has not arrived in time."""
         self._stall: asyncio.TimerHandle | None = None
@@ -71,7 +79,20 @@ class ApiProtocol(H11Protocol):
                 timer.cancel()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        self._lost()
+        self._ended = True
+        self._leave_if_idle()
+
+    async def _deal(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has them
+        self._requests += 1
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._requests -= 1
+            self._leave_if_idle()
+
+    def _leave_if_idle(self) -> None:
+        if self._ended and not self._requests:
+            self._lost()
 
     def data_received(self, data: bytes) -> None:
         """Hand the data on in pieces, so that the bound of a head holds whatever the size of one read is."""

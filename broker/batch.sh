@@ -225,12 +225,16 @@ enter_environment() { # leaves nothing of Apptainer's in the command's environme
 # ---- root of a user namespace, with mounts of its own ---------------------------------------------------------------
 
 mount_layers() { # TARGET LOWER…: an overlay that nobody can write to
-  local target=$1 layer how=kernel IFS=:
+  local target=$1 layer how=kernel FROM=. NAMES IFS=:
   shift
+  NAMES=$*
+  [[ ${#NAMES} -lt $MOUNT_OPTIONS ]] || shorten "$@"
   for layer in "$@"; do [[ ! -e ${layer%/tree}/fuse ]] || how=fuse; done
+  export LIBMOUNT_FORCE_MOUNT2=always
   if [[ $how == fuse ]] ||
-    ! LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "ro,userxattr,lowerdir=$*" berth "$target" 2>/dev/null; then
-    fuse-overlayfs -o "ro,lowerdir=$*" "$target" || die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs mounts $target"
+    ! (cd "$FROM" && exec mount -t overlay -o "ro,userxattr,lowerdir=$NAMES" berth "$target" 2>/dev/null); then
+    (cd "$FROM" && exec fuse-overlayfs -o "ro,lowerdir=$NAMES" "$target") ||
+      die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs mounts $target"
   fi
   MOUNTED=("$target" "${MOUNTED[@]}")
 }

@@ -458,29 +458,32 @@ pin() { # TREE PATH PLACE: mounts what a volume has at PATH, which `inside` has 
   MOUNTED=("$3" "${MOUNTED[@]}")
 }
 
-shorten() { # TARGET LOWER…: options and from: with names of a few bytes for the layers, as mount(2) takes one page
-  local links=$NODE_DIR/stack-${1##*/} number=0 layer names=''
-  mkdir "$links"
-  for layer in "${@:2}"; do
+shorten() { # LOWER…: NAMES: names of a few bytes for the layers, valid in the directory FROM, as mount(2) takes one page
+  local layer number=0
+  FROM=$(mktemp -d "$NODE_DIR/stack.XXXXXXXX") NAMES=''
+  for layer in "$@"; do
     [[ $layer == /* ]] || layer=$LAYERS/$layer
-    ln -s "$layer" "$links/$((++number))"
-    names+=:$number
+    ln -s "$layer" "$FROM/$((++number))"
+    NAMES+=:$number
   done
-  [[ $top == /* ]] || top=$LAYERS/$top
-  options="lowerdir=${names#:},upperdir=$top/tree,workdir=$top/work" from=$links
+  NAMES=${NAMES#:}
 }
 
 mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it does so here, else by FUSE
-  local target=$1 top=${2%/tree} layer how=kernel from=. IFS=: options
+  local target=$1 top=${2%/tree} layer how=kernel FROM=. NAMES IFS=: options
   shift 2
   [[ -d $top/work ]] || mkdir -p "$top/tree" "$top/work"
   options="lowerdir=$*,upperdir=$top/tree,workdir=$top/work"
-  [[ ${#options} -lt $MOUNT_OPTIONS ]] || shorten "$target" "$@"
+  if [[ ${#options} -ge $MOUNT_OPTIONS ]]; then
+    shorten "$@"
+    [[ $top == /* ]] || top=$LAYERS/$top
+    options="lowerdir=$NAMES,upperdir=$top/tree,workdir=$top/work"
+  fi
   # FUSE marks deletions in a way that the kernel does not know: its stacks stay its own.
   for layer in "$top/tree" "$@"; do [[ ! -e ${layer%/tree}/fuse ]] || how=fuse; done
   # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
   export LIBMOUNT_FORCE_MOUNT2=always
-  if [[ $how == fuse ]] || ! (cd "$from" && exec mount -t overlay -o "userxattr,$options" berth "$target"); then
+  if [[ $how == fuse ]] || ! (cd "$FROM" && exec mount -t overlay -o "userxattr,$options" berth "$target"); then
     # Depth alone must not change how the session sees its files.
     if [[ $how == kernel && $# -gt 1 ]] &&
       mount -t overlay -o "userxattr,lowerdir=${*: -1},upperdir=$top/tree,workdir=$top/work" berth "$target"; then
@@ -488,7 +491,7 @@ mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it do
       die "$BAD_VOLUMES" "the kernel mounts overlays here, but not this one of $(($# + 1)) layers: berth flatten joins them"
     fi
     how=fuse
-    (cd "$from" && exec fuse-overlayfs -o "$options" "$target") ||
+    (cd "$FROM" && exec fuse-overlayfs -o "$options" "$target") ||
       die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
     : >"$top/fuse"
   fi

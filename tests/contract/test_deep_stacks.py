@@ -32,15 +32,22 @@ cat "$NODE_DIR/merged/oldest" "$NODE_DIR/merged/newest"
 echo written >"$NODE_DIR/merged/file"
 """
 """session.sh's own function, with the top and the layers as arguments, the newest first."""
+BATCH = SESSION.with_name("batch.sh")
+MOUNT_TO_READ = """
+mount_layers "$NODE_DIR/merged" "${@:4}"
+cat "$NODE_DIR/merged/oldest" "$NODE_DIR/merged/newest"
+findmnt --noheadings --output FSTYPE "$NODE_DIR/merged"
+"""
+"""The function of batch.sh, which mounts layers without a top, read-only."""
 
 
-def _mount(room: Path, depth: int) -> tuple[subprocess.CompletedProcess[str], Path]:
+def _mount(room: Path, depth: int, program: str = MOUNT) -> tuple[subprocess.CompletedProcess[str], Path]:
     layers = [new_id() for _ in range(depth + 1)]
     for layer in layers:
         (room / "layers" / layer / "tree").mkdir(parents=True)
     (room / "layers" / layers[-1] / "tree/oldest").write_text("oldest\n")
     (room / "layers" / layers[1] / "tree/newest").write_text("newest\n")
-    command = ["unshare", "--map-root-user", "--mount", "bash", "-c", MOUNT, "bash", str(SESSION), str(room)]
+    command = ["unshare", "--map-root-user", "--mount", "bash", "-c", program, "bash", str(SESSION), str(room)]
     trees = [f"{layer}/tree" for layer in layers]
     done = subprocess.run([*command, *trees], capture_output=True, text=True, timeout=60, check=False)
     return done, room / "layers" / layers[0]
@@ -53,6 +60,15 @@ def test_kernel_mounts_a_stack_of_any_depth(tmp_path: Path, depth: int) -> None:
     assert f"an overlay of {depth + 1} layers, mounted by kernel" in done.stdout
     assert "oldest\nnewest\n" in done.stdout
     assert (top / "tree/file").read_text() == "written\n"
+
+
+@pytest.mark.parametrize("depth", [2, 200])
+def test_kernel_mounts_a_batch_jobs_stack_of_any_depth(tmp_path: Path, depth: int) -> None:
+    functions = BATCH.read_text().partition("\nDIRECTORY=")[0].replace("${BASH_SOURCE[0]%/*}", str(SESSION.parent))
+    program = functions + MOUNT.replace('source "$1"', "").replace(MOUNT[MOUNT.index("mount_overlay") :], MOUNT_TO_READ)
+    done, _ = _mount(tmp_path, depth, program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "oldest\nnewest\noverlay\n"
 
 
 def test_stack_too_deep_for_the_kernel_is_refused_with_words(tmp_path: Path) -> None:

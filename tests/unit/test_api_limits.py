@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from prometheus_client import REGISTRY
@@ -25,6 +25,7 @@ from broker import accounts, api_listener, api_protocol, schema
 from broker.api import application
 from broker.api_listener import CONNECTIONS, TOTAL_CONNECTIONS, ConnectionRoom
 from broker.client import Client
+from broker.launcher_error import LauncherError
 from broker.metrics import LAUNCHER_OUTCOMES, OTHER, observe_launcher
 from tests.unit.test_accounts import NameService
 from tests.unit.test_api import ME, as_other, calling, directory, make, needs_root, services, serving
@@ -317,6 +318,39 @@ def test_one_users_connections_have_a_bound_and_the_answer_says_so(
                 await asyncio.sleep(0.01)
             for _, each in held:
                 await close(each)
+
+    asyncio.run(scenario())
+
+
+def test_abandoned_requests_count_until_they_have_ended(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a client that asks and leaves could have any number of requests wait for the launcher."""
+
+    async def scenario() -> None:
+        monkeypatch.setattr(api_listener, "CONNECTIONS", 4)
+        core = make(directory, gateway={"enabled": False})
+        await core.ready(user=ME)
+        asked, go_on = 0, asyncio.Event()
+
+        async def verify(*_: object) -> NoReturn:
+            nonlocal asked
+            asked += 1
+            await go_on.wait()
+            raise LauncherError("ended", "")
+
+        monkeypatch.setattr(core.launcher, "verify", verify)
+        head = b"POST /v1/sessions/dev/verify HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        async with serving(core, own_uid=os.getuid()) as path:
+            for number in range(4):
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.write(head)
+                while asked == number:  # noqa: ASYNC110 - until it has reached the launcher
+                    await asyncio.sleep(0.01)
+                await close(writer)
+            assert (await raw(path, b"")).startswith(b"HTTP/1.1 429 ")
+            assert asked == 4
+            go_on.set()
+            while not await asyncio.to_thread(Client(path).health):  # noqa: ASYNC110 - until they have ended
+                await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
 
