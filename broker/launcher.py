@@ -68,6 +68,7 @@ class Settings:
     sbatch: str
     session_script: str
     minimum_uid: int
+    worker_bytes: int = WORKER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,7 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
     """
     try:
         os.setsid()
-        _limit_memory()
+        _limit_memory(settings.worker_bytes)
         if request.get("verb") in LONG_VERBS:
             os.nice(NICENESS)
         user = checked_user(request.get("user"), settings.minimum_uid)
@@ -270,14 +271,14 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
     os._exit(0)
 
 
-def _limit_memory() -> None:
+def _limit_memory(worker_bytes: int) -> None:
     """Bound what the worker can take, and have the kernel end it before launcher and controller if memory runs out."""
     with contextlib.suppress(OSError):  # /proc as a site has mounted it
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         os.write(score, b"1000")
         os.close(score)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = WORKER_BYTES if hard == resource.RLIM_INFINITY else min(WORKER_BYTES, hard)
+    most = worker_bytes if hard == resource.RLIM_INFINITY else min(worker_bytes, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
@@ -359,6 +360,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sbatch", default="sbatch")
     parser.add_argument("--session-script", default=os.path.join(os.path.dirname(__file__), "session.sh"))  # noqa: PTH118, PTH120 - pathlib is one import more as root
     parser.add_argument("--minimum-uid", type=int, default=1000, help="accounts below it are never acted for")
+    parser.add_argument(
+        "--worker-memory", type=int, default=WORKER_BYTES >> 20, metavar="MIB", help="address space of one worker"
+    )
     parser.add_argument("controller", nargs="*", help="the controller's command, after --")
     options = parser.parse_args(argv)
     if (options.serve_fd is None) == (not options.controller) or bool(options.controller) != bool(options.account):
@@ -368,7 +372,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _arguments(sys.argv[1:] if argv is None else argv)
-    settings = Settings(options.storage, options.sbatch, options.session_script, options.minimum_uid)
+    settings = Settings(
+        options.storage,
+        options.sbatch,
+        options.session_script,
+        options.minimum_uid,
+        options.worker_memory << 20,
+    )
     if options.serve_fd is not None:
         Launcher(settings, socket.socket(fileno=options.serve_fd)).serve()
         return 0

@@ -99,7 +99,9 @@ def replaced(path: Path, kind: Kind) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def running(base: Path, *, memory: int = MEMORY_BYTES, sbatch: str = "echo 1") -> AsyncIterator[Launcher]:
+async def running(
+    base: Path, *options: str, memory: int = MEMORY_BYTES, sbatch: str = "echo 1"
+) -> AsyncIterator[Launcher]:
     """A launcher with little memory, below `base`: its storage, and a scancel that puts `planted` in its place."""
     for each in [base, *[p for p in base.parents if "pytest-" in p.name or "popen-" in p.name]]:
         each.chmod(0o755)
@@ -118,7 +120,7 @@ async def running(base: Path, *, memory: int = MEMORY_BYTES, sbatch: str = "echo
         process = await asyncio.create_subprocess_exec(
             *("prlimit", f"--as={memory}", "--"),
             *(PYTHON, "-m", "broker.launcher", f"--serve-fd={theirs.fileno()}", f"--storage={shared}/{{user}}"),
-            *(f"--sbatch={programs}/sbatch", f"--session-script={SCRIPT}"),
+            *(f"--sbatch={programs}/sbatch", f"--session-script={SCRIPT}", *options),
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[2],
             env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
@@ -368,17 +370,21 @@ def test_a_verb_that_runs_out_of_memory_says_so(verb: str, kind: str, monkeypatc
     assert "memory" in answer["message"]
 
 
-def test_a_worker_and_what_it_starts_have_bounded_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "worker_bytes"), [((), WORKER_BYTES), (("--worker-memory=3072",), 3 * 2**30)], ids=["default", "option"]
+)
+def test_a_worker_and_what_it_starts_have_bounded_memory(
+    tmp_path: Path, options: tuple[str, ...], worker_bytes: int
+) -> None:
     async def scenario() -> None:
-        async with running(
-            tmp_path, memory=2**40, sbatch="cat /proc/self/limits /proc/self/oom_score_adj >&2; exit 1"
-        ) as launcher:
+        show_limits = "cat /proc/self/limits /proc/self/oom_score_adj >&2; exit 1"
+        async with running(tmp_path, *options, memory=2**40, sbatch=show_limits) as launcher:
             await launcher.prepare(USER, ID, "overlay")
             with pytest.raises(LauncherError) as failure:
                 await launcher.submit(USER, ID, 1, options=[], files={"job.env": "A=1\n"}, limit=10)
             limits, score = failure.value.message.rsplit("\n", 1)
             address_space = next(line.split() for line in limits.splitlines() if line.startswith("Max address space"))
-            assert address_space[3:5] == [str(WORKER_BYTES)] * 2
+            assert address_space[3:5] == [str(worker_bytes)] * 2
             assert score == "1000"
 
     asyncio.run(scenario())
