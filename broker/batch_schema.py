@@ -46,11 +46,11 @@ class EnvironmentView(Strict):
     version: Version
     directory: str
     shows_submission_directory: bool = True
-    """Whether profile and site let a job see where it was submitted from; told of one that has just been made."""
+    """Whether profile and site show a job the directory that it was submitted from. Only a new environment has it."""
     binds: list[str] = Field(default_factory=list)
-    """What the site shows there, as `SRC:DEST` or `SRC:DEST:ro`; told of an environment that has just been made."""
+    """Binds of the site, as `SRC:DEST` or `SRC:DEST:ro`. Only a new environment has them."""
     variables: dict[str, str] = Field(default_factory=dict)
-    """What the profile's `environment` sets there; told of an environment that has just been made."""
+    """Variables that the profile's `environment` sets. Only a new environment has them."""
     driver: str = ""
     base: str = ""
     """The directory that has the home as of submission, where each job's `top` has all of it; else empty."""

@@ -192,7 +192,7 @@ class GatewayConfig(Section):
     """Networks from where logins may fail as often as they like, such as `10.1.0.0/16`; others are locked out for a
     while, as by sshd's PerSourcePenalties."""
     worker_timeout: Annotated[float, Field(ge=1, le=3600)] = 20.0
-    """How many seconds a worker may do nothing at all before it is killed and replaced. Its connections end then."""
+    """Seconds for which a worker's event loop may stand still. Then the worker is replaced; its connections end."""
     max_user_connections: Annotated[int, Field(ge=1)] = 128
     """Connections that one user may have at once, over all workers."""
     max_user_forwards: Annotated[int, Field(ge=1)] = 256

@@ -68,7 +68,7 @@ _ENTRY = re.compile(r"""(?:[^,'"]|'[^']*'|"[^"]*"|['"])+""")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What `--export` says; without it, all variables are inherited."""
+    """The value of `--export`. Without the option a job inherits all variables."""
 
     inherits: bool
     """Whether the job has the variables of the submission that are not named."""
@@ -97,7 +97,7 @@ class Exported:
         return tuple(name for name in self.named if not name.startswith(OWN_BEGINNINGS))
 
     def remarks(self, variables: Mapping[str, str], profile: Mapping[str, str]) -> list[str]:
-        """What to tell of the variables that the job does not get, or not with this value; nothing of most logins."""
+        """Name the variables that the job does not get, or gets with another value, without those of every login."""
         said = []
         if ours := sorted(set(self.named) - set(self.explicit)):
             said.append(f"the job does not get {', '.join(ours)}, which would change how its environment is opened")

@@ -1,4 +1,4 @@
-"""Where a batch job in an environment works, as far as it is to be told at submission; batch.sh has the same rules."""
+"""The directory in which a batch job of an environment works, for what submission says. batch.sh has the same rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOME_INSIDE = "/home/{}"
 
 @dataclass(frozen=True, slots=True)
 class WorkingDirectory:
-    """Where a job works by what is asked of sbatch, as an absolute path without links; empty if that is unknown."""
+    """Return the directory that sbatch is asked for, as an absolute path without links; empty if it is unknown."""
 
     path: str
     homes: tuple[str, ...]
@@ -44,7 +44,7 @@ class WorkingDirectory:
         return cls(path, (account.pw_dir, os.path.realpath(account.pw_dir)), account.pw_name)
 
     def remarks(self, environment: EnvironmentView, job: int) -> list[str]:
-        """What to tell if the job does not work in the node's directory."""
+        """Say why the job works in its own copy; empty if it works in the node's directory."""
         path = Path(self.path)
         if not self.path:
             return []
