@@ -360,11 +360,12 @@ def test_forward_beyond_unanswered_guards_waits_for_one(place: Path, monkeypatch
             assert not waiting.done()
             asked[0].cancel()
             await waiting
-            monkeypatch.setattr(guard, "PATIENCE", 0.1)
             again = asyncio.create_task(guards.prove(silent[0]))
             await asyncio.sleep(0)
-            with pytest.raises(TimeoutError):
-                await guards.prove(session.endpoint)
+            with monkeypatch.context() as patched:
+                patched.setattr(guard, "PATIENCE", 0.1)
+                with pytest.raises(TimeoutError):
+                    await guards.prove(session.endpoint)
             asked[1].cancel()
             again.cancel()
             await guards.prove(session.endpoint)
