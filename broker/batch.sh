@@ -148,7 +148,7 @@ note_job() { # KEY WORK SECONDS: the job's file, which this process keeps locked
   [[ -d $DIRECTORY/run/jobs ]] || mkdir -p "$DIRECTORY/run/jobs"
   exec {lock}>>"$NOTED"
   flock -w "$3" "$lock" || return 1
-  TOP=$(sed -n 's/^TOP=//p' "$NOTED") # of a job that was requeued, which goes on with what it had
+  TOP=$(sed -n 's/^TOP=//p' "$NOTED") # a requeued job continues with the layer of its former run
   if [[ -z $TOP ]]; then
     TOP=$(head -c 2048 /dev/urandom | LC_ALL=C tr -dc 0-9a-hjkmnp-tv-z)
     TOP=0${TOP:0:25} # as broker/identifiers.py

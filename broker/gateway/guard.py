@@ -127,9 +127,9 @@ class Guards:
         self._past: OrderedDict[Endpoint, _Past] = OrderedDict()
         self._turn = Logins()
         self._asked: Counter[Endpoint] = Counter()
-        """How many forwards wait for the answer of an endpoint's guard; such a guard does not make room for another."""
+        """Forwards that wait for the answer of an endpoint's guard. Such a guard makes no room for another."""
         self._asked_of: Counter[str] = Counter()
-        """How many endpoints these are, by owner."""
+        """The number of these endpoints, by owner."""
         self._freed: dict[str, asyncio.Event] = {}
         """By owner, where forwards wait: set when there is one endpoint less."""
 
@@ -155,7 +155,7 @@ class Guards:
             stood = endpoint in self._guards
             if await self._guard(endpoint).answers():
                 return
-            # The one that stood may have been given up by its sshd; if a new one does not answer, nobody is there.
+            # Its sshd may have ended the guard that stood. If a new guard gets no answer either, the sshd is gone.
             if not stood or not await self._guard(endpoint).answers():
                 raise ConnectionResetError("the session's sshd is gone")
 

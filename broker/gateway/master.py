@@ -105,7 +105,7 @@ class Master:
     def __init__(
         self, address: Address, workers: int, numbers: Numbers | None = None, *, worker_timeout: float
     ) -> None:
-        """`numbers`: what is to be served of the workers' counts. `worker_timeout`: seconds until a worker hangs."""
+        """`numbers`: the workers' counts that are served. `worker_timeout`: seconds until a silent worker is killed."""
         before = _Handover.take()
         self._numbers = numbers
         self._totals = None if numbers is None else Totals(numbers.directory, fresh=before.address is None)

@@ -34,7 +34,7 @@ ROWS = 4096
 _WORD, _KEY = 8, 16
 _ID_BYTES = 4
 _BEATS = 2048
-"""Where the beats begin; the process ids end before."""
+"""Offset of the first worker's beats, behind the process ids."""
 _HEADER_BYTES = 4096
 _KEYS = _WORD
 _NUMBERS = _KEYS + ROWS * _KEY
