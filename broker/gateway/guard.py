@@ -259,14 +259,14 @@ class _Guard(asyncssh.SSHClient):
         self._asked: deque[asyncio.Future[bool]] = deque()
         self._failure: Exception = ConnectionResetError("the session's sshd is gone")
         self._key_exchanges = 0
+        self._ended = False
         self._standing = asyncio.create_task(self._stand())
-        self._standing.add_done_callback(lambda _: self._end())
 
     async def answers(self) -> bool:
         """Whether the sshd that has proved itself lives: False when it has gone meanwhile. Raises as Guards.prove."""
         await asyncio.shield(self._proved)
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if self._standing.done():
+        if self._ended:
             return False
         self._asked.append(answer)
         self._inlet.allow_answer()
@@ -279,8 +279,8 @@ class _Guard(asyncssh.SSHClient):
             raise
 
     def dismiss(self) -> None:
-        """End it; whoever waits for its answer is told that it is gone."""
-        self._gone(self)
+        """End the guard. Forwards that wait for its answer get False."""
+        self._end()
         self._standing.cancel()
 
     async def _stand(self) -> None:
@@ -315,8 +315,12 @@ class _Guard(asyncssh.SSHClient):
             self._failure = error
         except Exception as error:  # noqa: BLE001 - what a server sends chooses which, in asyncssh and what it uses
             self._failure = ConnectionResetError(str(error))
+        finally:
+            self._end()
 
     def _end(self) -> None:
+        """Forget the guard in the same turn of the loop in which it ends: no forward may find one that has ended."""
+        self._ended = True
         self._gone(self)
         if not self._proved.done():
             self._proved.set_exception(self._failure)

@@ -262,11 +262,29 @@ def test_a_guard_that_sshd_has_given_up_is_made_anew(place: Path) -> None:
     alone(scene)
 
 
+def test_forward_in_the_moment_that_a_guard_ends_gets_through(place: Path) -> None:
+    async def scene(guards: Guards) -> None:
+        async with Session(place) as session:
+            ends = guards.prepare(session.endpoint)
+            assert ends is not None
+            await guards.prove(session.endpoint)
+            _, sshd, *of_guard = session.processes()
+            for each in of_guard:
+                os.kill(each, signal.SIGKILL)
+            while not ends._standing.done():  # noqa: ASYNC110 - the forward comes in the very turn of the loop
+                await asyncio.sleep(0)
+            await guards.prove(session.endpoint)
+            assert sshd in session.processes()
+
+    alone(scene)
+
+
 def test_who_does_not_answer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refused(proof: Awaitable[None], error: type[Exception]) -> None:
-        """Expect the error soon; a proof that succeeds may take as long as the machine needs."""
+        """Expect the error: a time-out soon, and anything else after as long as the machine needs."""
         with monkeypatch.context() as patched:
-            patched.setattr(guard, "PATIENCE", 0.3)
+            if error is TimeoutError:
+                patched.setattr(guard, "PATIENCE", 0.3)
             with pytest.raises(error):
                 await proof
 
