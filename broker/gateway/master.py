@@ -31,7 +31,7 @@ from broker.gateway.usage import UsageTable
 from broker.gateway.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 LISTEN_FD = 3
@@ -71,18 +71,19 @@ class Numbers:
 class Worker:
     """One worker process, from its start until it has been waited for."""
 
-    def __init__(self, pid: int, lifeline: int | None) -> None:
+    def __init__(self, pid: int, lifeline: int | None, clear_up: Callable[[int], None]) -> None:
+        """Watch the process `pid`. `clear_up` is called with `pid` after its end, before the kernel may reuse `pid`."""
         self.pid = pid
         self.lifeline = lifeline
-        self.ended = asyncio.create_task(_wait_for(pid))
+        self.ended = asyncio.create_task(_wait_for(pid, clear_up))
 
     @classmethod
-    def start(cls, sock: socket.socket, table: UsageTable) -> tuple[Worker, int]:
-        """One for `sock`, and where it says that it serves it."""
+    def start(cls, sock: socket.socket, table: UsageTable, clear_up: Callable[[int], None]) -> tuple[Worker, int]:
+        """Start a worker for `sock`. Return it, and the descriptor on which it says that it serves."""
         inner, lifeline = os.pipe()
         answer, outer = os.pipe()
         descriptors = {0: inner, 1: outer, LISTEN_FD: sock.fileno(), USAGE_FD: table.descriptor}
-        worker = cls(_spawn([*_command(), "--worker"], descriptors), lifeline)
+        worker = cls(_spawn([*_command(), "--worker"], descriptors), lifeline, clear_up)
         os.close(inner)
         os.close(outer)
         return worker, answer
@@ -110,17 +111,16 @@ class Master:
         self._numbers = numbers
         self._totals = None if numbers is None else Totals(numbers.directory, fresh=before.address is None)
         self._address = address
-        self._old = [Worker(pid, lifeline) for pid, lifeline in before.workers]
+        self._table = before.table or UsageTable.create()
+        self._table.keep_only([pid for pid, _ in before.workers])
+        self._old = [Worker(pid, lifeline, self._clear_up) for pid, lifeline in before.workers]
         self._new: set[Worker] = set()
         same = before.address == address and len(before.sockets) == workers
         self._sockets = before.sockets if same else _bind(address, workers)
         for sock in () if same else before.sockets:
             sock.close()
-        self._table = before.table or UsageTable.create()
-        self._table.keep_only([pid for pid, _ in before.workers])
         self._watchdog = Watchdog(self._table, worker_timeout)
         self._without = len(self._sockets)
-        self._clearing: set[asyncio.Task[None]] = set()
         self._complete = asyncio.Event()
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
@@ -134,8 +134,6 @@ class Master:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if self._numbers is not None and self._totals is not None:
             serve(self._totals, self._numbers.address.host, self._numbers.address.port)
-        for worker in self._old:
-            self._clear_up_after(worker)
         tasks = [asyncio.create_task(self._keep(number, sock)) for number, sock in enumerate(self._sockets, 1)]
         tasks.append(asyncio.create_task(self._retire_the_old()))
         watching = asyncio.create_task(self._watch())  # also while it stops: a worker that hangs does not end by itself
@@ -162,9 +160,8 @@ class Master:
         """See to it that there is always a worker for that socket."""
         pause, first = FIRST_RETRY, True
         while not self._stopping.is_set():
-            worker, answer = Worker.start(sock, self._table)
+            worker, answer = Worker.start(sock, self._table, self._clear_up)
             self._new.add(worker)
-            self._clear_up_after(worker)
             if await _read(answer) == READY:
                 _log.info("worker %d of %d serves, process %d", number, len(self._sockets), worker.pid)
                 pause = FIRST_RETRY
@@ -178,18 +175,11 @@ class Master:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_RETRY)
 
-    def _clear_up_after(self, worker: Worker) -> None:
-        """Keep what the worker has counted of itself, and forget what it has counted of users, when it has ended."""
-
-        async def clear_up() -> None:
-            await asyncio.shield(worker.ended)
-            self._table.release(worker.pid)
-            if self._totals is not None:
-                self._totals.ended(worker.pid)
-
-        task = asyncio.create_task(clear_up())
-        self._clearing.add(task)
-        task.add_done_callback(self._clearing.discard)
+    def _clear_up(self, pid: int) -> None:
+        """Keep what the ended worker `pid` has counted of itself, and clear what it has counted of users."""
+        self._table.release(pid)
+        if self._totals is not None:
+            self._totals.ended(pid)
 
     def _served_first(self) -> None:
         """One more of the sockets has a worker."""
@@ -327,13 +317,20 @@ async def _read(descriptor: int) -> bytes:
         os.close(descriptor)
 
 
-async def _wait_for(pid: int) -> int:
-    """Wait for that child, whoever of us started it; its exit status, negative for a signal (pidfd_open(2))."""
+async def _wait_for(pid: int, clear_up: Callable[[int], None]) -> int:
+    """Wait for the child `pid`, which an earlier master may have started, and call `clear_up` before it is reaped.
+
+    Return its exit status, negative for a signal (pidfd_open(2)).
+    """
     descriptor = os.pidfd_open(pid)
     try:
         await _readable(descriptor)
     finally:
         os.close(descriptor)
+    try:
+        clear_up(pid)
+    except Exception:  # noqa: BLE001 - whatever it is, another worker takes the ended one's place
+        _log.exception("the counts of worker process %d remain", pid)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222 - it has ended
 
 

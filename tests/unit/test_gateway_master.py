@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.gateway.master import Worker
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fakes.gateway_world import World, until, world
 from tests.fakes.openssh import me
@@ -237,3 +238,25 @@ def test_a_reload_waits_for_one_that_is_under_way(place: Path) -> None:
         await standing.close()
 
     play(place, scene)
+
+
+@pytest.mark.parametrize("error", [None, OSError("no such table")])
+def test_counts_of_ended_worker_are_cleared_before_it_is_reaped(error: Exception | None) -> None:
+    """A worker that is gone from the master's children counts no more, and its process id is nobody else's yet."""
+    cleared = []
+
+    def clear_up(pid: int) -> None:
+        assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        cleared.append(pid)
+        if error is not None:
+            raise error
+
+    async def ends(pid: int) -> int:
+        async with asyncio.timeout(30):
+            return await Worker(pid, None, clear_up).ended
+
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
+    assert asyncio.run(ends(pid)) == 3
+    assert cleared == [pid]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

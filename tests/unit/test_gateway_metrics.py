@@ -15,7 +15,7 @@ import pytest
 from broker.gateway.counts import Counts
 from broker.gateway.metrics import Totals
 from tests.fakes.gateway_process import GatewayProcess, free_port, gateway_process
-from tests.fakes.gateway_world import World, world
+from tests.fakes.gateway_world import World, until, world
 from tests.fakes.openssh import make_key
 from tests.fakes.scrape import Samples, scrape
 
@@ -53,6 +53,13 @@ async def come_and_go(w: World, process: GatewayProcess) -> None:
         await writer.wait_closed()
 
 
+async def replace_workers(process: GatewayProcess) -> None:
+    """Reload, and wait until the old workers, which have no connections, have ended."""
+    old = process.workers()
+    await process.reload()
+    await until(lambda: old.isdisjoint(process.workers()))
+
+
 def test_what_people_do_is_counted(place: Path) -> None:
     async def scene(w: World, process: GatewayProcess, port: int) -> None:
         async with await process.client() as client:
@@ -87,7 +94,7 @@ def test_no_count_is_lost_by_reloads_and_no_files_pile_up(place: Path) -> None:
         for rounds in range(1, 4):
             await come_and_go(w, process)
             # A worker that has nothing left to do ends; what it has counted is told by the master from then on.
-            await process.reload()
+            await replace_workers(process)
             told = await until_told(port, lambda found: found["berth_gateway_workers", ()] == 2)
             assert told["berth_gateway_logins_total", ("accepted",)] == rounds
             assert told["berth_gateway_forwards_total", ("opened",)] == rounds
