@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 import asyncssh
 import yaml
 
+from tests.deadlines import DEADLINE_S
 from tests.fakes.openssh import me
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-PATIENCE = 30.0
 
 
 class Site(Protocol):
@@ -76,7 +75,7 @@ class GatewayProcess:
 
     async def says(self, what: str, times: int = 1) -> None:
         """Return once it has said that so often since it was started."""
-        async with asyncio.timeout(PATIENCE), self._news:
+        async with asyncio.timeout(DEADLINE_S), self._news:
             await self._news.wait_for(lambda: len(re.findall(what, self.said)) >= times)
 
     async def reload(self) -> None:
@@ -86,7 +85,7 @@ class GatewayProcess:
 
     async def ends(self) -> int:
         """Its exit status; whatever it has started is gone as well when its standard error is at its end."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE_S):
             await self._reading
             return await self._process.wait()
 

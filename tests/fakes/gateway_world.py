@@ -17,6 +17,7 @@ from broker.gateway.settings import GatewaySettings
 from broker.hostnames import SessionHost
 from broker.keys import PublicKey
 from broker.schema import SiteView
+from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.gateway_controller import GatewayController
 from tests.fakes.openssh import me, public, run
@@ -105,6 +106,8 @@ async def world(
         domain="berth",
         keys_fresh_seconds=0,
         drain_seconds=0,
+        login_timeout=3600,  # a busy machine may take its time, and what a test waits for must not come from a timer
+        keepalive_interval=3600,
     )
     chosen = dataclasses.replace(usual, **settings)
     async with (
@@ -121,13 +124,13 @@ async def world(
 
 def play(place: Path, scene: Callable[[World], Awaitable[None]], **settings: Any) -> None:  # noqa: ANN401 - as above
     async def whole() -> None:
-        async with asyncio.timeout(60), world(place, **settings) as made:
+        async with asyncio.timeout(TEST_DEADLINE_S), world(place, **settings) as made:
             await scene(made)
 
     asyncio.run(whole())
 
 
-async def until(condition: Callable[[], object], within: float = 10) -> None:
+async def until(condition: Callable[[], object], within: float = DEADLINE_S) -> None:
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in programs that set no Event
             await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
+from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Judge:
                 openssh.SSHD, "-i", "-e", "-f", self._config, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=log
             )
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE_S):
                 await asyncssh.connect(
                     sock=ours,
                     known_hosts=None,

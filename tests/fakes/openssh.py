@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.deadlines import DEADLINE_S
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
@@ -43,7 +45,7 @@ def public(path: Path) -> str:
     return path.with_name(path.name + ".pub").read_text().strip()
 
 
-async def run(argv: Sequence[str | Path], stdin: bytes = b"", within: float = 30) -> Finished:
+async def run(argv: Sequence[str | Path], stdin: bytes = b"", within: float = DEADLINE_S) -> Finished:
     """Run a program to its end; it is killed when the test gives up on it."""
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -117,7 +119,7 @@ def make_room_for_root() -> None:
 
 async def _listening(process: asyncio.subprocess.Process, port: int) -> bool:
     """True as soon as the port answers, False when the process ended instead (somebody took the port in between)."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while process.returncode is None:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from typing import TYPE_CHECKING
 
 from broker import accounts
 from broker.accounts import AccountCache
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     import pytest
 
@@ -24,18 +25,21 @@ class NameService:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.names: dict[int, str] = {1000: "alice"}
         self.asked: list[int] = []
-        self.delay = 0.0
+        self.unanswered: Collection[int] = ()
+        """Questions about these wait for `answer`."""
+        self.answer = threading.Event()
         monkeypatch.setattr(accounts, "_name_of", self)
 
     def __call__(self, uid: int) -> str | None:
         self.asked.append(uid)
-        time.sleep(self.delay)
+        if uid in self.unanswered:
+            assert self.answer.wait(DEADLINE_S)
         return self.names.get(uid)
 
 
 def with_cache(scene: Callable[[AccountCache], Awaitable[None]]) -> None:
     async def whole() -> None:
-        async with AccountCache() as cache, asyncio.timeout(20):
+        async with AccountCache() as cache, asyncio.timeout(DEADLINE_S):
             await scene(cache)
 
     asyncio.run(whole())
@@ -64,10 +68,9 @@ def test_an_outage_of_the_name_service_locks_out_no_known_user(monkeypatch: pyte
         assert await cache.name(1000) == "alice"
         service.names.clear()
         assert await cache.name(1000) == "alice", "it answers that there is none, as for any uid in an outage"
-        service.delay = 0.4
-        began = time.monotonic()
+        service.unanswered = {1000}
         assert await cache.name(1000) == "alice", "it does not answer"
-        assert time.monotonic() - began < 0.3
+        service.answer.set()
         monkeypatch.setattr(accounts, "GRACE_S", 0.0)
         assert await cache.name(1000) is None, "the account was deleted long ago"
 

@@ -30,6 +30,7 @@ from broker.rebuild import rebuild
 from broker.registry import Entry
 from broker.schema import ErrorBody, SessionState
 from broker.site import Site
+from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.controller import ScriptedController, view
 from tests.fakes.core import Core, site_config
 from tests.fakes.gateway_world import until
@@ -87,7 +88,7 @@ async def serving(core: Core, own_uid: int = 4242) -> AsyncIterator[Path]:
         listener.bind(str(path))
         path.chmod(0o666)
         listener.listen()
-        async with asyncio.timeout(60), _serving(services(core, own_uid), listener):
+        async with asyncio.timeout(TEST_DEADLINE_S), _serving(services(core, own_uid), listener):
             yield path
 
 
@@ -432,7 +433,7 @@ def test_a_waiting_call_is_woken_by_the_change(directory: Path) -> None:
             assert not waiting.done()
             stopped = await client.post("/v1/sessions/dev/stop")
             assert stopped.status_code == 202
-            woken = (await asyncio.wait_for(waiting, 20)).json()
+            woken = (await asyncio.wait_for(waiting, 45)).json()
             assert (woken["state"], woken["revision"] > revision) == ("stopping", True)
 
     asyncio.run(scenario())
@@ -461,7 +462,7 @@ def test_a_call_that_waits_ends_when_its_caller_leaves(directory: Path, call: st
             for writer in writers:
                 writer.close()
                 await writer.wait_closed()
-            await until(lambda: calls_under_way() == 0, 5)
+            await until(lambda: calls_under_way() == 0, within=15)  # the shortest of these waits takes 20 s by itself
         assert core.row(user=ME) == now
 
     asyncio.run(scenario())
@@ -526,7 +527,7 @@ def test_the_server_ends_although_somebody_waits(directory: Path) -> None:
             await writer.drain()
             await asyncio.to_thread(Client(path).site)
         with contextlib.suppress(ConnectionError):
-            await asyncio.wait_for(reader.read(), 10)
+            await asyncio.wait_for(reader.read(), DEADLINE_S)
         writer.close()
 
     asyncio.run(scenario())

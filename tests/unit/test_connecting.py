@@ -11,6 +11,7 @@ import pytest
 from broker.errors import BerthError, ConflictError, RefusedError, WaitingError
 from broker.schema import ConnectPolicy, SessionState
 from slurm.state import JobState
+from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher, RefusingLauncher, SlowLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -43,7 +44,7 @@ def play(
 ) -> None:
     async def whole() -> None:
         core = Core.make(site_config(place, ssh=ssh), FakeLauncher(FakeScheduler(now=now)))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(core)
 
     asyncio.run(whole())
@@ -304,7 +305,7 @@ def test_start_goes_on_when_its_first_client_leaves(tmp_path: Path, clock: Clock
 
 
 def test_client_that_has_left_waits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.connecting.AT_MOST", 30)
+    monkeypatch.setattr("broker.connecting.AT_MOST", 10 * DEADLINE_S)
 
     async def scene(core: Core) -> None:
         await core.start()
@@ -312,13 +313,15 @@ def test_client_that_has_left_waits_no_more(tmp_path: Path, monkeypatch: pytest.
         row, gone = core.row(), asyncio.Event()
         waiting: list[asyncio.Task[Any]] = [
             asyncio.create_task(core.connecting.connect("alice", "dev", patient=True, gone=gone)),
-            asyncio.create_task(core.connecting.changed({row.id: row.revision}, 30, gone)),
-            asyncio.create_task(core.sessions.show("alice", "dev", after=row.revision, wait=30, gone=gone)),
+            asyncio.create_task(core.connecting.changed({row.id: row.revision}, 10 * DEADLINE_S, gone)),
+            asyncio.create_task(
+                core.sessions.show("alice", "dev", after=row.revision, wait=10 * DEADLINE_S, gone=gone)
+            ),
         ]
         done, _ = await asyncio.wait(waiting, timeout=0.1)
         assert not done
         gone.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(WaitingError):
                 await waiting[0]
             assert await waiting[1] == []

@@ -12,6 +12,7 @@ from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from broker.identifiers import new_id
 from broker.schema import ConnectionRecord, ConnectionReport
 from slurm.state import JobState
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -31,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def play(place: Path, scene: Callable[[Core], Awaitable[None]], **registry: object) -> None:
     async def whole() -> None:
         core = Core.make(site_config(place, registry=registry), FakeLauncher(FakeScheduler()))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(core)
 
     asyncio.run(whole())

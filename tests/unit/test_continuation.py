@@ -16,6 +16,7 @@ from broker.registry import open_registry
 from broker.schema import ConnectionRecord, ConnectionReport, ContinuationChoice, SessionState, StartRequest
 from broker.volume_schema import SnapshotRequest
 from slurm.state import JobState
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -45,7 +46,7 @@ def play(
     async def whole() -> None:
         config = site_config(place, slurm={"continuation": "always"} | slurm)
         core = Core.make(config, launcher(FakeScheduler(now=clock.time)))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(core)
 
     asyncio.run(whole())

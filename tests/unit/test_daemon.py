@@ -22,6 +22,7 @@ from broker.errors import BerthError, ConflictError, ExitCode, InvalidInputError
 from broker.log_limit import LINES_PER_WINDOW
 from broker.schema import SessionState, StartRequest
 from profiles.store import Store
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import publish
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Home:
         return process
 
     def wait(self, condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + DEADLINE_S
         while not condition():
             ended = process is not None and process.poll() is not None
             assert not ended, self.log.read_text()

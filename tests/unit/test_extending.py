@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.errors import ConflictError, NotFoundError, RefusedError, SlurmUnavailableError
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler, SilentScheduler
@@ -34,7 +35,7 @@ def play(
 ) -> None:
     async def whole() -> None:
         config = site_config(place, slurm={"longest_job": longest, "continuation": continuation})
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(Core.make(config, FakeLauncher(scheduler)))
 
     asyncio.run(whole())

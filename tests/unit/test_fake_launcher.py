@@ -19,6 +19,7 @@ from broker.launcher_error import LauncherError
 from broker.launching import Launcher
 from broker.schema import Volumes
 from broker.volume_calls import Collected, Sif
+from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON, FakeLauncher, MumblingLauncher, RefusingLauncher
 from tests.fakes.scheduler import FakeScheduler
 
@@ -67,7 +68,7 @@ async def opened(kind: str, directory: Path, sbatch: str = TAKES) -> AsyncIterat
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[2],
         )
-    async with asyncio.timeout(30), Launcher(ours, process) as launcher:
+    async with asyncio.timeout(DEADLINE_S), Launcher(ours, process) as launcher:
         yield launcher
 
 

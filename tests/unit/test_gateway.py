@@ -24,6 +24,7 @@ from broker.gateway.server import Gateway
 from broker.gateway.settings import GatewaySettings
 from broker.gateway.usage import Usage
 from broker.schema import GatewayKeys
+from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.gateway_world import World, play, until
 from tests.fakes.openssh import me, public, run
@@ -297,7 +298,7 @@ def test_half_open_connections_are_ended(place: Path) -> None:
         silent = [await asyncio.open_connection("127.0.0.1", w.gateway.port) for _ in range(5)]
         for reader, writer in silent:
             assert (await reader.readline()).startswith(b"SSH-2.0-Berth")
-            await asyncio.wait_for(reader.read(-1), 5)
+            await asyncio.wait_for(reader.read(-1), DEADLINE_S)
             writer.close()
 
     play(place, scene, login_timeout=0.3)
@@ -360,7 +361,7 @@ def test_a_client_that_stops_reading_does_not_fill_the_memory(place: Path) -> No
             await client.open_connection("raw", 22, window=2**30)
             client._transport.pause_reading()  # type: ignore[union-attr]  # the client is stuck
             before = -1
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 while before != produced or not produced:
                     before = produced
                     await asyncio.sleep(0.5)  # long enough that a gateway without back pressure would take more
@@ -406,7 +407,7 @@ def test_each_forward_leaves_one_line_in_the_log(place: Path, caplog: pytest.Log
 
 def test_stopping_lets_connections_finish_within_the_grace(place: Path) -> None:
     async def scene(w: World) -> None:
-        gateway = Gateway(w.settings_with(drain_seconds=20))
+        gateway = Gateway(w.settings_with(drain_seconds=3600))
         await gateway.__aenter__()
         port = gateway.port
         w.gateway = gateway
@@ -421,7 +422,7 @@ def test_stopping_lets_connections_finish_within_the_grace(place: Path) -> None:
         assert not stopping.done()
         (w.place / "go").touch()
         assert (await held).out == b"ok\n"
-        await asyncio.wait_for(stopping, 10)
+        await asyncio.wait_for(stopping, DEADLINE_S)
 
     play(place, scene)
 
@@ -433,7 +434,7 @@ def test_stopping_ends_what_does_not_finish(place: Path) -> None:
         w.gateway = gateway
         held = asyncio.create_task(w.ssh("dev.berth", f"echo > {w.place}/there; sleep 60"))
         await until((w.place / "there").exists)
-        await asyncio.wait_for(gateway.__aexit__(None, None, None), 10)
+        await asyncio.wait_for(gateway.__aexit__(None, None, None), DEADLINE_S)
         assert (await held).code == 255
 
     play(place, scene)

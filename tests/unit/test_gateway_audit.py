@@ -17,6 +17,7 @@ from broker.gateway.relay import Relay
 from broker.gateway.usage import Allowance, Kind, Usage
 from broker.registry import RegistryError
 from broker.schema import ConnectionReport, ResolveAnswer
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.gateway_process import gateway_process
 from tests.fakes.gateway_world import World, play, until, world
 from tests.fakes.openssh import me
@@ -105,7 +106,7 @@ def test_what_a_controller_refuses_is_not_told_for_ever(place: Path, caplog: pyt
 
 def test_a_gateway_that_is_stopped_says_so_of_what_stood(place: Path) -> None:
     async def whole() -> None:
-        async with asyncio.timeout(60), world(place) as w, gateway_process(w, workers=2) as process:
+        async with asyncio.timeout(TEST_DEADLINE_S), world(place) as w, gateway_process(w, workers=2) as process:
             async with await process.client() as client:
                 await client.open_connection(w.canonical, 22)
                 process.signal(signal.SIGTERM)

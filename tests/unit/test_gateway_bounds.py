@@ -14,6 +14,7 @@ import asyncssh
 import pytest
 
 from broker.gateway import inlet, relay
+from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.deaf import deaf_session
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fakes.gateway_world import World, play, until, world
@@ -32,7 +33,7 @@ def play_with_workers(
     place: Path, scene: Callable[[World, GatewayProcess], Awaitable[None]], **gateway: object
 ) -> None:
     async def whole() -> None:
-        async with asyncio.timeout(90), world(place) as made, gateway_process(made, **gateway) as process:
+        async with asyncio.timeout(TEST_DEADLINE_S), world(place) as made, gateway_process(made, **gateway) as process:
             await scene(made, process)
 
     asyncio.run(whole())
@@ -108,7 +109,7 @@ def test_limits_of_one_user_hold_over_all_workers(place: Path) -> None:
         await until(lambda: not serving & process.workers())
         kept = await stand(12)
         assert len(kept) == 5
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             for _ in range(6):
                 await kept[0].open_connection(w.canonical, 22)
         with pytest.raises(asyncssh.ChannelOpenError, match="has 6 connections to sessions already"):
@@ -247,7 +248,7 @@ def test_client_that_never_ends_a_key_exchange_fills_nothing(place: Path) -> Non
             client._recv_handler = lambda: False
             await until(lambda: there._deferred_packets)
             before = -1
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 while before != produced:
                     before = produced
                     await asyncio.sleep(0.3)  # long enough that a gateway that does not pause would take more

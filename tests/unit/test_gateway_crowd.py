@@ -17,6 +17,7 @@ import pytest
 
 from broker.gateway.settings import API_CONNECTIONS
 from broker.schema import SessionState
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.core import Core, site_config
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
@@ -128,7 +129,7 @@ def play(
 
         vars(core.connecting)["connect"] = counting
         ticking = asyncio.create_task(core.reconciler.run())
-        async with asyncio.timeout(60), serving(core), gateway_process(crowd, workers=2) as process:
+        async with asyncio.timeout(TEST_DEADLINE_S), serving(core), gateway_process(crowd, workers=2) as process:
             crowd._process = process
             await scene(crowd)
         ticking.cancel()
@@ -148,8 +149,8 @@ def test_three_hundred_wait_and_another_user_is_answered(place: Path) -> None:
             user: [asyncio.create_task(crowd.asks(client, user)) for _ in range(30)] for user, client in clients.items()
         }
         all_of_them = [task for tasks in waiting.values() for task in tasks]
-        await until(lambda: crowd.questions.total() >= 300 or any(task.done() for task in all_of_them), 40)
-        await until(lambda: calls_under_way() <= 2 or any(task.done() for task in all_of_them), 10)
+        await until(lambda: crowd.questions.total() >= 300 or any(task.done() for task in all_of_them))
+        await until(lambda: calls_under_way() <= 2 or any(task.done() for task in all_of_them))
         assert [task.result() for task in all_of_them if task.done()] == []
         assert crowd.connections() <= 2 * API_CONNECTIONS
         async with await crowd.log_in("bob") as bob:

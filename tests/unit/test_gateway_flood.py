@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import half_open
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fakes.gateway_world import World, world
@@ -112,7 +113,7 @@ def test_a_thousand_get_in_while_ten_thousand_idle_at_the_door(place: Path, sour
 
     async def whole() -> None:
         async with (
-            asyncio.timeout(300),
+            asyncio.timeout(TEST_DEADLINE_S),
             world(place, max_startups=3 * GOOD) as w,
             gateway_process(w, workers=2, penalty_exempt=exempt) as process,
         ):

@@ -19,6 +19,7 @@ import pytest
 from broker.gateway import guard
 from broker.gateway.guard import Endpoint, Guards, ImpostorError
 from broker.keys import PublicKey
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.gateway_world import play, until
 from tests.fakes.openssh import me, public
@@ -40,6 +41,13 @@ IN_ITS_OWN_PIDS = [
 """As a container, which the kernel ends as a whole (pid_namespaces(7))."""
 ROUNDS, TRIES = 40, 25
 """How often a port changes hands, and connections that are tried each time."""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no guard end by itself, and let a busy machine take its time. Tests of these limits set their own."""
+    monkeypatch.setattr(guard, "PATIENCE", 3600.0)
+    monkeypatch.setattr(guard, "LIFE_S", 3600.0)
 
 
 @dataclass
@@ -224,7 +232,7 @@ def test_the_next_generation_has_a_guard_of_its_own(place: Path) -> None:
 def alone(scene: Callable[[Guards], object]) -> None:
     async def whole() -> None:
         guards = Guards()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(guards)  # type: ignore[misc]  # a coroutine function
         guards.close()
         await until(lambda: len(asyncio.all_tasks()) == 1)

@@ -16,6 +16,7 @@ import pytest
 from broker.gateway import guard
 from broker.gateway.guard import Endpoint, Guards, ImpostorError
 from broker.keys import PublicKey
+from tests.deadlines import DEADLINE_S
 from tests.fakes import flooding, openssh
 from tests.fakes.gateway_world import World, play, until
 from tests.fakes.openssh import me, public
@@ -75,11 +76,11 @@ def test_guard_of_a_flooding_server_takes_little_in_pieces(
 ) -> None:
     async def scene() -> None:
         guards = Guards()
-        async with asyncio.timeout(30), flooding_server(place / "flood", how) as (endpoint, connections):
+        async with asyncio.timeout(DEADLINE_S), flooding_server(place / "flood", how) as (endpoint, connections):
             with contextlib.suppress(OSError, ImpostorError):
                 await guards.prove(endpoint)  # it may answer before it floods
             await until(lambda: not len(guards))
-            await until(lambda: len(asyncio.all_tasks()) <= 3, within=3)
+            await until(lambda: len(asyncio.all_tasks()) <= 3)
             assert max(dealt) <= PIECE_BYTES
             assert sum(dealt) <= MOST_BYTES * len(connections)
         guards.close()
@@ -94,7 +95,10 @@ def test_flooding_server_is_left_alone_for_longer_each_time(place: Path) -> None
     async def scene() -> None:
         nonlocal now
         guards = Guards(clock=lambda: now)
-        async with asyncio.timeout(30), flooding_server(place / "flood", "ignore before keys") as (endpoint, lines):
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            flooding_server(place / "flood", "ignore before keys") as (endpoint, lines),
+        ):
             for connections, ban in ((1, 2.0), (2, 4.0), (3, 8.0)):
                 with pytest.raises(guard.FloodError):
                     await guards.prove(endpoint)

@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from broker.gateway import inlet
+from tests.deadlines import DEADLINE_S
 from tests.fakes.gateway_world import World, play, until
 from tests.fakes.hostile import HELLO, IGNORE, ODD, VERSION, kexinit, packet
 
@@ -61,7 +62,7 @@ def play_well(place: Path, scene: Callable[[World], Awaitable[None]], caplog: py
 def test_odd_things_end_whatever_sent_them(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scene(w: World) -> None:
         for what, data in ODD.items():
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DEADLINE_S):
                 said = await hostile(w.gateway.port, data)
             assert b"Traceback" not in said, what
 
@@ -72,7 +73,7 @@ def test_a_hello_that_breaks_off_anywhere_ends(place: Path, caplog: pytest.LogCa
     async def scene(w: World) -> None:
         for end in range(0, len(HELLO), 7):
             await hostile(w.gateway.port, HELLO[:end], leave=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             await asyncio.gather(*(hostile(w.gateway.port, HELLO[:end]) for end in range(0, len(HELLO), 11)))
 
     play_well(place, scene, caplog)
@@ -90,7 +91,7 @@ def test_a_hello_with_any_error_in_it_ends(place: Path, caplog: pytest.LogCaptur
 
     async def scene(w: World) -> None:
         for _ in range(0, VARIATIONS, 10):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 await asyncio.gather(
                     *(hostile(w.gateway.port, spoiled(), piece=chance.choice([0, 1, 13])) for _ in range(10))
                 )
@@ -177,7 +178,7 @@ def test_all_connections_of_one_user_share_a_turn(
         dealt.clear()
         for client in clients:
             client.send_debug("x" * 1000)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while len(dealt) < 10:
                 await asyncio.sleep(0)
                 turn += 1

@@ -15,6 +15,7 @@ from broker.gateway.identity import HostIdentity
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.memory import Memory
 from broker.schema import GatewayKeys
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,7 +160,7 @@ def test_the_certificate_is_renewed_before_it_ends(tmp_path: Path) -> None:
             renewed.set()
 
         task = asyncio.create_task(identity.keep_fresh(tell))
-        await asyncio.wait_for(renewed.wait(), 10)
+        await asyncio.wait_for(renewed.wait(), DEADLINE_S)
         task.cancel()
         assert signer.signed == 2
 

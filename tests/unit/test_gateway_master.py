@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.gateway.master import Worker
+from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fakes.gateway_world import World, until, world
 from tests.fakes.openssh import me
@@ -29,7 +30,7 @@ def play(
 ) -> None:
     async def whole() -> None:
         async with (
-            asyncio.timeout(400),
+            asyncio.timeout(12 * RELOADS),
             world(place) as made,
             gateway_process(made, workers=workers, **gateway) as process,
         ):
@@ -55,7 +56,7 @@ class Standing:
 
     async def works(self) -> bool:
         self._cat.stdin.write("still there?\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             return await self._cat.stdout.readline() == "still there?\n"
 
     async def close(self) -> None:
@@ -221,7 +222,7 @@ def test_sigterm_ends_it_well_while_serving_and_while_waiting(place: Path) -> No
         assert await waiting.ends() == 0
 
     async def whole() -> None:
-        async with asyncio.timeout(60), world(place) as made:
+        async with asyncio.timeout(TEST_DEADLINE_S), world(place) as made:
             await scene(made)
 
     asyncio.run(whole())
@@ -252,7 +253,7 @@ def test_counts_of_ended_worker_are_cleared_before_it_is_reaped(error: Exception
             raise error
 
     async def ends(pid: int) -> int:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             return await Worker(pid, None, clear_up).ended
 
     pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})

@@ -10,6 +10,7 @@ import pytest
 
 from broker.gateway.memory import Memory, keep_pruned
 from broker.schema import GatewayKeys
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +84,7 @@ def test_old_answers_go_while_it_runs(tmp_path: Path, monkeypatch: pytest.Monkey
         known.keep(("bob", "dev.berth"), keys("new"))
         Clock.now += 301
         pruning = asyncio.create_task(keep_pruned(known))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while len(list((tmp_path / "known").iterdir())) != 1:  # noqa: ASYNC110 - a thread removes it
                 await asyncio.sleep(0.01)
         pruning.cancel()

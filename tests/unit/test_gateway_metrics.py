@@ -14,6 +14,7 @@ import pytest
 
 from broker.gateway.counts import Counts
 from broker.gateway.metrics import Totals
+from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.gateway_process import GatewayProcess, free_port, gateway_process
 from tests.fakes.gateway_world import World, until, world
 from tests.fakes.openssh import make_key
@@ -29,7 +30,11 @@ def play(place: Path, scene: Callable[[World, GatewayProcess, int], Awaitable[No
 
     async def whole() -> None:
         settings: dict[str, Any] = {"workers": 2, "metrics_listen": f"127.0.0.1:{port}"}
-        async with asyncio.timeout(120), world(place) as w, gateway_process(w, **settings | gateway) as process:
+        async with (
+            asyncio.timeout(TEST_DEADLINE_S),
+            world(place) as w,
+            gateway_process(w, **settings | gateway) as process,
+        ):
             await scene(w, process, port)
 
     asyncio.run(whole())
@@ -37,7 +42,7 @@ def play(place: Path, scene: Callable[[World, GatewayProcess, int], Awaitable[No
 
 async def until_told(port: int, wanted: Callable[[Samples], object]) -> Samples:
     """What is told, once it is so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
                 if wanted(found := await asyncio.to_thread(scrape, port)):
@@ -128,7 +133,7 @@ def test_a_port_that_is_taken_keeps_nobody_from_their_session(place: Path) -> No
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         async with (
-            asyncio.timeout(120),
+            asyncio.timeout(TEST_DEADLINE_S),
             server,
             world(place) as w,
             gateway_process(w, metrics_listen=f"127.0.0.1:{port}") as process,

@@ -10,6 +10,7 @@ import pytest
 from asyncssh.packet import String, UInt32
 
 from broker.schema import ConnectionReport
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.gateway_process import gateway_process
 from tests.fakes.gateway_world import play, until, world
 from tests.fakes.openssh import me
@@ -164,7 +165,7 @@ def test_invented_users_and_refusals_do_not_fill_the_log(place: Path) -> None:
         assert 0 < said.count("event=refused") <= 110
 
     async def whole() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await scene()
 
     asyncio.run(whole())

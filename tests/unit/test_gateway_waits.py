@@ -14,6 +14,7 @@ from broker.gateway.counts import Counts
 from broker.gateway.waits import SessionWaits
 from broker.identifiers import new_id
 from broker.schema import GatewayKeys, GatewayWait, GatewayWaitAnswer
+from tests.deadlines import DEADLINE_S
 from tests.fakes.gateway_world import until
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Controller:
 def play(scene: Callable[[Controller, SessionWaits], Awaitable[None]]) -> None:
     async def whole() -> None:
         made = Controller()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             await scene(made, SessionWaits(made.ask))
         await until(lambda: not made.held and len(asyncio.all_tasks()) == 1)
 
@@ -170,7 +171,7 @@ def test_abandoned_calls_use_up_no_connections(place: Path, monkeypatch: pytest.
         await server.wait_closed()
 
     async def whole() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             await scene()
 
     asyncio.run(whole())

@@ -23,6 +23,7 @@ from broker.launcher import Settings, _answer_as_user
 from broker.launcher_error import LauncherError
 from broker.launcher_place import Place, VerbError, checked_user
 from broker.launching import Launcher
+from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def running(storage: Path, sbatch: str = "exit 1", **environment: str) -> 
         env=os.environ | environment,
     )
     theirs.close()
-    async with asyncio.timeout(30), Launcher(ours, process) as launcher:
+    async with asyncio.timeout(DEADLINE_S), Launcher(ours, process) as launcher:
         yield launcher, process.pid
 
 

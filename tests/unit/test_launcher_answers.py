@@ -16,6 +16,7 @@ from broker.launching import Launcher
 from broker.metrics import LAUNCHER_SECONDS
 from broker.schema import SessionState
 from broker.volume_calls import Prepared, Sif
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Core, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.rows import HOST_KEY
@@ -155,7 +156,7 @@ async def answered(line: bytes) -> AsyncIterator[Launcher]:
 
     serving = asyncio.create_task(serve())
     try:
-        async with asyncio.timeout(20), Launcher(ours) as launcher:
+        async with asyncio.timeout(DEADLINE_S), Launcher(ours) as launcher:
             yield launcher
             assert not launcher.gone.is_set()
     finally:

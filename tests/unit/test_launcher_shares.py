@@ -20,6 +20,7 @@ from broker.identifiers import new_id
 from broker.launcher_shares import LONG_AT_ONCE, LONG_PLACES, LONG_VERBS, SHORT_AT_ONCE, SHORT_PLACES, Shares
 from broker.launcher_volumes import VOLUME_VERBS
 from broker.launching import Launcher, _Admission
+from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def workers_of(launcher: int) -> list[int]:
 @pytest.mark.parametrize("verb", ["snapshot", "copy"])
 def test_a_thousand_long_verbs_leave_the_launcher_free_for_short_ones(verb: str, tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with asyncio.timeout(30), launcher_at(tmp_path) as (reader, writer, process):
+        async with asyncio.timeout(DEADLINE_S), launcher_at(tmp_path) as (reader, writer, process):
             ask(writer, 1, "prepare", driver="overlay")
             assert "ok" in await answer(reader)
             with (tmp_path / "shared" / USER / "sessions" / ID / "volumes.lock").open("r") as lock:
@@ -137,7 +138,7 @@ def test_the_controller_keeps_long_verbs_back_and_no_short_one(users: int) -> No
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=theirs, limit=2**24)
         writer.write(b'{"id": 0, "ok": {"storage": "/shared/{user}"}}\n')
-        async with asyncio.timeout(30), Launcher(ours) as launcher:
+        async with asyncio.timeout(DEADLINE_S), Launcher(ours) as launcher:
             copies = [
                 asyncio.ensure_future(launcher.copy(f"u{number % users}", ID, new_id(), 7, image=IMAGE, what={}))
                 for number in range(MANY)

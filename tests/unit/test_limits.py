@@ -13,6 +13,7 @@ from broker.limits import MEASURED_FOR
 from broker.schema import SessionState, StartRequest
 from broker.volume_schema import CloneRequest
 from slurm.state import JobState
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.core import BASE, Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -32,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def play(place: Path, clock: Clock, scene: Callable[[Core], Awaitable[None]], **limits: Any) -> None:  # noqa: ANN401
     async def whole() -> None:
         config = site_config(place, limits=limits)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(Core.make(config, FakeLauncher(FakeScheduler(now=clock.time))))
 
     asyncio.run(whole())

@@ -12,6 +12,7 @@ import pytest
 
 from broker import log_limit
 from broker.log_limit import ALWAYS, LINES_PER_WINDOW, MAX_MESSAGE_CHARS, TRACEBACKS_PER_WINDOW, LogLimit, install
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ class Log:
         return self.stream.getvalue().splitlines()
 
     def until(self, count: int) -> list[str]:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + DEADLINE_S
         while len(self.lines) < count:
             assert time.monotonic() < deadline, self.lines
             time.sleep(0.01)

@@ -11,6 +11,7 @@ import pytest
 
 from broker.errors import NotFoundError, RefusedError
 from broker.launcher_error import LauncherError
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher
@@ -30,7 +31,7 @@ def key(comment: str = "") -> str:
 def play(place: Path, scene: Callable[[Core], Awaitable[None]], **ssh: Any) -> None:  # noqa: ANN401 - settings
     async def whole() -> None:
         core = Core.make(site_config(place, ssh=ssh), FakeLauncher(FakeScheduler()))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(core)
 
     asyncio.run(whole())

@@ -16,6 +16,7 @@ from broker.config import Config, host_and_port
 from broker.gateway.counts import MAX_SERIES, Counts
 from broker.launcher_error import LauncherError
 from broker.metrics import served
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Core, site_config
 from tests.fakes.gateway_process import free_port
 from tests.fakes.launcher import FakeLauncher
@@ -94,7 +95,7 @@ def test_clients_that_stall_take_few_threads_and_not_for_long(tmp_path: Path, mo
             with contextlib.suppress(ConnectionError):
                 client.sendall(b"GET /metrics HTTP/1.1\r\n" if number % 2 else b"")
         assert threading.active_count() - before <= 2 * metrics_server.MAX_CONNECTIONS + 2, "each has a timer"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + DEADLINE_S
         while True:
             with contextlib.suppress(OSError):
                 assert scrape(port)["berth_slurm_stale_seconds", ()] == 0

@@ -15,6 +15,7 @@ from broker.launcher_error import LauncherError
 from broker.schema import SessionState
 from broker.volume_schema import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.store import Store
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -62,7 +63,7 @@ async def asked(core: Core, word: str) -> asyncio.Future[SessionView]:
 
 
 async def until(core: Core, condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while not condition():
             await core.reconciler.tick()
             await asyncio.sleep(0.001)

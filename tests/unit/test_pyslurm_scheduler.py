@@ -13,6 +13,7 @@ import pytest
 from slurm.pyslurm_scheduler import PyslurmScheduler
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
+from tests.deadlines import DEADLINE_S
 
 # Answers each question by evaluating `reply` on it, having recorded its process id.
 WORKER = """
@@ -171,7 +172,7 @@ def test_a_question_that_is_given_up_leaves_no_answer_to_the_next_one(pyslurm: P
     async def ask() -> object:
         scheduler = pyslurm.scheduler("{'answer': time.sleep(600) if request['ask'] == 'cancel' else '1'}")
         given_up = asyncio.create_task(scheduler.cancel(7))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while not pyslurm.pids:  # noqa: ASYNC110 - another process writes them
                 await asyncio.sleep(0.01)
         given_up.cancel()
@@ -243,7 +244,7 @@ def test_a_question_that_is_given_up_while_the_worker_starts_holds_up_nobody(tmp
     asyncio.run(asyncio.wait_for(ask_and_give_up(), 20))
     if pid.exists() and (number := pid.read_text().strip()):
         stat = Path(f"/proc/{number}/stat")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + DEADLINE_S
         while stat.exists() and " Z " not in stat.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.01)

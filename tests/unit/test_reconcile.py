@@ -15,6 +15,7 @@ from broker.state import Outcome
 from broker.words import state_words
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher
 from tests.fakes.rows import make_session
@@ -402,7 +403,7 @@ def test_data_that_cannot_be_removed_is_said_and_tried_again(tmp_path: Path, mon
         assert core.row().state is SessionState.DELETING
         assert "Permission denied" in core.row().reason
         core.launcher.failures.clear()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while core.registry.find("alice", "dev") is not None:
                 await core.tick()
         kept = core.registry.get(session.id)
@@ -430,8 +431,8 @@ def test_the_loop_outlives_a_tick_that_fails_and_looks_when_woken(tmp_path: Path
         core.scheduler.start(job)
         running = asyncio.create_task(core.reconciler.run())
         core.reconciler.wake()
-        async with asyncio.timeout(20):
-            await core.sessions.show("alice", "dev", after=core.row().revision, wait=20)
+        async with asyncio.timeout(DEADLINE_S):
+            await core.sessions.show("alice", "dev", after=core.row().revision, wait=10 * DEADLINE_S)
         assert core.row().state is SessionState.STARTING
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -25,6 +25,7 @@ from broker.identifiers import new_id
 from broker.launching import Launcher
 from broker.registry import Entry, RegistryError, open_registry, parse_url
 from broker.registry_lock import LOCK_CLASS, PostgresLock, hold_registry
+from tests.deadlines import DEADLINE_S
 from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler
 from tests.postgresql import running
@@ -50,7 +51,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in a server
             await asyncio.sleep(0.01)
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from slurm.run import STDERR_TAIL, CommandError, Finished, run
+from tests.deadlines import DEADLINE_S
 
 # Starts a grandchild in the same process group, writes both process ids, and stays.
 FAMILY = 'sleep 600 & echo "$$ $!" >"$1.new"; mv "$1.new" "$1"; wait'
 
 
 async def until_exists(path: Path) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while not os.access(path, os.F_OK):  # noqa: ASYNC110 - made by another process: no event to wait for
             await asyncio.sleep(0.01)
 
@@ -30,7 +31,7 @@ def ended(pid: int) -> bool:
 
 
 def assert_all_end(pids: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + DEADLINE_S
     while not all(ended(int(pid)) for pid in pids.read_text().split()):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -12,6 +12,7 @@ from broker.registry import Entry
 from broker.schema import SessionState, StartRequest
 from broker.state import LIVE
 from slurm.state import JobState
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import BASE, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, SlowLauncher
 from tests.fakes.rows import HOST_KEY, make_session
@@ -194,10 +195,10 @@ def test_a_wait_ends_with_the_next_change_or_its_time(core: Core) -> None:
         await core.ready()
         revision = core.row().revision
         assert (await core.sessions.show("alice", "dev", after=revision, wait=0.01)).revision == revision
-        waiting = asyncio.create_task(core.sessions.show("alice", "dev", after=revision, wait=60))
+        waiting = asyncio.create_task(core.sessions.show("alice", "dev", after=revision, wait=10 * DEADLINE_S))
         await asyncio.sleep(0)
         await core.sessions.stop("alice", "dev")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             assert (await waiting).state is SessionState.STOPPING
 
     asyncio.run(scenario())
@@ -207,10 +208,12 @@ def test_a_wait_ends_when_the_session_goes(core: Core) -> None:
     async def scenario() -> None:
         put(core, SessionState.STOPPED)
         await core.sessions.delete("alice", "dev")
-        waiting = asyncio.create_task(core.sessions.show("alice", "dev", after=core.row().revision, wait=60))
+        waiting = asyncio.create_task(
+            core.sessions.show("alice", "dev", after=core.row().revision, wait=10 * DEADLINE_S)
+        )
         await asyncio.sleep(0)
         await core.tick()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(NotFoundError):
                 await waiting
 

@@ -13,6 +13,7 @@ from broker.errors import ConflictError
 from broker.hostnames import SessionHost
 from broker.schema import SessionState
 from broker.site import Site
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.core import Core, site_config
 from tests.fakes.launcher import FakeLauncher
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def play(place: Path, scene: Callable[[Core, Site], Awaitable[None]], **ssh: Any) -> None:  # noqa: ANN401 - settings
     async def whole() -> None:
         core = Core.make(site_config(place, ssh=ssh), FakeLauncher(FakeScheduler()))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(core, Site(core.config, core.registry, core.authority, core.user_authority))
 
     asyncio.run(whole())

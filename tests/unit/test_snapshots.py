@@ -15,6 +15,7 @@ from broker.state import LIVE
 from broker.volume_schema import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.store import Store
 from slurm.state import JobState
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, RefusingLauncher
 from tests.fakes.rows import make_session
@@ -157,7 +158,7 @@ def test_what_a_session_on_its_way_can_be_asked_for(core: Core, state: SessionSt
 async def _begun(core: Core, asked: Coroutine[Any, Any, SessionView]) -> SessionView:
     """Ask, and leave once the operation is recorded."""
     waiting = asyncio.ensure_future(asked)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while core.row().pending is None and not waiting.done():  # noqa: ASYNC110 - nobody is told of a record
             await asyncio.sleep(0.001)
     if waiting.done():

@@ -23,6 +23,7 @@ from broker.schema import SessionState, StartRequest
 from broker.submission import UNCONFIRMED, allowed_binds, job_env
 from profiles.spec import loads
 from profiles.store import Store
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher, SlowLauncher
 from tests.fakes.rows import make_session
@@ -175,7 +176,7 @@ def test_whoever_waits_hears_of_an_attempt_that_ended_late(tmp_path: Path) -> No
         waiting = asyncio.create_task(core.sessions.show("alice", "dev", after=core.row().revision, wait=60))
         await asyncio.sleep(0)
         launcher.let_go.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             assert (await waiting).job_id == 1
             await starting
 
@@ -231,7 +232,7 @@ def test_draining_waits_for_sbatch_but_not_for_ever(tmp_path: Path, monkeypatch:
         starting = asyncio.create_task(core.start())
         await launcher.reached.wait()
         monkeypatch.setattr("broker.submission.LAST_WORDS", 0.05)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             await core.submitter.drain()
         assert core.submitter.under_way(core.row().id)
         monkeypatch.setattr("broker.submission.LAST_WORDS", 20.0)
