@@ -95,7 +95,7 @@ class UsageTable:
             fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
 
     def release(self, pid: int) -> None:
-        """Clear what the worker `pid`, which has ended, has counted."""
+        """Clear what the worker `pid`, which has ended, has counted. The master does so before it reaps the worker."""
         for index, worker in list(self.sections()):
             if worker == pid:
                 start = self.start(index)
