@@ -84,10 +84,10 @@ class World:
 async def world(
     place: Path,
     *,
-    max_startups: int = 200,
+    session_max_startups: int = 200,
     **settings: Any,  # noqa: ANN401 - any of GatewaySettings
 ) -> AsyncIterator[World]:
-    """`max_startups`: of the session's sshd."""
+    """`session_max_startups`: MaxStartups of the session's sshd. The gateway's own is a setting as any other."""
     openssh.require()
     authority = CertificateAuthority.load_or_create(place / "ca" / "key")
     key = openssh.make_key(place / "laptop_key")
@@ -111,7 +111,7 @@ async def world(
     )
     chosen = dataclasses.replace(usual, **settings)
     async with (
-        openssh.sshd(session, public(key), max_startups=max_startups) as port,
+        openssh.sshd(session, public(key), max_startups=session_max_startups) as port,
         GatewayController(place / "api.sock", authority) as controller,
     ):
         controller.keys[me()] = [public(key)]

@@ -114,7 +114,7 @@ def test_a_thousand_get_in_while_ten_thousand_idle_at_the_door(place: Path, sour
     async def whole() -> None:
         async with (
             asyncio.timeout(TEST_DEADLINE_S),
-            world(place, max_startups=3 * GOOD) as w,
+            world(place, session_max_startups=3 * GOOD) as w,
             gateway_process(w, workers=2, penalty_exempt=exempt) as process,
         ):
             await scene(w, process)
