@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from profiles import removal
 from profiles.removal import remove_tree
-from profiles.walk import Folder
 from tests.volumes.deep import make_deep, make_long
+
+if TYPE_CHECKING:
+    from profiles.walk import Folder
 
 
 def test_deep_and_long_trees_are_removed_with_few_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
