@@ -62,7 +62,7 @@ class Counted:
         return timed(self.ground, " ".join(["du -s", *self.layers]))
 
     def remove(self) -> None:
-        self.ground.sh(f"berth delete --yes --purge {self.name}", seconds=120)
+        self.ground.sh(f"berth delete --yes --purge {self.name}", seconds=600)
 
 
 def _measure(name: str, target: Target, ours: Callable[[Counted], float], ground: Ground, runs: int) -> Result:
