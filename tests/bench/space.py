@@ -59,7 +59,7 @@ class Counted:
         return self.ours()
 
     def peer(self) -> float:
-        return timed(self.ground, " ".join(["du -s", *self.layers]))
+        return timed(self.ground, " ".join(["du -s", *(f"{layer}/tree" for layer in self.layers)]))
 
     def remove(self) -> None:
         self.ground.sh(f"berth delete --yes --purge {self.name}", seconds=600)
