@@ -87,9 +87,10 @@ class Deletion:
             if not kept:
                 await self._launcher.purge(session.owner, session.id)
         except BerthError as error:
-            log.warning("the data of %s could not be removed: %s", session.id, error.message)
+            done = "set aside" if kept else "removed"
+            log.warning("the data of %s could not be %s yet: %s", session.id, done, error.message)
             self._backoff.failed(session.id)
-            reason = f"its data could not be removed: {error.message}"
+            reason = f"its data could not be {done} yet; Berth tries again: {error.message}"
             await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"reason": reason}, None))
             return
         failpoint("delete.removed")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from broker.identifiers import IDENTIFIER
 from broker.launcher_place import Place, VerbError, own_directory
 from broker.names import LABEL_PATTERN, NAME_PATTERN, VERSION_PATTERN
-from broker.volumes import batch, collection, inspection, jobs, live, operations, program, record
+from broker.volumes import batch, collection, inspection, jobs, live, operations, program, record, sizes, verification
 from broker.volumes.errors import VolumeError, from_os_error
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Image, Note
@@ -149,19 +149,19 @@ def diff(place: Place, request: Mapping[str, Any]) -> Answer:
 def size(place: Place, request: Mapping[str, Any]) -> Answer:
     """How much disk space a session takes."""
     storage, session_id = _storage(place), _session(request)
-    return _done(lambda: inspection.size(storage, session_id))
+    return _done(lambda: sizes.size(storage, session_id))
 
 
 def usage(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
     """How much disk space a user takes."""
     storage = _storage(place)
-    return _done(lambda: inspection.usage(storage))
+    return _done(lambda: sizes.usage(storage))
 
 
 def verify(place: Place, request: Mapping[str, Any]) -> Answer:
     """Read every immutable layer of a session and compare it with its checksums."""
     storage, session_id = _storage(place), _session(request)
-    return _done(lambda: inspection.verify(storage, session_id))
+    return _done(lambda: verification.verify(storage, session_id))
 
 
 def probe(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form

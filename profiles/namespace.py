@@ -8,10 +8,10 @@ newuidmap(1) and newgidmap(1).
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 import subprocess
 from pathlib import Path
+
+from profiles.removal import remove_tree
 
 INSIDE = Path(__file__).parent / "inside"
 """The scripts that run in the namespace, and in the tree."""
@@ -64,12 +64,7 @@ def remove(path: Path) -> None:
 def _removed(path: Path) -> bool:
     """Try without a namespace, which is enough until packages have been unpacked."""
     try:
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            path.unlink()
-            return True
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return True
+        remove_tree(path)
     except OSError:
         return False
     return True

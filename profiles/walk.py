@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -152,19 +152,28 @@ class Entry(NamedTuple):
         return stat.S_ISDIR(self.status.st_mode)
 
 
-def walk(folder: Folder, *, is_steady: bool = False) -> Iterator[Entry]:
+def walk(
+    folder: Folder, *, is_steady: bool = False, unread: Callable[[Folder, OSError], None] | None = None
+) -> Iterator[Entry]:
     """Yield everything below `folder`: all entries of a folder in a row, and those of its folders later.
 
-    What vanishes under way is left out, unless the tree `is_steady`. OSError.
+    What vanishes under way is left out, unless the tree `is_steady`. OSError for a folder that cannot be read, or, with
+    `unread`, a call of that for each of them.
     """
     vanished = () if is_steady else (FileNotFoundError, NotADirectoryError)
     waiting = [folder]
     while waiting:
         current = waiting.pop()
-        with contextlib.suppress(*vanished):
+        try:
             for entry in current.entries():
                 with contextlib.suppress(*vanished):
                     found = Entry(current, os.fsencode(entry.name), entry.stat(follow_symlinks=False))
                     if found.is_folder:
                         waiting.append(current.folder(found.name))
                     yield found
+        except vanished:
+            continue
+        except OSError as error:
+            if unread is None:
+                raise
+            unread(current, error)

@@ -20,6 +20,9 @@ from broker.errors import ConflictError, NotFoundError
 if TYPE_CHECKING:
     from broker.batch_schema import BatchJob, EnvironmentView
 
+TOLD_CHARACTERS = 200
+"""Of a path that is too long."""
+
 
 class JobId(click.ParamType[str]):
     """A batch job that ran in an environment, or a task of a job array as `42_7`; completed with those there are."""
@@ -68,6 +71,7 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
     found = _begun(invocation, job)
     copied: list[str] = []
     clashes: list[Clash] = []
+    too_long: list[str] = []
     for environment, begun in found:
         below = Path() if everything else _below_home(begun)
         if below is None:
@@ -76,8 +80,9 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
         done = fetch_tree(Path(begun.top) / below, to or Path(begun.work or found[0][1].work), base=base, force=force)
         copied += done.copied
         clashes += done.clashes
+        too_long += done.too_long
     if invocation.json:
-        output.show_json({"copied": copied, "left": [clash.path for clash in clashes]})
+        output.show_json({"copied": copied, "left": [*(clash.path for clash in clashes), *too_long]})
     else:
         for path in copied:
             output.data(path)
@@ -86,6 +91,11 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
             f"{output.counted(len(clashes), 'file')} that differ are there already: "
             + ", ".join(clash.path for clash in clashes[:5]),
             hint="--force replaces them, --to DIRECTORY puts everything elsewhere; all others were brought",
+        )
+    if too_long:
+        raise ConflictError(
+            f"{output.counted(len(too_long), 'path')} too long to be brought, such as {too_long[0][:TOLD_CHARACTERS]}…",
+            hint="--to DIRECTORY puts everything below a shorter path; all others were brought",
         )
     if not invocation.json:
         output.narrate(f"{output.counted(len(copied), 'file')} of job {job}")

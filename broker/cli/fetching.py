@@ -9,11 +9,20 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from profiles.walk import Tree, walk
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-FUSE_WHITEOUT = ".wh."
+FUSE_WHITEOUT = b".wh."
 """How fuse-overlayfs marks what was deleted, where it cannot make the kernel's marks."""
+
+FRESH = ".berth-fetch"
+"""Begins the name of a file that is not whole yet, which may be shorter than its own."""
+LONGEST_FRESH_BYTES = 24
+"""Of such a name, with a slash before it and one before the path."""
+LONGEST_PATH_BYTES = 4095
+"""PATH_MAX in limits.h, without the NUL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,45 +36,49 @@ class Clash:
 class Fetched:
     copied: list[str] = field(default_factory=list)
     clashes: list[Clash] = field(default_factory=list)
+    too_long: list[str] = field(default_factory=list)
+    """Paths below the tree that a system call cannot take where they are, or where they are to come to."""
 
 
 def fetch_tree(source: Path, target: Path, *, base: Path | None, force: bool) -> Fetched:
     """Copy the files and links of the tree `source` into `target`, each by a rename; which, as paths.
 
     With `base` only those that are not the same there. Marks of deletion delete nothing; files of other kinds are
-    passed over. One that is there with another content is left, unless `force`. OSError.
+    passed over. One that is there with another content is left, unless `force`; one with too long a path is, too.
+    OSError.
     """
     done = Fetched()
-    for folder, folders, names in os.walk(source):
-        folders.sort()
-        below = os.path.relpath(folder, source)
-        for name in sorted([*names, *(each for each in folders if os.path.islink(f"{folder}/{each}"))]):  # noqa: PTH114
-            place = source / below / name
-            kind = place.lstat().st_mode
-            known = base / below / name if base is not None else None
-            if not _is_result(name, kind) or (known is not None and _same(place, known)):
+    longest_root = max(len(os.fsencode(each)) for each in (source, target, base or source))
+    with Tree(source) as tree:
+        results = sorted(entry.path for entry in walk(tree.root) if _is_result(entry.name, entry.status.st_mode))
+    for result in results:
+        if longest_root + len(result) + LONGEST_FRESH_BYTES > LONGEST_PATH_BYTES:
+            done.too_long.append(os.fsdecode(result))
+            continue
+        below = os.fsdecode(result)
+        place, aim = source / below, target / below
+        if base is not None and _same(place, base / below):
+            continue
+        if os.path.lexists(aim):
+            if _same(place, aim):
                 continue
-            aim = target / below / name
-            if os.path.lexists(aim):
-                if _same(place, aim):
-                    continue
-                if not force or aim.is_dir():
-                    done.clashes.append(Clash(str(aim)))
-                    continue
-            try:
-                aim.parent.mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError):
+            if not force or aim.is_dir():
                 done.clashes.append(Clash(str(aim)))
                 continue
-            fresh = aim.with_name(f".{name}.berth-fetch")
-            fresh.unlink(missing_ok=True)
-            shutil.copy2(place, fresh, follow_symlinks=False)
-            fresh.replace(aim)
-            done.copied.append(str(aim))
+        try:
+            aim.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            done.clashes.append(Clash(str(aim)))
+            continue
+        fresh = aim.with_name(f"{FRESH}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        shutil.copy2(place, fresh, follow_symlinks=False)
+        fresh.replace(aim)
+        done.copied.append(str(aim))
     return done
 
 
-def _is_result(name: str, kind: int) -> bool:
+def _is_result(name: bytes, kind: int) -> bool:
     return (stat.S_ISREG(kind) or stat.S_ISLNK(kind)) and not name.startswith(FUSE_WHITEOUT)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from broker.failpoints import failpoint
 from broker.volumes import record
-from broker.volumes.errors import VolumeError
-from broker.volumes.layers import extent, remove_tree
+from broker.volumes.errors import VolumeError, from_os_error
+from broker.volumes.inodes import BLOCK_BYTES
+from broker.volumes.layers import ASIDE
 from broker.volumes.operations import facts
 from broker.volumes.record import locked, sync
+from profiles.removal import remove_tree
+from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from broker.volumes.storage import Storage
@@ -56,11 +60,23 @@ def untrash(storage: Storage, session_id: str) -> Answer:
 
 
 def purge(storage: Storage, session_id: str) -> Answer:
-    """Remove a session for good, with the layers that only it names; done already is done."""
+    """Remove a session for good, with the layers that only it names; done already is done.
+
+    VolumeError or OSError if some of them could not be removed: all else is, and the next call, or `collect`, tries
+    again. Until then the session's record stays, under a name that nobody looks for.
+    """
     for directory in (storage.session(session_id), storage.trash(session_id)):
-        _remove(directory)
+        _put_aside(directory)
+    failpoint("purge.renamed")
+    left = [gone for place in ("sessions", "trash") if (gone := _aside(storage.root / place / session_id)).exists()]
+    own = _named_by(left)
     if storage.layers.root.is_dir():
-        collect(storage)
+        _, failures = _collect(storage)
+        for layer, error in failures.items():
+            if own is None or layer in own:
+                raise error
+    for gone in left:
+        remove_tree(gone)
     return {}
 
 
@@ -68,10 +84,25 @@ def collect(storage: Storage, *, dry_run: bool = False, over: Collection[str] = 
     """Remove the layers that no record names; which, and their bytes.
 
     Deleted sessions that are `over`, by their ids, go first. VolumeError, and nothing is removed, if a record cannot
-    be read. Waits for operations under way, whose layers have no names yet, and holds them up only until it knows
-    what is to go.
+    be read. VolumeError, and all else is removed, if something cannot be removed: the next call tries again. Waits for
+    operations under way, whose layers have no names yet, and holds them up only until it knows what is to go.
     """
+    answer, failures = _collect(storage, dry_run=dry_run, over=over)
+    for error in failures.values():
+        first = from_os_error(error)
+        count = f"{len(failures)} of them" if len(failures) > 1 else "one of them"
+        raise VolumeError(
+            first.kind, f"what nothing needs was removed, except for {count}, which is kept aside: {first}"
+        )
+    return answer
+
+
+def _collect(
+    storage: Storage, *, dry_run: bool = False, over: Collection[str] = ()
+) -> tuple[Answer, dict[str, OSError]]:
+    """Do so; what was done, and by the name of a layer or directory why it could not be removed."""
     layers = storage.layers
+    failures: dict[str, OSError] = {}
     with locked(storage.lock):
         aside = sorted(set(storage.set_aside()) & set(over))
         named = set[str]()
@@ -81,34 +112,67 @@ def collect(storage: Storage, *, dry_run: bool = False, over: Collection[str] = 
         unnamed = [layer for layer in layers.all() if layer not in named]
         if not dry_run:
             for session_id in aside:
-                _remove(storage.trash(session_id))
+                _put_aside(storage.trash(session_id))
+                failpoint("purge.renamed")
+                _remove(_aside(storage.trash(session_id)), session_id, failures)
             for layer in unnamed:
                 failpoint("collect.removing")
                 layers.put_aside(layer)
         going = {layer: layers.path(layer) if dry_run else layers.aside(layer) for layer in unnamed}
         left = [] if dry_run else layers.discarded()
-    sizes = _sizes(storage, named, going) if going else {}
+    sizes = _sizes(going)
     for path in left:
-        remove_tree(path)
+        _remove(path, path.name.removeprefix(ASIDE), failures)
     told = [{"id": layer, "bytes": size} for layer, size in sizes.items()]
-    return {"layers": told, "bytes": sum(sizes.values()), "sessions": aside}
+    return {"layers": told, "bytes": sum(sizes.values()), "sessions": aside}, failures
 
 
-def _sizes(storage: Storage, named: set[str], going: Mapping[str, Path]) -> dict[str, int]:
-    """Bytes that each of these layers gives back: what is linked from one that stays is not."""
-    seen: set[tuple[int, int]] = set()
-    for layer in named:
-        if storage.layers.path(layer).exists():
-            extent(storage.layers.path(layer), seen)
-    return {layer: extent(path, seen).bytes for layer, path in going.items() if path.exists()}
+def _sizes(going: Mapping[str, Path]) -> dict[str, int]:
+    """Return the bytes that each of these layers gives back. A file counts if all its names are in them, once.
+
+    What cannot be counted counts for nothing: its removal tells why.
+    """
+    names: dict[tuple[int, int], int] = {}
+    sizes = dict.fromkeys(going, 0)
+    for layer, path in going.items():
+        with contextlib.suppress(OSError), Tree(path) as tree:
+            for entry in walk(tree.root):
+                status = entry.status
+                if status.st_nlink > 1 and not entry.is_folder:
+                    inode = (status.st_dev, status.st_ino)
+                    names[inode] = names.get(inode, 0) + 1
+                    if names[inode] < status.st_nlink:
+                        continue
+                sizes[layer] += status.st_blocks * BLOCK_BYTES
+    return sizes
 
 
-def _remove(directory: Path) -> None:
-    """Remove a session's directory; by a rename first, so that nobody meets half of it."""
-    gone = directory.with_name(f".gone-{directory.name}")
+def _aside(directory: Path) -> Path:
+    return directory.with_name(ASIDE + directory.name)
+
+
+def _put_aside(directory: Path) -> None:
+    """Rename a session's directory, so that nobody meets half of it."""
     if directory.exists():
-        directory.rename(gone)
+        directory.rename(_aside(directory))
         sync(directory.parent)
-    failpoint("purge.renamed")
-    if gone.exists():
-        remove_tree(gone)
+
+
+def _remove(path: Path, name: str, failures: dict[str, OSError]) -> None:
+    """Remove a tree, or note why that is not possible."""
+    try:
+        remove_tree(path)
+    except OSError as error:
+        failures[name] = error
+
+
+def _named_by(directories: Iterable[Path]) -> set[str] | None:
+    """Return the layers that these records name, None if one cannot be read."""
+    named = set[str]()
+    for directory in directories:
+        try:
+            named |= record.load(directory).named_layers()
+        except (OSError, VolumeError) as error:
+            if not (isinstance(error, VolumeError) and error.kind == "missing"):
+                return None
+    return named

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.identifiers import IDENTIFIER, new_id
 from broker.volumes.copying import KEPT_MARKS, OWNERS, TREE, attributes, dress_folder, flush
 from broker.volumes.errors import VolumeError
+from broker.volumes.inodes import Inodes
 from broker.volumes.record import sync
+from profiles.removal import remove_tree
 from profiles.userfile import read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 WORK = "work"
+ASIDE = ".gone-"
+"""Begins the name of what nothing names any more and is to be removed."""
 SQUASHFS = "layer.squashfs"
 HOME_MODE, SYSTEM_MODE = 0o700, 0o755
 """Of a volume's own root: the session's home, and its `/`, through which the accounts of packages have to get."""
@@ -116,7 +119,7 @@ class Layers:
 
     def aside(self, layer: str) -> Path:
         """Where a layer that nothing names is put, to be removed."""
-        return self.root / f".gone-{layer}"
+        return self.root / f"{ASIDE}{layer}"
 
     def put_aside(self, layer: str) -> None:
         """Have a layer be none any more, by a rename."""
@@ -146,38 +149,9 @@ def _root_attributes(fd: int) -> dict[str, bytes]:
     return {name: value for name, value in attributes(fd).items() if name not in KEPT_MARKS}
 
 
-@dataclass(slots=True)
-class Extent:
-    """How much there is below a directory; an inode with several names counts once."""
-
-    bytes: int = 0
-    files: int = 0
-
-
-def extent(path: Path, seen: set[tuple[int, int]] | None = None) -> Extent:
-    """Disk space and files below `path`; inodes in `seen` are passed over, and those found are added to it."""
-    seen = set() if seen is None else seen
-    found = Extent()
-    for status in _statuses(path):
-        inode = (status.st_dev, status.st_ino)
-        if inode in seen:
-            continue
-        seen.add(inode)
-        found.bytes += status.st_blocks * 512
-        found.files += not stat.S_ISDIR(status.st_mode)
-    return found
-
-
-def _statuses(path: Path) -> Iterator[os.stat_result]:
-    waiting = [os.fspath(path)]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat(follow_symlinks=False)
-                    yield status
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(entry.path)
+def extent(path: Path) -> Inodes:
+    """Count all files below `path`. OSError."""
+    return Inodes.below(path)
 
 
 def require_room(path: Path, wanted: int) -> None:
@@ -186,23 +160,3 @@ def require_room(path: Path, wanted: int) -> None:
     free = found.f_bavail * found.f_frsize
     if free < wanted + SLACK:
         raise VolumeError("space", f"this needs about {wanted >> 20} MiB, and {free >> 20} MiB are free")
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory with all below it, also where folders lack permissions; done already is done."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            shutil.rmtree(path)
-        except PermissionError:
-            _open_up(path)
-            shutil.rmtree(path)
-
-
-def _open_up(directory: Path) -> None:
-    """Make every directory below one's own again: overlayfs leaves some with mode 000, and people may too."""
-    for parent, names, _ in os.walk(directory):
-        for name in names:
-            path = Path(parent, name)
-            mode = path.lstat().st_mode
-            if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
-                path.chmod(0o700)

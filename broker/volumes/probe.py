@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from broker.volumes.copying import FICLONE
-from broker.volumes.layers import remove_tree
 from broker.volumes.program import run
 from broker.volumes.record import write
+from profiles.removal import remove_tree
 from profiles.userfile import read_bytes
 
 LIMIT = 20

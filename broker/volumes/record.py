@@ -182,6 +182,13 @@ class Record:
             named.update((self.handover.home, self.handover.system))
         return named - {""}
 
+    def immutable_layers(self) -> set[str]:
+        """Every layer that this record needs and nothing writes to any more, nor will."""
+        written = {self.home.top, self.system.top}
+        if self.handover is not None:
+            written |= {self.handover.home, self.handover.system}
+        return self.named_layers() - written
+
     def mount(self) -> str:
         """What session.sh reads: the driver, and each volume as its top and its layers, the newest first."""
         volumes = (("home", self.home), ("system", self.system))

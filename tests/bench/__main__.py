@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.bench import batch, bulk, connect, continuation, echo, memory, reconcile, start, volumes
+from tests.bench import batch, bulk, connect, continuation, echo, memory, reconcile, space, start, volumes
 from tests.bench.ground import Ground
 from tests.bench.harness import narrate
 from tests.bench.report import FEWEST_RUNS, Result, UnmeasurableError, as_json, table
@@ -38,6 +38,8 @@ BENCHMARKS = {
     volumes.CLONE_START: volumes.measure_clone_start,
     volumes.UNTAR: volumes.measure_untar,
     volumes.LIVE: volumes.measure_live,
+    space.FIRST: space.measure_first,
+    space.AGAIN: space.measure_again,
 }
 OUTPUT = Path("build/bench.json")
 RUNS = 7

@@ -56,26 +56,26 @@ class Kept:
     def make(cls, ground: Ground, files: int, size: int) -> Kept:
         name = f"kept-{next(_names)}"
         ground.sh(f"berth start {name} --profile {PROFILE} --mem=1G >/dev/null && berth stop {name}")
-        top = _top(ground, name)
+        top = top_of(ground, name)
         ground.sh(_fill(f"{LAYERS}/{top}/tree/content", files, size), seconds=300)
         ground.sh(f"berth snapshot {name} filled && sync -f {LAYERS}")
         return cls(ground, name, top)
 
     def dirty(self) -> None:
         """Something to freeze."""
-        self.ground.sh(f"echo $RANDOM >{LAYERS}/{_top(self.ground, self.name)}/tree/note")
+        self.ground.sh(f"echo $RANDOM >{LAYERS}/{top_of(self.ground, self.name)}/tree/note")
 
     def remove(self, name: str = "") -> None:
         self.ground.sh(f"berth stop {name or self.name}; berth delete --yes --purge {name or self.name}", seconds=120)
 
 
-def _top(ground: Ground, name: str) -> str:
+def top_of(ground: Ground, name: str) -> str:
     session = ground.berth(f"show {name}")["id"]
     record = json.loads(ground.sh(f"cat /shared/berth/alice/sessions/{session}/volumes.json"))
     return str(record["home"]["top"])
 
 
-def _timed(ground: Ground, command: str, *, before: str = ":") -> float:
+def timed(ground: Ground, command: str, *, before: str = ":") -> float:
     """Seconds that a command of alice's takes, by the clock of the shell that runs it."""
     script = f"{before}; s=$EPOCHREALTIME; {command} >/dev/null; e=$EPOCHREALTIME; echo $((${{e/./}} - ${{s/./}}))"
     return _told(ground, script)
@@ -96,7 +96,7 @@ def _against_copy(
     source = f"{LAYERS}/{kept.content}/tree"
 
     def copy() -> float:
-        took = _timed(ground, f"cp -a {source} {COPY}", before="sync -f ~")
+        took = timed(ground, f"cp -a {source} {COPY}", before="sync -f ~")
         ground.sh(f"rm -rf {COPY}", seconds=120)
         return took
 
@@ -110,7 +110,7 @@ def _against_copy(
 def measure_snapshot(ground: Ground, runs: int) -> Result:
     def ours(kept: Kept) -> float:
         kept.dirty()
-        return _timed(ground, _call(f"{kept.name}/snapshots", {}))
+        return timed(ground, _call(f"{kept.name}/snapshots", {}))
 
     return _against_copy(SNAPSHOT, ground, runs, ours)
 
@@ -118,7 +118,7 @@ def measure_snapshot(ground: Ground, runs: int) -> Result:
 def measure_rollback(ground: Ground, runs: int) -> Result:
     def ours(kept: Kept) -> float:
         kept.dirty()
-        return _timed(ground, _call(f"{kept.name}/rollback", {"snapshot": "filled"}))
+        return timed(ground, _call(f"{kept.name}/rollback", {"snapshot": "filled"}))
 
     return _against_copy(ROLLBACK, ground, runs, ours)
 
@@ -126,7 +126,7 @@ def measure_rollback(ground: Ground, runs: int) -> Result:
 def _clone(ground: Ground, kept: Kept) -> float:
     new = f"clone-{next(_names)}"
     kept.dirty()
-    took = _timed(ground, _call(f"{kept.name}/clone", {"name": new}))
+    took = timed(ground, _call(f"{kept.name}/clone", {"name": new}))
     kept.remove(new)
     return took
 
@@ -215,14 +215,14 @@ def measure_live(ground: Ground, runs: int) -> Result:
     """A snapshot of a running session in whose home everything has changed, on disk when it is acknowledged."""
     name = f"live-{next(_names)}"
     ground.sh(f"berth start {name} --profile {PROFILE} --mem=1G >/dev/null")
-    top = f"{LAYERS}/{_top(ground, name)}/tree"
+    top = f"{LAYERS}/{top_of(ground, name)}/tree"
     inside = f"ssh -F {SSH_CONFIG} {name}.berth"
     ground.sh(f"{inside} {shlex.quote('bash -c ' + shlex.quote(_fill('content', FILES, BYTES)))}", seconds=300)
 
     def ours() -> float:
         ground.sh(f"{inside} 'find content -exec touch -c {{}} +; sync -f .'", seconds=120)
         wait_for(lambda: _settled(ground, top), what="the last change to be of the past")
-        took = _timed(ground, f"berth snapshot {name} taken")
+        took = timed(ground, f"berth snapshot {name} taken")
         pause = ground.berth(f"snapshots {name}")["snapshots"][-1]["pause"]
         if pause > took / 2:
             raise UnmeasurableError(f"{LIVE}: the session stood still for {pause:.2f} of {took:.2f} s")
@@ -230,7 +230,7 @@ def measure_live(ground: Ground, runs: int) -> Result:
         return took
 
     def copy() -> float:
-        took = _timed(ground, f"cp -a {top} {COPY}; sync -f {COPY}", before="sync -f ~")
+        took = timed(ground, f"cp -a {top} {COPY}; sync -f {COPY}", before="sync -f ~")
         ground.sh(f"rm -rf {COPY}", seconds=120)
         return took
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from broker.identifiers import new_id
 from broker.volumes import collection, live, operations
 from broker.volumes.copying import Copy
-from broker.volumes.layers import remove_tree
 from broker.volumes.live import Outcome
 from broker.volumes.operations import Note
+from profiles.removal import remove_tree
 from tests.volumes.filesystems import mounted
 from tests.volumes.running import IMAGE, OTHER_IMAGE, Running
 

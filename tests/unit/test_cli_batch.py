@@ -19,9 +19,11 @@ from broker.cli.fetching import fetch_tree
 from broker.cli.sbatch_program import SbatchProgram
 from broker.errors import ExitCode
 from broker.schema import SessionState
+from profiles.removal import remove_tree
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, view
 from tests.lab_cluster import wait_for
+from tests.volumes.deep import make_deep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -337,6 +339,19 @@ def test_a_file_where_a_folder_is_to_be_is_left(tmp_path: Path) -> None:
     done = fetch_tree(source, target, base=None, force=True)
     assert [clash.path for clash in done.clashes] == [str(target / "folder/file")]
     assert (target / "folder").read_text() == "a file"
+
+
+def test_too_long_path_is_named_and_all_others_are_fetched(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for each in (source, target):
+        each.mkdir()
+    (source / "file").write_text("x")
+    make_deep(source)
+    done = fetch_tree(source, target, base=None, force=True)
+    assert done.copied == [str(target / "file")]
+    assert [os.path.basename(path) for path in done.too_long] == ["end"]  # noqa: PTH119 - it is no path
+    assert sorted(path.name for path in target.iterdir()) == ["file"]
+    remove_tree(source)
 
 
 def test_from_script_makes_options_and_names_what_it_leaves_out(
