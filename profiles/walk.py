@@ -31,6 +31,8 @@ class Tree:
     def __init__(self, root: str | bytes | os.PathLike[str], *, most_open: int = MOST_OPEN) -> None:
         """Open `root`; OSError if it is not a folder. `most_open` is at least 2."""
         self.root = Folder(self, None, b"")
+        self.path = os.fsencode(root)
+        """As it was given."""
         self.root_descriptor = os.open(root, FOLDER)
         self._most_open = most_open
         self._open: OrderedDict[Folder, int] = OrderedDict()
