@@ -70,6 +70,6 @@ def _removed(path: Path) -> bool:
         shutil.rmtree(path)
     except FileNotFoundError:
         return True
-    except OSError:
+    except (OSError, RecursionError):  # rmtree calls itself for each level of the tree; rm(1) does not
         return False
     return True

@@ -1,4 +1,4 @@
-"""The merged view of a stack of overlay layers: the upper directories of overlayfs or fuse-overlayfs, one over the other.
+"""The merged view of a stack of overlay layers: upper directories of overlayfs or fuse-overlayfs, one over the other.
 
 A layer has marks of deletion beside its files. Which marks there are depends on the program that mounts the stack, as
 each knows marks that are ordinary files to the other (table in docs/reference/storage.md):
@@ -252,7 +252,8 @@ def _steps(folder: MergedFolder, depth: int, longest: int | None) -> Iterator[tu
             yield Entry(found, depth), None
 
 
-def _vanished(stack: Stack) -> contextlib.AbstractContextManager[None]:
+def _vanished(stack: Stack) -> contextlib.AbstractContextManager[object]:
+    """Pass over what vanishes, if the stack is not steady."""
     return contextlib.nullcontext() if stack.is_steady else contextlib.suppress(FileNotFoundError, NotADirectoryError)
 
 

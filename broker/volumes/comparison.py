@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.volumes.image import ImageFiles
+    from profiles.walk import Tree
 
 ACCESS_LISTS = frozenset({"system.posix_acl_access", "system.posix_acl_default"})
 PIECE_BYTES = 2**20
@@ -189,7 +189,7 @@ class _Comparison:
         return self._depth.content and old.kind is Kind.FILE and not _have_same_content(old, new)
 
 
-def _trees(side: _Side) -> frozenset[object]:
+def _trees(side: _Side) -> frozenset[Tree]:
     return frozenset() if side.folder is None else frozenset(folder.tree for _, folder in side.folder.folders)
 
 

@@ -14,7 +14,7 @@ from broker.volumes import record
 from broker.volumes.comparison import Depth, compare, open_both
 from broker.volumes.copying import TREE
 from broker.volumes.drivers import Overlay, unpack
-from broker.volumes.layers import SQUASHFS, extent
+from broker.volumes.layers import SQUASHFS, extent, remove_tree
 from broker.volumes.packages import installed, package_changes
 from profiles.overlay import Marks, marks_of
 from profiles.userfile import read_records
@@ -92,17 +92,17 @@ def _now(volume: Volume) -> Stack:
 @contextlib.contextmanager
 def _unpacked(storage: Storage, layers: set[str]) -> Iterator[dict[str, Path]]:
     """Give the tree of each layer; a layer that is packed is unpacked for the time of the block."""
-    with (
-        record.locked(storage.lock, shared=True),  # or `collect` takes it for something left behind
-        tempfile.TemporaryDirectory(prefix=".diff-", dir=storage.layers.root, ignore_cleanup_errors=True) as room,
-    ):
-        trees = {}
-        for layer in sorted(layers):
-            packed = storage.layers.squashfs(layer)
-            trees[layer] = Path(room, layer) if packed.exists() else storage.layers.tree(layer)
-            if packed.exists():
-                unpack(packed, trees[layer])
-        yield trees
+    packed = sorted(layer for layer in layers if storage.layers.squashfs(layer).exists())
+    trees = {layer: storage.layers.tree(layer) for layer in layers}
+    with record.locked(storage.lock, shared=True):  # or `collect` takes it for something left behind
+        room = Path(tempfile.mkdtemp(prefix=".diff-", dir=storage.layers.root))
+        try:
+            for layer in packed:
+                trees[layer] = room / layer
+                unpack(storage.layers.squashfs(layer), trees[layer])
+            yield trees
+        finally:
+            remove_tree(room)
 
 
 @contextlib.contextmanager
