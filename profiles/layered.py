@@ -6,7 +6,6 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.overlay import Entry, Kind, marks_of, merged, opened
@@ -15,6 +14,7 @@ from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 TREE, OWNERS = "tree", "owners"
 """In a layer's directory: what it holds, and the owners of it that were not its maker."""

@@ -252,9 +252,9 @@ def _steps(folder: MergedFolder, depth: int, longest: int | None) -> Iterator[tu
             yield Entry(found, depth), None
 
 
-def _vanished(stack: Stack) -> contextlib.AbstractContextManager[object]:
+def _vanished(stack: Stack) -> contextlib.suppress:
     """Pass over what vanishes, if the stack is not steady."""
-    return contextlib.nullcontext() if stack.is_steady else contextlib.suppress(FileNotFoundError, NotADirectoryError)
+    return contextlib.suppress(*(() if stack.is_steady else (FileNotFoundError, NotADirectoryError)))
 
 
 def _listing(stack: Stack, layer: int, folder: Folder) -> Mapping[bytes, Found]:
