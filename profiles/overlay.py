@@ -24,6 +24,7 @@ import os
 import stat
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -96,7 +97,7 @@ class Found(NamedTuple):
         return os.fsdecode(self.folder.below(self.name))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """One path of the merged view."""
 
@@ -107,7 +108,7 @@ class Entry:
     opaque: bool = False
     """A directory that hides what is at this path under the stack. Set where the hiding begins, not again below it."""
 
-    @property
+    @cached_property
     def path(self) -> str:
         """As Found.path."""
         return self.found.path
