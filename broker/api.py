@@ -280,8 +280,9 @@ def _add_volume_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 -
         who: Who,
         name: SessionName,
         reference: Annotated[volume_schema.SnapshotReference | None, Query(alias="from")] = None,
+        content: Annotated[bool, Query()] = False,
     ) -> volume_schema.DiffReport:
-        return await snapshots.diff(who.user, name, reference)
+        return await snapshots.diff(who.user, name, reference, content=content)
 
     @app.get("/v1/sessions/{name}/size")
     async def session_size(who: Who, name: SessionName) -> volume_schema.SizeReport:

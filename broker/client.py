@@ -88,9 +88,10 @@ class Client:
         """The new session, which is stopped when its operation is done."""
         return self._send("POST", _session(name) + "/clone", schema.SessionView, request)
 
-    def diff(self, name: str, reference: str | None = None) -> volume_schema.DiffReport:
-        """What has changed since that snapshot, or over the profile; may take minutes."""
-        query = "" if reference is None else "?" + urlencode({"from": reference})
+    def diff(self, name: str, reference: str | None = None, *, content: bool = False) -> volume_schema.DiffReport:
+        """Compare with that snapshot, or with the profile; may take minutes, with `content` an hour."""
+        wanted = ({} if reference is None else {"from": reference}) | ({"content": "true"} if content else {})
+        query = "?" + urlencode(wanted) if wanted else ""
         return self._get(_session(name) + "/diff" + query, volume_schema.DiffReport, extra_time=_FILES)
 
     def size(self, name: str) -> volume_schema.SizeReport:

@@ -143,7 +143,10 @@ def diff(place: Place, request: Mapping[str, Any]) -> Answer:
     storage, session_id = _storage(place), _session(request)
     number = None if request.get("snapshot") is None else _number(request, "snapshot")
     packages, image = str(request.get("base_packages", "")), _image_files(request)
-    return _done(lambda: inspection.diff(storage, session_id, number, base_packages=packages, image=image))
+    content = request.get("content") is True
+    return _done(
+        lambda: inspection.diff(storage, session_id, number, base_packages=packages, image=image, content=content)
+    )
 
 
 def size(place: Place, request: Mapping[str, Any]) -> Answer:

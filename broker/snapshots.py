@@ -185,18 +185,18 @@ class Snapshots:
             clone = await asyncio.to_thread(self._registry.create, clone, Entry(user, "clone", f"of {name}"))
         return await self._answering.carried_out(clone)
 
-    async def diff(self, user: str, name: str, reference: str | None) -> DiffReport:
-        """What has changed since a snapshot, or over the profile."""
+    async def diff(self, user: str, name: str, reference: str | None, *, content: bool = False) -> DiffReport:
+        """Compare with a snapshot, or with the profile; with `content`, read files that look the same."""
         session = await self._resolve(user, name, Verb.INSPECT)
         number = None if reference is None else (await self._find(session, reference)).number
         base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
         packages = await asyncio.to_thread(_packages, image)
         sif = Sif(str(image.path), image.offset)
-        report = await told(
-            session.name,
-            self._launcher.diff(session.owner, session.id, number, base=base, base_packages=packages, sif=sif),
+        compared = self._launcher.diff(
+            session.owner, session.id, number, base=base, base_packages=packages, sif=sif, content=content
         )
+        report = await told(session.name, compared)
         roots = {"home": f"/home/{session.owner}", "system": ""}
         seen = [each.model_copy(update={"path": f"{roots[each.volume]}/{each.path}"}) for each in report.files]
         return report.model_copy(update={"files": seen})

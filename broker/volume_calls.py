@@ -216,11 +216,23 @@ class VolumeCalls(ABC):
         return _taken(await self._call("forget", user, session=session_id, snapshot=number))
 
     async def diff(
-        self, user: str, session_id: str, number: int | None, *, base: str, base_packages: str, sif: Sif
+        self,
+        user: str,
+        session_id: str,
+        number: int | None,
+        *,
+        base: str,
+        base_packages: str,
+        sif: Sif,
+        content: bool = False,
     ) -> DiffReport:
-        """What has changed since a snapshot, or over the image `sif`, whose packages are `base_packages`."""
+        """Compare with a snapshot, or with the image `sif`, whose packages are `base_packages`.
+
+        With `content`, files that look the same are read.
+        """
         arguments = {"session": session_id, "snapshot": number, "base_packages": base_packages, **sif.arguments}
-        return _report(DiffReport, {"base": base, **await self._long("diff", user, **arguments)})
+        answer = await self._long("diff", user, **arguments, content=content)
+        return _report(DiffReport, {**answer, "base": base, "content": content})
 
     async def hand_over(
         self, user: str, session_id: str, submission: int, *, image: Mapping[str, str], most: int

@@ -95,6 +95,9 @@ class DiffReport(Strict):
     files: list[FileChange] = Field(default_factory=list)
     truncated: bool = False
     """Whether there are more files than are listed."""
+    content: bool = False
+    """Whether files were read that have the same kind, mode, size, time of modification, attributes and access lists:
+    only then a change is found that left all of these as they were."""
 
 
 class SizeLine(Strict):

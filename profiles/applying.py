@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.overlay import Entry, Kind
+from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -27,8 +28,9 @@ def apply(system: Layered, left_out: AbstractSet[str]) -> None:
         if entry.kind is not Kind.OTHER and not _in(entry.path, left_out)
     ]
     copies = dict[tuple[int, int], Path]()
+    folders = {""}
     for entry, owner in wanted:
-        place = _place(system.tree, entry)
+        place = _place(system.tree, entry, folders)
         if owner is None or entry.source is None:
             if place is not None:
                 _remove(place)
@@ -48,18 +50,25 @@ def _in(path: str, paths: AbstractSet[str]) -> bool:
     return True
 
 
-def _place(tree: Path, entry: Entry) -> Path | None:
-    """Tell where in the tree an entry belongs, its directories made; None for a deletion where there are none."""
-    *folders, name = entry.path.split("/")
-    place = tree
-    for folder in folders:
-        place /= folder
+def _place(tree: Path, entry: Entry, made: set[str]) -> Path | None:
+    """Tell where in the tree an entry belongs, its directories made; None for a deletion where there are none.
+
+    Directories that are there join `made`, so that a deep path is not looked at once more for each one in it.
+    """
+    wanted = []
+    folder = entry.path.rpartition("/")[0]
+    while folder not in made:
+        wanted.append(folder)
+        folder = folder.rpartition("/")[0]
+    for each in reversed(wanted):
+        place = tree / each
         if place.is_symlink() or not place.is_dir():
             if entry.deleted:
                 return None
             _remove(place)
             place.mkdir(0o755)
-    return place / name
+        made.add(each)
+    return tree / entry.path
 
 
 def _put(entry: Entry, source: Path, place: Path, copies: dict[tuple[int, int], Path]) -> None:
@@ -85,6 +94,9 @@ def _put(entry: Entry, source: Path, place: Path, copies: dict[tuple[int, int], 
 
 def _remove(place: Path) -> None:
     if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
+        with Tree(place) as tree:
+            for entry in reversed([*walk(tree.root, is_steady=True)]):
+                (os.rmdir if entry.is_folder else os.unlink)(entry.name, dir_fd=entry.folder.descriptor())
+        place.rmdir()
     else:
         place.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from profiles.builder import TIME_LIMIT, check_machine, make_labels
 from profiles.errors import BuildError, NothingChangedError, PatternError, ProfilesError
 from profiles.findings import Findings
 from profiles.layered import OWNERS, OWNERS_BYTES, TREE
+from profiles.overlay import FUSE_WRITTEN
 from profiles.packed import unpack
 from profiles.recipe import write
 from profiles.sif import squashfs_offset
@@ -152,6 +153,8 @@ def _opened(layer: Path, room: Path, steps: Steps) -> Path:
     opened = room / layer.name
     opened.mkdir(parents=True)
     unpack(layer / SQUASHFS, opened / TREE, steps.seconds_left())
+    if (layer / FUSE_WRITTEN).exists():
+        (opened / FUSE_WRITTEN).touch()
     if (layer / OWNERS).exists():
         with (opened / OWNERS).open("wb") as copy:
             copy.writelines(read_pieces(layer / OWNERS, OWNERS_BYTES, own=False))

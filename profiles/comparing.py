@@ -60,6 +60,8 @@ _STATE = (
 )
 """What package managers and programs keep for themselves, whoever ran them."""
 
+TOO_LONG = "its path is too long for system calls"
+
 _DIST_INFO = re.compile(r"(?P<folder>.+)/(?P<name>[A-Za-z0-9._]+)-(?P<version>[^-/]+)\.dist-info")
 
 
@@ -144,7 +146,7 @@ def _files(system: Layered, sieve: Sieve, findings: Findings, packaged: _Package
         findings,
         files=_without_inner(findings.files, system),
         of_packages=of_packages,
-        left_out=list(left_out.values()),
+        left_out=[*left_out.values(), *(LeftOut(f"/{path}", TOO_LONG) for path in system.too_long)],
     )
 
 

@@ -6,24 +6,27 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.overlay import FUSE_WRITTEN, Entry, Kind, merged
+from profiles.overlay import Entry, Kind, marks_of, merged, opened
 from profiles.userfile import read_records, read_text
+from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 TREE, OWNERS = "tree", "owners"
 """In a layer's directory: what it holds, and the owners of it that were not its maker."""
 
 OWNERS_BYTES = 2**30
 """Limit for that list: some ten million files."""
-LONGEST_OWNER_BYTES = 4096 + 36
-"""Bytes of one of its records: PATH_MAX of limits.h, two numbers of 32 bits, a mode, and blanks."""
+LONGEST_OWNER_BYTES = 2**22
+"""Bytes of one of its records, which has a path: there are longer ones than system calls take."""
 TEXT_BYTES = 64 * 2**20
 """Limit for a file that is read whole, such as dpkg's list of packages: 20,000 packages take 25 MB."""
+PATH_BYTES = 4095
+"""PATH_MAX of limits.h, without the NUL at the end."""
 
 _OWNER = re.compile(rb"(\d+) (\d+) ([0-7]+) (?:\./)?(.+)", re.DOTALL)
 
@@ -42,12 +45,23 @@ class Layered:
 
     def __init__(self, tree: Path, layers: Sequence[Path]) -> None:
         self.tree = tree
-        by_fuse = any((layer / FUSE_WRITTEN).exists() for layer in layers)
         trees = [layer / TREE for layer in layers]
-        self.entries = {entry.path: entry for entry in merged(trees, whiteout_files=by_fuse)}
+        longest = PATH_BYTES - max(len(os.fsencode(root)) for root in (tree, *trees)) - len("/")
+        self.entries: dict[str, Entry] = {}
         """What the layers say, in the order of the paths."""
+        self.too_long: list[str] = []
+        """The topmost paths that no system call takes. What is below them is passed over, too."""
+        with opened(trees, marks_of(layers)) as stack:
+            for entry in merged(stack, longest=longest):
+                path = entry.path
+                if len(os.fsencode(path)) > longest:
+                    self.too_long.append(path)
+                else:
+                    self.entries[path] = entry
         self._owners = [read_owners(layer) for layer in layers]
         self._links: dict[str, str] = {}
+        self._shows: dict[str, bool] = {"": True}
+        """By directory: whether what the tree has in it shows through the layers, and no link leads there."""
 
     def find(self, path: str) -> Path | None:
         """Where the file is that a session sees at `path`, relative; links in it are not followed."""
@@ -58,13 +72,22 @@ class Layered:
 
     def under(self, path: str) -> Path | None:
         """Where the tree has the file that shows through the layers at `path`; None if nothing does."""
-        parts = path.split("/")
-        for count in range(1, len(parts)):
-            above = self.entries.get("/".join(parts[:count]))
-            if above is not None and (above.opaque or above.kind is not Kind.DIRECTORY):
-                return None
         found = self.tree / path
-        return found if os.path.lexists(found) and _within(self.tree, parts) else None
+        return found if self._shows_in(path.rpartition("/")[0]) and os.path.lexists(found) else None
+
+    def _shows_in(self, directory: str) -> bool:
+        """Whether what the tree has in a directory shows. Answers are kept: deep paths have many directories."""
+        unknown = []
+        while directory not in self._shows:
+            unknown.append(directory)
+            directory = directory.rpartition("/")[0]
+        shows = self._shows[directory]
+        for each in reversed(unknown):
+            above = self.entries.get(each)
+            hidden = above is not None and (above.opaque or above.kind is not Kind.DIRECTORY)
+            shows = shows and not hidden and not (self.tree / each).is_symlink()
+            self._shows[each] = shows
+        return shows
 
     def text(self, path: str) -> str | None:
         """Read a file as a session sees it; None if it is not there."""
@@ -109,9 +132,9 @@ class Layered:
         if entry.deleted:
             yield entry.path
         if (entry.opaque or entry.kind is not Kind.DIRECTORY) and below.is_dir() and not below.is_symlink():
-            for folder, names, files in os.walk(below):
-                for name in sorted((*names, *files)):
-                    path = str((Path(folder) / name).relative_to(self.tree))
+            with Tree(below) as tree:
+                for inner in walk(tree.root, is_steady=True):
+                    path = f"{entry.path}/{os.fsdecode(inner.path)}"
                     if path not in self.entries:
                         yield path
 

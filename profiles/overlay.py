@@ -1,34 +1,72 @@
-"""What a stack of overlay layers shows: the upper directories of overlayfs or fuse-overlayfs, one over the other.
+"""The merged view of a stack of overlay layers: upper directories of overlayfs or fuse-overlayfs, one over the other.
 
-A layer says of the paths it has what they are now, and of paths that are gone that they are: by a character device 0:0
-(whiteout), or a file `.wh.NAME` where fuse-overlayfs could not make one. A directory hides that of the same name in
-the layers below it if it carries an extended attribute (opaque) or a file `.wh..wh..opq`. The kernel's documentation
-(overlayfs.rst, "whiteouts and opaque directories") and fuse-overlayfs's source have these. Layers that were mounted
-with `userxattr`, as Berth mounts them, have neither redirected directories nor files without content (metacopy).
+A layer has marks of deletion beside its files. Which marks there are depends on the program that mounts the stack, as
+each knows marks that are ordinary files to the other (table in docs/reference/storage.md):
+
+- The kernel (overlayfs.rst, "whiteouts and opaque directories"): a whiteout is a character device 0:0, or an empty
+  regular file with the attribute `user.overlay.whiteout` (Linux 6.7). `user.overlay.opaque`=`y` makes a directory
+  opaque: it hides those of the same name in the layers below.
+- fuse-overlayfs (its source, main.c): a whiteout is a character device 0:0, or a file `.wh.NAME` where it could not
+  make one. Attributes of three names, or a file `.wh..wh..opq`, make a directory opaque.
+
+A program in a session can write marks of the other kind as its own files, such as fuse-overlayfs in a home that the
+kernel has mounted: these are content. Layers that were mounted with `userxattr`, as Berth mounts them, have neither
+redirected directories nor files without content (metacopy).
 
 The standard library alone: code that runs with the user's rights and little else imports this.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from profiles.walk import MOST_OPEN, Folder, Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_FILE = ".wh..wh..opq"
+WHITEOUT_XATTR = "user.overlay.whiteout"
 FUSE_WRITTEN = "fuse"
 """Beside the tree of a top that fuse-overlayfs has written to: it marks deletions in ways of its own, so a stack with
 such a layer is mounted by it ever after."""
-OPAQUE_XATTRS = ("user.overlay.opaque", "user.fuseoverlayfs.opaque")
-"""Their value is `y`: the kernel's attribute with `userxattr`, and fuse-overlayfs's own."""
+OPEN_TOGETHER = 600
+"""Folders of all trees that are open at once: a process may open 1,024 files."""
+
+
+class Marks(StrEnum):
+    """The program that mounts a stack, and so decides what in its layers is a mark."""
+
+    NONE = "none"
+    """None: a plain directory, in which everything is content."""
+    KERNEL = "kernel"
+    FUSE = "fuse"
+
+
+OPAQUE_XATTRS = {
+    Marks.NONE: (),
+    Marks.KERNEL: ("user.overlay.opaque",),
+    Marks.FUSE: ("user.overlay.opaque", "user.fuseoverlayfs.opaque", "trusted.overlay.opaque"),
+}
+"""Attributes that make a directory opaque if their value is `y`. Only the system's root can read the last one."""
+
+
+_OWN_XATTRS = {
+    Marks.NONE: (),
+    Marks.KERNEL: ("user.overlay.",),
+    Marks.FUSE: ("user.overlay.", "user.fuseoverlayfs."),
+}
+_ESCAPED_XATTRS = "user.overlay.overlay."
+"""Below it the kernel keeps what a session's programs call `user.overlay.` (overlayfs.rst, "nesting")."""
 
 
 class Kind(StrEnum):
@@ -41,19 +79,53 @@ class Kind(StrEnum):
     """Nothing is here any more."""
 
 
-@dataclass(frozen=True, slots=True)
+class Found(NamedTuple):
+    """A name in one layer's folder."""
+
+    folder: Folder
+    name: bytes
+    kind: Kind
+    layer: int
+    """The place in the stack: 0 is the oldest."""
+    status: os.stat_result
+    """Of the entry, or of the mark."""
+    marks: Marks
+
+    @property
+    def path(self) -> str:
+        """The path in the view: without a leading slash; bytes that are no UTF-8 as os.fsdecode writes them."""
+        return os.fsdecode(self.folder.below(self.name))
+
+
+@dataclass(frozen=True)
 class Entry:
     """One path of the merged view."""
 
-    path: str
-    """Relative, without a leading slash; bytes that are no UTF-8 as os.fsdecode writes them."""
-    source: Path | None
-    """Where its content, mode and times are: in the newest layer that has it. None for a whiteout."""
-    kind: Kind
-    layer: int
-    """The place in the stack of the layer that decided: 0 is the oldest."""
+    found: Found
+    """In the newest layer that says anything of the path: where its content, mode and times are."""
+    depth: int
+    """Number of folders that it is in."""
     opaque: bool = False
     """A directory that hides what is at this path under the stack. Set where the hiding begins, not again below it."""
+
+    @cached_property
+    def path(self) -> str:
+        """As Found.path."""
+        return self.found.path
+
+    @property
+    def kind(self) -> Kind:
+        return self.found.kind
+
+    @property
+    def layer(self) -> int:
+        """As Found.layer."""
+        return self.found.layer
+
+    @property
+    def source(self) -> Path | None:
+        """Its place in the layer, None for a whiteout. The kernel may refuse to take so long a path."""
+        return None if self.deleted else Path(os.fsdecode(self.found.folder.tree.path), self.path)
 
     @property
     def deleted(self) -> bool:
@@ -61,34 +133,102 @@ class Entry:
         return self.kind is Kind.WHITEOUT
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A name in one layer's directory."""
+class Stack:
+    """The open trees of a stack's layers, oldest first."""
 
-    path: Path
-    layer: int
-    kind: Kind
-    by_fuse: bool
-    """Whether its layer's marks may be files."""
+    def __init__(self, trees: Sequence[Tree], marks: Marks, *, is_steady: bool = True) -> None:
+        """Without `is_steady`, what vanishes while it is read is left out, instead of an OSError."""
+        self.trees = trees
+        self.marks = marks
+        self.is_steady = is_steady
+
+    @property
+    def root(self) -> MergedFolder:
+        layers = [(number, tree.root) for number, tree in enumerate(self.trees)]
+        return MergedFolder(self, layers[::-1], hides=False)
 
 
-_Step = tuple[Entry, "Iterator[_Step] | None"]
-"""An entry and, for a directory, what is in it."""
+class MergedFolder:
+    """The folders of several layers that show as one."""
+
+    def __init__(self, stack: Stack, folders: Sequence[tuple[int, Folder]], *, hides: bool) -> None:
+        self.stack = stack
+        self.folders = folders
+        """With the numbers of their layers, newest first."""
+        self.hides = hides
+        """Whether nothing shows from under the stack."""
+        self._listings: dict[int, Mapping[bytes, Found]] = {}
+
+    def names(self, without: Collection[Tree] = ()) -> set[bytes]:
+        """Read the layers, but the trees `without`; return the names that they say anything of, deletions too."""
+        for number, folder in self.folders:
+            if folder.tree not in without and number not in self._listings:
+                self._listings[number] = _listing(self.stack, number, folder)
+        return {name for listing in self._listings.values() for name in listing}
+
+    def all_found(self, name: bytes) -> Iterator[Found]:
+        """Yield what the layers say of a name, newest first."""
+        for number, folder in self.folders:
+            listing = self._listings.get(number)
+            found = _look_up(self.stack, number, folder, name) if listing is None else listing.get(name)
+            if found is not None:
+                yield found
+
+    def found(self, name: bytes) -> Found | None:
+        """Return what the newest layer that says anything of a name says, a whiteout too; None if none does."""
+        return next(self.all_found(name), None)
+
+    def inside(self, name: bytes) -> MergedFolder:
+        """Return the folder `name`, as a merged one; without layers if no layer has it."""
+        together: list[tuple[int, Folder]] = []
+        hides = self.hides
+        for found in self.all_found(name):
+            if found.kind is not Kind.DIRECTORY:
+                hides = True
+                break
+            folder = found.folder.folder(found.name)
+            together.append((found.layer, folder))
+            if _is_opaque(self.stack, folder):
+                hides = True
+                break
+        return MergedFolder(self.stack, together, hides=hides)
 
 
-def merged(layers: Sequence[str | os.PathLike[str]], *, whiteout_files: bool = True) -> Iterator[Entry]:
-    """Yield what the stack `layers` shows, oldest first, over something that is not looked at.
+@contextlib.contextmanager
+def opened(layers: Sequence[str | os.PathLike[str]], marks: Marks = Marks.KERNEL) -> Iterator[Stack]:
+    """Open the trees of a stack, oldest first. OSError for one that is no folder."""
+    with open_trees(layers) as trees:
+        yield Stack(trees, marks)
 
-    With `whiteout_files`, for layers that fuse-overlayfs has written, files named `.wh.…` are marks of deletion; to
-    the kernel they are files like others.
+
+@contextlib.contextmanager
+def open_trees(layers: Sequence[str | os.PathLike[str]]) -> Iterator[list[Tree]]:
+    """Open trees, so that all of them together keep a process's limit of open files."""
+    most_open = max(2, min(MOST_OPEN, OPEN_TOGETHER // max(1, len(layers)) - 1))
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Tree(layer, most_open=most_open)) for layer in layers]
+
+
+def marks_of(layers: Iterable[Path]) -> Marks:
+    """Tell the program that mounts a stack of these layers' directories, which have a `tree` each."""
+    return Marks.FUSE if any((layer / FUSE_WRITTEN).exists() for layer in layers) else Marks.KERNEL
+
+
+def is_own_attribute(name: str, marks: Marks) -> bool:
+    """Whether an extended attribute is a mark of the program that mounts the layer, and no content."""
+    return name.startswith(_OWN_XATTRS[marks]) and not name.startswith(_ESCAPED_XATTRS)
+
+
+def merged(stack: Stack, *, longest: int | None = None) -> Iterator[Entry]:
+    """Yield what a stack shows over something that is not looked at.
 
     A directory comes before what is in it, names in the order of their bytes; the root itself is left out. Whiteouts
     are told only where something under the stack could show: not in opaque directories. It may be that nothing is
     there, as overlayfs also whites out what an older layer had. A directory over a file or a whiteout of an older
-    layer is opaque, whether or not it is marked. Raises OSError for what cannot be read.
+    layer is opaque, whether or not it is marked. What is in a directory whose path has more than `longest` bytes is
+    left out. Raises OSError for what cannot be read.
     """
-    roots = [_Found(Path(layer), number, Kind.DIRECTORY, whiteout_files) for number, layer in enumerate(layers)]
-    under_way = [_names("", roots[::-1], hidden=False)]
+    under_way = [_steps(stack.root, 0, longest)]
     while under_way:  # a tree may be deeper than Python calls
         step = next(under_way[-1], None)
         if step is None:
@@ -97,83 +237,104 @@ def merged(layers: Sequence[str | os.PathLike[str]], *, whiteout_files: bool = T
         entry, inside = step
         yield entry
         if inside is not None:
-            under_way.append(inside)
+            under_way.append(_steps(inside, len(under_way), longest))
 
 
-def is_whiteout(status: os.stat_result) -> bool:
-    """Whether lstat(2) tells of the kernel's whiteout."""
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+def _steps(folder: MergedFolder, depth: int, longest: int | None) -> Iterator[tuple[Entry, MergedFolder | None]]:
+    """Yield what a merged folder holds, with the merged folder of a directory that is to be entered."""
+    for name in sorted(folder.names()):
+        found = folder.found(name)
+        assert found is not None  # one of the listings has the name
+        if found.kind is Kind.DIRECTORY:
+            inside = folder.inside(name)
+            is_entered = longest is None or len(found.folder.below(name)) <= longest
+            yield Entry(found, depth, opaque=inside.hides and not folder.hides), inside if is_entered else None
+        elif found.kind is not Kind.WHITEOUT or not folder.hides:
+            yield Entry(found, depth), None
 
 
-def is_opaque(directory: str | os.PathLike[str], *, whiteout_files: bool = True) -> bool:
-    """Whether a layer's directory hides those of the layers below it. Raises OSError."""
-    return _marked(directory) or (whiteout_files and os.path.lexists(Path(directory, OPAQUE_FILE)))
+def _vanished(stack: Stack) -> contextlib.suppress:
+    """Pass over what vanishes, if the stack is not steady."""
+    return contextlib.suppress(*(() if stack.is_steady else (FileNotFoundError, NotADirectoryError)))
 
 
-def _names(path: str, directories: Sequence[_Found], *, hidden: bool) -> Iterator[_Step]:
-    """Yield what one merged directory holds; `directories` newest first, `hidden` if nothing shows from under them."""
-    listings = [_listing(directory) for directory in directories]
-    for name in sorted({name for listing in listings for name in listing}, key=os.fsencode):
-        found = [listing[name] for listing in listings if name in listing]
-        first = found[0]
-        inner = f"{path}/{name}" if path else name
-        if first.kind is Kind.WHITEOUT:
-            if not hidden:
-                yield Entry(inner, None, Kind.WHITEOUT, first.layer), None
-        elif first.kind is Kind.DIRECTORY:
-            together, alone = _merging(found)
-            entry = Entry(inner, first.path, Kind.DIRECTORY, first.layer, opaque=alone and not hidden)
-            yield entry, _names(inner, together, hidden=hidden or alone)
-        else:
-            yield Entry(inner, first.path, first.kind, first.layer), None
-
-
-def _merging(found: Sequence[_Found]) -> tuple[list[_Found], bool]:
-    """Take, newest first, the directories that show as one; tell whether they hide what is under the stack."""
-    together: list[_Found] = []
-    for each in found:
-        if each.kind is not Kind.DIRECTORY:
-            return together, True
-        together.append(each)
-        if is_opaque(each.path, whiteout_files=each.by_fuse):
-            return together, True
-    return together, False
-
-
-def _listing(directory: _Found) -> dict[str, _Found]:
-    """Read one layer's directory, its marks translated."""
-    listing: dict[str, _Found] = {}
-    gone = set[str]()
-    with os.scandir(directory.path) as entries:
-        for entry in entries:
-            if directory.by_fuse and entry.name == OPAQUE_FILE:
+def _listing(stack: Stack, layer: int, folder: Folder) -> Mapping[bytes, Found]:
+    """Read one layer's folder, its marks translated."""
+    listing: dict[bytes, Found] = {}
+    gone: dict[bytes, Found] = {}
+    prefix = os.fsencode(WHITEOUT_PREFIX)
+    with _vanished(stack):
+        for entry in folder.entries():
+            name = os.fsencode(entry.name)
+            if stack.marks is Marks.FUSE and entry.name == OPAQUE_FILE:
                 continue
-            if directory.by_fuse and entry.name.startswith(WHITEOUT_PREFIX):
-                gone.add(entry.name.removeprefix(WHITEOUT_PREFIX))
-            else:
-                listing[entry.name] = replace(directory, path=directory.path / entry.name, kind=_kind(entry))
-    # What is there although it was whited out was made afterwards.
-    return listing | {
-        name: replace(directory, path=directory.path / name, kind=Kind.WHITEOUT) for name in gone - listing.keys()
-    }
+            with _vanished(stack):
+                status = entry.stat(follow_symlinks=False)
+                if stack.marks is Marks.FUSE and name.startswith(prefix):
+                    whiteout = name.removeprefix(prefix)
+                    gone[whiteout] = Found(folder, whiteout, Kind.WHITEOUT, layer, status, stack.marks)
+                else:
+                    kind = _kind(stack.marks, folder, name, status)
+                    listing[name] = Found(folder, name, kind, layer, status, stack.marks)
+    return gone | listing  # what is there although it was whited out was made afterwards
 
 
-def _kind(entry: os.DirEntry[str]) -> Kind:
-    if entry.is_symlink():
-        return Kind.SYMLINK
-    if entry.is_dir(follow_symlinks=False):
+def _look_up(stack: Stack, layer: int, folder: Folder, name: bytes) -> Found | None:
+    """Return what one layer says of a name in its folder."""
+    with _vanished(stack):
+        if (status := folder.status(name)) is not None:
+            return Found(folder, name, _kind(stack.marks, folder, name, status), layer, status, stack.marks)
+        mark = os.fsencode(WHITEOUT_PREFIX) + name
+        if stack.marks is Marks.FUSE and (status := _short_status(folder, mark)) is not None:
+            return Found(folder, name, Kind.WHITEOUT, layer, status, stack.marks)
+    return None
+
+
+def _short_status(folder: Folder, name: bytes) -> os.stat_result | None:
+    """As Folder.status; a name that is too long for a file system is not there."""
+    try:
+        return folder.status(name)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return None
+
+
+def _kind(marks: Marks, folder: Folder, name: bytes, status: os.stat_result) -> Kind:
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        is_whiteout = marks is Marks.KERNEL and not status.st_size and _has_attribute(folder, name, WHITEOUT_XATTR)
+        return Kind.WHITEOUT if is_whiteout else Kind.FILE
+    if stat.S_ISDIR(mode):
         return Kind.DIRECTORY
-    if entry.is_file(follow_symlinks=False):
-        return Kind.FILE
-    return Kind.WHITEOUT if is_whiteout(entry.stat(follow_symlinks=False)) else Kind.OTHER
+    if stat.S_ISLNK(mode):
+        return Kind.SYMLINK
+    is_device = marks is not Marks.NONE and stat.S_ISCHR(mode) and status.st_rdev == 0
+    return Kind.WHITEOUT if is_device else Kind.OTHER
 
 
-def _marked(directory: str | os.PathLike[str]) -> bool:
-    for name in OPAQUE_XATTRS:
-        try:
-            if os.getxattr(directory, name, follow_symlinks=False) == b"y":
-                return True
-        except OSError as error:
-            if error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}:
-                raise
+def _has_attribute(folder: Folder, name: bytes, attribute: str) -> bool:
+    try:
+        return _attribute(folder.short_path(name), attribute) is not None
+    except PermissionError:  # a file that its owner may not read: no program leaves a mark so
+        return False
+
+
+def _is_opaque(stack: Stack, folder: Folder) -> bool:
+    """Whether a layer's folder hides those of the layers below it."""
+    with _vanished(stack):
+        descriptor = folder.descriptor()
+        if any(_attribute(descriptor, name) == b"y" for name in OPAQUE_XATTRS[stack.marks]):
+            return True
+        return stack.marks is Marks.FUSE and folder.status(os.fsencode(OPAQUE_FILE)) is not None
     return False
+
+
+def _attribute(place: int | bytes, name: str) -> bytes | None:
+    """Return an attribute of an open folder, or of a file; None if it has none."""
+    try:
+        return os.getxattr(place, name) if isinstance(place, int) else os.getxattr(place, name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}:
+            raise
+        return None

@@ -31,6 +31,8 @@ class Tree:
     def __init__(self, root: str | bytes | os.PathLike[str], *, most_open: int = MOST_OPEN) -> None:
         """Open `root`; OSError if it is not a folder. `most_open` is at least 2."""
         self.root = Folder(self, None, b"")
+        self.path = os.fsencode(root)
+        """As it was given."""
         self.root_descriptor = os.open(root, FOLDER)
         self._most_open = most_open
         self._open: OrderedDict[Folder, int] = OrderedDict()
@@ -129,10 +131,14 @@ class Folder:
     def entries(self) -> Iterator[os.DirEntry[str]]:
         """Yield the entries in the order of the directory, in one listing of the folder at a time. OSError.
 
-        An entry's `path` is its name only; its `stat` works whatever the tree closes meanwhile.
+        An entry's `path` is its name only. Its `stat` works as long as the listing goes on, whatever the tree closes.
         """
-        with os.scandir(self.descriptor()) as entries:  # which duplicates the descriptor
-            yield from entries
+        descriptor = os.dup(self.descriptor())  # an entry's `stat` goes by the number, which may come to mean another
+        try:
+            with os.scandir(descriptor) as entries:
+                yield from entries
+        finally:
+            os.close(descriptor)
 
 
 class Entry(NamedTuple):

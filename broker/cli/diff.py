@@ -16,26 +16,32 @@ from broker.cli.sessions import name_argument
 if TYPE_CHECKING:
     from broker.volume_schema import DiffReport, PackageChange
 
+NOT_READ = "compared: kind, mode, size, time, link target, attributes; `--content` compares the bytes too"
+
 
 @click.command()
 @name_argument
 @click.option(
     "--from", "since", type=SnapshotReference(), metavar="SNAPSHOT", help="Compare with this; default: the profile."
 )
+@click.option("--content", is_flag=True, help="Read files that look the same, too: slower, and misses no change.")
 @json_option
 @pass_invocation
-def diff(invocation: Invocation, name: str, *, since: str | None) -> None:
+def diff(invocation: Invocation, name: str, *, since: str | None, content: bool) -> None:
     """Show which packages and files have changed.
 
     Packages come first, then files, each line with A for added, M for modified or D for deleted, a tab and what it is,
     as `git diff --name-status` prints it. Of a running session, files may change while they are compared.
+
+    A file is modified if its kind, mode, size, time of modification, link target, extended attributes or access lists
+    differ. A program that changes bytes and then restores the time is found with --content only.
     """
     from broker.cli.progress import Progress
 
     with Progress(quiet=invocation.json) as progress:
         if progress.changes:
-            progress.show(f"{name}: comparing")
-        report = invocation.client.diff(name, since)
+            progress.show(f"{name}: {'comparing, reading the files' if content else 'comparing'}")
+        report = invocation.client.diff(name, since, content=content)
     if invocation.json:
         output.show_json(report)
     else:
@@ -45,6 +51,8 @@ def diff(invocation: Invocation, name: str, *, since: str | None) -> None:
 def _print(name: str, report: DiffReport) -> None:
     if not report.packages and not report.files:
         output.narrate(f"{name}: nothing has changed against {report.base}")
+        if not report.content:
+            output.narrate(NOT_READ)
         return
     output.narrate(f"{name}: {output.counted(len(report.packages), 'package')} changed against {report.base}")
     for package in report.packages:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.volumes.copying import TREE, dress_folder, duplicate
-from profiles.overlay import FUSE_WRITTEN, Kind, merged
+from profiles.overlay import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
+from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.volumes.layers import Layers
     from broker.volumes.record import Stack
+    from profiles.overlay import Found
+    from profiles.walk import Folder
 
 OPAQUE = "user.overlay.opaque"
 WHITEOUT = stat.S_IFCHR | 0o600
@@ -38,30 +40,44 @@ def join(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
 
 
 def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool]) -> None:
-    trees = [layers.tree(layer) for layer in stack]
-    by_fuse = any((layers.path(layer) / FUSE_WRITTEN).exists() for layer in stack)
+    marks = marks_of(layers.path(layer) for layer in stack)
     root = layers.path(made) / TREE
     root.mkdir(mode=0o700)
-    folders = [(root, trees[-1], False)]
-    links = Links(root)
-    for entry in merged(trees, whiteout_files=by_fuse):
-        target = root / entry.path
-        if entry.kind is Kind.DIRECTORY:
-            assert entry.source is not None
-            target.mkdir(mode=0o700)
-            folders.append((target, entry.source, entry.opaque and below(entry.path)))
-        elif entry.deleted:
-            if below(entry.path):
-                os.mknod(target, WHITEOUT)
-        else:
-            assert entry.source is not None
-            links.add(entry.source, target)
-    for target, source, opaque in reversed(folders):
-        _dress(target, source, opaque=opaque)
-    if by_fuse:
+    with opened([layers.tree(layer) for layer in stack], marks) as view, Tree(root) as tree:
+        folders = [(tree.root, view.trees[-1].root, False)]
+        parents = [tree.root]
+        """The folder at each depth that is being filled."""
+        links = Links(tree)
+        for entry in merged(view):
+            del parents[entry.depth + 1 :]
+            parent, name = parents[-1], entry.found.name
+            if entry.kind is Kind.DIRECTORY:
+                os.mkdir(name, 0o700, dir_fd=parent.descriptor())
+                parents.append(parent.folder(name))
+                is_opaque = entry.opaque and below(entry.path)
+                folders.append((parents[-1], entry.found.folder.folder(name), is_opaque))
+            elif not entry.deleted:
+                links.add(entry.found, parent)
+            elif below(entry.path):
+                _white_out(parent, name, marks)
+        for target, source, is_opaque in reversed(folders):
+            _dress(target, source, is_opaque=is_opaque)
+    if marks is Marks.FUSE:
         (layers.path(made) / FUSE_WRITTEN).touch()
     layers.join_owners(stack, made)
     layers.flush()
+
+
+def _white_out(folder: Folder, name: bytes, marks: Marks) -> None:
+    """Mark a name as deleted, as the program would that mounts the layer. OSError."""
+    try:
+        os.mknod(name, WHITEOUT, dir_fd=folder.descriptor())
+    except OSError:
+        if marks is not Marks.FUSE:
+            raise
+        # As fuse-overlayfs does where the file system makes no devices.
+        mark = os.fsencode(WHITEOUT_PREFIX) + name
+        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder.descriptor()))
 
 
 class Links:
@@ -70,46 +86,46 @@ class Links:
     The names in the new tree stay names of one file in either case.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._copies: dict[int, Path] = {}
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._copies: dict[int, tuple[Folder, bytes]] = {}
         """By the inode that has too many names: a name of its copy."""
 
-    def add(self, source: Path, target: Path) -> None:
-        if self._copies and (copy := self._copies.get(source.lstat().st_ino)) is not None:
-            os.link(copy, target, follow_symlinks=False)
+    def add(self, source: Found, target: Folder) -> None:
+        """Give a file of a layer its name in the folder `target`, too. OSError."""
+        name, inode = source.name, source.status.st_ino
+        if (copy := self._copies.get(inode)) is not None:
+            _link(*copy, target, name)
             return
         try:
-            os.link(source, target, follow_symlinks=False)
+            _link(source.folder, name, target, name)
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise
-            duplicate(str(source), str(target))
-            inode = source.lstat().st_ino
-            self._replace(inode, target)
-            self._copies[inode] = target
+            duplicate(os.fsdecode(source.folder.short_path(name)), os.fsdecode(target.short_path(name)))
+            self._replace(inode, (target, name))
+            self._copies[inode] = (target, name)
 
-    def _replace(self, inode: int, copy: Path) -> None:
+    def _replace(self, inode: int, copy: tuple[Folder, bytes]) -> None:
         """Make names of a file that the tree has already names of its copy."""
-        waiting = [os.fspath(self._root)]
-        while waiting:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif entry.inode() == inode:
-                        Path(entry.path).unlink()
-                        os.link(copy, entry.path, follow_symlinks=False)
+        for entry in walk(self._tree.root, is_steady=True):
+            if entry.status.st_ino == inode and not entry.is_folder:
+                os.unlink(entry.name, dir_fd=entry.folder.descriptor())
+                _link(*copy, entry.folder, entry.name)
 
 
-def _dress(target: os.PathLike[str], source: os.PathLike[str], *, opaque: bool) -> None:
-    """Give a folder the attributes of the newest one of its name."""
-    read = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    written = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _link(source: Folder, name: bytes, target: Folder, new_name: bytes) -> None:
+    """Make one more name of a file, or of a symbolic link."""
+    read = os.dup(source.descriptor())  # the tree may close its own when it opens another folder
     try:
-        dress_folder(read, written)
-        if opaque:
-            os.setxattr(written, OPAQUE, b"y")
+        os.link(name, new_name, src_dir_fd=read, dst_dir_fd=target.descriptor(), follow_symlinks=False)
     finally:
         os.close(read)
-        os.close(written)
+
+
+def _dress(target: Folder, source: Folder, *, is_opaque: bool) -> None:
+    """Give a folder the attributes of the newest one of its name."""
+    written = target.descriptor()
+    dress_folder(source.descriptor(), written)
+    if is_opaque:
+        os.setxattr(written, OPAQUE, b"y")

@@ -23,12 +23,26 @@ class ImageFiles:
     image: str
     offset: int
     _paths: set[str] | None = field(default=None, init=False)
+    _folders: dict[str, list[str]] | None = field(default=None, init=False)
+    """By path, the names in each folder that is not empty; made when one is first asked for."""
 
     def has(self, path: str) -> bool:
         """Whether the image has this relative path. VolumeError `files` if it cannot be read."""
+        return path in self._all()
+
+    def inside(self, path: str) -> list[str]:
+        """Return the names in a folder of the image, "" for its root; none for what is no folder. Raises as `has`."""
+        if self._folders is None:
+            self._folders = {}
+            for each in self._all() - {""}:
+                folder, _, name = each.rpartition("/")
+                self._folders.setdefault(folder, []).append(name)
+        return self._folders.get(path, [])
+
+    def _all(self) -> set[str]:
         if self._paths is None:
             self._paths = self._read()
-        return path in self._paths
+        return self._paths
 
     def _read(self) -> set[str]:
         command = ["unsquashfs", "-l", "-d", "", "-offset", str(self.offset), self.image]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker.volumes import record
-from broker.volumes.drivers import unpack
+from broker.volumes.comparison import Depth, compare, open_both
+from broker.volumes.drivers import Overlay, unpack
 from broker.volumes.packages import installed, package_changes
-from profiles.overlay import FUSE_WRITTEN, is_opaque, is_whiteout, merged
+from profiles.overlay import Marks, marks_of
+from profiles.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from broker.volumes.image import ImageFiles
     from broker.volumes.record import Stack, Volume
     from broker.volumes.storage import Storage
+    from profiles.overlay import Stack as OpenStack
 
 Answer = dict[str, Any]
 
@@ -30,89 +30,6 @@ MOST_CHARACTERS = 2**20
 """Of their paths together."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """What a stack shows at one path, as far as a comparison needs it."""
-
-    kind: str
-    mode: int
-    size: int
-    mtime_ns: int
-    target: str
-    inode: tuple[int, int]
-
-    def same(self, other: State, *, seconds: bool) -> bool:
-        """Whether nothing of it has changed; a folder's size and times are its entries' business.
-
-        With `seconds` times are compared no finer than squashfs keeps them.
-        """
-        if self.inode == other.inode:
-            return True
-        unit = 10**9 if seconds else 1
-        times = (self.mtime_ns // unit, other.mtime_ns // unit)
-        if (self.kind, self.mode) != (other.kind, other.mode):
-            return False
-        return self.kind == "directory" or (
-            times[0] == times[1] and (self.size, self.target) == (other.size, other.target)
-        )
-
-
-class View:
-    """What a stack of layers shows, looked up path by path; the newest layer first."""
-
-    def __init__(self, trees: list[Path], *, by_fuse: bool, seconds: bool) -> None:
-        self.trees = trees
-        """Oldest first."""
-        self.by_fuse = by_fuse
-        self.seconds = seconds
-        """Whether its times are whole seconds."""
-
-    def mentioned(self, above: int) -> set[str]:
-        """Every path that the trees from number `above` on say anything about; a folder that is gone is one path."""
-        return {entry.path for entry in merged(self.trees[above:], whiteout_files=self.by_fuse)}
-
-    def state(self, path: str, image: ImageFiles | None) -> State | None:
-        """What is at a path where the stack lies over `image`; None for nothing."""
-        parts = path.split("/")
-        for tree in reversed(self.trees):
-            found = self._in_layer(tree, parts)
-            if found is not _UNKNOWN:
-                return found if isinstance(found, State) else None
-        return _OF_IMAGE if image is not None and image.has(path) else None
-
-    def _in_layer(self, tree: Path, parts: list[str]) -> State | str | None:
-        """What one layer says of a path: its state, None for a deletion, _UNKNOWN if the layers below decide."""
-        hides = False
-        place = tree
-        for index, part in enumerate(parts):
-            place /= part
-            try:
-                status = place.lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                return None if hides else _UNKNOWN
-            if is_whiteout(status):
-                return None
-            if index == len(parts) - 1:
-                return _state(place, status)
-            if not stat.S_ISDIR(status.st_mode):
-                return None
-            hides = hides or is_opaque(place, whiteout_files=self.by_fuse)
-        return _UNKNOWN
-
-
-_UNKNOWN = "unknown"
-_OF_IMAGE = State("image", 0, 0, 0, "", (0, 0))  # no inode of a layer's: there is no device 0:0
-"""What no layer says anything of, and the image has."""
-
-
-def _state(place: Path, status: os.stat_result) -> State:
-    mode = status.st_mode
-    kind = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}.get(stat.S_IFMT(mode), "other")
-    target = str(place.readlink()) if kind == "symlink" else ""
-    inode = (status.st_dev, status.st_ino)
-    return State(kind, stat.S_IMODE(mode), status.st_size, status.st_mtime_ns, target, inode)
-
-
 def diff(
     storage: Storage,
     session_id: str,
@@ -120,29 +37,33 @@ def diff(
     *,
     base_packages: str = "",
     image: ImageFiles,
+    content: bool = False,
 ) -> Answer:
-    """What a session has now that its profile, or one of its snapshots, did not have.
+    """Compare what a session has now with its profile, or with one of its snapshots.
 
     `base_packages` is the image's packages.txt. Files are told up to MOST_FILES; those of a home in comparison with a
-    profile are all of it.
+    profile are all of it. With `content`, files that look the same are read.
     """
     found = record.load(storage.session(session_id))
     snapshot = None if number is None else found.snapshot(number)
-    system_then: Stack = snapshot.system if snapshot else ()
-    packages = package_changes(
-        installed(_trees(storage, system_then), base_packages),
-        installed(_trees(storage, _now(found.system)), base_packages),
-    )
     files: list[dict[str, str]] = []
     characters = 0
     homes = (snapshot.home if snapshot else (), _now(found.home))
-    for volume, (then, now) in (("home", homes), ("system", (system_then, _now(found.system)))):
-        with _opened(storage, then) as before, _opened(storage, now) as after:
-            for change, path in _changes(before, after, image if volume == "system" else None):
-                files.append({"change": change, "volume": volume, "path": printable(path)})
-                characters += len(files[-1]["path"])
-                if len(files) > MOST_FILES or characters > MOST_CHARACTERS:
-                    return {"packages": packages, "files": files[:-1], "truncated": True}
+    systems = (snapshot.system if snapshot else (), _now(found.system))
+    with _unpacked(storage, {*homes[0], *homes[1], *systems[0], *systems[1]}) as trees:
+        with _opened(storage, systems, trees) as (before, after):
+            packages = package_changes(installed(before, base_packages), installed(after, base_packages))
+        for volume, stacks in (("home", homes), ("system", systems)):
+            # A plain directory is mounted by no overlay: everything in it is content.
+            marks = Marks.NONE if volume == "home" and found.driver != Overlay.name else None
+            seconds = any(storage.layers.squashfs(layer).exists() for stack in stacks for layer in stack)
+            with _opened(storage, stacks, trees, marks) as (before, after):
+                over = image if volume == "system" else None
+                for change, path in compare(before, after, over, Depth(seconds=seconds, content=content)):
+                    files.append({"change": change, "volume": volume, "path": printable(path)})
+                    characters += len(files[-1]["path"])
+                    if len(files) > MOST_FILES or characters > MOST_CHARACTERS:
+                        return {"packages": packages, "files": files[:-1], "truncated": True}
     return {"packages": packages, "files": files, "truncated": False}
 
 
@@ -155,37 +76,28 @@ def _now(volume: Volume) -> Stack:
     return (*volume.layers, volume.top)
 
 
-def _trees(storage: Storage, stack: Stack) -> list[Path]:
-    return [storage.layers.tree(layer) for layer in stack]
+@contextlib.contextmanager
+def _unpacked(storage: Storage, layers: set[str]) -> Iterator[dict[str, Path]]:
+    """Give the tree of each layer; a layer that is packed is unpacked for the time of the block."""
+    packed = sorted(layer for layer in layers if storage.layers.squashfs(layer).exists())
+    trees = {layer: storage.layers.tree(layer) for layer in layers}
+    with record.locked(storage.lock, shared=True):  # or `collect` takes it for something left behind
+        room = Path(tempfile.mkdtemp(prefix=".diff-", dir=storage.layers.root))
+        try:
+            for layer in packed:
+                trees[layer] = room / layer
+                unpack(storage.layers.squashfs(layer), trees[layer])
+            yield trees
+        finally:
+            remove_tree(room)
 
 
 @contextlib.contextmanager
-def _opened(storage: Storage, stack: Stack) -> Iterator[View]:
-    """What a stack shows, to be read; a layer that is packed is unpacked for the time of the block."""
-    by_fuse = any((storage.layers.path(layer) / FUSE_WRITTEN).exists() for layer in stack)
-    packed = [layer for layer in stack if storage.layers.squashfs(layer).exists()]
-    with (
-        record.locked(storage.lock, shared=True),  # or `collect` takes it for something left behind
-        tempfile.TemporaryDirectory(prefix=".diff-", dir=storage.layers.root, ignore_cleanup_errors=True) as room,
-    ):
-        for layer in packed:
-            unpack(storage.layers.squashfs(layer), Path(room, layer))
-        trees = [Path(room, layer) if layer in packed else storage.layers.tree(layer) for layer in stack]
-        yield View(trees, by_fuse=by_fuse, seconds=bool(packed))
-
-
-def _changes(before: View, after: View, image: ImageFiles | None) -> Iterator[tuple[str, str]]:
-    """Yield `A`, `M` or `D` and the path for what two stacks show differently; `image` lies below both."""
-    common = 0
-    while common < min(len(before.trees), len(after.trees)) and before.trees[common] == after.trees[common]:
-        common += 1
-    seconds = before.seconds or after.seconds
-    for path in sorted(before.mentioned(common) | after.mentioned(common), key=os.fsencode):
-        old, new = before.state(path, image), after.state(path, image)
-        if old is None or new is None:
-            if old is not new:
-                yield ("D" if new is None else "A"), path
-        elif old is new or (_OF_IMAGE in (old, new) and "directory" in (old.kind, new.kind)):
-            continue  # a folder of the image that only holds what has changed
-        elif not old.same(new, seconds=seconds):
-            yield "M", path
+def _opened(
+    storage: Storage, stacks: tuple[Stack, Stack], trees: dict[str, Path], marks: Marks | None = None
+) -> Iterator[tuple[OpenStack, OpenStack]]:
+    """Open two stacks, to be read with `marks`, or with those of the program that mounts each of them."""
+    before, after = ([trees[layer] for layer in stack] for stack in stacks)
+    found = [marks_of(storage.layers.path(layer) for layer in stack) if marks is None else marks for stack in stacks]
+    with open_both(before, after, (found[0], found[1])) as opened:
+        yield opened

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles import dpkg
-from profiles.overlay import is_whiteout
+from profiles.overlay import Kind
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from profiles.overlay import Found, Stack
 
 STATUS_BYTES = 64 * 2**20
 """Limit for dpkg's list of packages: 20,000 packages take 25 MB."""
@@ -35,24 +37,22 @@ def of_image(text: str) -> Packages:
     return found
 
 
-def installed(trees: list[Path], image_packages: str) -> Packages:
-    """What is installed where these layers, oldest first, lie over the image."""
+def installed(stack: Stack, image_packages: str) -> Packages:
+    """Tell what is installed where these layers lie over the image."""
     found = of_image(image_packages)
-    for tree in trees:
-        file = tree / dpkg.STATUS
-        if not _leads_by_links(tree, file) and (status := _text(file)) is not None:
-            kept = {name: version for name, version in found.items() if name.startswith("pip ")}
-            listed = dpkg.installed({dpkg.STATUS: status}.get).values()
-            found = kept | {each.name: each.version for each in listed}
-        for folder in tree.glob("opt/venv/lib/python3*/site-packages/*.dist-info"):
-            match = DIST_INFO.fullmatch(folder.name)
-            if match is None or _leads_by_links(tree, folder):
-                continue
-            name = f"pip {_normal(match[1])}"
-            if folder.is_dir():
-                found[name] = match[2]
-            elif found.get(name) == match[2]:  # overlayfs' mark of its deletion
-                del found[name]
+    is_hidden, status = _text(stack, os.fsencode(dpkg.STATUS).split(b"/"))
+    if is_hidden:
+        found = {name: version for name, version in found.items() if name.startswith("pip ")}
+        found |= {each.name: each.version for each in dpkg.installed({dpkg.STATUS: status}.get).values()}
+    lib = stack.root.inside(b"opt").inside(b"venv").inside(b"lib")
+    if lib.hides:  # the image's environment is gone
+        found = {name: version for name, version in found.items() if not name.startswith("pip ")}
+    for python in sorted(each for each in lib.names() if each.startswith(b"python3")):
+        folder = lib.inside(python).inside(b"site-packages")
+        seen = [each for name in folder.names() if (each := folder.found(name)) is not None]
+        gone = dict(pair for each in seen if each.kind is Kind.WHITEOUT for pair in _distribution(each))
+        found = {name: version for name, version in found.items() if gone.get(name) != version}
+        found |= dict(pair for each in seen if each.kind is Kind.DIRECTORY for pair in _distribution(each))
     return found
 
 
@@ -65,18 +65,27 @@ def package_changes(before: Packages, after: Packages) -> list[dict[str, str]]:
     ]
 
 
-def _leads_by_links(tree: Path, place: Path) -> bool:
-    """Whether a link is on the way from a layer's tree to a place in it: it would lead out of the tree."""
-    steps = [place, *place.parents]
-    return any(step.is_symlink() for step in steps[: steps.index(tree)])
+def _text(stack: Stack, path: list[bytes]) -> tuple[bool, str]:
+    """Tell whether the layers decide what a file is, and its text: empty if it is not there or deleted.
 
-
-def _text(path: Path) -> str | None:
-    """Return a file of a layer, which may be of any account of the session; None if it is not there or deleted."""
+    A file of a layer may be of any account of the session. No link is followed: it would lead out of the layers.
+    """
+    folder = stack.root
+    for name in path[:-1]:
+        folder = folder.inside(name)
+    found = folder.found(path[-1])
+    if found is None or found.kind is not Kind.FILE:
+        return folder.hides or found is not None, ""
     try:
-        return None if is_whiteout(path.lstat()) else read_text(path, STATUS_BYTES, own=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        return True, read_text(Path(os.fsdecode(found.folder.tree.path), found.path), STATUS_BYTES, own=False)
+    except FileNotFoundError:
+        return True, ""
+
+
+def _distribution(found: Found) -> list[tuple[str, str]]:
+    """Return the name and version that the folder of a package's description tells, if it is one."""
+    match = DIST_INFO.fullmatch(os.fsdecode(found.name))
+    return [(f"pip {_normal(match[1])}", match[2])] if match else []
 
 
 def _normal(name: str) -> str:

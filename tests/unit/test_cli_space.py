@@ -57,6 +57,15 @@ def test_diff_prints_packages_and_then_files(controller: ScriptedController) -> 
 def test_diff_that_finds_nothing_and_one_that_finds_too_much(controller: ScriptedController) -> None:
     controller.answers["GET /v1/sessions/dev/diff"] = volume_schema.DiffReport(base="snapshot 3")
     result = run("diff", "dev", "--from", "3")
+    compared = "compared: kind, mode, size, time, link target, attributes; `--content` compares the bytes too"
+    assert (result.stdout, result.stderr) == ("", f"dev: nothing has changed against snapshot 3\n{compared}\n")
+
+
+def test_diff_that_read_the_files_needs_no_hint(controller: ScriptedController) -> None:
+    report = volume_schema.DiffReport(base="snapshot 3", content=True)
+    controller.answers["GET /v1/sessions/dev/diff"] = report
+    result = run("diff", "dev", "--content")
+    assert controller.asked[-1][1] == "/v1/sessions/dev/diff?content"
     assert (result.stdout, result.stderr) == ("", "dev: nothing has changed against snapshot 3\n")
     file = volume_schema.FileChange(change="M", volume="home", path="/home/alice/x")
     controller.answers["GET /v1/sessions/dev/diff"] = volume_schema.DiffReport(base="b", files=[file], truncated=True)

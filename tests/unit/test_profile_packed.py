@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from profiles.errors import ProfilesError
-from profiles.overlay import merged
+from profiles.overlay import Marks, merged, opened
 from profiles.packed import unpack
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def test_whiteouts_and_opaque_directories_survive(tmp_path: Path) -> None:
     subprocess.run(packing, check=True, capture_output=True, timeout=60)
     (tree / "plain").chmod(0o755)
     unpack(tmp_path / "a.squashfs", tmp_path / "out", 60)
-    entries = {entry.path: entry for entry in merged([tmp_path / "out"])}
+    with opened([tmp_path / "out"], Marks.FUSE) as stack:
+        entries = {entry.path: entry for entry in merged(stack)}
     assert {path for path, entry in entries.items() if entry.deleted} == set(gone)
     assert {path for path, entry in entries.items() if entry.opaque} == {"d"}
     assert len(entries) == 3 * len(NAMES) + 2

@@ -82,3 +82,20 @@ def test_entries_that_vanish_are_left_out_unless_the_tree_is_steady(tmp_path: Pa
     assert sorted(vanishing(is_steady=False)) == [b"one", b"two"]
     with pytest.raises(FileNotFoundError):
         vanishing(is_steady=True)
+
+
+def test_listing_goes_on_when_the_tree_closes_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "listed").mkdir()
+    for name in ("one", "two", "three"):
+        (tmp_path / "listed" / name).touch()
+    (tmp_path / "1/2/3/4").mkdir(parents=True)
+    with Tree(tmp_path, most_open=2) as tree:
+        others = [tree.root.folder(b"1")]
+        for name in (b"2", b"3", b"4"):
+            others.append(others[-1].folder(name))
+        sizes = []
+        for entry in tree.root.folder(b"listed").entries():
+            for folder in others:
+                folder.descriptor()
+            sizes.append(entry.stat(follow_symlinks=False).st_size)
+    assert sizes == [0, 0, 0]

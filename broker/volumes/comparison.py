@@ -1,0 +1,262 @@
+"""Comparison of what two stacks of layers show, folder by folder, side by side.
+
+Layers that both stacks have are not read but for what another layer says something of, so the cost grows with the
+entries of the other layers. Folders are opened by descriptors: paths may be of any length, and folders of any depth.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from profiles.overlay import Found, Kind, Marks, MergedFolder, Stack, is_own_attribute, open_trees
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from broker.volumes.image import ImageFiles
+    from profiles.walk import Tree
+
+ACCESS_LISTS = frozenset({"system.posix_acl_access", "system.posix_acl_default"})
+PIECE_BYTES = 2**20
+
+
+class Change(NamedTuple):
+    change: str
+    """`A` for added, `M` for modified, `D` for deleted."""
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How closely two entries are compared: always kind, mode, size, time of modification, link target, attributes."""
+
+    seconds: bool = False
+    """Whether one of the stacks was packed: it has times of whole seconds, and no access lists."""
+    content: bool = False
+    """Whether files that look the same are read."""
+
+
+@contextmanager
+def open_both(
+    before: Sequence[Path], after: Sequence[Path], marks: tuple[Marks, Marks]
+) -> Iterator[tuple[Stack, Stack]]:
+    """Open two stacks of trees, oldest first; a tree that is in both is opened once. Sessions may change the trees."""
+    paths = list(dict.fromkeys([*before, *after]))
+    with open_trees(paths) as opened:
+        trees = dict(zip(paths, opened, strict=True))
+        stacks = [
+            Stack([trees[path] for path in stack], mark, is_steady=False)
+            for stack, mark in zip((before, after), marks, strict=True)
+        ]
+        yield stacks[0], stacks[1]
+
+
+def compare(before: Stack, after: Stack, image: ImageFiles | None, depth: Depth) -> Iterator[Change]:
+    """Yield what differs, in the order of a walk: a folder before what is in it, names in the order of their bytes.
+
+    Both stacks lie over `image`, if there is one. A folder that is gone, or that something else has replaced, is one
+    path; of a new one everything in it is told. OSError for what cannot be read.
+    """
+    comparison = _Comparison(image, depth)
+    under_way = [comparison.folder(*comparison.root(before, after))]
+    while under_way:
+        step = next(under_way[-1], None)
+        if step is None:
+            under_way.pop()
+        elif isinstance(step, Change):
+            yield step
+        else:
+            under_way.append(comparison.folder(step.old, step.new))
+
+
+class _Side(NamedTuple):
+    """What one of the two stacks shows in a folder."""
+
+    folder: MergedFolder | None
+    """None if no layer has the folder."""
+    image: str | None
+    """The path of the image's folder that shows there, None if none does."""
+
+
+class _Step(NamedTuple):
+    """A folder that is to be compared next."""
+
+    old: _Side
+    new: _Side
+
+
+_NOTHING = _Side(None, None)
+_OF_IMAGE = "image"
+"""What no layer says anything of, and the image has."""
+_State = Found | str | None
+
+
+class _Comparison:
+    def __init__(self, image: ImageFiles | None, depth: Depth) -> None:
+        self._image = image
+        self._depth = depth
+
+    def root(self, before: Stack, after: Stack) -> _Step:
+        image = None if self._image is None else ""
+        return _Step(_Side(before.root, image), _Side(after.root, image))
+
+    def folder(self, old: _Side, new: _Side) -> Iterator[Change | _Step]:
+        """Yield the changes in one folder, each followed by the folder that is to be entered."""
+        for name in sorted(self._names(old, new)):
+            before, after = self._state(old, name), self._state(new, name)
+            if (change := self._change(before, after)) is not None:
+                yield Change(change, _path(old, new, name, before, after))
+            if after is not None:
+                inner_old = self._inside(old, name, before) if self._is_folder(old, name, before) else _NOTHING
+                if self._is_folder(new, name, after) and before is not after:
+                    yield _Step(inner_old, self._inside(new, name, after))
+
+    def _names(self, old: _Side, new: _Side) -> set[bytes]:
+        """Read the names that the two sides can show differently."""
+        shared = _trees(old) & _trees(new) if _marks(old) is _marks(new) else frozenset()
+        names = set[bytes]()
+        for side in (old, new):
+            if side.folder is not None:
+                names |= side.folder.names(without=shared)
+        if self._image is not None and old.image != new.image:  # on one side only
+            shown = old.image if old.image is not None else new.image
+            assert shown is not None  # one is none, and the other is not
+            names |= {os.fsencode(name) for name in self._image.inside(shown)}
+        return names
+
+    def _state(self, side: _Side, name: bytes) -> _State:
+        found = side.folder.found(name) if side.folder is not None else None
+        if found is not None:
+            return None if found.kind is Kind.WHITEOUT else found
+        return _OF_IMAGE if self._of_image(side, name) is not None else None
+
+    def _of_image(self, side: _Side, name: bytes) -> str | None:
+        """Return the path that a name has in the image, if the image's folder shows and has it."""
+        if side.image is None or self._image is None:
+            return None
+        path = _joined(side.image, name)
+        return path if self._image.has(path) else None
+
+    def _is_folder(self, side: _Side, name: bytes, state: _State) -> bool:
+        if isinstance(state, Found):
+            return state.kind is Kind.DIRECTORY
+        path = self._of_image(side, name) if state == _OF_IMAGE else None
+        return path is not None and self._image is not None and bool(self._image.inside(path))
+
+    def _inside(self, side: _Side, name: bytes, state: _State) -> _Side:
+        inside = side.folder.inside(name) if isinstance(state, Found) and side.folder is not None else None
+        hides = inside is not None and inside.hides
+        return _Side(inside, None if hides else self._of_image(side, name))
+
+    def _change(self, before: _State, after: _State) -> str | None:
+        if before is None or after is None:
+            return None if before is after else "D" if after is None else "A"
+        if isinstance(before, Found) and isinstance(after, Found):
+            return "M" if self._differ(before, after) else None
+        layered = before if isinstance(before, Found) else after
+        # A folder of the image that a layer has too only holds what has changed.
+        is_changed = isinstance(layered, Found) and layered.kind is not Kind.DIRECTORY
+        return "M" if is_changed else None
+
+    def _differ(self, old: Found, new: Found) -> bool:
+        was, now = old.status, new.status
+        if (was.st_dev, was.st_ino) == (now.st_dev, now.st_ino):
+            return False
+        if was.st_mode != now.st_mode:
+            return True
+        is_folder = old.kind is Kind.DIRECTORY  # whose size and times are its entries' business
+        unit = 10**9 if self._depth.seconds else 1
+        times = (was.st_mtime_ns // unit, now.st_mtime_ns // unit)
+        if not is_folder and (times[0] != times[1] or (was.st_size, was.st_rdev) != (now.st_size, now.st_rdev)):
+            return True
+        try:
+            return self._differ_inside(old, new)
+        except (FileNotFoundError, NotADirectoryError):  # one has vanished since it was listed
+            return True
+
+    def _differ_inside(self, old: Found, new: Found) -> bool:
+        if old.kind is Kind.SYMLINK:
+            return _target(old) != _target(new)
+        if old.kind is Kind.OTHER:
+            return False
+        if _attributes(old, self._depth) != _attributes(new, self._depth):
+            return True
+        return self._depth.content and old.kind is Kind.FILE and not _have_same_content(old, new)
+
+
+def _trees(side: _Side) -> frozenset[Tree]:
+    return frozenset() if side.folder is None else frozenset(folder.tree for _, folder in side.folder.folders)
+
+
+def _marks(side: _Side) -> Marks | None:
+    return None if side.folder is None else side.folder.stack.marks
+
+
+def _path(old: _Side, new: _Side, name: bytes, before: _State, after: _State) -> str:
+    for state in (after, before):
+        if isinstance(state, Found):
+            return state.path
+    shown = new.image if after == _OF_IMAGE else old.image
+    assert shown is not None
+    return _joined(shown, name)
+
+
+def _joined(folder: str, name: bytes) -> str:
+    return f"{folder}/{os.fsdecode(name)}" if folder else os.fsdecode(name)
+
+
+def _target(found: Found) -> bytes:
+    return os.readlink(found.name, dir_fd=found.folder.descriptor())
+
+
+def _attributes(found: Found, depth: Depth) -> dict[str, bytes | None]:
+    """Return the attributes and access lists of a file or folder that a copy keeps; None for one that is unreadable."""
+    path = found.folder.short_path(found.name)
+    values: dict[str, bytes | None] = {}
+    for name in os.listxattr(path, follow_symlinks=False):
+        is_kept = name.startswith("user.") or (name in ACCESS_LISTS and not depth.seconds)
+        if is_kept and not is_own_attribute(name, found.marks):
+            try:
+                values[name] = os.getxattr(path, name, follow_symlinks=False)
+            except PermissionError:
+                values[name] = None
+    return values
+
+
+def _have_same_content(old: Found, new: Found) -> bool:
+    """Compare the bytes of two files of one size; what is a hole in both is not read."""
+    with _opened(old) as one, _opened(new) as other:
+        at, size = 0, old.status.st_size
+        while (at := min(_next_data(one, at, size), _next_data(other, at, size))) < size:
+            pieces = [os.pread(file, PIECE_BYTES, at) for file in (one, other)]
+            if pieces[0] != pieces[1]:
+                return False
+            if not pieces[0]:  # both have become shorter meanwhile
+                break
+            at += len(pieces[0])
+    return True
+
+
+@contextmanager
+def _opened(found: Found) -> Iterator[int]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(found.name, flags, dir_fd=found.folder.descriptor())
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _next_data(file: int, at: int, size: int) -> int:
+    """Return where the next byte is that is in no hole, `size` if none is."""
+    try:
+        return os.lseek(file, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return size
