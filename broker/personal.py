@@ -94,7 +94,7 @@ def _start(config: Config) -> None:
     """Start the controller in a session of its own; of several commands at once, one starts it and the others wait."""
     make_private(config)
     client = Client(config.api_socket)
-    with (config.runtime_dir / "starting.lock").open("w") as lock:
+    with (config.runtime_dir / "starting.lock").open("w+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if client.health():
             return
