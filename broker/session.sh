@@ -1423,13 +1423,16 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
 }
 
 finish() { # on every way out
-  local code=$? job
+  local code=$? job pause end=$((SECONDS + STOP_GRACE + 2))
   trap '' TERM USR1 USR2
   for job in $(jobs -p); do kill "$job" 2>/dev/null || :; done
   if [[ -n ${CONTAINER:-} ]] && kill -TERM "$CONTAINER" 2>/dev/null; then
-    { sleep $((STOP_GRACE + 2)) && kill -KILL "$CONTAINER"; } &
+    # Not by a shell in the background: as this one, it would ignore TERM by now, and outlive the job's script. And a
+    # shell that is forked while signals come may run a trap that it no longer has ("run_pending_traps: bad value").
+    exec {pause}<> <(:)
+    while kill -0 "$CONTAINER" 2>/dev/null && ((SECONDS <= end)); do read -rt 0.05 -u "$pause" || :; done
+    kill -KILL "$CONTAINER" 2>/dev/null || :
     wait "$CONTAINER" || :
-    kill $! 2>/dev/null || :
   fi
   [[ -z ${NODE_DIR:-} ]] || remove_tree "$NODE_DIR"
   say "ended with $code"

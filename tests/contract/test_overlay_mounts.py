@@ -108,8 +108,8 @@ def test_node_that_can_mount_nothing_is_at_fault(tmp_path: Path, programs: Path)
     assert done.returncode == 70
     (line,) = re.findall(r"error: (.*)", done.stdout)
     assert line == (
-        f"c1 can mount no overlay in {top.parent}. The kernel: {REASON}. fuse-overlayfs: fuse: device not found. "
-        "Start the session on another node (--exclude=c1), or ask your site for fuse-overlayfs and /dev/fuse on this one"
+        f"c1 can mount no overlay in {top.parent}. The kernel: {REASON}. fuse-overlayfs: fuse: device not found. Start "
+        "the session on another node (--exclude=c1), or ask your site for fuse-overlayfs and /dev/fuse on this one"
     )
     assert sorted(each.name for each in top.parent.iterdir() if each.name.startswith(".")) == []
 

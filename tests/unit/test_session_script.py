@@ -608,8 +608,8 @@ CGROUPS = {
     ),
     "v2 in another slice": (f"0::/hpc.slice/{SLUID}/step_batch/user/task_0", f"hpc.slice/{SLUID}/step_batch/user"),
 }
-"""Lines of /proc/self/cgroup in batch jobs, and the lowest directory of the job with a counter: the plugins cgroup/v1 and
-cgroup/v2 of Slurm 22.05 to 26.05 (cgroup_p_step_create in its sources)."""
+"""Lines of /proc/self/cgroup in batch jobs, and the lowest directory of the job with a counter: the plugins cgroup/v1
+and cgroup/v2 of Slurm 22.05 to 26.05 (cgroup_p_step_create in its sources)."""
 
 
 class TestCgroups:
@@ -659,3 +659,39 @@ class TestCgroups:
         said = self.found(tmp_path, line).stdout
         assert said.splitlines()[1:] == ["/dev/null", "whole"]
         assert "warning: nothing counts out-of-memory kills in /system.slice/slurmstepd.scope" in said
+
+
+class TestFinish:
+    def finished(self, tmp_path: Path, container: str) -> tuple[int, int]:
+        """Run finish() with this container; return the script's exit code, and the processes that are left of it."""
+        code = f"exec {{OUT}}< <(exec bash -c {container!r}); CONTAINER=$!; read -ru $OUT; trap finish EXIT; exit 9"
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                ["bash", "-c", f"source {SCRIPT}\n{code}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        code_of_end = process.wait(60)
+        left = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, _, session = stat.read_text(errors="replace").rpartition(")")[2].split()[:4]
+                left += session == str(process.pid) and state != "Z"
+            except OSError:
+                continue
+        assert "run_pending_traps" not in (tmp_path / "log").read_text()
+        return code_of_end, left
+
+    @pytest.mark.parametrize(
+        "container",
+        [
+            "echo there; exec sleep 600",
+            "echo there",
+            'trap "" TERM; exec {p}<> <(:); echo there; while :; do read -rt 1 -u "$p"; done',
+        ],
+        ids=["ends at TERM", "has ended", "ends at KILL alone"],
+    )
+    def test_nothing_outlives_the_script(self, tmp_path: Path, container: str) -> None:
+        assert self.finished(tmp_path, container) == (9, 0)
