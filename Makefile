@@ -84,4 +84,4 @@ shellcheck:
 	@command -v shellcheck >/dev/null || $(PYTHON) -m tests.site.programs shellcheck
 test-programs:
 	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
-		fuse-overlayfs git curl rsync sshfs putty-tools nftables xauth
+		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd xauth

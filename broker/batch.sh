@@ -67,7 +67,7 @@ load() { # sets what session.sh's functions need
   load_job_env
   check_files
   check_node
-  exec {IN_USE}>>"$DIRECTORY/run/lock"
+  exec {IN_USE}<>"$DIRECTORY/run/lock" # a shared lock on NFS takes a descriptor for reading: flock(2)
   flock -sn "$IN_USE" || die "$LOCKED" "this environment is being removed"
   read_volumes
 }
@@ -146,7 +146,7 @@ note_job() { # KEY WORK SECONDS: the job's file, which this process keeps locked
   local lock
   NOTED=$DIRECTORY/run/jobs/$1 NOTED_WORK=$2
   [[ -d $DIRECTORY/run/jobs ]] || mkdir -p "$DIRECTORY/run/jobs"
-  exec {lock}>>"$NOTED"
+  exec {lock}<>"$NOTED"
   flock -w "$3" "$lock" || return 1
   TOP=$(sed -n 's/^TOP=//p' "$NOTED") # a requeued job continues with the layer of its former run
   if [[ -z $TOP ]]; then
@@ -225,16 +225,16 @@ enter_environment() { # leaves nothing of Apptainer's in the command's environme
 # ---- root of a user namespace, with mounts of its own ---------------------------------------------------------------
 
 mount_layers() { # TARGET LOWER…: an overlay that nobody can write to
-  local target=$1 layer how=kernel FROM=. NAMES IFS=:
+  local target=$1 layer how=kernel FROM=. NAMES IFS=: refusal='not asked, as fuse-overlayfs wrote a layer of it'
   shift
   NAMES=$*
   [[ ${#NAMES} -lt $MOUNT_OPTIONS ]] || shorten "$@"
   for layer in "$@"; do [[ ! -e ${layer%/tree}/fuse ]] || how=fuse; done
-  export LIBMOUNT_FORCE_MOUNT2=always
-  if [[ $how == fuse ]] ||
-    ! (cd "$FROM" && exec mount -t overlay -o "ro,userxattr,lowerdir=$NAMES" berth "$target" 2>/dev/null); then
-    (cd "$FROM" && exec fuse-overlayfs -o "ro,lowerdir=$NAMES" "$target") ||
-      die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs mounts $target"
+  if [[ $how == kernel ]] && ! mount_by_kernel "$FROM" "ro,lowerdir=$NAMES" "$target"; then
+    how=fuse refusal=$LAST
+  fi
+  if [[ $how == fuse ]] && ! mount_by_fuse "$FROM" "ro,lowerdir=$NAMES" "$target"; then
+    refuse_overlay "$LAYERS/${SYSTEM_STACK[0]}" "$refusal" "$LAST"
   fi
   MOUNTED=("$target" "${MOUNTED[@]}")
 }

@@ -248,6 +248,8 @@ class Config(Section):
     """The controller's own: registry, CA key."""
     idle_exit: Seconds = 600.0
     """Personal mode: the controller leaves after this long without a request or a session that moves."""
+    restart_wait: Annotated[float, Field(ge=0, le=600)] = 60.0
+    """Site mode: how many seconds a command waits for the controller while systemd starts or restarts it."""
     storage: StorageSettings = StorageSettings()
     profiles: ProfileSettings = ProfileSettings()
     slurm: SlurmSettings = SlurmSettings()

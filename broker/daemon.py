@@ -11,13 +11,12 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 
-from broker import api_protocol, log_limit
+from broker import api_protocol, journal
 from broker.accounts import AccountCache
 from broker.api import application
 from broker.api_listener import (
@@ -67,8 +66,7 @@ def run_controller(config: Config) -> int:
     BerthError if it cannot start: another controller runs, the registry cannot be opened, the launcher was started with
     other settings.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    log_limit.install()
+    journal.configure_logging("berth-controller")
     os.umask(0o077)
     with _alone(config), contextlib.closing(_bind(config)) as listener:
         return asyncio.run(_main(config, listener))
@@ -93,6 +91,7 @@ async def _main(config: Config, listener: socket.socket) -> int:
             metrics = _metrics(controller)
             async with metrics, running as reconciling, _serving(controller.services(use.once), listener):
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
+                launcher.tell_ready()
                 ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
                 ends.append(asyncio.create_task(lock.lost.wait()))
                 if config.mode is Mode.PERSONAL:

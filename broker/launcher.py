@@ -28,9 +28,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from broker import service_manager
 from broker.failpoints import failpoint
 from broker.launcher_place import Place, VerbError, checked_user
-from broker.launcher_shares import LONG_VERBS, Shares
+from broker.launcher_shares import LONG_VERBS, READY_VERB, Shares
 from broker.launcher_verbs import VERBS
 from broker.launcher_volumes import TOO_LARGE
 from broker.volumes.errors import from_os_error
@@ -53,6 +54,9 @@ million files takes 0.4 GiB, mksquashfs with drivers.SQUASHFS_THREADS 0.5 GiB. T
 this is for what they do not foresee."""
 MESSAGE_CHARACTERS = 2000
 """Characters of what is said of a failure: sbatch's own words may be a page."""
+CONTROLLER_END_S = 10.0
+"""Time for the controller to end once the socket is closed at either side, until it gets SIGTERM. It ends by itself,
+and a signal would hide the exit code that it has chosen."""
 CRASHED = "crashed"
 TIMED_OUT = "timed-out"
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2), linux/prctl.h
@@ -161,8 +165,12 @@ class Launcher:
         if not newline:
             return False
         self._input = rest
-        self._pending.append(Request.parse(line))
-        self._start_pending()
+        request = Request.parse(line)
+        if request.verb == READY_VERB:
+            service_manager.notify_ready()
+        else:
+            self._pending.append(request)
+            self._start_pending()
         return True
 
     def _start_pending(self) -> None:
@@ -385,11 +393,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     ours, theirs = socket.socketpair()
     controller = _start_controller(options.controller, options.account, theirs)
     theirs.close()
-    signal.signal(signal.SIGTERM, lambda *_: controller.terminate())
-    signal.signal(signal.SIGINT, lambda *_: controller.terminate())
-    Launcher(settings, ours).serve()
-    controller.terminate()
-    return controller.wait()
+
+    def stop(*_: object) -> None:
+        service_manager.notify_stopping()
+        controller.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with ours:
+        Launcher(settings, ours).serve()
+    try:
+        controller.wait(CONTROLLER_END_S)
+    except subprocess.TimeoutExpired:
+        controller.terminate()
+    return _exit_code(controller.wait())
+
+
+def _exit_code(returncode: int) -> int:
+    """Turn what subprocess says of a process into an exit code: 128 and the number for a signal, as shells do."""
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 if __name__ == "__main__":

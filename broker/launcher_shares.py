@@ -21,6 +21,8 @@ LONG_AT_ONCE = 4
 """Long verbs of one user: a login node is everybody's, and one user's are hardly faster side by side."""
 FREE_PER_PLACE = 3
 """Places that must be free for each that a user has, if the user is to have another."""
+READY_VERB = "ready"
+"""The controller's word that it serves the API. It has no answer, and takes no place: the launcher itself acts."""
 LONG_VERBS = frozenset(
     {
         *("snapshot", "copy", "rollback", "switch", "clone", "environment", "promote", "commit_root"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from broker import launcher_answers as answers
 from broker.launcher_error import LauncherError
-from broker.launcher_shares import Shares
+from broker.launcher_shares import READY_VERB, Shares
 from broker.metrics import observe_launcher
 from broker.volume_calls import Prepared, VolumeCalls, host_key, volumes
 
@@ -112,6 +112,11 @@ class Launcher(VolumeCalls):
             await self._reading
         if self._process is not None:
             await self._process.wait()
+
+    def tell_ready(self) -> None:
+        """Have the launcher tell systemd that the service has started, if it is the unit's main process."""
+        if self._process is None and self._writer is not None:
+            self._writer.write(json.dumps({"id": 0, "verb": READY_VERB}).encode() + b"\n")
 
     async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
         """Make what the session lacks of its directories, volumes (with that driver, or `auto`) and host key."""

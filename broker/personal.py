@@ -18,6 +18,7 @@ from broker.configfile import Mode
 from broker.errors import BerthError, ControllerUnavailableError, InvalidInputError, from_reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from broker.config import Config
@@ -29,14 +30,14 @@ LOG_LIMIT = 2**20
 """Bytes; a log that has grown beyond it begins anew with the next controller."""
 
 
-def open_client(config: Config) -> Client:
-    """A client for the controller that holds here.
+def open_client(config: Config, wait_for_start: Callable[[Path], None] = lambda _: None) -> Client:
+    """A client for the controller that holds here. In site mode `wait_for_start` is called where nobody listens.
 
     In personal mode the controller is running when this returns, and a call that finds it gone starts it again: it
     leaves when idle. ControllerUnavailableError if it cannot be started, or what the controller itself said.
     """
     if config.mode is not Mode.PERSONAL:
-        return Client(config.api_socket)
+        return Client(config.api_socket, revive=lambda: wait_for_start(config.api_socket))
     make_private(config)
     client = Client(config.api_socket, revive=functools.partial(_start, config))
     if not Client(config.api_socket).health():
@@ -94,7 +95,7 @@ def _start(config: Config) -> None:
     """Start the controller in a session of its own; of several commands at once, one starts it and the others wait."""
     make_private(config)
     client = Client(config.api_socket)
-    with (config.runtime_dir / "starting.lock").open("w") as lock:
+    with (config.runtime_dir / "starting.lock").open("w+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if client.health():
             return

@@ -469,8 +469,60 @@ shorten() { # LOWER…: NAMES: names of a few bytes for the layers, valid in the
   NAMES=${NAMES#:}
 }
 
-mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it does so here, else by FUSE
-  local target=$1 top=${2%/tree} layer how=kernel FROM=. NAMES IFS=: options
+last_words() { # TEXT: LAST: the last line of what a program said on failing that tells why; no more of it than fits a message
+  local line
+  LAST=''
+  while IFS= read -r line; do
+    case $line in
+      '' | *'dmesg(1) may have more information'* | *'(hint)'* | 'unknown argument ignored: lazytime') ;;
+      *) LAST=$line ;;
+    esac
+  done <<<"$1"
+  LAST=${LAST#"${LAST%%[![:space:]]*}"}
+  LAST=${LAST:0:200} LAST=${LAST%.}
+}
+
+mount_by_kernel() { # DIRECTORY OPTIONS TARGET: mounts an overlay from in there; if it fails, LAST has what mount(8) said
+  local text
+  # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
+  text=$(cd "$1" && LIBMOUNT_FORCE_MOUNT2=always exec mount -t overlay -o "userxattr,$2" berth "$3" 2>&1) && return
+  last_words "$text"
+  LAST=${LAST#"mount: $3: "}
+  return 1
+}
+
+mount_by_fuse() { # DIRECTORY OPTIONS TARGET [WORK]: as mount_by_kernel; WORK: the overlay's working directory, if it has one
+  local text code=0
+  # The kernel leaves its own directory in there with mode 000, also where it has refused to mount. Root of this namespace
+  # may open that on a local file system, not on NFS: there the server decides, and knows the user alone.
+  if [[ -n ${4:-} && -d $4/work ]]; then chmod 700 "$4/work"; fi
+  # It gives itself an option that it does not know, and says so each time. As a daemon it has these streams no more.
+  text=$(cd "$1" && exec fuse-overlayfs -o "$2" "$3" 2>&1 </dev/null) || code=$?
+  last_words "$text"
+  LAST=${LAST#fuse-overlayfs: } LAST=${LAST:-it ended with $code}
+  return "$code"
+}
+
+refuse_overlay() { # TOP KERNEL FUSE: neither has mounted it, for what they said: is it the node, or the volume?
+  local top=$1 trial whole=''
+  [[ $top == /* ]] || top=$LAYERS/$top
+  if trial=$(mktemp -d "${top%/*}/.probe-XXXXXXXX"); then
+    mkdir "$trial"/{lower,tree,work,merged}
+    set -- "$@" "$trial" "lowerdir=lower,upperdir=tree,workdir=work"
+    if mount_by_kernel "${@:4}" "$trial/merged" || mount_by_fuse "${@:4}" "$trial/merged" "$trial/work"; then
+      umount "$trial/merged"
+      whole=yes
+    fi
+    remove_tree "$trial"
+  fi
+  [[ -z $whole ]] || die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top: $2; $3"
+  die "$UNFIT_NODE" "$SLURMD_NODENAME can mount no overlay in ${top%/*}. The kernel: $2. fuse-overlayfs: $3. Start the session\
+ on another node (--exclude=$SLURMD_NODENAME), or ask your site for fuse-overlayfs and /dev/fuse on this one"
+}
+
+mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it does so here, else by FUSE; HOW, and REFUSAL: why not by the kernel
+  local target=$1 top=${2%/tree} layer FROM=. NAMES IFS=: options
+  HOW=kernel REFUSAL=''
   shift 2
   [[ -d $top/work ]] || mkdir -p "$top/tree" "$top/work"
   options="lowerdir=$*,upperdir=$top/tree,workdir=$top/work"
@@ -480,23 +532,24 @@ mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it do
     options="lowerdir=$NAMES,upperdir=$top/tree,workdir=$top/work"
   fi
   # FUSE marks deletions in a way that the kernel does not know: its stacks stay its own.
-  for layer in "$top/tree" "$@"; do [[ ! -e ${layer%/tree}/fuse ]] || how=fuse; done
-  # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
-  export LIBMOUNT_FORCE_MOUNT2=always
-  if [[ $how == fuse ]] || ! (cd "$FROM" && exec mount -t overlay -o "userxattr,$options" berth "$target"); then
+  for layer in "$top/tree" "$@"; do
+    if [[ -e ${layer%/tree}/fuse ]]; then HOW=fuse REFUSAL='not asked, as fuse-overlayfs wrote a layer of it'; fi
+  done
+  if [[ $HOW == kernel ]] && ! mount_by_kernel "$FROM" "$options" "$target"; then
+    HOW=fuse REFUSAL=$LAST
     # Depth alone must not change how the session sees its files.
-    if [[ $how == kernel && $# -gt 1 ]] &&
-      mount -t overlay -o "userxattr,lowerdir=${*: -1},upperdir=$top/tree,workdir=$top/work" berth "$target"; then
+    if [[ $# -gt 1 ]] && mount_by_kernel . "lowerdir=${*: -1},upperdir=$top/tree,workdir=$top/work" "$target"; then
       umount "$target"
       die "$BAD_VOLUMES" "the kernel mounts overlays here, but not this one of $(($# + 1)) layers: berth flatten joins them"
     fi
-    how=fuse
-    (cd "$FROM" && exec fuse-overlayfs -o "$options" "$target") ||
-      die "$BAD_VOLUMES" "neither the kernel nor fuse-overlayfs could mount $top"
+    say "the kernel mounts no overlay here: $REFUSAL"
+  fi
+  if [[ $HOW == fuse ]]; then
+    mount_by_fuse "$FROM" "$options" "$target" "$top/work" || refuse_overlay "$top" "$REFUSAL" "$LAST"
     : >"$top/fuse"
   fi
   MOUNTED=("$target" "${MOUNTED[@]}")
-  say "${target##*/}: an overlay of $(($# + 1)) layers, mounted by $how"
+  say "${target##*/}: an overlay of $(($# + 1)) layers, mounted by $HOW"
 }
 
 mount_image() {
@@ -934,7 +987,7 @@ check_files() { # all that needs no lock
 
 take_lock() { # one writer: whoever has run/lock has the volumes; kept until this process ends, however it ends
   local lock waiter code
-  exec {lock}>>"$DIRECTORY/run/lock"
+  exec {lock}<>"$DIRECTORY/run/lock" # for reading and writing, as NFS wants it: flock(2)
   ! flock -n "$lock" || return 0
   say "another job has the volumes of this session open; it gets $BERTH_LOCK_WAIT s to end"
   flock -w "$BERTH_LOCK_WAIT" "$lock" & # in the background, so that we can be told to end
@@ -1034,18 +1087,24 @@ check_version() {
     say "warning: Apptainer $version is older than $OLDEST_APPTAINER, which lost files in overlays before"
 }
 
-find_oom_counter() { # OOM_COUNTER: the file in which the kernel counts the processes of this job that it killed for memory
-  local controllers path mount file
+find_oom_counter() { # CGROUPS: OOM_COUNTER: the file in which the kernel counts the processes of this job that it killed for memory
+  # Standard input is /proc/self/cgroup. Slurm's directory of a job has those of its steps in it. It is named job_ID or,
+  # since Slurm 26.05 with version 2, by the job's SLUID: `s` and 13 digits of base 32.
+  local controllers path mount file job step='' name="job_$SLURM_JOB_ID|${SLURM_JOB_SLUID:-none}|s[0-9A-HJKMNP-TV-Z]{13}"
   OOM_COUNTER=/dev/null
   while IFS=: read -r _ controllers path; do
     case ,$controllers, in
-      *,memory,*) mount=/sys/fs/cgroup/memory file=memory.oom_control ;; # version 1
-      ,,) mount=/sys/fs/cgroup file=memory.events ;;                     # version 2: the leaf may lack the controller
+      *,memory,*) mount=$1/memory file=memory.oom_control ;; # version 1
+      ,,) mount=$1 file=memory.events ;;                     # version 2: the leaf may lack the controller
       *) continue ;;
     esac
-    while [[ ! -r $mount$path/$file && $path == */job_"$SLURM_JOB_ID"/* ]]; do path=${path%/*}; done
-    if [[ -r $mount$path/$file && $path == */job_"$SLURM_JOB_ID"* ]]; then OOM_COUNTER=$mount$path/$file; fi
-  done </proc/self/cgroup
+    [[ $path =~ ^(.*/($name))/step_[^/]+(/|$) ]] || continue
+    job=${BASH_REMATCH[1]} step=$path
+    while [[ ! -r $mount$path/$file && $path != "$job" ]]; do path=${path%/*}; done
+    if [[ -r $mount$path/$file ]]; then OOM_COUNTER=$mount$path/$file; fi
+  done
+  [[ -z $step || $OOM_COUNTER != /dev/null ]] ||
+    say "warning: nothing counts out-of-memory kills in $step: one in this session goes unnoticed"
 }
 
 check_memory() { # a session that lost a process to the memory limit is no longer whole: it ends, and Slurm says why
@@ -1119,7 +1178,8 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
     declare -p BAD_IMAGE BAD_VOLUMES UNFIT_NODE MOST_LINKS MOUNT_OPTIONS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK \
       SYSTEM_STACK OWNER_UID OWNER_GID APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
-    declare -f say die refuse inside view follows_no_link pin shorten mount_overlay mount_image site_binds mount_points \
+    declare -f say die refuse inside view follows_no_link pin shorten last_words mount_by_kernel mount_by_fuse remove_tree \
+      refuse_overlay mount_overlay mount_image site_binds mount_points \
       side_of missing_points make_points mend_points make_skeleton write_greeting write_sudo mount_system mount_home except \
       begin_as_image bind_exceptions check_accounts mount_all pass hold
     echo 'hold "$@"'
@@ -1363,13 +1423,16 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
 }
 
 finish() { # on every way out
-  local code=$? job
+  local code=$? job pause end=$((SECONDS + STOP_GRACE + 2))
   trap '' TERM USR1 USR2
   for job in $(jobs -p); do kill "$job" 2>/dev/null || :; done
   if [[ -n ${CONTAINER:-} ]] && kill -TERM "$CONTAINER" 2>/dev/null; then
-    { sleep $((STOP_GRACE + 2)) && kill -KILL "$CONTAINER"; } &
+    # Not by a shell in the background: as this one, it would ignore TERM by now, and outlive the job's script. And a
+    # shell that is forked while signals come may run a trap that it no longer has ("run_pending_traps: bad value").
+    exec {pause}<> <(:)
+    while kill -0 "$CONTAINER" 2>/dev/null && ((SECONDS <= end)); do read -rt 0.05 -u "$pause" || :; done
+    kill -KILL "$CONTAINER" 2>/dev/null || :
     wait "$CONTAINER" || :
-    kill $! 2>/dev/null || :
   fi
   [[ -z ${NODE_DIR:-} ]] || remove_tree "$NODE_DIR"
   say "ended with $code"
@@ -1409,7 +1472,7 @@ main() {
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   start_container
   read_host_key
-  find_oom_counter
+  find_oom_counter /sys/fs/cgroup </proc/self/cgroup
   ENDS_AT=${SLURM_JOB_END_TIME:-$NEVER} LOOK_AT=0 WARNED_OF=''
   [[ $ENDS_AT =~ ^[0-9]+$ ]] || ENDS_AT=$NEVER
   LOOK_AT=$((ENDS_AT - WARN_EARLY[0]))

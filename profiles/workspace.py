@@ -33,7 +33,7 @@ def workspace(parent: Path) -> Iterator[Path]:
     _sweep(parent)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
-        with (folder / LOCK).open("w") as lock:
+        with (folder / LOCK).open("w+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
     finally:

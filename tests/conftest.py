@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,31 @@ from slurm.lab.errors import LabError
 from tests.lab_cluster import Lab, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Protocol
+
+    class SupportsFileno(Protocol):
+        def fileno(self) -> int: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nfs_locks() -> Iterator[None]:
+    """Refuse, in this process, what NFS refuses: a lock on a descriptor that is not open for it (flock(2))."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("flock", "lockf"):
+            patch.setattr(fcntl, name, _as_on_nfs(getattr(fcntl, name)))
+        yield
+
+
+def _as_on_nfs(real: Callable[..., None]) -> Callable[..., None]:
+    def lock(descriptor: int | SupportsFileno, operation: int, *rest: int) -> None:
+        access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        refused = {fcntl.LOCK_SH: os.O_WRONLY, fcntl.LOCK_EX: os.O_RDONLY}
+        if access == refused.get(operation & ~fcntl.LOCK_NB):
+            raise OSError(errno.EBADF, "this lock fails on NFS")
+        real(descriptor, operation, *rest)
+
+    return lock
 
 
 @pytest.fixture(scope="session")

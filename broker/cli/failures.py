@@ -29,8 +29,19 @@ def report(error: Exception, *, as_json: bool) -> ExitCode:
     """Say what failed and how to mend it; return the code to end with."""
     failure = _as_berth_error(error)
     text = _as_json(failure) if as_json else _as_words(failure)
-    click.echo(text, err=True)
+    if not ("JOURNAL_STREAM" in os.environ and _wrote_to_journal(text)):
+        click.echo(text, err=True)
     return failure.exit_code
+
+
+def _wrote_to_journal(text: str) -> bool:
+    """Write the failure of a service that systemd has started to the journal; False if this is none."""
+    from broker import journal
+
+    if not journal.is_connected():
+        return False
+    journal.write(text, journal.ERROR)
+    return True
 
 
 def wants_json(words: Sequence[str]) -> bool:

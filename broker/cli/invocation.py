@@ -32,16 +32,19 @@ class Invocation:
 
     @cached_property
     def client(self) -> Client:
-        """A client of a controller that answers; in personal mode the controller is started if need be."""
+        """A client of a controller that answers; in personal mode the controller is started if need be.
+
+        In site mode each call waits while systemd starts the controller.
+        """
         from broker.client import Client
         from broker.configfile import site_socket
 
         place = site_socket()
         if place is not None:
-            return Client(place)
+            return Client(place, revive=lambda: self._wait_for_start(place))
         from broker.personal import open_client
 
-        return open_client(self.config)
+        return open_client(self.config, self._wait_for_start)
 
     @cached_property
     def api_socket(self) -> Path:
@@ -59,8 +62,23 @@ class Invocation:
         import json
 
         from broker import wire
+        from broker.configfile import site_socket
+        from broker.errors import ControllerUnavailableError
 
-        return wire.ask(self.api_socket, "POST", path, json.dumps(request))
+        body = json.dumps(request)
+        try:
+            return wire.ask(self.api_socket, "POST", path, body)
+        except ControllerUnavailableError:  # nobody took it
+            if site_socket() is None:
+                raise
+            self._wait_for_start(self.api_socket)
+            return wire.ask(self.api_socket, "POST", path, body)
+
+    def _wait_for_start(self, place: Path) -> None:
+        from broker.cli.output import narrate
+        from broker.service_status import wait_for_start
+
+        wait_for_start(place, self.config.restart_wait, tell=(lambda _: None) if self.json else narrate)
 
 
 pass_invocation = click.make_pass_decorator(Invocation)

@@ -109,7 +109,7 @@ def fingerprint(public: str) -> str:
 def _make(private: Path) -> None:
     """Make the pair in a hidden place and move the private half last: where it is, the public one is as well."""
     private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (private.parent / "key.lock").open("w") as lock:
+    with (private.parent / "key.lock").open("w+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if private.exists():
             return

@@ -39,15 +39,11 @@ def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
 
     On SIGHUP it goes on with the program and the configuration as they are by then, and no connection ends for it.
     """
-    import logging
-    import sys
-
-    from broker import log_limit
+    from broker import journal
     from broker.gateway import master
     from broker.gateway import worker as one_worker
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    log_limit.install()
+    journal.configure_logging("berth-gateway")
     config = invocation.config
     if not config.gateway.enabled:
         raise ConflictError("gateway.enabled is false", hint="in personal mode people come in through the site's sshd")

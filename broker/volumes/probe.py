@@ -1,9 +1,18 @@
-"""Which driver a file system and a kernel allow, found by trying."""
+"""The choice of a driver for a file system and a kernel, made by trying what a session's job does.
+
+The trial is `mount_overlay` of session.sh itself, run by bash as the user, in a user and mount namespace, with the
+upper and the working directory on the shared file system and a lower directory on the node's disk. Only the launcher's
+workers call this module: `prepare` for a new session, `probe` for `berth doctor`. So the user, the namespaces and the
+unit's sandbox are those in which sessions are made.
+
+The job runs on another machine, whose kernel and programs may differ; it decides there again (ADR 118).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -18,23 +27,32 @@ from broker.volumes.record import write
 from profiles.removal import remove_tree
 from profiles.userfile import read_bytes
 
-LIMIT = 20
-"""Seconds for one try."""
+TRIAL_TIMEOUT_S = 20
 
-TRY_KERNEL = """
-mount -t overlay overlay -o userxattr,lowerdir=lower,upperdir=upper,workdir=work merged
+SESSION_SCRIPT = Path(__file__).parents[1] / "session.sh"
+TRIAL = """
+source "$1"
+say() { :; }
+refuse_overlay() { printf '%s\\n' none "$2" "$3"; exit 0; }
+LAYERS=$2 NODE_DIR=$3 MOUNTED=()
+cd "$LAYERS"
+mount_overlay "$NODE_DIR/merged" top/tree below/tree "$NODE_DIR/image"
+cd "$NODE_DIR/merged"
+echo changed >file && rm gone && mkdir folder && mv file folder/ && rm "$4"
+cd "$LAYERS"
+umount "$NODE_DIR/merged"
+printf '%s\\n' "$HOW" "$REFUSAL"
 """
-TRY_FUSE = """
-fuse-overlayfs -o lowerdir=lower,upperdir=upper,workdir=work merged
-"""
-USE = "echo changed >merged/file && rm merged/gone && mkdir merged/folder && umount merged"
+"""A script for bash. It writes `kernel`, `fuse` or `none`, why the kernel mounts none, and why FUSE mounts none."""
+IMAGE_FILE = "of_the_image"
 
-
-FRESH = 86400.0
-"""Seconds for which what was found holds for new sessions, on the same machine, kernel and file system: mounting to
-find out takes longer than all else that a new session needs."""
+VALIDITY_S = 86400.0
+"""Time for which a result holds for new sessions, in the same surroundings: mounting to find out takes longer than all
+else that a new session needs."""
 NOTE_BYTES = 64 * 1024
 """Limit for the file that keeps the result, which has some hundred bytes."""
+SANDBOX_LINES = ("CapBnd:", "NoNewPrivs:", "Seccomp:", "Seccomp_filters:")
+"""Lines of /proc/PID/status (proc(5)) that show what a unit's sandbox takes away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +63,22 @@ class Probe:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What came of an overlay: `how` is `kernel`, `fuse` or `none`; the two reasons are empty if there is none."""
+
+    how: str
+    kernel: str = ""
+    fuse: str = ""
+
+
 def remembered(directory: Path, note: Path) -> Probe:
-    """As `probe`, but what was found within FRESH is taken from the file `note`."""
-    where = _where(directory)
+    """As `probe`, but what was found within VALIDITY_S in the same surroundings is taken from the file `note`."""
+    where = _surroundings(directory)
     try:
         found = json.loads(read_bytes(note, NOTE_BYTES))
-        if found["where"] == where and 0 <= time.time() - found["at"] < FRESH:
-            return Probe(str(found["driver"])[:20], str(found["why"])[:500])
+        if found["where"] == where and 0 <= time.time() - found["at"] < VALIDITY_S:
+            return Probe(str(found["driver"])[:20], str(found["why"])[:1000])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # not there, or not ours
     return probe_anew(directory, note)
@@ -60,49 +87,75 @@ def remembered(directory: Path, note: Path) -> Probe:
 def probe_anew(directory: Path, note: Path) -> Probe:
     """As `probe`, and note it for `remembered`."""
     found = probe(directory)
-    said = {"where": _where(directory), "at": time.time(), **asdict(found)}
+    said = {"where": _surroundings(directory), "at": time.time(), **asdict(found)}
     with contextlib.suppress(OSError):  # a full disk: then the next one tries again
         write(note, json.dumps(said).encode())
     return found
 
 
-def _where(directory: Path) -> list[str]:
-    """What the answer depends on."""
+def _surroundings(directory: Path) -> list[str]:
+    """Return what the answer depends on: machine, kernel, file system, sandbox, and the job's own way to mount.
+
+    A mount namespace is a unit's own, so a restart of the unit, perhaps with other settings, begins another. Numbers of
+    namespaces and of devices mean something only until the machine boots.
+    """
     system = os.uname()
-    return [system.nodename, system.release, str(directory.stat().st_dev)]
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    return [
+        system.nodename,
+        system.release,
+        Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+        str(directory.stat().st_dev),
+        *(str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("mnt", "user")),
+        *(" ".join(line.split()) for line in status if line.startswith(SANDBOX_LINES)),
+        hashlib.sha256(SESSION_SCRIPT.read_bytes()).hexdigest(),
+    ]
 
 
 def probe(directory: Path) -> Probe:
     """Choose for sessions below `directory`, which must exist and be writable. OSError if it is not."""
     room = Path(tempfile.mkdtemp(prefix=".probe-", dir=directory))
     try:
-        kernel = _overlay(room / "kernel", TRY_KERNEL)
-        if not kernel:
+        trial = _overlay(room)
+        if trial.how == "kernel":
             return Probe("overlay", "kernel overlayfs works here in a user namespace")
         if _reflink(room):
-            return Probe("reflink", f"the kernel refuses overlayfs ({kernel}), but files can share blocks")
-        if not _overlay(room / "fuse", TRY_FUSE):
-            return Probe("overlay", f"the kernel refuses overlayfs ({kernel}); fuse-overlayfs works, slower")
-        return Probe("plain", f"neither overlayfs ({kernel}) nor shared blocks work here")
+            return Probe("reflink", f"the kernel refuses overlayfs ({trial.kernel}), but files can share blocks")
+        if trial.how == "fuse":
+            return Probe("overlay", f"the kernel refuses overlayfs ({trial.kernel}); fuse-overlayfs works, slower")
+        return Probe(
+            "plain",
+            f"neither kernel overlayfs ({trial.kernel}) nor fuse-overlayfs ({trial.fuse}) nor shared blocks work here; "
+            "the nodes need one of the first two for a session's system",
+        )
     finally:
         remove_tree(room)
 
 
-def _overlay(room: Path, script: str) -> str:
-    """Mount an overlay and change something through it; what was said if that fails."""
-    for name in ("lower", "upper", "work", "merged"):
+def _overlay(room: Path) -> _Trial:
+    """Mount an overlay as a job does, and change something through it."""
+    for name in ("top/tree", "top/work", "below/tree"):
         (room / name).mkdir(parents=True)
-    (room / "lower/file").write_text("a file\n")
-    (room / "lower/gone").write_text("a file\n")
-    command = ["unshare", "--map-root-user", "--mount", "sh", "-euc", script + USE]
+    (room / "below/tree/file").write_text("a file\n")
+    (room / "below/tree/gone").write_text("a file\n")
+    node = Path(tempfile.mkdtemp(prefix="berth-probe-"))
     try:
-        done = run(command, timeout=LIMIT, cwd=room)
+        for name in ("merged", "image"):
+            (node / name).mkdir()
+        (node / "image" / IMAGE_FILE).write_text("a file\n")
+        script = ["bash", "-c", TRIAL, "bash", str(SESSION_SCRIPT), str(room), str(node), IMAGE_FILE]
+        command = ["unshare", "--user", "--map-root-user", "--mount", *script]
+        done = run(command, timeout=TRIAL_TIMEOUT_S, cwd=room)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{type(error).__name__}"
-    if done.returncode == 0:
-        return ""
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    return said[-1][:200] if said else f"exit code {done.returncode}"
+        return _Trial("none", type(error).__name__, type(error).__name__)
+    finally:
+        remove_tree(node)
+    lines = done.stdout.decode(errors="replace").splitlines()
+    if done.returncode == 0 and lines:
+        return _Trial(*lines[:3])
+    said = done.stderr.decode(errors="replace").strip().splitlines() or lines
+    words = said[-1][:200] if said else f"exit code {done.returncode}"
+    return _Trial("none", words, words)
 
 
 def _reflink(room: Path) -> bool:

@@ -29,7 +29,7 @@ def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progre
     if final.is_dir():
         return final
     root.mkdir(parents=True, exist_ok=True)
-    with (root / f".{name}-{key}.lock").open("w") as lock:
+    with (root / f".{name}-{key}.lock").open("w+") as lock:
         _take(lock, say=lambda: progress.say(f"waiting for another process that makes {name}"))
         if final.is_dir():
             return final

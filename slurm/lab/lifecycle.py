@@ -148,7 +148,7 @@ def load(place: Place) -> tuple[Spec, list[Path]]:
 def locked(place: Place) -> Iterator[None]:
     """Only one process at a time changes a lab."""
     RUN.mkdir(exist_ok=True)
-    with (RUN / f".{place.name}.lock").open("w") as lock:
+    with (RUN / f".{place.name}.lock").open("w+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

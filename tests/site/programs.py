@@ -26,6 +26,7 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "shellcheck": lambda: shutil.which("shellcheck"),
     "squashfs-tools": lambda: shutil.which("mksquashfs"),
     "sshfs": lambda: shutil.which("sshfs"),
+    "systemd": lambda: shutil.which("systemd-analyze"),
     "xauth": lambda: shutil.which("xauth"),
     "xfsprogs": lambda: shutil.which("mkfs.xfs"),
 }

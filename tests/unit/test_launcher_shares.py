@@ -116,7 +116,7 @@ def test_a_thousand_long_verbs_leave_the_launcher_free_for_short_ones(verb: str,
         async with asyncio.timeout(DEADLINE_S), launcher_at(tmp_path) as (reader, writer, process):
             ask(writer, 1, "prepare", driver="overlay")
             assert "ok" in await answer(reader)
-            with (tmp_path / "shared" / USER / "sessions" / ID / "volumes.lock").open("r") as lock:
+            with (tmp_path / "shared" / USER / "sessions" / ID / "volumes.lock").open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # they wait for it
                 for number in range(2, MANY + 2):
                     ask(writer, number, verb, operation=new_id(), job_id=7, timeout=3600, **IMAGE)

@@ -575,3 +575,123 @@ def test_fingerprint_is_of_the_key_that_sshd_proves(tmp_path: Path) -> None:
     done = bash(code)
     assert done.returncode == 66
     assert "a stop and a start of the session make another" in done.stdout + done.stderr
+
+
+SLUID = "s5KQ2M8Z7V3TXR"
+V2 = "system.slice/{scope}/{job}/step_batch/user/{task}"
+CGROUPS = {
+    "v1": ("4:memory:/slurm/uid_1000/job_7/step_batch/task_0", "memory/slurm/uid_1000/job_7/step_batch/task_0"),
+    "v1 without tasks": ("4:memory:/slurm/uid_1000/job_7/step_batch", "memory/slurm/uid_1000/job_7/step_batch"),
+    "v1 with node names": (
+        "7:cpu,memory:/slurm_c1/uid_1000/job_7/step_batch/task_0",
+        "memory/slurm_c1/uid_1000/job_7",
+    ),
+    "v2 of 22.05": (
+        "0::/" + V2.format(scope="slurmstepd.scope", job="job_7", task="task_0"),
+        V2.format(scope="slurmstepd.scope", job="job_7", task="task_0"),
+    ),
+    "v2, its leaf without the controller": (
+        "0::/" + V2.format(scope="slurmstepd.scope", job="job_7", task="task_special"),
+        "system.slice/slurmstepd.scope/job_7/step_batch/user",
+    ),
+    "v2 with node names": (
+        "0::/" + V2.format(scope="c1_slurmstepd.scope", job="job_7", task="task_4294967293"),
+        "system.slice/c1_slurmstepd.scope/job_7/step_batch",
+    ),
+    "v2 of 26.05": (
+        "0::/" + V2.format(scope="c1_slurmstepd.scope", job=SLUID, task="task_0"),
+        V2.format(scope="c1_slurmstepd.scope", job=SLUID, task="task_0"),
+    ),
+    "v2 of 26.05, counted for the job alone": (
+        "0::/" + V2.format(scope="slurmstepd.scope", job=SLUID, task="task_0"),
+        f"system.slice/slurmstepd.scope/{SLUID}",
+    ),
+    "v2 in another slice": (f"0::/hpc.slice/{SLUID}/step_batch/user/task_0", f"hpc.slice/{SLUID}/step_batch/user"),
+}
+"""Lines of /proc/self/cgroup in batch jobs, and the lowest directory of the job with a counter: the plugins cgroup/v1
+and cgroup/v2 of Slurm 22.05 to 26.05 (cgroup_p_step_create in its sources)."""
+
+
+class TestCgroups:
+    def found(self, tmp_path: Path, line: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Find the counter, and look once whether a process was killed."""
+        code = 'find_oom_counter "$1"; echo "$OOM_COUNTER"; check_memory; echo whole'
+        return bash(code, str(tmp_path), stdin=f"12:cpuset:/elsewhere\n{line}\n1:name=systemd:/\n", env=env)
+
+    def count(self, tmp_path: Path, directory: str, kills: int) -> Path:
+        """Write a counter, and another one above the jobs, which is not this job's."""
+        name = "memory.oom_control" if directory.startswith("memory") else "memory.events"
+        above = re.sub("/(job_|s5).*", "", directory)
+        for place, number in ((tmp_path / directory, kills), (tmp_path / above, 9)):
+            place.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(f"low 0\noom 5\noom_kill {number}\n")
+        return tmp_path / directory / name
+
+    @pytest.mark.parametrize("shape", CGROUPS)
+    @pytest.mark.parametrize("sluid", [{"SLURM_JOB_SLUID": SLUID}, {}], ids=["with SLUID", "without"])
+    def test_kill_is_noticed_wherever_slurm_counts_it(self, tmp_path: Path, shape: str, sluid: dict[str, str]) -> None:
+        line, directory = CGROUPS[shape]
+        counter = self.count(tmp_path, directory, 0)
+        assert self.found(tmp_path, line, **sluid).stdout == f"{counter}\nwhole\n"
+        self.count(tmp_path, directory, 1)
+        done = self.found(tmp_path, line, **sluid)
+        assert done.returncode == 72
+        assert "out of memory: a process of the session was killed" in done.stdout
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "4:memory:/slurm/uid_1000/job_70/step_batch",
+            "0::/system.slice/slurmstepd.scope/job_77/step_batch/user/task_0",
+            "0::/user.slice/user-1000.slice/session-1.scope",
+            "0::/",
+        ],
+    )
+    def test_counters_that_are_not_the_jobs_are_left_alone(self, tmp_path: Path, line: str) -> None:
+        path = line.rpartition(":")[2].strip("/")
+        self.count(tmp_path, f"memory/{path}" if ":memory:" in line else path, 3)
+        assert self.found(tmp_path, line).stdout == "/dev/null\nwhole\n"
+
+    def test_job_without_a_counter_says_so(self, tmp_path: Path) -> None:
+        line = f"0::/system.slice/slurmstepd.scope/{SLUID}/step_batch/user/task_0"
+        (tmp_path / "system.slice/slurmstepd.scope").mkdir(parents=True)
+        (tmp_path / "system.slice/slurmstepd.scope/memory.events").write_text("oom_kill 4\n")
+        said = self.found(tmp_path, line).stdout
+        assert said.splitlines()[1:] == ["/dev/null", "whole"]
+        assert "warning: nothing counts out-of-memory kills in /system.slice/slurmstepd.scope" in said
+
+
+class TestFinish:
+    def finished(self, tmp_path: Path, container: str) -> tuple[int, int]:
+        """Run finish() with this container; return the script's exit code, and the processes that are left of it."""
+        code = f"exec {{OUT}}< <(exec bash -c {container!r}); CONTAINER=$!; read -ru $OUT; trap finish EXIT; exit 9"
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                ["bash", "-c", f"source {SCRIPT}\n{code}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        code_of_end = process.wait(60)
+        left = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, _, session = stat.read_text(errors="replace").rpartition(")")[2].split()[:4]
+                left += session == str(process.pid) and state != "Z"
+            except OSError:
+                continue
+        assert "run_pending_traps" not in (tmp_path / "log").read_text()
+        return code_of_end, left
+
+    @pytest.mark.parametrize(
+        "container",
+        [
+            "echo there; exec sleep 600",
+            "echo there",
+            'trap "" TERM; exec {p}<> <(:); echo there; while :; do read -rt 1 -u "$p"; done',
+        ],
+        ids=["ends at TERM", "has ended", "ends at KILL alone"],
+    )
+    def test_nothing_outlives_the_script(self, tmp_path: Path, container: str) -> None:
+        assert self.finished(tmp_path, container) == (9, 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 
@@ -90,3 +92,39 @@ def _drain_seconds() -> float:
     return GatewaySettings(
         listen_host="", listen_port=0, api_socket=Path(), host_key=Path(), domain="berth"
     ).drain_seconds
+
+
+@pytest.mark.parametrize("name", ["berth.service", "berth-gateway.service"])
+def test_started_is_what_the_service_itself_says(name: str) -> None:
+    settings = unit(name)
+    assert settings["Type"] == ["notify"]
+    assert settings["NotifyAccess"] == ["main"], "workers of the launcher run as users"
+
+
+def test_the_gateway_does_not_wait_for_the_controller(gateway: dict[str, list[str]]) -> None:
+    """With Type=notify it would, at boot: a service that is ordered after another one starts when that has started."""
+    assert "berth.service" not in " ".join(gateway["After"] + gateway["Wants"] + gateway["Requires"])
+
+
+@pytest.mark.parametrize("name", ["berth.service", "berth-gateway.service", "berth-gateway-api.service"])
+def test_lines_without_a_priority_are_seen_among_the_warnings(name: str) -> None:
+    assert unit(name)["SyslogLevel"] == ["warning"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.iterdir()))
+def test_systemd_has_nothing_to_say_of_a_unit(name: str, tmp_path: Path) -> None:
+    """But that our programs are not installed where the tests run."""
+    text = (UNITS / name).read_text(encoding="utf-8")
+    (tmp_path / name).write_text(re.sub(r"(?m)^(Exec\w+=\S?)/opt/berth/bin/\S+", r"\1/bin/true", text))
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("name", "most"), [("berth.service", 3.7), ("berth-gateway.service", 1.5)])
+def test_exposure_of_a_unit_does_not_grow(name: str, most: float) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", str(UNITS / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    found = re.search(rf"exposure level for {re.escape(name)}: ([0-9.]+)", done.stdout)
+    assert found is not None
+    assert float(found[1]) <= most

@@ -1,0 +1,51 @@
+"""The messages to systemd of a service of Type=notify: datagrams as sd_notify(3) documents them.
+
+Standard library only, because the launcher imports it. The socket's address is taken out of the environment when this
+module is loaded: no process that a service starts can speak in its name.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+ADDRESS = "NOTIFY_SOCKET"
+TIMEOUT_S = 1.0
+"""Time for one message while systemd's queue is full. A service works without its message, systemd starts it anew."""
+
+_address = os.environ.pop(ADDRESS, "")
+
+
+def notify_ready() -> None:
+    """Tell that the service has started, or has finished a reload."""
+    _notify("READY=1")
+
+
+def notify_reloading() -> None:
+    """Tell that the service has begun a reload, which ends with `notify_ready`."""
+    _notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def notify_stopping() -> None:
+    """Tell that the service has begun to stop."""
+    _notify("STOPPING=1")
+
+
+def expose_address() -> None:
+    """Put the socket's address back into the environment, for the program that this process becomes by execve(2)."""
+    if _address:
+        os.environ[ADDRESS] = _address
+
+
+def _notify(message: str) -> None:
+    """Send a message, if a service manager has started this process and still listens."""
+    if not _address.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(TIMEOUT_S)
+        try:
+            sender.connect("\0" + _address[1:] if _address.startswith("@") else _address)
+            sender.send(message.encode("ascii"))
+        except OSError:
+            return  # nobody waits for it: the unit is of another Type=, or the socket has gone
