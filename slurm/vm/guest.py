@@ -188,9 +188,16 @@ class Guest:
 
 
 def saved(
-    cache: Path, name: str, parent: Path, recipe: Sequence[str], key: Path,
-    prepare: Callable[[Guest], None], progress: Progress, payload: Path | None = None,
-) -> Path:  # fmt: skip
+    cache: Path,
+    name: str,
+    parent: Path,
+    prepare: Callable[[Guest], None] | None = None,
+    *,
+    recipe: Sequence[str] = (),
+    payload: Path | None = None,
+    key: Path,
+    progress: Progress,
+) -> Path:
     """Return a guest that was started from `parent`, prepared and saved while it ran: it continues in seconds.
 
     `recipe` is what `prepare` depends on. A saved guest's clock continues from when it was saved, and certificates that
@@ -199,16 +206,17 @@ def saved(
     kernel = parent / "kernel" if (parent / "kernel").exists() else parent
     accelerated = qemu.acceleration(kernel / "vmlinuz")
     week = str(int(time.time()) // WEEK_SECONDS)
-    total = digest(
-        [parent.name, payload.parent.name if payload else "", qemu.version(), *accelerated, str(qemu.MEMORY_MIB)]
-        + [qemu.KERNEL, week, *recipe]
-    )
+    total = digest((
+        parent.name, payload.parent.name if payload else "", qemu.version(), *accelerated, str(qemu.MEMORY_MIB),
+        qemu.KERNEL, week, *recipe,
+    ))  # fmt: skip
 
     def make(work: Path) -> None:
         guest = Guest(work / "tree", key)
         try:
             guest.start(parent, payload=payload, accelerated=accelerated, progress=progress)
-            prepare(guest)
+            if prepare is not None:
+                prepare(guest)
             guest.disconnect()
             progress.say("saving the guest")
             qemu.save(guest.state, guest.state / "memory")

@@ -1,4 +1,4 @@
-"""The guest's disks: Debian sid with systemd, Slurm, Apptainer and NFS, made once for each recipe and kept in the cache.
+"""The guest's disks: Debian sid with systemd, Slurm, Apptainer and NFS, made once for each recipe.
 
 Every part is found by the hash of what it is made from: the Debian, the system's layer, further layers, the disks.
 """

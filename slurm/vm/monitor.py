@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from slurm.lab.errors import LabError
 
@@ -16,8 +16,18 @@ SOCKET = "monitor"
 ANSWER_SECONDS = 30
 
 
-def execute(state: Path, command: str, *, seconds: float = ANSWER_SECONDS, **arguments: object) -> Any:
+def execute(state: Path, command: str, *, seconds: float = ANSWER_SECONDS, **arguments: object) -> dict[str, Any]:
     """Run one command of the qemu whose state directory this is; return its result. LabError if it is refused."""
+    result = _run(state, command, arguments, seconds)
+    return result if isinstance(result, dict) else {}
+
+
+def human(state: Path, line: str, *, seconds: float = ANSWER_SECONDS) -> str:
+    """Run one command of the monitor for people; return what it prints."""
+    return str(_run(state, "human-monitor-command", {"command-line": line}, seconds))
+
+
+def _run(state: Path, command: str, arguments: dict[str, object], seconds: float) -> object:
     directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as client:
@@ -33,12 +43,7 @@ def execute(state: Path, command: str, *, seconds: float = ANSWER_SECONDS, **arg
         os.close(directory)
 
 
-def human(state: Path, line: str, *, seconds: float = ANSWER_SECONDS) -> str:
-    """Run one command of the monitor for people; return what it prints."""
-    return str(execute(state, "human-monitor-command", seconds=seconds, **{"command-line": line}))
-
-
-def _ask(stream: Any, command: str, arguments: dict[str, object]) -> Any:
+def _ask(stream: TextIO, command: str, arguments: dict[str, object]) -> object:
     stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
     stream.flush()
     for line in stream:  # the greeting and events come in between
@@ -46,5 +51,6 @@ def _ask(stream: Any, command: str, arguments: dict[str, object]) -> Any:
         if "error" in answer:
             raise LabError(f"qemu refuses `{command}`: {answer['error'].get('desc')}")
         if "return" in answer:
-            return answer["return"]
+            result: object = answer["return"]
+            return result
     raise OSError("the connection has ended")

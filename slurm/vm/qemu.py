@@ -43,8 +43,8 @@ VIRTUAL = ("-accel", "kvm", "-cpu", "host")
 def acceleration(kernel: Path) -> Sequence[str]:
     """Return qemu's options for KVM if a kernel runs with them, else those for emulation.
 
-    That /dev/kvm can be opened does not say so: in some virtual machines the first guest code fails. So a kernel without
-    a disk is started: its panic ends qemu.
+    That /dev/kvm can be opened does not say so: in some virtual machines the first guest code fails. So a kernel is
+    started without a disk: its panic ends qemu.
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return EMULATED

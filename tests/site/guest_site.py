@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import lifecycle
-from slurm.lab.cache import digest
+from slurm.lab.cache import digest, keep_newest, mark_used
 from slurm.lab.commands import run
 from slurm.lab.errors import LabError
 from slurm.lab.place import Place, cache_root
@@ -28,9 +28,13 @@ CHECKOUT = deploy.CHECKOUT
 PACKAGES = ("broker", "profiles", "slurm", "tui")
 INSTALLED = (*PACKAGES, "docs/man", "pyproject.toml", "README.md", "LICENSE", "requirements.lock")
 """What `pip install .` reads of a checkout."""
+PROFILES = ("base", "other")
+"""The images that sessions start from, in the order in which one stands on the other."""
 GATEWAY_PORT = deploy.GATEWAY_PORT
 PROFILE_TEAM = deploy.PROFILE_TEAM
 API_SOCKET = "/run/berth/api.sock"
+KEPT = 5
+"""How many versions of each part the cache keeps: a saved guest takes 1.2 GB."""
 SERVICE_SECONDS = 240
 """How long the services may take to answer: 15 s of a free machine under emulation, many times that on a busy one."""
 
@@ -60,9 +64,8 @@ def site_image(name: str, progress: Progress) -> Path:
     key = image.key(cache)
     dependencies = _dependencies(cache, progress)
     disks = image.disks(cache, [dependencies], progress)
-    booted = saved(cache, "vm-booted", disks, [], key, lambda _guest: None, progress)
-    files = {"berth": berth_layer(progress), "base": _base_profile(cache, progress)}
-    payload = image.payload(cache, files, progress)
+    booted = saved(cache, "vm-booted", disks, key=key, progress=progress)
+    payload = image.payload(cache, {"berth": berth_layer(progress)} | _profiles(cache, progress), progress)
     recipe = [name, *map(str, (quickstart.commands(2), quickstart.commands(3), quickstart.commands(5)))]
     recipe += [quickstart.block(4, "yaml"), digest([], [Path(__file__)])]
 
@@ -71,22 +74,29 @@ def site_image(name: str, progress: Progress) -> Path:
         install(guest, SITES[name])
         progress.say("Berth answers" if not SITES[name].personal else "Berth is installed")
 
-    return saved(cache, f"vm-site-{name}", booted, recipe, key, prepare, progress, payload)
+    made = saved(cache, f"vm-site-{name}", booted, prepare, recipe=recipe, payload=payload, key=key, progress=progress)
+    # A saved guest stands on the disks of those before it, so each use of it is a use of all.
+    for tree in (disks, booted, payload.parent, made):
+        kind = mark_used(tree).name.rpartition("-")[0]
+        keep_newest(cache, kind, KEPT)
+    return made
 
 
 def install(guest: Guest, kind: Kind) -> None:
-    """Put Berth and a profile on a guest that has only booted; return when the services answer."""
+    """Put Berth and the profiles on a guest that has only booted; return when the services answer."""
+    images = " ".join(f"/mnt/{profile}" for profile in PROFILES)
     guest.mount_payload()
     guest.sh(f"cp -a /mnt/berth/opt/. /opt/; cp -a /mnt/berth/usr/local/. /usr/local/; mount-shared {kind.mounted}")
     if kind.personal:
         for user in ("alice", "bob"):
-            guest.sh("mkdir -p .local/share/berth/profiles; cp -r /mnt/base .local/share/berth/profiles/", user=user)
+            store = ".local/share/berth/profiles"
+            guest.sh(f"mkdir -p {store}; cp -r {images} {store}/", user=user)
     else:
-        _install_services(guest, kind)
+        _install_services(guest, kind, images)
     guest.sh("umount /mnt; sync")
 
 
-def _install_services(guest: Guest, kind: Kind) -> None:
+def _install_services(guest: Guest, kind: Kind, images: str) -> None:
     guest.sh("sacctmgr -i add account research")
     for command in quickstart.commands(2):
         guest.sh(command.replace("ACCOUNT", "research"), stdin=b"y\n")
@@ -94,7 +104,7 @@ def _install_services(guest: Guest, kind: Kind) -> None:
         # Made on the file server: over NFS root is nobody.
         on_server = command.replace("/shared/", f"{kind.backing}/shared/")
         guest.sh(on_server.replace("PROFILE_TEAM", PROFILE_TEAM))
-    guest.sh("cp -r /mnt/base /shared/berth-profiles/", user=PROFILE_TEAM)
+    guest.sh(f"cp -r {images} /shared/berth-profiles/", user=PROFILE_TEAM)
     config = quickstart.block(4, "yaml").replace("login.example.org", "vm")
     guest.sh("mkdir -p /etc/berth; cat >/etc/berth/config.yaml; berth config check", stdin=config.encode())
     for command in quickstart.commands(5):
@@ -160,14 +170,17 @@ def _dependencies(cache: Path, progress: Progress) -> Path:
     return image.layer(cache, "vm-dependencies", script, [lock], progress=progress)
 
 
-def _base_profile(cache: Path, progress: Progress) -> Path:
-    """Return the image of the profile `base`, from the lab's store; a lab builds it if it is not there."""
-    built = deploy.images(cache) / "base"
-    if not (built / "1/image.sif").exists():
-        progress.say("building the profile base on a lab (once for each version of profiles/)")
-        name = "vm-base"
+def _profiles(cache: Path, progress: Progress) -> dict[str, Path]:
+    """Return the directories of the profiles, in the lab's store; a lab builds those that are not there."""
+    store = deploy.images(cache)
+    missing = [profile for profile in PROFILES if not (store / profile / "1/image.sif").exists()]
+    if missing:
+        progress.say(f"building {', '.join(missing)} on a lab (once for each version of profiles/)")
+        name = "vm-profiles"
         try:
-            deploy.build_profile(deploy.up(name, progress=progress), "base", progress)
+            site = deploy.up(name, progress=progress)
+            for profile in missing:
+                deploy.build_profile(site, profile, progress)
         finally:
             lifecycle.down(Place.find(name))
-    return built
+    return {profile: store / profile for profile in PROFILES}

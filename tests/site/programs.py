@@ -22,6 +22,8 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "nftables": lambda: shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"),
     "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
     "putty-tools": lambda: shutil.which("plink"),
+    "qemu-system-x86": lambda: shutil.which("qemu-system-x86_64"),
+    "qemu-utils": lambda: shutil.which("qemu-img"),
     "rsync": lambda: shutil.which("rsync"),
     "shellcheck": lambda: shutil.which("shellcheck"),
     "squashfs-tools": lambda: shutil.which("mksquashfs"),
