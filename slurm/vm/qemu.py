@@ -40,13 +40,13 @@ EMULATED = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "Westmere")
 VIRTUAL = ("-accel", "kvm", "-cpu", "host")
 
 
-def acceleration(kernel: Path) -> Sequence[str]:
+def acceleration(kernel: Path, device: Path = Path("/dev/kvm")) -> Sequence[str]:
     """Return qemu's options for KVM if a kernel runs with them, else those for emulation.
 
     That /dev/kvm can be opened does not say so: in some virtual machines the first guest code fails. So a kernel is
     started without a disk: its panic ends qemu.
     """
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if not os.access(device, os.R_OK | os.W_OK):
         return EMULATED
     argv = [PROGRAM, "-M", "q35", *VIRTUAL, "-m", "512", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1",
             "-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"]  # fmt: skip
