@@ -105,4 +105,4 @@ test-programs:
 	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
 		fuse-overlayfs git curl rsync sshfs putty-tools nftables xauth
 vm-programs:
-	@$(PYTHON) -m tests.site.programs qemu-system-x86 qemu-utils openssh-client xfsprogs git
+	@$(PYTHON) -m tests.site.programs qemu-system-x86 qemu-utils mmdebstrap openssh-client xfsprogs git

@@ -137,7 +137,7 @@ class Guest:
             boot = self._boot(CONNECT_SECONDS)
             return boot not in {"", not_boot}
 
-        wait_until(answers, seconds=seconds, what="an answer of the guest's sshd", log=self.console)
+        wait_until(answers, seconds=seconds, what="an answer of the guest's sshd", log=self.console, every=1)
         left = max(deadline - time.monotonic(), CONNECT_SECONDS)
         settled = self.run(["timeout", f"{left:.0f}", "systemctl", "is-system-running", "--wait"], seconds=left + 30)
         state = settled.stdout.decode().strip()
@@ -207,8 +207,8 @@ def saved(
     accelerated = qemu.acceleration(kernel / "vmlinuz")
     week = str(int(time.time()) // WEEK_SECONDS)
     total = digest((
-        parent.name, payload.parent.name if payload else "", qemu.version(), *accelerated, str(qemu.MEMORY_MIB),
-        qemu.KERNEL, week, *recipe,
+        parent.name, payload.parent.name if payload else "", qemu.version(), *accelerated, qemu.processor(accelerated),
+        str(qemu.MEMORY_MIB), qemu.KERNEL, week, *recipe,
     ))  # fmt: skip
 
     def make(work: Path) -> None:
@@ -220,9 +220,10 @@ def saved(
             guest.disconnect()
             progress.say("saving the guest")
             qemu.save(guest.state, guest.state / "memory")
-        except BaseException:
+        except LabError as error:
+            error.log = cache / f"{name}-console.log"
             with contextlib.suppress(OSError):
-                shutil.copy(guest.console, cache / f"{name}-console.log")
+                shutil.copy(guest.console, error.log)
             raise
         finally:
             qemu.end(guest.state)

@@ -64,6 +64,14 @@ def version() -> str:
     return run([PROGRAM, "--version"], hint=hint).splitlines()[0]
 
 
+def processor(accelerated: Sequence[str]) -> str:
+    """Return what a saved guest needs of this machine's processor: its model under KVM, nothing under emulation."""
+    if accelerated != VIRTUAL:
+        return ""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith("model name")), "")
+
+
 def overlay(backing: Path, target: Path) -> None:
     """Make a disk whose changes to `backing` are kept in `target`."""
     kind = "raw" if backing.suffix == ".raw" else "qcow2"
@@ -115,7 +123,9 @@ def start(
         wait_until(answers, seconds=START_SECONDS, what="qemu's monitor", log=state / "qemu.log")
         if saved is not None:
             monitor.execute(state, "migrate-incoming", uri=f"exec:cat '{saved}'")
-            wait_until(lambda: _status(state) != "inmigrate", seconds=START_SECONDS, what="loading the saved guest")
+            wait_until(
+                lambda: _status(state) != "inmigrate", seconds=START_SECONDS, what="loading the saved guest", every=0.2
+            )
             monitor.execute(state, "cont")
     except BaseException:
         process.kill()
@@ -135,7 +145,7 @@ def save(state: Path, target: Path) -> None:
             raise LabError(f"the guest could not be saved: migration {progress}", log=state / "qemu.log")
         return bool(progress == "completed")
 
-    wait_until(written, seconds=START_SECONDS, what="the saved guest")
+    wait_until(written, seconds=START_SECONDS, what="the saved guest", every=0.2)
     end(state)
 
 

@@ -41,7 +41,6 @@ chown munge: /etc/munge/munge.key
 chmod 400 /etc/munge/munge.key
 rm -f /etc/ssh/ssh_host_*
 ssh-keygen -q -t ed25519 -N '' -C vm -f /etc/ssh/ssh_host_ed25519_key
-# The machine puts its public key here when it starts the guest's first boot: see disk.sh.
 ln -sf multi-user.target /usr/lib/systemd/system/default.target
 
 enabled=(mariadb slurmdbd slurmctld slurmd munge ssh nfs-server systemd-networkd systemd-networkd-wait-online)

@@ -32,7 +32,10 @@ class Laptop:
 
     @classmethod
     def of(cls, site: LoginNode, user: str, directory: Path, port: int) -> Laptop:
-        """Make, or take, a key in `directory`, let it in, and write ssh_config and known_hosts beside it."""
+        """Make, or take, a key in `directory`, let it in, and write ssh_config and known_hosts beside it.
+
+        `port` of this machine leads to the gateway.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         key = (directory / f"{user}_key").resolve()
         if not key.exists():

@@ -21,6 +21,7 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),
     "nftables": lambda: shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"),
     "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+    "mmdebstrap": lambda: shutil.which("mmdebstrap"),
     "putty-tools": lambda: shutil.which("plink"),
     "qemu-system-x86": lambda: shutil.which("qemu-system-x86_64"),
     "qemu-utils": lambda: shutil.which("qemu-img"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from slurm.lab.errors import LabError
 from slurm.lab.place import cache_root
-from slurm.lab.preflight import check_root
+from slurm.lab.preflight import check_disk, check_root
 from slurm.lab.progress import Progress
 from slurm.vm import image, qemu
 from slurm.vm.guest import Guest
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 STATES = guest_site.CHECKOUT / "build/vm"
 SHELL = STATES / "shell"
 TEST = STATES / "test"
+FREE_GIB = 10
 
 
 def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     try:
         check_root()
+        check_disk([STATES, cache_root()], FREE_GIB)
         STATES.mkdir(parents=True, exist_ok=True)
         return int(options.run(options) or 0)
     except LabError as error:
@@ -59,8 +61,12 @@ def site_of(state: Path) -> str:
 def start(state: Path, site: str, progress: Progress) -> Guest:
     """Start a guest of this site."""
     machine = guest(state)
-    machine.start(guest_site.site_image(site, progress), [guest_site.GATEWAY_PORT], progress=progress)
-    (state / "site").write_text(site)
+    try:
+        machine.start(guest_site.site_image(site, progress), [guest_site.GATEWAY_PORT], progress=progress)
+        (state / "site").write_text(site)
+    except BaseException:
+        machine.end()
+        raise
     return machine
 
 

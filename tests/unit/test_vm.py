@@ -13,11 +13,11 @@ import pytest
 
 from slurm.lab.cache import keep_newest, mark_used
 from slurm.lab.errors import LabError
-from slurm.vm import monitor, qemu
+from slurm.vm import image, monitor, qemu
 from tests.site import guest_site, quickstart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -49,7 +49,7 @@ def test_without_the_device_the_guest_is_emulated(tmp_path: Path) -> None:
 
 
 @contextmanager
-def speaking(state: Path, *answers: dict[str, object]) -> Iterator[list[str]]:
+def speaking(state: Path, *answers: Mapping[str, object]) -> Iterator[list[str]]:
     """Serve one connection as qemu does: a greeting, then one answer for each command; what was asked is noted."""
     asked: list[str] = []
     directory = os.open(state, os.O_RDONLY)
@@ -126,6 +126,6 @@ def test_quickstart_has_the_commands_that_the_guest_is_installed_with() -> None:
 
 
 def test_every_site_has_its_files_where_the_guest_exports_or_binds_them() -> None:
-    script = (guest_site.image.FILES / "usr/local/sbin/mount-shared").read_text()
+    script = (image.FILES / "usr/local/sbin/mount-shared").read_text()
     for kind in guest_site.SITES.values():
         assert f"{kind.mounted}) backing={kind.backing} ;;" in script

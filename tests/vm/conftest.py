@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.errors import LabError
-from slurm.lab.progress import wait_until
 from tests.site import guest_site, vm
 from tests.vm.person import Person
 
@@ -23,9 +22,23 @@ if TYPE_CHECKING:
 SESSION = "dev"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests of the services out where the site has none, as personal mode's."""
+    file = _state() / "site"
+    if not file.exists() or not guest_site.SITES[file.read_text()].personal:
+        return
+    services = [item for item in items if item.path.name == "test_services.py"]
+    config.hook.pytest_deselected(items=services)
+    items[:] = [item for item in items if item not in services]
+
+
+def _state() -> Path:
+    return Path(os.environ.get("VM_STATE") or vm.TEST)
+
+
 @pytest.fixture(scope="session")
 def state() -> Path:
-    return Path(os.environ.get("VM_STATE") or vm.TEST)
+    return _state()
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +57,14 @@ def guest(state: Path, site: str) -> Guest:
 
 
 @pytest.fixture(scope="session")
-def alice(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Person:
-    return Person.of(guest, "alice", tmp_path_factory.mktemp("laptop"), guest_site.GATEWAY_PORT)
+def personal(site: str) -> bool:
+    """Whether Berth is each user's own there, without services."""
+    return guest_site.SITES[site].personal
+
+
+@pytest.fixture(scope="session")
+def alice(guest: Guest, personal: bool, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    return Person.of(guest, "alice", tmp_path_factory.mktemp("laptop"), personal=personal)
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +72,3 @@ def dev(alice: Person) -> str:
     """A session with one of the two GPUs, ready. A job that an earlier test run has left is continued."""
     alice.ok("start", SESSION, "--profile", "base", "--gres=gpu:intel:1", "--mem=600M", "--timeout", "280")
     return SESSION
-
-
-def wait_for_jobs(guest: Guest, count: int) -> None:
-    """Return when Slurm has this many jobs."""
-    wait_until(
-        lambda: len(guest.sh("squeue -h -o %i").split()) == count, seconds=120, what=f"{count} jobs in the queue"
-    )

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.site.laptop import Laptop
+from tests.site import guest_site
+from tests.site.laptop import THERE, Laptop
 
 if TYPE_CHECKING:
     import subprocess
@@ -40,9 +41,14 @@ class Person:
     laptop: Laptop
 
     @classmethod
-    def of(cls, guest: Guest, name: str, directory: Path, gateway_port: int) -> Person:
-        """Let a key of this machine in, and write the ssh configuration that `berth ssh-config` prints."""
-        return cls(name, guest, Laptop.of(LoginNode(guest), name, directory, guest.port(gateway_port)))
+    def of(cls, guest: Guest, name: str, directory: Path, *, personal: bool) -> Person:
+        """Let a key of this machine in, and write the ssh configuration that `berth ssh-config` prints.
+
+        In personal mode people come in through the sshd of the login node, else through the gateway.
+        """
+        if personal:
+            return cls(name, guest, _through_sshd(guest, name, directory))
+        return cls(name, guest, Laptop.of(LoginNode(guest), name, directory, guest.port(guest_site.GATEWAY_PORT)))
 
     def berth(self, *arguments: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[bytes]:
         """Run `berth …` on the login node."""
@@ -72,6 +78,21 @@ class Person:
         done = self.laptop.ssh(session, f"bash -euc {shlex.quote(script)}", seconds=seconds)
         assert done.returncode == 0, f"{script!r} ended with {done.returncode}: {said(done)}"
         return done.stdout.decode().removesuffix("\n")
+
+
+def _through_sshd(guest: Guest, user: str, directory: Path) -> Laptop:
+    """Write the configuration for the guest's key, which the login node and so the sessions let in."""
+    command = f"berth ssh-config --json --via login --identity {shlex.quote(str(guest.key))}"
+    files = json.loads(guest.sh(command, user=user, seconds=SECONDS))
+    config, known_hosts = directory / "ssh_config", directory / "known_hosts"
+    known_hosts.write_text(files["known_hosts"])
+    login_node = (
+        f"\nHost vm\n  HostName 127.0.0.1\n  Port {guest.port()}\n  IdentityFile {guest.key}\n  BatchMode yes\n"
+        "  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n"
+    )
+    text = files["ssh_config"].replace(THERE, str(known_hosts))
+    config.write_text(text.replace("ProxyCommand ssh ", f"ProxyCommand ssh -F {config} ") + login_node)
+    return Laptop(config, guest.key.with_suffix(".pub").read_bytes())
 
 
 def said(done: subprocess.CompletedProcess[bytes]) -> str:
