@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 2222
 LABS ?= 3
-SCRIPTS := $(shell git ls-files '*.sh' .ci/run broker/cli/berth 2>/dev/null)
+SCRIPTS := $(shell git ls-files '*.sh' .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
 
 .PHONY: help
 help: ## list the targets

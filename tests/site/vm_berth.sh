@@ -3,4 +3,4 @@
 set -euo pipefail
 cp -r "$INPUTS/checkout" /tmp/checkout
 cd /tmp/checkout
-. "$INPUTS/install.sh"
+bash -euo pipefail "$INPUTS/install.sh"
