@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 2222
 LABS ?= 3
-SCRIPTS := $(shell git ls-files '*.sh' .ci/run broker/cli/berth 2>/dev/null)
+SCRIPTS := $(shell git ls-files '*.sh' .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
 
 .PHONY: help
 help: ## list the targets
@@ -37,7 +37,7 @@ check: $(VENV)/ready shellcheck ## format, lint, types, import rules (no root, n
 
 .PHONY: test
 test: $(VENV)/ready test-programs ## every test, on labs of its own (root)
-	@$(PYTHON) -m tests.site.run --labs $(LABS) $(BIN)/pytest -m "not soak" $(ARGS)
+	@$(PYTHON) -m tests.site.run --labs $(LABS) $(BIN)/pytest -m "not soak and not vm" $(ARGS)
 
 .PHONY: unit
 unit: $(VENV)/ready ## the tests that need neither root nor lab
@@ -45,7 +45,26 @@ unit: $(VENV)/ready ## the tests that need neither root nor lab
 
 .PHONY: soak
 soak: $(VENV)/ready test-programs ## the long forms of the tests (root)
-	@$(PYTHON) -m tests.site.run $(BIN)/pytest -m soak $(ARGS)
+	@$(PYTHON) -m tests.site.run $(BIN)/pytest -m "soak and not vm" $(ARGS)
+
+.PHONY: vm-test
+vm-test: $(VENV)/ready vm-programs ## the tests on a virtual machine with systemd, cgroup v2 and NFS: SITES=ext4 (root)
+	@$(PYTHON) -m tests.site.vm run --sites $(SITES) $(BIN)/pytest -m "vm and not soak" tests/vm $(ARGS)
+SITES ?= ext4
+
+.PHONY: vm-shell
+vm-shell: vm-programs ## a shell on that machine, started if it does not run: SITE=ext4 USER_NAME=root (root)
+	@$(PYTHON) -m tests.site.vm shell --site $(SITE) --user $(USER_NAME)
+SITE ?= ext4
+USER_NAME ?= root
+
+.PHONY: vm-push
+vm-push: ## install the checkout's code on the machine of vm-shell, and restart the services
+	@$(PYTHON) -m tests.site.vm push
+
+.PHONY: vm-down
+vm-down: ## end the machine of vm-shell
+	@$(PYTHON) -m tests.site.vm down
 
 .PHONY: bench
 bench: $(VENV)/ready test-programs ## measure against bare Slurm and OpenSSH; writes build/bench.json (root)
@@ -79,9 +98,11 @@ $(VENV)/ready: requirements-dev.lock
 	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: shellcheck test-programs
+.PHONY: shellcheck test-programs vm-programs
 shellcheck:
 	@command -v shellcheck >/dev/null || $(PYTHON) -m tests.site.programs shellcheck
 test-programs:
 	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
 		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd xauth
+vm-programs:
+	@$(PYTHON) -m tests.site.programs qemu-system-x86 qemu-utils mmdebstrap openssh-client xfsprogs git

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import os
+import re
 import shutil
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from slurm.lab.progress import Progress
+
+_KEY = re.compile(r"[0-9a-f]{16}")
 
 
 def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progress: Progress) -> Path:
@@ -45,6 +49,20 @@ def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progre
         finally:
             _remove(work)
     return final
+
+
+def keep_newest(root: Path, name: str, count: int) -> None:
+    """Remove all trees of this name but the `count` that were marked as used last."""
+    trees = [path for path in root.glob(f"{name}-*") if _KEY.fullmatch(path.name.removeprefix(f"{name}-"))]
+    trees.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in trees[count:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def mark_used(tree: Path) -> Path:
+    """Note that a tree of the cache is needed now, and return it."""
+    os.utime(tree)
+    return tree
 
 
 def _take(lock: TextIO, say: Callable[[], None]) -> None:

@@ -51,6 +51,9 @@ def run(
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
     if check and process.returncode != 0:
         said = "" if log else (err.strip() or out.strip())[-TAIL:]
         raise LabError(f"{' '.join(argv[:6])} ended with {process.returncode}: {said}".rstrip(": "), log=log, hint=hint)

@@ -30,19 +30,20 @@ def build_layer(
     inputs: Sequence[Path] = (),
     *,
     parents: Sequence[Path] = (),
+    base: Path | None = None,
     progress: Progress,
     seconds: float = 900,
 ) -> Path:
     """Run `script` with bash, as root, in a node's root with the machine's network; return the tree of what it changed.
 
     It finds each of `inputs` (files or directories, read-only) at `$INPUTS/<base name>`. `parents` are layers that lie
-    below it, the lowest first. The result is cached by the contents of all of these and of the root, so the script
-    should depend on nothing else.
+    below it, the lowest first; `base` is the tree at the bottom, by default the lab's root. The result is cached by the
+    contents of all of these, so the script should depend on nothing else.
     """
     for path in (script, *inputs):
         if not path.exists():
             raise LabError(f"layer {name}: {path} does not exist")
-    below = [root(cache, progress), *parents]
+    below = [base or root(cache, progress), *parents]
     key = digest([path.name for path in below], [script, *inputs])
 
     def make(work: Path) -> None:

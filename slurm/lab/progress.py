@@ -27,11 +27,20 @@ class Progress:
 
 
 def wait_until(
-    condition: Callable[[], bool], *, seconds: float, what: str, log: Path | None = None, hint: str = ""
+    condition: Callable[[], bool],
+    *,
+    seconds: float,
+    what: str,
+    log: Path | None = None,
+    hint: str = "",
+    every: float = 0.03,
 ) -> None:
-    """Return once `condition()` holds, asking every 30 ms; after `seconds` raise LabError naming `what` and `log`."""
+    """Return once `condition()` holds, asking again after `every` seconds.
+
+    After `seconds` raise LabError naming `what` and `log`.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise LabError(f"{what}: not within {seconds:g} s", log=log, hint=hint)
-        time.sleep(0.03)
+        time.sleep(every)

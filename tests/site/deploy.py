@@ -152,7 +152,7 @@ def up(name: str = "lab", *, publish_port: int | None = None, progress: Progress
         name=name,
         operators=(SERVICE_ACCOUNT,),
         layers=(str(pyslurm), str(berth)),
-        binds=(Bind(str(CHECKOUT), SOURCE, read_only=True), Bind(str(_images(cache)), "/profiles")),
+        binds=(Bind(str(CHECKOUT), SOURCE, read_only=True), Bind(str(images(cache)), "/profiles")),
     )
     wanted = [Publish("127.0.0.1", publish_port, LOGIN, GATEWAY_PORT)] if publish_port else []
     lifecycle.up(place, spec, wanted, cache, progress)
@@ -187,7 +187,7 @@ def build_profile(site: Site, name: str, progress: Progress) -> None:
     progress.say(f"profile {name} built")
 
 
-def _images(cache: Path) -> Path:
+def images(cache: Path) -> Path:
     """Where images are kept over the lab's end: a directory for each state of what builds them."""
     state = hashlib.sha256()
     for file in sorted((CHECKOUT / "profiles").rglob("*")):

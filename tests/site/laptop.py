@@ -6,16 +6,21 @@ import json
 import shlex
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tests.site.deploy import Site
-
 THERE = "~/.config/berth/known_hosts"
 """Where the printed configuration looks for known_hosts."""
+
+
+class LoginNode(Protocol):
+    """Where users type `berth`: the lab's login node, or a guest."""
+
+    def run(self, command: str, *, user: str, seconds: float = 60, stdin: bytes = b"") -> str:
+        """Run a command line as `user`; its output. An error if it fails or takes too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +31,11 @@ class Laptop:
     public_key: bytes
 
     @classmethod
-    def of(cls, site: Site, user: str, directory: Path, port: int) -> Laptop:
-        """Make, or take, a key in `directory`, let it in, and write ssh_config and known_hosts beside it."""
+    def of(cls, site: LoginNode, user: str, directory: Path, port: int) -> Laptop:
+        """Make, or take, a key in `directory`, let it in, and write ssh_config and known_hosts beside it.
+
+        `port` of this machine leads to the gateway.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         key = (directory / f"{user}_key").resolve()
         if not key.exists():

@@ -1,0 +1,74 @@
+"""The suite on a guest that runs: `make vm-test`, or by hand with VM_STATE. CONTRIBUTING.md says how.
+
+One session of alice's serves almost all tests, since starting one takes ten seconds under emulation. Files run in the
+order of their names: what reboots the guest comes last.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from slurm.lab.errors import LabError
+from tests.site import guest_site, vm
+from tests.vm.person import Person
+
+if TYPE_CHECKING:
+    from slurm.vm.guest import Guest
+
+SESSION = "dev"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests of the services out where the site has none, as personal mode's."""
+    file = _state() / "site"
+    if not file.exists() or not guest_site.SITES[file.read_text()].personal:
+        return
+    services = [item for item in items if item.path.name == "test_services.py"]
+    config.hook.pytest_deselected(items=services)
+    items[:] = [item for item in items if item not in services]
+
+
+def _state() -> Path:
+    return Path(os.environ.get("VM_STATE") or vm.TEST)
+
+
+@pytest.fixture(scope="session")
+def state() -> Path:
+    return _state()
+
+
+@pytest.fixture(scope="session")
+def site(state: Path) -> str:
+    """The name of the guest's site. Without a guest the tests fail, and are not skipped."""
+    try:
+        return vm.site_of(state)
+    except LabError as error:
+        pytest.fail(error.render(), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def guest(state: Path, site: str) -> Guest:
+    assert site in guest_site.SITES
+    return vm.guest(state)
+
+
+@pytest.fixture(scope="session")
+def personal(site: str) -> bool:
+    """Whether Berth is each user's own there, without services."""
+    return guest_site.SITES[site].personal
+
+
+@pytest.fixture(scope="session")
+def alice(guest: Guest, personal: bool, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    return Person.of(guest, "alice", tmp_path_factory.mktemp("laptop"), personal=personal)
+
+
+@pytest.fixture(scope="session")
+def dev(alice: Person) -> str:
+    """A session with one of the two GPUs, ready. A job that an earlier test run has left is continued."""
+    alice.ok("start", SESSION, "--profile", "base", "--gres=gpu:intel:1", "--mem=600M", "--timeout", "280")
+    return SESSION
