@@ -66,7 +66,7 @@ def room(ground: tuple[str, Path]) -> Running:
 
 
 def image_of(running: Running) -> ImageFiles:
-    """Pack what lies under system volumes, as an image has it; no name there has a line end (docs/behaviour.md)."""
+    """Pack what lies under system volumes, as an image has it; diff knows no line ends in names there (storage.md)."""
     subprocess.run(["find", running.base, "-depth", "-name", "*\n*", "-exec", "rm", "-rf", "{}", ";"], check=True)
     packed = running.base.parent / "image.squashfs"
     subprocess.run(["mksquashfs", running.base, packed, "-quiet", "-no-progress"], check=True, capture_output=True)
