@@ -44,7 +44,12 @@ class Tree:
 
     def close(self) -> None:
         """Close all descriptors."""
-        for descriptor in (self.root_descriptor, *self._open.values()):
+        self.close_folders()
+        os.close(self.root_descriptor)
+
+    def close_folders(self) -> None:
+        """Close all descriptors but the root's: each folder will be opened anew, wherever its path leads then."""
+        for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
 

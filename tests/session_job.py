@@ -15,6 +15,7 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.live import OUTCOME_SIZE
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from tests.lab_cluster import Lab
 
 SCRIPT = Path(__file__).parents[1] / "broker/session.sh"
-COPYING = SCRIPT.parent / "volumes/copying.py"
 ROOM = "/shared/session-job"
 """Everything of these tests, as the nodes see it."""
 MEMORY = "--mem=400"
@@ -123,7 +123,7 @@ class SessionJob:
             f"ssh-keygen -q -s {ROOM}/keys/ca -I test -h -n {self.owner}.dev.berth {run}/ssh_host_ed25519_key.pub;"
             f"chown {self.owner} {run}/*"
         )
-        self.write("copying.py", COPYING.read_text())
+        self.write_program(copy_archive())
         self.mount("overlay", home=self.home, system=self.system)
         self.configure(**changes)
 

@@ -135,7 +135,7 @@ class _Copying(ABC):
         )
         try:
             copying.second()
-            copying.write_index()
+            copying.complete()
             copying.flush()
         finally:
             copying.close()

@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.volumes.copying import TREE, dress_folder, duplicate
+from broker.volumes.content import dress_folder, duplicate
+from broker.volumes.copying import TREE
 from profiles.overlay import FUSE_WRITTEN, Kind, merged
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from broker.volumes.copying import FICLONE
+from broker.volumes.content import FICLONE
 from broker.volumes.layers import remove_tree
 from broker.volumes.program import run
 from broker.volumes.record import write
