@@ -44,14 +44,18 @@ class Tree:
 
     def close(self) -> None:
         """Close all descriptors."""
-        self.close_folders()
-        os.close(self.root_descriptor)
-
-    def close_folders(self) -> None:
-        """Close all descriptors but the root's: each folder will be opened anew, wherever its path leads then."""
-        for descriptor in self._open.values():
+        for descriptor in (self.root_descriptor, *self._open.values()):
             os.close(descriptor)
         self._open.clear()
+
+    def refresh(self) -> None:
+        """Have each folder opened anew when it is used next, wherever its path leads then.
+
+        A listing through a descriptor that was open before may lack what is new since (btrfs).
+        """
+        root = os.open(b".", FOLDER, dir_fd=self.root_descriptor)
+        self.close()
+        self.root_descriptor = root
 
     def opened(self, folder: Folder) -> int | None:
         """Return the descriptor of `folder`, None if it is not open."""

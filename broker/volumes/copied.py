@@ -184,7 +184,7 @@ class Lookers:
         self._own = shares[0]
         self._others: list[tuple[range, int, int, int]] = []
         """Of each its share, its process id, and where it is asked and heard."""
-        self._source.close_folders()
+        self._source.refresh()
         for share in shares[1:]:
             try:
                 self._others.append((share, *self._start(share)))
@@ -216,7 +216,7 @@ class Lookers:
         self._others.clear()
 
     def _look_at(self, share: range) -> list[Change]:
-        self._source.close_folders()  # what was opened earlier may lie elsewhere by now
+        self._source.refresh()  # what was opened earlier may lie elsewhere by now
         return look(self._folders[share.start : share.stop], share.start)
 
     def _start(self, share: range) -> tuple[int, int, int]:
@@ -257,7 +257,8 @@ def _shares(folders: Sequence[CopiedFolder], count: int) -> list[range]:
     """Divide the list into `count` parts in a row, with about as many files in each."""
     costs = [len(folder.proven) + 3 for folder in folders]
     each = sum(costs) / count
-    shares, begin, cost = [], 0, 0
+    shares: list[range] = []
+    begin = cost = 0
     for index, more in enumerate(costs):
         cost += more
         if cost >= each * (len(shares) + 1) and len(shares) < count - 1:

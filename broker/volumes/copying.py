@@ -50,7 +50,7 @@ from broker.volumes.copied import CHANGED_MEANWHILE, CopiedFolder, Lookers, path
 from broker.volumes.copy_index import read_index, write_index
 from broker.volumes.trials import can_share_blocks, shows_stores
 from broker.volumes.unreadable import Unreadable, UnreadableError, shorten
-from profiles.walk import Tree
+from profiles.walk import FOLDER, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,6 +170,7 @@ class Copy:
 
     def first(self) -> None:
         """Copy what is there; what vanishes or changes meanwhile is left to `second`. UnreadableError, OSError."""
+        self._from.refresh()
         source, target = self._from.root_descriptor, self._to.root_descriptor
         is_same_system = os.fstat(source).st_dev == os.fstat(target).st_dev
         self._notices_stores = self._drained is not None and is_same_system and shows_stores(self._target)
@@ -474,7 +475,12 @@ class Copy:
     def _remove_others(self, folder: CopiedFolder) -> None:
         """Remove from the copy what the source does not have any more."""
         there = set(os.listdir(folder.source.descriptor()))
-        for name in set(os.listdir(folder.target.descriptor())) - there:
+        listed = os.open(b".", FOLDER, dir_fd=folder.target.descriptor())  # with all that came since (Tree.refresh)
+        try:
+            ours = set(os.listdir(listed))
+        finally:
+            os.close(listed)
+        for name in ours - there:
             self._clear(folder, name)
 
     def _clear(self, folder: CopiedFolder, name: str) -> None:

@@ -42,7 +42,8 @@ class Unreadable:
         more = self._count - len(self._named)
         what = f"{names} and {more} more" if more else names
         remedies = " or ".join(f"`{remedy}`" for remedy in sorted({*self._named.values()}))
-        raise UnreadableError(errno.EACCES, f"permission denied: cannot read {what}; run {remedies} on them, or remove them")
+        words = f"permission denied: cannot read {what}; run {remedies} on them, or remove them"
+        raise UnreadableError(errno.EACCES, words)
 
 
 def shorten(path: bytes) -> str:

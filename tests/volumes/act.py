@@ -20,6 +20,7 @@ from broker.identifiers import new_id
 from broker.launcher_place import Place, VerbError
 from broker.launcher_volumes import VOLUME_VERBS, make_volumes
 from broker.volumes import live, record
+from broker.volumes.copy_archive import ARCHIVE, copy_archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
