@@ -77,7 +77,7 @@ def clone(source: int, target: int) -> bool:
 
 def copy_extents(source: int, target: int, status: os.stat_result) -> None:
     size = status.st_size
-    for begin, end in _extents(source, size) if has_holes(status) else [(0, size)]:
+    for begin, end in data_extents(source, size) if has_holes(status) else [(0, size)]:
         _copy_range(source, target, begin, end)
     os.ftruncate(target, size)
 
@@ -100,11 +100,23 @@ def copy_attributes(source: int, target: int) -> None:
         if is_kept(name) and name not in wanted:
             os.removexattr(target, name)
     for name, value in wanted.items():
-        try:
+        set_attribute(target, name, value)
+
+
+def set_attribute(target: int | bytes, name: str, value: bytes) -> None:
+    """Set an extended attribute of an open file, or of a path whose last name may be a link. OSError.
+
+    An access list is left out where it cannot be: the file system has none, or it names users of whom the namespace
+    of this process does not know.
+    """
+    try:
+        if isinstance(target, int):
             os.setxattr(target, name, value)
-        except OSError as error:
-            if name.startswith("user.") or error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}:
-                raise
+        else:
+            os.setxattr(target, name, value, follow_symlinks=False)
+    except OSError as error:
+        if name.startswith("user.") or error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}:
+            raise
 
 
 def dress_folder(source: int, target: int) -> None:
@@ -127,7 +139,7 @@ def has_holes(status: os.stat_result) -> bool:
     return status.st_blocks * 512 < status.st_size
 
 
-def _extents(fd: int, size: int) -> list[tuple[int, int]]:
+def data_extents(fd: int, size: int) -> list[tuple[int, int]]:
     """Where the data of a file lies, as pairs of begin and end (lseek(2), SEEK_DATA)."""
     extents = []
     end = 0
@@ -147,7 +159,7 @@ def same_content(source: int, target: int, theirs: os.stat_result, ours: os.stat
     size = theirs.st_size
     ranges = [(0, size)]
     if has_holes(theirs) or has_holes(ours):  # a hole may be as long as a file system
-        ranges = sorted({*_extents(source, size), *_extents(target, size)})
+        ranges = sorted({*data_extents(source, size), *data_extents(target, size)})
     for begin, end in ranges:
         for at in range(begin, end, COMPARED_BYTES):
             length = min(COMPARED_BYTES, end - at)

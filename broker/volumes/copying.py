@@ -501,6 +501,17 @@ class Copy:
         return b""
 
 
+def copy_tree(source: str, target: str, previous: str = "") -> None:
+    """Copy a tree that nobody writes to. UnreadableError, OSError."""
+    copy = Copy(source, target, previous)
+    try:
+        copy.second()
+        copy.complete()
+        copy.flush()
+    finally:
+        copy.close()
+
+
 def remove(folder: Folder, name: bytes) -> None:
     """Remove whatever is at `name`, with all below it; done already is done. OSError."""
     try:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from broker.volumes import record
 from broker.volumes.copying import TREE
-from broker.volumes.drivers import unpack
 from broker.volumes.layers import SQUASHFS, extent
 from broker.volumes.packages import installed, package_changes
+from broker.volumes.packing import unpack
 from profiles.overlay import FUSE_WRITTEN, is_opaque, is_whiteout, merged
 from profiles.userfile import read_records
 
