@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 FICLONE = 0x40049409  # ioctl_ficlone(2)
@@ -24,6 +25,10 @@ COMPARED_BYTES = 1 << 20
 KEPT_MARKS = frozenset({"user.overlay.opaque", "user.overlay.whiteout", "user.overlay.whiteouts"})
 """Of overlayfs' attributes only these are content; the others are about inodes that a copy does not have."""
 NOT_CLONABLE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
+
+NAMED_TAGS = (0x02, 0x08)
+"""ACL_USER and ACL_GROUP: the entries of an access list that name somebody."""
+UNKNOWN_ID = 2**32 - 1
 
 Seen = tuple[int, int, int, int]
 """Inode, time of change and of modification in nanoseconds, size: while they stay, so does the file."""
@@ -106,17 +111,30 @@ def copy_attributes(source: int, target: int) -> None:
 def set_attribute(target: int | bytes, name: str, value: bytes) -> None:
     """Set an extended attribute of an open file, or of a path whose last name may be a link. OSError.
 
-    An access list is left out where it cannot be: the file system has none, or it names users of whom the namespace
-    of this process does not know.
+    An access list is left out where the file system has none. In a user namespace it loses its entries for other
+    users and groups: the kernel shows no numbers for those, and takes none.
     """
+    follow = isinstance(target, int)  # a descriptor; the system call that takes one wants this to be so
     try:
-        if isinstance(target, int):
-            os.setxattr(target, name, value)
-        else:
-            os.setxattr(target, name, value, follow_symlinks=False)
+        try:
+            os.setxattr(target, name, value, follow_symlinks=follow)
+        except OSError as error:
+            if name.startswith("user.") or error.errno != errno.EINVAL:
+                raise
+            os.setxattr(target, name, _without_unknown_ids(value), follow_symlinks=follow)
     except OSError as error:
         if name.startswith("user.") or error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}:
             raise
+
+
+def _without_unknown_ids(access_list: bytes) -> bytes:
+    """Return an access list without entries for users and groups that have no number here (posix_acl_xattr.h of Linux).
+
+    What it says of the file's own group and of all others stays: by its mode alone, the group might have more.
+    """
+    head, entries = access_list[:4], list(struct.iter_unpack("<HHI", access_list[4:]))
+    kept = [entry for entry in entries if entry[0] not in NAMED_TAGS or entry[2] != UNKNOWN_ID]
+    return head + b"".join(struct.pack("<HHI", *entry) for entry in kept)
 
 
 def dress_folder(source: int, target: int) -> None:
