@@ -28,6 +28,7 @@ CHANGED_MEANWHILE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EEXIST, errno.ESTALE, errno.ENXIO}
 )
 """What is met where something became something else under the copy's eyes."""
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 MOST_PROCESSES = 4
 """Processes that look together: a session's processors are idle while it is frozen."""
 SHARE_FILES = 10_000

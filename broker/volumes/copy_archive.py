@@ -14,6 +14,7 @@ MODULES = (
     "broker/volumes/copied.py",
     "broker/volumes/copy_index.py",
     "broker/volumes/copy_program.py",
+    "broker/volumes/copy_survey.py",
     "broker/volumes/copying.py",
     "broker/volumes/trials.py",
     "broker/volumes/unreadable.py",

@@ -46,9 +46,10 @@ from broker.volumes.content import (
     write_all,
     write_out,
 )
-from broker.volumes.copied import CHANGED_MEANWHILE, CopiedFolder, Lookers, path_below
+from broker.volumes.copied import CHANGED_MEANWHILE, READ, CopiedFolder, Lookers
 from broker.volumes.copy_index import read_index, write_index
-from broker.volumes.trials import can_share_blocks, shows_stores
+from broker.volumes.copy_survey import survey
+from broker.volumes.trials import shows_stores
 from broker.volumes.unreadable import Unreadable, UnreadableError, shorten
 from profiles.walk import FOLDER, Tree
 
@@ -64,7 +65,6 @@ RACY_NS = 2 * 10**9
 as coarse as a kernel's tick or a file server's clock."""
 MOST_NAMES = 30_000
 """A file that would get more names is copied instead of linked: ext4 allows 65,000, and others not many more."""
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -112,48 +112,8 @@ class Copy:
                 tree.close()
 
     def survey(self) -> None:
-        """Refuse what cannot be copied, before anybody is disturbed.
-
-        OSError with ENOSPC if what has to be copied is more than what is free; what can be shared takes none.
-        UnreadableError names files that cannot be read.
-        """
-        wanted = 0
-        counted: set[int] = set()
-        waiting: list[tuple[Folder, bytes | None]] = [(self._from.root, b"")]
-        while waiting:
-            folder, path = waiting.pop()
-            try:
-                for entry in folder.entries():
-                    with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        name = os.fsencode(entry.name)
-                        below = path_below(path, name)
-                        if stat.S_ISDIR(status.st_mode):
-                            waiting.append((folder.folder(name), below))
-                        elif self._previous.get(below or b"") != seen_of(status) and status.st_ino not in counted:
-                            wanted += status.st_blocks * 512
-                            if status.st_nlink > 1:
-                                counted.add(status.st_ino)
-                            self._try_to_read(folder, name, status)
-            except PermissionError:
-                self._unreadable.add(folder.path or b".", is_folder=True)
-            except OSError as error:
-                if error.errno not in CHANGED_MEANWHILE:
-                    raise
-        self._unreadable.refuse()
-        room = os.fstatvfs(self._to.root_descriptor)
-        free = room.f_bavail * room.f_frsize
-        if wanted > free and not can_share_blocks(self._target):
-            words = f"{os.strerror(errno.ENOSPC)}: the copy needs {wanted >> 20} MiB, and {free >> 20} MiB are free"
-            raise OSError(errno.ENOSPC, words)
-
-    def _try_to_read(self, folder: Folder, name: bytes, status: os.stat_result) -> None:
-        """Open a file that its owner must not read; as root of a namespace the copy can, where files are local."""
-        if stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IRUSR:
-            try:
-                os.close(os.open(name, READ, dir_fd=folder.descriptor()))
-            except PermissionError:
-                self._unreadable.add(folder.below(name))
+        """Refuse what cannot be copied, before anybody is disturbed: `copy_survey.survey`."""
+        survey(self._from, self._target, self._previous)
 
     def prepare(self) -> None:
         """Write out what is dirty in the source: all at once is faster than file by file."""

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker.volumes.content import LIBC, data_extents, has_holes, set_attribute
-from broker.volumes.copying import READ, TREE, copy_tree
+from broker.volumes.copied import READ
+from broker.volumes.copying import TREE, copy_tree
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import SQUASHFS, require_room
 from broker.volumes.program import run

@@ -38,6 +38,7 @@ BENCHMARKS = {
     volumes.CLONE_START: volumes.measure_clone_start,
     volumes.UNTAR: volumes.measure_untar,
     volumes.LIVE: volumes.measure_live,
+    volumes.AGAIN: volumes.measure_again,
 }
 OUTPUT = Path("build/bench.json")
 RUNS = 7
