@@ -480,13 +480,16 @@ def remove(folder: Folder, name: bytes) -> None:
     except FileNotFoundError:
         return
     except (IsADirectoryError, PermissionError):
-        doomed = [folder.folder(name)]
-    for inner in doomed:  # which grows meanwhile
+        waiting = [folder.folder(name)]
+    emptied = []
+    while waiting:  # one branch after the other: the folders that are used next are open then
+        inner = waiting.pop()
+        emptied.append(inner)
         for entry in list(inner.entries()):
             if entry.is_dir(follow_symlinks=False):
-                doomed.append(inner.folder(os.fsencode(entry.name)))
+                waiting.append(inner.folder(os.fsencode(entry.name)))
             else:
                 os.unlink(entry.name, dir_fd=inner.descriptor())
-    for inner in reversed(doomed):
+    for inner in reversed(emptied):
         if inner.parent is not None:
             os.rmdir(inner.name, dir_fd=inner.parent.descriptor())

@@ -120,12 +120,13 @@ def write(folder: Folder, name: bytes, text: bytes) -> None:
 
 
 def nest(top: Path, name: bytes, depth: int) -> tuple[Tree, Folder]:
-    """Make folders of this name within each other, with a file in each; the innermost one."""
+    """Make folders of this name within each other, with a file in some; the innermost one."""
     top.mkdir()
     tree = Tree(top)
     folder = tree.root
-    for _ in range(depth):
-        write(folder, b"file", b"old")
+    for level in range(depth):
+        if level % 100 == 0:
+            write(folder, b"file", b"old")
         os.mkdir(name, dir_fd=folder.descriptor())
         folder = folder.folder(name)
     return tree, folder
@@ -144,6 +145,7 @@ def roomy(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(("name", "depth"), [(b"deep", 1100), (b"n" * 250, 20)], ids=["deep", "long"])
 def test_paths_beyond_all_limits_are_copied_and_the_rest_is_linked(roomy: Path, name: bytes, depth: int) -> None:
     tree, innermost = nest(roomy / "source", name, depth)
+    write(tree.root, b"shallow", b"old")
     write(innermost, b"changes", b"old")
     write(innermost, b"goes", b"old")
     os.mkdir(b"folder", dir_fd=innermost.descriptor())
@@ -159,8 +161,7 @@ def test_paths_beyond_all_limits_are_copied_and_the_rest_is_linked(roomy: Path, 
     assert content(layer / "tree") == content(roomy / "source")
     again = copied(roomy, roomy / "source", str(layer))
     assert content(again / "tree").keys() == content(roomy / "source").keys()
-    path = os.fsdecode(name) + "/file"
-    assert (again / "tree" / path).stat().st_ino == (layer / "tree" / path).stat().st_ino
+    assert (again / "tree/shallow").stat().st_ino == (layer / "tree/shallow").stat().st_ino
     tree.close()
 
 
@@ -316,14 +317,14 @@ def test_program_needs_nothing_but_its_archive(shared: Path) -> None:
     assert (shared / ARCHIVE).read_bytes() == copy_archive()
 
 
-def test_access_list_of_unknown_users_does_not_give_the_group_more(shared: Path) -> None:
+def test_access_list_of_unknown_users_does_not_give_the_group_more(tmp_path: Path) -> None:
     """A namespace knows one user only; by the mode alone, the group would have what the mask lets others have."""
-    (shared / "source").mkdir()
-    (shared / "source/file").write_text("content")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_text("content")
     entries = [(0x01, 6, 2**32 - 1), (0x02, 4, 1), (0x04, 0, 2**32 - 1), (0x10, 4, 2**32 - 1), (0x20, 0, 2**32 - 1)]
     text = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-    os.setxattr(shared / "source/file", "system.posix_acl_access", text)
-    program = shared / ARCHIVE
+    os.setxattr(tmp_path / "source/file", "system.posix_acl_access", text)
+    program = tmp_path / ARCHIVE
     program.write_bytes(copy_archive())
     command = [
         "unshare",
@@ -331,12 +332,12 @@ def test_access_list_of_unknown_users_does_not_give_the_group_more(shared: Path)
         "/usr/bin/python3",
         "-I",
         str(program),
-        str(shared / "source"),
-        str(shared / "layer"),
+        str(tmp_path / "source"),
+        str(tmp_path / "layer"),
         "",
     ]
     subprocess.run(command, input=b"all\n", check=True, capture_output=True, timeout=60)
-    copied_list = os.getxattr(shared / "layer/tree/file", "system.posix_acl_access")
+    copied_list = os.getxattr(tmp_path / "layer/tree/file", "system.posix_acl_access")
     assert [entry[:2] for entry in struct.iter_unpack("<HHI", copied_list[4:])] == [
         (1, 6),
         (4, 0),
