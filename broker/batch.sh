@@ -250,13 +250,18 @@ mount_system() { # as session.sh's, but that nobody writes to it
 }
 
 make_top() { # the layer that the job writes to, unless it is there: with `overlay` over the home's layers, else a copy of it
-  local base=$LAYERS/${HOME_STACK[0]}/tree
+  local base=$LAYERS/${HOME_STACK[0]}/tree said
   [[ ! -d $LAYERS/$TOP/tree ]] || return 0
   mkdir -p "$LAYERS/$TOP"
   if [[ $DRIVER == overlay ]]; then
     mkdir -m "$(stat -c %a "$base")" "$LAYERS/$TOP/tree"
   else
-    cp -a --reflink=auto -T "$base" "$LAYERS/$TOP/copying"
+    if ! said=$(LC_ALL=C cp -a --reflink=auto -T "$base" "$LAYERS/$TOP/copying" 2>&1); then
+      say "$said"
+      [[ $said != *'Permission denied'* ]] ||
+        die "$BAD_VOLUMES" "files of the home cannot be read, see above: run \`chmod u+r\` on them in the session (\`chmod u+rx\` for directories), and submit again"
+      die "$BAD_VOLUMES" "the home cannot be copied, see above"
+    fi
     mv "$LAYERS/$TOP/copying" "$LAYERS/$TOP/tree"
   fi
 }

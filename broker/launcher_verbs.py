@@ -18,7 +18,8 @@ from broker import hostkey
 from broker.identifiers import IDENTIFIER, new_id
 from broker.launcher_place import Place, VerbError, check_own, own_directory
 from broker.launcher_volumes import VOLUME_VERBS, make_volumes
-from broker.volumes import batch, copying
+from broker.volumes import batch
+from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.program import run
 from broker.volumes.record import write
 from profiles.userfile import UnfitFileError, read_bytes, read_tail, read_text
@@ -44,7 +45,7 @@ JOB_ID = re.compile(r"[1-9][0-9]{0,9}")
 LOG_BYTES = 2**20
 """Bytes that are read of a job's log, from its end."""
 HOST_KEY = "run/ssh_host_ed25519_key"
-COPYING = "run/copying.py"
+COPYING = f"run/{ARCHIVE}"
 KEYS_LIMIT = 256 * 1024
 KEY_BYTES = 16 * 1024
 """Bytes of one key's file; ssh-keygen writes about 400."""
@@ -286,14 +287,14 @@ VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = VOLUME_
 
 def _install_copying(session: Path) -> None:
     """Give the job the program that copies its volumes while it runs; it is the same for all, so rarely written."""
-    text = Path(copying.__file__).read_bytes()
+    archive = copy_archive()
     place = session / COPYING
     try:
-        there = read_bytes(place, len(text))
+        there = read_bytes(place, len(archive))
     except OSError:
         there = b""
-    if there != text:
-        write(place, text)
+    if there != archive:
+        write(place, archive)
 
 
 def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:

@@ -50,6 +50,15 @@ class Tree:
             os.close(descriptor)
         self._open.clear()
 
+    def refresh(self) -> None:
+        """Have each folder opened anew when it is used next, wherever its path leads then.
+
+        A listing through a descriptor that was open before may lack what is new since (btrfs).
+        """
+        root = os.open(b".", FOLDER, dir_fd=self.root_descriptor)
+        self.close()
+        self.root_descriptor = root
+
     def opened(self, folder: Folder) -> int | None:
         """Return the descriptor of `folder`, None if it is not open."""
         if folder.parent is None:

@@ -15,6 +15,7 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.live import OUTCOME_SIZE
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from tests.lab_cluster import Lab
 
 SCRIPT = Path(__file__).parents[1] / "broker/session.sh"
-COPYING = SCRIPT.parent / "volumes/copying.py"
 ROOM = "/shared/session-job"
 """Everything of these tests, as the nodes see it."""
 MEMORY = "--mem=400"
@@ -123,7 +123,7 @@ class SessionJob:
             f"ssh-keygen -q -s {ROOM}/keys/ca -I test -h -n {self.owner}.dev.berth {run}/ssh_host_ed25519_key.pub;"
             f"chown {self.owner} {run}/*"
         )
-        self.write("copying.py", COPYING.read_text())
+        self.write(ARCHIVE, copy_archive())
         self.mount("overlay", home=self.home, system=self.system)
         self.configure(**changes)
 
@@ -162,8 +162,9 @@ class SessionJob:
         self.write("job.env", text)
         self.root = values.get("BERTH_ROOT") == "yes"
 
-    def write(self, name: str, text: str) -> None:
-        self.bench.sh(f"umask 077; cat >{self.directory}/run/{name}", user=self.owner, stdin=text.encode())
+    def write(self, name: str, content: str | bytes) -> None:
+        data = content.encode() if isinstance(content, str) else content
+        self.bench.sh(f"umask 077; cat >{self.directory}/run/{name}", user=self.owner, stdin=data)
 
     def submit(self, *options: str, singleton: bool = True, submission: str = "1") -> int:
         log = f"{self.directory}/run/job.log"

@@ -12,40 +12,21 @@ they keep copies of a home.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from broker.volumes.copying import Copy
+from broker.volumes.copying import copy_tree
 from broker.volumes.errors import VolumeError
-from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK, extent, require_room
-from broker.volumes.program import run
+from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK
+from broker.volumes.packing import pack, unpack
 from broker.volumes.record import Volume
 from profiles.overlay import FUSE_WRITTEN
-from profiles.userfile import read_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from broker.volumes.layers import Layers
     from broker.volumes.record import Stack
 
-SQUASHFS_THREADS = "4"
-SQUASHFS_MEMORY = "256M"
-"""Memory of mksquashfs for its queues. Without these two bounds it takes a thread for each processor and a quarter of
-the memory. All users share a login node, and the launcher bounds a worker's address space."""
-SQUASHFS_LIMIT = 3600
-"""Seconds for packing or unpacking one layer."""
-ZSTD_LEVEL = "1"
-"""Measured with 1 GB in 9,800 files on 2 cores: 4 s, to 38 % of the size; gzip took 80 s."""
-ROOT = "root"
-"""Beside a packed layer: the access lists of its root, which squashfs cannot hold, as JSON of hexadecimal values."""
-ROOT_BYTES = 512 * 1024
-"""Limit for this file: two attributes of at most 64 KiB (xattr(7)), in hexadecimal."""
-ROOT_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
 MODES = {"home": HOME_MODE, "system": SYSTEM_MODE}
 
 
@@ -128,17 +109,8 @@ class _Copying(ABC):
     def copy(self, layer: str, previous: str = "") -> str:
         """Copy a layer that nobody writes to, building on an earlier copy of it; the new one's id."""
         made = self.layers.new()
-        copying = Copy(
-            str(self.layers.tree(layer)),
-            str(self.layers.path(made)),
-            str(self.layers.path(previous)) if previous else "",
-        )
-        try:
-            copying.second()
-            copying.write_index()
-            copying.flush()
-        finally:
-            copying.close()
+        below = str(self.layers.path(previous)) if previous else ""
+        copy_tree(str(self.layers.tree(layer)), str(self.layers.path(made)), below)
         self.mark_alike(layer, made)
         return made
 
@@ -176,21 +148,15 @@ class Plain(_Copying):
     name: ClassVar[str] = "plain"
     promises: ClassVar[tuple[str, ...]] = (
         "snapshot, rollback and clone copy everything, packed; their time grows with the size",
-        "time stamps are kept to the second, as squashfs does",
+        "time stamps are kept to the second, as squashfs does; access lists, holes and hard links are kept",
     )
 
     def freeze(self, kind: str, volume: Volume) -> Stack:
         del kind
         tree = self.layers.tree(volume.top)
-        require_room(tree, extent(tree).bytes)
         made = self.layers.new()
-        bounds = ["-processors", SQUASHFS_THREADS, "-mem", SQUASHFS_MEMORY]
-        settings = ["-comp", "zstd", "-Xcompression-level", ZSTD_LEVEL, "-all-root", "-xattrs"]
-        quietly = ["-noappend", "-no-progress", "-quiet", "-no-recovery"]
-        _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *bounds, *quietly)
+        pack(tree, self.layers.path(made))
         self.mark_alike(volume.top, made)
-        lists = {name: value.hex() for name in ROOT_LISTS if (value := _attribute(tree, name))}
-        (self.layers.path(made) / ROOT).write_text(json.dumps(lists))
         self.layers.flush()
         return (*volume.layers, made)
 
@@ -202,29 +168,9 @@ class Plain(_Copying):
             return self.as_top(self.copy(stack[-1]), stack[:-1])
         top = self.layers.new()
         unpack(packed, self.layers.tree(top))
-        for name, value in _noted_lists(self.layers.path(stack[-1]) / ROOT).items():
-            os.setxattr(self.layers.tree(top), name, value)
         self.layers.flush()
         self.mark_alike(stack[-1], top)
         return self.as_top(top, stack[:-1])
-
-
-def _noted_lists(path: Path) -> dict[str, bytes]:
-    """Return the access lists that were noted beside a packed layer. VolumeError `files` for a damaged file."""
-    try:
-        lists = json.loads(read_bytes(path, ROOT_BYTES))
-        return {name: bytes.fromhex(lists[name]) for name in ROOT_LISTS if name in lists}
-    except FileNotFoundError:  # the layer is older than this file
-        return {}
-    except (ValueError, TypeError) as error:
-        raise VolumeError("files", f"{path} is damaged") from error
-
-
-def _attribute(path: Path, name: str) -> bytes:
-    try:
-        return os.getxattr(path, name)
-    except OSError:  # it has none, or its file system knows none
-        return b""
 
 
 DRIVERS: dict[str, type[Overlay | Reflink | Plain]] = {driver.name: driver for driver in (Overlay, Reflink, Plain)}
@@ -235,36 +181,3 @@ def driver_named(name: str, layers: Layers) -> Driver:
     if name not in DRIVERS:
         raise VolumeError("invalid", f"{name!r} is no driver: {', '.join(DRIVERS)}")
     return DRIVERS[name](layers)
-
-
-def unpack(squashfs: Path, target: Path) -> None:
-    """Unpack a layer of the plain driver into the new directory `target`. VolumeError `space`, `files`."""
-    require_room(squashfs, squashfs.stat().st_size * 2)
-    _squash(
-        "unsquashfs",
-        "-quiet",
-        "-no-progress",
-        "-processors",
-        SQUASHFS_THREADS,
-        "-xattrs",
-        "-dest",
-        str(target),
-        str(squashfs),
-    )
-
-
-def _squash(*command: str) -> None:
-    """Run squashfs-tools as root of one's own files: only as root do they make marks of deletion, which all may."""
-    argv = ["unshare", "--map-root-user", "--", *command]
-    try:
-        done = run(argv, timeout=SQUASHFS_LIMIT, env=os.environ | {"MALLOC_ARENA_MAX": "2"})
-    except subprocess.TimeoutExpired as error:
-        raise VolumeError("files", f"{command[0]} did not end within {SQUASHFS_LIMIT} s") from error
-    except FileNotFoundError as error:
-        raise VolumeError("files", "unshare is not installed (util-linux)") from error
-    if done.returncode != 0:
-        words = (done.stderr or done.stdout).decode(errors="replace").strip()[
-            -500:
-        ] or f"{command[0]} ended with {done.returncode}"
-        full = "No space left" in words or "quota" in words.lower()
-        raise VolumeError("space" if full else "files", words)

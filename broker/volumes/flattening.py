@@ -7,7 +7,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from broker.volumes.copying import TREE, dress_folder, duplicate
+from broker.volumes.content import dress_folder, duplicate
+from broker.volumes.copying import TREE
 from profiles.overlay import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
 from profiles.walk import Tree, walk
 

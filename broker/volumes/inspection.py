@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from broker.volumes import record
 from broker.volumes.comparison import Depth, compare, open_both
-from broker.volumes.drivers import Overlay, unpack
+from broker.volumes.drivers import Overlay
 from broker.volumes.packages import installed, package_changes
+from broker.volumes.packing import unpack
 from profiles.overlay import Marks, marks_of
 from profiles.removal import remove_tree
 

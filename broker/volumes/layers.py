@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.identifiers import IDENTIFIER, new_id
-from broker.volumes.copying import KEPT_MARKS, OWNERS, TREE, attributes, dress_folder, flush
+from broker.volumes.content import KEPT_MARKS, attributes, dress_folder, flush
+from broker.volumes.copying import OWNERS, TREE
 from broker.volumes.errors import VolumeError
 from broker.volumes.inodes import Inodes
 from broker.volumes.record import sync

@@ -21,7 +21,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from broker.volumes.copying import FICLONE
+from broker.volumes.content import FICLONE
 from broker.volumes.program import run
 from broker.volumes.record import write
 from profiles.removal import remove_tree

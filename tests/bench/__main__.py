@@ -40,6 +40,7 @@ BENCHMARKS = {
     volumes.LIVE: volumes.measure_live,
     space.FIRST: space.measure_first,
     space.AGAIN: space.measure_again,
+    volumes.AGAIN: volumes.measure_again,
 }
 OUTPUT = Path("build/bench.json")
 RUNS = 7

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 SNAPSHOT, ROLLBACK, CLONE = "snapshot", "rollback", "clone"
 SCALING, CLONE_START, UNTAR, LIVE = "clone-scaling", "clone-start", "home-untar", "live-snapshot"
+AGAIN = "snapshot-again"
 CONSTANT = Target(0.02)
 SOCKET = "/run/berth/api.sock"
 LAYERS = "/shared/berth/alice/layers"
 FILES, BYTES = 10_000, 2**30
 FEW = 100
+UNCHANGED, FEWER_UNCHANGED = 100_000, 1_000
 COPY = f"{ROOM}/copy"
 _names = itertools.count()
 
@@ -239,6 +241,35 @@ def measure_live(ground: Ground, runs: int) -> Result:
     finally:
         ground.sh(f"berth stop {name}; berth delete --yes --purge {name}", seconds=120)
     return result(LIVE, seconds["ours"], seconds["peer"], "s", Target(1.1))
+
+
+def measure_again(ground: Ground, runs: int) -> Result:
+    """Seconds for which a running session is frozen for a snapshot, with 100,000 unchanged files and with 1,000."""
+    names = {"ours": f"many-{next(_names)}", "peer": f"few-{next(_names)}"}
+    try:
+        for side, files in (("ours", UNCHANGED), ("peer", FEWER_UNCHANGED)):
+            ground.sh(f"berth start {names[side]} --profile {PROFILE} --mem=1G >/dev/null")
+            fill = (
+                f"mkdir content; cd content; for d in $(seq {files // 100}); do mkdir d$d;"
+                " for f in $(seq 100); do echo $d $f >d$d/f$f; done; done; sync -f ."
+            )
+            inside = f"ssh -F {SSH_CONFIG} {names[side]}.berth"
+            ground.sh(f"{inside} {shlex.quote('bash -c ' + shlex.quote(fill))}", seconds=300)
+            top = f"{LAYERS}/{top_of(ground, names[side])}/tree"
+            wait_for(functools.partial(_settled, ground, top), what="the last change to be of the past")
+            _pause(ground, names[side])  # copies everything, off the clock
+        sides = {side: functools.partial(_pause, ground, name) for side, name in names.items()}
+        seconds = in_turns(sides, runs, name=AGAIN, unit="s")
+    finally:
+        for name in names.values():
+            ground.sh(f"berth stop {name}; berth delete --yes --purge {name}", seconds=120)
+    return result(AGAIN, seconds["ours"], seconds["peer"], "s", Target(3))
+
+
+def _pause(ground: Ground, name: str) -> float:
+    """Take a snapshot of a running session: the seconds for which its processes were frozen, both times together."""
+    ground.sh(f"berth snapshot {name}", seconds=300)
+    return float(ground.berth(f"snapshots {name}")["snapshots"][-1]["pause"])
 
 
 def _settled(ground: Ground, top: str) -> bool:

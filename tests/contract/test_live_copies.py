@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from broker.volumes import copying
+from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from tests.volumes import writer
 from tests.volumes.changes import tree
 from tests.volumes.filesystems import mounted
@@ -109,7 +110,9 @@ class Copies:
         """Copy once more, and look at the source during the last freeze."""
         target = self.room / f"copy{len(self.made)}"
         previous = str(self.made[-1]) if self.made else ""
-        command = [sys.executable, "-I", copying.__file__, "--drain", str(self.room / "source"), str(target), previous]
+        program = self.room / ARCHIVE
+        program.write_bytes(copy_archive())
+        command = [sys.executable, "-I", str(program), "--drain", str(self.room / "source"), str(target), previous]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdin is not None
             assert process.stdout is not None

@@ -259,7 +259,7 @@ def _copied_here(session: Session, job_id: int, *, home: str, system: str) -> Ou
             copy = Copy(str(layers.tree(volume.top)), str(layers.path(layer)), previous)
             copy.first()
             copy.second()
-            copy.write_index()
+            copy.complete()
             copy.close()
     return Outcome("frozen", 0.0)
 

@@ -25,10 +25,12 @@ LAYERS = f"{ROOM}/layers"
 
 ROOT_MODE = """
 import os, pathlib, subprocess, sys, tempfile
-from broker.volumes import copying
+from broker.volumes.copy_archive import copy_archive
 from profiles import namespace, network, sif
 image, layer, script = sys.argv[1:]
 top = pathlib.Path(tempfile.mkdtemp(dir="/shared/profile-tests"))
+program = top / "copying.pyz"
+program.write_bytes(copy_archive())
 for name in ("kit", "work", "merged"):
     (top / name).mkdir()
 (top / "upper").mkdir()
@@ -39,7 +41,7 @@ unsquashfs -q -n -d base -o {sif.squashfs_offset(pathlib.Path(image))} {image}
 mount -t overlay -o userxattr,lowerdir=base,upperdir=upper,workdir=work overlay merged
 sh {namespace.INSIDE}/enter.sh merged kit sh -euc "$1"
 umount -R merged
-echo | {sys.executable} -I {copying.__file__} --squash upper {layer} ''
+echo | {sys.executable} -I {program} --squash upper {layer} ''
 '''
 environment = network.inside_environment(top / "kit") | {"DEBIAN_FRONTEND": "noninteractive"}
 done = subprocess.run(

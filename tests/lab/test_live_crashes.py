@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.volumes.copy_archive import ARCHIVE
 from tests.lab.dying import COMING_TRUE, dies_at_each, is_whole, points, stopped_session
 from tests.lab.kept import Kept, as_json
 from tests.lab_cluster import wait_for
@@ -111,7 +112,7 @@ class TestJobs:
         kept.again()
         disk, lab = kept.disk(), kept.user.site.lab
         endless = "import pathlib, time; pathlib.Path(__file__).with_name('begun').touch(); time.sleep(1000)"
-        disk.sh(f'echo "{endless}" >{disk.directory}/run/copying.py')
+        disk.sh(f'echo "{endless}" >{disk.directory}/run/{ARCHIVE}')
         with lab.popen(["berth", "snapshot", kept.name, "second"], user=kept.user.name) as asking:
             begun = ["test", "-e", f"{disk.directory}/run/begun"]
             wait_for(lambda: lab.run(begun, user=kept.user.name).returncode == 0, what="the copy to begin")

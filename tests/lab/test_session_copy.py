@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.session_job import COPYING, ROOM, SessionJob, new_id, wait_until
+from broker.volumes.copy_archive import ARCHIVE, copy_archive
+from tests.session_job import ROOM, SessionJob, new_id, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +157,7 @@ class TestCopy:
 
     def test_a_request_that_comes_during_another_waits_its_turn(self, session: SessionJob) -> None:
         session.start()
-        session.write("copying.py", SLOW)
+        session.write(ARCHIVE, SLOW)
         first = session.ask_for_copy(HOME=new_id())
         begun = f"test -e {session.directory}/run/begun"
         wait_until(lambda: session.bench.run("sh", "-c", begun).returncode == 0, "the first copy", session.log)
@@ -173,7 +174,7 @@ class TestCopy:
 class TestFailures:
     def fails(self, session: SessionJob, copying: str, words: str) -> None:
         session.start()
-        session.write("copying.py", copying)
+        session.write(ARCHIVE, copying)
         outcome = session.copy(HOME=new_id())
         assert outcome["RESULT"] == "failed"
         assert words in outcome["MESSAGE"]
@@ -209,7 +210,7 @@ class TestFailures:
     def test_a_session_that_is_stopped_meanwhile_ends_as_always(self, session: SessionJob, begun: str) -> None:
         session.start("--nodelist=c1")
         mark = "import pathlib; pathlib.Path(__file__).with_name('begun').touch()"
-        session.write("copying.py", f"import time\n{begun}\n{mark}\ntime.sleep(1000)")
+        session.write(ARCHIVE, f"import time\n{begun}\n{mark}\ntime.sleep(1000)")
         asked = session.ask_for_copy(HOME=new_id())
         there = f"test -e {session.directory}/run/begun"
         wait_until(lambda: session.bench.run("sh", "-c", there).returncode == 0, "the copy", session.log)
@@ -264,7 +265,7 @@ class TestFullDisk:
         try:
             session.start("--nodelist=c1")
             session.says("echo one >~/file")
-            session.write("copying.py", FILLING)
+            session.write(ARCHIVE, FILLING)
             outcome = session.copy(HOME=new_id())
             assert (outcome["RESULT"], outcome["MESSAGE"]) == ("failed", "No space left on device: ballast")
             # Log-ins, which sshd writes of into the full log; the session neither ends nor stands still.
@@ -272,7 +273,7 @@ class TestFullDisk:
                 assert session.says("echo alive") == "alive"
             assert "No space left" in session.says("head -c 1M /dev/zero 2>&1 >~/more || :")
             bench.sh(f"rm {session.directory}/run/ballast")
-            session.write("copying.py", COPYING.read_text())
+            session.write(ARCHIVE, copy_archive())
             assert session.copy(HOME=new_id())["RESULT"] == "frozen"
         finally:
             session.stop()

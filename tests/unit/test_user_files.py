@@ -24,6 +24,7 @@ from broker.launcher_place import Place, VerbError
 from broker.launcher_verbs import KEYS_LIMIT, VERBS, keys
 from broker.launching import Launcher
 from broker.volume_calls import Sif
+from broker.volumes.copy_archive import ARCHIVE
 from broker.volumes.errors import VolumeError
 from broker.volumes.image import ImageFiles
 from broker.volumes.program import run
@@ -207,7 +208,7 @@ class World:
         """By what is replaced: where it is, the verb that reads it, and what is to come of that."""
         launcher, session, layers = self.launcher, self.session, self.root / "layers"
         layer = self.record()["snapshots"][0]["home"][0]
-        programs, log = session / "run/copying.py", session / "run/job.log"
+        programs, log = session / f"run/{ARCHIVE}", session / "run/job.log"
         folder = kind is directory
         environments = lambda: launcher.environments(USER)  # noqa: E731
         files = {"job.env": "A=1\n"}

@@ -1,17 +1,35 @@
-"""copying.py and a session that changes what is being copied: it never makes the copy read outside of the volume."""
+"""Copies of trees that change meanwhile, that are deep, or that cannot be read as a whole."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes.copying import Copy
+from broker.volumes import copied as copied_folders
+from broker.volumes import copying
+from broker.volumes.copy_archive import ARCHIVE, copy_archive
+from broker.volumes.copy_program import USAGE
+from broker.volumes.copying import Copy, remove
+from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
-    import os
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+    from broker.volumes.copied import CopiedFolder
+    from profiles.walk import Folder
 
 
 @pytest.fixture
@@ -33,16 +51,16 @@ class SwappingCopy(Copy):
     when = b""
     swapped = ""
 
-    def _list(self, folder: bytes) -> tuple[list[tuple[bytes, os.stat_result]], os.stat_result]:
+    def _list(self, folder: CopiedFolder) -> tuple[os.stat_result, list[tuple[str, os.stat_result]]]:
         answer = super()._list(folder)
         place = self.room / "volume" / self.swapped
-        if folder == self.when and not place.is_symlink():
+        if folder.path == self.when and not place.is_symlink():
             shutil.move(place, self.room / "gone")
             place.symlink_to(self.room / "real" / self.swapped)
         return answer
 
 
-@pytest.mark.parametrize("when", [b".", b"a", b"a/b", b"a/b/c"])
+@pytest.mark.parametrize("when", [b"", b"a", b"a/b", b"a/b/c"])
 @pytest.mark.parametrize("swapped", ["a", "a/b", "a/b/c"])
 def test_folder_that_becomes_a_link_is_not_followed(room: Path, when: bytes, swapped: str) -> None:
     copy = SwappingCopy(str(room / "volume"), str(room / "layer"))
@@ -57,3 +75,272 @@ def test_folder_that_becomes_a_link_is_not_followed(room: Path, when: bytes, swa
         copy.close()
     assert room.joinpath("layer/tree", swapped).is_symlink()
     assert {path.read_text() for path in room.joinpath("layer").rglob("file")} <= {"of the session\n"}
+
+
+def copied(room: Path, source: Path, previous: str = "", change: Callable[[], object] = lambda: None) -> Path:
+    """Copy a tree whose files are old; `change` comes between the two passes."""
+    target = room / f"layer{len(list(room.glob('layer*')))}"
+    copy = Copy(str(source), str(target), previous)
+    try:
+        copy.survey()
+        copy.mark_drained()
+        copy.first()
+        change()
+        copy.second()
+        copy.complete()
+    finally:
+        copy.close()
+    return target
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time stamps prove at once that a file has not changed, on any file system."""
+    monkeypatch.setattr(copying, "RACY_NS", 0)
+    monkeypatch.setattr(copying, "shows_stores", lambda _: True)
+
+
+def content(root: Path) -> dict[bytes, tuple[int, int, int, bytes]]:
+    """Mode, time, names and content of everything below, at any depth."""
+    found = {}
+    with Tree(root) as tree:
+        for entry in walk(tree.root, is_steady=True):
+            status, data = entry.status, b""
+            if stat.S_ISREG(status.st_mode):
+                with open(entry.name, "rb", opener=partial(os.open, dir_fd=entry.folder.descriptor())) as file:
+                    data = file.read()
+            names = 0 if entry.is_folder else status.st_nlink
+            found[entry.path] = (status.st_mode, status.st_mtime_ns, names, data)
+    return found
+
+
+def write(folder: Folder, name: bytes, text: bytes) -> None:
+    with open(name, "wb", opener=partial(os.open, dir_fd=folder.descriptor())) as file:
+        file.write(text)
+
+
+def nest(top: Path, name: bytes, depth: int) -> tuple[Tree, Folder]:
+    """Make folders of this name within each other, with a file in some; the innermost one."""
+    top.mkdir()
+    tree = Tree(top)
+    folder = tree.root
+    for level in range(depth):
+        if level % 100 == 0:
+            write(folder, b"file", b"old")
+        os.mkdir(name, dir_fd=folder.descriptor())
+        folder = folder.folder(name)
+    return tree, folder
+
+
+@pytest.fixture
+def roomy(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose folders may be too deep for pytest to remove."""
+    (tmp_path / "room").mkdir()
+    yield tmp_path / "room"
+    with Tree(tmp_path) as tree:
+        remove(tree.root, b"room")
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize(("name", "depth"), [(b"deep", 1100), (b"n" * 250, 20)], ids=["deep", "long"])
+def test_paths_beyond_all_limits_are_copied_and_the_rest_is_linked(roomy: Path, name: bytes, depth: int) -> None:
+    tree, innermost = nest(roomy / "source", name, depth)
+    write(tree.root, b"shallow", b"old")
+    write(innermost, b"changes", b"old")
+    write(innermost, b"goes", b"old")
+    os.mkdir(b"folder", dir_fd=innermost.descriptor())
+    write(innermost.folder(b"folder"), b"goes", b"old")
+    os.link("file", "linked", src_dir_fd=tree.root_descriptor, dst_dir_fd=innermost.descriptor())
+
+    def change() -> None:
+        write(innermost, b"changes", b"new")
+        remove(innermost, b"goes")
+        remove(innermost, b"folder")
+
+    layer = copied(roomy, roomy / "source", change=change)
+    assert content(layer / "tree") == content(roomy / "source")
+    again = copied(roomy, roomy / "source", str(layer))
+    assert content(again / "tree").keys() == content(roomy / "source").keys()
+    assert (again / "tree/shallow").stat().st_ino == (layer / "tree/shallow").stat().st_ino
+    tree.close()
+
+
+@pytest.mark.usefixtures("trusting")
+def test_folders_that_change_while_a_copy_is_made(roomy: Path) -> None:
+    """Removed and replaced at any depth, by whatever has a name."""
+    for name, depth in {"removed": 1100, "replaced": 20, "locked": 20, "moved": 20}.items():
+        nest(roomy / name, b"d", depth)[0].close()
+    source = roomy / "source"
+    source.mkdir()
+    for name in ("removed", "replaced", "locked", "moved"):
+        (roomy / name).rename(source / name)
+    (source / "locked/d").chmod(0o500)
+    (source / "socket").write_text("a file")
+    (source / "folder").write_text("a file")
+
+    def change() -> None:
+        with Tree(source) as tree:
+            remove(tree.root, b"removed")
+            remove(tree.root, b"replaced")
+        (source / "replaced").write_text("a file")
+        (source / "moved").rename(source / "elsewhere")
+        (source / "socket").unlink()
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(source / "socket"))
+        (source / "folder").unlink()
+        (source / "folder").mkdir(0o711)
+
+    layer = copied(roomy, source, change=change)
+    wanted = content(source)
+    del wanted[b"socket"]
+    assert content(layer / "tree") == wanted
+
+
+class Watch:
+    """Counts what this process asks of the system, in a block: a hook cannot be taken back."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.is_on = False
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, _: object) -> None:
+        if self.is_on and event.startswith(("os.", "open")):
+            self.counts[event] += 1
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("depth", [1, 100])
+def test_second_pass_only_looks_at_what_has_not_changed(roomy: Path, depth: int) -> None:
+    """One opening and one listing a folder, wherever it lies, and nothing for a file but a look."""
+    tree, innermost = nest(roomy / "source", b"d", depth)
+    for number in range(300):
+        write(innermost, b"file%d" % number, b"old")
+    write(innermost, b"changed", b"old")
+    copy = Copy(str(roomy / "source"), str(roomy / "layer"))
+    copy.mark_drained()
+    copy.first()
+    write(innermost, b"changed", b"new")
+    watch = Watch()
+    watch.is_on = True
+    copy.second()
+    watch.is_on = False
+    copy.close()
+    tree.close()
+    assert watch.counts.pop("open") <= 2 * depth + 10  # of the source, and of the copy on the way to what has changed
+    assert watch.counts.pop("os.scandir") <= depth + 3
+    assert watch.counts.total() <= 10, watch.counts
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("ends", [False, True], ids=["all-answer", "one-ends"])
+def test_processes_that_look_together_miss_nothing(roomy: Path, monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
+    monkeypatch.setattr(copied_folders, "SHARE_FILES", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
+    source = roomy / "source"
+    for name in "abcdef":
+        (source / name).mkdir(parents=True)
+        for number in range(5):
+            (source / name / f"file{number}").write_text("old")
+
+    class Failing(Copy):
+        def second(self) -> None:
+            assert self._lookers is not None
+            others = [process for _, process, *_ in self._lookers._others]
+            assert len(others) == 2
+            if ends:
+                os.kill(others[0], signal.SIGKILL)
+                os.waitid(os.P_PID, others[0], os.WEXITED | os.WNOWAIT)
+            super().second()
+
+    copy = Failing(str(source), str(roomy / "layer"))
+    copy.mark_drained()
+    copy.first()
+    for name in "abcdef":
+        (source / name / "file0").write_text("changed")
+        (source / name / "file1").unlink()
+        (source / name / "new").write_text("new")
+    copy.second()
+    copy.complete()
+    copy.close()
+    assert content(roomy / "layer/tree") == content(source)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory that another user than the test's reaches."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        shutil.chown(name, "nobody")
+        yield Path(name)
+
+
+def run_as_nobody(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user whom no capability helps, as none does with files that lie on NFS."""
+    program = room / ARCHIVE
+    program.write_bytes(copy_archive())
+    program.chmod(0o644)
+    as_nobody = ["setpriv", "--reuid=nobody", "--clear-groups", "--inh-caps=-all"]
+    command = [*as_nobody, "/usr/bin/python3", "-I", str(program), *words]
+    return subprocess.run(command, input="all\n" * 2, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_files_that_cannot_be_read_are_named_before_anything_is_frozen(shared: Path) -> None:
+    source = shared / "source"
+    for number in range(3):
+        (source / f"sub{number}").mkdir(parents=True)
+        (source / f"sub{number}/secret\n").write_text("secret")
+        (source / f"sub{number}/secret\n").chmod(0)
+    (source / "closed").mkdir(0o300)
+    (source / "open").write_text("content")
+    for path in (source, *source.rglob("*")):
+        shutil.chown(path, "nobody")
+    done = run_as_nobody(shared, "--drain", str(source), str(shared / "layer"), "")
+    assert (done.returncode, done.stdout) == (1, "")
+    words = done.stderr.splitlines()
+    assert len(words) == 1
+    assert words[0].startswith("permission denied: cannot read ")
+    assert words[0].endswith(" and 1 more; run `chmod u+r` or `chmod u+rx` on them, or remove them")
+    assert words[0].count("secret\\x0a") + words[0].count("closed") == 3
+    for path in source.rglob("*"):
+        path.chmod(0o700)
+    done = run_as_nobody(shared, "--drain", str(source), str(shared / "other"), "")
+    assert done.stdout.split() == ["ready", "drained", "copied", "still", "done"]
+    assert content(shared / "other/tree") == content(source)
+
+
+def test_program_needs_nothing_but_its_archive(shared: Path) -> None:
+    """And the same sources make the same archive, or each start of a job would write it anew."""
+    done = run_as_nobody(shared, "--unknown")
+    assert (done.returncode, done.stderr) == (2, USAGE + "\n")
+    copy_archive.cache_clear()
+    assert (shared / ARCHIVE).read_bytes() == copy_archive()
+
+
+def test_access_list_of_unknown_users_does_not_give_the_group_more(tmp_path: Path) -> None:
+    """A namespace knows one user only; by the mode alone, the group would have what the mask lets others have."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_text("content")
+    entries = [(0x01, 6, 2**32 - 1), (0x02, 4, 1), (0x04, 0, 2**32 - 1), (0x10, 4, 2**32 - 1), (0x20, 0, 2**32 - 1)]
+    text = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(tmp_path / "source/file", "system.posix_acl_access", text)
+    program = tmp_path / ARCHIVE
+    program.write_bytes(copy_archive())
+    command = [
+        "unshare",
+        "--map-root-user",
+        "/usr/bin/python3",
+        "-I",
+        str(program),
+        str(tmp_path / "source"),
+        str(tmp_path / "layer"),
+        "",
+    ]
+    subprocess.run(command, input=b"all\n", check=True, capture_output=True, timeout=60)
+    copied_list = os.getxattr(tmp_path / "layer/tree/file", "system.posix_acl_access")
+    assert [entry[:2] for entry in struct.iter_unpack("<HHI", copied_list[4:])] == [
+        (1, 6),
+        (4, 0),
+        (0x10, 4),
+        (0x20, 0),
+    ]

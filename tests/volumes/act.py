@@ -20,6 +20,7 @@ from broker.identifiers import new_id
 from broker.launcher_place import Place, VerbError
 from broker.launcher_volumes import VOLUME_VERBS, make_volumes
 from broker.volumes import live, record
+from broker.volumes.copy_archive import ARCHIVE, copy_archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,9 @@ class Actor:
         for volume in [each for each in sources if asked[each]]:
             previous = asked[f"{volume}_PREVIOUS"]
             words += [layers / sources[volume] / "tree", layers / asked[volume], layers / previous if previous else ""]
-        copying = [sys.executable, "-I", live.__file__.replace("live.py", "copying.py"), *map(str, words)]
+        program = run / ARCHIVE
+        program.write_bytes(copy_archive())
+        copying = [sys.executable, "-I", str(program), *map(str, words)]
         done = subprocess.run(copying, input="go\n", capture_output=True, text=True, timeout=60, check=False)
         result, message = ("failed", done.stderr.splitlines()[-1]) if done.returncode else ("frozen", "")
         text = f"RESULT={result}\nPAUSE=0.001\nMESSAGE={message}\nID={asked['ID']}\n"

@@ -1,0 +1,41 @@
+"""The program that copies a running session as one file, for a job's node, where nothing of Berth is installed."""
+
+from __future__ import annotations
+
+import functools
+import io
+import zipfile
+from pathlib import Path
+
+ARCHIVE = "copying.pyz"
+"""Its name in a session's directory `run`."""
+MODULES = (
+    "broker/volumes/content.py",
+    "broker/volumes/copied.py",
+    "broker/volumes/copy_index.py",
+    "broker/volumes/copy_program.py",
+    "broker/volumes/copy_survey.py",
+    "broker/volumes/copying.py",
+    "broker/volumes/trials.py",
+    "broker/volumes/unreadable.py",
+    "profiles/userfile.py",
+    "profiles/walk.py",
+)
+"""Everything that the program imports and that is not the standard library's."""
+PACKAGES = ("broker", "broker/volumes", "profiles")
+MAIN = "from broker.volumes.copy_program import main\n\nraise SystemExit(main())\n"
+_OLDEST = (1980, 1, 1, 0, 0, 0)
+"""The first time that a zip archive can have: the same modules make the same archive, byte by byte."""
+
+
+@functools.cache
+def copy_archive() -> bytes:
+    """Return the archive, which `python3 -I` runs."""
+    root = Path(__file__).parents[2]
+    files = {"__main__.py": MAIN, **{f"{package}/__init__.py": "" for package in PACKAGES}}
+    files |= {module: (root / module).read_text() for module in MODULES}
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name, text in sorted(files.items()):
+            archive.writestr(zipfile.ZipInfo(name, _OLDEST), text)
+    return written.getvalue()

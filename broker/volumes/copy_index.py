@@ -1,0 +1,47 @@
+"""The file `index` of a layer that is a copy: by path, how each file of the source was that a later copy may link.
+
+The standard library alone: the copy of a running session runs this in its job (docs/reference/session-job.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.volumes.copied import LONGEST_PATH_BYTES
+from profiles.userfile import read_records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from broker.volumes.content import Seen
+
+HEAD = b"proven"
+"""The first record of an index. Those without it hold files whose later changes may show nowhere."""
+INDEX_BYTES = 1 << 30
+"""Limit for an index that is read: some ten million files. A larger one is taken for none, so all is copied."""
+RECORD_BYTES = LONGEST_PATH_BYTES + 84
+"""Limit for one record: a path, four numbers of up to 20 digits, and blanks."""
+
+
+def read_index(path: str | Path) -> dict[bytes, Seen]:
+    """Return what an index says, by path; nothing without a file that is an index and says what is proven."""
+    found = {}
+    try:
+        # Its owner may have replaced it by anything. In root mode it belongs to an id of the namespace.
+        records = read_records(path, INDEX_BYTES, longest=RECORD_BYTES, own=False)
+        if next(records, b"") != HEAD:
+            return {}
+        for record in records:
+            inode, changed, modified, size, name = record.split(b" ", 4)
+            found[name] = (int(inode), int(changed), int(modified), int(size))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def write_index(path: str, entries: Iterable[tuple[bytes, Seen]]) -> None:
+    """Write an index with these paths, none longer than LONGEST_PATH_BYTES. OSError."""
+    with open(path, "wb") as file:
+        file.write(HEAD + b"\0")
+        file.writelines(b"%d %d %d %d %s\0" % (*seen, name) for name, seen in entries)

@@ -1,0 +1,81 @@
+"""The program that a session's job runs to copy its volumes (docs/reference/session-job.md).
+
+    python3 -I copying.pyz [--drain] [--squash] SOURCE TARGET PREVIOUS [SOURCE TARGET PREVIOUS]
+
+With --drain it writes `ready`, waits until the caller has frozen the writers and has written a line, and writes
+`drained`: the writers may continue. It writes `copied` when the first pass is over, waits for a line, copies what has
+changed since, writes `still` when the source may change again, and `done` when the copy is on disk. The caller's lines
+are `all`, or `some` if a writer could not be frozen.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import sys
+
+from broker.volumes.copying import Copy
+
+USAGE = "usage: copying.pyz [--drain] [--squash] SOURCE TARGET PREVIOUS …"
+FAILED, MISUSED, NOT_WANTED = 1, 2, 3
+
+
+def main() -> int:
+    """Copy as the command line says; the exit code. The last line of the standard error says what failed."""
+    arguments = sys.argv[1:]
+    options = list(itertools.takewhile(lambda word: word.startswith("--"), arguments))
+    words = arguments[len(options) :]
+    if not words or len(words) % 3 or {*options} - {"--drain", "--squash"}:
+        print(USAGE, file=sys.stderr)
+        return MISUSED
+    os.umask(0o077)
+    gc.disable()  # of millions of numbers and names, none becomes garbage before the end
+    try:
+        triples = [words[index : index + 3] for index in range(0, len(words), 3)]
+        copies = [Copy(*triple, squash="--squash" in options) for triple in triples]
+        return _copy(copies, drains="--drain" in options)
+    except OSError as error:
+        where = f": {os.fsdecode(error.filename)}" if error.filename else ""
+        print(f"{error.strerror}{where}", file=sys.stderr)
+        return FAILED
+
+
+def _copy(copies: list[Copy], *, drains: bool) -> int:
+    for copy in copies:
+        copy.survey()
+    if drains and not _drain(copies):
+        return NOT_WANTED
+    for copy in copies:
+        copy.first()
+    if not _wait_for_freeze("copied", copies):
+        return NOT_WANTED
+    for copy in copies:
+        copy.second()
+    print("still", flush=True)
+    for copy in copies:
+        copy.complete()
+        copy.flush()
+    print("done", flush=True)
+    return 0
+
+
+def _drain(copies: list[Copy]) -> bool:
+    for copy in copies:
+        copy.prepare()
+    if not _wait_for_freeze("ready", copies):
+        return False
+    for copy in copies:
+        copy.mark_drained()
+    print("drained", flush=True)
+    return True
+
+
+def _wait_for_freeze(word: str, copies: list[Copy]) -> bool:
+    """Ask the caller to freeze the writers and wait until it has; False if it does not want the copy any more."""
+    print(word, flush=True)
+    line = sys.stdin.readline()
+    if line.strip() == "some":
+        for copy in copies:
+            copy.disinherit()
+    return bool(line)

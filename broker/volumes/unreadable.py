@@ -1,0 +1,53 @@
+"""Files that a copy cannot read, told of together: a copy that lacks some silently would be no copy.
+
+As root of a user namespace a process reads all files of its user, whatever their modes. A file server does not know
+namespaces: over NFS, a mode such as 000 holds for the files' owner too.
+
+The standard library alone: the copy of a running session runs this in its job (docs/reference/session-job.md).
+"""
+
+from __future__ import annotations
+
+import errno
+
+MOST_NAMED = 3
+NAME_CHARACTERS = 50
+"""Of a path that is named, at its end; the job's answer has 300 characters (session.sh)."""
+
+
+class UnreadableError(PermissionError):
+    """Some files cannot be read; the text names the first ones, and says what helps."""
+
+
+class Unreadable:
+    """The files that could not be read so far."""
+
+    def __init__(self) -> None:
+        self._named: dict[bytes, str] = {}
+        self._count = 0
+
+    def add(self, path: bytes, *, is_folder: bool = False) -> None:
+        """Note a file or folder by its path relative to the volume's root, once for each time that it is met."""
+        if path in self._named:
+            return
+        self._count += 1
+        if len(self._named) < MOST_NAMED:
+            self._named[path] = "chmod u+rx" if is_folder else "chmod u+r"
+
+    def refuse(self) -> None:
+        """Raise UnreadableError if there are any."""
+        if not self._count:
+            return
+        names = ", ".join(shorten(path) for path in self._named)
+        more = self._count - len(self._named)
+        what = f"{names} and {more} more" if more else names
+        remedies = " or ".join(f"`{remedy}`" for remedy in sorted({*self._named.values()}))
+        words = f"permission denied: cannot read {what}; run {remedies} on them, or remove them"
+        raise UnreadableError(errno.EACCES, words)
+
+
+def shorten(path: bytes) -> str:
+    """Return a path as printable text of at most NAME_CHARACTERS: its end says most."""
+    text = path.decode(errors="backslashreplace")
+    text = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+    return text if len(text) <= NAME_CHARACTERS else f"…{text[1 - NAME_CHARACTERS :]}"
