@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
     from tests.site.deploy import Site
 
-SNAPSHOTS, LONG_SNAPSHOTS, LONG_ROUNDS = 3, 12, 20
+SNAPSHOTS, LONG_SNAPSHOTS, LONG_ROUNDS = 3, 12, 10
 SCALE, LONG_SCALE = 1, 10
 ALL = (RANDOM_WRITER, RANDOM_WRITER_IN_SYSTEM, FIO, STRESS, POSTGRESQL)
 LONG = {
@@ -66,3 +66,4 @@ def test_what_comes_back_of_programs_that_work_long_is_right(course: Callable[..
     made = course(LONG[names], LONG_SCALE)
     for _ in range(LONG_ROUNDS):
         made.round(LONG_SNAPSHOTS)
+        made.clone_running()

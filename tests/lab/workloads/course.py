@@ -29,8 +29,8 @@ EACH_KILL = 3
 POINTS = {
     "snapshot": ("snapshot.intent-recorded", "copy.requested", "launcher.copy-begun", "copy.copied",
                  "volumes.committed", "launcher.copy-done", "snapshot.done"),
-    "clone": ("clone.forked", "launcher.clone-begun", "clone.intent-recorded", "copy.copied", "launcher.copy-done",
-              "clone.copied", "clone.source-kept", "launcher.clone-done", "clone.done"),
+    "clone": ("clone.forked", "launcher.clone-begun", "clone.intent-recorded", "launcher.clone-done", "clone.done"),
+    "clone-running": ("launcher.copy-done", "copy.copied", "clone.copied", "copy.requested", "clone.source-kept"),
     "rollback": ("launcher.rollback-begun", "volumes.committed", "rollback.intent-recorded", "stop.cancelled",
                  "volumes.frozen", "volumes.before-commit", "launcher.rollback-done", "rollback.done",
                  "start.prepared"),
@@ -49,17 +49,12 @@ class Course:
     new_name: Callable[[str], str]
     workloads: Workloads
     trees: QuietTrees
-    turn: int = 0
-    """Which of POINTS come first."""
     acknowledged: dict[int, dict[str, int]] = field(default_factory=dict)
     """What each snapshot must have at least."""
     points: dict[str, Iterator[str]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.points = {
-            operation: itertools.cycle((*points[self.turn :], *points[: self.turn]))
-            for operation, points in POINTS.items()
-        }
+        self.points = {operation: itertools.cycle(points) for operation, points in POINTS.items()}
 
     def begin(self) -> None:
         """Start the session, lay everything out, and let the workloads begin."""
@@ -95,16 +90,25 @@ class Course:
             numbers.append(taken["number"])
         return numbers
 
-    def judge_clone(self, number: int, *, damage: bool = True) -> None:
+    def judge_clone(self, number: int) -> None:
         """Clone at a snapshot; all judges must accept the clone, and none of them one wrong byte."""
         clone = Kept(self.session.user, self.new_name("c"))
-        self.kill_during("clone", "clone", name=clone.name, at=str(number), of=clone)
+        self.kill_during("clone", "clone", of=clone, name=clone.name, at=str(number))
         clone.again()
         self._judge(clone, self.acknowledged[number])
-        if damage:
-            self.workloads.damage(clone)
-            self.trees.damage(clone)
+        self.workloads.damage(clone)
+        self.trees.damage(clone)
         self._purge(clone)
+
+    def clone_running(self) -> None:
+        """Clone the session as it is, while all work."""
+        progress = self.workloads.progress(self.session)
+        clone = Kept(self.session.user, self.new_name("c"))
+        self.kill_during("clone-running", "clone", of=clone, name=clone.name)
+        clone.again()
+        self._judge(clone, progress)
+        self._purge(clone)
+        self.workloads.wait_for_more(self.session, progress)
 
     def roll_back(self, number: int) -> None:
         """Go back to a snapshot while all work; then they go on from there."""
@@ -113,15 +117,6 @@ class Course:
         self._carried_by_one_job(before)
         self._judge(self.session, self.acknowledged[number])
         self.workloads.start(self.session)
-
-    def clone_running(self) -> None:
-        """Clone the session as it is, while all work."""
-        progress = self.workloads.progress(self.session)
-        clone = Kept(self.session.user, self.new_name("c"))
-        self.session.user.ok("clone", self.session.name, clone.name, "--start", "--timeout", "60", seconds=120)
-        self._judge(clone, progress)
-        self._purge(clone)
-        self.workloads.wait_for_more(self.session, progress)
 
     def switch_there_and_back(self) -> None:
         """Switch to another image while all work, and back: home and system are as they were when they were ended."""
@@ -148,7 +143,7 @@ class Course:
     def kill_during(self, operation: str, path: str, *, of: Kept | None = None, **body: str) -> None:
         """Have it done by services that are killed in the middle of it; it is done nevertheless, and once."""
         dies_at_each(self.site, [next(self.points[operation])], lambda: self.session.send(path, body=dict(body)))
-        (of or self.session).done(operation)
+        (of or self.session).done(path.removesuffix("s"))
 
     def _carried_by_one_job(self, before: dict[str, object]) -> None:
         view = self.session.user.carried_on(self.session.name, before, seconds=90)

@@ -12,6 +12,15 @@ begin() {
   pg_ctl -D $data -l server.log -w start >/dev/null
 }
 """
+_COUNT = "select count(*) from pgbench_history"
+"""A transaction is in the history from the moment when it is acknowledged to have been committed."""
+_SUMS = """
+select a = h and t = h and b = h from
+  (select sum(abalance) a from pgbench_accounts) accounts, (select sum(tbalance) t from pgbench_tellers) tellers,
+  (select sum(bbalance) b from pgbench_branches) branches,
+  (select coalesce(sum(delta), 0) h from pgbench_history) history
+"""
+"""Each transaction adds its delta to one account, one teller and one branch, and to the history."""
 POSTGRESQL = Workload(
     name="postgresql",
     # Small segments and much checkpointing, so that all that recovery has to do is met within seconds.
@@ -36,17 +45,19 @@ pg_isready -q || begin
 echo there >up
 while :; do pgbench -n -c 4 -T 60 --rate=300; done
 """,
-    progress=f"{_SERVER}\n! test -e up || psql -Atc 'select count(*) from pgbench_history'",
-    # pgbench adds each delta to one account, one teller and one branch, and keeps it in the history: in one transaction.
+    progress=f"""
+{_SERVER}
+! test -e up || psql -Atc '{_COUNT}'
+""",
+    # A server that was told to end with its session has no recovery to do; one that was frozen has.
     judge=f"""
 {_SERVER}
+ended=yes
+test ! -e $data/postmaster.pid || ended=no
 begin
-grep -q 'automatic recovery in progress' server.log
-test $(psql -Atc 'select count(*) from pgbench_history') -ge $1
-test "$(psql -Atc '
-  select a = h and t = h and b = h from
-    (select sum(abalance) a from pgbench_accounts), (select sum(tbalance) t from pgbench_tellers),
-    (select sum(bbalance) b from pgbench_branches), (select coalesce(sum(delta), 0) h from pgbench_history)')" = t
+test $ended = yes || grep -q 'automatic recovery in progress' server.log
+test $(psql -Atc '{_COUNT}') -ge $1
+test "$(psql -Atc '{_SUMS}')" = t
 pg_amcheck --heapallindexed postgres
 pg_ctl -D $data -m fast -w stop >/dev/null
 pg_checksums -D $data --check >/dev/null

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.lab.workloads.workload import FLIP, Workload
+from tests.lab.workloads.workload import FLIP, PAUSE, Workload
 
 RANDOM_WRITER = Workload(
     name="random-writer",
@@ -47,6 +47,7 @@ while :; do
   {_FIO} --name=buffered --rw=randwrite --bs=16k --ioengine=psync --randseed=$((n += 1))
   {_FIO} --name=direct --rw=randwrite --bs=4k --ioengine=libaio --iodepth=4 --direct=1 --randseed=$n
   echo $n >>~/fio/passes
+  {PAUSE}
 done
 """,
     progress="tail -n 1 ~/fio/passes 2>/dev/null || :",
@@ -55,17 +56,11 @@ done
 )
 
 STRESSORS = (
-    "access chmod copy-file dentry",
-    "dir dirmany fallocate filename",
-    "flock fpunch fsize getdent",
-    "hdd io iomix link",
-    "lockf metamix mknod open",
-    "rename symlink sync-file touch",
-    "unlink utime xattr fstat",
-    "filehole fiemap file-ioctl chdir",
-    "dirdeep msync mmapmany inotify",
-)
-"""Those of the class file-system that need no privilege, so many at once that each gets a share of two processors."""
+    "access chmod", "copy-file dentry", "dir dirmany", "fallocate filename", "flock fpunch", "fsize getdent",
+    "hdd io", "iomix link", "lockf metamix", "mknod open", "rename symlink", "sync-file touch", "unlink utime",
+    "xattr fstat", "filehole fiemap", "file-ioctl chdir", "dirdeep msync", "mmapmany inotify",
+)  # fmt: skip
+"""Those of the class file-system that need no privilege, and of memory those that map files: two at once."""
 _LIMITS = (
     "--hdd-bytes 4m --iomix-bytes 4m --fallocate-bytes 4m --fpunch-bytes 4m --msync-bytes 4m --dirdeep-inodes 1000"
 )
@@ -78,6 +73,7 @@ round() {{
   stress-ng --temp-path ~/stress/$n --verify --timeout 1 --quiet {_LIMITS} $(printf -- '--%s 1 ' $@)
   rmdir ~/stress/$n
   echo $n >>~/stress/rounds
+  {PAUSE}
 }}
 n=$(tail -n 1 ~/stress/rounds 2>/dev/null || echo 0)
 rm -rf ~/stress/[0-9]*

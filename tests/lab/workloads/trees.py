@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.lab.workloads.workload import FLIP, Workload
+from tests.lab.workloads.workload import FLIP, PAUSE, Workload
 
 if TYPE_CHECKING:
     from tests.lab.kept import Kept
@@ -49,6 +49,7 @@ while :; do
   git add .
   git commit -q -m "number $n"
   if ((n % 3 == 0)); then git gc -q --prune=now; fi
+  {PAUSE}
 done
 """,
     progress="git -C ~/repository rev-list --count main",

@@ -1,6 +1,6 @@
-"""Lays out trees as people have them: `trees_program.py sources ROOT SCALE` and `trees_program.py node-modules ROOT SCALE`.
+"""Lays out trees as people have them: `trees_program.py sources|node-modules ROOT SCALE`.
 
-SCALE is how many times as large as the smallest tree that has everything.
+SCALE is how many times as large as the smallest one that has everything.
 
 Runs inside a session: the standard library only.
 """

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROOM = "/tmp/workloads"  # noqa: S108 - of the session, not of this machine
 PROGRESS_SECONDS = 60.0
+PAUSE = "sleep 0.5"
+"""Between two turns of a workload that would take a whole processor: the tests beside it need some, too."""
 FLIP = (
     'python3 -c \'import sys; file = open(sys.argv[1], "r+b"); file.seek(int(sys.argv[2])); old = file.read(1)[0]; '
     "file.seek(int(sys.argv[2])); file.write(bytes([old ^ 1]))'"
@@ -30,7 +32,7 @@ FLIP = (
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Scripts for bash, which run with `-eu` in the folder that holds them and `programs`."""
+    """Scripts for bash, which run with `-euo pipefail` in the folder that holds them and `programs`."""
 
     name: str
     prepare: str
@@ -73,7 +75,7 @@ class Workloads:
 
     def start(self, session: Kept) -> None:
         """Begin, or go on, with all of them; return when each has done something."""
-        begin = "echo $$ >pid; exec nice bash -eu work >said 2>&1 </dev/null"
+        begin = "echo $$ >pid; exec nice bash -euo pipefail work >said 2>&1 </dev/null"
         session.says("; ".join(f"(cd {ROOM}/{each.name}; setsid bash -c '{begin}' &)" for each in self.members))
         self.wait_for_more(session, dict.fromkeys(self.names, 0))
 
@@ -82,8 +84,8 @@ class Workloads:
         ended = '{ echo "$each ended: $(tail -c 2000 said)" >&2; exit 1; }'
         lives = f"! test -e pid || kill -0 $(cat pid) 2>/dev/null || {ended}"
         names = " ".join(self.names)
-        each = f"set -eu; for each in {names}; do cd {ROOM}/$each; {lives}; echo $each $(bash -eu progress); done"
-        done = session.user.laptop.ssh(session.name, each)
+        told = f"for each in {names}; do cd {ROOM}/$each; {lives}; echo $each $(bash -euo pipefail progress); done"
+        done = session.user.laptop.ssh(session.name, f"set -eu; {told}")
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         lines = (line.partition(" ") for line in done.stdout.decode().splitlines())
         return {name: int(count or 0) for name, _, count in lines}
@@ -120,7 +122,7 @@ class Workloads:
 
 
 def _command(member: Workload, script: str, *arguments: str) -> list[str]:
-    return ["bash", "-euc", f"cd {ROOM}/{member.name}; exec bash -euo pipefail {script} {' '.join(arguments)}"]
+    return ["bash", "-euc", f"cd {ROOM}/{member.name}; exec bash -euxo pipefail {script} {' '.join(arguments)}"]
 
 
 def _run(session: Kept, member: Workload, script: str, *arguments: str) -> None:
