@@ -69,4 +69,5 @@ table=$data/$(psql -Atc "select pg_relation_filepath('pgbench_accounts')")
 pg_ctl -D $data -m immediate -w stop >/dev/null
 {FLIP} $table 20000
 """,
+    complaint="invalid page in block",
 )

@@ -13,6 +13,7 @@ RANDOM_WRITER = Workload(
     progress="cat done 2>/dev/null || :",
     judge="python3 random_writer_program.py judge ~/random-writer $1",
     damage=f"{FLIP} $(ls -S ~/random-writer/file* | head -1) 0",
+    complaint="is wrong from byte 0",
     programs=(Path(__file__).with_name("random_writer_program.py"),),
 )
 
@@ -23,6 +24,7 @@ RANDOM_WRITER_IN_SYSTEM = Workload(
     progress=RANDOM_WRITER.progress,
     judge=RANDOM_WRITER.judge.replace("~/", "/opt/"),
     damage=RANDOM_WRITER.damage.replace("~/", "/opt/"),
+    complaint=RANDOM_WRITER.complaint,
     programs=RANDOM_WRITER.programs,
 )
 
@@ -53,6 +55,7 @@ done
     progress="tail -n 1 ~/fio/passes 2>/dev/null || :",
     judge=f"{_CHECKED}\ntest $(tail -n 1 ~/fio/passes) -ge $1",
     damage=f"{FLIP} ~/fio/laid.0.0 2000000",
+    complaint="Received CRC",
 )
 
 STRESSORS = (
@@ -85,11 +88,12 @@ done
     # All that a stressor was at when it was frozen can be read, copied and removed; and the file system still passes.
     judge=f"""
 test $(tail -n 1 ~/stress/rounds) -ge $1
-test "$(cat ~/stress/rounds)" = "$(seq $(tail -n 1 ~/stress/rounds))"
+cmp ~/stress/rounds <(seq $(tail -n 1 ~/stress/rounds))
 rsync -aHAX ~/stress/ copy/
 test -z "$(rsync -aHAXc --dry-run --itemize-changes ~/stress/ copy/)"
 rm -rf copy ~/stress/[0-9]*
 stress-ng --temp-path ~/stress --verify --timeout 1 --quiet {_LIMITS} $(printf -- '--%s 1 ' {STRESSORS[0]})
 """,
     damage=f"{FLIP} ~/stress/rounds 0",
+    complaint="differ: byte 1",
 )

@@ -66,6 +66,7 @@ git checkout -q -f main
 test -z "$(git status --porcelain)"
 """,
     damage=f"cd ~/repository; pack=$(ls -S .git/objects/pack/*.pack | head -1); chmod u+w $pack; {FLIP} $pack 5000",
+    complaint="error",
     programs=(PROGRAM,),
 )
 _LAY_OUT = f"""

@@ -45,6 +45,8 @@ class Workload:
     """Succeeds if a session in which nothing works holds a state that is right, with the work done that $1 says."""
     damage: str
     """Changes one byte, so that `judge` must fail."""
+    complaint: str
+    """What it then says."""
     programs: tuple[Path, ...] = ()
 
     def archive(self, archive: tarfile.TarFile) -> None:
@@ -75,9 +77,10 @@ class Workloads:
 
     def start(self, session: Kept) -> None:
         """Begin, or go on, with all of them; return when each has done something."""
+        before = self.progress(session)
         begin = "echo $$ >pid; exec nice bash -euo pipefail work >said 2>&1 </dev/null"
         session.says("; ".join(f"(cd {ROOM}/{each.name}; setsid bash -c '{begin}' &)" for each in self.members))
-        self.wait_for_more(session, dict.fromkeys(self.names, 0))
+        self.wait_for_more(session, before)
 
     def progress(self, session: Kept) -> dict[str, int]:
         """How much work each has done; AssertionError, with what it said, if one works no more."""
@@ -109,8 +112,10 @@ class Workloads:
         """AssertionError unless each judge notices one byte that is wrong."""
         for member in self.members:
             _run(session, member, "damage")
-            failed = session.user.berth("exec", session.name, "--", *_command(member, "judge", "0"))
-            assert failed.returncode != 0, f"the judge of {member.name} accepts a wrong byte"
+            judged = session.user.berth("exec", session.name, "--", *_command(member, "judge", "0"))
+            said = (judged.stdout + judged.stderr).decode(errors="replace")
+            assert judged.returncode != 0, f"the judge of {member.name} accepts a wrong byte"
+            assert member.complaint in said, f"the judge of {member.name} fails over something else:\n{said[-2000:]}"
 
     def _run_all(self, session: Kept, script: str, arguments: dict[str, str]) -> None:
         with ThreadPoolExecutor() as pool:
