@@ -13,7 +13,7 @@ RANDOM_WRITER = Workload(
     progress="cat done 2>/dev/null || :",
     judge="python3 random_writer_program.py judge ~/random-writer $1",
     damage=f"{FLIP} $(ls -S ~/random-writer/file* | head -1) 0",
-    complaint="is wrong from byte 0",
+    complaint="WrongError",
     programs=(Path(__file__).with_name("random_writer_program.py"),),
 )
 

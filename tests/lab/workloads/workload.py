@@ -110,12 +110,8 @@ class Workloads:
 
     def damage(self, session: Kept) -> None:
         """AssertionError unless each judge notices one byte that is wrong."""
-        for member in self.members:
-            _run(session, member, "damage")
-            judged = session.user.berth("exec", session.name, "--", *_command(member, "judge", "0"))
-            said = (judged.stdout + judged.stderr).decode(errors="replace")
-            assert judged.returncode != 0, f"the judge of {member.name} accepts a wrong byte"
-            assert member.complaint in said, f"the judge of {member.name} fails over something else:\n{said[-2000:]}"
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda member: _damage(session, member), self.members))
 
     def _run_all(self, session: Kept, script: str, arguments: dict[str, str]) -> None:
         with ThreadPoolExecutor() as pool:
@@ -134,3 +130,11 @@ def _run(session: Kept, member: Workload, script: str, *arguments: str) -> None:
     done = session.user.berth("exec", session.name, "--", *_command(member, script, *arguments), seconds=120)
     said = (done.stdout + done.stderr).decode(errors="replace")
     assert done.returncode == 0, f"{script} of {member.name} {' '.join(arguments)} in {session.name}:\n{said[-4000:]}"
+
+
+def _damage(session: Kept, member: Workload) -> None:
+    _run(session, member, "damage")
+    judged = session.user.berth("exec", session.name, "--", *_command(member, "judge", "0"), seconds=120)
+    said = (judged.stdout + judged.stderr).decode(errors="replace")
+    assert judged.returncode != 0, f"the judge of {member.name} accepts a wrong byte"
+    assert member.complaint in said, f"the judge of {member.name} fails over something else:\n{said[-2000:]}"
