@@ -12,7 +12,7 @@ from profiles.overlay import Kind
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
-    from profiles.overlay import Found, Stack
+    from profiles.overlay import Found, MergedFolder, Stack
 
 STATUS_BYTES = 64 * 2**20
 """Limit for dpkg's list of packages: 20,000 packages take 25 MB."""
@@ -44,7 +44,9 @@ def installed(stack: Stack, image_packages: str) -> Packages:
     if is_hidden:
         found = {name: version for name, version in found.items() if name.startswith("pip ")}
         found |= {each.name: each.version for each in dpkg.installed({dpkg.STATUS: status}.get).values()}
-    lib = stack.root.inside(b"opt").inside(b"venv").inside(b"lib")
+    lib = _folder(stack, [b"opt", b"venv", b"lib"])
+    if lib is None:
+        return found
     if lib.hides:  # the image's environment is gone
         found = {name: version for name, version in found.items() if not name.startswith("pip ")}
     for python in sorted(each for each in lib.names() if each.startswith(b"python3")):
@@ -70,16 +72,27 @@ def _text(stack: Stack, path: list[bytes]) -> tuple[bool, str]:
 
     A file of a layer may be of any account of the session. No link is followed: it would lead out of the layers.
     """
-    folder = stack.root
-    for name in path[:-1]:
-        folder = folder.inside(name)
-    found = folder.found(path[-1])
-    if found is None or found.kind is not Kind.FILE:
+    folder = _folder(stack, path[:-1])
+    found = folder.found(path[-1]) if folder is not None else None
+    if folder is None or (found is not None and found.kind not in {Kind.FILE, Kind.WHITEOUT}):
+        return False, ""
+    if found is None or found.kind is Kind.WHITEOUT:
         return folder.hides or found is not None, ""
     try:
         return True, read_text(Path(os.fsdecode(found.folder.tree.path), found.path), STATUS_BYTES, own=False)
     except FileNotFoundError:
         return True, ""
+
+
+def _folder(stack: Stack, path: list[bytes]) -> MergedFolder | None:
+    """Return a folder, as a merged one; None if a link or a file is in its place or on the way to it."""
+    folder = stack.root
+    for name in path:
+        found = folder.found(name)
+        if found is not None and found.kind not in {Kind.DIRECTORY, Kind.WHITEOUT}:
+            return None
+        folder = folder.inside(name)
+    return folder
 
 
 def _distribution(found: Found) -> list[tuple[str, str]]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes.packages import installed
+from broker.volumes.packages import Packages, installed
+from profiles.overlay import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def packages(tree: Path, of_image: str) -> Packages:
+    with opened([tree]) as stack:
+        return installed(stack, of_image)
+
 
 STATUS = "Package: tool\nStatus: install ok installed\nVersion: 1\n"
 
@@ -20,7 +29,15 @@ def test_packages_beyond_a_link_are_not_the_layers(tmp_path: Path, link: str) ->
     for place in ("var/lib/dpkg", "opt/venv/lib/python3.11/site-packages/pack-2.dist-info"):
         (real / place).mkdir(parents=True)
     (real / "var/lib/dpkg/status").write_text(STATUS)
-    assert installed([real], "") == {"tool": "1", "pip pack": "2"}
+    assert packages(real, "") == {"tool": "1", "pip pack": "2"}
     (tree / link).parent.mkdir(parents=True)
     (tree / link).symlink_to(real / link)
-    assert installed([tree], "apt base 1\n") == {"base": "1"}
+    assert packages(tree, "apt base 1\n") == {"base": "1"}
+
+
+def test_packages_whose_lists_are_deleted_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "var/lib/dpkg").mkdir(parents=True)
+    os.mknod(tmp_path / "var/lib/dpkg/status", stat.S_IFCHR)
+    (tmp_path / "opt").mkdir()
+    os.mknod(tmp_path / "opt/venv", stat.S_IFCHR)
+    assert packages(tmp_path, "apt base 1\npip pack==2\n") == {}
