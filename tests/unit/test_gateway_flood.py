@@ -18,9 +18,10 @@ from tests.fakes.gateway_world import World, world
 from tests.fakes.openssh import me, public
 
 GOOD = 1000
-LOGINS = 64
-"""How many of them log in at the same time. A quiet machine takes all of them within the 20 s that a login may last;
-one that runs other tests beside took 250 at a time most often, and not always."""
+LOGINS = 16
+"""How many of them log in at the same time. All of them are one process of the test: the more there are, the longer
+each is silent, and the gateway parts with who is silent for long. With 64, a machine with ten times the processes that
+it can run let 983 of the thousand in."""
 HALF_OPEN = 10_000
 AT_ONCE = 3000
 """More than the two workers let wait together."""
@@ -113,7 +114,7 @@ def test_a_thousand_get_in_while_ten_thousand_idle_at_the_door(place: Path, sour
 
     async def whole() -> None:
         async with (
-            asyncio.timeout(TEST_DEADLINE_S),
+            asyncio.timeout(3 * TEST_DEADLINE_S),
             world(place, session_max_startups=3 * GOOD) as w,
             gateway_process(w, workers=2, penalty_exempt=exempt) as process,
         ):
