@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes import flattening
 from broker.volumes.comparison import Depth, compare, open_both
 from broker.volumes.flattening import join
 from broker.volumes.layers import Layers
@@ -67,7 +66,7 @@ def test_flatten_joins_what_lies_deep(layers: Layers) -> None:
     make_chain(layers.tree(lower), DEPTH, NAME, b"old")
     make_chain(layers.tree(upper), DEPTH, NAME, b"new")
     (layers.tree(upper) / "first").touch()
-    made = join(layers, [lower, upper], lambda _: False)
+    made = join(layers, (lower, upper), lambda _: False)
     with opened([layers.tree(made)]) as stack:
         entries = [*merged(stack)]
     assert {entry.path for entry in entries if entry.kind == "file"} == {
@@ -91,8 +90,8 @@ def test_file_with_too_many_names_is_copied_deep_down(layers: Layers, monkeypatc
             raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
         link(source, target, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(flattening.os, "link", limited)
-    made = join(layers, [lower], lambda _: False)
+    monkeypatch.setattr(os, "link", limited)
+    made = join(layers, (lower,), lambda _: False)
     monkeypatch.undo()
     with opened([layers.tree(made)]) as stack:
         files = {entry.found.name: entry.found.status for entry in merged(stack) if entry.kind == "file"}

@@ -136,7 +136,7 @@ def test_every_reader_sees_what_the_mount_shows(tmp_path: Path, marks: Marks, fo
         assert installed(stack, "").keys() == {
             f"pip {name}" for name, path in (("gone", GONE), ("left", LEFT)) if f"{path}/METADATA" in shown
         }
-    made = join(layers, [lower, upper], lambda _: False)
+    made = join(layers, (lower, upper), lambda _: False)
     assert marks_of([layers.path(made)]) is marks
     assert shown_by_merged([layers.tree(made)], marks) == shown
 

@@ -91,8 +91,8 @@ def test_listing_goes_on_when_the_tree_closes_its_folder(tmp_path: Path) -> None
     (tmp_path / "1/2/3/4").mkdir(parents=True)
     with Tree(tmp_path, most_open=2) as tree:
         others = [tree.root.folder(b"1")]
-        for name in (b"2", b"3", b"4"):
-            others.append(others[-1].folder(name))
+        for inner in (b"2", b"3", b"4"):
+            others.append(others[-1].folder(inner))
         sizes = []
         for entry in tree.root.folder(b"listed").entries():
             for folder in others:
