@@ -137,17 +137,23 @@ class Changer:
             self.stamp(path / "new")
 
     def move(self) -> None:
-        """As mv(1): rename, or copy and remove where the file system cannot rename a folder."""
+        """As mv(1): rename, or copy and remove where the file system cannot rename.
+
+        Overlays cannot rename folders of lower layers, and fuse-overlayfs without whiteout devices cannot rename links.
+        """
         path, target = self.pick("fdo"), self.fresh()
         if path is None or target.is_symlink() or target.exists() or path in [target, *target.parents]:
             return
         try:
             path.rename(target)
         except OSError as error:
-            if error.errno != errno.EXDEV:
+            if error.errno != errno.EXDEV and not (error.errno == errno.ELOOP and self.by_fuse):
                 raise
-            subprocess.run(["cp", "-a", "--", path, target], check=True)
-            shutil.rmtree(path)
+            subprocess.run(["cp", "-a", "-T", "--", path, target], check=True)
+            if path.is_symlink():
+                path.unlink()
+            else:
+                shutil.rmtree(path)
 
     def symlink(self) -> None:
         path, target = self.fresh(), self.random.choice(["a", "../b", "/etc/passwd", "nowhere"])
