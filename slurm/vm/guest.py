@@ -187,6 +187,15 @@ class Guest:
         return done.stdout.decode().strip() if done.returncode == 0 else ""
 
 
+def identity(image: Path) -> str:
+    """Return a text that another image never has, not even one that was made anew under the same name.
+
+    A saved guest stands on the very disk that it was started from: the same recipe gives other blocks each time.
+    """
+    disk = next(path for name in ("root.qcow2", "root.raw") if (path := image / name).exists())
+    return f"{image.name}:{disk.stat().st_mtime_ns}"
+
+
 def saved(
     cache: Path,
     name: str,
@@ -207,7 +216,7 @@ def saved(
     accelerated = qemu.acceleration(kernel / "vmlinuz")
     week = str(int(time.time()) // WEEK_SECONDS)
     total = digest((
-        parent.name, payload.parent.name if payload else "", qemu.version(), *accelerated, qemu.processor(accelerated),
+        identity(parent), payload.parent.name if payload else "", qemu.version(), *accelerated, qemu.processor(accelerated),
         str(qemu.MEMORY_MIB), qemu.KERNEL, week, *recipe,
     ))  # fmt: skip
 

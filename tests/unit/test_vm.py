@@ -14,6 +14,7 @@ import pytest
 from slurm.lab.cache import keep_newest, mark_used
 from slurm.lab.errors import LabError
 from slurm.vm import image, monitor, qemu
+from slurm.vm.guest import identity
 from tests.site import guest_site, quickstart
 
 if TYPE_CHECKING:
@@ -113,6 +114,16 @@ def test_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
     keep_newest(tmp_path, "vm-site", 2)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {names[0], names[3], "vm-site-other-0000000000000000"}
+
+
+def test_image_that_is_made_anew_is_another_one(tmp_path: Path) -> None:
+    disk = tmp_path / "root.raw"
+    disk.touch()
+    before = identity(tmp_path)
+    assert identity(tmp_path) == before
+    disk.unlink()
+    disk.touch()
+    assert identity(tmp_path) != before
 
 
 def test_quickstart_has_the_commands_that_the_guest_is_installed_with() -> None:
