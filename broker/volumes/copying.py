@@ -77,6 +77,9 @@ CHANGED_MEANWHILE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EEXIST, errno.ESTALE, errno.ENXIO}
 )
 """What the first pass meets where something became something else under its eyes: the second one sees to it."""
+UNREADABLE = "its mode forbids even its owner to read it, which chmod u+rX mends"
+"""Said of what cannot be copied: on a local disk root of a user namespace reads it all the same, but a file server knows
+the user alone."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 NOT_CLONABLE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
 
@@ -261,7 +264,7 @@ class Copy:
                         self._place(path, entry, fresh, placed)
                 except OSError as error:
                     if settled or error.errno not in CHANGED_MEANWHILE:
-                        raise
+                        raise located(error, path) from error
         for folder, status in reversed(later):
             self._note_owner(folder, status)
             self._dress_folder(folder, status, settled=settled)
@@ -271,13 +274,16 @@ class Copy:
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1
-        self._folder = self._open_folder(folder)
         entries = []
-        with os.scandir(self._folder) as found:
-            for entry in found:
-                with contextlib.suppress(FileNotFoundError):
-                    entries.append((os.fsencode(entry.name), entry.stat(follow_symlinks=False)))
-        return entries, os.fstat(self._folder)
+        try:
+            self._folder = self._open_folder(folder)
+            with os.scandir(self._folder) as found:
+                for entry in found:
+                    with contextlib.suppress(FileNotFoundError):
+                        entries.append((os.fsencode(entry.name), entry.stat(follow_symlinks=False)))
+            return entries, os.fstat(self._folder)
+        except OSError as error:
+            raise located(error, folder) from error
 
     def _open_folder(self, path: bytes) -> int:
         """Open a folder of the source one step after the other: the session may have put a link in the place of any."""
@@ -479,6 +485,13 @@ class Copy:
         if self._squash and (status.st_uid or status.st_gid or (special and stat.S_ISREG(status.st_mode))):
             record = (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode), path)
             self._owners.append(b"%d %d %o %s\0" % record)
+
+
+def located(error: OSError, path: bytes) -> OSError:
+    """Return the error with the place in the tree where it was met, and with what to do if it is in the user's hands."""
+    words = UNREADABLE if error.errno == errno.EACCES else error.strerror
+    name = "".join(each if each.isprintable() else "?" for each in os.fsdecode(path))
+    return OSError(error.errno, words, name)
 
 
 def flush(fd: int) -> None:

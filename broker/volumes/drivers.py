@@ -12,6 +12,8 @@ they keep copies of a home.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -19,7 +21,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from broker.volumes.copying import Copy
+from broker.volumes.copying import Copy, located
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK, extent, require_room
 from broker.volumes.program import run
@@ -186,8 +188,14 @@ class Plain(_Copying):
         made = self.layers.new()
         bounds = ["-processors", SQUASHFS_THREADS, "-mem", SQUASHFS_MEMORY]
         settings = ["-comp", "zstd", "-Xcompression-level", ZSTD_LEVEL, "-all-root", "-xattrs"]
-        quietly = ["-noappend", "-no-progress", "-quiet", "-no-recovery"]
-        _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *bounds, *quietly)
+        # Without the last one, a file that cannot be read is packed as an empty one, and all seems well.
+        quietly = ["-noappend", "-no-progress", "-quiet", "-no-recovery", "-exit-on-error"]
+        try:
+            _squash("mksquashfs", str(tree), str(self.layers.squashfs(made)), *settings, *bounds, *quietly)
+        except VolumeError as error:
+            if error.kind == "files" and (path := _unreadable(tree)):
+                raise located(PermissionError(errno.EACCES, ""), path) from error
+            raise
         self.mark_alike(volume.top, made)
         lists = {name: value.hex() for name in ROOT_LISTS if (value := _attribute(tree, name))}
         (self.layers.path(made) / ROOT).write_text(json.dumps(lists))
@@ -218,6 +226,18 @@ def _noted_lists(path: Path) -> dict[str, bytes]:
         return {}
     except (ValueError, TypeError) as error:
         raise VolumeError("files", f"{path} is damaged") from error
+
+
+def _unreadable(tree: Path) -> bytes:
+    """Return the place in a tree of something that its owner may not read; nothing if there is no such thing.
+
+    As root of a user namespace, as mksquashfs runs: on a local disk that reads everything.
+    """
+    wanted = ["(", "-type", "f", "!", "-readable", "-o", "-type", "d", "!", "(", "-readable", "-executable", ")", ")"]
+    command = ["unshare", "--map-root-user", "--", "find", str(tree), *wanted, "-printf", "%P", "-quit"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return run(command, timeout=SQUASHFS_LIMIT).stdout
+    return b""
 
 
 def _attribute(path: Path, name: str) -> bytes:
