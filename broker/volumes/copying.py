@@ -78,7 +78,7 @@ CHANGED_MEANWHILE = frozenset(
 )
 """What the first pass meets where something became something else under its eyes: the second one sees to it."""
 UNREADABLE = "its mode forbids even its owner to read it, which chmod u+rX mends"
-"""Said of what cannot be copied: on a local disk root of a user namespace reads it all the same, but a file server knows
+"""Said of what cannot be copied. On a local disk root of a user namespace reads it all the same; a file server knows
 the user alone."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 NOT_CLONABLE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
@@ -488,7 +488,7 @@ class Copy:
 
 
 def located(error: OSError, path: bytes) -> OSError:
-    """Return the error with the place in the tree where it was met, and with what to do if it is in the user's hands."""
+    """Return the error with the place in the tree where it was met, and what to do if that is in the user's hands."""
     words = UNREADABLE if error.errno == errno.EACCES else error.strerror
     name = "".join(each if each.isprintable() else "?" for each in os.fsdecode(path))
     return OSError(error.errno, words, name)

@@ -70,12 +70,12 @@ def test_stopped_snapshot_is_refused_with_the_remedy(home: Path, tmp_path: Path)
 
 
 def test_live_copy_is_refused_with_the_remedy(home: Path, tmp_path: Path) -> None:
-    command = ["unshare", "--map-root-user", "--", sys.executable, "-I", copying.__file__, home, tmp_path / "copy", ""]
+    command = ["unshare", "--map-root-user", "--", sys.executable, "-I", copying.__file__, str(home)]
     answers = b"all\nall\n"
-    done = subprocess.run(command, input=answers, capture_output=True, timeout=60, check=False)
+    failing = [*command, str(tmp_path / "copy"), ""]
+    done = subprocess.run(failing, input=answers, capture_output=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.decode() == f"{WORDS}: work/locked\n"
     (home / "work/locked").chmod(0o700)
-    command[-2] = tmp_path / "again"
-    subprocess.run(command, input=answers, capture_output=True, timeout=60, check=True)
+    subprocess.run([*command, str(tmp_path / "again"), ""], input=answers, capture_output=True, timeout=60, check=True)
     assert MODES["home"] == (tmp_path / "again/tree").stat().st_mode & 0o777
