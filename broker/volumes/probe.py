@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from broker.volumes.copying import FICLONE
+from broker.volumes.errors import VolumeError
 from broker.volumes.program import run
 from broker.volumes.record import write
 from profiles.removal import remove_tree
 from profiles.userfile import read_bytes
 
-TRIAL_TIMEOUT_S = 20
+TRIAL_TIMEOUT_S = 50
+"""Below what the controller waits for the launcher's verb. A trial takes a tenth of a second of a free machine."""
 
 SESSION_SCRIPT = Path(__file__).parents[1] / "session.sh"
 TRIAL = """
@@ -168,7 +170,10 @@ def _surroundings(directory: Path) -> list[str]:
 
 
 def probe(directory: Path) -> Probe:
-    """Choose for sessions below `directory`, which must exist and be writable. OSError if it is not."""
+    """Choose for sessions below `directory`, which must exist and be writable. OSError if it is not.
+
+    VolumeError if the trial does not end.
+    """
     room = Path(tempfile.mkdtemp(prefix=".probe-", dir=directory))
     try:
         trial = _overlay(room)
@@ -213,7 +218,10 @@ def _overlay(room: Path) -> _Trial:
         script = ["bash", "-c", TRIAL, "bash", str(SESSION_SCRIPT), str(room), str(node), IMAGE_FILE, *owner, USE]
         command = ["unshare", "--user", "--map-root-user", "--mount", *script]
         done = run(command, timeout=TRIAL_TIMEOUT_S, cwd=room)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:  # nothing is known, and a session keeps its driver for good
+        words = f"the trial of an overlay in {room.parent} did not end within {TRIAL_TIMEOUT_S} s"
+        raise VolumeError("files", f"{words}: the machine is too busy, or a file server does not answer") from error
+    except OSError as error:
         return _Trial("none", type(error).__name__, type(error).__name__)
     finally:
         remove_tree(node)

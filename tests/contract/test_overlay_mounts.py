@@ -18,6 +18,7 @@ import pytest
 from broker import launcher_answers as answers
 from broker.identifiers import new_id
 from broker.volumes import operations, probe
+from broker.volumes.errors import VolumeError
 from broker.volumes.storage import Storage
 
 SESSION = Path(operations.__file__).parents[1] / "session.sh"
@@ -160,6 +161,19 @@ def test_longest_answer_of_the_probe_fits_the_launchers(monkeypatch: pytest.Monk
         found = probe.probe(tmp_path)
         for words in (found.why, *found.limits):
             assert answers.parse(answers.WORDS, words, "words") == words
+
+
+def test_trial_that_does_not_end_decides_nothing(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session keeps its driver for good, so a busy machine must not choose it."""
+    install(programs / "mount", "#!/bin/sh\nexec sleep infinity\n")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(probe, "TRIAL_TIMEOUT_S", 1)
+    with pytest.raises(VolumeError, match="did not end within 1 s: the machine is too busy"):
+        probe.remembered(tmp_path, tmp_path / "probe.json")
+    assert not (tmp_path / "probe.json").exists()
+    assert [each for each in tmp_path.iterdir() if each.name.startswith(".probe")] == []
 
 
 def test_session_is_told_its_limits_with_the_drivers_promises(

@@ -25,7 +25,7 @@ CHANGE = (
 LOOK = "cd; stat -c '%a %n' repo/objects repo/objects/*; cat repo/objects/one"
 FILLED = ["555 repo/objects", "444 repo/objects/one", "one"]
 PACKAGE = """cd; rm -rf tool; mkdir -p tool/DEBIAN tool/opt/tool/deep
-printf 'Package: tool\\nVersion: 1\\nArchitecture: all\\nMaintainer: alice\\nDescription: a tool\\n' >tool/DEBIAN/control
+printf 'Package: tool\\nVersion: 1\\nArchitecture: all\\nMaintainer: alice\\nDescription: tool\\n' >tool/DEBIAN/control
 echo works >tool/opt/tool/deep/file
 dpkg-deb --build --root-owner-group tool tool.deb >/dev/null"""
 LIMIT = "makes no folder without write permission"
