@@ -167,7 +167,7 @@ def test_trial_that_does_not_end_decides_nothing(
     tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session keeps its driver for good, so a busy machine must not choose it."""
-    install(programs / "mount", "#!/bin/sh\nexec sleep infinity\n")
+    install(programs / "mount", "#!/bin/sh\nexec sleep 20\n")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(probe, "TRIAL_TIMEOUT_S", 1)
     with pytest.raises(VolumeError, match="did not end within 1 s: the machine is too busy"):
