@@ -174,7 +174,8 @@ def probe(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 -
     def ask() -> Answer:
         with locked(storage.lock, shared=True):
             found = probe_anew(storage.layers.root, storage.probe)
-        return {"driver": found.driver, "why": found.why, "promises": list(storage.driver(found.driver).promises)}
+        promises = [*storage.driver(found.driver).promises, *found.limits]
+        return {"driver": found.driver, "why": found.why, "promises": promises}
 
     return _done(ask)
 

@@ -754,6 +754,23 @@ if [ -n "$shell" ]; then
 fi
 [ $# -gt 0 ] || refuse "there is no command"
 [ -n "$root" ] || exec "$@"
+packages=''
+case ${1##*/} in
+  apt | apt-get | aptitude | dpkg)
+    for word in "$@"; do
+      case $word in *install | *upgrade | *remove | *purge | build-dep | --unpack | --configure | -i | -r | -P) packages=yes ;; esac
+    done
+    ;;
+esac
+# dpkg makes each folder with mode 0 first, and would leave a package half installed where that is refused.
+trial=/.sudo-$$
+if [ -n "$packages" ] && mkdir "$trial" 2>/dev/null && rmdir "$trial" && ! mkdir -m 0 "$trial" 2>/dev/null; then
+  echo "sudo: packages cannot be installed or removed in here: the file system under this session makes no folder without" \
+    "write permission. Nothing was changed. Do it from outside of the session:" \
+    "berth exec --root ${BERTH_SESSION_NAME:-NAME} -- $said" >&2
+  exit 1
+fi
+[ ! -d "$trial" ] || rmdir "$trial"
 unshare --map-root-user -- "$@"
 code=$?
 if [ $code -gt 0 ] && [ $code -lt 126 ] && [ -n "$said" ]; then

@@ -16,7 +16,7 @@ from broker.failpoints import failpoint
 from broker.volumes import flattening, record
 from broker.volumes.drivers import Overlay
 from broker.volumes.errors import VolumeError
-from broker.volumes.probe import remembered
+from broker.volumes.probe import noted_limits, remembered
 from broker.volumes.record import Handover, Record, Snapshot, Volume, locked
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def facts(storage: Storage, found: Record) -> Answer:
     """What `berth show` tells of a session's volumes."""
     return {
         "driver": found.driver,
-        "promises": list(storage.driver(found.driver).promises),
+        "promises": [*storage.driver(found.driver).promises, *noted_limits(storage.probe)],
         "layers": {"home": len(found.home.layers), "system": len(found.system.layers)},
         "snapshots": len(found.snapshots),
     } | ({"unflattened": found.unflattened} if found.unflattened else {})

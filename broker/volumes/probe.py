@@ -1,9 +1,12 @@
 """The choice of a driver for a file system and a kernel, made by trying what a session's job does.
 
 The trial is `mount_overlay` of session.sh itself, run by bash as the user, in a user and mount namespace, with the
-upper and the working directory on the shared file system and a lower directory on the node's disk. Only the launcher's
-workers call this module: `prepare` for a new session, `probe` for `berth doctor`. So the user, the namespaces and the
-unit's sandbox are those in which sessions are made.
+upper and the working directory on the shared file system, and lower directories there and on the node's disk. Only
+the launcher's workers call this module: `prepare` for a new session, `probe` for `berth doctor`. So the user, the
+namespaces and the unit's sandbox are those in which sessions are made.
+
+Where fuse-overlayfs mounts, it is tried as a session uses it, too: on a file server that knows the user alone it cannot
+do all that a directory does (ADR 119).
 
 The job runs on another machine, whose kernel and programs may differ; it decides there again (ADR 118).
 """
@@ -20,32 +23,64 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from broker.volumes.content import FICLONE
+from broker.volumes.errors import VolumeError
 from broker.volumes.program import run
 from broker.volumes.record import write
 from profiles.removal import remove_tree
 from profiles.userfile import read_bytes
 
-TRIAL_TIMEOUT_S = 20
+TRIAL_TIMEOUT_S = 50
+"""Below what the controller waits for the launcher's verb. A trial takes a tenth of a second of a free machine."""
 
 SESSION_SCRIPT = Path(__file__).parents[1] / "session.sh"
 TRIAL = """
 source "$1"
 say() { :; }
 refuse_overlay() { printf '%s\\n' none "$2" "$3"; exit 0; }
-LAYERS=$2 NODE_DIR=$3 MOUNTED=()
+LAYERS=$2 NODE_DIR=$3 MOUNTED=() faults=''
 cd "$LAYERS"
 mount_overlay "$NODE_DIR/merged" top/tree below/tree "$NODE_DIR/image"
 cd "$NODE_DIR/merged"
 echo changed >file && rm gone && mkdir folder && mv file folder/ && rm "$4"
+if [[ $HOW == fuse ]]; then faults=$(unshare --user --map-user="$5" --map-group="$6" bash -c "$7" 2>/dev/null); fi
 cd "$LAYERS"
 umount "$NODE_DIR/merged"
-printf '%s\\n' "$HOW" "$REFUSAL"
+printf '%s\\n' "$HOW" "$REFUSAL" '' "$faults"
 """
-"""A script for bash. It writes `kernel`, `fuse` or `none`, why the kernel mounts none, and why FUSE mounts none."""
+"""A script for bash. It writes `kernel`, `fuse` or `none`, why the kernel mounts none, why FUSE mounts none, and what
+FUSE does not do, a word for each."""
+IMAGE_FILE = "of_the_image"
+USE = """
+cannot() { printf '%s ' "$1"; }
+mkdir -m 500 made && mkdir -m 0 unfolded || cannot closed-folders
+(umask 333 && echo text >written) && mv written kept && rm -f kept || cannot read-only-files
+for place in in_layer in_image; do
+  cd $place || exit
+  rm -f removed && mv renamed moved && echo text >new && mv -f new replaced || cannot layer-files
+  chmod 700 closed && rm -f closed/file && rmdir closed || cannot layer-folders
+  cd ..
+done
+"""
+"""A script for bash, run as a session's user in its overlay: what dpkg, git and `chmod` do every day. It writes what
+did not work."""
+FAULTS = {
+    "closed-folders": "makes no folder without write permission",
+    "read-only-files": "keeps no read-only file",
+    "layer-files": "removes no read-only file of a layer",
+    "layer-folders": "opens no closed folder of a layer",
+}
+"""What USE writes, in words."""
+
 IMAGE_FILE = "of_the_image"
 
+LIMIT = "outside of the home, fuse-overlayfs {faults}: install packages with `berth exec --root NAME -- COMMAND`"
+"""What a session cannot do where fuse-overlayfs has these faults, and the way round it."""
+MOST_LIMITS = 5
+MOST_REASON = 150
+"""Characters of why the kernel refuses: with all faults beside it, it has to fit a launcher's answer."""
 VALIDITY_S = 86400.0
 """Time for which a result holds for new sessions, in the same surroundings: mounting to find out takes longer than all
 else that a new session needs."""
@@ -61,15 +96,25 @@ class Probe:
 
     driver: str
     why: str
+    limits: tuple[str, ...] = ()
+    """What sessions with this driver cannot do here, in words, with what to do instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """What came of an overlay: `how` is `kernel`, `fuse` or `none`; the two reasons are empty if there is none."""
+    """What came of an overlay: `how` is `kernel`, `fuse` or `none`; the two reasons are empty if there is none.
+
+    `faults` is what FUSE does not do here, as words of FAULTS.
+    """
 
     how: str
     kernel: str = ""
     fuse: str = ""
+    faults: str = ""
+
+    def told_faults(self) -> str:
+        """The faults as the end of a sentence about fuse-overlayfs; empty if there are none."""
+        return " and ".join(FAULTS[word] for word in dict.fromkeys(self.faults.split()) if word in FAULTS)
 
 
 def remembered(directory: Path, note: Path) -> Probe:
@@ -78,7 +123,7 @@ def remembered(directory: Path, note: Path) -> Probe:
     try:
         found = json.loads(read_bytes(note, NOTE_BYTES))
         if found["where"] == where and 0 <= time.time() - found["at"] < VALIDITY_S:
-            return Probe(str(found["driver"])[:20], str(found["why"])[:1000])
+            return Probe(str(found["driver"])[:20], str(found["why"])[:1000], _told_limits(found))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # not there, or not ours
     return probe_anew(directory, note)
@@ -91,6 +136,18 @@ def probe_anew(directory: Path, note: Path) -> Probe:
     with contextlib.suppress(OSError):  # a full disk: then the next one tries again
         write(note, json.dumps(said).encode())
     return found
+
+
+def noted_limits(note: Path) -> tuple[str, ...]:
+    """Return what sessions cannot do, as the last probe found it; nothing if none has."""
+    try:
+        return _told_limits(json.loads(read_bytes(note, NOTE_BYTES)))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ()
+
+
+def _told_limits(found: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(each)[:500] for each in found["limits"][:MOST_LIMITS])
 
 
 def _surroundings(directory: Path) -> list[str]:
@@ -108,21 +165,29 @@ def _surroundings(directory: Path) -> list[str]:
         str(directory.stat().st_dev),
         *(str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("mnt", "user")),
         *(" ".join(line.split()) for line in status if line.startswith(SANDBOX_LINES)),
-        hashlib.sha256(SESSION_SCRIPT.read_bytes()).hexdigest(),
+        hashlib.sha256(SESSION_SCRIPT.read_bytes() + (TRIAL + USE).encode()).hexdigest(),
     ]
 
 
 def probe(directory: Path) -> Probe:
-    """Choose for sessions below `directory`, which must exist and be writable. OSError if it is not."""
+    """Choose for sessions below `directory`, which must exist and be writable. OSError if it is not.
+
+    VolumeError if the trial does not end.
+    """
     room = Path(tempfile.mkdtemp(prefix=".probe-", dir=directory))
     try:
         trial = _overlay(room)
         if trial.how == "kernel":
             return Probe("overlay", "kernel overlayfs works here in a user namespace")
+        faults = trial.told_faults()
+        limits = (LIMIT.format(faults=faults),) if faults else ()
+        refused = f"the kernel refuses overlayfs ({trial.kernel[:MOST_REASON]})"
         if _reflink(room):
-            return Probe("reflink", f"the kernel refuses overlayfs ({trial.kernel}), but files can share blocks")
+            return Probe("reflink", f"{refused}, but files can share blocks" + _also(faults), limits)
+        if faults:
+            return Probe("plain", refused + _also(faults), limits)
         if trial.how == "fuse":
-            return Probe("overlay", f"the kernel refuses overlayfs ({trial.kernel}); fuse-overlayfs works, slower")
+            return Probe("overlay", f"{refused}; fuse-overlayfs works, slower")
         return Probe(
             "plain",
             f"neither kernel overlayfs ({trial.kernel}) nor fuse-overlayfs ({trial.fuse}) nor shared blocks work here; "
@@ -132,10 +197,15 @@ def probe(directory: Path) -> Probe:
         remove_tree(room)
 
 
+def _also(faults: str) -> str:
+    return f"; {LIMIT.format(faults=faults)}" if faults else ""
+
+
 def _overlay(room: Path) -> _Trial:
     """Mount an overlay as a job does, and change something through it."""
     for name in ("top/tree", "top/work", "below/tree"):
         (room / name).mkdir(parents=True)
+    _fill(room / "below/tree/in_layer")
     (room / "below/tree/file").write_text("a file\n")
     (room / "below/tree/gone").write_text("a file\n")
     node = Path(tempfile.mkdtemp(prefix="berth-probe-"))
@@ -143,19 +213,34 @@ def _overlay(room: Path) -> _Trial:
         for name in ("merged", "image"):
             (node / name).mkdir()
         (node / "image" / IMAGE_FILE).write_text("a file\n")
-        script = ["bash", "-c", TRIAL, "bash", str(SESSION_SCRIPT), str(room), str(node), IMAGE_FILE]
+        _fill(node / "image/in_image")
+        owner = [str(os.getuid()), str(os.getgid())]
+        script = ["bash", "-c", TRIAL, "bash", str(SESSION_SCRIPT), str(room), str(node), IMAGE_FILE, *owner, USE]
         command = ["unshare", "--user", "--map-root-user", "--mount", *script]
         done = run(command, timeout=TRIAL_TIMEOUT_S, cwd=room)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:  # nothing is known, and a session keeps its driver for good
+        words = f"the trial of an overlay in {room.parent} did not end within {TRIAL_TIMEOUT_S} s"
+        raise VolumeError("files", f"{words}: the machine is too busy, or a file server does not answer") from error
+    except OSError as error:
         return _Trial("none", type(error).__name__, type(error).__name__)
     finally:
         remove_tree(node)
     lines = done.stdout.decode(errors="replace").splitlines()
     if done.returncode == 0 and lines:
-        return _Trial(*lines[:3])
+        return _Trial(*lines[:4])
     said = done.stderr.decode(errors="replace").strip().splitlines() or lines
     words = said[-1][:200] if said else f"exit code {done.returncode}"
     return _Trial("none", words, words)
+
+
+def _fill(folder: Path) -> None:
+    """Make what USE changes: read-only files, and a folder that nobody may write to."""
+    for name in ("removed", "renamed", "replaced", "closed/file"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a file\n")
+        path.chmod(0o444)
+    (folder / "closed").chmod(0o555)
 
 
 def _reflink(room: Path) -> bool:

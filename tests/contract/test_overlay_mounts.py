@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from broker import launcher_answers as answers
 from broker.identifiers import new_id
 from broker.volumes import operations, probe
+from broker.volumes.errors import VolumeError
+from broker.volumes.storage import Storage
 
 SESSION = Path(operations.__file__).parents[1] / "session.sh"
 BATCH = SESSION.with_name("batch.sh")
@@ -122,11 +125,70 @@ def test_volume_is_at_fault_where_the_node_mounts_others(tmp_path: Path, program
 
 
 def test_probe_quotes_why_the_kernel_refuses(tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (programs / "unshare").unlink()
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(probe, "_reflink", lambda _: False)
     found = probe.probe(tmp_path)
     assert found == probe.Probe("overlay", f"the kernel refuses overlayfs ({REASON}); fuse-overlayfs works, slower")
     assert [each for each in tmp_path.iterdir() if each.name.startswith(".probe")] == []
+
+
+FAULTS = (
+    "fuse-overlayfs makes no folder without write permission and removes no read-only file of a layer and opens no "
+    "closed folder of a layer: install packages with `berth exec --root NAME -- COMMAND`"
+)
+
+
+@pytest.mark.parametrize(("shares_blocks", "driver"), [(False, "plain"), (True, "reflink")])
+def test_home_is_no_overlay_where_fuse_has_faults(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, shares_blocks: bool, driver: str
+) -> None:
+    """As on NFS, where dpkg's folders of mode 0 and git's read-only files are beyond fuse-overlayfs."""
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(probe, "_reflink", lambda _: shares_blocks)
+    found = probe.probe(tmp_path)
+    assert (found.driver, found.limits) == (driver, (f"outside of the home, {FAULTS}",))
+    assert found.why.startswith(f"the kernel refuses overlayfs ({REASON})")
+    assert found.why.endswith(FAULTS)
+    assert [each for each in tmp_path.iterdir() if each.name.startswith(".probe")] == []
+
+
+def test_longest_answer_of_the_probe_fits_the_launchers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trial = probe._Trial("fuse", "x" * 200, "", " ".join(probe.FAULTS))
+    monkeypatch.setattr(probe, "_overlay", lambda _: trial)
+    for shares_blocks in (True, False):
+        monkeypatch.setattr(probe, "_reflink", lambda _, answer=shares_blocks: answer)
+        found = probe.probe(tmp_path)
+        for words in (found.why, *found.limits):
+            assert answers.parse(answers.WORDS, words, "words") == words
+
+
+def test_trial_that_does_not_end_decides_nothing(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session keeps its driver for good, so a busy machine must not choose it."""
+    install(programs / "mount", "#!/bin/sh\nexec sleep 20\n")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(probe, "TRIAL_TIMEOUT_S", 1)
+    with pytest.raises(VolumeError, match="did not end within 1 s: the machine is too busy"):
+        probe.remembered(tmp_path, tmp_path / "probe.json")
+    assert not (tmp_path / "probe.json").exists()
+    assert [each for each in tmp_path.iterdir() if each.name.startswith(".probe")] == []
+
+
+def test_session_is_told_its_limits_with_the_drivers_promises(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(probe, "_reflink", lambda _: False)
+    storage, session = Storage(tmp_path), new_id()
+    storage.make()
+    storage.session(session).mkdir()
+    for _ in range(2):  # anew, and as it was noted
+        told = operations.create(storage, session)
+        assert told["driver"] == "plain"
+        assert told["promises"] == [*storage.driver("plain").promises, f"outside of the home, {FAULTS}"]
+        assert probe.remembered(storage.layers.root, storage.probe).limits == (f"outside of the home, {FAULTS}",)
 
 
 def test_probe_meets_what_the_kernels_try_leaves_for_fuse(

@@ -35,6 +35,8 @@ PROFILE_TEAM = deploy.PROFILE_TEAM
 API_SOCKET = "/run/berth/api.sock"
 KEPT = 5
 """How many versions of each part the cache keeps: a saved guest takes 1.2 GB."""
+COPY_SECONDS = 900
+"""How long copying Berth and the images into the guest may take: 10 s of a free machine under emulation."""
 SERVICE_SECONDS = 240
 """How long the services may take to answer: 15 s of a free machine under emulation, many times that on a busy one."""
 
@@ -86,11 +88,14 @@ def install(guest: Guest, kind: Kind) -> None:
     """Put Berth and the profiles on a guest that has only booted; return when the services answer."""
     images = " ".join(f"/mnt/{profile}" for profile in PROFILES)
     guest.mount_payload()
-    guest.sh(f"cp -a /mnt/berth/opt/. /opt/; cp -a /mnt/berth/usr/local/. /usr/local/; mount-shared {kind.mounted}")
+    guest.sh(
+        f"cp -a /mnt/berth/opt/. /opt/; cp -a /mnt/berth/usr/local/. /usr/local/; mount-shared {kind.mounted}",
+        seconds=COPY_SECONDS,
+    )
     if kind.personal:
         for user in ("alice", "bob"):
             store = ".local/share/berth/profiles"
-            guest.sh(f"mkdir -p {store}; cp -r {images} {store}/", user=user)
+            guest.sh(f"mkdir -p {store}; cp -r {images} {store}/", user=user, seconds=COPY_SECONDS)
     else:
         _install_services(guest, kind, images)
     guest.sh("umount /mnt; sync")
@@ -104,7 +109,7 @@ def _install_services(guest: Guest, kind: Kind, images: str) -> None:
         # Made on the file server: over NFS root is nobody.
         on_server = command.replace("/shared/", f"{kind.backing}/shared/")
         guest.sh(on_server.replace("PROFILE_TEAM", PROFILE_TEAM))
-    guest.sh(f"cp -r {images} /shared/berth-profiles/", user=PROFILE_TEAM)
+    guest.sh(f"cp -r {images} /shared/berth-profiles/", user=PROFILE_TEAM, seconds=COPY_SECONDS)
     config = quickstart.block(4, "yaml").replace("login.example.org", "vm")
     guest.sh("mkdir -p /etc/berth; cat >/etc/berth/config.yaml; berth config check", stdin=config.encode())
     for command in quickstart.commands(5):
@@ -137,7 +142,7 @@ def push(guest: Guest, kind: Kind, progress: Progress) -> None:
     tar = ["tar", "--create", "--gzip", f"--directory={layer}", "opt/berth"]
     packed = subprocess.run(tar, capture_output=True, check=True, timeout=60).stdout
     old = " ".join(f"/opt/berth/lib/python3*/site-packages/{package}" for package in (*PACKAGES, "berth-*.dist-info"))
-    guest.sh(f"rm -rf {old}; tar --extract --gzip --directory=/", stdin=packed)
+    guest.sh(f"rm -rf {old}; tar --extract --gzip --directory=/", stdin=packed, seconds=COPY_SECONDS)
     if not kind.personal:
         copy_units, reload_units = quickstart.commands(5)[:2]
         guest.sh(f"{copy_units}\n{reload_units}\nsystemctl restart berth berth-gateway")

@@ -291,6 +291,39 @@ class TestSudo:
         )
         assert done.stdout == ""
 
+    @pytest.mark.parametrize(
+        ("command", "ran"),
+        [
+            ("apt-get install -y htop", False),
+            ("/usr/bin/dpkg -i tool.deb", False),
+            ("DEBIAN_FRONTEND=noninteractive apt full-upgrade", False),
+            ("apt-get update", True),
+            ("dpkg --list", True),
+            ("install file /opt", True),
+        ],
+    )
+    def test_sudo_begins_no_package_where_dpkg_would_leave_it_half_installed(
+        self, tmp_path: Path, command: str, ran: bool
+    ) -> None:
+        stubs = {
+            "mkdir": '[ "$1" != -m ]',  # as fuse-overlayfs on NFS
+            "rmdir": ":",
+            "unshare": 'echo "ran $*"',
+        }
+        for name, text in stubs.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+        assert bash('write_sudo "$1"', str(tmp_path / "sudo")).returncode == 0
+        path = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "BERTH_SESSION_NAME": "dev"}
+        done = subprocess.run(
+            [tmp_path / "sudo", *command.split()], capture_output=True, text=True, timeout=60, check=False, env=path
+        )
+        if ran:
+            assert (done.returncode, done.stdout) == (0, f"ran --map-root-user -- {command}\n")
+        else:
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr.endswith(f"Do it from outside of the session: berth exec --root dev -- {command}\n")
+
 
 class TestRequest:
     def test_only_ids_are_taken(self, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.vm
 
-DRIVERS = {"ext4": "overlay"}
-"""What doctor promises on each site; a site that is not here may promise any driver, and must keep to it."""
+DRIVERS = {"ext4": "overlay", "nfs-ext4": "plain", "nfs-xfs": "reflink", "personal-nfs": "plain"}
+"""What doctor promises on each site."""
 
 OPEN_EACH = (
     "for d in /dev/dri/renderD*; do "
@@ -51,14 +51,14 @@ class TestTheSite:
         assert not re.search(r"^(fail|warn)", said, re.MULTILINE), said
         driver = re.search(r"new sessions get the driver (\w+)", said)
         assert driver is not None
-        assert driver[1] == DRIVERS.get(site, driver[1])
+        assert driver[1] == DRIVERS[site]
 
 
 class TestTheSession:
     def test_session_starts_with_the_promised_driver(self, alice: Person, dev: str, site: str) -> None:
         view = alice.show(dev)
         assert (view["state"], view["endpoint"]["node"]) == ("ready", "vm")
-        assert view["volumes"]["driver"] == DRIVERS.get(site, view["volumes"]["driver"])
+        assert view["volumes"]["driver"] == DRIVERS[site]
 
     def test_job_runs_in_a_scope_of_systemd(self, alice: Person, dev: str) -> None:
         assert "slurmstepd.scope/" in alice.inside(dev, "cat /proc/self/cgroup")
