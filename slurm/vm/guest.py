@@ -216,7 +216,8 @@ def saved(
     accelerated = qemu.acceleration(kernel / "vmlinuz")
     week = str(int(time.time()) // WEEK_SECONDS)
     total = digest((
-        identity(parent), payload.parent.name if payload else "", qemu.version(), *accelerated, qemu.processor(accelerated),
+        identity(parent), payload.parent.name if payload else "", qemu.version(), *accelerated,
+        qemu.processor(accelerated),
         str(qemu.MEMORY_MIB), qemu.KERNEL, week, *recipe,
     ))  # fmt: skip
 

@@ -45,6 +45,7 @@ mount_overlay "$NODE_DIR/merged" "$3/tree" "$4/tree" "$NODE_DIR/empty"
 cat "$NODE_DIR/merged/file"
 echo changed >"$NODE_DIR/merged/file"
 rm "$NODE_DIR/merged/gone"
+umount "$NODE_DIR/merged"  # or fuse-overlayfs lives on, and its namespace with it
 """
 
 
@@ -99,7 +100,7 @@ def test_batch_jobs_see_no_words_of_mounts_that_succeed(tmp_path: Path, programs
     program = (
         functions
         + MOUNT.partition("mount_overlay")[0].replace('source "$1"', "")
-        + ('mount_layers "$NODE_DIR/merged" "$4/tree" "$NODE_DIR/empty"; cat "$NODE_DIR/merged/file"')
+        + ('mount_layers "$NODE_DIR/merged" "$4/tree" "$NODE_DIR/empty"; cat "$NODE_DIR/merged/file"; umount "$NODE_DIR/merged"')
     )
     done, _ = mount(tmp_path, programs, program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "of the layer\n", "")

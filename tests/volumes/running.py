@@ -86,7 +86,7 @@ class Running:
         flags = f"{what} {'' if self.exact(kind) else 'links'} {'fuse' if self.by_fuse else ''}"
         words = [str(folder), str(seed), str(count), flags]
         unmount = f"! mountpoint -q {folder} || umount {folder}"  # or fuse-overlayfs lives on
-        script = f'{mount}; "$@"; cd /; {unmount}'
+        script = f'{mount}; trap "cd /; {unmount}" EXIT; "$@"'
         command = ["unshare", "--map-root-user", "--mount", "sh", "-euc", script, "sh"]
         done = subprocess.run(
             [*command, sys.executable, "-I", str(SCRIPT), *words], capture_output=True, timeout=120, check=False
