@@ -95,7 +95,7 @@ class Client:
         return self._get(_session(name) + "/diff" + query, volume_schema.DiffReport, extra_time=_FILES)
 
     def size(self, name: str) -> volume_schema.SizeReport:
-        """What the session takes; every file is counted, so it may take minutes."""
+        """Return what the session takes. The first call counts every file, and may take minutes."""
         return self._get(_session(name) + "/size", volume_schema.SizeReport, extra_time=_FILES)
 
     def verify(self, name: str) -> volume_schema.VerifyReport:

@@ -1,4 +1,4 @@
-"""How long a test waits for what does not come.
+"""Deadlines of tests: how long they wait for what does not come.
 
 A deadline only ends a test that hangs. A busy machine needs many times as long as a quiet one, so both deadlines are
 far beyond what any machine needs. A test that is about a time limit sets the product's own limit instead.

@@ -100,7 +100,7 @@ def collect(storage: Storage, *, dry_run: bool = False, over: Collection[str] = 
 def _collect(
     storage: Storage, *, dry_run: bool = False, over: Collection[str] = ()
 ) -> tuple[Answer, dict[str, OSError]]:
-    """Do so; what was done, and by the name of a layer or directory why it could not be removed."""
+    """As `collect`. Return what was done, and by the name of a layer or directory why it could not be removed."""
     layers = storage.layers
     failures: dict[str, OSError] = {}
     with locked(storage.lock):

@@ -26,6 +26,8 @@ PIECE_BYTES = 2**20
 
 
 class Change(NamedTuple):
+    """A path at which the two stacks differ."""
+
     change: str
     """`A` for added, `M` for modified, `D` for deleted."""
     path: str
@@ -33,7 +35,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How closely two entries are compared: always kind, mode, size, time of modification, link target, attributes."""
+    """Closeness of a comparison: always kind, mode, size, time of modification, link target, attributes."""
 
     seconds: bool = False
     """Whether a layer was packed: times are compared by whole seconds, and access lists, which may be lost, are not."""
@@ -75,7 +77,7 @@ def compare(before: Stack, after: Stack, image: ImageFiles | None, depth: Depth)
 
 
 class _Side(NamedTuple):
-    """What one of the two stacks shows in a folder."""
+    """A folder as one of the two stacks shows it."""
 
     folder: MergedFolder | None
     """None if no layer has the folder."""

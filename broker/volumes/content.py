@@ -82,6 +82,7 @@ def clone(source: int, target: int) -> bool:
 
 
 def copy_extents(source: int, target: int, status: os.stat_result) -> None:
+    """Copy the data of an open file to a new one, and leave its holes out. OSError."""
     size = status.st_size
     for begin, end in data_extents(source, size) if has_holes(status) else [(0, size)]:
         _copy_range(source, target, begin, end)
@@ -95,7 +96,7 @@ def write_out(fd: int) -> bool:
 
 
 def attributes(fd: int) -> dict[str, bytes]:
-    """The extended attributes and access lists that a copy keeps."""
+    """Return the extended attributes and access lists of an open file that a copy keeps."""
     return {name: os.getxattr(fd, name) for name in os.listxattr(fd) if is_kept(name)}
 
 
@@ -149,6 +150,7 @@ def dress_folder(source: int, target: int) -> None:
 
 
 def is_kept(name: str) -> bool:
+    """Whether a copy keeps an extended attribute of this name."""
     if name.startswith("user.overlay.") and not name.startswith("user.overlay.overlay."):  # a session's own, escaped
         return name in KEPT_MARKS
     return name.startswith(("user.", "system.posix_acl_"))
@@ -160,7 +162,7 @@ def has_holes(status: os.stat_result) -> bool:
 
 
 def data_extents(fd: int, size: int) -> list[tuple[int, int]]:
-    """Where the data of a file lies, as pairs of begin and end (lseek(2), SEEK_DATA)."""
+    """Return where the data of a file lies, as pairs of begin and end (lseek(2), SEEK_DATA)."""
     extents = []
     end = 0
     while end < size:
@@ -176,6 +178,7 @@ def data_extents(fd: int, size: int) -> list[tuple[int, int]]:
 
 
 def same_content(source: int, target: int, theirs: os.stat_result, ours: os.stat_result) -> bool:
+    """Whether two open files of one size have the same bytes; what is a hole in both is not read."""
     size = theirs.st_size
     ranges = [(0, size)]
     if has_holes(theirs) or has_holes(ours):  # a hole may be as long as a file system

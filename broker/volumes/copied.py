@@ -1,4 +1,4 @@
-"""What a copy holds of each folder of its source, and what a look at the source finds changed since.
+"""A record of what a copy holds of each folder of its source, and a look at what has changed in the source since.
 
 While a session is frozen, every file has to be looked at once (ADR 113). This is the loop that does it: it makes no
 path, opens each folder once, and compares four numbers a file with those that are noted. Some processes share the work.
@@ -27,7 +27,7 @@ LONGEST_PATH_BYTES = 4095
 CHANGED_MEANWHILE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EEXIST, errno.ESTALE, errno.ENXIO}
 )
-"""What is met where something became something else under the copy's eyes."""
+"""Errors that are met where something becomes something else while it is copied."""
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 MOST_PROCESSES = 4
 """Processes that look together: a session's processors are idle while it is frozen."""
@@ -115,7 +115,7 @@ def path_below(path: bytes | None, name: bytes) -> bytes | None:
 
 
 class Change(NamedTuple):
-    """What is not in a folder as it is noted."""
+    """Differences between a folder and what is noted of it."""
 
     number: int
     """Of the folder, in the order of the list that was looked at."""

@@ -235,7 +235,7 @@ class Copy:
                 raise
 
     def _list(self, folder: CopiedFolder) -> tuple[os.stat_result, list[tuple[str, os.stat_result]]]:
-        """What a folder of the source was before it was listed, and what it has."""
+        """Return the status of a folder of the source before it was listed, and its entries."""
         entries = []
         try:
             descriptor = folder.source.descriptor()

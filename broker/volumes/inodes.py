@@ -1,4 +1,4 @@
-"""What the files of a layer take on disk, by inode, and the file beside an immutable layer that keeps it.
+"""Disk space of the files of a layer, by inode, and the file beside an immutable layer that keeps it.
 
 A file may have names in several layers: live copies and flattening link. So no sum over a layer's names, and no number
 of links, which changes with the next layer, says what a layer alone takes. What is kept is the inode numbers.
@@ -52,7 +52,7 @@ class Inodes:
     blocks: int = 0
     """Of folders, and of files in `single`; BLOCK_BYTES each."""
     files: int = 0
-    """How many files, which is all but folders, `single` has."""
+    """Number of files with one name; everything but a folder is a file here."""
     single: array[int] = field(default_factory=lambda: array("Q"))
     """Files that had one name."""
     linked: dict[int, int] = field(default_factory=dict)

@@ -108,7 +108,7 @@ def unpack(squashfs: Path, target: Path) -> None:
 
 
 class _Survey:
-    """What is in a tree, as far as its packing needs it."""
+    """A look at a tree before it is packed."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -167,7 +167,7 @@ class _Survey:
 
 
 def _record(entry: int | bytes, status: os.stat_result) -> Record:
-    """What squashfs does not hold of an open file or folder, or of something else by its path."""
+    """Return what squashfs does not hold of an open file or folder, or of something else by its path."""
     record: Record = {}
     follow = isinstance(entry, int)  # a descriptor; the system calls that take one want this to be so
     there = {*os.listxattr(entry, follow_symlinks=follow)}
@@ -181,7 +181,7 @@ def _record(entry: int | bytes, status: os.stat_result) -> Record:
 
 
 def _holes(descriptor: int, size: int) -> list[tuple[int, int]]:
-    """The holes of a file as pairs of begin and length."""
+    """Return the holes of a file as pairs of begin and length, the longest first."""
     extents = data_extents(descriptor, size)
     begins = [0, *(end for _, end in extents)]
     ends = [*(begin for begin, _ in extents), size]

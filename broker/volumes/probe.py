@@ -100,7 +100,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """What came of an overlay: `how` is `kernel`, `fuse` or `none`; the two reasons are empty if there is none.
+    """Outcome of a trial: `how` is `kernel`, `fuse` or `none`; the two reasons are empty if there is none.
 
     `faults` is what FUSE does not do here, as words of FAULTS.
     """

@@ -31,7 +31,7 @@ FIRST_PART = 4
 
 @dataclass(slots=True)
 class Share:
-    """What one set of holders has in common, each file counted once."""
+    """Disk space that one set of holders has in common, each file counted once."""
 
     blocks: int = 0
     files: int = 0

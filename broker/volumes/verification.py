@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 
 MOST_PROBLEMS = 200
-"""That `verify` tells of."""
+"""Problems that `verify` names; the others it counts."""
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
 SUMS_BYTES = 2**30
@@ -77,7 +77,7 @@ class Problems:
 
 
 class Content:
-    """What is in a layer now. A context manager."""
+    """The content of a layer now. A context manager."""
 
     def __init__(self, layers: Layers, layer: str) -> None:
         """Open the layer. OSError if it is not there."""

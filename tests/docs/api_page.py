@@ -67,7 +67,7 @@ _MEANINGS = {
     "POST /v1/sessions/{name}/clone": "Make a session that begins as this one is, or was in a snapshot.",
     "GET /v1/sessions/{name}/diff": "What has changed since the snapshot `from`, or over the profile; "
     "with `content=true` files that look the same are read.",
-    "GET /v1/sessions/{name}/size": "What the session's data takes. Every file is counted: it may take minutes.",
+    "GET /v1/sessions/{name}/size": "What the session's data takes. The first call counts every file, for minutes.",
     "POST /v1/sessions/{name}/verify": "Read every layer and compare it with its checksums. It may take an hour.",
     "POST /v1/sessions/{name}/flatten": "Begin to make few layers of many, in the background; nothing waits for it.",
     "POST /v1/sessions/{name}/root": "Start the session in root mode; stop it first if it runs. A stop ends root mode.",

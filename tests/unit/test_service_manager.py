@@ -1,4 +1,4 @@
-"""What systemd is told by the services, on a real datagram socket."""
+"""Messages of the services to systemd, on a real datagram socket."""
 
 from __future__ import annotations
 
