@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.overlay import Entry, Kind
-from profiles.walk import Tree, walk
+from profiles.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -33,7 +33,7 @@ def apply(system: Layered, left_out: AbstractSet[str]) -> None:
         place = _place(system.tree, entry, folders)
         if owner is None or entry.source is None:
             if place is not None:
-                _remove(place)
+                remove_tree(place)
             continue
         assert place is not None
         _put(entry, entry.source, place, copies)
@@ -65,7 +65,7 @@ def _place(tree: Path, entry: Entry, made: set[str]) -> Path | None:
         if place.is_symlink() or not place.is_dir():
             if entry.deleted:
                 return None
-            _remove(place)
+            remove_tree(place)
             place.mkdir(0o755)
         made.add(each)
     return tree / entry.path
@@ -75,10 +75,10 @@ def _put(entry: Entry, source: Path, place: Path, copies: dict[tuple[int, int], 
     """Make at `place` what is at `source`; files that are one file there are one here."""
     if entry.kind is Kind.DIRECTORY:
         if entry.opaque or place.is_symlink() or not place.is_dir():
-            _remove(place)
+            remove_tree(place)
             place.mkdir(0o755)
         return
-    _remove(place)
+    remove_tree(place)
     if entry.kind is Kind.SYMLINK:
         place.symlink_to(source.readlink())
         return
@@ -90,13 +90,3 @@ def _put(entry: Entry, source: Path, place: Path, copies: dict[tuple[int, int], 
     shutil.copyfile(source, place)
     os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
     copies[inode] = place
-
-
-def _remove(place: Path) -> None:
-    if place.is_dir() and not place.is_symlink():
-        with Tree(place) as tree:
-            for entry in reversed([*walk(tree.root, is_steady=True)]):
-                (os.rmdir if entry.is_folder else os.unlink)(entry.name, dir_fd=entry.folder.descriptor())
-        place.rmdir()
-    else:
-        place.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """Layers that storage keeps packed, as squashfs files, made into directories again.
 
 A whiteout cannot be unpacked everywhere: overlayfs itself, which a container's own disk often is, refuses to hold one.
-So whiteouts are written as fuse-overlayfs would write them, as files `.wh.NAME`; profiles.overlay reads both.
+So whiteouts are written as fuse-overlayfs would write them, as files `.wh.NAME`, and the file `fuse` beside the tree
+has profiles.overlay read them so.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from broker.volumes.content import has_holes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -56,11 +58,6 @@ def checksum(folder: Folder, name: bytes, status: os.stat_result, *, is_sparse: 
         finally:
             os.close(descriptor)
     return prefix + digest.hexdigest().encode()
-
-
-def has_holes(status: os.stat_result) -> bool:
-    """Whether a file takes less room than it has bytes."""
-    return status.st_blocks * 512 < status.st_size
 
 
 def _blocks_with_data(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:

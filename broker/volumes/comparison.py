@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from broker.volumes.content import ACCESS_LISTS
 from profiles.overlay import Found, Kind, Marks, MergedFolder, Stack, is_own_attribute, open_trees
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from broker.volumes.image import ImageFiles
     from profiles.walk import Tree
 
-ACCESS_LISTS = frozenset({"system.posix_acl_access", "system.posix_acl_default"})
 PIECE_BYTES = 2**20
 
 
@@ -36,7 +36,7 @@ class Depth:
     """How closely two entries are compared: always kind, mode, size, time of modification, link target, attributes."""
 
     seconds: bool = False
-    """Whether one of the stacks was packed: it has times of whole seconds, and no access lists."""
+    """Whether a layer was packed: times are compared by whole seconds, and access lists, which may be lost, are not."""
     content: bool = False
     """Whether files that look the same are read."""
 

@@ -26,6 +26,7 @@ KEPT_MARKS = frozenset({"user.overlay.opaque", "user.overlay.whiteout", "user.ov
 """Of overlayfs' attributes only these are content; the others are about inodes that a copy does not have."""
 NOT_CLONABLE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
 
+ACCESS_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
 NAMED_TAGS = (0x02, 0x08)
 """ACL_USER and ACL_GROUP: the entries of an access list that name somebody."""
 UNKNOWN_ID = 2**32 - 1
@@ -154,6 +155,7 @@ def is_kept(name: str) -> bool:
 
 
 def has_holes(status: os.stat_result) -> bool:
+    """Whether a file takes less room than it has bytes."""
     return status.st_blocks * 512 < status.st_size
 
 

@@ -13,7 +13,7 @@ import struct
 import zlib
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from broker.identifiers import new_id
 from broker.volumes.copying import TREE
@@ -93,14 +93,6 @@ class Inodes:
                     if stat.S_ISDIR(status.st_mode):
                         waiting.append(current.folder(os.fsencode(entry.name)))
                         self.has_one_device &= status.st_dev == device
-
-    @classmethod
-    def below(cls, path: Path) -> Self:
-        """Count everything below `path`. OSError."""
-        found = cls()
-        with Tree(path) as tree:
-            found.walk(tree.root, os.fstat(tree.root_descriptor).st_dev)
-        return found
 
 
 class LayerInodes:

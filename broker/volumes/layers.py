@@ -15,7 +15,6 @@ from broker.identifiers import IDENTIFIER, new_id
 from broker.volumes.content import KEPT_MARKS, attributes, dress_folder, flush
 from broker.volumes.copying import OWNERS, TREE
 from broker.volumes.errors import VolumeError
-from broker.volumes.inodes import Inodes
 from broker.volumes.record import sync
 from profiles.removal import remove_tree
 from profiles.userfile import read_pieces
@@ -148,11 +147,6 @@ def _opened(folder: Path) -> Iterator[int]:
 
 def _root_attributes(fd: int) -> dict[str, bytes]:
     return {name: value for name, value in attributes(fd).items() if name not in KEPT_MARKS}
-
-
-def extent(path: Path) -> Inodes:
-    """Count all files below `path`. OSError."""
-    return Inodes.below(path)
 
 
 def require_room(path: Path, wanted: int) -> None:

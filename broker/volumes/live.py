@@ -1,6 +1,6 @@
 """Snapshots of a session whose job runs: the job itself copies its tops while its processes stand still.
 
-Only the node sees what its processes have written at once, so the copy is made there, by `copying.py`. The two talk
+Only the node sees what its processes have written at once, so the copy is made there, by `copying.pyz`. The two talk
 through files in the session's `run` directory and one signal (docs/reference/session-job.md): the request is written,
 USR2 is sent to the batch shell, and the outcome is waited for.
 """

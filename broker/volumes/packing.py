@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.volumes.content import LIBC, data_extents, has_holes, set_attribute
+from broker.volumes.content import ACCESS_LISTS, LIBC, data_extents, has_holes, set_attribute
 from broker.volumes.copied import READ
 from broker.volumes.copying import TREE, copy_tree
 from broker.volumes.errors import VolumeError
@@ -45,8 +45,7 @@ ROOT = "root"
 """Beside layers that were packed before there was KEPT: the access lists of their root, as JSON."""
 ROOT_BYTES = 512 * 1024
 """Limit for this file: two attributes of at most 64 KiB (xattr(7)), in hexadecimal."""
-ACCESS_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
-LONGEST_PATH_BYTES = 3000
+LONGEST_PACKED_BYTES = 3000
 """A folder with a longer path goes to DEEP: with the path of the layer before it, it stays below PATH_MAX."""
 MOST_DEEP = 100
 """Folders in DEEP: mksquashfs gets their paths as arguments."""
@@ -78,7 +77,7 @@ def pack(tree: Path, layer: Path) -> None:
                 kept.write(json.dumps(record, separators=(",", ":")).encode() + b" " + path + b"\0")
         require_room(tree, survey.bytes)
         if len(survey.deep) > MOST_DEEP:
-            raise VolumeError("files", f"more than {MOST_DEEP} folders have paths above {LONGEST_PATH_BYTES} bytes")
+            raise VolumeError("files", f"more than {MOST_DEEP} folders have paths above {LONGEST_PACKED_BYTES} bytes")
         for number, folder in enumerate(survey.deep):
             copy_tree(os.fsdecode(folder.short_path(b".")), str(layer / DEEP / str(number)))
         paths = [os.fsdecode(os.fsencode(tree) + b"/" + folder.path) for folder in survey.deep]
@@ -130,7 +129,7 @@ class _Survey:
         while waiting:
             folder = waiting.pop()
             path = folder.path
-            if len(path) > LONGEST_PATH_BYTES:
+            if len(path) > LONGEST_PACKED_BYTES:
                 of_folders.append((path, {"deep": len(self.deep)}))
                 self.deep.append(folder)
                 continue
@@ -258,8 +257,7 @@ def _squash(*command: str) -> None:
     except FileNotFoundError as error:
         raise VolumeError("files", "unshare is not installed (util-linux)") from error
     if done.returncode != 0 or any(sign in done.stderr for sign in LEFT_OUT):
-        words = (done.stderr or done.stdout).decode(errors="replace").strip()[
-            -500:
-        ] or f"{command[0]} ended with {done.returncode}"
+        words = (done.stderr or done.stdout).decode(errors="replace").strip()[-500:]
+        words = words or f"{command[0]} ended with {done.returncode}"
         full = "No space left" in words or "quota" in words.lower()
         raise VolumeError("space" if full else "files", words)

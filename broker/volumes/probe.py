@@ -74,8 +74,6 @@ FAULTS = {
 }
 """What USE writes, in words."""
 
-IMAGE_FILE = "of_the_image"
-
 LIMIT = "outside of the home, fuse-overlayfs {faults}: install packages with `berth exec --root NAME -- COMMAND`"
 """What a session cannot do where fuse-overlayfs has these faults, and the way round it."""
 MOST_LIMITS = 5

@@ -48,7 +48,7 @@ def size(storage: Storage, session_id: str) -> Answer:
     links none of it to a layer.
     """
     found = record.load(storage.session(session_id))
-    layers = Layers(storage)
+    layers = CountedLayers(storage)
     layers.add(found, HELD)
     parts = _parts(found)
     for number, part in enumerate(parts.values()):
@@ -74,7 +74,7 @@ def usage(storage: Storage) -> Answer:
     """Return how many bytes of disk all layers of a user take, those of deleted sessions that are kept included."""
     if not storage.layers.root.is_dir():  # of one who has never had a session
         return {"bytes": 0}
-    layers = Layers(storage)
+    layers = CountedLayers(storage)
     try:
         for session_id, found in storage.records():
             layers.add(found, HELD)
@@ -95,7 +95,7 @@ def _bytes(shares: Iterable[Share]) -> int:
     return max(0, sum(share.blocks for share in shares)) * BLOCK_BYTES  # numbers that a user has changed may be any
 
 
-class Layers:
+class CountedLayers:
     """Layers to be counted, each with the set of its holders: a number with a bit for each of them."""
 
     def __init__(self, storage: Storage) -> None:

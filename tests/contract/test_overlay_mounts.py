@@ -100,8 +100,8 @@ def test_batch_jobs_see_no_words_of_mounts_that_succeed(tmp_path: Path, programs
     program = (
         functions
         + MOUNT.partition("mount_overlay")[0].replace('source "$1"', "")
-        + ('mount_layers "$NODE_DIR/merged" "$4/tree" "$NODE_DIR/empty"\n')
-        + ('cat "$NODE_DIR/merged/file"; umount "$NODE_DIR/merged"')
+        + 'mount_layers "$NODE_DIR/merged" "$4/tree" "$NODE_DIR/empty"\n'
+        + 'cat "$NODE_DIR/merged/file"; umount "$NODE_DIR/merged"'
     )
     done, _ = mount(tmp_path, programs, program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "of the layer\n", "")

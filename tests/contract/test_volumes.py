@@ -250,7 +250,7 @@ class History:
 
 
 def _copied_here(session: Session, job_id: int, *, home: str, system: str) -> Outcome:
-    """What session.sh and copying.py do together on the node, for tops that nothing writes to."""
+    """What session.sh and copying.pyz do together on the node, for tops that nothing writes to."""
     del job_id
     layers = session.storage.layers
     for volume, layer in ((session.record.home, home), (session.record.system, system)):

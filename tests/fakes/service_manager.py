@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Self
 
+from tests.deadlines import DEADLINE_S
+
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
-
-PATIENCE_S = 30.0
 
 
 class Datagrams:
@@ -19,7 +19,7 @@ class Datagrams:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
-        self._socket.settimeout(PATIENCE_S)
+        self._socket.settimeout(DEADLINE_S)
 
     def __enter__(self) -> Self:
         return self
@@ -43,7 +43,7 @@ class Datagrams:
         except BlockingIOError:
             return found
         finally:
-            self._socket.settimeout(PATIENCE_S)
+            self._socket.settimeout(DEADLINE_S)
 
 
 def fields_of(entry: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The suite on a guest that runs: `make vm-test`, or by hand with VM_STATE. CONTRIBUTING.md says how.
+"""The suite on a guest that runs: `make vm-test`, or by hand with VM_STATE (docs/howto/vm.md).
 
 One session of alice's serves almost all tests, since starting one takes ten seconds under emulation. Files run in the
 order of their names: what reboots the guest comes last.

@@ -70,7 +70,7 @@ def test_file_that_nobody_may_read_is_kept_or_named_with_the_remedy(
     after = len(json.loads(alice.ok("snapshots", dev, "--json")))
     if limited:
         assert done.returncode != 0
-        assert f"which chmod u+rX mends: {closed_file}" in done.stderr.decode()
+        assert f"cannot read {closed_file}; run `chmod u+r`" in done.stderr.decode()
         assert after == before
     else:
         assert (done.returncode, after) == (0, before + 1)
