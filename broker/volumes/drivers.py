@@ -17,21 +17,22 @@ import errno
 import json
 import os
 import subprocess
+import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from broker.volumes.copying import Copy, located
+from broker.volumes.copying import TREE, Copy, located
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK, extent, require_room
 from broker.volumes.program import run
 from broker.volumes.record import Volume
 from profiles.overlay import FUSE_WRITTEN
+from profiles.removal import remove_tree
 from profiles.userfile import read_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from broker.volumes.layers import Layers
     from broker.volumes.record import Stack
 
@@ -43,6 +44,8 @@ SQUASHFS_LIMIT = 3600
 """Seconds for packing or unpacking one layer."""
 ZSTD_LEVEL = "1"
 """Measured with 1 GB in 9,800 files on 2 cores: 4 s, to 38 % of the size; gzip took 80 s."""
+UNWRITTEN = "write_xattr"
+"""What unsquashfs says if it could not set an attribute."""
 ROOT = "root"
 """Beside a packed layer: the access lists of its root, which squashfs cannot hold, as JSON of hexadecimal values."""
 ROOT_BYTES = 512 * 1024
@@ -258,19 +261,41 @@ def driver_named(name: str, layers: Layers) -> Driver:
 
 
 def unpack(squashfs: Path, target: Path) -> None:
-    """Unpack a layer of the plain driver into the new directory `target`. VolumeError `space`, `files`."""
-    require_room(squashfs, squashfs.stat().st_size * 2)
-    _squash(
-        "unsquashfs",
-        "-quiet",
-        "-no-progress",
-        "-processors",
-        SQUASHFS_THREADS,
-        "-xattrs",
-        "-dest",
-        str(target),
-        str(squashfs),
-    )
+    """Unpack a layer of the plain driver into the new directory `target`. VolumeError `space`, `files`; OSError."""
+    try:
+        _unpack(squashfs, target)
+    except VolumeError as error:
+        if UNWRITTEN not in str(error):
+            raise
+        remove_tree(target)
+        _unpack_by_way_of_a_local_disk(squashfs, target)
+
+
+def _unpack_by_way_of_a_local_disk(squashfs: Path, target: Path) -> None:
+    """As `unpack`, where unsquashfs cannot: it gives a file its attributes when that is read-only already.
+
+    A file server refuses that, and a local disk does not. The way on from there is Copy's, which gives modes last.
+    """
+    local = Path(tempfile.mkdtemp(prefix="berth-unpack-"))
+    room = Path(tempfile.mkdtemp(prefix=".diff-", dir=target.parent))
+    try:
+        _unpack(squashfs, local / TREE)
+        copy = Copy(str(local / TREE), str(room))
+        try:
+            copy.require_room()
+            copy.second()
+        finally:
+            copy.close()
+        (room / TREE).rename(target)
+    finally:
+        remove_tree(local)
+        remove_tree(room)
+
+
+def _unpack(squashfs: Path, target: Path) -> None:
+    require_room(target.parent, squashfs.stat().st_size * 2)
+    where = ["-dest", str(target), str(squashfs)]
+    _squash("unsquashfs", "-quiet", "-no-progress", "-processors", SQUASHFS_THREADS, "-xattrs", *where)
 
 
 def _squash(*command: str) -> None:
