@@ -185,8 +185,12 @@ class Copy:
         changes = [(self._folders[change.number], change) for change in lookers.look()]
         self._stale = {(folder, name) for folder, change in changes for name in change.names}
         for folder, change in changes:
-            if change.has_lost and folder.is_in_copy():
-                with self._tolerance(folder):
+            if not folder.is_in_copy():
+                continue
+            with self._tolerance(folder):
+                for name in folder.folders.keys() & change.names:  # something else now: what it had is no more
+                    self._clear(folder, name)
+                if change.has_lost:
                     self._remove_others(folder)
         for folder, change in changes:
             if folder.is_in_copy():
@@ -287,11 +291,13 @@ class Copy:
         (folder.proven if is_proven else folder.doubtful)[name] = seen
 
     def _other_name(self, status: os.stat_result) -> tuple[CopiedFolder, str] | None:
-        """A name that the copy has of the same file."""
+        """A name that the copy has of the same file: it may have become another one's since it was noted."""
         found = self._names.get(status.st_ino)
         if found is None or found in self._stale or not found[0].is_in_copy():
             return None
-        return found if found[1] in found[0].proven or found[1] in found[0].doubtful else None
+        folder, name = found
+        known = folder.proven.get(name) or folder.doubtful.get(name)
+        return found if known is not None and known[0] == status.st_ino else None
 
     def _link(self, existing: tuple[CopiedFolder, str], folder: CopiedFolder, name: str) -> bool:
         """Give a file of the copy a further name; False if it has as many as the file system allows."""

@@ -26,6 +26,7 @@ from broker.volumes.errors import VolumeError
 from broker.volumes.layers import SQUASHFS, require_room
 from broker.volumes.program import run
 from broker.volumes.unreadable import Unreadable
+from profiles.removal import remove_tree
 from profiles.userfile import read_bytes, read_records
 from profiles.walk import Folder, Tree
 
@@ -56,6 +57,10 @@ MOST_HOLES = 10_000
 KEPT_BYTES = 2**30
 RECORD_BYTES = 2**20
 """Limit for one record: a path, two access lists of 64 KiB in hexadecimal, and the holes."""
+ATTRIBUTE_REFUSED = "write_xattr"
+"""Said by unsquashfs if it could not set an attribute. It sets attributes after the mode, and a file server lets nobody
+set those of a read-only file."""
+LOCAL_PREFIX = "berth-unpack-"
 PUNCH = 3
 """FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of fallocate(2)."""
 
@@ -89,10 +94,18 @@ def pack(tree: Path, layer: Path) -> None:
 
 
 def unpack(squashfs: Path, target: Path) -> None:
-    """Unpack a layer into the new directory `target`, with all that is kept beside it. VolumeError `space`, `files`."""
-    require_room(squashfs, squashfs.stat().st_size * 2)
-    options = ["-quiet", "-no-progress", "-processors", THREADS, "-xattrs"]
-    _squash("unsquashfs", *options, "-dest", str(target), str(squashfs))
+    """Unpack a layer into the new directory `target`, with all that is kept beside it.
+
+    VolumeError `space`, `files`; OSError.
+    """
+    require_room(target.parent, squashfs.stat().st_size * 2)
+    try:
+        _unsquash(squashfs, target)
+    except VolumeError as error:
+        if ATTRIBUTE_REFUSED not in str(error):
+            raise
+        remove_tree(target)
+        _unsquash_on_local_disk(squashfs, target)
     layer = squashfs.parent
     with Tree(target) as tree:
         if os.path.lexists(layer / KEPT):
@@ -105,6 +118,25 @@ def unpack(squashfs: Path, target: Path) -> None:
         else:
             for name, value in _root_lists(layer / ROOT).items():
                 os.setxattr(tree.root_descriptor, name, value)
+
+
+def _unsquash(squashfs: Path, target: Path) -> None:
+    options = ["-quiet", "-no-progress", "-processors", THREADS, "-xattrs"]
+    _squash("unsquashfs", *options, "-dest", str(target), str(squashfs))
+
+
+def _unsquash_on_local_disk(squashfs: Path, target: Path) -> None:
+    """Unpack where attributes can be set, and copy the tree from there: a copy gets its modes last."""
+    local = Path(tempfile.mkdtemp(prefix=LOCAL_PREFIX))
+    room = Path(tempfile.mkdtemp(prefix=".unpack-", dir=target.parent))
+    try:
+        require_room(local, squashfs.stat().st_size * 2)
+        _unsquash(squashfs, local / TREE)
+        copy_tree(str(local / TREE), str(room))
+        (room / TREE).rename(target)
+    finally:
+        remove_tree(local)
+        remove_tree(room)
 
 
 class _Survey:

@@ -5,17 +5,21 @@ On NFS the server decides, and knows the user alone. Here each namespace's root 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.identifiers import new_id
 from broker.volumes import operations
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.drivers import MODES
+from broker.volumes.packing import LOCAL_PREFIX
 from broker.volumes.storage import Storage
 from profiles.removal import remove_tree
+from tests.volumes.running import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
 
 WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
 AS_ON_NFS = ["unshare", "--map-root-user", "--", *WITHOUT_OVERRIDE, sys.executable]
+UNSHARE = f"""#!/bin/bash
+[[ $* == "--map-root-user -- "* ]] || exit 64
+[[ $* != *" -dest "*/{LOCAL_PREFIX}* ]] || exec /usr/bin/unshare "$@" # on a local disk
+exec /usr/bin/unshare --map-root-user -- {" ".join(WITHOUT_OVERRIDE)} "${{@:3}}"
+"""
+ATTRIBUTE = "user.test"
 LOCKED = {"file": 0, "folder": 0, "folder without x": 0o600}
 WORDS = "permission denied: cannot read "
 SNAPSHOT = """
@@ -41,13 +51,19 @@ except OSError as error:
 """Take a snapshot and print why it was refused, if it was."""
 
 
-@pytest.fixture(params=LOCKED)
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """The home of a session with the driver plain, in which the entry `work/locked` is locked."""
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """The storage of a user with one session, with the driver plain."""
     storage = Storage(tmp_path)
     storage.make()
     storage.session("s" * 26).mkdir()
     operations.create(storage, "s" * 26, "plain")
+    return storage
+
+
+@pytest.fixture(params=LOCKED)
+def home(request: pytest.FixtureRequest, storage: Storage) -> Iterator[Path]:
+    """The session's home, in which the entry `work/locked` is locked."""
     with storage.opened("s" * 26) as session:
         tree = storage.layers.tree(session.record.home.top)
     place = tree / "work/locked"
@@ -62,12 +78,11 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     remove_tree(tree)
 
 
-def test_stopped_snapshot_is_refused_with_the_remedy(home: Path, tmp_path: Path) -> None:
+def test_stopped_snapshot_is_refused_with_the_remedy(home: Path, tmp_path: Path, storage: Storage) -> None:
     def snapshot() -> str:
         command = [*AS_ON_NFS, "-c", SNAPSHOT, str(tmp_path)]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
-    storage = Storage(tmp_path)
     refused = snapshot()
     assert refused.startswith(f"{WORDS}work/locked")
     assert "run `chmod u+r" in refused
@@ -89,3 +104,35 @@ def test_live_copy_is_refused_with_the_remedy(home: Path, tmp_path: Path) -> Non
     (home / "work/locked").chmod(0o700)
     subprocess.run([*command, str(tmp_path / "again"), ""], input=answers, capture_output=True, timeout=60, check=True)
     assert MODES["home"] == (tmp_path / "again/tree").stat().st_mode & 0o777
+
+
+def test_read_only_entries_come_back_with_their_attributes(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file server lets nobody set attributes of what is read-only, and unsquashfs sets them last."""
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs/unshare").write_text(UNSHARE)
+    (tmp_path / "programs/unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'programs'}:{os.environ['PATH']}")
+    session = "s" * 26
+    with storage.opened(session) as opened:
+        home = storage.layers.tree(opened.record.home.top)
+    (home / "folder").mkdir()
+    for path, mode in ((home / "file", 0o444), (home / "folder/file", 0o600), (home / "folder", 0o555)):
+        if not path.is_dir():
+            path.write_text("text\n")
+        os.setxattr(path, ATTRIBUTE, b"value")
+        path.chmod(mode)
+    taken = operations.snapshot(storage, session, new_id(), IMAGE, operations.Note())["snapshot"]["number"]
+    remove_tree(home)
+    home.mkdir()
+    operations.rollback(storage, session, new_id(), taken, IMAGE)
+    with storage.opened(session) as opened:
+        home = storage.layers.tree(opened.record.home.top)
+    found = {
+        str(path.relative_to(home)): (path.stat().st_mode & 0o777, os.getxattr(path, ATTRIBUTE))
+        for path in home.rglob("*")
+    }
+    wanted = {"file": 0o444, "folder": 0o555, "folder/file": 0o600}
+    assert found == {name: (mode, b"value") for name, mode in wanted.items()}
+    assert [each for each in storage.layers.root.iterdir() if each.name.startswith(".")] == []

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +27,7 @@ from broker.volumes.copying import Copy, remove
 from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from broker.volumes.copied import CopiedFolder
     from profiles.walk import Folder
@@ -194,6 +195,68 @@ def test_folders_that_change_while_a_copy_is_made(roomy: Path) -> None:
     wanted = content(source)
     del wanted[b"socket"]
     assert content(layer / "tree") == wanted
+
+
+def names_by_file(root: Path) -> set[frozenset[bytes]]:
+    """The names of each file that has several in a tree."""
+    names: dict[int, set[bytes]] = {}
+    with Tree(root) as tree:
+        for entry in walk(tree.root, is_steady=True):
+            if not entry.is_folder:
+                names.setdefault(entry.status.st_ino, set()).add(entry.path)
+    return {frozenset(each) for each in names.values() if len(each) > 1}
+
+
+def without_names(found: dict[bytes, tuple[int, int, int, bytes]]) -> dict[bytes, tuple[int, int, bytes]]:
+    """What `content` found but the numbers of names: a copy's files have some in the last copy, too."""
+    return {path: (mode, time, data) for path, (mode, time, _, data) in found.items()}
+
+
+def change_at_random(places: Sequence[Path], random: Random) -> None:
+    """Write to files, and have names become those of other files, of folders and of links."""
+    for number in range(60):
+        one, two = random.sample(places, 2)
+        if one in two.parents or two in one.parents or not one.exists() or not two.parent.is_dir():
+            continue
+        what = random.choice(("write", "rename", "link", "point"))
+        if what in {"write", "link"} and (not one.is_file() or (two.exists() and one.samefile(two))):
+            continue
+        if what == "write":
+            one.write_text(f"written {number}\n")
+            continue
+        if two.is_dir() and not two.is_symlink():
+            shutil.rmtree(two)
+        else:
+            two.unlink(missing_ok=True)
+        if what == "rename":
+            one.rename(two)
+        elif what == "link":
+            two.hardlink_to(one)
+        else:
+            two.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("is_trusting", [True, False])
+def test_names_that_change_hands_while_a_copy_is_made(
+    tmp_path: Path, request: pytest.FixtureRequest, is_trusting: bool
+) -> None:
+    if is_trusting:
+        request.getfixturevalue("trusting")
+    volume, layer = tmp_path / "volume", ""
+    random = Random(1)  # noqa: S311 - the same changes each time
+    folders = [volume / each for each in ("a", "b", "c/d", "e/f/g")]
+    files = [folder / f"file{number}" for folder in folders for number in range(20)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for number, file in enumerate(files):
+        if number % 3:
+            file.hardlink_to(random.choice(files[:number]))
+        else:
+            file.write_text(f"file {number}\n")
+    for _ in range(30):
+        layer = str(copied(tmp_path, volume, layer, partial(change_at_random, [*files, *folders], random)))
+        assert without_names(content(Path(layer, "tree"))) == without_names(content(volume))
+        assert names_by_file(Path(layer, "tree")) == names_by_file(volume)
 
 
 class Watch:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.vm
 
-FILL = "cd; mkdir -p repo/objects; echo one >repo/objects/one; chmod 444 repo/objects/one; chmod 555 repo/objects"
+FILL = (
+    "cd; [ ! -e repo ] || chmod -R u+w repo; rm -rf repo; mkdir -p repo/objects; "
+    "echo one >repo/objects/one; chmod 444 repo/objects/one; chmod 555 repo/objects"
+)
 CHANGE = (
     "cd; mkdir -m 0 shut; rmdir shut; chmod u+w repo/objects; mv repo/objects/one repo/objects/two; "
     "echo three >repo/new; mv -f repo/new repo/objects/two; rm -rf repo"
