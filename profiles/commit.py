@@ -20,7 +20,7 @@ from profiles.base import BaseKind
 from profiles.builder import TIME_LIMIT, check_machine, make_labels
 from profiles.errors import BuildError, NothingChangedError, PatternError, ProfilesError
 from profiles.findings import Findings
-from profiles.layered import OWNERS, OWNERS_BYTES, TREE
+from profiles.layered import KEPT, KEPT_BYTES, OWNERS, OWNERS_BYTES, TREE
 from profiles.overlay import FUSE_WRITTEN
 from profiles.packed import unpack
 from profiles.recipe import write
@@ -155,9 +155,10 @@ def _opened(layer: Path, room: Path, steps: Steps) -> Path:
     unpack(layer / SQUASHFS, opened / TREE, steps.seconds_left())
     if (layer / FUSE_WRITTEN).exists():
         (opened / FUSE_WRITTEN).touch()
-    if (layer / OWNERS).exists():
-        with (opened / OWNERS).open("wb") as copy:
-            copy.writelines(read_pieces(layer / OWNERS, OWNERS_BYTES, own=False))
+    for name, limit in ((OWNERS, OWNERS_BYTES), (KEPT, KEPT_BYTES)):
+        if (layer / name).exists():
+            with (opened / name).open("wb") as copy:
+                copy.writelines(read_pieces(layer / name, limit, own=False))
     return opened
 
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 TREE, OWNERS = "tree", "owners"
 """In a layer's directory: what it holds, and the owners of it that were not its maker."""
+KEPT = "kept"
+"""Beside a layer that was packed: records of what squashfs cannot hold, such as folders whose paths are too long."""
+KEPT_BYTES = 2**30
+LONGEST_KEPT_BYTES = 2**20
+"""Limits for this file and for one of its records."""
 
 OWNERS_BYTES = 2**30
 """Limit for that list: some ten million files."""
@@ -28,6 +33,8 @@ TEXT_BYTES = 64 * 2**20
 PATH_BYTES = 4095
 """PATH_MAX of limits.h, without the NUL at the end."""
 
+_APART = re.compile(rb'\{"deep":\d+\} (.+)', re.DOTALL)
+"""A record of KEPT for a folder that is not in the squashfs."""
 _OWNER = re.compile(rb"(\d+) (\d+) ([0-7]+) (?:\./)?(.+)", re.DOTALL)
 
 
@@ -58,6 +65,8 @@ class Layered:
                     self.too_long.append(path)
                 else:
                     self.entries[path] = entry
+        for layer in layers:
+            self.too_long += packed_apart(layer)
         self._owners = [read_owners(layer) for layer in layers]
         self._links: dict[str, str] = {}
         self._shows: dict[str, bool] = {"": True}
@@ -137,6 +146,14 @@ class Layered:
                     path = f"{entry.path}/{os.fsdecode(inner.path)}"
                     if path not in self.entries:
                         yield path
+
+
+def packed_apart(layer: Path) -> list[str]:
+    """Return the paths of the folders that a packed layer has beside its squashfs. OSError."""
+    if not os.path.lexists(layer / KEPT):
+        return []
+    records = read_records(layer / KEPT, KEPT_BYTES, longest=LONGEST_KEPT_BYTES, own=False)
+    return [os.fsdecode(found[1]) for record in records if (found := _APART.fullmatch(record))]
 
 
 def read_owners(layer: Path) -> dict[str, Owner]:

@@ -133,7 +133,11 @@ def _unsquash_on_local_disk(squashfs: Path, target: Path) -> None:
         require_room(local, squashfs.stat().st_size * 2)
         _unsquash(squashfs, local / TREE)
         copy_tree(str(local / TREE), str(room))
-        (room / TREE).rename(target)
+        copied = room / TREE
+        mode = stat.S_IMODE(copied.stat().st_mode)
+        copied.chmod(0o700)  # a folder that is not writable cannot get another parent
+        copied.rename(target)
+        target.chmod(mode)
     finally:
         remove_tree(local)
         remove_tree(room)

@@ -123,6 +123,7 @@ def test_read_only_entries_come_back_with_their_attributes(
             path.write_text("text\n")
         os.setxattr(path, ATTRIBUTE, b"value")
         path.chmod(mode)
+    home.chmod(0o555)
     taken = operations.snapshot(storage, session, new_id(), IMAGE, operations.Note())["snapshot"]["number"]
     remove_tree(home)
     home.mkdir()
@@ -135,4 +136,5 @@ def test_read_only_entries_come_back_with_their_attributes(
     }
     wanted = {"file": 0o444, "folder": 0o555, "folder/file": 0o600}
     assert found == {name: (mode, b"value") for name, mode in wanted.items()}
+    assert home.stat().st_mode & 0o777 == 0o555
     assert [each for each in storage.layers.root.iterdir() if each.name.startswith(".")] == []

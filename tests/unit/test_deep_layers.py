@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from broker.volumes.comparison import Depth, compare, open_both
 from broker.volumes.flattening import join
 from broker.volumes.layers import Layers
-from profiles import comparing
+from broker.volumes.packing import pack
+from profiles import commit, comparing
 from profiles.applying import apply
 from profiles.findings import LeftOut
 from profiles.layered import PATH_BYTES, Layered
@@ -127,6 +129,21 @@ def test_commit_takes_deep_folders_and_names_what_is_too_long(layers: Layers, ro
     assert (tree / "usr/plain").read_text() == "plain"
     assert os.path.lexists(tree / ("opt/" + "d/" * 1100 + "file"))
     assert not (tree / "gone").exists()
+
+
+def test_commit_names_what_a_packed_layer_has_beside_its_squashfs(layers: Layers, room: Path) -> None:
+    source, made = layer(layers), layer(layers)
+    make_chain(layers.tree(source), 20, b"n" * 250, b"file")
+    (layers.tree(source) / "plain").write_text("plain")
+    layers.tree(made).rmdir()
+    pack(layers.tree(source), layers.path(made))
+    steps = SimpleNamespace(seconds_left=lambda: 60.0)
+    opened_layer = commit._opened(layers.path(made), room, steps)  # type: ignore[arg-type]
+    (room / "image").mkdir()
+    found = comparing.compare(Layered(room / "image", [opened_layer]), Sieve())
+    assert ("A", "/plain") in [(each.change, each.path) for each in found.files]
+    (left,) = [each for each in found.left_out if each.why == comparing.TOO_LONG]
+    assert 3000 < len(left.path) < 4096
 
 
 def test_time_of_diff_grows_with_the_depth_and_not_with_its_square(layers: Layers) -> None:
