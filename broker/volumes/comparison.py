@@ -6,13 +6,12 @@ entries of the other layers. Folders are opened by descriptors: paths may be of 
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.volumes.content import ACCESS_LISTS
+from broker.volumes.content import ACCESS_LISTS, same_content
 from profiles.overlay import Found, Kind, Marks, MergedFolder, Stack, is_own_attribute, open_trees
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from broker.volumes.image import ImageFiles
     from profiles.walk import Tree
-
-PIECE_BYTES = 2**20
 
 
 class Change(NamedTuple):
@@ -233,15 +230,7 @@ def _attributes(found: Found, depth: Depth) -> dict[str, bytes | None]:
 def _have_same_content(old: Found, new: Found) -> bool:
     """Compare the bytes of two files of one size; what is a hole in both is not read."""
     with _opened(old) as one, _opened(new) as other:
-        at, size = 0, old.status.st_size
-        while (at := min(_next_data(one, at, size), _next_data(other, at, size))) < size:
-            pieces = [os.pread(file, PIECE_BYTES, at) for file in (one, other)]
-            if pieces[0] != pieces[1]:
-                return False
-            if not pieces[0]:  # both have become shorter meanwhile
-                break
-            at += len(pieces[0])
-    return True
+        return same_content(one, other, old.status, new.status)
 
 
 @contextmanager
@@ -252,13 +241,3 @@ def _opened(found: Found) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _next_data(file: int, at: int, size: int) -> int:
-    """Return where the next byte is that is in no hole, `size` if none is."""
-    try:
-        return os.lseek(file, at, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return size

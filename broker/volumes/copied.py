@@ -32,7 +32,7 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 MOST_PROCESSES = 4
 """Processes that look together: a session's processors are idle while it is frozen."""
 SHARE_FILES = 10_000
-"""Files for which another process is worth its start: looking at them takes some 30 ms."""
+"""Files for which another process is worth its start: looking at them takes some 30 ms (measured: 3 µs a file)."""
 
 
 class CopiedFolder:
