@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import socket
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (
 """Levels and priorities of syslog(3), the highest first; all below has DEBUG."""
 DEBUG = 7
 ERROR = 3
+STANDARD_ERROR = 2
+"""Its descriptor."""
 
 _identifier = "berth"
 
@@ -35,7 +38,7 @@ def configure_logging(identifier: str) -> None:
     log_limit.install()
 
 
-def is_connected(descriptor: int = 2) -> bool:
+def is_connected(descriptor: int = STANDARD_ERROR) -> bool:
     """Whether a descriptor is the one that systemd connected to the journal: $JOURNAL_STREAM of systemd.exec(5).
 
     The variable alone proves nothing: programs inherit it and get another standard error.
@@ -49,7 +52,10 @@ def is_connected(descriptor: int = 2) -> bool:
 
 
 def write(text: str, priority: int) -> None:
-    """Write one entry; if the journal does not take it now, to standard error, each line with the priority."""
+    """Write one entry; if the journal does not take it now, to standard error, each line with the priority.
+
+    What standard error does not take at once either is lost: a journal that hangs must not hold up whoever logs.
+    """
     fields = {"MESSAGE": text, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": _identifier}
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -58,8 +64,9 @@ def write(text: str, priority: int) -> None:
     except OSError:  # journald is restarted, its queue is full, or the entry is longer than a datagram
         lines = "".join(f"<{priority}>{line}\n" for line in text.splitlines())
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(lines)
-            sys.stderr.flush()
+            if select.select([], [STANDARD_ERROR], [], 0)[1]:
+                sys.stderr.write(lines)
+                sys.stderr.flush()
 
 
 class JournalHandler(logging.Handler):

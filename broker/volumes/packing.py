@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -31,7 +32,7 @@ from profiles.userfile import read_bytes, read_records
 from profiles.walk import Folder, Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 THREADS = "4"
 MEMORY = "256M"
@@ -55,6 +56,7 @@ TIMES = range(2**32)
 MOST_HOLES = 10_000
 """Of one file; its smaller holes beyond these are filled, which its content does not show."""
 KEPT_BYTES = 2**30
+"""Limit for the file with all records. In its second half no holes are noted."""
 RECORD_BYTES = 2**20
 """Limit for one record: a path, two access lists of 64 KiB in hexadecimal, and the holes."""
 ATTRIBUTE_REFUSED = "write_xattr"
@@ -68,6 +70,16 @@ LEFT_OUT = (b"Failed to read", b"Could not open", b"File name too long")
 """What mksquashfs says of a file that is not in the layer as it should be, while its exit code is 0."""
 
 Record = dict[str, Any]
+NO_RECORD = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    struct.error,
+)
+"""What is raised on the way by a file that its owner has changed: any JSON may stand where a record is wanted."""
 
 
 def pack(tree: Path, layer: Path) -> None:
@@ -78,8 +90,7 @@ def pack(tree: Path, layer: Path) -> None:
     with Tree(tree) as source:
         survey = _Survey(source)
         with (layer / KEPT).open("wb") as kept:
-            for path, record in survey.records():
-                kept.write(json.dumps(record, separators=(",", ":")).encode() + b" " + path + b"\0")
+            kept.writelines(_lines(survey.records()))
         require_room(tree, survey.bytes)
         if len(survey.deep) > MOST_DEEP:
             raise VolumeError("files", f"more than {MOST_DEEP} folders have paths above {LONGEST_PACKED_BYTES} bytes")
@@ -113,7 +124,7 @@ def unpack(squashfs: Path, target: Path) -> None:
                 said, _, path = record.partition(b" ")
                 try:
                     _apply(json.loads(said), tree, path, layer)
-                except (ValueError, TypeError, LookupError, AttributeError) as error:
+                except NO_RECORD as error:
                     raise VolumeError("files", f"{layer / KEPT} is damaged") from error
         else:
             for name, value in _root_lists(layer / ROOT).items():
@@ -141,6 +152,21 @@ def _unsquash_on_local_disk(squashfs: Path, target: Path) -> None:
     finally:
         remove_tree(local)
         remove_tree(room)
+
+
+def _lines(records: Iterable[tuple[bytes, Record]]) -> Iterator[bytes]:
+    """Yield paths and their records as KEPT has them. VolumeError `files` if they are more than can be read again."""
+    left = KEPT_BYTES
+    for path, record in records:
+        noted = record if left > KEPT_BYTES // 2 else {key: said for key, said in record.items() if key != "holes"}
+        if not noted:
+            continue
+        line = json.dumps(noted, separators=(",", ":")).encode() + b" " + path + b"\0"
+        left -= len(line)
+        if left < 0:
+            what = "access lists, odd times and long paths of these files"
+            raise VolumeError("files", f"the {what} take more than {KEPT_BYTES >> 20} MiB beside a packed layer")
+        yield line
 
 
 class _Survey:
@@ -279,7 +305,7 @@ def _root_lists(path: Path) -> dict[str, bytes]:
         return {name: bytes.fromhex(lists[name]) for name in ACCESS_LISTS if name in lists}
     except FileNotFoundError:  # the layer is older than this file
         return {}
-    except (ValueError, TypeError) as error:
+    except NO_RECORD as error:
         raise VolumeError("files", f"{path} is damaged") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -125,6 +126,27 @@ def test_journal_that_takes_nothing_holds_nobody_up(place: Path, capfd: pytest.C
             journal.write("a line", 6)
         taken = len(journald.waiting())
     assert taken + capfd.readouterr().err.count("<6>a line\n") == 2000
+
+
+def test_journal_that_hangs_holds_nobody_up(place: Path) -> None:
+    """Neither of its sockets takes anything any more."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                theirs.send(b"x" * 4096)
+        theirs.setblocking(True)
+        status = os.fstat(theirs.fileno())
+        done = subprocess.run(
+            [sys.executable, "-c", LINES, str(place / "gone")],
+            cwd=CHECKOUT,
+            env=os.environ | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+            stderr=theirs.fileno(),
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize(

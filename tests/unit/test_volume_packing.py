@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.volumes import packing
 from broker.volumes.content import data_extents
 from broker.volumes.copying import remove
 from broker.volumes.errors import VolumeError
@@ -115,7 +116,35 @@ def test_paths_that_squashfs_tools_cannot_take_come_back(room: Path, name: bytes
     assert shown(room / "unpacked") == wanted
 
 
-@pytest.mark.parametrize("record", [b'{"mtime":1} ../outside', b"nonsense file", b'{"lists":3} file', b"[] file"])
+def test_records_that_could_not_be_read_again_are_refused(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        (room / f"tree/{number}").touch()
+        os.truncate(room / f"tree/{number}", 1 << 20)
+    monkeypatch.setattr(packing, "KEPT_BYTES", 100)
+    pack(room / "tree", room / "layer")
+    assert 0 < (room / "layer" / KEPT).stat().st_size <= 100
+    unpack(room / "layer" / SQUASHFS, room / "unpacked")
+    assert {path.read_bytes() for path in room.glob("unpacked/*")} == {bytes(1 << 20)}
+    for number in range(10):
+        os.setxattr(room / f"tree/{number}", ACCESS, access_list(1234))
+    (room / "second").mkdir()
+    with pytest.raises(VolumeError, match="access lists"):
+        pack(room / "tree", room / "second")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"mtime":1} ../outside',
+        b"nonsense file",
+        b'{"lists":3} file',
+        b"[] file",
+        b"[" * 100_000 + b" file",
+        b'{"mtime":1e400} file',
+        b'{"lists":{"system.posix_acl_access":"0200000000"}} file',
+    ],
+    ids=["outside", "text", "number", "list", "depth", "infinity", "access list"],
+)
 def test_damaged_record_is_refused(room: Path, record: bytes) -> None:
     (room / "tree/file").write_text("content")
     (room / "outside").write_text("content")
