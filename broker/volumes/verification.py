@@ -10,6 +10,7 @@ from broker.volumes.checksums import LONG, LONGEST_NAME, SPARSE, checksum, recor
 from broker.volumes.errors import short_name
 from broker.volumes.inspection import printable
 from broker.volumes.layers import SQUASHFS
+from broker.volumes.packing import DEEP, KEPT
 from profiles.userfile import read_records
 from profiles.walk import Entry, Tree, walk
 
@@ -141,11 +142,13 @@ class Content:
             self._note_unread(problems, folder.path, error)
 
         root = self._tree.root
-        if self._is_packed:
-            name = SQUASHFS.encode()
-            yield Entry(root, name, os.stat(name, dir_fd=self._tree.root_descriptor, follow_symlinks=False))
-        else:
+        if not self._is_packed:
             yield from walk(root, unread=note)
+            return
+        for name in (SQUASHFS.encode(), KEPT.encode()):
+            if (status := root.status(name)) is not None:
+                yield Entry(root, name, status)
+        yield from walk(root.folder(DEEP.encode()), unread=note)
 
     def _checksum_like(self, known: bytes, name: bytes) -> bytes | None:
         """Return an entry's checksum in the form of a known one: a file may have got holes, or lost them, since.

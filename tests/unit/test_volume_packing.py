@@ -14,8 +14,9 @@ from broker.volumes import packing
 from broker.volumes.content import data_extents
 from broker.volumes.copying import remove
 from broker.volumes.errors import VolumeError
-from broker.volumes.layers import SQUASHFS
-from broker.volumes.packing import KEPT, pack, unpack
+from broker.volumes.layers import SQUASHFS, Layers
+from broker.volumes.packing import DEEP, KEPT, pack, unpack
+from broker.volumes.verification import Content, Problems
 from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
@@ -153,3 +154,36 @@ def test_damaged_record_is_refused(room: Path, record: bytes) -> None:
     with pytest.raises(VolumeError, match="is damaged"):
         unpack(room / "layer" / SQUASHFS, room / "unpacked")
     assert (room / "outside").stat().st_mtime > 1
+
+
+def test_all_that_a_packed_layer_has_is_verified(room: Path) -> None:
+    layers = Layers(room)
+    (room / "tree/odd").write_text("of another time")
+    os.utime(room / "tree/odd", (1, 2**32 + 1))
+    with Tree(room / "tree") as tree:
+        folder = tree.root
+        for _ in range(20):
+            os.mkdir(b"n" * 250, dir_fd=folder.descriptor())
+            folder = folder.folder(b"n" * 250)
+            os.close(os.open(b"file", os.O_WRONLY | os.O_CREAT, dir_fd=folder.descriptor()))
+    pack(room / "tree", room / "layer")
+
+    def problems() -> list[str]:
+        found = Problems()
+        with Content(layers, "layer") as content:
+            content.read(found)
+            if content.file.exists():
+                content.compare(found)
+            else:
+                content.record()
+        return found.lines()
+
+    assert problems() == []
+    assert problems() == []
+    (room / "layer" / KEPT).write_bytes(b"")
+    deep = next(path for path in (room / "layer" / DEEP).rglob("file"))
+    deep.write_text("changed")
+    (room / "layer" / SQUASHFS).chmod(0o640)
+    assert len(problems()) == 3
+    deep.unlink()
+    assert f"layer: {deep.relative_to(room / 'layer')}: is not there any more" in problems()
