@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import stat
 from dataclasses import dataclass
 from enum import StrEnum
@@ -41,6 +42,10 @@ FUSE_WRITTEN = "fuse"
 such a layer is mounted by it ever after."""
 OPEN_TOGETHER = 600
 """Folders of all trees that are open at once: a process may open 1,024 files."""
+LEAST_OPEN = 2
+"""Folders of one tree that are open at once, however many trees there are."""
+OPEN_BESIDE = 100
+"""Other files of a process, such as a folder that is being listed."""
 
 
 class Marks(StrEnum):
@@ -203,10 +208,22 @@ def opened(layers: Sequence[str | os.PathLike[str]], marks: Marks = Marks.KERNEL
 
 @contextlib.contextmanager
 def open_trees(layers: Sequence[str | os.PathLike[str]]) -> Iterator[list[Tree]]:
-    """Open trees, so that all of them together keep a process's limit of open files."""
-    most_open = max(2, min(MOST_OPEN, OPEN_TOGETHER // max(1, len(layers)) - 1))
+    """Open trees, so that all of them together keep a process's limit of open files.
+
+    Of hundreds of layers each needs a few, so the limit is raised, as far as a process may: setrlimit(2).
+    """
+    most_open = max(LEAST_OPEN, min(MOST_OPEN, OPEN_TOGETHER // max(1, len(layers)) - 1))
+    _allow_open(len(layers) * (most_open + 1) + OPEN_BESIDE)
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(Tree(layer, most_open=most_open)) for layer in layers]
+
+
+def _allow_open(files: int) -> None:
+    """Have this process, and those that it starts, open so many files, if its hard limit allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        most = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def marks_of(layers: Iterable[Path]) -> Marks:

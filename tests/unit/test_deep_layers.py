@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import time
 from types import SimpleNamespace
@@ -161,3 +162,18 @@ def test_time_of_diff_grows_with_the_depth_and_not_with_its_square(layers: Layer
 
     few = min(seconds(250) for _ in range(3))
     assert seconds(2000) < 8 * 4 * few
+
+
+def test_stack_of_more_layers_than_a_process_may_have_files(layers: Layers) -> None:
+    """Joining them is the remedy for so many."""
+    stack = [layer(layers) for _ in range(400)]
+    for number, each in enumerate(stack):
+        (layers.tree(each) / "a/b").mkdir(parents=True)
+        (layers.tree(each) / "a/b" / str(number)).touch()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))  # as login shells have it
+    try:
+        made = join(layers, tuple(stack), lambda _: False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len([*(layers.tree(made) / "a/b").iterdir()]) == len(stack)
