@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.volumes.content import ACCESS_LISTS, same_content
+from broker.volumes.content import ACCESS_LISTS, attribute_names, same_content
 from profiles.overlay import Found, Kind, Marks, MergedFolder, Stack, is_own_attribute, open_trees
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _attributes(found: Found, depth: Depth) -> dict[str, bytes | None]:
     """Return the attributes and access lists of a file or folder that a copy keeps; None for one that is unreadable."""
     path = found.folder.short_path(found.name)
     values: dict[str, bytes | None] = {}
-    for name in os.listxattr(path, follow_symlinks=False):
+    for name in attribute_names(path):
         is_kept = name.startswith("user.") or (name in ACCESS_LISTS and not depth.seconds)
         if is_kept and not is_own_attribute(name, found.marks):
             try:

@@ -97,13 +97,24 @@ def write_out(fd: int) -> bool:
 
 def attributes(fd: int) -> dict[str, bytes]:
     """Return the extended attributes and access lists of an open file that a copy keeps."""
-    return {name: os.getxattr(fd, name) for name in os.listxattr(fd) if is_kept(name)}
+    return {name: os.getxattr(fd, name) for name in attribute_names(fd) if is_kept(name)}
+
+
+def attribute_names(entry: int | bytes) -> list[str]:
+    """List the extended attributes of an open file, or of what is at a path; none if its file system knows none."""
+    follow = isinstance(entry, int)  # a descriptor; the system call that takes one wants this to be so
+    try:
+        return os.listxattr(entry, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return []
 
 
 def copy_attributes(source: int, target: int) -> None:
     """Make the user's extended attributes and the access lists of `target` those of `source`, both open files."""
     wanted = attributes(source)
-    for name in os.listxattr(target):
+    for name in attribute_names(target):
         if is_kept(name) and name not in wanted:
             os.removexattr(target, name)
     for name, value in wanted.items():
@@ -142,7 +153,7 @@ def _without_unknown_ids(access_list: bytes) -> bytes:
 def dress_folder(source: int, target: int) -> None:
     """Give the open folder `target` the attributes, mode and times of `source`; it hides nothing by them."""
     copy_attributes(source, target)
-    for mark in KEPT_MARKS.intersection(os.listxattr(target)):
+    for mark in KEPT_MARKS.intersection(attribute_names(target)):
         os.removexattr(target, mark)
     status = os.fstat(source)
     os.fchmod(target, stat.S_IMODE(status.st_mode))

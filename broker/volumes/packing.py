@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.volumes.content import ACCESS_LISTS, LIBC, data_extents, has_holes, set_attribute
+from broker.volumes.content import ACCESS_LISTS, LIBC, attribute_names, data_extents, has_holes, set_attribute
 from broker.volumes.copied import READ
 from broker.volumes.copying import TREE, copy_tree
 from broker.volumes.errors import VolumeError
@@ -232,7 +232,7 @@ def _record(entry: int | bytes, status: os.stat_result) -> Record:
     """Return what squashfs does not hold of an open file or folder, or of something else by its path."""
     record: Record = {}
     follow = isinstance(entry, int)  # a descriptor; the system calls that take one want this to be so
-    there = {*os.listxattr(entry, follow_symlinks=follow)}
+    there = attribute_names(entry)
     if lists := [name for name in ACCESS_LISTS if name in there]:
         record["lists"] = {name: os.getxattr(entry, name, follow_symlinks=follow).hex() for name in lists}
     if status.st_mtime_ns // 10**9 not in TIMES:

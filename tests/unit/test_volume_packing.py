@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.volumes import packing
+from broker.volumes.comparison import Depth, compare, open_both
 from broker.volumes.content import data_extents
-from broker.volumes.copying import remove
+from broker.volumes.copying import copy_tree, remove
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import SQUASHFS, Layers
 from broker.volumes.packing import DEEP, KEPT, pack, unpack
 from broker.volumes.verification import Content, Problems
+from profiles.overlay import Marks
 from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
@@ -187,3 +190,22 @@ def test_all_that_a_packed_layer_has_is_verified(room: Path) -> None:
     assert len(problems()) == 3
     deep.unlink()
     assert f"layer: {deep.relative_to(room / 'layer')}: is not there any more" in problems()
+
+
+def test_file_system_without_extended_attributes(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (room / "tree/folder").mkdir()
+    (room / "tree/folder/file").write_text("text")
+    (room / "tree/link").symlink_to("nowhere")
+    wanted = shown(room / "tree")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listxattr", refuse)
+        pack(room / "tree", room / "layer")
+        unpack(room / "layer" / SQUASHFS, room / "unpacked")
+        copy_tree(str(room / "unpacked"), str(room / "copy"))
+        with open_both([room / "tree"], [room / "copy/tree"], (Marks.NONE, Marks.NONE)) as (before, after):
+            assert not [*compare(before, after, None, Depth(seconds=True))]
+    assert shown(room / "copy/tree") == wanted
