@@ -96,8 +96,8 @@ class Copy:
         self._folders: list[CopiedFolder] = []
         """Those that the first pass has copied, in its order."""
         self._lookers: Lookers | None = None
-        self._names: dict[int, tuple[CopiedFolder, str]] = {}
-        """By inode: a name that the copy has of a file with several."""
+        self._names: dict[tuple[int, int], tuple[CopiedFolder, str]] = {}
+        """By device and inode: a name that the copy has of a file with several. A btrfs subvolume is a device."""
         self._stale: set[tuple[CopiedFolder, str]] = set()
         """What the second pass has yet to bring into the copy."""
         self._restricted: dict[CopiedFolder, int] = {}
@@ -282,7 +282,7 @@ class Copy:
             seen, is_proven = self._copy(folder, name, status)
             self._note(folder, name, seen, is_proven=is_proven)
         if status.st_nlink > 1:
-            self._names[status.st_ino] = (folder, name)
+            self._names[status.st_dev, status.st_ino] = (folder, name)
         self._note_owner(folder, name, status)
 
     @staticmethod
@@ -292,7 +292,7 @@ class Copy:
 
     def _other_name(self, status: os.stat_result) -> tuple[CopiedFolder, str] | None:
         """A name that the copy has of the same file: it may have become another one's since it was noted."""
-        found = self._names.get(status.st_ino)
+        found = self._names.get((status.st_dev, status.st_ino))
         if found is None or found in self._stale or not found[0].is_in_copy():
             return None
         folder, name = found

@@ -296,3 +296,20 @@ def test_copies_under_writers_equal_the_state_at_the_freeze(room: Path) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_many_copies_under_writers_equal_the_state_at_the_freeze(room: Path, seed: int) -> None:
     _equal_copies(room, seed, count=40)
+
+
+def test_files_of_one_number_in_two_subvolumes_stay_two(tmp_path: Path) -> None:
+    """Users may make subvolumes in a home on btrfs; each counts its inodes from the same number on."""
+    with mounted("btrfs", tmp_path) as disk:
+        source, target = disk.path / "source", disk.path / "target"
+        source.mkdir()
+        for name in ("one", "other"):
+            command = ["btrfs", "subvolume", "create", str(source / name)]
+            subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S)
+            (source / name / "file").write_text(name)
+            (source / name / "second").hardlink_to(source / name / "file")
+        copying.copy_tree(str(source), str(target))
+        for name in ("one", "other"):
+            copied = target / "tree" / name
+            assert [(copied / each).read_text() for each in ("file", "second")] == [name, name]
+            assert (copied / "file").samefile(copied / "second")
