@@ -256,7 +256,7 @@ make_top() { # the layer that the job writes to, unless it is there: with `overl
   if [[ $DRIVER == overlay ]]; then
     mkdir -m "$(stat -c %a "$base")" "$LAYERS/$TOP/tree"
   else
-    if ! said=$(LC_ALL=C cp -a --reflink=auto -T "$base" "$LAYERS/$TOP/copying" 2>&1); then
+    if ! said=$(LC_ALL=C cp -a --reflink=auto -T "$base" "$LAYERS/$TOP/copying" 2>&1 | first_lines); then
       say "$said"
       [[ $said != *'Permission denied'* ]] ||
         die "$BAD_VOLUMES" "files of the home cannot be read, see above: run \`chmod u+r\` on them in the session (\`chmod u+rx\` for directories), and submit again"
@@ -264,6 +264,11 @@ make_top() { # the layer that the job writes to, unless it is there: with `overl
     fi
     mv "$LAYERS/$TOP/copying" "$LAYERS/$TOP/tree"
   fi
+}
+
+first_lines() { # of standard input, which is read to its end: a program may have as many words as a home has files
+  head -n 20
+  cat >/dev/null
 }
 
 write_commands() { # DIRECTORY: Slurm's commands as the script finds them: they run outside, where Slurm is

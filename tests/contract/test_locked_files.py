@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import broker
 from broker.identifiers import new_id
 from broker.volumes import operations
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
@@ -23,8 +25,8 @@ from tests.volumes.running import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+BATCH = Path(broker.__path__[0]) / "batch.sh"
 WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
 AS_ON_NFS = ["unshare", "--map-root-user", "--", *WITHOUT_OVERRIDE, sys.executable]
 UNSHARE = f"""#!/bin/bash
@@ -104,6 +106,21 @@ def test_live_copy_is_refused_with_the_remedy(home: Path, tmp_path: Path) -> Non
     (home / "work/locked").chmod(0o700)
     subprocess.run([*command, str(tmp_path / "again"), ""], input=answers, capture_output=True, timeout=60, check=True)
     assert MODES["home"] == (tmp_path / "again/tree").stat().st_mode & 0o777
+
+
+def test_copy_for_a_batch_job_is_refused_with_the_remedy(home: Path) -> None:
+    functions = BATCH.read_text().partition("\nDIRECTORY=")[0].replace("${BASH_SOURCE[0]%/*}", str(BATCH.parent))
+    program = f'{functions}\nLAYERS=$1 HOME_STACK=("$2") TOP=copied DRIVER=plain\nmake_top'
+    for number in range(100):
+        (home / f"work/{number}").mkdir()
+        (home / f"work/{number}").chmod(0)
+    command = [*AS_ON_NFS[:-1], "bash", "-c", program, "bash", str(home.parents[1]), home.parent.name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 74
+    assert "Permission denied" in done.stderr
+    assert "files of the home cannot be read, see above: run `chmod u+r` on them in the session" in done.stderr
+    assert len(done.stderr.splitlines()) < 30
+    assert not (home.parents[1] / "copied/tree").exists()
 
 
 def test_read_only_entries_come_back_with_their_attributes(
