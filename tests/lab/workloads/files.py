@@ -79,6 +79,7 @@ round() {{
   {PAUSE}
 }}
 n=$(tail -n 1 ~/stress/rounds 2>/dev/null || echo 0)
+chmod -R u+rwX ~/stress
 rm -rf ~/stress/[0-9]*
 while :; do
 {chr(10).join(f"  : $((n += 1)); round {group}" for group in STRESSORS)}
@@ -89,6 +90,7 @@ done
     judge=f"""
 test $(tail -n 1 ~/stress/rounds) -ge $1
 cmp ~/stress/rounds <(seq $(tail -n 1 ~/stress/rounds))
+chmod -R u+rwX ~/stress # stressors take the permissions of some of their files for a moment
 rsync -aHAX ~/stress/ copy/
 test -z "$(rsync -aHAXc --dry-run --itemize-changes ~/stress/ copy/)"
 rm -rf copy ~/stress/[0-9]*
