@@ -54,7 +54,7 @@ def is_connected(descriptor: int = STANDARD_ERROR) -> bool:
 def write(text: str, priority: int) -> None:
     """Write one entry; if the journal does not take it now, to standard error, each line with the priority.
 
-    What standard error does not take at once either is lost: a journal that hangs must not hold up whoever logs.
+    Lines that standard error does not take at once either are lost: a journal that hangs must not block the process.
     """
     fields = {"MESSAGE": text, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": _identifier}
     try:

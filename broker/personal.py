@@ -31,7 +31,7 @@ LOG_LIMIT = 2**20
 
 
 def open_client(config: Config, wait_for_start: Callable[[Path], None] = lambda _: None) -> Client:
-    """A client for the controller that holds here. In site mode `wait_for_start` is called where nobody listens.
+    """A client for the controller that holds here. In site mode, `wait_for_start` is called if no controller listens.
 
     In personal mode the controller is running when this returns, and a call that finds it gone starts it again: it
     leaves when idle. ControllerUnavailableError if it cannot be started, or what the controller itself said.

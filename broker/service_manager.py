@@ -48,4 +48,4 @@ def _notify(message: str) -> None:
             sender.connect("\0" + _address[1:] if _address.startswith("@") else _address)
             sender.send(message.encode("ascii"))
         except OSError:
-            return  # nobody waits for it: the unit is of another Type=, or the socket has gone
+            return  # systemd does not wait for it: the unit has another Type=, or the socket has gone

@@ -19,7 +19,7 @@ ASK_INTERVAL_S = 1.0
 """Time between two questions to systemd. A question costs a process."""
 CONNECT_INTERVAL_S = 0.1
 QUIET_S = 2.0
-"""Time after which the user is told why nothing happens."""
+"""Time after which the command says why it waits."""
 
 
 def wait_for_start(api_socket: Path, limit_s: float, tell: Callable[[str], None]) -> None:
@@ -28,15 +28,15 @@ def wait_for_start(api_socket: Path, limit_s: float, tell: Callable[[str], None]
     `tell` gets one line for the user, if it takes longer than a moment.
     """
     began = time.monotonic()
-    told, ask_at = False, began
+    has_told, ask_at = False, began
     while not _accepts(api_socket) and (now := time.monotonic()) - began < limit_s:
         if now >= ask_at:
             if _state() not in PASSING_STATES:
                 return  # it may have become active just now: the caller tries once more
             ask_at = time.monotonic() + ASK_INTERVAL_S
-        if not told and now - began >= QUIET_S:
+        if not has_told and now - began >= QUIET_S:
             tell(f"waiting for the controller, which is being started (at most {limit_s:g} s)")
-            told = True
+            has_told = True
         time.sleep(CONNECT_INTERVAL_S)
 
 

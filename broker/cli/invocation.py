@@ -68,7 +68,7 @@ class Invocation:
         body = json.dumps(request)
         try:
             return wire.ask(self.api_socket, "POST", path, body)
-        except ControllerUnavailableError:  # nobody took it
+        except ControllerUnavailableError:  # no controller received the request
             if site_socket() is None:
                 raise
             self._wait_for_start(self.api_socket)

@@ -63,7 +63,7 @@ def purge(storage: Storage, session_id: str) -> Answer:
     """Remove a session for good, with the layers that only it names; done already is done.
 
     VolumeError or OSError if some of them could not be removed: all else is, and the next call, or `collect`, tries
-    again. Until then the session's record stays, under a name that nobody looks for.
+    again. Until then the session's record stays, under a name that no operation reads.
     """
     for directory in (storage.session(session_id), storage.trash(session_id)):
         _put_aside(directory)
@@ -152,7 +152,7 @@ def _aside(directory: Path) -> Path:
 
 
 def _put_aside(directory: Path) -> None:
-    """Rename a session's directory, so that nobody meets half of it."""
+    """Rename a session's directory, so that no reader finds only a part of it."""
     if directory.exists():
         directory.rename(_aside(directory))
         sync(directory.parent)

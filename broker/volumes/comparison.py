@@ -59,7 +59,7 @@ def compare(before: Stack, after: Stack, image: ImageFiles | None, depth: Depth)
     """Yield what differs, in the order of a walk: a folder before what is in it, names in the order of their bytes.
 
     Both stacks lie over `image`, if there is one. A folder that is gone, or that something else has replaced, is one
-    path; of a new one everything in it is told. OSError for what cannot be read.
+    path; a new folder is yielded with everything in it. OSError for what cannot be read.
     """
     comparison = _Comparison(image, depth)
     under_way = [comparison.folder(*comparison.root(before, after))]
@@ -83,7 +83,7 @@ class _Side(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A folder that is to be compared next."""
+    """A folder that waits for its comparison."""
 
     old: _Side
     new: _Side
