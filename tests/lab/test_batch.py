@@ -26,7 +26,7 @@ def work(alice: User) -> Work:
 @contextmanager
 def started(user: User, profile: str, name: str) -> Iterator[str]:
     user.ok("start", name, "--profile", profile, "--mem=200M", "-t", "30", seconds=120)
-    assert user.laptop.ssh(name, "sudo touch /usr/local/package && echo tested >result").returncode == 0
+    user.laptop.ok(name, "sudo touch /usr/local/package && echo tested >result")
     yield name
     user.berth("stop", name)
 
@@ -56,7 +56,7 @@ def test_a_script_sees_the_session_as_of_submission(session: str, work: Work) ->
     work.user.berth("list")
     submit = "LR=0.1 MODULEPATH=/opt/modules LD_LIBRARY_PATH=/opt/lib berth sbatch --parsable --hold -t 5 --mem=200M"
     job = work.sh(f"{submit} --env {session} job.sh 'two words'").strip()
-    assert work.user.laptop.ssh(session, "echo changed since >result; cat result").stdout.decode() == "changed since\n"
+    assert work.user.laptop.ok(session, "echo changed since >result; cat result").decode() == "changed since\n"
     work.sh(f"scontrol release {job}")
     ended = {"FAILED", "COMPLETED", "CANCELLED", "TIMEOUT"}
     wait_for(lambda: work.sh(f"sacct -X -n -o state%20 -j {job}").strip() in ended, what="the job's end", seconds=60)
@@ -96,7 +96,7 @@ def test_a_job_becomes_a_session(session: str, work: Work, new_name: Callable[[s
     name = new_name("promoted")
     work.user.ok("promote", job, name)
     work.user.ok("start", name, "--mem=200M", "-t", "10")
-    said = work.user.laptop.ssh(name, "cat result; ls /usr/local/package; echo more >>result").stdout.decode()
+    said = work.user.laptop.ok(name, "cat result; ls /usr/local/package; echo more >>result").decode()
     assert said == "left by the job\n/usr/local/package\n"
     work.user.ok("stop", name)
     work.user.ok("delete", "--yes", "--purge", name)

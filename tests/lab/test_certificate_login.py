@@ -66,7 +66,7 @@ def test_a_certificate_opens_gateway_and_session_and_a_key_does_not(alice: User,
     assert refused.returncode == 255
     assert b"Permission denied (publickey)" in refused.stderr
     certificate.write_text(kept)
-    assert alice.laptop.ssh(name, "true").returncode == 0
+    alice.laptop.ok(name, "true")
 
 
 def test_the_login_nodes_ways_in_get_one_by_themselves(alice: User, name: str) -> None:
@@ -78,7 +78,7 @@ def test_the_login_nodes_ways_in_get_one_by_themselves(alice: User, name: str) -
 
 def test_who_has_logged_out_gets_in_no_more(alice: User, name: str, certificate: Path) -> None:
     alice.ok("start", name, "--profile", "base")
-    assert alice.laptop.ssh(name, "true").returncode == 0
+    alice.laptop.ok(name, "true")
     alice.ok("logout")
     alice.site.new_gateway_workers()  # which have not asked yet, and hold nothing against the laptop
     assert alice.laptop.ssh(name, "true").returncode == 255
@@ -96,7 +96,7 @@ def test_who_has_logged_out_gets_in_no_more(alice: User, name: str, certificate:
     assert b"Permission denied" in done.stderr
     certify(alice)
     alice.site.new_gateway_workers()
-    assert alice.laptop.ssh(name, "true").returncode == 0
+    alice.laptop.ok(name, "true")
 
 
 def test_the_users_authority_gets_another_key_and_nobody_notices(alice: User, name: str, certificate: Path) -> None:
@@ -104,13 +104,13 @@ def test_the_users_authority_gets_another_key_and_nobody_notices(alice: User, na
     alice.ok("start", name, "--profile", "base")
     assert alice.berth("ca", "rotate", "user").returncode != 0
     alice.site.run("berth ca rotate user", user="root")
-    assert alice.laptop.ssh(name, "true").returncode == 0, "with what the last key has signed"
+    alice.laptop.ok(name, "true")  # with what the last key has signed
     certify(alice)
     alice.site.new_gateway_workers()
-    assert alice.laptop.ssh(name, "true").returncode == 0, "with what the new key has signed"
+    alice.laptop.ok(name, "true")  # with what the new key has signed
     listed = [line.split() for line in alice.ok("ca", "list").splitlines()]
     former = next(words[1] for words in listed if words[0] == "user" and words[2] == "former")
     alice.ok("exec", name, "--", "true")
     alice.site.run(f"berth ca retire user {former} --now", user="root")
     assert alice.ok("exec", name, "--", "echo", "in") == "in\n", "with another certificate for the login node's key"
-    assert alice.laptop.ssh(name, "true").returncode == 0
+    alice.laptop.ok(name, "true")

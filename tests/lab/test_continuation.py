@@ -19,7 +19,7 @@ def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: Us
     view = alice.show(name)
     host_key = view["host_key_fingerprint"]
     for turn in range(3):
-        assert alice.laptop.ssh(name, f"echo {turn} >>turns; sync").returncode == 0
+        alice.laptop.ok(name, f"echo {turn} >>turns; sync")
         with ThreadPoolExecutor(1) as pool:
             terminal = pool.submit(alice.laptop.ssh, name, "sleep 300", options=["-tt"], seconds=180)
             view = alice.carried_on(name, view, 150)
@@ -28,7 +28,7 @@ def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: Us
         assert b"The session goes on in another job at once: connect again then." in said.stdout
         assert view["host_key_fingerprint"] == host_key
         assert view["generation"] == f"{turn + 2}.0"
-    assert alice.laptop.ssh(name, "cat turns").stdout == b"0\n1\n2\n"
+    assert alice.laptop.ok(name, "cat turns") == b"0\n1\n2\n"
     assert alice.ok("history", name).count("COMPLETED") == 3
     assert alice.ok("events", name).count("carries it on") == 3
     made = json.loads(alice.ok("snapshots", name, "--json"))["snapshots"]
@@ -37,7 +37,7 @@ def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: Us
     ] * 3
     alice.ok("rollback", name, "2", "--yes", seconds=120)
     alice.wait(name, "ready", seconds=60)
-    assert alice.laptop.ssh(name, "cat turns").stdout == b"0\n1\n", "as the second job has left it"
+    assert alice.laptop.ok(name, "cat turns") == b"0\n1\n", "as the second job has left it"
 
 
 def test_extended_it_is_not_ended_at_its_first_limit(alice: User, name: str) -> None:
@@ -62,7 +62,7 @@ def test_it_gives_its_gpu_back_and_takes_one_again(alice: User, name: str) -> No
     """In other jobs under the same name, host key and files; what Slurm refuses changes nothing."""
     alice.ok("start", name, "--profile", "base", "--gres=gpu:intel:1", "--mem=200M")
     view = alice.show(name)
-    assert alice.laptop.ssh(name, "echo kept >file; sync; echo $SLURM_JOB_GPUS").stdout != b"\n"
+    assert alice.laptop.ok(name, "echo kept >file; sync; echo $SLURM_JOB_GPUS") != b"\n"
     refused = alice.berth("resize", name, "--gres=gpu:nothing:1")
     assert refused.returncode == ExitCode.REFUSED
     assert (alice.show(name)["state"], alice.show(name)["job_id"]) == ("ready", view["job_id"])
@@ -70,7 +70,7 @@ def test_it_gives_its_gpu_back_and_takes_one_again(alice: User, name: str) -> No
     without = alice.show(name)
     assert (without["state"], without["generation"]) == ("ready", "3.0")
     assert without["host_key_fingerprint"] == view["host_key_fingerprint"]
-    assert alice.laptop.ssh(name, "cat file; echo ${SLURM_JOB_GPUS-none}").stdout == b"kept\nnone\n"
+    assert alice.laptop.ok(name, "cat file; echo ${SLURM_JOB_GPUS-none}") == b"kept\nnone\n"
     assert "CANCELLED (its resources were changed)" in alice.ok("history", name)
     alice.ok("resize", name, "--gres=gpu:intel:1", "--mem=300M", seconds=90)
     record = alice.site.lab.sh(f"scontrol show job {alice.show(name)['job_id']}")

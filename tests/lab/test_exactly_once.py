@@ -51,7 +51,7 @@ def test_a_stop_while_slurmctld_is_away_happens_when_it_is_back(alice: User, nam
     alice.ok("start", name, "--profile", "base")
     session_id = alice.show(name)["id"]
     with alice.site.lab.paused("slurmctld"):
-        assert alice.laptop.ssh(name, "echo still here").stdout == b"still here\n"
+        assert alice.laptop.ok(name, "echo still here") == b"still here\n"
         alice.ok("stop", name, "--no-wait")
         assert alice.show(name)["state"] == "stopping"
     alice.wait(name, "stopped", seconds=90)
@@ -79,7 +79,7 @@ def test_running_sessions_stay_ready_and_reachable(alice: User, name: str, state
             lambda: alice.show(name)["stale_since"] is not None, what="stale data to be shown as stale", seconds=60
         )
         assert alice.show(name)["state"] == "ready"
-        assert alice.laptop.ssh(name, "true").returncode == 0
+        alice.laptop.ok(name, "true")
     wait_for(lambda: alice.show(name)["stale_since"] is None, what="fresh data", seconds=60)
     after = alice.show(name)
     assert (after["state"], after["job_id"]) == ("ready", before["job_id"])

@@ -20,7 +20,7 @@ def session(people: dict[str, User]) -> Iterator[str]:
     """A ready session of alice's with a file in it."""
     alice, name = people["alice"], "private"
     alice.ok("start", name, "--profile", "base", "--nodelist=c1")
-    assert alice.laptop.ssh(name, "echo secret >secret.txt; chmod 666 secret.txt").returncode == 0
+    alice.laptop.ok(name, "echo secret >secret.txt; chmod 666 secret.txt")
     yield name
     alice.ok("stop", name)
     alice.ok("delete", name, "--yes")
@@ -74,7 +74,7 @@ def test_by_the_gateway_with_any_name(bob: User, alice: User, session: str) -> N
     jump = f"ProxyCommand=ssh -F {bob.laptop.config} -l alice -W %h:22 berth-gateway"
     jump_as_alice = ["-o", "ProxyJump=none", "-o", jump]
     assert bob.laptop.ssh(f"alice.{session}", "cat secret.txt", options=jump_as_alice).returncode == 255
-    assert alice.laptop.ssh(session, "cat secret.txt").stdout == b"secret\n"
+    assert alice.laptop.ok(session, "cat secret.txt") == b"secret\n"
 
 
 _BARE_SSH = [

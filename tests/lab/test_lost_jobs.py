@@ -32,7 +32,7 @@ def test_preempted_and_not_requeued_it_goes_on_in_another_job(alice: User, name:
     lab = alice.site.lab
     alice.ok("start", name, "--profile", "base", "--exclusive", "--exclude=c1,c2")
     view = alice.show(name)
-    assert alice.laptop.ssh(name, "echo kept >file; sync").returncode == 0
+    alice.laptop.ok(name, "echo kept >file; sync")
     lab.sh(f"scontrol update JobId={view['job_id']} Requeue=0")
     rival = lab.sh("sbatch --parsable -p urgent --exclusive -w c3 -t 5 --wrap 'sleep 300'", user="bob").strip()
     try:
@@ -44,7 +44,7 @@ def test_preempted_and_not_requeued_it_goes_on_in_another_job(alice: User, name:
     finally:
         lab.sh(f"scancel {rival}")
     assert alice.carried_on(name, view, 90)["host_key_fingerprint"] == view["host_key_fingerprint"]
-    assert alice.laptop.ssh(name, "cat file").stdout == b"kept\n"
+    assert alice.laptop.ok(name, "cat file") == b"kept\n"
     assert "PREEMPTED" in alice.ok("history", name)
 
 
@@ -52,7 +52,7 @@ def test_preempted_and_requeued_it_is_back_before_slurm_would_have_it(alice: Use
     lab = alice.site.lab
     alice.ok("start", name, "--profile", "base", "--exclusive", "--exclude=c1,c2")
     view = alice.show(name)
-    assert alice.laptop.ssh(name, "echo kept >file; sync").returncode == 0
+    alice.laptop.ok(name, "echo kept >file; sync")
     rival = lab.sh("sbatch --parsable -p urgent --exclusive -w c3 -t 5 --wrap 'sleep 300'", user="bob").strip()
     try:
         alice.until(name, lambda now: bool(now["state"] == "queued"), what="the job to be requeued")
@@ -60,7 +60,7 @@ def test_preempted_and_requeued_it_is_back_before_slurm_would_have_it(alice: Use
         lab.sh(f"scancel {rival}")
     now = alice.until(name, lambda now: bool(now["state"] == "ready"), what="the same job to be ready", seconds=90)
     assert (now["job_id"], now["generation"]) == (view["job_id"], "1.1")
-    assert alice.laptop.ssh(name, "cat file").stdout == b"kept\n"
+    assert alice.laptop.ok(name, "cat file") == b"kept\n"
 
 
 def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable[[str], str]) -> None:
@@ -69,7 +69,7 @@ def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable
     alice.ok("start", name, "--profile", "base", "--exclude=c1")
     view = alice.show(name)
     node = view["endpoint"]["node"]
-    assert alice.laptop.ssh(name, "echo kept >file; sync").returncode == 0
+    alice.laptop.ok(name, "echo kept >file; sync")
     lab = alice.site.lab
     alice.ok("start", ends, "--profile", "base", f"--nodelist={node}", "--mem=200M")
     alice.ok("set", ends, "--continue", "never")
@@ -79,7 +79,7 @@ def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable
     try:
         now = alice.carried_on(name, view, 150)
         assert now["endpoint"]["node"] not in {node, "c1"}
-        assert alice.laptop.ssh(name, "cat file").stdout == b"kept\n"
+        assert alice.laptop.ok(name, "cat file") == b"kept\n"
         assert "NODE_FAIL" in alice.ok("history", name)
         alice.wait(ends, "failed", seconds=60)
         assert told(alice, ends)["state"].startswith("failed: the node failed; start the session again")
@@ -111,4 +111,4 @@ def test_with_slurmd_dead_the_next_job_waits_for_the_first_which_still_lives(ali
         now = alice.carried_on(name, view, 120)
         assert first.result().returncode == 255
     assert now["endpoint"]["node"] not in {node, "c1"}
-    assert alice.laptop.ssh(name, "cat file").stdout == b"first\n"
+    assert alice.laptop.ok(name, "cat file") == b"first\n"

@@ -53,7 +53,7 @@ def running(people: dict[str, User]) -> Iterator[list[Running]]:
             name = f"lives-{user.name}"
             user.ok("start", name, "--profile", "base", "--exclude=c3", *SMALL, seconds=120)
             found.append(Running(user, name, user.show(name)))
-            assert user.laptop.ssh(name, "echo kept >file").returncode == 0
+            user.laptop.ok(name, "echo kept >file")
         found[0].user.site.lab.wait_until_saved(found[-1].view["endpoint"]["fingerprint"])
         yield found
     finally:
@@ -112,13 +112,13 @@ def test_sessions_live_through_it_and_starts_come_true(
         assert asked == [0, 0, 0]
         for each in running:
             assert each.user.show(each.name)["state"] == "ready"
-            assert each.user.laptop.ssh(each.name, "cat file").stdout == b"kept\n"
+            assert each.user.laptop.ok(each.name, "cat file") == b"kept\n"
             assert each.user.show(new)["state"] in {"submitting", "queued", "starting", "ready"}
     for each in running:
         wait_for(lambda each=each: not _stale(each), what="fresh data", seconds=90)  # type: ignore[misc]  # as above
         ready = each.user.wait(new, "ready", seconds=180)
         assert each.user.every_job(ready["id"]) == [str(ready["job_id"])]
-        assert each.user.laptop.ssh(new, "true").returncode == 0
+        each.user.laptop.ok(new, "true")
     assert_untouched(running)
 
 
@@ -202,7 +202,7 @@ def test_slurmctld_fails_over(crashing: Site, running: list[Running], new_name: 
                 ready = each.user.wait(new, "ready", seconds=120)
                 assert each.user.jobs(ready["id"]) == [str(ready["job_id"])]
                 assert each.user.show(each.name)["state"] == "ready"
-                assert each.user.laptop.ssh(each.name, "cat file").stdout == b"kept\n"
+                assert each.user.laptop.ok(each.name, "cat file") == b"kept\n"
         for each in running:
             assert _start(each.user, later) == 0
             ready = each.user.wait(later, "ready", seconds=120)
@@ -243,7 +243,7 @@ def test_a_controller_from_last_weeks_backup(
         assert (now["job_id"], now["host_key_fingerprint"]) == (each.view["job_id"], each.view["host_key_fingerprint"])
         assert each.user.jobs(now["id"]) == [str(now["job_id"])]
     for each in after:
-        assert each.user.laptop.ssh(each.name, "cat file").stdout == b"kept\n"
+        assert each.user.laptop.ok(each.name, "cat file") == b"kept\n"
 
 
 def assert_untouched(running: list[Running]) -> None:
@@ -252,7 +252,7 @@ def assert_untouched(running: list[Running]) -> None:
         now = each.user.show(each.name)
         assert (now["state"], now["job_id"], now["generation"]) == ("ready", each.view["job_id"], "1.0"), now
         assert each.user.every_job(now["id"]) == [str(now["job_id"])]
-        assert each.user.laptop.ssh(each.name, "cat file").stdout == b"kept\n"
+        assert each.user.laptop.ok(each.name, "cat file") == b"kept\n"
 
 
 def _start(user: User, name: str) -> int:

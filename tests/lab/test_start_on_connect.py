@@ -46,7 +46,7 @@ def test_a_client_that_gives_up_finds_it_ready_the_next_time(alice: User, name: 
     assert b"it goes on: connect again in a while" in told.stderr
     assert alice.show(name)["job_id"] == job
     alice.site.lab.sh(f"scontrol update JobId={job} StartTime=now", user=alice.name)
-    assert alice.laptop.ssh(name, "echo in").stdout == b"in\n"
+    assert alice.laptop.ok(name, "echo in") == b"in\n"
     assert alice.show(name)["job_id"] == job
 
 
@@ -79,7 +79,7 @@ def test_what_was_just_stopped_stays_stopped_and_sessions_may_refuse_to_start(al
 
 def test_without_the_controller_running_sessions_are_reached_and_connections_live(alice: User, name: str) -> None:
     alice.ok("start", name, "--profile", "base")
-    assert alice.laptop.ssh(name, "echo in").stdout == b"in\n"
+    assert alice.laptop.ok(name, "echo in") == b"in\n"
     site = alice.site
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:

@@ -48,7 +48,7 @@ def test_replaced_host_key_is_told_and_then_certified(alice: User, name: str) ->
         f"rm {run}/ssh_host_ed25519_key*; ssh-keygen -q -t ed25519 -N '' -f {run}/ssh_host_ed25519_key", user="alice"
     )
     fingerprint = lab.sh(f"ssh-keygen -lf {run}/ssh_host_ed25519_key.pub").split()[1]
-    assert alice.laptop.ssh(name, "true").returncode == 0
+    alice.laptop.ok(name, "true")
     lab.sh(f"scontrol requeue {first['job_id']}")
     view = alice.until(name, lambda now: fingerprint in now["reason"], what="the job to announce its key")
     assert view["state"] == "starting"
@@ -101,7 +101,7 @@ def test_the_same_through_the_gateway_from_the_laptop(alice: User, name: str) ->
     done = alice.laptop.ssh(name, "tee copy | sha256sum; exit 7", stdin=content, seconds=60)
     assert done.returncode == 7
     assert done.stdout.split()[0].decode() == hashlib.sha256(content).hexdigest()
-    assert alice.laptop.ssh(name, "cat copy", seconds=60).stdout == content
+    assert alice.laptop.ok(name, "cat copy", seconds=60) == content
 
 
 def test_berth_ssh_runs_a_command_from_the_login_node(alice: User, name: str) -> None:

@@ -63,3 +63,11 @@ class Laptop:
         """Run a shell script in a session."""
         argv = self.argv(session, [script], options=options)
         return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False)
+
+    def ok(
+        self, session: str, script: str, *, seconds: float = 30, stdin: bytes = b"", options: Sequence[str] = ()
+    ) -> bytes:
+        """The same, which must succeed; its standard output."""
+        done = self.ssh(session, script, seconds=seconds, stdin=stdin, options=options)
+        assert done.returncode == 0, f"ssh {session} ended with {done.returncode}: {done.stderr!r} {done.stdout!r}"
+        return done.stdout

@@ -28,9 +28,9 @@ Tree = dict[str, dict[str, Any]]
 """What is at each path."""
 
 
-FUSE_FAULTS = {errno.ELOOP, errno.ENOTEMPTY}
-"""Refusals of fuse-overlayfs where it can make no whiteout devices: of links that are renamed, and of folders whose
-entries were removed. The change is left undone, or half done."""
+FUSE_FAULTS = {errno.ELOOP, errno.ENOTEMPTY, errno.ENOMEM}
+"""Refusals of fuse-overlayfs: of links that are renamed and of folders whose entries were removed, where it can make no
+whiteout devices; of a new folder in some that were copied up. The change is left undone, or half done."""
 
 
 class Changer:
@@ -155,7 +155,7 @@ class Changer:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            subprocess.run(["cp", "-a", "--", path, target], check=True)
+            copy(path, target)
             shutil.rmtree(path)
 
     def symlink(self) -> None:
@@ -189,6 +189,17 @@ class Changer:
         if not self.by_fuse and not path.is_symlink() and not path.exists():
             os.mkfifo(path, 0o600)
             self.stamp(path)
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy as cp(1) does; an OSError where a fault of fuse-overlayfs stopped it, with the source as it was."""
+    command = ["env", "LC_ALL=C", "cp", "-a", "--", path, target]
+    done = subprocess.run(command, capture_output=True, check=False, text=True, errors="replace")
+    for code in FUSE_FAULTS:
+        if done.returncode and os.strerror(code) in done.stderr:
+            raise OSError(code, done.stderr)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
 
 
 def tree(root: Path) -> Tree:
