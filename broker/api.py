@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.connecting import Connecting
     from broker.connections import Connections
-    from broker.deletion import Deleted
+    from broker.deleted import Deleted
     from broker.extending import Extending
     from broker.logins import Logins
+    from broker.policies import Policies
     from broker.resizing import Resizing
     from broker.sessions import Sessions
     from broker.site import Site
@@ -64,6 +65,7 @@ class Services:
     config: Config
     sessions: Sessions
     connecting: Connecting
+    policies: Policies
     extending: Extending
     resizing: Resizing
     connections: Connections
@@ -150,7 +152,7 @@ class _Doorkeeper:
 
 
 def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 - a list of paths, not branches
-    sessions, connecting = services.sessions, services.connecting
+    sessions, connecting, policies = services.sessions, services.connecting, services.policies
 
     @app.get("/v1/sessions")
     async def list_sessions(who: Who) -> schema.SessionList:
@@ -172,15 +174,15 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.put("/v1/sessions/{name}/continuation")
     async def set_continuation(who: Who, name: SessionName, choice: schema.ContinuationChoice) -> schema.SessionView:
-        return await sessions.set_continuation(who.user, name, choice)
+        return await policies.set_continuation(who.user, name, choice)
 
     @app.put("/v1/sessions/{name}/idle")
     async def set_idle(who: Who, name: SessionName, choice: schema.IdleChoice) -> schema.SessionView:
-        return await sessions.set_idle(who.user, name, choice)
+        return await policies.set_idle(who.user, name, choice)
 
     @app.put("/v1/sessions/{name}/stop-time")
     async def set_stop_time(who: Who, name: SessionName, stop_time: schema.StopTime) -> schema.SessionView:
-        return await sessions.set_stop_time(who.user, name, stop_time)
+        return await policies.set_stop_time(who.user, name, stop_time)
 
     @app.post("/v1/sessions/{name}/extend")
     async def extend_job(who: Who, name: SessionName, request: schema.ExtendRequest) -> schema.SessionView:
@@ -196,7 +198,7 @@ def _add_session_paths(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.patch("/v1/sessions/{name}/connecting")
     async def set_connecting(who: Who, name: SessionName, policy: schema.ConnectPolicy) -> schema.SessionView:
-        return await connecting.set_policy(who.user, name, policy)
+        return await policies.set_connect(who.user, name, policy)
 
     @app.post("/v1/sessions/{name}/stop", status_code=202)
     async def stop_session(who: Who, name: SessionName) -> schema.SessionView:

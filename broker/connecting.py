@@ -13,8 +13,6 @@ from broker.changes import Changes
 from broker.errors import BerthError, ConflictError, WaitingError
 from broker.hostnames import SessionHost
 from broker.launcher_error import LauncherError
-from broker.manifest import Manifest
-from broker.registry import Entry
 from broker.schema import ResolveAnswer, SessionState, StartRequest
 from broker.state import LIVE, STARTABLE
 from broker.words import clock, duration, end_words, state_words
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
     from broker.logins import Logins
     from broker.models import Session
     from broker.reconcile import Reconciler
-    from broker.registry import Decide, Decision, Registry
-    from broker.schema import ConnectPolicy, SessionView
+    from broker.registry import Registry
+    from broker.schema import SessionView
     from broker.sessions import Sessions
 
 log = logging.getLogger(__name__)
@@ -150,17 +148,6 @@ class Connecting:
                 return changed
             await Changes.until(change, left, gone)
 
-    async def set_policy(self, user: str, name: str, policy: ConnectPolicy) -> SessionView:
-        """Change what connecting to the session does, as far as `policy` says anything of it."""
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.SET)
-        session = await asyncio.to_thread(self._registry.update, session.id, _set(user, policy))
-        self._changes.notify()
-        try:
-            await self._launcher.install(session.owner, session.id, {"manifest.json": Manifest.of(session).text})
-        except LauncherError as error:  # the next start writes it
-            log.warning("the manifest of %s is behind: %s", session.id, error.message)
-        return session.view(self._reconciler.stale_since)
-
     async def notices(self, user: str) -> list[str]:
         """What is on its way, and what ends soon, one line a session."""
         sessions = await asyncio.to_thread(self._registry.sessions_of, user)
@@ -252,15 +239,6 @@ class Connecting:
 def _was_well(session: Session) -> bool:
     """Whether its last job ended for a reason that starting it again does not meet again: it had been ready, too."""
     return session.outcome in GOES_ON and session.fingerprint != ""
-
-
-def _set(user: str, policy: ConnectPolicy) -> Decide:
-    def decide(now: Session) -> Decision | None:
-        changed = policy.model_dump(include=policy.model_fields_set)
-        detail = ", ".join(f"{name}={'default' if value is None else value}" for name, value in changed.items())
-        return {"connecting": now.connecting | changed}, Entry(user, "set", detail)
-
-    return decide
 
 
 def _check_login(session: Session, *, root: bool) -> None:

@@ -9,20 +9,13 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from broker import access
-from broker.access import Verb
 from broker.errors import BerthError
-from broker.launcher_error import LauncherError
-from broker.manifest import Manifest
-from broker.registry import Entry
 from broker.succession import CARRIED, successor_due
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from broker.changes import Changes
     from broker.config import SlurmSettings
-    from broker.launching import Launcher
     from broker.models import Session
     from broker.registry import Decide, Decision, Registry
     from broker.submission import Submitter
@@ -39,29 +32,11 @@ class Continuation:
         *,
         settings: SlurmSettings,
         registry: Registry,
-        launcher: Launcher,
         submitter: Submitter,
-        changes: Changes,
     ) -> None:
         self._settings = settings
         self._registry = registry
-        self._launcher = launcher
         self._submitter = submitter
-        self._changes = changes
-
-    async def choose(self, user: str, name: str, continuation: str | None) -> Session:
-        """Decide whether the session goes on; None: as its profile, or else the site, has it. A successor that is there
-        already, and is not wanted any more, is cancelled.
-        """
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.SET)
-        session = await asyncio.to_thread(self._registry.update, session.id, _chosen(user, continuation or ""))
-        self._changes.notify()
-        files = {"manifest.json": Manifest.of(session).text, "continuation": session.continuation_in_force + "\n"}
-        try:
-            await self._launcher.install(session.owner, session.id, files)
-        except LauncherError as error:  # the next start writes it
-            log.warning("the manifest of %s is behind: %s", session.id, error.message)
-        return session
 
     async def see_to(self, sessions: Iterable[Session], heirs: Mapping[str, Job], now: float) -> None:
         """Ask for the successors whose time has come, and again for those that Slurm has not got."""
@@ -100,13 +75,3 @@ def _is_lost(session: Session, now: float, grace: float) -> bool:
     """Whether the last try got no clear answer, and a job of it would have shown up by now."""
     asked_at = session.successor_at
     return session.successor != 0 and session.successor_job is None and asked_at is not None and now - asked_at >= grace
-
-
-def _chosen(user: str, continuation: str) -> Decide:
-    def decide(now: Session) -> Decision | None:
-        if now.continuation == continuation:
-            return None
-        values = {"continuation": continuation, "successor": 0, "successor_job": None, "successor_at": None}
-        return values | {"resize": None}, Entry(user, "set", f"continue={continuation or 'default'}")
-
-    return decide

@@ -17,12 +17,14 @@ from broker.checks import controller_checks
 from broker.connecting import Connecting
 from broker.connections import Connections
 from broker.continuation import Continuation
-from broker.deletion import Deleted, Deletion
+from broker.deleted import Deleted
+from broker.deletion import Deletion
 from broker.extending import Extending
 from broker.idleness import Idleness
 from broker.limits import Limits
 from broker.logins import Logins
 from broker.operations import Operator
+from broker.policies import Policies
 from broker.rebuild import rebuild
 from broker.reconcile import Reconciler
 from broker.resizing import Resizing
@@ -66,6 +68,7 @@ class Controller:
     reconciler: Reconciler
     sessions: Sessions
     connecting: Connecting
+    policies: Policies
     extending: Extending
     resizing: Resizing
     connections: Connections
@@ -94,10 +97,8 @@ class Controller:
         upkeep = Upkeep(settings=config.storage, registry=registry, stores=stores, launcher=launcher, changes=changes)
         operator = Operator(registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes)
         deletion = Deletion(registry=registry, launcher=launcher, changes=changes)
-        continuation = Continuation(
-            settings=config.slurm, registry=registry, launcher=launcher, submitter=submitter, changes=changes
-        )
-        stopping = Stopping(registry, launcher)
+        continuation = Continuation(settings=config.slurm, registry=registry, submitter=submitter)
+        stopping = Stopping(registry)
         idleness = Idleness(registry, launcher)
         reconciler = Reconciler(
             settings=config.slurm,
@@ -124,9 +125,6 @@ class Controller:
             launcher=launcher,
             submitter=submitter,
             reconciler=reconciler,
-            continuation=continuation,
-            stopping=stopping,
-            idleness=idleness,
             limits=limits,
             changes=changes,
             grace=config.storage.deleted_grace,
@@ -140,6 +138,7 @@ class Controller:
             changes=changes,
             settings=config.ssh,
         )
+        policies = Policies(registry=registry, launcher=launcher, reconciler=reconciler, changes=changes)
         extending = Extending(settings=config.slurm, registry=registry, scheduler=scheduler, reconciler=reconciler)
         resizing = Resizing(registry=registry, stores=stores, submitter=submitter, reconciler=reconciler, limits=limits)
         snapshots = Snapshots(
@@ -174,6 +173,7 @@ class Controller:
             reconciler=reconciler,
             sessions=sessions,
             connecting=connecting,
+            policies=policies,
             extending=extending,
             resizing=resizing,
             connections=connections,
@@ -190,6 +190,7 @@ class Controller:
             config=self.config,
             sessions=self.sessions,
             connecting=self.connecting,
+            policies=self.policies,
             extending=self.extending,
             resizing=self.resizing,
             connections=self.connections,

@@ -33,7 +33,7 @@ from broker.errors import ConflictError, InvalidInputError
 from broker.fence import FencedScheduler
 from broker.gateway.settings import API_CONNECTIONS
 from broker.launching import inherited, spawned
-from broker.metrics import served
+from broker.metrics_exporter import served
 from broker.personal import make_private
 from broker.registry import open_registry
 from broker.registry_lock import hold_registry

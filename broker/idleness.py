@@ -12,12 +12,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from broker import access
-from broker.access import Verb
 from broker.connections import UNHEARD
 from broker.errors import BerthError
 from broker.launcher_error import LauncherError
-from broker.manifest import Manifest
 from broker.registry import Entry
 from broker.schema import SessionState
 from broker.stopping import stop
@@ -48,15 +45,6 @@ class Idleness:
         self._telling: dict[str, asyncio.Task[None]] = {}
         """What is being written for jobs, by session: nobody waits for a user's file system."""
 
-    async def choose(self, user: str, name: str, idle: str | None) -> Session:
-        """Decide after which time without use the session is stopped; None: as its profile, or else the site, has
-        it.
-        """
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.SET)
-        session = await asyncio.to_thread(self._registry.update, session.id, _chosen(user, idle or ""))
-        await self._tell(session, {"manifest.json": Manifest.of(session).text})
-        return session
-
     async def see_to(self, sessions: Iterable[Session], now: float) -> list[Session]:
         """Warn those that have been idle for long, stop those that were warned; all of them as they are then."""
         return [await self._see_to(session, now) if _differs(session, now) else session for session in sessions]
@@ -74,17 +62,17 @@ class Idleness:
             seen = session.idle_stop_at
             session = await asyncio.to_thread(self._registry.update, session.id, _idle(now))
             if session.idle_stop_at not in {None, seen} and session.id not in self._telling:
-                telling = asyncio.create_task(self._tell(session, {}))
+                telling = asyncio.create_task(self._tell(session))
                 self._telling[session.id] = telling
                 telling.add_done_callback(lambda _: self._telling.pop(session.id))
         except BerthError:  # one session's trouble is not the others'
             log.exception("%s was not seen to", session.id)
         return session
 
-    async def _tell(self, session: Session, files: dict[str, str]) -> None:
+    async def _tell(self, session: Session) -> None:
         """Have the job know, which tells its terminals."""
         try:
-            await self._launcher.install(session.owner, session.id, files | {"idle": idle_file(session)})
+            await self._launcher.install(session.owner, session.id, {"idle": idle_file(session)})
         except LauncherError as error:  # it is shown by `berth list` all the same
             log.warning("the terminals of %s are not told: %s", session.id, error.message)
 
@@ -125,14 +113,5 @@ def _idle(now: float) -> Decide:
         if now >= at:
             return stop("berth", idle, because=idle)(session)
         return {"idle_stop_at": at}, Entry("berth", "idle", f"since {clock(since)}; it is stopped {clock(at)}")
-
-    return decide
-
-
-def _chosen(user: str, idle: str) -> Decide:
-    def decide(now: Session) -> Decision | None:
-        if now.idle == idle:
-            return None
-        return {"idle": idle, "idle_stop_at": None}, Entry(user, "set", f"idle={idle or 'default'}")
 
     return decide

@@ -20,7 +20,7 @@ from broker.intent import NOTHING_WAS
 from broker.manifest import Target
 from broker.models import Session
 from broker.registry import Entry
-from broker.schema import ContinuationChoice, EventView, JobView, SessionState, SessionView, StartRequest
+from broker.schema import EventView, JobView, SessionState, SessionView, StartRequest
 from broker.state import LIVE, STARTABLE
 from broker.stopping import NO_TIME, stop
 from broker.succession import next_submission
@@ -31,14 +31,10 @@ from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
     from broker.connections import Connections
-    from broker.continuation import Continuation
-    from broker.idleness import Idleness
     from broker.launching import Launcher
     from broker.limits import Limits
     from broker.reconcile import Reconciler
     from broker.registry import Decide, Decision, Registry
-    from broker.schema import IdleChoice, StopTime
-    from broker.stopping import Stopping
     from broker.submission import Submitter
     from profiles.store import Stores
 
@@ -64,9 +60,6 @@ class Sessions:
         launcher: Launcher,
         submitter: Submitter,
         reconciler: Reconciler,
-        continuation: Continuation,
-        stopping: Stopping,
-        idleness: Idleness,
         limits: Limits,
         changes: Changes,
         grace: float,
@@ -78,9 +71,6 @@ class Sessions:
         self._launcher = launcher
         self._submitter = submitter
         self._reconciler = reconciler
-        self._continuation = continuation
-        self._stopping = stopping
-        self._idleness = idleness
         self._limits = limits
         self._changes = changes
         self._grace = grace
@@ -127,24 +117,6 @@ class Sessions:
         kept_until = None if purge or not self._grace else time.time() + self._grace
         session = await asyncio.to_thread(self._registry.update, session.id, _delete(user, kept_until))
         failpoint("delete.intent-recorded")
-        self._changed()
-        return self._view(session)
-
-    async def set_continuation(self, user: str, name: str, choice: ContinuationChoice) -> SessionView:
-        """Decide whether the session goes on in another job when one has to end."""
-        session = await self._continuation.choose(user, name, choice.continuation)
-        self._reconciler.wake()
-        return self._view(session)
-
-    async def set_idle(self, user: str, name: str, choice: IdleChoice) -> SessionView:
-        """Decide after which time without use the session is stopped."""
-        session = await self._idleness.choose(user, name, choice.idle)
-        self._changed()
-        return self._view(session)
-
-    async def set_stop_time(self, user: str, name: str, stop_time: StopTime) -> SessionView:
-        """Decide when the session is to be stopped, and whether it goes on until then."""
-        session = await self._stopping.choose(user, name, stop_time)
         self._changed()
         return self._view(session)
 

@@ -94,9 +94,7 @@ class Loop:
         upkeep = Upkeep(
             settings=StorageSettings(), registry=registry, stores=Stores([]), launcher=launcher, changes=changes
         )
-        continuation = Continuation(
-            settings=SlurmSettings(), registry=registry, launcher=launcher, submitter=submitter, changes=changes
-        )
+        continuation = Continuation(settings=SlurmSettings(), registry=registry, submitter=submitter)
         reconciler = Reconciler(
             settings=SlurmSettings(),
             registry=registry,
@@ -108,7 +106,7 @@ class Loop:
             deletion=Deletion(registry=registry, launcher=launcher, changes=changes),
             upkeep=upkeep,
             continuation=continuation,
-            stopping=Stopping(registry, launcher),
+            stopping=Stopping(registry),
             idleness=Idleness(registry, launcher),
             changes=changes,
         )

@@ -13,12 +13,14 @@ import broker.batch
 import broker.connecting
 import broker.connections
 import broker.continuation
+import broker.deleted
 import broker.deletion
 import broker.extending
 import broker.idleness
 import broker.intent
 import broker.limits
 import broker.operations
+import broker.policies
 import broker.reconcile
 import broker.sessions
 import broker.snapshots
@@ -45,12 +47,14 @@ if TYPE_CHECKING:
     from broker.changes import Changes
     from broker.connecting import Connecting
     from broker.connections import Connections
-    from broker.deletion import Deleted, Deletion
+    from broker.deleted import Deleted
+    from broker.deletion import Deletion
     from broker.extending import Extending
     from broker.idleness import Idleness
     from broker.logins import Logins
     from broker.models import Session
     from broker.operations import Operator
+    from broker.policies import Policies
     from broker.reconcile import Reconciler
     from broker.registry import Registry
     from broker.resizing import Resizing
@@ -71,6 +75,7 @@ BASE = StartRequest(profile="base")
 MODULES = (
     broker.backoff,
     broker.batch,
+    broker.deleted,
     broker.deletion,
     broker.continuation,
     broker.extending,
@@ -80,6 +85,7 @@ MODULES = (
     broker.connecting,
     broker.connections,
     broker.operations,
+    broker.policies,
     broker.reconcile,
     broker.sessions,
     broker.snapshots,
@@ -158,6 +164,7 @@ class Core:
     reconciler: Reconciler
     sessions: Sessions
     connecting: Connecting
+    policies: Policies
     extending: Extending
     resizing: Resizing
     connections: Connections
@@ -192,6 +199,7 @@ class Core:
             made.reconciler,
             made.sessions,
             made.connecting,
+            made.policies,
             made.extending,
             made.resizing,
             made.connections,

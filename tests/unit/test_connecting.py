@@ -197,15 +197,15 @@ def test_site_and_session_say_whether_connecting_starts(tmp_path: Path, clock: C
         await rest(core, clock)
         with pytest.raises(ConflictError, match=r"^dev is stopped.*; `berth start dev` starts it$"):
             await as_the_gateway(core)
-        view = await core.connecting.set_policy("alice", "dev", ConnectPolicy(start=True))
-        view = await core.connecting.set_policy("alice", "dev", ConnectPolicy(wait=0.0))
+        view = await core.policies.set_connect("alice", "dev", ConnectPolicy(start=True))
+        view = await core.policies.set_connect("alice", "dev", ConnectPolicy(wait=0.0))
         assert view.connecting == ConnectPolicy(start=True, wait=0.0)
         with pytest.raises(BerthError):
-            await core.connecting.set_policy("bob", "dev", ConnectPolicy(start=True))
+            await core.policies.set_connect("bob", "dev", ConnectPolicy(start=True))
         with pytest.raises(ConflictError, match=r"^dev is queued"):
             await as_the_gateway(core)
         assert core.row().submission == 2
-        view = await core.connecting.set_policy("alice", "dev", ConnectPolicy(start=None))
+        view = await core.policies.set_connect("alice", "dev", ConnectPolicy(start=None))
         assert view.connecting == ConnectPolicy(wait=0.0)
 
     play(tmp_path, scene, start_on_connect=False)
@@ -347,7 +347,7 @@ def test_what_is_on_its_way_is_told_at_the_next_login(tmp_path: Path, clock: Clo
 def test_what_was_set_survives_the_loss_of_the_registry(tmp_path: Path) -> None:
     async def scene(core: Core) -> None:
         await core.ready()
-        await core.connecting.set_policy("alice", "dev", ConnectPolicy(start=False, wait=60))
+        await core.policies.set_connect("alice", "dev", ConnectPolicy(start=False, wait=60))
         text = core.launcher.directories["alice", core.row().id].files["manifest.json"]
         assert '"wait": 60.0' in text
 

@@ -196,15 +196,15 @@ def test_site_profile_and_owner_decide_in_this_order(tmp_path: Path, clock: Cloc
         assert session.view().continuation == "always"
         await core.start("other", request=StartRequest(profile="busy"))
         assert core.row("other").view().continuation == "never"
-        view = await core.sessions.set_continuation("alice", "other", ContinuationChoice(continuation="8h"))
+        view = await core.policies.set_continuation("alice", "other", ContinuationChoice(continuation="8h"))
         assert view.continuation == "8h"
         files = core.launcher.directories["alice", core.row("other").id].files
         assert files["continuation"] == "8h\n"
         assert '"continuation": "8h"' in files["manifest.json"]
-        view = await core.sessions.set_continuation("alice", "other", ContinuationChoice(continuation=None))
+        view = await core.policies.set_continuation("alice", "other", ContinuationChoice(continuation=None))
         assert view.continuation == "never"
         with pytest.raises(NotFoundError):
-            await core.sessions.set_continuation("bob", "other", ContinuationChoice(continuation="always"))
+            await core.policies.set_continuation("bob", "other", ContinuationChoice(continuation="always"))
 
     play(tmp_path, clock, scene)
 
@@ -213,11 +213,11 @@ def test_a_successor_that_is_not_wanted_any_more_is_cancelled(tmp_path: Path, cl
     async def scene(core: Core) -> None:
         waits = (await with_successor(core, clock)).successor_job
         assert waits is not None
-        await core.sessions.set_continuation("alice", "dev", ContinuationChoice(continuation="never"))
+        await core.policies.set_continuation("alice", "dev", ContinuationChoice(continuation="never"))
         await core.tick()
         assert f"cancel {waits}" in core.scheduler.asked
         assert core.row().state is SessionState.READY
-        await core.sessions.set_continuation("alice", "dev", ContinuationChoice(continuation="always"))
+        await core.policies.set_continuation("alice", "dev", ContinuationChoice(continuation="always"))
         await core.tick()
         assert core.row().successor == 3
 

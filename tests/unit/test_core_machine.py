@@ -316,7 +316,7 @@ class Machine(RuleBasedStateMachine):
         session = self.core.registry.find("alice", name)
         if session is None or session.ends_at is None or session.state not in CARRIED:
             return
-        self._ask(self.core.sessions.set_continuation("alice", name, ContinuationChoice(continuation=policy)))
+        self._ask(self.core.policies.set_continuation("alice", name, ContinuationChoice(continuation=policy)))
         self.clock.now = max(self.clock.now, session.ends_at - 400)
         self.launcher.mood, self.launcher.disk = mood, "answers"
         self._tick()
@@ -339,12 +339,12 @@ class Machine(RuleBasedStateMachine):
     def choose_when_it_is_stopped(self, name: str, seconds: float, keep: bool) -> None:
         self.launcher.disk = "answers"  # whoever asks for this waits for it
         wanted = StopTime(at=self.clock.now + seconds, keep=keep)
-        self._ask(self.core.sessions.set_stop_time("alice", name, wanted))
+        self._ask(self.core.policies.set_stop_time("alice", name, wanted))
 
     @rule(name=NAMES, idle=st.sampled_from(["1m", "1m", "1h", "never"]))
     def choose_when_it_is_idle(self, name: str, idle: str) -> None:
         self.launcher.disk = "answers"
-        self._ask(self.core.sessions.set_idle("alice", name, IdleChoice(idle=idle)))
+        self._ask(self.core.policies.set_idle("alice", name, IdleChoice(idle=idle)))
 
     @rule()
     def crash(self) -> None:

@@ -165,21 +165,21 @@ def test_the_owners_choice_goes_before_the_profiles_and_that_before_the_sites(
         await core.ready("plain")
         await core.start("quick", request=StartRequest(profile="quick"))
         assert [core.row(name).idle_in_force for name in ("plain", "quick")] == ["8h", "2h"]
-        told = await core.sessions.set_idle("alice", "quick", IdleChoice(idle="never"))
+        told = await core.policies.set_idle("alice", "quick", IdleChoice(idle="never"))
         assert told.idle == "never"
         assert json.loads(file(core, "manifest.json", "quick"))["idle"] == "never"
         assert file(core, "idle", "quick") == "never\n\n"
-        told = await core.sessions.set_idle("alice", "quick", IdleChoice(idle=None))
+        told = await core.policies.set_idle("alice", "quick", IdleChoice(idle=None))
         assert told.idle == "2h"
         began = clock.now
         core.announce(core.row("plain"), idle=int(began), gpu="")
-        await core.sessions.set_idle("alice", "plain", IdleChoice(idle="never"))
+        await core.policies.set_idle("alice", "plain", IdleChoice(idle="never"))
         clock.now += 100 * HOUR
         await core.tick()
         await core.tick()
         assert core.row("plain").state is SessionState.READY
         # Chosen when it has been idle for longer already: it is warned all the same.
-        await core.sessions.set_idle("alice", "plain", IdleChoice(idle="1h"))
+        await core.policies.set_idle("alice", "plain", IdleChoice(idle="1h"))
         await core.tick()
         assert core.row("plain").state is SessionState.READY
         assert core.row("plain").idle_stop_at == clock.now + WARNED
@@ -191,7 +191,7 @@ def test_one_that_is_to_stay_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     async def scenario(core: Core, clock: Clock) -> None:
         await core.ready()
         began = clock.now
-        await core.sessions.set_stop_time("alice", "dev", StopTime(at=began + 48 * HOUR, keep=True))
+        await core.policies.set_stop_time("alice", "dev", StopTime(at=began + 48 * HOUR, keep=True))
         clock.now += 20 * HOUR
         await says(core, began)
         await core.tick()

@@ -15,7 +15,7 @@ from broker import metrics_server
 from broker.config import Config, host_and_port
 from broker.gateway.counts import MAX_SERIES, Counts
 from broker.launcher_error import LauncherError
-from broker.metrics import served
+from broker.metrics_exporter import served
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Core, site_config
 from tests.fakes.gateway_process import free_port

@@ -41,7 +41,7 @@ def test_it_is_stopped_at_its_time_and_not_before(tmp_path: Path, monkeypatch: p
     async def scenario(core: Core, clock: Clock) -> None:
         session = await core.ready()
         at = clock.now + HOUR
-        told = await core.sessions.set_stop_time("alice", "dev", StopTime(at=at))
+        told = await core.policies.set_stop_time("alice", "dev", StopTime(at=at))
         assert (told.stop_at, told.stays) == (at, False)
         clock.now = at - 1
         await core.tick()
@@ -63,7 +63,7 @@ def test_the_loop_wakes_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         await core.ready()
         clock.now += HOUR
         await core.tick()
-        await core.sessions.set_stop_time("alice", "dev", StopTime(at=clock.now + 3))
+        await core.policies.set_stop_time("alice", "dev", StopTime(at=clock.now + 3))
         clock.now += 1
         await core.tick()
         assert core.reconciler._pause(0.0) <= 2.0
@@ -77,8 +77,8 @@ def test_until_then_another_job_carries_it_on(tmp_path: Path, monkeypatch: pytes
     async def scenario(core: Core, clock: Clock) -> None:
         for name, keep in (("stays", True), ("goes", False)):
             session = await core.ready(name)
-            await core.sessions.set_continuation("alice", name, ContinuationChoice(continuation="never"))
-            await core.sessions.set_stop_time("alice", name, StopTime(at=clock.now + HOUR, keep=keep))
+            await core.policies.set_continuation("alice", name, ContinuationChoice(continuation="never"))
+            await core.policies.set_stop_time("alice", name, StopTime(at=clock.now + HOUR, keep=keep))
             assert session.job_id is not None
             core.scheduler.end(session.job_id, JobState.PREEMPTED)
         await core.tick()
@@ -96,7 +96,7 @@ def test_until_then_another_job_carries_it_on(tmp_path: Path, monkeypatch: pytes
 def test_a_new_start_knows_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(core: Core, clock: Clock) -> None:
         session = await core.ready()
-        await core.sessions.set_stop_time("alice", "dev", StopTime(at=clock.now + HOUR, keep=True))
+        await core.policies.set_stop_time("alice", "dev", StopTime(at=clock.now + HOUR, keep=True))
         await core.sessions.stop("alice", "dev")
         await core.tick()
         await core.tick()
@@ -112,13 +112,13 @@ def test_it_is_taken_back_and_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     async def scenario(core: Core, clock: Clock) -> None:
         await core.ready()
         with pytest.raises(InvalidInputError, match="is not in the future"):
-            await core.sessions.set_stop_time("alice", "dev", StopTime(at=clock.now - 1))
-        await core.sessions.set_stop_time("alice", "dev", StopTime(at=clock.now + HOUR, keep=True))
-        told = await core.sessions.set_stop_time("alice", "dev", StopTime(at=None, keep=True))
+            await core.policies.set_stop_time("alice", "dev", StopTime(at=clock.now - 1))
+        await core.policies.set_stop_time("alice", "dev", StopTime(at=clock.now + HOUR, keep=True))
+        told = await core.policies.set_stop_time("alice", "dev", StopTime(at=None, keep=True))
         assert (told.stop_at, told.stays) == (None, False)
         await core.stopped("other")
         with pytest.raises(ConflictError, match="other is stopped"):
-            await core.sessions.set_stop_time("alice", "other", StopTime(at=clock.now + HOUR))
+            await core.policies.set_stop_time("alice", "other", StopTime(at=clock.now + HOUR))
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -126,7 +126,7 @@ def test_it_is_taken_back_and_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_lost_registry_knows_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(core: Core, clock: Clock) -> None:
         row = await core.ready()
-        await core.sessions.set_stop_time("alice", "dev", StopTime(at=clock.now + HOUR, keep=True))
+        await core.policies.set_stop_time("alice", "dev", StopTime(at=clock.now + HOUR, keep=True))
         manifest = Manifest.model_validate_json((await core.launcher.manifests("alice"))[row.id])
         assert (manifest.stop_at, manifest.stays) == (clock.now + HOUR, True)
 
