@@ -129,7 +129,8 @@ class TestRunning:
 
     def test_another_user_on_the_node_reads_nothing_of_it(self, running: SessionJob) -> None:
         probe = (
-            f"cat {running.directory}/run/ssh_host_ed25519_key; ls {running.directory}; ls /tmp/berth-$(id -u alice)-*/;"
+            f"cat {running.directory}/run/ssh_host_ed25519_key; ls {running.directory};"
+            "ls /tmp/berth-$(id -u alice)-*/;"
             "for p in $(pgrep -u alice); do cat /proc/$p/environ; ls /proc/$p/root/ /proc/$p/cwd/; done"
         )
         argv = ("srun", "--nodelist=c1", "--mem=50", "--chdir=/", "--immediate=20", "sh", "-c", probe)
