@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import sqlalchemy
 from alembic import command
@@ -32,7 +32,6 @@ from broker.schema import SessionState
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from broker.registry_lock import RegistryLock
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30
@@ -83,10 +82,17 @@ Decide = Callable[[Session], "Decision | None"]
 """Says how a session changes, given how it is."""
 
 
+class Lock(Protocol):
+    """The lock on the database, which one controller holds."""
+
+    def check(self) -> None:
+        """Return if this process may use the database; RegistryError while it may have lost the lock."""
+
+
 class Registry:
     """One open database. Make it with `open_registry`."""
 
-    def __init__(self, engine: sqlalchemy.Engine, lock: RegistryLock | None = None) -> None:
+    def __init__(self, engine: sqlalchemy.Engine, lock: Lock | None = None) -> None:
         self._engine = engine
         self._lock = lock
 
@@ -468,7 +474,7 @@ def _check_is_file(url: sqlalchemy.URL) -> None:
         raise InvalidInputError("registry.url: SQLite needs a file", hint="sqlite:////var/lib/berth/registry.db")
 
 
-def open_registry(url: str, *, alone: bool = False, lock: RegistryLock | None = None) -> Registry:
+def open_registry(url: str, *, alone: bool = False, lock: Lock | None = None) -> Registry:
     """Open the database behind an SQLAlchemy URL, making or migrating its tables first.
 
     The controller holds `lock` (registry_lock.hold_registry); every call checks that it still does.

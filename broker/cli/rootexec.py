@@ -17,7 +17,7 @@ from broker.cli.asking import announce_restart
 from broker.cli.describe import ENDED, has_job
 from broker.cli.failures import InterruptedWaitError
 from broker.cli.output import narrate
-from broker.cli.ssh import cannot_run, ssh_command
+from broker.cli.ssh_process import cannot_run, ssh_command
 from broker.cli.waiting import asking, until_done, until_ended, until_ready
 from broker.errors import BerthError, ConflictError
 from broker.schema import SessionState, StartRequest

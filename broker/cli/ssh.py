@@ -8,24 +8,18 @@ under the session's own name: no process of ours stays in between (ADR 0073).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import time
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from broker.cli.arguments import SessionName
 from broker.cli.invocation import Invocation, pass_invocation
-from broker.errors import BerthError, InvalidInputError
+from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
-
-    from broker.client import Client
-    from broker.schema import ResolveAnswer, SiteView
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -120,79 +114,13 @@ def _tell(how_far: str) -> None:
 
 def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str]) -> NoReturn:
     """Replace this process by ssh(1). Raises what the controller refuses with, before ssh is asked."""
+    from broker.cli.ssh_process import cannot_run, ssh_command
+
     argv = ssh_command(invocation, name, before=before, after=after)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - becoming ssh, without a shell, is what this is for
     except OSError as error:
         raise cannot_run(error) from error
-
-
-def cannot_run(error: OSError) -> BerthError:
-    """What to tell when there is no ssh."""
-    return BerthError(f"cannot run ssh: {error.strerror}", hint="install OpenSSH's client")
-
-
-def ssh_command(
-    invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str], root: bool = False
-) -> list[str]:
-    """The ssh(1) that talks straight to the session, as its owner or as its root; raises what the controller refuses
-    with.
-    """
-    from broker.cli import loginkey
-    from broker.hostnames import SessionHost
-
-    client = invocation.client
-    site = client.site()
-    key = loginkey.ensure(client, site.login_with)
-    place = _place(client, site.user, name, root=root)
-    _note(client, site.user, place)
-    config = _write_config(site, key)
-    straight = {
-        "HostName": place.host,
-        "Port": str(place.port),
-        "HostKeyAlias": SessionHost(place.owner, place.name).canonical(site.domain),
-        "ProxyCommand": "none",
-    } | ({"User": "root"} if root else {})
-    options = [word for option, value in straight.items() for word in ("-o", f"{option}={value}")]
-    return ["ssh", "-F", str(config), *options, *before, f"{name}.{site.domain}", *after]
-
-
-def _place(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer:
-    """Where the session listens, with a line of progress while it is waited for."""
-    from broker.cli.progress import Progress
-
-    with Progress() as progress:
-        return client.resolve(user, name, root=root, tell=progress.show)
-
-
-def _note(client: Client, user: str, place: ResolveAnswer) -> None:
-    """Have it remembered that somebody connects, though nobody looks on: ssh goes straight there."""
-    from broker.connect import peer
-    from broker.identifiers import new_id
-    from broker.schema import ConnectionRecord
-
-    now = time.time()
-    record = ConnectionRecord(
-        id=new_id(now),
-        user=user,
-        peer=peer(),
-        session_id=place.session_id,
-        generation=place.generation,
-        began_at=now,
-        ended_at=now,
-        end="not followed",
-    )
-    with contextlib.suppress(BerthError):
-        client.note(record)
-
-
-def _write_config(site: SiteView, key: Path) -> Path:
-    """Keep the ssh_config of `berth ssh` below the user's state folder; it is written only when it would change."""
-    from broker import sshconfig
-    from broker.configfile import xdg
-
-    directory = xdg("XDG_STATE_HOME", ".local/state") / "berth" / "ssh"
-    return sshconfig.write(directory, site, sshconfig.Way.LOCAL, identity_file=key)
 
 
 def _user() -> str:

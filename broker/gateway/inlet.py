@@ -15,7 +15,7 @@ import struct
 import termios
 import time
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from broker.gateway.admission import Failure
 from broker.gateway.counts import OTHER
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import asyncssh
 
     from broker.gateway.admission import Admission
-    from broker.gateway.connection import GatewayConnection
     from broker.gateway.counts import Counts
+    from broker.gateway.relay import PauseReason
 
 LOGIN_BYTES = 128 * 1024
 """Of a client before it is logged in. 40 offers of RSA certificates, the most that there can be, are 80 KiB."""
@@ -110,6 +110,22 @@ class UserTurn:
             self._end_soon()
 
 
+class Client(Protocol):
+    """The owner of an asyncssh connection, as the inlet sees it."""
+
+    on_login: Callable[[], None]
+    """Called once, when the user has logged in."""
+
+    def pause(self, reason: PauseReason) -> None:
+        """Read no more from the sessions until every reason to pause is gone."""
+
+    def resume(self, reason: PauseReason) -> None:
+        """Take a reason to pause away."""
+
+    def failure(self) -> Failure | None:
+        """Return why the client has not logged in."""
+
+
 class Inlet(asyncio.BufferedProtocol):
     """One TCP connection of a client, in front of asyncssh's connection, which does not see the difference."""
 
@@ -146,7 +162,7 @@ class Inlet(asyncio.BufferedProtocol):
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._connection.connection_made(transport)
-        self._client = cast("GatewayConnection", self._connection.get_owner())
+        self._client = cast("Client", self._connection.get_owner())
         self._client.on_login = self._login_ended
         self._admission.enter(self)
 

@@ -63,6 +63,7 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         config=core.config,
         sessions=core.sessions,
         connecting=core.connecting,
+        policies=core.policies,
         extending=core.extending,
         resizing=core.resizing,
         connections=core.connections,
