@@ -88,6 +88,9 @@ class Lock(Protocol):
     def check(self) -> None:
         """Return if this process may use the database; RegistryError while it may have lost the lock."""
 
+    def guard(self, engine: sqlalchemy.Engine) -> None:
+        """Let `engine` connect only to the server that has the lock."""
+
 
 class Registry:
     """One open database. Make it with `open_registry`."""
