@@ -24,7 +24,6 @@ import broker.policies
 import broker.reconcile
 import broker.sessions
 import broker.snapshots
-import broker.stopping
 import broker.submission
 import broker.upkeep
 from broker.announcement import JOB_PREFIX
@@ -89,7 +88,6 @@ MODULES = (
     broker.reconcile,
     broker.sessions,
     broker.snapshots,
-    broker.stopping,
     broker.submission,
     broker.upkeep,
 )
