@@ -277,14 +277,17 @@ def turn_over(root: Path) -> None:
 
 
 def main() -> None:
-    """`python changes.py ROOT SEED COUNT FLAGS`: make COUNT random changes, or what FLAGS say; print what it is."""
+    """`python changes.py ROOT SEED COUNT FLAGS`: make COUNT random changes, or what FLAGS say; print what it is,
+    unless FLAGS say `unseen`.
+    """
     root, seed, count, flags = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     if "everything" in flags:
         everything(root, by_fuse="fuse" in flags)
     if "turn-over" in flags:
         turn_over(root)
     Changer(root, seed, break_links="links" in flags, by_fuse="fuse" in flags).run(count)
-    print(json.dumps(tree(root)))
+    if "unseen" not in flags:
+        print(json.dumps(tree(root)))
 
 
 if __name__ == "__main__":
