@@ -13,6 +13,7 @@ from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
 from slurm.lab.place import Place, cache_root
 from slurm.lab.preflight import check_root
+from slurm.lab.releases import RELEASES, SID
 from slurm.lab.spec import NODES, Bind, Publish, Spec
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def _up(options: argparse.Namespace) -> None:
     chosen = [Path(path).resolve() for path in options.layer]
     binds = tuple(Bind.parse(text) for text in options.bind)
     published = [Publish.parse(text) for text in options.publish]
+    if options.pyslurm and not RELEASES[options.suite].pyslurm:
+        raise LabError(f"there is no pyslurm for Debian {options.suite}", hint="without --pyslurm: Slurm's commands do")
     preflight.check(place, cache, progress, free_gib=options.min_free_gib)
     if options.pyslurm:
         chosen.insert(0, layers.pyslurm_layer(cache, progress))
@@ -71,6 +74,7 @@ def _up(options: argparse.Namespace) -> None:
         operators=tuple(options.operator),
         layers=tuple(str(path) for path in chosen),
         binds=binds,
+        suite=options.suite,
     )
     lifecycle.up(place, spec, published, cache, progress)
 
@@ -185,6 +189,8 @@ def _parser() -> argparse.ArgumentParser:
 
     up = command("up", _up, "Bring the lab up.")
     up.add_argument("--users", default="alice,bob,carol", help="the people of the cluster (default: %(default)s)")
+    slurms = ", ".join(f"{release.suite} has Slurm {release.slurm}" for release in RELEASES.values())
+    up.add_argument("--suite", choices=RELEASES, default=SID, help=f"the nodes' Debian: {slurms} (default: %(default)s)")
     many(up, "--operator", "NAME", "a system account that is a Slurm operator")
     many(up, "--layer", "PATH", "a read-only tree over every node's root", Path)
     up.add_argument("--pyslurm", action="store_true", help="with pyslurm in /opt/pyslurm, and its wheel in /opt/wheels")
