@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.errors import LabError
-from slurm.lab.releases import TRIXIE
+from slurm.lab.releases import RELEASES, SID, TRIXIE
 from tests.deadlines import DEADLINE_S
 from tests.lab_cluster import Lab, older_name, wait_for
 
@@ -72,6 +72,14 @@ def older_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     _lab_command("up", "--name", name, "--state", str(state), "--suite", TRIXIE, "--operator", "berth")
     yield Lab.find(name)
     _lab_command("down", "--name", name)
+
+
+@pytest.fixture(scope="module", params=RELEASES, ids=[release.slurm for release in RELEASES.values()])
+def each_lab(request: pytest.FixtureRequest) -> Lab:
+    """The lab, and then the one with an older Slurm."""
+    found = request.getfixturevalue("lab" if request.param == SID else "older_lab")
+    assert isinstance(found, Lab)
+    return found
 
 
 def _lab_command(*argv: str) -> None:

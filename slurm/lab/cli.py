@@ -190,7 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, "Bring the lab up.")
     up.add_argument("--users", default="alice,bob,carol", help="the people of the cluster (default: %(default)s)")
     slurms = ", ".join(f"{release.suite} has Slurm {release.slurm}" for release in RELEASES.values())
-    up.add_argument("--suite", choices=RELEASES, default=SID, help=f"the nodes' Debian: {slurms} (default: %(default)s)")
+    up.add_argument(
+        "--suite", choices=RELEASES, default=SID, help=f"the nodes' Debian: {slurms} (default: %(default)s)"
+    )
     many(up, "--operator", "NAME", "a system account that is a Slurm operator")
     many(up, "--layer", "PATH", "a read-only tree over every node's root", Path)
     up.add_argument("--pyslurm", action="store_true", help="with pyslurm in /opt/pyslurm, and its wheel in /opt/wheels")
