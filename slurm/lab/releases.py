@@ -1,4 +1,4 @@
-"""The releases of Slurm that a lab's nodes can have, each with the suite of Debian that it comes in, and what differs."""
+"""The releases of Slurm that a lab's nodes can have, by the suite of Debian that each comes in, and what differs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ class Release:
 
     slurm: str
     """Its number, without the last part, which moves."""
-    suite: str
     packages: tuple[str, ...]
     pyslurm: bool = False
     """Whether slurm/lab/pyslurm.sh builds a pyslurm for it."""
@@ -42,8 +41,8 @@ TRIXIE = "trixie"
 
 RELEASES = {
     # The only suite with an Apptainer.
-    SID: Release("26.05", SID, _EVERYTHING, pyslurm=True),
+    SID: Release("26.05", _EVERYTHING, pyslurm=True),
     # Slurm alone: no sessions run there.
-    TRIXIE: Release("24.11", TRIXIE, _CLUSTER),
+    TRIXIE: Release("24.11", _CLUSTER),
 }
 """By suite."""

@@ -1,10 +1,10 @@
 """Run a command against labs of its own: up, with Berth on them, the command, down again unless KEEP_LAB is set.
 
-`python3 -m tests.site.run [--labs N] [--older] COMMAND…`. With one lab the command finds its name in LAB_NAME; with several, each
-pytest worker has one, named after it, and `-n N` is added to the command. The labs are new, and named after the
-checkout: what a killed run left, here or in another checkout, is not gone on with. A LAB_NAME that is set is taken as
-it is, with the lab that may be up under it. With `--older`, the root of nodes with an older Slurm is made too, for the
-tests that bring such a lab up themselves. Standard library only.
+`python3 -m tests.site.run [--labs N] [--older] COMMAND…`. With one lab the command finds its name in LAB_NAME; with
+several, each pytest worker has one, named after it, and `-n N` is added to the command. The labs are new, and named
+after the checkout: what a killed run left, here or in another checkout, is not gone on with. A LAB_NAME that is set is
+taken as it is, with the lab that may be up under it. With `--older`, the root of nodes with an older Slurm is made too,
+for the tests that bring such a lab up themselves. Standard library only.
 """
 
 from __future__ import annotations
