@@ -37,7 +37,7 @@ check: $(VENV)/ready shellcheck ## format, lint, types, import rules (no root, n
 
 .PHONY: test
 test: $(VENV)/ready test-programs ## every test, on labs of its own (root)
-	@$(PYTHON) -m tests.site.run --labs $(LABS) $(BIN)/pytest -m "not soak and not vm" $(ARGS)
+	@$(PYTHON) -m tests.site.run --labs $(LABS) --older $(BIN)/pytest -m "not soak and not vm" $(ARGS)
 
 .PHONY: unit
 unit: $(VENV)/ready ## the tests that need neither root nor lab

@@ -213,7 +213,13 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     _check_certificate(session, files.get("host_certificate", "") if isinstance(files, dict) else "")
     install(place, request)
     _install_copying(session)
-    argv = [
+    argv = job_command(place, session, submission, options)
+    return {"job_id": _sbatch(argv, place.user, float(request.get("timeout", 30)))}
+
+
+def job_command(place: Place, session: Path, submission: int, options: list[str]) -> list[str]:
+    """The command that submits a session's job and prints its id; the options are checked."""
+    return [
         place.sbatch,
         "--parsable",
         *options,
@@ -233,7 +239,6 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         str(session),
         str(submission),
     ]
-    return {"job_id": _sbatch(argv, place.user, float(request.get("timeout", 30)))}
 
 
 def keys(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form

@@ -23,6 +23,7 @@ from profiles.spec import load
 from profiles.steps import Progress, Step, Steps
 from profiles.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, Stores, digest_of, verify
 from profiles.tree import Tree
+from profiles.userfile import is_file
 from profiles.workspace import default_parent, free_bytes, workspace
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _base_image(profile: Profile, bases: Stores) -> Path | None:
         case BaseKind.DEBIAN:
             return None
         case BaseKind.SIF:
-            if not base.path.is_file():
+            if not is_file(base.path):
                 raise ProfilesError(
                     f"the base {base.path} is not there", hint="a `sif:` path is relative to the profile"
                 )

@@ -12,6 +12,8 @@ import ssl
 import subprocess
 from pathlib import Path
 
+from profiles.userfile import is_file
+
 KIT = "/run/berth-build"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
@@ -57,7 +59,7 @@ def certificates() -> Path | None:
     named = [os.environ[name] for name in BUNDLES if os.environ.get(name)]
     default = ssl.get_default_verify_paths().cafile
     for candidate in (*named, default, "/etc/ssl/certs/ca-certificates.crt"):
-        if candidate and Path(candidate).is_file():
+        if candidate and is_file(candidate):
             return Path(candidate)
     return None
 
@@ -98,6 +100,6 @@ def _copy_pip_configuration(kit: Path) -> None:
         target = kit / folder / "pip"
         target.mkdir(parents=True)
         for candidate in candidates:
-            if candidate.is_file():
+            if is_file(candidate):
                 shutil.copy(candidate, target / "pip.conf")
                 break

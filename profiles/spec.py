@@ -27,6 +27,7 @@ from pydantic import (
 from profiles.base import Base, parse_base
 from profiles.document import Document, parse
 from profiles.errors import ProfileError
+from profiles.userfile import is_file
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
@@ -246,7 +247,7 @@ def _resolved(profile: Profile, folder: Path, document: Document, path: Path) ->
     for index, file in enumerate(profile.files):
         if file.source is not None:
             source = folder / file.source
-            if not source.is_file():
+            if not is_file(source):
                 line = document.line(("files", index, "source"))
                 raise ProfileError(
                     f"no such file: {file.source}",

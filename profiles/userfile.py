@@ -31,6 +31,13 @@ class UnfitFileError(OSError):
         super().__init__(errno.EINVAL, why, os.fspath(path))
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a regular file, or a link to one, is there. False also for a place that this process may not look at, for
+    which pathlib raises before Python 3.14.
+    """
+    return os.path.isfile(path)  # noqa: PTH113 - as said above
+
+
 def open_regular(
     path: str | os.PathLike[str], limit: int | None = None, *, own: bool = True, follow: bool = False
 ) -> FileIO:

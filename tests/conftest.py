@@ -6,12 +6,16 @@ import contextlib
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from slurm.lab.errors import LabError
-from tests.lab_cluster import Lab, wait_for
+from slurm.lab.releases import RELEASES, SID, TRIXIE
+from tests.deadlines import DEADLINE_S
+from tests.lab_cluster import Lab, older_name, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,17 +45,48 @@ def _as_on_nfs(real: Callable[..., None]) -> Callable[..., None]:
     return lock
 
 
+def _lab_name() -> str:
+    return "-".join(filter(None, [os.environ.get("LAB_NAME", "lab"), os.environ.get("PYTEST_XDIST_WORKER", "")]))
+
+
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     """The lab called $LAB_NAME, or `lab`; with several pytest workers, this worker's own.
 
     It must be up: a test that needs it fails otherwise, and is not skipped.
     """
-    names = [os.environ.get("LAB_NAME", "lab"), os.environ.get("PYTEST_XDIST_WORKER", "")]
     try:
-        return Lab.find("-".join(filter(None, names)))
+        return Lab.find(_lab_name())
     except (AssertionError, LabError) as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def older_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab of the module's own, whose nodes have Slurm 24.11, and neither pyslurm nor Apptainer nor Berth.
+
+    A test that needs it fails if it cannot be made, and is not skipped.
+    """
+    name = older_name(_lab_name())
+    state = tmp_path_factory.mktemp("older") / "state"
+    _lab_command("up", "--name", name, "--state", str(state), "--suite", TRIXIE, "--operator", "berth")
+    yield Lab.find(name)
+    _lab_command("down", "--name", name)
+
+
+@pytest.fixture(scope="module", params=RELEASES, ids=[release.slurm for release in RELEASES.values()])
+def each_lab(request: pytest.FixtureRequest) -> Lab:
+    """The lab, and then the one with an older Slurm."""
+    found = request.getfixturevalue("lab" if request.param == SID else "older_lab")
+    assert isinstance(found, Lab)
+    return found
+
+
+def _lab_command(*argv: str) -> None:
+    command = [sys.executable, "-m", "slurm.lab", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    if done.returncode != 0:
+        pytest.fail(done.stderr, pytrace=False)
 
 
 @pytest.fixture(scope="module")

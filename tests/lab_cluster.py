@@ -130,6 +130,11 @@ class Lab:
         return pid
 
 
+def older_name(name: str) -> str:
+    """What the lab with an older Slurm is called that tests bring up beside the one of this name."""
+    return f"{name}-old"
+
+
 def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = 30) -> None:
     """Return once the condition holds; AssertionError, naming it, if it does not within `seconds`."""
     deadline = time.monotonic() + seconds

@@ -206,11 +206,12 @@ def _recipe(word: str) -> Path:
     import difflib
 
     from profiles.shipped import shipped
+    from profiles.userfile import is_file
 
     path = Path(word)
-    if path.is_dir() and (path / "profile.yaml").exists():
+    if is_file(path / "profile.yaml"):
         return path / "profile.yaml"
-    if path.is_file() or "/" in word:
+    if is_file(path) or "/" in word:
         return path
     known = shipped()
     if word in known:

@@ -27,6 +27,7 @@ from broker.cli.invocation import Invocation, pass_invocation
 from broker.cli.sbatch_program import SbatchProgram, is_called_by_sbatch_script
 from broker.cli.working_directory import WorkingDirectory
 from broker.errors import BerthError, InvalidInputError
+from profiles.userfile import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -255,7 +256,7 @@ def _request(name: str) -> EnvironmentRequest:
 
 def _found(name: str) -> Path | None:
     """Where sbatch finds a script: here, or else on PATH."""
-    if Path(name).is_file():
+    if is_file(name):
         return Path(name)
     found = shutil.which(name, mode=os.R_OK) if "/" not in name else None
     return Path(found) if found else None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
+from profiles.userfile import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,7 +68,7 @@ def _job(variables: Mapping[str, str]) -> str:
 def _on_path(variables: Mapping[str, str]) -> Iterator[str]:
     for directory in variables.get("PATH", os.defpath).split(":"):
         path = Path(directory or ".") / "sbatch"
-        if path.is_file() and os.access(path, os.X_OK):
+        if is_file(path) and os.access(path, os.X_OK):
             yield os.path.realpath(path)
 
 

@@ -295,6 +295,9 @@ class _Guard(asyncssh.SSHClient):
                     username=self.endpoint.owner,
                     client_version="Berth",
                     known_hosts=([], [], []),
+                    # Else asyncssh looks for them in the home, and before Python 3.14 fails if it may not.
+                    x509_trusted_certs=None,
+                    x509_trusted_cert_paths=[],
                     server_host_key_algs=["ssh-ed25519"],
                     kex_algs=KEX,
                     encryption_algs=CIPHERS,

@@ -13,10 +13,13 @@ from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
 from slurm.lab.place import Place, cache_root
 from slurm.lab.preflight import check_root
+from slurm.lab.releases import RELEASES, SID
 from slurm.lab.spec import NODES, Bind, Publish, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_SLURMS = ", ".join(f"{suite} with Slurm {release.slurm}" for suite, release in RELEASES.items())
 
 # `exec` is called thousands of times: what it does not need is imported by the commands that do.
 
@@ -62,6 +65,8 @@ def _up(options: argparse.Namespace) -> None:
     chosen = [Path(path).resolve() for path in options.layer]
     binds = tuple(Bind.parse(text) for text in options.bind)
     published = [Publish.parse(text) for text in options.publish]
+    if options.pyslurm and not RELEASES[options.suite].pyslurm:
+        raise LabError(f"there is no pyslurm for Debian {options.suite}", hint="without --pyslurm: Slurm's commands do")
     preflight.check(place, cache, progress, free_gib=options.min_free_gib)
     if options.pyslurm:
         chosen.insert(0, layers.pyslurm_layer(cache, progress))
@@ -71,6 +76,7 @@ def _up(options: argparse.Namespace) -> None:
         operators=tuple(options.operator),
         layers=tuple(str(path) for path in chosen),
         binds=binds,
+        suite=options.suite,
     )
     lifecycle.up(place, spec, published, cache, progress)
 
@@ -171,13 +177,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m slurm.lab", description="A Slurm cluster in a box.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: object, text: str, *, of_lab: bool = True) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: object, text: str, *, of_lab: bool = True, of_node: bool = False
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
         made.set_defaults(run=run)
         if of_lab:
             made.add_argument("--name", default="lab", help="which lab, if there are several (default: lab)")
             made.add_argument("--state", type=Path, metavar="DIR", help="default: $LAB_STATE, or build/lab/NAME")
         made.add_argument("--cache", type=Path, metavar="DIR", help="default: $LAB_CACHE, or ~/.cache/slurm-lab")
+        if of_node:
+            made.add_argument("node", choices=NODES)
         return made
 
     def many(to: argparse.ArgumentParser, option: str, metavar: str, text: str, kind: type = str) -> None:
@@ -185,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = command("up", _up, "Bring the lab up.")
     up.add_argument("--users", default="alice,bob,carol", help="the people of the cluster (default: %(default)s)")
+    up.add_argument("--suite", choices=RELEASES, default=SID, help=f"the nodes' Debian: {_SLURMS}")
     many(up, "--operator", "NAME", "a system account that is a Slurm operator")
     many(up, "--layer", "PATH", "a read-only tree over every node's root", Path)
     up.add_argument("--pyslurm", action="store_true", help="with pyslurm in /opt/pyslurm, and its wheel in /opt/wheels")
@@ -201,9 +212,11 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     enter = command(
-        "exec", _exec, "Run a command in a node: exec NODE [options] -- COMMAND... (default: a login shell)"
+        "exec",
+        _exec,
+        "Run a command in a node: exec NODE [options] -- COMMAND... (default: a login shell)",
+        of_node=True,
     )
-    enter.add_argument("node", choices=NODES)
     enter.add_argument("--user", default="root")
     enter.add_argument("--cwd", metavar="DIR", help="directory in the node (default: the user's home)")
     many(enter, "--env", "NAME=VALUE", "a variable for the command")
@@ -216,12 +229,10 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-n", "--lines", type=int, default=50)
     logs.add_argument("-f", "--follow", action="store_true")
 
-    restart = command("restart", _restart, "Kill a daemon, if it runs, and start it again.")
-    restart.add_argument("node", choices=NODES)
+    restart = command("restart", _restart, "Kill a daemon, if it runs, and start it again.", of_node=True)
     restart.add_argument("daemon")
 
-    power = command("node", _node, "Pull a node's plug, or boot it again.")
-    power.add_argument("node", choices=NODES)
+    power = command("node", _node, "Pull a node's plug, or boot it again.", of_node=True)
     power.add_argument("power", choices=("down", "up"))
 
     command("publish", _publish, "Make a loopback port of the machine lead into a node.").add_argument(

@@ -17,7 +17,7 @@ MEMORY_MIB = 16000
 
 COMPUTE_LIST = f"c[1-{len(COMPUTE)}]"
 DATABASE_SOCKET = "/run/mariadbd/mysqld.sock"
-"""The client library's default. The database knows one account: Slurm's, by the user id behind the connection."""
+"""The database knows one account: Slurm's, by the user id behind the connection."""
 
 
 def slurm_conf(spec: Spec) -> str:

@@ -58,8 +58,10 @@ DAEMONS = (
         "mariadbd", (LOGIN,), "slurm", ("mariadbd", "--defaults-file=/etc/slurm/mariadb.conf"),
         socket=conf.DATABASE_SOCKET, directories=("/run/mariadbd",),
     ),
+    # slurmdbd.conf(5) names no socket, and the default of the client library is not the same in all releases of Debian.
     Daemon(
-        "slurmdbd", (LOGIN,), "slurm", ("slurmdbd", "-D"), port=6819, directories=("/run/slurm",),
+        "slurmdbd", (LOGIN,), "slurm", ("env", f"MYSQL_UNIX_PORT={conf.DATABASE_SOCKET}", "slurmdbd", "-D"),
+        port=6819, directories=("/run/slurm",),
         probe=("sacctmgr", "--noheader", "show", "cluster"),
     ),
     # -i: slurmctld writes the use of each account for the first time after five minutes, and after a SIGKILL before

@@ -45,7 +45,7 @@ def up(place: Place, spec: Spec, published: Sequence[Publish], cache: Path, prog
             again = [f"{daemon} on {name}" for group in ORDER for name, daemon in start_daemons(place, *group)]
             progress.say(f"lab {place.name} is already up" + (f"; started again: {', '.join(again)}" if again else ""))
         else:
-            base = root(cache, progress)
+            base = root(cache, progress, spec.suite)
             _claim(place)
             _clear(place)
             with _taken_down_on_failure(place):

@@ -1,4 +1,4 @@
-"""The root file system of all nodes: Debian sid, made once for each recipe and never written to afterwards."""
+"""The root file system of all nodes: a Debian, made once for each recipe and never written to afterwards."""
 
 from __future__ import annotations
 
@@ -8,29 +8,13 @@ from typing import TYPE_CHECKING
 
 from slurm.lab.cache import cached, digest
 from slurm.lab.commands import run
+from slurm.lab.releases import RELEASES, SID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from slurm.lab.progress import Progress
-
-SUITE = "sid"
-"""The only suite that has Slurm 26.05 and Apptainer."""
-
-PACKAGES = (
-    # the cluster
-    "slurmctld", "slurmd", "slurm-client", "slurmdbd", "libslurm-dev", "munge",
-    "mariadb-server-core", "mariadb-client-core", "tini", "openssh-server", "openssh-client", "sudo",
-    # containers and images, as ordinary users
-    "apptainer", "fuse3", "fuse-overlayfs", "squashfuse", "squashfs-tools", "fuse2fs", "e2fsprogs", "fakeroot",
-    "mmdebstrap", "debootstrap", "uidmap", "debian-archive-keyring", "ca-certificates",
-    # what layers are built with
-    "python3", "python3-venv", "python3-dev", "gcc", "libc6-dev", "git", "rsync", "curl", "zstd", "xz-utils",
-    # what people expect of a login node
-    "acl", "attr", "socat", "iproute2", "iputils-ping", "procps", "psmisc", "less", "vim-tiny", "bash-completion",
-    "strace",
-)  # fmt: skip
 
 DATADIR = "/var/lib/slurm/mariadb"
 
@@ -65,22 +49,20 @@ ALONE = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--ki
 """In namespaces of its own: an interrupted mmdebstrap leaves neither processes nor mounts over what is deleted then."""
 
 
-def root_key() -> str:
-    """Changes with everything the root is made from, except the state of the Debian archive."""
-    return tree_key(PACKAGES, CUSTOMIZE)
+def root(cache: Path, progress: Progress, suite: str = SID) -> Path:
+    """The root's directory, made first if this recipe has none in the cache (sid: about 40 s and 0.8 GB)."""
+    name = "root" if suite == SID else f"root-{suite}"
+    return debian_tree(cache, name, RELEASES[suite].packages, CUSTOMIZE, progress, suite=suite)
 
 
-def root(cache: Path, progress: Progress) -> Path:
-    """The root's directory, made first if this recipe has none in the cache (about 40 s and 0.8 GB)."""
-    return debian_tree(cache, "root", PACKAGES, CUSTOMIZE, progress)
-
-
-def tree_key(packages: Sequence[str], customize: str) -> str:
+def tree_key(packages: Sequence[str], customize: str, suite: str = SID) -> str:
     """Return a key that changes with everything that `debian_tree` is told, except the state of the Debian archive."""
-    return digest([SUITE, platform.machine(), *packages, *OPTIONS, customize])
+    return digest([suite, platform.machine(), *packages, *OPTIONS, customize])
 
 
-def debian_tree(cache: Path, name: str, packages: Sequence[str], customize: str, progress: Progress) -> Path:
+def debian_tree(
+    cache: Path, name: str, packages: Sequence[str], customize: str, progress: Progress, *, suite: str = SID
+) -> Path:
     """Return a directory with a Debian of these packages, made first if the cache has none.
 
     `customize` is a shell script; it runs after the installation, with the new tree as its first argument.
@@ -89,14 +71,14 @@ def debian_tree(cache: Path, name: str, packages: Sequence[str], customize: str,
     def make(work: Path) -> None:
         log = cache / f"{name}.log"
         log.unlink(missing_ok=True)
-        progress.say(f"making the {name} file system with mmdebstrap (once, about 40 s; log: {log})")
+        progress.say(f"making the {name} file system with mmdebstrap (once, less than a minute; log: {log})")
         hook = work / "customize.sh"
         hook.write_text(customize)
         tree = work / "tree"
         run(
             [
                 *ALONE, "mmdebstrap", *OPTIONS, f"--include={','.join(packages)}", f'--customize-hook=sh {hook} "$1"',
-                SUITE, str(tree),
+                suite, str(tree),
             ],
             seconds=900,
             log=log,
@@ -106,7 +88,7 @@ def debian_tree(cache: Path, name: str, packages: Sequence[str], customize: str,
         tree.chmod(0o755)
         progress.say(f"{name} file system made")
 
-    return cached(cache, name, tree_key(packages, customize), make, progress)
+    return cached(cache, name, tree_key(packages, customize, suite), make, progress)
 
 
 def _proxies() -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slurm.lab.errors import LabError
+from slurm.lab.releases import RELEASES, SID
 
 LOGIN = "login"
 COMPUTE = ("c1", "c2", "c3")
@@ -91,10 +92,14 @@ class Spec:
     layers: tuple[str, ...] = ()
     """Read-only trees over the root, the lowest first."""
     binds: tuple[Bind, ...] = ()
+    suite: str = SID
+    """The Debian of the nodes, and so their Slurm."""
 
     def __post_init__(self) -> None:
         if _NAME.fullmatch(self.name) is None:
             raise LabError(f"{self.name!r} is no name for a lab", hint="lower-case letters, digits and -, at most 20")
+        if self.suite not in RELEASES:
+            raise LabError(f"nodes cannot have Debian {self.suite!r}", hint=f"there are {', '.join(RELEASES)}")
         for user in (*self.users, *self.operators):
             if _USER.fullmatch(user) is None:
                 raise LabError(f"{user!r} is no user name")
@@ -131,6 +136,7 @@ class Spec:
             operators=_strings(data["operators"]),
             layers=_strings(data["layers"]),
             binds=tuple(Bind(**bind) for bind in binds),
+            suite=str(data["suite"]),
         )
 
 

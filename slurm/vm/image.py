@@ -13,6 +13,7 @@ from slurm.lab import rootfs
 from slurm.lab.cache import cached, digest
 from slurm.lab.commands import run
 from slurm.lab.layers import build_layer, lowerdir
+from slurm.lab.releases import RELEASES, SID
 from slurm.vm import qemu
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ LAB_ONLY = frozenset(
 """Packages of the lab's nodes for building and for life without systemd."""
 
 PACKAGES = (
-    *(package for package in rootfs.PACKAGES if package not in LAB_ONLY),
+    *(package for package in RELEASES[SID].packages if package not in LAB_ONLY),
     "systemd", "systemd-sysv", "dbus", "udev", "kmod", "libpam-systemd",  # slurmd makes its scope through dbus
     "linux-image-cloud-amd64", "initramfs-tools",
     "nfs-kernel-server", "nfs-common",

@@ -122,6 +122,14 @@ def test_up_with_other_settings_is_refused_with_the_remedy(lab: Cluster) -> None
     assert lab.status()["healthy"]
 
 
+def test_up_with_pyslurm_is_refused_for_a_slurm_that_has_none(tmp_path: Path) -> None:
+    refused = cli("up", "--name", "labtest2", "--state", str(tmp_path), "--suite", "trixie", "--pyslurm", seconds=20)
+    assert refused.returncode == 1
+    assert "there is no pyslurm for Debian trixie" in refused.stderr
+    assert "remedy: without --pyslurm" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_up_in_another_directory_is_refused(lab: Cluster, tmp_path: Path) -> None:
     refused = cli("up", "--name", NAME, "--state", str(tmp_path), seconds=20)
     assert refused.returncode == 1

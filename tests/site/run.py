@@ -1,9 +1,10 @@
 """Run a command against labs of its own: up, with Berth on them, the command, down again unless KEEP_LAB is set.
 
-`python3 -m tests.site.run [--labs N] COMMAND…`. With one lab the command finds its name in LAB_NAME; with several, each
-pytest worker has one, named after it, and `-n N` is added to the command. The labs are new, and named after the
-checkout: what a killed run left, here or in another checkout, is not gone on with. A LAB_NAME that is set is taken as
-it is, with the lab that may be up under it. Standard library only.
+`python3 -m tests.site.run [--labs N] [--older] COMMAND…`. With one lab the command finds its name in LAB_NAME; with
+several, each pytest worker has one, named after it, and `-n N` is added to the command. The labs are new, and named
+after the checkout: what a killed run left, here or in another checkout, is not gone on with. A LAB_NAME that is set is
+taken as it is, with the lab that may be up under it. With `--older`, the root of nodes with an older Slurm is made too,
+for the tests that bring such a lab up themselves. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import lifecycle
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place
+from slurm.lab.place import Place, cache_root
 from slurm.lab.preflight import check_root
 from slurm.lab.progress import Progress
+from slurm.lab.releases import TRIXIE
+from slurm.lab.rootfs import root
+from tests.lab_cluster import older_name
 from tests.site import deploy
 
 if TYPE_CHECKING:
@@ -41,6 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--labs", type=int, default=1, help="how many labs; with more than one, pytest workers share them"
     )
+    parser.add_argument("--older", action="store_true", help="make the root of nodes with an older Slurm too")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     names = [NAME] if options.labs == 1 else [f"{NAME}-gw{index}" for index in range(options.labs)]
@@ -53,7 +58,7 @@ def main(argv: list[str]) -> int:
             try:
                 if NAME == OURS:
                     _down(names)
-                _up(names)
+                _up(names, older=options.older)
                 environment = os.environ | {"LAB_NAME": NAME}
                 return subprocess.run([*options.command, *workers], env=environment, check=False).returncode
             finally:
@@ -81,15 +86,19 @@ def _alone() -> Iterator[None]:
 
 def _down(names: list[str]) -> None:
     for name in names:
-        lifecycle.down(Place.find(name))
+        for each in (name, older_name(name)):
+            lifecycle.down(Place.find(each))
 
 
-def _up(names: list[str]) -> None:
+def _up(names: list[str], *, older: bool) -> None:
     """Bring the labs up, and build the profiles that tests start sessions from into the store that all labs see."""
     progress = Progress()
     sites = [deploy.up(name, progress=progress) for name in names]
     with ThreadPoolExecutor() as pool:
+        made = [pool.submit(root, cache_root(), progress, TRIXIE)] if older else []
         list(pool.map(lambda group: _build(sites[0], group, progress), PROFILES))
+        for each in made:
+            each.result()
 
 
 def _build(site: deploy.Site, group: tuple[str, ...], progress: Progress) -> None:

@@ -93,6 +93,14 @@ def store(controller: ScriptedController, tmp_path: Path) -> Store:
     return store
 
 
+@pytest.mark.usefixtures("controller")
+def test_profile_file_that_may_not_be_looked_at_is_said_to_be_unreadable() -> None:
+    """Nothing is closed to root, but a name that is too long is."""
+    result = run("profile", "build", f"/{'x' * 300}/tools.yaml")
+    assert result.exit_code == errors.ExitCode.USAGE, result.stderr
+    assert "cannot be read" in result.stderr
+
+
 def test_profile_list_marks_the_newest(store: Store) -> None:
     result = run("profile", "list")
     rows = [line.split() for line in result.stdout.splitlines()[1:]]

@@ -168,6 +168,20 @@ def test_what_is_no_script_and_no_option_is_sbatchs_to_refuse(controller: Script
     assert not [path for _, path, _ in controller.asked if path == "/v1/environments"]
 
 
+CLOSED = f"/{'x' * 300}"
+"""A directory that nobody can look into: nothing is closed to root, but a name that is too long is."""
+
+
+def test_a_place_that_may_not_be_looked_at_has_neither_sbatch_nor_a_script(
+    controller: ScriptedController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{CLOSED}:{os.environ['PATH']}")
+    done = sbatch(f"{CLOSED}/job.sh")
+    assert (done.returncode, done.stdout) == (0, "Submitted batch job 42\n"), done.stderr
+    assert given(tmp_path)[0] == f"[{CLOSED}/job.sh]"
+    assert not controller.environments
+
+
 def test_what_can_be_no_environment_is_refused(controller: ScriptedController, tmp_path: Path) -> None:
     for name in ("My Session", "../x", "a@b@c", "@1"):
         done = sbatch("--env", name, "job.sh")

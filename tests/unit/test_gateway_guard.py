@@ -254,6 +254,17 @@ def test_many_forwards_share_one_key_exchange(place: Path) -> None:
     alone(scene)
 
 
+def test_a_guard_looks_for_nothing_in_a_home(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway may be unable to look into its home. Nothing is closed to root, but a name that is too long is."""
+    monkeypatch.setenv("HOME", f"/{'x' * 300}")
+
+    async def scene(guards: Guards) -> None:
+        async with Session(place) as session:
+            await guards.prove(session.endpoint)
+
+    alone(scene)
+
+
 def test_a_guard_that_sshd_has_given_up_is_made_anew(place: Path) -> None:
     async def scene(guards: Guards) -> None:
         async with Session(place) as session:

@@ -21,8 +21,9 @@ def test_spec_survives_json_and_its_fingerprint_tells_differences(tmp_path: Path
         replace(spec, operators=()),
         replace(spec, layers=()),
         replace(spec, binds=()),
+        replace(spec, suite="trixie"),
     ]
-    assert len({each.fingerprint() for each in (spec, *others)}) == 5
+    assert len({each.fingerprint() for each in (spec, *others)}) == 6
 
 
 def test_accounts_have_fixed_ids_and_homes() -> None:
@@ -30,6 +31,12 @@ def test_accounts_have_fixed_ids_and_homes() -> None:
     assert (accounts["alice"].uid, accounts["carol"].uid, accounts["service"].uid) == (5001, 5003, 901)
     assert accounts["bob"].home == "/shared/home/bob"
     assert accounts["service"].shell == "/usr/sbin/nologin"
+
+
+def test_a_debian_that_nodes_cannot_have_is_refused_with_those_they_can() -> None:
+    with pytest.raises(LabError) as refused:
+        Spec(suite="bookworm")
+    assert refused.value.hint == "there are sid, trixie"
 
 
 @pytest.mark.parametrize("name", ["", "Lab", "1lab", "a.b", "a/b", "x" * 21])

@@ -50,6 +50,14 @@ def test_the_certificate_bundle_of_the_environment_is_used_by_everything(
     assert f'"{bundle}"' in network.apt_settings(network.certificates())
 
 
+def test_what_may_not_be_looked_at_is_passed_over(machine: pytest.MonkeyPatch, kit: Path) -> None:
+    """Nothing is closed to root, but a name that is too long is."""
+    for name in (*network.BUNDLES, "PIP_CONFIG_FILE"):
+        machine.setenv(name, f"/{'x' * 300}/file")
+    network.inside_environment(kit)
+    assert not (kit / "pip-user/pip/pip.conf").exists()
+
+
 def test_a_bundle_that_is_not_there_is_passed_over(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
     assert network.certificates() != tmp_path / "none"
