@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker import access
@@ -20,6 +21,7 @@ from broker.launcher_error import LauncherError
 from broker.manifest import CHANGING
 from broker.registry import Entry
 from broker.schema import SessionState, SessionView
+from broker.single_flight import SingleFlight
 from broker.volume_schema import GcReport
 
 if TYPE_CHECKING:
@@ -48,31 +50,27 @@ class Deletion:
         self._registry = registry
         self._launcher = launcher
         self._changes = changes
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running = SingleFlight[str, None](self._done)
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
 
     @property
     def under_way(self) -> bool:
         """Whether anything is being removed right now."""
-        return bool(self._running)
+        return len(self._running) > 0
 
     async def resume(self, sessions: Iterable[Session]) -> None:
         """Begin with what is to go: those of the sessions that are being deleted, and all whose grace is over."""
         going = [session for session in sessions if session.state is SessionState.DELETING]
         over = await asyncio.to_thread(self._registry.kept_deleted, over_at=time.time())
         for session in [*going, *over]:
-            if session.id not in self._running and self._backoff.due(session.id):
-                task = self._running[session.id] = asyncio.create_task(self._remove(session))
-                task.add_done_callback(lambda done, key=session.id: self._done(key, done))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            if self._backoff.due(session.id):
+                self._running.join(session.id, partial(self._remove, session))
 
     async def close(self) -> None:
         """End what removes data; it goes on at the next start."""
-        for task in self._running.values():
-            task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._running.close()
 
     def _done(self, session_id: str, task: asyncio.Task[None]) -> None:
-        self._running.pop(session_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._backoff.failed(session_id)
             log.error("the removal of %s was interrupted", session_id, exc_info=error)
