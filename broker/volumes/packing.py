@@ -104,6 +104,11 @@ def pack(tree: Path, layer: Path) -> None:
     _squash("mksquashfs", str(tree), str(layer / SQUASHFS), *settings, *bounds, *quietly, *left_out)
 
 
+def has_lists(squashfs: Path) -> bool:
+    """Whether the access lists of a packed layer were kept."""
+    return os.path.lexists(squashfs.parent / KEPT)
+
+
 def unpack(squashfs: Path, target: Path) -> None:
     """Unpack a layer into the new directory `target`, with all that is kept beside it.
 
@@ -119,7 +124,7 @@ def unpack(squashfs: Path, target: Path) -> None:
         _unsquash_on_local_disk(squashfs, target)
     layer = squashfs.parent
     with Tree(target) as tree:
-        if os.path.lexists(layer / KEPT):
+        if has_lists(squashfs):
             for record in read_records(layer / KEPT, KEPT_BYTES, longest=RECORD_BYTES):
                 said, _, path = record.partition(b" ")
                 try:
