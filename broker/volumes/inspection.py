@@ -57,7 +57,8 @@ def diff(
         for volume, stacks in (("home", homes), ("system", systems)):
             # A plain directory is mounted by no overlay: everything in it is content.
             marks = Marks.NONE if volume == "home" and found.driver != Overlay.name else None
-            packed = [path for stack in stacks for layer in stack if (path := storage.layers.squashfs(layer)).exists()]
+            squashed = (storage.layers.squashfs(layer) for stack in stacks for layer in stack)
+            packed = [file for file in squashed if file.exists()]
             # Beside layers of an earlier version there is nothing of their access lists.
             depth = Depth(seconds=bool(packed), lists=all(has_lists(path) for path in packed), content=content)
             with _opened(storage, stacks, trees, marks) as (before, after):
