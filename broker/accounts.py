@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from broker.single_flight import SingleFlight
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -60,7 +62,7 @@ class AccountCache:
         """One entry for each account of the machine that has called."""
         self._missing: dict[int, float] = {}
         """Time at which the name service is asked again, by uid, oldest first."""
-        self._lookups: dict[int, asyncio.Task[str | None]] = {}
+        self._lookups = SingleFlight[int, "str | None"]()
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,9 +70,7 @@ class AccountCache:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._lookups.values():
-            task.cancel()
-        await asyncio.gather(*self._lookups.values(), return_exceptions=True)
+        await self._lookups.close()
         for threads in (self._threads, self._subordinate_thread):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -99,10 +99,7 @@ class AccountCache:
         known = self._known.get(uid)
         if known is not None and time.monotonic() < known.ask_at:
             return known.name
-        lookup = self._lookups.get(uid)
-        if lookup is None:
-            lookup = self._lookups[uid] = asyncio.create_task(self._look_up(uid))
-            lookup.add_done_callback(lambda _: self._lookups.pop(uid, None))
+        lookup = self._lookups.join(uid, lambda: self._look_up(uid))
         if known is None or not self.is_known(uid):
             return await asyncio.shield(lookup)
         done, _ = await asyncio.wait({lookup}, timeout=PATIENCE_S)

@@ -87,6 +87,7 @@ def application(services: Services) -> FastAPI:
     """The application; its OpenAPI document is at /openapi.json."""
     failures: dict[int | str, dict[str, Any]] = {status: {"model": schema.ErrorBody} for status in (422, "default")}
     app = FastAPI(title="Berth", version=__version__, docs_url=None, redoc_url=None, responses=failures)
+    app.state.stopping = asyncio.Event()
     app.state.only_uid = services.own_uid if services.config.mode is Mode.PERSONAL else None
     app.add_exception_handler(BerthError, _berth_error)
     app.add_exception_handler(HTTPException, _http_error)

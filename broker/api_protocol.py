@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from broker.errors import ControllerUnavailableError
+from broker.schema import ErrorBody
+
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     import uvicorn
@@ -28,6 +31,10 @@ KEEP_ALIVE_S = 5
 """Time that a connection may be idle after an answer. httpx, the gateway's client, closes after the same time."""
 ANSWER_TIMEOUT_S = 60.0
 """Time in which a client must have taken what was sent. The largest answer, a log's tail, has some MiB."""
+
+
+STOP_TIMEOUT_S = 5
+"""Time for requests under way to be answered when the controller is stopped; those that wait are answered at once."""
 
 
 class _BoundedConnection(h11.Connection):
@@ -84,8 +91,14 @@ class ApiProtocol(H11Protocol):
 
     async def _deal(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has them
         self._requests += 1
+        cycle = self.cycle
         try:
             await self._application(scope, receive, send)
+        except asyncio.CancelledError:  # by uvicorn alone, of what takes longer than a stop may
+            if cycle.response_started:
+                self.transport.abort()
+            elif not cycle.disconnected:
+                await _answer_stop(send)
         finally:
             self._requests -= 1
             self._leave_if_idle()
@@ -135,6 +148,18 @@ class ApiProtocol(H11Protocol):
         return False
 
 
+async def _answer_stop(send: Any) -> None:  # noqa: ANN401 - as above
+    """Answer a request that the controller's end has interrupted."""
+    error = ControllerUnavailableError(
+        "the controller was stopped before this was done",
+        hint="what was begun may continue: `berth list` and `berth show NAME` tell in a moment",
+    )
+    body = ErrorBody(reason=error.reason, message=error.message, hint=error.hint).model_dump_json().encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 def settings(app: Any) -> dict[str, Any]:  # noqa: ANN401 - an ASGI application, which uvicorn types for itself
     """Return what `uvicorn.Config` gets. Everything is given that it would take from the environment otherwise."""
     return {
@@ -149,6 +174,6 @@ def settings(app: Any) -> dict[str, Any]:  # noqa: ANN401 - an ASGI application,
         "forwarded_allow_ips": [],
         "workers": 1,
         "timeout_keep_alive": KEEP_ALIVE_S,
-        "timeout_graceful_shutdown": 5,
+        "timeout_graceful_shutdown": STOP_TIMEOUT_S,
         "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
     }

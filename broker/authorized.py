@@ -13,6 +13,7 @@ from broker.errors import RefusedError
 from broker.launcher_error import LauncherError
 from broker.models import Key
 from broker.schema import KeyView
+from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from broker.launching import Launcher
@@ -46,7 +47,7 @@ class AuthorizedKeys:
         self._files: dict[str, tuple[float, list[keys.PublicKey]]] = {}
         self._unknown: set[str] = set()
         """Those of `_files` that do not exist."""
-        self._reading: dict[str, asyncio.Task[list[keys.PublicKey]]] = {}
+        self._reading = SingleFlight[str, list[keys.PublicKey]]()
 
     async def lines(self, user: str) -> list[str]:
         """One authorized_keys line a key, without options; empty for a user that does not exist.
@@ -106,11 +107,7 @@ class AuthorizedKeys:
         read_at, known = self._files.get(user, (-math.inf, None))
         if known is not None and time.monotonic() - read_at < FRESH:
             return known
-        reading = self._reading.get(user)
-        if reading is None:
-            reading = self._reading[user] = asyncio.create_task(self._read(user, known))
-            reading.add_done_callback(lambda _: self._reading.pop(user, None))
-        return await asyncio.shield(reading)
+        return await asyncio.shield(self._reading.join(user, lambda: self._read(user, known)))
 
     async def _read(self, user: str, known: list[keys.PublicKey] | None) -> list[keys.PublicKey]:
         missing = False

@@ -26,6 +26,7 @@ from broker.manifest import CHANGING, Target
 from broker.models import Session
 from broker.registry import Entry
 from broker.schema import SessionState
+from broker.single_flight import SingleFlight
 from broker.snapshots import check_copyable, check_free
 from broker.submission import allowed_binds, job_env
 from profiles.errors import ProfilesError
@@ -71,7 +72,7 @@ class Batch:
         self._answering = answering
         self._limits = limits
         self._swept_at: dict[str, float] = {}
-        self._sweeping: dict[str, asyncio.Task[None]] = {}
+        self._sweeping = SingleFlight[str, None]()
 
     async def make(self, user: str, request: EnvironmentRequest) -> EnvironmentView:
         """Make an environment of a session as it is now, also while it runs, or of a profile with an empty home."""
@@ -130,17 +131,11 @@ class Batch:
     def sweep(self, user: str) -> asyncio.Task[None]:
         """Begin to remove the user's environments that nobody needs any more, or join what is under way."""
         self._swept_at[user] = time.monotonic()
-        task = self._sweeping.get(user)
-        if task is None:
-            task = self._sweeping[user] = asyncio.create_task(self._sweep(user))
-            task.add_done_callback(lambda _: self._sweeping.pop(user, None))
-        return task
+        return self._sweeping.join(user, lambda: self._sweep(user))
 
     async def close(self) -> None:
         """End what is under way; it is done anew another time."""
-        for task in self._sweeping.values():
-            task.cancel()
-        await asyncio.gather(*self._sweeping.values(), return_exceptions=True)
+        await self._sweeping.close()
 
     async def _of_session(self, user: str, session: Session) -> EnvironmentView:
         check_free(session)

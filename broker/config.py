@@ -26,7 +26,15 @@ from pydantic import (
     model_validator,
 )
 
-from broker.configfile import RUNTIME_DIR, SOCKET_NAME, Mode, read
+from broker.configfile import (
+    ANSWER_TIMEOUT_S,
+    LEAST_ANSWER_TIMEOUT_S,
+    MOST_ANSWER_TIMEOUT_S,
+    RUNTIME_DIR,
+    SOCKET_NAME,
+    Mode,
+    read,
+)
 from broker.errors import InvalidInputError
 from broker.gateway.admission import MaxStartups
 from broker.keys import PublicKey
@@ -151,6 +159,10 @@ class SshSettings(Section):
     connect_wait: Annotated[float, Field(ge=0, le=LONGEST_CONNECT_WAIT)] = 12.0
     """How long a connection waits for a session that is on its way, before it is told how far that is. IDEs give up
     by themselves after 15 s, without a word of why."""
+    answer_timeout: Annotated[float, Field(ge=LEAST_ANSWER_TIMEOUT_S, le=MOST_ANSWER_TIMEOUT_S)] = ANSWER_TIMEOUT_S
+    """Seconds for a session's node to accept a connection, and then for the session's sshd to prove that it is the
+    session's own. After that the connection is refused: the session does not answer. The gateway and `berth connect`
+    wait this long; 10 s are enough for three repetitions of a lost packet."""
     login_with: Literal["keys", "certificates", "both"] = "keys"
     """What opens gateway and sessions: people's keys, or certificates, for sites that want no key to do so by itself.
     `berth login` gives one; those of user_ca_keys are accepted as well."""

@@ -18,6 +18,9 @@ from broker.errors import InvalidInputError
 SITE_CONFIG = Path("/etc/berth/config.yaml")
 RUNTIME_DIR = Path("/run/berth")
 SOCKET_NAME = "api.sock"
+ANSWER_TIMEOUT_S = 10.0
+"""Default of `ssh.answer_timeout`: the kernel asks for a connection at 0, 1, 3 and 7 s, and IDEs give up after 15 s."""
+LEAST_ANSWER_TIMEOUT_S, MOST_ANSWER_TIMEOUT_S = 1.0, 300.0
 
 
 class Mode(StrEnum):
@@ -44,7 +47,23 @@ def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
 
 def site_socket() -> Path | None:
     """Where the controller's socket is, if the file says it plainly and in site mode; None: `broker.config` knows."""
+    return _site_socket(read()[1])
+
+
+def connect_settings() -> tuple[Path, float] | None:
+    """Return the controller's socket and `ssh.answer_timeout`, if the file says both plainly and in site mode.
+
+    None: `broker.config` knows them, or refuses them.
+    """
     _, values = read()
+    socket, ssh = _site_socket(values), values.get("ssh", {})
+    seconds = ssh.get("answer_timeout", ANSWER_TIMEOUT_S) if isinstance(ssh, dict) else None
+    if socket is None or not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        return None
+    return (socket, float(seconds)) if LEAST_ANSWER_TIMEOUT_S <= seconds <= MOST_ANSWER_TIMEOUT_S else None
+
+
+def _site_socket(values: dict[str, Any]) -> Path | None:
     directory = values.get("runtime_dir", str(RUNTIME_DIR))
     if values["mode"] != Mode.SITE or not isinstance(directory, str) or not directory.startswith("/"):
         return None

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds for the TCP handshake with a compute node."""
-
 CHUNK = 256 * 1024
 """Bytes read at once."""
 
@@ -79,7 +76,9 @@ def resolve(api_socket: Path, user: str, target: str, tell: Callable[[str], None
         ) from error
 
 
-def carry(api_socket: Path, user: str, destination: Destination, stdin: int = 0, stdout: int = 1) -> None:
+def carry(
+    api_socket: Path, user: str, destination: Destination, stdin: int = 0, stdout: int = 1, *, answer_timeout: float
+) -> None:
     """Relay, and have the controller know of it, if it answers. Raises as `relay`."""
     record = {
         "id": new_id(),
@@ -100,7 +99,7 @@ def carry(api_socket: Path, user: str, destination: Destination, stdin: int = 0,
     def connected(traffic: Traffic) -> None:
         threading.Thread(target=tell, args=(traffic,), daemon=True).start()
 
-    traffic = relay(destination, stdin, stdout, connected=connected)
+    traffic = relay(destination, stdin, stdout, answer_timeout=answer_timeout, connected=connected)
     over.set()
     _note(api_socket, record | vars(traffic) | {"ended_at": time.time()})
 
@@ -122,16 +121,17 @@ def relay(
     stdin: int = 0,
     stdout: int = 1,
     *,
+    answer_timeout: float,
     connected: Callable[[Traffic], None] = lambda _: None,
 ) -> Traffic:
     """Copy between the two file descriptors and a TCP connection until both directions have ended.
 
     An end of file is passed on in its own direction, the other one goes on. Both descriptors are blocking and stay open
-    except `stdout`, which is closed to say that nothing more comes. BerthError when nobody answers there; `connected`
-    is called, with the counts that grow from then on, when somebody does.
+    except `stdout`, which is closed to say that nothing more comes. BerthError when nobody answers there within
+    `answer_timeout` seconds; `connected` is called, with the counts that grow from then on, when somebody does.
     """
     try:
-        connection = socket.create_connection((destination.host, destination.port), CONNECT_TIMEOUT)
+        connection = socket.create_connection((destination.host, destination.port), answer_timeout)
     except OSError as error:
         raise BerthError(
             f"the session does not answer on {destination.host}", hint="it may be just ending: `berth show` tells"

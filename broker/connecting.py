@@ -14,6 +14,7 @@ from broker.errors import BerthError, ConflictError, WaitingError
 from broker.hostnames import SessionHost
 from broker.launcher_error import LauncherError
 from broker.schema import ResolveAnswer, SessionState, StartRequest
+from broker.single_flight import SingleFlight
 from broker.state import LIVE, STARTABLE
 from broker.words import clock, duration, end_words, state_words
 
@@ -66,7 +67,7 @@ class Connecting:
         self._logins = logins
         self._changes = changes
         self._settings = settings
-        self._starts: dict[str, asyncio.Task[SessionView]] = {}
+        self._starts = SingleFlight[str, "SessionView"](self._start_ended)
         """By session: the start that connecting has begun, one for all clients. It continues when they leave."""
         self._failures: dict[str, tuple[BerthError, float]] = {}
         """By session: the reason and the time of the last start that failed."""
@@ -160,10 +161,10 @@ class Connecting:
 
     async def _started(self, session: Session, *, waited: float, hold: bool) -> tuple[Session, bool]:
         """Start the session if connecting may do so. Return whether the start is still under way; raise its failure."""
-        if (task := self._starts.get(session.id)) is None:
+        if session.id not in self._starts:
             self._raise_failure(session, waited)
             self._check_start(session)
-            task = self._start(session)
+        task = self._starts.join(session.id, lambda: self._start(session))
         if hold:
             await asyncio.shield(task)  # others wait for the same start
         else:
@@ -187,18 +188,17 @@ class Connecting:
                 f"{self._how_far(session)}, {duration(ago)} ago", hint=f"{start}; connecting does it in {wait}"
             )
 
-    def _start(self, session: Session) -> asyncio.Task[SessionView]:
-        start = self._sessions.start(session.owner, session.name, StartRequest(), why="by connecting")
-        task = self._starts[session.id] = asyncio.create_task(start)
+    async def _start(self, session: Session) -> SessionView:
+        try:
+            return await self._sessions.start(session.owner, session.name, StartRequest(), why="by connecting")
+        except BerthError as error:
+            self._note_failure(session.id, error)
+            raise
 
-        def ended(task: asyncio.Task[SessionView]) -> None:
-            del self._starts[session.id]
-            if not task.cancelled() and isinstance(error := task.exception(), BerthError):
-                self._note_failure(session.id, error)
-            self._changes.notify()
-
-        task.add_done_callback(ended)
-        return task
+    def _start_ended(self, _: str, task: asyncio.Task[SessionView]) -> None:
+        if not task.cancelled():
+            task.exception()  # those who asked for the start may have left; its reason is noted
+        self._changes.notify()
 
     def _note_failure(self, session_id: str, error: BerthError) -> None:
         now = asyncio.get_running_loop().time()

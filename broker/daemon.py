@@ -222,7 +222,8 @@ async def _serving(services: Services, listener: socket.socket) -> AsyncIterator
         workers = config.gateway_workers * GATEWAYS
         gateway = (config.gateway.account, workers * API_CONNECTIONS)
     room = ConnectionRoom(reserved_connections(services.own_uid, gateway))
-    server = _Server(uvicorn.Config(**api_protocol.settings(application(services))))
+    app = application(services)
+    server = _Server(uvicorn.Config(**api_protocol.settings(app)))
     server.config.load()
     async with AccountCache() as accounts:
         task = asyncio.create_task(server.serve(sockets=[]))
@@ -230,6 +231,7 @@ async def _serving(services: Services, listener: socket.socket) -> AsyncIterator
             async with ApiListener(listener, server, accounts, room, gateway=gateway):
                 yield
         finally:
+            app.state.stopping.set()
             server.should_exit = True
             await task
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.backoff import Backoff
@@ -12,6 +13,7 @@ from broker.errors import BerthError
 from broker.failpoints import failpoint
 from broker.registry import Entry
 from broker.schema import SessionState
+from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,31 +38,27 @@ class Deletion:
         self._registry = registry
         self._launcher = launcher
         self._changes = changes
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running = SingleFlight[str, None](self._done)
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
 
     @property
     def under_way(self) -> bool:
         """Whether anything is being removed right now."""
-        return bool(self._running)
+        return len(self._running) > 0
 
     async def resume(self, sessions: Iterable[Session]) -> None:
         """Begin with what is to go: those of the sessions that are being deleted, and all whose grace is over."""
         going = [session for session in sessions if session.state is SessionState.DELETING]
         over = await asyncio.to_thread(self._registry.kept_deleted, over_at=time.time())
         for session in [*going, *over]:
-            if session.id not in self._running and self._backoff.due(session.id):
-                task = self._running[session.id] = asyncio.create_task(self._remove(session))
-                task.add_done_callback(lambda done, key=session.id: self._done(key, done))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            if self._backoff.due(session.id):
+                self._running.join(session.id, partial(self._remove, session))
 
     async def close(self) -> None:
         """End what removes data; it goes on at the next start."""
-        for task in self._running.values():
-            task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._running.close()
 
     def _done(self, session_id: str, task: asyncio.Task[None]) -> None:
-        self._running.pop(session_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._backoff.failed(session_id)
             log.error("the removal of %s was interrupted", session_id, exc_info=error)

@@ -1,4 +1,4 @@
-"""The end of a caller's connection, for the calls that wait: a caller that has left waits for nothing any more.
+"""The end of a wait, for the calls that wait: the caller has closed its connection, or the controller is being stopped.
 
 A call looks at it where it waits, and only there. What the call has begun continues: other calls may have joined it.
 """
@@ -17,13 +17,26 @@ if TYPE_CHECKING:
 
 
 async def departure(request: Request) -> AsyncIterator[asyncio.Event]:
-    """Give an event that is set when the caller of `request` closes its connection before it has its answer."""
+    """Give an event that is set when the caller of `request` closes its connection before it has its answer.
+
+    It is set, too, when the controller is being stopped (`app.state.stopping`): the caller then has the answer that
+    there is, and asks the next controller.
+    """
     gone = asyncio.Event()
-    watch = asyncio.create_task(_watch(request.receive, gone))
+    watches = [
+        asyncio.create_task(_watch(request.receive, gone)),
+        asyncio.create_task(_pass_on(request.app.state.stopping, gone)),
+    ]
     try:
         yield gone
     finally:
-        watch.cancel()
+        for watch in watches:
+            watch.cancel()
+
+
+async def _pass_on(stopping: asyncio.Event, gone: asyncio.Event) -> None:
+    await stopping.wait()
+    gone.set()
 
 
 async def _watch(receive: Receive, gone: asyncio.Event) -> None:

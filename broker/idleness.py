@@ -17,6 +17,7 @@ from broker.errors import BerthError
 from broker.launcher_error import LauncherError
 from broker.registry import Entry
 from broker.schema import SessionState
+from broker.single_flight import SingleFlight
 from broker.stopping import stop
 from broker.succession import seconds_of
 from broker.words import clock, duration
@@ -42,7 +43,7 @@ class Idleness:
         self._launcher = launcher
         self._knows_at = time.time() + UNHEARD
         """From when on every connection that stands has been told of."""
-        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._telling = SingleFlight[str, None]()
         """What is being written for jobs, by session: nobody waits for a user's file system."""
 
     async def see_to(self, sessions: Iterable[Session], now: float) -> list[Session]:
@@ -51,9 +52,7 @@ class Idleness:
 
     async def close(self) -> None:
         """Give up what is being written: the next controller shows the same."""
-        for telling in self._telling.values():
-            telling.cancel()
-        await asyncio.gather(*self._telling.values(), return_exceptions=True)
+        await self._telling.close()
 
     async def _see_to(self, session: Session, now: float) -> Session:
         if now < self._knows_at:
@@ -61,10 +60,8 @@ class Idleness:
         try:
             seen = session.idle_stop_at
             session = await asyncio.to_thread(self._registry.update, session.id, _idle(now))
-            if session.idle_stop_at not in {None, seen} and session.id not in self._telling:
-                telling = asyncio.create_task(self._tell(session))
-                self._telling[session.id] = telling
-                telling.add_done_callback(lambda _: self._telling.pop(session.id))
+            if session.idle_stop_at not in {None, seen}:
+                self._telling.join(session.id, lambda: self._tell(session))
         except BerthError:  # one session's trouble is not the others'
             log.exception("%s was not seen to", session.id)
         return session

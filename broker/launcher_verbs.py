@@ -20,8 +20,9 @@ from broker.launcher_place import Place, VerbError, check_own, own_directory
 from broker.launcher_volumes import VOLUME_VERBS, make_volumes
 from broker.volumes import batch
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
+from broker.volumes.errors import VolumeError
 from broker.volumes.program import run
-from broker.volumes.record import write
+from broker.volumes.record import locked, write
 from profiles.userfile import UnfitFileError, read_bytes, read_tail, read_text
 from slurm.sbatch import OptionError, check_options
 
@@ -46,6 +47,7 @@ LOG_BYTES = 2**20
 """Bytes that are read of a job's log, from its end."""
 HOST_KEY = "run/ssh_host_ed25519_key"
 COPYING = f"run/{ARCHIVE}"
+OLD_COPYING = "run/copying.py"
 KEYS_LIMIT = 256 * 1024
 KEY_BYTES = 16 * 1024
 """Bytes of one key's file; ssh-keygen writes about 400."""
@@ -213,6 +215,7 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     _check_certificate(session, files.get("host_certificate", "") if isinstance(files, dict) else "")
     install(place, request)
     _install_copying(session)
+    _remove_old_copying(session)
     argv = job_command(place, session, submission, options)
     return {"job_id": _sbatch(argv, place.user, float(request.get("timeout", 30)))}
 
@@ -300,6 +303,14 @@ def _install_copying(session: Path) -> None:
         there = b""
     if there != archive:
         write(place, archive)
+
+
+def _remove_old_copying(session: Path) -> None:
+    """Remove the program that jobs of earlier versions copied with, unless such a job may still run."""
+    old = session / OLD_COPYING
+    if old.exists():
+        with contextlib.suppress(VolumeError), locked(session / "run/lock", wait=False):
+            old.unlink(missing_ok=True)
 
 
 def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:

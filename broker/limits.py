@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from broker.errors import RefusedError
 from broker.launcher_error import LauncherError
+from broker.single_flight import SingleFlight
 from broker.state import LIVE
 from broker.words import size
 
@@ -36,7 +37,7 @@ class Limits:
         self._launcher = launcher
         self._measured: dict[str, tuple[float, int]] = {}
         """When it was last measured how many bytes a user's sessions take."""
-        self._measuring: dict[str, asyncio.Task[None]] = {}
+        self._measuring = SingleFlight[str, None]()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def turn(self, user: str) -> asyncio.Lock:
@@ -65,9 +66,8 @@ class Limits:
             return
         at, taken = self._measured.get(user, (-math.inf, 0))
         if time.time() - at > MEASURED_FOR or taken > most:
-            if user not in self._measuring:
-                self._measuring[user] = asyncio.create_task(self._measure(user))
-            await asyncio.wait({self._measuring[user]}, timeout=MEASURED_WITHIN)
+            measuring = self._measuring.join(user, lambda: self._measure(user))
+            await asyncio.wait({measuring}, timeout=MEASURED_WITHIN)
             _, taken = self._measured.get(user, (-math.inf, 0))
         if taken > most:
             raise RefusedError(
@@ -82,8 +82,6 @@ class Limits:
         except LauncherError as error:  # whoever cannot be measured is not locked out
             self._measured.pop(user, None)
             log.warning("what the sessions of %s take is not known: %s", user, error.message)
-        finally:
-            del self._measuring[user]
 
     async def check_start(self, user: str, gpus: float) -> None:
         """RefusedError if a start with so many GPUs is one too many: within an hour, or beside others with GPUs."""

@@ -19,6 +19,7 @@ from broker.intent import NOTHING_WAS
 from broker.launcher_error import LauncherError
 from broker.registry import Entry
 from broker.schema import SessionState
+from broker.single_flight import SingleFlight
 from broker.succession import next_submission
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Operator:
         self._submitter = submitter
         self._upkeep = upkeep
         self._changes = changes
-        self._running: dict[str, asyncio.Task[Session]] = {}
+        self._running = SingleFlight[str, "Session"](self._done)
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
         self._tries: dict[str, int] = {}
         """Workers that have died over an operation, or were too slow."""
@@ -77,20 +78,13 @@ class Operator:
         """Begin with the session's operation, or join the attempt under way; the task returns the session as it then
         is, its operation perhaps still pending. Nothing is done if the session has moved on since it was seen.
         """
-        task = self._running.get(session.id)
-        if task is None:
-            task = self._running[session.id] = asyncio.create_task(self._attempt(session.id))
-            task.add_done_callback(lambda done: self._done(session.id, done))
-        return task
+        return self._running.join(session.id, lambda: self._attempt(session.id))
 
     async def close(self) -> None:
         """End the attempts under way: the next controller asks for the same, and is told what has come of it."""
-        for task in self._running.values():
-            task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._running.close()
 
     def _done(self, session_id: str, task: asyncio.Task[Session]) -> None:
-        self._running.pop(session_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._backoff.failed(session_id)
             log.error("the operation on %s was interrupted", session_id, exc_info=error)

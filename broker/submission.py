@@ -18,6 +18,7 @@ from broker.launcher_error import LauncherError
 from broker.manifest import Manifest
 from broker.registry import Entry, RegistryError
 from broker.schema import SessionState
+from broker.single_flight import SingleFlight
 from broker.succession import CARRIED
 from broker.words import clock
 from slurm.gres import gpus
@@ -75,7 +76,7 @@ class Submitter:
         self._authority = authority
         self._logins = logins
         self._changes = changes
-        self._running: dict[tuple[str, int], asyncio.Task[Session]] = {}
+        self._running = SingleFlight[tuple[str, int], "Session"](self._done)
 
     def under_way(self, session_id: str) -> bool:
         """Whether this process is submitting a job of the session right now."""
@@ -98,23 +99,17 @@ class Submitter:
         return self._begin(session, session.successor)
 
     def _begin(self, session: Session, number: int) -> asyncio.Task[Session]:
-        key = session.id, number
-        task = self._running.get(key)
-        if task is None:
-            task = self._running[key] = asyncio.create_task(self._attempt(session, number))
-            task.add_done_callback(lambda done: self._done(key, done))
-        return task
+        return self._running.join((session.id, number), lambda: self._attempt(session, number))
 
     async def drain(self) -> None:
         """Wait for the attempts under way, so that a controller that is asked to stop leaves nothing unclear.
 
         One that hangs for longer than sbatch may is left, unclear, to the next controller.
         """
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=self._config.slurm.submit_timeout + LAST_WORDS)
+        if tasks := self._running.tasks:
+            await asyncio.wait(tasks, timeout=self._config.slurm.submit_timeout + LAST_WORDS)
 
     def _done(self, key: tuple[str, int], task: asyncio.Task[Session]) -> None:
-        self._running.pop(key, None)
         if (
             not task.cancelled()
             and (error := task.exception()) is not None

@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
 from broker.identifiers import new_id
 from broker.images import image_with
 from broker.schema import SessionState
+from broker.single_flight import SingleFlight
 from broker.state import STARTABLE
 from broker.volume_calls import Sif
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from broker.registry import Decide, Decision, Registry
     from broker.volume_calls import Collected
     from profiles.store import Stores
-
-_Made = TypeVar("_Made")
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +47,8 @@ class Upkeep:
         self._registry = registry
         self._launcher = launcher
         self._changes = changes
-        self._flattening: dict[str, asyncio.Task[Session]] = {}
-        self._collecting: dict[str, asyncio.Task[Collected]] = {}
+        self._flattening = SingleFlight[str, "Session"](self._ended)
+        self._collecting = SingleFlight[str, "Collected"](self._ended)
 
     def look(self, session: Session) -> None:
         """Flatten a session without a job whose stacks are deeper than they may be."""
@@ -62,19 +61,11 @@ class Upkeep:
         """Begin, or join what is under way; the task returns the session as it then is. What the launcher is asked for
         meanwhile waits until its verb has let go of the session's record.
         """
-        task = self._flattening.get(session.id)
-        if task is None:
-            task = self._flattening[session.id] = asyncio.create_task(self._flatten(session))
-            task.add_done_callback(lambda done: self._ended(self._flattening, session.id, done))
-        return task
+        return self._flattening.join(session.id, lambda: self._flatten(session))
 
     def collect(self, user: str) -> asyncio.Task[Collected]:
         """Begin to remove what nothing of the user's names, or join what is under way."""
-        task = self._collecting.get(user)
-        if task is None:
-            task = self._collecting[user] = asyncio.create_task(self.collected(user))
-            task.add_done_callback(lambda done: self._ended(self._collecting, user, done))
-        return task
+        return self._collecting.join(user, lambda: self.collected(user))
 
     async def collected(self, user: str, *, dry_run: bool = False) -> Collected:
         """Remove what nothing of the user's names; of deleted sessions, those whose grace is over."""
@@ -83,10 +74,8 @@ class Upkeep:
 
     async def close(self) -> None:
         """End what is under way; it is done anew another time."""
-        tasks = [*self._flattening.values(), *self._collecting.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._flattening.close()
+        await self._collecting.close()
 
     async def _flatten(self, session: Session) -> Session:
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
@@ -108,8 +97,8 @@ class Upkeep:
             await asyncio.to_thread(self._registry.update, session.id, _flattened(session, volumes))
             self._changes.notify()
 
-    def _ended(self, tasks: dict[str, asyncio.Task[_Made]], key: str, task: asyncio.Task[_Made]) -> None:
-        tasks.pop(key, None)
+    @staticmethod
+    def _ended(key: str, task: asyncio.Task[Session] | asyncio.Task[Collected]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, BerthError):  # the next time is soon enough

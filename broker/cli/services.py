@@ -80,6 +80,7 @@ def _gateway_settings(config: Config) -> GatewaySettings:
         api_socket=config.api_socket,
         host_key=gateway.host_key,
         domain=config.ssh.domain,
+        answer_timeout=config.ssh.answer_timeout,
         max_startups=MaxStartups.parse(gateway.max_startups),
         metrics_directory=gateway.host_key.parent / "metrics" if gateway.metrics_listen else None,
         penalty_exempt=tuple(ip_network(each) for each in gateway.penalty_exempt),

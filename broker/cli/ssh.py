@@ -95,15 +95,17 @@ def connect(invocation: Invocation, host: str) -> None:
     is goes to stderr.
     """
     from broker import connect as way
-    from broker.configfile import site_socket
+    from broker.configfile import connect_settings
 
-    place = site_socket()
-    if place is None:  # the client starts a personal controller, also one that leaves just now
+    settings = connect_settings()
+    if settings is None:  # the client starts a personal controller, also one that leaves just now
+        config = invocation.config
         there = invocation.client.resolve(_user(), host, tell=_tell)
         found = way.Destination(there.host, there.port, there.session_id, there.generation)
-        way.carry(invocation.config.api_socket, _user(), found)
+        way.carry(config.api_socket, _user(), found, answer_timeout=config.ssh.answer_timeout)
     else:
-        way.carry(place, _user(), way.resolve(place, _user(), host, _tell))
+        place, seconds = settings
+        way.carry(place, _user(), way.resolve(place, _user(), host, _tell), answer_timeout=seconds)
 
 
 def _tell(how_far: str) -> None:

@@ -330,7 +330,7 @@ class GatewayConnection(asyncssh.SSHServer):
         endpoint = Endpoint.of(session)
         try:
             self._guards.prepare(endpoint)
-            await relay.connect(session.host, session.port)
+            await relay.connect(session.host, session.port, self._settings.answer_timeout)
             await self._guards.prove(endpoint)
             if relay.over:
                 raise ConnectionResetError("the session hung up")

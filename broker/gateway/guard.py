@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
     from broker.schema import ResolveAnswer
 
-PATIENCE = 10.0
-"""Seconds for a guard's key exchange, and for an answer of one that stands."""
 LIFE_S = 60.0
 """Seconds for which a guard stands at most. The sshd of a session ends it after 30."""
 MOST, MOST_OF_OWNER = 512, 16
@@ -121,7 +119,9 @@ class _Past:
 class Guards:
     """The guards that stand, one an endpoint, for whichever forwards need them."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, answer_timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`answer_timeout`: seconds for a guard's key exchange, for each answer of one, and for a free place."""
+        self.answer_timeout = answer_timeout
         self._clock = clock
         self._guards: dict[Endpoint, _Guard] = {}
         self._past: OrderedDict[Endpoint, _Past] = OrderedDict()
@@ -153,10 +153,10 @@ class Guards:
         """
         async with self._place(endpoint):
             stood = endpoint in self._guards
-            if await self._guard(endpoint).answers():
+            if await self._guard(endpoint).answers(self.answer_timeout):
                 return
             # Its sshd may have ended the guard that stood. If a new guard gets no answer either, the sshd is gone.
-            if not stood or not await self._guard(endpoint).answers():
+            if not stood or not await self._guard(endpoint).answers(self.answer_timeout):
                 raise ConnectionResetError("the session's sshd is gone")
 
     def _guard(self, endpoint: Endpoint) -> _Guard:
@@ -167,7 +167,10 @@ class Guards:
             wait = max(past.next_at - self._clock(), 0.0)
             if past.floods and wait:
                 raise FloodError(f"sends too much, left alone for {wait:.0f} s")
-            guard = self._guards[endpoint] = _Guard(endpoint, self._turn, self._forget, self._clock() + wait, wait)
+            began_at = self._clock() + wait
+            guard = self._guards[endpoint] = _Guard(
+                endpoint, self._turn, self._forget, began_at, wait, self.answer_timeout
+            )
             self._make_room(endpoint.owner)
         return guard
 
@@ -177,7 +180,7 @@ class Guards:
         these has answered for too long.
         """
         owner = endpoint.owner
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self.answer_timeout):
             while not self._asked[endpoint] and self._asked_of[owner] >= MOST_OF_OWNER:
                 await self._freed.setdefault(owner, asyncio.Event()).wait()
         if not self._asked[endpoint]:
@@ -241,12 +244,18 @@ class Guards:
 class _Guard(asyncssh.SSHClient):
     """One connection, from its making to its end. asyncssh calls the methods that have no underscore before them."""
 
-    def __init__(
-        self, endpoint: Endpoint, turn: Logins, gone: Callable[[_Guard], None], began_at: float, wait: float
+    def __init__(  # noqa: PLR0917 - all that bounds one
+        self,
+        endpoint: Endpoint,
+        turn: Logins,
+        gone: Callable[[_Guard], None],
+        began_at: float,
+        wait: float,
+        exchange_timeout: float,
     ) -> None:
         """`turn`: that all guards have together. `gone` is called when it can vouch for nothing any more.
 
-        It begins after `wait` seconds, at `began_at`.
+        It begins after `wait` seconds, at `began_at`, and has `exchange_timeout` seconds for its key exchange.
         """
         self.endpoint = endpoint
         self.flooded = False
@@ -254,6 +263,7 @@ class _Guard(asyncssh.SSHClient):
         self.began_at = began_at
         self._turn = turn
         self._wait = wait
+        self._exchange_timeout = exchange_timeout
         self._gone = gone
         self._proved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked: deque[asyncio.Future[bool]] = deque()
@@ -262,8 +272,11 @@ class _Guard(asyncssh.SSHClient):
         self._ended = False
         self._standing = asyncio.create_task(self._stand())
 
-    async def answers(self) -> bool:
-        """Whether the sshd that has proved itself lives: False when it has gone meanwhile. Raises as Guards.prove."""
+    async def answers(self, seconds: float) -> bool:
+        """Whether the sshd that has proved itself lives: False when it has gone meanwhile. Raises as Guards.prove.
+
+        TimeoutError if it does not answer within `seconds`.
+        """
         await asyncio.shield(self._proved)
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if self._ended:
@@ -272,7 +285,7 @@ class _Guard(asyncssh.SSHClient):
         self._inlet.allow_answer()
         self._conn.send_packet(SERVICE_REQUEST, USERAUTH)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(seconds):
                 return await answer
         except TimeoutError:
             self.dismiss()
@@ -286,7 +299,7 @@ class _Guard(asyncssh.SSHClient):
     async def _stand(self) -> None:
         try:
             await asyncio.sleep(self._wait)
-            async with asyncio.timeout(PATIENCE) as self._limit:
+            async with asyncio.timeout(self._exchange_timeout) as self._limit:
                 connection = await asyncssh.connect(
                     self.endpoint.host,
                     self.endpoint.port,

@@ -16,6 +16,7 @@ from broker.errors import BerthError, InvalidInputError
 from broker.keys import PublicKey
 from broker.names import USER_PATTERN
 from broker.schema import GatewayKeys
+from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -67,7 +68,7 @@ class AdmittedKeys:
         self._fresh = fresh_seconds
         self._clock = clock
         self._known: OrderedDict[str, tuple[Admission, float]] = OrderedDict()
-        self._asking: dict[str, asyncio.Task[Admission]] = {}
+        self._asking = SingleFlight[str, Admission]()
 
     async def of(self, user: str) -> Admission:
         """Never raises for want of an answer; see `Admission.confirmed`."""
@@ -76,13 +77,8 @@ class AdmittedKeys:
         known, at = self._known.get(user, (None, 0.0))
         if known is not None and self._clock() - at < self._fresh:
             return known
-        task = self._asking.get(user)
-        if task is None:
-            task = asyncio.create_task(self._refresh(user))
-            self._asking[user] = task
-            task.add_done_callback(lambda _: self._asking.pop(user, None))
         # Shielded: the one who asked first may hang up while others wait for the same answer.
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._asking.join(user, lambda: self._refresh(user)))
 
     async def _refresh(self, user: str) -> Admission:
         try:

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from broker.gateway.usage import Allowance
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds for the TCP handshake with a compute node of the same site."""
-
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 3))
 """A compute node that vanished without a word is noticed within a minute (tcp(7); docs/security.md, F13)."""
 
@@ -89,10 +86,12 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         """Whether it has ended already."""
         return self._finished is None
 
-    async def connect(self, host: str, port: int) -> None:
-        """Open the TCP side; OSError (TimeoutError is one) when nobody answers. Close it if no channel follows."""
+    async def connect(self, host: str, port: int, seconds: float) -> None:
+        """Open the TCP side within `seconds`; OSError (TimeoutError is one) when nobody answers. Close it if no channel
+        follows.
+        """
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with asyncio.timeout(seconds):
             await loop.create_connection(lambda: _Upstream(self), host, port)
 
     def close(self) -> None:

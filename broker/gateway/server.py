@@ -66,7 +66,7 @@ class Gateway:
         self.counts = Counts()
         self._admission = Admission(settings.max_startups, settings.penalty_exempt)
         self._usage = usage or Usage()
-        self._guards = Guards()
+        self._guards = Guards(answer_timeout=settings.answer_timeout)
         self._turns: WeakValueDictionary[str, UserTurn] = WeakValueDictionary()
         self.counts.now["connections"] = lambda: len(self._live)
         self.counts.now["forwards"] = lambda: sum(each.forwards for each in self._live)

@@ -46,6 +46,8 @@ class GatewaySettings:
     metrics_directory: Path | None = None
     """Where workers write what they count, for the master; None: nowhere."""
     login_timeout: float = 20.0
+    answer_timeout: float = 10.0
+    """For the connection to a session, and for each answer of its sshd to the gateway's guard."""
     keepalive_interval: float = 15.0
     keepalive_count: int = 3
     max_startups: MaxStartups = MaxStartups(256, 30, 1024)  # noqa: RUF009 - frozen

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.volumes.content import ACCESS_LISTS, attribute_names, same_content
+from broker.volumes.content import ACCESS_LISTS, attribute_names, same_content, without_unknown_ids
 from profiles.overlay import Found, Kind, Marks, MergedFolder, Stack, is_own_attribute, open_trees
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class Depth:
     """Closeness of a comparison: always kind, mode, size, time of modification, link target, attributes."""
 
     seconds: bool = False
-    """Whether a layer was packed: times are compared by whole seconds, and access lists, which may be lost, are not."""
+    """Whether a layer was packed: times are compared by whole seconds."""
+    lists: bool = True
+    """Whether access lists are compared, but for their entries for other users and groups, which copies lose."""
     content: bool = False
     """Whether files that look the same are read."""
 
@@ -218,10 +220,12 @@ def _attributes(found: Found, depth: Depth) -> dict[str, bytes | None]:
     path = found.folder.short_path(found.name)
     values: dict[str, bytes | None] = {}
     for name in attribute_names(path):
-        is_kept = name.startswith("user.") or (name in ACCESS_LISTS and not depth.seconds)
+        is_list = name in ACCESS_LISTS
+        is_kept = name.startswith("user.") or (is_list and depth.lists)
         if is_kept and not is_own_attribute(name, found.marks):
             try:
-                values[name] = os.getxattr(path, name, follow_symlinks=False)
+                value = os.getxattr(path, name, follow_symlinks=False)
+                values[name] = without_unknown_ids(value) if is_list else value
             except PermissionError:
                 values[name] = None
     return values

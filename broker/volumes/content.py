@@ -134,13 +134,13 @@ def set_attribute(target: int | bytes, name: str, value: bytes) -> None:
         except OSError as error:
             if name.startswith("user.") or error.errno != errno.EINVAL:
                 raise
-            os.setxattr(target, name, _without_unknown_ids(value), follow_symlinks=follow)
+            os.setxattr(target, name, without_unknown_ids(value), follow_symlinks=follow)
     except OSError as error:
         if name.startswith("user.") or error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}:
             raise
 
 
-def _without_unknown_ids(access_list: bytes) -> bytes:
+def without_unknown_ids(access_list: bytes) -> bytes:
     """Return an access list without entries for users and groups that have no number here (posix_acl_xattr.h of Linux).
 
     What it says of the file's own group and of all others stays: by its mode alone, the group might have more.

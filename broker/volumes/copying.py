@@ -332,6 +332,8 @@ class Copy:
         path = folder.below(name) if self._previous else None
         if path is None or folder.previous is None or self._previous.get(path) != seen_of(status):
             return False
+        if stat.S_ISREG(status.st_mode) and not self._is_current(folder, name, seen_of(status)):
+            return False
         self._clear(folder, name)
         try:
             there = folder.previous.descriptor()
@@ -344,6 +346,22 @@ class Copy:
         except OSError:  # gone, or has as many links as the file system allows
             return False
         return True
+
+    @staticmethod
+    def _is_current(folder: CopiedFolder, name: str, seen: Seen) -> bool:
+        """Whether a file is as it was seen, asked of the file server, too.
+
+        The status that a folder's entry has may be from the client's cache: up to a minute old on NFS (acregmax), and
+        another machine may have written since. Opening a file makes NFS ask its server (nfs(5), "close-to-open").
+        """
+        try:
+            descriptor = os.open(name, READ, dir_fd=folder.source.descriptor())
+        except OSError:  # to copy it will say why
+            return False
+        try:
+            return seen_of(os.fstat(descriptor)) == seen
+        finally:
+            os.close(descriptor)
 
     def _copy(self, folder: CopiedFolder, name: str, status: os.stat_result) -> tuple[Seen, bool]:
         """Copy one entry; what it was when the copy began, and whether it is proven to show every change since."""

@@ -11,7 +11,7 @@ from broker.volumes import record
 from broker.volumes.comparison import Depth, compare, open_both
 from broker.volumes.drivers import Overlay
 from broker.volumes.packages import installed, package_changes
-from broker.volumes.packing import unpack
+from broker.volumes.packing import has_lists, unpack
 from profiles.overlay import Marks, marks_of
 from profiles.removal import remove_tree
 
@@ -57,10 +57,13 @@ def diff(
         for volume, stacks in (("home", homes), ("system", systems)):
             # A plain directory is mounted by no overlay: everything in it is content.
             marks = Marks.NONE if volume == "home" and found.driver != Overlay.name else None
-            seconds = any(storage.layers.squashfs(layer).exists() for stack in stacks for layer in stack)
+            squashed = (storage.layers.squashfs(layer) for stack in stacks for layer in stack)
+            packed = [file for file in squashed if file.exists()]
+            # Beside layers of an earlier version there is nothing of their access lists.
+            depth = Depth(seconds=bool(packed), lists=all(has_lists(path) for path in packed), content=content)
             with _opened(storage, stacks, trees, marks) as (before, after):
                 over = image if volume == "system" else None
-                for change, path in compare(before, after, over, Depth(seconds=seconds, content=content)):
+                for change, path in compare(before, after, over, depth):
                     files.append({"change": change, "volume": volume, "path": printable(path)})
                     characters += len(files[-1]["path"])
                     if len(files) > MOST_FILES or characters > MOST_CHARACTERS:

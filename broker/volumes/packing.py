@@ -27,6 +27,7 @@ from broker.volumes.errors import VolumeError
 from broker.volumes.layers import SQUASHFS, require_room
 from broker.volumes.program import run
 from broker.volumes.unreadable import Unreadable
+from profiles.local_folder import local_folder
 from profiles.removal import remove_tree
 from profiles.userfile import read_bytes, read_records
 from profiles.walk import Folder, Tree
@@ -62,7 +63,6 @@ RECORD_BYTES = 2**20
 ATTRIBUTE_REFUSED = "write_xattr"
 """Said by unsquashfs if it could not set an attribute. It sets attributes after the mode, and a file server lets nobody
 set those of a read-only file."""
-LOCAL_PREFIX = "berth-unpack-"
 PUNCH = 3
 """FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of fallocate(2)."""
 
@@ -104,6 +104,11 @@ def pack(tree: Path, layer: Path) -> None:
     _squash("mksquashfs", str(tree), str(layer / SQUASHFS), *settings, *bounds, *quietly, *left_out)
 
 
+def has_lists(squashfs: Path) -> bool:
+    """Whether the access lists of a packed layer were kept."""
+    return os.path.lexists(squashfs.parent / KEPT)
+
+
 def unpack(squashfs: Path, target: Path) -> None:
     """Unpack a layer into the new directory `target`, with all that is kept beside it.
 
@@ -119,7 +124,7 @@ def unpack(squashfs: Path, target: Path) -> None:
         _unsquash_on_local_disk(squashfs, target)
     layer = squashfs.parent
     with Tree(target) as tree:
-        if os.path.lexists(layer / KEPT):
+        if has_lists(squashfs):
             for record in read_records(layer / KEPT, KEPT_BYTES, longest=RECORD_BYTES):
                 said, _, path = record.partition(b" ")
                 try:
@@ -138,20 +143,19 @@ def _unsquash(squashfs: Path, target: Path) -> None:
 
 def _unsquash_on_local_disk(squashfs: Path, target: Path) -> None:
     """Unpack where attributes can be set, and copy the tree from there: a copy gets its modes last."""
-    local = Path(tempfile.mkdtemp(prefix=LOCAL_PREFIX))
-    room = Path(tempfile.mkdtemp(prefix=".unpack-", dir=target.parent))
-    try:
-        require_room(local, squashfs.stat().st_size * 2)
-        _unsquash(squashfs, local / TREE)
-        copy_tree(str(local / TREE), str(room))
-        copied = room / TREE
-        mode = stat.S_IMODE(copied.stat().st_mode)
-        copied.chmod(0o700)  # a folder that is not writable cannot get another parent
-        copied.rename(target)
-        target.chmod(mode)
-    finally:
-        remove_tree(local)
-        remove_tree(room)
+    with local_folder() as local:
+        room = Path(tempfile.mkdtemp(prefix=".unpack-", dir=target.parent))
+        try:
+            require_room(local, squashfs.stat().st_size * 2)
+            _unsquash(squashfs, local / TREE)
+            copy_tree(str(local / TREE), str(room))
+            copied = room / TREE
+            mode = stat.S_IMODE(copied.stat().st_mode)
+            copied.chmod(0o700)  # a folder that is not writable cannot get another parent
+            copied.rename(target)
+            target.chmod(mode)
+        finally:
+            remove_tree(room)
 
 
 def _lines(records: Iterable[tuple[bytes, Record]]) -> Iterator[bytes]:

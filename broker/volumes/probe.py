@@ -29,6 +29,7 @@ from broker.volumes.content import FICLONE
 from broker.volumes.errors import VolumeError
 from broker.volumes.program import run
 from broker.volumes.record import write
+from profiles.local_folder import local_folder
 from profiles.removal import remove_tree
 from profiles.userfile import read_bytes
 
@@ -206,23 +207,21 @@ def _overlay(room: Path) -> _Trial:
     _fill(room / "below/tree/in_layer")
     (room / "below/tree/file").write_text("a file\n")
     (room / "below/tree/gone").write_text("a file\n")
-    node = Path(tempfile.mkdtemp(prefix="berth-probe-"))
     try:
-        for name in ("merged", "image"):
-            (node / name).mkdir()
-        (node / "image" / IMAGE_FILE).write_text("a file\n")
-        _fill(node / "image/in_image")
-        owner = [str(os.getuid()), str(os.getgid())]
-        script = ["bash", "-c", TRIAL, "bash", str(SESSION_SCRIPT), str(room), str(node), IMAGE_FILE, *owner, USE]
-        command = ["unshare", "--user", "--map-root-user", "--mount", *script]
-        done = run(command, timeout=TRIAL_TIMEOUT_S, cwd=room)
+        with local_folder() as node:
+            for name in ("merged", "image"):
+                (node / name).mkdir()
+            (node / "image" / IMAGE_FILE).write_text("a file\n")
+            _fill(node / "image/in_image")
+            owner = [str(os.getuid()), str(os.getgid())]
+            script = ["bash", "-c", TRIAL, "bash", str(SESSION_SCRIPT), str(room), str(node), IMAGE_FILE, *owner, USE]
+            command = ["unshare", "--user", "--map-root-user", "--mount", *script]
+            done = run(command, timeout=TRIAL_TIMEOUT_S, cwd=room)
     except subprocess.TimeoutExpired as error:  # nothing is known, and a session keeps its driver for good
         words = f"the trial of an overlay in {room.parent} did not end within {TRIAL_TIMEOUT_S} s"
         raise VolumeError("files", f"{words}: the machine is too busy, or a file server does not answer") from error
     except OSError as error:
         return _Trial("none", type(error).__name__, type(error).__name__)
-    finally:
-        remove_tree(node)
     lines = done.stdout.decode(errors="replace").splitlines()
     if done.returncode == 0 and lines:
         return _Trial(*lines[:4])

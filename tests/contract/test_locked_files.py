@@ -18,8 +18,8 @@ from broker.identifiers import new_id
 from broker.volumes import operations
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.drivers import MODES
-from broker.volumes.packing import LOCAL_PREFIX
 from broker.volumes.storage import Storage
+from profiles.local_folder import PREFIX
 from profiles.removal import remove_tree
 from tests.volumes.running import IMAGE
 
@@ -31,7 +31,7 @@ WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", 
 AS_ON_NFS = ["unshare", "--map-root-user", "--", *WITHOUT_OVERRIDE, sys.executable]
 UNSHARE = f"""#!/bin/bash
 [[ $* == "--map-root-user -- "* ]] || exit 64
-[[ $* != *" -dest "*/{LOCAL_PREFIX}* ]] || exec /usr/bin/unshare "$@" # on a local disk
+[[ $* != *" -dest "*/{PREFIX}* ]] || exec /usr/bin/unshare "$@" # on a local disk
 exec /usr/bin/unshare --map-root-user -- {" ".join(WITHOUT_OVERRIDE)} "${{@:3}}"
 """
 ATTRIBUTE = "user.test"

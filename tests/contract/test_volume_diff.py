@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 from broker.identifiers import new_id
 from broker.volumes import inspection, operations
+from broker.volumes.content import ACCESS_LISTS
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Note
+from broker.volumes.packing import KEPT
 from profiles.removal import remove_tree
+from tests.volumes.access_list import access_list
 from tests.volumes.filesystems import mounted
 from tests.volumes.running import IMAGE, Running
 
@@ -144,20 +147,26 @@ def test_content_and_attributes_are_compared(ground: tuple[str, Path]) -> None:
     session, image = running.create(), image_of(running)
     layers = running.storage.layers
     top = layers.tree(running.record(session).home.top)
-    for name in ("same", "bytes", "attribute"):
+    for name in ("same", "bytes", "attribute", "list"):
         (top / name).write_text("before")
+        os.setxattr(top / name, ACCESS_LISTS[0], access_list(4))
         os.utime(top / name, ns=(10**18, 10**18))
     number = operations.snapshot(running.storage, session, new_id(), IMAGE, Note())["snapshot"]["number"]
     top = layers.tree(running.record(session).home.top)
-    for name, text in (("same", "before"), ("bytes", "after!"), ("attribute", "before")):
+    for name, text in (("same", "before"), ("bytes", "after!"), ("attribute", "before"), ("list", "before")):
         (top / name).write_text(text)
-        (top / name).chmod(0o644)
+        os.setxattr(top / name, ACCESS_LISTS[0], access_list(6 if name == "list" else 4))
         os.utime(top / name, ns=(10**18, 10**18))
     os.setxattr(top / "attribute", "user.colour", b"red")
-    modes = {(top / name).stat().st_mode for name in ("same", "bytes", "attribute")}
+    modes = {(top / name).stat().st_mode for name in ("same", "bytes", "attribute", "list")}
     assert len(modes) == 1
-    assert told(running, session, number, image, "home", content=False) == {("M", "attribute")}
-    assert told(running, session, number, image, "home", content=True) == {("M", "attribute"), ("M", "bytes")}
+    assert told(running, session, number, image, "home", content=False) == {("M", "attribute"), ("M", "list")}
+    found = told(running, session, number, image, "home", content=True)
+    assert found == {("M", "attribute"), ("M", "bytes"), ("M", "list")}
+    if running.driver == "plain":
+        packed = layers.path(running.record(session).snapshot(number).home[-1])
+        (packed / KEPT).unlink()  # of an earlier version, which kept no access lists
+        assert told(running, session, number, image, "home", content=False) == {("M", "attribute")}
     remove_tree(running.base.parent)
 
 

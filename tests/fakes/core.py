@@ -218,7 +218,7 @@ class Core:
         """Everything that is being done in the background."""
         upkeep = (self.upkeep._flattening, self.upkeep._collecting, self.idleness._telling)
         parts = (self.submitter._running, self.operator._running, self.deletion._running, self.batch._sweeping, *upkeep)
-        return [task for running in parts for task in running.values()]
+        return [task for running in parts for task in running.tasks]
 
     async def settle(self) -> None:
         """Wait for what is under way."""

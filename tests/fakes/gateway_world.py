@@ -106,6 +106,7 @@ async def world(
         domain="berth",
         keys_fresh_seconds=0,
         drain_seconds=0,
+        answer_timeout=3600,
         login_timeout=3600,  # a busy machine may take its time, and what a test waits for must not come from a timer
         keepalive_interval=3600,
     )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import logging
 import os
 import pwd
 import re
@@ -18,7 +19,7 @@ import httpx
 import pytest
 from prometheus_client import generate_latest
 
-from broker import schema, volume_schema
+from broker import api_protocol, schema, volume_schema
 from broker.api import LARGEST_BODY, Services, application
 from broker.batch_schema import EnvironmentRequest, PromoteRequest
 from broker.checks import controller_checks
@@ -40,6 +41,8 @@ from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from broker.models import Session
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 ROOT = os.getuid() == 0
@@ -441,24 +444,90 @@ def test_a_waiting_call_is_woken_by_the_change(directory: Path) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("call", ["show", "resolve", "gateway wait"])
+HELD: dict[str, Callable[[Session], tuple[str, str, object]]] = {
+    "show": lambda now: ("GET", f"/v1/sessions/dev?after={now.revision}&wait=300", None),
+    "resolve": lambda _: ("POST", "/v1/resolve", {"user": ME, "target": "dev", "waited": 1}),
+    "gateway wait": lambda now: ("POST", "/v1/gateway/wait", waiting_for(now.id, now.revision)),
+}
+"""Calls that wait until something happens to the session `dev`."""
+
+
+def held(call: str, now: Session) -> bytes:
+    """Return such a call as it goes over the socket."""
+    method, target, content = HELD[call](now)
+    body = "" if content is None else json.dumps(content)
+    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(("call", "status"), [("show", 200), ("resolve", 504), ("gateway wait", 200)])
+def test_a_call_that_waits_is_answered_when_the_controller_stops(
+    directory: Path, caplog: pytest.LogCaptureFixture, call: str, status: int
+) -> None:
+    async def scenario() -> None:
+        core = make(directory, ssh={"connect_wait": 3600.0})
+        await core.start(user=ME)
+        await core.tick()
+        now = core.row(user=ME)
+        async with serving(core) as path:
+            lines = [await asyncio.open_unix_connection(path) for _ in range(3)]
+            for _, writer in lines:
+                writer.write(held(call, now))
+            await until(lambda: calls_under_way() == 3)
+        for reader, writer in lines:
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.split()[1] == b"%d" % status
+            answer = json.loads(body)
+            if call == "show":
+                assert answer["revision"] == now.revision
+            elif call == "resolve":
+                assert "starting" in answer["message"] or "queued" in answer["message"]
+            else:
+                assert answer == {"changed": []}
+            writer.close()
+
+    asyncio.run(scenario())
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_call_that_outlasts_a_stop_is_told_so(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        core = make(directory)
+        await core.start(user=ME)
+        monkeypatch.setattr(core.launcher, "log", hang)
+        async with serving(core) as path:
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /v1/sessions/dev/log HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: calls_under_way() == 1)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.split()[1] == b"502"
+        said = ErrorBody.model_validate_json(body)
+        assert said.reason == "controller-unavailable"
+        assert "was stopped before this was done" in said.message
+        writer.close()
+
+    monkeypatch.setattr(api_protocol, "STOP_TIMEOUT_S", 1)
+    asyncio.run(scenario())
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize("call", HELD)
 def test_a_call_that_waits_ends_when_its_caller_leaves(directory: Path, call: str) -> None:
     async def scenario() -> None:
         core = make(directory, ssh={"connect_wait": 3600.0})
         await core.start(user=ME)
         await core.tick()
         now = core.row(user=ME)
-        method, target, body = {
-            "show": ("GET", f"/v1/sessions/dev?after={now.revision}&wait=300", ""),
-            "resolve": ("POST", "/v1/resolve", json.dumps({"user": ME, "target": "dev", "waited": 1})),
-            "gateway wait": ("POST", "/v1/gateway/wait", json.dumps(waiting_for(now.id, now.revision))),
-        }[call]
         async with serving(core) as path:
             writers = []
             for _ in range(20):
                 _, writer = await asyncio.open_unix_connection(path)
-                head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+                writer.write(held(call, now))
                 writers.append(writer)
             await until(lambda: calls_under_way() == 20)
             for writer in writers:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from broker.cli.services import _gateway_settings
 from broker.config import Config, known_keys, load
 from broker.configfile import Mode
 from broker.errors import InvalidInputError
@@ -94,3 +95,9 @@ def test_every_sections_keys_are_known_for_hints() -> None:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             assert known_keys(name) == sorted(field.annotation.model_fields)
     assert known_keys("nothing") == []
+
+
+def test_gateway_waits_for_sessions_as_long_as_the_site_says() -> None:
+    config = Config.model_validate({"ssh": {"answer_timeout": 3.5}})
+    assert _gateway_settings(config).answer_timeout == 3.5
+    assert _gateway_settings(Config()).answer_timeout == 10.0

@@ -32,6 +32,20 @@ def test_a_plain_site_is_read_alike(written: Callable[[str], Path], text: str) -
     assert configfile.site_socket() == load().api_socket
 
 
+@pytest.mark.parametrize("text", ["", "ssh: {answer_timeout: 20}", "ssh: {answer_timeout: 2.5, domain: berth}"])
+def test_time_for_an_answer_is_read_alike(written: Callable[[str], Path], text: str) -> None:
+    written(text)
+    assert configfile.connect_settings() == (load().api_socket, load().ssh.answer_timeout)
+
+
+@pytest.mark.parametrize("value", ["0.5", "301", "soon", ".nan", ".inf", "[]"])
+def test_impossible_time_for_an_answer_is_refused(written: Callable[[str], Path], value: str) -> None:
+    written(f"ssh: {{answer_timeout: {value}}}")
+    assert configfile.connect_settings() is None
+    with pytest.raises(InvalidInputError, match=r"ssh\.answer_timeout"):
+        load()
+
+
 @pytest.mark.parametrize("text", ["mode: personal", "mode: other", "runtime_dir: 7", "runtime_dir: ~/run"])
 def test_all_else_is_left_to_the_checked_one(written: Callable[[str], Path], text: str) -> None:
     written(text)

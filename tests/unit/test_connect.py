@@ -19,7 +19,9 @@ import pytest
 from broker import connect
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError
 from broker.schema import ConnectionReport
+from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh
+from tests.fakes.full_listener import full_listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,7 +121,7 @@ def relaying(to: connect.Destination) -> Iterator[tuple[int, int]]:
     """Run the relay with pipes; gives the ends for writing to its stdin and reading its stdout."""
     stdin, to_stdin = os.pipe()
     from_stdout, stdout = os.pipe()
-    thread = threading.Thread(target=connect.relay, args=(to, stdin, stdout))
+    thread = threading.Thread(target=connect.relay, args=(to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S})
     thread.start()
     try:
         yield to_stdin, from_stdout
@@ -201,7 +203,12 @@ def test_nobody_there_is_said_in_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(BerthError, match="the session does not answer"):
-        connect.relay(there(port))
+        connect.relay(there(port), answer_timeout=DEADLINE_S)
+
+
+def test_node_that_accepts_no_connection_is_given_the_sites_own_time() -> None:
+    with full_listener() as port, pytest.raises(BerthError, match="the session does not answer"):
+        connect.relay(there(port), answer_timeout=0.2)
 
 
 def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +220,9 @@ def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, mo
         client.sendall(read_all(client) + b"!")
 
     with controller(api, http(200, {"noted": 1}), http(200, {"noted": 1})) as asked, session(talk) as to:
-        thread = threading.Thread(target=connect.carry, args=(api, "alice", to, stdin, stdout))
+        thread = threading.Thread(
+            target=connect.carry, args=(api, "alice", to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S}
+        )
         thread.start()
         while not asked:
             thread.join(0.01)
@@ -245,7 +254,9 @@ def test_the_controller_is_told_again_while_it_stands(api: Path, monkeypatch: py
         client.sendall(read_all(client))
 
     with controller(api, *[http(200, {"noted": 1})] * 3) as asked, session(talk) as to:
-        thread = threading.Thread(target=connect.carry, args=(api, "alice", to, stdin, stdout))
+        thread = threading.Thread(
+            target=connect.carry, args=(api, "alice", to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S}
+        )
         thread.start()
         while len(asked) < 3:
             thread.join(0.01)
@@ -275,7 +286,8 @@ def test_ssh_goes_through_it(tmp_path: Path) -> None:
     async def scene() -> None:
         key = openssh.make_key(tmp_path / "key")
         async with openssh.sshd(tmp_path, openssh.public(key)) as port:
-            code = f"from broker import connect; connect.relay(connect.Destination('127.0.0.1', {port}, '', ''))"
+            to = f"connect.Destination('127.0.0.1', {port}, '', '')"
+            code = f"from broker import connect; connect.relay({to}, answer_timeout={DEADLINE_S})"
             options = [f'ProxyCommand={sys.executable} -c "{code}"', "StrictHostKeyChecking=no", "BatchMode=yes"]
             options += ["UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
             words = [word for option in options for word in ("-o", option)]

@@ -469,7 +469,7 @@ def test_a_login_without_proof_is_cut_off(place: Path) -> None:
             settings,
             live=Live(),
             keys=keys,
-            guards=Guards(),
+            guards=Guards(answer_timeout=1),
             audit=Audit(never, "gw", Counts()),
             counts=Counts(),
             usage=Usage(),

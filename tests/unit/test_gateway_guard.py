@@ -25,7 +25,7 @@ from tests.fakes.gateway_world import play, until
 from tests.fakes.openssh import me, public
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from tests.fakes.gateway_world import World
 
@@ -39,14 +39,15 @@ IN_ITS_OWN_PIDS = [
     "--",
 ]
 """As a container, which the kernel ends as a whole (pid_namespaces(7))."""
+PATIENCE_S = 3600.0
+"""For answers in tests of something else: a busy machine may take its time."""
 ROUNDS, TRIES = 40, 25
 """How often a port changes hands, and connections that are tried each time."""
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no guard end by itself, and let a busy machine take its time. Tests of these limits set their own."""
-    monkeypatch.setattr(guard, "PATIENCE", 3600.0)
+    """Let no guard end by itself. Tests of the limit set their own."""
     monkeypatch.setattr(guard, "LIFE_S", 3600.0)
 
 
@@ -229,9 +230,20 @@ def test_the_next_generation_has_a_guard_of_its_own(place: Path) -> None:
     play(place, scene)
 
 
+def test_client_hears_after_the_sites_own_time_that_a_session_does_not_answer(place: Path) -> None:
+    async def scene(w: World) -> None:
+        port = openssh.free_port()
+        w.controller.sessions[me(), w.canonical] = ("127.0.0.1", port)
+        async with Impostor(hangs_up=False).on(port), await w.client() as client:
+            with pytest.raises(asyncssh.ChannelOpenError, match=r"does not answer on 127\.0\.0\.1"):
+                await client.open_connection(w.canonical, 22)
+
+    play(place, scene, answer_timeout=0.2)
+
+
 def alone(scene: Callable[[Guards], object]) -> None:
     async def whole() -> None:
-        guards = Guards()
+        guards = Guards(answer_timeout=PATIENCE_S)
         async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(guards)  # type: ignore[misc]  # a coroutine function
         guards.close()
@@ -298,21 +310,20 @@ def test_forward_in_the_moment_that_a_guard_ends_gets_through(place: Path) -> No
     alone(scene)
 
 
-def test_who_does_not_answer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refused(proof: Awaitable[None], error: type[Exception]) -> None:
-        """Expect the error: a time-out soon, and anything else after as long as the machine needs."""
-        with monkeypatch.context() as patched:
-            if error is TimeoutError:
-                patched.setattr(guard, "PATIENCE", 0.3)
-            with pytest.raises(error):
-                await proof
-
+def test_who_does_not_answer(place: Path) -> None:
     async def scene(guards: Guards) -> None:
+        async def refused(endpoint: Endpoint, error: type[Exception]) -> None:
+            """Expect the error: a time-out soon, and anything else after as long as the machine needs."""
+            guards.answer_timeout = 0.3 if error is TimeoutError else PATIENCE_S
+            with pytest.raises(error):
+                await guards.prove(endpoint)
+            guards.answer_timeout = PATIENCE_S
+
         async with Session(place) as session:
             endpoint = session.endpoint
             await guards.prove(endpoint)
             session.signal(signal.SIGSTOP)
-            await refused(guards.prove(endpoint), TimeoutError)
+            await refused(endpoint, TimeoutError)
             session.signal(signal.SIGCONT)
             await guards.prove(endpoint)
             await session.end()
@@ -325,7 +336,7 @@ def test_who_does_not_answer(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
                 (Impostor(says=b"HTTP/1.1 200 OK\r\n\r\n" * 100), ConnectionResetError),
             ]:
                 async with impostor.on(session.port):
-                    await refused(guards.prove(endpoint), error)
+                    await refused(endpoint, error)
             await session.start()
             with pytest.raises(ImpostorError):
                 await guards.prove(endpoint._replace(fingerprint="SHA256:" + "x" * 43))
@@ -399,10 +410,10 @@ def test_forward_beyond_unanswered_guards_waits_for_one(place: Path, monkeypatch
             await waiting
             again = asyncio.create_task(guards.prove(silent[0]))
             await asyncio.sleep(0)
-            with monkeypatch.context() as patched:
-                patched.setattr(guard, "PATIENCE", 0.1)
-                with pytest.raises(TimeoutError):
-                    await guards.prove(session.endpoint)
+            guards.answer_timeout = 0.1
+            with pytest.raises(TimeoutError):
+                await guards.prove(session.endpoint)
+            guards.answer_timeout = PATIENCE_S
             asked[1].cancel()
             again.cancel()
             await guards.prove(session.endpoint)

@@ -75,7 +75,7 @@ def test_guard_of_a_flooding_server_takes_little_in_pieces(
     place: Path, how: str, dealt: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scene() -> None:
-        guards = Guards()
+        guards = Guards(answer_timeout=DEADLINE_S)
         async with asyncio.timeout(DEADLINE_S), flooding_server(place / "flood", how) as (endpoint, connections):
             with contextlib.suppress(OSError, ImpostorError):
                 await guards.prove(endpoint)  # it may answer before it floods
@@ -94,7 +94,7 @@ def test_flooding_server_is_left_alone_for_longer_each_time(place: Path) -> None
 
     async def scene() -> None:
         nonlocal now
-        guards = Guards(clock=lambda: now)
+        guards = Guards(answer_timeout=DEADLINE_S, clock=lambda: now)
         async with (
             asyncio.timeout(DEADLINE_S),
             flooding_server(place / "flood", "ignore before keys") as (endpoint, lines),
@@ -177,7 +177,7 @@ def test_guards_of_one_owner_never_cost_another_theirs(monkeypatch: pytest.Monke
         pass
 
     async def scene() -> None:
-        guards = Guards()
+        guards = Guards(answer_timeout=DEADLINE_S)
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,6 +12,8 @@ import pytest
 from broker.gateway.channel import FIRST_WINDOW_BYTES
 from broker.gateway.relay import LARGEST_WINDOW_BYTES, Relay
 from broker.gateway.usage import Allowance, Kind, Usage
+from tests.deadlines import DEADLINE_S
+from tests.fakes.full_listener import full_listener
 
 PACKET = 32768
 """OpenSSH's largest."""
@@ -56,6 +59,18 @@ class Session:
 
     def resume_reading(self) -> None:
         pass
+
+
+def test_node_that_accepts_no_connection_is_given_the_sites_own_time() -> None:
+    async def scene() -> None:
+        forward = Relay(lambda *_: None, lambda _: None, Allowance(Usage(), "alice", Kind.WINDOW_BYTES, 1))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(DEADLINE_S) as deadline:
+                await forward.connect("127.0.0.1", port, 0.2)
+        assert not deadline.expired()
+
+    with full_listener() as port:
+        asyncio.run(scene())
 
 
 @pytest.mark.parametrize("round_trip", [0.001, 0.05, 0.29, 0.32, 0.65])

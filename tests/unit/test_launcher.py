@@ -23,6 +23,7 @@ from broker.launcher import Settings, _answer_as_user
 from broker.launcher_error import LauncherError
 from broker.launcher_place import Place, VerbError, checked_user
 from broker.launching import Launcher
+from broker.volumes.record import locked
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
 
@@ -128,6 +129,23 @@ def test_submit_gives_sbatch_a_fixed_form_and_an_environment_made_from_nothing(s
         assert f"--comment=berth:{ID}:1" in lines
         assert "--dependency=singleton" in lines
         assert not [line for line in lines if "evil" in line or line.startswith("SLURM_JOB_ID")]
+
+    asyncio.run(scenario())
+
+
+def test_program_of_an_earlier_version_goes_once_no_job_uses_it(storage: Path) -> None:
+    async def scenario() -> None:
+        run = storage / USER / "sessions" / ID / "run"
+        async with running(storage, "echo 42") as (launcher, _):
+            await launcher.prepare(USER, ID, "auto")
+            (run / "copying.py").write_text("of an earlier version")
+            with locked(run / "lock"):
+                (run / "lock").chmod(0o666)  # as the user's own, whoever runs the tests
+                await submit(launcher)
+                assert (run / "copying.py").exists(), "the job that runs is of that version"
+            await submit(launcher)
+            assert not (run / "copying.py").exists()
+            assert (run / "copying.pyz").exists()
 
     asyncio.run(scenario())
 

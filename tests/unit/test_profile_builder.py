@@ -153,6 +153,7 @@ def test_what_a_killed_build_left_is_swept_and_what_another_uses_is_not(tmp_path
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
     left = done.stdout.strip()
     assert [str(path) for path in tmp_path.iterdir()] == [left]
+    (tmp_path / "berth-build-young").mkdir()  # its maker was killed before it could lock it
     used = tmp_path / "berth-build-used"
     used.mkdir()
     with (used / "lock").open("w") as lock:

@@ -295,6 +295,41 @@ def test_second_pass_only_looks_at_what_has_not_changed(roomy: Path, depth: int)
     assert watch.counts.total() <= 10, watch.counts
 
 
+class CachedCopy(Copy):
+    """A copy on a network client that has a file's status in its cache from before another machine wrote to it."""
+
+    cached: os.stat_result
+
+    def _list(self, folder: CopiedFolder) -> tuple[os.stat_result, list[tuple[str, os.stat_result]]]:
+        status, entries = super()._list(folder)
+        cached = self.cached
+        return status, [(name, cached if entry.st_ino == cached.st_ino else entry) for name, entry in entries]
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("is_live", [True, False])
+def test_file_is_not_linked_by_a_status_from_a_clients_cache(roomy: Path, is_live: bool) -> None:
+    volume = roomy / "volume"
+    volume.mkdir()
+    for name in ("written", "same"):
+        (volume / name).write_text("old")
+    previous = copied(roomy, volume)
+    cached = (volume / "written").stat()
+    (volume / "written").write_text("new")
+    copy = CachedCopy(str(volume), str(roomy / "next"), str(previous))
+    copy.cached = cached
+    try:
+        if is_live:
+            copy.mark_drained()
+            copy.first()
+        copy.second()
+        copy.complete()
+    finally:
+        copy.close()
+    assert (roomy / "next/tree/written").read_text() == "new"
+    assert (roomy / "next/tree/same").samefile(previous / "tree/same")
+
+
 @pytest.mark.usefixtures("trusting")
 @pytest.mark.parametrize("ends", [False, True], ids=["all-answer", "one-ends"])
 def test_processes_that_look_together_miss_nothing(roomy: Path, monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
