@@ -51,7 +51,8 @@ def diff(
     characters = 0
     homes = (snapshot.home if snapshot else (), _now(found.home))
     systems = (snapshot.system if snapshot else (), _now(found.system))
-    with _unpacked(storage, {*homes[0], *homes[1], *systems[0], *systems[1]}) as trees:
+    local = {*systems[0], *systems[1]} if found.on_node else set[str]()
+    with _unpacked(storage, {*homes[0], *homes[1], *systems[0], *systems[1]}, local) as trees:
         with _opened(storage, systems, trees) as (before, after):
             packages = package_changes(installed(before, base_packages), installed(after, base_packages))
         for volume, stacks in (("home", homes), ("system", systems)):
@@ -74,23 +75,32 @@ def printable(path: str) -> str:
 
 
 def _now(volume: Volume) -> Stack:
-    return (*volume.layers, volume.top)
+    return (*volume.layers, *volume.saved, volume.top)
 
 
 @contextlib.contextmanager
-def _unpacked(storage: Storage, layers: set[str]) -> Iterator[dict[str, Path]]:
-    """Give the tree of each layer; a layer that is packed is unpacked for the time of the block."""
+def _unpacked(storage: Storage, layers: set[str], local: set[str]) -> Iterator[dict[str, Path]]:
+    """Give the tree of each layer; a layer that is packed is unpacked for the time of the block, one of `local` on
+    this machine's disk: a file server need not hold what a node's disk does.
+    """
     packed = sorted(layer for layer in layers if storage.layers.squashfs(layer).exists())
     trees = {layer: storage.layers.tree(layer) for layer in layers}
     with record.locked(storage.lock, shared=True):  # or `collect` takes it for something left behind
-        room = Path(tempfile.mkdtemp(prefix=".diff-", dir=storage.layers.root))
-        try:
+        with _room(".diff-", storage.layers.root) as room, _room("berth-diff-") as near:
             for layer in packed:
-                trees[layer] = room / layer
+                trees[layer] = (near if layer in local else room) / layer
                 unpack(storage.layers.squashfs(layer), trees[layer])
             yield trees
-        finally:
-            remove_tree(room)
+
+
+@contextlib.contextmanager
+def _room(prefix: str, directory: Path | None = None) -> Iterator[Path]:
+    """Make a directory for the time of the block."""
+    room = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
+    try:
+        yield room
+    finally:
+        remove_tree(room)
 
 
 @contextlib.contextmanager

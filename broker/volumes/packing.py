@@ -82,8 +82,9 @@ NO_RECORD = (
 """What is raised on the way by a file that its owner has changed: any JSON may stand where a record is wanted."""
 
 
-def pack(tree: Path, layer: Path) -> None:
-    """Pack a tree that nobody writes to into the new layer's directory.
+def pack(tree: Path, layer: Path, *, has_room: bool = False) -> None:
+    """Pack a tree that nobody writes to into the new layer's directory. With `has_room` that is tried, however little
+    room there is.
 
     VolumeError `space`; UnreadableError names what cannot be read, and nothing is packed then.
     """
@@ -91,7 +92,8 @@ def pack(tree: Path, layer: Path) -> None:
         survey = _Survey(source)
         with (layer / KEPT).open("wb") as kept:
             kept.writelines(_lines(survey.records()))
-        require_room(tree, survey.bytes)
+        if not has_room:
+            require_room(layer, survey.bytes)
         if len(survey.deep) > MOST_DEEP:
             raise VolumeError("files", f"more than {MOST_DEEP} folders have paths above {LONGEST_PACKED_BYTES} bytes")
         for number, folder in enumerate(survey.deep):

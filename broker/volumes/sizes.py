@@ -87,7 +87,8 @@ def usage(storage: Storage) -> Answer:
 
 def _parts(found: Record) -> dict[str, set[str]]:
     """The layers of each part of a session, by the part's name."""
-    parts = {name: {*volume.layers, volume.top} for name, volume in (("home", found.home), ("system", found.system))}
+    volumes = (("home", found.home), ("system", found.system))
+    parts = {name: {*volume.layers, *volume.saved, volume.top} for name, volume in volumes}
     return parts | {f"snapshot {each.number}": {*each.home, *each.system} for each in found.snapshots}
 
 

@@ -1,0 +1,157 @@
+"""Saves of a system volume that a job has on its node's disk (ADR 120): a packed layer each, and who may make them.
+
+```
+layers/<top>/saved        record.Save, replaced as a whole: a save comes true by this rename alone
+layers/<top>/saved.lock   flock: held while `saved` is read and replaced
+layers/<id>/              what one job has changed: layer.squashfs  kept  deep/  owners  fuse, and an empty tree/, whose
+                          attributes are those of the session's /
+```
+
+The standard library alone: the session's job runs this, from the archive that copies a running session.
+
+    python3 -I copying.pyz claim TOP SUBMISSION.RESTARTS
+    python3 -I copying.pyz save TOP SUBMISSION.RESTARTS MADE [LAYER]
+    python3 -I copying.pyz store LAYER MADE
+    python3 -I copying.pyz unpack LAYER TARGET
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.failpoints import failpoint
+from broker.volumes.copying import OWNERS, TREE
+from broker.volumes.errors import VolumeError, from_os_error
+from broker.volumes.layers import SQUASHFS, Layers, dress_root
+from broker.volumes.packing import DEEP, KEPT, pack, unpack
+from broker.volumes.record import locked, read_save, sync, write_save
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from broker.volumes.record import Save, Stack
+
+FUSE_WRITTEN = "fuse"
+"""As in profiles.overlay."""
+COMMANDS = frozenset({"claim", "save", "store", "unpack"})
+FAILED, SUPERSEDED = 1, 3
+
+Generation = tuple[int, int]
+
+
+def claim(top: Path, generation: Generation) -> Stack:
+    """Make a top that of the job of this generation; the layers that were saved of it before, the oldest first.
+
+    VolumeError `conflict` if a later job has it. A full disk is no reason not to begin: an older job that is cut off
+    and comes back could save nothing there either.
+    """
+    with _locked_save(top) as before:
+        before.check(generation)
+        claimed = _claimed(before, generation)
+        with contextlib.suppress(OSError):
+            write_save(top, claimed)
+        return claimed.below
+
+
+def _claimed(before: Save, generation: Generation) -> Save:
+    return replace(before, generation=generation, below=before.stack, own="", is_kept=False)
+
+
+def store(made: Path, target: Path) -> None:
+    """Pack the layer directory `made` of the node's disk into the new layer's directory `target`, on disk when this
+    returns. VolumeError, OSError.
+    """
+    layers = Layers(target.parent)
+    (target / TREE).mkdir(exist_ok=True)
+    dress_root(made / TREE, target / TREE)
+    pack(made / TREE, target, has_room=True)
+    if (made / FUSE_WRITTEN).exists():
+        (target / FUSE_WRITTEN).touch()
+    if (made / OWNERS).exists():
+        (target / OWNERS).write_bytes((made / OWNERS).read_bytes())
+    if (target / DEEP).exists():
+        layers.flush()
+    for name in (SQUASHFS, KEPT, OWNERS):
+        if (target / name).exists():
+            sync(target / name)
+    sync(target)
+    sync(layers.root)
+
+
+def save(top: Path, generation: Generation, made: Path) -> None:
+    """Save what a job has changed: the directory `made`, whose `tree` nobody writes to, as a layer of the top's.
+
+    Until it has come true as a whole, the last save is what counts. VolumeError `conflict` if a later job has the top.
+    """
+    layers = Layers(top.parent)
+    with locked(layers.root.parent / "lock", shared=True):  # or gc takes the new layer for one that nothing needs
+        read_save(top).check(generation)
+        layer = layers.new()
+        try:
+            store(made, layers.path(layer))
+            before = _note(top, generation, layer, is_kept=False)
+        except (OSError, VolumeError):
+            layers.discard(layer)  # it may have the room that is missing
+            raise
+    if before.own and not before.is_kept:
+        with contextlib.suppress(VolumeError, OSError), locked(layers.root.parent / "lock", wait=False):
+            layers.discard(before.own)  # else gc does
+
+
+def _note(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> Save:
+    """Have a layer be what the job has saved. Return what was noted before."""
+    with _locked_save(top) as before:
+        before.check(generation)
+        if before.generation < generation:  # there was no room to note the claim
+            before = _claimed(before, generation)
+        failpoint("save.packed")
+        write_save(top, replace(before, own=layer, is_kept=is_kept, at=time.time()))
+        failpoint("save.noted")
+        return before
+
+
+def save_copy(top: Path, generation: Generation, made: Path, layer: str) -> None:
+    """Save a copy for a snapshot as the layer of that id, which the launcher has made."""
+    read_save(top).check(generation)
+    store(made, top.parent / layer)
+    _note(top, generation, layer, is_kept=True)
+
+
+@contextlib.contextmanager
+def _locked_save(top: Path) -> Iterator[Save]:
+    with locked(top / "saved.lock"):
+        yield read_save(top)
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what the command line says; the exit code. The last line of the standard error says what failed."""
+    os.umask(0o077)
+    command, place, *rest = words
+    try:
+        if command in {"store", "unpack"}:
+            if command == "store":
+                store(Path(rest[0]), Path(place))
+            else:
+                unpack(Path(place) / SQUASHFS, Path(rest[0]))
+            return 0
+        submission, _, restarts = rest[0].partition(".")
+        generation = (int(submission), int(restarts))
+        if command == "claim":
+            print(*reversed(claim(Path(place), generation)))
+        elif len(rest) > 2:
+            save_copy(Path(place), generation, Path(rest[1]), rest[2])
+        else:
+            save(Path(place), generation, Path(rest[1]))
+    except OSError as error:
+        print(from_os_error(error), file=sys.stderr)
+        return FAILED
+    except VolumeError as error:
+        print(error, file=sys.stderr)
+        return SUPERSEDED if error.kind == "conflict" else FAILED
+    return 0
