@@ -212,7 +212,8 @@ class Submitter:
         )
         return {
             "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
-            "job.env": job_env(session, number, binds, image.offset, before, self._config.storage.save_every),
+            "job.env": job_env(session, number, binds, image.offset, before)
+            + f"BERTH_SAVE_EVERY={self._config.storage.save_every}\n",
             "continuation": session.continuation_in_force + "\n",
             "idle": idle_file(session),
             "host_certificate": certificate + "\n",
@@ -350,10 +351,8 @@ def before(jobs: list[JobRecord]) -> str:
     return f"job {last.job_id} ended {clock(last.ended_at, 0)}: {what}"
 
 
-def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "", save_every: int = 0) -> str:
-    """The content of run/job.env for the job with that number: see docs/reference/session-job.md. `save_every`: 0 for
-    one that saves nothing.
-    """
+def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "") -> str:
+    """The content of run/job.env for the job with that number: see docs/reference/session-job.md."""
     policy = session.policy
     values = {
         "BERTH_SESSION_ID": session.id,
@@ -375,8 +374,6 @@ def job_env(session: Session, number: int, binds: list[str], offset: int, before
     }
     if session.root:
         values["BERTH_ROOT"] = "yes"
-    if save_every:
-        values["BERTH_SAVE_EVERY"] = str(save_every)
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
 

@@ -42,8 +42,8 @@ from broker.volumes.copy_program import main
 
 raise SystemExit(main())
 """
-"""A command of broker.volumes.saves is a plain word, which no option and no path of a copy is. What a copy does not need
-is not loaded: an older Python can run it."""
+"""A command of broker.volumes.saves is a plain word, which no option and no path of a copy is. What a copy does not
+need is not loaded: an older Python can run it."""
 _OLDEST = (1980, 1, 1, 0, 0, 0)
 """The first time that a zip archive can have: the same modules make the same archive, byte by byte."""
 

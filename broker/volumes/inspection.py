@@ -85,12 +85,15 @@ def _unpacked(storage: Storage, layers: set[str], local: set[str]) -> Iterator[d
     """
     packed = sorted(layer for layer in layers if storage.layers.squashfs(layer).exists())
     trees = {layer: storage.layers.tree(layer) for layer in layers}
-    with record.locked(storage.lock, shared=True):  # or `collect` takes it for something left behind
-        with _room(".diff-", storage.layers.root) as room, _room("berth-diff-") as near:
-            for layer in packed:
-                trees[layer] = (near if layer in local else room) / layer
-                unpack(storage.layers.squashfs(layer), trees[layer])
-            yield trees
+    with (
+        record.locked(storage.lock, shared=True),  # or `collect` takes it for something left behind
+        _room(".diff-", storage.layers.root) as room,
+        _room("berth-diff-") as near,
+    ):
+        for layer in packed:
+            trees[layer] = (near if layer in local else room) / layer
+            unpack(storage.layers.squashfs(layer), trees[layer])
+        yield trees
 
 
 @contextlib.contextmanager

@@ -377,9 +377,9 @@ def write(path: Path, content: bytes | Iterable[bytes]) -> None:
         raise
 
 
-def sync(directory: Path) -> None:
-    """Make what was last renamed or made in a directory last."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync(place: Path) -> None:
+    """Have a file on disk or, of a directory, what was last renamed or made in it. OSError."""
+    fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(fd)
     finally:

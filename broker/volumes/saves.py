@@ -108,10 +108,10 @@ def _note(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> Sa
     """Have a layer be what the job has saved. Return what was noted before."""
     with _locked_save(top) as before:
         before.check(generation)
-        if before.generation < generation:  # there was no room to note the claim
-            before = _claimed(before, generation)
+        # Without room for it, the claim was not noted.
+        claimed = before if before.generation == generation else _claimed(before, generation)
         failpoint("save.packed")
-        write_save(top, replace(before, own=layer, is_kept=is_kept, at=time.time()))
+        write_save(top, replace(claimed, own=layer, is_kept=is_kept, at=time.time()))
         failpoint("save.noted")
         return before
 
