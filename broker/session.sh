@@ -1506,11 +1506,10 @@ saves() { # COMMAND ARGUMENT…: as root over the user's own files, which may be
 }
 
 take_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of the top. From now on only this job saves it
-  local top=$LAYERS/${SYSTEM_STACK[0]} said code=0
+  local top=$LAYERS/${SYSTEM_STACK[0]} start=$BERTH_SUBMISSION.${SLURM_RESTART_COUNT:-0} said code=0
   { find_python && type -P mksquashfs unsquashfs >/dev/null; } || die "$UNFIT_NODE" \
     "$SLURMD_NODENAME lacks Python 3.11 or squashfs-tools, which save this session's system: start it on another node"
-  GENERATION=$BERTH_SUBMISSION.${SLURM_RESTART_COUNT:-0}
-  said=$(saves claim "$top" "$GENERATION" 2>"$NODE_DIR/save.err") || code=$?
+  said=$(saves claim "$top" "$start" 2>"$NODE_DIR/save.err") || code=$?
   ((code != 3)) || die "$SUPERSEDED" "$(tail -n 1 "$NODE_DIR/save.err")"
   ((code == 0)) || die "$BAD_VOLUMES" "$(tail -n 1 "$NODE_DIR/save.err")"
   read -ra said <<<"$said"
@@ -1518,6 +1517,7 @@ take_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of 
   mkdir -p "$NODE_DIR/top"/{tree,work}
   dress_root "${said[0]:+$LAYERS/}${said[0]:-$top}/tree" "$NODE_DIR/top/tree"
   ROOT_MODE=$(stat -c %a "$NODE_DIR/top/tree") SAVE_AT=$((EPOCHSECONDS + BERTH_SAVE_EVERY))
+  GENERATION=$start
 }
 
 system_changed() { # since the job began or, if it has saved, since then
