@@ -46,6 +46,7 @@ def diff(
     profile are all of it. With `content`, files that look the same are read.
     """
     found = record.load(storage.session(session_id))
+    told = {"system_as_of": storage.saved_at(session_id, found)}
     snapshot = None if number is None else found.snapshot(number)
     files: list[dict[str, str]] = []
     characters = 0
@@ -65,8 +66,8 @@ def diff(
                     files.append({"change": change, "volume": volume, "path": printable(path)})
                     characters += len(files[-1]["path"])
                     if len(files) > MOST_FILES or characters > MOST_CHARACTERS:
-                        return {"packages": packages, "files": files[:-1], "truncated": True}
-    return {"packages": packages, "files": files, "truncated": False}
+                        return told | {"packages": packages, "files": files[:-1], "truncated": True}
+    return told | {"packages": packages, "files": files, "truncated": False}
 
 
 def printable(path: str) -> str:

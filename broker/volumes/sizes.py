@@ -67,7 +67,8 @@ def size(storage: Storage, session_id: str) -> Answer:
         lines.append({"what": what, "own": _bytes([shares.get(bit, Share())]), "total": _bytes(whole), "files": files})
     total = _bytes(share for holder, share in shares.items() if holder != ELSEWHERE)
     room = os.statvfs(storage.root)
-    return {"lines": lines, "bytes": total, "free": room.f_bavail * room.f_frsize}
+    free = room.f_bavail * room.f_frsize
+    return {"lines": lines, "bytes": total, "free": free, "system_as_of": storage.saved_at(session_id, found)}
 
 
 def usage(storage: Storage) -> Answer:

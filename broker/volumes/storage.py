@@ -81,6 +81,20 @@ class Storage:
                     if error.kind != "missing" or record.was_started(entry):
                         raise VolumeError("files", f"{entry}: {error}") from error
 
+    def saved_at(self, session_id: str, found: Record) -> float | None:
+        """When the system of a session that runs was last saved, 0 if it never was. None if no job has it on its node:
+        its layers are what it is.
+        """
+        if found.on_node:
+            try:
+                with locked(self.session(session_id) / "run/lock", shared=True, wait=False):
+                    pass
+            except FileNotFoundError:
+                pass  # it never had a job
+            except VolumeError:
+                return record.read_save(self.layers.path(found.system.top)).at
+        return None
+
     def job_tops(self, session_id: str) -> set[str]:
         """The layers that batch jobs write to, if this is an environment of some."""
         return {
