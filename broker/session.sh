@@ -1506,16 +1506,26 @@ saves() { # COMMAND ARGUMENT…: as root over the user's own files, which may be
 }
 
 take_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of the top. From now on only this job saves it
-  local top=$LAYERS/${SYSTEM_STACK[0]} start=$BERTH_SUBMISSION.${SLURM_RESTART_COUNT:-0} said code=0
+  local top=$LAYERS/${SYSTEM_STACK[0]} start=$BERTH_SUBMISSION.${SLURM_RESTART_COUNT:-0} said code=0 below own like
   { find_python && type -P mksquashfs unsquashfs >/dev/null; } || die "$UNFIT_NODE" \
     "$SLURMD_NODENAME lacks Python 3.11 or squashfs-tools, which save this session's system: start it on another node"
   said=$(saves claim "$top" "$start" 2>"$NODE_DIR/save.err") || code=$?
   ((code != 3)) || die "$SUPERSEDED" "$(tail -n 1 "$NODE_DIR/save.err")"
   ((code == 0)) || die "$BAD_VOLUMES" "$(tail -n 1 "$NODE_DIR/save.err")"
-  read -ra said <<<"$said"
-  SYSTEM_STACK=("${SYSTEM_STACK[0]}" "${said[@]}" "${SYSTEM_STACK[@]:1}")
-  mkdir -p "$NODE_DIR/top"/{tree,work}
-  dress_root "${said[0]:+$LAYERS/}${said[0]:-$top}/tree" "$NODE_DIR/top/tree"
+  { read -ra below && read -r own; } <<<"$said" || :
+  mkdir -p "$NODE_DIR/top/work"
+  if [[ -z $own ]]; then
+    mkdir "$NODE_DIR/top/tree"
+  elif [[ -n $BERTH_ROOT ]]; then # it changes nothing of that
+    below=("$own" "${below[@]}")
+  else
+    saves unpack "$LAYERS/$own" "$NODE_DIR/top/tree" || die "$BAD_VOLUMES" "the layer $LAYERS/$own could not be unpacked"
+    [[ ! -e $LAYERS/$own/fuse ]] || : >"$NODE_DIR/top/fuse"
+    : >"$NODE_DIR/saved"
+  fi
+  SYSTEM_STACK=("${SYSTEM_STACK[0]}" "${below[@]}" "${SYSTEM_STACK[@]:1}")
+  like=${own:-${below[0]:-${SYSTEM_STACK[0]}}}
+  [[ ! -d $NODE_DIR/top/tree ]] || dress_root "$LAYERS/$like/tree" "$NODE_DIR/top/tree"
   ROOT_MODE=$(stat -c %a "$NODE_DIR/top/tree") SAVE_AT=$((EPOCHSECONDS + BERTH_SAVE_EVERY))
   GENERATION=$start
 }

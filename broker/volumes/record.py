@@ -318,6 +318,8 @@ class Save:
     """Whether a snapshot may name `own`, so that the job's next save does not remove it."""
     at: float = 0.0
     """When a job has last saved, in seconds since the epoch; 0 if none has."""
+    replaced: Stack = ()
+    """Layers that a later save has replaced, and that could not be removed yet."""
 
     @property
     def stack(self) -> Stack:
@@ -337,7 +339,8 @@ def read_save(top: Path) -> Save:
         submission, restarts = data["generation"]
         own = _layer(data["own"]) if data["own"] else ""
         generation, at = (int(submission), int(restarts)), float(data["at"])
-        return Save(generation, _stack(data["below"]), own, is_kept=data["is_kept"] is True, at=at)
+        below, replaced = _stack(data["below"]), _stack(data["replaced"])
+        return Save(generation, below, own, is_kept=data["is_kept"] is True, at=at, replaced=replaced)
     except FileNotFoundError:
         return Save()
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:

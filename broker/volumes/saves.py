@@ -41,12 +41,16 @@ FUSE_WRITTEN = "fuse"
 """As in profiles.overlay."""
 COMMANDS = frozenset({"claim", "save", "store", "unpack"})
 FAILED, SUPERSEDED = 1, 3
+MOST_SAVES = 8
+"""Layers that jobs of a session that is never stopped leave: each is a mount of the next job's. A session that is
+stopped has its layers joined."""
 
 Generation = tuple[int, int]
 
 
-def claim(top: Path, generation: Generation) -> Stack:
-    """Make a top that of the job of this generation; the layers that were saved of it before, the oldest first.
+def claim(top: Path, generation: Generation) -> Save:
+    """Make a top that of the job of this generation. The job begins with what was saved of it: layers below its own
+    changes and, if there are many, one that it has to unpack and to save with these.
 
     VolumeError `conflict` if a later job has it. A full disk is no reason not to begin: an older job that is cut off
     and comes back could save nothing there either.
@@ -56,11 +60,15 @@ def claim(top: Path, generation: Generation) -> Stack:
         claimed = _claimed(before, generation)
         with contextlib.suppress(OSError):
             write_save(top, claimed)
-        return claimed.below
+        return claimed
 
 
 def _claimed(before: Save, generation: Generation) -> Save:
-    return replace(before, generation=generation, below=before.stack, own="", is_kept=False)
+    if len(before.stack) < MOST_SAVES:
+        return replace(before, generation=generation, below=before.stack, own="", is_kept=False)
+    *below, own = before.stack
+    # One that is below may have come from a snapshot.
+    return replace(before, generation=generation, below=tuple(below), own=own, is_kept=before.is_kept or not before.own)
 
 
 def store(made: Path, target: Path) -> None:
@@ -95,25 +103,28 @@ def save(top: Path, generation: Generation, made: Path) -> None:
         layer = layers.new()
         try:
             store(made, layers.path(layer))
-            before = _note(top, generation, layer, is_kept=False)
+            replaced = _note(top, generation, layer, is_kept=False)
         except (OSError, VolumeError):
             layers.discard(layer)  # it may have the room that is missing
             raise
-    if before.own and not before.is_kept:
-        with contextlib.suppress(VolumeError, OSError), locked(layers.root.parent / "lock", wait=False):
-            layers.discard(before.own)  # else gc does
+    with contextlib.suppress(VolumeError, OSError), locked(layers.root.parent / "lock", wait=False):
+        for each in replaced:  # else the next save does, or gc
+            layers.discard(each)
 
 
-def _note(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> Save:
-    """Have a layer be what the job has saved. Return what was noted before."""
+def _note(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> Stack:
+    """Have a layer be what the job has saved. Return what nothing needs any more."""
+    layers = Layers(top.parent)
     with _locked_save(top) as before:
         before.check(generation)
         # Without room for it, the claim was not noted.
         claimed = before if before.generation == generation else _claimed(before, generation)
+        own = (claimed.own,) if claimed.own and not claimed.is_kept else ()
+        replaced = tuple(each for each in (*claimed.replaced, *own) if layers.path(each).exists())
         failpoint("save.packed")
-        write_save(top, replace(claimed, own=layer, is_kept=is_kept, at=time.time()))
+        write_save(top, replace(claimed, own=layer, is_kept=is_kept, at=time.time(), replaced=replaced))
         failpoint("save.noted")
-        return before
+        return replaced
 
 
 def save_copy(top: Path, generation: Generation, made: Path, layer: str) -> None:
@@ -143,7 +154,9 @@ def main(words: Sequence[str]) -> int:
         submission, _, restarts = rest[0].partition(".")
         generation = (int(submission), int(restarts))
         if command == "claim":
-            print(*reversed(claim(Path(place), generation)))
+            claimed = claim(Path(place), generation)
+            print(*reversed(claimed.below))
+            print(claimed.own)
         elif len(rest) > 2:
             save_copy(Path(place), generation, Path(rest[1]), rest[2])
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def test_an_older_job_is_told_so_and_changes_nothing(running: Running, tmp_path:
     top, older = running.begin_job(session)
     saves.save(top, older, made(tmp_path, first=b"1"))
     newer = (older[0], 1)  # the same job, requeued
-    assert len(saves.claim(top, newer)) == 1
+    assert len(saves.claim(top, newer).below) == 1
     before = record.read_save(top)
     for late in (saves.claim, lambda *words: saves.save(*words, made(tmp_path, late=b"0"))):
         with pytest.raises(VolumeError, match="has the session's system by now") as refused:
@@ -103,6 +104,31 @@ def test_an_older_job_is_told_so_and_changes_nothing(running: Running, tmp_path:
     assert {*running.storage.layers.all()} == running.record(session).named_layers()
     saves.save(top, newer, made(tmp_path, second=b"2"))
     assert shown(running, session) == {"first", "second"}
+
+
+def test_many_jobs_without_a_stop_leave_few_layers(running: Running) -> None:
+    session = running.create()
+    for number in range(saves.MOST_SAVES + 4):
+        running.change(session, "system", number, 3)
+        before = shown(running, session)
+    assert len(running.record(session).system.saved) == saves.MOST_SAVES
+    collection.collect(running.storage)
+    assert shown(running, session) == before
+    operations.snapshot(running.storage, session, new_id(), IMAGE, Note())
+    operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
+    assert shown(running, session) == before
+    assert len(running.record(session).system.layers) == 1
+
+
+def test_layers_that_could_not_be_removed_go_with_the_next_save(running: Running, tmp_path: Path) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    with record.locked(running.storage.lock, shared=True):  # an operation is under way
+        for number in range(3):
+            saves.save(top, generation, made(tmp_path, first=b"%d" % number))
+    assert len(running.storage.layers.all()) == 2 + 3
+    saves.save(top, generation, made(tmp_path, first=b"last"))
+    assert {*running.storage.layers.all()} == running.record(session).named_layers()
 
 
 def test_a_full_shared_file_system_costs_nothing_of_the_last_save(small: Running, tmp_path: Path) -> None:
@@ -123,11 +149,13 @@ def test_a_claim_needs_no_room(small: Running, tmp_path: Path) -> None:
     top, generation = small.begin_job(session)
     saves.save(top, generation, made(tmp_path, first=b"1"))
     ballast = small.storage.root / "ballast"
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while file.write(b"x" * 4096):
-            pass
+    for piece in (2**20, 4096, 512):
+        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+            while file.write(b"x" * piece):
+                pass
+        os.sync()  # which gives back what was set aside for more
     later = (next(small.submissions), 0)
-    assert saves.claim(top, later) == record.read_save(top).stack
+    assert saves.claim(top, later).below == record.read_save(top).stack
     assert record.read_save(top).generation == generation, "there was room to note it"
     ballast.unlink()
     saves.save(top, later, made(tmp_path, second=b"2"))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from slurm.lab.spec import NODES
+from tests.lab.batch_work import Work
 from tests.lab.kept import Kept
 from tests.lab.services import died_and_restarted
 from tests.lab.test_system_on_node import INSTALLED, PACKAGE
+from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,4 +108,39 @@ def test_a_package_is_there_after_stop_and_cancel_and_every_operation_knows_it(
     alice.ok("switch", kept.name, "base", "--yes", "--timeout", "60", seconds=90)
     assert kept.says(INSTALLED) == "works\n1"
     kept.stop()
+    kept.verified()
+
+
+def test_root_commands_batch_jobs_flattening_and_an_image_have_the_package(kept: Kept, alice: User, room: str) -> None:
+    alice.ok(
+        "exec",
+        "--root",
+        "--yes",
+        kept.name,
+        "--",
+        "sh",
+        "-c",
+        "echo x >/srv/theirs; chown games /srv/theirs",
+        seconds=180,
+    )
+    for number in range(2):
+        kept.says(f"echo {number} >/srv/{number}")
+        kept.stop()
+        kept.again()
+    report = json.loads(alice.ok("diff", kept.name, "--json"))
+    assert report["system_as_of"] > 0
+    wait_for(lambda: ("A", "/srv/1") in changed(kept), what="a save, as a look at a running session shows")
+    kept.stop()
+    alice.ok("flatten", kept.name)
+    wait_for(lambda: kept.view()["volumes"]["layers"]["system"] == 1, what="one layer")
+    said = Work(alice).run(f"--env {kept.name}", f"{INSTALLED}; cat /srv/theirs /srv/1")
+    assert said == "works\n1\nx\n1\n"
+    image = json.loads(
+        alice.ok("profile", "commit", kept.name, "tooled@1", "--store", room, "--yes", "--json", seconds=180)
+    )
+    listed = alice.site.lab.sh(f"unsquashfs -lln -o {image['offset']} {image['path']} opt/tool/deep/file srv/theirs")
+    assert "opt/tool/deep/file" in listed
+    assert re.search(r" 5/0 .* \S*srv/theirs$", listed, re.MULTILINE)
+    kept.again()
+    assert kept.says(f"{INSTALLED}; cat /srv/0 /srv/1 /srv/theirs") == "works\n1\n0\n1\nx"
     kept.verified()

@@ -96,15 +96,20 @@ class Running:
     def begin_job(self, session: str) -> tuple[Path, tuple[int, int]]:
         """Be a job that begins: the system's top on the shared file system, and the job's generation."""
         top, generation = self.storage.layers.path(self.record(session).system.top), (next(self.submissions), 0)
-        saves.claim(top, generation)
+        claimed = saves.claim(top, generation)
+        system = self.record(session).system
+        assert (system.below, system.own) == (claimed.below, claimed.own)
         return top, generation
 
     def empty_top(self, session: str, node: Path) -> Path:
         """Make the top that a job has on its node's disk; its directory."""
         layers, system = self.storage.layers, self.record(session).system
         made = node / "top"
-        for name in ("tree", "work"):
-            (made / name).mkdir(parents=True)
+        (made / "work").mkdir(parents=True)
+        if system.own:
+            unpack(layers.squashfs(system.own), made / "tree")
+        else:
+            (made / "tree").mkdir()
         dress_root(layers.tree(system.saved[-1] if system.saved else system.top), made / "tree")
         return made
 
@@ -116,7 +121,7 @@ class Running:
         try:
             made = self.empty_top(session, node)
             lower = []
-            for layer in reversed((*system.layers, *system.saved)):
+            for layer in reversed((*system.layers, *system.below)):
                 lower.append(layers.tree(layer))
                 if layers.squashfs(layer).exists():
                     lower[-1] = node / layer
