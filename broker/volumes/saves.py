@@ -78,7 +78,7 @@ def store(made: Path, target: Path) -> None:
     layers = Layers(target.parent)
     (target / TREE).mkdir(exist_ok=True)
     dress_root(made / TREE, target / TREE)
-    pack(made / TREE, target, has_room=True)
+    pack(made / TREE, target, in_job=True)
     if (made / FUSE_WRITTEN).exists():
         (target / FUSE_WRITTEN).touch()
     if (made / OWNERS).exists():
