@@ -1514,10 +1514,11 @@ take_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of 
   ((code == 0)) || die "$BAD_VOLUMES" "$(tail -n 1 "$NODE_DIR/save.err")"
   { read -ra below && read -r own; } <<<"$said" || :
   mkdir -p "$NODE_DIR/top/work"
+  if [[ -n $own && -n $BERTH_ROOT ]]; then # which changes nothing of that
+    below=("$own" "${below[@]}") own=''
+  fi
   if [[ -z $own ]]; then
     mkdir "$NODE_DIR/top/tree"
-  elif [[ -n $BERTH_ROOT ]]; then # it changes nothing of that
-    below=("$own" "${below[@]}")
   else
     saves unpack "$LAYERS/$own" "$NODE_DIR/top/tree" || die "$BAD_VOLUMES" "the layer $LAYERS/$own could not be unpacked"
     [[ ! -e $LAYERS/$own/fuse ]] || : >"$NODE_DIR/top/fuse"
@@ -1525,7 +1526,7 @@ take_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of 
   fi
   SYSTEM_STACK=("${SYSTEM_STACK[0]}" "${below[@]}" "${SYSTEM_STACK[@]:1}")
   like=${own:-${below[0]:-${SYSTEM_STACK[0]}}}
-  [[ ! -d $NODE_DIR/top/tree ]] || dress_root "$LAYERS/$like/tree" "$NODE_DIR/top/tree"
+  dress_root "$LAYERS/$like/tree" "$NODE_DIR/top/tree"
   ROOT_MODE=$(stat -c %a "$NODE_DIR/top/tree") SAVE_AT=$((EPOCHSECONDS + BERTH_SAVE_EVERY))
   GENERATION=$start
 }

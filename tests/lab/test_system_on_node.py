@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.volumes.saves import MOST_SAVES
 from tests.session_job import ROOM, new_id, wait_until
 
 if TYPE_CHECKING:
@@ -139,6 +140,20 @@ class TestSaves:
         assert kept.says(INSTALLED) == "works\n1"
         assert saved(kept)["generation"] == [1, 1]
 
+    def test_jobs_that_follow_one_another_leave_few_layers(self, kept: SessionJob) -> None:
+        for number in range(MOST_SAVES + 2):
+            kept.start(f"--nodelist=c{number % 3 + 1}")
+            kept.says(f"echo {number} >/opt/{number}; rm -f /opt/{number - 2}; rm -f /etc/motd")
+            kept.stop()
+        assert len(saved(kept)["below"]) == MOST_SAVES - 1
+        assert saved(kept)["own"] != ""
+        kept.start("--nodelist=c1")
+        assert kept.says("ls /opt; ! ls /etc/motd 2>/dev/null") == f"{MOST_SAVES}\n{MOST_SAVES + 1}"
+        kept.stop()
+        kept.configure(BERTH_ROOT="yes")
+        kept.start("--nodelist=c2")
+        assert kept.says("ls /opt; ! ls /etc/motd 2>/dev/null") == f"{MOST_SAVES}\n{MOST_SAVES + 1}"
+
     def test_a_warning_of_the_end_saves(self, kept: SessionJob) -> None:
         kept.start("--nodelist=c1", "--time=30")
         kept.says(PACKAGE)
@@ -181,7 +196,7 @@ class TestFaults:
     def test_a_job_that_comes_back_late_overwrites_nothing(self, kept: SessionJob) -> None:
         kept.start("--nodelist=c1")
         kept.says(PACKAGE)
-        later = {"generation": [2, 0], "below": [], "own": "", "is_kept": False, "at": 0.0}
+        later = {"generation": [2, 0], "below": [], "own": "", "is_kept": False, "at": 0.0, "replaced": []}
         kept.bench.sh(f"cat >{kept.layer(kept.system[0])}/saved", user="alice", stdin=json.dumps(later).encode())
         before = layers(kept)
         kept.stop()
