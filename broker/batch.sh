@@ -240,7 +240,9 @@ mount_layers() { # TARGET LOWER…: an overlay that nobody can write to
 }
 
 mount_system() { # as session.sh's, but that nobody writes to it
-  local stack=("${SYSTEM_STACK[@]/%//tree}" "$NODE_DIR/skeleton" "$NODE_DIR/image")
+  local STACK=() stack
+  ON_NODE='' open_system # no job writes to the top that the environment names
+  stack=("${STACK[@]}" "$NODE_DIR/skeleton" "$NODE_DIR/image")
   mount_layers "$NODE_DIR/root" "${stack[@]}"
   missing_points system "$NODE_DIR/root" # the user may have deleted some
   [[ ${#FOLDERS[@]} -gt 0 || ${#FILES[@]} -gt 0 ]] || return 0

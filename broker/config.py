@@ -93,6 +93,9 @@ class StorageSettings(Section):
     flatten_at: Annotated[int, Field(ge=2, le=50)] = 20
     """Of how many layers a stopped session's home or system may consist before they are made fewer in the background;
     a start mounts every one of them."""
+    save_every: Annotated[int, Field(ge=1, le=9_999_999)] = 600
+    """Seconds between two saves of what a running session has changed outside of its home, where that is on the node's
+    disk (docs/reference/storage.md). A save without changes is left out."""
 
     @model_validator(mode="after")
     def _one_directory_a_user(self) -> StorageSettings:

@@ -112,6 +112,7 @@ def environment(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
         VOLUME_VERBS["clone"](place, request)
     for program in (Path(place.session_script), Path(place.session_script).with_name("batch.sh")):
         write(session / "run" / program.name, program.read_bytes())
+    _install_copying(session)
     install(place, request)
     return {"directory": str(session)}
 

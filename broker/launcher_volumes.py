@@ -25,7 +25,7 @@ from broker.volumes import batch, collection, inspection, jobs, live, operations
 from broker.volumes.errors import VolumeError, from_os_error
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Image, Note
-from broker.volumes.probe import probe_anew
+from broker.volumes.probe import ON_NODE, probe_anew
 from broker.volumes.record import locked
 from broker.volumes.storage import Storage
 
@@ -174,7 +174,8 @@ def probe(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 -
     def ask() -> Answer:
         with locked(storage.lock, shared=True):
             found = probe_anew(storage.layers.root, storage.probe)
-        promises = [*storage.driver(found.driver).promises, *found.limits]
+        is_on_node = found.on_node and found.driver != "overlay"
+        promises = [*storage.driver(found.driver).promises, *([ON_NODE] if is_on_node else found.limits)]
         return {"driver": found.driver, "why": found.why, "promises": promises}
 
     return _done(ask)

@@ -23,7 +23,7 @@ readonly NO_NODE_DIR=69   # no directory of our own could be made on the node
 readonly UNFIT_NODE=70    # the node lacks a program or a kind of namespace that a session needs
 readonly BAD_CONTENT=71   # the image has no sshd
 readonly OUT_OF_MEMORY=72 # the kernel killed a process of the session for memory; Slurm shows its own OUT_OF_MEMORY
-readonly SUPERSEDED=73    # run/job.env is of another submission: a later job carries this session
+readonly SUPERSEDED=73    # a later job carries this session: run/job.env, or its system's last save, is that job's
 readonly BAD_VOLUMES=74   # volumes.json, or a layer that it names, is missing or bad, or does not mount, or its links are bad
 
 readonly STOP_GRACE=3            # seconds between TERM and KILL for the session's processes; below any sane KillWait
@@ -552,6 +552,37 @@ mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it do
   say "${target##*/}: an overlay of $(($# + 1)) layers, mounted by $HOW"
 }
 
+mount_packed() { # LAYER: mounts a layer that is a squashfs as the tree of NODE_DIR/packed/LAYER
+  local program=squashfuse_ll place=$NODE_DIR/packed/$1
+  [[ ! -d $place ]] || return 0
+  mkdir -p "$place"
+  [[ ! -e $LAYERS/$1/fuse ]] || : >"$place/fuse"
+  if [[ -s $LAYERS/$1/kept ]]; then # it has more than a squashfs can hold
+    { find_python && saves unpack "$LAYERS/$1" "$place/tree"; } || die "$BAD_VOLUMES" "the layer $1 could not be unpacked"
+    return 0
+  fi
+  mkdir "$place/tree"
+  hash squashfuse_ll 2>/dev/null || program=squashfuse
+  "$program" "$LAYERS/$1/layer.squashfs" "$place/tree" || die "$BAD_VOLUMES" "the layer $1 could not be mounted"
+  MOUNTED=("$place/tree" "${MOUNTED[@]}")
+}
+
+open_system() { # STACK: the trees of the system's layers, the top's first; in root mode without a top that lies on the node
+  local layer stack=("${SYSTEM_STACK[@]}")
+  STACK=()
+  if [[ -n $ON_NODE ]]; then
+    stack=("${SYSTEM_STACK[@]:1}")
+    [[ -n $BERTH_ROOT ]] || STACK=("$NODE_DIR/top/tree")
+  fi
+  for layer in "${stack[@]}"; do
+    if [[ -e $LAYERS/$layer/layer.squashfs ]]; then
+      mount_packed "$layer"
+      layer=$NODE_DIR/packed/$layer
+    fi
+    STACK+=("$layer/tree")
+  done
+}
+
 mount_image() {
   local program=squashfuse_ll owner=,uid=0,gid=0 # everything is the user's, who may then change it in the overlay
   [[ -z $BERTH_ROOT ]] || owner=''
@@ -783,13 +814,13 @@ SUDO
 }
 
 mount_system() { # the root of the session
-  local below=("$NODE_DIR/skeleton" "$NODE_DIR/image") stack=("${SYSTEM_STACK[@]/%//tree}")
+  local below=("$NODE_DIR/skeleton" "$NODE_DIR/image")
   if [[ -n $BERTH_ROOT ]]; then # the volume stays as it is until all has gone well
-    mount_overlay "$NODE_DIR/root" "$NODE_DIR/system/tree" "${stack[@]}" "${below[@]}"
+    mount_overlay "$NODE_DIR/root" "$NODE_DIR/system/tree" "${STACK[@]}" "${below[@]}"
   elif [[ $BERTH_SYSTEM == fresh ]]; then
     mount_overlay "$NODE_DIR/root" "$NODE_DIR/system/tree" "${below[@]}"
   else
-    mount_overlay "$NODE_DIR/root" "${stack[@]}" "${below[@]}"
+    mount_overlay "$NODE_DIR/root" "${STACK[@]}" "${below[@]}"
   fi
   mend_points system "$NODE_DIR/root"
 }
@@ -874,17 +905,20 @@ check_accounts() { # Apptainer reads these two before it is in the container, by
 }
 
 mount_all() { # HOME_DIR, BINDS
+  local STACK=()
   mkdir -p "$NODE_DIR"/{image,skeleton,root,home,kept,empty,fresh/home,view/{0..4}} # a view each of five trees
   cd "$LAYERS" # so that a stack's names stay short: the kernel takes one page of them
   mount_image
   mount_points
   if [[ -z $BERTH_ROOT ]]; then
     if [[ $BERTH_SYSTEM == fresh && -n $BERTH_KEEP ]]; then
-      mount_overlay "$NODE_DIR/kept" "${SYSTEM_STACK[@]/%//tree}" "$NODE_DIR/image"
+      open_system
+      mount_overlay "$NODE_DIR/kept" "${STACK[@]}" "$NODE_DIR/image"
     fi
     except system "$NODE_DIR/kept" ''
   fi
   make_skeleton
+  [[ -z $BERTH_ROOT && $BERTH_SYSTEM == fresh ]] || open_system
   mount_system
   check_accounts
   bind_exceptions "$NODE_DIR/root"
@@ -943,7 +977,7 @@ read_job_env() { # FILE: sets the keys known here; never evaluates a value
     case ${BASH_REMATCH[1]} in
       BERTH_SESSION_ID | BERTH_SESSION_NAME | BERTH_OWNER | BERTH_SUBMISSION | BERTH_PROFILE | BERTH_PROFILE_VERSION | \
         BERTH_IMAGE | BERTH_IMAGE_SIZE | BERTH_IMAGE_OFFSET | BERTH_BINDS | BERTH_HOME | BERTH_SYSTEM | BERTH_KEEP | \
-        BERTH_FRESH | BERTH_ROOT | BERTH_BEFORE | BERTH_PORTS | BERTH_SUBMISSION_DIRECTORY | BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
+        BERTH_FRESH | BERTH_ROOT | BERTH_SAVE_EVERY | BERTH_BEFORE | BERTH_PORTS | BERTH_SUBMISSION_DIRECTORY | BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
         printf -v "${BASH_REMATCH[1]}" %s "${BASH_REMATCH[2]}"
         ;;
     esac
@@ -971,6 +1005,7 @@ check_job_env() {
   require BERTH_SUBMISSION_DIRECTORY '|yes'
   require BERTH_BINDS "|$path:$path(:ro)?(,$path:$path(:ro)?)*"
   require BERTH_LOCK_WAIT '[0-9]{1,4}'
+  require BERTH_SAVE_EVERY '[1-9][0-9]{0,6}'
   require BERTH_PORTS '[1-9][0-9]{3,4}-[1-9][0-9]{3,4}'
   ((${BERTH_PORTS%-*} <= ${BERTH_PORTS#*-} && ${BERTH_PORTS#*-} <= 65535)) || die "$BAD_JOB_ENV" "run/job.env: BERTH_PORTS"
   case ,$BERTH_KEEP,$BERTH_FRESH, in
@@ -984,6 +1019,7 @@ check_job_env() {
 load_job_env() {
   BERTH_BINDS='' BERTH_LOCK_WAIT=10 BERTH_PORTS=20000-32767 BERTH_APPTAINER=apptainer BERTH_SCONTROL=scontrol
   BERTH_PROFILE='' BERTH_PROFILE_VERSION='' BERTH_BEFORE='' BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' BERTH_ROOT=''
+  BERTH_SAVE_EVERY=600
   [[ -O $DIRECTORY/run/job.env && -f $DIRECTORY/run/job.env ]] || die "$BAD_JOB_ENV" "no $DIRECTORY/run/job.env of yours"
   read_job_env "$DIRECTORY/run/job.env"
   check_job_env
@@ -1013,7 +1049,7 @@ take_lock() { # one writer: whoever has run/lock has the volumes; kept until thi
   ((code == 0)) || die "$LOCKED" "another job has the volumes of this session open"
 }
 
-read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first and the oldest last; under the lock
+read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first and the oldest last; ON_NODE; under the lock
   local line file=$DIRECTORY/volumes.json id='[0-9a-z]{26}' mount='' submission=0 handover='' begun=0
   [[ -r $file ]] || die "$BAD_VOLUMES" "there is no $file"
   while IFS= read -r line; do
@@ -1029,14 +1065,14 @@ read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first
   elif ((submission > 0 && submission == ${BERTH_SUBMISSION:-0})) && begin_handover "$handover"; then
     mount=$handover
   fi
-  [[ $mount =~ ^(overlay|reflink|plain)\;home=($id(,$id)*)\;system=($id(,$id)*)$ ]] ||
+  [[ $mount =~ ^(overlay|reflink|plain)\;home=($id(,$id)*)\;system=($id(,$id)*)(\;node)?$ ]] ||
     die "$BAD_VOLUMES" "$file has no line \"mount\" that says what to mount"
   DRIVER=${BASH_REMATCH[1]}
-  line=${BASH_REMATCH[4]}
+  line=${BASH_REMATCH[4]} ON_NODE=${BASH_REMATCH[6]:+yes}
   IFS=, read -ra HOME_STACK <<<"${BASH_REMATCH[2]}"
   IFS=, read -ra SYSTEM_STACK <<<"$line"
   for id in "${HOME_STACK[@]}" "${SYSTEM_STACK[@]}"; do
-    [[ -d $LAYERS/$id/tree ]] || die "$BAD_VOLUMES" "the layer $LAYERS/$id is missing or has no tree"
+    [[ -d $LAYERS/$id/tree || -e $LAYERS/$id/layer.squashfs ]] || die "$BAD_VOLUMES" "the layer $LAYERS/$id is missing or has no tree"
   done
 }
 
@@ -1193,10 +1229,10 @@ start_container() { # CONTAINER: the process of hold(); LOG: what it and all bel
   } >"$NODE_DIR/run/enter"
   {
     declare -p BAD_IMAGE BAD_VOLUMES UNFIT_NODE MOST_LINKS MOUNT_OPTIONS DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK \
-      SYSTEM_STACK OWNER_UID OWNER_GID APT_SETTINGS "${!BERTH_@}"
+      SYSTEM_STACK ON_NODE OWNER_UID OWNER_GID APT_SETTINGS "${!BERTH_@}"
     echo 'set -euo pipefail'
     declare -f say die refuse inside view follows_no_link pin shorten last_words mount_by_kernel mount_by_fuse remove_tree \
-      refuse_overlay mount_overlay mount_image site_binds mount_points \
+      refuse_overlay mount_overlay find_python saves mount_packed open_system mount_image site_binds mount_points \
       side_of missing_points make_points mend_points make_skeleton write_greeting write_sudo mount_system mount_home except \
       begin_as_image bind_exceptions check_accounts mount_all pass hold
     echo 'hold "$@"'
@@ -1299,6 +1335,7 @@ take_use() { # `used`, `gpu` and `looked` of the caller's: what process 1 of the
 tell_idle() { # TIME: at which the session is stopped unless it is used
   local at text
   printf -v at '%(%H:%M:%S)T' "$1"
+  SAVE_AT=0
   text="nothing uses this session: it is stopped at $at, and keeps its files, unless something does"
   say "$text"
   leave_word notice $'\r\n'"berth: $BERTH_SESSION_NAME: $text"$'\r\n' || :
@@ -1307,7 +1344,7 @@ tell_idle() { # TIME: at which the session is stopped unless it is used
 warn() { # SECONDS: tells the log and the terminals what happens then
   local at text sequel=''
   printf -v at '%(%H:%M:%S)T' "$ENDS_AT"
-  text="the time limit of job $SLURM_JOB_ID ends it at $at, in $1 s"
+  text="the time limit of job $SLURM_JOB_ID ends it at $at, in $1 s" SAVE_AT=0
   say "$text"
   read -r sequel 2>/dev/null <"$DIRECTORY/run/continuation" || :
   case $sequel in
@@ -1330,6 +1367,7 @@ follow_container() { # copies the container's words to the job's log until it ha
     check_memory
     keep_time
     keep_watch
+    keep_saved
     if ((ended > 128)); then # nothing said for a while; a line may be half read
       [[ -z ${STOPPING:-} ]] || kill -TERM "$CONTAINER" 2>/dev/null || :
       continue
@@ -1360,7 +1398,7 @@ read_request() { # sets the array ASKED from run/copy.request
 
 answer_request() { # writes run/copy.outcome in one go, over what is there: a full disk has no room for another file
   local text
-  [[ -z $COPIER ]] || kill "$COPIER" 2>/dev/null || :
+  kill ${COPIER:+"$COPIER"} ${PACKER:+"$PACKER"} 2>/dev/null || :
   MESSAGE=${MESSAGE:0:300}
   say "copy ${ASKED[ID]}: $RESULT, $PAUSE s${MESSAGE:+: $MESSAGE}"
   printf -v text '%s\n' "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" "ID=${ASKED[ID]}"
@@ -1368,7 +1406,7 @@ answer_request() { # writes run/copy.outcome in one go, over what is there: a fu
 }
 
 copy_live() { # USR2: copies the tops of the running session as run/copy.request says; in the background, one at a time
-  local turn what source previous pairs=() RESULT=failed PAUSE=0.000 MESSAGE='the session ended' COPIER=''
+  local turn what source target previous pairs=() RESULT=failed PAUSE=0.000 MESSAGE='the session ended' COPIER='' PACKER=''
   local -A ASKED=()
   trap - USR1 USR2
   if [[ -n ${LISTENS:-} ]]; then exec {turn}>"$NODE_DIR/copying" && flock "$turn"; fi
@@ -1381,14 +1419,27 @@ copy_live() { # USR2: copies the tops of the running session as run/copy.request
   for what in HOME SYSTEM; do
     [[ -n ${ASKED[$what]:-} ]] || continue
     if [[ $what == HOME ]]; then source=${HOME_STACK[0]}; else source=${SYSTEM_STACK[0]}; fi
-    source=$LAYERS/$source/tree previous=${ASKED[${what}_PREVIOUS]:-}
+    source=$LAYERS/$source/tree target=$LAYERS/${ASKED[$what]} previous=${ASKED[${what}_PREVIOUS]:-}
+    previous=${previous:+$LAYERS/$previous}
     if [[ -n $BERTH_ROOT ]]; then
       [[ $what == SYSTEM ]] || { MESSAGE="in root mode the home is not copied" && exit 0; }
       source=$NODE_DIR/system/tree
     fi
-    pairs+=("$source" "$LAYERS/${ASKED[$what]}" "${previous:+$LAYERS/$previous}")
+    if [[ -n $ON_NODE && $what == SYSTEM ]]; then
+      [[ -n $BERTH_ROOT ]] || source=$NODE_DIR/top/tree
+      begin_save
+      target=$NODE_DIR/live.new previous=$NODE_DIR/live
+    fi
+    pairs+=("$source" "$target" "$previous")
   done
   copy_pairs "${pairs[@]}"
+  if [[ -n $ON_NODE && -n ${ASKED[SYSTEM]:-} && $RESULT != failed ]]; then
+    if [[ -n $BERTH_ROOT ]]; then
+      pack_copy store "$LAYERS/${ASKED[SYSTEM]}" "$NODE_DIR/live"
+    else
+      pack_copy save "$LAYERS/${SYSTEM_STACK[0]}" "$GENERATION" "$NODE_DIR/live" "${ASKED[SYSTEM]}"
+    fi
+  fi
 }
 
 copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copying.pyz, its second pass in a standstill
@@ -1439,6 +1490,117 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   fi
 }
 
+# ---- a system whose top is on the node's disk: docs/adr/0120 ---------------------------------------------------------
+
+find_python() { # PYTHON: one that is new enough for broker/volumes/saves.py
+  for PYTHON in python3 python3.{20..11}; do
+    ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || return 0
+  done
+  return 1
+}
+
+saves() { # COMMAND ARGUMENT…: as root over the user's own files, which may be locked against themselves
+  local as=()
+  ! unshare --map-root-user true 2>/dev/null || as=(unshare --map-root-user)
+  "${as[@]}" "$PYTHON" -I "$DIRECTORY/run/copying.pyz" "$@"
+}
+
+take_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of the top. From now on only this job saves it
+  local top=$LAYERS/${SYSTEM_STACK[0]} start=$BERTH_SUBMISSION.${SLURM_RESTART_COUNT:-0} said code=0 below own like
+  { find_python && type -P mksquashfs unsquashfs >/dev/null; } || die "$UNFIT_NODE" \
+    "$SLURMD_NODENAME lacks Python 3.11 or squashfs-tools, which save this session's system: start it on another node"
+  said=$(saves claim "$top" "$start" 2>"$NODE_DIR/save.err") || code=$?
+  ((code != 3)) || die "$SUPERSEDED" "$(tail -n 1 "$NODE_DIR/save.err")"
+  ((code == 0)) || die "$BAD_VOLUMES" "$(tail -n 1 "$NODE_DIR/save.err")"
+  { read -ra below && read -r own; } <<<"$said" || :
+  mkdir -p "$NODE_DIR/top/work"
+  if [[ -n $own && -n $BERTH_ROOT ]]; then # which changes nothing of that
+    below=("$own" "${below[@]}") own=''
+  fi
+  if [[ -z $own ]]; then
+    mkdir "$NODE_DIR/top/tree"
+  else
+    saves unpack "$LAYERS/$own" "$NODE_DIR/top/tree" || die "$BAD_VOLUMES" "the layer $LAYERS/$own could not be unpacked"
+    [[ ! -e $LAYERS/$own/fuse ]] || : >"$NODE_DIR/top/fuse"
+    : >"$NODE_DIR/saved"
+  fi
+  SYSTEM_STACK=("${SYSTEM_STACK[0]}" "${below[@]}" "${SYSTEM_STACK[@]:1}")
+  like=${own:-${below[0]:-${SYSTEM_STACK[0]}}}
+  dress_root "$LAYERS/$like/tree" "$NODE_DIR/top/tree"
+  ROOT_MODE=$(stat -c %a "$NODE_DIR/top/tree") SAVE_AT=$((EPOCHSECONDS + BERTH_SAVE_EVERY))
+  GENERATION=$start
+}
+
+system_changed() { # since the job began or, if it has saved, since then
+  local as=() since=(-mindepth 1)
+  ! unshare --map-root-user true 2>/dev/null || as=(unshare --map-root-user)
+  if [[ -e $NODE_DIR/saved ]]; then since=(-cnewer "$NODE_DIR/saved"); fi
+  [[ -n $("${as[@]}" find "$NODE_DIR/top/tree" "${since[@]}" -print -quit) || $(stat -c %a "$NODE_DIR/top/tree") != "$ROOT_MODE" ]]
+}
+
+begin_save() { # notes the time, a little earlier than it is: the file system's clock has steps
+  remove_tree "$NODE_DIR/live.new"
+  touch -d '2 seconds ago' "$NODE_DIR/saving"
+}
+
+pack_copy() { # COMMAND ARGUMENT…: after a copy to live.new: RESULT and MESSAGE if it cannot be saved
+  [[ ! -e $NODE_DIR/top/fuse ]] || : >"$NODE_DIR/live.new/fuse"
+  remove_tree "$NODE_DIR/live"
+  mv "$NODE_DIR/live.new" "$NODE_DIR/live"
+  saves "$@" 2>"$NODE_DIR/save.err" &
+  PACKER=$!
+  if wait "$PACKER"; then
+    [[ $1 != save ]] || mv "$NODE_DIR/saving" "$NODE_DIR/saved"
+  else
+    RESULT=failed MESSAGE=$(tail -n 1 "$NODE_DIR/save.err")
+  fi
+  PACKER=''
+}
+
+keep_saved() { # when SAVE_AT has come: saves in the background
+  [[ -n ${GENERATION:-} && -n ${LISTENS:-} && -z $BERTH_ROOT && -z ${STOPPING:-} ]] && ((EPOCHSECONDS >= SAVE_AT)) || return 0
+  SAVE_AT=$((EPOCHSECONDS + BERTH_SAVE_EVERY))
+  save_live &
+}
+
+save_live() { # a copy on the node's disk while the session stands still, then packed
+  local turn RESULT='' PAUSE=0.000 MESSAGE='' COPIER='' PACKER=''
+  trap - USR1 USR2
+  exec {turn}>"$NODE_DIR/copying" && flock "$turn"
+  system_changed || exit 0
+  RESULT=failed
+  trap end_save EXIT
+  trap 'RESULT="" && exit 0' TERM # the job saves at its end
+  begin_save
+  copy_pairs "$NODE_DIR/top/tree" "$NODE_DIR/live.new" "$NODE_DIR/live"
+  [[ $RESULT == failed ]] || pack_copy save "$LAYERS/${SYSTEM_STACK[0]}" "$GENERATION" "$NODE_DIR/live"
+}
+
+end_save() { # says how it went
+  local text at='never before'
+  kill ${COPIER:+"$COPIER"} ${PACKER:+"$PACKER"} 2>/dev/null || :
+  [[ -n $RESULT ]] || return 0
+  [[ $RESULT == failed ]] || { say "the system is saved, $RESULT, $PAUSE s" && return 0; }
+  [[ ! -e $NODE_DIR/saved ]] || printf -v at 'last at %(%H:%M:%S)T' "$(stat -c %Y "$NODE_DIR/saved")"
+  text="what is outside of the home could not be saved ($at): ${MESSAGE:0:300}"
+  say "warning: $text"
+  leave_word notice $'\r\n'"berth: $BERTH_SESSION_NAME: $text"$'\r\n' || :
+  kill -USR1 "$CONTAINER" 2>/dev/null || :
+}
+
+save_at_end() { # nothing of the session runs any more
+  local turn
+  [[ -n ${GENERATION:-} && -z $BERTH_ROOT ]] || return 0
+  exec {turn}>"$NODE_DIR/copying" && flock "$turn" # of a save in the background, which has been told to end
+  system_changed || return 0
+  say "saving what has changed outside of the home"
+  if saves save "$LAYERS/${SYSTEM_STACK[0]}" "$GENERATION" "$NODE_DIR/top" 2>"$NODE_DIR/save.err"; then
+    say "saved"
+  else
+    say "error: what has changed outside of the home since the last save is lost: $(tail -n 1 "$NODE_DIR/save.err")"
+  fi
+}
+
 finish() { # on every way out
   local code=$? job pause end=$((SECONDS + STOP_GRACE + 2))
   trap '' TERM USR1 USR2
@@ -1451,6 +1613,7 @@ finish() { # on every way out
     kill -KILL "$CONTAINER" 2>/dev/null || :
     wait "$CONTAINER" || :
   fi
+  save_at_end
   [[ -z ${NODE_DIR:-} ]] || remove_tree "$NODE_DIR"
   say "ended with $code"
 }
@@ -1484,6 +1647,7 @@ main() {
   take_lock
   read_volumes
   make_node_dir
+  [[ -z $ON_NODE ]] || take_system
   trim_log
   export BERTH_SESSION_ID BERTH_SESSION_NAME BERTH_OWNER BERTH_PROFILE BERTH_PROFILE_VERSION BERTH_BEFORE
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer

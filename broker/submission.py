@@ -207,7 +207,8 @@ class Submitter:
         )
         return {
             "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
-            "job.env": job_env(session, number, binds, image.offset, before),
+            "job.env": job_env(session, number, binds, image.offset, before)
+            + f"BERTH_SAVE_EVERY={self._config.storage.save_every}\n",
             "continuation": session.continuation_in_force + "\n",
             "idle": idle_file(session),
             "host_certificate": certificate + "\n",

@@ -98,6 +98,9 @@ class DiffReport(Strict):
     content: bool = False
     """Whether files were read that have the same kind, mode, size, time of modification, attributes and access lists:
     only then a change is found that left all of these as they were."""
+    system_as_of: float | None = None
+    """When a running session's changes outside of its home were saved that this is about, where its job has them on its
+    node's disk; 0 if none were yet."""
 
 
 class SizeLine(Strict):
@@ -116,6 +119,8 @@ class SizeReport(Strict):
     """All of the session's data, everything counted once."""
     free: int
     """Bytes free for the user where the data lies."""
+    system_as_of: float | None = None
+    """As in DiffReport."""
 
 
 class VerifyReport(Strict):

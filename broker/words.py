@@ -157,6 +157,12 @@ def clock(at: float, now: float | None = None) -> str:
     return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", then)
 
 
+def as_of(at: float) -> str:
+    """How old what was read of a running session's system is: `system_as_of` of a report."""
+    then = f"as its job saved it at {clock(at)}" if at else "as it was before its first save"
+    return f"outside of the home, this is the session {then}; what it has changed since is on its node"
+
+
 def duration(seconds: float) -> str:
     """A length of time in its two largest units: `40 s`, `5 min`, `2 h 5 min`, `3 d 4 h`."""
     whole = max(0, int(seconds))

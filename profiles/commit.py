@@ -146,9 +146,9 @@ def _make(source: Source, target: _Target, sieve: Sieve, approve: Approve, steps
 
 def _opened(layer: Path, room: Path, steps: Steps) -> Path:
     """Find a layer's directory with a `tree` in it: the layer's own, or one below `room` that it is unpacked to."""
-    if (layer / TREE).is_dir():
-        return layer
     if not (layer / SQUASHFS).is_file():
+        if (layer / TREE).is_dir():
+            return layer
         raise ProfilesError(f"the layer {layer} is not there", hint="`berth verify` says what of a session is damaged")
     opened = room / layer.name
     opened.mkdir(parents=True)

@@ -127,13 +127,13 @@ class SessionJob:
         self.mount("overlay", home=self.home, system=self.system)
         self.configure(**changes)
 
-    def mount(self, driver: str, *, home: list[str], system: list[str]) -> None:
+    def mount(self, driver: str, *, home: list[str], system: list[str], on_node: bool = False) -> None:
         """Make the layers that are not there yet, and the volumes.json that names them."""
         self.home, self.system = home, system
         for layer in (*home, *system):
             made = self.layer(layer)
             self.bench.sh(f"umask 077; mkdir -p {made}/work; mkdir -p -m 755 {made}/tree", user=self.owner)
-        text = f"{driver};home={','.join(home)};system={','.join(system)}"
+        text = f"{driver};home={','.join(home)};system={','.join(system)}{';node' if on_node else ''}"
         self.bench.sh(
             f"umask 077; cat >{self.directory}/volumes.json",
             user=self.owner,

@@ -49,6 +49,10 @@ def diff(invocation: Invocation, name: str, *, since: str | None, content: bool)
 
 
 def _print(name: str, report: DiffReport) -> None:
+    from broker import words
+
+    if report.system_as_of is not None:
+        output.narrate(words.as_of(report.system_as_of))
     if not report.packages and not report.files:
         output.narrate(f"{name}: nothing has changed against {report.base}")
         if not report.content:

@@ -36,6 +36,8 @@ def size(invocation: Invocation, name: str) -> None:
         [(line.what, words.size(line.own), words.size(line.total), str(line.files)) for line in report.lines],
     )
     output.narrate(f"{words.size(report.bytes)} in all, what is shared counted once; {words.size(report.free)} free")
+    if report.system_as_of is not None:
+        output.narrate(words.as_of(report.system_as_of))
 
 
 @click.command()

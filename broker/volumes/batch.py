@@ -66,7 +66,7 @@ def promote(storage: Storage, session_id: str, operation: str, *, source_id: str
         with locked(source.directory / "run/jobs" / key, wait=False, whose=f"job {key}"):
             home = (*source.record.home.layers, begun.top)
             system = source.record.system.layers
-            if source.record.driver != "overlay":  # whose tops are whole copies
+            if source.record.driver != "overlay" and not source.record.on_node:  # whose tops are whole copies
                 system = (*system, source.record.system.top)
             storage.layers.check({*home, *system})
             made = Record(
@@ -74,6 +74,7 @@ def promote(storage: Storage, session_id: str, operation: str, *, source_id: str
                 home=source.driver.fork("home", home),
                 system=source.driver.fork("system", system),
                 digest=source.record.digest,
+                on_node=source.record.on_node,
             )
         for each in (directory, directory / "run"):
             each.mkdir(mode=0o700, exist_ok=True)

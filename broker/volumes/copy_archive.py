@@ -10,20 +10,40 @@ from pathlib import Path
 ARCHIVE = "copying.pyz"
 """Its name in a session's directory `run`."""
 MODULES = (
+    "broker/failpoints.py",
+    "broker/identifiers.py",
     "broker/volumes/content.py",
     "broker/volumes/copied.py",
     "broker/volumes/copy_index.py",
     "broker/volumes/copy_program.py",
     "broker/volumes/copy_survey.py",
     "broker/volumes/copying.py",
+    "broker/volumes/errors.py",
+    "broker/volumes/layers.py",
+    "broker/volumes/packing.py",
+    "broker/volumes/program.py",
+    "broker/volumes/record.py",
+    "broker/volumes/saves.py",
     "broker/volumes/trials.py",
     "broker/volumes/unreadable.py",
+    "profiles/removal.py",
     "profiles/userfile.py",
     "profiles/walk.py",
 )
 """Everything that the program imports and that is not the standard library's."""
 PACKAGES = ("broker", "broker/volumes", "profiles")
-MAIN = "from broker.volumes.copy_program import main\n\nraise SystemExit(main())\n"
+MAIN = """import sys
+
+if sys.argv[1:] and not sys.argv[1].startswith(("-", "/")):
+    from broker.volumes.saves import main as save
+
+    raise SystemExit(save(sys.argv[1:]))
+from broker.volumes.copy_program import main
+
+raise SystemExit(main())
+"""
+"""A command of broker.volumes.saves is a plain word, which no option and no path of a copy is. What a copy does not
+need is not loaded: an older Python can run it."""
 _OLDEST = (1980, 1, 1, 0, 0, 0)
 """The first time that a zip archive can have: the same modules make the same archive, byte by byte."""
 

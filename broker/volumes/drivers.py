@@ -35,9 +35,13 @@ class Driver(Protocol):
     that a record names is touched, so a call that fails or dies half-way has changed nothing; what it left is garbage.
     """
 
-    name: ClassVar[str]
-    promises: ClassVar[tuple[str, ...]]
-    """What people may count on, and what not, in words."""
+    @property
+    def name(self) -> str:
+        """One of DRIVERS."""
+
+    @property
+    def promises(self) -> tuple[str, ...]:
+        """What people may count on, and what not, in words."""
 
     def empty(self, kind: str) -> Volume:
         """Make a new volume with nothing in it; `kind` is `home` or `system`."""
@@ -51,7 +55,7 @@ class Driver(Protocol):
     def fork(self, kind: str, stack: Stack) -> Volume:
         """Make a new volume with the content of a stack. VolumeError `space`, OSError."""
 
-    def live(self, volume: Volume, layer: str) -> Stack:
+    def live(self, kind: str, volume: Volume, layer: str) -> Stack:
         """Tell the stack that a live copy of the volume's top to `layer` is; an empty `layer`: there was nothing."""
 
 
@@ -79,7 +83,8 @@ class Overlay:
     def fork(self, kind: str, stack: Stack) -> Volume:
         return Volume(self.layers.new_top(MODES[kind], stack[-1] if stack else ""), stack)
 
-    def live(self, volume: Volume, layer: str) -> Stack:
+    def live(self, kind: str, volume: Volume, layer: str) -> Stack:
+        del kind
         return (*volume.layers, layer) if layer else volume.layers
 
 
@@ -103,7 +108,8 @@ class _Copying(ABC):
         del kind, frozen
         return volume
 
-    def live(self, volume: Volume, layer: str) -> Stack:
+    def live(self, kind: str, volume: Volume, layer: str) -> Stack:
+        del kind
         return (*volume.layers, layer)
 
     def copy(self, layer: str, previous: str = "") -> str:
@@ -176,8 +182,45 @@ class Plain(_Copying):
 DRIVERS: dict[str, type[Overlay | Reflink | Plain]] = {driver.name: driver for driver in (Overlay, Reflink, Plain)}
 
 
-def driver_named(name: str, layers: Layers) -> Driver:
+class SystemOnNode:
+    """A driver whose system volumes have their top on the node's disk while a job runs (ADR 120).
+
+    What a job has saved is a packed layer, which every job mounts as it is. So a system volume is a stack, as with
+    `overlay`, whose top on the shared file system nothing writes to.
+    """
+
+    def __init__(self, home: Driver, layers: Layers) -> None:
+        self.name = home.name
+        self.promises = home.promises
+        self._home = home
+        self._system = Overlay(layers)
+
+    def empty(self, kind: str) -> Volume:
+        """As in Driver."""
+        return self._home.empty(kind)
+
+    def freeze(self, kind: str, volume: Volume) -> Stack:
+        """As in Driver."""
+        return (*volume.layers, *volume.saved) if kind == "system" else self._home.freeze(kind, volume)
+
+    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+        """As in Driver."""
+        if kind != "system":
+            return self._home.onward(kind, volume, frozen)
+        return self._system.fork(kind, frozen) if volume.saved else volume
+
+    def fork(self, kind: str, stack: Stack) -> Volume:
+        """As in Driver."""
+        return (self._system if kind == "system" else self._home).fork(kind, stack)
+
+    def live(self, kind: str, volume: Volume, layer: str) -> Stack:
+        """As in Driver."""
+        return (*volume.layers, *volume.below, layer) if kind == "system" else self._home.live(kind, volume, layer)
+
+
+def driver_named(name: str, layers: Layers, *, on_node: bool = False) -> Driver:
     """VolumeError `invalid` for a name that is none."""
     if name not in DRIVERS:
         raise VolumeError("invalid", f"{name!r} is no driver: {', '.join(DRIVERS)}")
-    return DRIVERS[name](layers)
+    driver = DRIVERS[name](layers)
+    return SystemOnNode(driver, layers) if on_node else driver

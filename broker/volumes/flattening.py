@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.volumes.content import dress_folder, duplicate
-from broker.volumes.copying import TREE
+from broker.volumes.copying import OWNERS, TREE, copy_tree
+from broker.volumes.layers import Layers
+from broker.volumes.packing import unpack
+from broker.volumes.saves import store
 from profiles.overlay import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
+from profiles.removal import remove_tree
 from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.volumes.layers import Layers
     from broker.volumes.record import Stack
     from profiles.overlay import Found
     from profiles.walk import Folder
@@ -29,15 +35,37 @@ def join(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
 
     It hides of what lies below the stack what that hid: marks of deletion stay where `below` says that there is
     something, and only there, since overlayfs lists a mark in a folder that one layer alone has. Files have one more
-    name afterwards, folders are new.
+    name afterwards, folders are new. If a layer is packed, the joined one is: all are unpacked on this machine's disk.
     """
     made = layers.new()
     try:
-        _fill(layers, stack, made, below)
+        if any(layers.squashfs(layer).exists() for layer in stack):
+            _repack(layers, stack, made, below)
+        else:
+            _fill(layers, stack, made, below)
     except Exception:
         layers.discard(made)  # it holds further names of every file: the next try would have fewer left
         raise
     return made
+
+
+def _repack(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool]) -> None:
+    room = Path(tempfile.mkdtemp(prefix="berth-join-"))
+    try:
+        local = Layers(room)
+        for layer in stack:
+            local.path(layer).mkdir()
+            if layers.squashfs(layer).exists():
+                unpack(layers.squashfs(layer), local.tree(layer))
+            else:
+                copy_tree(str(layers.tree(layer)), str(local.path(layer)))
+            for name in (OWNERS, FUSE_WRITTEN):
+                if (beside := layers.path(layer) / name).exists():
+                    shutil.copyfile(beside, local.path(layer) / name)
+        joined = join(local, stack, below)
+        store(local.path(joined), layers.path(made))
+    finally:
+        remove_tree(room)
 
 
 def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool]) -> None:

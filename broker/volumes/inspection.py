@@ -46,12 +46,14 @@ def diff(
     profile are all of it. With `content`, files that look the same are read.
     """
     found = record.load(storage.session(session_id))
+    told = {"system_as_of": storage.saved_at(session_id, found)}
     snapshot = None if number is None else found.snapshot(number)
     files: list[dict[str, str]] = []
     characters = 0
     homes = (snapshot.home if snapshot else (), _now(found.home))
     systems = (snapshot.system if snapshot else (), _now(found.system))
-    with _unpacked(storage, {*homes[0], *homes[1], *systems[0], *systems[1]}) as trees:
+    local = {*systems[0], *systems[1]} if found.on_node else set[str]()
+    with _unpacked(storage, {*homes[0], *homes[1], *systems[0], *systems[1]}, local) as trees:
         with _opened(storage, systems, trees) as (before, after):
             packages = package_changes(installed(before, base_packages), installed(after, base_packages))
         for volume, stacks in (("home", homes), ("system", systems)):
@@ -67,8 +69,8 @@ def diff(
                     files.append({"change": change, "volume": volume, "path": printable(path)})
                     characters += len(files[-1]["path"])
                     if len(files) > MOST_FILES or characters > MOST_CHARACTERS:
-                        return {"packages": packages, "files": files[:-1], "truncated": True}
-    return {"packages": packages, "files": files, "truncated": False}
+                        return told | {"packages": packages, "files": files[:-1], "truncated": True}
+    return told | {"packages": packages, "files": files, "truncated": False}
 
 
 def printable(path: str) -> str:
@@ -77,23 +79,35 @@ def printable(path: str) -> str:
 
 
 def _now(volume: Volume) -> Stack:
-    return (*volume.layers, volume.top)
+    return (*volume.layers, *volume.saved, volume.top)
 
 
 @contextlib.contextmanager
-def _unpacked(storage: Storage, layers: set[str]) -> Iterator[dict[str, Path]]:
-    """Give the tree of each layer; a layer that is packed is unpacked for the time of the block."""
+def _unpacked(storage: Storage, layers: set[str], local: set[str]) -> Iterator[dict[str, Path]]:
+    """Give the tree of each layer; a layer that is packed is unpacked for the time of the block, one of `local` on
+    this machine's disk: a file server need not hold what a node's disk does.
+    """
     packed = sorted(layer for layer in layers if storage.layers.squashfs(layer).exists())
     trees = {layer: storage.layers.tree(layer) for layer in layers}
-    with record.locked(storage.lock, shared=True):  # or `collect` takes it for something left behind
-        room = Path(tempfile.mkdtemp(prefix=".diff-", dir=storage.layers.root))
-        try:
-            for layer in packed:
-                trees[layer] = room / layer
-                unpack(storage.layers.squashfs(layer), trees[layer])
-            yield trees
-        finally:
-            remove_tree(room)
+    with (
+        record.locked(storage.lock, shared=True),  # or `collect` takes it for something left behind
+        _room(".diff-", storage.layers.root) as room,
+        _room("berth-diff-") as near,
+    ):
+        for layer in packed:
+            trees[layer] = (near if layer in local else room) / layer
+            unpack(storage.layers.squashfs(layer), trees[layer])
+        yield trees
+
+
+@contextlib.contextmanager
+def _room(prefix: str, directory: Path | None = None) -> Iterator[Path]:
+    """Make a directory for the time of the block."""
+    room = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
+    try:
+        yield room
+    finally:
+        remove_tree(room)
 
 
 @contextlib.contextmanager

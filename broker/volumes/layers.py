@@ -62,9 +62,8 @@ class Layers:
         for name, bits in ((TREE, mode), (WORK, 0o700)):
             self.path(top).joinpath(name).mkdir()
             self.path(top).joinpath(name).chmod(bits)
-        if like:
-            with _opened(self.tree(like)) as source, _opened(self.tree(top)) as target:
-                dress_folder(source, target)
+        if like and self.tree(like).exists():  # a packed snapshot has none
+            dress_root(self.tree(like), self.tree(top))
         sync(self.path(top))
         sync(self.root)
         return top
@@ -134,6 +133,12 @@ class Layers:
     def discarded(self) -> list[Path]:
         """What has been left by a removal, a probe or a diff that was interrupted: nothing else begins with a dot."""
         return [entry for entry in self.root.iterdir() if entry.name.startswith(".")]
+
+
+def dress_root(like: Path, tree: Path) -> None:
+    """Give a volume's root the attributes of another one's. OSError."""
+    with _opened(like) as source, _opened(tree) as target:
+        dress_folder(source, target)
 
 
 @contextlib.contextmanager

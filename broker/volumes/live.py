@@ -71,8 +71,8 @@ def copy(storage: Storage, session_id: str, operation: str, *, job_id: int, imag
             profile=image.profile,
             version=image.version,
             digest=image.digest,
-            home=session.driver.live(session.record.home, home),
-            system=session.driver.live(session.record.system, system),
+            home=session.driver.live("home", session.record.home, home),
+            system=session.driver.live("system", session.record.system, system),
             label=note.label,
             reason=note.reason,
             automatic=note.automatic,
@@ -81,7 +81,8 @@ def copy(storage: Storage, session_id: str, operation: str, *, job_id: int, imag
         changed = replace(
             session.record.with_snapshot(made),
             home=replace(session.record.home, copied=home),
-            system=replace(session.record.system, copied=system),
+            # What is on the node is copied there first, and the next copy builds on that one.
+            system=replace(session.record.system, copied="" if session.record.on_node else system),
         )
         return finish(session, operation, changed, {"snapshot": asdict(made)})
 
@@ -99,8 +100,11 @@ def commit_root(storage: Storage, session_id: str, operation: str, *, job_id: in
         _copied_by_job(session, job_id, home="", system=layer)
         failpoint("commit-root.copied")
         system = session.record.system
-        untouched = storage.layers.is_untouched(system.top, system.layers, SYSTEM_MODE)
-        below = system.layers if untouched else (*system.layers, system.top)
+        if session.record.on_node:
+            below = (*system.layers, *system.saved)
+        else:
+            untouched = storage.layers.is_untouched(system.top, system.layers, SYSTEM_MODE)
+            below = system.layers if untouched else (*system.layers, system.top)
         top = storage.layers.new_top(SYSTEM_MODE, system.top)
         changed = replace(session.record, system=Volume(top, (*below, layer)))
         return finish(session, operation, changed, {"layer": layer})

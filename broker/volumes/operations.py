@@ -16,7 +16,8 @@ from broker.failpoints import failpoint
 from broker.volumes import flattening, record
 from broker.volumes.drivers import Overlay
 from broker.volumes.errors import VolumeError
-from broker.volumes.probe import noted_limits, remembered
+from broker.volumes.layers import SYSTEM_MODE
+from broker.volumes.probe import ON_NODE, noted_limits, remembered
 from broker.volumes.record import Handover, Record, Snapshot, Volume, locked
 
 if TYPE_CHECKING:
@@ -62,9 +63,14 @@ def create(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
                 raise VolumeError(
                     "files", f"{directory / 'volumes.json'} is gone: it says which layers are this session's"
                 )
-            name = remembered(storage.layers.root, storage.probe).driver if driver == "auto" else driver
-            chosen = storage.driver(name)
-            made = Record(driver=chosen.name, home=chosen.empty("home"), system=chosen.empty("system"))
+            on_node = False
+            if driver != Overlay.name:  # forced by the site, wherever the kernel mounts
+                found = remembered(storage.layers.root, storage.probe)
+                driver = found.driver if driver == "auto" else driver
+                on_node = found.on_node and driver != Overlay.name
+            chosen = storage.driver(driver, on_node=on_node)
+            home, system = chosen.empty("home"), chosen.empty("system")
+            made = Record(driver=chosen.name, home=home, system=system, on_node=on_node)
             failpoint("volumes.made")
             record.commit(directory, made)
         return facts(storage, record.load(directory))
@@ -74,8 +80,14 @@ def facts(storage: Storage, found: Record) -> Answer:
     """What `berth show` tells of a session's volumes."""
     return {
         "driver": found.driver,
-        "promises": [*storage.driver(found.driver).promises, *noted_limits(storage.probe)],
-        "layers": {"home": len(found.home.layers), "system": len(found.system.layers)},
+        "promises": [
+            *storage.driver(found.driver).promises,
+            *([ON_NODE] if found.on_node else noted_limits(storage.probe)),
+        ],
+        "layers": {
+            "home": len(found.home.layers),
+            "system": len(found.system.layers) + len(found.system.saved),
+        },
         "snapshots": len(found.snapshots),
     } | ({"unflattened": found.unflattened} if found.unflattened else {})
 
@@ -188,6 +200,7 @@ def clone(
             home=source.driver.fork("home", origin.home),
             system=source.driver.fork("system", system),
             digest=origin.digest if target is None else target.digest,
+            on_node=source.record.on_node,
         )
         answer = {"snapshot": asdict(origin), "volumes": facts(storage, made)}
         failpoint("clone.forked")
@@ -224,12 +237,15 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         check_image(session, digest)
-        before = facts(storage, session.record)["layers"]
+        joined = session.record
+        before = facts(storage, joined)["layers"]
         with _noted(session), contextlib.ExitStack() as exclusion, contextlib.ExitStack() as undoing:
             home = _joined(session, session.record.home, lambda _: False, undoing)
             system = _joined(session, session.record.system, below, undoing)
             failpoint("flatten.joined")
             exclusion.enter_context(session.stopped())
+            if (session.record.home, session.record.system) != (joined.home, joined.system):
+                raise VolumeError("busy", "a job has saved the session's system meanwhile")
             undoing.pop_all()  # from here on the record may name them
             changed = replace(session.record, home=home, system=system, unflattened="")
             return finish(session, operation, changed, {"layers_before": before})
@@ -307,8 +323,12 @@ def finish(session: Session, operation: str, changed: Record, answer: Answer) ->
 
 
 def _joined(session: Session, volume: Volume, below: Callable[[str], bool], undoing: contextlib.ExitStack) -> Volume:
-    if len(volume.layers) < 2:
+    stack = (*volume.layers, *volume.saved)
+    if len(stack) < 2:
         return volume
-    layer = flattening.join(session.storage.layers, volume.layers, below)
-    undoing.callback(session.storage.layers.discard, layer)
-    return replace(volume, layers=(layer,))
+    layers = session.storage.layers
+    layer = flattening.join(layers, stack, below)
+    undoing.callback(layers.discard, layer)
+    if not volume.saved:
+        return replace(volume, layers=(layer,))
+    return Volume(layers.new_top(SYSTEM_MODE, layer), (layer,))

@@ -39,6 +39,8 @@ THREADS = "4"
 MEMORY = "256M"
 """Memory of mksquashfs for its queues. Without these two bounds it takes a thread for each processor and a quarter of
 the memory. All users share a login node, and the launcher bounds a worker's address space."""
+JOB_THREADS, JOB_MEMORY = "2", "64M"
+"""The same in a session's job: its processes share the memory that the session was given."""
 LIMIT_S = 3600
 """Seconds for packing or unpacking one layer."""
 ZSTD_LEVEL = "1"
@@ -82,8 +84,9 @@ NO_RECORD = (
 """What is raised on the way by a file that its owner has changed: any JSON may stand where a record is wanted."""
 
 
-def pack(tree: Path, layer: Path) -> None:
-    """Pack a tree that nobody writes to into the new layer's directory.
+def pack(tree: Path, layer: Path, *, in_job: bool = False) -> None:
+    """Pack a tree that nobody writes to into the new layer's directory. A session's job tries that however little room
+    there is, and with less memory.
 
     VolumeError `space`; UnreadableError names what cannot be read, and nothing is packed then.
     """
@@ -91,7 +94,8 @@ def pack(tree: Path, layer: Path) -> None:
         survey = _Survey(source)
         with (layer / KEPT).open("wb") as kept:
             kept.writelines(_lines(survey.records()))
-        require_room(tree, survey.bytes)
+        if not in_job:
+            require_room(layer, survey.bytes)
         if len(survey.deep) > MOST_DEEP:
             raise VolumeError("files", f"more than {MOST_DEEP} folders have paths above {LONGEST_PACKED_BYTES} bytes")
         for number, folder in enumerate(survey.deep):
@@ -99,7 +103,7 @@ def pack(tree: Path, layer: Path) -> None:
         paths = [os.fsdecode(os.fsencode(tree) + b"/" + folder.path) for folder in survey.deep]
     left_out = ["-e", *paths] if paths else []
     settings = ["-comp", "zstd", "-Xcompression-level", ZSTD_LEVEL, "-all-root", "-xattrs"]
-    bounds = ["-processors", THREADS, "-mem", MEMORY]
+    bounds = ["-processors", *([JOB_THREADS, "-mem", JOB_MEMORY] if in_job else [THREADS, "-mem", MEMORY])]
     quietly = ["-noappend", "-no-progress", "-quiet", "-no-recovery"]
     _squash("mksquashfs", str(tree), str(layer / SQUASHFS), *settings, *bounds, *quietly, *left_out)
 

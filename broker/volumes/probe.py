@@ -53,6 +53,13 @@ printf '%s\\n' "$HOW" "$REFUSAL" '' "$faults"
 """
 """A script for bash. It writes `kernel`, `fuse` or `none`, why the kernel mounts none, why FUSE mounts none, and what
 FUSE does not do, a word for each."""
+TRIAL_ON_NODE = """
+source "$1"
+cd "$2"
+mkdir tree work
+mount_by_kernel . lowerdir=image,upperdir=tree,workdir=work merged && rm "merged/$3" && umount merged
+"""
+"""A script for bash. It ends with 0 if the kernel takes the node's disk as the upper directory."""
 IMAGE_FILE = "of_the_image"
 USE = """
 cannot() { printf '%s ' "$1"; }
@@ -75,6 +82,11 @@ FAULTS = {
 }
 """What USE writes, in words."""
 
+ON_NODE = (
+    "outside of the home, a running job has its changes on its node's disk and saves them from time to time and at its "
+    "end: a lost node, or a job that is killed, loses those since the last save"
+)
+"""What a site's people have to know of a system volume on the node's disk (ADR 120)."""
 LIMIT = "outside of the home, fuse-overlayfs {faults}: install packages with `berth exec --root NAME -- COMMAND`"
 """What a session cannot do where fuse-overlayfs has these faults, and the way round it."""
 MOST_LIMITS = 5
@@ -97,6 +109,9 @@ class Probe:
     why: str
     limits: tuple[str, ...] = ()
     """What sessions with this driver cannot do here, in words, with what to do instead."""
+    on_node: bool = False
+    """Whether the kernel refuses the shared file system, but takes the node's disk: a driver without overlays then has
+    its system volumes there while a job runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +137,8 @@ def remembered(directory: Path, note: Path) -> Probe:
     try:
         found = json.loads(read_bytes(note, NOTE_BYTES))
         if found["where"] == where and 0 <= time.time() - found["at"] < VALIDITY_S:
-            return Probe(str(found["driver"])[:20], str(found["why"])[:1000], _told_limits(found))
+            words = (str(found["driver"])[:20], str(found["why"])[:1000])
+            return Probe(*words, _told_limits(found), found["on_node"] is True)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # not there, or not ours
     return probe_anew(directory, note)
@@ -164,7 +180,7 @@ def _surroundings(directory: Path) -> list[str]:
         str(directory.stat().st_dev),
         *(str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("mnt", "user")),
         *(" ".join(line.split()) for line in status if line.startswith(SANDBOX_LINES)),
-        hashlib.sha256(SESSION_SCRIPT.read_bytes() + (TRIAL + USE).encode()).hexdigest(),
+        hashlib.sha256(SESSION_SCRIPT.read_bytes() + (TRIAL + TRIAL_ON_NODE + USE).encode()).hexdigest(),
     ]
 
 
@@ -181,23 +197,38 @@ def probe(directory: Path) -> Probe:
         faults = trial.told_faults()
         limits = (LIMIT.format(faults=faults),) if faults else ()
         refused = f"the kernel refuses overlayfs ({trial.kernel[:MOST_REASON]})"
+        on_node = _mounts_on_node()
+        also = f"; {ON_NODE}" if on_node else f"; {limits[0]}" if limits else ""
         if _reflink(room):
-            return Probe("reflink", f"{refused}, but files can share blocks" + _also(faults), limits)
+            return Probe("reflink", f"{refused}, but files can share blocks{also}", limits, on_node)
         if faults:
-            return Probe("plain", refused + _also(faults), limits)
+            return Probe("plain", f"{refused}{also}", limits, on_node)
         if trial.how == "fuse":
-            return Probe("overlay", f"{refused}; fuse-overlayfs works, slower")
-        return Probe(
-            "plain",
-            f"neither kernel overlayfs ({trial.kernel}) nor fuse-overlayfs ({trial.fuse}) nor shared blocks work here; "
-            "the nodes need one of the first two for a session's system",
+            return Probe("overlay", f"{refused}; fuse-overlayfs works, slower", on_node=on_node)
+        words = (
+            f"neither kernel overlayfs ({trial.kernel}) nor fuse-overlayfs ({trial.fuse}) nor shared blocks work here"
         )
+        if not on_node:
+            also = "; the nodes need one of the first two for a session's system"
+        return Probe("plain", words + also, on_node=on_node)
     finally:
         remove_tree(room)
 
 
-def _also(faults: str) -> str:
-    return f"; {LIMIT.format(faults=faults)}" if faults else ""
+def _mounts_on_node() -> bool:
+    """Whether the kernel mounts an overlay that has its upper directory on this machine's disk."""
+    node = Path(tempfile.mkdtemp(prefix="berth-probe-"))
+    try:
+        for name in ("merged", "image"):
+            (node / name).mkdir()
+        (node / "image" / IMAGE_FILE).write_text("a file\n")
+        script = ["bash", "-c", TRIAL_ON_NODE, "bash", str(SESSION_SCRIPT), str(node), IMAGE_FILE]
+        done = run(["unshare", "--user", "--map-root-user", "--mount", *script], timeout=TRIAL_TIMEOUT_S)
+    except (subprocess.TimeoutExpired, OSError):
+        return False
+    finally:
+        remove_tree(node)
+    return done.returncode == 0
 
 
 def _overlay(room: Path) -> _Trial:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RECORD = "volumes.json"
+SAVED = "saved"
+"""In the directory of a system volume's top that jobs have on their nodes' disks: what they have saved of it."""
 MOST_BYTES = 4 * 2**20
 """Limit for volumes.json: room for more than 1,000 snapshots of 40 layers each. The worst content takes 25 times as
 much memory once it is parsed."""
@@ -53,6 +55,16 @@ class Volume:
     layers: Stack = ()
     copied: str = ""
     """The layer that the last live copy of this top made: the next one can build on it."""
+    below: Stack = ()
+    """Of a system volume on the node's disk: the layers that earlier jobs have saved over `layers` since this top was
+    made. The file `saved` beside the top says so, not this record."""
+    own: str = ""
+    """The layer that the last job has saved over these, from the same file; empty if it has saved none."""
+
+    @property
+    def saved(self) -> Stack:
+        """What jobs have saved of this top."""
+        return (*self.below, self.own) if self.own else self.below
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +138,8 @@ class Record:
     """What the next job finds, if it was asked for while this one still runs."""
     unflattened: str = ""
     """The reason of the last failure to join its layers; on a line of its own, for the session to tell at a login."""
+    on_node: bool = False
+    """Whether a job has the system volume's top on its node's disk and saves it (ADR 120)."""
 
     def snapshot(self, number: int) -> Snapshot:
         """VolumeError `missing` if there is none of that number."""
@@ -175,7 +189,7 @@ class Record:
         """Every layer that this record needs."""
         named = set[str]()
         for volume in (self.home, self.system):
-            named.update((volume.top, volume.copied), volume.layers)
+            named.update((volume.top, volume.copied), volume.layers, volume.saved)
         for snapshot in self.snapshots:
             named.update(snapshot.home, snapshot.system)
         if self.handover is not None:
@@ -183,18 +197,19 @@ class Record:
         return named - {""}
 
     def immutable_layers(self) -> set[str]:
-        """Every layer that this record needs and nothing writes to any more, nor will."""
-        written = {self.home.top, self.system.top}
+        """Every layer that this record needs and nothing writes to any more, nor will, nor replaces."""
+        written = {self.home.top, self.system.top, self.system.own}
         if self.handover is not None:
             written |= {self.handover.home, self.handover.system}
         return self.named_layers() - written
 
     def mount(self) -> str:
-        """What session.sh reads: the driver, and each volume as its top and its layers, the newest first."""
+        """What session.sh reads: the driver, each volume as its top and its layers, the newest first, and `node` if
+        the system volume's top is on the node's disk.
+        """
         volumes = (("home", self.home), ("system", self.system))
-        return ";".join(
-            [self.driver, *(f"{name}={','.join([each.top, *reversed(each.layers)])}" for name, each in volumes)]
-        )
+        stacks = (f"{name}={','.join([each.top, *reversed(each.layers)])}" for name, each in volumes)
+        return ";".join([self.driver, *stacks, *(["node"] if self.on_node else [])])
 
     def newest(self) -> str:
         """What the session tells at a login: how many snapshots, the last one's number, its time (s) and its label."""
@@ -209,6 +224,8 @@ class Record:
         if self.handover is not None:
             derived[f"mount {self.handover.submission}"] = self.handed_over(0).mount()
         data = {**derived, **asdict(self), "snapshots": snapshots}
+        for volume in (data["home"], data["system"]):
+            del volume["below"], volume["own"]
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
@@ -228,6 +245,7 @@ class Record:
                 done={str(key): dict(answer) for key, answer in data["done"].items()},
                 handover=Handover.read(data["handover"]) if data.get("handover") else None,
                 unflattened=str(data.get("unflattened", "")),
+                on_node=data.get("on_node") is True,
             )
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise VolumeError("files", f"volumes.json cannot be understood: {error!s:.200}") from error
@@ -260,14 +278,21 @@ def was_started(session: Path) -> bool:
 
 def load(session: Path) -> Record:
     """The record in a session's directory, as it is since a job has been handed over to, if one has; the next change
-    writes that down. VolumeError `missing` if there is no record.
+    writes that down. With what jobs have saved of a system volume on the node's disk.
+
+    VolumeError `missing` if there is no record.
     """
     try:
         found = Record.parse(read_bytes(session / RECORD, MOST_BYTES))
     except FileNotFoundError:
         raise VolumeError("missing", f"{session.name} has no volumes") from None
     submission, at = _begun(session / "run/begun")
-    return found.handed_over(at) if found.handover is not None and submission >= found.handover.submission else found
+    if found.handover is not None and submission >= found.handover.submission:
+        found = found.handed_over(at)
+    if not found.on_node:
+        return found
+    save = read_save(session.parents[1] / "layers" / found.system.top)
+    return replace(found, system=replace(found.system, below=save.below, own=save.own))
 
 
 def _begun(file: Path) -> tuple[int, float]:
@@ -277,6 +302,55 @@ def _begun(file: Path) -> tuple[int, float]:
         return (int(said) if _SUBMISSION.fullmatch(said) else 0), file.stat(follow_symlinks=False).st_mtime
     except FileNotFoundError:
         return 0, 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """What jobs have saved of a system volume's top: the content of the file `saved` in the top's directory."""
+
+    generation: tuple[int, int] = (0, 0)
+    """Submission and restart count of the job that has the top, or had it last."""
+    below: Stack = ()
+    """The layers that earlier jobs have saved, the oldest first."""
+    own: str = ""
+    """The layer that this job has saved over them; empty if it has saved none."""
+    is_kept: bool = False
+    """Whether a snapshot may name `own`, so that the job's next save does not remove it."""
+    at: float = 0.0
+    """When a job has last saved, in seconds since the epoch; 0 if none has."""
+    replaced: Stack = ()
+    """Layers that a later save has replaced, and that could not be removed yet."""
+
+    @property
+    def stack(self) -> Stack:
+        return (*self.below, self.own) if self.own else self.below
+
+    def check(self, generation: tuple[int, int]) -> None:
+        """VolumeError `conflict` if a job has begun after the one of that generation."""
+        if self.generation > generation:
+            later, own = (".".join(map(str, each)) for each in (self.generation, generation))
+            raise VolumeError("conflict", f"start {later} has the session's system by now, and this is start {own}")
+
+
+def read_save(top: Path) -> Save:
+    """What jobs have saved of a top. VolumeError `files` for a file that is none of ours; OSError."""
+    try:
+        data = json.loads(read_bytes(top / SAVED, MOST_BYTES))
+        submission, restarts = data["generation"]
+        own = _layer(data["own"]) if data["own"] else ""
+        generation, at = (int(submission), int(restarts)), float(data["at"])
+        below, replaced = _stack(data["below"]), _stack(data["replaced"])
+        return Save(generation, below, own, is_kept=data["is_kept"] is True, at=at, replaced=replaced)
+    except FileNotFoundError:
+        return Save()
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise VolumeError("files", f"{top / SAVED} cannot be understood: {error!s:.200}") from error
+
+
+def write_save(top: Path, save: Save) -> None:
+    """Put it in the place of what is there, on disk. OSError, and nothing is changed."""
+    write(top / SAVED, json.dumps(asdict(save)).encode() + b"\n")
+    sync(top)
 
 
 def commit(session: Path, record: Record) -> None:
@@ -306,9 +380,9 @@ def write(path: Path, content: bytes | Iterable[bytes]) -> None:
         raise
 
 
-def sync(directory: Path) -> None:
-    """Make what was last renamed or made in a directory last."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync(place: Path) -> None:
+    """Have a file on disk or, of a directory, what was last renamed or made in it. OSError."""
+    fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(fd)
     finally:

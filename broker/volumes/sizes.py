@@ -67,7 +67,8 @@ def size(storage: Storage, session_id: str) -> Answer:
         lines.append({"what": what, "own": _bytes([shares.get(bit, Share())]), "total": _bytes(whole), "files": files})
     total = _bytes(share for holder, share in shares.items() if holder != ELSEWHERE)
     room = os.statvfs(storage.root)
-    return {"lines": lines, "bytes": total, "free": room.f_bavail * room.f_frsize}
+    free = room.f_bavail * room.f_frsize
+    return {"lines": lines, "bytes": total, "free": free, "system_as_of": storage.saved_at(session_id, found)}
 
 
 def usage(storage: Storage) -> Answer:
@@ -87,7 +88,8 @@ def usage(storage: Storage) -> Answer:
 
 def _parts(found: Record) -> dict[str, set[str]]:
     """The layers of each part of a session, by the part's name."""
-    parts = {name: {*volume.layers, volume.top} for name, volume in (("home", found.home), ("system", found.system))}
+    volumes = (("home", found.home), ("system", found.system))
+    parts = {name: {*volume.layers, *volume.saved, volume.top} for name, volume in volumes}
     return parts | {f"snapshot {each.number}": {*each.home, *each.system} for each in found.snapshots}
 
 

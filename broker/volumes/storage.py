@@ -56,8 +56,8 @@ class Storage:
         for name in ("layers", "sessions", "trash"):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
-    def driver(self, name: str) -> Driver:
-        return driver_named(name, self.layers)
+    def driver(self, name: str, *, on_node: bool = False) -> Driver:
+        return driver_named(name, self.layers, on_node=on_node)
 
     def set_aside(self) -> list[str]:
         """The ids of deleted sessions whose data is still there."""
@@ -81,6 +81,20 @@ class Storage:
                     if error.kind != "missing" or record.was_started(entry):
                         raise VolumeError("files", f"{entry}: {error}") from error
 
+    def saved_at(self, session_id: str, found: Record) -> float | None:
+        """When the system of a session that runs was last saved, 0 if it never was. None if no job has it on its node:
+        its layers are what it is.
+        """
+        if found.on_node:
+            try:
+                with locked(self.session(session_id) / "run/lock", shared=True, wait=False):
+                    pass
+            except FileNotFoundError:
+                pass  # it never had a job
+            except VolumeError:
+                return record.read_save(self.layers.path(found.system.top)).at
+        return None
+
     def job_tops(self, session_id: str) -> set[str]:
         """The layers that batch jobs write to, if this is an environment of some."""
         return {
@@ -95,7 +109,7 @@ class Storage:
             raise VolumeError("missing", f"there is no session {session_id} in {self.root}")
         with locked(self.lock, shared=True), locked(directory / "volumes.lock"):
             found = record.load(directory)
-            yield Session(self, session_id, directory, found, self.driver(found.driver))
+            yield Session(self, session_id, directory, found, self.driver(found.driver, on_node=found.on_node))
 
 
 @dataclass(slots=True)
@@ -110,9 +124,13 @@ class Session:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Keep every job of the session out: it takes the same lock before it mounts anything. VolumeError `busy`."""
+        """Keep every job of the session out: it takes the same lock before it mounts anything. VolumeError `busy`.
+
+        The record is read again: a job may have begun, saved its system and ended since.
+        """
         (self.directory / "run").mkdir(mode=0o700, exist_ok=True)
         with locked(self.directory / "run/lock", wait=False, whose="a job"):
+            self.record = record.load(self.directory)
             yield
 
     def commit(self, changed: Record) -> None:

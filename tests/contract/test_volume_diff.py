@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.volumes.changes import Tree
 
-GROUNDS = ["overlay-ext4", "fuse-ext4", "fuse-without-devices", "reflink-xfs", "plain-ext4"]
+GROUNDS = ["overlay-ext4", "fuse-ext4", "fuse-without-devices", "reflink-xfs", "plain-ext4", "node-ext4"]
 _rooms = itertools.count()
 Changes = set[tuple[str, str]]
 """Changes and paths."""
@@ -65,7 +65,8 @@ def room(ground: tuple[str, Path]) -> Running:
     driver, path = ground
     folder = path / f"room{next(_rooms)}"
     folder.mkdir()
-    return Running.on(folder, "overlay" if driver == "fuse" else driver, by_fuse=driver == "fuse")
+    name = {"fuse": "overlay", "node": "plain"}.get(driver, driver)
+    return Running.on(folder, name, by_fuse=driver == "fuse", on_node=driver == "node")
 
 
 def image_of(running: Running) -> ImageFiles:

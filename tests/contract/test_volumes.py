@@ -18,7 +18,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from broker.identifiers import new_id
-from broker.volumes import collection, live, operations
+from broker.volumes import collection, live, operations, saves
 from broker.volumes.copying import Copy
 from broker.volumes.live import Outcome
 from broker.volumes.operations import Note
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tests.volumes.changes import Tree
 
 GROUNDS = ["overlay-ext4", "overlay-xfs", "overlay-btrfs", "reflink-xfs", "reflink-btrfs", "plain-ext4"]
+ON_NODE = "node-ext4"
+"""The driver `plain`, with the system volume's top on the node's disk."""
 FUSE = "fuse-ext4"
 """Left out of random histories: within one mount already, fuse-overlayfs does not always make of a change what a
 directory does (1.10: modes, times and second names of what it copies up)."""
@@ -47,19 +49,21 @@ class Ground:
     driver: str
     by_fuse: bool
     path: Path
+    on_node: bool = False
 
     def room(self) -> Running:
         """An empty user's directory."""
         folder = self.path / f"room{next(_rooms)}"
         folder.mkdir()
-        return Running.on(folder, self.driver, by_fuse=self.by_fuse)
+        return Running.on(folder, self.driver, by_fuse=self.by_fuse, on_node=self.on_node)
 
 
 @pytest.fixture(scope="module")
 def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     driver, _, kind = request.param.partition("-")
     with mounted(kind, tmp_path_factory.mktemp("filesystem")) as found:
-        yield Ground("overlay" if driver == "fuse" else driver, driver == "fuse", found.path)
+        name = {"fuse": "overlay", "node": "plain"}.get(driver, driver)
+        yield Ground(name, driver == "fuse", found.path, driver == "node")
 
 
 @dataclass(slots=True)
@@ -156,11 +160,20 @@ class History:
         """A snapshot as of a running session; the job's part is done here."""
         session = self.session()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(live, "_copied_by_job", _copied_here)
+            patch.setattr(live, "_copied_by_job", self._copied_on_node if self.running.on_node else _copied_here)
+            if self.running.on_node:
+                self.job = self.running.begin_job(session)
             answer = live.copy(
                 self.running.storage, session, new_id(), job_id=1, image=self.model.image[session], note=Note()
             )
         self.model.keep(session, answer["snapshot"]["number"])
+
+    def _copied_on_node(self, session: Session, job_id: int, *, home: str, system: str) -> Outcome:
+        """The same where the job has not changed the system that it has on its node."""
+        node = self.running.base.parent / "node"
+        saves.save_copy(*self.job, self.running.empty_top(session.id, node), system)
+        remove_tree(node)
+        return _copied_here(session, job_id, home=home, system="")
 
     def hand_over(self) -> None:
         """From one job to the next, which begins at once, later, or never."""
@@ -268,7 +281,7 @@ def _without_links(tree: Tree) -> Tree:
     return {path: {k: v for k, v in entry.items() if k != "names"} for path, entry in tree.items()}
 
 
-@pytest.mark.parametrize("ground", GROUNDS, indirect=True)
+@pytest.mark.parametrize("ground", [*GROUNDS, ON_NODE], indirect=True)
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=2, deadline=None, phases=[Phase.generate])
 def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int) -> None:
@@ -277,7 +290,7 @@ def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int
     remove_tree(history.running.base.parent)
 
 
-@pytest.mark.parametrize("ground", [*GROUNDS, FUSE], indirect=True)
+@pytest.mark.parametrize("ground", [*GROUNDS, ON_NODE, FUSE], indirect=True)
 def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
     running = ground.room()
     storage, session = running.storage, running.create()

@@ -44,7 +44,7 @@ def test_the_job_gets_its_files_and_the_options_of_site_profile_and_user(tmp_pat
         session = core.row()
         assert "submit alice 1 --time=1:00:00 --mem=1G --partition=cpu" in core.launcher.asked
         files = core.launcher.directories["alice", session.id].files
-        assert files["job.env"] == job_env(session, 1, [], OFFSET)
+        assert files["job.env"] == job_env(session, 1, [], OFFSET) + "BERTH_SAVE_EVERY=600\n"
         assert json.loads(files["manifest.json"])["host_key"] == session.host_key
         assert files["host_certificate"].startswith("ssh-ed25519-cert-v01@openssh.com ")
         assert (session.state, session.job_id) == (SessionState.QUEUED, 1)

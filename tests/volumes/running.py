@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.identifiers import new_id
-from broker.volumes import operations, record
+from broker.volumes import operations, record, saves
+from broker.volumes.layers import dress_root
 from broker.volumes.operations import Image
+from broker.volumes.packing import unpack
 from broker.volumes.storage import Storage
+from profiles.removal import remove_tree
 from tests.volumes import changes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from broker.volumes.record import Record
     from tests.volumes.changes import Tree
 
@@ -36,15 +43,18 @@ class Running:
     """What lies under a system volume, as an image's squashfs does."""
     driver: str
     by_fuse: bool = False
+    on_node: bool = False
+    """Whether jobs have the top of the system volume on their nodes' disks."""
+    submissions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
-    def on(cls, folder: Path, driver: str, *, by_fuse: bool = False) -> Running:
+    def on(cls, folder: Path, driver: str, *, by_fuse: bool = False, on_node: bool = False) -> Running:
         storage = Storage(folder / "user")
         storage.root.mkdir(mode=0o700)
         storage.make()
         for name in ("image", "empty", "merged"):
             (folder / name).mkdir()
-        return cls(storage, folder / "image", driver, by_fuse)
+        return cls(storage, folder / "image", driver, by_fuse, on_node)
 
     def exact(self, kind: str) -> bool:
         """Whether hard links stay together whatever is written to them: a system volume is always an overlay."""
@@ -58,6 +68,9 @@ class Running:
         session = new_id()
         self.storage.session(session).mkdir(mode=0o700)
         operations.create(self.storage, session, self.driver)
+        if self.on_node:
+            directory = self.storage.session(session)
+            record.commit(directory, replace(record.load(directory), on_node=True))
         return session
 
     def record(self, session: str) -> Record:
@@ -70,6 +83,8 @@ class Running:
         merged = self.base.parent / "merged"
         if kind == "home" and self.driver != "overlay":
             return self._run("true", layers.tree(volume.top), kind, seed, count=count, what=what)
+        if kind == "system" and self.on_node:
+            return self._change_on_node(session, seed, count, what)
         below = self.base if kind == "system" else self.base.parent / "empty"
         lower = [str(layers.tree(layer)) for layer in reversed(volume.layers)]
         if self.by_fuse:
@@ -77,6 +92,48 @@ class Running:
         how = FUSE if self.by_fuse else KERNEL
         mount = how.format(lower=":".join([*lower, str(below)]), top=layers.path(volume.top), merged=merged)
         return self._run(mount, merged, kind, seed, count=count, what=what)
+
+    def begin_job(self, session: str) -> tuple[Path, tuple[int, int]]:
+        """Be a job that begins: the system's top on the shared file system, and the job's generation."""
+        top, generation = self.storage.layers.path(self.record(session).system.top), (next(self.submissions), 0)
+        claimed = saves.claim(top, generation)
+        system = self.record(session).system
+        assert (system.below, system.own) == (claimed.below, claimed.own)
+        return top, generation
+
+    def empty_top(self, session: str, node: Path) -> Path:
+        """Make the top that a job has on its node's disk; its directory."""
+        layers, system = self.storage.layers, self.record(session).system
+        made = node / "top"
+        (made / "work").mkdir(parents=True)
+        if system.own:
+            unpack(layers.squashfs(system.own), made / "tree")
+        else:
+            (made / "tree").mkdir()
+        dress_root(layers.tree(system.saved[-1] if system.saved else system.top), made / "tree")
+        return made
+
+    def _change_on_node(self, session: str, seed: int, count: int, what: str) -> Tree:
+        """One job: it mounts what is saved, changes something, and saves that, as session.sh does."""
+        top, generation = self.begin_job(session)
+        layers, system = self.storage.layers, self.record(session).system
+        node = Path(tempfile.mkdtemp(prefix="node-", dir=self.base.parent))
+        try:
+            made = self.empty_top(session, node)
+            lower = []
+            for layer in reversed((*system.layers, *system.below)):
+                lower.append(layers.tree(layer))
+                if layers.squashfs(layer).exists():
+                    lower[-1] = node / layer
+                    unpack(layers.squashfs(layer), lower[-1])
+            stack = ":".join(map(str, [*lower, self.base]))
+            mount = KERNEL.format(lower=stack, top=made, merged=self.base.parent / "merged")
+            shown = self._run(mount, self.base.parent / "merged", "system", seed, count=count, what=what)
+            if any((made / "tree").iterdir()):
+                saves.save(top, generation, made)
+            return shown
+        finally:
+            remove_tree(node)
 
     def plain(self, folder: Path, kind: str, seed: int, count: int) -> Tree:
         """The same changes of a plain directory."""

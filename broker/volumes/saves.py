@@ -1,0 +1,170 @@
+"""Saves of a system volume that a job has on its node's disk (ADR 120): a packed layer each, and who may make them.
+
+```
+layers/<top>/saved        record.Save, replaced as a whole: a save comes true by this rename alone
+layers/<top>/saved.lock   flock: held while `saved` is read and replaced
+layers/<id>/              what one job has changed: layer.squashfs  kept  deep/  owners  fuse, and an empty tree/, whose
+                          attributes are those of the session's /
+```
+
+The standard library alone: the session's job runs this, from the archive that copies a running session.
+
+    python3 -I copying.pyz claim TOP SUBMISSION.RESTARTS
+    python3 -I copying.pyz save TOP SUBMISSION.RESTARTS MADE [LAYER]
+    python3 -I copying.pyz store LAYER MADE
+    python3 -I copying.pyz unpack LAYER TARGET
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.failpoints import failpoint
+from broker.volumes.copying import OWNERS, TREE
+from broker.volumes.errors import VolumeError, from_os_error
+from broker.volumes.layers import SQUASHFS, Layers, dress_root
+from broker.volumes.packing import DEEP, KEPT, pack, unpack
+from broker.volumes.record import locked, read_save, sync, write_save
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from broker.volumes.record import Save, Stack
+
+FUSE_WRITTEN = "fuse"
+"""As in profiles.overlay."""
+COMMANDS = frozenset({"claim", "save", "store", "unpack"})
+FAILED, SUPERSEDED = 1, 3
+MOST_SAVES = 8
+"""Layers that jobs of a session that is never stopped leave: each is a mount of the next job's. A session that is
+stopped has its layers joined."""
+
+Generation = tuple[int, int]
+
+
+def claim(top: Path, generation: Generation) -> Save:
+    """Make a top that of the job of this generation. The job begins with what was saved of it: layers below its own
+    changes and, if there are many, one that it has to unpack and to save with these.
+
+    VolumeError `conflict` if a later job has it. A full disk is no reason not to begin: an older job that is cut off
+    and comes back could save nothing there either.
+    """
+    with _locked_save(top) as before:
+        before.check(generation)
+        claimed = _claimed(before, generation)
+        with contextlib.suppress(OSError):
+            write_save(top, claimed)
+        return claimed
+
+
+def _claimed(before: Save, generation: Generation) -> Save:
+    if len(before.stack) < MOST_SAVES:
+        return replace(before, generation=generation, below=before.stack, own="", is_kept=False)
+    *below, own = before.stack
+    # One that is below may have come from a snapshot.
+    return replace(before, generation=generation, below=tuple(below), own=own, is_kept=before.is_kept or not before.own)
+
+
+def store(made: Path, target: Path) -> None:
+    """Pack the layer directory `made` of the node's disk into the new layer's directory `target`, on disk when this
+    returns. VolumeError, OSError.
+    """
+    layers = Layers(target.parent)
+    (target / TREE).mkdir(exist_ok=True)
+    dress_root(made / TREE, target / TREE)
+    pack(made / TREE, target, in_job=True)
+    if (made / FUSE_WRITTEN).exists():
+        (target / FUSE_WRITTEN).touch()
+    if (made / OWNERS).exists():
+        (target / OWNERS).write_bytes((made / OWNERS).read_bytes())
+    if (target / DEEP).exists():
+        layers.flush()
+    for name in (SQUASHFS, KEPT, OWNERS):
+        if (target / name).exists():
+            sync(target / name)
+    sync(target)
+    sync(layers.root)
+
+
+def save(top: Path, generation: Generation, made: Path) -> None:
+    """Save what a job has changed: the directory `made`, whose `tree` nobody writes to, as a layer of the top's.
+
+    Until it has come true as a whole, the last save is what counts. VolumeError `conflict` if a later job has the top.
+    """
+    layers = Layers(top.parent)
+    with locked(layers.root.parent / "lock", shared=True):  # or gc takes the new layer for one that nothing needs
+        read_save(top).check(generation)
+        layer = layers.new()
+        try:
+            store(made, layers.path(layer))
+            replaced = _note(top, generation, layer, is_kept=False)
+        except (OSError, VolumeError):
+            layers.discard(layer)  # it may have the room that is missing
+            raise
+    with contextlib.suppress(VolumeError, OSError), locked(layers.root.parent / "lock", wait=False):
+        for each in replaced:  # else the next save does, or gc
+            layers.discard(each)
+
+
+def _note(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> Stack:
+    """Have a layer be what the job has saved. Return what nothing needs any more."""
+    layers = Layers(top.parent)
+    with _locked_save(top) as before:
+        before.check(generation)
+        # Without room for it, the claim was not noted.
+        claimed = before if before.generation == generation else _claimed(before, generation)
+        own = (claimed.own,) if claimed.own and not claimed.is_kept else ()
+        replaced = tuple(each for each in (*claimed.replaced, *own) if layers.path(each).exists())
+        failpoint("save.packed")
+        write_save(top, replace(claimed, own=layer, is_kept=is_kept, at=time.time(), replaced=replaced))
+        failpoint("save.noted")
+        return replaced
+
+
+def save_copy(top: Path, generation: Generation, made: Path, layer: str) -> None:
+    """Save a copy for a snapshot as the layer of that id, which the launcher has made."""
+    read_save(top).check(generation)
+    store(made, top.parent / layer)
+    _note(top, generation, layer, is_kept=True)
+
+
+@contextlib.contextmanager
+def _locked_save(top: Path) -> Iterator[Save]:
+    with locked(top / "saved.lock"):
+        yield read_save(top)
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what the command line says; the exit code. The last line of the standard error says what failed."""
+    os.umask(0o077)
+    command, place, *rest = words
+    try:
+        if command in {"store", "unpack"}:
+            if command == "store":
+                store(Path(rest[0]), Path(place))
+            else:
+                unpack(Path(place) / SQUASHFS, Path(rest[0]))
+            return 0
+        submission, _, restarts = rest[0].partition(".")
+        generation = (int(submission), int(restarts))
+        if command == "claim":
+            claimed = claim(Path(place), generation)
+            print(*reversed(claimed.below))
+            print(claimed.own)
+        elif len(rest) > 2:
+            save_copy(Path(place), generation, Path(rest[1]), rest[2])
+        else:
+            save(Path(place), generation, Path(rest[1]))
+    except OSError as error:
+        print(from_os_error(error), file=sys.stderr)
+        return FAILED
+    except VolumeError as error:
+        print(error, file=sys.stderr)
+        return SUPERSEDED if error.kind == "conflict" else FAILED
+    return 0

@@ -1,0 +1,185 @@
+"""Saves of a system volume on the node's disk: whole or not at all, and never an older one over a newer one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.identifiers import new_id
+from broker.volumes import collection, operations, record, saves, verification
+from broker.volumes.copy_archive import copy_archive
+from broker.volumes.errors import VolumeError
+from broker.volumes.operations import Note
+from tests.volumes.filesystems import mounted
+from tests.volumes.running import IMAGE, Running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SMALL = 300 * 2**20
+POINTS = ["save.packed", "save.noted"]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    return Running.on(tmp_path, "plain", on_node=True)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Running]:
+    """On a file system with little room."""
+    with mounted("ext4", tmp_path, size=SMALL) as found:
+        yield Running.on(found.path, "plain", on_node=True)
+
+
+def made(folder: Path, **files: bytes) -> Path:
+    """What a job has changed, on its node's disk."""
+    top = folder / new_id()
+    (top / "tree").mkdir(parents=True)
+    for name, content in files.items():
+        (top / "tree" / name).write_bytes(content)
+    return top
+
+
+def shown(running: Running, session: str) -> set[str]:
+    """The files that a session's system has beside the image's."""
+    return {*running.change(session, "system")}
+
+
+def by_program(*words: object, crash_at: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the archive as a job does, dying at a point."""
+    command = [sys.executable, "-I", *map(str, words)]
+    return subprocess.run(
+        command, env={"PATH": "/usr/bin:/bin:/usr/sbin", "BERTH_CRASH_AT": crash_at}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_any_step_of_a_save_leaves_the_last_one_or_the_new_one(
+    running: Running, tmp_path: Path, point: str
+) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    saves.save(top, generation, made(tmp_path, first=b"1"))
+    program = tmp_path / "copying.pyz"
+    program.write_bytes(copy_archive())
+    number = ".".join(map(str, generation))
+    new = made(tmp_path, first=b"1", second=b"2")
+    done = by_program(program, "save", top, number, new, crash_at=point)
+    assert done.returncode == -signal.SIGKILL
+    assert shown(running, session) == ({"first"} if point == "save.packed" else {"first", "second"})
+    collection.collect(running.storage)
+    assert {*running.storage.layers.all()} == running.record(session).named_layers()
+    number = f"{next(running.submissions)}.0"
+    done = by_program(program, "claim", top, number)
+    assert done.stdout.split() == [*reversed(record.read_save(top).below)]
+    done = by_program(program, "save", top, number, made(tmp_path, third=b"3"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shown(running, session) >= {"first", "third"}
+    taken = operations.snapshot(running.storage, session, new_id(), IMAGE, Note())["snapshot"]
+    assert len(taken["system"]) == 2
+    assert verification.verify(running.storage, session)["problems"] == []
+
+
+def test_an_older_job_is_told_so_and_changes_nothing(running: Running, tmp_path: Path) -> None:
+    session = running.create()
+    top, older = running.begin_job(session)
+    saves.save(top, older, made(tmp_path, first=b"1"))
+    newer = (older[0], 1)  # the same job, requeued
+    assert len(saves.claim(top, newer).below) == 1
+    before = record.read_save(top)
+    for late in (saves.claim, lambda *words: saves.save(*words, made(tmp_path, late=b"0"))):
+        with pytest.raises(VolumeError, match="has the session's system by now") as refused:
+            late(top, older)
+        assert refused.value.kind == "conflict"
+    assert record.read_save(top) == before
+    assert {*running.storage.layers.all()} == running.record(session).named_layers()
+    saves.save(top, newer, made(tmp_path, second=b"2"))
+    assert shown(running, session) == {"first", "second"}
+
+
+def test_many_jobs_without_a_stop_leave_few_layers(running: Running) -> None:
+    session = running.create()
+    for number in range(saves.MOST_SAVES + 4):
+        running.change(session, "system", number, 3)
+        before = shown(running, session)
+    assert len(running.record(session).system.saved) == saves.MOST_SAVES
+    collection.collect(running.storage)
+    assert shown(running, session) == before
+    operations.snapshot(running.storage, session, new_id(), IMAGE, Note())
+    operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
+    assert shown(running, session) == before
+    assert len(running.record(session).system.layers) == 1
+
+
+def test_layers_that_could_not_be_removed_go_with_the_next_save(running: Running, tmp_path: Path) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    with record.locked(running.storage.lock, shared=True):  # an operation is under way
+        for number in range(3):
+            saves.save(top, generation, made(tmp_path, first=b"%d" % number))
+    assert len(running.storage.layers.all()) == 2 + 3
+    saves.save(top, generation, made(tmp_path, first=b"last"))
+    assert {*running.storage.layers.all()} == running.record(session).named_layers()
+
+
+def test_a_full_shared_file_system_costs_nothing_of_the_last_save(small: Running, tmp_path: Path) -> None:
+    session = small.create()
+    top, generation = small.begin_job(session)
+    saves.save(top, generation, made(tmp_path, first=b"1"))
+    with open("/dev/urandom", "rb") as source:  # noqa: PTH123 - a device
+        large = made(tmp_path, first=b"1", large=source.read(SMALL))
+    with pytest.raises(VolumeError) as refused:
+        saves.save(top, generation, large)
+    assert refused.value.kind == "space"
+    assert {*small.storage.layers.all()} == small.record(session).named_layers()
+    assert shown(small, session) == {"first"}
+
+
+def test_a_claim_needs_no_room(small: Running, tmp_path: Path) -> None:
+    session = small.create()
+    top, generation = small.begin_job(session)
+    saves.save(top, generation, made(tmp_path, first=b"1"))
+    ballast = small.storage.root / "ballast"
+    for piece in (2**20, 4096, 512):
+        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+            while file.write(b"x" * piece):
+                pass
+        os.sync()  # which gives back what was set aside for more
+    later = (next(small.submissions), 0)
+    assert saves.claim(top, later).below == record.read_save(top).stack
+    assert record.read_save(top).generation == generation, "there was room to note it"
+    ballast.unlink()
+    saves.save(top, later, made(tmp_path, second=b"2"))
+    assert shown(small, session) == {"first", "second"}
+
+
+def test_a_job_that_begins_while_layers_are_joined_keeps_what_it_saves(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = running.create()
+    for name in ("first", "second"):
+        top, generation = running.begin_job(session)
+        saves.save(top, generation, made(tmp_path, **{name: b"1"}))
+
+    def one_more_job(point: str) -> None:
+        if point == "flatten.joined":
+            saves.save(*running.begin_job(session), made(tmp_path, third=b"1"))
+
+    monkeypatch.setattr(operations, "failpoint", one_more_job)
+    with pytest.raises(VolumeError) as refused:
+        operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
+    assert refused.value.kind == "busy"
+    monkeypatch.undo()
+    assert shown(running, session) == {"first", "second", "third"}
+    operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
+    assert len(running.record(session).system.layers) == 1
+    assert shown(running, session) == {"first", "second", "third"}
