@@ -14,6 +14,7 @@ from broker.identifiers import new_id
 from broker.volumes import operations, record
 from broker.volumes.operations import Image
 from broker.volumes.storage import Storage
+from tests.deadlines import TEST_DEADLINE_S
 from tests.volumes import changes
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ class Running:
         script = f'{mount}; trap "cd /; {unmount}" EXIT; "$@"'
         command = ["unshare", "--map-root-user", "--mount", "sh", "-euc", script, "sh"]
         done = subprocess.run(
-            [*command, sys.executable, "-I", str(SCRIPT), *words], capture_output=True, timeout=120, check=False
+            [*command, sys.executable, "-I", str(SCRIPT), *words],
+            capture_output=True,
+            timeout=TEST_DEADLINE_S,
+            check=False,
         )
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         found: Tree = json.loads(done.stdout)
