@@ -35,9 +35,9 @@ PROFILE_TEAM = deploy.PROFILE_TEAM
 API_SOCKET = "/run/berth/api.sock"
 KEPT = 5
 """How many versions of each part the cache keeps: a saved guest takes 1.2 GB."""
-COPY_SECONDS = 900
+COPY_SECONDS = 1800
 """How long copying Berth and the images into the guest may take: 10 s of a free machine under emulation."""
-SERVICE_SECONDS = 240
+SERVICE_SECONDS = 900
 """How long the services may take to answer: 15 s of a free machine under emulation, many times that on a busy one."""
 
 

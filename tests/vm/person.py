@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from slurm.vm.guest import Guest
 
-SECONDS = 300
-"""For one command. Under emulation the slowest takes 25 s of a free machine, and ten times that on a busy one."""
+SECONDS = 900
+"""For one command or condition. It only ends what hangs: the slowest takes 25 s on a free machine under emulation."""
+WAIT = ("--timeout", "880")
+"""Options of commands that wait for a session: they end before SECONDS, and say what they waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,14 @@ class Person:
         while not holds(view := self.show(session)):
             assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}; it is {view}"
         return view
+
+    def sh(self, script: str, *, seconds: float = SECONDS) -> str:
+        """Return what a shell script prints on the login node, in the home there; it must succeed."""
+        return self.guest.sh(f"cd; {script}", user=self.name, seconds=seconds)
+
+    def explain(self, session: str) -> dict[str, str]:
+        """Return what `berth explain` says, by title; of several lines the last."""
+        return {line["title"]: line["text"] for line in json.loads(self.ok("explain", session, "--json"))["lines"]}
 
     def inside(self, session: str, script: str, *, seconds: float = SECONDS) -> str:
         """Return what a shell script prints in the session, where it must succeed; by ssh from the laptop."""
