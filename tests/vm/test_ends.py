@@ -26,7 +26,7 @@ LIMIT_SECONDS = 1800
 KILLED = {
     "sshd": "cat /run/berth/node/sshd.pid",
     "container": "pgrep -u alice -f -o 'Apptainer runtime'",
-    "batch script": "pgrep -u alice -f -o 'session.sh /'",
+    "batch script": "pgrep -u alice -f -o 'slurm_script /'",
     "slurmstepd": r"pgrep -u root -f 'slurmstepd: \[{job}\.batch\]'",
 }
 """Processes of the job, and how to find them: sshd in the session, the others on the node."""
@@ -127,6 +127,6 @@ def test_session_lives_through_a_killed_slurmd(guest: Guest, alice: Person, kept
 def left(guest: Guest, job: int) -> str:
     """Return what is left of a job: processes, mounts and directories on the node."""
     return guest.sh(
-        f"pgrep -a -f 'slurmstepd: .{job}\\.' || :; pgrep -u alice -a -f 'session.sh /' || :; "
+        f"pgrep -a -f 'slurmstepd: .{job}\\.' || :; pgrep -u alice -a -f 'slurm_script /' || :; "
         f"pgrep -u alice -a -f 'sshd.*berth' || :; squeue -h -j {job} -o %T 2>/dev/null || :"
     )

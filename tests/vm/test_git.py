@@ -83,4 +83,4 @@ def test_repository_is_whole_over_snapshots_gc_and_rollbacks(alice: Person, dev:
         alice.ok("rollback", dev, number, "--yes", *WAIT)
         assert each(JUDGE) == states[number]
     each(BRANCH + "cd ..\n" + TIDY)
-    assert each("rm -rf repo copy; ls") == each("ls")
+    each("rm -rf repo copy; [ ! -e repo ]")
