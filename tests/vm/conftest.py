@@ -18,6 +18,7 @@ from tests.vm.person import WAIT, Person
 if TYPE_CHECKING:
     from slurm.vm.guest import Guest
 
+HERE = Path(__file__).parent
 SESSION = "dev"
 LIMIT = "makes no folder without write permission"
 """How the doctor and the driver's promises name the faults of fuse-overlayfs on a file server."""
@@ -26,14 +27,15 @@ FIRST, LAST = "test_quickstart.py", "test_survival.py"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files; leave the tests of the services out where the site has none, as personal mode's."""
-    items.sort(key=lambda item: (item.path.name != FIRST, item.path.name == LAST))
+    """Order the files; leave the tests of the services out in personal mode, and those of personal mode elsewhere."""
+    items.sort(key=lambda item: (item.path != HERE / FIRST, item.path == HERE / LAST))
     file = _state() / "site"
-    if not file.exists() or not guest_site.SITES[file.read_text()].personal:
+    if not file.exists():
         return
-    services = [item for item in items if item.path.name == "test_services.py"]
-    config.hook.pytest_deselected(items=services)
-    items[:] = [item for item in items if item not in services]
+    without = "test_services.py" if guest_site.SITES[file.read_text()].personal else "test_personal.py"
+    left_out = [item for item in items if item.path == HERE / without]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _state() -> Path:
