@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NODE, LAPTOP, OTHER = "c3", "login", "c2"
 CAROL, BOB = "carol", "bob"
-SETTINGS = "profiles: {stores: [/profiles]}\nidle_exit: 3\nslurm: {options: ['--mem=1G']}\n"
+SETTINGS = "profiles: {stores: [/profiles]}\nidle_exit: 300\nslurm: {options: ['--mem=1G']}\n"
 OWN = "~/.config/berth ~/.local/state/berth ~/.local/share/berth"
 RUNTIME = "/tmp/berth-$(id -u carol)"  # noqa: S108 - the product's own fallback, which is under test
 REPLACING_HOME = """
@@ -172,6 +172,18 @@ def nobody_at_work(carol: Carol) -> Iterator[None]:
     carol.lab.sh(f"rm -rf {RUNTIME}", node=NODE)
 
 
+@contextmanager
+def leaving_soon(carol: Carol) -> Iterator[None]:
+    """Within the context the controller leaves after a second without use; others outlast a busy machine."""
+    carol.kill()
+    carol.sh("sed -i 's/^idle_exit: .*/idle_exit: 1/' ~/.config/berth/config.yaml")
+    try:
+        yield
+    finally:
+        carol.sh("sed -i 's/^idle_exit: .*/idle_exit: 300/' ~/.config/berth/config.yaml")
+        carol.kill()
+
+
 def test_of_several_first_commands_one_starts_the_controller_and_all_of_it_is_carols(carol: Carol) -> None:
     carol.kill()
     first = [carol.lab.popen(["berth", "list", "--json"], user=CAROL, node=NODE) for _ in range(5)]
@@ -239,33 +251,34 @@ def test_the_laptops_terminal_is_one(laptop: Laptop, dev: str) -> None:
 def test_the_controller_leaves_when_idle_and_the_next_command_finds_all_as_it_was(
     carol: Carol, laptop: Laptop, dev: str
 ) -> None:
-    connection = subprocess.Popen(
-        laptop.argv(f"ssh {dev}.berth cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        assert connection.stdin is not None
-        assert connection.stdout is not None
-
-        def echoes(line: bytes) -> bool:
+    with leaving_soon(carol):
+        connection = subprocess.Popen(
+            laptop.argv(f"ssh {dev}.berth cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
             assert connection.stdin is not None
             assert connection.stdout is not None
-            connection.stdin.write(line)
-            connection.stdin.flush()
-            return connection.stdout.readline() == line
 
-        assert echoes(b"before\n")
-        wait_for(lambda: not carol.controllers(), what="the controller to leave")
-        assert carol.lab.run(["test", "-e", f"{_runtime(carol)}/api.sock"], node=NODE).returncode == 1
-        # What is left is the way in of the connection that stands.
-        assert {words.split()[-2] for _, _, words in carol.processes()} <= {"connect"}
-        assert echoes(b"without a controller\n")
-        assert carol.lab.sh("squeue -h -u carol -o %T") == "RUNNING"
-        assert '"state": "ready"' in carol.ok("show", dev, "--json")
-        assert len(carol.controllers()) == 1
-        assert echoes(b"after\n")
-    finally:
-        _, said = connection.communicate(timeout=30)
-    assert (connection.returncode, said) == (0, b"")
+            def echoes(line: bytes) -> bool:
+                assert connection.stdin is not None
+                assert connection.stdout is not None
+                connection.stdin.write(line)
+                connection.stdin.flush()
+                return connection.stdout.readline() == line
+
+            assert echoes(b"before\n")
+            wait_for(lambda: not carol.controllers(), what="the controller to leave")
+            assert carol.lab.run(["test", "-e", f"{_runtime(carol)}/api.sock"], node=NODE).returncode == 1
+            # What is left is the way in of the connection that stands.
+            assert {words.split()[-2] for _, _, words in carol.processes()} <= {"connect"}
+            assert echoes(b"without a controller\n")
+            assert carol.lab.sh("squeue -h -u carol -o %T") == "RUNNING"
+            assert '"state": "ready"' in carol.ok("show", dev, "--json")
+            assert len(carol.controllers()) == 1
+            assert echoes(b"after\n")
+        finally:
+            _, said = connection.communicate(timeout=30)
+        assert (connection.returncode, said) == (0, b"")
 
 
 def test_a_killed_controller_is_replaced_also_for_a_command_that_waits(carol: Carol, dev: str) -> None:

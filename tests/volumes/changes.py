@@ -16,7 +16,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 NAMES = ["a", "b", "c", "src", "größe", "two words", "-dash", "new\nline", "\udcff\udcfe", ".hidden", "x" * 200, "☃"]
 MARK = ".wh.a"
@@ -32,9 +32,10 @@ class Changer:
     """Changes the tree at `root`.
 
     `break_links`: a file with several names is replaced instead of written to. `by_fuse`: no MARK, no second
-    names, which fuse-overlayfs does not tell of, and no FIFOs, which become files when it copies them up. A change that
+    names, which fuse-overlayfs does not tell of, and no FIFOs, which become files when it copies them up. No link to
+    itself: a directory that takes its place cannot be read, nor its parent (fuse-overlayfs 1.10, ENOMEM). A change that
     fails is left undone, or half done: after some histories fuse-overlayfs refuses to rename links (ELOOP), to remove
-    or to make folders (ENOTEMPTY, EEXIST, ENOMEM), or lists a name that it does not find (ENOENT).
+    or to make folders (ENOTEMPTY, EEXIST), or lists a name that it does not find (ENOENT).
     """
 
     def __init__(self, root: Path, seed: int, *, break_links: bool, by_fuse: bool) -> None:
@@ -165,7 +166,7 @@ class Changer:
 
     def symlink(self) -> None:
         path, target = self.fresh(), self.random.choice(["a", "../b", "/etc/passwd", "nowhere"])
-        if not path.is_symlink() and not path.exists():
+        if not path.is_symlink() and not path.exists() and not (self.by_fuse and target == path.name):
             path.symlink_to(target)
             self.stamp(path)
 
@@ -198,10 +199,14 @@ class Changer:
 
 
 def tree(root: Path) -> Tree:
-    """All of a tree; the root itself is left out."""
+    """All of a tree; the root itself is left out. OSError if a directory cannot be listed."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
     found: Tree = {}
     inodes: dict[int, list[str]] = {}
-    for parent, folders, files in os.walk(root):
+    for parent, folders, files in os.walk(root, onerror=refuse):
         for name in [*folders, *files]:
             path = Path(parent, name)
             status = path.lstat()
@@ -280,14 +285,17 @@ def turn_over(root: Path) -> None:
 
 
 def main() -> None:
-    """`python changes.py ROOT SEED COUNT FLAGS`: make COUNT random changes, or what FLAGS say; print what it is."""
+    """`python changes.py ROOT SEED COUNT FLAGS`: make COUNT random changes, or what FLAGS say; print what it is,
+    unless FLAGS say `unseen`.
+    """
     root, seed, count, flags = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     if "everything" in flags:
         everything(root, by_fuse="fuse" in flags)
     if "turn-over" in flags:
         turn_over(root)
     Changer(root, seed, break_links="links" in flags, by_fuse="fuse" in flags).run(count)
-    print(json.dumps(tree(root)))
+    if "unseen" not in flags:
+        print(json.dumps(tree(root)))
 
 
 if __name__ == "__main__":

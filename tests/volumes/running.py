@@ -84,6 +84,16 @@ class Running:
         return self._run("true", folder, kind, seed, count=count)
 
     def _run(self, mount: str, folder: Path, kind: str, seed: int, *, count: int, what: str = "") -> Tree:
+        """Make the changes and return what the tree is then. fuse-overlayfs lists names that are gone until it is
+        mounted anew (1.10), so it is looked at in a second mount.
+        """
+        if self.by_fuse and mount != "true" and (count or what):
+            self._program(mount, folder, kind, seed, count=count, what=f"{what} unseen")
+            count, what = 0, ""
+        found: Tree = json.loads(self._program(mount, folder, kind, seed, count=count, what=what))
+        return found
+
+    def _program(self, mount: str, folder: Path, kind: str, seed: int, *, count: int, what: str) -> bytes:
         flags = f"{what} {'' if self.exact(kind) else 'links'} {'fuse' if self.by_fuse else ''}"
         words = [str(folder), str(seed), str(count), flags]
         unmount = f"! mountpoint -q {folder} || umount {folder}"  # or fuse-overlayfs lives on
@@ -96,5 +106,4 @@ class Running:
             check=False,
         )
         assert done.returncode == 0, done.stderr.decode(errors="replace")
-        found: Tree = json.loads(done.stdout)
-        return found
+        return done.stdout
