@@ -112,8 +112,11 @@ def _install_services(guest: Guest, kind: Kind, images: str) -> None:
     guest.sh(f"cp -r {images} /shared/berth-profiles/", user=PROFILE_TEAM, seconds=COPY_SECONDS)
     config = quickstart.block(4, "yaml").replace("login.example.org", "vm")
     guest.sh("mkdir -p /etc/berth; cat >/etc/berth/config.yaml; berth config check", stdin=config.encode())
-    for command in quickstart.commands(5):
-        guest.sh(command)
+    try:
+        for command in quickstart.commands(5):
+            guest.sh(command)
+    except LabError as error:
+        raise _with_journal(guest, error) from None
     wait_for_services(guest)
 
 
@@ -131,8 +134,12 @@ def wait_for_services(guest: Guest) -> None:
             seconds=SERVICE_SECONDS + 30,
         )  # fmt: skip
     except LabError as error:
-        journal = guest.sh("journalctl --no-pager -n 40 -u berth -u berth-gateway")
-        raise LabError(f"Berth does not answer in the guest: {error.message}\n{journal}") from None
+        raise _with_journal(guest, error) from None
+
+
+def _with_journal(guest: Guest, error: LabError) -> LabError:
+    journal = guest.sh("journalctl --no-pager -n 40 -o short-precise -u berth -u berth-gateway")
+    return LabError(f"Berth does not answer in the guest: {error.message}\n{journal}")
 
 
 def push(guest: Guest, kind: Kind, progress: Progress) -> None:
