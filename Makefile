@@ -63,8 +63,7 @@ comma := ,
 
 .PHONY: vm-shell
 vm-shell: vm-programs ## a shell on that machine, started if it does not run: SITE=ext4 USER_NAME=root (root)
-	@$(PYTHON) -m tests.site.vm shell --site $(SITE) --user $(USER_NAME)
-SITE ?= ext4
+	@$(PYTHON) -m tests.site.vm shell $(if $(SITE),--site $(SITE)) --user $(USER_NAME)
 USER_NAME ?= root
 
 .PHONY: vm-push

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STATES = guest_site.CHECKOUT / "build/vm"
 SHELL = STATES / "shell"
 TEST = STATES / "test"
+DEFAULT = "ext4"
 FREE_GIB = 10
 
 
@@ -73,8 +74,8 @@ def start(state: Path, site: str, progress: Progress) -> Guest:
 
 def _up(options: argparse.Namespace) -> None:
     if qemu.running(options.state) is None:
-        start(options.state, options.site, Progress())
-    elif (site := site_of(options.state)) != options.site:
+        start(options.state, options.site or DEFAULT, Progress())
+    elif options.site not in {None, site := site_of(options.state)}:
         raise LabError(f"the guest that runs is of the site {site}", hint="make vm-down")
 
 
@@ -144,7 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, "start a guest, if none runs")
     shell = command("shell", _shell, "run a command in the guest, by default a shell; start it first if none runs")
     for each in (up, shell):
-        each.add_argument("--site", choices=guest_site.SITES, default="ext4")
+        each.add_argument(
+            "--site", choices=guest_site.SITES, help=f"default: that of the guest that runs, or {DEFAULT}"
+        )
     shell.add_argument("--user", default="root")
     shell.add_argument("command", nargs="*")
     command("push", _push, "install the checkout's code in the guest that runs, and restart the services")
