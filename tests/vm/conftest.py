@@ -27,13 +27,23 @@ FIRST, LAST = "test_quickstart.py", "test_survival.py"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files; leave the tests of the services out in personal mode, and those of personal mode elsewhere."""
+    """Order the files; leave out what the site has not, and in the short form what is for another site.
+
+    That is, the tests of the services in personal mode, and those of personal mode elsewhere. `short` may have sites.
+    """
     items.sort(key=lambda item: (item.path != HERE / FIRST, item.path == HERE / LAST))
     file = _state() / "site"
     if not file.exists():
         return
-    without = "test_services.py" if guest_site.SITES[file.read_text()].personal else "test_personal.py"
-    left_out = [item for item in items if item.path == HERE / without]
+    site = file.read_text()
+    without = "test_services.py" if guest_site.SITES[site].personal else "test_personal.py"
+    is_short = "short" in config.option.markexpr
+
+    def elsewhere(item: pytest.Item) -> bool:
+        mark = item.get_closest_marker("short")
+        return is_short and mark is not None and site not in (mark.args or (site,))
+
+    left_out = [item for item in items if item.path == HERE / without or elsewhere(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

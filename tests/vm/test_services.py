@@ -45,7 +45,7 @@ def test_exposure_is_not_above_the_limit(guest: Guest, unit: str) -> None:
     assert float(level[1]) <= UNITS[unit]
 
 
-@pytest.mark.short
+@pytest.mark.short("ext4")
 def test_connection_lives_through_restart_of_berth_and_reload_of_the_gateway(
     guest: Guest, alice: Person, dev: str
 ) -> None:
