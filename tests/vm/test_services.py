@@ -100,7 +100,7 @@ class TestTheJournal:
         guest.sh("systemctl stop slurmctld")
         try:
             wait_until(
-                lambda: ("berth", "Slurm does not answer") in warnings(guest, since),
+                lambda: ("berth-controller", "Slurm does not answer") in warnings(guest, since),
                 seconds=SECONDS,
                 what="the controller's warning",
                 every=1,
@@ -118,7 +118,7 @@ class TestTheJournal:
 
     def test_each_line_has_the_name_of_its_process(self, guest: Guest, alice: Person, dev: str) -> None:
         assert alice.inside(dev, "echo well") == "well"
-        expected = {"launcher": "berth-launcher", "controller": "berth", "gateway": "berth-gateway"}
+        expected = {"launcher": "berth-launcher", "controller": "berth-controller", "gateway": "berth-gateway"}
         expected["gateway worker"] = "berth-gateway"
         names: dict[str, set[str]] = {}
         for entry in entries(guest):
@@ -126,13 +126,15 @@ class TestTheJournal:
         for process, name in expected.items():
             for pid in pids(guest, process):
                 assert names.get(pid, {name}) == {name}, process
-        assert {name for each in names.values() for name in each} >= {"berth", "berth-gateway"}
+        assert {name for each in names.values() for name in each} >= {"berth-controller", "berth-gateway"}
         assert not any("httpx" in entry["MESSAGE"] for entry in entries(guest))
 
 
 def entries(guest: Guest, *words: str) -> list[dict[str, Any]]:
     """Return what Berth's processes have written to the journal; what systemd says of them is left out."""
-    lines = guest.run(["journalctl", "--no-pager", "-o", "json", "-u", "berth", "-u", "berth-gateway", *words]).stdout
+    lines = guest.run(
+        ["journalctl", "--no-pager", "-b", "-o", "json", "-u", "berth", "-u", "berth-gateway", *words]
+    ).stdout
     found = [json.loads(line) for line in lines.splitlines()]
     return [entry for entry in found if entry["SYSLOG_IDENTIFIER"] not in {"systemd", "(install)"}]
 
