@@ -42,18 +42,18 @@ def changes(alice: Person, session: str, *words: str) -> set[tuple[str, str]]:
     return {(each["change"], each["path"]) for each in report["files"]}
 
 
-@pytest.mark.parametrize("state", ["running", "stopped"])
-def test_deletions_are_shown(alice: Person, dev: str, state: str) -> None:
+@pytest.mark.parametrize("when", ["running", "stopped"])
+def test_deletions_are_shown(alice: Person, dev: str, when: str) -> None:
     alice.inside(dev, BEFORE)
     before = str(json.loads(alice.ok("snapshot", dev, "--json", *WAIT))["number"])
     alice.inside(dev, AFTER)
-    if state == "stopped":
+    if when == "stopped":
         alice.ok("stop", dev, *WAIT)
     since = changes(alice, dev, "--from", before)
     found = {each for each in since if each[1].startswith(tuple(f"{place}/" for place in PLACES))}
     assert found == {(change, f"{place}/{path}") for change, path in SINCE for place in PLACES}
     assert {("D", "/etc/issue"), ("D", "/usr/share/bug")} <= changes(alice, dev)
     alice.ok("rollback", dev, before, "--yes", *WAIT)
-    if state == "stopped":
+    if when == "stopped":
         alice.ok("start", dev, *WAIT)
     assert alice.inside(dev, "ls -d /etc/issue /usr/share/bug ~/d/gone /opt/d/gone | wc -l") == "4"
