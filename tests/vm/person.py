@@ -86,8 +86,8 @@ class Person:
         """Return what `berth explain` says, by title; of several lines the last."""
         return {line["title"]: line["text"] for line in json.loads(self.ok("explain", session, "--json"))["lines"]}
 
-    def inside(self, session: str, script: str, *, seconds: float = SECONDS) -> str:
-        """Return what a shell script prints in the session, where it must succeed; by ssh from the laptop.
+    def ssh(self, session: str, script: str, *, seconds: float = SECONDS) -> subprocess.CompletedProcess[bytes]:
+        """Run a shell script in the session, by ssh from the laptop, whatever its exit code.
 
         A session that takes longer for a key exchange than the gateway waits is asked again: nothing has run there.
         """
@@ -96,7 +96,11 @@ class Person:
             done = self.laptop.ssh(session, f"bash -euc {shlex.quote(script)}", seconds=seconds)
             is_slow = done.returncode == SSH_FAILED and SLOW in done.stderr
             if not is_slow or time.monotonic() > deadline:
-                break
+                return done
+
+    def inside(self, session: str, script: str, *, seconds: float = SECONDS) -> str:
+        """Return what the same script prints, where it must succeed."""
+        done = self.ssh(session, script, seconds=seconds)
         assert done.returncode == 0, f"{script!r} ended with {done.returncode}: {said(done)}"
         return done.stdout.decode().removesuffix("\n")
 

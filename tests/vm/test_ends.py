@@ -46,7 +46,7 @@ def comes_back(alice: Person, session: str) -> None:
 
 @pytest.mark.short
 def test_memory_overrun_ends_the_session_in_words(alice: Person, kept: str) -> None:
-    assert alice.laptop.ssh(kept, HOG, seconds=SECONDS).returncode != 0
+    assert alice.ssh(kept, HOG).returncode != 0
     view = alice.until(kept, lambda view: bool(view["state"] == "failed"), what="the end of the session")
     assert view["outcome"] == "OUT_OF_MEMORY"
     lines = alice.explain(kept)
@@ -104,7 +104,7 @@ def test_killed_process_of_the_job_ends_it_and_the_session_comes_back(
     job = before["job_id"]
     find = KILLED[process].format(job=job)
     if process == "sshd":
-        alice.laptop.ssh(kept, f"kill -KILL $({find})", seconds=SECONDS)
+        alice.ssh(kept, f"kill -KILL $({find})")
     else:
         guest.sh(f"kill -KILL $({find})")
     view = alice.until(kept, lambda view: view["state"] in {"failed", "stopped"}, what="the end of the session")
