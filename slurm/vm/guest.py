@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from slurm.lab.progress import Progress
 
 SSH_PORT = 22
-BOOT_SECONDS = float(os.environ.get("VM_BOOT_SECONDS", "420"))
+BOOT_SECONDS = float(os.environ.get("VM_BOOT_SECONDS", "900"))
 """A boot takes 30 s of a free machine under emulation, and many times that on one that is busy."""
+COMMAND_SECONDS = 600
+"""Limit for a command in the guest unless told otherwise: it only ends what hangs."""
 CONNECT_SECONDS = 30
 WEEK_SECONDS = 7 * 24 * 3600
 
@@ -103,13 +105,13 @@ class Guest:
         ]  # fmt: skip
 
     def run(
-        self, command: Sequence[str], *, user: str = "root", seconds: float = 120, stdin: bytes = b""
+        self, command: Sequence[str], *, user: str = "root", seconds: float = COMMAND_SECONDS, stdin: bytes = b""
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command in the guest to its end, whatever its exit code; TimeoutExpired after `seconds`."""
         argv = self.ssh(command, user=user)
         return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False, cwd=self.state)
 
-    def sh(self, script: str, *, user: str = "root", seconds: float = 120, stdin: bytes = b"") -> str:
+    def sh(self, script: str, *, user: str = "root", seconds: float = COMMAND_SECONDS, stdin: bytes = b"") -> str:
         """Run a shell script in the guest; return its output without the last line end. LabError if it fails."""
         try:
             done = self.run(["bash", "-euc", script], user=user, seconds=seconds, stdin=stdin)
@@ -151,7 +153,7 @@ class Guest:
 
     def reboot(self) -> None:
         """Reboot in order; return when all is up again."""
-        boot = self._boot(CONNECT_SECONDS)
+        boot = self._present_boot()
         # The connection may end before the command does.
         self.run(["systemctl", "reboot"])
         self.disconnect()
@@ -159,7 +161,7 @@ class Guest:
 
     def reset(self) -> None:
         """Press the reset button: what is not on the disks is lost. Return when all is up again."""
-        boot = self._boot(CONNECT_SECONDS)
+        boot = self._present_boot()
         monitor.execute(self.state, "system_reset")
         self.disconnect()
         self.wait_until_up(not_boot=boot)
@@ -177,6 +179,17 @@ class Guest:
         self.disconnect()
         qemu.end(self.state)
         (self.state / "forwards.json").unlink(missing_ok=True)
+
+    def _present_boot(self) -> str:
+        """Return the id of the guest's present boot, which answers sooner or later: a busy guest may take its time."""
+        found: list[str] = []
+
+        def answers() -> bool:
+            found.append(self._boot(CONNECT_SECONDS))
+            return found[-1] != ""
+
+        wait_until(answers, seconds=COMMAND_SECONDS, what="an answer of the guest's sshd", log=self.console, every=1)
+        return found[-1]
 
     def _boot(self, seconds: float) -> str:
         """Return the id of the guest's present boot; "" if it does not answer."""

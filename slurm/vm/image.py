@@ -29,6 +29,8 @@ DISK = HERE / "disk.sh"
 ROOT_SIZE = "8G"
 XFS_SIZE = "2G"
 """What the guest may fill. The files are sparse: they take what is written."""
+WRITE_SECONDS = 1800
+"""Limit for writing disks, which takes half a minute on a free machine."""
 
 LAB_ONLY = frozenset(
     ("libslurm-dev", "tini", "mmdebstrap", "debootstrap", "fakeroot", "python3-dev", "gcc", "libc6-dev", "xz-utils")
@@ -90,7 +92,7 @@ def disks(cache: Path, layers: Sequence[Path], progress: Progress) -> Path:
         out.mkdir()
         run(
             ["bash", str(DISK)],
-            seconds=300,
+            seconds=WRITE_SECONDS,
             log=log,
             hint="see the end of the log",
             env={
@@ -122,7 +124,7 @@ def payload(cache: Path, trees: Mapping[str, Path], progress: Progress) -> Path:
         disk.touch()
         os.truncate(disk, qemu.PAYLOAD_BYTES)
         options = ["-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-d", str(everything)]
-        run(["mke2fs", *options, str(disk)], seconds=120, hint="apt-get install e2fsprogs")
+        run(["mke2fs", *options, str(disk)], seconds=WRITE_SECONDS, hint="apt-get install e2fsprogs")
 
     return cached(cache, "vm-payload", recipe, make, progress) / qemu.PAYLOAD
 

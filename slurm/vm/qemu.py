@@ -28,7 +28,7 @@ PAYLOAD_BYTES = 1 << 30
 guest finds another one in its place.
 """
 PROBE_SECONDS = 20
-START_SECONDS = 120
+START_SECONDS = 600
 """Loading a saved guest of 600 MB from a cold disk is part of it."""
 END_SECONDS = 20
 

@@ -35,9 +35,9 @@ PROFILE_TEAM = deploy.PROFILE_TEAM
 API_SOCKET = "/run/berth/api.sock"
 KEPT = 5
 """How many versions of each part the cache keeps: a saved guest takes 1.2 GB."""
-COPY_SECONDS = 900
+COPY_SECONDS = 1800
 """How long copying Berth and the images into the guest may take: 10 s of a free machine under emulation."""
-SERVICE_SECONDS = 240
+SERVICE_SECONDS = 900
 """How long the services may take to answer: 15 s of a free machine under emulation, many times that on a busy one."""
 
 
@@ -112,8 +112,11 @@ def _install_services(guest: Guest, kind: Kind, images: str) -> None:
     guest.sh(f"cp -r {images} /shared/berth-profiles/", user=PROFILE_TEAM, seconds=COPY_SECONDS)
     config = quickstart.block(4, "yaml").replace("login.example.org", "vm")
     guest.sh("mkdir -p /etc/berth; cat >/etc/berth/config.yaml; berth config check", stdin=config.encode())
-    for command in quickstart.commands(5):
-        guest.sh(command)
+    try:
+        for command in quickstart.commands(5):
+            guest.sh(command)
+    except LabError as error:
+        raise _with_journal(guest, error) from None
     wait_for_services(guest)
 
 
@@ -131,8 +134,12 @@ def wait_for_services(guest: Guest) -> None:
             seconds=SERVICE_SECONDS + 30,
         )  # fmt: skip
     except LabError as error:
-        journal = guest.sh("journalctl --no-pager -n 40 -u berth -u berth-gateway")
-        raise LabError(f"Berth does not answer in the guest: {error.message}\n{journal}") from None
+        raise _with_journal(guest, error) from None
+
+
+def _with_journal(guest: Guest, error: LabError) -> LabError:
+    journal = guest.sh("journalctl --no-pager -n 40 -o short-precise -u berth -u berth-gateway")
+    return LabError(f"Berth does not answer in the guest: {error.message}\n{journal}")
 
 
 def push(guest: Guest, kind: Kind, progress: Progress) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 STATES = guest_site.CHECKOUT / "build/vm"
 SHELL = STATES / "shell"
 TEST = STATES / "test"
+DEFAULT = "ext4"
 FREE_GIB = 10
 
 
@@ -72,8 +74,8 @@ def start(state: Path, site: str, progress: Progress) -> Guest:
 
 def _up(options: argparse.Namespace) -> None:
     if qemu.running(options.state) is None:
-        start(options.state, options.site, Progress())
-    elif (site := site_of(options.state)) != options.site:
+        start(options.state, options.site or DEFAULT, Progress())
+    elif options.site not in {None, site := site_of(options.state)}:
         raise LabError(f"the guest that runs is of the site {site}", hint="make vm-down")
 
 
@@ -96,15 +98,18 @@ def _down(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run the command on each site, on a guest of its own; the worst exit code."""
+    """Run the command on each site, on a guest of its own; the worst exit code. Tell how long each took."""
     worst = 0
+    sites = [_known(site) for site in options.sites.split(",")]
     with _alone():
-        for site in options.sites.split(","):
-            _known(site)
+        for site in sites:
+            began = time.monotonic()
             try:
                 start(options.state, site, Progress())
+                up = time.monotonic()
                 environment = os.environ | {"VM_STATE": str(options.state)}
                 worst = max(worst, subprocess.run(options.command, env=environment, check=False).returncode)
+                print(f"{site}: up after {up - began:.0f} s, tests {time.monotonic() - up:.0f} s", flush=True)
             finally:
                 if not os.environ.get("KEEP_VM"):
                     guest(options.state).end()
@@ -140,13 +145,16 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, "start a guest, if none runs")
     shell = command("shell", _shell, "run a command in the guest, by default a shell; start it first if none runs")
     for each in (up, shell):
-        each.add_argument("--site", choices=guest_site.SITES, default="ext4")
+        each.add_argument(
+            "--site", choices=guest_site.SITES, help=f"default: that of the guest that runs, or {DEFAULT}"
+        )
     shell.add_argument("--user", default="root")
     shell.add_argument("command", nargs="*")
     command("push", _push, "install the checkout's code in the guest that runs, and restart the services")
     command("down", _down, "end the guest")
     tests = command("run", _run, "run a command on a guest of each site", TEST)
-    tests.add_argument("--sites", default="ext4", help=f"separated by commas, of {', '.join(guest_site.SITES)}")
+    every = ",".join(guest_site.SITES)
+    tests.add_argument("--sites", default=every, help=f"separated by commas (default: {every})")
     tests.add_argument("command", nargs=argparse.REMAINDER)
     return parser
 

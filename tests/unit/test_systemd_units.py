@@ -71,6 +71,14 @@ def test_one_worker_that_runs_out_of_memory_ends_alone(berth: dict[str, list[str
     assert int(berth["MemoryMax"][0].removesuffix("G")) * 2**30 >= 4 * WORKER_BYTES
 
 
+def test_busy_login_node_has_time_to_start_the_services(
+    berth: dict[str, list[str]], gateway: dict[str, list[str]]
+) -> None:
+    """systemd's own limit is 90 s, and it ends what takes longer."""
+    assert berth["Type"] == gateway["Type"] == ["notify"]
+    assert berth["TimeoutStartSec"] == gateway["TimeoutStartSec"] == ["300"]
+
+
 def test_a_stop_leaves_time_for_what_is_under_way(berth: dict[str, list[str]], gateway: dict[str, list[str]]) -> None:
     assert berth["KillMode"] == ["mixed"]
     assert gateway["KillMode"] == ["process"], "if the master crashes, its workers finish what stands"

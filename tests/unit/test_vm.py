@@ -136,6 +136,12 @@ def test_quickstart_has_the_commands_that_the_guest_is_installed_with() -> None:
         quickstart.commands(6)
 
 
+def test_every_file_of_the_guests_tests_is_explained() -> None:
+    page = (guest_site.CHECKOUT / "docs/howto/vm.md").read_text()
+    for file in sorted((guest_site.CHECKOUT / "tests/vm").glob("test_*.py")):
+        assert f"`{file.name}`" in page
+
+
 def test_every_site_has_its_files_where_the_guest_exports_or_binds_them() -> None:
     script = (image.FILES / "usr/local/sbin/mount-shared").read_text()
     for kind in guest_site.SITES.values():

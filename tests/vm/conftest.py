@@ -1,7 +1,6 @@
 """The suite on a guest that runs: `make vm-test`, or by hand with VM_STATE (docs/howto/vm.md).
 
-One session of alice's serves almost all tests, since starting one takes ten seconds under emulation. Files run in the
-order of their names: what reboots the guest comes last.
+One session of alice's serves almost all tests, since starting one takes ten seconds under emulation.
 """
 
 from __future__ import annotations
@@ -14,22 +13,39 @@ import pytest
 
 from slurm.lab.errors import LabError
 from tests.site import guest_site, vm
-from tests.vm.person import Person
+from tests.vm.person import WAIT, Person
 
 if TYPE_CHECKING:
     from slurm.vm.guest import Guest
 
+HERE = Path(__file__).parent
 SESSION = "dev"
+LIMIT = "makes no folder without write permission"
+"""How the doctor and the driver's promises name the faults of fuse-overlayfs on a file server."""
+FIRST, LAST = "test_quickstart.py", "test_survival.py"
+"""The files with what a site is in any case, and with what reboots the guest."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests of the services out where the site has none, as personal mode's."""
+    """Order the files; leave out what the site has not, and in the short form what is for another site.
+
+    That is, the tests of the services in personal mode, and those of personal mode elsewhere. `short` may have sites.
+    """
+    items.sort(key=lambda item: (item.path != HERE / FIRST, item.path == HERE / LAST))
     file = _state() / "site"
-    if not file.exists() or not guest_site.SITES[file.read_text()].personal:
+    if not file.exists():
         return
-    services = [item for item in items if item.path.name == "test_services.py"]
-    config.hook.pytest_deselected(items=services)
-    items[:] = [item for item in items if item not in services]
+    site = file.read_text()
+    without = "test_services.py" if guest_site.SITES[site].personal else "test_personal.py"
+    is_short = "short" in config.option.markexpr
+
+    def elsewhere(item: pytest.Item) -> bool:
+        mark = item.get_closest_marker("short")
+        return is_short and mark is not None and site not in (mark.args or (site,))
+
+    left_out = [item for item in items if item.path == HERE / without or elsewhere(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _state() -> Path:
@@ -68,7 +84,31 @@ def alice(guest: Guest, personal: bool, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def dev(alice: Person) -> str:
-    """A session with one of the two GPUs, ready. A job that an earlier test run has left is continued."""
-    alice.ok("start", SESSION, "--profile", "base", "--gres=gpu:intel:1", "--mem=600M", "--timeout", "280")
+def doctor(alice: Person) -> str:
+    """What `berth doctor` says to alice before she has a session."""
+    return alice.ok("doctor")
+
+
+@pytest.fixture(scope="session")
+def limited(doctor: str) -> bool:
+    """Whether the doctor announces that sessions cannot do everything in their system volume."""
+    return LIMIT in doctor
+
+
+@pytest.fixture(scope="session")
+def started() -> list[int]:
+    """How many tests had failed when the session was last seen to be ready."""
+    return []
+
+
+@pytest.fixture
+def dev(request: pytest.FixtureRequest, alice: Person, started: list[int]) -> str:
+    """A session with one of the two GPUs, ready. A job that an earlier test run has left is continued.
+
+    Tests leave it ready. After one that failed it is started again, so that the others can show something.
+    """
+    failed = request.session.testsfailed
+    if started != [failed]:
+        alice.ok("start", SESSION, "--profile", "base", "--gres=gpu:intel:1", "--mem=600M", *WAIT)
+        started[:] = [failed]
     return SESSION

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
     from slurm.vm.guest import Guest
 
-SECONDS = 300
-"""For one command. Under emulation the slowest takes 25 s of a free machine, and ten times that on a busy one."""
+SECONDS = 900
+"""For one command or condition. It only ends what hangs: the slowest takes 25 s on a free machine under emulation."""
+SSH_FAILED = 255
+SLOW = b"does not answer on"
+"""What the gateway says of a session that did not answer within ten seconds, as on a machine that is very busy."""
+WAIT = ("--timeout", "880")
+"""Options of commands that wait for a session: they end before SECONDS, and say what they waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,29 @@ class Person:
             assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}; it is {view}"
         return view
 
+    def sh(self, script: str, *, seconds: float = SECONDS) -> str:
+        """Return what a shell script prints on the login node, in the home there; it must succeed."""
+        return self.guest.sh(f"cd; {script}", user=self.name, seconds=seconds)
+
+    def explain(self, session: str) -> dict[str, str]:
+        """Return what `berth explain` says, by title; of several lines the last."""
+        return {line["title"]: line["text"] for line in json.loads(self.ok("explain", session, "--json"))["lines"]}
+
+    def ssh(self, session: str, script: str, *, seconds: float = SECONDS) -> subprocess.CompletedProcess[bytes]:
+        """Run a shell script in the session, by ssh from the laptop, whatever its exit code.
+
+        A session that takes longer for a key exchange than the gateway waits is asked again: nothing has run there.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            done = self.laptop.ssh(session, f"bash -euc {shlex.quote(script)}", seconds=seconds)
+            is_slow = done.returncode == SSH_FAILED and SLOW in done.stderr
+            if not is_slow or time.monotonic() > deadline:
+                return done
+
     def inside(self, session: str, script: str, *, seconds: float = SECONDS) -> str:
-        """Return what a shell script prints in the session, where it must succeed; by ssh from the laptop."""
-        done = self.laptop.ssh(session, f"bash -euc {shlex.quote(script)}", seconds=seconds)
+        """Return what the same script prints, where it must succeed."""
+        done = self.ssh(session, script, seconds=seconds)
         assert done.returncode == 0, f"{script!r} ended with {done.returncode}: {said(done)}"
         return done.stdout.decode().removesuffix("\n")
 

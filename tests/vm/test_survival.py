@@ -35,6 +35,7 @@ def back(guest: Guest, alice: Person, dev: str, personal: bool, down: Callable[[
     assert alice.inside(dev, "cat ~/kept /opt/kept").split() == ["kept", "kept"]
 
 
+@pytest.mark.short("nfs-ext4")
 def test_session_comes_back_after_a_reboot(guest: Guest, alice: Person, dev: str, personal: bool) -> None:
     back(guest, alice, dev, personal, guest.reboot)
 

@@ -94,12 +94,18 @@ class Changer:
             shutil.copy2(path, fresh)
             fresh.rename(path)
 
+    def open_up(self, path: Path) -> None:
+        """Make a file writable where its mode counts: for users who are not root, and for all on a file server."""
+        if not os.access(path, os.W_OK):
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o200)
+
     def write(self) -> None:
         path, content = self.fresh(), self.content()
         if path.is_symlink() or (path.exists() and not path.is_file()):
             return
         if path.exists():
             self.apart(path)
+            self.open_up(path)
         path.write_bytes(content)
         self.stamp(path)
 
@@ -107,6 +113,7 @@ class Changer:
         path, content = self.pick("f"), self.content()
         if path is not None:
             self.apart(path)
+            self.open_up(path)
             with path.open("ab") as file:
                 file.write(content)
             self.stamp(path)
@@ -181,6 +188,7 @@ class Changer:
         if path is not None:
             if path.is_file():
                 self.apart(path)
+            self.open_up(path)
             os.setxattr(path, "user.test", value)
 
     def fifo(self) -> None:

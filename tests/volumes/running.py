@@ -19,6 +19,7 @@ from broker.volumes.operations import Image
 from broker.volumes.packing import unpack
 from broker.volumes.storage import Storage
 from profiles.removal import remove_tree
+from tests.deadlines import TEST_DEADLINE_S
 from tests.volumes import changes
 
 if TYPE_CHECKING:
@@ -156,7 +157,10 @@ class Running:
         script = f'{mount}; trap "cd /; {unmount}" EXIT; "$@"'
         command = ["unshare", "--map-root-user", "--mount", "sh", "-euc", script, "sh"]
         done = subprocess.run(
-            [*command, sys.executable, "-I", str(SCRIPT), *words], capture_output=True, timeout=120, check=False
+            [*command, sys.executable, "-I", str(SCRIPT), *words],
+            capture_output=True,
+            timeout=TEST_DEADLINE_S,
+            check=False,
         )
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         return done.stdout
