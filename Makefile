@@ -50,16 +50,11 @@ soak: $(VENV)/ready test-programs ## the long forms of the tests (root)
 
 .PHONY: vm-test
 vm-test: $(VENV)/ready vm-programs ## tests on virtual machines with systemd, cgroup v2 and NFS, the short form (root)
-	@$(PYTHON) -m tests.site.vm run --sites $(or $(SITES),ext4,nfs-ext4) $(BIN)/pytest -m "vm and short" tests/vm $(ARGS)
+	@$(PYTHON) -m tests.site.vm run --sites $(if $(SITES),$(SITES),ext4,nfs-ext4) $(BIN)/pytest -m "vm and short" tests/vm $(ARGS)
 
 .PHONY: vm-soak
 vm-soak: $(VENV)/ready vm-programs ## the long form: all tests on all sites, or on SITES=nfs-ext4,nfs-xfs (root)
 	@$(PYTHON) -m tests.site.vm run $(if $(SITES),--sites $(SITES)) $(BIN)/pytest -m vm tests/vm $(ARGS)
-
-.PHONY: vm-bench
-vm-bench: $(VENV)/ready vm-programs ## measure volumes on NFS in that machine against cp -a and a bare directory (root)
-	@$(PYTHON) -m tests.site.vm run --sites $(or $(SITES),nfs-ext4$(comma)nfs-xfs) $(BIN)/python -m tests.bench.file_server $(ARGS)
-comma := ,
 
 .PHONY: vm-shell
 vm-shell: vm-programs ## a shell on that machine, started if it does not run: SITE=ext4 USER_NAME=root (root)
