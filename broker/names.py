@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
 """A session's or profile's name: safe as host name label (RFC 1123), path component and Slurm job name."""
 
@@ -22,3 +26,15 @@ CONTINUATION_PATTERN = r"^(always|never|[1-9][0-9]{0,3}[mhd])$"
 
 IDLE_PATTERN = r"^(never|[1-9][0-9]{0,3}[mhd])$"
 """After which time without use a session is stopped; see schema.IdleTime."""
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+IDENTIFIER = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
+
+
+def new_id(now: float | None = None) -> str:
+    """A ULID in lower case: 48 bits of milliseconds and 80 random ones, so that ids sort by age and never repeat."""
+    milliseconds = int((time.time() if now is None else now) * 1000) & (2**48 - 1)
+    number = milliseconds << 80 | int.from_bytes(os.urandom(10))
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))

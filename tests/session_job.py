@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.lab_cluster import Lab
 
-SCRIPT = Path(__file__).parents[1] / "broker/session.sh"
+SCRIPT = Path(__file__).parents[1] / "broker/job/session.sh"
 ROOM = "/shared/session-job"
 """Everything of these tests, as the nodes see it."""
 MEMORY = "--mem=400"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from broker import __version__
-from broker.cli.invocation import Invocation, json_option
+from broker.cli.context import Invocation, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,14 +102,14 @@ class Berth(click.Group):
         try:
             code = super().main(words, prog_name or "berth", complete_var, False, obj=invocation, **extra)
         except Exception as error:  # noqa: BLE001 - the last line of defence: no user should meet a bare traceback
-            from broker.cli import failures
+            from broker.cli import errors
 
-            code = failures.report(error, as_json=invocation.json or failures.wants_json(words))
+            code = errors.report(error, as_json=invocation.json or errors.wants_json(words))
         sys.exit(code or 0)
 
 
 def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    """Hand the file on in the environment, where `broker.config.load` finds it, and so do processes that we start."""
+    """Hand the file on in the environment, where `broker.config.settings.load` finds it, and so do processes that we start."""
     if value is not None:
         os.environ["BERTH_CONFIG"] = os.path.abspath(value)  # noqa: PTH100 - Path.resolve would follow links
 

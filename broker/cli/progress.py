@@ -11,14 +11,14 @@ import click
 
 from broker.cli.output import printable
 from broker.errors import ControllerUnavailableError, TimedOutError
-from broker.words import doing, pending
+from broker.status_text import doing, pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from broker.client import Client
-    from broker.schema import SessionView
+    from broker.client.client import Client
+    from broker.schema.sessions import SessionView
 
 POLL = 25.0
 """Seconds that one question to the controller waits for a change."""

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from broker.cli.invocation import Invocation
-    from broker.client import Client
-    from broker.schema import ResolveAnswer, SiteView
+    from broker.cli.context import Invocation
+    from broker.client.client import Client
+    from broker.schema.connections import ResolveAnswer
+    from broker.schema.site import SiteView
 
 
 def cannot_run(error: OSError) -> BerthError:
@@ -30,12 +31,12 @@ def ssh_command(
     """The ssh(1) that talks straight to the session, as its owner or as its root; raises what the controller refuses
     with.
     """
-    from broker.cli import loginkey
-    from broker.hostnames import SessionHost
+    from broker.cli import login_key
+    from broker.ssh.host_names import SessionHost
 
     client = invocation.client
     site = client.site()
-    key = loginkey.ensure(client, site.login_with)
+    key = login_key.ensure(client, site.login_with)
     place = _place(client, site.user, name, root=root)
     _note(client, site.user, place)
     config = _write_config(site, key)
@@ -59,9 +60,9 @@ def _place(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer
 
 def _note(client: Client, user: str, place: ResolveAnswer) -> None:
     """Have it remembered that somebody connects, though nobody looks on: ssh goes straight there."""
-    from broker.connect import peer
-    from broker.identifiers import new_id
-    from broker.schema import ConnectionRecord
+    from broker.client.proxy_command import peer
+    from broker.names import new_id
+    from broker.schema.connections import ConnectionRecord
 
     now = time.time()
     record = ConnectionRecord(
@@ -80,8 +81,8 @@ def _note(client: Client, user: str, place: ResolveAnswer) -> None:
 
 def _write_config(site: SiteView, key: Path) -> Path:
     """Keep the ssh_config of `berth ssh` below the user's state folder; it is written only when it would change."""
-    from broker import sshconfig
-    from broker.configfile import xdg
+    from broker.client import ssh_config
+    from broker.config.file import xdg
 
     directory = xdg("XDG_STATE_HOME", ".local/state") / "berth" / "ssh"
-    return sshconfig.write(directory, site, sshconfig.Way.LOCAL, identity_file=key)
+    return ssh_config.write(directory, site, ssh_config.Way.LOCAL, identity_file=key)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from slurm.commandline import of_first_component, of_head
 
 if TYPE_CHECKING:
-    from broker.batch_schema import EnvironmentView
+    from broker.schema.environments import EnvironmentView
     from slurm.commandline import CommandLine
 
 SYSTEMS_OWN = re.compile(r"/(|(usr|etc|bin|sbin|lib[^/]*|proc|sys|dev|run|var|tmp)(/.*)?)")

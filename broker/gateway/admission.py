@@ -13,8 +13,9 @@ import ipaddress
 import random
 import time
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from broker.ssh.max_startups import MaxStartups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,39 +54,6 @@ class Failure(enum.Enum):
     """It used up the time for a login: `grace-exceeded`."""
     ABUSE = 90.0
     """It sent what no login consists of, in length or in amount; `crash`, which such things mean to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class MaxStartups:
-    """With `start` connections that have no login, an arrival costs one that stalls with a probability of `rate`
-    percent, with more of them a higher one; with `full` of them it certainly costs one.
-    """
-
-    start: int
-    rate: int
-    full: int
-
-    @classmethod
-    def parse(cls, text: str) -> MaxStartups:
-        """`start:rate:full`, as in sshd_config(5); raises ValueError."""
-        try:
-            start, rate, full = (int(part) for part in text.split(":"))
-        except ValueError:
-            raise ValueError(f"{text!r} is not start:rate:full, as in 256:30:1024") from None
-        if not (1 <= start <= full and 0 <= rate <= 100):
-            raise ValueError(f"{text!r}: start must not exceed full, and rate is a percentage")
-        return cls(start, rate, full)
-
-    def __str__(self) -> str:
-        return f"{self.start}:{self.rate}:{self.full}"
-
-    def share(self, waiting: int) -> float:
-        """The probability with which an arrival costs a connection when there are `waiting` already."""
-        if waiting < self.start:
-            return 0
-        if waiting >= self.full:
-            return 1
-        return (self.rate + (100 - self.rate) * (waiting - self.start) / (self.full - self.start)) / 100
 
 
 class Waiting(Protocol):

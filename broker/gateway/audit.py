@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from broker.errors import BerthError
-from broker.identifiers import new_id
-from broker.log_limit import ALWAYS
-from broker.schema import ConnectionRecord, ConnectionReport
+from broker.names import new_id
+from broker.schema.connections import ConnectionRecord, ConnectionReport
+from broker.service.log_limit import ALWAYS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from broker.gateway.counts import Counts
     from broker.gateway.relay import Relay
-    from broker.schema import ResolveAnswer
+    from broker.schema.connections import ResolveAnswer
 
 GATHER = 1.0
 """Seconds for which news is gathered before it is told."""
 RETRY = 5.0
 """Seconds before the controller is told again what it did not take."""
 STANDING = 60.0
-"""Seconds after which the controller hears of what stands once more; broker.connections takes what it has not heard of
+"""Seconds after which the controller hears of what stands once more; broker.controller.sessions.connections takes what it has not heard of
 three times for lost."""
 BATCH = 400
 """Records told at once; one has up to 500 bytes, a request to the controller 256 KiB."""

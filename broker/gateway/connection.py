@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from broker.certificates import UserCertificate
 from broker.errors import BerthError, RefusedError
 from broker.gateway.admission import Failure
 from broker.gateway.audit import Identity, log_line
 from broker.gateway.guard import Endpoint, FloodError, ImpostorError, NotReachedError, UnreachedError
 from broker.gateway.relay import PauseReason, Relay
 from broker.gateway.usage import Allowance, Kind
-from broker.keys import SIGNATURES, fingerprint_of
-from broker.log_limit import ALWAYS
+from broker.service.log_limit import ALWAYS
+from broker.ssh.certificates import UserCertificate
+from broker.ssh.keys import SIGNATURES, fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from broker.gateway.keys import Admission, AdmittedKeys
     from broker.gateway.settings import GatewaySettings
     from broker.gateway.usage import Usage
-    from broker.schema import ResolveAnswer
+    from broker.schema.connections import ResolveAnswer
 
 SSH_PORT = 22
 """The only port that a session has, whatever its sshd's real one is; `ssh -J gateway dev.berth` asks for it."""

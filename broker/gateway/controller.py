@@ -13,10 +13,19 @@ from weakref import WeakValueDictionary
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from broker import schema
 from broker.errors import BerthError, ControllerUnavailableError, WaitingError, from_reason
 from broker.gateway.settings import LOGIN_QUESTIONS, RESOLVE_QUESTIONS
 from broker.gateway.waits import SessionWaits
+from broker.schema.base import ErrorBody
+from broker.schema.connections import (
+    ConnectionReport,
+    ConnectionsNoted,
+    GatewayWait,
+    GatewayWaitAnswer,
+    ResolveAnswer,
+    ResolveRequest,
+)
+from broker.schema.login import CertificateAnswer, CertificateRequest, GatewayKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -40,10 +49,10 @@ RETRY_S = 1.0
 """Pause between two attempts to reach the controller."""
 
 _QUESTIONS: dict[type[BaseModel], str] = {
-    schema.GatewayKeys: "keys",
-    schema.ResolveAnswer: "resolve",
-    schema.CertificateAnswer: "certificate",
-    schema.ConnectionsNoted: "connections",
+    GatewayKeys: "keys",
+    ResolveAnswer: "resolve",
+    CertificateAnswer: "certificate",
+    ConnectionsNoted: "connections",
 }
 """What each is called in the metrics, by its answer."""
 
@@ -75,26 +84,26 @@ class ControllerClient:
         await self._logins.close()
         await self._resolves.close()
 
-    async def keys(self, user: str) -> schema.GatewayKeys:
+    async def keys(self, user: str) -> GatewayKeys:
         """Ask which keys and certificates may log in as `user`, none for an unknown one, and what to tell them then."""
         path = f"/v1/gateway/keys/{quote(user, safe='')}?notices=true&certificates=true"
         try:
             async with asyncio.timeout(KEYS_TIMEOUT):
-                return await self._call(self._logins, "GET", path, schema.GatewayKeys, user=user)
+                return await self._call(self._logins, "GET", path, GatewayKeys, user=user)
         except TimeoutError as error:
             raise _no_answer() from error
 
-    async def resolve(self, user: str, target: str) -> schema.ResolveAnswer:
+    async def resolve(self, user: str, target: str) -> ResolveAnswer:
         """Ask where the session that `user` means by `target` listens; while it is on its way, whenever it changes, for
         as long as the controller wants to be asked again. Cancel it when the client has left: nothing is kept then.
         """
         began = time.monotonic()
         away_since: float | None = None
-        request = schema.ResolveRequest(user=user, target=target, hold=False)
+        request = ResolveRequest(user=user, target=target, hold=False)
         while True:
             asked = time.monotonic()
             try:
-                return await self._call(self._resolves, "POST", "/v1/resolve", schema.ResolveAnswer, request, user=user)
+                return await self._call(self._resolves, "POST", "/v1/resolve", ResolveAnswer, request, user=user)
             except WaitingError as error:
                 away_since = None
                 if error.session_id:
@@ -108,21 +117,21 @@ class ControllerClient:
                 await asyncio.sleep(RETRY_S)
             request = request.model_copy(update={"waited": time.monotonic() - began})
 
-    async def _wait(self, question: schema.GatewayWait) -> schema.GatewayWaitAnswer:
+    async def _wait(self, question: GatewayWait) -> GatewayWaitAnswer:
         """Have the controller tell which of these sessions has changed, when one has."""
         async with _pool(self._api_socket, 1) as pool:  # which ends when this is cancelled, and the connection with it
-            return await self._answer(pool, "POST", "/v1/gateway/wait", schema.GatewayWaitAnswer, question)
+            return await self._answer(pool, "POST", "/v1/gateway/wait", GatewayWaitAnswer, question)
 
     async def certificate(self, public_key: str) -> str:
         """Have the gateway's own host key certified; one line."""
-        request = schema.CertificateRequest(public_key=public_key)
+        request = CertificateRequest(public_key=public_key)
         path = "/v1/gateway/certificate"
-        answer = await self._call(self._logins, "POST", path, schema.CertificateAnswer, request)
+        answer = await self._call(self._logins, "POST", path, CertificateAnswer, request)
         return answer.certificate
 
-    async def note(self, report: schema.ConnectionReport) -> None:
+    async def note(self, report: ConnectionReport) -> None:
         """Have records of connections kept."""
-        await self._call(self._logins, "POST", "/v1/connections", schema.ConnectionsNoted, report)
+        await self._call(self._logins, "POST", "/v1/connections", ConnectionsNoted, report)
 
     async def _call(
         self,
@@ -236,7 +245,7 @@ def _no_answer() -> ControllerUnavailableError:
 
 def _failure(response: httpx.Response) -> BerthError:
     try:
-        body = schema.ErrorBody.model_validate_json(response.content)
+        body = ErrorBody.model_validate_json(response.content)
     except ValidationError:
         return ControllerUnavailableError(f"Berth's controller answered with {response.status_code}")
     if body.waiting is not None:

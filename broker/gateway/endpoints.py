@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError, ControllerUnavailableError
-from broker.hostnames import SessionHost
+from broker.ssh.host_names import SessionHost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from broker.gateway.memory import Memory
-    from broker.schema import ResolveAnswer
+    from broker.schema.connections import ResolveAnswer
 
 
 class Endpoints:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from asyncssh.packet import SSHPacket
 
-    from broker.schema import ResolveAnswer
+    from broker.schema.connections import ResolveAnswer
 
 LIFE_S = 60.0
 """Seconds for which a guard stands at most. The sshd of a session ends it after 30."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
-from broker import keyfile
-from broker.certificates import HostCertificate
 from broker.errors import BerthError
+from broker.ssh import private_key
+from broker.ssh.certificates import HostCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ class HostIdentity:
     def __init__(self, path: Path, sign: Callable[[str], Awaitable[str]]) -> None:
         self._certificate_path = path.with_name(path.name + "-cert.pub")
         self._sign = sign
-        self._key = keyfile.load_or_create(path, comment="berth gateway")
+        self._key = private_key.load_or_create(path, comment="berth gateway")
         self._certificate = self._cached()
 
     @property

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError, InvalidInputError
-from broker.keys import PublicKey
 from broker.names import USER_PATTERN
-from broker.schema import GatewayKeys
+from broker.schema.login import GatewayKeys
 from broker.single_flight import SingleFlight
+from broker.ssh.keys import PublicKey
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

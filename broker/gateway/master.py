@@ -25,11 +25,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker import service_manager
 from broker.gateway.listener import bind
 from broker.gateway.metrics import Totals, serve
 from broker.gateway.usage import UsageTable
 from broker.gateway.watchdog import Watchdog
+from broker.service import notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -190,13 +190,13 @@ class Master:
 
     async def _retire_the_old(self) -> None:
         await self._complete.wait()
-        service_manager.notify_ready()
+        notify.notify_ready()
         for worker in self._old:
             worker.retire()
         _log.info("serving with %d workers; %d old ones finish", len(self._sockets), len(self._old))
 
     def _stop(self) -> None:
-        service_manager.notify_stopping()
+        notify.notify_stopping()
         self._stopping.set()
         for worker in self._workers():
             worker.stop()
@@ -206,18 +206,18 @@ class Master:
             self._reloading = asyncio.create_task(self._become_new())
 
     async def _become_new(self) -> None:
-        service_manager.notify_reloading()
+        notify.notify_reloading()
         await self._complete.wait()
         if not await _checks_out():
             _log.error("reload: the old program and configuration stay in use")
-            service_manager.notify_ready()
+            notify.notify_ready()
             return
         if self._stopping.is_set():
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         workers = [(worker.pid, worker.lifeline) for worker in self._workers()]
         _Handover(self._address, self._sockets, workers, self._table).give()
-        service_manager.expose_address()
+        notify.expose_address()
         os.execv(sys.executable, _command())  # noqa: S606 - ourselves
 
 

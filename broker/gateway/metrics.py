@@ -123,7 +123,7 @@ def serve(totals: Totals, host: str, port: int) -> None:
     """
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 - most gateways serve none
 
-    from broker.metrics_server import MetricsServer  # noqa: PLC0415
+    from broker.service.metrics_server import MetricsServer  # noqa: PLC0415
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(totals)

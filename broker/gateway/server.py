@@ -29,8 +29,9 @@ from broker.gateway.listener import Listener, bind
 from broker.gateway.memory import Memory, keep_pruned
 from broker.gateway.settings import CIPHERS, KEX, MACS
 from broker.gateway.usage import Usage
-from broker.keys import SIGNATURES
-from broker.schema import GatewayKeys, ResolveAnswer
+from broker.schema.connections import ResolveAnswer
+from broker.schema.login import GatewayKeys
+from broker.ssh.keys import SIGNATURES
 
 if TYPE_CHECKING:
     import socket

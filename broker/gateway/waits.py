@@ -14,12 +14,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
-from broker.schema import MOST_WAITED_FOR, GatewayWait, KnownSession
+from broker.schema.base import KnownSession
+from broker.schema.connections import MOST_WAITED_FOR, GatewayWait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from broker.schema import GatewayWaitAnswer
+    from broker.schema.connections import GatewayWaitAnswer
 
 HELD_S = 20.0
 """Time for which the controller may keep the question; less than the time after which it counts as lost."""

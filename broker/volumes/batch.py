@@ -19,7 +19,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from broker.identifiers import IDENTIFIER
+from broker.names import IDENTIFIER
 from broker.volumes import jobs, operations, record
 from broker.volumes.errors import VolumeError
 from broker.volumes.record import Record, locked

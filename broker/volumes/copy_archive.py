@@ -11,7 +11,7 @@ ARCHIVE = "copying.pyz"
 """Its name in a session's directory `run`."""
 MODULES = (
     "broker/failpoints.py",
-    "broker/identifiers.py",
+    "broker/names.py",
     "broker/volumes/content.py",
     "broker/volumes/copied.py",
     "broker/volumes/copy_index.py",

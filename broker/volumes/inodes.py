@@ -15,7 +15,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes.copying import TREE
 from profiles.userfile import read_bytes
 from profiles.walk import Tree

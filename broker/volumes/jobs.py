@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.identifiers import IDENTIFIER
+from broker.names import IDENTIFIER
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:

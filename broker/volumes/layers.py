@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.identifiers import IDENTIFIER, new_id
+from broker.names import IDENTIFIER, new_id
 from broker.volumes.content import KEPT_MARKS, attributes, dress_folder, flush
 from broker.volumes.copying import OWNERS, TREE
 from broker.volumes.errors import VolumeError

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from broker.failpoints import failpoint
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes.drivers import MODES, Overlay
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import SYSTEM_MODE

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Self
 
-from broker.identifiers import IDENTIFIER, new_id
+from broker.names import IDENTIFIER, new_id
 from broker.volumes.errors import VolumeError
 from profiles.userfile import read_bytes, read_text
 

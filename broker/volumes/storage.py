@@ -15,7 +15,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.identifiers import IDENTIFIER
+from broker.names import IDENTIFIER
 from broker.volumes import jobs, record
 from broker.volumes.drivers import Driver, driver_named
 from broker.volumes.errors import VolumeError

@@ -13,8 +13,8 @@ import pwd
 import sys
 from typing import Any
 
-from broker.announcement import JOB_PREFIX
-from broker.identifiers import new_id
+from broker.controller.reconcile.job_comment import JOB_PREFIX
+from broker.names import new_id
 
 SCRIPT = "#!/bin/sh\n:\n"
 ONE_IN = 10

@@ -18,27 +18,28 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from broker.announcement import JOB_PREFIX
-from broker.changes import Changes
-from broker.config import SlurmSettings, StorageSettings
-from broker.continuation import Continuation
-from broker.deletion import Deletion
-from broker.idleness import Idleness
-from broker.models import Session
-from broker.operations import Operator
-from broker.reconcile import Reconciler
-from broker.registry import Entry, open_registry
-from broker.schema import SessionState
-from broker.stopping import Stopping
-from broker.upkeep import Upkeep
+from broker.config.settings import SlurmSettings, StorageSettings
+from broker.controller.reconcile.continuation import Continuation
+from broker.controller.reconcile.deletion import Deletion
+from broker.controller.reconcile.idle import Idleness
+from broker.controller.reconcile.job_comment import JOB_PREFIX
+from broker.controller.reconcile.loop import Reconciler
+from broker.controller.reconcile.maintenance import Upkeep
+from broker.controller.reconcile.operations import Operator
+from broker.controller.reconcile.scheduled_stop import Stopping
+from broker.controller.registry.database import open_registry
+from broker.controller.registry.models import Session
+from broker.controller.registry.registry import Entry
+from broker.controller.wakeup import Changes
+from broker.schema.sessions import SessionState
 from profiles.store import Stores
 from slurm.backends import Backend, open_scheduler
 from slurm.run import run
 
 if TYPE_CHECKING:
-    from broker.launching import Launcher
-    from broker.registry import Registry
-    from broker.submission import Submitter
+    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.reconcile.submission import Submitter
+    from broker.controller.registry.registry import Registry
     from slurm.scheduler import Scheduler
 
 SQUEUE = ("squeue", "-h", "-o", "%i|%j|%u|%T|%r|%k|%N")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes import operations
 from broker.volumes.errors import VolumeError
 from broker.volumes.operations import Note

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.identifiers import new_id
-from broker.launcher_place import VerbError
+from broker.launcher.request import VerbError
+from broker.names import new_id
 from broker.volumes.layers import Layers
 from profiles.walk import Tree, walk
 from tests.volumes.act import Actor

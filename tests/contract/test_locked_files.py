@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import broker
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes import operations
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.drivers import MODES

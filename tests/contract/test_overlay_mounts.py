@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from broker import launcher_answers as answers
-from broker.identifiers import new_id
+from broker.controller.launcher_client import answers
+from broker.names import new_id
 from broker.volumes import operations, probe
 from broker.volumes.errors import VolumeError
 from broker.volumes.storage import Storage

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes import collection, operations, record, saves, verification
 from broker.volumes.copy_archive import copy_archive
 from broker.volumes.errors import VolumeError

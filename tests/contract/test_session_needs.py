@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import announcement
-from broker.identifiers import new_id
-from broker.launcher_place import Place
-from broker.launcher_verbs import UNCLEAR, job_command
+from broker.controller.reconcile import job_comment
+from broker.launcher.request import Place
+from broker.launcher.session_verbs import UNCLEAR, job_command
+from broker.names import new_id
 from slurm.command_scheduler import CommandScheduler
 from slurm.state import JobState
 from tests.lab_cluster import Lab, wait_for
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
-SOURCE = Path(__file__).parents[2] / "broker/session.sh"
+SOURCE = Path(__file__).parents[2] / "broker/job/session.sh"
 ROOM = "/shared/session-needs"
 SUBMISSION = 3
 FINGERPRINT = "SHA256:" + "x" * 43
@@ -98,7 +98,7 @@ class Slurm:
     def job(self, job_id: int) -> Job:
         """As the controller sees it."""
         scheduler = CommandScheduler(self.lab.prefix(user="berth"))
-        jobs = asyncio.run(scheduler.jobs(announcement.JOB_PREFIX))
+        jobs = asyncio.run(scheduler.jobs(job_comment.JOB_PREFIX))
         return {job.id: job for job in jobs}[job_id]
 
     def wait_for_announcement(self, job_id: int) -> Job:
@@ -124,7 +124,7 @@ def slurm(each_lab: Lab) -> Iterator[Slurm]:
 def test_the_job_finds_in_each_release_what_session_sh_looks_for(slurm: Slurm) -> None:
     job_id = slurm.submit("--gres=gpu:intel:1", "--mem=100", "--time=5")
     job = slurm.wait_for_announcement(job_id)
-    said = announcement.announced(job, FINGERPRINT)
+    said = job_comment.announced(job, FINGERPRINT)
     assert said is not None
     assert said.endpoint is not None
     assert (said.submission, said.restarts, said.endpoint.node, said.endpoint.port) == (SUBMISSION, 0, job.node, 40000)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes import inodes, sizes
 from broker.volumes.inodes import INODES
 from broker.volumes.layers import Layers

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import pytest
 
-from broker import explanation, words
+from broker import status_text
+from broker.cli import advice
 from slurm import waiting
 from slurm.state import JobState
 
@@ -44,7 +45,7 @@ print(json.dumps({
 class Library(TypedDict):
     """What the functions of a release's libslurm return."""
 
-    words: dict[int, str]
+    status_text: dict[int, str]
     codes: dict[int, str]
     reasons: list[str]
 
@@ -86,5 +87,5 @@ def test_of_two_flags_the_library_shows_the_one_that_we_take(library: Library, s
 
 
 def test_every_reason_that_we_have_words_for_is_one_of_slurm_s(library: Library) -> None:
-    ours = {*words._REASONS, *explanation._WHILE_QUEUED, *waiting.NOT_YET}
+    ours = {*status_text._REASONS, *advice._WHILE_QUEUED, *waiting.NOT_YET}
     assert ours <= set(library["reasons"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes import checksums, verification
 from broker.volumes.storage import Storage
 from profiles.walk import Tree

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes import inspection, operations
 from broker.volumes.content import ACCESS_LISTS
 from broker.volumes.image import ImageFiles

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.identifiers import new_id
-from broker.launcher_place import VerbError
+from broker.launcher.request import VerbError
+from broker.names import new_id
 from tests.volumes.act import OTHER, Actor
 from tests.volumes.filesystems import mounted
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.identifiers import new_id
-from broker.launcher_place import VerbError
+from broker.launcher.request import VerbError
+from broker.names import new_id
 from broker.volumes import live
 from broker.volumes.content import ACCESS_LISTS
 from broker.volumes.errors import VolumeError

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes import collection, live, operations
 from broker.volumes.operations import Note
 from profiles.removal import remove_tree

@@ -7,16 +7,17 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from broker import batch_schema, errors, schema, volume_schema
-from broker.api import LARGEST_BODY, Services, application
-from broker.api_listener import CONNECTIONS
-from broker.config import Config
+from broker import errors
+from broker.config.settings import Config
+from broker.controller.api.app import LARGEST_BODY, Services, application
+from broker.controller.api.listener import CONNECTIONS
+from broker.schema import environments, sessions, volumes
 from tests.docs.fields import default, descriptions, kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMAS = (schema, batch_schema, volume_schema)
+SCHEMAS = (sessions, environments, volumes)
 
 _HEAD = f"""\
 # API

@@ -7,7 +7,7 @@ import inspect
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from broker.configfile import Mode
+from broker.config.file import Mode
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

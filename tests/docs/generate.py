@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import BaseModel
 
-from broker import config
 from broker.cli.app import berth
+from broker.config import settings as config
 from tests.docs import api_page, sbatch_page
 from tests.docs.fields import default, descriptions, kind
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.cli.failures import InterruptedWaitError
-from broker.config import load
+from broker.cli.errors import InterruptedWaitError
+from broker.config.settings import load
 from broker.errors import BerthError, ExitCode
-from broker.schema import SessionState
-from broker.words import state_words
+from broker.schema.sessions import SessionState
+from broker.status_text import state_words
 from profiles.spec import load as profile_of
 from tests.docs import api_page
 from tests.docs.fields import descriptions

@@ -21,10 +21,33 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from broker import errors, schema, volume_schema
-from broker.batch_schema import EnvironmentList, EnvironmentView
-from broker.certificates import CertificateAuthority
-from broker.keys import PublicKey
+from broker import errors
+from broker.schema import volumes
+from broker.schema.base import ErrorBody
+from broker.schema.connections import ConnectionList, ConnectionsNoted, ConnectionView, ResolveAnswer
+from broker.schema.environments import EnvironmentList, EnvironmentView
+from broker.schema.login import (
+    AuthorityKeyView,
+    AuthorityList,
+    KeyList,
+    KeyView,
+    UserCertificateAnswer,
+    UserCertificateList,
+    UserCertificateView,
+)
+from broker.schema.sessions import (
+    DeletedList,
+    Endpoint,
+    JobList,
+    JobView,
+    Operation,
+    SessionList,
+    SessionState,
+    SessionView,
+)
+from broker.schema.site import DoctorCheck, DoctorReport, EventList, EventView, LogText, RebuildReport, SiteView
+from broker.ssh.certificates import CertificateAuthority
+from broker.ssh.keys import PublicKey
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,9 +57,7 @@ if TYPE_CHECKING:
 CREATED = 1_790_000_000.0
 
 
-def view(
-    name: str = "dev", state: schema.SessionState = schema.SessionState.STOPPED, **values: object
-) -> schema.SessionView:
+def view(name: str = "dev", state: SessionState = SessionState.STOPPED, **values: object) -> SessionView:
     """A session of alice's; every field can be named."""
     defaults: dict[str, Any] = {
         "id": f"01{name}",
@@ -49,22 +70,22 @@ def view(
         "created_at": CREATED,
         "revision": 1,
     }
-    return schema.SessionView.model_validate(defaults | values)
+    return SessionView.model_validate(defaults | values)
 
 
-def operation(verb: str, status: str = "pending", **values: object) -> schema.Operation:
+def operation(verb: str, status: str = "pending", **values: object) -> Operation:
     """One of the operations of a session's; the same verb has the same id."""
     defaults = {"id": f"01{verb}", "verb": verb, "status": status, "asked_at": CREATED}
-    return schema.Operation.model_validate(defaults | values)
+    return Operation.model_validate(defaults | values)
 
 
-def ready(name: str = "dev", **values: object) -> schema.SessionView:
+def ready(name: str = "dev", **values: object) -> SessionView:
     """A session that one could log in to."""
-    endpoint = schema.Endpoint(node="c2", port=40022, fingerprint="SHA256:host")
-    return view(name, schema.SessionState.READY, **{"job_id": 7, "generation": "1.0", "endpoint": endpoint} | values)
+    endpoint = Endpoint(node="c2", port=40022, fingerprint="SHA256:host")
+    return view(name, SessionState.READY, **{"job_id": 7, "generation": "1.0", "endpoint": endpoint} | values)
 
 
-CA_KEY = schema.AuthorityKeyView(
+CA_KEY = AuthorityKeyView(
     kind="host", fingerprint="SHA256:ca", public_key="ssh-ed25519 AAAA", standing="signing", since=CREATED
 )
 
@@ -73,29 +94,29 @@ class ScriptedController:
     """Answers at `socket` while the context lasts. Tests set what it knows and read what it was asked."""
 
     def __init__(self) -> None:
-        self.sessions: dict[str, schema.SessionView] = {}
-        self.script: dict[str, deque[schema.SessionView | errors.BerthError | None]] = defaultdict(deque)
+        self.sessions: dict[str, SessionView] = {}
+        self.script: dict[str, deque[SessionView | errors.BerthError | None]] = defaultdict(deque)
         """What a session becomes next, each time that somebody acts on it or waits for a change; None: it is gone.
         An error is the answer that once."""
         self.failures: dict[str, errors.BerthError] = {}
         """`METHOD /path` → what to answer instead."""
         self.asked: list[tuple[str, str, Any]] = []
         """Method, path with query, decoded body."""
-        self.keys: dict[str, schema.KeyView] = {}
-        self.snapshots: dict[str, list[volume_schema.SnapshotView]] = defaultdict(list)
-        self.jobs: dict[str, list[schema.JobView]] = defaultdict(list)
-        self.deleted: dict[str, schema.SessionView] = {}
+        self.keys: dict[str, KeyView] = {}
+        self.snapshots: dict[str, list[volumes.SnapshotView]] = defaultdict(list)
+        self.jobs: dict[str, list[JobView]] = defaultdict(list)
+        self.deleted: dict[str, SessionView] = {}
         self.answers: dict[str, BaseModel] = {}
         """`METHOD /path` → what to answer, for calls that only look."""
         self.logs: dict[str, deque[str]] = defaultdict(deque)
         """What the log says, one entry a look; the last one stays."""
-        self.events: list[schema.EventView] = []
-        self.connections: list[schema.ConnectionView] = []
+        self.events: list[EventView] = []
+        self.connections: list[ConnectionView] = []
         self.environments: list[EnvironmentView] = []
-        self.certificates: list[schema.UserCertificateView] = []
-        self.checks: list[schema.DoctorCheck] = []
-        self.rebuilt = schema.RebuildReport(restored=[])
-        self.site = schema.SiteView(
+        self.certificates: list[UserCertificateView] = []
+        self.checks: list[DoctorCheck] = []
+        self.rebuilt = RebuildReport(restored=[])
+        self.site = SiteView(
             user="alice",
             domain="berth",
             gateway_host="login.example",
@@ -106,7 +127,7 @@ class ScriptedController:
             ],
             mode="site",
         )
-        self.resolved = schema.ResolveAnswer(
+        self.resolved = ResolveAnswer(
             session_id="01dev",
             owner="alice",
             name="dev",
@@ -148,20 +169,20 @@ class ScriptedController:
             return answer
         fixed: dict[str, BaseModel] = {
             "site": self.site,
-            "health": schema.LogText(text="ok"),
-            "doctor": schema.DoctorReport(checks=self.checks),
+            "health": LogText(text="ok"),
+            "doctor": DoctorReport(checks=self.checks),
             "rebuild": self.rebuilt,
             "resolve": self.resolved,
-            "deleted": schema.DeletedList(sessions=list(self.deleted.values())),
-            "events": schema.EventList(events=self.events),
-            "connections": schema.ConnectionsNoted(noted=1),
-            "sessions": schema.SessionList(sessions=list(self.sessions.values())),
+            "deleted": DeletedList(sessions=list(self.deleted.values())),
+            "events": EventList(events=self.events),
+            "connections": ConnectionsNoted(noted=1),
+            "sessions": SessionList(sessions=list(self.sessions.values())),
         }
         match path.split("/")[2:]:
             case [word] if word in fixed:
                 return fixed[word]
             case ["ca", *rest] if rest[1:] in ([], ["rotate"]):
-                return CA_KEY if rest else schema.AuthorityList(keys=[CA_KEY, self._user_key()])
+                return CA_KEY if rest else AuthorityList(keys=[CA_KEY, self._user_key()])
             case ["certificates" | "keys" as of, *rest]:
                 return self._keys(method, rest, body) if of == "keys" else self._certificates(method, query, body)
             case ["environments" | "sessions" as of, *rest] if of == "environments" or rest:
@@ -189,9 +210,9 @@ class ScriptedController:
                 return self._wait(name, float(query["wait"][0]))
             case ("GET", ["log"]):
                 log = self.logs[name]
-                return schema.LogText(text=log.popleft() if len(log) > 1 else log[0] if log else "")
+                return LogText(text=log.popleft() if len(log) > 1 else log[0] if log else "")
             case ("GET", ["events"]):
-                return schema.EventList(events=[event for event in self.events if event.session == name])
+                return EventList(events=[event for event in self.events if event.session == name])
             case ("GET", ["connections" | "snapshots" | "jobs" as of]):
                 return self._listed(name, of)
             case ("DELETE", ["snapshots", reference]):
@@ -214,7 +235,7 @@ class ScriptedController:
             return EnvironmentList(environments=self.environments)
         if not known:
             raise errors.NotFoundError(f"you have no environment {rest[0]}")
-        self.sessions[body["name"]] = view(body["name"], schema.SessionState.CHANGING)
+        self.sessions[body["name"]] = view(body["name"], SessionState.CHANGING)
         return self._turn(body["name"]) if self.script[body["name"]] else self.sessions[body["name"]]
 
     def _certificates(self, method: str, query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
@@ -224,10 +245,10 @@ class ScriptedController:
             fingerprint = query.get("fingerprint", [None])[0]
             gone = [each for each in self.certificates if fingerprint in {None, each.fingerprint}]
             self.certificates = [each for each in self.certificates if each not in gone]
-            return schema.UserCertificateList(certificates=gone)
-        return schema.UserCertificateList(certificates=self.certificates)
+            return UserCertificateList(certificates=gone)
+        return UserCertificateList(certificates=self.certificates)
 
-    def _user_key(self) -> schema.AuthorityKeyView:
+    def _user_key(self) -> AuthorityKeyView:
         line = self.user_authority.public_line
         told = {"fingerprint": PublicKey.parse(line).fingerprint, "public_key": line}
         return CA_KEY.model_copy(update={"kind": "user"} | told)
@@ -240,7 +261,7 @@ class ScriptedController:
             public_key, self.site.user, valid_seconds=hours * 3600, serial=7, key_id="berth user"
         )
         key = PublicKey.parse(public_key)
-        view = schema.UserCertificateView(
+        view = UserCertificateView(
             fingerprint=key.fingerprint,
             comment=key.comment,
             serial=7,
@@ -249,36 +270,36 @@ class ScriptedController:
             revoked_at=None,
         )
         self.certificates.append(view)
-        return schema.UserCertificateAnswer(certificate=line, view=view)
+        return UserCertificateAnswer(certificate=line, view=view)
 
     def _listed(self, name: str, of: str) -> BaseModel:
         if of == "jobs":
-            return schema.JobList(jobs=self.jobs[name])
+            return JobList(jobs=self.jobs[name])
         if of == "snapshots":
-            return volume_schema.SnapshotList(snapshots=self.snapshots[name])
-        return schema.ConnectionList(connections=self.connections)
+            return volumes.SnapshotList(snapshots=self.snapshots[name])
+        return ConnectionList(connections=self.connections)
 
     def _act(self, name: str, rest: list[str], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
         if rest == ["clone"]:
             name = body["name"]
-            self.sessions[name] = view(name, schema.SessionState.CHANGING)
+            self.sessions[name] = view(name, SessionState.CHANGING)
         return self._turn(name) if self.script[name] else self.sessions[name]
 
-    def _forget(self, name: str, reference: str) -> volume_schema.SnapshotView:
+    def _forget(self, name: str, reference: str) -> volumes.SnapshotView:
         for each in self.snapshots[name]:
             if reference in {str(each.number), each.label}:
                 self.snapshots[name].remove(each)
                 return each
         raise errors.NotFoundError(f"{name} has no snapshot {reference}")
 
-    def _wait(self, name: str, seconds: float) -> schema.SessionView:
+    def _wait(self, name: str, seconds: float) -> SessionView:
         """As the real one: the next change, or the same after that long."""
         if not self.script[name]:
             time.sleep(seconds)
             return self.sessions[name]
         return self._turn(name)
 
-    def _turn(self, name: str) -> schema.SessionView:
+    def _turn(self, name: str) -> SessionView:
         becomes = self.script[name].popleft()
         if isinstance(becomes, errors.BerthError):
             raise becomes
@@ -292,7 +313,7 @@ class ScriptedController:
         if method == "POST":
             algorithm, blob, comment = [*body["public_key"].split(None, 2), ""][:3]
             digest = base64.b64encode(hashlib.sha256(base64.b64decode(blob)).digest()).decode().rstrip("=")
-            added = schema.KeyView(
+            added = KeyView(
                 fingerprint=f"SHA256:{digest}", algorithm=algorithm, comment=comment, source="berth", added_at=CREATED
             )
             self.keys[added.fingerprint] = added
@@ -302,7 +323,7 @@ class ScriptedController:
             if fingerprint not in self.keys:
                 raise errors.NotFoundError(f"you have added no key {fingerprint}")
             return self.keys.pop(fingerprint)
-        return schema.KeyList(keys=list(self.keys.values()))
+        return KeyList(keys=list(self.keys.values()))
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):
@@ -322,7 +343,7 @@ def _handler(controller: ScriptedController) -> type[BaseHTTPRequestHandler]:
                 status, answer = 200, controller.answer(self.command, parts.path, parse_qs(parts.query), body)
             except errors.BerthError as error:
                 status = error.status
-                answer = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
+                answer = ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
             content = answer.model_dump_json().encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))

@@ -8,30 +8,30 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import broker.backoff
-import broker.batch
-import broker.connecting
-import broker.connections
-import broker.continuation
-import broker.deleted
-import broker.deletion
-import broker.extending
-import broker.idleness
-import broker.intent
-import broker.limits
-import broker.operations
-import broker.policies
-import broker.reconcile
-import broker.sessions
-import broker.snapshots
-import broker.submission
-import broker.upkeep
-from broker.announcement import JOB_PREFIX
-from broker.config import Config
-from broker.controller import Controller
-from broker.keys import PublicKey
-from broker.registry import open_registry
-from broker.schema import SessionView, StartRequest
+import broker.controller.reconcile.continuation
+import broker.controller.reconcile.deletion
+import broker.controller.reconcile.idle
+import broker.controller.reconcile.loop
+import broker.controller.reconcile.maintenance
+import broker.controller.reconcile.operations
+import broker.controller.reconcile.retry
+import broker.controller.reconcile.submission
+import broker.controller.registry.operation
+import broker.controller.sessions.connect
+import broker.controller.sessions.connections
+import broker.controller.sessions.deleted
+import broker.controller.sessions.environments
+import broker.controller.sessions.extend
+import broker.controller.sessions.lifecycle
+import broker.controller.sessions.limits
+import broker.controller.sessions.policies
+import broker.controller.sessions.snapshots
+from broker.config.settings import Config
+from broker.controller.assembly import Controller
+from broker.controller.reconcile.job_comment import JOB_PREFIX
+from broker.controller.registry.database import open_registry
+from broker.schema.sessions import SessionView, StartRequest
+from broker.ssh.keys import PublicKey
 from profiles.spec import loads
 from profiles.store import Image, Store, Stores, digest_of
 
@@ -40,27 +40,27 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from broker.authorized import AuthorizedKeys
-    from broker.batch import Batch
-    from broker.certificates import CertificateAuthority
-    from broker.changes import Changes
-    from broker.connecting import Connecting
-    from broker.connections import Connections
-    from broker.deleted import Deleted
-    from broker.deletion import Deletion
-    from broker.extending import Extending
-    from broker.idleness import Idleness
-    from broker.logins import Logins
-    from broker.models import Session
-    from broker.operations import Operator
-    from broker.policies import Policies
-    from broker.reconcile import Reconciler
-    from broker.registry import Registry
-    from broker.resizing import Resizing
-    from broker.sessions import Sessions
-    from broker.snapshots import Snapshots
-    from broker.submission import Submitter
-    from broker.upkeep import Upkeep
+    from broker.controller.credentials.authorized_keys import AuthorizedKeys
+    from broker.controller.credentials.login import Logins
+    from broker.controller.reconcile.deletion import Deletion
+    from broker.controller.reconcile.idle import Idleness
+    from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.reconcile.maintenance import Upkeep
+    from broker.controller.reconcile.operations import Operator
+    from broker.controller.reconcile.submission import Submitter
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Registry
+    from broker.controller.sessions.connect import Connecting
+    from broker.controller.sessions.connections import Connections
+    from broker.controller.sessions.deleted import Deleted
+    from broker.controller.sessions.environments import Batch
+    from broker.controller.sessions.extend import Extending
+    from broker.controller.sessions.lifecycle import Sessions
+    from broker.controller.sessions.policies import Policies
+    from broker.controller.sessions.resize import Resizing
+    from broker.controller.sessions.snapshots import Snapshots
+    from broker.controller.wakeup import Changes
+    from broker.ssh.certificates import CertificateAuthority
     from slurm.state import JobState
     from tests.fakes.launcher import FakeLauncher
     from tests.fakes.scheduler import FakeScheduler
@@ -72,24 +72,24 @@ BASE = StartRequest(profile="base")
 
 
 MODULES = (
-    broker.backoff,
-    broker.batch,
-    broker.deleted,
-    broker.deletion,
-    broker.continuation,
-    broker.extending,
-    broker.idleness,
-    broker.intent,
-    broker.limits,
-    broker.connecting,
-    broker.connections,
-    broker.operations,
-    broker.policies,
-    broker.reconcile,
-    broker.sessions,
-    broker.snapshots,
-    broker.submission,
-    broker.upkeep,
+    broker.controller.reconcile.retry,
+    broker.controller.sessions.environments,
+    broker.controller.sessions.deleted,
+    broker.controller.reconcile.deletion,
+    broker.controller.reconcile.continuation,
+    broker.controller.sessions.extend,
+    broker.controller.reconcile.idle,
+    broker.controller.registry.operation,
+    broker.controller.sessions.limits,
+    broker.controller.sessions.connect,
+    broker.controller.sessions.connections,
+    broker.controller.reconcile.operations,
+    broker.controller.sessions.policies,
+    broker.controller.reconcile.loop,
+    broker.controller.sessions.lifecycle,
+    broker.controller.sessions.snapshots,
+    broker.controller.reconcile.submission,
+    broker.controller.reconcile.maintenance,
 )
 """What knows the time, but for `answering`: how long somebody waits for an answer is no matter of the core's."""
 

@@ -10,9 +10,9 @@ import asyncio
 import subprocess
 import time
 
-from broker import registry_lock
+from broker.controller.registry import lock as registry_lock
+from broker.controller.registry.lock import LOCK_CLASS, hold_registry
 from broker.errors import BerthError
-from broker.registry_lock import LOCK_CLASS, hold_registry
 from tests.postgresql import PostgreSQL, running
 
 LIMIT_S = 30.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import asyncssh
 
 from broker.gateway.guard import SERVICE_REQUEST
-from broker.keys import PublicKey
+from broker.ssh.keys import PublicKey
 from tests.fakes import openssh
 from tests.fakes.openssh import public
 

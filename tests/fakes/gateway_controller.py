@@ -7,9 +7,18 @@ import json
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs
 
-from broker import schema
 from broker.errors import BerthError, InvalidInputError, NotFoundError, WaitingError
-from broker.hostnames import gateway_host
+from broker.schema.base import ErrorBody, SessionWait
+from broker.schema.connections import (
+    ConnectionRecord,
+    ConnectionReport,
+    ConnectionsNoted,
+    GatewayWait,
+    GatewayWaitAnswer,
+    ResolveAnswer,
+)
+from broker.schema.login import CertificateAnswer, GatewayKeys
+from broker.ssh.host_names import gateway_host
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +26,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from broker.certificates import CertificateAuthority
+    from broker.ssh.certificates import CertificateAuthority
 
 
 ON_ITS_WAY = "0" * 26
@@ -44,7 +53,7 @@ class GatewayController:
         self.fingerprint = ""
         """Of the sessions' host key."""
         self.generation = "1.0"
-        self.connections: dict[str, schema.ConnectionRecord] = {}
+        self.connections: dict[str, ConnectionRecord] = {}
         """What was told of each connection last, by its id."""
         self.gateways: set[str] = set()
         """Those that have told of connections."""
@@ -102,9 +111,9 @@ class GatewayController:
             status, answer = 200, self._answer(method, path, body)
         except BerthError as error:
             status = error.status
-            answer = schema.ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
+            answer = ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
             if isinstance(error, WaitingError):
-                wait = schema.SessionWait(session_id=error.session_id, revision=error.revision, seconds=error.seconds)
+                wait = SessionWait(session_id=error.session_id, revision=error.revision, seconds=error.seconds)
                 answer = answer.model_copy(update={"waiting": wait})
         content = answer.model_dump_json(exclude_none=True).encode()
         writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % status)
@@ -122,7 +131,7 @@ class GatewayController:
                     answer |= {"notices": self.notices.get(user, [])}
                 if "certificates" in asked:
                     answer |= {"authorities": self.authorities, "revoked": self.revoked}
-                return schema.GatewayKeys.model_validate(answer)
+                return GatewayKeys.model_validate(answer)
             case "POST", ["gateway", "certificate"]:
                 line = self.authority.sign_host(
                     body["public_key"],
@@ -131,17 +140,17 @@ class GatewayController:
                     serial=1,
                     key_id="gateway",
                 )
-                return schema.CertificateAnswer(certificate=line)
+                return CertificateAnswer(certificate=line)
             case "POST", ["connections"]:
                 if self.refuses is not None:
                     raise self.refuses
-                report = schema.ConnectionReport.model_validate(body)
+                report = ConnectionReport.model_validate(body)
                 self.gateways.add(report.gateway)
                 self.connections |= {record.id: record for record in report.connections}
-                return schema.ConnectionsNoted(noted=len(report.connections))
+                return ConnectionsNoted(noted=len(report.connections))
             case "POST", ["gateway", "wait"]:
-                waited_for = schema.GatewayWait.model_validate(body).sessions
-                return schema.GatewayWaitAnswer(changed=[each.session_id for each in waited_for])
+                waited_for = GatewayWait.model_validate(body).sessions
+                return GatewayWaitAnswer(changed=[each.session_id for each in waited_for])
             case "POST", ["resolve"]:
                 if self.waits:
                     self.waits -= 1
@@ -151,13 +160,13 @@ class GatewayController:
                 return self._resolve(body["user"], body["target"])
         raise InvalidInputError(f"no such call: {method} {path}")
 
-    def _resolve(self, user: str, target: str) -> schema.ResolveAnswer:
+    def _resolve(self, user: str, target: str) -> ResolveAnswer:
         where = self.sessions.get((user, target))
         if where is None:
             raise NotFoundError(f"you have no session {target}", hint="`berth list` shows yours")
         if isinstance(where, BerthError):
             raise where
-        return schema.ResolveAnswer(
+        return ResolveAnswer(
             session_id="01session",
             owner=user,
             name="dev",

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from broker import sshconfig
-from broker.certificates import CertificateAuthority
+from broker.client import ssh_config
 from broker.gateway.server import Gateway
 from broker.gateway.settings import GatewaySettings
-from broker.hostnames import SessionHost
-from broker.keys import PublicKey
-from broker.schema import SiteView
+from broker.schema.site import SiteView
+from broker.ssh.certificates import CertificateAuthority
+from broker.ssh.host_names import SessionHost
+from broker.ssh.keys import PublicKey
 from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.gateway_controller import GatewayController
@@ -56,7 +56,7 @@ class World:
             ca_public_keys=[self.authority.public_line],
             mode="site",
         )
-        return sshconfig.write(self.place / "laptop", site, sshconfig.Way.GATEWAY, identity_file=self.key)
+        return ssh_config.write(self.place / "laptop", site, ssh_config.Way.GATEWAY, identity_file=self.key)
 
     def trust_everybody(self) -> None:
         """Let sessions be what is no sshd."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from broker import hostkey
-from broker.launcher_error import LauncherError
-from broker.launching import Launcher
-from broker.volume_calls import Prepared
+from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.launcher_client.volumes import Prepared
+from broker.ssh import host_key as hostkey
 from tests.fakes.volumes import FakeVolumes
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.identifiers import new_id
-from broker.models import Session
-from broker.schema import SessionState
+from broker.controller.registry.models import Session
+from broker.names import new_id
+from broker.schema.sessions import SessionState
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGoYy5bZWqC9P2KbQ2J4sW1rvqA4mZcCw0WkUqQ9q0X berth"
 

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from broker.identifiers import new_id
-from broker.launcher_error import LauncherError
+from broker.controller.launcher_client.errors import LauncherError
+from broker.names import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

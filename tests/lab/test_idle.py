@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from broker.connections import UNHEARD
+from broker.schema.connections import UNHEARD
 from tests.lab.test_explain import told
 from tests.lab.test_greeting import typed
 

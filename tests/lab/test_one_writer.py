@@ -14,7 +14,7 @@ from tests.lab_cluster import wait_for
 if TYPE_CHECKING:
     from tests.lab.conftest import User
 
-SCRIPT = "/opt/berth/src/broker/session.sh"
+SCRIPT = "/opt/berth/src/broker/job/session.sh"
 SUPERSEDED, LOCKED = 73, 68
 
 

@@ -144,7 +144,7 @@ def laptop(carol: Carol, sshd: str) -> Iterator[Laptop]:
         f"echo '{sshd}' >.ssh/known_hosts; cat .ssh/id_ed25519.pub"
     )
     carol.sh(f"umask 077; mkdir -p ~/.ssh; echo '{public.decode().strip()}' >>~/.ssh/authorized_keys")
-    carol.kill()  # it may have read that file some seconds ago (FRESH in broker/authorized.py)
+    carol.kill()  # it may have read that file some seconds ago (FRESH in broker/controller/credentials/authorized_keys.py)
     made.ok(
         f"mkdir -p ~/.config/berth; ssh {NODE} berth ssh-config --known-hosts >~/.config/berth/known_hosts; "
         f"ssh {NODE} berth ssh-config --via login --login {NODE} >~/.config/berth/ssh_config; "
@@ -193,7 +193,7 @@ def test_of_several_first_commands_one_starts_the_controller_and_all_of_it_is_ca
     assert carol.sh("grep -c ' ready: ' ~/.local/state/berth/controller.log") == "1"
     processes = carol.processes()
     assert {user for _, user, _ in processes} == {CAROL}
-    assert sum("broker.launcher" in words for _, _, words in processes) == 1
+    assert sum("broker.launcher.server" in words for _, _, words in processes) == 1
     (controller,) = carol.controllers()
     # The command that started it is gone, and it has no terminal or session of anybody's.
     assert carol.sh(f"ps -o ppid=,sid=,tty= {controller}").split() == ["1", str(controller), "?"]

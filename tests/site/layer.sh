@@ -7,7 +7,7 @@ python3 -m venv /opt/berth/venv
 /opt/berth/venv/bin/pip install --no-deps --no-index /opt/wheels/pyslurm-*.whl
 site=$(/opt/berth/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 echo /opt/berth/src >"$site/berth.pth"
-for program in berth-cli:broker.cli berth-launcher:broker.launcher; do
+for program in berth-cli:broker.cli berth-launcher:broker.launcher.server; do
   cat >"/usr/local/bin/${program%%:*}" <<SCRIPT
 #!/opt/berth/venv/bin/python -P
 from ${program##*:} import main

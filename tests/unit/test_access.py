@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.access import Verb, allowed, resolve
+from broker.controller.registry.database import open_registry
+from broker.controller.registry.registry import Entry, Registry
+from broker.controller.sessions.access import Verb, allowed, resolve
 from broker.errors import NotFoundError
-from broker.registry import Entry, Registry, open_registry
 from tests.fakes.rows import make_session as session
 
 if TYPE_CHECKING:

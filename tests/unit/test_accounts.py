@@ -6,8 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
-from broker import accounts
-from broker.accounts import AccountCache
+from broker.controller import accounts
+from broker.controller.accounts import AccountCache
 from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:

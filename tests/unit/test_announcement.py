@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.announcement import announced, read
-from broker.schema import Endpoint
+from broker.controller.reconcile.job_comment import announced, read
+from broker.schema.sessions import Endpoint
 from slurm.scheduler import Job
 from slurm.state import JobState
 

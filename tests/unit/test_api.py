@@ -19,18 +19,23 @@ import httpx
 import pytest
 from prometheus_client import generate_latest
 
-from broker import api_protocol, schema, volume_schema
-from broker.api import LARGEST_BODY, Services, application
-from broker.batch_schema import EnvironmentRequest, PromoteRequest
-from broker.checks import controller_checks
-from broker.client import Client
-from broker.daemon import Use, _serving
+from broker.client.client import Client
+from broker.controller.api import protocol
+from broker.controller.api.app import LARGEST_BODY, Services, application
+from broker.controller.doctor import controller_checks
+from broker.controller.process import Use, _serving
+from broker.controller.rebuild import rebuild
+from broker.controller.registry.registry import Entry
+from broker.controller.site import Site
 from broker.errors import BerthError
-from broker.identifiers import new_id
-from broker.rebuild import rebuild
-from broker.registry import Entry
-from broker.schema import ErrorBody, SessionState
-from broker.site import Site
+from broker.names import new_id
+from broker.schema import volumes
+from broker.schema.base import ErrorBody
+from broker.schema.connections import ConnectionRecord
+from broker.schema.environments import EnvironmentRequest, PromoteRequest
+from broker.schema.login import KeyView, UserCertificateRequest
+from broker.schema.sessions import ConnectPolicy, JobView, SessionState, SessionView, StartRequest
+from broker.schema.site import DoctorCheck, EventView
 from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.controller import ScriptedController, view
 from tests.fakes.core import Core, site_config
@@ -42,7 +47,7 @@ from tests.fakes.scheduler import FakeScheduler
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from broker.models import Session
+    from broker.controller.registry.models import Session
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 ROOT = os.getuid() == 0
@@ -393,7 +398,7 @@ def test_a_bug_is_an_answer_too_and_tells_nothing_of_the_inside(
     async def scenario() -> None:
         core = make(directory)
 
-        async def fail(_: str) -> list[schema.SessionView]:
+        async def fail(_: str) -> list[SessionView]:
             raise RuntimeError("a secret of the inside")
 
         monkeypatch.setattr(core.sessions, "all", fail)
@@ -511,7 +516,7 @@ def test_a_call_that_outlasts_a_stop_is_told_so(
         assert "was stopped before this was done" in said.message
         writer.close()
 
-    monkeypatch.setattr(api_protocol, "STOP_TIMEOUT_S", 1)
+    monkeypatch.setattr(protocol, "STOP_TIMEOUT_S", 1)
     asyncio.run(scenario())
     assert [record for record in caplog.records if record.exc_info] == []
 
@@ -604,8 +609,8 @@ def test_the_server_ends_although_somebody_waits(directory: Path) -> None:
     asyncio.run(scenario())
 
 
-def a_connection(session_id: str) -> schema.ConnectionRecord:
-    return schema.ConnectionRecord(id=new_id(), user=ME, session_id=session_id, generation="1.0", began_at=1.0)
+def a_connection(session_id: str) -> ConnectionRecord:
+    return ConnectionRecord(id=new_id(), user=ME, session_id=session_id, generation="1.0", began_at=1.0)
 
 
 CALLS: dict[str, Callable[[Client], object]] = {
@@ -613,7 +618,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "sessions": lambda c: c.sessions(),
     "session": lambda c: c.session("dev"),
     "session, waiting": lambda c: c.session("dev", after=0, wait=0.01),
-    "start": lambda c: c.start("dev", schema.StartRequest()),
+    "start": lambda c: c.start("dev", StartRequest()),
     "stop": lambda c: c.stop("dev"),
     "delete": lambda c: c.delete("dev"),
     "log": lambda c: c.log("dev"),
@@ -621,7 +626,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "events": lambda c: c.events(),
     "lifecycle": lambda c: c.events("dev", connections=False),
     "certificates": lambda c: c.certificates(),
-    "sign": lambda c: c.sign(schema.UserCertificateRequest(public_key=HOST_KEY)),
+    "sign": lambda c: c.sign(UserCertificateRequest(public_key=HOST_KEY)),
     "revoke": lambda c: c.revoke(),
     "authorities": lambda c: c.authorities(),
     "rotate": lambda c: c.rotate("host"),
@@ -639,21 +644,21 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "resize": lambda c: c.resize("dev", ["--mem=2G"]),
     "extend": lambda c: c.extend("dev", 3600),
     "jobs": lambda c: c.jobs("dev"),
-    "connecting": lambda c: c.set_connecting("dev", schema.ConnectPolicy(wait=30)),
+    "connecting": lambda c: c.set_connecting("dev", ConnectPolicy(wait=30)),
     "doctor": lambda c: c.doctor(),
     "environments": lambda c: c.environments(),
     "environment": lambda c: c.make_environment(EnvironmentRequest(of="base@1")),
     "discard": lambda c: c.discard_environment(new_id()),
     "promote": lambda c: c.promote(new_id(), PromoteRequest(name="job", job="7")),
     "missing session": lambda c: c.session("none"),
-    "missing start": lambda c: c.start("none", schema.StartRequest()),
+    "missing start": lambda c: c.start("none", StartRequest()),
     "missing key": lambda c: c.remove_key("SHA256:none"),
     "health": lambda c: c.health(),
 }
 
 
 KEEPING: dict[str, Callable[[Client], object]] = {
-    "snapshot": lambda c: c.snapshot("dev", volume_schema.SnapshotRequest(label="one")),
+    "snapshot": lambda c: c.snapshot("dev", volumes.SnapshotRequest(label="one")),
     "snapshots": lambda c: c.snapshots("dev"),
     "diff": lambda c: c.diff("dev", "one"),
     "diff over the profile": lambda c: c.diff("dev"),
@@ -661,15 +666,15 @@ KEEPING: dict[str, Callable[[Client], object]] = {
     "size": lambda c: c.size("dev"),
     "verify": lambda c: c.verify("dev"),
     "flatten": lambda c: c.flatten("dev"),
-    "rollback": lambda c: c.rollback("dev", volume_schema.RollbackRequest(snapshot="one")),
-    "switch": lambda c: c.switch("dev", volume_schema.SwitchRequest(profile="base", fresh=True)),
-    "clone": lambda c: c.clone("dev", volume_schema.CloneRequest(name="two", at="1")),
+    "rollback": lambda c: c.rollback("dev", volumes.RollbackRequest(snapshot="one")),
+    "switch": lambda c: c.switch("dev", volumes.SwitchRequest(profile="base", fresh=True)),
+    "clone": lambda c: c.clone("dev", volumes.CloneRequest(name="two", at="1")),
     "delete snapshot": lambda c: c.delete_snapshot("dev", "one"),
     "delete the clone": lambda c: c.delete("two"),
     "deleted": lambda c: c.deleted(),
-    "restore": lambda c: c.restore("two", volume_schema.RestoreRequest(name="three")),
+    "restore": lambda c: c.restore("two", volumes.RestoreRequest(name="three")),
     "delete for good": lambda c: c.delete("three", purge=True),
-    "gc": lambda c: c.gc(volume_schema.GcRequest()),
+    "gc": lambda c: c.gc(volumes.GcRequest()),
     "root": lambda c: c.root("dev"),
     "commit of root": lambda c: c.commit_root("dev"),
 }
@@ -718,7 +723,7 @@ def test_a_failed_operation_is_the_answer_with_its_own_status(directory: Path) -
             assert answer.status_code == 507
             body = refusal(answer)
             assert (body.reason, "berth gc" in body.hint) == ("no-space", True)
-            shown = schema.SessionView.model_validate((await client.get("/v1/sessions/dev")).json())
+            shown = SessionView.model_validate((await client.get("/v1/sessions/dev")).json())
             assert shown.operation is not None
             assert (shown.state, shown.operation.status) == (SessionState.STOPPED, "failed")
 
@@ -755,9 +760,9 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
     real = asyncio.run(scenario())
     with ScriptedController() as scripted:
         scripted.sessions["dev"] = view(state=state)
-        scripted.events = [schema.EventView(at=1.0, actor="alice", session="dev", action="start")]
-        scripted.jobs["dev"] = [schema.JobView(submission=1, asked_at=1.0)]
-        scripted.checks = [schema.DoctorCheck(name="slurm", ok=True, detail="")]
+        scripted.events = [EventView(at=1.0, actor="alice", session="dev", action="start")]
+        scripted.jobs["dev"] = [JobView(submission=1, asked_at=1.0)]
+        scripted.checks = [DoctorCheck(name="slurm", ok=True, detail="")]
         if word in {"keys", "remove key"}:
             Client(scripted.socket).add_key(HOST_KEY)
         assert _kind(CALLS[word], Client(scripted.socket)) == real
@@ -772,7 +777,7 @@ def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
     with ScriptedController() as scripted:
         scripted.sessions["dev"] = view()
         for call in [*CALLS.values(), *KEEPING.values()]:
-            scripted.keys["SHA256:x"] = schema.KeyView(fingerprint="SHA256:x", algorithm="ssh-ed25519", source="berth")
+            scripted.keys["SHA256:x"] = KeyView(fingerprint="SHA256:x", algorithm="ssh-ed25519", source="berth")
             with contextlib.suppress(BerthError, ValueError):  # what it answers does not matter here
                 call(Client(scripted.socket))
         asked = {(method.lower(), path.partition("?")[0]) for method, path, _ in scripted.asked}

@@ -21,12 +21,15 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import BaseModel, ValidationError
 
-from broker import accounts, api_listener, api_protocol, schema
-from broker.api import application
-from broker.api_listener import CONNECTIONS, TOTAL_CONNECTIONS, ConnectionRoom
-from broker.client import Client
-from broker.launcher_error import LauncherError
-from broker.metrics import LAUNCHER_OUTCOMES, OTHER, observe_launcher
+from broker.client.client import Client
+from broker.controller import accounts
+from broker.controller.api import listener, protocol
+from broker.controller.api.app import application
+from broker.controller.api.listener import CONNECTIONS, TOTAL_CONNECTIONS, ConnectionRoom
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.metrics import LAUNCHER_OUTCOMES, OTHER, observe_launcher
+from broker.schema.connections import ConnectionReport
+from broker.schema.sessions import Persistence, ResizeRequest, StartRequest
 from tests.deadlines import DEADLINE_S
 from tests.unit.test_accounts import NameService
 from tests.unit.test_api import ME, as_other, calling, directory, make, needs_root, services, serving
@@ -171,12 +174,12 @@ def test_every_list_in_a_request_has_a_bound(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "values"),
     [
-        (schema.StartRequest, {"options": [1] * 100_000}),
-        (schema.StartRequest, {"defaults": [None] * 100_000}),
-        (schema.ResizeRequest, {"options": [1] * 100_000}),
-        (schema.Persistence, {"keep": ["x"] * 100_000}),
-        (schema.Persistence, {"fresh": [""] * 100_000}),
-        (schema.ConnectionReport, {"connections": [{}] * 100_000}),
+        (StartRequest, {"options": [1] * 100_000}),
+        (StartRequest, {"defaults": [None] * 100_000}),
+        (ResizeRequest, {"options": [1] * 100_000}),
+        (Persistence, {"keep": ["x"] * 100_000}),
+        (Persistence, {"fresh": [""] * 100_000}),
+        (ConnectionReport, {"connections": [{}] * 100_000}),
     ],
 )
 def test_a_list_of_faults_is_one_fault(model: type[BaseModel], values: dict[str, object]) -> None:
@@ -288,7 +291,7 @@ def test_uids_without_an_account_get_no_connection(directory: Path) -> None:
 def test_one_uid_without_an_account_learns_why(directory: Path) -> None:
     """As the program of a container's inner user sees it."""
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom broker.client import Client\nos.seteuid(2000000)\n"
+        "import os, sys\nfrom pathlib import Path\nfrom broker.client.client import Client\nos.seteuid(2000000)\n"
         "try:\n    Client(Path(sys.argv[1])).site()\nexcept Exception as error:\n    print(error)\n"
     )
 
@@ -308,7 +311,7 @@ def test_one_users_connections_have_a_bound_and_the_answer_says_so(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(api_listener, "CONNECTIONS", 4)
+        monkeypatch.setattr(listener, "CONNECTIONS", 4)
         async with serving(make(directory, gateway={"enabled": False}), own_uid=os.getuid()) as path:
             held = [await asyncio.open_unix_connection(path) for _ in range(4)]
             refused = await raw(path, b"")
@@ -328,7 +331,7 @@ def test_abandoned_requests_count_until_they_have_ended(directory: Path, monkeyp
     """Else a client that asks and leaves could have any number of requests wait for the launcher."""
 
     async def scenario() -> None:
-        monkeypatch.setattr(api_listener, "CONNECTIONS", 4)
+        monkeypatch.setattr(listener, "CONNECTIONS", 4)
         core = make(directory, gateway={"enabled": False})
         await core.ready(user=ME)
         asked, go_on = 0, asyncio.Event()
@@ -399,8 +402,8 @@ SLOW = {
 
 
 def test_who_sends_slowly_is_hung_up_on(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_protocol, "REQUEST_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(api_protocol, "KEEP_ALIVE_S", 1)
+    monkeypatch.setattr(protocol, "REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(protocol, "KEEP_ALIVE_S", 1)
 
     async def send(path: Path, what: str) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
@@ -424,7 +427,7 @@ def test_who_sends_slowly_is_hung_up_on(directory: Path, monkeypatch: pytest.Mon
 
 
 def test_who_takes_no_answer_is_hung_up_on(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_protocol, "ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(protocol, "ANSWER_TIMEOUT_S", 0.3)
 
     async def scenario() -> None:
         async with serving(make(directory)) as path:
@@ -448,7 +451,7 @@ def test_who_takes_no_answer_is_hung_up_on(directory: Path, monkeypatch: pytest.
 
 
 def test_a_request_that_waits_for_long_is_not_hung_up_on(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_protocol, "REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(protocol, "REQUEST_TIMEOUT_S", 0.2)
 
     async def scenario() -> None:
         core = make(directory)

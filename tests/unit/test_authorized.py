@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import asyncssh
 import pytest
 
-import broker.authorized
-from broker.authorized import AuthorizedKeys
+import broker.controller.credentials.authorized_keys
+from broker.controller.credentials.authorized_keys import AuthorizedKeys
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.registry.database import open_registry
+from broker.controller.registry.registry import Registry
 from broker.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
-from broker.launcher_error import LauncherError
-from broker.registry import Registry, open_registry
 from tests.fakes.core import Clock
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -34,7 +35,7 @@ def registry(tmp_path: Path) -> Registry:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(broker.authorized, "time", clock)
+    monkeypatch.setattr(broker.controller.credentials.authorized_keys, "time", clock)
     return clock
 
 
@@ -77,7 +78,7 @@ def test_a_key_is_added_and_removed_by_its_owner_alone(registry: Registry) -> No
 
 def test_the_number_of_added_keys_has_a_bound(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(broker.authorized, "MAX_ADDED", 2)
+        monkeypatch.setattr(broker.controller.credentials.authorized_keys, "MAX_ADDED", 2)
         keys, _ = make(registry)
         await keys.add("alice", key())
         await keys.add("alice", key())
@@ -95,7 +96,7 @@ def test_a_burst_of_logins_costs_one_look(registry: Registry, clock: Clock) -> N
         await asyncio.gather(*(keys.lines("alice") for _ in range(20)))
         assert launcher.asked == ["keys alice"]
         launcher.authorized_keys["alice"] = ""
-        clock.now += broker.authorized.FRESH - 0.1
+        clock.now += broker.controller.credentials.authorized_keys.FRESH - 0.1
         assert len(await keys.lines("alice")) == 1
         clock.now += 0.2
         assert await keys.lines("alice") == []
@@ -145,7 +146,7 @@ def test_no_answer_at_the_first_look_is_not_an_empty_file(registry: Registry) ->
 
 def test_made_up_names_do_not_fill_the_memory(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(broker.authorized, "MAX_USERS", 10)
+        monkeypatch.setattr(broker.controller.credentials.authorized_keys, "MAX_USERS", 10)
         keys, launcher = make(registry)
         launcher.failures["keys"] = LauncherError("missing", "there is no such user")
         for number in range(50):

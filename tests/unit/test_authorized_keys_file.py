@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from broker.keys import MAX_FILE_KEYS, MAX_LINE, plain_keys
-from broker.launcher_place import Place, VerbError
-from broker.launcher_verbs import KEYS_LIMIT, keys
+from broker.launcher.request import Place, VerbError
+from broker.launcher.session_verbs import KEYS_LIMIT, keys
+from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE, plain_keys
 from tests.fakes.judge import UNRESTRICTED, Judge
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.batch_schema import EnvironmentRequest, PromoteRequest
+from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import ConflictError, NoSpaceError, NotFoundError, RefusedError
-from broker.identifiers import new_id
-from broker.launcher_error import LauncherError
-from broker.schema import SessionState
+from broker.names import new_id
+from broker.schema.environments import EnvironmentRequest, PromoteRequest
+from broker.schema.sessions import SessionState
 from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler, SilentScheduler

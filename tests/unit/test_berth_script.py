@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.batch_schema import EnvironmentView
 from broker.cli.working_directory import WorkingDirectory
+from broker.schema.environments import EnvironmentView
 from slurm.sbatch import ALIASES, OPTIONS, Option, Takes
 
 BROKER = Path(__file__).parents[2] / "broker"

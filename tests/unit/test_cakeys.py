@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.cakeys import CaKeys, Standing
 from broker.errors import ConflictError, NotFoundError, RefusedError
+from broker.ssh.ca import CaKeys, Standing
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import asyncssh
 import pytest
 
-from broker.certificates import CLOCK_SKEW, CertificateAuthority, HostCertificate
 from broker.errors import InvalidInputError, RefusedError
+from broker.ssh.certificates import CLOCK_SKEW, CertificateAuthority, HostCertificate
 from tests.fakes import openssh
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from broker import errors, schema
-from broker.launcher_verbs import KEYS_LIMIT
-from broker.state import LIVE
+from broker import errors
+from broker.launcher.session_verbs import KEYS_LIMIT
+from broker.schema.sessions import LIVE, SessionState, Volumes
+from broker.schema.site import DoctorCheck, RebuildReport
 from profiles import store as profile_store
 from profiles.errors import BuildError
 from profiles.spec import load
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from broker.config import Config
+    from broker.config.settings import Config
     from tests.fakes.controller import ScriptedController
 
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5o0mKIvqRkL7qs1Y8k2NVLI4sYrM0QZQ0dKz8UgQ0b alice@laptop"
@@ -135,9 +136,9 @@ def test_profile_delete(store: Store) -> None:
     assert store.versions("tools") == ["1.10"]
 
 
-@pytest.mark.parametrize("state", list(schema.SessionState))
+@pytest.mark.parametrize("state", list(SessionState))
 def test_profile_delete_leaves_what_ones_own_sessions_use(
-    store: Store, controller: ScriptedController, state: schema.SessionState
+    store: Store, controller: ScriptedController, state: SessionState
 ) -> None:
     used = store.find("tools", "1.9")
     controller.sessions["dev"] = view("dev", state, profile="tools", version="1.9", digest=used.digest)
@@ -193,7 +194,7 @@ def test_a_store_that_cannot_be_written(controller: ScriptedController, tmp_path
 
 
 def test_doctor_says_what_fails_and_how_to_mend_it(controller: ScriptedController, tmp_path: Path) -> None:
-    controller.checks = [schema.DoctorCheck(name="slurm", ok=False, detail="no answer", hint="ask slurmctld")]
+    controller.checks = [DoctorCheck(name="slurm", ok=False, detail="no answer", hint="ask slurmctld")]
     result = run("doctor")
     assert result.exit_code == 1
     assert "FAIL  slurm          no answer" in result.stdout
@@ -227,7 +228,7 @@ def test_doctor_reports_an_authorized_keys_file_above_the_limit(
 
 def test_doctor_names_sessions_whose_layers_cannot_be_joined(controller: ScriptedController) -> None:
     assert "layers" not in run("doctor").stdout
-    controller.sessions["dev"] = view(volumes=schema.Volumes(driver="overlay", unflattened="Input/output error: file"))
+    controller.sessions["dev"] = view(volumes=Volumes(driver="overlay", unflattened="Input/output error: file"))
     result = run("doctor")
     assert result.exit_code == 1
     assert "FAIL  layers         those of dev cannot be joined: Input/output error: file" in result.stdout
@@ -259,7 +260,7 @@ def test_config_show_is_a_configuration(controller: ScriptedController, tmp_path
 
 
 def test_registry_rebuild(controller: ScriptedController) -> None:
-    controller.rebuilt = schema.RebuildReport(restored=["alice/dev"], skipped=["/s/bob/x: damaged\x1b[2J"])
+    controller.rebuilt = RebuildReport(restored=["alice/dev"], skipped=["/s/bob/x: damaged\x1b[2J"])
     result = run("registry", "rebuild")
     assert result.stdout == "alice/dev\n"
     assert result.stderr == "skipped /s/bob/x: damaged\\x1b[2J\n1 sessions restored, 1 manifests skipped\n"
@@ -279,7 +280,7 @@ def test_services_get_the_configuration(controller: ScriptedController, monkeypa
         seen.append(config.api_socket)
         return 3
 
-    monkeypatch.setattr("broker.daemon.run_controller", run_controller)
+    monkeypatch.setattr("broker.controller.process.run_controller", run_controller)
     monkeypatch.setattr("broker.gateway.worker.run", lambda settings: seen.append(settings.api_socket))
     assert run("controller").exit_code == 3
     assert run("gateway", "--check").exit_code == 0

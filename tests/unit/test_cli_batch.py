@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from click.shell_completion import ShellComplete
 
-from broker.batch_schema import BatchJob, EnvironmentView
 from broker.cli.app import berth
-from broker.cli.fetching import fetch_tree
+from broker.cli.fetch_tree import fetch_tree
 from broker.cli.sbatch_program import SbatchProgram
 from broker.errors import ExitCode
-from broker.schema import SessionState
+from broker.schema.environments import BatchJob, EnvironmentView
+from broker.schema.sessions import SessionState
 from profiles.removal import remove_tree
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, view

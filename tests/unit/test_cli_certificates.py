@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker import errors
-from broker.certificates import CertificateAuthority
-from broker.cli import loginkey
-from broker.client import Client
+from broker.cli import login_key
+from broker.client.client import Client
+from broker.ssh.certificates import CertificateAuthority
 from tests.fakes import openssh
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CA_KEY
@@ -41,7 +41,7 @@ def test_login_puts_a_certificate_where_ssh_looks_for_it(controller: ScriptedCon
     result = run("login", "--hours", "2")
     assert result.exit_code == 0, result.output
     assert "lets you in until" in result.stderr
-    certificate = loginkey.location().with_name("id_ed25519-cert.pub")
+    certificate = login_key.location().with_name("id_ed25519-cert.pub")
     assert "alice" in described(certificate)
     assert controller.keys == {}, "no key is added"
     assert run("login", "--list").stdout.count("SHA256:") == 1
@@ -63,7 +63,7 @@ def test_a_laptops_key_is_certified_on_standard_output(controller: ScriptedContr
 
 def test_logout_revokes_and_forgets(controller: ScriptedController) -> None:
     run("login")
-    certificate = loginkey.location().with_name("id_ed25519-cert.pub")
+    certificate = login_key.location().with_name("id_ed25519-cert.pub")
     assert certificate.exists()
     result = run("logout")
     assert result.stdout.startswith("SHA256:")
@@ -83,32 +83,32 @@ def test_a_site_of_keys_says_so(controller: ScriptedController) -> None:
 
 def test_berth_ssh_renews_its_certificate_in_time(controller: ScriptedController) -> None:
     client = Client(controller.socket)
-    key = loginkey.ensure(client, "certificates")
+    key = login_key.ensure(client, "certificates")
     certificate = key.with_name("id_ed25519-cert.pub")
     first = certificate.read_bytes()
-    loginkey.ensure(client, "certificates")
+    login_key.ensure(client, "certificates")
     assert certificate.read_bytes() == first
-    soon = time.time() + loginkey.RENEWED_BEFORE - 1
+    soon = time.time() + login_key.RENEWED_BEFORE - 1
     os.utime(certificate, (soon, soon))
-    loginkey.ensure(client, "certificates")
+    login_key.ensure(client, "certificates")
     assert certificate.stat().st_mtime > time.time() + 3600
     assert controller.keys == {}
 
 
 def test_berth_ssh_gets_another_certificate_when_its_authority_is_retired(controller: ScriptedController) -> None:
     client = Client(controller.socket)
-    certificate = loginkey.ensure(client, "certificates").with_name("id_ed25519-cert.pub")
+    certificate = login_key.ensure(client, "certificates").with_name("id_ed25519-cert.pub")
     first = certificate.read_bytes()
     controller.user_authority = CertificateAuthority.load_or_create(controller.directory / "next" / "key")
-    loginkey.ensure(client, "certificates")
+    login_key.ensure(client, "certificates")
     second = certificate.read_bytes()
     assert second != first
-    loginkey.ensure(client, "certificates")
+    login_key.ensure(client, "certificates")
     assert certificate.read_bytes() == second
     times = certificate.stat()
     certificate.write_text("ssh-ed25519-cert-v01@openssh.com AAAA")
     os.utime(certificate, (times.st_mtime, times.st_mtime))
-    loginkey.ensure(client, "certificates")
+    login_key.ensure(client, "certificates")
     assert len(certificate.read_bytes()) == len(second), "one that was cut off is replaced"
 
 

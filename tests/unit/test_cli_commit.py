@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker import errors, volume_schema
+from broker import errors
+from broker.schema import volumes
 from profiles import commit as committing
 from profiles.findings import Change, Findings, LeftOut
 from profiles.store import Store
@@ -43,8 +44,8 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
         running.script["dev"].append(view(operation=operation("snapshot", "done", snapshot=3)))
         snapshot = {"at": CREATED, "consistency": "stopped", "profile": "base", "version": "1", "digest": base.digest}
         running.snapshots["dev"] = [
-            volume_schema.SnapshotView.model_validate(snapshot | {"number": 2, "label": "good", "system": ["A"]}),
-            volume_schema.SnapshotView.model_validate(snapshot | {"number": 3, "system": ["A", "B"]}),
+            volumes.SnapshotView.model_validate(snapshot | {"number": 2, "label": "good", "system": ["A"]}),
+            volumes.SnapshotView.model_validate(snapshot | {"number": 3, "system": ["A", "B"]}),
         ]
         yield running
 

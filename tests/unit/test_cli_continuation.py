@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import schema
 from broker.errors import RefusedError
+from broker.schema import sessions
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, ready
 
@@ -29,9 +29,9 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
 def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) -> None:
     began = time.time() - 10 * 3600
     controller.jobs["dev"] = [
-        schema.JobView(submission=3, asked_at=began),
-        schema.JobView(submission=2, job_id=8, node="c2", gpus=2, asked_at=began, started_at=began + 7200),
-        schema.JobView(
+        sessions.JobView(submission=3, asked_at=began),
+        sessions.JobView(submission=2, job_id=8, node="c2", gpus=2, asked_at=began, started_at=began + 7200),
+        sessions.JobView(
             submission=1,
             job_id=7,
             node="c1",

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from broker import __version__, errors, volume_schema
+from broker import __version__, errors
 from broker.cli.app import COMMANDS, berth
 from broker.cli.output import printable
 from broker.errors import ExitCode
-from broker.words import clock, duration, size
+from broker.format import clock, duration, size
+from broker.schema import volumes
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import view
 
@@ -62,7 +63,7 @@ def test_usage_errors_as_json() -> None:
 def test_a_fault_of_ours_is_kept_for_the_report(
     controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("broker.client.Client.sessions", lambda _: 1 // 0)
+    monkeypatch.setattr("broker.client.client.Client.sessions", lambda _: 1 // 0)
     result = run("list")
     kept = tmp_path / ".local/state/berth/traceback.txt"
     assert result.exit_code == 1
@@ -102,8 +103,14 @@ def test_what_is_imported_for_which_command(controller: ScriptedController) -> N
     """Start-up time is a promise (ADR 0041); what would break it first is an import at the top of a module."""
     controller.sessions.clear()
     for words, absent in (
-        (["--version"], {"pydantic", "yaml", "asyncio", "http.client", "broker.client", "broker.cli.sessions"}),
-        (["list"], {"asyncio", "rich", "asyncssh", "sqlmodel", "fastapi", "profiles.store", "broker.cli.start"}),
+        (
+            ["--version"],
+            {"pydantic", "yaml", "asyncio", "http.client", "broker.client.client", "broker.cli.commands.sessions"},
+        ),
+        (
+            ["list"],
+            {"asyncio", "rich", "asyncssh", "sqlmodel", "fastapi", "profiles.store", "broker.cli.commands.start"},
+        ),
     ):
         code = "import sys; from broker.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
         done = subprocess.run(
@@ -138,8 +145,8 @@ def test_the_shell_completes_commands_sessions_and_options(controller: ScriptedC
     assert complete("berth stop --no") == ["--no-wait"]
     controller.deleted = {"gone": view("gone")}
     controller.snapshots["dev"] = [
-        volume_schema.SnapshotView(number=3, label="good", at=1.0, consistency="stopped", profile="base", version="1"),
-        volume_schema.SnapshotView(number=12, at=2.0, consistency="stopped", profile="base", version="1"),
+        volumes.SnapshotView(number=3, label="good", at=1.0, consistency="stopped", profile="base", version="1"),
+        volumes.SnapshotView(number=12, at=2.0, consistency="stopped", profile="base", version="1"),
     ]
     assert complete("berth restore ") == ["gone"]
     assert complete("berth rollback dev ") == ["3", "good", "12"]
@@ -186,7 +193,7 @@ def test_ctrl_c_anywhere(monkeypatch: pytest.MonkeyPatch, controller: ScriptedCo
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("broker.client.Client.sessions", interrupted)
+    monkeypatch.setattr("broker.client.client.Client.sessions", interrupted)
     result = run("list")
     assert result.exit_code == ExitCode.INTERRUPTED
     assert result.stderr.strip() == "berth: interrupted"

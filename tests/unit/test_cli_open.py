@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from broker.cli.opening import LINKS
+from broker.cli.commands.open import LINKS
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, view
 

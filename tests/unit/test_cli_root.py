@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from broker import errors, schema
-from broker.client import Client
-from broker.schema import SessionState
+from broker import errors
+from broker.client.client import Client
+from broker.schema import sessions
+from broker.schema.sessions import SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, operation, ready, view
 
@@ -44,7 +45,7 @@ def posts(controller: ScriptedController) -> list[str]:
     return [path.removeprefix("/v1/sessions/dev/") for method, path, _ in controller.asked if method == "POST"]
 
 
-def into_root_mode() -> list[schema.SessionView | errors.BerthError | None]:
+def into_root_mode() -> list[sessions.SessionView | errors.BerthError | None]:
     pending = operation("root")
     return [
         view("dev", SessionState.STOPPING, operation=pending),
@@ -54,7 +55,7 @@ def into_root_mode() -> list[schema.SessionView | errors.BerthError | None]:
     ]
 
 
-def back() -> list[schema.SessionView | errors.BerthError | None]:
+def back() -> list[sessions.SessionView | errors.BerthError | None]:
     return [view("dev", SessionState.STOPPING, root=True), view(), view("dev", SessionState.SUBMITTING), ready()]
 
 
@@ -139,7 +140,7 @@ def test_refused_root_mode_leaves_the_session_alone(controller: ScriptedControll
 
 
 @pytest.mark.parametrize("there", [ready(root=True), view("dev", SessionState.STOPPING, operation=operation("root"))])
-def test_one_command_at_a_time(controller: ScriptedController, there: schema.SessionView) -> None:
+def test_one_command_at_a_time(controller: ScriptedController, there: sessions.SessionView) -> None:
     controller.sessions["dev"] = there
     result = run("exec", "--root", "--yes", "dev", "true")
     assert result.exit_code == 5
@@ -274,7 +275,7 @@ def test_ctrl_c_before_it_was_asked_to_keep_anything(
 
 def test_no_ssh(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
     controller.script["dev"] += [*into_root_mode(), *back()]
-    monkeypatch.setattr("broker.cli.rootexec.ssh_command", lambda *_, **__: ["/nowhere/ssh"])
+    monkeypatch.setattr("broker.cli.commands.exec_root.ssh_command", lambda *_, **__: ["/nowhere/ssh"])
     result = run("exec", "--root", "--yes", "dev", "true")
     assert result.exit_code == 1
     assert "install OpenSSH's client" in result.stderr

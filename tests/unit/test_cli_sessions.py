@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker import errors, schema
-from broker.cli.logs import added
-from broker.schema import SessionState
+from broker import errors
+from broker.cli.commands.logs import added
+from broker.schema.connections import ConnectionView
+from broker.schema.sessions import SessionList, SessionState
+from broker.schema.site import EventView
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, ready, view
 
@@ -55,7 +57,7 @@ def test_list_without_sessions_says_how_to_begin_and_prints_no_data(controller: 
 @pytest.mark.parametrize("words", [("--json", "list"), ("list", "--json")])
 def test_json_is_accepted_before_and_after_the_command(controller: ScriptedController, words: tuple[str, ...]) -> None:
     controller.sessions = {"dev": ready()}
-    assert schema.SessionList.model_validate(json.loads(run(*words).stdout)).sessions == [ready()]
+    assert SessionList.model_validate(json.loads(run(*words).stdout)).sessions == [ready()]
 
 
 def test_what_slurm_says_cannot_drive_the_terminal(controller: ScriptedController) -> None:
@@ -194,7 +196,7 @@ def test_logs_end(controller: ScriptedController) -> None:
 
 
 def test_logs_follow_until_the_job_has_ended(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.cli.logs.FOLLOW_INTERVAL", 0)
+    monkeypatch.setattr("broker.cli.commands.logs.FOLLOW_INTERVAL", 0)
     controller.sessions["dev"] = view("dev", SessionState.STOPPED)
     controller.logs["dev"] += ["one\n", "one\ntwo\n"]
     assert run("logs", "dev", "--follow").stdout == "one\ntwo\n"
@@ -216,7 +218,7 @@ def test_what_a_log_gained(seen: str, text: str, new: str) -> None:
 
 def test_events(controller: ScriptedController) -> None:
     controller.sessions["dev"] = ready()
-    controller.events = [schema.EventView(at=CREATED, actor="alice", session="dev", action="start", detail="base@1")]
+    controller.events = [EventView(at=CREATED, actor="alice", session="dev", action="start", detail="base@1")]
     assert run("events", "dev").stdout.splitlines()[1].split()[-4:] == ["dev", "alice", "start", "base@1"]
     assert json.loads(run("events", "--json").stdout)["events"][0]["action"] == "start"
 
@@ -234,10 +236,10 @@ def test_who_is_connected(controller: ScriptedController) -> None:
     usual |= {"seen_at": CREATED, "received": 2048}
     key = "SHA256:" + "A" * 43
     controller.connections = [
-        schema.ConnectionView(
+        ConnectionView(
             id="1", peer="192.0.2.7:5022", fingerprint=key, gateway="gw1", ended_at=None, sent=5, end="", **usual
         ),
-        schema.ConnectionView(
+        ConnectionView(
             id="2", peer="", fingerprint="", gateway="", ended_at=CREATED + 7500, sent=0, end="client lost", **usual
         ),
     ]

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from broker import errors, schema, volume_schema, wire
-from broker.client import Client
-from broker.schema import SessionState
+from broker import errors
+from broker.client import http
+from broker.client.client import Client
+from broker.schema import sessions, volumes
+from broker.schema.sessions import SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, ready, view
 
@@ -33,16 +35,16 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
         yield running
 
 
-def kept(number: int, **values: Any) -> volume_schema.SnapshotView:  # noqa: ANN401 - any field
+def kept(number: int, **values: Any) -> volumes.SnapshotView:  # noqa: ANN401 - any field
     defaults = {"number": number, "at": CREATED, "consistency": "stopped", "profile": "base", "version": "1"}
-    return volume_schema.SnapshotView.model_validate(defaults | values)
+    return volumes.SnapshotView.model_validate(defaults | values)
 
 
 def posted(controller: ScriptedController) -> list[tuple[str, Any]]:
     return [(path, body) for method, path, body in controller.asked if method == "POST"]
 
 
-def changing(verb: str, **values: object) -> schema.SessionView:
+def changing(verb: str, **values: object) -> sessions.SessionView:
     return view("dev", SessionState.CHANGING, operation=operation(verb), **values)
 
 
@@ -57,9 +59,7 @@ def changing(verb: str, **values: object) -> schema.SessionView:
         (kept(3, consistency="crash-consistent"), "crash-consistent: not all in it could be made to stand still"),
     ],
 )
-def test_a_snapshot_says_what_it_is_of(
-    controller: ScriptedController, made: volume_schema.SnapshotView, says: str
-) -> None:
+def test_a_snapshot_says_what_it_is_of(controller: ScriptedController, made: volumes.SnapshotView, says: str) -> None:
     controller.snapshots["dev"] = [kept(2), made]
     controller.script["dev"] += [
         ready(operation=operation("snapshot")),
@@ -77,7 +77,7 @@ def test_a_snapshot_that_is_made_at_once(controller: ScriptedController) -> None
     controller.snapshots["dev"] = [kept(1)]
     controller.script["dev"].append(view(operation=operation("snapshot", "done", snapshot=1)))
     result = run("snapshot", "dev", "--json")
-    assert volume_schema.SnapshotView.model_validate(json.loads(result.stdout)) == kept(1)
+    assert volumes.SnapshotView.model_validate(json.loads(result.stdout)) == kept(1)
     assert result.stderr == ""
 
 
@@ -258,7 +258,7 @@ def test_ctrl_c_while_a_clone_is_made(controller: ScriptedController, monkeypatc
     def interrupted(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(wire, "_split", interrupted)
+    monkeypatch.setattr(http, "_split", interrupted)
     result = run("clone", "dev", "trial")
     assert result.exit_code == 130
     assert "berth: interrupted; trial goes on being cloned\n" in result.stderr
@@ -365,7 +365,9 @@ def test_delete_purge(controller: ScriptedController) -> None:
 
 
 def test_deleted_sessions_are_listed_and_restored(controller: ScriptedController) -> None:
-    gone = view("old", SessionState.DELETED, kept_until=CREATED, volumes=schema.Volumes(driver="overlay", snapshots=4))
+    gone = view(
+        "old", SessionState.DELETED, kept_until=CREATED, volumes=sessions.Volumes(driver="overlay", snapshots=4)
+    )
     controller.deleted["old"] = gone
     lines = run("list", "--deleted").stdout.splitlines()
     assert lines[0].split() == ["NAME", "PROFILE", "KEPT", "UNTIL", "SNAPSHOTS"]

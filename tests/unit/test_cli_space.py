@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import schema, volume_schema
-from broker.cli.keeping import policy
-from broker.schema import Persistence, SessionState
+from broker.cli.volume_text import policy
+from broker.schema import sessions
+from broker.schema import volumes as volume_schema
+from broker.schema.sessions import Persistence, SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, ready, view
 
@@ -105,7 +106,7 @@ def test_verify(controller: ScriptedController) -> None:
 
 
 def test_flatten(controller: ScriptedController) -> None:
-    many, few = (schema.Volumes(driver="overlay", layers={"home": count, "system": 1}) for count in (30, 1))
+    many, few = (sessions.Volumes(driver="overlay", layers={"home": count, "system": 1}) for count in (30, 1))
     controller.script["dev"] += [view(volumes=many), view(volumes=few), view()]
     went_on = "dev: 30 under the home, 1 under the system; fewer when that is done in the background\n"
     assert run("flatten", "dev").stderr == went_on
@@ -158,7 +159,7 @@ def test_the_policy_in_words(persistence: dict[str, object], words: str) -> None
 
 
 def test_show_tells_how_a_session_is_kept(controller: ScriptedController) -> None:
-    volumes = schema.Volumes(
+    volumes = sessions.Volumes(
         driver="overlay", promises=["a snapshot takes no time"], layers={"home": 3, "system": 0}, snapshots=2
     )
     controller.sessions["dev"] = view(volumes=volumes)
@@ -172,7 +173,7 @@ def test_show_tells_how_a_session_is_kept(controller: ScriptedController) -> Non
     controller.sessions["dev"] = view(volumes=stuck)
     words = "cannot be joined: No space left on device; `berth flatten dev` tries again"
     assert f"  layers     3 under the home\n             {words}\n" in run("show", "dev").stdout
-    controller.sessions["dev"] = view(volumes=schema.Volumes(driver="novel"))
+    controller.sessions["dev"] = view(volumes=sessions.Volumes(driver="novel"))
     assert "  storage    novel\n  snapshots  none\n" in run("show", "dev").stdout
 
 

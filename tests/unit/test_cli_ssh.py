@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import errors, sshconfig
-from broker.cli import loginkey
-from broker.client import Client
+from broker import errors
+from broker.cli import login_key
+from broker.client import ssh_config
+from broker.client.client import Client
 from tests.fakes import openssh
 from tests.fakes.command_line import command_line, run
 
@@ -41,7 +42,7 @@ async def session(controller: ScriptedController, tmp_path: Path, *, principal: 
     names = principal or f"{me}.dev.berth"
     await openssh.run(["ssh-keygen", "-q", "-s", authority, "-I", "dev", "-h", "-n", names, f"{host}.pub"])
     controller.site = controller.site.model_copy(update={"user": me, "ca_public_keys": [openssh.public(authority)]})
-    key = await asyncio.to_thread(loginkey.ensure, Client(controller.socket), "keys")
+    key = await asyncio.to_thread(login_key.ensure, Client(controller.socket), "keys")
     async with openssh.sshd(tmp_path, openssh.public(key)) as port:
         controller.resolved = controller.resolved.model_copy(update={"owner": me, "port": port})
         yield
@@ -95,19 +96,19 @@ def test_connect_asks_and_relays_without_loading_the_whole_configuration(
     async def scene() -> None:
         async with session(controller, tmp_path):
             proxy = f"ProxyCommand={sys.executable} -X importtime -m broker.cli connect %h 2>{tmp_path / 'loaded'}"
-            config = sshconfig.write(tmp_path / "ssh", controller.site, sshconfig.Way.LOCAL, identity_file=key())
+            config = ssh_config.write(tmp_path / "ssh", controller.site, ssh_config.Way.LOCAL, identity_file=key())
             copied = await openssh.run(["ssh", "-F", config, "-o", proxy, "dev.berth", "cat"], b"to and fro")
             assert (copied.code, copied.out, copied.err) == (0, b"to and fro", "")
 
     def key() -> Path:
-        return loginkey.ensure(Client(controller.socket), "keys")
+        return login_key.ensure(Client(controller.socket), "keys")
 
     asyncio.run(scene())
     [asked] = [body for method, path, body in controller.asked if path == "/v1/resolve"]
     assert asked == {"user": openssh.me(), "target": f"{openssh.me()}.dev.berth", "patient": True}
     loaded = {line.rpartition("|")[2].strip() for line in (tmp_path / "loaded").read_text().splitlines()}
-    assert "broker.wire" in loaded
-    assert not {"pydantic", "broker.config", "broker.schema", "asyncio"} & loaded
+    assert "broker.client.http" in loaded
+    assert not {"pydantic", "broker.config.settings", "broker.schema.sessions", "asyncio"} & loaded
 
 
 @pytest.mark.parametrize("words", [("exec", "dev"), ("exec", "dev", "--"), ("exec", "dev", "-t", "--", "top")])
@@ -118,14 +119,14 @@ def test_exec_without_a_command(controller: ScriptedController, words: tuple[str
 
 def test_the_key_is_made_once_and_added_again_when_it_was_lost(controller: ScriptedController) -> None:
     client = Client(controller.socket)
-    key = loginkey.ensure(client, "keys")
+    key = login_key.ensure(client, "keys")
     assert key.stat().st_mode & 0o777 == 0o600
     made = key.read_bytes()
     [view] = controller.keys.values()
     printed = subprocess.run(["ssh-keygen", "-lf", key], capture_output=True, text=True, check=True).stdout.split()
     assert (view.fingerprint, view.comment) == (printed[1], f"berth@{os.uname().nodename}")
     controller.keys.clear()
-    assert loginkey.ensure(client, "keys").read_bytes() == made
+    assert login_key.ensure(client, "keys").read_bytes() == made
     assert list(controller.keys) == [view.fingerprint]
 
 
@@ -171,7 +172,7 @@ def test_ssh_config_install_is_idempotent(controller: ScriptedController, tmp_pa
     assert run("ssh-config", "--install", "--known-hosts").exit_code == 2
     key = settings(tmp_path / ".config" / "berth" / "ssh_config", "dev.berth")["identityfile"]
     [known] = controller.keys.values()
-    assert loginkey.fingerprint(Path(f"{key}.pub").read_text()) == known.fingerprint
+    assert login_key.fingerprint(Path(f"{key}.pub").read_text()) == known.fingerprint
 
 
 def test_ssh_config_printed(controller: ScriptedController) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker import errors
-from broker.schema import SessionState
+from broker.schema.sessions import SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, plain, ready, view
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from broker.cli.services import _gateway_settings
-from broker.config import Config, known_keys, load
-from broker.configfile import Mode
+from broker.cli.commands.services import _gateway_settings
+from broker.config.file import Mode
+from broker.config.settings import Config, known_keys, load
 from broker.errors import InvalidInputError
 
 

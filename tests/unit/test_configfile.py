@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import configfile
-from broker.config import load
+from broker.config import file as configfile
+from broker.config.settings import load
 from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:

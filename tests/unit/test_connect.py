@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import connect
+from broker.client import proxy_command
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError
-from broker.schema import ConnectionReport
+from broker.schema.connections import ConnectionReport
 from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.full_listener import full_listener
@@ -63,7 +63,7 @@ def http(status: int, body: object) -> bytes:
 def test_resolve_asks_and_understands(api: Path) -> None:
     found = {"session_id": "01", "owner": "alice", "name": "dev", "generation": "1.0", "host": "c2", "port": 4022}
     with controller(api, http(200, found)) as asked:
-        assert connect.resolve(api, "alice", "dev.berth", print) == ("c2", 4022, "01", "1.0")
+        assert proxy_command.resolve(api, "alice", "dev.berth", print) == ("c2", 4022, "01", "1.0")
     head, _, body = asked[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/resolve HTTP/1.0\r\n")
     assert json.loads(body) == {"user": "alice", "target": "dev.berth", "patient": True}
@@ -75,7 +75,7 @@ def test_a_session_on_its_way_is_waited_for_and_each_step_told_once(api: Path) -
     waiting = [http(503, {"reason": "waiting", "message": step, "hint": ""}) for step in steps]
     told: list[str] = []
     with controller(api, *waiting, http(200, found)) as asked:
-        assert connect.resolve(api, "alice", "dev.berth", told.append) == ("c2", 4022, "01", "1.0")
+        assert proxy_command.resolve(api, "alice", "dev.berth", told.append) == ("c2", 4022, "01", "1.0")
     assert told == ["dev is queued", "dev is starting"]
     assert len(asked) == 4
 
@@ -83,22 +83,22 @@ def test_a_session_on_its_way_is_waited_for_and_each_step_told_once(api: Path) -
 def test_resolve_raises_the_refusal_as_it_was_meant(api: Path) -> None:
     refusal = {"reason": "conflict", "message": "dev is stopped", "hint": "berth start dev"}
     with controller(api, http(409, refusal)), pytest.raises(ConflictError, match="dev is stopped") as caught:
-        connect.resolve(api, "alice", "dev", print)
+        proxy_command.resolve(api, "alice", "dev", print)
     assert caught.value.hint == "berth start dev"
 
 
 @pytest.mark.parametrize("body", [{}, [], "oops", {"host": "c"}, {"host": "c", "port": "ssh"}])
 def test_an_answer_that_names_no_place_is_no_answer(api: Path, body: object) -> None:
     with controller(api, http(200, body)), pytest.raises(ControllerUnavailableError, match="no sense"):
-        connect.resolve(api, "alice", "dev", print)
+        proxy_command.resolve(api, "alice", "dev", print)
 
 
-def there(port: int) -> connect.Destination:
-    return connect.Destination("127.0.0.1", port, "01session", "1.0")
+def there(port: int) -> proxy_command.Destination:
+    return proxy_command.Destination("127.0.0.1", port, "01session", "1.0")
 
 
 @contextlib.contextmanager
-def session(talk: Callable[[socket.socket], None]) -> Iterator[connect.Destination]:
+def session(talk: Callable[[socket.socket], None]) -> Iterator[proxy_command.Destination]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -117,11 +117,13 @@ def read_all(source: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def relaying(to: connect.Destination) -> Iterator[tuple[int, int]]:
+def relaying(to: proxy_command.Destination) -> Iterator[tuple[int, int]]:
     """Run the relay with pipes; gives the ends for writing to its stdin and reading its stdout."""
     stdin, to_stdin = os.pipe()
     from_stdout, stdout = os.pipe()
-    thread = threading.Thread(target=connect.relay, args=(to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S})
+    thread = threading.Thread(
+        target=proxy_command.relay, args=(to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S}
+    )
     thread.start()
     try:
         yield to_stdin, from_stdout
@@ -203,12 +205,12 @@ def test_nobody_there_is_said_in_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(BerthError, match="the session does not answer"):
-        connect.relay(there(port), answer_timeout=DEADLINE_S)
+        proxy_command.relay(there(port), answer_timeout=DEADLINE_S)
 
 
 def test_node_that_accepts_no_connection_is_given_the_sites_own_time() -> None:
     with full_listener() as port, pytest.raises(BerthError, match="the session does not answer"):
-        connect.relay(there(port), answer_timeout=0.2)
+        proxy_command.relay(there(port), answer_timeout=0.2)
 
 
 def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +223,7 @@ def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, mo
 
     with controller(api, http(200, {"noted": 1}), http(200, {"noted": 1})) as asked, session(talk) as to:
         thread = threading.Thread(
-            target=connect.carry, args=(api, "alice", to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S}
+            target=proxy_command.carry, args=(api, "alice", to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S}
         )
         thread.start()
         while not asked:
@@ -246,7 +248,7 @@ def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, mo
 
 
 def test_the_controller_is_told_again_while_it_stands(api: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "STANDING", 0.01)
+    monkeypatch.setattr(proxy_command, "STANDING", 0.01)
     stdin, to_stdin = os.pipe()
     from_stdout, stdout = os.pipe()
 
@@ -255,7 +257,7 @@ def test_the_controller_is_told_again_while_it_stands(api: Path, monkeypatch: py
 
     with controller(api, *[http(200, {"noted": 1})] * 3) as asked, session(talk) as to:
         thread = threading.Thread(
-            target=connect.carry, args=(api, "alice", to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S}
+            target=proxy_command.carry, args=(api, "alice", to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S}
         )
         thread.start()
         while len(asked) < 3:
@@ -272,13 +274,13 @@ def test_the_controller_is_told_again_while_it_stands(api: Path, monkeypatch: py
 
 
 def test_a_controller_that_is_away_keeps_nobody(api: Path) -> None:
-    connect._note(api, {"id": "x"})
+    proxy_command._note(api, {"id": "x"})
 
 
 def test_it_starts_fast_because_it_imports_little() -> None:
-    code = "import sys, broker.connect; print(*sys.modules)"
+    code = "import sys, broker.client.proxy_command; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    heavy = {"pydantic", "asyncssh", "httpx", "http.client", "asyncio", "yaml", "click", "broker.schema"}
+    heavy = {"pydantic", "asyncssh", "httpx", "http.client", "asyncio", "yaml", "click", "broker.schema.sessions"}
     assert not heavy & set(done.stdout.split())
 
 

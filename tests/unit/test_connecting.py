@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.errors import BerthError, ConflictError, RefusedError, WaitingError
-from broker.schema import ConnectPolicy, SessionState
+from broker.schema.sessions import ConnectPolicy, SessionState
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from broker.schema import ResolveAnswer
+    from broker.schema.connections import ResolveAnswer
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question waits for moments only."""
-    monkeypatch.setattr("broker.connecting.AT_ONCE", 0.05)
-    monkeypatch.setattr("broker.connecting.AT_MOST", 0.1)
+    monkeypatch.setattr("broker.controller.sessions.connect.AT_ONCE", 0.05)
+    monkeypatch.setattr("broker.controller.sessions.connect.AT_MOST", 0.1)
 
 
 def play(
@@ -124,7 +124,7 @@ def test_who_waits_too_long_is_told_how_far_it_is(tmp_path: Path) -> None:
 
 
 def test_whoever_is_patient_hears_of_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.connecting.AT_MOST", 30)
+    monkeypatch.setattr("broker.controller.sessions.connect.AT_MOST", 30)
 
     async def scene(core: Core) -> None:
         view = await core.start()
@@ -305,7 +305,7 @@ def test_start_goes_on_when_its_first_client_leaves(tmp_path: Path, clock: Clock
 
 
 def test_client_that_has_left_waits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.connecting.AT_MOST", 10 * DEADLINE_S)
+    monkeypatch.setattr("broker.controller.sessions.connect.AT_MOST", 10 * DEADLINE_S)
 
     async def scene(core: Core) -> None:
         await core.start()

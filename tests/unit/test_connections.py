@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.connections import OWN_KEPT, OWN_REPORT, OWN_STANDING, TRIM_AFTER, UNHEARD
+from broker.controller.sessions.connections import OWN_KEPT, OWN_REPORT, OWN_STANDING, TRIM_AFTER
 from broker.errors import InvalidInputError, NotFoundError, RefusedError
-from broker.identifiers import new_id
-from broker.schema import ConnectionRecord, ConnectionReport
+from broker.names import new_id
+from broker.schema.connections import UNHEARD, ConnectionRecord, ConnectionReport
 from slurm.state import JobState
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.announcement import read
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.rebuild import rebuild
+from broker.controller.reconcile.job_comment import read
+from broker.controller.registry.database import open_registry
 from broker.errors import NotFoundError
-from broker.identifiers import new_id
-from broker.launcher_error import LauncherError
-from broker.rebuild import rebuild
-from broker.registry import open_registry
-from broker.schema import ConnectionRecord, ConnectionReport, ContinuationChoice, SessionState, StartRequest
-from broker.volume_schema import SnapshotRequest
+from broker.names import new_id
+from broker.schema.connections import ConnectionRecord, ConnectionReport
+from broker.schema.sessions import ContinuationChoice, SessionState, StartRequest
+from broker.schema.volumes import SnapshotRequest
 from slurm.state import JobState
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.core import Clock, Core, publish, site_config
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from broker.models import Session
+    from broker.controller.registry.models import Session
 
 HOUR = 3600.0
 """The time limit of the fake Slurm's jobs."""

@@ -22,17 +22,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-import broker.answering
-import broker.resizing
-import broker.sessions
-from broker.announcement import announced, read
+import broker.controller.sessions.lifecycle
+import broker.controller.sessions.pending
+import broker.controller.sessions.resize
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.reconcile.job_comment import announced, read
+from broker.controller.reconcile.succession import CARRIED
 from broker.errors import BerthError
-from broker.keys import PublicKey
-from broker.launcher_error import LauncherError
-from broker.schema import ContinuationChoice, IdleChoice, SessionState, StopTime
-from broker.state import LIVE
-from broker.succession import CARRIED
-from broker.volume_schema import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
+from broker.schema.sessions import LIVE, ContinuationChoice, IdleChoice, SessionState, StopTime
+from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
+from broker.ssh.keys import PublicKey
 from profiles.store import Store
 from slurm.state import JobState
 from tests.fakes.core import Clock, Core, publish, site_config
@@ -42,8 +41,8 @@ from tests.fakes.scheduler import SilentScheduler
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
 
-    from broker.models import Session
-    from broker.schema import SessionView
+    from broker.controller.registry.models import Session
+    from broker.schema.sessions import SessionView
     from slurm.scheduler import FinishedJob, Job
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private directory there; every database is synced often
@@ -139,7 +138,11 @@ class Machine(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(prefix="berth-machine-", dir=in_memory))
         self.patch = pytest.MonkeyPatch()
         self.clock = Clock().install(self.patch)
-        for module in (broker.sessions, broker.answering, broker.resizing):
+        for module in (
+            broker.controller.sessions.lifecycle,
+            broker.controller.sessions.pending,
+            broker.controller.sessions.resize,
+        ):
             self.patch.setattr(module, "ANSWER_WITHIN", 0.0)
         self.runner = asyncio.Runner()
         self.scheduler = MoodyScheduler(now=self.clock.time)

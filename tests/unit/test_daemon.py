@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import daemon
-from broker.client import Client
-from broker.config import Config
+from broker.client.client import Client
+from broker.config.settings import Config
+from broker.controller import process as daemon
 from broker.errors import BerthError, ConflictError, ExitCode, InvalidInputError
-from broker.log_limit import LINES_PER_WINDOW
-from broker.schema import SessionState, StartRequest
+from broker.schema.sessions import SessionState, StartRequest
+from broker.service.log_limit import LINES_PER_WINDOW
 from profiles.store import Store
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import publish
@@ -213,7 +213,7 @@ def test_when_its_launcher_dies_it_ends_so_that_both_start_anew(home: Home) -> N
     launcher = next(
         int(pid)
         for pid in children.read_text().split()
-        if "broker.launcher" in Path(f"/proc/{pid}/cmdline").read_text()
+        if "broker.launcher.server" in Path(f"/proc/{pid}/cmdline").read_text()
     )
     os.kill(launcher, signal.SIGKILL)
     assert process.wait(30) == 1
@@ -351,7 +351,7 @@ def test_a_launcher_with_another_storage_is_refused(home: Home) -> None:
     with ours, theirs:
         os.set_inheritable(theirs.fileno(), True)
         launcher = subprocess.Popen(
-            [sys.executable, "-m", "broker.launcher", f"--serve-fd={ours.fileno()}", "--storage=/two/{user}"],
+            [sys.executable, "-m", "broker.launcher.server", f"--serve-fd={ours.fileno()}", "--storage=/two/{user}"],
             cwd=CHECKOUT,
             pass_fds=[ours.fileno()],
         )

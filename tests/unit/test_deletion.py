@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import broker.answering
+import broker.controller.sessions.pending
+from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import ConflictError, NoSpaceError, NotFoundError
-from broker.launcher_error import LauncherError
-from broker.schema import SessionState
-from broker.volume_schema import SnapshotRequest
+from broker.schema.sessions import SessionState
+from broker.schema.volumes import SnapshotRequest
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -185,7 +185,7 @@ def test_a_restore_that_fails_after_its_answer_leaves_it_deleted_too(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found by the core machine: whoever asks for it back and is told that it is coming has a deleted session again."""
-    monkeypatch.setattr(broker.answering, "ANSWER_WITHIN", 0.0)
+    monkeypatch.setattr(broker.controller.sessions.pending, "ANSWER_WITHIN", 0.0)
 
     async def scenario() -> None:
         core = await deleted(tmp_path, clock)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.explanation import explanation, last_words
-from broker.schema import JobView, SessionState
-from broker.state import ended
+from broker.cli.advice import explanation, last_words
+from broker.controller.reconcile.state import ended
+from broker.schema.sessions import JobView, SessionState
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import operation, ready, view

@@ -10,7 +10,7 @@ import pytest
 from broker.cli.exported import LOGIN_NODES, LOGIN_NODES_BEGINNINGS, OWN_BEGINNINGS, Exported
 from slurm.commandline import read_command_line
 
-BATCH = Path(__file__).parents[2] / "broker/batch.sh"
+BATCH = Path(__file__).parents[2] / "broker/job/batch.sh"
 
 
 def exported(words: str, script: str = "", **variables: str) -> Exported:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.identifiers import new_id
-from broker.keys import PublicKey
-from broker.launcher_error import LauncherError
-from broker.launching import Launcher
-from broker.schema import Volumes
-from broker.volume_calls import Collected, Sif
+from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.launcher_client.volumes import Collected, Sif
+from broker.names import new_id
+from broker.schema.sessions import Volumes
+from broker.ssh.keys import PublicKey
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON, FakeLauncher, MumblingLauncher, RefusingLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -26,12 +26,12 @@ from tests.fakes.scheduler import FakeScheduler
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from broker.volume_calls import Taken
+    from broker.controller.launcher_client.volumes import Taken
 
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 FILES = {"job.env": "A=1\n", "manifest.json": "{}", "authorized_keys": "", "host_certificate": "x"}
-SCRIPT = Path(__file__).parents[2] / "broker/session.sh"
+SCRIPT = Path(__file__).parents[2] / "broker/job/session.sh"
 KINDS = ["fake", "real"]
 IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 OTHER = {"profile": "other", "version": "2", "digest": "sha256:" + "2" * 64}
@@ -60,7 +60,7 @@ async def opened(kind: str, directory: Path, sbatch: str = TAKES) -> AsyncIterat
         process = await asyncio.create_subprocess_exec(
             PYTHON,
             "-m",
-            "broker.launcher",
+            "broker.launcher.server",
             f"--serve-fd={theirs.fileno()}",
             f"--storage={shared}/{{user}}",
             f"--sbatch={program}",

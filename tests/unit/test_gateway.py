@@ -23,7 +23,7 @@ from broker.gateway.memory import Memory
 from broker.gateway.server import Gateway
 from broker.gateway.settings import GatewaySettings
 from broker.gateway.usage import Usage
-from broker.schema import GatewayKeys
+from broker.schema.login import GatewayKeys
 from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.gateway_world import World, play, until

@@ -11,7 +11,8 @@ import asyncssh
 import pytest
 
 from broker.gateway import admission, inlet
-from broker.gateway.admission import Admission, Failure, MaxStartups, source_of
+from broker.gateway.admission import Admission, Failure, source_of
+from broker.ssh.max_startups import MaxStartups
 from tests.fakes.gateway_world import World, play, until
 from tests.fakes.openssh import me
 

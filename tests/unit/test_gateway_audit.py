@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.controller.registry.registry import RegistryError
 from broker.errors import InvalidInputError
 from broker.gateway import audit
 from broker.gateway.audit import Audit, Identity
 from broker.gateway.counts import Counts
 from broker.gateway.relay import Relay
 from broker.gateway.usage import Allowance, Kind, Usage
-from broker.registry import RegistryError
-from broker.schema import ConnectionReport, ResolveAnswer
+from broker.schema.connections import ConnectionReport, ResolveAnswer
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.gateway_process import gateway_process
 from tests.fakes.gateway_world import World, play, until, world
@@ -25,7 +25,7 @@ from tests.fakes.openssh import me
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from broker.schema import ConnectionRecord
+    from broker.schema.connections import ConnectionRecord
 
 ANSWER = ResolveAnswer(
     session_id="01session", owner="alice", name="dev", generation="1.0", host="c1", port=22, fingerprint="SHA256:x"

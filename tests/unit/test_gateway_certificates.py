@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import pytest
 
-from broker.certificates import UserCertificate
+from broker.ssh.certificates import UserCertificate
 from tests.fakes import openssh
 from tests.fakes.gateway_world import World, play, until
 from tests.fakes.openssh import me, public

@@ -16,7 +16,7 @@ import asyncssh
 import pytest
 
 from broker.gateway.settings import API_CONNECTIONS
-from broker.schema import SessionState
+from broker.schema.sessions import SessionState
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.core import Core, site_config
@@ -30,7 +30,7 @@ from tests.unit.test_api import calls_under_way, serving
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from broker.schema import ResolveAnswer
+    from broker.schema.connections import ResolveAnswer
 
 KEPT = 32
 """Connections to the controller that two workers keep for their next questions."""

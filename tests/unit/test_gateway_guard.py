@@ -18,7 +18,7 @@ import pytest
 
 from broker.gateway import guard
 from broker.gateway.guard import Endpoint, Guards, ImpostorError
-from broker.keys import PublicKey
+from broker.ssh.keys import PublicKey
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.gateway_world import play, until

@@ -15,7 +15,7 @@ import pytest
 
 from broker.gateway import guard
 from broker.gateway.guard import Endpoint, Guards, ImpostorError
-from broker.keys import PublicKey
+from broker.ssh.keys import PublicKey
 from tests.deadlines import DEADLINE_S
 from tests.fakes import flooding, openssh
 from tests.fakes.gateway_world import World, play, until

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import asyncssh
 import pytest
 
-from broker.certificates import CertificateAuthority, HostCertificate
 from broker.errors import ControllerUnavailableError
 from broker.gateway.identity import HostIdentity
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.memory import Memory
-from broker.schema import GatewayKeys
+from broker.schema.login import GatewayKeys
+from broker.ssh.certificates import CertificateAuthority, HostCertificate
 from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:

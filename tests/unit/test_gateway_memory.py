@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.gateway.memory import Memory, keep_pruned
-from broker.schema import GatewayKeys
+from broker.schema.login import GatewayKeys
 from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import asyncssh
 import pytest
 from asyncssh.packet import String, UInt32
 
-from broker.schema import ConnectionReport
+from broker.schema.connections import ConnectionReport
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.gateway_process import gateway_process
 from tests.fakes.gateway_world import play, until, world

@@ -13,7 +13,7 @@ import pytest
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError, NotFoundError
 from broker.gateway.endpoints import Endpoints
 from broker.gateway.memory import Memory
-from broker.schema import ResolveAnswer
+from broker.schema.connections import ResolveAnswer
 from tests.fakes import openssh
 from tests.fakes.gateway_world import play, until
 from tests.fakes.openssh import me

@@ -12,8 +12,9 @@ from broker.gateway import controller, waits
 from broker.gateway.controller import ControllerClient
 from broker.gateway.counts import Counts
 from broker.gateway.waits import SessionWaits
-from broker.identifiers import new_id
-from broker.schema import GatewayKeys, GatewayWait, GatewayWaitAnswer
+from broker.names import new_id
+from broker.schema.connections import GatewayWait, GatewayWaitAnswer
+from broker.schema.login import GatewayKeys
 from tests.deadlines import DEADLINE_S
 from tests.fakes.gateway_world import until
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import hostkey, launcher_verbs
-from broker.launcher_place import Place, VerbError
-from broker.launcher_verbs import _host_key, submit
+from broker.launcher import session_verbs
+from broker.launcher.request import Place, VerbError
+from broker.launcher.session_verbs import _host_key, submit
+from broker.ssh import host_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,7 @@ def of_two_keys(key: Path) -> None:
     """The public key in front is another's than the secret one's."""
     lines = key.read_text().splitlines()
     data = base64.b64decode("".join(lines[1:-1]))
-    public = hostkey.public_half(key.read_text())
+    public = host_key.public_half(key.read_text())
     mixed = data.replace(public, public[:-1] + bytes([public[-1] ^ 1]), 1)
     key.write_text("\n".join([lines[0], base64.b64encode(mixed).decode(), lines[-1], ""]))
 
@@ -159,7 +160,7 @@ def test_crash_while_a_key_is_made_leaves_one_that_serves(
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Path, "rename", dies) if point == "rename" else (launcher_verbs, "write", dies)))
+        patch.setattr(*((Path, "rename", dies) if point == "rename" else (session_verbs, "write", dies)))
         with pytest.raises(OSError, match="killed"):
             _host_key(session)
     whole(session, _host_key(session))
@@ -200,8 +201,10 @@ def test_certificate_for_a_former_key_submits_nothing(
     assert submitted(session, certificate_of(session, tmp_path)) == {"job_id": 42}
 
 
-@given(st.text() | st.binary().map(lambda data: f"{hostkey._BEGIN}\n{base64.b64encode(data).decode()}\n{hostkey._END}"))
+@given(
+    st.text() | st.binary().map(lambda data: f"{host_key._BEGIN}\n{base64.b64encode(data).decode()}\n{host_key._END}")
+)
 def test_no_text_breaks_the_reader(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - which one, no caller asks
-        hostkey.public_half(text)
-    assert hostkey.certified(text) is None
+        host_key.public_half(text)
+    assert host_key.certified(text) is None

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import InvalidInputError
-from broker.hostnames import SessionHost, gateway_host
 from broker.names import NAME_PATTERN
+from broker.ssh.host_names import SessionHost, gateway_host
 
 OWNERS = st.from_regex(r"\A[a-z_][a-z0-9_.-]{0,31}\Z")
 NAMES = st.from_regex(rf"\A{NAME_PATTERN[1:-1]}\Z")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.connections import KEEPS_ALIVE, UNHEARD
+from broker.controller.reconcile.idle import WARNED
+from broker.controller.sessions.connections import KEEPS_ALIVE
 from broker.errors import ConflictError
-from broker.identifiers import new_id
-from broker.idleness import WARNED
-from broker.schema import ConnectionRecord, ConnectionReport, IdleChoice, SessionState, StartRequest, StopTime
-from broker.words import end_words
+from broker.names import new_id
+from broker.schema.connections import UNHEARD, ConnectionRecord, ConnectionReport
+from broker.schema.sessions import IdleChoice, SessionState, StartRequest, StopTime
+from broker.status_text import end_words
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, ready
 from tests.fakes.core import Clock, Core, publish, site_config

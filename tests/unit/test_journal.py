@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import journal
+from broker.service import journal
 from tests.fakes.service_manager import Datagrams, fields_of
 
 if TYPE_CHECKING:

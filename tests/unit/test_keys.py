@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import InvalidInputError
-from broker.keys import MAX_FILE_KEYS, MAX_LINE, SIGNATURES, PublicKey, plain_keys
+from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE, SIGNATURES, PublicKey, plain_keys
 from tests.fakes import openssh
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.identifiers import new_id
-from broker.launcher import Settings, _answer_as_user
-from broker.launcher_error import LauncherError
-from broker.launcher_place import Place, VerbError, checked_user
-from broker.launching import Launcher
+from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.errors import LauncherError
+from broker.launcher.request import Place, VerbError, checked_user
+from broker.launcher.server import Settings, _answer_as_user
+from broker.names import new_id
 from broker.volumes.record import locked
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
@@ -58,7 +58,7 @@ async def running(storage: Path, sbatch: str = "exit 1", **environment: str) -> 
     process = await asyncio.create_subprocess_exec(
         PYTHON,
         "-m",
-        "broker.launcher",
+        "broker.launcher.server",
         f"--serve-fd={theirs.fileno()}",
         f"--storage={storage}/{{user}}",
         f"--sbatch={program}",

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.launcher_client.volumes import Prepared, Sif
+from broker.controller.metrics import LAUNCHER_SECONDS
 from broker.errors import BerthError
-from broker.launcher_error import LauncherError
-from broker.launching import Launcher
-from broker.metrics import LAUNCHER_SECONDS
-from broker.schema import SessionState
-from broker.volume_calls import Prepared, Sif
+from broker.schema.sessions import SessionState
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Core, site_config
 from tests.fakes.launcher import FakeLauncher

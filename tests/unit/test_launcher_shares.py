@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.identifiers import new_id
-from broker.launcher_shares import LONG_AT_ONCE, LONG_PLACES, LONG_VERBS, SHORT_AT_ONCE, SHORT_PLACES, Shares
-from broker.launcher_volumes import VOLUME_VERBS
-from broker.launching import Launcher, _Admission
+from broker.controller.launcher_client.client import Launcher, _Admission
+from broker.launcher.shares import LONG_AT_ONCE, LONG_PLACES, LONG_VERBS, SHORT_AT_ONCE, SHORT_PLACES, Shares
+from broker.launcher.volume_verbs import VOLUME_VERBS
+from broker.names import new_id
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
 
@@ -74,7 +74,13 @@ async def launcher_at(base: Path) -> AsyncIterator[tuple[asyncio.StreamReader, a
     ours, theirs = socket.socketpair()
     with theirs:
         process = await asyncio.create_subprocess_exec(
-            *(PYTHON, "-m", "broker.launcher", f"--serve-fd={theirs.fileno()}", f"--storage={base}/shared/{{user}}"),
+            *(
+                PYTHON,
+                "-m",
+                "broker.launcher.server",
+                f"--serve-fd={theirs.fileno()}",
+                f"--storage={base}/shared/{{user}}",
+            ),
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[2],
         )

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.sessions.limits import MEASURED_FOR
 from broker.errors import RefusedError
-from broker.launcher_error import LauncherError
-from broker.limits import MEASURED_FOR
-from broker.schema import SessionState, StartRequest
-from broker.volume_schema import CloneRequest
+from broker.schema.sessions import SessionState, StartRequest
+from broker.schema.volumes import CloneRequest
 from slurm.state import JobState
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.core import BASE, Clock, Core, site_config

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import log_limit
-from broker.log_limit import ALWAYS, LINES_PER_WINDOW, MAX_MESSAGE_CHARS, TRACEBACKS_PER_WINDOW, LogLimit, install
+from broker.service import log_limit
+from broker.service.log_limit import (
+    ALWAYS,
+    LINES_PER_WINDOW,
+    MAX_MESSAGE_CHARS,
+    TRACEBACKS_PER_WINDOW,
+    LogLimit,
+    install,
+)
 from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import pytest
 
+from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import NotFoundError, RefusedError
-from broker.launcher_error import LauncherError
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.core import Clock, Core, site_config
@@ -86,7 +86,7 @@ def test_a_revoked_key_is_told_until_its_certificates_end_or_it_gets_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock().install(monkeypatch)
-    monkeypatch.setattr("broker.logins.time", clock)
+    monkeypatch.setattr("broker.controller.credentials.login.time", clock)
 
     async def scene(core: Core) -> None:
         laptop, desk = key("laptop"), key("desk")

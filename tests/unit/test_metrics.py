@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import metrics_server
-from broker.config import Config, host_and_port
+from broker.config.settings import Config, host_and_port
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.metrics_exporter import served
 from broker.gateway.counts import MAX_SERIES, Counts
-from broker.launcher_error import LauncherError
-from broker.metrics_exporter import served
+from broker.service import metrics_server
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Core, site_config
 from tests.fakes.gateway_process import free_port

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.schema import Endpoint, SessionState
-from broker.state import LIVE, ended, lost, next_state
+from broker.controller.reconcile.state import ended, lost, next_state
+from broker.schema.sessions import LIVE, Endpoint, SessionState
 from slurm.scheduler import Job
 from slurm.state import JobState
 

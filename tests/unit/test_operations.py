@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import broker.operations
-from broker.deeds import in_words
+import broker.controller.reconcile.operations
+from broker.controller.launcher_client.errors import LauncherError, in_words
 from broker.errors import BerthError, ConflictError, InvalidInputError, NoSpaceError, NotFoundError, RefusedError
-from broker.launcher_error import LauncherError
-from broker.schema import SessionState
-from broker.volume_schema import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
+from broker.schema.sessions import SessionState
+from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.store import Store
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Clock, Core, publish, site_config
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from broker.schema import SessionView
+    from broker.schema.sessions import SessionView
 
 ASKED: dict[str, Callable[[Core], Coroutine[Any, Any, SessionView]]] = {
     "snapshot": lambda c: c.snapshots.snapshot("alice", "dev", SnapshotRequest(label="asked")),
@@ -132,11 +131,11 @@ def test_a_worker_that_dies_each_time_does_not_keep_the_session_for_ever(
 ) -> None:
     async def scenario() -> None:
         core = await made(tmp_path, clock=clock)
-        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.05)
+        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_WITHIN", 0.05)
         core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
         await ASKED["rollback"](core)
-        for _ in range(broker.operations.TRIES):
-            clock.now += broker.operations.LAST_PAUSE + 1
+        for _ in range(broker.controller.reconcile.operations.TRIES):
+            clock.now += broker.controller.reconcile.operations.LAST_PAUSE + 1
             await core.tick()
         row = core.row()
         assert row.state is SessionState.STOPPED
@@ -152,7 +151,7 @@ def test_what_is_unclear_is_asked_again_with_the_same_id_after_a_pause(
 ) -> None:
     async def scenario() -> None:
         core = await made(tmp_path, clock=clock)
-        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.05)
+        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_WITHIN", 0.05)
         core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
         view = await ASKED["rollback"](core)
         assert view.state is SessionState.CHANGING
@@ -161,14 +160,14 @@ def test_what_is_unclear_is_asked_again_with_the_same_id_after_a_pause(
         for _ in range(8):
             await core.tick()
         assert core.launcher.asked.count("rollback alice") == 1, "not before the pause is over"
-        pause = broker.operations.FIRST_PAUSE
+        pause = broker.controller.reconcile.operations.FIRST_PAUSE
         for times in range(2, 12):
-            clock.now += min(pause, broker.operations.LAST_PAUSE) + 0.01
+            clock.now += min(pause, broker.controller.reconcile.operations.LAST_PAUSE) + 0.01
             pause *= 2
             await core.tick()
             assert core.launcher.asked.count("rollback alice") == times
         core.launcher.failures.clear()
-        clock.now += broker.operations.LAST_PAUSE
+        clock.now += broker.controller.reconcile.operations.LAST_PAUSE
         await core.tick()
         after = core.row().view().operation
         assert after is not None
@@ -240,7 +239,7 @@ def test_volumes_that_a_dying_job_has_open_are_waited_for_but_not_for_ever(tmp_p
         await until(core, lambda: core.row().state is SessionState.CHANGING)
         for _ in range(20):
             await core.tick()
-            clock.now += broker.operations.BUSY / 10
+            clock.now += broker.controller.reconcile.operations.BUSY / 10
         with pytest.raises(ConflictError, match="open in a job"):
             await asking
         assert core.row().state is SessionState.STOPPED
@@ -264,7 +263,7 @@ def test_a_job_that_dies_while_it_copies_leaves_the_snapshot_to_be_taken_without
         assert core.row().pending is not None
         core.scheduler.end(session.job_id)
         while core.row().pending is not None:
-            clock.now += broker.operations.FIRST_PAUSE
+            clock.now += broker.controller.reconcile.operations.FIRST_PAUSE
             await core.tick()
         await given_up(asking)
         assert core.row().state is SessionState.STOPPED
@@ -310,7 +309,7 @@ def test_a_fault_of_ours_is_no_end(tmp_path: Path, clock: Clock, monkeypatch: py
             await until(core, lambda: core.row().pending is not None)
             await core.settle()
             await given_up(asking)
-        clock.now += broker.operations.FIRST_PAUSE
+        clock.now += broker.controller.reconcile.operations.FIRST_PAUSE
         await core.tick()
         intent = core.row().intent
         assert intent is not None

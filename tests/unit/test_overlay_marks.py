@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes.comparison import Depth, compare, open_both
 from broker.volumes.flattening import join
 from broker.volumes.layers import Layers

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from broker import daemon, registry
-from broker.client import Client
-from broker.config import Config
-from broker.configfile import Mode, personal_defaults
+from broker.client.autostart import open_client, passive_client
+from broker.client.client import Client
+from broker.config.directories import make_private
+from broker.config.file import Mode, personal_defaults
+from broker.config.settings import Config
+from broker.controller import process
+from broker.controller.registry import database
+from broker.controller.registry import registry as registry_registry
+from broker.controller.registry.database import open_registry
+from broker.controller.registry.registry import Entry
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError, InvalidInputError
-from broker.personal import make_private, open_client, passive_client
-from broker.registry import Entry, open_registry
 from tests.fakes.rows import make_session
 
 pytestmark = pytest.mark.usefixtures("nothing_of_ours")
@@ -150,8 +154,8 @@ def test_sqlite_on_nfs_is_for_one_controller_alone(tmp_path: Path) -> None:
 def test_sqlite_on_nfs_lets_no_second_one_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(open_registry(_url(tmp_path), alone=True)) as made:
         made.create(make_session(), Entry("alice", "start"))
-        monkeypatch.setattr(registry, "_NETWORK", ("busy_timeout=1", *registry._NETWORK))
-        with pytest.raises(registry.RegistryError, match="locked"):
+        monkeypatch.setattr(registry, "_NETWORK", ("busy_timeout=1", *database._NETWORK))
+        with pytest.raises(registry_registry.RegistryError, match="locked"):
             open_registry(_url(tmp_path), alone=True)
 
 
@@ -175,9 +179,9 @@ def test_a_controller_on_another_login_node_is_named(config: Config) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("login7")
         lock.flush()
-        with pytest.raises(ConflictError, match="runs on login7"), daemon._alone(config):
+        with pytest.raises(ConflictError, match="runs on login7"), process._alone(config):
             pass
-    with daemon._alone(config):
+    with process._alone(config):
         assert (config.state_dir / "controller.lock").read_text() == os.uname().nodename
 
 
@@ -188,6 +192,6 @@ def test_a_controller_that_is_just_leaving_is_waited_for(config: Config) -> None
     fcntl.flock(lock, fcntl.LOCK_EX)
     leaving = threading.Timer(0.3, lock.close)
     leaving.start()
-    with daemon._alone(config):
+    with process._alone(config):
         assert lock.closed
     leaving.join()

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.config import Config
+from broker.config.settings import Config
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.rebuild import rebuild, users_with_data
+from broker.controller.registry.manifest import Manifest
+from broker.controller.registry.models import Session
+from broker.controller.registry.registry import Entry
 from broker.errors import SlurmUnavailableError
-from broker.launcher_error import LauncherError
-from broker.manifest import Manifest
-from broker.models import Session
-from broker.rebuild import rebuild, users_with_data
-from broker.registry import Entry
-from broker.schema import RebuildReport, SessionState
-from broker.volume_schema import RollbackRequest, SnapshotRequest, SwitchRequest
+from broker.schema.sessions import SessionState
+from broker.schema.site import RebuildReport
+from broker.schema.volumes import RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.store import Store
 from tests.fakes.core import Core, publish, site_config
 from tests.fakes.launcher import Directory, FakeLauncher

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.launcher_error import LauncherError
-from broker.observation import end, observe
-from broker.registry import Entry
-from broker.schema import SessionState
-from broker.state import Outcome
-from broker.words import state_words
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.reconcile.observation import end, observe
+from broker.controller.reconcile.state import Outcome
+from broker.controller.registry.registry import Entry
+from broker.schema.sessions import SessionState
+from broker.status_text import state_words
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S
@@ -392,7 +392,7 @@ def test_an_unclear_submission_is_repeated_only_after_the_grace(tmp_path: Path, 
 
 def test_data_that_cannot_be_removed_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr("broker.deletion.FIRST_PAUSE", 0.01)
+        monkeypatch.setattr("broker.controller.reconcile.deletion.FIRST_PAUSE", 0.01)
         core = make(tmp_path, FakeScheduler())
         session = core.registry.create(make_session(state=SessionState.STOPPED), Entry("alice", "start"))
         core.launcher.failures["trash"] = LauncherError("files", "Permission denied")

@@ -17,11 +17,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy.exc import StatementError
 from sqlmodel import SQLModel
 
+from broker.controller.registry.database import MIGRATIONS, open_registry
+from broker.controller.registry.filesystem import network_file_system
+from broker.controller.registry.models import Key
+from broker.controller.registry.registry import Entry, Registry, RegistryError
 from broker.errors import ConflictError, InvalidInputError, NotFoundError
-from broker.models import Key
-from broker.mounts import network_file_system
-from broker.registry import MIGRATIONS, Entry, Registry, RegistryError, open_registry
-from broker.schema import Persistence, SessionState
+from broker.schema.sessions import Persistence, SessionState
 from tests.fakes.rows import make_session
 
 if TYPE_CHECKING:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy
 
-from broker import registry_lock
+from broker.controller.fence import FencedScheduler
+from broker.controller.launcher_client.client import Launcher
+from broker.controller.registry import lock as registry_lock
+from broker.controller.registry.database import open_registry, parse_url
+from broker.controller.registry.lock import LOCK_CLASS, PostgresLock, hold_registry
+from broker.controller.registry.registry import Entry, RegistryError
 from broker.errors import ConflictError, InvalidInputError
-from broker.fence import FencedScheduler
-from broker.identifiers import new_id
-from broker.launching import Launcher
-from broker.registry import Entry, RegistryError, open_registry, parse_url
-from broker.registry_lock import LOCK_CLASS, PostgresLock, hold_registry
+from broker.names import new_id
 from tests.deadlines import DEADLINE_S
 from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.errors import BerthError, ConflictError, ExitCode, InvalidInputError, RefusedError
-from broker.schema import SessionState, StartRequest
+from broker.schema.sessions import SessionState, StartRequest
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, ready, view

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import service_manager
-from broker.launcher import _exit_code
+from broker.launcher.server import _exit_code
+from broker.service import notify
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fakes.gateway_world import World, world
 from tests.fakes.service_manager import Datagrams
@@ -152,13 +152,13 @@ def environment(pid: int) -> bytes:
 
 def test_message_that_nobody_takes_is_no_failure(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for address in ("", str(place / "gone"), "@gone", "relative"):
-        monkeypatch.setattr(service_manager, "_address", address)
-        service_manager.notify_ready()
+        monkeypatch.setattr(notify, "_address", address)
+        notify.notify_ready()
 
 
 def test_abstract_address_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"berth-test-{os.getpid()}"
     with Datagrams(f"\0{name}") as systemd:  # type: ignore[arg-type]
-        monkeypatch.setattr(service_manager, "_address", f"@{name}")
-        service_manager.notify_ready()
+        monkeypatch.setattr(notify, "_address", f"@{name}")
+        notify.notify_ready()
         assert systemd.next() == "READY=1"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import service_status
-from broker.cli.invocation import Invocation
+from broker.cli.context import Invocation
+from broker.client import service_status
+from broker.client.service_status import wait_for_start
 from broker.errors import ControllerUnavailableError
-from broker.service_status import wait_for_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "broker/session.sh"
+SCRIPT = Path(__file__).parents[2] / "broker/job/session.sh"
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 SETTINGS = (
     "room=$1 NODE_DIR=$1/node VOLUME=$1/volume HOME_DIR=$1/volume IMAGE=$1/node/image\n"

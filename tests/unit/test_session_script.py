@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from broker.gateway.settings import GatewaySettings
 
 CHECKOUT = Path(__file__).parents[2]
-SCRIPT = CHECKOUT / "broker/session.sh"
+SCRIPT = CHECKOUT / "broker/job/session.sh"
 REFERENCE = CHECKOUT / "docs/reference/session-job.md"
 
 GOOD = {

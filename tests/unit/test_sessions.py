@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.registry.registry import Entry
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
-from broker.registry import Entry
-from broker.schema import SessionState, StartRequest
-from broker.state import LIVE
+from broker.schema.sessions import LIVE, SessionState, StartRequest
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import BASE, Core, publish, site_config
@@ -136,7 +135,7 @@ def test_a_start_that_comes_second_does_not_submit_what_is_submitted(
 
 def test_start_answers_before_a_slow_sbatch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr("broker.sessions.ANSWER_WITHIN", 0.05)
+        monkeypatch.setattr("broker.controller.sessions.lifecycle.ANSWER_WITHIN", 0.05)
         launcher = SlowLauncher(FakeScheduler())
         core = Core.make(site_config(tmp_path), launcher)
         assert (await core.start()).state is SessionState.SUBMITTING

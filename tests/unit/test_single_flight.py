@@ -19,7 +19,7 @@ from tests.fakes.scheduler import FakeScheduler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.models import Session
+    from broker.controller.registry.models import Session
 
 
 async def ended(task: asyncio.Task[Any]) -> None:

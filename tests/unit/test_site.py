@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker import sshconfig
+from broker.client import ssh_config
+from broker.controller.site import Site
 from broker.errors import ConflictError
-from broker.hostnames import SessionHost
-from broker.schema import SessionState
-from broker.site import Site
+from broker.schema.sessions import SessionState
+from broker.ssh.host_names import SessionHost
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.core import Core, site_config
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from broker.certificates import CertificateAuthority
+    from broker.ssh.certificates import CertificateAuthority
 
 
 def play(place: Path, scene: Callable[[Core, Site], Awaitable[None]], **ssh: Any) -> None:  # noqa: ANN401 - settings
@@ -54,8 +54,8 @@ class Laptop:
         self.key = openssh.make_key(place / "laptop")
 
     async def fetch(self, site: Site) -> None:
-        self.config = sshconfig.write(
-            self._place / "ssh", await site.view(me()), sshconfig.Way.LOCAL, identity_file=self.key
+        self.config = ssh_config.write(
+            self._place / "ssh", await site.view(me()), ssh_config.Way.LOCAL, identity_file=self.key
         )
 
     async def believes(self, port: int) -> bool:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.registry.registry import Entry
 from broker.errors import BerthError, ConflictError, NoSpaceError, NotFoundError, RefusedError
-from broker.launcher_error import LauncherError
-from broker.registry import Entry
-from broker.schema import Persistence, SessionState, StartRequest
-from broker.state import LIVE
-from broker.volume_schema import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
+from broker.schema.sessions import LIVE, Persistence, SessionState, StartRequest
+from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.store import Store
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from broker.models import Session
-    from broker.schema import SessionView
+    from broker.controller.registry.models import Session
+    from broker.schema.sessions import SessionView
 
 SNAPSHOT = SnapshotRequest()
 
@@ -427,7 +426,7 @@ def test_whoever_waits_for_a_clone_hears_why_there_is_none(core: Core, monkeypat
         await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
         await core.sessions.delete("alice", "two")  # can be restored, but is not what they wait for
         await core.tick()
-        monkeypatch.setattr("broker.answering.ANSWER_WITHIN", 0.01)
+        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_WITHIN", 0.01)
         core.launcher.failures["clone"] = LauncherError("timed-out", "")
         view = await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
         assert view.state is SessionState.CHANGING

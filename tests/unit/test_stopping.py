@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.reconcile.succession import goes_on, successor_due
+from broker.controller.registry.manifest import Manifest
 from broker.errors import ConflictError, ExitCode, InvalidInputError
-from broker.manifest import Manifest
-from broker.schema import ContinuationChoice, SessionState, StartRequest, StopTime
-from broker.succession import goes_on, successor_due
-from broker.words import end_words
+from broker.schema.sessions import ContinuationChoice, SessionState, StartRequest, StopTime
+from broker.status_text import end_words
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, ready, view

@@ -12,15 +12,14 @@ import asyncssh
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from broker import hostkey
-from broker.announcement import OTHER_HOST_KEY
+from broker.cli.advice import explanation
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.reconcile.submission import UNCONFIRMED, allowed_binds, job_env
+from broker.controller.registry.registry import Entry, RegistryError
 from broker.errors import RefusedError
-from broker.explanation import explanation
-from broker.keys import PublicKey
-from broker.launcher_error import LauncherError
-from broker.registry import Entry, RegistryError
-from broker.schema import SessionState, StartRequest
-from broker.submission import UNCONFIRMED, allowed_binds, job_env
+from broker.schema.sessions import OTHER_HOST_KEY, SessionState, StartRequest
+from broker.ssh import host_key
+from broker.ssh.keys import PublicKey
 from profiles.spec import loads
 from profiles.store import Store
 from tests.deadlines import DEADLINE_S
@@ -30,7 +29,7 @@ from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
-    from broker.models import Session
+    from broker.controller.registry.models import Session
 
 
 def make(directory: Path, launcher: type[FakeLauncher] = FakeLauncher, **settings: object) -> Core:
@@ -231,11 +230,11 @@ def test_draining_waits_for_sbatch_but_not_for_ever(tmp_path: Path, monkeypatch:
         core = Core.make(site_config(tmp_path, slurm={"submit_timeout": 0.01}), launcher)
         starting = asyncio.create_task(core.start())
         await launcher.reached.wait()
-        monkeypatch.setattr("broker.submission.LAST_WORDS", 0.05)
+        monkeypatch.setattr("broker.controller.reconcile.submission.LAST_WORDS", 0.05)
         async with asyncio.timeout(DEADLINE_S):
             await core.submitter.drain()
         assert core.submitter.under_way(core.row().id)
-        monkeypatch.setattr("broker.submission.LAST_WORDS", 20.0)
+        monkeypatch.setattr("broker.controller.reconcile.submission.LAST_WORDS", 20.0)
         draining = asyncio.create_task(core.submitter.drain())
         await asyncio.sleep(0)
         launcher.let_go.set()
@@ -286,7 +285,7 @@ def test_replaced_host_key_is_certified_at_the_next_start(tmp_path: Path) -> Non
         session = core.row()
         assert (session.state, session.host_key) == (SessionState.QUEUED, line)
         files = core.launcher.directories["alice", session.id].files
-        assert hostkey.certified(files["host_certificate"]) == PublicKey.parse(line).blob
+        assert host_key.certified(files["host_certificate"]) == PublicKey.parse(line).blob
         assert json.loads(files["manifest.json"])["host_key"] == line
         assert session.job_id is not None
         core.scheduler.start(session.job_id)

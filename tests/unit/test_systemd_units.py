@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.config import Config, GatewayConfig, SlurmSettings
+from broker.config.settings import Config, GatewayConfig, SlurmSettings
 from broker.gateway.settings import GatewaySettings
-from broker.launcher import WORKER_BYTES, _arguments
+from broker.launcher.server import WORKER_BYTES, _arguments
 
 UNITS = Path(__file__).parents[2] / "broker" / "systemd"
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.identifiers import new_id
-from broker.launcher import WORKER_BYTES, Settings, _answer_as_user
-from broker.launcher_error import LauncherError
-from broker.launcher_place import Place, VerbError
-from broker.launcher_verbs import KEYS_LIMIT, VERBS, keys
-from broker.launching import Launcher
-from broker.volume_calls import Sif
+from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.launcher_client.volumes import Sif
+from broker.launcher.request import Place, VerbError
+from broker.launcher.server import WORKER_BYTES, Settings, _answer_as_user
+from broker.launcher.session_verbs import KEYS_LIMIT, VERBS, keys
+from broker.names import new_id
 from broker.volumes.copy_archive import ARCHIVE
 from broker.volumes.errors import VolumeError
 from broker.volumes.image import ImageFiles
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 ACCOUNT = pwd.getpwnam(USER)
-SCRIPT = Path(__file__).parents[2] / "broker/session.sh"
+SCRIPT = Path(__file__).parents[2] / "broker/job/session.sh"
 IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 SIF = Sif("/nowhere/image.sif", 40960)
 PLAIN = {"label": "", "reason": "", "automatic": False}
@@ -120,7 +120,7 @@ async def running(
     with theirs:
         process = await asyncio.create_subprocess_exec(
             *("prlimit", f"--as={memory}", "--"),
-            *(PYTHON, "-m", "broker.launcher", f"--serve-fd={theirs.fileno()}", f"--storage={shared}/{{user}}"),
+            *(PYTHON, "-m", "broker.launcher.server", f"--serve-fd={theirs.fileno()}", f"--storage={shared}/{{user}}"),
             *(f"--sbatch={programs}/sbatch", f"--session-script={SCRIPT}", *options),
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[2],

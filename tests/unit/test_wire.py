@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker import wire
+from broker.client import http
 from broker.errors import BerthError, ControllerUnavailableError, NotFoundError, RefusedError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def answering(*parts: bytes) -> Iterator[tuple[Path, list[bytes]]]:
 
 def test_the_request_and_a_good_answer() -> None:
     with answering(b"HTTP/1.1 202 Accepted\r\nContent-Length: 10\r\n\r\n{", b'"a": "b"}') as (place, heard):
-        assert wire.ask(place, "POST", "/v1/x", "{}").answer() == b'{"a": "b"}'
+        assert http.ask(place, "POST", "/v1/x", "{}").answer() == b'{"a": "b"}'
     head, _, body = heard[0].partition(b"\r\n\r\n")
     assert head.splitlines()[0] == b"POST /v1/x HTTP/1.0"
     assert b"Content-Length: 2" in head
@@ -56,32 +56,34 @@ def test_the_request_and_a_good_answer() -> None:
 def test_a_refusal_is_rebuilt() -> None:
     body = b'{"reason": "not-found", "message": "no such thing", "hint": "look"}'
     with answering(b"HTTP/1.0 404 Not Found\r\n\r\n" + body) as (place, _), pytest.raises(NotFoundError) as caught:
-        wire.ask(place, "GET", "/").answer()
+        http.ask(place, "GET", "/").answer()
     assert (caught.value.message, caught.value.hint) == ("no such thing", "look")
 
 
 @pytest.mark.parametrize("body", [b"Internal Server Error", b"{}", b"[]"])
 def test_a_refusal_in_other_words(body: bytes) -> None:
     with answering(b"HTTP/1.0 500 Oops\r\n\r\n" + body) as (place, _), pytest.raises(BerthError, match="answered 500"):
-        wire.ask(place, "GET", "/").answer()
+        http.ask(place, "GET", "/").answer()
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{"])
 def test_no_answer(answer: bytes) -> None:
     with answering(answer) as (place, _), pytest.raises(ControllerUnavailableError, match="does not answer"):
-        wire.ask(place, "GET", "/").answer()
+        http.ask(place, "GET", "/").answer()
 
 
 def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(ControllerUnavailableError, match="does not answer"):
-        wire.ask(tmp_path / "api.sock", "GET", "/")
+        http.ask(tmp_path / "api.sock", "GET", "/")
 
 
 def test_what_start_loads_before_it_asks() -> None:
     """The controller is asked first, and what reads its answer is loaded while it works."""
-    code = "import sys, broker.wire, broker.configfile, broker.cli.start; print(*sys.modules)"
+    code = "import sys, broker.client.http, broker.config.file, broker.cli.commands.start; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=30)
-    assert not {"pydantic", "http.client", "asyncio", "broker.schema", "broker.config"} & set(done.stdout.split())
+    assert not {"pydantic", "http.client", "asyncio", "broker.schema.sessions", "broker.config.settings"} & set(
+        done.stdout.split()
+    )
 
 
 def test_a_full_queue_of_the_controller_is_waited_for() -> None:
@@ -98,7 +100,7 @@ def test_a_full_queue_of_the_controller_is_waited_for() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(socket.socket, "connect", connect)
-            assert wire.ask(place, "GET", "/").answer() == b"fine"
+            assert http.ask(place, "GET", "/").answer() == b"fine"
     assert len(tries) == 4
 
 
@@ -114,7 +116,7 @@ def test_refusal_is_read_although_nothing_can_be_sent() -> None:
             with connection:
                 connection.send(b"HTTP/1.1 403 Refused\r\n\r\n" + body)
 
-        real = wire._connect
+        real = http._connect
 
         def connect_and_wait(connection: socket.socket, path: str) -> None:
             thread = threading.Thread(target=refuse)
@@ -123,8 +125,8 @@ def test_refusal_is_read_although_nothing_can_be_sent() -> None:
             thread.join()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(wire, "_connect", connect_and_wait)
-            asked = wire.ask(directory / "api.sock", "GET", "/")
+            patch.setattr(http, "_connect", connect_and_wait)
+            asked = http.ask(directory / "api.sock", "GET", "/")
         with pytest.raises(RefusedError, match="no account"):
             asked.answer()
     shutil.rmtree(directory)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from broker.identifiers import new_id
-from broker.launcher_place import Place, VerbError
-from broker.launcher_volumes import VOLUME_VERBS, make_volumes
+from broker.launcher.request import Place, VerbError
+from broker.launcher.volume_verbs import VOLUME_VERBS, make_volumes
+from broker.names import new_id
 from broker.volumes import live, record
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes import collection, live, operations, saves
 from broker.volumes.copying import Copy
 from broker.volumes.live import Outcome

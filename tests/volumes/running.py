@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.identifiers import new_id
+from broker.names import new_id
 from broker.volumes import operations, record, saves
 from broker.volumes.layers import dress_root
 from broker.volumes.operations import Image

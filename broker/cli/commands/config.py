@@ -1,0 +1,52 @@
+"""`berth config`: what the settings are, and whether a file is right before anything is restarted with it."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from broker.cli import output
+from broker.cli.context import Invocation, json_option, pass_invocation
+
+
+@click.group()
+def config() -> None:
+    """Show or check the configuration."""
+
+
+@config.command()
+@json_option
+@pass_invocation
+def show(invocation: Invocation) -> None:
+    """Print every setting as it holds here, as YAML.
+
+    Defaults included: what it prints could be a configuration file.
+    """
+    import yaml
+
+    settings = invocation.config.model_dump(mode="json")
+    if invocation.json:
+        output.show_json(settings)
+    else:
+        click.echo(yaml.safe_dump(settings, sort_keys=False, allow_unicode=False), nl=False)
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@json_option
+@pass_invocation
+def check(invocation: Invocation, file: Path | None) -> None:
+    """Say whether FILE, or what holds here, is right.
+
+    Exit code 2 if it is wrong.
+    """
+    from broker.config.settings import load
+
+    checked = load(file)
+    if invocation.json:
+        output.show_json({"ok": True, "mode": checked.mode})
+    else:
+        output.narrate(f"the configuration is right ({checked.mode} mode)")

@@ -1,0 +1,79 @@
+"""`berth diff`: what a session has become since it was made of its profile, or since a snapshot."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli import output
+from broker.cli.commands.sessions import name_argument
+from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.cli.params import SnapshotReference
+
+if TYPE_CHECKING:
+    from broker.schema.volumes import DiffReport, PackageChange
+
+NOT_READ = "compared: kind, mode, size, time, link target, attributes; `--content` compares the bytes too"
+
+
+@click.command()
+@name_argument
+@click.option(
+    "--from", "since", type=SnapshotReference(), metavar="SNAPSHOT", help="Compare with this; default: the profile."
+)
+@click.option("--content", is_flag=True, help="Read files that look the same, too: slower, and misses no change.")
+@json_option
+@pass_invocation
+def diff(invocation: Invocation, name: str, *, since: str | None, content: bool) -> None:
+    """Show which packages and files have changed.
+
+    Packages come first, then files, each line with A for added, M for modified or D for deleted, a tab and what it is,
+    as `git diff --name-status` prints it. Of a running session, files may change while they are compared.
+
+    A file is modified if its kind, mode, size, time of modification, link target, extended attributes or access lists
+    differ. A program that changes bytes and then restores the time is found with --content only.
+    """
+    from broker.cli.progress import Progress
+
+    with Progress(quiet=invocation.json) as progress:
+        if progress.changes:
+            progress.show(f"{name}: {'comparing, reading the files' if content else 'comparing'}")
+        report = invocation.client.diff(name, since, content=content)
+    if invocation.json:
+        output.show_json(report)
+    else:
+        _print(name, report)
+
+
+def _print(name: str, report: DiffReport) -> None:
+    from broker import status_text
+
+    if report.system_as_of is not None:
+        output.narrate(status_text.as_of(report.system_as_of))
+    if not report.packages and not report.files:
+        output.narrate(f"{name}: nothing has changed against {report.base}")
+        if not report.content:
+            output.narrate(NOT_READ)
+        return
+    output.narrate(f"{name}: {output.counted(len(report.packages), 'package')} changed against {report.base}")
+    for package in report.packages:
+        _line(*_package(package))
+    many = "more than " if report.truncated else ""
+    output.narrate(f"{name}: {many}{output.counted(len(report.files), 'file')} changed against {report.base}")
+    for file in report.files:
+        _line(file.change, file.path)
+
+
+def _package(package: PackageChange) -> tuple[str, str]:
+    if not package.before:
+        return "A", f"{package.name} {package.after}"
+    if not package.after:
+        return "D", f"{package.name} {package.before}"
+    return "M", f"{package.name} {package.before} -> {package.after}"
+
+
+def _line(change: str, what: str) -> None:
+    click.echo(f"{change}\t{output.printable(what)}")

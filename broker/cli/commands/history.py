@@ -1,0 +1,93 @@
+"""`berth history` and `explain`: every job that has carried a session, and why it is as it is."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli import output
+from broker.cli.commands.sessions import name_argument
+from broker.cli.context import Invocation, json_option, pass_invocation
+
+if TYPE_CHECKING:
+    from broker.schema.sessions import JobView
+
+LAST_WORDS = 64 * 1024
+"""Bytes of the log's end in which `explain` looks for what went wrong."""
+
+HEADINGS = ("JOB", "NODE", "STARTED", "RAN FOR", "GPU HOURS", "ENDED AS")
+
+
+@click.command()
+@name_argument
+@json_option
+@pass_invocation
+def history(invocation: Invocation, name: str) -> None:
+    """List the jobs that have carried a session, the last one first.
+
+    Where and when each ran, how it ended, and what it had of GPUs: whole ones times hours, with shares of one left out.
+    """
+    jobs = invocation.client.jobs(name)
+    now = time.time()
+    if invocation.json:
+        output.show_json({"jobs": [job.model_dump(mode="json") for job in jobs], "gpu_hours": gpu_hours(jobs, now)})
+        return
+    output.table(HEADINGS, [row(job, now) for job in jobs])
+    hours = gpu_hours(jobs, now)
+    output.narrate(f"{output.counted(len(jobs), 'job')}{f', {hours:.1f} GPU hours' if hours else ''}")
+
+
+def row(job: JobView, now: float) -> tuple[str, ...]:
+    """One line, under HEADINGS."""
+    from broker.format import clock, duration
+
+    ended = " ".join(part for part in (job.outcome, f"({job.reason})" if job.reason else "") if part)
+    if job.job_id is None and not job.outcome:
+        ended = "Slurm has not taken it"
+    if job.restarts:
+        ended += f"{' ' if ended else ''}(requeued {job.restarts}x)"
+    return (
+        "" if job.job_id is None else str(job.job_id),
+        job.node,
+        "" if job.started_at is None else clock(job.started_at, now),
+        "" if job.started_at is None else duration(_ran(job, now)),
+        f"{job.gpus * _ran(job, now) / 3600:.1f}" if job.gpus else "",
+        ended,
+    )
+
+
+def gpu_hours(jobs: list[JobView], now: float) -> float:
+    """Whole GPUs times hours, of the last run of each job."""
+    return sum(job.gpus * _ran(job, now) / 3600 for job in jobs)
+
+
+def _ran(job: JobView, now: float) -> float:
+    """Seconds."""
+    return 0.0 if job.started_at is None else max(0.0, (job.ended_at or now) - job.started_at)
+
+
+@click.command()
+@name_argument
+@json_option
+@pass_invocation
+def explain(invocation: Invocation, name: str) -> None:
+    """Say why a session is as it is, and what to do.
+
+    Why it waits and when it is expected to start, how its last job ended, what the job itself said of it, and the
+    command that helps.
+    """
+    from broker.cli.advice import explanation
+
+    client = invocation.client
+    view = client.session(name)
+    lines = list(explanation(view, client.jobs(name), client.log(name, tail=LAST_WORDS), time.time()))
+    if invocation.json:
+        output.show_json({"name": name, "lines": [{"title": title, "text": text} for title, text in lines]})
+        return
+    output.data(name)
+    for title, text in lines:
+        output.data(f"  {title:<10} {text}")

@@ -1,0 +1,188 @@
+"""`berth login`, `logout` and `ca`: short-lived certificates that let you in, and the authorities that sign them."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import time
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from broker.cli import output
+from broker.cli.context import Invocation, json_option, pass_invocation
+
+if TYPE_CHECKING:
+    from broker.schema.login import AuthorityKeyView, AuthorityKind, UserCertificateView
+
+kind_argument = click.argument("kind", type=click.Choice(["host", "user"]))
+
+now_option = click.option("--now", is_flag=True, help="Do not wait; see above for whom that locks out.")
+
+
+@click.command()
+@click.option(
+    "--public-key",
+    type=click.File("rb"),
+    metavar="FILE|-",
+    help="Certify this public key and print the certificate. Default: the key of `berth ssh`.",
+)
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="For so long, if the site allows it.")
+@click.option("--list", "listing", is_flag=True, help="Show the certificates that you have instead.")
+@json_option
+@pass_invocation
+def login(invocation: Invocation, *, public_key: IO[bytes] | None, hours: float | None, listing: bool) -> None:
+    """Get a certificate that lets you in for some hours.
+
+    For sites that want no key to open sessions by itself (`ssh.login_with`). The certificate is for one key and one
+    user, you. On a login node the key is the one that `berth ssh` uses. For a laptop, ask the login node, which lets
+    you in as it always does:
+
+    \b
+      cd ~/.ssh
+      ssh LOGIN berth login --public-key - <id_ed25519.pub >id_ed25519-cert.pub
+
+    OpenSSH takes the certificate by itself when it lies beside the key under that name.
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.cli.commands.keys import read_public_key
+    from broker.schema.login import UserCertificateRequest
+
+    if listing:
+        _list(invocation)
+        return
+    if public_key is None:
+        from broker.cli import login_key
+
+        view = login_key.certify(invocation.client, hours)
+        if invocation.json:
+            output.show_json(view)
+            return
+    else:
+        answer = invocation.client.sign(UserCertificateRequest(public_key=read_public_key(public_key), hours=hours))
+        if invocation.json:
+            output.show_json(answer)
+            return
+        output.data(answer.certificate)
+        view = answer.view
+    _say_until_when(view)
+
+
+def _say_until_when(view: UserCertificateView) -> None:
+    from broker.format import clock, duration
+
+    now = time.time()
+    until = f"until {clock(view.valid_before, now)}, for {duration(view.valid_before - now)}"
+    output.narrate(f"{view.fingerprint} lets you in {until}")
+
+
+def _list(invocation: Invocation) -> None:
+    from broker.format import clock
+
+    found = invocation.client.certificates()
+    if invocation.json:
+        output.show_json({"certificates": [each.model_dump(mode="json") for each in found]})
+        return
+    if not found:
+        output.narrate("You have no certificates.")
+        return
+    now = time.time()
+    output.table(
+        ("KEY", "COMMENT", "SINCE", "UNTIL", ""),
+        [
+            (
+                each.fingerprint,
+                each.comment,
+                clock(each.issued_at, now),
+                clock(each.valid_before, now),
+                "revoked" if each.revoked_at is not None else "",
+            )
+            for each in found
+        ],
+    )
+
+
+@click.command()
+@click.argument("fingerprint", metavar="[FINGERPRINT]", required=False)
+@json_option
+@pass_invocation
+def logout(invocation: Invocation, fingerprint: str | None) -> None:
+    """Have your certificates let nobody in any more.
+
+    All of them, or those for one key, as `berth login --list` shows it. Connections that stand stay; `berth stop`
+    ends them. A key that opens by itself goes on doing so until `berth key remove`.
+    """
+    from broker.cli import login_key
+
+    revoked = invocation.client.revoke(fingerprint)
+    login_key.forget([each.fingerprint for each in revoked])
+    if invocation.json:
+        output.show_json({"revoked": [each.model_dump(mode="json") for each in revoked]})
+        return
+    for each in revoked:
+        output.data(each.fingerprint)
+    output.narrate(f"{output.counted(len(revoked), 'certificate')} revoked")
+
+
+@click.group()
+def ca() -> None:
+    """Look after the certificate authorities."""
+
+
+@ca.command("list")
+@json_option
+@pass_invocation
+def list_authorities(invocation: Invocation) -> None:
+    """List the keys whose certificates are believed.
+
+    `host` signs for sessions and gateway, `user` what `berth login` gives.
+    """
+    from broker.format import clock
+
+    found = invocation.client.authorities()
+    if invocation.json:
+        output.show_json({"keys": [each.model_dump(mode="json") for each in found]})
+        return
+    now = time.time()
+    output.table(
+        ("FOR", "KEY", "STANDING", "SINCE"),
+        [(each.kind, each.fingerprint, each.standing, clock(each.since, now)) for each in found],
+    )
+
+
+@ca.command()
+@kind_argument
+@now_option
+@json_option
+@pass_invocation
+def rotate(invocation: Invocation, kind: AuthorityKind, *, now: bool) -> None:
+    """Put another key in an authority's place, without a gap.
+
+    For `host` in two steps, since clients must learn the new key first: the first call announces it, and the second,
+    `ssh.ca_overlap_days` later, has it sign. With --now it signs at once: who has not run `berth ssh-config` since
+    then refuses sessions that start from now on. For `user` it signs at once, and nobody has to do anything. What the
+    old key has signed is good until `berth ca retire`. For root and the service account.
+    """
+    _told(invocation, invocation.client.rotate(kind, now=now))
+
+
+@ca.command()
+@kind_argument
+@click.argument("fingerprint")
+@now_option
+@json_option
+@pass_invocation
+def retire(invocation: Invocation, kind: AuthorityKind, fingerprint: str, *, now: bool) -> None:
+    """Have a key that signs no more believed no more.
+
+    As long as certificates that it has signed may be valid, only with --now: for `host`, sessions that have not been
+    started since are refused then, by clients that ask; for `user`, everybody must `berth login` again. For root and
+    the service account.
+    """
+    _told(invocation, invocation.client.retire(kind, fingerprint, now=now), gone=True)
+
+
+def _told(invocation: Invocation, key: AuthorityKeyView, *, gone: bool = False) -> None:
+    if invocation.json:
+        output.show_json(key)
+    else:
+        output.narrate(f"{key.fingerprint} is {'no longer believed' if gone else key.standing}")

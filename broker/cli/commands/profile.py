@@ -1,0 +1,223 @@
+"""`berth profile`: build images from profiles, and look after those that were built."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli import output
+from broker.cli.commands.profile_commit import commit
+from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.cli.params import ProfileName, ProfileReference
+from broker.cli.stores import described, published, steps_on, store_of, store_option, stores_of, translated
+from broker.errors import (
+    BerthError,
+    ConflictError,
+    ControllerUnavailableError,
+    InvalidInputError,
+    NotFoundError,
+)
+
+if TYPE_CHECKING:
+    from profiles.store import Image, Store
+
+profile_argument = click.argument("wanted", type=ProfileName(), metavar="PROFILE[@VERSION]")
+
+
+@click.group()
+def profile() -> None:
+    """Build images from profiles, and look after them."""
+
+
+profile.add_command(commit)
+
+
+@profile.command()
+@click.argument("recipe", metavar="FILE|NAME")
+@store_option
+@json_option
+@pass_invocation
+def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
+    """Build an image and publish it.
+
+    From the profile in FILE, or from the one of that NAME that comes with Berth. It runs here and as you, and
+    takes minutes. A version that is published already is never overwritten. Without
+    --store the image goes to the first of profiles.stores.
+    """
+    with translated():
+        from broker.cli.progress import Progress
+        from profiles import builder
+
+        stores = stores_of(invocation, store)
+        target: Store = stores.stores[0]
+        with Progress(quiet=invocation.json) as line:
+            image = builder.build(_recipe(recipe), store=target, bases=stores, progress=steps_on(line))
+    if invocation.json:
+        output.show_json(described(image))
+    else:
+        output.data(published(image))
+
+
+@profile.command("list")
+@store_option
+@json_option
+@pass_invocation
+def list_profiles(invocation: Invocation, store: Path | None) -> None:
+    """List the images that sessions can be made of.
+
+    `newest` is what a name without a version means.
+    """
+    from broker.format import clock, size
+
+    with translated():
+        from profiles.shipped import shipped
+
+        contents = stores_of(invocation, store).contents()
+        newest = {image.name: image for image in contents.images}
+        if invocation.json:
+            listed = [described(image) | {"newest": newest[image.name] is image} for image in contents.images]
+            output.show_json({"profiles": listed, "damaged": [error.message for error in contents.damaged]})
+            return
+    output.table(
+        ("NAME", "VERSION", "", "SIZE", "BUILT", "DESCRIPTION"),
+        [
+            (
+                image.name,
+                image.version,
+                "newest" if newest[image.name] is image else "",
+                size(image.size),
+                clock(image.created),
+                image.profile.description,
+            )
+            for image in contents.images
+        ],
+    )
+    for error in contents.damaged:
+        output.narrate(f"damaged: {error.message}")
+    if unbuilt := sorted(shipped().keys() - newest.keys()):
+        output.narrate(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
+
+
+@profile.command()
+@profile_argument
+@store_option
+@json_option
+@pass_invocation
+def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
+    """Show the recipe that an image was made of.
+
+    Whole, defaults included, with the image's digest, labels and place.
+    """
+    with translated():
+        image = stores_of(invocation, store).find(wanted.name, wanted.version)
+    if invocation.json:
+        output.show_json(described(image))
+        return
+    import yaml
+
+    click.echo(yaml.safe_dump(described(image), sort_keys=False, allow_unicode=False), nl=False)
+
+
+@profile.command()
+@profile_argument
+@store_option
+@json_option
+@pass_invocation
+def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
+    """Compare an image's digest with the published one.
+
+    This reads all of it. Exit code 1 if they differ.
+    """
+    with translated():
+        stores = stores_of(invocation, store)
+        image = stores.find(wanted.name, wanted.version)
+        store_of(image).verify(image)
+    if invocation.json:
+        output.show_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
+    else:
+        output.narrate(f"{image.name}@{image.version} is what was published: {image.digest}")
+
+
+@profile.command()
+@profile_argument
+@store_option
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask at.")
+@click.option("--force", is_flag=True, help="Also while sessions of yours use it; the controller is not asked.")
+@json_option
+@pass_invocation
+def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None, *, yes: bool, force: bool) -> None:
+    """Delete one version of a profile's image.
+
+    Stop the sessions that use it first: on a network file system they break when it goes. While one of your own
+    does, it is not deleted; those of others are not looked at. Sessions made of it cannot be started again.
+    """
+    if wanted.version is None:
+        raise InvalidInputError(
+            f"which version of {wanted.name}?", hint="`berth profile list` shows them: NAME@VERSION"
+        )
+    with translated():
+        image = stores_of(invocation, store).find(wanted.name, wanted.version)
+        if not force:
+            _require_unused(invocation, image)
+        if not yes and not _confirmed(image):
+            raise BerthError(f"{wanted} was not deleted")
+        store_of(image).delete(image.name, image.version)
+    if invocation.json:
+        output.show_json({"deleted": str(wanted), "digest": image.digest})
+    else:
+        output.narrate(f"deleted {wanted}")
+
+
+def _require_unused(invocation: Invocation, image: Image) -> None:
+    """ConflictError while a session of the caller's may have the image mounted."""
+    from broker.schema.sessions import LIVE
+
+    try:
+        sessions = invocation.client.sessions()
+    except ControllerUnavailableError as error:
+        raise ControllerUnavailableError(
+            f"cannot tell whether sessions use {image.name}@{image.version}: {error.message}",
+            hint="--force deletes it all the same",
+        ) from error
+    if users := [view.name for view in sessions if view.digest == image.digest and view.state in LIVE]:
+        raise ConflictError(
+            f"{image.name}@{image.version} is in use: {', '.join(users)}",
+            hint=f"`berth stop {users[0]}` first; --force deletes it all the same, which may break what runs",
+        )
+
+
+def _confirmed(image: Image) -> bool:
+    if not sys.stdin.isatty():
+        raise InvalidInputError(
+            f"{image.name}@{image.version} was not deleted: there is no terminal to ask at",
+            hint="--yes deletes without asking",
+        )
+    question = f"Delete {image.path.parent}? Others' sessions that use it may break, and none can be started again."
+    return click.confirm(output.printable(question), err=True)
+
+
+def _recipe(word: str) -> Path:
+    """The profile file that `word` means: a file, a directory that has one, or one that comes with Berth."""
+    import difflib
+
+    from profiles.shipped import shipped
+    from profiles.userfile import is_file
+
+    path = Path(word)
+    if is_file(path / "profile.yaml"):
+        return path / "profile.yaml"
+    if is_file(path) or "/" in word:
+        return path
+    known = shipped()
+    if word in known:
+        return known[word]
+    near = difflib.get_close_matches(word, known, n=1)
+    raise NotFoundError(
+        f"there is no file {word}, and no profile of that name comes with Berth",
+        hint=f"did you mean {near[0]}?" if near else f"these come with it: {', '.join(known)}",
+    )

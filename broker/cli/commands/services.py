@@ -1,0 +1,115 @@
+"""The long-running processes, and what an administrator does to them: `berth controller`, `gateway`, `registry`."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli import output
+from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.errors import ConflictError
+
+if TYPE_CHECKING:
+    from broker.config.settings import Config
+    from broker.gateway.master import Numbers
+    from broker.gateway.settings import GatewaySettings
+
+
+@click.command()
+@pass_invocation
+def controller(invocation: Invocation) -> None:
+    """Run the controller in the foreground, until SIGTERM.
+
+    Site mode: berth-launcher starts it, see docs/quickstart.md. Personal mode: the first command that needs it does.
+    """
+    from broker.controller.process import run_controller
+
+    raise click.exceptions.Exit(run_controller(invocation.config))
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Only see whether it could start with the configuration as it is.")
+@click.option("--worker", is_flag=True, hidden=True)
+@pass_invocation
+def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
+    """Run the gateway in the foreground, until SIGTERM.
+
+    On SIGHUP it goes on with the program and the configuration as they are by then, and no connection ends for it.
+    """
+    from broker.gateway import master
+    from broker.gateway import worker as one_worker
+    from broker.service import journal
+
+    journal.configure_logging("berth-gateway")
+    config = invocation.config
+    if not config.gateway.enabled:
+        raise ConflictError("gateway.enabled is false", hint="in personal mode people come in through the site's sshd")
+    settings = _gateway_settings(config)
+    if check:
+        return
+    if worker:
+        one_worker.run(settings)
+    else:
+        address = master.Address(settings.listen_host, settings.listen_port)
+        numbers = _numbers(config, settings)
+        master.run(address, config.gateway_workers, numbers, worker_timeout=config.gateway.worker_timeout)
+
+
+def _numbers(config: Config, settings: GatewaySettings) -> Numbers | None:
+    from broker.config.settings import host_and_port
+    from broker.gateway.master import Address, Numbers
+
+    if config.gateway.metrics_listen is None or settings.metrics_directory is None:
+        return None
+    return Numbers(settings.metrics_directory, Address(*host_and_port(config.gateway.metrics_listen)))
+
+
+def _gateway_settings(config: Config) -> GatewaySettings:
+    from ipaddress import ip_network
+
+    from broker.gateway.settings import GatewaySettings
+    from broker.ssh.max_startups import MaxStartups
+
+    gateway = config.gateway
+    return GatewaySettings(
+        listen_host=gateway.listen_host,
+        listen_port=gateway.listen_port,
+        api_socket=config.api_socket,
+        host_key=gateway.host_key,
+        domain=config.ssh.domain,
+        answer_timeout=config.ssh.answer_timeout,
+        max_startups=MaxStartups.parse(gateway.max_startups),
+        metrics_directory=gateway.host_key.parent / "metrics" if gateway.metrics_listen else None,
+        penalty_exempt=tuple(ip_network(each) for each in gateway.penalty_exempt),
+        max_user_connections=gateway.max_user_connections,
+        max_user_forwards=gateway.max_user_forwards,
+        max_user_window_bytes=gateway.max_user_window,
+    )
+
+
+@click.group()
+def registry() -> None:
+    """Look after the database that knows all sessions."""
+
+
+@registry.command()
+@json_option
+@pass_invocation
+def rebuild(invocation: Invocation) -> None:
+    """Bring every session back into a registry that was lost.
+
+    They are found by the manifests beside their files. For root and the service account. Sessions that the
+    registry knows are left alone, so it may be repeated.
+    """
+    report = invocation.client.rebuild()
+    if invocation.json:
+        output.show_json(report)
+        return
+    for restored in report.restored:
+        output.data(restored)
+    for skipped in report.skipped:
+        output.narrate(f"skipped {skipped}")
+    output.narrate(f"{len(report.restored)} sessions restored, {len(report.skipped)} manifests skipped")

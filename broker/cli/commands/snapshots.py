@@ -1,0 +1,146 @@
+"""`berth snapshot`, `snapshots` and `rollback`: keep how a session is now, and go back to it."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli import output
+from broker.cli.commands.sessions import name_argument, no_wait_option, timeout_option
+from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.cli.params import SnapshotLabel, SnapshotReference
+from broker.cli.prompts import announce_restart, confirm, yes_option
+from broker.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from broker.schema.volumes import SnapshotView
+
+
+@click.command()
+@name_argument
+@click.argument("label", type=SnapshotLabel(), metavar="[LABEL]", required=False)
+@no_wait_option
+@timeout_option
+@json_option
+@pass_invocation
+def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: bool, timeout: float | None) -> None:
+    """Keep how a session is now, as a snapshot.
+
+    Of a stopped session it takes no time, however large it is. A running one goes on: what changed since its last
+    snapshot is copied, and only at the end of that everything in it stands still for a moment. It is said how long,
+    and if that could not be done. Prints the snapshot's number.
+
+    \b
+      berth snapshot dev before-upgrade
+      berth rollback dev before-upgrade
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.cli.session_text import state_line
+    from broker.cli.volume_text import consistency, name_of
+    from broker.cli.wait import asking, until_done
+    from broker.schema.volumes import SnapshotRequest
+
+    with asking(invocation, name, "snapshot"):
+        view = invocation.client.snapshot(name, SnapshotRequest(label=label))
+    if no_wait:
+        if invocation.json:
+            output.show_json(view)
+        else:
+            output.narrate(state_line(view))
+        return
+    _, operation = until_done(invocation, view, timeout=timeout)
+    made = _numbered(invocation, name, operation.snapshot)
+    if invocation.json:
+        output.show_json(made)
+        return
+    output.narrate(f"{name}: {name_of(made)}, {consistency(made)}")
+    output.data(str(made.number))
+
+
+def _numbered(invocation: Invocation, name: str, number: int | None) -> SnapshotView:
+    for each in invocation.client.snapshots(name):
+        if each.number == number:
+            return each
+    raise NotFoundError(
+        f"the snapshot of {name} was made, and is gone already", hint=f"`berth events {name}` says who deleted it"
+    )
+
+
+@click.command()
+@name_argument
+@click.option(
+    "--delete", "unwanted", type=SnapshotReference(), metavar="SNAPSHOT", help="Delete this one instead, for good."
+)
+@yes_option
+@json_option
+@pass_invocation
+def snapshots(invocation: Invocation, name: str, *, unwanted: str | None, yes: bool) -> None:
+    """List the snapshots of a session, or delete one.
+
+    `automatic` marks those that Berth made before something that changes the session; WHY says before what.
+    CONSISTENCY is `stopped` if no job ran, `frozen` if everything in the session stood still while it was made, and
+    for how long, and `crash-consistent` if that could not be done.
+    """
+    from broker.cli.volume_text import SNAPSHOT_HEADINGS, snapshot_row
+
+    if unwanted is not None:
+        _delete(invocation, name, unwanted, yes=yes)
+        return
+    kept = invocation.client.snapshots(name)
+    if invocation.json:
+        output.show_json({"snapshots": [each.model_dump(mode="json") for each in kept]})
+    elif kept:
+        now = time.time()
+        output.table(SNAPSHOT_HEADINGS, [snapshot_row(each, now) for each in kept])
+    else:
+        output.narrate(f"{name} has no snapshots. `berth snapshot {name}` makes one.")
+
+
+def _delete(invocation: Invocation, name: str, reference: str, *, yes: bool) -> None:
+    from broker.cli.volume_text import name_of
+
+    confirm(
+        f"Delete snapshot {reference} of {name}, for good?", undone=f"snapshot {reference} was not deleted", yes=yes
+    )
+    gone = invocation.client.delete_snapshot(name, reference)
+    if invocation.json:
+        output.show_json(gone)
+    else:
+        output.narrate(f"deleted {name_of(gone)} of {name}; what only it needed is removed in the background")
+
+
+@click.command()
+@name_argument
+@click.argument("snapshot", type=SnapshotReference(), metavar="SNAPSHOT")
+@yes_option
+@no_wait_option
+@timeout_option
+@json_option
+@pass_invocation
+def rollback(
+    invocation: Invocation, name: str, snapshot: str, *, yes: bool, no_wait: bool, timeout: float | None
+) -> None:
+    """Make a session what it was in a snapshot.
+
+    SNAPSHOT is a number or label of `berth snapshots`. Home, system and profile become those of then. How it is now
+    is kept as a snapshot first, and it is said how to go back there. Nothing is copied, so it takes no time.
+
+    A session that runs is stopped for it, after asking, and started again under its name; the command returns when
+    one can log in. --yes does not ask.
+    """
+    from broker.cli.wait import asking, finish
+    from broker.schema.volumes import RollbackRequest
+
+    announce_restart(
+        invocation,
+        invocation.client.session(name),
+        f"back to snapshot {snapshot}, and how it is now is kept as a snapshot",
+        undone=f"{name} was not rolled back",
+        yes=yes,
+    )
+    with asking(invocation, name, "rollback"):
+        view = invocation.client.rollback(name, RollbackRequest(snapshot=snapshot))
+    finish(invocation, view, f"{name} is as it was in snapshot {snapshot}", no_wait=no_wait, timeout=timeout)

@@ -1,0 +1,134 @@
+"""`berth ssh-config`: what OpenSSH must know so that `ssh NAME.berth` works with no prompt and no warning."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.cli.output import narrate, show_json
+from broker.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from broker.client.ssh_config import Way
+    from broker.schema.site import SiteView
+
+ELSEWHERE = "~/.config/berth/known_hosts"
+"""Where the printed configuration looks for the other file."""
+
+
+@click.command("ssh-config")
+@click.option("--install", is_flag=True, help="Make `ssh NAME.berth` work for you on this machine.")
+@click.option("--output", metavar="DIR", type=click.Path(path_type=Path), help="Write both files into DIR.")
+@click.option("--known-hosts", is_flag=True, help="Print the known_hosts file instead.")
+@click.option(
+    "--via",
+    type=click.Choice(["gateway", "login", "local"]),
+    help="The way in: the site's gateway, the login node's sshd, or from the login node itself. Default: the gateway "
+    "if the site has one, else `local` with --install and `login` without.",
+)
+@click.option("--gateway", metavar="HOST[:PORT]", help="Reach the gateway here instead.")
+@click.option("--login", metavar="HOST", help="Reach the login node here instead.")
+@click.option("--identity", metavar="FILE", type=click.Path(path_type=Path), help="Use this private key and no other.")
+@json_option
+@pass_invocation
+def ssh_config(
+    invocation: Invocation,
+    *,
+    install: bool,
+    output: Path | None,
+    known_hosts: bool,
+    via: str | None,
+    gateway: str | None,
+    login: str | None,
+    identity: Path | None,
+) -> None:
+    """Print, write or install what OpenSSH's client needs.
+
+    On a laptop without Berth, ask the login node:
+
+    \b
+      mkdir -p ~/.config/berth
+      ssh LOGIN berth ssh-config --known-hosts > ~/.config/berth/known_hosts
+      ssh LOGIN berth ssh-config > ~/.config/berth/ssh_config
+
+    and let the first line of ~/.ssh/config be `Include ~/.config/berth/ssh_config`. With --json both files are
+    printed at once. `ssh -F DIR/ssh_config NAME.berth` uses what --output wrote.
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.client import ssh_config
+
+    if install and (output or known_hosts):
+        raise InvalidInputError("--install goes with neither --output nor --known-hosts")
+    site = _as_seen(invocation.client.site(), gateway, login)
+    way = _way(site, via, install=install)
+    if install or output:
+        _write(invocation, site, way, output, identity)
+        return
+    hosts = ssh_config.known_hosts(site)
+    config = ssh_config.render(site, way, ELSEWHERE, identity_file=identity, berth=_own_command())
+    if invocation.json:
+        show_json({"ssh_config": config, "known_hosts": hosts})
+    else:
+        click.echo(hosts if known_hosts else config, nl=False)
+
+
+def _write(invocation: Invocation, site: SiteView, way: Way, output: Path | None, identity: Path | None) -> None:
+    """Write both files. What is for this machine gets the key that is kept here, so that nothing else is needed."""
+    from broker.cli import login_key
+    from broker.client import ssh_config
+
+    if identity is None and (output is None or way is ssh_config.Way.LOCAL):
+        identity = login_key.ensure(invocation.client, site.login_with)
+    if output is not None:
+        place = ssh_config.write(output.absolute(), site, way, identity_file=identity, berth=_own_command())
+        done = f"`ssh -F {place} NAME.{site.domain}` now works"
+    else:
+        changed = ssh_config.install(Path.home(), site, way, identity_file=identity, berth=_own_command())
+        done = f"`ssh NAME.{site.domain}` {'now works' if changed else 'was set up already; brought up to date'}"
+    if invocation.json:
+        show_json({"via": way.value})
+    else:
+        narrate(done)
+
+
+def _way(site: SiteView, via: str | None, *, install: bool) -> Way:
+    from broker.client.ssh_config import Way
+
+    if via == Way.GATEWAY and not site.gateway_host:
+        raise InvalidInputError("this site runs no gateway", hint="--via login goes through the login node's sshd")
+    if via is not None:
+        return Way(via)
+    if site.gateway_host:
+        return Way.GATEWAY
+    return Way.LOCAL if install else Way.LOGIN
+
+
+def _as_seen(site: SiteView, gateway: str | None, login: str | None) -> SiteView:
+    """The site as the client's machine reaches it, where that differs from what the site says of itself."""
+    seen: dict[str, object] = {}
+    if gateway is not None:
+        host, colon, port = gateway.partition(":")
+        if not host or (colon and not (port.isdecimal() and 0 < int(port) < 65536)):
+            raise InvalidInputError(f"--gateway {gateway!r}: expected HOST or HOST:PORT")
+        seen |= {"gateway_host": host} | ({"gateway_port": int(port)} if port else {})
+    if login is not None:
+        seen["login_host"] = login
+    return site.model_copy(update=seen)
+
+
+def _own_command() -> str:
+    """How ssh_config(5) calls this very program: with its whole path, since ssh's PATH may lack it."""
+    own = Path(sys.argv[0])
+    words = (
+        [str(own.absolute().with_name("berth"))] if own.name == "berth-cli" else [sys.executable, "-m", "broker.cli"]
+    )
+    if "BERTH_CONFIG" in os.environ:
+        words = ["env", f"BERTH_CONFIG={os.environ['BERTH_CONFIG']}", *words]
+    return shlex.join(words).replace("%", "%%")

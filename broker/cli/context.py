@@ -1,0 +1,102 @@
+"""What one run of `berth` knows: how to print, the configuration, the way to the controller; each loaded when used."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.client.client import Client
+    from broker.client.http import Asked
+    from broker.config.settings import Config
+
+
+@dataclass
+class Invocation:
+    """The object that click hands to every command."""
+
+    json: bool = False
+
+    @cached_property
+    def config(self) -> Config:
+        from broker.config.settings import load
+
+        return load()
+
+    @cached_property
+    def client(self) -> Client:
+        """A client of a controller that answers; in personal mode the controller is started if need be.
+
+        In site mode each call waits while systemd starts the controller.
+        """
+        from broker.client.client import Client
+        from broker.config.file import site_socket
+
+        place = site_socket()
+        if place is not None:
+            return Client(place, revive=lambda: self._wait_for_start(place))
+        from broker.client.autostart import open_client
+
+        return open_client(self.config, self._wait_for_start)
+
+    @cached_property
+    def api_socket(self) -> Path:
+        """Where a controller answers, without loading all that `client` loads if that can be avoided."""
+        from broker.config.file import site_socket
+
+        place = site_socket()
+        if place is None:
+            _ = self.client
+            place = self.config.api_socket
+        return place
+
+    def post(self, path: str, request: dict[str, Any]) -> Asked:
+        """Send a request, so that what reads the answer can be loaded while the controller works on it."""
+        import json
+
+        from broker.client import http
+        from broker.config.file import site_socket
+        from broker.errors import ControllerUnavailableError
+
+        body = json.dumps(request)
+        try:
+            return http.ask(self.api_socket, "POST", path, body)
+        except ControllerUnavailableError:  # no controller received the request
+            if site_socket() is None:
+                raise
+            self._wait_for_start(self.api_socket)
+            return http.ask(self.api_socket, "POST", path, body)
+
+    def _wait_for_start(self, place: Path) -> None:
+        from broker.cli.output import narrate
+        from broker.client.service_status import wait_for_start
+
+        wait_for_start(place, self.config.restart_wait, tell=(lambda _: None) if self.json else narrate)
+
+
+pass_invocation = click.make_pass_decorator(Invocation)
+
+
+def _want_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        invocation = ctx.find_object(Invocation)
+        assert invocation is not None
+        invocation.json = True
+
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_want_json,
+    help="Print JSON on stdout, and a failure as a JSON object on stderr.",
+)
+"""`--json`, the same before and after the command's name."""

@@ -1,0 +1,168 @@
+"""What `berth doctor` looks at on this machine, as this user; the controller's own checks come on top.
+
+A check that is not ok makes the doctor fail. One that is ok and has a hint is a note: something that only some need.
+"""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.cli import login_key
+from broker.errors import BerthError
+from broker.schema.site import DoctorCheck
+from slurm.run import CommandError, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from broker.cli.context import Invocation
+    from broker.client.client import Client
+
+PROGRAM_TIMEOUT = 15.0
+"""Seconds for a program to tell its version."""
+
+OLDEST_SSH = (7, 3)
+"""ProxyJump and Include came with OpenSSH 7.3 (its release notes)."""
+
+OLDEST_APPTAINER = (1, 4, 4)
+"""Older ones lose deletions in overlays; see docs/quickstart.md."""
+
+
+def every_check(invocation: Invocation) -> Iterator[DoctorCheck]:
+    """All checks, the later ones also when earlier ones fail; what needs the controller is left out without one."""
+    yield _configuration(invocation)
+    yield _ssh()
+    yield _apptainer()
+    yield from _subordinate_ids()
+    try:
+        client = invocation.client
+        site = client.site()
+    except BerthError as error:
+        yield DoctorCheck(name="controller", ok=False, detail=error.message, hint=error.hint or _CONTROLLER_HINT)
+        return
+    where = invocation.config.api_socket
+    yield DoctorCheck(name="controller", ok=True, detail=f"answers at {where} as {site.mode} mode")
+    yield from client.doctor()
+    yield _keys(client)
+    yield from _own_file()
+    yield from _layers(client)
+    yield _ssh_config(site.domain)
+
+
+_CONTROLLER_HINT = "`systemctl status berth` says why; in personal mode ~/.local/state/berth/controller.log"
+
+
+def _configuration(invocation: Invocation) -> DoctorCheck:
+    try:
+        config = invocation.config
+    except BerthError as error:
+        return DoctorCheck(name="configuration", ok=False, detail=error.message, hint=error.hint)
+    return DoctorCheck(name="configuration", ok=True, detail=f"{config.mode} mode, storage {config.storage.root}")
+
+
+def _ssh() -> DoctorCheck:
+    hint = f"install OpenSSH's client {_dotted(OLDEST_SSH)} or newer"
+    said = _program("ssh", "-V")
+    found = re.search(r"OpenSSH_(\d+)\.(\d+)\S*", said or "")
+    if not found:
+        return DoctorCheck(name="ssh", ok=False, detail="no OpenSSH client here", hint=hint)
+    new = (int(found[1]), int(found[2])) >= OLDEST_SSH
+    return DoctorCheck(name="ssh", ok=new, detail=found[0], hint="" if new else hint)
+
+
+def _apptainer() -> DoctorCheck:
+    """Here it is only for building profiles; the compute nodes need it for sessions, and each job says if it lacks."""
+    hint = f"`berth profile build` takes Apptainer {_dotted(OLDEST_APPTAINER)} or newer"
+    said = _program("apptainer", "--version")
+    if said is None:
+        return DoctorCheck(name="apptainer", ok=True, detail="not installed on this machine", hint=hint)
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+    new = found is not None and tuple(int(part) for part in found.groups()) >= OLDEST_APPTAINER
+    return DoctorCheck(name="apptainer", ok=new, detail=said, hint="" if new else hint)
+
+
+def _subordinate_ids() -> Iterator[DoctorCheck]:
+    """Building unpacks files of many owners, in a user namespace; root does without."""
+    if os.geteuid() == 0:
+        return
+    account = pwd.getpwuid(os.getuid())
+    for file in (Path("/etc/subuid"), Path("/etc/subgid")):
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        have = any(line.split(":")[0] in {account.pw_name, str(account.pw_uid)} for line in lines)
+        hint = f"`berth profile build` takes a range of ids: `usermod --add-{file.name}s` as root, see usermod(8)"
+        detail = f"{file} has {'a range' if have else 'no range'} for {account.pw_name}"
+        yield DoctorCheck(name=file.name, ok=True, detail=detail, hint="" if have else hint)
+
+
+def _keys(client: Client) -> DoctorCheck:
+    keys = client.keys()
+    if not keys:
+        return DoctorCheck(
+            name="keys",
+            ok=False,
+            detail="no public key of yours is known: nobody can log in to your sessions",
+            hint="`berth key add ~/.ssh/id_ed25519.pub`; on a login node `berth ssh` makes a key of its own",
+        )
+    own = login_key.location()
+    here = f"; {own} is there for `berth ssh`" if own.exists() else ""
+    return DoctorCheck(name="keys", ok=True, detail=f"{len(keys)} public keys open your sessions{here}")
+
+
+def _own_file() -> Iterator[DoctorCheck]:
+    """Say that Berth reads nothing of a file that is too large: the part that it read could lack a restriction."""
+    from broker.launcher.session_verbs import KEYS_LIMIT
+
+    file = Path.home() / ".ssh" / "authorized_keys"
+    size = file.stat().st_size if file.is_file() else 0
+    if size > KEYS_LIMIT:
+        yield DoctorCheck(
+            name="authorized_keys",
+            ok=False,
+            detail=f"{file} has {size} bytes; Berth takes no key from a file above {KEYS_LIMIT}",
+            hint="take out lines that you do not need, or `berth key add FILE.pub`",
+        )
+
+
+def _layers(client: Client) -> Iterator[DoctorCheck]:
+    """The user's sessions whose layers could not be joined: each start mounts more of them."""
+    for view in client.sessions():
+        if view.volumes is not None and view.volumes.unflattened:
+            yield DoctorCheck(
+                name="layers",
+                ok=False,
+                detail=f"those of {view.name} cannot be joined: {view.volumes.unflattened}",
+                hint=f"`berth flatten {view.name}` once that is mended, with the session stopped",
+            )
+
+
+def _ssh_config(domain: str) -> DoctorCheck:
+    from broker.client.ssh_config import BEGIN
+
+    file = Path.home() / ".ssh" / "config"
+    installed = file.is_file() and BEGIN in file.read_bytes()
+    return DoctorCheck(
+        name="ssh-config",
+        ok=True,
+        detail=f"{file} {'knows' if installed else 'does not know'} *.{domain}",
+        hint="" if installed else f"`berth ssh-config --install` makes `ssh NAME.{domain}` work here",
+    )
+
+
+def _program(*argv: str) -> str | None:
+    """What a program says of its version, on either stream; None if it cannot be run."""
+    try:
+        done = asyncio.run(run(argv, timeout=PROGRAM_TIMEOUT))
+    except CommandError:
+        return None
+    return (done.stdout or done.stderr).strip()
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)

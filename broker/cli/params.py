@@ -1,0 +1,254 @@
+"""The kinds of words that commands take: checked before anything is asked of anyone, and completed by the shell."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from broker.errors import BerthError, InvalidInputError
+from broker.names import LABEL_PATTERN, NAME_PATTERN, PERSISTENT_PATH_PATTERN, VERSION_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.client.client import Client
+
+_Known = TypeVar("_Known")
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+class SessionName(click.ParamType[str]):
+    """A session's name; completed with those that exist."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value.startswith("-"):
+            self.fail(f"{value!r} is an option; the session's name comes before those that are not ours", param, ctx)
+        if not re.fullmatch(NAME_PATTERN, value):
+            self.fail(f"{value!r} {_WRONG_NAME}{_suggestion(value, NAME_PATTERN)}", param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, param
+        return [
+            CompletionItem(view.name, help=f"{view.state}, {view.profile}@{view.version}")
+            for view in known(lambda client: client.sessions())
+            if view.name.startswith(incomplete)
+        ]
+
+
+class Time(click.ParamType["float | None"]):
+    """A length of time such as `30s`, `10m`, `2h` or `7d`, in seconds; None for the word `default`, if there is one."""
+
+    name = "time"
+
+    def __init__(self, default: str | None = None) -> None:
+        self._default = default
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if not isinstance(value, str):
+            return None if value is None else float(str(value))
+        if value == self._default:
+            return None
+        found = re.fullmatch(r"([0-9]{1,6})(s|m|min|h|d)?", value)
+        if found is None:
+            word = f", nor {self._default!r}" if self._default else ""
+            self.fail(f"{value!r} is not a time such as 30s, 10m or 2h{word}", param, ctx)
+        return float(found[1]) * _SECONDS[found[2] or ""]
+
+
+class PointInTime(click.ParamType["float | None"]):
+    """A time to come, in seconds since the epoch: `18:00`, `2026-12-24T18:00`, `4h` from now; None for `never`."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if not isinstance(value, str) or value == "never":
+            return None
+        now = datetime.now().astimezone()
+        if re.fullmatch(r"[0-9]{1,6}(s|m|min|h|d)", value):
+            return now.timestamp() + (Time().convert(value, param, ctx) or 0.0)
+        try:
+            if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}", value):
+                hour, _, minute = value.partition(":")
+                at = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
+                return (at if at > now else at + timedelta(days=1)).timestamp()
+            return datetime.fromisoformat(value).astimezone().timestamp()
+        except (ValueError, OverflowError, OSError):
+            self.fail(f"{value!r} is not a time such as 18:00, 2026-12-24T18:00, 4h or never", param, ctx)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReference:
+    """`NAME` for the newest version, or `NAME@VERSION`."""
+
+    name: str
+    version: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}" if self.version else self.name
+
+
+class ProfileName(click.ParamType[ProfileReference]):
+    """A profile, with or without its version; completed with those that were built."""
+
+    name = "profile"
+
+    def convert(
+        self, value: str | ProfileReference, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ProfileReference:
+        if isinstance(value, ProfileReference):
+            return value
+        name, at, version = value.partition("@")
+        if not re.fullmatch(NAME_PATTERN, name):
+            self.fail(f"{name!r} {_WRONG_NAME}{_suggestion(name, NAME_PATTERN)}", param, ctx)
+        if at and not re.fullmatch(VERSION_PATTERN, version):
+            self.fail(f"{version!r} cannot be a version: give NAME or NAME@VERSION", param, ctx)
+        return ProfileReference(name, version or None)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, param
+        return [CompletionItem(name) for name in _profiles() if name.startswith(incomplete)]
+
+
+class EnvironmentName(click.ParamType[str]):
+    """What a batch job's environment is made of; completed with sessions and profiles."""
+
+    name = "environment"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return SessionName().shell_complete(ctx, param, incomplete) + ProfileName().shell_complete(
+            ctx, param, incomplete
+        )
+
+
+class DeletedName(SessionName):
+    """The name of a deleted session; completed with those that can be restored."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, param
+        return [
+            CompletionItem(view.name, help=f"{view.profile}@{view.version}")
+            for view in known(lambda client: client.deleted())
+            if view.name.startswith(incomplete)
+        ]
+
+
+class SnapshotLabel(click.ParamType[str]):
+    """What a user calls a snapshot: never a number, so that it cannot be taken for one."""
+
+    name = "label"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(LABEL_PATTERN, value):
+            self.fail(f"{value!r} {_WRONG_LABEL}", param, ctx)
+        return value
+
+
+class SnapshotReference(click.ParamType[str]):
+    """A snapshot by its number or label; completed with those of the session that was named before it."""
+
+    name = "snapshot"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(rf"[1-9][0-9]{{0,8}}|{LABEL_PATTERN[1:-1]}", value):
+            self.fail(f"{value!r} is neither a snapshot's number nor a label; `berth snapshots` lists them", param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del param
+        session = ctx.params.get("name") or next(iter(ctx.args), None)  # click leaves it there before an option's value
+        return [
+            CompletionItem(word, help=each.reason or each.label)
+            for each in (known(lambda client: client.snapshots(session)) if session else [])
+            for word in (str(each.number), each.label)
+            if word and word.startswith(incomplete)
+        ]
+
+
+class Kept(click.ParamType[str]):
+    """`home`, `system` (all outside the home), or a path of either.
+
+    A path below the home directory here is meant to be below the session's: the shell makes it of `~/…`.
+    """
+
+    name = "kept"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in SIDES:
+            return value
+        here = os.path.expanduser("~").rstrip("/")  # noqa: PTH111 - a prefix of text, not a file
+        path = f"~{value.removeprefix(here)}" if here and value.startswith(f"{here}/") else value
+        path = path.rstrip("/")
+        steps = path.split("/")[1:]
+        if not re.fullmatch(PERSISTENT_PATH_PATTERN, path) or set(steps) & {"", ".", ".."}:
+            self.fail(f"{value!r} {_WRONG_PATH}", param, ctx)
+        return path
+
+
+SIDES = ("home", "system")
+
+
+def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, object] | None:
+    """The policy that `--keep` and `--fresh` make together, as the API takes it; None without any.
+
+    InvalidInputError for what is asked to be both.
+    """
+    if not keep and not fresh:
+        return None
+    if both := sorted(set(keep) & set(fresh)):
+        raise InvalidInputError(f"{both[0]} cannot be kept and come fresh from the profile at once")
+    return {
+        **{side: "fresh" if side in fresh else "keep" for side in SIDES},
+        "keep": [path for path in keep if path not in SIDES],
+        "fresh": [path for path in fresh if path not in SIDES],
+    }
+
+
+_WRONG_PATH = (
+    "is neither `home`, `system`, nor a path that begins with / or ~/ and has no comma, colon or backslash in it"
+)
+
+_WRONG_LABEL = (
+    "cannot be a label: labels begin with a letter and have up to 64 letters, digits, dots, hyphens and underscores"
+)
+
+_WRONG_NAME = "cannot be a name: names have 1 to 39 small letters, digits and hyphens and start with a letter"
+
+
+def _suggestion(value: str, pattern: str) -> str:
+    """A name near to what was typed, for `dev.berth`, `Dev` and `my_dev`."""
+    near = re.sub(r"[^a-z0-9-]+", "-", value.lower().removesuffix(".berth")).strip("-")
+    return f"; {near!r} would do" if re.fullmatch(pattern, near) else ""
+
+
+def known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
+    """What to complete with; a controller that is not there is not started by pressing Tab."""
+    from broker.client.autostart import passive_client
+    from broker.config.settings import load
+
+    try:
+        return look(passive_client(load()))
+    except BerthError:
+        return []
+
+
+def _profiles() -> list[str]:
+    from broker.config.settings import load
+    from profiles.errors import ProfilesError
+    from profiles.store import Stores
+
+    try:
+        images = Stores(load().profiles.stores).images()
+    except (BerthError, ProfilesError):
+        return []
+    return sorted({image.name for image in images} | {f"{image.name}@{image.version}" for image in images})

@@ -1,0 +1,100 @@
+"""What the commands about images share: where images are, how a build is watched, and whose errors are told."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from broker.cli.context import Invocation
+    from broker.cli.progress import Progress as Line
+    from profiles.errors import ProfilesError
+    from profiles.steps import Progress, Step
+    from profiles.store import Image, Store, Stores
+
+store_option = click.option(
+    "--store",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="This store instead of those of the setting profiles.stores.",
+)
+
+
+def stores_of(invocation: Invocation, store: Path | None) -> Stores:
+    """The stores to look in, the first of which is published to. InvalidInputError if there is none."""
+    from profiles.store import Stores
+
+    if store is not None:
+        return Stores([store.absolute()])
+    if not invocation.config.profiles.stores:
+        raise InvalidInputError(
+            "no store for images is configured", hint="name one with --store, or set profiles.stores"
+        )
+    return Stores(invocation.config.profiles.stores)
+
+
+def store_of(image: Image) -> Store:
+    """A store holds `<name>/<version>/` directories."""
+    from profiles.store import Store
+
+    return Store(image.directory.parent.parent)
+
+
+def described(image: Image) -> dict[str, object]:
+    """An image as JSON says it."""
+    return {**image.description(), "path": str(image.path)}
+
+
+def published(image: Image) -> str:
+    """The line that says what a build or a commit has made."""
+    from broker.format import size
+
+    return f"{image.name}@{image.version} {image.digest} {size(image.size)} {image.path}"
+
+
+def steps_on(line: Line) -> Progress:
+    """Show each step on `line` as it begins and, on a terminal, the last line of its output."""
+    every_line = line.changes
+
+    def show(step: Step) -> None:
+        if every_line or not step.line:
+            line.show(f"[{step.number}/{step.total}] {step.name}{': ' if step.line else ''}{step.line.strip()}")
+
+    return show
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise what the profiles package raises as this command line's errors, with their exit codes."""
+    from profiles import errors
+
+    try:
+        yield
+    except errors.ProfilesError as error:
+        raise _berth_error(error) from error
+
+
+def _berth_error(error: ProfilesError) -> BerthError:
+    from profiles import errors
+
+    kinds: dict[type[ProfilesError], type[BerthError]] = {
+        errors.ProfileError: InvalidInputError,
+        errors.NoSuchImageError: NotFoundError,
+        errors.PatternError: InvalidInputError,
+        errors.ImageExistsError: ConflictError,
+        errors.NothingChangedError: ConflictError,
+        errors.StoreError: RefusedError,
+    }
+    hint = error.hint
+    if isinstance(error, errors.BuildError) and error.log is not None:
+        hint = f"{hint + '; ' if hint else ''}the build's log is {error.log}"
+    return kinds.get(type(error), BerthError)(error.message, hint=hint)

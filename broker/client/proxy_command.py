@@ -1,0 +1,177 @@
+"""`berth connect NAME`: the way in through the site's own sshd, as `ProxyCommand ssh login berth connect %h`.
+
+It runs once per ssh connection, so it must start fast: the standard library only, and nothing of Berth that loads
+pydantic or an HTTP stack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from broker.client import http
+from broker.errors import BerthError, ControllerUnavailableError, WaitingError
+from broker.names import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CHUNK = 256 * 1024
+"""Bytes read at once."""
+
+STANDING = 60.0
+"""Seconds after which the controller is told what a connection that still stands has carried, as gateways do."""
+
+NOTED_WITHIN = 3.0
+"""Seconds for the controller to take note of a connection; nobody waits longer for that."""
+
+
+class Destination(NamedTuple):
+    """Which session, and where its sshd listens."""
+
+    host: str
+    port: int
+    session_id: str
+    generation: str
+
+
+@dataclass
+class Traffic:
+    """What has gone through, in bytes, and how it ended."""
+
+    sent: int = 0
+    received: int = 0
+    end: str = "closed"
+
+
+def resolve(api_socket: Path, user: str, target: str, tell: Callable[[str], None]) -> Destination:
+    """Ask the controller where the session that `user` means by `target` listens; raises what it refuses with.
+
+    While it is on its way it is waited for, as long as it takes; `tell` is called with how far it is whenever that
+    changes.
+    """
+    question = json.dumps({"user": user, "target": target, "patient": True})
+    told = ""
+    while True:
+        try:
+            answer = http.ask(api_socket, "POST", "/v1/resolve", question).answer()
+            break
+        except WaitingError as error:
+            if error.message != told:
+                told = error.message
+                tell(told)
+    try:
+        found = json.loads(answer)  # a schema.ResolveAnswer, without loading what checks all of it
+        return Destination(str(found["host"]), int(found["port"]), str(found["session_id"]), str(found["generation"]))
+    except (ValueError, LookupError, TypeError) as error:
+        raise ControllerUnavailableError(
+            "the controller's answer makes no sense", hint="`berth doctor` says what is missing"
+        ) from error
+
+
+def carry(
+    api_socket: Path, user: str, destination: Destination, stdin: int = 0, stdout: int = 1, *, answer_timeout: float
+) -> None:
+    """Relay, and have the controller know of it, if it answers. Raises as `relay`."""
+    record = {
+        "id": new_id(),
+        "user": user,
+        "peer": peer(),
+        "session_id": destination.session_id,
+        "generation": destination.generation,
+        "began_at": time.time(),
+    }
+
+    over = threading.Event()
+
+    def tell(traffic: Traffic) -> None:
+        _note(api_socket, record)
+        while not over.wait(STANDING):
+            _note(api_socket, record | {"sent": traffic.sent, "received": traffic.received})
+
+    def connected(traffic: Traffic) -> None:
+        threading.Thread(target=tell, args=(traffic,), daemon=True).start()
+
+    traffic = relay(destination, stdin, stdout, answer_timeout=answer_timeout, connected=connected)
+    over.set()
+    _note(api_socket, record | vars(traffic) | {"ended_at": time.time()})
+
+
+def peer() -> str:
+    """Where the client is, as the login node's sshd tells its processes (sshd(8), SSH_CONNECTION)."""
+    address, _, rest = os.environ.get("SSH_CONNECTION", "").partition(" ")
+    return f"{address}:{rest.partition(' ')[0]}" if rest else ""
+
+
+def _note(api_socket: Path, record: dict[str, object]) -> None:
+    report = json.dumps({"connections": [record]})  # a schema.ConnectionReport
+    with contextlib.suppress(BerthError):
+        http.ask(api_socket, "POST", "/v1/connections", report, extra_time=NOTED_WITHIN - http.TIMEOUT).answer()
+
+
+def relay(
+    destination: Destination,
+    stdin: int = 0,
+    stdout: int = 1,
+    *,
+    answer_timeout: float,
+    connected: Callable[[Traffic], None] = lambda _: None,
+) -> Traffic:
+    """Copy between the two file descriptors and a TCP connection until both directions have ended.
+
+    An end of file is passed on in its own direction, the other one goes on. Both descriptors are blocking and stay open
+    except `stdout`, which is closed to say that nothing more comes. BerthError when nobody answers there within
+    `answer_timeout` seconds; `connected` is called, with the counts that grow from then on, when somebody does.
+    """
+    try:
+        connection = socket.create_connection((destination.host, destination.port), answer_timeout)
+    except OSError as error:
+        raise BerthError(
+            f"the session does not answer on {destination.host}", hint="it may be just ending: `berth show` tells"
+        ) from error
+    traffic = Traffic()
+    connected(traffic)
+    with connection:
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        upward = threading.Thread(target=_send, args=(stdin, connection, traffic), daemon=True)
+        upward.start()
+        if _receive(connection, stdout, traffic):
+            upward.join()
+    return traffic
+
+
+def _send(source: int, connection: socket.socket, traffic: Traffic) -> None:
+    # A connection that broke ends this direction; _receive notices the same from its side.
+    with contextlib.suppress(OSError):
+        while data := os.read(source, CHUNK):
+            connection.sendall(data)
+            traffic.sent += len(data)
+        connection.shutdown(socket.SHUT_WR)
+
+
+def _receive(connection: socket.socket, sink: int, traffic: Traffic) -> bool:
+    """Copy until the end of file; False when either side broke, so that nothing more could arrive there."""
+    broken = "session lost"
+    try:
+        while data := connection.recv(CHUNK):
+            view = memoryview(data)
+            broken = "client lost"
+            while view:
+                view = view[os.write(sink, view) :]
+            broken = "session lost"
+            traffic.received += len(data)
+    except OSError:
+        traffic.end = broken
+        return False
+    finally:
+        os.close(sink)
+    return True

@@ -1,0 +1,120 @@
+"""Which configuration file holds here, and what it says, before anything of it is checked.
+
+Apart from `broker.config.settings`, since checking takes a command longer than all else that it does before it asks the
+controller, which has checked the same file.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from broker.errors import InvalidInputError
+
+SITE_CONFIG = Path("/etc/berth/config.yaml")
+RUNTIME_DIR = Path("/run/berth")
+SOCKET_NAME = "api.sock"
+ANSWER_TIMEOUT_S = 10.0
+"""Default of `ssh.answer_timeout`: the kernel asks for a connection at 0, 1, 3 and 7 s, and IDEs give up after 15 s."""
+LEAST_ANSWER_TIMEOUT_S, MOST_ANSWER_TIMEOUT_S = 1.0, 300.0
+
+
+class Mode(StrEnum):
+    SITE = "site"
+    PERSONAL = "personal"
+
+
+def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Read `path`, else `$BERTH_CONFIG`, else the site's file, else personal mode's; give its path and the settings.
+
+    A file that says `mode: personal` changes personal mode's defaults; any other, those of site mode. The settings
+    are as written, only YAML has been checked. Raises InvalidInputError; an explicitly named file must exist.
+    """
+    named = path or (Path(os.environ["BERTH_CONFIG"]) if os.environ.get("BERTH_CONFIG") else None)
+    if named is None and SITE_CONFIG.exists():
+        named = SITE_CONFIG
+    if named is not None:
+        values = _parse(named)
+        personal = values.get("mode") == Mode.PERSONAL.value
+        return named, _merge(personal_defaults() if personal else {"mode": Mode.SITE}, values)
+    own = xdg("XDG_CONFIG_HOME", ".config") / "berth" / "config.yaml"
+    return own, _merge(personal_defaults(), _parse(own) if own.exists() else {})
+
+
+def site_socket() -> Path | None:
+    """Where the controller's socket is, if the file says it plainly and in site mode; None: `broker.config.settings` knows."""
+    return _site_socket(read()[1])
+
+
+def connect_settings() -> tuple[Path, float] | None:
+    """Return the controller's socket and `ssh.answer_timeout`, if the file says both plainly and in site mode.
+
+    None: `broker.config.settings` knows them, or refuses them.
+    """
+    _, values = read()
+    socket, ssh = _site_socket(values), values.get("ssh", {})
+    seconds = ssh.get("answer_timeout", ANSWER_TIMEOUT_S) if isinstance(ssh, dict) else None
+    if socket is None or not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        return None
+    return (socket, float(seconds)) if LEAST_ANSWER_TIMEOUT_S <= seconds <= MOST_ANSWER_TIMEOUT_S else None
+
+
+def _site_socket(values: dict[str, Any]) -> Path | None:
+    directory = values.get("runtime_dir", str(RUNTIME_DIR))
+    if values["mode"] != Mode.SITE or not isinstance(directory, str) or not directory.startswith("/"):
+        return None
+    return Path(directory, SOCKET_NAME)
+
+
+def personal_defaults() -> dict[str, Any]:
+    """Everything below the user's own folders (XDG Base Directory Specification 0.8)."""
+    state = xdg("XDG_STATE_HOME", ".local/state") / "berth"
+    data = xdg("XDG_DATA_HOME", ".local/share") / "berth"
+    return {
+        "mode": Mode.PERSONAL,
+        "runtime_dir": _personal_runtime_dir(),
+        "state_dir": state,
+        "profiles": {"stores": [data / "profiles"]},
+        "gateway": {"enabled": False},
+    }
+
+
+def xdg(variable: str, fallback: str) -> Path:
+    """An XDG folder; as the specification asks, a relative value is ignored."""
+    value = os.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else Path.home() / fallback
+
+
+def _personal_runtime_dir() -> Path:
+    """A folder on this machine that all our logins agree on, whether or not pam_systemd(8) gave them the variable."""
+    named = os.environ.get("XDG_RUNTIME_DIR", "")
+    for base in (Path(named), Path(f"/run/user/{os.getuid()}")):
+        if base.is_absolute() and base.is_dir() and base.stat().st_uid == os.getuid():
+            return base / "berth"
+    return Path(f"/tmp/berth-{os.getuid()}")  # noqa: S108 - made 0700 and checked to be ours before use
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot read {path}: {error.strerror}", hint="check the path and its permissions"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path} is not valid YAML: {error}") from error
+    if values is not None and not isinstance(values, dict):
+        raise InvalidInputError(f"{path}: expected settings as `name: value`")
+    return values or {}
+
+
+def _merge(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for key, value in values.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,280 @@
+"""The API's socket: which users may have a connection, and how many.
+
+A connection is refused right after accept(2), before anything is made for it. The answer is a small HTTP response, so
+that a client can show why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import pwd
+import resource
+from collections import Counter
+from typing import TYPE_CHECKING, Self
+
+from broker.controller.api.peer_credentials import Peer, no_account, peer_uid
+from broker.controller.api.protocol import ApiProtocol
+from broker.controller.metrics import CONNECTIONS_REFUSED
+from broker.errors import ControllerUnavailableError, RefusedError
+from broker.schema.base import ErrorBody
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    import uvicorn
+
+    from broker.controller.accounts import AccountCache
+    from broker.errors import BerthError
+
+CONNECTIONS = 256
+"""Connections that one user may have open at once, each with one request at a time."""
+TOTAL_CONNECTIONS = 4096
+"""Connections of all users together, at some 20 KiB. The gateway, root and the service account have their own room."""
+UNKNOWN_CONNECTIONS = 512
+"""Connections of uids whose account is not known yet, together, while the name service is asked."""
+SUBORDINATE_CONNECTIONS = 64
+"""The same of subordinate uids, which one user can have by the thousand."""
+GATEWAYS = 8
+"""Gateways of a site that share one account: other login nodes reach the socket through its sshd. After a reload a
+gateway counts twice, since its old workers finish while new ones serve."""
+OTHER_FILES = 256
+"""Descriptors that the controller needs for the registry, Slurm and the launcher."""
+ACCEPTS_AT_ONCE = 64
+"""Connections that are accepted before the event loop does something else; refusing so many takes a millisecond."""
+BACKLOG = 4096
+"""Connections that wait for accept(2): Linux' own bound, net.core.somaxconn. A client beyond it waits or is refused."""
+LOOKUP_TIMEOUT_S = 30.0
+"""Time for the name service to know an account, before its connection is refused."""
+UNREAD_BYTES = 64 * 1024
+"""Read of a refused client before the close: Linux resets a connection that is closed with something unread."""
+PAUSE_S = 0.2
+"""Time without accepting after the kernel had no descriptor or no memory for a connection."""
+
+log = logging.getLogger(__name__)
+
+
+_BUSY, _AGAIN = "the controller has as many connections as it can serve", "try again in a moment"
+
+
+class _TooManyError(RefusedError):
+    status = 429
+
+
+class ConnectionRoom:
+    """The number of connections that each uid has, and may have."""
+
+    def __init__(self, reserved: Mapping[int, int], *, files: int | None = None) -> None:
+        """`reserved`: how many connections uids may have besides what the users share. `files`: how many descriptors
+        this process may have.
+        """
+        self._reserved = dict(reserved)
+        self._open: Counter[int] = Counter()
+        self._shared = 0
+        """Connections of uids without a reserve."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if files is None else files
+        spare = limit - OTHER_FILES - sum(self._reserved.values())
+        self._total = max(min(TOTAL_CONNECTIONS, spare), CONNECTIONS)
+
+    def has_reserve(self, uid: int) -> bool:
+        return uid in self._reserved
+
+    def reserve(self, uid: int, connections: int) -> None:
+        """Give a uid its own room from now on, if it has none."""
+        if uid not in self._reserved:
+            self._reserved[uid] = connections
+            self._shared -= self._open[uid]
+
+    def take(self, uid: int) -> BerthError | None:
+        """Count one more connection; return the reason if there is no room for it.
+
+        One user may have as many as are left for all others, so that several users who take all they can leave some.
+        """
+        mine = self._open[uid]
+        if uid in self._reserved:
+            most = self._reserved[uid]
+        else:
+            if self._total - self._shared <= mine < CONNECTIONS:
+                return ControllerUnavailableError(_BUSY, hint=_AGAIN)
+            most = CONNECTIONS
+        if mine >= most:
+            return _TooManyError(
+                f"you have {mine} connections to the controller, and may have no more",
+                hint="end some of your programs that use Berth, or wait until they have their answers",
+            )
+        self._open[uid] += 1
+        self._shared += uid not in self._reserved
+        return None
+
+    def release(self, uid: int) -> None:
+        self._open[uid] -= 1
+        self._shared -= uid not in self._reserved
+        if not self._open[uid]:
+            del self._open[uid]
+
+
+class _Seat:
+    """One connection that is counted, until it leaves."""
+
+    def __init__(self, room: ConnectionRoom, uid: int) -> None:
+        self._room = room
+        self.uid = uid
+        self._taken = True
+
+    def leave(self) -> None:
+        """Count it no more. A second call changes nothing."""
+        if self._taken:
+            self._taken = False
+            self._room.release(self.uid)
+
+
+class ApiListener:
+    """An async context manager: within it connections are accepted, and served by `server` if their user may have one.
+
+    The socket is closed when it is left; connections that were accepted go on.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        server: uvicorn.Server,
+        accounts: AccountCache,
+        room: ConnectionRoom,
+        *,
+        gateway: tuple[str, int] | None = None,
+    ) -> None:
+        """`gateway`: the gateway's account and the number of its connections."""
+        self._listener = listener
+        self._server = server
+        self._accounts = accounts
+        self._room = room
+        self._gateway = gateway
+        self._unknown = {False: 0, True: 0}
+        """Connections whose account is looked up, of ordinary and of subordinate uids."""
+        self._beginnings: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._listener.setblocking(False)
+        self._listener.listen(BACKLOG)
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
+            self._listener.close()
+        await asyncio.sleep(0)  # each has begun then, so it closes its connection
+        for task in self._beginnings:
+            task.cancel()
+        await asyncio.gather(*self._beginnings, return_exceptions=True)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                connection, _address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor or no memory: the connection stays in the kernel's queue
+                log.error("no connection is accepted for %g s: %s", PAUSE_S, error)
+                self._loop.remove_reader(self._listener.fileno())
+                self._loop.call_later(PAUSE_S, self._accept_again)
+                return
+            connection.setblocking(False)
+            self._admit(connection)
+
+    def _accept_again(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _admit(self, connection: socket.socket) -> None:
+        """Serve or refuse a connection, or have its account looked up first."""
+        try:
+            uid = peer_uid(connection)
+        except OSError:
+            connection.close()
+            return
+        reserved = self._room.has_reserve(uid)
+        if not reserved and self._accounts.is_missing(uid):
+            _refuse(connection, uid, RefusedError(no_account(uid)), "account")
+            return
+        queue = None
+        if not reserved and not self._accounts.is_known(uid):
+            queue = self._accounts.is_subordinate(uid)
+            if self._unknown[queue] >= (SUBORDINATE_CONNECTIONS if queue else UNKNOWN_CONNECTIONS):
+                _refuse(connection, uid, ControllerUnavailableError(_BUSY, hint=_AGAIN), "unknown")
+                return
+        refusal = self._room.take(uid)
+        if refusal is not None:
+            _refuse(connection, uid, refusal, "user" if isinstance(refusal, RefusedError) else "total")
+            return
+        seat = _Seat(self._room, uid)
+        task = self._loop.create_task(self._begin(connection, seat, queue, reserved=reserved))
+        if queue is not None:
+            self._unknown[queue] += 1
+        self._beginnings.add(task)
+        task.add_done_callback(self._beginnings.discard)
+
+    async def _begin(self, connection: socket.socket, seat: _Seat, queue: bool | None, *, reserved: bool) -> None:
+        """Have the connection served, or refuse it."""
+        served = False
+        try:
+            try:
+                name = None if reserved else await self._name(seat.uid)
+            finally:
+                if queue is not None:
+                    self._unknown[queue] -= 1
+            if name is None and not reserved:
+                _refuse(connection, seat.uid, RefusedError(no_account(seat.uid)), "account")
+                return
+            if self._gateway is not None and name == self._gateway[0]:
+                self._room.reserve(seat.uid, self._gateway[1])
+            await self._loop.connect_accepted_socket(lambda: self._protocol(seat), connection)
+            served = True
+        except OSError as error:
+            log.warning("a connection of uid %d was not served: %s", seat.uid, error)
+        finally:
+            if not served:
+                connection.close()
+                seat.leave()
+
+    async def _name(self, uid: int) -> str | None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                return await self._accounts.name(uid)
+        return None
+
+    def _protocol(self, seat: _Seat) -> ApiProtocol:
+        server = self._server
+        return ApiProtocol(server.config, server.server_state, Peer(seat.uid, self._accounts), seat.leave)
+
+
+def _refuse(connection: socket.socket, uid: int, error: BerthError, reason: str) -> None:
+    """Say why, as far as the kernel takes it at once, and close. `reason` is for metrics."""
+    CONNECTIONS_REFUSED.labels(reason).inc()
+    log.warning("a connection of uid %d is refused: %s", uid, error.message)
+    body = ErrorBody(reason=error.reason, message=error.message, hint=error.hint).model_dump_json().encode()
+    head = (
+        f"HTTP/1.1 {error.status} Refused\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    with connection, contextlib.suppress(OSError):
+        with contextlib.suppress(BlockingIOError):
+            connection.recv(UNREAD_BYTES)
+        connection.send(head.encode() + body)
+
+
+def reserved_connections(own_uid: int, gateway: tuple[str, int] | None) -> dict[int, int]:
+    """Return the room of root, of the controller's own account and of `gateway`, an account and its connections."""
+    reserved = {0: CONNECTIONS, own_uid: CONNECTIONS}
+    if gateway is not None:
+        account, connections = gateway
+        with contextlib.suppress(KeyError):  # an unknown account gets its room when it is known
+            uid = pwd.getpwnam(account).pw_uid
+            reserved[uid] = max(connections, reserved.get(uid, 0))
+    return reserved

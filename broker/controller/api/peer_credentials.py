@@ -1,0 +1,63 @@
+"""The user at the other end of a Unix socket, as the kernel says it (unix(7), SO_PEERCRED), for each HTTP request.
+
+The uid is part of the connection's state, which no header of a request can reach.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastapi import Request  # noqa: TC002 - FastAPI reads this annotation when the application is made
+
+from broker.errors import RefusedError
+
+if TYPE_CHECKING:
+    from broker.controller.accounts import AccountCache
+
+_UCRED = struct.Struct("iII")  # pid, uid, gid
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Return the uid of the process that has connected, as of then; OSError if the connection is gone."""
+    uid: int = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+    return uid
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection: `request.state.peer` of all its requests."""
+
+    uid: int
+    accounts: AccountCache
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated user of the API."""
+
+    uid: int
+    user: str
+
+
+async def caller(request: Request) -> Caller:
+    """Return the request's sender; RefusedError for an account that has no name here, or that this controller does not
+    serve.
+
+    The application's `state.only_uid` says whom it serves; None is everybody.
+    """
+    peer = getattr(request.state, "peer", None)
+    if not isinstance(peer, Peer):
+        raise RefusedError("this request came with no identity")
+    if request.app.state.only_uid not in {None, peer.uid}:
+        raise RefusedError("this controller is another user's own")
+    name = await peer.accounts.name(peer.uid)
+    if name is None:
+        raise RefusedError(no_account(peer.uid))
+    return Caller(peer.uid, name)
+
+
+def no_account(uid: int) -> str:
+    return f"there is no account with the uid {uid} on this machine"

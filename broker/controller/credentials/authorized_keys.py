@@ -1,0 +1,139 @@
+"""Which public keys open a user's sessions: those added with `berth key add`, and the user's own authorized_keys."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from typing import TYPE_CHECKING
+
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.registry.models import Key
+from broker.errors import RefusedError
+from broker.schema.login import KeyView
+from broker.single_flight import SingleFlight
+from broker.ssh import keys
+
+if TYPE_CHECKING:
+    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.registry.registry import Registry
+
+log = logging.getLogger(__name__)
+
+FRESH = 5.0
+"""Seconds for which a read authorized_keys file is taken as it was: a burst of log-ins costs one look, and a removed
+key stops working at once for `berth key remove`, after this long for an edited file."""
+MAX_USERS = 4096
+"""Users whose files are remembered; names that nobody has are remembered too, so that guessing costs no forks."""
+
+
+MAX_ADDED = keys.MAX_FILE_KEYS
+"""Keys that one user may add: what a submission carries must fit into one request to the launcher."""
+
+
+_NO_ANSWER = {"crashed", "timed-out", "gone"}
+"""Kinds of LauncherError after which nothing is known about the file."""
+
+
+class AuthorizedKeys:
+    """Reads users' keys through the launcher, as those users, and remembers them for a moment."""
+
+    def __init__(self, registry: Registry, launcher: Launcher, *, enough: bool = True) -> None:
+        """`enough`: whether a key lets its owner in by itself; no more can be added where it does not."""
+        self._enough = enough
+        self._registry = registry
+        self._launcher = launcher
+        self._files: dict[str, tuple[float, list[keys.PublicKey]]] = {}
+        self._unknown: set[str] = set()
+        """Those of `_files` that do not exist."""
+        self._reading = SingleFlight[str, list[keys.PublicKey]]()
+
+    async def lines(self, user: str) -> list[str]:
+        """One authorized_keys line a key, without options; empty for a user that does not exist.
+
+        LauncherError while the user's own file cannot be read, as on a dead file server, and never could before.
+        """
+        found = {key.blob: key.line for key in await self._own_file(user)}
+        for row in await asyncio.to_thread(self._registry.keys_of, user):
+            key = keys.PublicKey.parse(row.public_key)
+            found.setdefault(key.blob, key.line)
+        return list(found.values())
+
+    async def knows(self, user: str) -> bool:
+        """Whether there is such a user; raises as `lines`."""
+        await self._own_file(user)
+        return user not in self._unknown
+
+    async def views(self, user: str) -> list[KeyView]:
+        """The same for the user's eyes, with where each comes from."""
+        rows = await asyncio.to_thread(self._registry.keys_of, user)
+        added = [_added(row) for row in rows]
+        known = {view.fingerprint for view in added}
+        return added + [
+            KeyView(
+                fingerprint=key.fingerprint,
+                algorithm=key.algorithm,
+                comment=key.comment,
+                source="authorized_keys",
+            )
+            for key in await self._own_file(user)
+            if key.fingerprint not in known
+        ]
+
+    async def add(self, user: str, line: str) -> KeyView:
+        key = keys.PublicKey.parse(line)
+        if not self._enough:
+            raise RefusedError(
+                "this site lets people in by certificates, not by their keys", hint="`berth login` gives you one"
+            )
+        if len(await asyncio.to_thread(self._registry.keys_of, user)) >= MAX_ADDED:
+            raise RefusedError(
+                f"you have added {MAX_ADDED} keys already", hint="`berth key remove` those of old machines"
+            )
+        row = Key(
+            owner=user,
+            fingerprint=key.fingerprint,
+            public_key=key.line,
+            comment=key.comment,
+            added_at=time.time(),
+        )
+        return _added(await asyncio.to_thread(self._registry.add_key, row))
+
+    async def remove(self, user: str, fingerprint: str) -> KeyView:
+        return _added(await asyncio.to_thread(self._registry.remove_key, user, fingerprint))
+
+    async def _own_file(self, user: str) -> list[keys.PublicKey]:
+        read_at, known = self._files.get(user, (-math.inf, None))
+        if known is not None and time.monotonic() - read_at < FRESH:
+            return known
+        return await asyncio.shield(self._reading.join(user, lambda: self._read(user, known)))
+
+    async def _read(self, user: str, known: list[keys.PublicKey] | None) -> list[keys.PublicKey]:
+        missing = False
+        try:
+            found = keys.plain_keys(await self._launcher.keys(user))
+        except LauncherError as error:
+            missing = error.kind == "missing"
+            if not missing:
+                log.warning("authorized_keys of %s could not be read: %s", user, error.message)
+            if error.kind in _NO_ANSWER and known is None:
+                raise  # no answer is not an empty file
+            found = known or [] if error.kind in {*_NO_ANSWER, "files"} else []
+        if len(self._files) >= MAX_USERS:
+            self._files.clear()
+            self._unknown.clear()
+        self._files[user] = (time.monotonic(), found)
+        (self._unknown.add if missing else self._unknown.discard)(user)
+        return found
+
+
+def _added(row: Key) -> KeyView:
+    algorithm = row.public_key.split(" ", 1)[0]
+    return KeyView(
+        fingerprint=row.fingerprint,
+        algorithm=algorithm,
+        comment=row.comment,
+        source="berth",
+        added_at=row.added_at,
+    )

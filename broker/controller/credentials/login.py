@@ -1,0 +1,118 @@
+"""What opens a user's sessions: their keys, certificates for them, or both, as the site has it (`ssh.login_with`)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.controller.registry.models import Certificate
+from broker.errors import NotFoundError, RefusedError
+from broker.schema.login import UserCertificateAnswer, UserCertificateView
+from broker.ssh.keys import PublicKey
+
+if TYPE_CHECKING:
+    from broker.config.settings import SshSettings
+    from broker.controller.credentials.authorized_keys import AuthorizedKeys
+    from broker.controller.registry.registry import Registry
+    from broker.ssh.certificates import CertificateAuthority
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What lets `user` in, each as one OpenSSH public-key line."""
+
+    user: str
+    keys: list[str]
+    authorities: list[str]
+    """Whose certificates for `user` do."""
+    revoked: list[str]
+    """Keys whose certificates do not."""
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What a session's sshd reads of it (sshd(8), sshd_config(5)): of the launcher's FILES."""
+        principal = [f'cert-authority,principals="{self.user}" {line}' for line in self.authorities]
+        lines = {"authorized_keys": [*self.keys, *principal], "revoked_keys": self.revoked}
+        return {name: "".join(f"{line}\n" for line in each) for name, each in lines.items()}
+
+    @property
+    def digest(self) -> str:
+        """Changes when the files change, but for the order of their lines."""
+        parts = (sorted(text.splitlines()) for text in self.files.values())
+        return hashlib.sha256("\n\n".join("\n".join(part) for part in parts).encode()).hexdigest()
+
+
+class Logins:
+    """Says what lets a user in, and signs and revokes certificates."""
+
+    def __init__(
+        self, settings: SshSettings, registry: Registry, keys: AuthorizedKeys, authority: CertificateAuthority
+    ) -> None:
+        """`authority`: the one for users."""
+        self._settings = settings
+        self._registry = registry
+        self._keys = keys
+        self._authority = authority
+
+    async def of(self, user: str) -> Login:
+        """What lets `user` in now; nothing for a user that does not exist. Raises as `AuthorizedKeys.lines`."""
+        keys = await self._keys.lines(user)
+        if self._settings.login_with == "keys":
+            return Login(user, keys, [], [])
+        if not await self._keys.knows(user):
+            return Login(user, [], [], [])
+        authorities = [*self._authority.trusted_lines, *self._settings.user_ca_keys]
+        if self._settings.login_with == "certificates":
+            keys = []
+        # sshd refuses a revoked key also without its certificate; one that opens by itself is not to be shut out.
+        plain = {PublicKey.parse(line).blob for line in keys}
+        certificates = await asyncio.to_thread(self._registry.certificates_of, user, time.time())
+        revoked = [each.public_key for each in certificates if each.revoked_at is not None]
+        return Login(user, keys, authorities, [line for line in revoked if PublicKey.parse(line).blob not in plain])
+
+    async def sign(self, user: str, public_key: str, hours: float | None) -> UserCertificateAnswer:
+        """Certify a key of the user's for so long as they want and the site allows; a revoked one is good again."""
+        if self._settings.login_with == "keys":
+            raise RefusedError("this site lets people in by their keys", hint="`berth key add FILE` adds one")
+        key = PublicKey.parse(public_key)
+        most = self._settings.user_certificate_hours
+        seconds = min(most if hours is None else hours, most) * 3600
+        now = time.time()
+        row = Certificate(
+            owner=user,
+            fingerprint=key.fingerprint,
+            public_key=key.line,
+            serial=time.time_ns() // 1000,
+            issued_at=now,
+            valid_before=now + seconds,
+        )
+        line = self._authority.sign_user(
+            key.line, user, valid_seconds=seconds, serial=row.serial, key_id=f"berth user {user}"
+        )
+        view = _view(await asyncio.to_thread(self._registry.issue_certificate, row))
+        return UserCertificateAnswer(certificate=line, view=view)
+
+    async def certificates(self, user: str) -> list[UserCertificateView]:
+        """Those of the user's that are valid, but for being revoked."""
+        return [_view(row) for row in await asyncio.to_thread(self._registry.certificates_of, user, time.time())]
+
+    async def revoke(self, user: str, fingerprint: str | None) -> list[UserCertificateView]:
+        """Have the certificates for one of the user's keys, or for all, let nobody in any more; those that did."""
+        revoked = await asyncio.to_thread(self._registry.revoke_certificates, user, fingerprint, time.time())
+        if fingerprint is not None and not revoked:
+            raise NotFoundError(f"you have no certificate for the key {fingerprint}", hint="`berth login --list`")
+        return [_view(row) for row in revoked]
+
+
+def _view(row: Certificate) -> UserCertificateView:
+    return UserCertificateView(
+        fingerprint=row.fingerprint,
+        comment=PublicKey.parse(row.public_key).comment,
+        serial=row.serial,
+        issued_at=row.issued_at,
+        valid_before=row.valid_before,
+        revoked_at=row.revoked_at,
+    )

@@ -1,0 +1,251 @@
+"""The controller's side of the launcher: requests over the socketpair, answers as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import re
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from broker.controller.launcher_client import answers
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.launcher_client.volumes import Prepared, VolumeCalls, host_key, volumes
+from broker.controller.metrics import observe_launcher
+from broker.launcher.shares import READY_VERB, Shares
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from types import TracebackType
+
+ANSWER_LIMIT = 64 * 2**20
+"""Bytes of one answer: every manifest of one user."""
+_ANSWER_BEGIN = re.compile(rb'\{"id": ([0-9]{1,18}), ')
+"""As launcher.Launcher writes it."""
+SESSION_SCRIPT = Path(__file__).with_name("session.sh")
+
+
+class _Admission:
+    """Keeps requests back that the launcher has no place for, so that it reads those of others at once."""
+
+    def __init__(self) -> None:
+        self._shares = Shares()
+        self._waiting: list[tuple[str, str, asyncio.Future[None]]] = []
+        """Verb, user, and a future that is done once there is a place; the oldest first."""
+
+    @contextlib.asynccontextmanager
+    async def place(self, verb: str, user: str) -> AsyncIterator[None]:
+        """Have a place for the time of the block."""
+        if self._shares.has_room(verb, user):
+            self._shares.take(verb, user)
+        else:
+            await self._wait(verb, user)
+        try:
+            yield
+        finally:
+            self._give_back(verb, user)
+
+    async def _wait(self, verb: str, user: str) -> None:
+        mine = verb, user, asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        try:
+            await mine[2]
+        except asyncio.CancelledError:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+            else:  # it had just been given one
+                self._give_back(verb, user)
+            raise
+
+    def _give_back(self, verb: str, user: str) -> None:
+        self._shares.give_back(verb, user)
+        for waiting in [*self._waiting]:
+            # One that has just been cancelled takes itself out when it runs.
+            if not waiting[2].done() and self._shares.has_room(*waiting[:2]):
+                self._waiting.remove(waiting)
+                self._shares.take(*waiting[:2])
+                waiting[2].set_result(None)
+
+
+class Launcher(VolumeCalls):
+    """The launcher at the other end of a connected socket. An async context manager; `gone` is set when it has left."""
+
+    def __init__(self, control: socket.socket, process: asyncio.subprocess.Process | None = None) -> None:
+        super().__init__()
+        self._control = control
+        self._process = process
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._admission = _Admission()
+        self._ids = itertools.count(1)
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self.storage = ""
+        """The storage template that the launcher was started with."""
+        self.gone = asyncio.Event()
+        self.check: Callable[[], None] = lambda: None
+        """Called before each request; raises to refuse it, as while another controller may have taken over."""
+
+    async def __aenter__(self) -> Self:
+        self._control.setblocking(False)
+        reader, self._writer = await asyncio.open_connection(sock=self._control, limit=ANSWER_LIMIT)
+        greeting = await reader.readline()
+        if not greeting:
+            raise LauncherError("gone", "the launcher ended before it said anything")
+        self.storage = str(json.loads(greeting)["ok"]["storage"])
+        self._reading = asyncio.create_task(self._read(reader))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._writer is not None
+        assert self._reading is not None
+        self._writer.close()
+        self._reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+        if self._process is not None:
+            await self._process.wait()
+
+    def tell_ready(self) -> None:
+        """Have the launcher tell systemd that the service has started, if it is the unit's main process."""
+        if self._process is None and self._writer is not None:
+            self._writer.write(json.dumps({"id": 0, "verb": READY_VERB}).encode() + b"\n")
+
+    async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
+        """Make what the session lacks of its directories, volumes (with that driver, or `auto`) and host key."""
+        answer = await self._call("prepare", user, session=session_id, driver=driver)
+        return Prepared(host_key(answer), volumes(answer))
+
+    async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
+        """Write some of launcher_verbs.FILES."""
+        await self._call("install", user, session=session_id, files=dict(files))
+
+    async def submit(
+        self,
+        user: str,
+        session_id: str,
+        submission: int,
+        *,
+        options: list[str],
+        files: Mapping[str, str],
+        limit: float,
+    ) -> int:
+        """Write the files and submit the job, within `limit` seconds; its job id.
+
+        LauncherError `refused` carries Slurm's words; one that is `unclear` may have queued the job.
+        """
+        answer = await self._call(
+            "submit",
+            user,
+            session=session_id,
+            submission=submission,
+            options=options,
+            files=dict(files),
+            timeout=limit,
+        )
+        try:
+            return answers.parse(answers.JOB_ID, answer.get("job_id"), "the job's id")
+        except LauncherError as error:
+            raise LauncherError("unclear", error.message) from error  # sbatch was run
+
+    async def keys(self, user: str) -> str:
+        """The text of the user's own authorized_keys file."""
+        answer = await self._call("keys", user)
+        return answers.parse(answers.TEXT, answer.get("text"), "authorized_keys")
+
+    async def log(self, user: str, session_id: str, tail: int) -> str:
+        answer = await self._call("log", user, session=session_id, bytes=tail)
+        return answers.parse(answers.TEXT, answer.get("text"), "the log")
+
+    async def manifests(self, user: str) -> dict[str, str]:
+        answer = await self._call("manifests", user)
+        return answers.parse(answers.MANIFESTS, answer.get("manifests"), "a manifest")
+
+    async def trashed_manifests(self, user: str) -> dict[str, str]:
+        """The manifests of what `trash` has set aside."""
+        answer = await self._call("manifests", user)
+        return answers.parse(answers.MANIFESTS, answer.get("trash"), "a manifest")
+
+    async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+        async with self._admission.place(verb, user):
+            began, outcome = time.monotonic(), "cancelled"
+            try:
+                answer = await self._ask(verb, user, **arguments)
+                outcome = "done"
+            except LauncherError as error:
+                outcome = error.kind
+                raise
+            finally:
+                observe_launcher(verb, outcome, time.monotonic() - began)
+            return answer
+
+    async def _ask(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+        if self._writer is None or self.gone.is_set():
+            raise LauncherError("gone", "the launcher has left")
+        self.check()
+        request_id = next(self._ids)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = answer
+        try:
+            self._writer.write(json.dumps({"id": request_id, "verb": verb, "user": user, **arguments}).encode() + b"\n")
+            return await answer
+        finally:
+            self._waiting.pop(request_id, None)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                self._settle(line)
+        except ConnectionResetError:
+            pass  # it was killed with requests unread
+        finally:
+            self.gone.set()
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(LauncherError("gone", "the launcher has left"))
+
+    def _settle(self, line: bytes) -> None:
+        """Hand an answer to its caller. The launcher wrote the id; the rest may be what a user made of it."""
+        begin = _ANSWER_BEGIN.match(line)
+        answer = self._waiting.get(int(begin[1])) if begin else None
+        if answer is None or answer.done():
+            return
+        try:
+            message = json.loads(line)
+            if "error" in message:
+                raise answers.parse_error(message)
+            answer.set_result(dict(message["ok"]))
+        except LauncherError as error:
+            answer.set_exception(error)
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            answer.set_exception(LauncherError("crashed", f"the answer cannot be understood: {type(error).__name__}"))
+
+
+def inherited() -> Launcher:
+    """The launcher that started this controller (site mode)."""
+    return Launcher(socket.socket(fileno=int(os.environ.pop("BERTH_LAUNCHER_FD"))))
+
+
+async def spawned(storage: str) -> Launcher:
+    """A launcher of our own, as the same user and without root (personal mode)."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "broker.launcher.server",
+            f"--serve-fd={theirs.fileno()}",
+            f"--storage={storage}",
+            f"--session-script={SESSION_SCRIPT}",
+            "--minimum-uid=1",
+            pass_fds=[theirs.fileno()],
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+    return Launcher(ours, process)

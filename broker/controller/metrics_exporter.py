@@ -1,0 +1,70 @@
+"""The export of the controller's metrics to Prometheus, with what is counted only when Prometheus asks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import REGISTRY
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from broker.errors import BerthError
+from broker.schema.sessions import SessionState
+from broker.service.metrics_server import MetricsServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+    from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.registry.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+class _Sessions(Collector):
+    """Asks for what is now when Prometheus does."""
+
+    def __init__(self, registry: Registry, reconciler: Reconciler) -> None:
+        self._registry = registry
+        self._reconciler = reconciler
+
+    def collect(self) -> Iterable[Metric]:
+        sessions = GaugeMetricFamily("berth_sessions", "Sessions, by state.", labels=["state"])
+        try:
+            counted = self._registry.count()
+        except BerthError as error:  # the rest can be told all the same
+            log.warning("sessions are not counted: %s", error.message)
+        else:
+            for state in set(SessionState) - {SessionState.DELETED}:
+                sessions.add_metric([state.value], counted.get(state, 0))
+            yield sessions
+            idle = GaugeMetricFamily("berth_idle_gpus", "GPUs of ready sessions that have had no work for ten minutes.")
+            idle.add_metric([], self._registry.count_idle_gpus())
+            yield idle
+        since = self._reconciler.stale_since
+        yield GaugeMetricFamily(
+            "berth_slurm_stale_seconds",
+            "For how long Slurm has not answered; 0 while it does.",
+            value=0 if since is None else max(time.time() - since, 0),
+        )
+
+
+@contextlib.contextmanager
+def served(host: str, port: int, registry: Registry, reconciler: Reconciler) -> Iterator[None]:
+    """Within it `/metrics` is served there, by a thread. OSError if that cannot be."""
+    collector = _Sessions(registry, reconciler)
+    REGISTRY.register(collector)
+    try:
+        server = MetricsServer(host, port, REGISTRY)
+        log.info("metrics: http://%s:%d/metrics", host, port)
+        try:
+            yield
+        finally:
+            server.stop()
+    finally:
+        REGISTRY.unregister(collector)

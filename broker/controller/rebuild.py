@@ -1,0 +1,180 @@
+"""Bring every session back into an empty or old registry: from the manifests beside the data, and from Slurm's jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import pwd
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from broker.config.file import Mode
+from broker.controller.reconcile.job_comment import JOB_PREFIX, read
+from broker.controller.registry.manifest import Manifest
+from broker.controller.registry.registry import Entry
+from broker.errors import BerthError, InvalidInputError, SlurmUnavailableError
+from broker.schema.sessions import SessionState
+from broker.schema.site import RebuildReport
+from slurm.scheduler import NoAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from broker.config.settings import Config
+    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Decide, Decision, Registry
+    from slurm.scheduler import Job, Scheduler
+
+log = logging.getLogger(__name__)
+
+
+async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> RebuildReport:
+    """Add what the registry does not have; what it has stays as it is. Each user's files are read as that user.
+
+    A session with a live job gets it back, so it goes on untouched; that needs Slurm's answer, without which nothing
+    is done (SlurmUnavailableError).
+    """
+    try:
+        jobs = await scheduler.jobs(JOB_PREFIX)
+    except NoAnswer as error:
+        raise SlurmUnavailableError(
+            "Slurm does not answer, so nothing was restored", hint="try again when `sinfo` answers"
+        ) from error
+    found = _Found()
+    for user in sorted(_users(config, jobs)):
+        try:
+            manifests = await launcher.manifests(user)
+            deleted = await launcher.trashed_manifests(user)
+        except BerthError as error:
+            found.skipped.append(f"{user}: {error.message}")
+            continue
+        kept_until = time.time() + config.storage.deleted_grace
+        for session_id, text in manifests.items():
+            await found.add(user, session_id, functools.partial(_restore, registry, jobs, text=text))
+        for session_id, text in deleted.items():
+            restore = functools.partial(_restore_deleted, registry, text=text, kept_until=kept_until)
+            await found.add(user, session_id, restore)
+    return RebuildReport(restored=found.restored, skipped=found.skipped)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is told in the end."""
+
+    restored: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    async def add(self, user: str, session_id: str, restore: Callable[..., Session | None]) -> None:
+        """Restore one session, or note why not."""
+        try:
+            session = await asyncio.to_thread(restore, user=user, session_id=session_id)
+        except (ValidationError, BerthError) as error:
+            self.skipped.append(f"{user}/{session_id}: {_in_one_line(error)}")
+            return
+        if session is not None:
+            deleted = " (deleted)" if session.state is SessionState.DELETED else ""
+            self.restored.append(f"{session.owner}/{session.name}{deleted}")
+
+
+def _users(config: Config, jobs: Iterable[Job]) -> set[str]:
+    """Whose manifests to read; in personal mode nobody else's can be, and nobody else's jobs matter."""
+    if config.mode is Mode.PERSONAL:
+        return {pwd.getpwuid(os.getuid()).pw_name}
+    return set(users_with_data(config)) | {job.user for job in jobs}
+
+
+def users_with_data(config: Config) -> list[str]:
+    """The users whose directories can be seen from here: names only, nothing inside them is read."""
+    root = config.storage.root
+    if root.startswith("~/"):
+        return [user.pw_name for user in pwd.getpwall() if user.pw_uid >= 1000]
+    before, after = root.split("{user}", 1)
+    parent = Path(before).parent if not before.endswith("/") else Path(before)
+    prefix = "" if before.endswith("/") else Path(before).name
+    suffix = after.split("/", 1)[0]
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    return [
+        name.removeprefix(prefix).removesuffix(suffix)
+        for name in names
+        if name.startswith(prefix) and name.endswith(suffix)
+    ]
+
+
+def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: str, text: str) -> Session | None:
+    """Add one session, or bring one up to date that an old copy of the registry knows too little of.
+
+    None if there is nothing to add.
+    """
+    session = _read(user, session_id, text)
+    _with_job(session, jobs)
+    if registry.restore(session):
+        return session
+    known = registry.get(session.id)
+    newer = known is not None and session.submissions > known.submissions
+    return registry.update(session.id, _catch_up(session)) if newer else None
+
+
+def _restore_deleted(registry: Registry, *, user: str, session_id: str, text: str, kept_until: float) -> Session | None:
+    """Add one session that was deleted and can be brought back; its grace begins anew: nobody knows when it began."""
+    session = _read(user, session_id, text)
+    session.state, session.reason, session.operation = SessionState.DELETED, "", None
+    session.kept_until = kept_until
+    return session if registry.restore(session) else None
+
+
+def _read(user: str, session_id: str, text: str) -> Session:
+    if not text:
+        raise InvalidInputError("it has no manifest")
+    manifest = Manifest.model_validate_json(text)
+    if manifest.owner != user or manifest.id != session_id:
+        raise InvalidInputError(f"the manifest is about {manifest.owner}/{manifest.id}")
+    return manifest.session()
+
+
+def _catch_up(found: Session) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.state is SessionState.DELETED or now.submissions >= found.submissions:
+            return None
+        values = {name: getattr(found, name) for name in _NEWER}
+        return values, Entry("berth", "restored", "a newer submission, from its manifest")
+
+    return decide
+
+
+_NEWER = (
+    *("submission", "submissions", "successor", "successor_job"),
+    *("job_id", "state", "reason", "options", "operation"),
+    *("profile", "version", "digest", "image_path", "image_size", "persistence", "persistence_chosen"),
+)
+"""What a newer manifest knows better than an old registry."""
+
+
+def _in_one_line(error: ValidationError | BerthError) -> str:
+    if isinstance(error, BerthError):
+        return error.message.partition("\n")[0]
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+
+
+def _with_job(session: Session, jobs: Iterable[Job]) -> None:
+    """Give the session its live job back, and the one that waits to carry it on; the next tick fills in the rest."""
+    found = []
+    for job in sorted(jobs, key=lambda job: job.id):
+        said = read(job)
+        if said is not None and said.session_id == session.id and job.user == session.owner and not job.state.ended:
+            found.append((said.submission, job.id))
+    if not found:
+        return
+    session.submission, session.job_id = found[0]
+    session.state, session.reason, session.operation = SessionState.QUEUED, "", None
+    session.submissions = max(session.submissions, session.submission)
+    if len(found) > 1 and found[1][0] > session.submission:
+        session.successor, session.successor_job = found[1]
+        session.submissions = max(session.submissions, session.successor)

@@ -1,0 +1,95 @@
+"""Removal of the data of deleted sessions: set aside at once, removed for good when the grace time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from broker.controller.reconcile.retry import Backoff
+from broker.controller.registry.registry import Entry
+from broker.errors import BerthError
+from broker.failpoints import failpoint
+from broker.schema.sessions import SessionState
+from broker.single_flight import SingleFlight
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.wakeup import Changes
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LAST_PAUSE = 1.0, 3600.0
+"""Seconds before data that could not be removed is tried again: the first pause, since a job that has ended may have
+it open for a moment, then doubling up to the last.
+"""
+
+
+class Deletion:
+    """Removes what is to go, each session's data at most once at a time."""
+
+    def __init__(self, *, registry: Registry, launcher: Launcher, changes: Changes) -> None:
+        self._registry = registry
+        self._launcher = launcher
+        self._changes = changes
+        self._running = SingleFlight[str, None](self._done)
+        self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether anything is being removed right now."""
+        return len(self._running) > 0
+
+    async def resume(self, sessions: Iterable[Session]) -> None:
+        """Begin with what is to go: those of the sessions that are being deleted, and all whose grace is over."""
+        going = [session for session in sessions if session.state is SessionState.DELETING]
+        over = await asyncio.to_thread(self._registry.kept_deleted, over_at=time.time())
+        for session in [*going, *over]:
+            if self._backoff.due(session.id):
+                self._running.join(session.id, partial(self._remove, session))
+
+    async def close(self) -> None:
+        """End what removes data; it goes on at the next start."""
+        await self._running.close()
+
+    def _done(self, session_id: str, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._backoff.failed(session_id)
+            log.error("the removal of %s was interrupted", session_id, exc_info=error)
+        self._changes.notify()
+
+    async def _remove(self, session: Session) -> None:
+        """Set the data aside or, if it is not to be kept (any more), remove it."""
+        kept = session.state is SessionState.DELETING and session.kept_until is not None
+        try:
+            await self._launcher.trash(session.owner, session.id)
+            failpoint("delete.set-aside")
+            if not kept:
+                await self._launcher.purge(session.owner, session.id)
+        except BerthError as error:
+            done = "set aside" if kept else "removed"
+            log.warning("the data of %s could not be %s yet: %s", session.id, done, error.message)
+            self._backoff.failed(session.id)
+            reason = f"its data could not be {done} yet; Berth tries again: {error.message}"
+            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"reason": reason}, None))
+            return
+        failpoint("delete.removed")
+        self._backoff.forget(session.id)
+        await asyncio.to_thread(self._registry.update, session.id, _gone(session))
+
+
+def _gone(seen: Session) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.state is SessionState.DELETING:
+            return {"state": SessionState.DELETED, "reason": ""}, Entry("berth", "deleted")
+        if now.state is SessionState.DELETED and now.kept_until == seen.kept_until:
+            return {"kept_until": None, "reason": ""}, Entry("berth", "purged")
+        return None
+
+    return decide

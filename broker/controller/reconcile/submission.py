@@ -1,0 +1,375 @@
+"""One submission of a session's job: files, certificate, sbatch, and what to believe of sbatch's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from broker.controller.launcher_client.errors import LauncherError, in_words
+from broker.controller.reconcile.idle import idle_file
+from broker.controller.reconcile.succession import CARRIED
+from broker.controller.registry.manifest import Manifest
+from broker.controller.registry.registry import Entry, RegistryError
+from broker.errors import BerthError, NoSpaceError, RefusedError
+from broker.failpoints import failpoint
+from broker.format import clock
+from broker.images import image_with
+from broker.schema.sessions import SessionState
+from broker.single_flight import SingleFlight
+from broker.ssh.host_names import SessionHost
+from broker.ssh.keys import PublicKey
+from slurm.gres import gpus
+from slurm.sbatch import merge_options
+
+if TYPE_CHECKING:
+    from broker.config.settings import Config
+    from broker.controller.credentials.login import Login, Logins
+    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.registry.models import JobRecord, Session
+    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.wakeup import Changes
+    from broker.ssh.certificates import CertificateAuthority
+    from profiles.spec import Profile
+    from profiles.store import Image, Stores
+
+log = logging.getLogger(__name__)
+
+UNCONFIRMED = "Slurm has not confirmed the job yet; it is looked for, and submitted again only if it is not there"
+REFUSED = "REFUSED"
+"""The outcome of a submission of which no job came; Slurm has no such word."""
+LAST_WORDS = 10.0
+"""Seconds more than sbatch's limit that `drain` waits: the launcher ends a worker that overruns its limit by 5."""
+
+
+LOCK_WAIT = 300
+"""Seconds that a job waits for one before it to let go of the volumes: if that one's node cannot be reached, until
+slurmd is back there and ends it, or the file system's server takes its lock away (NFS: after a lease of 90 s)."""
+
+
+class _OvertakenError(Exception):
+    """The session no longer waits for this attempt: it was stopped, its job was found, or another attempt was made."""
+
+
+class Submitter:
+    """Submits sessions, each at most once at a time. Everything it needs is in the registry row, so that a restarted
+    controller goes on where the last one was ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        registry: Registry,
+        launcher: Launcher,
+        stores: Stores,
+        authority: CertificateAuthority,
+        logins: Logins,
+        changes: Changes,
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._launcher = launcher
+        self._stores = stores
+        self._authority = authority
+        self._logins = logins
+        self._changes = changes
+        self._running = SingleFlight[tuple[str, int], "Session"](self._done)
+
+    def under_way(self, session_id: str) -> bool:
+        """Whether this process is submitting a job of the session right now."""
+        return any(each == session_id for each, _ in self._running)
+
+    def submit(self, session: Session) -> asyncio.Task[Session]:
+        """Begin to submit `session`, seen in state SUBMITTING, or join the attempt under way.
+
+        The task returns the session as it then is. RefusedError: Slurm or the site will not have this job;
+        NoSpaceError: there is no room for its files. The session is what it was before then, a new one gone. With no
+        clear answer the session stays SUBMITTING. Nothing is submitted if the session has moved on since it was seen,
+        so a caller need not know who else submits.
+        """
+        return self._begin(session, session.submission)
+
+    def submit_successor(self, session: Session) -> asyncio.Task[Session]:
+        """Begin to submit the job that is to carry `session` on, or join the attempt under way; as `submit`, but that a
+        refusal leaves the session as it is, without a successor.
+        """
+        return self._begin(session, session.successor)
+
+    def _begin(self, session: Session, number: int) -> asyncio.Task[Session]:
+        return self._running.join((session.id, number), lambda: self._attempt(session, number))
+
+    async def drain(self) -> None:
+        """Wait for the attempts under way, so that a controller that is asked to stop leaves nothing unclear.
+
+        One that hangs for longer than sbatch may is left, unclear, to the next controller.
+        """
+        if tasks := self._running.tasks:
+            await asyncio.wait(tasks, timeout=self._config.slurm.submit_timeout + LAST_WORDS)
+
+    def _done(self, key: tuple[str, int], task: asyncio.Task[Session]) -> None:
+        if (
+            not task.cancelled()
+            and (error := task.exception()) is not None
+            and not isinstance(error, (RefusedError, NoSpaceError))
+        ):
+            log.error("submission %d of %s failed", key[1], key[0], exc_info=error)
+        self._changes.notify()
+
+    async def _attempt(self, session: Session, number: int) -> Session:
+        try:
+            return await self._submit(session, number)
+        except _OvertakenError:
+            return await asyncio.to_thread(self._registry.update, session.id, lambda _: None)
+
+    async def _submit(self, session: Session, number: int) -> Session:
+        try:
+            image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+            session, login = await asyncio.gather(self._prepared(session, number), self._logins.of(session.owner))
+            options = self.options(image.profile, session.options_of(number))
+            values: dict[str, Any] = {
+                "continuation_default": image.profile.continuation or self._config.slurm.continuation,
+                "idle_default": image.profile.idle or self._config.slurm.idle,
+                "keys_digest": login.digest,
+            }
+            failpoint("start.prepared")
+            if number == session.submission:
+                values |= {"gpus": gpus(options)}
+            claim = _claimed(session, number, **values)
+            session = await asyncio.to_thread(self._registry.update, session.id, claim)
+            if number != session.submission:
+                session = await self._hand_over(session, number)
+            jobs = await asyncio.to_thread(self._registry.jobs_of, session.id)
+            job_id = await self._job_id(session, number, options, image, login, before(jobs))
+        except LauncherError as error:
+            if error.unclear:
+                log.warning("submission of %s is unclear: %s", session.id, error.message)
+                return await self._unclear(session, number, error.message)
+            said = in_words(error, session.name) if error.kind == "space" else RefusedError(error.message)
+            raise await self._refuse(session, number, said) from error
+        except RegistryError:
+            raise  # our own trouble, not a refusal; the next tick tries again
+        except BerthError as error:
+            raise await self._refuse(session, number, error) from error
+        failpoint("start.submitted")
+        return await asyncio.to_thread(self._registry.update, session.id, _submitted(number, job_id))
+
+    async def _job_id(  # noqa: PLR0917 - all that makes a job
+        self, session: Session, number: int, options: list[str], image: Image, login: Login, before: str
+    ) -> int:
+        """Run sbatch; with a new certificate if the session's owner has replaced its host key, or lost it."""
+        try:
+            return await self._ask(session, number, options, self._files(session, number, image, login, before))
+        except LauncherError as error:
+            if error.kind != "host-key":
+                raise
+        made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
+        entry = Entry("berth", "host-key", f"another one was found: {PublicKey.parse(made.host_key).fingerprint}")
+        session = await self._change(session, number, entry, host_key=made.host_key)
+        return await self._ask(session, number, options, self._files(session, number, image, login, before))
+
+    async def _ask(self, session: Session, number: int, options: list[str], files: dict[str, str]) -> int:
+        limit = self._config.slurm.submit_timeout
+        return await self._launcher.submit(session.owner, session.id, number, options=options, files=files, limit=limit)
+
+    async def _hand_over(self, session: Session, number: int) -> Session:
+        """Have the successor's job begin with a snapshot, if that can be; it carries the session on in any case."""
+        try:
+            volumes = await self._launcher.hand_over(
+                session.owner, session.id, number, image=session.image, most=self._config.storage.flatten_at
+            )
+        except LauncherError as error:
+            log.warning("%s goes on without a snapshot: %s", session.id, error.message)
+            return session
+        return await self._change(session, number, volumes=volumes)
+
+    async def _prepared(self, session: Session, number: int) -> Session:
+        """Make a new session's directories, volumes and host key."""
+        if session.host_key and session.volumes is not None:
+            return session
+        made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
+        return await self._change(session, number, host_key=made.host_key, volumes=made.volumes)
+
+    def options(self, profile: Profile, own: list[str]) -> list[str]:
+        """What sbatch gets: the site's options, in their place the profile's, in theirs the user's own."""
+        return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), own)
+
+    def _files(self, session: Session, number: int, image: Image, login: Login, before: str) -> dict[str, str]:
+        binds = allowed_binds(image.profile, self._config.storage.binds)
+        certificate = self._authority.sign_host(
+            session.host_key,
+            SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
+            valid_seconds=self._config.ssh.host_certificate_days * 86400,
+            serial=time.time_ns() // 1000,
+            key_id=f"berth session {session.id}",
+        )
+        return {
+            "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
+            "job.env": job_env(session, number, binds, image.offset, before)
+            + f"BERTH_SAVE_EVERY={self._config.storage.save_every}\n",
+            "continuation": session.continuation_in_force + "\n",
+            "idle": idle_file(session),
+            "host_certificate": certificate + "\n",
+            **login.files,
+        }
+
+    async def _unclear(self, session: Session, number: int, message: str) -> Session:
+        """The job may have been queued: how long it may take to show up is counted from now."""
+        log.warning("submission %d of %s is unclear: %s", number, session.id, message)
+        if number != session.submission:
+            return await self._change(session, number, successor_at=time.time())
+        return await self._change(session, number, attempted_at=time.time(), reason=f"{UNCONFIRMED} ({message})")
+
+    async def _refuse(self, session: Session, number: int, error: BerthError) -> BerthError:
+        """Take the intent back: a session that never ran goes, one that ran or was stopped meanwhile is stopped, and
+        one that has a job loses its successor only. What to raise: the error, with a hint.
+        """
+        message = error.message
+
+        def decide(now: Session) -> Decision | None:
+            if not _waits_for(now, number):
+                return None
+            if number != now.submission:
+                gone = {"successor": 0, "resize": None}
+                return gone, Entry("berth", "refused", f"the job that was to follow: {message}")
+            never_was = now.first_start and now.state is SessionState.SUBMITTING
+            state = SessionState.DELETING if never_was else SessionState.STOPPED
+            values = {"state": state, "reason": message, "outcome": REFUSED, "attempted_at": None, "root": False}
+            return values, Entry("berth", "refused", message)
+
+        now = await asyncio.to_thread(self._registry.update, session.id, decide)
+        if now.state is SessionState.DELETING:
+            await self._forget(now)
+        return type(error)(message, hint=error.hint or "change the options and start it again; nothing was changed")
+
+    async def _forget(self, session: Session) -> None:
+        """Remove at once what a session that never ran has on disk, so that its name is free for the next try."""
+        try:
+            await self._launcher.purge(session.owner, session.id)
+        except LauncherError as error:
+            log.warning("the data of %s is left to the next tick: %s", session.id, error.message)
+            return
+        gone = {"state": SessionState.DELETED, "reason": ""}
+        await asyncio.to_thread(self._registry.update, session.id, lambda _: (gone, Entry("berth", "deleted")))
+
+    async def _change(
+        self,
+        session: Session,
+        number: int,
+        entry: Entry | None = None,
+        **values: Any,  # noqa: ANN401 - columns of several types
+    ) -> Session:
+        """Change columns of a session that still waits for this submission; _OvertakenError if it does not."""
+
+        def decide(now: Session) -> Decision | None:
+            if not _waits_for(now, number):
+                raise _OvertakenError
+            return values, entry
+
+        return await asyncio.to_thread(self._registry.update, session.id, decide)
+
+
+def _waits_for(now: Session, number: int) -> bool:
+    """Whether nothing is known yet of what became of this submission."""
+    if number == now.successor and now.state in CARRIED:
+        return now.successor_job is None
+    return (
+        now.submission == number
+        and now.job_id is None
+        and now.state in {SessionState.SUBMITTING, SessionState.STOPPING}
+    )
+
+
+def _claimed(seen: Session, number: int, **values: Any) -> Decide:  # noqa: ANN401 - columns of several types
+    """Record an attempt, unless the session was stopped, or attempted by somebody else, since it was seen."""
+    attempted = "attempted_at" if number == seen.submission else "successor_at"
+
+    def decide(now: Session) -> Decision | None:
+        fresh = now.state is not SessionState.STOPPING and getattr(now, attempted) == getattr(seen, attempted)
+        if not fresh or not _waits_for(now, number):
+            raise _OvertakenError
+        return values | {attempted: time.time()}, None
+
+    return decide
+
+
+def _submitted(number: int, job_id: int) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if not _waits_for(now, number):
+            return None
+        if number != now.submission:
+            return {"successor_job": job_id}, Entry("berth", "submitted", f"job {job_id}, to carry it on")
+        values: dict[str, Any] = {"job_id": job_id, "submitted_at": time.time(), "reason": ""}
+        if now.state is SessionState.SUBMITTING:
+            values["state"] = SessionState.QUEUED
+        return values, Entry("berth", "submitted", f"job {job_id}")
+
+    return decide
+
+
+def allowed_binds(profile: Profile, site: list[str]) -> list[str]:
+    """What both profile and site allow, as `SRC:DEST` or `SRC:DEST:ro`; RefusedError names a bind that the site does
+    not.
+    """
+    binds = []
+    for bind in profile.binds:
+        rule = _rule_for(bind.source, site)
+        if rule is None:
+            raise RefusedError(
+                f"the profile wants {bind.source} of the shared file system, which this site does not allow",
+                hint="ask the operators to add it to storage.binds",
+            )
+        readonly = bind.readonly or rule.endswith(":ro")
+        binds.append(f"{bind.source}:{bind.destination}" + (":ro" if readonly else ""))
+    return binds
+
+
+def _rule_for(source: str, site: list[str]) -> str | None:
+    """The first rule whose path is `source` or an ancestor of it, component by component."""
+    parts = source.strip("/").split("/")
+    for rule in site:
+        allowed = rule.removesuffix(":ro").strip("/").split("/")
+        if ".." not in parts and parts[: len(allowed)] == allowed:
+            return rule
+    return None
+
+
+def before(jobs: list[JobRecord]) -> str:
+    """What to tell whoever logs in of how the session's last job ended; empty if that was as anybody would expect."""
+    ended = [job for job in jobs if job.job_id is not None and job.ended_at is not None]
+    last = max(ended, key=lambda job: job.submission, default=None)
+    if last is None or last.ended_at is None or not last.reason:
+        return ""
+    what = "".join(char for char in last.reason.partition(";")[0] if char.isprintable())
+    return f"job {last.job_id} ended {clock(last.ended_at, 0)}: {what}"
+
+
+def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "") -> str:
+    """The content of run/job.env for the job with that number: see docs/reference/session-job.md."""
+    policy = session.policy
+    values = {
+        "BERTH_SESSION_ID": session.id,
+        "BERTH_SESSION_NAME": session.name,
+        "BERTH_OWNER": session.owner,
+        "BERTH_SUBMISSION": str(number),
+        "BERTH_IMAGE": session.image_path,
+        "BERTH_IMAGE_SIZE": str(session.image_size),
+        "BERTH_IMAGE_OFFSET": str(offset),
+        "BERTH_BINDS": ",".join(binds),
+        "BERTH_PROFILE": session.profile,
+        "BERTH_PROFILE_VERSION": session.version,
+        "BERTH_HOME": policy.home,
+        "BERTH_SYSTEM": policy.system,
+        "BERTH_KEEP": ",".join(_absolute(path, session.owner) for path in policy.keep),
+        "BERTH_FRESH": ",".join(_absolute(path, session.owner) for path in policy.fresh),
+        "BERTH_LOCK_WAIT": str(LOCK_WAIT),
+        "BERTH_BEFORE": before,
+    }
+    if session.root:
+        values["BERTH_ROOT"] = "yes"
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def _absolute(path: str, owner: str) -> str:
+    return f"/home/{owner}/{path[2:]}" if path.startswith("~/") else path

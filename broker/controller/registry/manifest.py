@@ -1,0 +1,135 @@
+"""What is written beside a session's data, so that a lost registry can be rebuilt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from broker.controller.registry.models import Session
+from broker.controller.registry.operation import Intent
+from broker.names import IDENTIFIER
+from broker.schema.base import Name, UserName, Version
+from broker.schema.sessions import ConnectPolicy, Continuation, IdleTime, Persistence, SessionState
+from broker.ssh.keys import PublicKey
+
+if TYPE_CHECKING:
+    from profiles.store import Image
+
+
+def _public_key(line: str) -> str:
+    if line:
+        PublicKey.parse(line)
+    return line
+
+
+Line = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
+HostKey = Annotated[Line, AfterValidator(_public_key)]
+"""A public key, or nothing yet."""
+
+
+class Target(BaseModel):
+    """The image that a session is to have after a rollback or a switch, and what is kept then."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    profile: Name
+    version: Version
+    digest: Line
+    image_path: Line
+    image_size: int = Field(ge=0, lt=2**63)
+    persistence: Persistence
+    persistence_chosen: bool
+
+    @classmethod
+    def of(cls, image: Image, chosen: Persistence | None = None) -> Target:
+        """That image with the owner's choice of what is kept or, without one, its profile's policy."""
+        return cls(
+            profile=image.name,
+            version=image.version,
+            digest=image.digest,
+            image_path=str(image.path),
+            image_size=image.size,
+            persistence=policy_of(image) if chosen is None else chosen,
+            persistence_chosen=chosen is not None,
+        )
+
+    @property
+    def image(self) -> dict[str, str]:
+        """As the launcher's verbs take it."""
+        return {"profile": self.profile, "version": self.version, "digest": self.digest}
+
+    def columns(self) -> dict[str, Any]:
+        """As a session's row has it."""
+        return self.model_dump(mode="json")
+
+
+def policy_of(image: Image) -> Persistence:
+    """What the image's profile says of what is kept."""
+    return Persistence.model_validate(image.profile.persistence.model_dump())
+
+
+class Unfinished(Intent):
+    """A rollback or switch under way, as the manifest keeps it: what a session becomes by it depends on it."""
+
+    id: str = Field(pattern=f"^{IDENTIFIER.pattern}$")
+    verb: str = Field(pattern="^(rollback|switch)$")
+    actor: UserName
+    why: Line = ""
+
+
+class Manifest(BaseModel):
+    """All of a session that cannot be worked out again. Later versions may add keys: unknown ones are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: int = Field(default=1, ge=1, le=1)
+    id: str = Field(pattern=f"^{IDENTIFIER.pattern}$")
+    name: Name
+    owner: UserName
+    profile: Name
+    version: Version
+    digest: Line
+    image_path: Line
+    image_size: int = Field(ge=0, lt=2**63)
+    options: list[Line] = Field(max_length=200)
+    persistence: Persistence = Persistence()
+    persistence_chosen: bool = False
+    connecting: ConnectPolicy = ConnectPolicy()
+    host_key: HostKey
+    created_at: float = Field(ge=0, lt=2**40, allow_inf_nan=False)
+    submission: int = Field(ge=0, lt=10**9)
+    """How many jobs were asked for."""
+    continuation: Continuation | Literal[""] = ""
+    idle: IdleTime | Literal[""] = ""
+    stop_at: float | None = Field(default=None, ge=0, lt=2**40, allow_inf_nan=False)
+    stays: bool = False
+    operation: Unfinished | None = None
+    """Set from before the volumes are changed until after: whether they are is in volumes.json, and the launcher's
+    verb, asked again with the same id, tells."""
+
+    @classmethod
+    def of(cls, session: Session, unfinished: Intent | None = None, *, options: list[str] | None = None) -> Manifest:
+        """That of the session, with the options of the job that is asked for."""
+        columns = {name: getattr(session, name) for name in cls.model_fields if name not in {"format", "operation"}}
+        counted = {"submission": session.submissions, "operation": unfinished and unfinished.record()}
+        return cls.model_validate(columns | counted | ({} if options is None else {"options": options}))
+
+    @property
+    def text(self) -> str:
+        """The file's content."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    def session(self) -> Session:
+        """The session as it was, stopped; its job, if it has one, is found by asking Slurm. What was being done to its
+        volumes is done again.
+        """
+        values = self.model_dump(mode="json", exclude={"format", "operation"}) | {"submissions": self.submission}
+        if self.operation is not None:
+            Target.model_validate(self.operation.arguments.get("to"))
+            operation = self.operation.but(state=SessionState.STOPPED).record()
+            return Session(**values, state=SessionState.CHANGING, reason=CHANGING, operation=operation)
+        return Session(**values, state=SessionState.STOPPED, reason="restored from its manifest")
+
+
+CHANGING = "its volumes are being changed"

@@ -1,0 +1,12 @@
+"""Alembic's entry: the connection comes from `registry.migrate`, in whose transaction everything runs."""
+
+from alembic import context
+from sqlmodel import SQLModel
+
+from broker.controller.registry import models  # noqa: F401 - importing it fills the metadata
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=SQLModel.metadata, render_as_batch=True
+)
+with context.begin_transaction():
+    context.run_migrations()

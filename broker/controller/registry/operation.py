@@ -1,0 +1,71 @@
+"""What is being done to a session's volumes, as the session's row keeps it: enough to go on from the row alone."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from broker.errors import BerthError, from_reason
+from broker.names import new_id
+from broker.schema.sessions import Operation, SessionState
+
+NOTHING_WAS = frozenset({"clone", "promote", "restore"})
+"""Operations that make a session: if they fail it is not there."""
+
+
+class Intent(BaseModel):
+    """One operation: what was asked, and in the end what came of it. A changed one is a new one."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    """The launcher's verbs do nothing twice for the same id."""
+    verb: str
+    """As in schema.Operation."""
+    actor: str
+    asked_at: float
+    arguments: dict[str, Any] = {}
+    start: bool = False
+    """Whether the session is to be started when it is over, whatever came of it."""
+    ran: bool = False
+    """Whether the session was stopped for it: then it is started again if nothing comes of it."""
+    state: SessionState = SessionState.STOPPED
+    """What the session is again if nothing comes of it and it is not to be started."""
+    why: str = ""
+    """The reason that goes with that state."""
+    status: Literal["pending", "done", "failed"] = "pending"
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+    undo: str = ""
+    snapshot: int | None = None
+
+    @classmethod
+    def new(cls, verb: str, actor: str, **values: Any) -> Self:  # noqa: ANN401 - fields of several types
+        return cls(id=new_id(), verb=verb, actor=actor, asked_at=time.time(), **values)
+
+    @property
+    def pending(self) -> bool:
+        return self.status == "pending"
+
+    def but(self, **values: Any) -> Self:  # noqa: ANN401 - fields of several types
+        return self.model_copy(update=values)
+
+    def done(self, message: str, *, undo: str = "", snapshot: int | None = None) -> Self:
+        return self.but(status="done", message=message, undo=undo, snapshot=snapshot)
+
+    def failed(self, error: BerthError) -> Self:
+        return self.but(status="failed", reason=error.reason, message=error.message, hint=error.hint)
+
+    def record(self) -> dict[str, Any]:
+        """As the row and the manifest keep it."""
+        return self.model_dump(mode="json")
+
+    def view(self) -> Operation:
+        return Operation.model_validate({name: getattr(self, name) for name in Operation.model_fields})
+
+    def error(self) -> BerthError | None:
+        """What a failed one has to say; None for any other."""
+        return from_reason(self.reason, self.message, self.hint) if self.status == "failed" else None

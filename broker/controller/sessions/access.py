@@ -1,0 +1,69 @@
+"""Who may do what: the one function that ssh, API, command line and web ask. What is not allowed here is refused."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from broker.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Registry
+
+
+class Verb(StrEnum):
+    """Everything that can be done to a session."""
+
+    SEE = "see"
+    CONNECT = "connect"
+    START = "start"
+    STOP = "stop"
+    DELETE = "delete"
+    LOG = "log"
+    SET = "set"
+    """Change how it behaves."""
+    SNAPSHOT = "snapshot"
+    FORGET = "forget"
+    ROLLBACK = "rollback"
+    SWITCH = "switch"
+    CLONE = "clone"
+    INSPECT = "inspect"
+    """Read the data: list snapshots, compare, measure, verify."""
+    FLATTEN = "flatten"
+    ROOT = "root"
+    RESTORE = "restore"
+    """Bring a deleted session back."""
+
+
+def allowed(user: str, session: Session, verb: Verb) -> bool:
+    """Whether `user` may do `verb` to `session`. The owner may do everything, nobody else anything."""
+    del verb
+    return user == session.owner
+
+
+def resolve(registry: Registry, user: str, owner: str, name: str, verb: Verb) -> Session:
+    """The session `name` of `owner`, if `user` may do `verb` to it.
+
+    NotFoundError otherwise. For somebody else's session it says the same whether or not that session exists: names are
+    nobody else's business.
+    """
+    session = registry.find(owner, name)
+    if session is not None and allowed(user, session, verb):
+        return session
+    if owner == user:
+        raise NotFoundError(
+            f"you have no session named {name}", hint="`berth list` shows yours, `berth start` makes one"
+        )
+    raise NotFoundError(
+        f"{owner} has no session named {name} that you may use", hint="`berth list` shows the sessions that are yours"
+    )
+
+
+def allowed_deleted(user: str, name: str, session: Session | None, verb: Verb) -> Session:
+    """The same for a deleted session, which nobody finds by its name any more."""
+    if session is not None and allowed(user, session, verb):
+        return session
+    raise NotFoundError(
+        f"you have no deleted session named {name} that can be restored", hint="`berth list --deleted` shows yours"
+    )

@@ -1,0 +1,163 @@
+"""Who is, and was, connected to sessions: what gateways and `berth connect` tell of it, kept for as long as the site
+wants it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from broker.controller.registry.models import Connection
+from broker.controller.sessions import access
+from broker.controller.sessions.access import Verb
+from broker.errors import InvalidInputError, RefusedError
+from broker.schema.connections import UNHEARD
+
+if TYPE_CHECKING:
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Registry
+    from broker.schema.connections import ConnectionRecord, ConnectionReport, ConnectionView
+
+KEEPS_ALIVE = 10 * 1024
+"""Bytes that a connection carries between two reports, a minute apart, although nobody works with it: what clients and
+IDEs send to keep it. Typing into an editor over ssh takes several times as much."""
+OWN_REPORT = 50
+"""Records in one report of a user, whose `berth connect` and `berth ssh` send one at a time."""
+OWN_STANDING = 256
+"""Connections that users may say to have open: each is a process of theirs on the login node."""
+OWN_KEPT = 1000
+"""Records that users may leave by their own word, the newest; the API shows as many at most."""
+TRIM_AFTER = 500
+"""New records of one owner after which the oldest are removed."""
+SWEEP = 3600.0
+"""Seconds between two removals of what is too old."""
+LOST = "lost"
+"""How a connection ended of which nobody says how: its gateway or its job is gone."""
+
+log = logging.getLogger(__name__)
+
+
+class Connections:
+    """Every question asks `access` first."""
+
+    def __init__(self, registry: Registry, *, days: float, records: int) -> None:
+        """`days`: how long a record is kept after the last that was heard of its connection. `records`: how many of
+        gateways are kept for each owner.
+        """
+        self._registry = registry
+        self._kept = days * 86400
+        self._records = records
+        self._swept = -math.inf
+        self._added: Counter[str] = Counter()
+        """New records since the last trim, by owner of a session."""
+
+    async def note(self, report: ConnectionReport, caller: str | None) -> int:
+        """Keep what a gateway, or with `caller` somebody of their own connections, tells; how many of these it knows
+        sessions for. RefusedError, keeping nothing, if `caller` speaks of others.
+        """
+        return await asyncio.to_thread(self._note, report, caller)
+
+    async def standing(self, user: str, name: str) -> list[ConnectionView]:
+        """Those who are connected to the session now, the first first."""
+        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.SEE)
+        rows = await asyncio.to_thread(self._registry.connections_of, session.owner, session.id, standing=True)
+        now = time.time()
+        return [row.view() for row in rows if _stands(row, session, now)]
+
+    async def all(self, user: str, name: str | None = None) -> list[ConnectionView]:
+        """All that are remembered of one or all of the user's sessions, the newest last."""
+        return await asyncio.to_thread(self._all, user, name)
+
+    def _note(self, report: ConnectionReport, caller: str | None) -> int:
+        sessions = {each.id: each for each in self._registry.by_ids({r.session_id for r in report.connections})}
+        if caller is not None:
+            _check_own(report, sessions, caller)
+        now = time.time()
+        gateway = report.gateway if caller is None else ""
+        rows = [
+            _row(record, sessions[record.session_id], gateway, now)
+            for record in report.connections
+            if record.session_id in sessions
+        ]
+        if caller is not None:
+            self._check_room(rows, caller, now)
+        carried = self._registry.note_connections(rows)
+        if len(carried) < len({row.id for row in rows}):
+            log.warning("%d records of connections have the id of another", len(rows) - len(carried))
+        noted = [row for row in rows if row.id in carried]
+        active = {row.session_id for row in noted if _is_active(carried[row.id])}
+        self._registry.note_use({row.session_id for row in noted}, active, now)
+        self._trim([row for row in noted if carried[row.id] is None], own=caller is not None)
+        if now - self._swept > SWEEP:
+            self._swept = now
+            log.info("%d old records of connections removed", self._registry.forget_connections(now - self._kept))
+            for owner in self._registry.owners_of_connections(min(self._records, OWN_KEPT)):
+                self._trim_owner(owner)
+        return len(noted)
+
+    def _check_room(self, rows: list[Connection], caller: str, now: float) -> None:
+        """RefusedError if the user's own word is about others' connections, or about more than one user has."""
+        known = {row.id: row for row in self._registry.known_connections({row.id for row in rows})}
+        if any(row.id in known and not known[row.id].is_same(row) for row in rows):
+            raise RefusedError("this is the id of another connection")
+        new = {row.id for row in rows if row.id not in known and row.ended_at is None}
+        if new and self._registry.count_own_connections(caller, now - UNHEARD) + len(new) > OWN_STANDING:
+            raise RefusedError(
+                f"you have {OWN_STANDING} connections through `berth connect`, and no more are recorded",
+                hint="all your connections work, recorded or not",
+            )
+
+    def _trim(self, new: list[Connection], *, own: bool) -> None:
+        self._added.update(row.owner for row in new)
+        for owner in {row.owner for row in new}:
+            if self._added[owner] >= TRIM_AFTER or (own and self._added[owner] >= OWN_REPORT):
+                self._trim_owner(owner)
+
+    def _trim_owner(self, owner: str) -> None:
+        del self._added[owner]
+        self._registry.trim_connections(owner, OWN_KEPT, own=True)
+        self._registry.trim_connections(owner, self._records, own=False)
+
+    def _all(self, user: str, name: str | None) -> list[ConnectionView]:
+        one = None if name is None else access.resolve(self._registry, user, user, name, Verb.SEE)
+        rows = self._registry.connections_of(user, None if one is None else one.id)
+        sessions = {each.id: each for each in self._registry.by_ids({row.session_id for row in rows})}
+        now = time.time()
+        return [_seen(row, sessions.get(row.session_id), now) for row in rows if row.seen_at > now - self._kept]
+
+
+def _is_active(carried: int | None) -> bool:
+    """Whether somebody works with a connection: it is new, or carries more than what keeps it."""
+    return carried is None or carried >= KEEPS_ALIVE
+
+
+def _check_own(report: ConnectionReport, sessions: dict[str, Session], caller: str) -> None:
+    if len(report.connections) > OWN_REPORT:
+        raise InvalidInputError(f"connections: a user's report has at most {OWN_REPORT}")
+    for record in report.connections:
+        session = sessions.get(record.session_id)
+        if record.user != caller or (session is not None and not access.allowed(caller, session, Verb.CONNECT)):
+            raise RefusedError(f"{caller} can tell of their own connections only")
+
+
+def _row(record: ConnectionRecord, session: Session, gateway: str, now: float) -> Connection:
+    told = record.model_dump()
+    return Connection(**told, session=session.name, owner=session.owner, gateway=gateway, seen_at=now)
+
+
+def _stands(row: Connection, session: Session | None, now: float) -> bool:
+    """Whether it stands. A connection ends with its job, and without news of its gateway or `berth connect`."""
+    if row.ended_at is not None or session is None or session.endpoint is None:
+        return False
+    return row.generation == session.generation and now - row.seen_at < UNHEARD
+
+
+def _seen(row: Connection, session: Session | None, now: float) -> ConnectionView:
+    view = row.view()
+    if row.ended_at is not None or _stands(row, session, now):
+        return view
+    return view.model_copy(update={"ended_at": row.seen_at, "end": LOST})

@@ -1,0 +1,89 @@
+"""Deleted sessions, as their owners see them: list, restore, and free what nothing refers to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from broker.controller.launcher_client.errors import LauncherError, in_words
+from broker.controller.registry.manifest import CHANGING
+from broker.controller.registry.operation import Intent
+from broker.controller.registry.registry import Entry
+from broker.controller.sessions import access
+from broker.controller.sessions.access import Verb
+from broker.errors import ConflictError
+from broker.schema.sessions import SessionState, SessionView
+from broker.schema.volumes import GcReport
+
+if TYPE_CHECKING:
+    from broker.controller.reconcile.maintenance import Upkeep
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.sessions.limits import Limits
+    from broker.controller.sessions.pending import Answering
+
+
+class Deleted:
+    """What people ask of deleted sessions."""
+
+    def __init__(self, *, registry: Registry, upkeep: Upkeep, answering: Answering, limits: Limits) -> None:
+        self._registry = registry
+        self._upkeep = upkeep
+        self._answering = answering
+        self._limits = limits
+
+    async def all(self, user: str) -> list[SessionView]:
+        """The user's sessions that can be brought back, the one deleted last at the end."""
+        found = await asyncio.to_thread(self._registry.kept_deleted, user)
+        return [self._answering.view(session) for session in found if _can_come_back(session)]
+
+    async def restore(self, user: str, name: str, new_name: str | None) -> SessionView:
+        """Bring back the one of that name that was deleted last, stopped, under its name or another.
+
+        ConflictError if that name is taken.
+        """
+        deleted = [each for each in await self._kept(user) if each.name == name]
+        session = access.allowed_deleted(user, name, deleted[-1] if deleted else None, Verb.RESTORE)
+        wanted = new_name or name
+        try:
+            async with self._limits.turn(user):
+                await self._limits.check_another(user)
+                session = await asyncio.to_thread(self._registry.update, session.id, _restore(user, wanted))
+        except ConflictError as error:
+            if error.hint:
+                raise
+            raise ConflictError(
+                f"you have another session named {wanted}",
+                hint=f"`berth restore {name} --as NEW` gives it another name",
+            ) from error
+        return await self._answering.carried_out(session)
+
+    async def gc(self, user: str, *, dry_run: bool) -> GcReport:
+        """Remove what nothing of the user's names, or say what would be removed."""
+        try:
+            found = await self._upkeep.collected(user, dry_run=dry_run)
+        except LauncherError as error:
+            raise in_words(error, "your sessions") from error
+        rows = await asyncio.to_thread(self._registry.by_ids, found.sessions)
+        names = sorted(row.name for row in rows if row.owner == user)
+        return GcReport(layers=found.layers, bytes=found.bytes, sessions=names, dry_run=dry_run)
+
+    async def _kept(self, user: str) -> list[Session]:
+        found = await asyncio.to_thread(self._registry.kept_deleted, user)
+        return [session for session in found if _can_come_back(session)]
+
+
+def _can_come_back(session: Session) -> bool:
+    return session.state is SessionState.DELETED and session.kept_until is not None and session.kept_until > time.time()
+
+
+def _restore(user: str, name: str) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if not _can_come_back(now):
+            raise ConflictError(f"{now.name} is being restored, or its grace is over", hint="`berth list` shows yours")
+        intent = Intent.new("restore", user, arguments={"was": now.name})
+        values = {"state": SessionState.CHANGING, "reason": CHANGING, "name": name, "operation": intent.record()}
+        return values, Entry(user, "restore", "" if name == now.name else f"as {name}")
+
+    return decide

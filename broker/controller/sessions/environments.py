@@ -1,0 +1,232 @@
+"""What people ask for batch jobs: an environment for one to run in, and a session of what it has left there.
+
+An environment has no row in the registry: all that is known of it lies in its directory, which is made by one verb of
+the launcher's and found again by another. The job itself is submitted by its owner, with the site's sbatch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from broker.controller.launcher_client.errors import LauncherError, told
+from broker.controller.reconcile.submission import allowed_binds, job_env
+from broker.controller.registry.manifest import CHANGING, Target
+from broker.controller.registry.models import Session
+from broker.controller.registry.operation import Intent
+from broker.controller.registry.registry import Entry
+from broker.controller.sessions import access
+from broker.controller.sessions.access import Verb
+from broker.controller.sessions.snapshots import check_copyable, check_free
+from broker.errors import BerthError, ConflictError, NotFoundError
+from broker.images import image_with, published
+from broker.names import new_id
+from broker.schema.environments import EnvironmentView
+from broker.schema.sessions import SessionState
+from broker.single_flight import SingleFlight
+from profiles.errors import ProfilesError
+from slurm.scheduler import NoAnswer
+
+if TYPE_CHECKING:
+    from broker.config.settings import StorageSettings
+    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.registry.registry import Registry
+    from broker.controller.sessions.limits import Limits
+    from broker.controller.sessions.pending import Answering
+    from broker.schema.environments import EnvironmentRequest, PromoteRequest
+    from broker.schema.sessions import SessionView
+    from profiles.store import Image, Stores
+    from slurm.scheduler import Scheduler
+
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY = 600.0
+"""Seconds between two looks for environments of one user's that nobody needs any more."""
+
+
+class Batch:
+    """The verbs; LauncherError never leaves here."""
+
+    def __init__(
+        self,
+        *,
+        settings: StorageSettings,
+        registry: Registry,
+        stores: Stores,
+        launcher: Launcher,
+        scheduler: Scheduler,
+        answering: Answering,
+        limits: Limits,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._stores = stores
+        self._launcher = launcher
+        self._scheduler = scheduler
+        self._answering = answering
+        self._limits = limits
+        self._swept_at: dict[str, float] = {}
+        self._sweeping = SingleFlight[str, None]()
+
+    async def make(self, user: str, request: EnvironmentRequest) -> EnvironmentView:
+        """Make an environment of a session as it is now, also while it runs, or of a profile with an empty home."""
+        name, _, version = request.of.partition("@")
+        if not version and await asyncio.to_thread(self._registry.find, user, name) is not None:
+            session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.CLONE)
+            made = await self._of_session(user, session)
+        else:
+            made = await self._of_profile(user, name, version or None)
+        if time.monotonic() - self._swept_at.get(user, -SWEEP_EVERY) >= SWEEP_EVERY:
+            self.sweep(user)
+        return made
+
+    async def all(self, user: str) -> list[EnvironmentView]:
+        """The user's environments, the oldest first."""
+        return await told("your jobs", self._launcher.environments(user))
+
+    async def discard(self, user: str, environment_id: str) -> list[EnvironmentView]:
+        """Remove an environment in which nothing runs; what it was, or nothing if it is not there."""
+        found = [each for each in await self.all(user) if each.id == environment_id]
+        for each in found:
+            await told(each.of, self._remove(user, each.id))
+        return found
+
+    async def promote(self, user: str, environment_id: str, request: PromoteRequest) -> SessionView:
+        """Make a session of what a job has left in its environment, which stays as it is.
+
+        ConflictError if the name is taken, or while the job runs.
+        """
+        environment = next((each for each in await self.all(user) if each.id == environment_id), None)
+        if environment is None:
+            raise NotFoundError(f"you have no environment {environment_id}")
+        if await asyncio.to_thread(self._registry.find, user, request.name) is not None:
+            raise ConflictError(f"you have a session named {request.name} already", hint="give it another name")
+        image = await asyncio.to_thread(published, self._stores, environment.profile, environment.version)
+        now = time.time()
+        arguments = {"source": environment_id, "job": request.job, "name": f"job {request.job}"}
+        session = Session(
+            **Target.of(image).columns(),
+            id=new_id(now),
+            name=request.name,
+            owner=user,
+            state=SessionState.CHANGING,
+            reason=CHANGING,
+            created_at=now,
+            used_at=now,
+            operation=Intent.new("promote", user, arguments=arguments).record(),
+        )
+        async with self._limits.turn(user):
+            await self._limits.check_another(user)
+            await self._limits.check_storage(user)
+            entry = Entry(user, "promote", f"of job {request.job}")
+            session = await asyncio.to_thread(self._registry.create, session, entry)
+        return await self._answering.carried_out(session)
+
+    def sweep(self, user: str) -> asyncio.Task[None]:
+        """Begin to remove the user's environments that nobody needs any more, or join what is under way."""
+        self._swept_at[user] = time.monotonic()
+        return self._sweeping.join(user, lambda: self._sweep(user))
+
+    async def close(self) -> None:
+        """End what is under way; it is done anew another time."""
+        await self._sweeping.close()
+
+    async def _of_session(self, user: str, session: Session) -> EnvironmentView:
+        check_free(session)
+        check_copyable(session)
+        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        number = None
+        if session.state is SessionState.READY:
+            assert session.job_id is not None
+            what = {"label": "", "reason": "for a batch job", "automatic": True}
+            copied = self._launcher.copy(user, session.id, new_id(), session.job_id, image=session.image, what=what)
+            taken = await told(session.name, copied)
+            number = taken.snapshot.number
+            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"volumes": taken.volumes}, None))
+        return await self._made(user, session.name, image, source=session, number=number)
+
+    async def _of_profile(self, user: str, name: str, version: str | None) -> EnvironmentView:
+        try:
+            image = await asyncio.to_thread(self._stores.find, name, version)
+        except ProfilesError as error:
+            what = "profile" if version else "session or profile"
+            raise NotFoundError(
+                f"you have no {what} {name}{f'@{version}' if version else ''}: {error.message}",
+                hint="`berth list` and `berth profile list` show what there is",
+            ) from error
+        return await self._made(user, str(image.name), image, source=None, number=None)
+
+    async def _made(
+        self, user: str, name: str, image: Image, *, source: Session | None, number: int | None
+    ) -> EnvironmentView:
+        now = time.time()
+        of = name if source is not None else f"{image.name}@{image.version}"
+        environment = Session(
+            **Target.of(image).columns(),
+            id=new_id(now),
+            name=name,
+            owner=user,
+            state=SessionState.STOPPED,
+            created_at=now,
+        )
+        described: dict[str, Any] = {"of": of, "profile": image.name, "version": image.version, "created_at": now}
+        binds = allowed_binds(image.profile, self._settings.binds)
+        shows = self._settings.submission_directory and image.profile.submission_directory
+        lines = job_env(environment, 0, binds, image.offset) + f"BERTH_SUBMISSION_DIRECTORY={'yes' if shows else ''}\n"
+        files = {"batch.json": json.dumps(described) + "\n", "job.env": lines}
+        making = self._launcher.environment(
+            user,
+            environment.id,
+            new_id(),
+            source=None if source is None else source.id,
+            number=number,
+            image=environment.image,
+            driver=self._settings.driver,
+            files=files,
+        )
+        try:
+            directory = await told(name, making)
+        except BerthError:
+            await self._sweep_away(user, environment.id)
+            raise
+        await asyncio.to_thread(self._registry.record, source or environment, Entry(user, "batch", f"in {of}"))
+        return EnvironmentView(
+            id=environment.id,
+            directory=directory,
+            shows_submission_directory=shows,
+            binds=binds,
+            variables=image.profile.environment,
+            used_at=now,
+            **described,
+        )
+
+    async def _sweep(self, user: str) -> None:
+        """Remove environments whose grace is over, unless their job may still come."""
+        try:
+            over = time.time() - self._settings.batch_grace
+            old = [each for each in await self._launcher.environments(user) if each.used_at < over]
+            if not old:
+                return
+            jobs = {job.id for job in await self._scheduler.jobs("") if not job.state.ended}
+        except (LauncherError, NoAnswer) as error:
+            log.info("environments of %s are looked at another time: %s", user, error)
+            return
+        for each in old:
+            begun = {int(re.split("[_@]", job.key)[0]) for job in each.jobs} | {each.job_id}
+            if not begun & jobs and not any(job.running for job in each.jobs):
+                await self._sweep_away(user, each.id)
+
+    async def _sweep_away(self, user: str, environment_id: str) -> None:
+        try:
+            await self._remove(user, environment_id)
+        except LauncherError as error:  # the next sweep finds it
+            log.warning("the environment %s of %s was not removed: %s", environment_id, user, error.message)
+
+    async def _remove(self, user: str, environment_id: str) -> None:
+        await self._launcher.trash(user, environment_id)  # not while a job has it open
+        await self._launcher.purge(user, environment_id)

@@ -1,0 +1,85 @@
+"""More time for the job that runs, where Slurm and the site allow it; and else what is going to happen instead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from typing import TYPE_CHECKING
+
+from broker.controller.registry.registry import Entry
+from broker.controller.sessions import access
+from broker.controller.sessions.access import Verb
+from broker.errors import ConflictError, RefusedError, SlurmUnavailableError
+from broker.format import clock, duration
+from broker.schema.sessions import SessionState
+from broker.status_text import then_words
+from slurm.scheduler import NoAnswer, Refused
+
+if TYPE_CHECKING:
+    from broker.config.settings import SlurmSettings
+    from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.schema.sessions import SessionView
+    from slurm.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+RUNS = frozenset({SessionState.STARTING, SessionState.READY})
+
+
+class Extending:
+    """Every call asks `access` first."""
+
+    def __init__(
+        self, *, settings: SlurmSettings, registry: Registry, scheduler: Scheduler, reconciler: Reconciler
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._scheduler = scheduler
+        self._reconciler = reconciler
+
+    async def extend(self, user: str, name: str, seconds: float) -> SessionView:
+        """Raise the time limit of the session's job by so much, in whole minutes, rounded up.
+
+        ConflictError if no job of it runs; RefusedError, whose hint says what happens instead, if the site or Slurm
+        will not have it; SlurmUnavailableError if Slurm does not answer. Nothing is changed by either.
+        """
+        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.SET)
+        started, ends, job_id = session.started_at, session.ends_at, session.job_id
+        if session.state not in RUNS or started is None or ends is None or job_id is None:
+            raise ConflictError(
+                f"{name} has no running job with a time limit", hint=f"`berth start {name} --time=…` gives the next one"
+            )
+        instead = f"its job ends {clock(ends, time.time())}, {then_words(session.view())}"
+        minutes = math.ceil((ends - started + seconds) / 60)
+        self._check(minutes * 60, instead)
+        try:
+            await self._scheduler.set_time_limit(job_id, minutes)
+        except Refused as error:
+            log.info("job %d is not extended: %s", job_id, error)
+            raise RefusedError(f"Slurm does not extend the job: {error}", hint=instead) from error
+        except NoAnswer as error:
+            raise SlurmUnavailableError("Slurm does not answer", hint=f"try again; {instead}") from error
+        ends = started + minutes * 60.0
+        session = await asyncio.to_thread(self._registry.update, session.id, _extended(user, session, ends))
+        self._reconciler.wake()
+        return session.view(self._reconciler.stale_since)
+
+    def _check(self, seconds: float, instead: str) -> None:
+        longest = self._settings.longest_job
+        if longest is None:
+            raise RefusedError("this site does not extend jobs", hint=instead)
+        if seconds > longest:
+            raise RefusedError(f"no job is extended to more than {duration(longest)} in all", hint=instead)
+
+
+def _extended(user: str, seen: Session, ends: float) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.job_id != seen.job_id or now.state not in RUNS:
+            return None
+        return {"ends_at": ends}, Entry(user, "extend", f"job {now.job_id}, until {clock(ends)}")
+
+    return decide

@@ -1,0 +1,318 @@
+"""What people do with sessions: start, stop, delete, look, connect. Each call records an intent and wakes those who
+carry it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from broker.controller.reconcile.scheduled_stop import NO_TIME, stop
+from broker.controller.reconcile.succession import next_submission
+from broker.controller.registry.manifest import Target
+from broker.controller.registry.models import Session
+from broker.controller.registry.operation import NOTHING_WAS
+from broker.controller.registry.registry import Entry
+from broker.controller.sessions import access
+from broker.controller.sessions.access import Verb
+from broker.controller.wakeup import Changes
+from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
+from broker.failpoints import failpoint
+from broker.images import published
+from broker.names import new_id
+from broker.schema.sessions import LIVE, STARTABLE, JobView, SessionState, SessionView, StartRequest
+from broker.schema.site import EventView
+from broker.status_text import connection_event
+from profiles.errors import ProfilesError
+from slurm.gres import gpus
+from slurm.sbatch import OptionError, check_options, merge_options
+
+if TYPE_CHECKING:
+    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.reconcile.submission import Submitter
+    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.sessions.connections import Connections
+    from broker.controller.sessions.limits import Limits
+    from profiles.store import Stores
+
+log = logging.getLogger(__name__)
+
+ANSWER_WITHIN = 8.0
+"""Seconds that `start` waits for Slurm's yes or no before it answers with a session that is still being submitted."""
+
+
+REMEMBERED = 3600.0
+"""Seconds for which whoever waits for a clone, or a restored session, is told why there is none."""
+
+
+class Sessions:
+    """The verbs. Every one of them asks `access` first."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        connections: Connections,
+        stores: Stores,
+        launcher: Launcher,
+        submitter: Submitter,
+        reconciler: Reconciler,
+        limits: Limits,
+        changes: Changes,
+        grace: float,
+    ) -> None:
+        """`grace`: seconds that the data of a deleted session is kept."""
+        self._registry = registry
+        self._connections = connections
+        self._stores = stores
+        self._launcher = launcher
+        self._submitter = submitter
+        self._reconciler = reconciler
+        self._limits = limits
+        self._changes = changes
+        self._grace = grace
+
+    async def start(self, user: str, name: str, request: StartRequest, *, why: str = "") -> SessionView:
+        """Make the session if it is new and submit its job; a session that is on its way or ready is left as it is, and
+        one whose volumes are being changed starts after that. `why` goes into the event log.
+
+        RefusedError with Slurm's words if Slurm will not have the job, ConflictError for a session that is in the way.
+        """
+        _check([*request.options, *request.defaults])
+        async with self._limits.turn(user):
+            session = await asyncio.to_thread(self._registry.find, user, name)
+            if session is None:
+                session = await self._create(user, name, request)
+            elif session.state in LIVE - {SessionState.STOPPING}:
+                _check_unchanged(session, request)
+                return self._view(session)
+            else:
+                seen = session.submission
+                session = await self._restarted(user, session, request, why)
+                if session.submission == seen:
+                    return self._view(session)  # somebody else was faster and has started it
+        failpoint("start.intent-recorded")
+        self._changes.notify()
+        attempt = self._submitter.submit(session)
+        done, _ = await asyncio.wait({attempt}, timeout=ANSWER_WITHIN)
+        self._reconciler.wake()
+        return await self._now(session.id) if not done else self._view(attempt.result())
+
+    async def stop(self, user: str, name: str) -> SessionView:
+        """Ask for the session's end; its data stays. A stopped one stays as it is."""
+        session = await self._resolve(user, name, Verb.STOP)
+        session = await asyncio.to_thread(self._registry.update, session.id, stop(user))
+        failpoint("stop.intent-recorded")
+        self._changed()
+        return self._view(session)
+
+    async def delete(self, user: str, name: str, *, purge: bool = False) -> SessionView:
+        """Remove a session that has no job; ConflictError while it may have one. Its data is kept for the grace time,
+        unless `purge`.
+        """
+        session = await self._resolve(user, name, Verb.DELETE)
+        kept_until = None if purge or not self._grace else time.time() + self._grace
+        session = await asyncio.to_thread(self._registry.update, session.id, _delete(user, kept_until))
+        failpoint("delete.intent-recorded")
+        self._changed()
+        return self._view(session)
+
+    async def all(self, user: str) -> list[SessionView]:
+        return [self._view(session) for session in await asyncio.to_thread(self._registry.sessions_of, user)]
+
+    async def show(
+        self, user: str, name: str, *, after: int | None = None, wait: float = 0, gone: asyncio.Event | None = None
+    ) -> SessionView:
+        """Return the session; with `after`, as soon as its revision is above that.
+
+        An unchanged session is returned after `wait` seconds, or when `gone` is set.
+        """
+        deadline = time.monotonic() + wait
+        while True:
+            change = self._changes.next()
+            try:
+                session = await self._resolve(user, name, Verb.SEE)
+            except NotFoundError as error:
+                raise await self._why_gone(user, name, error) if after is not None else error from None
+            left = deadline - time.monotonic()
+            left_alone = gone is not None and gone.is_set()
+            if after is None or session.revision > after or left <= 0 or left_alone:
+                return self._view(session)
+            await Changes.until(change, left, gone)
+
+    async def _why_gone(self, user: str, name: str, error: NotFoundError) -> BerthError:
+        """What to tell somebody who waits for a session that is not there: why, if it is one that could not be made."""
+        gone = await asyncio.to_thread(self._registry.last_deleted, user, name)
+        intent = None if gone is None else gone.intent
+        if intent is None or intent.verb not in NOTHING_WAS or time.time() - intent.asked_at > REMEMBERED:
+            return error
+        return intent.error() or error
+
+    async def log(self, user: str, name: str, tail: int) -> str:
+        session = await self._resolve(user, name, Verb.LOG)
+        return await self._launcher.log(session.owner, session.id, tail)
+
+    async def events(self, user: str, name: str | None = None, *, connections: bool = True) -> list[EventView]:
+        """What happened to one or all of the user's sessions, newest last; `connections`: with who connected."""
+        session_id = None if name is None else (await self._resolve(user, name, Verb.SEE)).id
+        rows = await asyncio.to_thread(self._registry.events_of, user, session_id)
+        happened = [
+            EventView(at=row.at, actor=row.actor, session=row.session, action=row.action, detail=row.detail)
+            for row in rows
+        ]
+        if connections:
+            happened += [connection_event(each) for each in await self._connections.all(user, name)]
+        return sorted(happened, key=lambda event: event.at)
+
+    async def jobs(self, user: str, name: str) -> list[JobView]:
+        """Every job that was asked for to carry the session, the last one first."""
+        session = await self._resolve(user, name, Verb.SEE)
+        return [record.view() for record in reversed(await asyncio.to_thread(self._registry.jobs_of, session.id))]
+
+    async def _create(self, user: str, name: str, request: StartRequest) -> Session:
+        if request.profile is None:
+            raise NotFoundError(
+                f"you have no session named {name}", hint="to make it, name a profile: --profile P[@VERSION]"
+            )
+        image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
+        options = merge_options(request.defaults, request.options)
+        wanted = gpus(self._submitter.options(image.profile, options))
+        await self._limits.check_another(user)
+        await self._limits.check_storage(user)
+        await self._limits.check_start(user, wanted)
+        now = time.time()
+        session = Session(
+            **Target.of(image, request.persistence).columns(),
+            id=new_id(now),
+            name=name,
+            owner=user,
+            state=SessionState.SUBMITTING,
+            options=options,
+            gpus=wanted,
+            created_at=now,
+            used_at=now,
+            submission=1,
+            submissions=1,
+            first_start=True,
+        )
+        return await asyncio.to_thread(
+            self._registry.create, session, Entry(user, "start", f"{image.name}@{image.version}")
+        )
+
+    async def _restarted(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
+        try:
+            image = await asyncio.to_thread(self._stores.find, session.profile, session.version)
+        except ProfilesError:  # the submission says so, in its own words
+            wanted = session.gpus
+        else:
+            wanted = gpus(self._submitter.options(image.profile, request.options or session.options))
+        await self._limits.check_storage(user)
+        await self._limits.check_start(user, wanted)
+        return await asyncio.to_thread(self._registry.update, session.id, _restart(user, request, why, wanted))
+
+    async def _resolve(self, user: str, name: str, verb: Verb) -> Session:
+        return await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
+
+    async def _now(self, session_id: str) -> SessionView:
+        session = await asyncio.to_thread(self._registry.get, session_id)
+        assert session is not None
+        return self._view(session)
+
+    def _view(self, session: Session) -> SessionView:
+        return session.view(self._reconciler.stale_since)
+
+    def _changed(self) -> None:
+        self._changes.notify()
+        self._reconciler.wake()
+
+
+def _check(options: list[str]) -> None:
+    try:
+        check_options(options)
+    except OptionError as error:
+        raise InvalidInputError(str(error)) from error
+
+
+def _check_unchanged(session: Session, request: StartRequest) -> None:
+    """Starting a live session again is fine, but not with other words: they would be silently ignored."""
+    _check_profile(session, request)
+    hint = f"`berth stop {session.name}` first"
+    if session.root:
+        raise ConflictError(f"{session.name} is in root mode, for `berth exec --root`", hint=f"{hint}, which ends it")
+    if request.options and request.options != session.options:
+        raise ConflictError(
+            f"{session.name} is {session.state.value} with other options",
+            hint=f"{hint}; the options then hold from the next start on",
+        )
+    if request.persistence is not None and request.persistence != session.policy:
+        raise ConflictError(
+            f"{session.name} is {session.state.value} and keeps other things",
+            hint=f"{hint}; what is kept then is decided by the next start",
+        )
+
+
+def _check_profile(session: Session, request: StartRequest) -> None:
+    other = request.profile not in {None, session.profile} or request.version not in {None, session.version}
+    if other:
+        wanted = f"{request.profile or session.profile}{f'@{request.version}' if request.version else ''}"
+        raise ConflictError(
+            f"{session.name} was made from {session.profile}@{session.version}",
+            hint=f"leave --profile out, or `berth switch {session.name} {wanted}`, or start another session",
+        )
+
+
+def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.state in LIVE - {SessionState.STOPPING}:
+            return None
+        entry = Entry(user, "start", f"{now.profile}@{now.version}" + (f", {why}" if why else ""))
+        if now.pending is not None:
+            _check_profile(now, request)
+            return _start_afterwards(now, request), entry
+        if now.state not in STARTABLE:
+            raise ConflictError(
+                f"{now.name} is {now.state.value}",
+                hint="try again in a moment: `berth show` says when it is done",
+            )
+        _check_profile(now, request)
+        values = next_submission(now) | {
+            "options": request.options or now.options,
+            "used_at": time.time(),
+            "gpus": gpus,
+            **NO_TIME,
+        }
+        if request.persistence is not None:
+            values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
+        return values, entry
+
+    return decide
+
+
+def _start_afterwards(now: Session, request: StartRequest) -> dict[str, Any]:
+    """The columns of a session that is to start once what is done to its volumes is done."""
+    intent = now.pending
+    assert intent is not None
+    if intent.verb == "root" or (request.persistence is not None and request.persistence != now.policy):
+        raise ConflictError(
+            f"a {intent.verb} of {now.name} is under way", hint=f"`berth show {now.name}` says when it is done"
+        )
+    return {"operation": intent.but(start=True).record(), "options": request.options or now.options}
+
+
+def _delete(user: str, kept_until: float | None) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.state is SessionState.DELETING:
+            return None
+        if now.pending is not None and now.state not in LIVE:
+            raise ConflictError(
+                f"a {now.pending.verb} of {now.name} is under way", hint=f"`berth show {now.name}` says when it is done"
+            )
+        if now.state not in STARTABLE:
+            raise ConflictError(f"{now.name} is {now.state.value}", hint=f"`berth stop {now.name}` first")
+        reason = "its data is being removed" if kept_until is None else "its data is being set aside"
+        return {"state": SessionState.DELETING, "reason": reason, "kept_until": kept_until}, Entry(user, "delete")
+
+    return decide

@@ -1,0 +1,72 @@
+"""Answers to requests that may take long: the session as it is after a few seconds, or why it could not be done."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from broker.controller.launcher_client.errors import LauncherError, in_words
+from broker.controller.wakeup import Changes
+from broker.failpoints import failpoint
+
+if TYPE_CHECKING:
+    from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.reconcile.operations import Operator
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Registry
+    from broker.schema.sessions import SessionView
+
+ANSWER_WITHIN = 8.0
+"""Seconds that a request waits for what it has asked for, before it is answered with what is under way."""
+
+
+class Answering:
+    """Follows operations for those who asked for them."""
+
+    def __init__(self, *, registry: Registry, operator: Operator, reconciler: Reconciler, changes: Changes) -> None:
+        self._registry = registry
+        self._operator = operator
+        self._reconciler = reconciler
+        self._changes = changes
+
+    def view(self, session: Session) -> SessionView:
+        return session.view(self._reconciler.stale_since)
+
+    def changed(self) -> None:
+        """Tell those who wait, and those who act."""
+        self._changes.notify()
+        self._reconciler.wake()
+
+    async def carried_out(self, session: Session) -> SessionView:
+        """Have the operation just recorded in `session` carried out, as far as it is in a few seconds.
+
+        Raises what a failed one says.
+        """
+        asked = session.pending
+        assert asked is not None
+        failpoint(f"{asked.verb}.intent-recorded")
+        self._changes.notify()
+        self._operator.resume([session])
+        self._reconciler.wake()
+        deadline = time.monotonic() + ANSWER_WITHIN
+        while True:
+            change = self._changes.next()
+            now = await asyncio.to_thread(self._registry.update, session.id, lambda _: None)
+            said = now.intent
+            if said is not None and said.id == asked.id and (error := said.error()) is not None:
+                raise error
+            left = deadline - time.monotonic()
+            if said is None or said.id != asked.id or not said.pending or left <= 0:
+                return self.view(now)
+            await Changes.until(change, left)
+
+    async def of_upkeep(self, session: Session, task: asyncio.Task[Session]) -> SessionView:
+        """The session once that background task has ended, or as it was after a few seconds; raises what it says."""
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN)
+        if not done:
+            return self.view(session)
+        try:
+            return self.view(task.result())
+        except LauncherError as error:
+            raise in_words(error, session.name) from error

@@ -1,0 +1,130 @@
+"""Changes of a session's policies: continuation, idle time, stop time, and what connecting does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.reconcile.idle import idle_file
+from broker.controller.registry.manifest import Manifest
+from broker.controller.registry.registry import Entry
+from broker.controller.sessions import access
+from broker.controller.sessions.access import Verb
+from broker.errors import ConflictError, InvalidInputError
+from broker.format import clock
+from broker.schema.sessions import LIVE, SessionState
+
+if TYPE_CHECKING:
+    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.wakeup import Changes
+    from broker.schema.sessions import ConnectPolicy, ContinuationChoice, IdleChoice, SessionView, StopTime
+
+log = logging.getLogger(__name__)
+
+
+class Policies:
+    """Sets each policy in the registry and in the files that the session's job reads."""
+
+    def __init__(self, *, registry: Registry, launcher: Launcher, reconciler: Reconciler, changes: Changes) -> None:
+        self._registry = registry
+        self._launcher = launcher
+        self._reconciler = reconciler
+        self._changes = changes
+
+    async def set_continuation(self, user: str, name: str, choice: ContinuationChoice) -> SessionView:
+        """Decide whether another job continues the session when one has to end; None takes the profile's choice, or
+        else the site's. A successor that is queued already, and is not wanted any more, is cancelled.
+        """
+        session = await self._update(user, name, Verb.SET, _continuation(user, choice.continuation or ""))
+        await self._install(session, {"continuation": session.continuation_in_force + "\n"})
+        return self._changed(session)
+
+    async def set_idle(self, user: str, name: str, choice: IdleChoice) -> SessionView:
+        """Decide after which time without use the session is stopped; None takes the profile's choice, or else the
+        site's.
+        """
+        session = await self._update(user, name, Verb.SET, _idle(user, choice.idle or ""))
+        await self._install(session, {"idle": idle_file(session)})
+        return self._changed(session)
+
+    async def set_stop_time(self, user: str, name: str, wanted: StopTime) -> SessionView:
+        """Have the session stopped at a time, whatever job carries it then, or at none. With `keep` it continues until
+        then, whatever its policy says.
+
+        InvalidInputError for a time that has passed, ConflictError for a session without a job.
+        """
+        await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.STOP)
+        if wanted.at is not None and wanted.at <= time.time():
+            raise InvalidInputError(f"{clock(wanted.at)} is not in the future")
+        session = await self._update(user, name, Verb.STOP, _stop_time(user, wanted))
+        await self._install(session, {})
+        return self._changed(session)
+
+    async def set_connect(self, user: str, name: str, policy: ConnectPolicy) -> SessionView:
+        """Change what connecting to the session does, as far as `policy` says anything of it."""
+        session = await self._update(user, name, Verb.SET, _connect(user, policy))
+        await self._install(session, {})
+        return self._changed(session)
+
+    async def _update(self, user: str, name: str, verb: Verb, decide: Decide) -> Session:
+        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
+        session = await asyncio.to_thread(self._registry.update, session.id, decide)
+        self._changes.notify()
+        return session
+
+    async def _install(self, session: Session, files: dict[str, str]) -> None:
+        """Write the files, and the manifest with them. A failure is logged: the next start writes them."""
+        try:
+            await self._launcher.install(
+                session.owner, session.id, {"manifest.json": Manifest.of(session).text} | files
+            )
+        except LauncherError as error:
+            log.warning("the manifest of %s is behind: %s", session.id, error.message)
+
+    def _changed(self, session: Session) -> SessionView:
+        self._reconciler.wake()
+        return session.view(self._reconciler.stale_since)
+
+
+def _continuation(user: str, continuation: str) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.continuation == continuation:
+            return None
+        values = {"continuation": continuation, "successor": 0, "successor_job": None, "successor_at": None}
+        return values | {"resize": None}, Entry(user, "set", f"continue={continuation or 'default'}")
+
+    return decide
+
+
+def _idle(user: str, idle: str) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.idle == idle:
+            return None
+        return {"idle": idle, "idle_stop_at": None}, Entry(user, "set", f"idle={idle or 'default'}")
+
+    return decide
+
+
+def _stop_time(user: str, wanted: StopTime) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.state not in LIVE or now.state is SessionState.STOPPING:
+            raise ConflictError(f"{now.name} is {now.state.value}", hint=f"`berth start {now.name}` starts it")
+        detail = "never" if wanted.at is None else f"{'keep until' if wanted.keep else 'at'} {clock(wanted.at)}"
+        return {"stop_at": wanted.at, "stays": wanted.keep and wanted.at is not None}, Entry(user, "stop-time", detail)
+
+    return decide
+
+
+def _connect(user: str, policy: ConnectPolicy) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        changed = policy.model_dump(include=policy.model_fields_set)
+        detail = ", ".join(f"{name}={'default' if value is None else value}" for name, value in changed.items())
+        return {"connecting": now.connecting | changed}, Entry(user, "set", detail)
+
+    return decide

@@ -1,0 +1,82 @@
+"""Other resources for a session that runs: the next job is asked for with them, and carries the session on as soon as
+Slurm has taken it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from broker.controller.registry.registry import Entry
+from broker.controller.sessions import access
+from broker.controller.sessions.access import Verb
+from broker.controller.sessions.pending import ANSWER_WITHIN
+from broker.errors import ConflictError, InvalidInputError
+from broker.images import image_with
+from broker.schema.sessions import SessionState
+from slurm.gres import gpus
+from slurm.sbatch import OptionError, check_options, merge_options
+
+if TYPE_CHECKING:
+    from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.reconcile.submission import Submitter
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.sessions.limits import Limits
+    from broker.schema.sessions import SessionView
+    from profiles.store import Stores
+
+
+class Resizing:
+    """Every call asks `access` first."""
+
+    def __init__(
+        self, *, registry: Registry, stores: Stores, submitter: Submitter, reconciler: Reconciler, limits: Limits
+    ) -> None:
+        self._registry = registry
+        self._stores = stores
+        self._submitter = submitter
+        self._reconciler = reconciler
+        self._limits = limits
+
+    async def resize(self, user: str, name: str, options: list[str]) -> SessionView:
+        """Have the session go on in a job with these options in place of its own of the same kind. The present job ends
+        when the next one is in the queue.
+
+        ConflictError for a session that is not ready, RefusedError with Slurm's words if Slurm will not have the job:
+        nothing is changed then.
+        """
+        try:
+            check_options(options)
+        except OptionError as error:
+            raise InvalidInputError(str(error)) from error
+        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.START)
+        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        wanted = merge_options(session.options, options)
+        having = gpus(self._submitter.options(image.profile, wanted))
+        async with self._limits.turn(user):
+            if having > session.gpus and not session.gpus:
+                await self._limits.check_start(user, having)
+            decide = _asked({"options": wanted, "gpus": having}, Entry(user, "resize", " ".join(options)))
+            session = await asyncio.to_thread(self._registry.update, session.id, decide)
+        attempt = self._submitter.submit_successor(session)
+        done, _ = await asyncio.wait({attempt}, timeout=ANSWER_WITHIN)
+        self._reconciler.wake()
+        if done:
+            session = attempt.result()
+        return session.view(self._reconciler.stale_since)
+
+
+def _asked(resize: dict[str, Any], entry: Entry) -> Decide:
+    def decide(now: Session) -> Decision | None:
+        if now.state is not SessionState.READY or now.root or now.pending is not None:
+            state = "in root mode" if now.root else now.state.value
+            raise ConflictError(
+                f"{now.name} is {state}",
+                hint=f"it can be resized while it is ready; without a job, `berth start {now.name} [SBATCH OPTIONS]`",
+            )
+        number = now.submissions + 1
+        values = {"successor": number, "submissions": number, "successor_job": None, "successor_at": None}
+        return values | {"resize": resize}, entry
+
+    return decide

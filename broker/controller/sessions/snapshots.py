@@ -1,0 +1,314 @@
+"""What people ask of a session's volumes: snapshot, rollback, switch, clone, look into, root mode. Each call that
+changes something checks what can be checked, records the intent with the change of state, and has it carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from broker.controller.launcher_client.errors import told
+from broker.controller.launcher_client.volumes import Sif
+from broker.controller.reconcile.operations import stops
+from broker.controller.registry.manifest import CHANGING, Target
+from broker.controller.registry.models import Session
+from broker.controller.registry.operation import Intent
+from broker.controller.registry.registry import Entry
+from broker.controller.sessions import access
+from broker.controller.sessions.access import Verb
+from broker.errors import ConflictError, NotFoundError
+from broker.images import image_with, published
+from broker.names import new_id
+from broker.schema.sessions import LIVE, STARTABLE, SessionState
+from profiles.store import PACKAGES
+from profiles.userfile import read_text
+
+if TYPE_CHECKING:
+    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.reconcile.maintenance import Upkeep
+    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.sessions.limits import Limits
+    from broker.controller.sessions.pending import Answering
+    from broker.schema.sessions import SessionView
+    from broker.schema.volumes import (
+        CloneRequest,
+        DiffReport,
+        RollbackRequest,
+        SizeReport,
+        SnapshotRequest,
+        SnapshotView,
+        SwitchRequest,
+        VerifyReport,
+    )
+    from profiles.store import Image, Stores
+
+PACKAGES_BYTES = 2 * 2**20
+"""Limit for an image's packages.txt: 50,000 packages. A request to the launcher holds it (launcher.LINE_LIMIT)."""
+
+
+class Snapshots:
+    """The verbs. Every one of them asks `access` first; LauncherError never leaves here."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        stores: Stores,
+        launcher: Launcher,
+        upkeep: Upkeep,
+        answering: Answering,
+        limits: Limits,
+    ) -> None:
+        self._registry = registry
+        self._stores = stores
+        self._launcher = launcher
+        self._upkeep = upkeep
+        self._answering = answering
+        self._limits = limits
+
+    async def snapshot(self, user: str, name: str, request: SnapshotRequest) -> SessionView:
+        """Keep both volumes as they are now, also of a session that runs."""
+        session = await self._resolve(user, name, Verb.SNAPSHOT)
+        check_free(session)
+        label = request.label or ""
+        if label and any(each.label == label for each in await self._list(session)):
+            raise ConflictError(f"{name} has a snapshot {label} already", hint="use another label, or delete that one")
+        arguments = {"label": label, "reason": "", "automatic": False}
+        return await self._begin(session, Intent.new("snapshot", user, arguments=arguments), label)
+
+    async def snapshots(self, user: str, name: str) -> list[SnapshotView]:
+        """Oldest first."""
+        return await self._list(await self._resolve(user, name, Verb.INSPECT))
+
+    async def delete_snapshot(self, user: str, name: str, reference: str) -> SnapshotView:
+        """Forget a snapshot; what only it had is removed in the background."""
+        session = await self._resolve(user, name, Verb.FORGET)
+        number = (await self._find(session, reference)).number
+        taken = await told(session.name, self._launcher.forget(session.owner, session.id, number))
+
+        def decide(_: Session) -> Decision | None:
+            return {"volumes": taken.volumes}, Entry(user, "snapshot-deleted", str(number))
+
+        await asyncio.to_thread(self._registry.update, session.id, decide)
+        self._answering.changed()
+        self._upkeep.collect(session.owner)
+        return taken.snapshot
+
+    async def rollback(self, user: str, name: str, request: RollbackRequest) -> SessionView:
+        """Make both volumes, and the image, what they were in a snapshot; of what is now a snapshot is kept.
+
+        A session that runs is stopped for it and started again. RefusedError, with nothing changed, if the snapshot's
+        image is not there.
+        """
+        session = await self._resolve(user, name, Verb.ROLLBACK)
+        check_free(session)
+        snapshot = await self._find(session, request.snapshot)
+        image = await self._image_of(snapshot)
+        to = Target.of(image, session.policy if session.persistence_chosen else None)
+        arguments = {"snapshot": snapshot.number, "to": to.model_dump(mode="json")}
+        return await self._begin(
+            session, Intent.new("rollback", user, arguments=arguments), f"to snapshot {snapshot.number}"
+        )
+
+    async def switch(self, user: str, name: str, request: SwitchRequest) -> SessionView:
+        """Put the session on another image, with its home, and with the system volume that it had there if it was on it
+        before; of what is now a snapshot is kept. A session that runs is stopped for it and started again.
+        """
+        session = await self._resolve(user, name, Verb.SWITCH)
+        check_free(session)
+        image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
+        if (image.name, image.version) == (session.profile, session.version) and not request.fresh:
+            raise ConflictError(
+                f"{name} is on {image.name}@{image.version} already", hint="--fresh begins with an empty system"
+            )
+        kept = session.policy if session.persistence_chosen else None
+        to = Target.of(image, request.persistence or kept)
+        arguments = {"to": to.model_dump(mode="json"), "fresh": request.fresh}
+        return await self._begin(
+            session, Intent.new("switch", user, arguments=arguments), f"to {image.name}@{image.version}"
+        )
+
+    async def clone(self, user: str, name: str, request: CloneRequest) -> SessionView:
+        """Make a session whose volumes begin as this one's, now or at a snapshot; when it is there it is stopped, or
+        started if that was asked for.
+
+        ConflictError if the name is taken. Nothing is left of a clone that could not be made.
+        """
+        source = await self._resolve(user, name, Verb.CLONE)
+        if await asyncio.to_thread(self._registry.find, user, request.name) is not None:
+            raise ConflictError(f"you have a session named {request.name} already", hint="give the clone another name")
+        snapshot = None if request.at is None else await self._find(source, request.at)
+        if snapshot is None:
+            check_free(source)
+            check_copyable(source)
+        if request.profile is not None:
+            image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
+        elif request.version is not None:
+            profile = source.profile if snapshot is None else snapshot.profile
+            image = await asyncio.to_thread(published, self._stores, profile, request.version)
+        elif snapshot is not None:
+            image = await self._image_of(snapshot)
+        else:
+            image = await asyncio.to_thread(image_with, self._stores, *source.image.values())
+        before = source.digest if snapshot is None else snapshot.digest
+        to = Target.of(image, source.policy if source.persistence_chosen else None)
+        arguments = {
+            "source": source.id,
+            "name": source.name,
+            "snapshot": None if snapshot is None else snapshot.number,
+            "job_id": source.job_id if source.state is SessionState.READY else None,
+            "copy": new_id(),
+            "of": source.image,
+            "switched": image.digest != before,
+        }
+        now = time.time()
+        clone = Session(
+            **to.columns(),
+            id=new_id(now),
+            name=request.name,
+            owner=user,
+            state=SessionState.CHANGING,
+            reason=CHANGING,
+            options=source.options,
+            gpus=source.gpus if request.start else 0.0,
+            created_at=now,
+            used_at=now,
+            operation=Intent.new("clone", user, arguments=arguments, start=request.start).record(),
+        )
+        async with self._limits.turn(user):
+            await self._limits.check_another(user)
+            await self._limits.check_storage(user)
+            if request.start:
+                await self._limits.check_start(user, source.gpus)
+            clone = await asyncio.to_thread(self._registry.create, clone, Entry(user, "clone", f"of {name}"))
+        return await self._answering.carried_out(clone)
+
+    async def diff(self, user: str, name: str, reference: str | None, *, content: bool = False) -> DiffReport:
+        """Compare with a snapshot, or with the profile; with `content`, read files that look the same."""
+        session = await self._resolve(user, name, Verb.INSPECT)
+        number = None if reference is None else (await self._find(session, reference)).number
+        base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
+        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        packages = await asyncio.to_thread(_packages, image)
+        sif = Sif(str(image.path), image.offset)
+        compared = self._launcher.diff(
+            session.owner, session.id, number, base=base, base_packages=packages, sif=sif, content=content
+        )
+        report = await told(session.name, compared)
+        roots = {"home": f"/home/{session.owner}", "system": ""}
+        seen = [each.model_copy(update={"path": f"{roots[each.volume]}/{each.path}"}) for each in report.files]
+        return report.model_copy(update={"files": seen})
+
+    async def size(self, user: str, name: str) -> SizeReport:
+        session = await self._resolve(user, name, Verb.INSPECT)
+        return await told(session.name, self._launcher.size(session.owner, session.id))
+
+    async def verify(self, user: str, name: str) -> VerifyReport:
+        """Read every layer and compare it with its checksums."""
+        session = await self._resolve(user, name, Verb.INSPECT)
+        return await told(session.name, self._launcher.verify(session.owner, session.id))
+
+    async def flatten(self, user: str, name: str) -> SessionView:
+        """Begin to make few layers of many, in the background."""
+        session = await self._resolve(user, name, Verb.FLATTEN)
+        check_free(session)
+        if session.state not in STARTABLE:
+            raise ConflictError(
+                f"{name} is {session.state.value}",
+                hint=f"`berth stop {name}` first; a stop flattens deep stacks by itself",
+            )
+        return await self._answering.of_upkeep(session, self._upkeep.flatten(session))
+
+    async def root(self, user: str, name: str) -> SessionView:
+        """Start the session in root mode, stopping it first if it runs."""
+        session = await self._resolve(user, name, Verb.ROOT)
+        if session.root and session.state in LIVE - {SessionState.STOPPING}:
+            return self._answering.view(session)
+        return await self._begin(session, Intent.new("root", user, start=True), "")
+
+    async def commit_root(self, user: str, name: str) -> SessionView:
+        """Keep what was changed in root mode; of what was before a snapshot is kept."""
+        session = await self._resolve(user, name, Verb.ROOT)
+        if not (session.root and session.state is SessionState.READY):
+            raise ConflictError(
+                f"{name} is not ready in root mode", hint=f"`berth exec --root {name} -- COMMAND` does it"
+            )
+        before = session.intent.snapshot if session.intent is not None else None
+        return await self._begin(session, Intent.new("commit-root", user, arguments={"before": before}), "")
+
+    async def _begin(self, session: Session, intent: Intent, detail: str) -> SessionView:
+        decide = _begun(intent, Entry(intent.actor, intent.verb, detail))
+        session = await asyncio.to_thread(self._registry.update, session.id, decide)
+        return await self._answering.carried_out(session)
+
+    async def _resolve(self, user: str, name: str, verb: Verb) -> Session:
+        return await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
+
+    async def _list(self, session: Session) -> list[SnapshotView]:
+        return (await told(session.name, self._launcher.snapshots(session.owner, session.id)))[0]
+
+    async def _find(self, session: Session, reference: str) -> SnapshotView:
+        for snapshot in await self._list(session):
+            if reference in {str(snapshot.number), snapshot.label}:
+                return snapshot
+        raise NotFoundError(
+            f"{session.name} has no snapshot {reference}", hint=f"`berth snapshots {session.name}` shows what it has"
+        )
+
+    async def _image_of(self, snapshot: SnapshotView) -> Image:
+        return await asyncio.to_thread(image_with, self._stores, snapshot.profile, snapshot.version, snapshot.digest)
+
+
+def _packages(image: Image) -> str:
+    """The list of an image's packages; empty where there is none."""
+    try:
+        return read_text(image.directory / PACKAGES, PACKAGES_BYTES, own=False, follow=True)
+    except OSError:
+        return ""  # then every package counts as added, which is true of what can be seen
+
+
+def check_free(session: Session) -> None:
+    """ConflictError while something else is done to the volumes."""
+    pending = session.pending
+    if pending is not None:
+        raise ConflictError(
+            f"a {pending.verb} of {session.name} is under way", hint=f"`berth show {session.name}` says when it is done"
+        )
+    if session.root:
+        raise ConflictError(
+            f"{session.name} is in root mode, for `berth exec --root`", hint=f"`berth stop {session.name}` ends it"
+        )
+
+
+def check_copyable(session: Session) -> None:
+    """ConflictError for a session whose volumes can be copied neither by its job nor without one."""
+    if session.state not in STARTABLE | {SessionState.READY}:
+        raise ConflictError(f"{session.name} is {session.state.value}", hint="try again when it is ready, or stopped")
+
+
+def _begun(intent: Intent, entry: Entry) -> Decide:
+    """Record the intent with what it makes of the session: without a job it is changing at once, otherwise when its
+    job has ended, which some operations ask for. `entry` goes into the event log.
+    """
+
+    def decide(now: Session) -> Decision | None:
+        if intent.verb == "commit-root":
+            if now.pending is not None or not now.root or now.state is not SessionState.READY:
+                raise ConflictError(f"{now.name} is not ready in root mode any more")
+            return {"operation": intent.record()}, entry
+        check_free(now)
+        if now.state in STARTABLE:
+            record = intent.but(state=now.state, why=now.reason).record()
+            return {"state": SessionState.CHANGING, "reason": CHANGING, "operation": record}, entry
+        if now.state not in LIVE:
+            raise ConflictError(f"{now.name} is {now.state.value}")
+        if now.state is SessionState.STOPPING:
+            return {"operation": intent.record()}, entry
+        if stops(intent):
+            values = {"state": SessionState.STOPPING, "reason": f"stopped for the {intent.verb}, then started again"}
+            return values | {"operation": intent.but(start=True, ran=True).record()}, entry
+        check_copyable(now)
+        return {"operation": intent.record()}, entry
+
+    return decide

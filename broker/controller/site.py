@@ -1,0 +1,97 @@
+"""What the site is to its clients: names, doors, and whose certificates to believe; and the authorities themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from broker.schema.login import AuthorityKeyView
+from broker.schema.site import SiteView
+from broker.ssh.host_names import gateway_host
+
+if TYPE_CHECKING:
+    from broker.config.settings import Config
+    from broker.controller.registry.registry import Registry
+    from broker.schema.login import AuthorityKind
+    from broker.ssh.ca import CaKey
+    from broker.ssh.certificates import CertificateAuthority
+
+GATEWAY_CERTIFICATE_DAYS = 30
+
+
+class Site:
+    """The authority for hosts signs sessions' keys and the gateway's, the one for users what `berth login` gives."""
+
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        host_authority: CertificateAuthority,
+        user_authority: CertificateAuthority,
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._authorities: dict[AuthorityKind, CertificateAuthority] = {"host": host_authority, "user": user_authority}
+        self._in_use: dict[AuthorityKind, float] = {
+            "host": max(config.ssh.host_certificate_days, GATEWAY_CERTIFICATE_DAYS) * 86400.0,
+            "user": config.ssh.user_certificate_hours * 3600.0,
+        }
+        """Seconds for which certificates are valid, by who signs them."""
+
+    async def view(self, user: str) -> SiteView:
+        """What `user`'s ssh needs to know."""
+        config = self._config
+        since = time.time() - config.ssh.host_certificate_days * 86400
+        return SiteView(
+            user=user,
+            domain=config.ssh.domain,
+            gateway_host=config.gateway_host if config.gateway.enabled else "",
+            gateway_port=config.gateway_port,
+            login_host=config.login_host,
+            ca_public_keys=self._authorities["host"].trusted_lines,
+            revoked_host_keys=await asyncio.to_thread(self._registry.host_keys_of_deleted, user, since),
+            login_with=config.ssh.login_with,
+            mode=config.mode.value,
+        )
+
+    def certify_gateway(self, public_key: str) -> str:
+        """A certificate for the gateway's host key; one line."""
+        config = self._config
+        return self._authorities["host"].sign_host(
+            public_key,
+            sorted({gateway_host(config.ssh.domain), config.gateway_host.lower()}),
+            valid_seconds=GATEWAY_CERTIFICATE_DAYS * 86400,
+            serial=0,
+            key_id="berth gateway",
+        )
+
+    def authorities(self) -> list[AuthorityKeyView]:
+        """All keys whose certificates are believed."""
+        return [_view(kind, key) for kind, authority in self._authorities.items() for key in authority.keys.all]
+
+    def rotate(self, kind: AuthorityKind, *, now: bool) -> AuthorityKeyView:
+        """Announce the next key of the authority for hosts, or sign with the one that is announced; `now` without
+        waiting for clients to learn it. Users' certificates are checked by gateways and sessions, which we tell: there
+        the next key is made and signs at once. ConflictError as CaKeys.switch.
+        """
+        keys = self._authorities[kind].keys
+        if kind == "user":
+            return _view(kind, keys.switch(overlap=0))
+        if not now and not any(key.standing == "announced" for key in keys.all):
+            return _view(kind, keys.announce())
+        return _view(kind, keys.switch(overlap=0 if now else self._config.ssh.ca_overlap_days * 86400))
+
+    def retire(self, kind: AuthorityKind, fingerprint: str, *, now: bool) -> AuthorityKeyView:
+        """Believe a key no more; `now` although its certificates may be valid. Errors as CaKeys.retire."""
+        return _view(kind, self._authorities[kind].keys.retire(fingerprint, in_use=0 if now else self._in_use[kind]))
+
+
+def _view(kind: AuthorityKind, key: CaKey) -> AuthorityKeyView:
+    return AuthorityKeyView(
+        kind=kind,
+        fingerprint=key.public.fingerprint,
+        public_key=key.public.line,
+        standing=key.standing.value,
+        since=key.since,
+    )

@@ -1,0 +1,82 @@
+"""Whose verb it is, and where it may act: what the launcher's verbs have in common."""
+
+from __future__ import annotations
+
+import pwd
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from broker.names import IDENTIFIER, USER_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+USER_NAME = re.compile(USER_PATTERN)
+
+
+class VerbError(Exception):
+    """A verb did not do what was asked; `kind` is `invalid`, `refused`, `unclear`, `missing`, `busy`, `ended`,
+    `space`, `conflict` or `files`, of which broker.volumes.errors says when, or `host-key` (launcher_verbs.submit).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose verb it is, and the paths and programs that root set at start."""
+
+    user: pwd.struct_passwd
+    storage: str
+    sbatch: str
+    session_script: str
+
+    @property
+    def root(self) -> Path:
+        if self.storage.startswith("~/"):
+            return Path(self.user.pw_dir) / self.storage[2:]
+        return Path(self.storage.replace("{user}", self.user.pw_name))
+
+    def session(self, request: Mapping[str, Any]) -> Path:
+        session_id = request.get("session")
+        if not isinstance(session_id, str) or not IDENTIFIER.fullmatch(session_id):
+            raise VerbError("invalid", f"not a session id: {session_id!r}")
+        return self.root / "sessions" / session_id
+
+
+def checked_user(name: object, minimum_uid: int) -> pwd.struct_passwd:
+    """The account that a request names; system accounts and root are never acted for."""
+    if not isinstance(name, str) or not USER_NAME.fullmatch(name):
+        raise VerbError("invalid", f"not a user name: {name!r}")
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise VerbError("missing", f"there is no user {name}") from None
+    if user.pw_uid < max(minimum_uid, 1) or user.pw_gid < 1:
+        raise VerbError("refused", f"{name} is a system account")
+    return user
+
+
+def own_directory(path: Path, uid: int) -> None:
+    """Make a directory mode 0700 below one that is there, or accept it if it is the user's own and private."""
+    try:
+        path.mkdir(mode=0o700, parents=False)
+    except FileExistsError:
+        check_own(path, uid)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(path, uid)
+
+
+def check_own(path: Path, uid: int) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        raise VerbError("missing", f"{path} does not exist") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
+        raise VerbError("files", f"{path} must be a directory of the user's own with mode 0700")
