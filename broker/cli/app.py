@@ -29,36 +29,36 @@ COMMANDS = {
     "show": "sessions:show",
     "ssh": "ssh:ssh",
     "exec": "ssh:execute",
-    "open": "opening:open_session",
+    "open": "open:open_session",
     "stop": "sessions:stop",
-    "extend": "extending:extend",
-    "resize": "resizing:resize",
-    "set": "setting:set_options",
+    "extend": "extend:extend",
+    "resize": "resize:resize",
+    "set": "set:set_options",
     "delete": "sessions:delete",
     "restore": "sessions:restore",
     "snapshot": "snapshots:snapshot",
     "snapshots": "snapshots:snapshots",
     "rollback": "snapshots:rollback",
-    "clone": "cloning:clone",
-    "switch": "cloning:switch",
+    "clone": "clone:clone",
+    "switch": "clone:switch",
     "diff": "diff:diff",
     "size": "space:size",
     "verify": "space:verify",
     "flatten": "space:flatten",
     "gc": "space:gc",
     "sbatch": "sbatch:sbatch",
-    "fetch": "batch:fetch",
-    "promote": "batch:promote",
+    "fetch": "environments:fetch",
+    "promote": "environments:promote",
     "logs": "logs:logs",
     "events": "logs:events",
     "explain": "history:explain",
     "history": "history:history",
     "who": "logs:who",
-    "profile": "profiles:profile",
+    "profile": "profile:profile",
     "key": "keys:key",
-    "login": "certificates:login",
-    "logout": "certificates:logout",
-    "ssh-config": "sshconfig:ssh_config",
+    "login": "login:login",
+    "logout": "login:logout",
+    "ssh-config": "ssh_config:ssh_config",
     "doctor": "doctor:doctor",
     "config": "config:config",
     "completion": "completion:completion",
@@ -66,9 +66,9 @@ COMMANDS = {
     "controller": "services:controller",
     "gateway": "services:gateway",
     "registry": "services:registry",
-    "ca": "certificates:ca",
+    "ca": "login:ca",
 }
-"""Command → module in this package and attribute in it; the order is the one of `berth --help`."""
+"""Command → module in `commands` and attribute in it; the order is the one of `berth --help`."""
 
 
 class Berth(click.Group):
@@ -83,7 +83,7 @@ class Berth(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command = getattr(import_module(f"broker.cli.{module}"), attribute)
+        command = getattr(import_module(f"broker.cli.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
         return command
 
@@ -109,7 +109,7 @@ class Berth(click.Group):
 
 
 def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    """Hand the file on in the environment, where `broker.config.settings.load` finds it, and so do processes that we start."""
+    """Hand the file on in the environment, for `broker.config.settings.load`, here and in processes that we start."""
     if value is not None:
         os.environ["BERTH_CONFIG"] = os.path.abspath(value)  # noqa: PTH100 - Path.resolve would follow links
 

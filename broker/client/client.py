@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from broker import errors
 from broker.client import http
-from broker.schema import environments, volumes
+from broker.schema import volumes
 from broker.schema.connections import (
     ConnectionList,
     ConnectionRecord,
@@ -21,6 +21,7 @@ from broker.schema.connections import (
     ResolveAnswer,
     ResolveRequest,
 )
+from broker.schema.environments import EnvironmentList, EnvironmentRequest, EnvironmentView, PromoteRequest
 from broker.schema.login import (
     AuthorityKeyView,
     AuthorityKind,
@@ -168,20 +169,20 @@ class Client:
 
     # Batch jobs
 
-    def environments(self) -> list[environments.EnvironmentView]:
+    def environments(self) -> list[EnvironmentView]:
         """Those of the caller's batch jobs, the oldest first."""
-        return self._get("/v1/environments", environments.EnvironmentList).environments
+        return self._get("/v1/environments", EnvironmentList).environments
 
-    def make_environment(self, request: environments.EnvironmentRequest) -> environments.EnvironmentView:
+    def make_environment(self, request: EnvironmentRequest) -> EnvironmentView:
         """Make an environment for a batch job; of a large session that runs it may take minutes."""
-        return self._send("POST", "/v1/environments", environments.EnvironmentView, request, extra_time=_FILES)
+        return self._send("POST", "/v1/environments", EnvironmentView, request, extra_time=_FILES)
 
-    def discard_environment(self, environment: str) -> list[environments.EnvironmentView]:
+    def discard_environment(self, environment: str) -> list[EnvironmentView]:
         """Remove it, if it is there; what it was."""
         path = f"/v1/environments/{environment}"
-        return self._send("DELETE", path, environments.EnvironmentList, extra_time=_FILES).environments
+        return self._send("DELETE", path, EnvironmentList, extra_time=_FILES).environments
 
-    def promote(self, environment: str, request: environments.PromoteRequest) -> SessionView:
+    def promote(self, environment: str, request: PromoteRequest) -> SessionView:
         """The new session, which is stopped when its operation is done."""
         return self._send("POST", f"/v1/environments/{environment}/promote", SessionView, request)
 

@@ -46,7 +46,7 @@ def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
 
 
 def site_socket() -> Path | None:
-    """Where the controller's socket is, if the file says it plainly and in site mode; None: `broker.config.settings` knows."""
+    """Where the controller's socket is, if the file says it plainly and in site mode; None: ask `settings`."""
     return _site_socket(read()[1])
 
 

@@ -15,10 +15,10 @@ import time
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
-from broker.ssh.max_startups import MaxStartups
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from broker.ssh.max_startups import MaxStartups
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -34,7 +34,7 @@ GATHER = 1.0
 RETRY = 5.0
 """Seconds before the controller is told again what it did not take."""
 STANDING = 60.0
-"""Seconds after which the controller hears of what stands once more; broker.controller.sessions.connections takes what it has not heard of
+"""Seconds after which the controller hears of what stands once more; the controller takes what it has not heard of
 three times for lost."""
 BATCH = 400
 """Records told at once; one has up to 500 bytes, a request to the controller 256 KiB."""

@@ -366,7 +366,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--account", help="the controller's account (site mode)")
     parser.add_argument("--serve-fd", type=int, help="serve this inherited socket (personal mode)")
     parser.add_argument("--sbatch", default="sbatch")
-    parser.add_argument("--session-script", default=os.path.join(os.path.dirname(__file__), "session.sh"))  # noqa: PTH118, PTH120 - pathlib is one import more as root
+    script = os.path.join(os.path.dirname(os.path.dirname(__file__)), "job", "session.sh")  # noqa: PTH118, PTH120 - pathlib is one import more as root
+    parser.add_argument("--session-script", default=script)
     parser.add_argument("--minimum-uid", type=int, default=1000, help="accounts below it are never acted for")
     parser.add_argument(
         "--worker-memory", type=int, default=WORKER_BYTES >> 20, metavar="MIB", help="address space of one worker"

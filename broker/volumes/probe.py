@@ -36,7 +36,7 @@ from profiles.userfile import read_bytes
 TRIAL_TIMEOUT_S = 50
 """Below what the controller waits for the launcher's verb. A trial takes a tenth of a second of a free machine."""
 
-SESSION_SCRIPT = Path(__file__).parents[1] / "session.sh"
+SESSION_SCRIPT = Path(__file__).parents[1] / "job/session.sh"
 TRIAL = """
 source "$1"
 say() { :; }

@@ -21,7 +21,7 @@ from tests.volumes.running import IMAGE, Running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SESSION = Path(operations.__file__).parents[1] / "session.sh"
+SESSION = Path(operations.__file__).parents[1] / "job/session.sh"
 MOUNT = """
 source "$1"
 NODE_DIR=$2/node LAYERS=$2/layers MOUNTED=()

@@ -26,7 +26,7 @@ from tests.volumes.running import IMAGE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BATCH = Path(broker.__path__[0]) / "batch.sh"
+BATCH = Path(broker.__path__[0]) / "job/batch.sh"
 WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
 AS_ON_NFS = ["unshare", "--map-root-user", "--", *WITHOUT_OVERRIDE, sys.executable]
 UNSHARE = f"""#!/bin/bash

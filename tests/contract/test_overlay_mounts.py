@@ -21,7 +21,7 @@ from broker.volumes import operations, probe
 from broker.volumes.errors import VolumeError
 from broker.volumes.storage import Storage
 
-SESSION = Path(operations.__file__).parents[1] / "session.sh"
+SESSION = Path(operations.__file__).parents[1] / "job/session.sh"
 BATCH = SESSION.with_name("batch.sh")
 REASON = "wrong fs type, bad option, bad superblock on overlay, missing codepage or helper program, or other error"
 REFUSING_MOUNT = f"""#!/bin/bash

@@ -45,7 +45,7 @@ print(json.dumps({
 class Library(TypedDict):
     """What the functions of a release's libslurm return."""
 
-    status_text: dict[int, str]
+    words: dict[int, str]
     codes: dict[int, str]
     reasons: list[str]
 

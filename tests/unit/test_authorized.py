@@ -12,7 +12,6 @@ import broker.controller.credentials.authorized_keys
 from broker.controller.credentials.authorized_keys import AuthorizedKeys
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.registry import Registry
 from broker.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
 from tests.fakes.core import Clock
 from tests.fakes.launcher import FakeLauncher
@@ -20,6 +19,8 @@ from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from broker.controller.registry.registry import Registry
 
 
 def key(comment: str = "") -> str:

@@ -125,8 +125,8 @@ def test_everything_else_goes_to_python_also_by_a_link(berth: Path, tmp_path: Pa
 
 def batch(code: str, *arguments: str) -> str:
     """Run code with the functions of batch.sh in reach."""
-    text = (BROKER / "batch.sh").read_text()
-    program = text[: text.index("\nDIRECTORY=")].replace("${BASH_SOURCE[0]%/*}", str(BROKER))
+    text = (BROKER / "job/batch.sh").read_text()
+    program = text[: text.index("\nDIRECTORY=")].replace("${BASH_SOURCE[0]%/*}", str(BROKER / "job"))
     environment = {"PATH": "/usr/bin:/bin"}
     command = ["bash", "-c", f"{program}\n{code}", "test", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment, check=False)

@@ -12,7 +12,6 @@ import pytest
 
 from broker import errors
 from broker.client.client import Client
-from broker.schema import sessions
 from broker.schema.sessions import SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, operation, ready, view
@@ -20,6 +19,8 @@ from tests.fakes.controller import ScriptedController, operation, ready, view
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from broker.schema import sessions
 
 IN_ROOT = ready(root=True, operation=operation("root", "done"))
 COMMITTING = ready(root=True, operation=operation("commit-root"))

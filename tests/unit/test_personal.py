@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import broker
 from broker.client.autostart import open_client, passive_client
 from broker.client.client import Client
 from broker.config.directories import make_private
@@ -17,9 +18,8 @@ from broker.config.file import Mode, personal_defaults
 from broker.config.settings import Config
 from broker.controller import process
 from broker.controller.registry import database
-from broker.controller.registry import registry as registry_registry
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import Entry, RegistryError
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError, InvalidInputError
 from tests.fakes.rows import make_session
 
@@ -106,7 +106,7 @@ def test_a_controller_that_does_not_start_says_why_in_its_own_words(config: Conf
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BERTH_CONFIG", str(broken))
-        patch.setenv("PYTHONPATH", str(Path(registry.__file__).parent.parent))
+        patch.setenv("PYTHONPATH", str(Path(broker.__file__).parent.parent))
         with pytest.raises(InvalidInputError, match="no SQLAlchemy URL"):
             open_client(config)
 
@@ -116,7 +116,7 @@ def test_a_controller_that_does_not_start_says_why_in_its_own_words(config: Conf
 
 @pytest.fixture
 def on_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "network_file_system", lambda _: "nfs4")
+    monkeypatch.setattr(database, "network_file_system", lambda _: "nfs4")
 
 
 def _url(tmp_path: Path) -> str:
@@ -154,8 +154,8 @@ def test_sqlite_on_nfs_is_for_one_controller_alone(tmp_path: Path) -> None:
 def test_sqlite_on_nfs_lets_no_second_one_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(open_registry(_url(tmp_path), alone=True)) as made:
         made.create(make_session(), Entry("alice", "start"))
-        monkeypatch.setattr(registry, "_NETWORK", ("busy_timeout=1", *database._NETWORK))
-        with pytest.raises(registry_registry.RegistryError, match="locked"):
+        monkeypatch.setattr(database, "_NETWORK", ("busy_timeout=1", *database._NETWORK))
+        with pytest.raises(RegistryError, match="locked"):
             open_registry(_url(tmp_path), alone=True)
 
 
@@ -163,7 +163,7 @@ def test_a_registry_that_moves_to_nfs_and_back_keeps_all(tmp_path: Path, monkeyp
     with contextlib.closing(open_registry(_url(tmp_path))) as local:
         session = local.create(make_session(), Entry("alice", "start"))
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "network_file_system", lambda _: "nfs4")
+        patch.setattr(database, "network_file_system", lambda _: "nfs4")
         with contextlib.closing(open_registry(_url(tmp_path), alone=True)) as remote:
             assert remote.get(session.id) is not None
     with contextlib.closing(open_registry(_url(tmp_path))) as local:

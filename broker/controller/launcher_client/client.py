@@ -28,7 +28,7 @@ ANSWER_LIMIT = 64 * 2**20
 """Bytes of one answer: every manifest of one user."""
 _ANSWER_BEGIN = re.compile(rb'\{"id": ([0-9]{1,18}), ')
 """As launcher.Launcher writes it."""
-SESSION_SCRIPT = Path(__file__).with_name("session.sh")
+SESSION_SCRIPT = Path(__file__).parents[2] / "job/session.sh"
 
 
 class _Admission:
