@@ -1,0 +1,1 @@
+"""Slurm: jobs, their states, sbatch's options, and a cluster for people who have none."""

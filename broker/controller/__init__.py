@@ -1,0 +1,1 @@
+"""The controller: the process that owns the registry and brings each session to the state that its user asked for."""

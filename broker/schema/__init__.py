@@ -1,0 +1,1 @@
+"""The validated types of the API, for the controller and its clients."""

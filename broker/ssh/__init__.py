@@ -1,0 +1,1 @@
+"""OpenSSH's formats: keys, certificates, certificate authorities and host names."""

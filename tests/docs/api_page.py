@@ -11,13 +11,13 @@ from broker import errors
 from broker.config.settings import Config
 from broker.controller.api.app import LARGEST_BODY, Services, application
 from broker.controller.api.listener import CONNECTIONS
-from broker.schema import environments, sessions, volumes
+from broker.schema import base, connections, environments, login, sessions, site, volumes
 from tests.docs.fields import default, descriptions, kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMAS = (sessions, environments, volumes)
+SCHEMAS = (base, connections, environments, login, sessions, site, volumes)
 
 _HEAD = f"""\
 # API

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from broker.cli.app import berth
 from broker.config import settings as config
-from tests.docs import api_page, sbatch_page
+from tests.docs import api_page, modules_page, sbatch_page
 from tests.docs.fields import default, descriptions, kind
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def pages() -> dict[Path, str]:
         reference / "openapi.json": api_page.document_text(),
         reference / "sbatch-options.md": sbatch_page.page(),
         reference / "cli.md": "\n".join([_CLI_HEAD, *_command_sections()]),
+        reference / "modules.md": modules_page.page(ROOT),
         reference / "config.md": "\n".join([_CONFIG_HEAD, *_setting_sections()]),
     }
 

@@ -1,0 +1,1 @@
+"""The commands of `berth`: one module for each group of commands."""

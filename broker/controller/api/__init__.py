@@ -1,0 +1,1 @@
+"""The HTTP API on a Unix socket: who calls, and which part of the controller answers."""

@@ -1,0 +1,1 @@
+"""Keys and certificates with which users log in to their sessions."""

@@ -1,0 +1,1 @@
+"""The loop: it compares the registry with Slurm and does what is missing."""
