@@ -22,7 +22,7 @@ def test_every_test_that_security_names_exists() -> None:
 
 
 def test_every_failpoint_is_in_behaviour() -> None:
-    sources = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "broker").glob("*.py"))
+    sources = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "broker").rglob("*.py"))
     labels = re.findall(r'failpoint\("([\w.-]+)"\)', sources)
     assert labels
     text = (ROOT / "docs" / "behaviour.md").read_text(encoding="utf-8")
