@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from broker.controller.api.app import Services
+from broker.controller.api.dependencies import Services
 from broker.controller.credentials.authorized_keys import AuthorizedKeys
 from broker.controller.credentials.login import Logins
 from broker.controller.doctor import controller_checks

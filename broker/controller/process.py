@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.config.settings import Config
-    from broker.controller.api.app import Services
+    from broker.controller.api.dependencies import Services
     from broker.controller.launcher_client.client import Launcher
     from broker.controller.reconcile.loop import Reconciler
 

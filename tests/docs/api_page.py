@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from broker import errors
 from broker.config.settings import Config
-from broker.controller.api.app import LARGEST_BODY, Services, application
+from broker.controller.api.app import application
+from broker.controller.api.dependencies import Services
 from broker.controller.api.listener import CONNECTIONS
+from broker.controller.api.request_limits import LARGEST_BODY
 from broker.schema import base, connections, environments, login, sessions, site, volumes
 from tests.docs.fields import default, descriptions, kind
 

@@ -21,7 +21,9 @@ from prometheus_client import generate_latest
 
 from broker.client.client import Client
 from broker.controller.api import protocol
-from broker.controller.api.app import LARGEST_BODY, Services, application
+from broker.controller.api.app import application
+from broker.controller.api.dependencies import Services
+from broker.controller.api.request_limits import LARGEST_BODY
 from broker.controller.doctor import controller_checks
 from broker.controller.process import Use, _serving
 from broker.controller.rebuild import rebuild

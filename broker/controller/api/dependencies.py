@@ -1,0 +1,85 @@
+"""What the routes are given: the caller, the checked parts of a path, and the parts of the controller."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Path
+
+from broker.controller.api.peer_credentials import Caller, caller
+from broker.controller.departure import departure
+from broker.errors import RefusedError
+from broker.names import IDENTIFIER, NAME_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
+
+    from broker.config.settings import Config
+    from broker.controller.credentials.authorized_keys import AuthorizedKeys
+    from broker.controller.credentials.login import Logins
+    from broker.controller.sessions.connect import Connecting
+    from broker.controller.sessions.connections import Connections
+    from broker.controller.sessions.deleted import Deleted
+    from broker.controller.sessions.environments import Batch
+    from broker.controller.sessions.extend import Extending
+    from broker.controller.sessions.lifecycle import Sessions
+    from broker.controller.sessions.policies import Policies
+    from broker.controller.sessions.resize import Resizing
+    from broker.controller.sessions.snapshots import Snapshots
+    from broker.controller.site import Site
+    from broker.schema.site import DoctorCheck, RebuildReport
+
+
+Who = Annotated[Caller, Depends(caller)]
+
+
+Gone = Annotated[asyncio.Event, Depends(departure)]
+"""The event that ends a call that waits."""
+
+
+SessionName = Annotated[str, Path(pattern=NAME_PATTERN)]
+
+
+EnvironmentId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the paths hand over to."""
+
+    config: Config
+    sessions: Sessions
+    connecting: Connecting
+    policies: Policies
+    extending: Extending
+    resizing: Resizing
+    connections: Connections
+    snapshots: Snapshots
+    deleted: Deleted
+    batch: Batch
+    keys: AuthorizedKeys
+    logins: Logins
+    site: Site
+    checks: Callable[[str], Awaitable[list[DoctorCheck]]]
+    """For the user who asks."""
+    rebuild: Callable[[], Awaitable[RebuildReport]]
+    in_use: Callable[[], AbstractContextManager[None]]
+    """Entered for every request: the controller is in use."""
+    own_uid: int
+
+
+def require_operator(services: Services, who: Caller) -> None:
+    if who.uid not in {0, services.own_uid}:
+        raise RefusedError("this is for root and the service account", hint="ask the operators")
+
+
+def is_gateway(services: Services, who: Caller) -> bool:
+    return services.config.gateway.enabled and who.user == services.config.gateway.account
+
+
+def require_gateway(services: Services, who: Caller) -> None:
+    if not is_gateway(services, who):
+        raise RefusedError("only the gateway may ask this")

@@ -1,0 +1,66 @@
+"""Limits on one request, and its count in the metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+
+from broker.controller.metrics import OTHER, observe_request
+from broker.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker.controller.api.error_handlers import error_response
+
+LARGEST_BODY = 256 * 1024
+"""Bytes of one request; the largest one, a start with all options that slurm.sbatch takes, has 66,000."""
+
+
+class RequestLimits:
+    """Notes who uses the controller how, and turns away a body that is too large before a byte of it is kept."""
+
+    def __init__(
+        self, app: ASGIApp, in_use: Callable[[], AbstractContextManager[None]], methods: frozenset[str]
+    ) -> None:
+        """`methods`: those of all routes, which have series of their own."""
+        self._app = app
+        self._in_use = in_use
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            with self._in_use():
+                await self._admit(scope, receive, noting)
+        except Exception:
+            status = status or 500
+            raise
+        finally:
+            # The route's own pattern and methods: a client may have asked for anything.
+            path = getattr(scope.get("route"), "path", OTHER)
+            method = scope["method"] if scope["method"] in self._methods else OTHER
+            observe_request(method, path, status, time.monotonic() - began)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > LARGEST_BODY:
+            refusal = InvalidInputError(f"a request's body must tell its length, of at most {LARGEST_BODY} bytes")
+            await error_response(refusal)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)

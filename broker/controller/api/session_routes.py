@@ -1,0 +1,129 @@
+"""Routes of sessions: start, stop, look, policies, connections."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI, Query
+
+from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway
+from broker.errors import RefusedError
+from broker.schema.connections import (
+    ConnectionList,
+    ConnectionReport,
+    ConnectionsNoted,
+    ResolveAnswer,
+    ResolveRequest,
+)
+from broker.schema.sessions import (
+    ConnectPolicy,
+    ContinuationChoice,
+    ExtendRequest,
+    IdleChoice,
+    JobList,
+    ResizeRequest,
+    SessionList,
+    SessionView,
+    StartRequest,
+    StopTime,
+)
+from broker.schema.site import EventList, LogText
+
+LONGEST_WAIT = 300.0
+
+
+def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 - a list of paths, not branches
+    sessions, connecting, policies = services.sessions, services.connecting, services.policies
+
+    @app.get("/v1/sessions")
+    async def list_sessions(who: Who) -> SessionList:
+        return SessionList(sessions=await sessions.all(who.user))
+
+    @app.get("/v1/sessions/{name}")
+    async def show_session(
+        who: Who,
+        name: SessionName,
+        gone: Gone,
+        after: Annotated[int | None, Query(ge=0)] = None,
+        wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
+    ) -> SessionView:
+        return await sessions.show(who.user, name, after=after, wait=wait, gone=gone)
+
+    @app.post("/v1/sessions/{name}/start", status_code=202)
+    async def start_session(who: Who, name: SessionName, request: StartRequest) -> SessionView:
+        return await sessions.start(who.user, name, request)
+
+    @app.put("/v1/sessions/{name}/continuation")
+    async def set_continuation(who: Who, name: SessionName, choice: ContinuationChoice) -> SessionView:
+        return await policies.set_continuation(who.user, name, choice)
+
+    @app.put("/v1/sessions/{name}/idle")
+    async def set_idle(who: Who, name: SessionName, choice: IdleChoice) -> SessionView:
+        return await policies.set_idle(who.user, name, choice)
+
+    @app.put("/v1/sessions/{name}/stop-time")
+    async def set_stop_time(who: Who, name: SessionName, stop_time: StopTime) -> SessionView:
+        return await policies.set_stop_time(who.user, name, stop_time)
+
+    @app.post("/v1/sessions/{name}/extend")
+    async def extend_job(who: Who, name: SessionName, request: ExtendRequest) -> SessionView:
+        return await services.extending.extend(who.user, name, request.seconds)
+
+    @app.post("/v1/sessions/{name}/resize", status_code=202)
+    async def resize_session(who: Who, name: SessionName, request: ResizeRequest) -> SessionView:
+        return await services.resizing.resize(who.user, name, request.options)
+
+    @app.get("/v1/sessions/{name}/jobs")
+    async def list_jobs(who: Who, name: SessionName) -> JobList:
+        return JobList(jobs=await sessions.jobs(who.user, name))
+
+    @app.patch("/v1/sessions/{name}/connecting")
+    async def set_connecting(who: Who, name: SessionName, policy: ConnectPolicy) -> SessionView:
+        return await policies.set_connect(who.user, name, policy)
+
+    @app.post("/v1/sessions/{name}/stop", status_code=202)
+    async def stop_session(who: Who, name: SessionName) -> SessionView:
+        return await sessions.stop(who.user, name)
+
+    @app.delete("/v1/sessions/{name}", status_code=202)
+    async def delete_session(who: Who, name: SessionName, purge: bool = False) -> SessionView:
+        return await sessions.delete(who.user, name, purge=purge)
+
+    @app.get("/v1/sessions/{name}/log")
+    async def session_log(
+        who: Who, name: SessionName, tail: Annotated[int, Query(alias="bytes", ge=1, le=2**20)] = 65536
+    ) -> LogText:
+        return LogText(text=await sessions.log(who.user, name, tail))
+
+    @app.get("/v1/sessions/{name}/events")
+    async def session_events(who: Who, name: SessionName, connections: bool = True) -> EventList:
+        return EventList(events=await sessions.events(who.user, name, connections=connections))
+
+    @app.get("/v1/events")
+    async def all_events(who: Who, connections: bool = True) -> EventList:
+        return EventList(events=await sessions.events(who.user, connections=connections))
+
+    @app.get("/v1/sessions/{name}/connections")
+    async def session_connections(who: Who, name: SessionName, ended: bool = False) -> ConnectionList:
+        connections = services.connections
+        found = connections.all(who.user, name) if ended else connections.standing(who.user, name)
+        return ConnectionList(connections=await found)
+
+    @app.post("/v1/connections")
+    async def note_connections(who: Who, report: ConnectionReport) -> ConnectionsNoted:
+        caller = None if is_gateway(services, who) else who.user
+        return ConnectionsNoted(noted=await services.connections.note(report, caller))
+
+    @app.post("/v1/resolve")
+    async def resolve(who: Who, request: ResolveRequest, gone: Gone) -> ResolveAnswer:
+        if request.user != who.user and not is_gateway(services, who):
+            raise RefusedError(f"{who.user} cannot connect as {request.user}")
+        return await connecting.connect(
+            request.user,
+            request.target,
+            root=request.root,
+            waited=request.waited,
+            patient=request.patient,
+            hold=request.hold,
+            gone=gone,
+        )

@@ -1,0 +1,28 @@
+"""Routes of the site: its settings, its health, and what its operators ask."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from broker import __version__
+from broker.controller.api.dependencies import Services, Who, require_operator
+from broker.schema.site import DoctorReport, RebuildReport, SiteView
+
+
+def add_site_routes(app: FastAPI, services: Services) -> None:
+    @app.get("/v1/health")
+    async def health() -> dict[str, str]:
+        return {"version": __version__}
+
+    @app.get("/v1/site")
+    async def site(who: Who) -> SiteView:
+        return await services.site.view(who.user)
+
+    @app.get("/v1/doctor")
+    async def doctor(who: Who) -> DoctorReport:
+        return DoctorReport(checks=await services.checks(who.user))
+
+    @app.post("/v1/rebuild")
+    async def rebuild(who: Who) -> RebuildReport:
+        require_operator(services, who)
+        return await services.rebuild()
