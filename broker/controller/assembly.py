@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from broker.controller.api.dependencies import Services
 from broker.controller.credentials.authorized_keys import AuthorizedKeys
@@ -46,140 +46,195 @@ if TYPE_CHECKING:
     from slurm.scheduler import Scheduler
 
 
-@dataclass(frozen=True, slots=True)
 class Controller:
-    """Everything between the API and the outside world: registry, Slurm, launcher. Its life cycle is `daemon`'s."""
+    """Everything between the API and the outside world: registry, Slurm, launcher. `process` has its life cycle.
 
-    config: Config
-    registry: Registry
-    scheduler: Scheduler
-    launcher: Launcher
-    stores: Stores
-    authority: CertificateAuthority
-    user_authority: CertificateAuthority
-    keys: AuthorizedKeys
-    logins: Logins
-    changes: Changes
-    submitter: Submitter
-    upkeep: Upkeep
-    operator: Operator
-    deletion: Deletion
-    idleness: Idleness
-    reconciler: Reconciler
-    sessions: Sessions
-    connecting: Connecting
-    policies: Policies
-    extending: Extending
-    resizing: Resizing
-    connections: Connections
-    snapshots: Snapshots
-    deleted: Deleted
-    batch: Batch
+    Each part is made at first use, with the parts that it needs; `services` needs all of them.
+    """
 
-    @classmethod
-    def assemble(cls, config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> Self:
-        """Make the parts; the certificate authority's key is made at first use. Nothing runs yet."""
-        authority = CertificateAuthority.load_or_create(config.state_dir / "ca_ed25519_key")
-        user_authority = CertificateAuthority.load_or_create(config.state_dir / "user_ca_ed25519_key", "berth user CA")
-        stores = Stores(config.profiles.stores)
-        keys = AuthorizedKeys(registry, launcher, enough=config.ssh.login_with != "certificates")
-        logins = Logins(config.ssh, registry, keys, user_authority)
-        changes = Changes()
-        submitter = Submitter(
-            config=config,
-            registry=registry,
-            launcher=launcher,
-            stores=stores,
-            authority=authority,
-            logins=logins,
-            changes=changes,
+    def __init__(self, config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> None:
+        self.config = config
+        self.registry = registry
+        self.scheduler = scheduler
+        self.launcher = launcher
+
+    @cached_property
+    def authority(self) -> CertificateAuthority:
+        return CertificateAuthority.load_or_create(self.config.state_dir / "ca_ed25519_key")
+
+    @cached_property
+    def user_authority(self) -> CertificateAuthority:
+        return CertificateAuthority.load_or_create(self.config.state_dir / "user_ca_ed25519_key", "berth user CA")
+
+    @cached_property
+    def stores(self) -> Stores:
+        return Stores(self.config.profiles.stores)
+
+    @cached_property
+    def keys(self) -> AuthorizedKeys:
+        return AuthorizedKeys(self.registry, self.launcher, enough=self.config.ssh.login_with != "certificates")
+
+    @cached_property
+    def logins(self) -> Logins:
+        return Logins(self.config.ssh, self.registry, self.keys, self.user_authority)
+
+    @cached_property
+    def changes(self) -> Changes:
+        return Changes()
+
+    @cached_property
+    def submitter(self) -> Submitter:
+        return Submitter(
+            config=self.config,
+            registry=self.registry,
+            launcher=self.launcher,
+            stores=self.stores,
+            authority=self.authority,
+            logins=self.logins,
+            changes=self.changes,
         )
-        upkeep = Upkeep(settings=config.storage, registry=registry, stores=stores, launcher=launcher, changes=changes)
-        operator = Operator(registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes)
-        deletion = Deletion(registry=registry, launcher=launcher, changes=changes)
-        continuation = Continuation(settings=config.slurm, registry=registry, submitter=submitter)
-        stopping = Stopping(registry)
-        idleness = Idleness(registry, launcher)
-        reconciler = Reconciler(
-            settings=config.slurm,
-            registry=registry,
-            scheduler=scheduler,
-            submitter=submitter,
-            operator=operator,
-            deletion=deletion,
-            upkeep=upkeep,
-            continuation=continuation,
-            stopping=stopping,
-            idleness=idleness,
-            changes=changes,
+
+    @cached_property
+    def upkeep(self) -> Upkeep:
+        return Upkeep(
+            settings=self.config.storage,
+            registry=self.registry,
+            stores=self.stores,
+            launcher=self.launcher,
+            changes=self.changes,
         )
-        answering = Answering(registry=registry, operator=operator, reconciler=reconciler, changes=changes)
-        limits = Limits(config.limits, registry, launcher)
-        connections = Connections(
-            registry, days=config.registry.connection_days, records=config.registry.connection_records
+
+    @cached_property
+    def operator(self) -> Operator:
+        return Operator(
+            registry=self.registry,
+            launcher=self.launcher,
+            submitter=self.submitter,
+            upkeep=self.upkeep,
+            changes=self.changes,
         )
-        sessions = Sessions(
-            registry=registry,
-            connections=connections,
-            stores=stores,
-            launcher=launcher,
-            submitter=submitter,
-            reconciler=reconciler,
-            limits=limits,
-            changes=changes,
-            grace=config.storage.deleted_grace,
+
+    @cached_property
+    def deletion(self) -> Deletion:
+        return Deletion(registry=self.registry, launcher=self.launcher, changes=self.changes)
+
+    @cached_property
+    def continuation(self) -> Continuation:
+        return Continuation(settings=self.config.slurm, registry=self.registry, submitter=self.submitter)
+
+    @cached_property
+    def stopping(self) -> Stopping:
+        return Stopping(self.registry)
+
+    @cached_property
+    def idleness(self) -> Idleness:
+        return Idleness(self.registry, self.launcher)
+
+    @cached_property
+    def reconciler(self) -> Reconciler:
+        return Reconciler(
+            settings=self.config.slurm,
+            registry=self.registry,
+            scheduler=self.scheduler,
+            submitter=self.submitter,
+            operator=self.operator,
+            deletion=self.deletion,
+            upkeep=self.upkeep,
+            continuation=self.continuation,
+            stopping=self.stopping,
+            idleness=self.idleness,
+            changes=self.changes,
         )
-        connecting = Connecting(
-            registry=registry,
-            sessions=sessions,
-            launcher=launcher,
-            reconciler=reconciler,
-            logins=logins,
-            changes=changes,
-            settings=config.ssh,
+
+    @cached_property
+    def answering(self) -> Answering:
+        return Answering(
+            registry=self.registry, operator=self.operator, reconciler=self.reconciler, changes=self.changes
         )
-        policies = Policies(registry=registry, launcher=launcher, reconciler=reconciler, changes=changes)
-        extending = Extending(settings=config.slurm, registry=registry, scheduler=scheduler, reconciler=reconciler)
-        resizing = Resizing(registry=registry, stores=stores, submitter=submitter, reconciler=reconciler, limits=limits)
-        snapshots = Snapshots(
-            registry=registry, stores=stores, launcher=launcher, upkeep=upkeep, answering=answering, limits=limits
+
+    @cached_property
+    def limits(self) -> Limits:
+        return Limits(self.config.limits, self.registry, self.launcher)
+
+    @cached_property
+    def connections(self) -> Connections:
+        return Connections(
+            self.registry, days=self.config.registry.connection_days, records=self.config.registry.connection_records
         )
-        deleted = Deleted(registry=registry, upkeep=upkeep, answering=answering, limits=limits)
-        batch = Batch(
-            settings=config.storage,
-            registry=registry,
-            stores=stores,
-            launcher=launcher,
-            scheduler=scheduler,
-            answering=answering,
-            limits=limits,
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        return Sessions(
+            registry=self.registry,
+            connections=self.connections,
+            stores=self.stores,
+            launcher=self.launcher,
+            submitter=self.submitter,
+            reconciler=self.reconciler,
+            limits=self.limits,
+            changes=self.changes,
+            grace=self.config.storage.deleted_grace,
         )
-        return cls(
-            config=config,
-            registry=registry,
-            scheduler=scheduler,
-            launcher=launcher,
-            stores=stores,
-            authority=authority,
-            user_authority=user_authority,
-            keys=keys,
-            logins=logins,
-            changes=changes,
-            submitter=submitter,
-            upkeep=upkeep,
-            operator=operator,
-            deletion=deletion,
-            idleness=idleness,
-            reconciler=reconciler,
-            sessions=sessions,
-            connecting=connecting,
-            policies=policies,
-            extending=extending,
-            resizing=resizing,
-            connections=connections,
-            snapshots=snapshots,
-            deleted=deleted,
-            batch=batch,
+
+    @cached_property
+    def connecting(self) -> Connecting:
+        return Connecting(
+            registry=self.registry,
+            sessions=self.sessions,
+            launcher=self.launcher,
+            reconciler=self.reconciler,
+            logins=self.logins,
+            changes=self.changes,
+            settings=self.config.ssh,
+        )
+
+    @cached_property
+    def policies(self) -> Policies:
+        return Policies(
+            registry=self.registry, launcher=self.launcher, reconciler=self.reconciler, changes=self.changes
+        )
+
+    @cached_property
+    def extending(self) -> Extending:
+        return Extending(
+            settings=self.config.slurm, registry=self.registry, scheduler=self.scheduler, reconciler=self.reconciler
+        )
+
+    @cached_property
+    def resizing(self) -> Resizing:
+        return Resizing(
+            registry=self.registry,
+            stores=self.stores,
+            submitter=self.submitter,
+            reconciler=self.reconciler,
+            limits=self.limits,
+        )
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        return Snapshots(
+            registry=self.registry,
+            stores=self.stores,
+            launcher=self.launcher,
+            upkeep=self.upkeep,
+            answering=self.answering,
+            limits=self.limits,
+        )
+
+    @cached_property
+    def deleted(self) -> Deleted:
+        return Deleted(registry=self.registry, upkeep=self.upkeep, answering=self.answering, limits=self.limits)
+
+    @cached_property
+    def batch(self) -> Batch:
+        return Batch(
+            settings=self.config.storage,
+            registry=self.registry,
+            stores=self.stores,
+            launcher=self.launcher,
+            scheduler=self.scheduler,
+            answering=self.answering,
+            limits=self.limits,
         )
 
     def services(self, in_use: Callable[[], AbstractContextManager[None]]) -> Services:

@@ -80,7 +80,7 @@ async def _main(config: Config, listener: socket.socket) -> int:
         backend = await open_scheduler(config.slurm.backend, timeout=config.slurm.query_timeout)
         scheduler = FencedScheduler(backend, lock.check)
         try:
-            controller = Controller.assemble(config, registry, scheduler, launcher)
+            controller = Controller(config, registry, scheduler, launcher)
             use = Use()
             running = _background(controller.reconciler.run())
             metrics = _metrics(controller)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import broker.controller.reconcile.continuation
@@ -33,34 +32,14 @@ from broker.controller.registry.database import open_registry
 from broker.schema.sessions import SessionView, StartRequest
 from broker.ssh.keys import PublicKey
 from profiles.spec import loads
-from profiles.store import Image, Store, Stores, digest_of
+from profiles.store import Image, Store, digest_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
 
-    from broker.controller.credentials.authorized_keys import AuthorizedKeys
-    from broker.controller.credentials.login import Logins
-    from broker.controller.reconcile.deletion import Deletion
-    from broker.controller.reconcile.idle import Idleness
-    from broker.controller.reconcile.loop import Reconciler
-    from broker.controller.reconcile.maintenance import Upkeep
-    from broker.controller.reconcile.operations import Operator
-    from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry
-    from broker.controller.sessions.connect import Connecting
-    from broker.controller.sessions.connections import Connections
-    from broker.controller.sessions.deleted import Deleted
-    from broker.controller.sessions.environments import Batch
-    from broker.controller.sessions.extend import Extending
-    from broker.controller.sessions.lifecycle import Sessions
-    from broker.controller.sessions.policies import Policies
-    from broker.controller.sessions.resize import Resizing
-    from broker.controller.sessions.snapshots import Snapshots
-    from broker.controller.wakeup import Changes
-    from broker.ssh.certificates import CertificateAuthority
     from slurm.state import JobState
     from tests.fakes.launcher import FakeLauncher
     from tests.fakes.scheduler import FakeScheduler
@@ -140,35 +119,11 @@ def site_config(directory: Path, **settings: object) -> Config:
     return Config.model_validate(values | settings)
 
 
-@dataclass
-class Core:
+class Core(Controller):
     """One controller without its API. `make` a second one over the same directory to restart it."""
 
-    config: Config
-    registry: Registry
     scheduler: FakeScheduler
     launcher: FakeLauncher
-    stores: Stores
-    authority: CertificateAuthority
-    user_authority: CertificateAuthority
-    keys: AuthorizedKeys
-    logins: Logins
-    changes: Changes
-    submitter: Submitter
-    upkeep: Upkeep
-    operator: Operator
-    deletion: Deletion
-    idleness: Idleness
-    reconciler: Reconciler
-    sessions: Sessions
-    connecting: Connecting
-    policies: Policies
-    extending: Extending
-    resizing: Resizing
-    connections: Connections
-    snapshots: Snapshots
-    deleted: Deleted
-    batch: Batch
 
     @classmethod
     def make(cls, config: Config, launcher: FakeLauncher) -> Core:
@@ -176,35 +131,7 @@ class Core:
         store = Store(config.profiles.stores[0])
         if not store.versions("base"):
             publish(store)
-        registry = open_registry(config.registry_url)
-        made = Controller.assemble(config, registry, launcher.scheduler, launcher)
-        return cls(
-            config,
-            registry,
-            launcher.scheduler,
-            launcher,
-            made.stores,
-            made.authority,
-            made.user_authority,
-            made.keys,
-            made.logins,
-            made.changes,
-            made.submitter,
-            made.upkeep,
-            made.operator,
-            made.deletion,
-            made.idleness,
-            made.reconciler,
-            made.sessions,
-            made.connecting,
-            made.policies,
-            made.extending,
-            made.resizing,
-            made.connections,
-            made.snapshots,
-            made.deleted,
-            made.batch,
-        )
+        return cls(config, open_registry(config.registry_url), launcher.scheduler, launcher)
 
     async def start(self, name: str = "dev", user: str = "alice", request: StartRequest = BASE) -> SessionView:
         return await self.sessions.start(user, name, request)
