@@ -10,7 +10,7 @@ from broker.schema.site import EventView
 
 if TYPE_CHECKING:
     from broker.schema.connections import ConnectionView
-    from broker.schema.sessions import Operation, SessionView
+    from broker.schema.sessions import OperationView, SessionView
 
 END_IS_NEAR = 600.0
 """Seconds before the end of a job's time from which on everybody is told of it."""
@@ -146,7 +146,7 @@ def doing(verb: str) -> str:
     return _DOING.get(verb, f"doing {verb}")
 
 
-def pending(view: SessionView) -> Operation | None:
+def pending(view: SessionView) -> OperationView | None:
     """What is being done to the session's volumes now, if anything is."""
     return view.operation if view.operation is not None and view.operation.status == "pending" else None
 

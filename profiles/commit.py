@@ -25,7 +25,7 @@ from profiles.overlay import FUSE_WRITTEN
 from profiles.packed import unpack
 from profiles.recipe import write
 from profiles.sif import squashfs_offset
-from profiles.sifting import Sieve
+from profiles.sifting import PathFilter
 from profiles.spec import load
 from profiles.steps import Progress, Steps
 from profiles.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, digest_of, verify
@@ -63,7 +63,7 @@ def commit(
     version: str,
     store: Store,
     approve: Approve,
-    sieve: Sieve | None = None,
+    sieve: PathFilter | None = None,
     progress: Progress = lambda _: None,
     work: Path | None = None,
     time_limit: float = TIME_LIMIT,
@@ -75,7 +75,7 @@ def commit(
     for a step that failed, and what `approve` raises. Nothing is published then, and nothing left but the log that a
     BuildError names.
     """
-    sieve = sieve or Sieve()
+    sieve = sieve or PathFilter()
     sieve.check()
     stage = store.stage(name, version)
     try:
@@ -102,7 +102,7 @@ class _Target:
     """Where there is room to work."""
 
 
-def _make(source: Source, target: _Target, sieve: Sieve, approve: Approve, steps: Steps) -> Image:
+def _make(source: Source, target: _Target, sieve: PathFilter, approve: Approve, steps: Steps) -> Image:
     """Take the steps; leaves SIF, recipe and list of packages in the stage."""
     with steps.step("check"):
         check_machine(BaseKind.PROFILE, target.work)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from profiles.layered import Layered
-    from profiles.sifting import Sieve
+    from profiles.sifting import PathFilter
 
 _ACCOUNTS = tuple(f"etc/{name}{copy}" for name in ("group", "gshadow", "passwd", "shadow") for copy in ("", "-"))
 """Told line by line."""
@@ -65,7 +65,7 @@ TOO_LONG = "its path is too long for system calls"
 _DIST_INFO = re.compile(r"(?P<folder>.+)/(?P<name>[A-Za-z0-9._]+)-(?P<version>[^-/]+)\.dist-info")
 
 
-def compare(system: Layered, sieve: Sieve) -> Findings:
+def compare(system: Layered, sieve: PathFilter) -> Findings:
     """Tell what has changed. Raises OSError for what cannot be read."""
     before, now = dpkg.installed(system.text_before), dpkg.installed(system.text)
     added = sorted(now.keys() - before.keys())
@@ -119,7 +119,7 @@ class _Packaged:
             return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest() == md5
 
 
-def _files(system: Layered, sieve: Sieve, findings: Findings, packaged: _Packaged) -> Findings:
+def _files(system: Layered, sieve: PathFilter, findings: Findings, packaged: _Packaged) -> Findings:
     """Sort every path of the layers into its list."""
     of_packages = 0
     left_out: dict[str, LeftOut] = {}
@@ -166,7 +166,7 @@ def _without_inner(changes: list[Change], system: Layered) -> list[Change]:
     return told
 
 
-def _why_not(entry: Entry, sieve: Sieve, packaged: _Packaged) -> str:
+def _why_not(entry: Entry, sieve: PathFilter, packaged: _Packaged) -> str:
     source = entry.source
     if entry.kind is Kind.OTHER:
         return "neither file, folder nor link"

@@ -41,7 +41,7 @@ def of_the_moment(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Sieve:
+class PathFilter:
     """What goes in and what is left out; `include` and `exclude` are the user's own patterns, which say otherwise.
 
     A pattern is an absolute path in which `*`, `?` and `[…]` stand for what they stand for in a shell, `*` also for

@@ -14,7 +14,7 @@ from profiles.applying import apply
 from profiles.comparing import compare
 from profiles.findings import Findings
 from profiles.layered import Layered
-from profiles.sifting import NEVER, Sieve
+from profiles.sifting import NEVER, PathFilter
 
 REQUEST, FINDINGS = "request.json", "findings.json"
 
@@ -37,7 +37,7 @@ def main(folder: Path, what: str) -> None:
     request = Request(**json.loads((folder / REQUEST).read_text()))
     system = Layered(Path(request.tree), [Path(layer) for layer in request.layers])
     if what == "compare":
-        findings = compare(system, Sieve(request.include, request.exclude))
+        findings = compare(system, PathFilter(request.include, request.exclude))
         (folder / FINDINGS).write_text(findings.to_json())
     else:
         findings = Findings.from_json((folder / FINDINGS).read_text())

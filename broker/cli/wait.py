@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from broker.cli.context import Invocation
     from broker.client.client import Client
-    from broker.schema.sessions import Operation, SessionView
+    from broker.schema.sessions import OperationView, SessionView
 
 ON_THE_WAY = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING})
 """States of a session that becomes ready if nothing comes in between."""
@@ -89,7 +89,7 @@ def until_gone(invocation: Invocation, view: SessionView, *, timeout: float | No
 
 def until_done(
     invocation: Invocation, view: SessionView, *, timeout: float | None = None, ready: bool = False
-) -> tuple[SessionView, Operation]:
+) -> tuple[SessionView, OperationView]:
     """Wait until the operation that `view` is the answer to has been done; with `ready` also until one can log in
     again, if the session is started after it.
 
@@ -131,7 +131,7 @@ def until_made(
     return made
 
 
-def _outcome(view: SessionView, asked: Operation) -> Operation | None:
+def _outcome(view: SessionView, asked: OperationView) -> OperationView | None:
     """The operation once it is done, None while it is pending; raises what a failed one says."""
     operation = view.operation
     if operation is None or operation.id != asked.id:

@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING
 
 from broker.controller.api.dependencies import Services
 from broker.controller.credentials.authorized_keys import AuthorizedKeys
-from broker.controller.credentials.login import Logins
+from broker.controller.credentials.login import LoginPolicy
 from broker.controller.doctor import controller_checks
 from broker.controller.rebuild import rebuild
 from broker.controller.reconcile.continuation import Continuation
-from broker.controller.reconcile.deletion import Deletion
-from broker.controller.reconcile.idle import Idleness
+from broker.controller.reconcile.deletion import DeletionWorker
+from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.loop import Reconciler
-from broker.controller.reconcile.maintenance import Upkeep
-from broker.controller.reconcile.operations import Operator
+from broker.controller.reconcile.maintenance import Maintenance
+from broker.controller.reconcile.operations import OperationRunner
 from broker.controller.reconcile.scheduled_stop import Stopping
 from broker.controller.reconcile.submission import Submitter
-from broker.controller.sessions.connect import Connecting
+from broker.controller.sessions.connect import ConnectService
 from broker.controller.sessions.connections import Connections
-from broker.controller.sessions.deleted import Deleted
-from broker.controller.sessions.environments import Batch
+from broker.controller.sessions.deleted import DeletedSessions
+from broker.controller.sessions.environments import Environments
 from broker.controller.sessions.extend import Extending
 from broker.controller.sessions.lifecycle import Sessions
 from broker.controller.sessions.limits import Limits
-from broker.controller.sessions.pending import Answering
+from broker.controller.sessions.pending import PendingOperations
 from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.resize import Resizing
 from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.site import Site
-from broker.controller.wakeup import Changes
+from broker.controller.wakeup import ChangeNotifier
 from broker.ssh.certificates import CertificateAuthority
 from profiles.store import Stores
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from broker.config.settings import Config
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.registry import Registry
     from slurm.scheduler import Scheduler
 
@@ -52,7 +52,7 @@ class Controller:
     Each part is made at first use, with the parts that it needs; `services` needs all of them.
     """
 
-    def __init__(self, config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> None:
+    def __init__(self, config: Config, registry: Registry, scheduler: Scheduler, launcher: LauncherClient) -> None:
         self.config = config
         self.registry = registry
         self.scheduler = scheduler
@@ -75,12 +75,12 @@ class Controller:
         return AuthorizedKeys(self.registry, self.launcher, enough=self.config.ssh.login_with != "certificates")
 
     @cached_property
-    def logins(self) -> Logins:
-        return Logins(self.config.ssh, self.registry, self.keys, self.user_authority)
+    def logins(self) -> LoginPolicy:
+        return LoginPolicy(self.config.ssh, self.registry, self.keys, self.user_authority)
 
     @cached_property
-    def changes(self) -> Changes:
-        return Changes()
+    def changes(self) -> ChangeNotifier:
+        return ChangeNotifier()
 
     @cached_property
     def submitter(self) -> Submitter:
@@ -95,8 +95,8 @@ class Controller:
         )
 
     @cached_property
-    def upkeep(self) -> Upkeep:
-        return Upkeep(
+    def upkeep(self) -> Maintenance:
+        return Maintenance(
             settings=self.config.storage,
             registry=self.registry,
             stores=self.stores,
@@ -105,8 +105,8 @@ class Controller:
         )
 
     @cached_property
-    def operator(self) -> Operator:
-        return Operator(
+    def operator(self) -> OperationRunner:
+        return OperationRunner(
             registry=self.registry,
             launcher=self.launcher,
             submitter=self.submitter,
@@ -115,8 +115,8 @@ class Controller:
         )
 
     @cached_property
-    def deletion(self) -> Deletion:
-        return Deletion(registry=self.registry, launcher=self.launcher, changes=self.changes)
+    def deletion(self) -> DeletionWorker:
+        return DeletionWorker(registry=self.registry, launcher=self.launcher, changes=self.changes)
 
     @cached_property
     def continuation(self) -> Continuation:
@@ -127,8 +127,8 @@ class Controller:
         return Stopping(self.registry)
 
     @cached_property
-    def idleness(self) -> Idleness:
-        return Idleness(self.registry, self.launcher)
+    def idleness(self) -> IdlePolicy:
+        return IdlePolicy(self.registry, self.launcher)
 
     @cached_property
     def reconciler(self) -> Reconciler:
@@ -147,8 +147,8 @@ class Controller:
         )
 
     @cached_property
-    def answering(self) -> Answering:
-        return Answering(
+    def answering(self) -> PendingOperations:
+        return PendingOperations(
             registry=self.registry, operator=self.operator, reconciler=self.reconciler, changes=self.changes
         )
 
@@ -177,8 +177,8 @@ class Controller:
         )
 
     @cached_property
-    def connecting(self) -> Connecting:
-        return Connecting(
+    def connecting(self) -> ConnectService:
+        return ConnectService(
             registry=self.registry,
             sessions=self.sessions,
             launcher=self.launcher,
@@ -222,12 +222,12 @@ class Controller:
         )
 
     @cached_property
-    def deleted(self) -> Deleted:
-        return Deleted(registry=self.registry, upkeep=self.upkeep, answering=self.answering, limits=self.limits)
+    def deleted(self) -> DeletedSessions:
+        return DeletedSessions(registry=self.registry, upkeep=self.upkeep, answering=self.answering, limits=self.limits)
 
     @cached_property
-    def batch(self) -> Batch:
-        return Batch(
+    def batch(self) -> Environments:
+        return Environments(
             settings=self.config.storage,
             registry=self.registry,
             stores=self.stores,

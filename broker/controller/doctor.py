@@ -14,14 +14,14 @@ from slurm.scheduler import NoAnswer
 
 if TYPE_CHECKING:
     from broker.config.settings import Config
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
     from profiles.store import Stores
     from slurm.scheduler import Scheduler
 
 
 async def controller_checks(  # noqa: PLR0917 - every part that is looked at, and for whom
-    config: Config, scheduler: Scheduler, launcher: Launcher, stores: Stores, reconciler: Reconciler, user: str
+    config: Config, scheduler: Scheduler, launcher: LauncherClient, stores: Stores, reconciler: Reconciler, user: str
 ) -> list[DoctorCheck]:
     """Every check, also when an earlier one failed; what depends on who asks is told for `user`."""
     return [
@@ -66,13 +66,13 @@ def _sbatch() -> DoctorCheck:
     )
 
 
-def _launcher(launcher: Launcher) -> DoctorCheck:
+def _launcher(launcher: LauncherClient) -> DoctorCheck:
     gone = launcher.gone.is_set()
     hint = "restart the service: `systemctl restart berth`" if gone else ""
     return DoctorCheck(name="launcher", ok=not gone, detail=f"storage {launcher.storage}", hint=hint)
 
 
-async def _storage(launcher: Launcher, user: str) -> DoctorCheck:
+async def _storage(launcher: LauncherClient, user: str) -> DoctorCheck:
     """How a new session's volumes would lie where this user's data lies."""
     try:
         driver, why = await launcher.probe(user)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from broker.config.settings import Config
     from broker.controller.api.dependencies import Services
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def _inode(path: Path) -> int | None:
 
 
 @contextlib.asynccontextmanager
-async def _launcher(config: Config) -> AsyncIterator[Launcher]:
+async def _launcher(config: Config) -> AsyncIterator[LauncherClient]:
     """The launcher that started us, or in personal mode one of our own."""
     if "BERTH_LAUNCHER_FD" in os.environ:
         launcher = inherited()

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from broker.config.file import Mode
 from broker.controller.reconcile.job_comment import JOB_PREFIX, read
 from broker.controller.registry.manifest import Manifest
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError, InvalidInputError, SlurmUnavailableError
 from broker.schema.sessions import SessionState
 from broker.schema.site import RebuildReport
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from broker.config.settings import Config
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.registry.registry import Registry, RowChange, Transition
     from slurm.scheduler import Job, Scheduler
 
 log = logging.getLogger(__name__)
 
 
-async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, launcher: Launcher) -> RebuildReport:
+async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, launcher: LauncherClient) -> RebuildReport:
     """Add what the registry does not have; what it has stays as it is. Each user's files are read as that user.
 
     A session with a live job gets it back, so it goes on untouched; that needs Slurm's answer, without which nothing
@@ -138,12 +138,12 @@ def _read(user: str, session_id: str, text: str) -> Session:
     return manifest.session()
 
 
-def _catch_up(found: Session) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _catch_up(found: Session) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if now.state is SessionState.DELETED or now.submissions >= found.submissions:
             return None
         values = {name: getattr(found, name) for name in _NEWER}
-        return values, Entry("berth", "restored", "a newer submission, from its manifest")
+        return values, EventEntry("berth", "restored", "a newer submission, from its manifest")
 
     return decide
 

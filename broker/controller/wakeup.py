@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Changes:
+class ChangeNotifier:
     """One broadcast for all waiters: each looks for itself whether the change is one that it waits for."""
 
     def __init__(self) -> None:

@@ -56,7 +56,7 @@ class Failure(enum.Enum):
     """It sent what no login consists of, in length or in amount; `crash`, which such things mean to do."""
 
 
-class Waiting(Protocol):
+class PendingLogin(Protocol):
     """A connection without a login."""
 
     source: str
@@ -70,7 +70,7 @@ class Waiting(Protocol):
         ...
 
 
-class Admission:
+class LoginThrottle:
     """The connections that have not logged in yet, and the sources that may not try."""
 
     def __init__(
@@ -85,9 +85,9 @@ class Admission:
         self._exempt = tuple(exempt)
         self._clock = clock
         self._chance = chance
-        self._arrived: OrderedDict[Waiting, float] = OrderedDict()
+        self._arrived: OrderedDict[PendingLogin, float] = OrderedDict()
         """Those who have not begun in earnest, and since when; the first to come is first."""
-        self._begun: OrderedDict[Waiting, float] = OrderedDict()
+        self._begun: OrderedDict[PendingLogin, float] = OrderedDict()
         """Those who have, and when they were heard last; the one not heard for the longest time is first."""
         self._until: OrderedDict[str, float] = OrderedDict()
         self._enforced: set[str] = set()
@@ -109,7 +109,7 @@ class Admission:
         # A whole office may share one address with somebody's broken script.
         return 0 if self._inside[source] else left
 
-    def enter(self, arrival: Waiting) -> None:
+    def enter(self, arrival: PendingLogin) -> None:
         """Begin a login. If there are too many, one of them is dropped; it may be this one."""
         share = self._max_startups.share(self.waiting)
         self._arrived[arrival] = self._clock()
@@ -120,14 +120,14 @@ class Admission:
             self._forget(victim)
             victim.drop()
 
-    def heard(self, client: Waiting, received: int) -> None:
+    def heard(self, client: PendingLogin, received: int) -> None:
         """`client`, which waits, has said something, and so many bytes in all."""
         if received > GREETING:
             self._arrived.pop(client, None)
             self._begun[client] = self._clock()
             self._begun.move_to_end(client)
 
-    def leave(self, client: Waiting, failure: Failure | None = None) -> None:
+    def leave(self, client: PendingLogin, failure: Failure | None = None) -> None:
         """The login of `client` has ended, in `failure` or well; or it was our own fault that it did not."""
         self._forget(client)
         if failure is not None:
@@ -143,7 +143,7 @@ class Admission:
         if not self._inside[source]:
             del self._inside[source]
 
-    def _stalled(self) -> Waiting | None:
+    def _stalled(self) -> PendingLogin | None:
         now = self._clock()
         for group in (self._arrived, self._begun):
             client = self._first(group)
@@ -151,13 +151,13 @@ class Admission:
                 return client
         return None
 
-    def _least(self) -> Waiting | None:
+    def _least(self) -> PendingLogin | None:
         """Whom to part with when one must go."""
         if len(self._arrived) > ROOM_TO_BEGIN * self._max_startups.full:
             return self._first(self._arrived) or self._first(self._begun)
         return self._first(self._begun) or self._first(self._arrived)
 
-    def _first(self, group: OrderedDict[Waiting, float]) -> Waiting | None:
+    def _first(self, group: OrderedDict[PendingLogin, float]) -> PendingLogin | None:
         """The first whose silence is its own: it is not if we have been too busy to listen."""
         for _ in range(len(group)):
             client = next(iter(group))
@@ -179,7 +179,7 @@ class Admission:
         while len(self._until) > MOST_SOURCES:
             self._forgive(next(iter(self._until)))
 
-    def _forget(self, client: Waiting) -> None:
+    def _forget(self, client: PendingLogin) -> None:
         self._arrived.pop(client, None)
         self._begun.pop(client, None)
 

@@ -16,7 +16,13 @@ import asyncssh
 from broker.errors import BerthError, RefusedError
 from broker.gateway.admission import Failure
 from broker.gateway.audit import Identity, log_line
-from broker.gateway.guard import Endpoint, FloodError, ImpostorError, NotReachedError, UnreachedError
+from broker.gateway.guard import (
+    EndpointAddress,
+    EndpointUnreachableError,
+    FloodError,
+    HostKeyMismatchError,
+    NotReachedError,
+)
 from broker.gateway.relay import PauseReason, Relay
 from broker.gateway.usage import Allowance, Kind
 from broker.service.log_limit import ALWAYS
@@ -29,8 +35,8 @@ if TYPE_CHECKING:
 
     from broker.gateway.audit import Audit
     from broker.gateway.counts import Counts
-    from broker.gateway.guard import Guards
-    from broker.gateway.keys import Admission, AdmittedKeys
+    from broker.gateway.guard import EndpointVerifier
+    from broker.gateway.keys import AdmittedKeys, AuthorizedCredentials
     from broker.gateway.settings import GatewaySettings
     from broker.gateway.usage import Usage
     from broker.schema.connections import ResolveAnswer
@@ -93,7 +99,7 @@ class GatewayConnection(asyncssh.SSHServer):
         *,
         live: Live,
         keys: AdmittedKeys,
-        guards: Guards,
+        guards: EndpointVerifier,
         audit: Audit,
         counts: Counts,
         usage: Usage,
@@ -200,7 +206,7 @@ class GatewayConnection(asyncssh.SSHServer):
         """Asked about a certificate's authority alone, after `validate_certificate`."""
         return key.public_data in (await self._keys.of(username)).authorities
 
-    async def _next_try(self, username: str) -> Admission | None:
+    async def _next_try(self, username: str) -> AuthorizedCredentials | None:
         """What lets `username` in, for one more key; None if there were too many."""
         self._tries += 1
         if self._tries > self._settings.max_auth_tries:
@@ -218,7 +224,7 @@ class GatewayConnection(asyncssh.SSHServer):
             )
         return admission
 
-    def _prove(self, identity: Identity, key: asyncssh.SSHKey, admission: Admission) -> None:
+    def _prove(self, identity: Identity, key: asyncssh.SSHKey, admission: AuthorizedCredentials) -> None:
         """What the next signature, if it is `key`'s, will have proved."""
         # asyncssh tells clients which signatures it wants, but then takes any that the key could make.
         key.all_sig_algorithms = {name.encode() for name in SIGNATURES}
@@ -327,7 +333,7 @@ class GatewayConnection(asyncssh.SSHServer):
                 self._allowance(identity.user, Kind.FORWARDS).give_back()
 
         relay = Relay(self._audit.ended, gone, self._allowance(identity.user, Kind.WINDOW_BYTES))
-        endpoint = Endpoint.of(session)
+        endpoint = EndpointAddress.of(session)
         try:
             self._guards.prepare(endpoint)
             await relay.connect(session.host, session.port, self._settings.answer_timeout)
@@ -337,7 +343,7 @@ class GatewayConnection(asyncssh.SSHServer):
             self._audit.began(relay, identity, self._peer, session)
         except BaseException as error:
             relay.close()
-            if not isinstance(error, (OSError, ImpostorError)):
+            if not isinstance(error, (OSError, HostKeyMismatchError)):
                 raise
             raise self._unreached(session, error) from error
         self._relays.add(relay)
@@ -347,16 +353,16 @@ class GatewayConnection(asyncssh.SSHServer):
             relay.close()
         return relay
 
-    def _unreached(self, session: ResolveAnswer, error: OSError | ImpostorError) -> BerthError:
+    def _unreached(self, session: ResolveAnswer, error: OSError | HostKeyMismatchError) -> BerthError:
         name, hint = f"{session.owner}.{session.name}", "it may be just ending: `berth show` tells"
         if isinstance(error, FloodError):
             words = f"what answers on {session.host} for {name} sends more than an sshd does"
-            return UnreachedError(words, hint="the gateway asks it again within a minute")
+            return EndpointUnreachableError(words, hint="the gateway asks it again within a minute")
         if isinstance(error, OSError):
-            return UnreachedError(f"{name} does not answer on {session.host}", hint=hint)
+            return EndpointUnreachableError(f"{name} does not answer on {session.host}", hint=hint)
         where = f"{session.host}:{session.port}"
         _log.error("%s", log_line("impostor", session=session.session_id, generation=session.generation, at=where))
-        return ImpostorError(f"what answers on {session.host} is not {name}, and was told nothing", hint=hint)
+        return HostKeyMismatchError(f"what answers on {session.host} is not {name}, and was told nothing", hint=hint)
 
     def _refusal(self, identity: Identity, target: str, error: BerthError) -> asyncssh.ChannelOpenError:
         _log.info(

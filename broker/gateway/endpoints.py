@@ -15,7 +15,7 @@ from broker.ssh.host_names import SessionHost
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from broker.gateway.memory import Memory
+    from broker.gateway.memory import ResponseCache
     from broker.schema.connections import ResolveAnswer
 
 
@@ -23,7 +23,7 @@ class Endpoints:
     """Asks `ask(user, target)`, and answers from memory while there is no controller to ask."""
 
     def __init__(
-        self, ask: Callable[[str, str], Awaitable[ResolveAnswer]], memory: Memory[ResolveAnswer], domain: str
+        self, ask: Callable[[str, str], Awaitable[ResolveAnswer]], memory: ResponseCache[ResolveAnswer], domain: str
     ) -> None:
         """`domain`: the suffix of session host names."""
         self._ask = ask

@@ -31,7 +31,7 @@ from asyncssh.constants import MSG_KEXINIT
 from broker.errors import BerthError
 from broker.gateway.audit import log_line
 from broker.gateway.guard_inlet import GuardInlet
-from broker.gateway.inlet import Logins
+from broker.gateway.inlet import PreAuthQueue
 from broker.gateway.settings import CIPHERS, KEX, MACS
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ class NotReachedError(BerthError):
     status = 502
 
 
-class UnreachedError(NotReachedError):
+class EndpointUnreachableError(NotReachedError):
     """Nobody answers where the session should be."""
 
     reason = "unreached"
 
 
-class ImpostorError(NotReachedError):
+class HostKeyMismatchError(NotReachedError):
     """Somebody else answers where the session should be."""
 
     reason = "impostor"
@@ -88,7 +88,7 @@ class FloodError(ConnectionError):
     """The server has sent what no sshd does, and is left alone for a while."""
 
 
-class Endpoint(NamedTuple):
+class EndpointAddress(NamedTuple):
     """What a guard vouches for: one generation of a session, where it listens, and its host key."""
 
     session_id: str
@@ -99,7 +99,7 @@ class Endpoint(NamedTuple):
     owner: str
 
     @classmethod
-    def of(cls, session: ResolveAnswer) -> Endpoint:
+    def of(cls, session: ResolveAnswer) -> EndpointAddress:
         return cls(
             session.session_id, session.generation, session.host, session.port, session.fingerprint, session.owner
         )
@@ -116,17 +116,17 @@ class _Past:
     """Time from which another guard may begin."""
 
 
-class Guards:
+class EndpointVerifier:
     """The guards that stand, one an endpoint, for whichever forwards need them."""
 
     def __init__(self, *, answer_timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`answer_timeout`: seconds for a guard's key exchange, for each answer of one, and for a free place."""
         self.answer_timeout = answer_timeout
         self._clock = clock
-        self._guards: dict[Endpoint, _Guard] = {}
-        self._past: OrderedDict[Endpoint, _Past] = OrderedDict()
-        self._turn = Logins()
-        self._asked: Counter[Endpoint] = Counter()
+        self._guards: dict[EndpointAddress, _Guard] = {}
+        self._past: OrderedDict[EndpointAddress, _Past] = OrderedDict()
+        self._turn = PreAuthQueue()
+        self._asked: Counter[EndpointAddress] = Counter()
         """Forwards that wait for the answer of an endpoint's guard. Such a guard makes no room for another."""
         self._asked_of: Counter[str] = Counter()
         """The number of these endpoints, by owner."""
@@ -136,7 +136,7 @@ class Guards:
     def __len__(self) -> int:
         return len(self._guards)
 
-    def prepare(self, endpoint: Endpoint) -> _Guard | None:
+    def prepare(self, endpoint: EndpointAddress) -> _Guard | None:
         """Have a guard made while the forward is being connected, unless one of the owner's would have to make room.
 
         FloodError if the server has sent too much lately.
@@ -145,11 +145,11 @@ class Guards:
             return self._guard(endpoint)
         return None
 
-    async def prove(self, endpoint: Endpoint) -> None:
+    async def prove(self, endpoint: EndpointAddress) -> None:
         """Return once the session's sshd has answered to something that it was asked after this call.
 
-        ImpostorError if what listens there has another host key; OSError (TimeoutError is one) if nobody answers, or
-        nobody who speaks ssh.
+        HostKeyMismatchError if what listens there has another host key; OSError (TimeoutError is one) if nobody
+        answers, or nobody who speaks ssh.
         """
         async with self._place(endpoint):
             stood = endpoint in self._guards
@@ -159,7 +159,7 @@ class Guards:
             if not stood or not await self._guard(endpoint).answers(self.answer_timeout):
                 raise ConnectionResetError("the session's sshd is gone")
 
-    def _guard(self, endpoint: Endpoint) -> _Guard:
+    def _guard(self, endpoint: EndpointAddress) -> _Guard:
         """Return the endpoint's guard, made if there is none. FloodError as for `prepare`."""
         guard = self._guards.get(endpoint)
         if guard is None:
@@ -175,7 +175,7 @@ class Guards:
         return guard
 
     @contextlib.asynccontextmanager
-    async def _place(self, endpoint: Endpoint) -> AsyncIterator[None]:
+    async def _place(self, endpoint: EndpointAddress) -> AsyncIterator[None]:
         """Let no more endpoints of one owner be asked at once than the owner may have guards. TimeoutError if none of
         these has answered for too long.
         """
@@ -246,8 +246,8 @@ class _Guard(asyncssh.SSHClient):
 
     def __init__(  # noqa: PLR0917 - all that bounds one
         self,
-        endpoint: Endpoint,
-        turn: Logins,
+        endpoint: EndpointAddress,
+        turn: PreAuthQueue,
         gone: Callable[[_Guard], None],
         began_at: float,
         wait: float,
@@ -325,7 +325,7 @@ class _Guard(asyncssh.SSHClient):
                 )
                 connection.abort()  # no session's sshd takes a login without a key
         except asyncssh.HostKeyNotVerifiable as error:
-            self._failure = ImpostorError("another host key than the session's")
+            self._failure = HostKeyMismatchError("another host key than the session's")
             self._failure.__cause__ = error
         except OSError as error:
             self._failure = error

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import asyncssh
 
-    from broker.gateway.inlet import Logins
+    from broker.gateway.inlet import PreAuthQueue
 
 STAND_BYTES, STAND_PACKETS = 16 * 1024, 24
 """The most that a server may send before its guard stands. OpenSSH sends some 3 KiB in 7 packets, and perhaps a banner.
@@ -31,7 +31,9 @@ _buffer = memoryview(bytearray(SMALL))
 class GuardInlet(asyncio.BufferedProtocol):
     """The TCP connection of a guard, in front of asyncssh's connection, which does not see the difference."""
 
-    def __init__(self, connection: asyncssh.SSHClientConnection, turn: Logins, flooded: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: asyncssh.SSHClientConnection, turn: PreAuthQueue, flooded: Callable[[], None]
+    ) -> None:
         """`flooded` is called when the server has sent too much; the connection has been ended then."""
         self.bytes = 0
         self.packets = 0

@@ -28,7 +28,7 @@ RENEWAL_CHECK = 3600.0
 _log = logging.getLogger(__name__)
 
 
-class HostIdentity:
+class HostKeyAndCertificate:
     """What the gateway proves itself with: `<path>` and `<path>-cert.pub`."""
 
     def __init__(self, path: Path, sign: Callable[[str], Awaitable[str]]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import asyncssh
 
-    from broker.gateway.admission import Admission
+    from broker.gateway.admission import LoginThrottle
     from broker.gateway.counts import Counts
     from broker.gateway.relay import PauseReason
 
@@ -51,7 +51,7 @@ _buffer = memoryview(bytearray(LARGE))
 """Shared by all: between a read and `buffer_updated` nothing else runs."""
 
 
-class Logins:
+class PreAuthQueue:
     """The turn that all have together who are not logged in."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class UserTurn:
             self._end_soon()
 
 
-class Client(Protocol):
+class ConnectionOwner(Protocol):
     """The owner of an asyncssh connection, as the inlet sees it."""
 
     on_login: Callable[[], None]
@@ -126,7 +126,7 @@ class Client(Protocol):
         """Return why the client has not logged in."""
 
 
-class Inlet(asyncio.BufferedProtocol):
+class FairReader(asyncio.BufferedProtocol):
     """One TCP connection of a client, in front of asyncssh's connection, which does not see the difference."""
 
     def __init__(
@@ -134,8 +134,8 @@ class Inlet(asyncio.BufferedProtocol):
         connection: asyncssh.SSHServerConnection,
         source: str,
         *,
-        admission: Admission,
-        logins: Logins,
+        admission: LoginThrottle,
+        logins: PreAuthQueue,
         turn_of: Callable[[str], UserTurn],
         counts: Counts,
     ) -> None:
@@ -162,7 +162,7 @@ class Inlet(asyncio.BufferedProtocol):
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._connection.connection_made(transport)
-        self._client = cast("Client", self._connection.get_owner())
+        self._client = cast("ConnectionOwner", self._connection.get_owner())
         self._client.on_login = self._login_ended
         self._admission.enter(self)
 

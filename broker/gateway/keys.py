@@ -21,7 +21,7 @@ from broker.ssh.keys import PublicKey
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from broker.gateway.memory import Memory
+    from broker.gateway.memory import ResponseCache
 
 _USER = re.compile(USER_PATTERN)
 
@@ -30,7 +30,7 @@ _REMEMBERED_USERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class AuthorizedCredentials:
     """What lets somebody in, and whether the controller stands behind it now. Keys are RFC 4253 encodings."""
 
     blobs: frozenset[bytes] = frozenset()
@@ -45,7 +45,7 @@ class Admission:
     """False: the controller did not answer, and this is its last answer, or nothing."""
 
     @classmethod
-    def of(cls, answer: GatewayKeys) -> Admission:
+    def of(cls, answer: GatewayKeys) -> AuthorizedCredentials:
         return cls(_blobs(answer.keys), _blobs(answer.authorities), _blobs(answer.revoked), tuple(answer.notices))
 
 
@@ -58,7 +58,7 @@ class AdmittedKeys:
     def __init__(
         self,
         ask: Callable[[str], Awaitable[GatewayKeys]],
-        memory: Memory[GatewayKeys],
+        memory: ResponseCache[GatewayKeys],
         *,
         fresh_seconds: float,
         clock: Callable[[], float] = time.monotonic,
@@ -67,30 +67,30 @@ class AdmittedKeys:
         self._memory = memory
         self._fresh = fresh_seconds
         self._clock = clock
-        self._known: OrderedDict[str, tuple[Admission, float]] = OrderedDict()
-        self._asking = SingleFlight[str, Admission]()
+        self._known: OrderedDict[str, tuple[AuthorizedCredentials, float]] = OrderedDict()
+        self._asking = SingleFlight[str, AuthorizedCredentials]()
 
-    async def of(self, user: str) -> Admission:
-        """Never raises for want of an answer; see `Admission.confirmed`."""
+    async def of(self, user: str) -> AuthorizedCredentials:
+        """Never raises for want of an answer; see `AuthorizedCredentials.confirmed`."""
         if not _USER.fullmatch(user):
-            return Admission()
+            return AuthorizedCredentials()
         known, at = self._known.get(user, (None, 0.0))
         if known is not None and self._clock() - at < self._fresh:
             return known
         # Shielded: the one who asked first may hang up while others wait for the same answer.
         return await asyncio.shield(self._asking.join(user, lambda: self._refresh(user)))
 
-    async def _refresh(self, user: str) -> Admission:
+    async def _refresh(self, user: str) -> AuthorizedCredentials:
         try:
             answer = await self._ask(user)
         except BerthError:
             last = self._memory.recall((user,)) or GatewayKeys(user=user, keys=[])
-            return replace(Admission.of(last), confirmed=False)
+            return replace(AuthorizedCredentials.of(last), confirmed=False)
         if answer.keys or answer.authorities:
             self._memory.keep((user,), answer.model_copy(update={"notices": []}))
         else:
             self._memory.forget((user,))
-        admission = Admission.of(answer)
+        admission = AuthorizedCredentials.of(answer)
         self._known[user] = (admission, self._clock())
         self._known.move_to_end(user)
         while len(self._known) > _REMEMBERED_USERS:

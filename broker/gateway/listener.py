@@ -18,7 +18,7 @@ from broker.gateway.admission import source_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.gateway.admission import Admission
+    from broker.gateway.admission import LoginThrottle
     from broker.gateway.counts import Counts
 
 BACKLOG = 4096
@@ -59,7 +59,7 @@ class Listener:
     def __init__(
         self,
         sock: socket.socket,
-        admission: Admission,
+        admission: LoginThrottle,
         counts: Counts,
         protocol: Callable[[str], asyncio.BaseProtocol],
     ) -> None:

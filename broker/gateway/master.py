@@ -62,7 +62,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class MetricsTarget:
     """Where workers write what they count, and where that is served."""
 
     directory: Path
@@ -105,7 +105,7 @@ class Master:
     """What holds the sockets and the workers; the module's text says how."""
 
     def __init__(
-        self, address: Address, workers: int, numbers: Numbers | None = None, *, worker_timeout: float
+        self, address: Address, workers: int, numbers: MetricsTarget | None = None, *, worker_timeout: float
     ) -> None:
         """`numbers`: the workers' counts that are served. `worker_timeout`: seconds until a silent worker is killed."""
         before = _Handover.take()
@@ -272,7 +272,7 @@ class _Handover:
             return None
 
 
-def run(address: Address, workers: int, numbers: Numbers | None = None, *, worker_timeout: float) -> None:
+def run(address: Address, workers: int, numbers: MetricsTarget | None = None, *, worker_timeout: float) -> None:
     """Be the master until SIGTERM; the arguments are those of Master."""
 
     async def whole() -> None:

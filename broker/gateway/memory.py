@@ -34,7 +34,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 _log = logging.getLogger(__name__)
 
 
-class Memory(Generic[Answer]):
+class ResponseCache(Generic[Answer]):
     """Answers of one kind, by the words of the question.
 
     The time is the machine's: processes share it, and over a restart there is no other.
@@ -110,7 +110,7 @@ class Memory(Generic[Answer]):
                     Path(path).unlink()
 
 
-async def keep_pruned(*memories: Memory[Any]) -> None:
+async def keep_pruned(*memories: ResponseCache[Any]) -> None:
     """Prune them every minute, without holding up the loop, until cancelled."""
     while True:
         await asyncio.sleep(PRUNED_EVERY_S)

@@ -14,19 +14,19 @@ from weakref import WeakValueDictionary
 
 import asyncssh
 
-from broker.gateway.admission import Admission
+from broker.gateway.admission import LoginThrottle
 from broker.gateway.audit import Audit
 from broker.gateway.channel import FIRST_WINDOW_BYTES, Channel
 from broker.gateway.connection import GatewayConnection, Live
 from broker.gateway.controller import ControllerClient
 from broker.gateway.counts import Counts
 from broker.gateway.endpoints import Endpoints
-from broker.gateway.guard import Guards
-from broker.gateway.identity import HostIdentity
-from broker.gateway.inlet import Inlet, Logins, UserTurn
+from broker.gateway.guard import EndpointVerifier
+from broker.gateway.identity import HostKeyAndCertificate
+from broker.gateway.inlet import FairReader, PreAuthQueue, UserTurn
 from broker.gateway.keys import AdmittedKeys
 from broker.gateway.listener import Listener, bind
-from broker.gateway.memory import Memory, keep_pruned
+from broker.gateway.memory import ResponseCache, keep_pruned
 from broker.gateway.settings import CIPHERS, KEX, MACS
 from broker.gateway.usage import Usage
 from broker.schema.connections import ResolveAnswer
@@ -65,9 +65,9 @@ class Gateway:
         self._socket = sock
         self._live = Live()
         self.counts = Counts()
-        self._admission = Admission(settings.max_startups, settings.penalty_exempt)
+        self._admission = LoginThrottle(settings.max_startups, settings.penalty_exempt)
         self._usage = usage or Usage()
-        self._guards = Guards(answer_timeout=settings.answer_timeout)
+        self._guards = EndpointVerifier(answer_timeout=settings.answer_timeout)
         self._turns: WeakValueDictionary[str, UserTurn] = WeakValueDictionary()
         self.counts.now["connections"] = lambda: len(self._live)
         self.counts.now["forwards"] = lambda: sum(each.forwards for each in self._live)
@@ -84,10 +84,10 @@ class Gateway:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             controller = await stack.enter_async_context(ControllerClient(self._settings.api_socket, self.counts))
-            identity = HostIdentity(self._settings.host_key, controller.certificate)
+            identity = HostKeyAndCertificate(self._settings.host_key, controller.certificate)
             await identity.ready()
             audit = await stack.enter_async_context(Audit(controller.note, self._settings.name, self.counts))
-            self._logins = Logins()
+            self._logins = PreAuthQueue()
             self._options = await self._asyncssh_options(controller, identity, audit)
             self._listener = Listener(self._bound(), self._admission, self.counts, self._client)
             stack.push_async_callback(self._stop)
@@ -111,9 +111,9 @@ class Gateway:
     def _bound(self) -> socket.socket:
         return self._socket or bind(self._settings.listen_host, self._settings.listen_port)
 
-    def _client(self, source: str) -> Inlet:
+    def _client(self, source: str) -> FairReader:
         connection = _Server(asyncio.get_running_loop(), self._options)
-        return Inlet(
+        return FairReader(
             connection,
             source,
             admission=self._admission,
@@ -129,13 +129,13 @@ class Gateway:
         return turn
 
     async def _asyncssh_options(
-        self, controller: ControllerClient, identity: HostIdentity, audit: Audit
+        self, controller: ControllerClient, identity: HostKeyAndCertificate, audit: Audit
     ) -> asyncssh.SSHServerConnectionOptions:
         settings = self._settings
         known = settings.host_key.parent / "known"
         stale = settings.stale_seconds
-        known_keys = Memory(known / "keys", GatewayKeys, stale_seconds=stale)
-        known_endpoints = Memory(known / "endpoints", ResolveAnswer, stale_seconds=stale)
+        known_keys = ResponseCache(known / "keys", GatewayKeys, stale_seconds=stale)
+        known_endpoints = ResponseCache(known / "endpoints", ResolveAnswer, stale_seconds=stale)
         self._memories = (known_keys, known_endpoints)
         keys = AdmittedKeys(controller.keys, known_keys, fresh_seconds=settings.keys_fresh_seconds)
         endpoints = Endpoints(controller.resolve, known_endpoints, settings.domain)
@@ -168,7 +168,7 @@ class Gateway:
         )
         return options
 
-    async def _present(self, identity: HostIdentity) -> None:
+    async def _present(self, identity: HostKeyAndCertificate) -> None:
         """New connections get the new certificate; those that stand have no use for it."""
         self._options = await asyncssh.SSHServerConnectionOptions.construct(
             self._options, server_host_keys=identity.host_keys

@@ -28,7 +28,7 @@ class VerbError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RequestContext:
     """Whose verb it is, and the paths and programs that root set at start."""
 
     user: pwd.struct_passwd

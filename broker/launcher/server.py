@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.failpoints import failpoint
-from broker.launcher.request import Place, VerbError, checked_user
+from broker.launcher.request import RequestContext, VerbError, checked_user
 from broker.launcher.session_verbs import VERBS
 from broker.launcher.shares import LONG_VERBS, READY_VERB, Shares
 from broker.launcher.volume_verbs import TOO_LARGE
@@ -258,7 +258,7 @@ def _answer_as_user(settings: Settings, request: dict[str, Any], answer_fd: int,
         if os.getppid() != launcher:  # it had gone before the kernel was told to end us with it
             os._exit(1)
         _close_all_but(answer_fd)
-        place = Place(user, settings.storage, settings.sbatch, settings.session_script)
+        place = RequestContext(user, settings.storage, settings.sbatch, settings.session_script)
         verb = VERBS.get(str(request.get("verb")))
         if verb is None:
             raise VerbError("invalid", f"no such verb: {request.get('verb')!r}")

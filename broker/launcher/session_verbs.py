@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.launcher.request import Place, VerbError, check_own, own_directory
+from broker.launcher.request import RequestContext, VerbError, check_own, own_directory
 from broker.launcher.volume_verbs import VOLUME_VERBS, make_volumes
 from broker.names import IDENTIFIER, new_id
 from broker.ssh import host_key as hostkey
@@ -66,7 +66,7 @@ UNCLEAR = re.compile(
 refusal."""
 
 
-def prepare(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+def prepare(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
     """Make a session's directories, volumes and host key if they are missing.
 
     The answer has its public host key, one line, and what its volumes are.
@@ -78,7 +78,7 @@ def prepare(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     return {"host_key": _host_key(session), "volumes": volumes}
 
 
-def clone(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+def clone(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
     """Make a session, complete with host key and the files that the request brings, of what another one has."""
     made = VOLUME_VERBS["clone"](place, request)
     session = place.session(request)
@@ -87,7 +87,7 @@ def clone(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     return made | {"host_key": host_key}
 
 
-def untrash(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+def untrash(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
     """Bring a session back that was put aside, with another host key: clients may have learnt that the one it had is
     revoked.
     """
@@ -97,7 +97,7 @@ def untrash(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     return answer | {"host_key": _host_key(session)}
 
 
-def environment(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+def environment(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
     """Make the environment of a batch job of what a session has, or with empty volumes; where it is.
 
     What it is comes first, so that whatever is left of an attempt is known for what it is.
@@ -117,7 +117,7 @@ def environment(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     return {"directory": str(session)}
 
 
-def promote(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+def promote(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
     """Make a session, complete with host key and files, of what a batch job has left."""
     made = VOLUME_VERBS["promote"](place, request)
     host_key = _host_key(place.session(request))
@@ -185,7 +185,7 @@ def _check_certificate(session: Path, certificate: object) -> None:
         raise VerbError("host-key", "the session's host key is not the one that its certificate is for")
 
 
-def install(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+def install(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
     """Write some of FILES into a session's directory, each whole or not at all."""
     session = place.session(request)
     check_own(session, place.user.pw_uid)
@@ -197,7 +197,7 @@ def install(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+def submit(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
     """Write the files and hand the session's job to sbatch; the answer is its job id.
 
     `refused` carries sbatch's own words: Slurm will not have this job. `unclear` means that it may or may not be
@@ -221,7 +221,7 @@ def submit(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     return {"job_id": _sbatch(argv, place.user, float(request.get("timeout", 30)))}
 
 
-def job_command(place: Place, session: Path, submission: int, options: list[str]) -> list[str]:
+def job_command(place: RequestContext, session: Path, submission: int, options: list[str]) -> list[str]:
     """The command that submits a session's job and prints its id; the options are checked."""
     return [
         place.sbatch,
@@ -245,7 +245,7 @@ def job_command(place: Place, session: Path, submission: int, options: list[str]
     ]
 
 
-def keys(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form
+def keys(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form
     """The user's own ~/.ssh/authorized_keys, which may be a link, as sshd(8) has it; empty when there is none.
 
     VerbError `refused` for a file that is not regular or too large: a part of it could say more than the whole.
@@ -258,7 +258,7 @@ def keys(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: A
         raise VerbError("refused", f"{error.filename} {error.strerror}") from error
 
 
-def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
+def log(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
     """The last `bytes` bytes of a session's job log; empty when there is none."""
     try:
         tail = read_tail(place.session(request) / "run/job.log", min(int(request["bytes"]), LOG_BYTES))
@@ -267,7 +267,7 @@ def log(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:
     return {"text": tail.decode(errors="replace")}
 
 
-def manifests(place: Place, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+def manifests(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """The manifests of all the user's sessions, and of the deleted ones whose data is there, by session id. A batch
     job's environment has none.
     """
@@ -288,7 +288,7 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     return found
 
 
-VERBS: dict[str, Callable[[Place, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {
+VERBS: dict[str, Callable[[RequestContext, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {
     verb.__name__: verb
     for verb in (prepare, clone, environment, promote, untrash, install, submit, keys, log, manifests)
 }

@@ -18,7 +18,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from broker.launcher.request import Place, VerbError, own_directory
+from broker.launcher.request import RequestContext, VerbError, own_directory
 from broker.names import IDENTIFIER, LABEL_PATTERN, NAME_PATTERN, VERSION_PATTERN
 from broker.volumes import batch, collection, inspection, jobs, live, operations, program, record, sizes, verification
 from broker.volumes.errors import VolumeError, from_os_error
@@ -44,55 +44,55 @@ ANSWER_BYTES = 8 * 2**20
 """Limit for the answer of a verb in a namespace. The largest is a diff of inspection.MOST_CHARACTERS in escapes."""
 
 
-def make_volumes(place: Place, session_id: str, driver: object) -> Answer:
+def make_volumes(place: RequestContext, session_id: str, driver: object) -> Answer:
     """Give a session volumes if it has none: part of `prepare`."""
     storage = _storage(place)
     return _done(lambda: operations.create(storage, session_id, _text(driver, DRIVER, "driver")))
 
 
-def snapshot(place: Place, request: Mapping[str, Any]) -> Answer:
+def snapshot(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Keep what a stopped session has now."""
     storage, session_id, operation = _operation(place, request)
     image, note = _image(request), _note(request)
     return _done(lambda: operations.snapshot(storage, session_id, operation, image, note))
 
 
-def copy(place: Place, request: Mapping[str, Any]) -> Answer:
+def copy(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Keep what a running session has now."""
     storage, session_id, operation = _operation(place, request)
     image, note, job_id = _image(request), _note(request), _number(request, "job_id")
     return _done(lambda: live.copy(storage, session_id, operation, job_id=job_id, image=image, note=note))
 
 
-def commit_root(place: Place, request: Mapping[str, Any]) -> Answer:
+def commit_root(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Make what was done in root mode a layer of the system volume."""
     storage, session_id, operation = _operation(place, request)
     job_id = _number(request, "job_id")
     return _done(lambda: live.commit_root(storage, session_id, operation, job_id=job_id))
 
 
-def hand_over(place: Place, request: Mapping[str, Any]) -> Answer:
+def hand_over(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Have the job that is to carry a session on begin with new tops, over a snapshot."""
     storage, session_id, image = _storage(place), _session(request), _image(request)
     submission, most = _number(request, "submission"), _number(request, "most")
     return _done(lambda: operations.hand_over(storage, session_id, submission, image, most=most))
 
 
-def rollback(place: Place, request: Mapping[str, Any]) -> Answer:
+def rollback(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Make a stopped session what it was at a snapshot."""
     storage, session_id, operation = _operation(place, request)
     number, image = _number(request, "snapshot"), _image(request)
     return _done(lambda: operations.rollback(storage, session_id, operation, number, image))
 
 
-def switch(place: Place, request: Mapping[str, Any]) -> Answer:
+def switch(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Put a stopped session's home over another image."""
     storage, session_id, operation = _operation(place, request)
     image, target, fresh = _image(request), _image(request["to"]), request.get("fresh") is True
     return _done(lambda: operations.switch(storage, session_id, operation, image, target, fresh=fresh))
 
 
-def clone(place: Place, request: Mapping[str, Any]) -> Answer:
+def clone(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Give the new session of this id what another one has."""
     storage, session_id, operation = _operation(place, request)
     source_id = _identifier(request.get("source"), "session id")
@@ -105,39 +105,39 @@ def clone(place: Place, request: Mapping[str, Any]) -> Answer:
     )
 
 
-def environments(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
+def environments(place: RequestContext, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
     """Every environment of batch jobs."""
     storage = _storage(place)
     return _done(lambda: batch.environments(storage))
 
 
-def promote(place: Place, request: Mapping[str, Any]) -> Answer:
+def promote(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Give the new session of this id what a batch job has left."""
     storage, session_id, operation = _operation(place, request)
     source_id, key = _identifier(request.get("source"), "environment"), _text(request.get("job"), KEY, "job")
     return _done(lambda: batch.promote(storage, session_id, operation, source_id=source_id, key=key))
 
 
-def flatten(place: Place, request: Mapping[str, Any]) -> Answer:
+def flatten(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Join the layers of deep stacks."""
     storage, session_id, operation = _operation(place, request)
     image, digest = _image_files(request), _text(request.get("digest"), DIGEST, "digest")
     return _done(lambda: operations.flatten(storage, session_id, operation, digest=digest, below=image.has))
 
 
-def snapshots(place: Place, request: Mapping[str, Any]) -> Answer:
+def snapshots(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Every snapshot of a session."""
     storage, session_id = _storage(place), _session(request)
     return _done(lambda: operations.snapshots(storage, session_id))
 
 
-def forget(place: Place, request: Mapping[str, Any]) -> Answer:
+def forget(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Drop a snapshot."""
     storage, session_id, number = _storage(place), _session(request), _number(request, "snapshot")
     return _done(lambda: operations.forget(storage, session_id, number))
 
 
-def diff(place: Place, request: Mapping[str, Any]) -> Answer:
+def diff(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """What has changed in a session since a snapshot, or over its profile."""
     storage, session_id = _storage(place), _session(request)
     number = None if request.get("snapshot") is None else _number(request, "snapshot")
@@ -148,25 +148,25 @@ def diff(place: Place, request: Mapping[str, Any]) -> Answer:
     )
 
 
-def size(place: Place, request: Mapping[str, Any]) -> Answer:
+def size(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """How much disk space a session takes."""
     storage, session_id = _storage(place), _session(request)
     return _done(lambda: sizes.size(storage, session_id))
 
 
-def usage(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
+def usage(place: RequestContext, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
     """How much disk space a user takes."""
     storage = _storage(place)
     return _done(lambda: sizes.usage(storage))
 
 
-def verify(place: Place, request: Mapping[str, Any]) -> Answer:
+def verify(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Read every immutable layer of a session and compare it with its checksums."""
     storage, session_id = _storage(place), _session(request)
     return _done(lambda: verification.verify(storage, session_id))
 
 
-def probe(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
+def probe(place: RequestContext, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
     """Which driver new sessions of this user get, and why."""
     storage = _storage(place)
 
@@ -180,32 +180,32 @@ def probe(place: Place, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 -
     return _done(ask)
 
 
-def trash(place: Place, request: Mapping[str, Any]) -> Answer:
+def trash(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Put a deleted session aside."""
     storage, session_id = _storage(place), _session(request)
     return _done(lambda: collection.trash(storage, session_id))
 
 
-def untrash(place: Place, request: Mapping[str, Any]) -> Answer:
+def untrash(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Bring a session back that was put aside."""
     storage, session_id = _storage(place), _session(request)
     return _done(lambda: collection.untrash(storage, session_id))
 
 
-def purge(place: Place, request: Mapping[str, Any]) -> Answer:
+def purge(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Remove a session for good."""
     storage, session_id = _storage(place), _session(request)
     return _done(lambda: collection.purge(storage, session_id))
 
 
-def gc(place: Place, request: Mapping[str, Any]) -> Answer:
+def gc(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Remove deleted sessions whose grace is over, and the layers that no session needs, or only count them."""
     storage, dry_run = _storage(place), request.get("dry_run") is True
     over = [_identifier(each, "session id") for each in request.get("over", [])]
     return _done(lambda: collection.collect(storage, dry_run=dry_run, over=over))
 
 
-_VERBS: dict[str, Callable[[Place, Mapping[str, Any]], Answer]] = {
+_VERBS: dict[str, Callable[[RequestContext, Mapping[str, Any]], Answer]] = {
     verb.__name__: verb
     for verb in (
         snapshot,
@@ -236,8 +236,8 @@ _COPY_TREES = frozenset({"snapshot", "rollback", "switch", "clone", "promote"})
 """With a driver that copies; with overlay these touch no tree."""
 
 
-def _verb(name: str) -> Callable[[Place, Mapping[str, Any]], Answer]:
-    def act(place: Place, request: Mapping[str, Any]) -> Answer:
+def _verb(name: str) -> Callable[[RequestContext, Mapping[str, Any]], Answer]:
+    def act(place: RequestContext, request: Mapping[str, Any]) -> Answer:
         copies = name in _COPY_TREES and _driver(place, request) != "overlay"
         if name in _READ_TREES or copies:
             return _over_own_files(place, name, request)
@@ -249,13 +249,13 @@ def _verb(name: str) -> Callable[[Place, Mapping[str, Any]], Answer]:
 VOLUME_VERBS = {name: _verb(name) for name in _VERBS}
 
 
-def _driver(place: Place, request: Mapping[str, Any]) -> str:
+def _driver(place: RequestContext, request: Mapping[str, Any]) -> str:
     """The driver of the session that is changed or cloned."""
     session = _identifier(request.get("source") or request.get("session"), "session id")
     return str(_done(lambda: {"driver": record.load(_storage(place).session(session)).driver})["driver"])
 
 
-def _over_own_files(place: Place, verb: str, request: Mapping[str, Any]) -> Answer:
+def _over_own_files(place: RequestContext, verb: str, request: Mapping[str, Any]) -> Answer:
     """Run a verb as root over the user's own files, if the kernel lets them have a user namespace, else as they are."""
     _storage(place)
     asked = json.dumps({"storage": str(place.root), "verb": verb, "request": dict(request)})
@@ -296,7 +296,7 @@ def main() -> None:
     """Do the verb that standard input asks for, as whoever this process runs as."""
     asked = json.load(sys.stdin)
     os.umask(0o077)
-    place = Place(pwd.getpwuid(os.getuid()), asked["storage"], "sbatch", "session.sh")
+    place = RequestContext(pwd.getpwuid(os.getuid()), asked["storage"], "sbatch", "session.sh")
     try:
         answer = _VERBS[asked["verb"]](place, asked["request"])
         text = json.dumps(answer)
@@ -324,7 +324,7 @@ def _done(work: Callable[[], Answer]) -> Answer:
         raise VerbError("files", TOO_LARGE) from error
 
 
-def _storage(place: Place) -> Storage:
+def _storage(place: RequestContext) -> Storage:
     """The user's directory, made if it is missing; VerbError if it is not theirs alone."""
     storage = Storage(place.root)
     own_directory(place.root, place.user.pw_uid)
@@ -333,7 +333,7 @@ def _storage(place: Place) -> Storage:
     return storage
 
 
-def _operation(place: Place, request: Mapping[str, Any]) -> tuple[Storage, str, str]:
+def _operation(place: RequestContext, request: Mapping[str, Any]) -> tuple[Storage, str, str]:
     return _storage(place), _session(request), _identifier(request.get("operation"), "operation")
 
 

@@ -172,7 +172,7 @@ class Volumes(Strict):
     """The reason why the last attempt to join the layers failed; empty if it did not fail."""
 
 
-class Operation(Strict):
+class OperationView(Strict):
     """What is being done, or was done last, to a session's volumes."""
 
     id: str
@@ -224,7 +224,7 @@ class SessionView(Strict):
     """What is kept, by the session's own choice or its profile's."""
     volumes: Volumes | None = None
     """None until the session's directory is made."""
-    operation: Operation | None = None
+    operation: OperationView | None = None
     root: bool = False
     """Whether its job runs in root mode, for `berth exec --root`."""
     connecting: ConnectPolicy = ConnectPolicy()

@@ -20,24 +20,24 @@ from typing import TYPE_CHECKING, cast
 
 from broker.config.settings import SlurmSettings, StorageSettings
 from broker.controller.reconcile.continuation import Continuation
-from broker.controller.reconcile.deletion import Deletion
-from broker.controller.reconcile.idle import Idleness
+from broker.controller.reconcile.deletion import DeletionWorker
+from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.loop import Reconciler
-from broker.controller.reconcile.maintenance import Upkeep
-from broker.controller.reconcile.operations import Operator
+from broker.controller.reconcile.maintenance import Maintenance
+from broker.controller.reconcile.operations import OperationRunner
 from broker.controller.reconcile.scheduled_stop import Stopping
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.models import Session
-from broker.controller.registry.registry import Entry
-from broker.controller.wakeup import Changes
+from broker.controller.registry.registry import EventEntry
+from broker.controller.wakeup import ChangeNotifier
 from broker.schema.sessions import SessionState
 from profiles.store import Stores
 from slurm.backends import Backend, open_scheduler
 from slurm.run import run
 
 if TYPE_CHECKING:
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.registry import Registry
     from slurm.scheduler import Scheduler
@@ -89,10 +89,10 @@ class Loop:
                 submissions=1,
                 job_id=job.id,
             )
-            registry.create(session, Entry("bench", "made"))
-        launcher, changes = cast("Launcher", Idle()), Changes()
+            registry.create(session, EventEntry("bench", "made"))
+        launcher, changes = cast("LauncherClient", Idle()), ChangeNotifier()
         submitter = cast("Submitter", NoSubmitter())
-        upkeep = Upkeep(
+        upkeep = Maintenance(
             settings=StorageSettings(), registry=registry, stores=Stores([]), launcher=launcher, changes=changes
         )
         continuation = Continuation(settings=SlurmSettings(), registry=registry, submitter=submitter)
@@ -101,14 +101,14 @@ class Loop:
             registry=registry,
             scheduler=scheduler,
             submitter=submitter,
-            operator=Operator(
+            operator=OperationRunner(
                 registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes
             ),
-            deletion=Deletion(registry=registry, launcher=launcher, changes=changes),
+            deletion=DeletionWorker(registry=registry, launcher=launcher, changes=changes),
             upkeep=upkeep,
             continuation=continuation,
             stopping=Stopping(registry),
-            idleness=Idleness(registry, launcher),
+            idleness=IdlePolicy(registry, launcher),
             changes=changes,
         )
         loop = cls(reconciler, registry)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.reconcile import job_comment
-from broker.launcher.request import Place
+from broker.launcher.request import RequestContext
 from broker.launcher.session_verbs import UNCLEAR, job_command
 from broker.names import new_id
 from slurm.command_scheduler import CommandScheduler
@@ -77,7 +77,7 @@ class Slurm:
 
     def command(self, *options: str, submission: int = SUBMISSION) -> list[str]:
         """What the launcher would run as alice."""
-        place = Place(pwd.getpwuid(0), "", "sbatch", f"{ROOM}/job.sh")
+        place = RequestContext(pwd.getpwuid(0), "", "sbatch", f"{ROOM}/job.sh")
         return job_command(place, Path(self.session), submission, list(options))
 
     def submit(self, *options: str, submission: int = SUBMISSION) -> int:

@@ -40,7 +40,7 @@ from broker.schema.sessions import (
     Endpoint,
     JobList,
     JobView,
-    Operation,
+    OperationView,
     SessionList,
     SessionState,
     SessionView,
@@ -73,10 +73,10 @@ def view(name: str = "dev", state: SessionState = SessionState.STOPPED, **values
     return SessionView.model_validate(defaults | values)
 
 
-def operation(verb: str, status: str = "pending", **values: object) -> Operation:
+def operation(verb: str, status: str = "pending", **values: object) -> OperationView:
     """One of the operations of a session's; the same verb has the same id."""
     defaults = {"id": f"01{verb}", "verb": verb, "status": status, "asked_at": CREATED}
-    return Operation.model_validate(defaults | values)
+    return OperationView.model_validate(defaults | values)
 
 
 def ready(name: str = "dev", **values: object) -> SessionView:

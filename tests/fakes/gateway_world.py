@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from broker.gateway.guard import Endpoint
+    from broker.gateway.guard import EndpointAddress
 
 
 @dataclass
@@ -61,7 +61,7 @@ class World:
     def trust_everybody(self) -> None:
         """Let sessions be what is no sshd."""
 
-        async def prove(_: Endpoint) -> None:
+        async def prove(_: EndpointAddress) -> None:
             pass
 
         vars(self.gateway._guards).update(prepare=lambda _: None, prove=prove)

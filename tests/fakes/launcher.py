@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.launcher_client.volumes import Prepared
 from broker.ssh import host_key as hostkey
@@ -37,7 +37,7 @@ class Directory:
     log: str = ""
 
 
-class FakeLauncher(Launcher):
+class FakeLauncher(LauncherClient):
     """Submits to `scheduler`. Tests set users' keys and logs, and read what was asked, such as `submit alice 2`."""
 
     def __init__(self, scheduler: FakeScheduler, storage: str = "/shared/berth/{user}") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.registry import Entry, Registry
+from broker.controller.registry.registry import EventEntry, Registry
 from broker.controller.sessions.access import Verb, allowed, resolve
 from broker.errors import NotFoundError
 from tests.fakes.rows import make_session as session
@@ -23,7 +23,7 @@ USERS = ("alice", "bob", "carol")
 def registry(tmp_path: Path) -> Registry:
     made = open_registry(f"sqlite:///{tmp_path / 'registry.db'}")
     for owner in USERS[:2]:
-        made.create(session(owner), Entry(owner, "start"))
+        made.create(session(owner), EventEntry(owner, "start"))
     return made
 
 

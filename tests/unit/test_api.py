@@ -27,7 +27,7 @@ from broker.controller.api.request_limits import LARGEST_BODY
 from broker.controller.doctor import controller_checks
 from broker.controller.process import Use, _serving
 from broker.controller.rebuild import rebuild
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.controller.site import Site
 from broker.errors import BerthError
 from broker.names import new_id
@@ -752,7 +752,7 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
         if word == "extend":
             columns |= {"job_id": core.scheduler.submit("berth-x"), "started_at": 0.0, "ends_at": 3600.0}
         digest = core.stores.find("base").digest
-        core.registry.create(make_session(ME, state=state, digest=digest, **columns), Entry(ME, "start"))
+        core.registry.create(make_session(ME, state=state, digest=digest, **columns), EventEntry(ME, "start"))
         await core.launcher.prepare(ME, core.row(user=ME).id, "auto")
         if word in {"keys", "remove key"}:
             await core.keys.add(ME, HOST_KEY)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from broker.launcher.request import Place, VerbError
+from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.session_verbs import KEYS_LIMIT, keys
 from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE, plain_keys
 from tests.fakes.judge import UNRESTRICTED, Judge
@@ -46,7 +46,7 @@ def taken(home: Path, content: bytes) -> list[str]:
 
 
 def read(user: pwd.struct_passwd) -> dict[str, object]:
-    return keys(Place(user, storage="", sbatch="", session_script=""), {})
+    return keys(RequestContext(user, storage="", sbatch="", session_script=""), {})
 
 
 def word(text: str) -> st.SearchStrategy[str]:

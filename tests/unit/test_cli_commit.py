@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from profiles.commit import Source
-    from profiles.sifting import Sieve
+    from profiles.sifting import PathFilter
     from profiles.store import Image
 
 FOUND = Findings(
@@ -51,9 +51,9 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
 
 
 @pytest.fixture
-def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, Sieve]]:
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, PathFilter]]:
     """What is committed, without the work."""
-    seen: list[tuple[Source, Sieve]] = []
+    seen: list[tuple[Source, PathFilter]] = []
 
     def commit(
         source: Source,
@@ -62,7 +62,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, Sieve]]:
         version: str,
         store: Store,
         approve: Callable[[Findings], None],
-        sieve: Sieve,
+        sieve: PathFilter,
         **_: Any,  # noqa: ANN401 - what is not looked at
     ) -> Image:
         seen.append((source, sieve))
@@ -74,7 +74,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, Sieve]]:
 
 
 def test_a_snapshot_is_made_committed_and_forgotten(
-    controller: ScriptedController, sources: list[tuple[Source, Sieve]], tmp_path: Path
+    controller: ScriptedController, sources: list[tuple[Source, PathFilter]], tmp_path: Path
 ) -> None:
     result = run("profile", "commit", "dev", "mine@2", "--yes", "--include", "/root/.netrc", "--exclude", "/opt/1*")
     assert result.exit_code == 0, result.stderr
@@ -92,7 +92,7 @@ def test_a_snapshot_is_made_committed_and_forgotten(
 
 
 def test_what_goes_in_and_what_does_not_is_shown(
-    controller: ScriptedController, sources: list[tuple[Source, Sieve]]
+    controller: ScriptedController, sources: list[tuple[Source, PathFilter]]
 ) -> None:
     said = run("profile", "commit", "dev", "mine@2", "--yes").stderr
     assert "Into mine@2, over base@1:" in said
@@ -105,7 +105,7 @@ def test_what_goes_in_and_what_does_not_is_shown(
     assert len(sources) == 1
 
 
-def test_json_has_all_of_it(controller: ScriptedController, sources: list[tuple[Source, Sieve]]) -> None:
+def test_json_has_all_of_it(controller: ScriptedController, sources: list[tuple[Source, PathFilter]]) -> None:
     result = run("profile", "commit", "dev", "mine@2", "--yes", "--json")
     shown = json.loads(result.stdout)
     assert (shown["name"], shown["version"]) == ("mine", "2")
@@ -117,7 +117,7 @@ def test_json_has_all_of_it(controller: ScriptedController, sources: list[tuple[
 
 
 def test_a_snapshot_of_before_is_committed_and_kept(
-    controller: ScriptedController, sources: list[tuple[Source, Sieve]]
+    controller: ScriptedController, sources: list[tuple[Source, PathFilter]]
 ) -> None:
     for reference in ("good", "2"):
         assert run("profile", "commit", "dev", f"mine@{reference}", "--yes", "--at", reference).exit_code == 0
@@ -128,7 +128,7 @@ def test_a_snapshot_of_before_is_committed_and_kept(
 
 
 def test_without_a_yes_nothing_is_published_and_no_snapshot_left(
-    controller: ScriptedController, sources: list[tuple[Source, Sieve]], tmp_path: Path
+    controller: ScriptedController, sources: list[tuple[Source, PathFilter]], tmp_path: Path
 ) -> None:
     result = run("profile", "commit", "dev", "mine@2")
     assert result.exit_code == 2
@@ -139,7 +139,9 @@ def test_without_a_yes_nothing_is_published_and_no_snapshot_left(
     assert len(sources) == 1
 
 
-def test_a_snapshot_that_stays_is_told(controller: ScriptedController, sources: list[tuple[Source, Sieve]]) -> None:
+def test_a_snapshot_that_stays_is_told(
+    controller: ScriptedController, sources: list[tuple[Source, PathFilter]]
+) -> None:
     controller.failures["DELETE /v1/sessions/dev/snapshots/3"] = errors.ConflictError("busy")
     result = run("profile", "commit", "dev", "mine@2", "--yes")
     assert result.exit_code == 0
@@ -158,7 +160,7 @@ def test_a_snapshot_that_stays_is_told(controller: ScriptedController, sources: 
     ],
 )
 def test_refusals_come_before_any_work(
-    controller: ScriptedController, sources: list[tuple[Source, Sieve]], words: list[str], code: int, says: str
+    controller: ScriptedController, sources: list[tuple[Source, PathFilter]], words: list[str], code: int, says: str
 ) -> None:
     result = run("profile", "commit", *words, "--yes")
     assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
@@ -175,7 +177,7 @@ def test_refusals_come_before_any_work(
 )
 def test_without_the_image_that_the_layers_lie_on_it_is_refused(
     controller: ScriptedController,
-    sources: list[tuple[Source, Sieve]],
+    sources: list[tuple[Source, PathFilter]],
     change: dict[str, str],
     code: int,
     says: str,

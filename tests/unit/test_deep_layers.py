@@ -21,7 +21,7 @@ from profiles.applying import apply
 from profiles.findings import LeftOut
 from profiles.layered import PATH_BYTES, Layered
 from profiles.overlay import Marks, merged, opened
-from profiles.sifting import Sieve
+from profiles.sifting import PathFilter
 from tests.volumes.deep import make_chain, removed_afterwards
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_commit_takes_deep_folders_and_names_what_is_too_long(layers: Layers, ro
     (tree / "gone").mkdir(parents=True)
     make_chain(tree / "gone", 1100, b"g", b"file")
     system = Layered(tree, [layers.path(lower)])
-    found = comparing.compare(system, Sieve())
+    found = comparing.compare(system, PathFilter())
     paths = [(each.change, each.path) for each in found.files]
     assert ("A", "/usr/plain") in paths
     assert ("A", "/opt/" + "d/" * 1100 + "file") in paths
@@ -141,7 +141,7 @@ def test_commit_names_what_a_packed_layer_has_beside_its_squashfs(layers: Layers
     steps = SimpleNamespace(seconds_left=lambda: 60.0)
     opened_layer = commit._opened(layers.path(made), room, steps)  # type: ignore[arg-type]
     (room / "image").mkdir()
-    found = comparing.compare(Layered(room / "image", [opened_layer]), Sieve())
+    found = comparing.compare(Layered(room / "image", [opened_layer]), PathFilter())
     assert ("A", "/plain") in [(each.change, each.path) for each in found.files]
     (left,) = [each for each in found.left_out if each.why == comparing.TOO_LONG]
     assert 3000 < len(left.path) < 4096

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.launcher_client.volumes import Collected, Sif
+from broker.controller.launcher_client.volumes import GcResult, SifImage
 from broker.names import new_id
 from broker.schema.sessions import Volumes
 from broker.ssh.keys import PublicKey
@@ -26,7 +26,7 @@ from tests.fakes.scheduler import FakeScheduler
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from broker.controller.launcher_client.volumes import Taken
+    from broker.controller.launcher_client.volumes import SnapshotResult
 
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
@@ -36,14 +36,14 @@ KINDS = ["fake", "real"]
 IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 OTHER = {"profile": "other", "version": "2", "digest": "sha256:" + "2" * 64}
 DESCRIBED = {"of": "dev", "profile": "base", "version": "1", "created_at": 1.0}
-SIF = Sif("/nowhere/image.sif", 40960)
+SIF = SifImage("/nowhere/image.sif", 40960)
 PLAIN = {"label": "", "reason": "", "automatic": False}
 TAKES, REFUSES, MUMBLES = "echo 1", "echo 'Invalid account' >&2; exit 1", "echo 'Socket timed out' >&2; exit 1"
 FAKES = {TAKES: FakeLauncher, REFUSES: RefusingLauncher, MUMBLES: MumblingLauncher}
 
 
 @contextlib.asynccontextmanager
-async def opened(kind: str, directory: Path, sbatch: str = TAKES) -> AsyncIterator[Launcher]:
+async def opened(kind: str, directory: Path, sbatch: str = TAKES) -> AsyncIterator[LauncherClient]:
     """A launcher of this kind whose sbatch does what the script does."""
     if kind == "fake":
         yield FAKES[sbatch](FakeScheduler())
@@ -68,11 +68,11 @@ async def opened(kind: str, directory: Path, sbatch: str = TAKES) -> AsyncIterat
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[2],
         )
-    async with asyncio.timeout(DEADLINE_S), Launcher(ours, process) as launcher:
+    async with asyncio.timeout(DEADLINE_S), LauncherClient(ours, process) as launcher:
         yield launcher
 
 
-async def submit(launcher: Launcher) -> int:
+async def submit(launcher: LauncherClient) -> int:
     return await launcher.submit(USER, ID, 1, options=["--mem=1G"], files=FILES, limit=10)
 
 
@@ -154,7 +154,7 @@ def test_what_sbatch_did_not_take(kind: str, sbatch: str, word: str, tmp_path: P
     asyncio.run(scenario())
 
 
-def write(launcher: Launcher, directory: Path, content: str, session_id: str = ID) -> None:
+def write(launcher: LauncherClient, directory: Path, content: str, session_id: str = ID) -> None:
     """What a process of the session would do in its home."""
     if isinstance(launcher, FakeLauncher):
         launcher.volumes.write(USER, session_id, "file", content)
@@ -166,12 +166,12 @@ def write(launcher: Launcher, directory: Path, content: str, session_id: str = I
     os.chown(file, user.pw_uid, user.pw_gid)
 
 
-async def snapshot(launcher: Launcher, operation: str, **what: object) -> Taken:
+async def snapshot(launcher: LauncherClient, operation: str, **what: object) -> SnapshotResult:
     return await launcher.snapshot(USER, ID, operation, image=IMAGE, what=PLAIN | what)
 
 
 @contextlib.asynccontextmanager
-async def prepared(kind: str, directory: Path) -> AsyncIterator[Launcher]:
+async def prepared(kind: str, directory: Path) -> AsyncIterator[LauncherClient]:
     async with opened(kind, directory) as launcher:
         await launcher.prepare(USER, ID, "auto")
         yield launcher
@@ -320,7 +320,7 @@ def test_what_is_set_aside_comes_back_or_goes(kind: str, tmp_path: Path) -> None
             for _ in range(2):
                 await launcher.purge(USER, ID)
                 assert await launcher.trashed_manifests(USER) == {}
-            assert await launcher.gc(USER, over=[ID], dry_run=False) == Collected(0, 0, [])
+            assert await launcher.gc(USER, over=[ID], dry_run=False) == GcResult(0, 0, [])
             await launcher.prepare(USER, ID, "auto")
             await launcher.trash(USER, ID)
             assert (await launcher.gc(USER, over=[ID], dry_run=False)).sessions == [ID]

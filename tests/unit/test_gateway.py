@@ -17,9 +17,9 @@ from broker.gateway import controller
 from broker.gateway.audit import Audit, Identity, log_line
 from broker.gateway.connection import GatewayConnection, Live, terminal_text
 from broker.gateway.counts import Counts
-from broker.gateway.guard import Guards
+from broker.gateway.guard import EndpointVerifier
 from broker.gateway.keys import AdmittedKeys
-from broker.gateway.memory import Memory
+from broker.gateway.memory import ResponseCache
 from broker.gateway.server import Gateway
 from broker.gateway.settings import GatewaySettings
 from broker.gateway.usage import Usage
@@ -463,13 +463,13 @@ def test_a_login_without_proof_is_cut_off(place: Path) -> None:
     async def never(report: object) -> None:
         raise AssertionError(report)
 
-    keys = AdmittedKeys(nobody, Memory(place / "known", GatewayKeys, stale_seconds=1), fresh_seconds=1)
+    keys = AdmittedKeys(nobody, ResponseCache(place / "known", GatewayKeys, stale_seconds=1), fresh_seconds=1)
     for proved in (None, Identity("alice", "SHA256:x")):
         server = GatewayConnection(
             settings,
             live=Live(),
             keys=keys,
-            guards=Guards(answer_timeout=1),
+            guards=EndpointVerifier(answer_timeout=1),
             audit=Audit(never, "gw", Counts()),
             counts=Counts(),
             usage=Usage(),

@@ -11,7 +11,7 @@ import asyncssh
 import pytest
 
 from broker.gateway import admission, inlet
-from broker.gateway.admission import Admission, Failure, source_of
+from broker.gateway.admission import Failure, LoginThrottle, source_of
 from broker.ssh.max_startups import MaxStartups
 from tests.fakes.gateway_world import World, play, until
 from tests.fakes.openssh import me
@@ -48,7 +48,7 @@ class Door:
         self.now = 0.0
         self.dice = 0.99
         networks = [ipaddress.ip_network(exempt)] if exempt else []
-        self.admission = Admission(
+        self.admission = LoginThrottle(
             MaxStartups.parse(max_startups), networks, clock=lambda: self.now, chance=lambda: self.dice
         )
 
@@ -121,7 +121,7 @@ def test_all_of_loopback_is_punished_as_one() -> None:
 )
 def test_exempt_address_is_exempt_in_each_family(exempt: str, address: str) -> None:
     for networks, refused in (([ipaddress.ip_network(exempt)], False), ([], True)):
-        door = Admission(MaxStartups.parse("2:0:4"), networks, clock=lambda: 0.0)
+        door = LoginThrottle(MaxStartups.parse("2:0:4"), networks, clock=lambda: 0.0)
         for number in range(5):
             door.leave(Client(str(number), source_of(address)), Failure.NO_LOGIN)
         assert bool(door.refuses(source_of(address))) is refused

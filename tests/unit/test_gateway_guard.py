@@ -17,7 +17,7 @@ import asyncssh
 import pytest
 
 from broker.gateway import guard
-from broker.gateway.guard import Endpoint, Guards, ImpostorError
+from broker.gateway.guard import EndpointAddress, EndpointVerifier, HostKeyMismatchError
 from broker.ssh.keys import PublicKey
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
@@ -60,9 +60,9 @@ class Session:
     process: asyncio.subprocess.Process | None = None
 
     @property
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> EndpointAddress:
         fingerprint = PublicKey.parse(public(self.place / "host")).fingerprint
-        return Endpoint("01session", "1.0", "127.0.0.1", self.port, fingerprint, me())
+        return EndpointAddress("01session", "1.0", "127.0.0.1", self.port, fingerprint, me())
 
     @property
     def log(self) -> str:
@@ -241,9 +241,9 @@ def test_client_hears_after_the_sites_own_time_that_a_session_does_not_answer(pl
     play(place, scene, answer_timeout=0.2)
 
 
-def alone(scene: Callable[[Guards], object]) -> None:
+def alone(scene: Callable[[EndpointVerifier], object]) -> None:
     async def whole() -> None:
-        guards = Guards(answer_timeout=PATIENCE_S)
+        guards = EndpointVerifier(answer_timeout=PATIENCE_S)
         async with asyncio.timeout(TEST_DEADLINE_S):
             await scene(guards)  # type: ignore[misc]  # a coroutine function
         guards.close()
@@ -254,7 +254,7 @@ def alone(scene: Callable[[Guards], object]) -> None:
 
 
 def test_many_forwards_share_one_key_exchange(place: Path) -> None:
-    async def scene(guards: Guards) -> None:
+    async def scene(guards: EndpointVerifier) -> None:
         async with Session(place) as session:
             await session.end()
             await session.start("LogLevel=VERBOSE")
@@ -270,7 +270,7 @@ def test_a_guard_looks_for_nothing_in_a_home(place: Path, monkeypatch: pytest.Mo
     """The gateway may be unable to look into its home. Nothing is closed to root, but a name that is too long is."""
     monkeypatch.setenv("HOME", f"/{'x' * 300}")
 
-    async def scene(guards: Guards) -> None:
+    async def scene(guards: EndpointVerifier) -> None:
         async with Session(place) as session:
             await guards.prove(session.endpoint)
 
@@ -278,7 +278,7 @@ def test_a_guard_looks_for_nothing_in_a_home(place: Path, monkeypatch: pytest.Mo
 
 
 def test_a_guard_that_sshd_has_given_up_is_made_anew(place: Path) -> None:
-    async def scene(guards: Guards) -> None:
+    async def scene(guards: EndpointVerifier) -> None:
         async with Session(place) as session:
             await session.end()
             await session.start("LoginGraceTime=1", "LogLevel=VERBOSE")
@@ -294,7 +294,7 @@ def test_a_guard_that_sshd_has_given_up_is_made_anew(place: Path) -> None:
 
 
 def test_forward_in_the_moment_that_a_guard_ends_gets_through(place: Path) -> None:
-    async def scene(guards: Guards) -> None:
+    async def scene(guards: EndpointVerifier) -> None:
         async with Session(place) as session:
             ends = guards.prepare(session.endpoint)
             assert ends is not None
@@ -311,8 +311,8 @@ def test_forward_in_the_moment_that_a_guard_ends_gets_through(place: Path) -> No
 
 
 def test_who_does_not_answer(place: Path) -> None:
-    async def scene(guards: Guards) -> None:
-        async def refused(endpoint: Endpoint, error: type[Exception]) -> None:
+    async def scene(guards: EndpointVerifier) -> None:
+        async def refused(endpoint: EndpointAddress, error: type[Exception]) -> None:
             """Expect the error: a time-out soon, and anything else after as long as the machine needs."""
             guards.answer_timeout = 0.3 if error is TimeoutError else PATIENCE_S
             with pytest.raises(error):
@@ -338,7 +338,7 @@ def test_who_does_not_answer(place: Path) -> None:
                 async with impostor.on(session.port):
                     await refused(endpoint, error)
             await session.start()
-            with pytest.raises(ImpostorError):
+            with pytest.raises(HostKeyMismatchError):
                 await guards.prove(endpoint._replace(fingerprint="SHA256:" + "x" * 43))
             await guards.prove(endpoint)
 
@@ -348,7 +348,7 @@ def test_who_does_not_answer(place: Path) -> None:
 def test_guard_that_its_server_never_ends_is_made_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "LIFE_S", 0.3)
 
-    async def scene(guards: Guards) -> None:
+    async def scene(guards: EndpointVerifier) -> None:
         async with Session(place) as session:
             await session.end()
             await session.start("LoginGraceTime=0", "LogLevel=VERBOSE")
@@ -363,7 +363,7 @@ def test_guard_that_its_server_never_ends_is_made_anew(place: Path, monkeypatch:
 def test_guards_do_not_become_many(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MOST", 3)
 
-    async def scene(guards: Guards) -> None:
+    async def scene(guards: EndpointVerifier) -> None:
         async with Session(place) as session:
             for generation in range(6):
                 await guards.prove(session.endpoint._replace(generation=f"{generation}.0"))
@@ -379,8 +379,8 @@ def test_forwards_to_many_sessions_of_one_owner_all_get_through(
     """A script logs in to all of its user's sessions at once."""
     monkeypatch.setattr(guard, "MOST_OF_OWNER", most)
 
-    async def scene(guards: Guards) -> None:
-        async def forward(endpoint: Endpoint) -> None:
+    async def scene(guards: EndpointVerifier) -> None:
+        async def forward(endpoint: EndpointAddress) -> None:
             guards.prepare(endpoint)
             await asyncio.sleep(0)  # while it is connected
             await guards.prove(endpoint)
@@ -397,7 +397,7 @@ def test_forwards_to_many_sessions_of_one_owner_all_get_through(
 def test_forward_beyond_unanswered_guards_waits_for_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MOST_OF_OWNER", 2)
 
-    async def scene(guards: Guards) -> None:
+    async def scene(guards: EndpointVerifier) -> None:
         port = openssh.free_port()
         async with Session(place) as session, Impostor(hangs_up=False).on(port):
             silent = [session.endpoint._replace(port=port, session_id=f"{number}") for number in range(2)]

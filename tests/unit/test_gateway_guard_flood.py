@@ -14,7 +14,7 @@ import asyncssh
 import pytest
 
 from broker.gateway import guard
-from broker.gateway.guard import Endpoint, Guards, ImpostorError
+from broker.gateway.guard import EndpointAddress, EndpointVerifier, HostKeyMismatchError
 from broker.ssh.keys import PublicKey
 from tests.deadlines import DEADLINE_S
 from tests.fakes import flooding, openssh
@@ -30,7 +30,7 @@ MOST_BYTES = 32 * 1024
 
 
 @contextlib.asynccontextmanager
-async def flooding_server(key_path: Path, how: str) -> AsyncIterator[tuple[Endpoint, list[str]]]:
+async def flooding_server(key_path: Path, how: str) -> AsyncIterator[tuple[EndpointAddress, list[str]]]:
     """Within it that server runs; gives its endpoint, and a list that gets a line for each connection."""
     key = openssh.make_key(key_path)
     process = await asyncio.create_subprocess_exec(
@@ -48,7 +48,7 @@ async def flooding_server(key_path: Path, how: str) -> AsyncIterator[tuple[Endpo
     reading = asyncio.create_task(read(process.stdout))
     try:
         fingerprint = PublicKey.parse(public(key)).fingerprint
-        yield Endpoint("01flood", "1.0", "127.0.0.1", port, fingerprint, me()), lines
+        yield EndpointAddress("01flood", "1.0", "127.0.0.1", port, fingerprint, me()), lines
     finally:
         process.kill()
         await process.wait()
@@ -75,9 +75,9 @@ def test_guard_of_a_flooding_server_takes_little_in_pieces(
     place: Path, how: str, dealt: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scene() -> None:
-        guards = Guards(answer_timeout=DEADLINE_S)
+        guards = EndpointVerifier(answer_timeout=DEADLINE_S)
         async with asyncio.timeout(DEADLINE_S), flooding_server(place / "flood", how) as (endpoint, connections):
-            with contextlib.suppress(OSError, ImpostorError):
+            with contextlib.suppress(OSError, HostKeyMismatchError):
                 await guards.prove(endpoint)  # it may answer before it floods
             await until(lambda: not len(guards))
             await until(lambda: len(asyncio.all_tasks()) <= 3)
@@ -94,7 +94,7 @@ def test_flooding_server_is_left_alone_for_longer_each_time(place: Path) -> None
 
     async def scene() -> None:
         nonlocal now
-        guards = Guards(answer_timeout=DEADLINE_S, clock=lambda: now)
+        guards = EndpointVerifier(answer_timeout=DEADLINE_S, clock=lambda: now)
         async with (
             asyncio.timeout(DEADLINE_S),
             flooding_server(place / "flood", "ignore before keys") as (endpoint, lines),
@@ -146,7 +146,7 @@ def test_keystrokes_pass_while_many_flooding_servers_are_asked(place: Path, deal
             cat = await session.create_process("cat")
             done = False
 
-            async def attack(endpoint: Endpoint) -> None:
+            async def attack(endpoint: EndpointAddress) -> None:
                 while not done:
                     with contextlib.suppress(OSError):
                         await w.gateway._guards.prove(endpoint)
@@ -177,12 +177,12 @@ def test_guards_of_one_owner_never_cost_another_theirs(monkeypatch: pytest.Monke
         pass
 
     async def scene() -> None:
-        guards = Guards(answer_timeout=DEADLINE_S)
+        guards = EndpointVerifier(answer_timeout=DEADLINE_S)
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
 
-        def of(owner: str, number: int) -> Endpoint:
-            return Endpoint("01session", f"{number}.0", "127.0.0.1", port, "SHA256:x", owner)
+        def of(owner: str, number: int) -> EndpointAddress:
+            return EndpointAddress("01session", f"{number}.0", "127.0.0.1", port, "SHA256:x", owner)
 
         bobs = [guards.prepare(of("bob", number)) for number in range(2)]
         for number in range(10):

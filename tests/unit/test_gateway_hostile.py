@@ -104,13 +104,13 @@ def test_no_client_without_a_login_has_more_than_a_kilobyte_of_a_turn(
 ) -> None:
     """asyncssh deals with all that it is given before anybody else has a turn."""
     given: list[int] = []
-    begin = inlet.Inlet._begin
+    begin = inlet.FairReader._begin
 
-    def counted(self: inlet.Inlet, data: bytes) -> None:
+    def counted(self: inlet.FairReader, data: bytes) -> None:
         given.append(len(data))
         begin(self, data)
 
-    monkeypatch.setattr(inlet.Inlet, "_begin", counted)
+    monkeypatch.setattr(inlet.FairReader, "_begin", counted)
 
     async def scene(w: World) -> None:
         given.clear()
@@ -125,13 +125,13 @@ def test_a_logged_in_client_with_tiny_packets_gets_shorter_turns(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sizes: set[int] = set()
-    go_on = inlet.Inlet._go_on
+    go_on = inlet.FairReader._go_on
 
-    def seen(self: inlet.Inlet, data: bytes) -> None:
+    def seen(self: inlet.FairReader, data: bytes) -> None:
         sizes.add(self._size)
         go_on(self, data)
 
-    monkeypatch.setattr(inlet.Inlet, "_go_on", seen)
+    monkeypatch.setattr(inlet.FairReader, "_go_on", seen)
     monkeypatch.setattr(inlet, "TURN", 0.0)  # every turn is too long
 
     async def scene(w: World) -> None:
@@ -164,13 +164,13 @@ def test_all_connections_of_one_user_share_a_turn(
     monkeypatch.setattr(inlet, "USER_TURN_S", 1e-9)  # one piece is too long
     dealt: list[int] = []
     turn = 0
-    go_on = inlet.Inlet._go_on
+    go_on = inlet.FairReader._go_on
 
-    def seen(self: inlet.Inlet, data: bytes) -> None:
+    def seen(self: inlet.FairReader, data: bytes) -> None:
         dealt.append(turn)
         go_on(self, data)
 
-    monkeypatch.setattr(inlet.Inlet, "_go_on", seen)
+    monkeypatch.setattr(inlet.FairReader, "_go_on", seen)
 
     async def scene(w: World) -> None:
         nonlocal turn

@@ -10,9 +10,9 @@ import asyncssh
 import pytest
 
 from broker.errors import ControllerUnavailableError
-from broker.gateway.identity import HostIdentity
+from broker.gateway.identity import HostKeyAndCertificate
 from broker.gateway.keys import AdmittedKeys
-from broker.gateway.memory import Memory
+from broker.gateway.memory import ResponseCache
 from broker.schema.login import GatewayKeys
 from broker.ssh.certificates import CertificateAuthority, HostCertificate
 from tests.deadlines import DEADLINE_S
@@ -43,7 +43,7 @@ class Controller:
         return GatewayKeys(user=user, keys=[LINE, "garbage"] if user == "alice" else [])
 
     def admitted(self) -> AdmittedKeys:
-        memory = Memory(self.place / "known", GatewayKeys, stale_seconds=60, clock=lambda: self.now)
+        memory = ResponseCache(self.place / "known", GatewayKeys, stale_seconds=60, clock=lambda: self.now)
         return AdmittedKeys(self.keys, memory, fresh_seconds=5, clock=lambda: self.now)
 
 
@@ -152,7 +152,7 @@ def test_the_certificate_is_renewed_before_it_ends(tmp_path: Path) -> None:
     async def scene() -> None:
         # Backdated by five minutes, so the last third of the whole validity is more than all that is left.
         signer = Signer(tmp_path, valid_seconds=30)
-        identity = HostIdentity(tmp_path / "gateway" / "key", signer.sign)
+        identity = HostKeyAndCertificate(tmp_path / "gateway" / "key", signer.sign)
         await identity.ready()
         renewed = asyncio.Event()
 
@@ -170,7 +170,7 @@ def test_the_certificate_is_renewed_before_it_ends(tmp_path: Path) -> None:
 def test_a_fresh_certificate_is_left_alone(tmp_path: Path) -> None:
     async def scene() -> None:
         signer = Signer(tmp_path, valid_seconds=86400)
-        identity = HostIdentity(tmp_path / "gateway" / "key", signer.sign)
+        identity = HostKeyAndCertificate(tmp_path / "gateway" / "key", signer.sign)
         await identity.ready()
         task = asyncio.create_task(identity.keep_fresh(unwanted))
         for _ in range(100):
@@ -188,16 +188,16 @@ def test_a_cached_certificate_bridges_an_outage_unless_it_has_ended(
     async def scene() -> None:
         signer = Signer(tmp_path, valid_seconds=3600)
         path = tmp_path / "gateway" / "key"
-        await HostIdentity(path, signer.sign).ready()
+        await HostKeyAndCertificate(path, signer.sign).ready()
         signer.up = False
-        again = HostIdentity(path, signer.sign)
+        again = HostKeyAndCertificate(path, signer.sign)
         await again.ready()
         assert again.host_keys
 
         late = time.time() + 3601
         monkeypatch.setattr(time, "time", lambda: late)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(HostIdentity(path, signer.sign).ready(), 0.1)
+            await asyncio.wait_for(HostKeyAndCertificate(path, signer.sign).ready(), 0.1)
 
     asyncio.run(scene())
 
@@ -210,13 +210,13 @@ def test_a_certificate_for_another_key_is_not_used(tmp_path: Path) -> None:
             return await signer.sign(LINE)
 
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(HostIdentity(tmp_path / "gateway" / "key", wrong).ready(), 0.1)
+            await asyncio.wait_for(HostKeyAndCertificate(tmp_path / "gateway" / "key", wrong).ready(), 0.1)
 
         path = tmp_path / "other" / "key"
-        identity = HostIdentity(path, signer.sign)
+        identity = HostKeyAndCertificate(path, signer.sign)
         path.with_name("key-cert.pub").write_text(await signer.sign(LINE))
         with pytest.raises(RuntimeError, match="ready"):
-            _ = HostIdentity(path, signer.sign).host_keys
+            _ = HostKeyAndCertificate(path, signer.sign).host_keys
         await identity.ready()
         assert HostCertificate.parse(path.with_name("key-cert.pub").read_text()).key_blob != KEY.public_data
 

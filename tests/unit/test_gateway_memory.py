@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.gateway.memory import Memory, keep_pruned
+from broker.gateway.memory import ResponseCache, keep_pruned
 from broker.schema.login import GatewayKeys
 from tests.deadlines import DEADLINE_S
 
@@ -22,8 +22,8 @@ class Clock:
     now = 1_000_000.0
 
 
-def memory(directory: Path) -> Memory[GatewayKeys]:
-    return Memory(directory, GatewayKeys, stale_seconds=600, clock=lambda: Clock.now)
+def memory(directory: Path) -> ResponseCache[GatewayKeys]:
+    return ResponseCache(directory, GatewayKeys, stale_seconds=600, clock=lambda: Clock.now)
 
 
 @pytest.fixture(autouse=True)

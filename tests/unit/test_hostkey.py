@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.launcher import session_verbs
-from broker.launcher.request import Place, VerbError
+from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.session_verbs import _host_key, submit
 from broker.ssh import host_key
 
@@ -170,7 +170,7 @@ def submitted(session: Path, certificate: str) -> dict[str, object]:
     sbatch = session.parents[1] / "sbatch"
     sbatch.write_text("#!/bin/sh\necho 42\n")
     sbatch.chmod(0o755)
-    place = Place(pwd.getpwuid(os.getuid()), str(session.parents[1]), str(sbatch), "/session.sh")
+    place = RequestContext(pwd.getpwuid(os.getuid()), str(session.parents[1]), str(sbatch), "/session.sh")
     files = {"host_certificate": certificate, "job.env": "NEW=1\n"}
     return submit(place, {"session": ID, "submission": 1, "options": [], "files": files})
 

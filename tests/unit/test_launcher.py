@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
-from broker.launcher.request import Place, VerbError, checked_user
+from broker.launcher.request import RequestContext, VerbError, checked_user
 from broker.launcher.server import Settings, _answer_as_user
 from broker.names import new_id
 from broker.volumes.record import locked
@@ -49,7 +49,9 @@ def storage(tmp_path: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def running(storage: Path, sbatch: str = "exit 1", **environment: str) -> AsyncIterator[tuple[Launcher, int]]:
+async def running(
+    storage: Path, sbatch: str = "exit 1", **environment: str
+) -> AsyncIterator[tuple[LauncherClient, int]]:
     """A launcher whose sbatch is the given shell script, and its process id."""
     program = storage / "sbatch"
     program.write_text(f"#!/bin/sh\n{sbatch}\n")
@@ -68,11 +70,11 @@ async def running(storage: Path, sbatch: str = "exit 1", **environment: str) -> 
         env=os.environ | environment,
     )
     theirs.close()
-    async with asyncio.timeout(DEADLINE_S), Launcher(ours, process) as launcher:
+    async with asyncio.timeout(DEADLINE_S), LauncherClient(ours, process) as launcher:
         yield launcher, process.pid
 
 
-def submit(launcher: Launcher, *, options: list[str] | None = None, limit: float = 10) -> asyncio.Future[int]:
+def submit(launcher: LauncherClient, *, options: list[str] | None = None, limit: float = 10) -> asyncio.Future[int]:
     files = {"job.env": "A=1\n", "manifest.json": "{}", "authorized_keys": "", "host_certificate": "x"}
     call = launcher.submit(USER, ID, 1, options=options or [], files=files, limit=limit)
     return asyncio.ensure_future(call)
@@ -212,7 +214,7 @@ def test_system_accounts_and_strangers_are_never_acted_for(storage: Path, user: 
 @settings(max_examples=200, deadline=None)
 @given(st.text() | st.sampled_from(["../../etc", ID + "/..", "", ID.upper(), ID[:-1], ID + "0", ID[:-1] + "\0"]))
 def test_no_text_but_an_id_names_a_session(text: str) -> None:
-    place = Place(pwd.getpwuid(os.getuid()), "/shared/{user}", "sbatch", "/session.sh")
+    place = RequestContext(pwd.getpwuid(os.getuid()), "/shared/{user}", "sbatch", "/session.sh")
     if text == ID or (len(text) == 26 and text.isascii() and text.isalnum() and text.islower()):
         return
     with pytest.raises(VerbError):
@@ -226,7 +228,7 @@ def test_a_checked_user_has_the_uid_of_a_person(name: str) -> None:
 
 
 def test_new_ids_are_accepted_sorted_and_different() -> None:
-    place = Place(pwd.getpwuid(os.getuid()), "/shared/{user}", "sbatch", "/session.sh")
+    place = RequestContext(pwd.getpwuid(os.getuid()), "/shared/{user}", "sbatch", "/session.sh")
     ids = [new_id(now) for now in (1.0, 2.0, 2000000000.0)] + [new_id()]
     assert len(set(ids)) == 4
     assert ids[:2] == sorted(ids[:2])

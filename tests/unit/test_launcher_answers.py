@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.launcher_client.volumes import Prepared, Sif
+from broker.controller.launcher_client.volumes import Prepared, SifImage
 from broker.controller.metrics import LAUNCHER_SECONDS
 from broker.errors import BerthError
 from broker.schema.sessions import SessionState
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
-    Call = Callable[[Launcher], Coroutine[Any, Any, object]]
+    Call = Callable[[LauncherClient], Coroutine[Any, Any, object]]
 
 ID = "01jd0000000000000000000000"
 IMAGE = {"profile": "base", "version": "1", "digest": ""}
@@ -89,7 +89,7 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
     "size": (lambda it: it.size("alice", ID), {"lines": [], "bytes": 1, "free": 1}),
     "verify": (lambda it: it.verify("alice", ID), {"layers": 1, "recorded": 0, "problems": []}),
     "diff": (
-        lambda it: it.diff("alice", ID, None, base="b", base_packages="", sif=Sif("/x", 0)),
+        lambda it: it.diff("alice", ID, None, base="b", base_packages="", sif=SifImage("/x", 0)),
         {"packages": [], "files": [], "truncated": False},
     ),
 }  # fmt: skip
@@ -144,7 +144,7 @@ BAD: list[tuple[str, Place, Any]] = [
 
 
 @contextlib.asynccontextmanager
-async def answered(line: bytes) -> AsyncIterator[Launcher]:
+async def answered(line: bytes) -> AsyncIterator[LauncherClient]:
     """A launcher that answers everything with what follows the id in `line`."""
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=theirs, limit=2**24)
@@ -156,7 +156,7 @@ async def answered(line: bytes) -> AsyncIterator[Launcher]:
 
     serving = asyncio.create_task(serve())
     try:
-        async with asyncio.timeout(DEADLINE_S), Launcher(ours) as launcher:
+        async with asyncio.timeout(DEADLINE_S), LauncherClient(ours) as launcher:
             yield launcher
             assert not launcher.gone.is_set()
     finally:
@@ -250,7 +250,7 @@ class LyingLauncher(FakeLauncher):
     host_key = HOST_KEY.rsplit(" ", 1)[0] + " " + "x" * 20_000_000
 
     async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
-        return await Launcher.prepare(self, user, session_id, driver)
+        return await LauncherClient.prepare(self, user, session_id, driver)
 
     async def _call(self, verb: str, user: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         if verb == "prepare":

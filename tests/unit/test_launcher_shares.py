@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.controller.launcher_client.client import Launcher, _Admission
+from broker.controller.launcher_client.client import LauncherClient, _Admission
 from broker.launcher.shares import LONG_AT_ONCE, LONG_PLACES, LONG_VERBS, SHORT_AT_ONCE, SHORT_PLACES, Shares
 from broker.launcher.volume_verbs import VOLUME_VERBS
 from broker.names import new_id
@@ -144,7 +144,7 @@ def test_the_controller_keeps_long_verbs_back_and_no_short_one(users: int) -> No
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=theirs, limit=2**24)
         writer.write(b'{"id": 0, "ok": {"storage": "/shared/{user}"}}\n')
-        async with asyncio.timeout(DEADLINE_S), Launcher(ours) as launcher:
+        async with asyncio.timeout(DEADLINE_S), LauncherClient(ours) as launcher:
             copies = [
                 asyncio.ensure_future(launcher.copy(f"u{number % users}", ID, new_id(), 7, image=IMAGE, what={}))
                 for number in range(MANY)
@@ -196,7 +196,7 @@ def test_place_given_back_as_its_next_holder_is_cancelled() -> None:
     asyncio.run(scenario())
 
 
-def all_is_free(launcher: Launcher) -> bool:
+def all_is_free(launcher: LauncherClient) -> bool:
     """Whether every place is free."""
     halves = (launcher._admission._shares._short, launcher._admission._shares._long)
     return not any(half.taken for half in halves) and not launcher._admission._waiting

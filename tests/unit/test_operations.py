@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import broker.controller.reconcile.operations
-from broker.controller.launcher_client.errors import LauncherError, in_words
+from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.errors import BerthError, ConflictError, InvalidInputError, NoSpaceError, NotFoundError, RefusedError
 from broker.schema.sessions import SessionState
 from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
@@ -320,7 +320,7 @@ def test_a_fault_of_ours_is_no_end(tmp_path: Path, clock: Clock, monkeypatch: py
 
 def test_words_for_every_kind() -> None:
     for kind in ("invalid", "refused", "missing", "files", "busy", "space", "conflict", "crashed", "new one"):
-        error = in_words(LauncherError(kind, "said"), "dev")
+        error = to_user_error(LauncherError(kind, "said"), "dev")
         assert "said" in error.message
         assert error.hint
 

@@ -19,7 +19,7 @@ from broker.config.settings import Config
 from broker.controller import process
 from broker.controller.registry import database
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.registry import Entry, RegistryError
+from broker.controller.registry.registry import EventEntry, RegistryError
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError, InvalidInputError
 from tests.fakes.rows import make_session
 
@@ -128,7 +128,7 @@ def test_sqlite_on_nfs_is_for_one_controller_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="nfs4"):
         open_registry(_url(tmp_path))
     with contextlib.closing(open_registry(_url(tmp_path), alone=True)) as made:
-        session = made.create(make_session(restarts=0), Entry("alice", "start"))
+        session = made.create(make_session(restarts=0), EventEntry("alice", "start"))
         assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(("-wal", "-shm"))]
         errors: list[BaseException] = []
 
@@ -153,7 +153,7 @@ def test_sqlite_on_nfs_is_for_one_controller_alone(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("on_nfs")
 def test_sqlite_on_nfs_lets_no_second_one_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(open_registry(_url(tmp_path), alone=True)) as made:
-        made.create(make_session(), Entry("alice", "start"))
+        made.create(make_session(), EventEntry("alice", "start"))
         monkeypatch.setattr(database, "_NETWORK", ("busy_timeout=1", *database._NETWORK))
         with pytest.raises(RegistryError, match="locked"):
             open_registry(_url(tmp_path), alone=True)
@@ -161,7 +161,7 @@ def test_sqlite_on_nfs_lets_no_second_one_in(tmp_path: Path, monkeypatch: pytest
 
 def test_a_registry_that_moves_to_nfs_and_back_keeps_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(open_registry(_url(tmp_path))) as local:
-        session = local.create(make_session(), Entry("alice", "start"))
+        session = local.create(make_session(), EventEntry("alice", "start"))
     with monkeypatch.context() as patch:
         patch.setattr(database, "network_file_system", lambda _: "nfs4")
         with contextlib.closing(open_registry(_url(tmp_path), alone=True)) as remote:

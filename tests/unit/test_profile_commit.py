@@ -17,7 +17,7 @@ from profiles.errors import BuildError, ImageExistsError
 from profiles.findings import Change, Findings, LeftOut
 from profiles.layered import Layered, Owner, read_owners
 from profiles.overlay import FUSE_WRITTEN
-from profiles.sifting import Sieve
+from profiles.sifting import PathFilter
 from profiles.spec import Profile, loads
 from profiles.store import Image, Store
 from tests.fakes.core import publish
@@ -130,7 +130,7 @@ def layer(tmp_path: Path) -> Path:
 
 
 def test_packages_files_and_the_rest_are_told_apart(tree: Path, layer: Path) -> None:
-    found = compare(Layered(tree, [layer]), Sieve())
+    found = compare(Layered(tree, [layer]), PathFilter())
     assert found.added == [("needed", "4"), ("new", "1:3")]
     assert (found.removed, found.changed) == ([("gone", "2")], [("old", "1", "2")])
     assert found.by_hand == [("dependency", "1"), ("new", "1:3")]
@@ -153,13 +153,13 @@ def test_only_a_line_feed_ends_a_line(tree: Path, tmp_path: Path, separator: str
     listed = f"/opt/a{separator}/opt/file"
     files(tmp_path / "l/tree", {"etc/passwd": f"{account}\n", "var/lib/dpkg/info/old.list": f"{listed}\n"})
     system = Layered(tree, [tmp_path / "l"])
-    assert compare(system, Sieve()).accounts == [account]
+    assert compare(system, PathFilter()).accounts == [account]
     assert dpkg.files(system.text, [dpkg.Package("old", "1", "all")], str) == {listed.removeprefix("/"): ""}
 
 
 def test_only_traces_of_running_are_no_change(tree: Path, tmp_path: Path) -> None:
     files(tmp_path / "l/tree", {"etc/same": "same", "usr/lib/x/__pycache__/y.pyc": "", "var/cache/z": "", "opt/d/": ""})
-    found = compare(Layered(tree, [tmp_path / "l"]), Sieve())
+    found = compare(Layered(tree, [tmp_path / "l"]), PathFilter())
     assert found.empty
     assert [each.path for each in found.files] == []
 
@@ -168,7 +168,7 @@ def test_the_newest_layer_counts_and_an_opaque_directory_hides_the_images(tree: 
     files(tmp_path / "1/tree", {"opt/d/.wh..wh..opq": "", "opt/d/c": "c", "opt/x": "x", "opt/y": "1"})
     files(tmp_path / "2/tree", {"opt/.wh.x": "", "opt/y": "2"})
     system = Layered(tree, [tmp_path / "1", tmp_path / "2"])
-    found = compare(system, Sieve())
+    found = compare(system, PathFilter())
     assert [(each.change, each.path) for each in found.files] == [
         ("D", "/opt/d/a"), ("D", "/opt/d/b"), ("A", "/opt/d/c"), ("A", "/opt/y"),
     ]  # fmt: skip
@@ -178,7 +178,7 @@ def test_the_newest_layer_counts_and_an_opaque_directory_hides_the_images(tree: 
 
 
 def test_patterns_decide_and_those_that_match_nothing_are_told(tree: Path, layer: Path) -> None:
-    sieve = Sieve(include=["/root/.netrc"], exclude=["/opt/new", "/nothing"])
+    sieve = PathFilter(include=["/root/.netrc"], exclude=["/opt/new", "/nothing"])
     found = compare(Layered(tree, [layer]), sieve)
     assert "/root/.netrc" in [each.path for each in found.files]
     assert [each.path for each in found.left_out if each.why == "excluded"] == ["/opt/new"]

@@ -9,7 +9,7 @@ import pytest
 
 from profiles import secrets
 from profiles.errors import PatternError
-from profiles.sifting import Sieve
+from profiles.sifting import PathFilter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,12 +122,12 @@ def test_keys_of_openssh_are_known(tmp_path: Path) -> None:
     assert secrets.why("opt/key.pub", (tmp_path / "key.pub").read_bytes) == ""
 
 
-def why(sieve: Sieve, path: str, content: bytes = b"", *, directory: bool = False) -> str:
+def why(sieve: PathFilter, path: str, content: bytes = b"", *, directory: bool = False) -> str:
     return sieve.why_not(path, directory=directory, head=None if directory else lambda: content)
 
 
 def test_the_machines_and_the_moments_own_is_left_out() -> None:
-    sieve = Sieve()
+    sieve = PathFilter()
     for path in ("home", "home/alice/x", "tmp/x", "run/x", "proc/1", "var/tmp/x", ".singularity.d/env/x"):
         assert why(sieve, path) == "never part of an image"
     assert why(sieve, "etc/resolv.conf") == "the machine's own"
@@ -140,7 +140,7 @@ def test_the_machines_and_the_moments_own_is_left_out() -> None:
 
 
 def test_the_user_has_the_last_word_but_for_what_never_goes_in() -> None:
-    sieve = Sieve(include=["/opt/*.token", "/root", "/var/log/keep/"], exclude=["/opt/data", "/root/.ssh"])
+    sieve = PathFilter(include=["/opt/*.token", "/root", "/var/log/keep/"], exclude=["/opt/data", "/root/.ssh"])
     sieve.check()
     assert why(sieve, "opt/a.token") == ""
     assert why(sieve, "root/.netrc") == ""
@@ -153,7 +153,7 @@ def test_the_user_has_the_last_word_but_for_what_never_goes_in() -> None:
 
 @pytest.mark.parametrize("pattern", ["opt", "", "/", "//", "~/x"])
 def test_patterns_are_absolute(pattern: str) -> None:
-    for sieve in (Sieve(include=[pattern]), Sieve(exclude=[pattern])):
+    for sieve in (PathFilter(include=[pattern]), PathFilter(exclude=[pattern])):
         with pytest.raises(PatternError, match="no absolute path"):
             sieve.check()
 
@@ -161,5 +161,5 @@ def test_patterns_are_absolute(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["/home", "/home/alice/.bashrc", "/run/x", "/tmp"])  # noqa: S108 - not of this machine
 def test_nobody_can_ask_for_the_home(pattern: str) -> None:
     with pytest.raises(PatternError, match="cannot go into an image"):
-        Sieve(include=[pattern]).check()
-    Sieve(exclude=[pattern]).check()
+        PathFilter(include=[pattern]).check()
+    PathFilter(exclude=[pattern]).check()

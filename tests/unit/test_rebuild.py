@@ -12,7 +12,7 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.rebuild import rebuild, users_with_data
 from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.models import Session
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.errors import SlurmUnavailableError
 from broker.schema.sessions import SessionState
 from broker.schema.site import RebuildReport
@@ -158,7 +158,7 @@ def test_an_old_registry_takes_in_what_is_newer_and_keeps_what_is_not(config: Co
         old = core.row()
         second = await core.ready()
         core = await lose_registry(core)
-        core.registry.create(Session(**old.model_dump()), Entry("alice", "start"))
+        core.registry.create(Session(**old.model_dump()), EventEntry("alice", "start"))
         await core.tick()
         assert len(core.live_jobs(second)) == 1, "a newer job must not be ended by an old registry"
         assert (await run(core)).restored == ["alice/dev"]

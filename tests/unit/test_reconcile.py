@@ -10,7 +10,7 @@ import pytest
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.observation import end, observe
 from broker.controller.reconcile.state import Outcome
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.schema.sessions import SessionState
 from broker.status_text import state_words
 from slurm.scheduler import NoAnswer, Refused
@@ -276,7 +276,7 @@ def test_a_cancel_that_slurm_refuses_holds_up_nobody(tmp_path: Path, clock: Cloc
         core.scheduler.submit(f"berth-{session.id}")
         await core.sessions.stop("alice", "first")
         registry = core.registry
-        registry.create(make_session(name="second", state=SessionState.DELETING), Entry("alice", "delete"))
+        registry.create(make_session(name="second", state=SessionState.DELETING), EventEntry("alice", "delete"))
         await core.tick()
         await core.tick()
         assert registry.find("alice", "second") is None
@@ -290,7 +290,7 @@ def test_a_cancel_that_slurm_refuses_holds_up_nobody(tmp_path: Path, clock: Cloc
 def test_a_live_job_of_a_session_that_has_none_is_cancelled(tmp_path: Path, state: SessionState) -> None:
     async def scenario() -> None:
         core = make(tmp_path, FakeScheduler())
-        session = core.registry.create(make_session(state=state), Entry("alice", "start"))
+        session = core.registry.create(make_session(state=state), EventEntry("alice", "start"))
         late = core.scheduler.submit(f"berth-{session.id}", comment=f"berth:{session.id}:1")
         await core.tick()
         assert core.scheduler._jobs[late].state is JobState.CANCELLED
@@ -320,7 +320,7 @@ def test_a_submission_that_a_crash_interrupted_is_made_by_the_next_tick(tmp_path
         core = make(tmp_path, FakeScheduler())
         image = core.stores.find("base")
         row = make_session(state=SessionState.SUBMITTING, digest=image.digest, image_path=str(image.path), host_key="")
-        core.registry.create(row, Entry("alice", "start"))
+        core.registry.create(row, EventEntry("alice", "start"))
         await core.tick()
         assert core.row().job_id == 1
         assert core.launcher.submissions() == 1
@@ -338,7 +338,7 @@ def test_an_answer_that_is_older_than_the_submission_does_not_repeat_it(tmp_path
         core = make(tmp_path, scheduler)
         image = core.stores.find("base")
         row = make_session(state=SessionState.SUBMITTING, digest=image.digest, image_path=str(image.path), host_key="")
-        session = core.registry.create(row, Entry("alice", "start"))
+        session = core.registry.create(row, EventEntry("alice", "start"))
         await core.submitter.submit(session)
         seen = make_session(id=session.id, state=SessionState.SUBMITTING, digest=image.digest)
         await core.reconciler._resume(seen, asked_at=0.0)
@@ -394,7 +394,7 @@ def test_data_that_cannot_be_removed_is_said_and_tried_again(tmp_path: Path, mon
     async def scenario() -> None:
         monkeypatch.setattr("broker.controller.reconcile.deletion.FIRST_PAUSE", 0.01)
         core = make(tmp_path, FakeScheduler())
-        session = core.registry.create(make_session(state=SessionState.STOPPED), Entry("alice", "start"))
+        session = core.registry.create(make_session(state=SessionState.STOPPED), EventEntry("alice", "start"))
         core.launcher.failures["trash"] = LauncherError("files", "Permission denied")
         await core.sessions.delete("alice", "dev")
         waiting = core.changes.next()

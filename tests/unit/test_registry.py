@@ -20,7 +20,7 @@ from sqlmodel import SQLModel
 from broker.controller.registry.database import MIGRATIONS, open_registry
 from broker.controller.registry.filesystem import network_file_system
 from broker.controller.registry.models import Key
-from broker.controller.registry.registry import Entry, Registry, RegistryError
+from broker.controller.registry.registry import EventEntry, Registry, RegistryError
 from broker.errors import ConflictError, InvalidInputError, NotFoundError
 from broker.schema.sessions import Persistence, SessionState
 from tests.fakes.rows import make_session
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.postgresql import PostgreSQL
 
-START = Entry("alice", "start")
+START = EventEntry("alice", "start")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -78,7 +78,7 @@ def test_names_are_unique_for_their_owner_until_deleted(registry: Registry) -> N
 
 def test_a_change_grows_the_revision_and_no_change_does_not(registry: Registry) -> None:
     session = registry.create(make_session(), START)
-    changed = registry.update(session.id, lambda _: ({"reason": "why"}, Entry("berth", "told", "why")))
+    changed = registry.update(session.id, lambda _: ({"reason": "why"}, EventEntry("berth", "told", "why")))
     assert changed.revision == session.revision + 1
     assert registry.update(session.id, lambda _: ({"reason": "why"}, None)).revision == changed.revision
     assert registry.update(session.id, lambda _: None).revision == changed.revision

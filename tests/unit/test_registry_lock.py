@@ -19,11 +19,11 @@ import pytest
 import sqlalchemy
 
 from broker.controller.fence import FencedScheduler
-from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.registry import lock as registry_lock
 from broker.controller.registry.database import open_registry, parse_url
 from broker.controller.registry.lock import LOCK_CLASS, PostgresLock, hold_registry
-from broker.controller.registry.registry import Entry, RegistryError
+from broker.controller.registry.registry import EventEntry, RegistryError
 from broker.errors import ConflictError, InvalidInputError
 from broker.names import new_id
 from tests.deadlines import DEADLINE_S
@@ -159,7 +159,7 @@ def test_nothing_is_written_or_ordered_while_the_lock_is_lost(server: PostgreSQL
             try:
                 await until(lambda: not may_act(lock))
                 with pytest.raises(RegistryError):
-                    registry.create(make_session(), Entry("alice", "start"))
+                    registry.create(make_session(), EventEntry("alice", "start"))
                 for order in (fenced.cancel(job), fenced.set_time_limit(job, 5), fenced.start_now(job)):
                     with pytest.raises(RegistryError):
                         await order
@@ -167,7 +167,7 @@ def test_nothing_is_written_or_ordered_while_the_lock_is_lost(server: PostgreSQL
             finally:
                 server.start()
             await until(lambda: may_act(lock))
-            await asyncio.to_thread(registry.create, make_session(), Entry("alice", "start"))
+            await asyncio.to_thread(registry.create, make_session(), EventEntry("alice", "start"))
             await fenced.cancel(job)
             assert scheduler._jobs[job].state.ended
             registry.close()
@@ -182,7 +182,7 @@ def test_launcher_asks_nothing_while_the_lock_is_lost() -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             theirs.sendall(b'{"id": 0, "ok": {"storage": "/s/{user}"}}\n')
-            async with Launcher(ours) as launcher:
+            async with LauncherClient(ours) as launcher:
                 launcher.check = PostgresLock(parse_url("postgresql+psycopg://x/y")).check
                 with pytest.raises(RegistryError):
                     await launcher.trash("alice", new_id())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
 from broker.schema.sessions import LIVE, SessionState, StartRequest
 from slurm.state import JobState
@@ -34,7 +34,7 @@ def core(tmp_path: Path) -> Core:
 def put(core: Core, state: SessionState, **values: Any) -> None:  # noqa: ANN401 - columns of several types
     columns: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "host_key": ""} | values
     row = make_session(state=state, digest=core.stores.find("base").digest, **columns)
-    core.registry.create(row, Entry("alice", "start"))
+    core.registry.create(row, EventEntry("alice", "start"))
 
 
 def test_a_new_session_takes_the_newest_version_and_keeps_it(core: Core) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError, ConflictError, NoSpaceError, NotFoundError, RefusedError
 from broker.schema.sessions import LIVE, Persistence, SessionState, StartRequest
 from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
@@ -43,7 +43,7 @@ def put(core: Core, state: SessionState, **values: Any) -> Session:  # noqa: ANN
     image = core.stores.find("base")
     row = make_session(state=state, digest=image.digest, image_path=str(image.path), host_key="", **values)
     asyncio.run(core.launcher.prepare("alice", row.id, "auto"))
-    return core.registry.create(row, Entry("alice", "start"))
+    return core.registry.create(row, EventEntry("alice", "start"))
 
 
 def write(core: Core, content: str, volume: str = "home", name: str = "dev") -> None:
@@ -60,7 +60,7 @@ def end_job(core: Core, state: JobState = JobState.CANCELLED, name: str = "dev")
     core.scheduler.end(job_id, state)
 
 
-async def carried_out(core: Core, asked: Coroutine[Any, Any, SessionView]) -> SessionView:
+async def wait_for_operation(core: Core, asked: Coroutine[Any, Any, SessionView]) -> SessionView:
     """Ticks go on while somebody waits for the answer."""
     waiting = asyncio.ensure_future(asked)
     while not waiting.done():
@@ -118,7 +118,7 @@ def test_a_rollback_of_a_running_session_stops_it_and_starts_it_again_as_it_was(
         write(core, "old")
         await core.snapshots.snapshot("alice", "dev", SNAPSHOT)
         write(core, "new")
-        view = await carried_out(core, core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")))
+        view = await wait_for_operation(core, core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")))
         await core.tick()
         assert view.operation is not None
         assert view.operation.status == "done"
@@ -248,7 +248,7 @@ def test_a_snapshot_whose_image_is_gone_or_another_is_refused_before_anything_is
         publish(store, "other", content=b"other")
         await core.ready()
         await core.snapshots.snapshot("alice", "dev", SNAPSHOT)
-        await carried_out(core, core.snapshots.switch("alice", "dev", SwitchRequest(profile="other")))
+        await wait_for_operation(core, core.snapshots.switch("alice", "dev", SwitchRequest(profile="other")))
         await core.tick()
         before = core.row()
         store.delete("base", "1")
@@ -579,7 +579,7 @@ def test_start_and_stop_while_it_is_being_changed(core: Core, asked: str, ends: 
 def test_root_mode_from_beginning_to_end(core: Core) -> None:
     async def scenario() -> None:
         await core.ready()
-        view = await carried_out(core, core.snapshots.root("alice", "dev"))
+        view = await wait_for_operation(core, core.snapshots.root("alice", "dev"))
         await core.settle()
         assert view.root
         assert "BERTH_ROOT=yes\n" in core.launcher.directories["alice", core.row().id].files["job.env"]
@@ -642,7 +642,7 @@ def test_root_mode_that_cannot_begin_leaves_the_session_as_it_was(core: Core, ru
         await (core.ready() if running else core.stopped())
         core.launcher.volumes.full = True
         with pytest.raises(NoSpaceError):
-            await carried_out(core, core.snapshots.root("alice", "dev"))
+            await wait_for_operation(core, core.snapshots.root("alice", "dev"))
         await core.settle()
         assert core.row().state is (SessionState.QUEUED if running else SessionState.STOPPED)
         assert not core.row().root

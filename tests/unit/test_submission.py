@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from broker.cli.advice import explanation
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.submission import UNCONFIRMED, allowed_binds, job_env
-from broker.controller.registry.registry import Entry, RegistryError
+from broker.controller.registry.registry import EventEntry, RegistryError
 from broker.errors import RefusedError
 from broker.schema.sessions import OTHER_HOST_KEY, SessionState, StartRequest
 from broker.ssh import host_key
@@ -67,7 +67,8 @@ def test_a_refusal_of_a_known_session_leaves_it_stopped_with_its_data(tmp_path: 
     async def scenario() -> None:
         core = make(tmp_path, RefusingLauncher)
         core.registry.create(
-            make_session(state=SessionState.STOPPED, digest=core.stores.find("base").digest), Entry("alice", "start")
+            make_session(state=SessionState.STOPPED, digest=core.stores.find("base").digest),
+            EventEntry("alice", "start"),
         )
         await core.launcher.prepare("alice", core.row().id, "auto")
         with pytest.raises(RefusedError):
@@ -136,7 +137,7 @@ def test_a_stop_before_sbatch_means_no_sbatch(tmp_path: Path) -> None:
         core = make(tmp_path)
         image = core.stores.find("base")
         session = core.registry.create(
-            make_session(state=SessionState.SUBMITTING, digest=image.digest), Entry("alice", "start")
+            make_session(state=SessionState.SUBMITTING, digest=image.digest), EventEntry("alice", "start")
         )
         await core.sessions.stop("alice", "dev")
         after = await core.submitter.submit(session)

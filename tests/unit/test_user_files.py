@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.controller.launcher_client.client import Launcher
+from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.launcher_client.volumes import Sif
-from broker.launcher.request import Place, VerbError
+from broker.controller.launcher_client.volumes import SifImage
+from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.server import WORKER_BYTES, Settings, _answer_as_user
 from broker.launcher.session_verbs import KEYS_LIMIT, VERBS, keys
 from broker.names import new_id
@@ -42,7 +42,7 @@ USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 ACCOUNT = pwd.getpwnam(USER)
 SCRIPT = Path(__file__).parents[2] / "broker/job/session.sh"
 IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
-SIF = Sif("/nowhere/image.sif", 40960)
+SIF = SifImage("/nowhere/image.sif", 40960)
 PLAIN = {"label": "", "reason": "", "automatic": False}
 MEMORY_BYTES = 512 * 2**20
 """Address space of the launcher here: a file that is read whole does not fit."""
@@ -102,7 +102,7 @@ def replaced(path: Path, kind: Kind) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def running(
     base: Path, *options: str, memory: int = MEMORY_BYTES, sbatch: str = "echo 1"
-) -> AsyncIterator[Launcher]:
+) -> AsyncIterator[LauncherClient]:
     """A launcher with little memory, below `base`: its storage, and a scancel that puts `planted` in its place."""
     for each in [base, *[p for p in base.parents if "pytest-" in p.name or "popen-" in p.name]]:
         each.chmod(0o755)
@@ -126,14 +126,14 @@ async def running(
             cwd=Path(__file__).parents[2],
             env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
         )
-    async with Launcher(ours, process) as launcher:
+    async with LauncherClient(ours, process) as launcher:
         yield launcher
 
 
 class World:
     """A user with a session that has layers and checksums, and an environment in which a job has begun."""
 
-    def __init__(self, launcher: Launcher, root: Path) -> None:
+    def __init__(self, launcher: LauncherClient, root: Path) -> None:
         self.launcher = launcher
         self.root = root
         self.session = root / "sessions" / ID
@@ -277,7 +277,9 @@ def test_unfit_files_are_refused_at_once_in_little_memory(kind: Kind, tmp_path: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_authorized_keys_that_are_unfit_let_nobody_in(kind: Kind, tmp_path: Path) -> None:
-    place = Place(pwd.struct_passwd((*ACCOUNT[:5], str(tmp_path), ACCOUNT[6])), "/{user}", "sbatch", "session.sh")
+    place = RequestContext(
+        pwd.struct_passwd((*ACCOUNT[:5], str(tmp_path), ACCOUNT[6])), "/{user}", "sbatch", "session.sh"
+    )
     (tmp_path / ".ssh").mkdir()
     file = tmp_path / ".ssh/authorized_keys"
     assert keys(place, {}) == {"text": ""}
@@ -353,7 +355,7 @@ def test_a_record_of_the_right_size_and_wrong_content_is_refused(changes: dict[s
 
 @pytest.mark.parametrize(("verb", "kind"), [("log", "files"), ("submit", "unclear")])
 def test_a_verb_that_runs_out_of_memory_says_so(verb: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(place: Place, request: object) -> dict[str, Any]:
+    def fill(place: RequestContext, request: object) -> dict[str, Any]:
         del place, request
         return {"text": bytearray(2**40)}
 

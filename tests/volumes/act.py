@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from broker.launcher.request import Place, VerbError
+from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.volume_verbs import VOLUME_VERBS, make_volumes
 from broker.names import new_id
 from broker.volumes import live, record
@@ -98,7 +98,7 @@ class Actor:
 
     def _do(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
         vars(live)["_signal"] = self._job  # there is no Slurm here
-        place = Place(pwd.getpwuid(os.getuid()), str(self.root), "sbatch", "session.sh")
+        place = RequestContext(pwd.getpwuid(os.getuid()), str(self.root), "sbatch", "session.sh")
         if verb != "make":
             return VOLUME_VERBS[verb](place, request)
         self.session(request["session"]).mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from broker.cli.context import Invocation
-    from broker.schema.sessions import Operation, SessionView
+    from broker.schema.sessions import OperationView, SessionView
 
 LOST = 255
 """What ssh(1) ends with when it failed itself; a command may do so too, and is then taken for lost."""
@@ -142,7 +142,7 @@ def _commit(invocation: Invocation, name: str) -> None:
         _say(invocation, f"to undo: {operation.undo}")
 
 
-def _insist(invocation: Invocation, name: str) -> Operation:
+def _insist(invocation: Invocation, name: str) -> OperationView:
     """Wait on for the commit, until Ctrl-C is pressed once more."""
     try:
         _say(invocation, f"{name}: what the command changed is being kept; Ctrl-C again ends that")

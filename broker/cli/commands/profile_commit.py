@@ -75,12 +75,12 @@ def commit(
         from broker.images import image_with
         from profiles.commit import Source
         from profiles.commit import commit as publish
-        from profiles.sifting import Sieve
+        from profiles.sifting import PathFilter
 
         stores = stores_of(invocation, store)
         target = stores.stores[0]
         target.check_free(wanted.name, wanted.version)
-        sieve = Sieve(include, exclude)
+        sieve = PathFilter(include, exclude)
         sieve.check()
         found: list[Findings] = []
         with _snapshot(invocation, name, at) as snapshot, Progress(quiet=invocation.json) as line:

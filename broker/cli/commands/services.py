@@ -14,7 +14,7 @@ from broker.errors import ConflictError
 
 if TYPE_CHECKING:
     from broker.config.settings import Config
-    from broker.gateway.master import Numbers
+    from broker.gateway.master import MetricsTarget
     from broker.gateway.settings import GatewaySettings
 
 
@@ -58,13 +58,13 @@ def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
         master.run(address, config.gateway_workers, numbers, worker_timeout=config.gateway.worker_timeout)
 
 
-def _numbers(config: Config, settings: GatewaySettings) -> Numbers | None:
+def _numbers(config: Config, settings: GatewaySettings) -> MetricsTarget | None:
     from broker.config.settings import host_and_port
-    from broker.gateway.master import Address, Numbers
+    from broker.gateway.master import Address, MetricsTarget
 
     if config.gateway.metrics_listen is None or settings.metrics_directory is None:
         return None
-    return Numbers(settings.metrics_directory, Address(*host_and_port(config.gateway.metrics_listen)))
+    return MetricsTarget(settings.metrics_directory, Address(*host_and_port(config.gateway.metrics_listen)))
 
 
 def _gateway_settings(config: Config) -> GatewaySettings:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from broker.config.settings import Config
     from broker.controller.credentials.authorized_keys import AuthorizedKeys
-    from broker.controller.credentials.login import Logins
-    from broker.controller.sessions.connect import Connecting
+    from broker.controller.credentials.login import LoginPolicy
+    from broker.controller.sessions.connect import ConnectService
     from broker.controller.sessions.connections import Connections
-    from broker.controller.sessions.deleted import Deleted
-    from broker.controller.sessions.environments import Batch
+    from broker.controller.sessions.deleted import DeletedSessions
+    from broker.controller.sessions.environments import Environments
     from broker.controller.sessions.extend import Extending
     from broker.controller.sessions.lifecycle import Sessions
     from broker.controller.sessions.policies import Policies
@@ -52,16 +52,16 @@ class Services:
 
     config: Config
     sessions: Sessions
-    connecting: Connecting
+    connecting: ConnectService
     policies: Policies
     extending: Extending
     resizing: Resizing
     connections: Connections
     snapshots: Snapshots
-    deleted: Deleted
-    batch: Batch
+    deleted: DeletedSessions
+    batch: Environments
     keys: AuthorizedKeys
-    logins: Logins
+    logins: LoginPolicy
     site: Site
     checks: Callable[[str], Awaitable[list[DoctorCheck]]]
     """For the user who asks."""

@@ -16,7 +16,7 @@ from broker.single_flight import SingleFlight
 from broker.ssh import keys
 
 if TYPE_CHECKING:
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _NO_ANSWER = {"crashed", "timed-out", "gone"}
 class AuthorizedKeys:
     """Reads users' keys through the launcher, as those users, and remembers them for a moment."""
 
-    def __init__(self, registry: Registry, launcher: Launcher, *, enough: bool = True) -> None:
+    def __init__(self, registry: Registry, launcher: LauncherClient, *, enough: bool = True) -> None:
         """`enough`: whether a key lets its owner in by itself; no more can be added where it does not."""
         self._enough = enough
         self._registry = registry

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class SshCredentials:
     """What lets `user` in, each as one OpenSSH public-key line."""
 
     user: str
@@ -45,7 +45,7 @@ class Login:
         return hashlib.sha256("\n\n".join("\n".join(part) for part in parts).encode()).hexdigest()
 
 
-class Logins:
+class LoginPolicy:
     """Says what lets a user in, and signs and revokes certificates."""
 
     def __init__(
@@ -57,13 +57,13 @@ class Logins:
         self._keys = keys
         self._authority = authority
 
-    async def of(self, user: str) -> Login:
+    async def of(self, user: str) -> SshCredentials:
         """What lets `user` in now; nothing for a user that does not exist. Raises as `AuthorizedKeys.lines`."""
         keys = await self._keys.lines(user)
         if self._settings.login_with == "keys":
-            return Login(user, keys, [], [])
+            return SshCredentials(user, keys, [], [])
         if not await self._keys.knows(user):
-            return Login(user, [], [], [])
+            return SshCredentials(user, [], [], [])
         authorities = [*self._authority.trusted_lines, *self._settings.user_ca_keys]
         if self._settings.login_with == "certificates":
             keys = []
@@ -71,7 +71,9 @@ class Logins:
         plain = {PublicKey.parse(line).blob for line in keys}
         certificates = await asyncio.to_thread(self._registry.certificates_of, user, time.time())
         revoked = [each.public_key for each in certificates if each.revoked_at is not None]
-        return Login(user, keys, authorities, [line for line in revoked if PublicKey.parse(line).blob not in plain])
+        return SshCredentials(
+            user, keys, authorities, [line for line in revoked if PublicKey.parse(line).blob not in plain]
+        )
 
     async def sign(self, user: str, public_key: str, hours: float | None) -> UserCertificateAnswer:
         """Certify a key of the user's for so long as they want and the site allows; a revoked one is good again."""

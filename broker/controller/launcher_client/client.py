@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from broker.controller.launcher_client import answers
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.launcher_client.volumes import Prepared, VolumeCalls, host_key, volumes
+from broker.controller.launcher_client.volumes import Prepared, VolumeClient, host_key, volumes
 from broker.controller.metrics import observe_launcher
 from broker.launcher.shares import READY_VERB, Shares
 
@@ -73,7 +73,7 @@ class _Admission:
                 waiting[2].set_result(None)
 
 
-class Launcher(VolumeCalls):
+class LauncherClient(VolumeClient):
     """The launcher at the other end of a connected socket. An async context manager; `gone` is set when it has left."""
 
     def __init__(self, control: socket.socket, process: asyncio.subprocess.Process | None = None) -> None:
@@ -228,12 +228,12 @@ class Launcher(VolumeCalls):
             answer.set_exception(LauncherError("crashed", f"the answer cannot be understood: {type(error).__name__}"))
 
 
-def inherited() -> Launcher:
+def inherited() -> LauncherClient:
     """The launcher that started this controller (site mode)."""
-    return Launcher(socket.socket(fileno=int(os.environ.pop("BERTH_LAUNCHER_FD"))))
+    return LauncherClient(socket.socket(fileno=int(os.environ.pop("BERTH_LAUNCHER_FD"))))
 
 
-async def spawned(storage: str) -> Launcher:
+async def spawned(storage: str) -> LauncherClient:
     """A launcher of our own, as the same user and without root (personal mode)."""
     ours, theirs = socket.socketpair()
     with theirs:
@@ -248,4 +248,4 @@ async def spawned(storage: str) -> Launcher:
             pass_fds=[theirs.fileno()],
             stdin=asyncio.subprocess.DEVNULL,
         )
-    return Launcher(ours, process)
+    return LauncherClient(ours, process)

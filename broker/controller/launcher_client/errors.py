@@ -36,15 +36,15 @@ class LauncherError(BerthError):
 _Answer = TypeVar("_Answer")
 
 
-async def told(name: str, call: Awaitable[_Answer]) -> _Answer:
+async def with_user_errors(name: str, call: Awaitable[_Answer]) -> _Answer:
     """What the launcher answers to a call about a session of that name; its refusal in the words that people get."""
     try:
         return await call
     except LauncherError as error:
-        raise in_words(error, name) from error
+        raise to_user_error(error, name) from error
 
 
-def in_words(error: LauncherError, name: str) -> BerthError:
+def to_user_error(error: LauncherError, name: str) -> BerthError:
     """What a user is told of a verb that did nothing to the session `name`."""
     kind, said = error.kind, error.message
     if kind == "space":

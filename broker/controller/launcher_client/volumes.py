@@ -39,7 +39,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class SnapshotResult:
     """What came of an operation: the snapshot that it made, and the volumes as they are now (as schema.Volumes)."""
 
     snapshot: SnapshotView
@@ -50,13 +50,13 @@ class Taken:
 class Cloned:
     """A session made of another: from which snapshot and what its volumes are, those of its source, its host key."""
 
-    taken: Taken
+    taken: SnapshotResult
     source: dict[str, Any]
     host_key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Sif:
+class SifImage:
     """An image as those see it who read its squashfs."""
 
     path: str
@@ -68,7 +68,7 @@ class Sif:
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
+class GcResult:
     """What `gc` removed, or would."""
 
     layers: int
@@ -77,7 +77,7 @@ class Collected:
     """Ids of deleted sessions."""
 
 
-class VolumeCalls(ABC):
+class VolumeClient(ABC):
     """What the launcher does to volumes, over `_call`."""
 
     @abstractmethod
@@ -92,7 +92,7 @@ class VolumeCalls(ABC):
 
     async def snapshot(
         self, user: str, session_id: str, operation: str, *, image: Mapping[str, str], what: Mapping[str, Any]
-    ) -> Taken:
+    ) -> SnapshotResult:
         """Of a session without a job; `what`: label, reason, automatic. `busy` while a job has it open."""
         return _taken(await self._long("snapshot", user, session=session_id, operation=operation, **what, **image))
 
@@ -105,14 +105,14 @@ class VolumeCalls(ABC):
         *,
         image: Mapping[str, str],
         what: Mapping[str, Any],
-    ) -> Taken:
+    ) -> SnapshotResult:
         """The same of a running session, by its own job."""
         arguments = {"session": session_id, "operation": operation, "job_id": job_id}
         return _taken(await self._long("copy", user, **arguments, **what, **image))
 
     async def rollback(
         self, user: str, session_id: str, operation: str, number: int, image: Mapping[str, str]
-    ) -> Taken:
+    ) -> SnapshotResult:
         """Make both volumes what they were in that snapshot; the answer's snapshot is of what was before."""
         answer = await self._long("rollback", user, session=session_id, operation=operation, snapshot=number, **image)
         return _taken(answer, "before")
@@ -126,7 +126,7 @@ class VolumeCalls(ABC):
         image: Mapping[str, str],
         to: Mapping[str, str],
         fresh: bool,
-    ) -> tuple[Taken, str]:
+    ) -> tuple[SnapshotResult, str]:
         """Give the session a system volume for another image: `fresh`, or the one it had there (`kept`)."""
         answer = await self._long(
             "switch", user, session=session_id, operation=operation, to=dict(to), fresh=fresh, **image
@@ -211,7 +211,7 @@ class VolumeCalls(ABC):
         answer = await self._call("snapshots", user, session=session_id)
         return [*answers.parse(answers.SNAPSHOTS, answer.get("snapshots"), "a snapshot")], volumes(answer)
 
-    async def forget(self, user: str, session_id: str, number: int) -> Taken:
+    async def forget(self, user: str, session_id: str, number: int) -> SnapshotResult:
         """Delete a snapshot; its layers go with the next gc, if nothing else names them."""
         return _taken(await self._call("forget", user, session=session_id, snapshot=number))
 
@@ -223,7 +223,7 @@ class VolumeCalls(ABC):
         *,
         base: str,
         base_packages: str,
-        sif: Sif,
+        sif: SifImage,
         content: bool = False,
     ) -> DiffReport:
         """Compare with a snapshot, or with the image `sif`, whose packages are `base_packages`.
@@ -253,7 +253,7 @@ class VolumeCalls(ABC):
     async def verify(self, user: str, session_id: str) -> VerifyReport:
         return _report(VerifyReport, await self._long("verify", user, session=session_id))
 
-    async def flatten(self, user: str, session_id: str, operation: str, sif: Sif, digest: str) -> dict[str, Any]:
+    async def flatten(self, user: str, session_id: str, operation: str, sif: SifImage, digest: str) -> dict[str, Any]:
         """Make one layer of many, over the image `sif`. The volumes as they are now."""
         answer = await self._long(
             "flatten", user, session=session_id, operation=operation, digest=digest, **sif.arguments
@@ -273,11 +273,11 @@ class VolumeCalls(ABC):
         """Remove a session's data for good, set aside or not; done already is done."""
         await self._long("purge", user, session=session_id)
 
-    async def gc(self, user: str, *, over: list[str], dry_run: bool) -> Collected:
+    async def gc(self, user: str, *, over: list[str], dry_run: bool) -> GcResult:
         """Remove what was set aside of sessions that are `over`, and every layer that nothing names."""
         answer = await self._long("gc", user, over=over, dry_run=dry_run)
         found = answers.parse(answers.COLLECTED, answer, "what was collected")
-        return Collected(len(found.layers), found.bytes, found.sessions)
+        return GcResult(len(found.layers), found.bytes, found.sessions)
 
     async def _long(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
         assert verb in LONG_VERBS
@@ -289,8 +289,8 @@ def host_key(answer: Mapping[str, Any]) -> str:
     return answers.parse(answers.HOST_KEY, answer.get("host_key"), "the public host key")
 
 
-def _taken(answer: Mapping[str, Any], key: str = "snapshot") -> Taken:
-    return Taken(answers.parse(answers.SNAPSHOT, answer.get(key), "the snapshot"), volumes(answer))
+def _taken(answer: Mapping[str, Any], key: str = "snapshot") -> SnapshotResult:
+    return SnapshotResult(answers.parse(answers.SNAPSHOT, answer.get(key), "the snapshot"), volumes(answer))
 
 
 def volumes(answer: Mapping[str, Any], key: str = "volumes") -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from broker.config.settings import SlurmSettings
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.registry.registry import Registry, RowChange, Transition
     from slurm.scheduler import Job
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ class Continuation:
         if session.successor and session.state in CARRIED:
             self._submitter.submit_successor(session)
 
-    def _ask(self, at: float) -> Decide:
-        def decide(now: Session) -> Decision | None:
+    def _ask(self, at: float) -> Transition:
+        def decide(now: Session) -> RowChange | None:
             if not successor_due(now, at, self._settings.successor_lead):
                 return None
             number = now.submissions + 1

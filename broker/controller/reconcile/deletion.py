@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.controller.reconcile.retry import Backoff
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError
 from broker.failpoints import failpoint
 from broker.schema.sessions import SessionState
@@ -18,10 +18,10 @@ from broker.single_flight import SingleFlight
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
-    from broker.controller.wakeup import Changes
+    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.wakeup import ChangeNotifier
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,10 @@ it open for a moment, then doubling up to the last.
 """
 
 
-class Deletion:
+class DeletionWorker:
     """Removes what is to go, each session's data at most once at a time."""
 
-    def __init__(self, *, registry: Registry, launcher: Launcher, changes: Changes) -> None:
+    def __init__(self, *, registry: Registry, launcher: LauncherClient, changes: ChangeNotifier) -> None:
         self._registry = registry
         self._launcher = launcher
         self._changes = changes
@@ -84,12 +84,12 @@ class Deletion:
         await asyncio.to_thread(self._registry.update, session.id, _gone(session))
 
 
-def _gone(seen: Session) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _gone(seen: Session) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if now.state is SessionState.DELETING:
-            return {"state": SessionState.DELETED, "reason": ""}, Entry("berth", "deleted")
+            return {"state": SessionState.DELETED, "reason": ""}, EventEntry("berth", "deleted")
         if now.state is SessionState.DELETED and now.kept_until == seen.kept_until:
-            return {"kept_until": None, "reason": ""}, Entry("berth", "purged")
+            return {"kept_until": None, "reason": ""}, EventEntry("berth", "purged")
         return None
 
     return decide

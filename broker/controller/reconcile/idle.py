@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.scheduled_stop import stop
 from broker.controller.reconcile.succession import seconds_of
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError
 from broker.format import clock, duration
 from broker.schema.connections import UNHEARD
@@ -25,9 +25,9 @@ from broker.single_flight import SingleFlight
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.registry.registry import Registry, RowChange, Transition
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ WARNED = 600.0
 """Seconds before an idle session is stopped at which its owner is told; a quarter of a short idle time."""
 
 
-class Idleness:
+class IdlePolicy:
     """Stops what nothing uses, and never without a warning."""
 
-    def __init__(self, registry: Registry, launcher: Launcher) -> None:
+    def __init__(self, registry: Registry, launcher: LauncherClient) -> None:
         self._registry = registry
         self._launcher = launcher
         self._knows_at = time.time() + UNHEARD
@@ -99,16 +99,16 @@ def _differs(session: Session, now: float) -> bool:
     return at != session.idle_stop_at or (at is not None and now >= at)
 
 
-def _idle(now: float) -> Decide:
-    def decide(session: Session) -> Decision | None:
+def _idle(now: float) -> Transition:
+    def decide(session: Session) -> RowChange | None:
         if session.state is not SessionState.READY:
             return None
         at, since = stop_time(session, now), session.unused_since
         if at is None or since is None:
-            return {"idle_stop_at": None}, Entry("berth", "used")
+            return {"idle_stop_at": None}, EventEntry("berth", "used")
         idle = f"nothing had used it for {duration(now - since)}"
         if now >= at:
             return stop("berth", idle, because=idle)(session)
-        return {"idle_stop_at": at}, Entry("berth", "idle", f"since {clock(since)}; it is stopped {clock(at)}")
+        return {"idle_stop_at": at}, EventEntry("berth", "idle", f"since {clock(since)}; it is stopped {clock(at)}")
 
     return decide

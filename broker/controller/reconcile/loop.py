@@ -28,7 +28,7 @@ from broker.controller.reconcile.observation import (
 )
 from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, ended_in_accounting, lost
 from broker.controller.reconcile.succession import END_EARLY
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError
 from broker.failpoints import failpoint
 from broker.schema.sessions import LIVE, MOVING, SessionState
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
     from broker.config.settings import SlurmSettings
     from broker.controller.reconcile.continuation import Continuation
-    from broker.controller.reconcile.deletion import Deletion
-    from broker.controller.reconcile.idle import Idleness
-    from broker.controller.reconcile.maintenance import Upkeep
+    from broker.controller.reconcile.deletion import DeletionWorker
+    from broker.controller.reconcile.idle import IdlePolicy
+    from broker.controller.reconcile.maintenance import Maintenance
     from broker.controller.reconcile.observation import Matched
-    from broker.controller.reconcile.operations import Operator
+    from broker.controller.reconcile.operations import OperationRunner
     from broker.controller.reconcile.scheduled_stop import Stopping
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import Registry
-    from broker.controller.wakeup import Changes
+    from broker.controller.wakeup import ChangeNotifier
     from slurm.scheduler import FinishedJob, Job, Scheduler
 
 log = logging.getLogger(__name__)
@@ -83,13 +83,13 @@ class Reconciler:
         registry: Registry,
         scheduler: Scheduler,
         submitter: Submitter,
-        operator: Operator,
-        deletion: Deletion,
-        upkeep: Upkeep,
+        operator: OperationRunner,
+        deletion: DeletionWorker,
+        upkeep: Maintenance,
         continuation: Continuation,
         stopping: Stopping,
-        idleness: Idleness,
-        changes: Changes,
+        idleness: IdlePolicy,
+        changes: ChangeNotifier,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -311,7 +311,7 @@ class Reconciler:
             return
         except Refused as error:
             log.error("Slurm will not cancel job %d: %s", job.id, error)
-            refusal = Entry("berth", "cancel-refused", f"{error}; `scancel {job.id}` ends the job")
+            refusal = EventEntry("berth", "cancel-refused", f"{error}; `scancel {job.id}` ends the job")
             marked = mark(session, {"cancelled_at": asked_at}, refusal)
             await asyncio.to_thread(self._registry.update, session.id, marked)
             return

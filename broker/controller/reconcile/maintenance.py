@@ -10,7 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.launcher_client.volumes import Sif
+from broker.controller.launcher_client.volumes import SifImage
 from broker.errors import BerthError
 from broker.images import image_with
 from broker.names import new_id
@@ -19,17 +19,17 @@ from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from broker.config.settings import StorageSettings
-    from broker.controller.launcher_client.client import Launcher
-    from broker.controller.launcher_client.volumes import Collected
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.launcher_client.volumes import GcResult
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
-    from broker.controller.wakeup import Changes
+    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.wakeup import ChangeNotifier
     from profiles.store import Stores
 
 log = logging.getLogger(__name__)
 
 
-class Upkeep:
+class Maintenance:
     """Flattens and collects, each session and each user at most once at a time."""
 
     def __init__(
@@ -38,8 +38,8 @@ class Upkeep:
         settings: StorageSettings,
         registry: Registry,
         stores: Stores,
-        launcher: Launcher,
-        changes: Changes,
+        launcher: LauncherClient,
+        changes: ChangeNotifier,
     ) -> None:
         self._settings = settings
         self._stores = stores
@@ -47,7 +47,7 @@ class Upkeep:
         self._launcher = launcher
         self._changes = changes
         self._flattening = SingleFlight[str, "Session"](self._ended)
-        self._collecting = SingleFlight[str, "Collected"](self._ended)
+        self._collecting = SingleFlight[str, "GcResult"](self._ended)
 
     def look(self, session: Session) -> None:
         """Flatten a session without a job whose stacks are deeper than they may be."""
@@ -62,11 +62,11 @@ class Upkeep:
         """
         return self._flattening.join(session.id, lambda: self._flatten(session))
 
-    def collect(self, user: str) -> asyncio.Task[Collected]:
+    def collect(self, user: str) -> asyncio.Task[GcResult]:
         """Begin to remove what nothing of the user's names, or join what is under way."""
         return self._collecting.join(user, lambda: self.collected(user))
 
-    async def collected(self, user: str, *, dry_run: bool = False) -> Collected:
+    async def collected(self, user: str, *, dry_run: bool = False) -> GcResult:
         """Remove what nothing of the user's names; of deleted sessions, those whose grace is over."""
         over = await asyncio.to_thread(self._registry.kept_deleted, user, over_at=time.time())
         return await self._launcher.gc(user, over=[session.id for session in over], dry_run=dry_run)
@@ -78,7 +78,7 @@ class Upkeep:
 
     async def _flatten(self, session: Session) -> Session:
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
-        sif = Sif(str(image.path), image.offset)
+        sif = SifImage(str(image.path), image.offset)
         try:
             volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif, image.digest)
         except BerthError:
@@ -97,7 +97,7 @@ class Upkeep:
             self._changes.notify()
 
     @staticmethod
-    def _ended(key: str, task: asyncio.Task[Session] | asyncio.Task[Collected]) -> None:
+    def _ended(key: str, task: asyncio.Task[Session] | asyncio.Task[GcResult]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, BerthError):  # the next time is soon enough
@@ -106,10 +106,10 @@ class Upkeep:
             log.error("upkeep for %s failed", key, exc_info=error)
 
 
-def _flattened(seen: Session, volumes: dict[str, object]) -> Decide:
+def _flattened(seen: Session, volumes: dict[str, object]) -> Transition:
     """Take over what the launcher told, unless something newer has been told since."""
 
-    def decide(now: Session) -> Decision | None:
+    def decide(now: Session) -> RowChange | None:
         if now.volumes != seen.volumes or now.state is SessionState.DELETED:
             return None
         return {"volumes": volumes}, None

@@ -17,7 +17,7 @@ from broker.controller.reconcile.succession import (
     time_was_up,
 )
 from broker.controller.registry.manifest import CHANGING
-from broker.controller.registry.registry import Entry, Succession
+from broker.controller.registry.registry import EventEntry, JobHandover
 from broker.schema.sessions import LIVE, OTHER_HOST_KEY, SessionState
 from broker.ssh.keys import PublicKey
 from slurm.state import JobState
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision
+    from broker.controller.registry.registry import RowChange, Transition
     from slurm.scheduler import Job
 
 TIME_WAS_UP = "the job's time was up"
@@ -94,7 +94,7 @@ def is_newer(job: Job, session: Session) -> bool:
     return said is not None and said.submission > session.submissions
 
 
-def observation(session: Session, job: Job, heir: Job | None, now: float) -> Decision:
+def observation(session: Session, job: Job, heir: Job | None, now: float) -> RowChange:
     """What is recorded of `session` now that Slurm shows its job, and its successor if it has one, as these."""
     known = _known_keys(session)
     said = announced(job, *known)
@@ -146,7 +146,7 @@ def _of_heir(heir: Job | None) -> dict[str, Any]:
     return {"successor_job": heir.id}
 
 
-def ending(session: Session, end: Outcome, heir: Job | None, now: float) -> Decision:
+def ending(session: Session, end: Outcome, heir: Job | None, now: float) -> RowChange:
     """What is recorded of a session whose job Slurm does not show any more, and of which this is known."""
     values = {
         "state": end.state,
@@ -159,7 +159,7 @@ def ending(session: Session, end: Outcome, heir: Job | None, now: float) -> Deci
     return without_job(session, values, heir, now)
 
 
-def without_job(session: Session, values: dict[str, Any], heir: Job | None, now: float) -> Decision:
+def without_job(session: Session, values: dict[str, Any], heir: Job | None, now: float) -> RowChange:
     """What is recorded when the session's job has ended as in `values`: another job carries it on, or what waited for
     the end begins, or that is all.
     """
@@ -183,13 +183,15 @@ def without_job(session: Session, values: dict[str, Any], heir: Job | None, now:
     return values, _entry(session, values)
 
 
-def _succession(session: Session, former: Mapping[str, Any], heir: Job | None) -> Succession:
+def _succession(session: Session, former: Mapping[str, Any], heir: Job | None) -> JobHandover:
     because = " ".join(part for part in (former["outcome"], former["reason"]) if part)
     if heir is None:
         values, then = next_submission(session), "another is asked for"
     else:
         values, then = taken_over(session, heir.id), f"job {heir.id} carries it on"
-    return Succession(values, Entry("berth", "continue", f"job {session.job_id} has ended ({because}); {then}"), former)
+    return JobHandover(
+        values, EventEntry("berth", "continue", f"job {session.job_id} has ended ({because}); {then}"), former
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -197,15 +199,15 @@ def _fingerprint(host_key: str) -> str:
     return PublicKey.parse(host_key).fingerprint
 
 
-def differs(session: Session, decision: Decision) -> bool:
+def differs(session: Session, decision: RowChange) -> bool:
     """Whether recording it would change the session."""
     return any(getattr(session, name) != value for name, value in decision[0].items())
 
 
-def observe(seen: Session, job: Job, heir: Job | None, asked_at: float) -> Decide:
+def observe(seen: Session, job: Job, heir: Job | None, asked_at: float) -> Transition:
     """Record what the answer to a question of that time shows."""
 
-    def decide(now: Session) -> Decision | None:
+    def decide(now: Session) -> RowChange | None:
         if not _same_run(seen, now) or now.job_id not in {None, job.id}:
             return None
         return observation(now, job, heir if now.successor == seen.successor else None, asked_at)
@@ -213,10 +215,10 @@ def observe(seen: Session, job: Job, heir: Job | None, asked_at: float) -> Decid
     return decide
 
 
-def end(seen: Session, outcome: Outcome, heir: Job | None, asked_at: float) -> Decide:
+def end(seen: Session, outcome: Outcome, heir: Job | None, asked_at: float) -> Transition:
     """Record how a job that Slurm does not show any more has ended."""
 
-    def decide(now: Session) -> Decision | None:
+    def decide(now: Session) -> RowChange | None:
         if not _same_run(seen, now) or now.job_id != seen.job_id:
             return None
         return ending(now, outcome, heir if now.successor == seen.successor else None, asked_at)
@@ -224,15 +226,15 @@ def end(seen: Session, outcome: Outcome, heir: Job | None, asked_at: float) -> D
     return decide
 
 
-def mark(seen: Session, values: Mapping[str, Any], entry: Entry | None = None) -> Decide:
+def mark(seen: Session, values: Mapping[str, Any], entry: EventEntry | None = None) -> Transition:
     """Set columns that are about the job which the session had when it was seen."""
     return lambda now: (values, entry) if _same_run(seen, now) else None
 
 
-def told_who(seen: Session, user: str) -> Decide:
+def told_who(seen: Session, user: str) -> Transition:
     """Record who has cancelled the job of a session that was stopped by that."""
 
-    def decide(now: Session) -> Decision | None:
+    def decide(now: Session) -> RowChange | None:
         if now.submission != seen.submission or now.reason != CANCELLED_OUTSIDE:
             return None
         return {"reason": cancelled_by(user)}, None
@@ -249,8 +251,8 @@ def _same_run(seen: Session, now: Session) -> bool:
     )
 
 
-def _entry(now: Session, values: Mapping[str, Any]) -> Entry | None:
+def _entry(now: Session, values: Mapping[str, Any]) -> EventEntry | None:
     state: SessionState = values["state"]
     if state is now.state:
         return None
-    return Entry("berth", state.value, " ".join(part for part in (values["outcome"], values["reason"]) if part))
+    return EventEntry("berth", state.value, " ".join(part for part in (values["outcome"], values["reason"]) if part))

@@ -19,15 +19,15 @@ from broker.schema.sessions import SessionState
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from broker.controller.launcher_client.client import Launcher
-    from broker.controller.launcher_client.volumes import Taken
-    from broker.controller.registry.operation import Intent
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.launcher_client.volumes import SnapshotResult
+    from broker.controller.registry.operation import Operation
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class OperationResult:
     """What was done: the session's columns that it changes, and what to tell."""
 
     values: dict[str, Any]
@@ -36,14 +36,14 @@ class Deed:
     snapshot: int | None = None
 
 
-class Deeds:
+class OperationExecutor:
     """Does operations, each as its session's row records it. LauncherError if one could not be done."""
 
     def __init__(
         self,
-        launcher: Launcher,
+        launcher: LauncherClient,
         *,
-        note: Callable[[Session, Intent, dict[str, Any]], Awaitable[Intent]],
+        note: Callable[[Session, Operation, dict[str, Any]], Awaitable[Operation]],
         tell: Callable[[str, dict[str, Any]], Awaitable[None]],
     ) -> None:
         """`note` adds to the arguments that are recorded of an operation, `tell` says of another session, by its id,
@@ -52,7 +52,7 @@ class Deeds:
         self._launcher = launcher
         self._note = note
         self._tell = tell
-        self._verbs: dict[str, Callable[[Session, Intent], Awaitable[Deed]]] = {
+        self._verbs: dict[str, Callable[[Session, Operation], Awaitable[OperationResult]]] = {
             "snapshot": self._snapshot,
             "rollback": self._rollback,
             "switch": self._switch,
@@ -63,17 +63,17 @@ class Deeds:
             "restore": self._restore,
         }
 
-    async def do(self, session: Session, intent: Intent) -> Deed:
+    async def do(self, session: Session, intent: Operation) -> OperationResult:
         return await self._verbs[intent.verb](session, intent)
 
-    async def take_back(self, session: Session, intent: Intent) -> None:
+    async def take_back(self, session: Session, intent: Operation) -> None:
         """Leave nothing that tells of an operation that could not be done."""
         if intent.verb in {"rollback", "switch"}:
             await self._write_manifest(session)
         elif intent.verb in {"clone", "promote"}:
             await self._launcher.purge(session.owner, session.id)
 
-    async def _snapshot(self, session: Session, intent: Intent) -> Deed:
+    async def _snapshot(self, session: Session, intent: Operation) -> OperationResult:
         what = {key: intent.arguments[key] for key in ("label", "reason", "automatic")}
         if session.state is SessionState.CHANGING:
             taken = await self._launcher.snapshot(session.owner, session.id, intent.id, image=session.image, what=what)
@@ -83,9 +83,11 @@ class Deeds:
                 session.owner, session.id, intent.id, session.job_id, image=session.image, what=what
             )
         number = taken.snapshot.number
-        return Deed({"volumes": taken.volumes}, f"snapshot {number} is {taken.snapshot.consistency}", snapshot=number)
+        return OperationResult(
+            {"volumes": taken.volumes}, f"snapshot {number} is {taken.snapshot.consistency}", snapshot=number
+        )
 
-    async def _rollback(self, session: Session, intent: Intent) -> Deed:
+    async def _rollback(self, session: Session, intent: Operation) -> OperationResult:
         to = Target.model_validate(intent.arguments["to"])
         number = int(intent.arguments["snapshot"])
         await self._announce(session, intent)
@@ -93,7 +95,7 @@ class Deeds:
         deed = _with_undo(session, taken, f"{session.name} is as it was in snapshot {number}", to)
         return await self._settled(session, deed)
 
-    async def _switch(self, session: Session, intent: Intent) -> Deed:
+    async def _switch(self, session: Session, intent: Operation) -> OperationResult:
         to = Target.model_validate(intent.arguments["to"])
         await self._announce(session, intent)
         fresh = bool(intent.arguments["fresh"])
@@ -104,7 +106,7 @@ class Deeds:
         told = f"{session.name} is on {to.profile}@{to.version} with its home and {how}"
         return await self._settled(session, _with_undo(session, taken, told, to))
 
-    async def _clone(self, session: Session, intent: Intent) -> Deed:
+    async def _clone(self, session: Session, intent: Operation) -> OperationResult:
         """First a copy of the source's tops if it runs, whose number is noted, so that it is made once."""
         told = intent.arguments
         source, of = str(told["source"]), dict(told["of"])
@@ -125,18 +127,20 @@ class Deeds:
         number = made.taken.snapshot.number
         values = {"volumes": made.taken.volumes, "host_key": made.host_key}
         message = f"{session.name} begins as {told['name']} in snapshot {number}"
-        return Deed(values, message, f"berth delete {session.name}", number)
+        return OperationResult(values, message, f"berth delete {session.name}", number)
 
-    async def _promote(self, session: Session, intent: Intent) -> Deed:
+    async def _promote(self, session: Session, intent: Operation) -> OperationResult:
         told = intent.arguments
         files = {"manifest.json": Manifest.of(session).text}
         made = await self._launcher.promote(
             session.owner, session.id, intent.id, source=str(told["source"]), job=str(told["job"]), files=files
         )
         values = {"volumes": made.volumes, "host_key": made.host_key}
-        return Deed(values, f"{session.name} begins as {told['name']} left it", f"berth delete {session.name}")
+        return OperationResult(
+            values, f"{session.name} begins as {told['name']} left it", f"berth delete {session.name}"
+        )
 
-    async def _root(self, session: Session, intent: Intent) -> Deed:
+    async def _root(self, session: Session, intent: Operation) -> OperationResult:
         """A snapshot first: what root does becomes a layer over it."""
         if not intent.start:
             raise LauncherError("conflict", f"{session.name} was stopped before root mode began")
@@ -144,26 +148,26 @@ class Deeds:
         taken = await self._launcher.snapshot(session.owner, session.id, intent.id, image=session.image, what=what)
         return _with_undo(session, taken, f"{session.name} starts in root mode")
 
-    async def _commit_root(self, session: Session, intent: Intent) -> Deed:
+    async def _commit_root(self, session: Session, intent: Operation) -> OperationResult:
         assert session.job_id is not None
         volumes = await self._launcher.commit_root(session.owner, session.id, intent.id, session.job_id)
         before = intent.arguments["before"]
         undo = f"berth rollback {session.name} {before}" if before is not None else ""
-        return Deed({"volumes": volumes}, f"what root changed in {session.name} is kept", undo, before)
+        return OperationResult({"volumes": volumes}, f"what root changed in {session.name} is kept", undo, before)
 
-    async def _restore(self, session: Session, intent: Intent) -> Deed:
+    async def _restore(self, session: Session, intent: Operation) -> OperationResult:
         del intent
         made = await self._launcher.untrash(session.owner, session.id)
         values = {"volumes": made.volumes, "kept_until": None, "host_key": made.host_key}
         await self._write_manifest(Session(**session.model_dump() | values))  # its name may be another, too
-        return Deed(values, f"{session.name} is back", f"berth delete {session.name}")
+        return OperationResult(values, f"{session.name} is back", f"berth delete {session.name}")
 
-    async def _announce(self, session: Session, intent: Intent) -> None:
+    async def _announce(self, session: Session, intent: Operation) -> None:
         """Have the manifest tell of what is about to be done: a registry that is lost now goes on with it."""
         await self._write_manifest(session, intent)
         failpoint(f"{intent.verb}.announced")
 
-    async def _settled(self, session: Session, deed: Deed) -> Deed:
+    async def _settled(self, session: Session, deed: OperationResult) -> OperationResult:
         """Have the manifest tell of the session as it is after the deed."""
         try:
             await self._write_manifest(Session(**session.model_dump() | deed.values))
@@ -175,13 +179,13 @@ class Deeds:
             log.warning("the manifest of %s is behind its volumes: %s", session.id, error.message)
         return deed
 
-    async def _write_manifest(self, session: Session, unfinished: Intent | None = None) -> None:
+    async def _write_manifest(self, session: Session, unfinished: Operation | None = None) -> None:
         files = {"manifest.json": Manifest.of(session, unfinished).text}
         await self._launcher.install(session.owner, session.id, files)
 
 
-def _with_undo(session: Session, taken: Taken, message: str, to: Target | None = None) -> Deed:
+def _with_undo(session: Session, taken: SnapshotResult, message: str, to: Target | None = None) -> OperationResult:
     """What came of something that has kept a snapshot of what was before."""
     before = taken.snapshot.number
     values = {"volumes": taken.volumes} | (to.columns() if to is not None else {})
-    return Deed(values, message, f"berth rollback {session.name} {before}", before)
+    return OperationResult(values, message, f"berth rollback {session.name} {before}", before)

@@ -11,12 +11,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker.controller.launcher_client.errors import LauncherError, in_words
-from broker.controller.reconcile.operation_steps import Deed, Deeds
+from broker.controller.launcher_client.errors import LauncherError, to_user_error
+from broker.controller.reconcile.operation_steps import OperationExecutor, OperationResult
 from broker.controller.reconcile.retry import Backoff
 from broker.controller.reconcile.succession import next_submission
-from broker.controller.registry.operation import NOTHING_WAS
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.operation import CREATES_SESSION
+from broker.controller.registry.registry import EventEntry
 from broker.errors import ConflictError
 from broker.failpoints import failpoint
 from broker.schema.sessions import SessionState
@@ -25,13 +25,13 @@ from broker.single_flight import SingleFlight
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from broker.controller.launcher_client.client import Launcher
-    from broker.controller.reconcile.maintenance import Upkeep
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.maintenance import Maintenance
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.models import Session
-    from broker.controller.registry.operation import Intent
-    from broker.controller.registry.registry import Decide, Decision, Registry
-    from broker.controller.wakeup import Changes
+    from broker.controller.registry.operation import Operation
+    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.wakeup import ChangeNotifier
     from broker.errors import BerthError
 
 log = logging.getLogger(__name__)
@@ -46,14 +46,20 @@ BUSY = 90.0
 more than Slurm's KillWait and the time that processes on a file server take to die."""
 
 
-class Operator:
+class OperationRunner:
     """Carries out operations, each session's at most once at a time."""
 
     def __init__(
-        self, *, registry: Registry, launcher: Launcher, submitter: Submitter, upkeep: Upkeep, changes: Changes
+        self,
+        *,
+        registry: Registry,
+        launcher: LauncherClient,
+        submitter: Submitter,
+        upkeep: Maintenance,
+        changes: ChangeNotifier,
     ) -> None:
         self._registry = registry
-        self._deeds = Deeds(launcher, note=self._note, tell=self._tell)
+        self._deeds = OperationExecutor(launcher, note=self._note, tell=self._tell)
         self._submitter = submitter
         self._upkeep = upkeep
         self._changes = changes
@@ -107,11 +113,11 @@ class Operator:
                 log.info("the %s of %s is asked for again: %s", intent.verb, session.id, error.message)
                 self._backoff.failed(session.id)
                 return session
-            return await self._fail(session, intent, in_words(error, _name_of_data(session, intent)))
+            return await self._fail(session, intent, to_user_error(error, _name_of_data(session, intent)))
         failpoint(f"{intent.verb}.done")
         return await self._conclude(session, _succeeded(intent, deed))
 
-    def _may_become_clear(self, intent: Intent, error: LauncherError) -> bool:
+    def _may_become_clear(self, intent: Operation, error: LauncherError) -> bool:
         """Whether to ask again: always, while it is the launcher or Slurm that is away; a worker that dies or takes too
         long each time is given up, and what it may have done after all the session's record tells the next operation.
         """
@@ -120,7 +126,7 @@ class Operator:
         self._tries[intent.id] = self._tries.get(intent.id, 0) + 1
         return self._tries[intent.id] < TRIES
 
-    def _may_pass(self, session: Session, intent: Intent, error: LauncherError) -> bool:
+    def _may_pass(self, session: Session, intent: Operation, error: LauncherError) -> bool:
         """Whether a dying job is in the way: it has the volumes open still, or could not copy them any more and its end
         will be seen, after which a snapshot is taken without it.
         """
@@ -129,7 +135,7 @@ class Operator:
             return False
         return time.monotonic() - self._busy_since.setdefault(intent.id, time.monotonic()) < BUSY
 
-    async def _fail(self, session: Session, intent: Intent, error: BerthError) -> Session:
+    async def _fail(self, session: Session, intent: Operation, error: BerthError) -> Session:
         log.info("the %s of %s has failed: %s", intent.verb, session.id, error.message)
         try:
             await self._deeds.take_back(session, intent)
@@ -141,7 +147,7 @@ class Operator:
         self._upkeep.collect(session.owner)  # what it had made so far
         return await self._conclude(session, _failed(intent, session.state, error))
 
-    async def _conclude(self, session: Session, decide: Decide) -> Session:
+    async def _conclude(self, session: Session, decide: Transition) -> Session:
         now = await asyncio.to_thread(self._registry.update, session.id, decide)
         self._backoff.forget(session.id)
         if now.intent is not None:
@@ -155,8 +161,8 @@ class Operator:
     async def _tell(self, session_id: str, volumes: dict[str, Any]) -> None:
         await asyncio.to_thread(self._registry.update, session_id, lambda _: ({"volumes": volumes}, None))
 
-    async def _note(self, session: Session, intent: Intent, arguments: dict[str, Any]) -> Intent:
-        def decide(now: Session) -> Decision | None:
+    async def _note(self, session: Session, intent: Operation, arguments: dict[str, Any]) -> Operation:
+        def decide(now: Session) -> RowChange | None:
             if now.pending is None or now.pending.id != intent.id:
                 return None
             told = now.pending
@@ -175,17 +181,17 @@ def can_go_on(session: Session) -> bool:
     return session.state is SessionState.CHANGING or (session.state in runs and not stops(intent))
 
 
-def stops(intent: Intent) -> bool:
+def stops(intent: Operation) -> bool:
     """Whether the operation needs a session without a job."""
     return intent.verb not in {"snapshot", "commit-root"}
 
 
-def _name_of_data(session: Session, intent: Intent) -> str:
+def _name_of_data(session: Session, intent: Operation) -> str:
     return str(intent.arguments["name"]) if intent.verb in {"clone", "promote"} else session.name
 
 
-def _succeeded(intent: Intent, deed: Deed) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _succeeded(intent: Operation, deed: OperationResult) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         told = now.pending
         if told is None or told.id != intent.id:
             return None
@@ -194,30 +200,30 @@ def _succeeded(intent: Intent, deed: Deed) -> Decide:
         if now.state is SessionState.CHANGING:
             kept = told if intent.verb == "snapshot" else told.but(state=SessionState.STOPPED, why="")
             values |= _afterwards(now, kept, root=intent.verb == "root")
-        return values, Entry("berth", f"{intent.verb}-done", deed.message)
+        return values, EventEntry("berth", f"{intent.verb}-done", deed.message)
 
     return decide
 
 
-def _failed(intent: Intent, seen: SessionState, error: BerthError) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _failed(intent: Operation, seen: SessionState, error: BerthError) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         told = now.pending
         if told is None or told.id != intent.id:
             return None
         if seen is not SessionState.CHANGING and now.state is SessionState.CHANGING:
             return None  # its job has ended meanwhile: what the job could not do is done without it
         values: dict[str, Any] = {"operation": told.failed(error).record()}
-        if now.state is SessionState.CHANGING and intent.verb in NOTHING_WAS:
+        if now.state is SessionState.CHANGING and intent.verb in CREATES_SESSION:
             values |= {"state": SessionState.DELETED, "reason": ""}
             values |= {"name": intent.arguments["was"]} if intent.verb == "restore" else {}
         elif now.state is SessionState.CHANGING:
             values |= _afterwards(now, told.but(start=told.start and (told.ran or told.verb != "root")))
-        return values, Entry("berth", f"{intent.verb}-failed", error.message)
+        return values, EventEntry("berth", f"{intent.verb}-failed", error.message)
 
     return decide
 
 
-def _afterwards(now: Session, intent: Intent, *, root: bool = False) -> dict[str, Any]:
+def _afterwards(now: Session, intent: Operation, *, root: bool = False) -> dict[str, Any]:
     """The columns of a session that was CHANGING, once its operation is over."""
     if intent.start:
         return next_submission(now) | {"root": root}

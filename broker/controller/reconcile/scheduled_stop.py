@@ -6,14 +6,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.schema.sessions import LIVE, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.registry.registry import Registry, RowChange, Transition
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,11 @@ class Stopping:
         ]
 
 
-def stop(user: str, detail: str = "", *, because: str = "") -> Decide:
+def stop(user: str, detail: str = "", *, because: str = "") -> Transition:
     """Ask for the session's end; one without a job is stopped already. `because`: what is told of it afterwards."""
 
-    def decide(now: Session) -> Decision | None:
-        entry = Entry(user, "stop", detail)
+    def decide(now: Session) -> RowChange | None:
+        entry = EventEntry(user, "stop", detail)
         if now.state is SessionState.FAILED:
             return {"state": SessionState.STOPPED, **NO_TIME}, entry
         intent = now.pending
@@ -60,6 +60,6 @@ def _is_due(session: Session, now: float) -> bool:
     return has_job and session.stop_at is not None and session.stop_at <= now
 
 
-def _in_time(at: float) -> Decide:
+def _in_time(at: float) -> Transition:
     because = "it was to be stopped then"
     return lambda now: stop("berth", because, because=because)(now) if _is_due(now, at) else None

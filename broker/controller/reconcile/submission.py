@@ -7,11 +7,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker.controller.launcher_client.errors import LauncherError, in_words
+from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.reconcile.idle import idle_file
 from broker.controller.reconcile.succession import CARRIED
 from broker.controller.registry.manifest import Manifest
-from broker.controller.registry.registry import Entry, RegistryError
+from broker.controller.registry.registry import EventEntry, RegistryError
 from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
 from broker.format import clock
@@ -25,11 +25,11 @@ from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
     from broker.config.settings import Config
-    from broker.controller.credentials.login import Login, Logins
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.credentials.login import LoginPolicy, SshCredentials
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.models import JobRecord, Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
-    from broker.controller.wakeup import Changes
+    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.wakeup import ChangeNotifier
     from broker.ssh.certificates import CertificateAuthority
     from profiles.spec import Profile
     from profiles.store import Image, Stores
@@ -62,11 +62,11 @@ class Submitter:
         *,
         config: Config,
         registry: Registry,
-        launcher: Launcher,
+        launcher: LauncherClient,
         stores: Stores,
         authority: CertificateAuthority,
-        logins: Logins,
-        changes: Changes,
+        logins: LoginPolicy,
+        changes: ChangeNotifier,
     ) -> None:
         self._config = config
         self._registry = registry
@@ -146,7 +146,7 @@ class Submitter:
             if error.unclear:
                 log.warning("submission of %s is unclear: %s", session.id, error.message)
                 return await self._unclear(session, number, error.message)
-            said = in_words(error, session.name) if error.kind == "space" else RefusedError(error.message)
+            said = to_user_error(error, session.name) if error.kind == "space" else RefusedError(error.message)
             raise await self._refuse(session, number, said) from error
         except RegistryError:
             raise  # our own trouble, not a refusal; the next tick tries again
@@ -156,7 +156,7 @@ class Submitter:
         return await asyncio.to_thread(self._registry.update, session.id, _submitted(number, job_id))
 
     async def _job_id(  # noqa: PLR0917 - all that makes a job
-        self, session: Session, number: int, options: list[str], image: Image, login: Login, before: str
+        self, session: Session, number: int, options: list[str], image: Image, login: SshCredentials, before: str
     ) -> int:
         """Run sbatch; with a new certificate if the session's owner has replaced its host key, or lost it."""
         try:
@@ -165,7 +165,7 @@ class Submitter:
             if error.kind != "host-key":
                 raise
         made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
-        entry = Entry("berth", "host-key", f"another one was found: {PublicKey.parse(made.host_key).fingerprint}")
+        entry = EventEntry("berth", "host-key", f"another one was found: {PublicKey.parse(made.host_key).fingerprint}")
         session = await self._change(session, number, entry, host_key=made.host_key)
         return await self._ask(session, number, options, self._files(session, number, image, login, before))
 
@@ -195,7 +195,7 @@ class Submitter:
         """What sbatch gets: the site's options, in their place the profile's, in theirs the user's own."""
         return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), own)
 
-    def _files(self, session: Session, number: int, image: Image, login: Login, before: str) -> dict[str, str]:
+    def _files(self, session: Session, number: int, image: Image, login: SshCredentials, before: str) -> dict[str, str]:
         binds = allowed_binds(image.profile, self._config.storage.binds)
         certificate = self._authority.sign_host(
             session.host_key,
@@ -227,16 +227,16 @@ class Submitter:
         """
         message = error.message
 
-        def decide(now: Session) -> Decision | None:
+        def decide(now: Session) -> RowChange | None:
             if not _waits_for(now, number):
                 return None
             if number != now.submission:
                 gone = {"successor": 0, "resize": None}
-                return gone, Entry("berth", "refused", f"the job that was to follow: {message}")
+                return gone, EventEntry("berth", "refused", f"the job that was to follow: {message}")
             never_was = now.first_start and now.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED
             values = {"state": state, "reason": message, "outcome": REFUSED, "attempted_at": None, "root": False}
-            return values, Entry("berth", "refused", message)
+            return values, EventEntry("berth", "refused", message)
 
         now = await asyncio.to_thread(self._registry.update, session.id, decide)
         if now.state is SessionState.DELETING:
@@ -251,18 +251,18 @@ class Submitter:
             log.warning("the data of %s is left to the next tick: %s", session.id, error.message)
             return
         gone = {"state": SessionState.DELETED, "reason": ""}
-        await asyncio.to_thread(self._registry.update, session.id, lambda _: (gone, Entry("berth", "deleted")))
+        await asyncio.to_thread(self._registry.update, session.id, lambda _: (gone, EventEntry("berth", "deleted")))
 
     async def _change(
         self,
         session: Session,
         number: int,
-        entry: Entry | None = None,
+        entry: EventEntry | None = None,
         **values: Any,  # noqa: ANN401 - columns of several types
     ) -> Session:
         """Change columns of a session that still waits for this submission; _OvertakenError if it does not."""
 
-        def decide(now: Session) -> Decision | None:
+        def decide(now: Session) -> RowChange | None:
             if not _waits_for(now, number):
                 raise _OvertakenError
             return values, entry
@@ -281,11 +281,11 @@ def _waits_for(now: Session, number: int) -> bool:
     )
 
 
-def _claimed(seen: Session, number: int, **values: Any) -> Decide:  # noqa: ANN401 - columns of several types
+def _claimed(seen: Session, number: int, **values: Any) -> Transition:  # noqa: ANN401 - columns of several types
     """Record an attempt, unless the session was stopped, or attempted by somebody else, since it was seen."""
     attempted = "attempted_at" if number == seen.submission else "successor_at"
 
-    def decide(now: Session) -> Decision | None:
+    def decide(now: Session) -> RowChange | None:
         fresh = now.state is not SessionState.STOPPING and getattr(now, attempted) == getattr(seen, attempted)
         if not fresh or not _waits_for(now, number):
             raise _OvertakenError
@@ -294,16 +294,16 @@ def _claimed(seen: Session, number: int, **values: Any) -> Decide:  # noqa: ANN4
     return decide
 
 
-def _submitted(number: int, job_id: int) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _submitted(number: int, job_id: int) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if not _waits_for(now, number):
             return None
         if number != now.submission:
-            return {"successor_job": job_id}, Entry("berth", "submitted", f"job {job_id}, to carry it on")
+            return {"successor_job": job_id}, EventEntry("berth", "submitted", f"job {job_id}, to carry it on")
         values: dict[str, Any] = {"job_id": job_id, "submitted_at": time.time(), "reason": ""}
         if now.state is SessionState.SUBMITTING:
             values["state"] = SessionState.QUEUED
-        return values, Entry("berth", "submitted", f"job {job_id}")
+        return values, EventEntry("berth", "submitted", f"job {job_id}")
 
     return decide
 

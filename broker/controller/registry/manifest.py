@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from broker.controller.registry.models import Session
-from broker.controller.registry.operation import Intent
+from broker.controller.registry.operation import Operation
 from broker.names import IDENTIFIER
 from broker.schema.base import Name, UserName, Version
 from broker.schema.sessions import ConnectPolicy, Continuation, IdleTime, Persistence, SessionState
@@ -69,7 +69,7 @@ def policy_of(image: Image) -> Persistence:
     return Persistence.model_validate(image.profile.persistence.model_dump())
 
 
-class Unfinished(Intent):
+class Unfinished(Operation):
     """A rollback or switch under way, as the manifest keeps it: what a session becomes by it depends on it."""
 
     id: str = Field(pattern=f"^{IDENTIFIER.pattern}$")
@@ -109,7 +109,7 @@ class Manifest(BaseModel):
     verb, asked again with the same id, tells."""
 
     @classmethod
-    def of(cls, session: Session, unfinished: Intent | None = None, *, options: list[str] | None = None) -> Manifest:
+    def of(cls, session: Session, unfinished: Operation | None = None, *, options: list[str] | None = None) -> Manifest:
         """That of the session, with the options of the job that is asked for."""
         columns = {name: getattr(session, name) for name in cls.model_fields if name not in {"format", "operation"}}
         counted = {"submission": session.submissions, "operation": unfinished and unfinished.record()}

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Column, Enum, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-from broker.controller.registry.operation import Intent
+from broker.controller.registry.operation import Operation
 from broker.schema.connections import ConnectionView
 from broker.schema.sessions import ConnectPolicy, Endpoint, JobView, Persistence, SessionState, SessionView, Volumes
 from broker.ssh.keys import PublicKey
@@ -139,12 +139,12 @@ class Session(SQLModel, table=True):
     revision: int = 0
 
     @property
-    def intent(self) -> Intent | None:
+    def intent(self) -> Operation | None:
         """What is being done to its volumes, or was done last."""
-        return None if self.operation is None else Intent.model_validate(self.operation)
+        return None if self.operation is None else Operation.model_validate(self.operation)
 
     @property
-    def pending(self) -> Intent | None:
+    def pending(self) -> Operation | None:
         """What is being done to its volumes now."""
         return self.intent if self.operation is not None and self.operation["status"] == "pending" else None
 

@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict
 
 from broker.errors import BerthError, from_reason
 from broker.names import new_id
-from broker.schema.sessions import Operation, SessionState
+from broker.schema.sessions import OperationView, SessionState
 
-NOTHING_WAS = frozenset({"clone", "promote", "restore"})
+CREATES_SESSION = frozenset({"clone", "promote", "restore"})
 """Operations that make a session: if they fail it is not there."""
 
 
-class Intent(BaseModel):
+class Operation(BaseModel):
     """One operation: what was asked, and in the end what came of it. A changed one is a new one."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -63,8 +63,8 @@ class Intent(BaseModel):
         """As the row and the manifest keep it."""
         return self.model_dump(mode="json")
 
-    def view(self) -> Operation:
-        return Operation.model_validate({name: getattr(self, name) for name in Operation.model_fields})
+    def view(self) -> OperationView:
+        return OperationView.model_validate({name: getattr(self, name) for name in OperationView.model_fields})
 
     def error(self) -> BerthError | None:
         """What a failed one has to say; None for any other."""

@@ -33,7 +33,7 @@ class RegistryError(BerthError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EventEntry:
     """What goes into the event log together with a change."""
 
     actor: str
@@ -41,20 +41,20 @@ class Entry:
     detail: str = ""
 
 
-class Succession(NamedTuple):
+class JobHandover(NamedTuple):
     """The session goes over to another job."""
 
     values: Mapping[str, Any]
     """The new values of some columns, as the next job has them."""
-    entry: Entry | None
+    entry: EventEntry | None
     former: Mapping[str, Any]
     """What is still to be recorded of the job that has carried it until now: columns of its JobRecord."""
 
 
-Decision = tuple[Mapping[str, Any], Entry | None] | Succession
+RowChange = tuple[Mapping[str, Any], EventEntry | None] | JobHandover
 """The new values of some columns, and the event to record with them."""
 
-Decide = Callable[[Session], "Decision | None"]
+Transition = Callable[[Session], "RowChange | None"]
 """Says how a session changes, given how it is."""
 
 
@@ -80,7 +80,7 @@ class Registry:
 
     # Sessions
 
-    def create(self, session: Session, entry: Entry) -> Session:
+    def create(self, session: Session, entry: EventEntry) -> Session:
         """Add a new session; ConflictError when its owner has one of that name."""
         try:
             with self._transaction() as db:
@@ -104,7 +104,7 @@ class Registry:
                 if db.get(Session, session.id) is not None:
                     return False
                 db.add(session)
-                db.add(_event(session, Entry("berth", "restored", "from its manifest")))
+                db.add(_event(session, EventEntry("berth", "restored", "from its manifest")))
         except IntegrityError as error:
             if self.find(session.owner, session.name) is None:
                 raise
@@ -176,7 +176,7 @@ class Registry:
         wanted = list(ids)
         return self._all(select(Session).where(_column(Session.id).in_(wanted))) if wanted else []
 
-    def update(self, session_id: str, decide: Decide) -> Session:
+    def update(self, session_id: str, decide: Transition) -> Session:
         """Change a session by compare-and-set: `decide` sees it as it is and returns the new values, or None for no
         change.
 
@@ -189,7 +189,7 @@ class Registry:
         except IntegrityError as error:
             raise ConflictError("its owner has another session of that name") from error
 
-    def _update(self, session_id: str, decide: Decide) -> Session:
+    def _update(self, session_id: str, decide: Transition) -> Session:
         while True:
             with self._transaction() as db:
                 session = db.get(Session, session_id)
@@ -246,7 +246,7 @@ class Registry:
             db.delete(key)
             return key
 
-    def record(self, session: Session, entry: Entry) -> None:
+    def record(self, session: Session, entry: EventEntry) -> None:
         """Add an event that goes with no change."""
         with self._transaction() as db:
             db.add(_event(session, entry))
@@ -437,7 +437,7 @@ def _column(attribute: Any) -> Any:  # noqa: ANN401 - SQLModel declares columns 
     return attribute
 
 
-def _event(session: Session, entry: Entry) -> Event:
+def _event(session: Session, entry: EventEntry) -> Event:
     return Event(
         at=time.time(),
         actor=entry.actor,

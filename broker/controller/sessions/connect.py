@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
-from broker.controller.wakeup import Changes
+from broker.controller.wakeup import ChangeNotifier
 from broker.errors import BerthError, ConflictError, WaitingError
 from broker.format import clock, duration
 from broker.schema.connections import ResolveAnswer
@@ -21,8 +21,8 @@ from broker.status_text import end_words, state_words
 
 if TYPE_CHECKING:
     from broker.config.settings import SshSettings
-    from broker.controller.credentials.login import Logins
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.credentials.login import LoginPolicy
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import Registry
@@ -47,7 +47,7 @@ GOES_ON = frozenset({"", "COMPLETED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT
 ON_ITS_WAY = (LIVE - {SessionState.READY}) | {SessionState.CHANGING}
 
 
-class Connecting:
+class ConnectService:
     """Every call asks `access` first."""
 
     def __init__(
@@ -55,10 +55,10 @@ class Connecting:
         *,
         registry: Registry,
         sessions: Sessions,
-        launcher: Launcher,
+        launcher: LauncherClient,
         reconciler: Reconciler,
-        logins: Logins,
-        changes: Changes,
+        logins: LoginPolicy,
+        changes: ChangeNotifier,
         settings: SshSettings,
     ) -> None:
         self._registry = registry
@@ -123,7 +123,7 @@ class Connecting:
             turn = (AT_MOST if waited or patient else AT_ONCE) - passed
             if turn <= 0 or (patient and far != first) or (gone is not None and gone.is_set()):
                 raise WaitingError(far)
-            await Changes.until(change, turn if patient else min(left, turn), gone)
+            await ChangeNotifier.until(change, turn if patient else min(left, turn), gone)
         await self._refresh_keys(session)
         return ResolveAnswer(
             session_id=session.id,
@@ -148,7 +148,7 @@ class Connecting:
             left = ends - loop.time()
             if changed or left <= 0 or (gone is not None and gone.is_set()):
                 return changed
-            await Changes.until(change, left, gone)
+            await ChangeNotifier.until(change, left, gone)
 
     async def notices(self, user: str) -> list[str]:
         """What is on its way, and what ends soon, one line a session."""

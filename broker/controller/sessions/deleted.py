@@ -6,10 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.launcher_client.errors import LauncherError, in_words
+from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.registry.manifest import CHANGING
-from broker.controller.registry.operation import Intent
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.operation import Operation
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
 from broker.errors import ConflictError
@@ -17,17 +17,19 @@ from broker.schema.sessions import SessionState, SessionView
 from broker.schema.volumes import GcReport
 
 if TYPE_CHECKING:
-    from broker.controller.reconcile.maintenance import Upkeep
+    from broker.controller.reconcile.maintenance import Maintenance
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.registry.registry import Registry, RowChange, Transition
     from broker.controller.sessions.limits import Limits
-    from broker.controller.sessions.pending import Answering
+    from broker.controller.sessions.pending import PendingOperations
 
 
-class Deleted:
+class DeletedSessions:
     """What people ask of deleted sessions."""
 
-    def __init__(self, *, registry: Registry, upkeep: Upkeep, answering: Answering, limits: Limits) -> None:
+    def __init__(
+        self, *, registry: Registry, upkeep: Maintenance, answering: PendingOperations, limits: Limits
+    ) -> None:
         self._registry = registry
         self._upkeep = upkeep
         self._answering = answering
@@ -57,14 +59,14 @@ class Deleted:
                 f"you have another session named {wanted}",
                 hint=f"`berth restore {name} --as NEW` gives it another name",
             ) from error
-        return await self._answering.carried_out(session)
+        return await self._answering.wait_for_operation(session)
 
     async def gc(self, user: str, *, dry_run: bool) -> GcReport:
         """Remove what nothing of the user's names, or say what would be removed."""
         try:
             found = await self._upkeep.collected(user, dry_run=dry_run)
         except LauncherError as error:
-            raise in_words(error, "your sessions") from error
+            raise to_user_error(error, "your sessions") from error
         rows = await asyncio.to_thread(self._registry.by_ids, found.sessions)
         names = sorted(row.name for row in rows if row.owner == user)
         return GcReport(layers=found.layers, bytes=found.bytes, sessions=names, dry_run=dry_run)
@@ -78,12 +80,12 @@ def _can_come_back(session: Session) -> bool:
     return session.state is SessionState.DELETED and session.kept_until is not None and session.kept_until > time.time()
 
 
-def _restore(user: str, name: str) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _restore(user: str, name: str) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if not _can_come_back(now):
             raise ConflictError(f"{now.name} is being restored, or its grace is over", hint="`berth list` shows yours")
-        intent = Intent.new("restore", user, arguments={"was": now.name})
+        intent = Operation.new("restore", user, arguments={"was": now.name})
         values = {"state": SessionState.CHANGING, "reason": CHANGING, "name": name, "operation": intent.record()}
-        return values, Entry(user, "restore", "" if name == now.name else f"as {name}")
+        return values, EventEntry(user, "restore", "" if name == now.name else f"as {name}")
 
     return decide

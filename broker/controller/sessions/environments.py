@@ -13,12 +13,12 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker.controller.launcher_client.errors import LauncherError, told
+from broker.controller.launcher_client.errors import LauncherError, with_user_errors
 from broker.controller.reconcile.submission import allowed_binds, job_env
 from broker.controller.registry.manifest import CHANGING, Target
 from broker.controller.registry.models import Session
-from broker.controller.registry.operation import Intent
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.operation import Operation
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
 from broker.controller.sessions.snapshots import check_copyable, check_free
@@ -33,10 +33,10 @@ from slurm.scheduler import NoAnswer
 
 if TYPE_CHECKING:
     from broker.config.settings import StorageSettings
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.registry import Registry
     from broker.controller.sessions.limits import Limits
-    from broker.controller.sessions.pending import Answering
+    from broker.controller.sessions.pending import PendingOperations
     from broker.schema.environments import EnvironmentRequest, PromoteRequest
     from broker.schema.sessions import SessionView
     from profiles.store import Image, Stores
@@ -49,7 +49,7 @@ SWEEP_EVERY = 600.0
 """Seconds between two looks for environments of one user's that nobody needs any more."""
 
 
-class Batch:
+class Environments:
     """The verbs; LauncherError never leaves here."""
 
     def __init__(
@@ -58,9 +58,9 @@ class Batch:
         settings: StorageSettings,
         registry: Registry,
         stores: Stores,
-        launcher: Launcher,
+        launcher: LauncherClient,
         scheduler: Scheduler,
-        answering: Answering,
+        answering: PendingOperations,
         limits: Limits,
     ) -> None:
         self._settings = settings
@@ -87,13 +87,13 @@ class Batch:
 
     async def all(self, user: str) -> list[EnvironmentView]:
         """The user's environments, the oldest first."""
-        return await told("your jobs", self._launcher.environments(user))
+        return await with_user_errors("your jobs", self._launcher.environments(user))
 
     async def discard(self, user: str, environment_id: str) -> list[EnvironmentView]:
         """Remove an environment in which nothing runs; what it was, or nothing if it is not there."""
         found = [each for each in await self.all(user) if each.id == environment_id]
         for each in found:
-            await told(each.of, self._remove(user, each.id))
+            await with_user_errors(each.of, self._remove(user, each.id))
         return found
 
     async def promote(self, user: str, environment_id: str, request: PromoteRequest) -> SessionView:
@@ -118,14 +118,14 @@ class Batch:
             reason=CHANGING,
             created_at=now,
             used_at=now,
-            operation=Intent.new("promote", user, arguments=arguments).record(),
+            operation=Operation.new("promote", user, arguments=arguments).record(),
         )
         async with self._limits.turn(user):
             await self._limits.check_another(user)
             await self._limits.check_storage(user)
-            entry = Entry(user, "promote", f"of job {request.job}")
+            entry = EventEntry(user, "promote", f"of job {request.job}")
             session = await asyncio.to_thread(self._registry.create, session, entry)
-        return await self._answering.carried_out(session)
+        return await self._answering.wait_for_operation(session)
 
     def sweep(self, user: str) -> asyncio.Task[None]:
         """Begin to remove the user's environments that nobody needs any more, or join what is under way."""
@@ -145,7 +145,7 @@ class Batch:
             assert session.job_id is not None
             what = {"label": "", "reason": "for a batch job", "automatic": True}
             copied = self._launcher.copy(user, session.id, new_id(), session.job_id, image=session.image, what=what)
-            taken = await told(session.name, copied)
+            taken = await with_user_errors(session.name, copied)
             number = taken.snapshot.number
             await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"volumes": taken.volumes}, None))
         return await self._made(user, session.name, image, source=session, number=number)
@@ -190,11 +190,11 @@ class Batch:
             files=files,
         )
         try:
-            directory = await told(name, making)
+            directory = await with_user_errors(name, making)
         except BerthError:
             await self._sweep_away(user, environment.id)
             raise
-        await asyncio.to_thread(self._registry.record, source or environment, Entry(user, "batch", f"in {of}"))
+        await asyncio.to_thread(self._registry.record, source or environment, EventEntry(user, "batch", f"in {of}"))
         return EnvironmentView(
             id=environment.id,
             directory=directory,

@@ -8,7 +8,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
 from broker.errors import ConflictError, RefusedError, SlurmUnavailableError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from broker.config.settings import SlurmSettings
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.registry.registry import Registry, RowChange, Transition
     from broker.schema.sessions import SessionView
     from slurm.scheduler import Scheduler
 
@@ -76,10 +76,10 @@ class Extending:
             raise RefusedError(f"no job is extended to more than {duration(longest)} in all", hint=instead)
 
 
-def _extended(user: str, seen: Session, ends: float) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _extended(user: str, seen: Session, ends: float) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if now.job_id != seen.job_id or now.state not in RUNS:
             return None
-        return {"ends_at": ends}, Entry(user, "extend", f"job {now.job_id}, until {clock(ends)}")
+        return {"ends_at": ends}, EventEntry(user, "extend", f"job {now.job_id}, until {clock(ends)}")
 
     return decide

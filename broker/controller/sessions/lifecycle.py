@@ -13,11 +13,11 @@ from broker.controller.reconcile.scheduled_stop import NO_TIME, stop
 from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import Target
 from broker.controller.registry.models import Session
-from broker.controller.registry.operation import NOTHING_WAS
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.operation import CREATES_SESSION
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
-from broker.controller.wakeup import Changes
+from broker.controller.wakeup import ChangeNotifier
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
 from broker.images import published
@@ -30,10 +30,10 @@ from slurm.gres import gpus
 from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.reconcile.submission import Submitter
-    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.registry.registry import Registry, RowChange, Transition
     from broker.controller.sessions.connections import Connections
     from broker.controller.sessions.limits import Limits
     from profiles.store import Stores
@@ -57,11 +57,11 @@ class Sessions:
         registry: Registry,
         connections: Connections,
         stores: Stores,
-        launcher: Launcher,
+        launcher: LauncherClient,
         submitter: Submitter,
         reconciler: Reconciler,
         limits: Limits,
-        changes: Changes,
+        changes: ChangeNotifier,
         grace: float,
     ) -> None:
         """`grace`: seconds that the data of a deleted session is kept."""
@@ -141,13 +141,13 @@ class Sessions:
             left_alone = gone is not None and gone.is_set()
             if after is None or session.revision > after or left <= 0 or left_alone:
                 return self._view(session)
-            await Changes.until(change, left, gone)
+            await ChangeNotifier.until(change, left, gone)
 
     async def _why_gone(self, user: str, name: str, error: NotFoundError) -> BerthError:
         """What to tell somebody who waits for a session that is not there: why, if it is one that could not be made."""
         gone = await asyncio.to_thread(self._registry.last_deleted, user, name)
         intent = None if gone is None else gone.intent
-        if intent is None or intent.verb not in NOTHING_WAS or time.time() - intent.asked_at > REMEMBERED:
+        if intent is None or intent.verb not in CREATES_SESSION or time.time() - intent.asked_at > REMEMBERED:
             return error
         return intent.error() or error
 
@@ -199,7 +199,7 @@ class Sessions:
             first_start=True,
         )
         return await asyncio.to_thread(
-            self._registry.create, session, Entry(user, "start", f"{image.name}@{image.version}")
+            self._registry.create, session, EventEntry(user, "start", f"{image.name}@{image.version}")
         )
 
     async def _restarted(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
@@ -264,11 +264,11 @@ def _check_profile(session: Session, request: StartRequest) -> None:
         )
 
 
-def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if now.state in LIVE - {SessionState.STOPPING}:
             return None
-        entry = Entry(user, "start", f"{now.profile}@{now.version}" + (f", {why}" if why else ""))
+        entry = EventEntry(user, "start", f"{now.profile}@{now.version}" + (f", {why}" if why else ""))
         if now.pending is not None:
             _check_profile(now, request)
             return _start_afterwards(now, request), entry
@@ -302,8 +302,8 @@ def _start_afterwards(now: Session, request: StartRequest) -> dict[str, Any]:
     return {"operation": intent.but(start=True).record(), "options": request.options or now.options}
 
 
-def _delete(user: str, kept_until: float | None) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _delete(user: str, kept_until: float | None) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if now.state is SessionState.DELETING:
             return None
         if now.pending is not None and now.state not in LIVE:
@@ -313,6 +313,6 @@ def _delete(user: str, kept_until: float | None) -> Decide:
         if now.state not in STARTABLE:
             raise ConflictError(f"{now.name} is {now.state.value}", hint=f"`berth stop {now.name}` first")
         reason = "its data is being removed" if kept_until is None else "its data is being set aside"
-        return {"state": SessionState.DELETING, "reason": reason, "kept_until": kept_until}, Entry(user, "delete")
+        return {"state": SessionState.DELETING, "reason": reason, "kept_until": kept_until}, EventEntry(user, "delete")
 
     return decide

@@ -17,7 +17,7 @@ from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from broker.config.settings import LimitSettings
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ MEASURED_WITHIN = 5.0
 class Limits:
     """Whoever makes or starts a session takes the user's turn, asks, and records what is made within that turn."""
 
-    def __init__(self, settings: LimitSettings, registry: Registry, launcher: Launcher) -> None:
+    def __init__(self, settings: LimitSettings, registry: Registry, launcher: LauncherClient) -> None:
         self._settings = settings
         self._registry = registry
         self._launcher = launcher

@@ -6,13 +6,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.launcher_client.errors import LauncherError, in_words
-from broker.controller.wakeup import Changes
+from broker.controller.launcher_client.errors import LauncherError, to_user_error
+from broker.controller.wakeup import ChangeNotifier
 from broker.failpoints import failpoint
 
 if TYPE_CHECKING:
     from broker.controller.reconcile.loop import Reconciler
-    from broker.controller.reconcile.operations import Operator
+    from broker.controller.reconcile.operations import OperationRunner
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import Registry
     from broker.schema.sessions import SessionView
@@ -21,10 +21,12 @@ ANSWER_WITHIN = 8.0
 """Seconds that a request waits for what it has asked for, before it is answered with what is under way."""
 
 
-class Answering:
+class PendingOperations:
     """Follows operations for those who asked for them."""
 
-    def __init__(self, *, registry: Registry, operator: Operator, reconciler: Reconciler, changes: Changes) -> None:
+    def __init__(
+        self, *, registry: Registry, operator: OperationRunner, reconciler: Reconciler, changes: ChangeNotifier
+    ) -> None:
         self._registry = registry
         self._operator = operator
         self._reconciler = reconciler
@@ -38,7 +40,7 @@ class Answering:
         self._changes.notify()
         self._reconciler.wake()
 
-    async def carried_out(self, session: Session) -> SessionView:
+    async def wait_for_operation(self, session: Session) -> SessionView:
         """Have the operation just recorded in `session` carried out, as far as it is in a few seconds.
 
         Raises what a failed one says.
@@ -59,9 +61,9 @@ class Answering:
             left = deadline - time.monotonic()
             if said is None or said.id != asked.id or not said.pending or left <= 0:
                 return self.view(now)
-            await Changes.until(change, left)
+            await ChangeNotifier.until(change, left)
 
-    async def of_upkeep(self, session: Session, task: asyncio.Task[Session]) -> SessionView:
+    async def wait_for_task(self, session: Session, task: asyncio.Task[Session]) -> SessionView:
         """The session once that background task has ended, or as it was after a few seconds; raises what it says."""
         done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN)
         if not done:
@@ -69,4 +71,4 @@ class Answering:
         try:
             return self.view(task.result())
         except LauncherError as error:
-            raise in_words(error, session.name) from error
+            raise to_user_error(error, session.name) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.idle import idle_file
 from broker.controller.registry.manifest import Manifest
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
 from broker.errors import ConflictError, InvalidInputError
@@ -18,11 +18,11 @@ from broker.format import clock
 from broker.schema.sessions import LIVE, SessionState
 
 if TYPE_CHECKING:
-    from broker.controller.launcher_client.client import Launcher
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
-    from broker.controller.wakeup import Changes
+    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.wakeup import ChangeNotifier
     from broker.schema.sessions import ConnectPolicy, ContinuationChoice, IdleChoice, SessionView, StopTime
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 class Policies:
     """Sets each policy in the registry and in the files that the session's job reads."""
 
-    def __init__(self, *, registry: Registry, launcher: Launcher, reconciler: Reconciler, changes: Changes) -> None:
+    def __init__(
+        self, *, registry: Registry, launcher: LauncherClient, reconciler: Reconciler, changes: ChangeNotifier
+    ) -> None:
         self._registry = registry
         self._launcher = launcher
         self._reconciler = reconciler
@@ -72,7 +74,7 @@ class Policies:
         await self._install(session, {})
         return self._changed(session)
 
-    async def _update(self, user: str, name: str, verb: Verb, decide: Decide) -> Session:
+    async def _update(self, user: str, name: str, verb: Verb, decide: Transition) -> Session:
         session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
         session = await asyncio.to_thread(self._registry.update, session.id, decide)
         self._changes.notify()
@@ -92,39 +94,41 @@ class Policies:
         return session.view(self._reconciler.stale_since)
 
 
-def _continuation(user: str, continuation: str) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _continuation(user: str, continuation: str) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if now.continuation == continuation:
             return None
         values = {"continuation": continuation, "successor": 0, "successor_job": None, "successor_at": None}
-        return values | {"resize": None}, Entry(user, "set", f"continue={continuation or 'default'}")
+        return values | {"resize": None}, EventEntry(user, "set", f"continue={continuation or 'default'}")
 
     return decide
 
 
-def _idle(user: str, idle: str) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _idle(user: str, idle: str) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if now.idle == idle:
             return None
-        return {"idle": idle, "idle_stop_at": None}, Entry(user, "set", f"idle={idle or 'default'}")
+        return {"idle": idle, "idle_stop_at": None}, EventEntry(user, "set", f"idle={idle or 'default'}")
 
     return decide
 
 
-def _stop_time(user: str, wanted: StopTime) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _stop_time(user: str, wanted: StopTime) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if now.state not in LIVE or now.state is SessionState.STOPPING:
             raise ConflictError(f"{now.name} is {now.state.value}", hint=f"`berth start {now.name}` starts it")
         detail = "never" if wanted.at is None else f"{'keep until' if wanted.keep else 'at'} {clock(wanted.at)}"
-        return {"stop_at": wanted.at, "stays": wanted.keep and wanted.at is not None}, Entry(user, "stop-time", detail)
+        return {"stop_at": wanted.at, "stays": wanted.keep and wanted.at is not None}, EventEntry(
+            user, "stop-time", detail
+        )
 
     return decide
 
 
-def _connect(user: str, policy: ConnectPolicy) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _connect(user: str, policy: ConnectPolicy) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         changed = policy.model_dump(include=policy.model_fields_set)
         detail = ", ".join(f"{name}={'default' if value is None else value}" for name, value in changed.items())
-        return {"connecting": now.connecting | changed}, Entry(user, "set", detail)
+        return {"connecting": now.connecting | changed}, EventEntry(user, "set", detail)
 
     return decide

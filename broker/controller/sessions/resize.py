@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
 from broker.controller.sessions.pending import ANSWER_WITHIN
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.registry.registry import Registry, RowChange, Transition
     from broker.controller.sessions.limits import Limits
     from broker.schema.sessions import SessionView
     from profiles.store import Stores
@@ -57,7 +57,7 @@ class Resizing:
         async with self._limits.turn(user):
             if having > session.gpus and not session.gpus:
                 await self._limits.check_start(user, having)
-            decide = _asked({"options": wanted, "gpus": having}, Entry(user, "resize", " ".join(options)))
+            decide = _asked({"options": wanted, "gpus": having}, EventEntry(user, "resize", " ".join(options)))
             session = await asyncio.to_thread(self._registry.update, session.id, decide)
         attempt = self._submitter.submit_successor(session)
         done, _ = await asyncio.wait({attempt}, timeout=ANSWER_WITHIN)
@@ -67,8 +67,8 @@ class Resizing:
         return session.view(self._reconciler.stale_since)
 
 
-def _asked(resize: dict[str, Any], entry: Entry) -> Decide:
-    def decide(now: Session) -> Decision | None:
+def _asked(resize: dict[str, Any], entry: EventEntry) -> Transition:
+    def decide(now: Session) -> RowChange | None:
         if now.state is not SessionState.READY or now.root or now.pending is not None:
             state = "in root mode" if now.root else now.state.value
             raise ConflictError(

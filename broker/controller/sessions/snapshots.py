@@ -8,13 +8,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.launcher_client.errors import told
-from broker.controller.launcher_client.volumes import Sif
+from broker.controller.launcher_client.errors import with_user_errors
+from broker.controller.launcher_client.volumes import SifImage
 from broker.controller.reconcile.operations import stops
 from broker.controller.registry.manifest import CHANGING, Target
 from broker.controller.registry.models import Session
-from broker.controller.registry.operation import Intent
-from broker.controller.registry.registry import Entry
+from broker.controller.registry.operation import Operation
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
 from broker.errors import ConflictError, NotFoundError
@@ -25,11 +25,11 @@ from profiles.store import PACKAGES
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
-    from broker.controller.launcher_client.client import Launcher
-    from broker.controller.reconcile.maintenance import Upkeep
-    from broker.controller.registry.registry import Decide, Decision, Registry
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.maintenance import Maintenance
+    from broker.controller.registry.registry import Registry, RowChange, Transition
     from broker.controller.sessions.limits import Limits
-    from broker.controller.sessions.pending import Answering
+    from broker.controller.sessions.pending import PendingOperations
     from broker.schema.sessions import SessionView
     from broker.schema.volumes import (
         CloneRequest,
@@ -55,9 +55,9 @@ class Snapshots:
         *,
         registry: Registry,
         stores: Stores,
-        launcher: Launcher,
-        upkeep: Upkeep,
-        answering: Answering,
+        launcher: LauncherClient,
+        upkeep: Maintenance,
+        answering: PendingOperations,
         limits: Limits,
     ) -> None:
         self._registry = registry
@@ -75,7 +75,7 @@ class Snapshots:
         if label and any(each.label == label for each in await self._list(session)):
             raise ConflictError(f"{name} has a snapshot {label} already", hint="use another label, or delete that one")
         arguments = {"label": label, "reason": "", "automatic": False}
-        return await self._begin(session, Intent.new("snapshot", user, arguments=arguments), label)
+        return await self._begin(session, Operation.new("snapshot", user, arguments=arguments), label)
 
     async def snapshots(self, user: str, name: str) -> list[SnapshotView]:
         """Oldest first."""
@@ -85,10 +85,10 @@ class Snapshots:
         """Forget a snapshot; what only it had is removed in the background."""
         session = await self._resolve(user, name, Verb.FORGET)
         number = (await self._find(session, reference)).number
-        taken = await told(session.name, self._launcher.forget(session.owner, session.id, number))
+        taken = await with_user_errors(session.name, self._launcher.forget(session.owner, session.id, number))
 
-        def decide(_: Session) -> Decision | None:
-            return {"volumes": taken.volumes}, Entry(user, "snapshot-deleted", str(number))
+        def decide(_: Session) -> RowChange | None:
+            return {"volumes": taken.volumes}, EventEntry(user, "snapshot-deleted", str(number))
 
         await asyncio.to_thread(self._registry.update, session.id, decide)
         self._answering.changed()
@@ -108,7 +108,7 @@ class Snapshots:
         to = Target.of(image, session.policy if session.persistence_chosen else None)
         arguments = {"snapshot": snapshot.number, "to": to.model_dump(mode="json")}
         return await self._begin(
-            session, Intent.new("rollback", user, arguments=arguments), f"to snapshot {snapshot.number}"
+            session, Operation.new("rollback", user, arguments=arguments), f"to snapshot {snapshot.number}"
         )
 
     async def switch(self, user: str, name: str, request: SwitchRequest) -> SessionView:
@@ -126,7 +126,7 @@ class Snapshots:
         to = Target.of(image, request.persistence or kept)
         arguments = {"to": to.model_dump(mode="json"), "fresh": request.fresh}
         return await self._begin(
-            session, Intent.new("switch", user, arguments=arguments), f"to {image.name}@{image.version}"
+            session, Operation.new("switch", user, arguments=arguments), f"to {image.name}@{image.version}"
         )
 
     async def clone(self, user: str, name: str, request: CloneRequest) -> SessionView:
@@ -174,15 +174,15 @@ class Snapshots:
             gpus=source.gpus if request.start else 0.0,
             created_at=now,
             used_at=now,
-            operation=Intent.new("clone", user, arguments=arguments, start=request.start).record(),
+            operation=Operation.new("clone", user, arguments=arguments, start=request.start).record(),
         )
         async with self._limits.turn(user):
             await self._limits.check_another(user)
             await self._limits.check_storage(user)
             if request.start:
                 await self._limits.check_start(user, source.gpus)
-            clone = await asyncio.to_thread(self._registry.create, clone, Entry(user, "clone", f"of {name}"))
-        return await self._answering.carried_out(clone)
+            clone = await asyncio.to_thread(self._registry.create, clone, EventEntry(user, "clone", f"of {name}"))
+        return await self._answering.wait_for_operation(clone)
 
     async def diff(self, user: str, name: str, reference: str | None, *, content: bool = False) -> DiffReport:
         """Compare with a snapshot, or with the profile; with `content`, read files that look the same."""
@@ -191,23 +191,23 @@ class Snapshots:
         base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
         packages = await asyncio.to_thread(_packages, image)
-        sif = Sif(str(image.path), image.offset)
+        sif = SifImage(str(image.path), image.offset)
         compared = self._launcher.diff(
             session.owner, session.id, number, base=base, base_packages=packages, sif=sif, content=content
         )
-        report = await told(session.name, compared)
+        report = await with_user_errors(session.name, compared)
         roots = {"home": f"/home/{session.owner}", "system": ""}
         seen = [each.model_copy(update={"path": f"{roots[each.volume]}/{each.path}"}) for each in report.files]
         return report.model_copy(update={"files": seen})
 
     async def size(self, user: str, name: str) -> SizeReport:
         session = await self._resolve(user, name, Verb.INSPECT)
-        return await told(session.name, self._launcher.size(session.owner, session.id))
+        return await with_user_errors(session.name, self._launcher.size(session.owner, session.id))
 
     async def verify(self, user: str, name: str) -> VerifyReport:
         """Read every layer and compare it with its checksums."""
         session = await self._resolve(user, name, Verb.INSPECT)
-        return await told(session.name, self._launcher.verify(session.owner, session.id))
+        return await with_user_errors(session.name, self._launcher.verify(session.owner, session.id))
 
     async def flatten(self, user: str, name: str) -> SessionView:
         """Begin to make few layers of many, in the background."""
@@ -218,14 +218,14 @@ class Snapshots:
                 f"{name} is {session.state.value}",
                 hint=f"`berth stop {name}` first; a stop flattens deep stacks by itself",
             )
-        return await self._answering.of_upkeep(session, self._upkeep.flatten(session))
+        return await self._answering.wait_for_task(session, self._upkeep.flatten(session))
 
     async def root(self, user: str, name: str) -> SessionView:
         """Start the session in root mode, stopping it first if it runs."""
         session = await self._resolve(user, name, Verb.ROOT)
         if session.root and session.state in LIVE - {SessionState.STOPPING}:
             return self._answering.view(session)
-        return await self._begin(session, Intent.new("root", user, start=True), "")
+        return await self._begin(session, Operation.new("root", user, start=True), "")
 
     async def commit_root(self, user: str, name: str) -> SessionView:
         """Keep what was changed in root mode; of what was before a snapshot is kept."""
@@ -235,18 +235,18 @@ class Snapshots:
                 f"{name} is not ready in root mode", hint=f"`berth exec --root {name} -- COMMAND` does it"
             )
         before = session.intent.snapshot if session.intent is not None else None
-        return await self._begin(session, Intent.new("commit-root", user, arguments={"before": before}), "")
+        return await self._begin(session, Operation.new("commit-root", user, arguments={"before": before}), "")
 
-    async def _begin(self, session: Session, intent: Intent, detail: str) -> SessionView:
-        decide = _begun(intent, Entry(intent.actor, intent.verb, detail))
+    async def _begin(self, session: Session, intent: Operation, detail: str) -> SessionView:
+        decide = _begun(intent, EventEntry(intent.actor, intent.verb, detail))
         session = await asyncio.to_thread(self._registry.update, session.id, decide)
-        return await self._answering.carried_out(session)
+        return await self._answering.wait_for_operation(session)
 
     async def _resolve(self, user: str, name: str, verb: Verb) -> Session:
         return await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
 
     async def _list(self, session: Session) -> list[SnapshotView]:
-        return (await told(session.name, self._launcher.snapshots(session.owner, session.id)))[0]
+        return (await with_user_errors(session.name, self._launcher.snapshots(session.owner, session.id)))[0]
 
     async def _find(self, session: Session, reference: str) -> SnapshotView:
         for snapshot in await self._list(session):
@@ -287,12 +287,12 @@ def check_copyable(session: Session) -> None:
         raise ConflictError(f"{session.name} is {session.state.value}", hint="try again when it is ready, or stopped")
 
 
-def _begun(intent: Intent, entry: Entry) -> Decide:
+def _begun(intent: Operation, entry: EventEntry) -> Transition:
     """Record the intent with what it makes of the session: without a job it is changing at once, otherwise when its
     job has ended, which some operations ask for. `entry` goes into the event log.
     """
 
-    def decide(now: Session) -> Decision | None:
+    def decide(now: Session) -> RowChange | None:
         if intent.verb == "commit-root":
             if now.pending is not None or not now.root or now.state is not SessionState.READY:
                 raise ConflictError(f"{now.name} is not ready in root mode any more")
