@@ -8,7 +8,7 @@ from broker.errors import NotFoundError, RefusedError
 from profiles.errors import ProfilesError
 
 if TYPE_CHECKING:
-    from profiles.store import Image, Stores
+    from profiles.image.store import Image, Stores
 
 
 def published(stores: Stores, profile: str, version: str | None) -> Image:

@@ -245,7 +245,7 @@ def known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
 def _profiles() -> list[str]:
     from broker.config.settings import load
     from profiles.errors import ProfilesError
-    from profiles.store import Stores
+    from profiles.image.store import Stores
 
     try:
         images = Stores(load().profiles.stores).images()

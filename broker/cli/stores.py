@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from broker.cli.context import Invocation
     from broker.cli.progress import Progress as Line
+    from profiles.build.steps import Progress, Step
     from profiles.errors import ProfilesError
-    from profiles.steps import Progress, Step
-    from profiles.store import Image, Store, Stores
+    from profiles.image.store import Image, Store, Stores
 
 store_option = click.option(
     "--store",
@@ -31,7 +31,7 @@ store_option = click.option(
 
 def stores_of(invocation: Invocation, store: Path | None) -> Stores:
     """The stores to look in, the first of which is published to. InvalidInputError if there is none."""
-    from profiles.store import Stores
+    from profiles.image.store import Stores
 
     if store is not None:
         return Stores([store.absolute()])
@@ -44,7 +44,7 @@ def stores_of(invocation: Invocation, store: Path | None) -> Stores:
 
 def store_of(image: Image) -> Store:
     """A store holds `<name>/<version>/` directories."""
-    from profiles.store import Store
+    from profiles.image.store import Store
 
     return Store(image.directory.parent.parent)
 

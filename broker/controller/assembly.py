@@ -34,7 +34,7 @@ from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.site import Site
 from broker.controller.wakeup import ChangeNotifier
 from broker.ssh.certificates import CertificateAuthority
-from profiles.store import Stores
+from profiles.image.store import Stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

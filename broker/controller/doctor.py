@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from broker.config.settings import Config
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
-    from profiles.store import Stores
+    from profiles.image.store import Stores
     from slurm.scheduler import Scheduler
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.volumes.content import ACCESS_LISTS, attribute_names, same_content, without_unknown_ids
-from profiles.overlay import Found, Kind, Marks, MergedFolder, Stack, is_own_attribute, open_trees
+from profiles.image.overlayfs import Found, Kind, Marks, MergedFolder, Stack, is_own_attribute, open_trees
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,7 +21,7 @@ from broker.volumes.errors import VolumeError
 from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK
 from broker.volumes.packing import pack, unpack
 from broker.volumes.record import Volume
-from profiles.overlay import FUSE_WRITTEN
+from profiles.image.overlayfs import FUSE_WRITTEN
 
 if TYPE_CHECKING:
     from broker.volumes.layers import Layers

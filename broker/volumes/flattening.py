@@ -15,7 +15,7 @@ from broker.volumes.copying import OWNERS, TREE, copy_tree
 from broker.volumes.layers import Layers
 from broker.volumes.packing import unpack
 from broker.volumes.saves import store
-from profiles.overlay import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
+from profiles.image.overlayfs import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
 from profiles.removal import remove_tree
 from profiles.walk import Tree, walk
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.volumes.record import Stack
-    from profiles.overlay import Found
+    from profiles.image.overlayfs import Found
     from profiles.walk import Folder
 
 OPAQUE = "user.overlay.opaque"

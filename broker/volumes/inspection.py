@@ -12,7 +12,7 @@ from broker.volumes.comparison import Depth, compare, open_both
 from broker.volumes.drivers import Overlay
 from broker.volumes.packages import installed, package_changes
 from broker.volumes.packing import has_lists, unpack
-from profiles.overlay import Marks, marks_of
+from profiles.image.overlayfs import Marks, marks_of
 from profiles.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from broker.volumes.image import ImageFiles
     from broker.volumes.record import Stack, Volume
     from broker.volumes.storage import Storage
-    from profiles.overlay import Stack as OpenStack
+    from profiles.image.overlayfs import Stack as OpenStack
 
 Answer = dict[str, Any]
 

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles import dpkg
-from profiles.overlay import Kind
+from profiles.image import dpkg
+from profiles.image.overlayfs import Kind
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
-    from profiles.overlay import Found, MergedFolder, Stack
+    from profiles.image.overlayfs import Found, MergedFolder, Stack
 
 STATUS_BYTES = 64 * 2**20
 """Limit for dpkg's list of packages: 20,000 packages take 25 MB."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from broker.volumes.record import Save, Stack
 
 FUSE_WRITTEN = "fuse"
-"""As in profiles.overlay."""
+"""As in profiles.image.overlayfs."""
 COMMANDS = frozenset({"claim", "save", "store", "unpack"})
 FAILED, SUPERSEDED = 1, 3
 MOST_SAVES = 8

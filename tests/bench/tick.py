@@ -32,7 +32,7 @@ from broker.controller.registry.models import Session
 from broker.controller.registry.registry import EventEntry
 from broker.controller.wakeup import ChangeNotifier
 from broker.schema.sessions import SessionState
-from profiles.store import Stores
+from profiles.image.store import Stores
 from slurm.backends import Backend, open_scheduler
 from slurm.run import run
 

@@ -31,8 +31,8 @@ from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.registry.database import open_registry
 from broker.schema.sessions import SessionView, StartRequest
 from broker.ssh.keys import PublicKey
-from profiles.spec import loads
-from profiles.store import Image, Store, digest_of
+from profiles.image.store import Image, Store, digest_of
+from profiles.recipe.spec import loads
 
 if TYPE_CHECKING:
     from pathlib import Path

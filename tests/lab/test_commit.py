@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from profiles.spec import loads
+from profiles.recipe.spec import loads
 from tests.lab import images
 from tests.lab.images import APPTAINER, ROOM, SITE_STORE, STORE, inside, workspaces
 
@@ -109,7 +109,7 @@ try:
         Source("dev", read_image(Path(asked["base"]).parent), [Path(layer) for layer in asked["layers"]]),
         name=asked["name"], version=asked["version"], approve=approve,
         sieve=Sieve(asked.get("include", []), asked.get("exclude", [])),
-        store=__import__("profiles.store").store.Store(Path("/shared/profile-tests/store")),
+        store=__import__("profiles.image.store").store.Store(Path("/shared/profile-tests/store")),
     )
     tell(path=image.path, digest=image.digest, labels=image.labels, offset=image.offset)
 except ProfilesError as error:

@@ -12,10 +12,10 @@ from broker import errors
 from broker.launcher.session_verbs import KEYS_LIMIT
 from broker.schema.sessions import LIVE, SessionState, Volumes
 from broker.schema.site import DoctorCheck, RebuildReport
-from profiles import store as profile_store
 from profiles.errors import BuildError
-from profiles.spec import load
-from profiles.store import IMAGE, Image, Store, digest_of
+from profiles.image import store as profile_store
+from profiles.image.store import IMAGE, Image, Store, digest_of
+from profiles.recipe.spec import load
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import view
 
@@ -178,7 +178,7 @@ def test_profile_build_names_the_log_of_a_failed_build(
     def fail(*_: object, **__: object) -> Image:
         raise BuildError("step post failed", step="post", log=store.path / "tools" / "2.failed.log", hint="look")
 
-    monkeypatch.setattr("profiles.builder.build", fail)
+    monkeypatch.setattr("profiles.build.builder.build", fail)
     result = run("profile", "build", str(recipe(tmp_path, "2")))
     assert result.exit_code == 1
     assert "look; the build's log is " in result.stderr

@@ -12,9 +12,9 @@ import pytest
 
 from broker import errors
 from broker.schema import volumes
-from profiles import commit as committing
-from profiles.findings import Change, Findings, LeftOut
-from profiles.store import Store
+from profiles.commit import commit as committing
+from profiles.commit.findings import Change, Findings, LeftOut
+from profiles.image.store import Store
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, view
 from tests.fakes.core import publish
@@ -22,9 +22,9 @@ from tests.fakes.core import publish
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from profiles.commit import Source
-    from profiles.sifting import PathFilter
-    from profiles.store import Image
+    from profiles.commit.commit import Source
+    from profiles.commit.filters import PathFilter
+    from profiles.image.store import Image
 
 FOUND = Findings(
     added=[("hello", "2.12")],

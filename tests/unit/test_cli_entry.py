@@ -109,7 +109,7 @@ def test_what_is_imported_for_which_command(controller: ScriptedController) -> N
         ),
         (
             ["list"],
-            {"asyncio", "rich", "asyncssh", "sqlmodel", "fastapi", "profiles.store", "broker.cli.commands.start"},
+            {"asyncio", "rich", "asyncssh", "sqlmodel", "fastapi", "profiles.image.store", "broker.cli.commands.start"},
         ),
     ):
         code = "import sys; from broker.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"

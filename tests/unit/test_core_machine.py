@@ -32,7 +32,7 @@ from broker.errors import BerthError
 from broker.schema.sessions import LIVE, ContinuationChoice, IdleChoice, SessionState, StopTime
 from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
 from broker.ssh.keys import PublicKey
-from profiles.store import Store
+from profiles.image.store import Store
 from slurm.state import JobState
 from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import MumblingLauncher

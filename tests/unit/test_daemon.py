@@ -21,7 +21,7 @@ from broker.controller import process as daemon
 from broker.errors import BerthError, ConflictError, ExitCode, InvalidInputError
 from broker.schema.sessions import SessionState, StartRequest
 from broker.service.log_limit import LINES_PER_WINDOW
-from profiles.store import Store
+from profiles.image.store import Store
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import publish
 

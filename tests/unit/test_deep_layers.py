@@ -16,12 +16,13 @@ from broker.volumes.comparison import Depth, compare, open_both
 from broker.volumes.flattening import join
 from broker.volumes.layers import Layers
 from broker.volumes.packing import pack
-from profiles import commit, comparing
-from profiles.applying import apply
-from profiles.findings import LeftOut
-from profiles.layered import PATH_BYTES, Layered
-from profiles.overlay import Marks, merged, opened
-from profiles.sifting import PathFilter
+from profiles.commit import commit
+from profiles.commit import compare as comparing
+from profiles.commit.apply import apply
+from profiles.commit.filters import PathFilter
+from profiles.commit.findings import LeftOut
+from profiles.image.layered_tree import PATH_BYTES, Layered
+from profiles.image.overlayfs import Marks, merged, opened
 from tests.volumes.deep import make_chain, removed_afterwards
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from broker.controller.launcher_client.errors import LauncherError, to_user_erro
 from broker.errors import BerthError, ConflictError, InvalidInputError, NoSpaceError, NotFoundError, RefusedError
 from broker.schema.sessions import SessionState
 from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
-from profiles.store import Store
+from profiles.image.store import Store
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher

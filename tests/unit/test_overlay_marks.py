@@ -14,8 +14,8 @@ from broker.volumes.comparison import Depth, compare, open_both
 from broker.volumes.flattening import join
 from broker.volumes.layers import Layers
 from broker.volumes.packages import installed
-from profiles.layered import Layered
-from profiles.overlay import FUSE_WRITTEN, Marks, marks_of, merged, opened
+from profiles.image.layered_tree import Layered
+from profiles.image.overlayfs import FUSE_WRITTEN, Marks, marks_of, merged, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiles import builder, namespace, network
-from profiles.builder import Step, build
+from profiles.build import builder, namespace, network
+from profiles.build.builder import Step, build
+from profiles.build.steps import Steps
+from profiles.build.workspace import workspace
 from profiles.errors import BuildError, ImageExistsError, ProfileError
-from profiles.shipped import shipped
-from profiles.spec import load
-from profiles.steps import Steps
-from profiles.store import Store
-from profiles.workspace import workspace
+from profiles.image.store import Store
+from profiles.recipe.shipped import shipped
+from profiles.recipe.spec import load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,7 +147,7 @@ def test_a_workspace_is_private_and_goes_away(tmp_path: Path) -> None:
 
 def test_what_a_killed_build_left_is_swept_and_what_another_uses_is_not(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from profiles.workspace import workspace\n"
+        "import os, sys; from pathlib import Path; from profiles.build.workspace import workspace\n"
         "with workspace(Path(sys.argv[1])) as folder: print(folder, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)

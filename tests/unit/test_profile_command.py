@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiles.command import CommandFailed, run
+from profiles.build.command import CommandFailed, run
 
 if TYPE_CHECKING:
     from pathlib import Path

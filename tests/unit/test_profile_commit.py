@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from profiles import commit, dpkg, recipe, within
-from profiles.commit import Source
-from profiles.comparing import compare
+from profiles.commit import commit, generate_recipe, tree_worker
+from profiles.commit.commit import Source
+from profiles.commit.compare import compare
+from profiles.commit.filters import PathFilter
+from profiles.commit.findings import Change, Findings, LeftOut
 from profiles.errors import BuildError, ImageExistsError
-from profiles.findings import Change, Findings, LeftOut
-from profiles.layered import Layered, Owner, read_owners
-from profiles.overlay import FUSE_WRITTEN
-from profiles.sifting import PathFilter
-from profiles.spec import Profile, loads
-from profiles.store import Image, Store
+from profiles.image import dpkg
+from profiles.image.layered_tree import Layered, Owner, read_owners
+from profiles.image.overlayfs import FUSE_WRITTEN
+from profiles.image.store import Image, Store
+from profiles.recipe.spec import Profile, loads
 from tests.fakes.core import publish
 
 ROOT = Path(__file__).parents[2]
@@ -204,10 +205,18 @@ def test_what_was_shown_is_what_is_applied(tree: Path, layer: Path, tmp_path: Pa
     (tree / "srv").symlink_to(tmp_path / "outside")
     files(tmp_path / "outside", {"kept": "kept"})
     files(layer / "tree/srv", {"data": "data"})
-    request = within.Request(str(tree), [str(layer)], [], ["/opt/d"])
+    request = tree_worker.Request(str(tree), [str(layer)], [], ["/opt/d"])
     request.write(tmp_path)
     for what in ("compare", "apply"):
-        command = ["unshare", "--map-root-user", sys.executable, "-m", "profiles.within", str(tmp_path), what]
+        command = [
+            "unshare",
+            "--map-root-user",
+            sys.executable,
+            "-m",
+            "profiles.commit.tree_worker",
+            str(tmp_path),
+            what,
+        ]
         done = subprocess.run(
             command,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -237,7 +246,7 @@ def base_image() -> Image:
 
 
 def written(findings: Findings, tmp_path: Path) -> tuple[str, Profile]:
-    text = recipe.write("mine", "2+1", base_image(), findings, "Committed.")
+    text = generate_recipe.write("mine", "2+1", base_image(), findings, "Committed.")
     return text, loads(text, tmp_path / "profile.yaml")
 
 
@@ -272,7 +281,7 @@ def test_what_cannot_be_said_as_code_is_said_as_comment(tmp_path: Path) -> None:
     findings = Findings(
         files=[
             change(tmp_path / "a", "/opt/binary", b"\x7fELF\x00"),
-            change(tmp_path / "b", "/opt/large", b"x" * (recipe.LARGEST + 1)),
+            change(tmp_path / "b", "/opt/large", b"x" * (generate_recipe.LARGEST + 1)),
             change(tmp_path / "c", "/opt/colon:name\nline", b"x"),
             change(tmp_path / "d", "/etc/shadow", b"root:*:1\n"),
         ]
@@ -289,7 +298,7 @@ def test_however_much_there_is_the_recipe_is_a_profile(tmp_path: Path) -> None:
     many = [change(tmp_path / "x", f"/srv/{n}", b"x") for n in range(3000)]
     gone = [Change(f"/usr/{'x' * 200}/{n}", "D") for n in range(3000)]
     text, profile = written(Findings(files=[*texts, *many, *gone]), tmp_path)
-    assert 0 < len(profile.files) <= recipe.MOST_FILES
+    assert 0 < len(profile.files) <= generate_recipe.MOST_FILES
     assert "more\n" in text
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiles.namespace import INSIDE
+from profiles.build.namespace import INSIDE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ import subprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.environment import quote, shell_lines
+from profiles.recipe.environment import quote, shell_lines
 
 
 def as_the_shell_sees_it(quoted: str) -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiles import network
+from profiles.build import network
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from profiles.overlay import OPAQUE_XATTRS, Entry, Kind, Marks, merged, opened
+from profiles.image.overlayfs import OPAQUE_XATTRS, Entry, Kind, Marks, merged, opened
 
 OPAQUE = "user.overlay.opaque"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from profiles.errors import ProfilesError
-from profiles.overlay import Marks, merged, opened
-from profiles.packed import unpack
+from profiles.image.overlayfs import Marks, merged, opened
+from profiles.image.unpack_layers import unpack
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.spec import Bind, File, Persistence, Profile, Service, loads
+from profiles.recipe.spec import Bind, File, Persistence, Profile, Service, loads
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

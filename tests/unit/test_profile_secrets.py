@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiles import secrets
+from profiles.commit import secrets
+from profiles.commit.filters import PathFilter
 from profiles.errors import PatternError
-from profiles.sifting import PathFilter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.errors import ProfilesError
-from profiles.sif import squashfs_offset
+from profiles.image.sif import squashfs_offset
 from tests.fakes.sif import sif_bytes
 
 if TYPE_CHECKING:

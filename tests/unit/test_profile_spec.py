@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles import document
-from profiles.base import Base, BaseKind
 from profiles.errors import ProfileError
-from profiles.spec import Profile, load, loads
+from profiles.recipe import yaml_document
+from profiles.recipe.base import Base, BaseKind
+from profiles.recipe.spec import Profile, load, loads
 
 FILE = Path("/somewhere/profile.yaml")
 HEAD = "name: dev\nversion: 1.10\nbase: debian:sid\n"
@@ -161,7 +161,7 @@ def test_alias_bombs_are_refused() -> None:
 
 def test_deep_and_large_texts_are_refused() -> None:
     assert "nested deeper" in str(refused("a: " + "[" * 20000))
-    assert "larger than" in str(refused("description: " + "x" * document.MAX_BYTES))
+    assert "larger than" in str(refused("description: " + "x" * yaml_document.MAX_BYTES))
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, StoreError
-from profiles.spec import loads
-from profiles.store import Image, Store, Stores, digest_of
-from profiles.versions import sort_key
+from profiles.image.store import Image, Store, Stores, digest_of
+from profiles.recipe.spec import loads
+from profiles.recipe.versions import sort_key
 from tests.fakes.sif import sif_bytes
 
 if TYPE_CHECKING:

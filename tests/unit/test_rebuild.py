@@ -17,7 +17,7 @@ from broker.errors import SlurmUnavailableError
 from broker.schema.sessions import SessionState
 from broker.schema.site import RebuildReport
 from broker.schema.volumes import RollbackRequest, SnapshotRequest, SwitchRequest
-from profiles.store import Store
+from profiles.image.store import Store
 from tests.fakes.core import Core, publish, site_config
 from tests.fakes.launcher import Directory, FakeLauncher
 from tests.fakes.rows import make_session

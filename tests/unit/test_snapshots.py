@@ -12,7 +12,7 @@ from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError, ConflictError, NoSpaceError, NotFoundError, RefusedError
 from broker.schema.sessions import LIVE, Persistence, SessionState, StartRequest
 from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
-from profiles.store import Store
+from profiles.image.store import Store
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Core, publish, site_config

@@ -20,8 +20,8 @@ from broker.errors import RefusedError
 from broker.schema.sessions import OTHER_HOST_KEY, SessionState, StartRequest
 from broker.ssh import host_key
 from broker.ssh.keys import PublicKey
-from profiles.spec import loads
-from profiles.store import Store
+from profiles.image.store import Store
+from profiles.recipe.spec import loads
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher, SlowLauncher

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.volumes.packages import Packages, installed
-from profiles.overlay import opened
+from profiles.image.overlayfs import opened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ from broker.volumes.errors import VolumeError
 from broker.volumes.layers import SQUASHFS, Layers
 from broker.volumes.packing import DEEP, KEPT, pack, unpack
 from broker.volumes.verification import Content, Problems
-from profiles.overlay import Marks
+from profiles.image.overlayfs import Marks
 from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:

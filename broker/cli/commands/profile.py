@@ -24,7 +24,7 @@ from broker.errors import (
 )
 
 if TYPE_CHECKING:
-    from profiles.store import Image, Store
+    from profiles.image.store import Image, Store
 
 profile_argument = click.argument("wanted", type=ProfileName(), metavar="PROFILE[@VERSION]")
 
@@ -51,7 +51,7 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
     """
     with translated():
         from broker.cli.progress import Progress
-        from profiles import builder
+        from profiles.build import builder
 
         stores = stores_of(invocation, store)
         target: Store = stores.stores[0]
@@ -75,7 +75,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
     from broker.format import clock, size
 
     with translated():
-        from profiles.shipped import shipped
+        from profiles.recipe.shipped import shipped
 
         contents = stores_of(invocation, store).contents()
         newest = {image.name: image for image in contents.images}
@@ -205,7 +205,7 @@ def _recipe(word: str) -> Path:
     """The profile file that `word` means: a file, a directory that has one, or one that comes with Berth."""
     import difflib
 
-    from profiles.shipped import shipped
+    from profiles.recipe.shipped import shipped
     from profiles.userfile import is_file
 
     path = Path(word)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.schema.volumes import SnapshotView
-    from profiles.findings import Findings
-    from profiles.store import Image
+    from profiles.commit.findings import Findings
+    from profiles.image.store import Image
 
 MOST_LINES = 100
 """Of each list that is shown before the question."""
@@ -73,9 +73,9 @@ def commit(
     with translated():
         from broker.cli.progress import Progress
         from broker.images import image_with
-        from profiles.commit import Source
-        from profiles.commit import commit as publish
-        from profiles.sifting import PathFilter
+        from profiles.commit.commit import Source
+        from profiles.commit.commit import commit as publish
+        from profiles.commit.filters import PathFilter
 
         stores = stores_of(invocation, store)
         target = stores.stores[0]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import Registry, RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
-    from profiles.store import Stores
+    from profiles.image.store import Stores
 
 log = logging.getLogger(__name__)
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from broker.controller.registry.registry import Registry, RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
     from broker.ssh.certificates import CertificateAuthority
-    from profiles.spec import Profile
-    from profiles.store import Image, Stores
+    from profiles.image.store import Image, Stores
+    from profiles.recipe.spec import Profile
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from broker.schema.sessions import ConnectPolicy, Continuation, IdleTime, Persis
 from broker.ssh.keys import PublicKey
 
 if TYPE_CHECKING:
-    from profiles.store import Image
+    from profiles.image.store import Image
 
 
 def _public_key(line: str) -> str:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.pending import PendingOperations
     from broker.schema.environments import EnvironmentRequest, PromoteRequest
     from broker.schema.sessions import SessionView
-    from profiles.store import Image, Stores
+    from profiles.image.store import Image, Stores
     from slurm.scheduler import Scheduler
 
 

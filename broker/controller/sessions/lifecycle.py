@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.registry import Registry, RowChange, Transition
     from broker.controller.sessions.connections import Connections
     from broker.controller.sessions.limits import Limits
-    from profiles.store import Stores
+    from profiles.image.store import Stores
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.registry import Registry, RowChange, Transition
     from broker.controller.sessions.limits import Limits
     from broker.schema.sessions import SessionView
-    from profiles.store import Stores
+    from profiles.image.store import Stores
 
 
 class Resizing:

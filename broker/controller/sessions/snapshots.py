@@ -21,7 +21,7 @@ from broker.errors import ConflictError, NotFoundError
 from broker.images import image_with, published
 from broker.names import new_id
 from broker.schema.sessions import LIVE, STARTABLE, SessionState
-from profiles.store import PACKAGES
+from profiles.image.store import PACKAGES
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         SwitchRequest,
         VerifyReport,
     )
-    from profiles.store import Image, Stores
+    from profiles.image.store import Image, Stores
 
 PACKAGES_BYTES = 2 * 2**20
 """Limit for an image's packages.txt: 50,000 packages. A request to the launcher holds it (launcher.LINE_LIMIT)."""

@@ -2,7 +2,7 @@
 
 A whiteout cannot be unpacked everywhere: overlayfs itself, which a container's own disk often is, refuses to hold one.
 So whiteouts are written as fuse-overlayfs would write them, as files `.wh.NAME`, and the file `fuse` beside the tree
-has profiles.overlay read them so.
+has profiles.image.overlayfs read them so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from profiles.errors import ProfilesError
-from profiles.overlay import FUSE_WRITTEN, WHITEOUT_PREFIX
+from profiles.image.overlayfs import FUSE_WRITTEN, WHITEOUT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, ProfilesError, StoreError
-from profiles.sif import squashfs_offset
-from profiles.spec import Profile
+from profiles.image.sif import squashfs_offset
+from profiles.recipe.spec import Profile
+from profiles.recipe.versions import sort_key
 from profiles.userfile import read_bytes
-from profiles.versions import sort_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from profiles import secrets
+from profiles.commit import secrets
 from profiles.errors import PatternError
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.overlay import Entry, Kind
+from profiles.image.overlayfs import Entry, Kind
 from profiles.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from profiles.layered import Layered
+    from profiles.image.layered_tree import Layered
 
 
 def apply(system: Layered, left_out: AbstractSet[str]) -> None:

@@ -12,17 +12,17 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from profiles import dpkg
-from profiles.findings import Change, Findings, LeftOut
-from profiles.overlay import Entry, Kind
-from profiles.secrets import HEAD
-from profiles.sifting import below, matches, of_the_moment
+from profiles.commit.filters import below, matches, of_the_moment
+from profiles.commit.findings import Change, Findings, LeftOut
+from profiles.commit.secrets import HEAD
+from profiles.image import dpkg
+from profiles.image.overlayfs import Entry, Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from profiles.layered import Layered
-    from profiles.sifting import PathFilter
+    from profiles.commit.filters import PathFilter
+    from profiles.image.layered_tree import Layered
 
 _ACCOUNTS = tuple(f"etc/{name}{copy}" for name in ("group", "gshadow", "passwd", "shadow") for copy in ("", "-"))
 """Told line by line."""

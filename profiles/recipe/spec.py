@@ -24,9 +24,9 @@ from pydantic import (
     model_validator,
 )
 
-from profiles.base import Base, parse_base
-from profiles.document import Document, parse
 from profiles.errors import ProfileError
+from profiles.recipe.base import Base, parse_base
+from profiles.recipe.yaml_document import Document, parse
 from profiles.userfile import is_file
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from profiles import apptainer, namespace, network
-from profiles.sif import squashfs_offset
+from profiles.build import namespace, network
+from profiles.image import apptainer
+from profiles.image.sif import squashfs_offset
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from profiles.spec import File
+    from profiles.recipe.spec import File
 
 Run = Callable[[Sequence[str], Mapping[str, str]], str]
 """Runs a program with an environment to its end and returns its output; raises when it fails."""
@@ -102,7 +103,7 @@ class Tree:
         return self.squashfs
 
     def _script(self, name: str, *arguments: str) -> str:
-        """Run one of profiles/inside/ in the tree."""
+        """Run one of profiles/build/inside/ in the tree."""
         (self._kit / name).write_bytes((namespace.INSIDE / name).read_bytes())
         return self._enter("/bin/sh", f"{network.KIT}/{name}", *arguments)
 

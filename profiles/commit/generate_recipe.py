@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from profiles.document import MAX_BYTES
-from profiles.overlay import Kind
-from profiles.spec import AptPackage, File, PipPackage
+from profiles.image.overlayfs import Kind
+from profiles.recipe.spec import AptPackage, File, PipPackage
+from profiles.recipe.yaml_document import MAX_BYTES
 from profiles.userfile import read_bytes
 
 if TYPE_CHECKING:
-    from profiles.findings import Change, Findings
-    from profiles.store import Image
+    from profiles.commit.findings import Change, Findings
+    from profiles.image.store import Image
 
 LARGEST = 64 * 1024
 """Bytes of a file that is still told with its text."""
@@ -41,7 +41,7 @@ _NOT_TOLD = ("/etc/shadow", "/etc/gshadow")
 def write(name: str, version: str, base: Image, findings: Findings, heading: str) -> str:
     """Write the recipe of `name`@`version`; `heading` is a line that says where it comes from.
 
-    The result can be read by profiles.spec.loads. Resources, persistence, binds and services are those of the base's
+    The result can be read by profiles.recipe.spec.loads. Resources, persistence, binds and services are those of the base's
     profile; environment is not repeated, as an image has that of its base.
     """
     recipe = _Recipe()

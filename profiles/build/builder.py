@@ -14,22 +14,23 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from profiles import apptainer, namespace, network
-from profiles.base import BaseKind
-from profiles.environment import shell_lines
+from profiles.build import namespace, network
+from profiles.build.steps import Progress, Step, Steps
+from profiles.build.tree import Tree
+from profiles.build.workspace import default_parent, free_bytes, workspace
 from profiles.errors import BuildError, ProfilesError
-from profiles.sif import squashfs_offset
-from profiles.spec import load
-from profiles.steps import Progress, Step, Steps
-from profiles.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, Stores, digest_of, verify
-from profiles.tree import Tree
+from profiles.image import apptainer
+from profiles.image.sif import squashfs_offset
+from profiles.image.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, Stores, digest_of, verify
+from profiles.recipe.base import BaseKind
+from profiles.recipe.environment import shell_lines
+from profiles.recipe.spec import load
 from profiles.userfile import is_file
-from profiles.workspace import default_parent, free_bytes, workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from profiles.spec import Profile
+    from profiles.recipe.spec import Profile
 
 __all__ = ["Progress", "Step", "build"]
 

@@ -15,23 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles import apptainer, namespace, network, within
-from profiles.base import BaseKind
-from profiles.builder import TIME_LIMIT, check_machine, make_labels
+from profiles.build import namespace, network
+from profiles.build.builder import TIME_LIMIT, check_machine, make_labels
+from profiles.build.steps import Progress, Steps
+from profiles.build.tree import Tree
+from profiles.build.workspace import default_parent, workspace
+from profiles.commit import tree_worker
+from profiles.commit.filters import PathFilter
+from profiles.commit.findings import Findings
+from profiles.commit.generate_recipe import write
 from profiles.errors import BuildError, NothingChangedError, PatternError, ProfilesError
-from profiles.findings import Findings
-from profiles.layered import KEPT, KEPT_BYTES, OWNERS, OWNERS_BYTES, TREE
-from profiles.overlay import FUSE_WRITTEN
-from profiles.packed import unpack
-from profiles.recipe import write
-from profiles.sif import squashfs_offset
-from profiles.sifting import PathFilter
-from profiles.spec import load
-from profiles.steps import Progress, Steps
-from profiles.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, digest_of, verify
-from profiles.tree import Tree
+from profiles.image import apptainer
+from profiles.image.layered_tree import KEPT, KEPT_BYTES, OWNERS, OWNERS_BYTES, TREE
+from profiles.image.overlayfs import FUSE_WRITTEN
+from profiles.image.sif import squashfs_offset
+from profiles.image.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, digest_of, verify
+from profiles.image.unpack_layers import unpack
+from profiles.recipe.base import BaseKind
+from profiles.recipe.spec import load
 from profiles.userfile import read_pieces
-from profiles.workspace import default_parent, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,11 +115,13 @@ def _make(source: Source, target: _Target, sieve: PathFilter, approve: Approve, 
             tree.unpack(source.base.path)
         with steps.step("layers"):
             layers = [_opened(layer, folder / "layers", steps) for layer in source.layers]
-        request = within.Request(str(tree.path), [str(layer) for layer in layers], [*sieve.include], [*sieve.exclude])
+        request = tree_worker.Request(
+            str(tree.path), [str(layer) for layer in layers], [*sieve.include], [*sieve.exclude]
+        )
         request.write(folder)
         with steps.step("compare"):
             _within("compare", folder, steps)
-            findings = Findings.from_json((folder / within.FINDINGS).read_text())
+            findings = Findings.from_json((folder / tree_worker.FINDINGS).read_text())
         _check(findings, source)
         began = time.monotonic()
         approve(findings)
@@ -163,13 +167,13 @@ def _opened(layer: Path, room: Path, steps: Steps) -> Path:
 
 
 def _within(what: str, folder: Path, steps: Steps) -> None:
-    """Run profiles.within as root of the tree; its environment holds nothing of the caller's."""
+    """Run profiles.commit.tree_worker as root of the tree; its environment holds nothing of the caller's."""
     environment = network.outside_environment() | {
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONSAFEPATH": "1",
     }
-    steps.run(namespace.as_root(sys.executable, "-m", "profiles.within", str(folder), what), environment)
+    steps.run(namespace.as_root(sys.executable, "-m", "profiles.commit.tree_worker", str(folder), what), environment)
 
 
 def _check(findings: Findings, source: Source) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from profiles.command import CommandFailed, run
+from profiles.build.command import CommandFailed, run
 from profiles.errors import BuildError, ProfilesError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The part of a commit that runs as root of the image's tree: `python -m profiles.within FOLDER compare|apply`.
+"""The part of a commit that runs as root of the image's tree: `python -m profiles.commit.tree_worker FOLDER compare|apply`.
 
 FOLDER has `request.json`; `compare` writes `findings.json` there, which `apply` reads.
 """
@@ -10,11 +10,11 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from profiles.applying import apply
-from profiles.comparing import compare
-from profiles.findings import Findings
-from profiles.layered import Layered
-from profiles.sifting import NEVER, PathFilter
+from profiles.commit.apply import apply
+from profiles.commit.compare import compare
+from profiles.commit.filters import NEVER, PathFilter
+from profiles.commit.findings import Findings
+from profiles.image.layered_tree import Layered
 
 REQUEST, FINDINGS = "request.json", "findings.json"
 

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profiles.overlay import Entry, Kind, marks_of, merged, opened
+from profiles.image.overlayfs import Entry, Kind, marks_of, merged, opened
 from profiles.userfile import read_records, read_text
 from profiles.walk import Tree, walk
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles import namespace
+from profiles.build import namespace
 from profiles.local_folder import local_folder
 
 if TYPE_CHECKING:
