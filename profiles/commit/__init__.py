@@ -1,0 +1,1 @@
+"""Commits: what a session has become is made into an image and a recipe."""

@@ -169,7 +169,7 @@ def _opened(layer: Path, room: Path, steps: Steps) -> Path:
 def _within(what: str, folder: Path, steps: Steps) -> None:
     """Run profiles.commit.tree_worker as root of the tree; its environment holds nothing of the caller's."""
     environment = network.outside_environment() | {
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONSAFEPATH": "1",
     }

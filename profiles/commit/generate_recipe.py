@@ -41,8 +41,8 @@ _NOT_TOLD = ("/etc/shadow", "/etc/gshadow")
 def write(name: str, version: str, base: Image, findings: Findings, heading: str) -> str:
     """Write the recipe of `name`@`version`; `heading` is a line that says where it comes from.
 
-    The result can be read by profiles.recipe.spec.loads. Resources, persistence, binds and services are those of the base's
-    profile; environment is not repeated, as an image has that of its base.
+    The result can be read by profiles.recipe.spec.loads. Resources, persistence, binds and services are those of the
+    base's profile; environment is not repeated, as an image has that of its base.
     """
     recipe = _Recipe()
     old = base.profile

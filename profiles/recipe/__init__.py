@@ -1,0 +1,1 @@
+"""Recipes: the YAML of a profile, its checks, and the profiles that come with Berth."""

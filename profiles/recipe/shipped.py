@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-LIBRARY = Path(__file__).parent / "library"
+LIBRARY = Path(__file__).parents[1] / "library"
 
 
 def shipped() -> dict[str, Path]:

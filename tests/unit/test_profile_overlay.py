@@ -130,7 +130,7 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 KERNEL = """
 import os, pathlib, subprocess, sys
-from profiles.overlay import merged, opened
+from profiles.image.overlayfs import merged, opened
 
 def read(*layers):
     with opened(layers) as stack:
