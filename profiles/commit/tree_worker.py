@@ -1,6 +1,7 @@
 """The part of a commit that runs as root of the image's tree.
 
-`python -m profiles.commit.tree_worker FOLDER compare|apply`: FOLDER has `request.json`; `compare` writes `findings.json` there, which `apply` reads.
+`python -m profiles.commit.tree_worker FOLDER compare|apply`: FOLDER has `request.json`; `compare` writes
+`findings.json` there, which `apply` reads.
 """
 
 from __future__ import annotations
