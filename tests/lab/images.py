@@ -26,9 +26,9 @@ SECONDS = 300.0
 PROGRAM = """
 import json, signal, sys
 from pathlib import Path
-from profiles.builder import build
+from profiles.build.builder import build
 from profiles.errors import ProfilesError
-from profiles.store import Store
+from profiles.image.store import Store
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 def tell(**what): print(json.dumps(what, default=str), flush=True)
 try:

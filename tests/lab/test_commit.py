@@ -26,7 +26,8 @@ LAYERS = f"{ROOM}/layers"
 ROOT_MODE = """
 import os, pathlib, subprocess, sys, tempfile
 from broker.volumes.copy_archive import copy_archive
-from profiles import namespace, network, sif
+from profiles.build import namespace, network
+from profiles.image import sif
 image, layer, script = sys.argv[1:]
 top = pathlib.Path(tempfile.mkdtemp(dir="/shared/profile-tests"))
 program = top / "copying.pyz"
@@ -93,10 +94,10 @@ os.setxattr(tree / "etc/opaque", "user.overlay.opaque", b"y")
 COMMIT = """
 import json, sys
 from pathlib import Path
-from profiles.commit import Source, commit
+from profiles.commit.commit import Source, commit
 from profiles.errors import ProfilesError
-from profiles.sifting import Sieve
-from profiles.store import read_image
+from profiles.commit.filters import PathFilter
+from profiles.image.store import Store, read_image
 asked = json.loads(sys.argv[1])
 def tell(**what): print(json.dumps(what, default=str), flush=True)
 class No(Exception): pass
@@ -108,8 +109,8 @@ try:
     image = commit(
         Source("dev", read_image(Path(asked["base"]).parent), [Path(layer) for layer in asked["layers"]]),
         name=asked["name"], version=asked["version"], approve=approve,
-        sieve=Sieve(asked.get("include", []), asked.get("exclude", [])),
-        store=__import__("profiles.image.store").store.Store(Path("/shared/profile-tests/store")),
+        sieve=PathFilter(asked.get("include", []), asked.get("exclude", [])),
+        store=Store(Path("/shared/profile-tests/store")),
     )
     tell(path=image.path, digest=image.digest, labels=image.labels, offset=image.offset)
 except ProfilesError as error:

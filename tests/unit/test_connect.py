@@ -280,7 +280,7 @@ def test_a_controller_that_is_away_keeps_nobody(api: Path) -> None:
 def test_it_starts_fast_because_it_imports_little() -> None:
     code = "import sys, broker.client.proxy_command; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    heavy = {"pydantic", "asyncssh", "httpx", "http.client", "asyncio", "yaml", "click", "broker.schema.sessions"}
+    heavy = {"pydantic", "asyncssh", "httpx", "http.client", "asyncio", "yaml", "click", "broker.schema"}
     assert not heavy & set(done.stdout.split())
 
 
@@ -288,8 +288,8 @@ def test_ssh_goes_through_it(tmp_path: Path) -> None:
     async def scene() -> None:
         key = openssh.make_key(tmp_path / "key")
         async with openssh.sshd(tmp_path, openssh.public(key)) as port:
-            to = f"connect.Destination('127.0.0.1', {port}, '', '')"
-            code = f"from broker import connect; connect.relay({to}, answer_timeout={DEADLINE_S})"
+            to = f"proxy_command.Destination('127.0.0.1', {port}, '', '')"
+            code = f"from broker.client import proxy_command; proxy_command.relay({to}, answer_timeout={DEADLINE_S})"
             options = [f'ProxyCommand={sys.executable} -c "{code}"', "StrictHostKeyChecking=no", "BatchMode=yes"]
             options += ["UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
             words = [word for option in options for word in ("-o", option)]

@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).parents[2]
 LINES = """
 import logging, sys
 from pathlib import Path
-from broker import journal
+from broker.service import journal
 journal.SOCKET = Path(sys.argv[1])
 journal.configure_logging("berth-something")
 log = logging.getLogger("broker.part")
@@ -40,7 +40,7 @@ except ValueError:
 COMMAND = """
 import sys
 from pathlib import Path
-from broker import journal
+from broker.service import journal
 journal.SOCKET = Path(sys.argv.pop(1))
 from broker.cli.app import main
 main()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).parents[2]
 LAUNCHER = """
 import os, subprocess, sys
-from broker import launcher
+from broker.launcher import server as launcher
 real = subprocess.Popen
 def start(argv, user, group, extra_groups, **options):
     return real(argv, **options)
