@@ -26,6 +26,7 @@ MODULES = (
     "broker/volumes/saves.py",
     "broker/volumes/trials.py",
     "broker/volumes/unreadable.py",
+    "profiles/local_folder.py",
     "profiles/removal.py",
     "profiles/userfile.py",
     "profiles/walk.py",
