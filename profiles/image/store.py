@@ -1,4 +1,4 @@
-"""Where images live: `<store>/<name>/<version>/{image.sif,image.json,profile.yaml,build.log,packages.txt}`.
+"""The store of images: `<store>/<name>/<version>/{image.sif,image.json,profile.yaml,build.log,packages.txt}`.
 
 A version appears there all at once, by a rename, and is never changed afterwards. Names that begin with a dot
 are work in progress. Everything is readable by everybody: a store is meant for all who can reach it.
@@ -105,7 +105,7 @@ class Store:
         """
         contents = Contents([], [])
         for directory in _visible(self.path):
-            for version in sorted(_visible(directory), key=lambda path: (sort_key(path.name), path.name)):
+            for version in sorted(_versions(directory), key=lambda path: (sort_key(path.name), path.name)):
                 try:
                     contents.images.append(read_image(version))
                 except DamagedImageError as error:
@@ -125,7 +125,7 @@ class Store:
         if "/" in name or name.startswith("."):
             return []
         return sorted(
-            (path.name for path in _visible(self.path / name)),
+            (path.name for path in _versions(self.path / name)),
             key=lambda version: (sort_key(version), version),
         )
 
@@ -299,7 +299,7 @@ def _not_found(stores: Sequence[Store], name: str, version: str | None) -> NoSuc
     )
     if versions:
         return NoSuchImageError(f"profile {name} has no version {version}", hint=f"there is: {', '.join(versions)}")
-    names = sorted({path.name for store in stores for path in _visible(store.path) if _visible(path)})
+    names = sorted({path.name for store in stores for path in _visible(store.path) if _versions(path)})
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
@@ -308,6 +308,11 @@ def _not_found(stores: Sequence[Store], name: str, version: str | None) -> NoSuc
     else:
         hint = "no profile has been built yet: see `berth profile build --help`"
     return NoSuchImageError(f"no profile is called {name}", hint=hint)
+
+
+def _versions(profile: Path) -> list[Path]:
+    """Return the published versions of a profile; none if its directory is private, or not there."""
+    return _visible(profile) if os.access(profile, os.R_OK | os.X_OK) else []
 
 
 def _visible(directory: Path) -> list[Path]:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import stat
+import subprocess
+import sys
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,10 +17,10 @@ from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageErro
 from profiles.image.store import Image, Store, Stores, digest_of
 from profiles.recipe.spec import loads
 from profiles.recipe.versions import sort_key
+from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.sif import sif_bytes
 
-if TYPE_CHECKING:
-    from pathlib import Path
+CHECKOUT = Path(__file__).parents[2]
 
 
 def publish(store: Store, name: str, version: str, content: bytes = b"SIF") -> Image:
@@ -40,6 +43,29 @@ def test_what_was_published_is_found(tmp_path: Path) -> None:
     assert image.profile.resources_as_options() == ["--mem=1G", "--exclusive"]
     assert image.path == tmp_path / "images/base/1/image.sif"
     store.verify(image)
+
+
+def test_private_directory_in_a_store_hides_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    publish(store, "base", "1")
+    publish(store, "private", "1")
+    (tmp_path / "private").chmod(0)
+    look = (
+        "import sys; from pathlib import Path; from profiles.errors import NoSuchImageError\n"
+        "from profiles.image.store import Store\n"
+        "store = Store(Path(sys.argv[1])); print([image.name for image in store.images()], store.versions('private'))\n"
+        "try: store.find('private')\n"
+        "except NoSuchImageError as error: print(error.hint)\n"
+    )
+    without_override = ["unshare", "--user"] if os.getuid() == 0 else []
+    command = [*without_override, sys.executable, "-c", look, tmp_path]
+    try:
+        done = subprocess.run(
+            command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=TEST_DEADLINE_S
+        )
+    finally:
+        (tmp_path / "private").chmod(0o755)
+    assert (done.returncode, done.stdout) == (0, "['base'] []\nthere is: base\n"), done.stderr
 
 
 def test_everybody_can_read_it(tmp_path: Path) -> None:
