@@ -1,4 +1,4 @@
-"""Why a session is as it is, and what can be done about it: for people, from what is known of it and of its jobs."""
+"""Explain a session's state, and suggest what its user can do."""
 
 from __future__ import annotations
 

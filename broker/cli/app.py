@@ -1,4 +1,4 @@
-"""`berth` itself: the table of commands, the options that all share, and the one place where failures end.
+"""The `berth` command: the table of commands, their shared options, and the handling of all failures.
 
 A command's module is imported when the command is asked for, and imports what it needs when it runs: starting Python
 and click is most of what `berth --version` costs (ADR 0071).

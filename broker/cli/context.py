@@ -1,4 +1,4 @@
-"""What one run of `berth` knows: how to print, the configuration, the way to the controller; each loaded when used."""
+"""The context of one run of `berth`: output, configuration and client, each loaded when it is first used."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

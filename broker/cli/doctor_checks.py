@@ -1,4 +1,4 @@
-"""What `berth doctor` looks at on this machine, as this user; the controller's own checks come on top.
+"""Checks of `berth doctor` on this machine, as this user. The controller adds its own checks.
 
 A check that is not ok makes the doctor fail. One that is ok and has a hint is a note: something that only some need.
 """

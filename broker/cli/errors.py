@@ -1,4 +1,4 @@
-"""Where every failure of a command ends: words on stderr for people, one JSON object for programs, one exit code."""
+"""Report each failure of a command: text or one JSON object on stderr, and one exit code."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

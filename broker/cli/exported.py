@@ -1,4 +1,4 @@
-"""The variables of a submission that a batch job in an environment gets.
+"""The environment variables of a submission that a batch job in an environment gets.
 
 Those that `--export` names come before the profile's, and the profile's before those that are only inherited.
 """

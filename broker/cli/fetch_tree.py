@@ -1,4 +1,4 @@
-"""Copying what a job wrote out of its home's top, as the user, to where the user works."""
+"""Copy the output of a job from the top of its home to a directory of the user's, as the user."""
 
 from __future__ import annotations
 

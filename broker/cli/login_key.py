@@ -1,4 +1,4 @@
-"""The key pair that `berth ssh` and `berth exec` use on a login node: made at first use, known to the broker.
+"""The key pair that `berth ssh` and `berth exec` use on a login node. It is made at first use, and Berth knows it.
 
 It is used for nothing else; people's own keys need not be there, and no agent has to be forwarded.
 """

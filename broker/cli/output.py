@@ -1,4 +1,4 @@
-"""How results look: stdout is data, stderr is narration, and what others wrote reaches no terminal unescaped."""
+"""Print results to stdout and messages to stderr, and escape control characters in text from elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of words that commands take: checked before anything is asked of anyone, and completed by the shell."""
+"""Types of command parameters: they check values before any request, and complete them in the shell."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

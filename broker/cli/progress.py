@@ -1,4 +1,4 @@
-"""Waiting with the user: one line that changes on a terminal, plain lines elsewhere, nothing with `--json`."""
+"""Show the progress of a wait: one changing line on a terminal, plain lines elsewhere, nothing with `--json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking before something that people would miss: at a terminal with a question, elsewhere only with `--yes`."""
+"""Ask for confirmation before something is lost: with a question on a terminal, elsewhere only by `--yes`."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

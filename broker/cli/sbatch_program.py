@@ -1,4 +1,4 @@
-"""The site's own sbatch, also where a script of that name on PATH runs `berth sbatch`.
+"""Find the site's own sbatch, also if a script of that name on PATH runs `berth sbatch`.
 
 Such a script would call itself for ever. So a script called sbatch is run with a variable that names it: when
 `berth sbatch` finds itself called again with that variable, it leaves the named scripts out. A program is run without

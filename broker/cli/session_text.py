@@ -1,4 +1,4 @@
-"""A session in words: one line for progress, a row for `berth list`, a page for `berth show`."""
+"""A session as text: one line for progress, a row for `berth list`, a page for `berth show`."""
 
 from __future__ import annotations
 

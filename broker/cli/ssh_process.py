@@ -1,4 +1,4 @@
-"""The ssh(1) that talks straight to a session's sshd."""
+"""Build the ssh(1) command line that connects directly to a session's sshd."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""What the commands about images share: where images are, how a build is watched, and whose errors are told."""
+"""Parts that the image commands share: the list of stores, the display of a build, and its errors."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""What a session keeps, in words: its policy, how its volumes lie on disk, its snapshots, what is being done."""
+"""A session's volumes as text: policy, layers on disk, snapshots, and the current operation."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Waiting until what was asked for has happened. Every command waits here; cut off, it says what goes on.
+"""Wait until a requested change is complete. Every command waits here. An interrupted wait says what continues.
 
-All of them show progress, raise TimedOutError after `timeout` seconds, NotFoundError once the session is gone, and
+All functions show progress, raise TimedOutError after `timeout` seconds, NotFoundError once the session is gone, and
 InterruptedWaitError when the user presses Ctrl-C; nothing that was asked for is taken back by that.
 """
 

@@ -1,4 +1,4 @@
-"""The directory in which a batch job of an environment works, for what submission says. batch.sh has the same rules."""
+"""Find the working directory of a batch job in an environment, as sbatch would set it."""
 
 from __future__ import annotations
 

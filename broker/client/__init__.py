@@ -1,1 +1,1 @@
-"""The API as its clients see it: calls, the ssh configuration, and the start of a personal controller."""
+"""The client side of the API: calls, the ssh configuration, and the start of a personal controller."""

@@ -1,4 +1,4 @@
-"""Reaching the controller, and in personal mode starting it: the first command does, and nothing is started by hand."""
+"""Connect to the controller; in personal mode, start it if it does not run. Nothing is started by hand."""
 
 from __future__ import annotations
 

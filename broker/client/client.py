@@ -1,4 +1,4 @@
-"""The controller's API as Python calls: what the command line, `berth connect` and the TUI speak through.
+"""The controller's API as Python calls, for the command line, `berth connect` and the TUI.
 
 Blocking, over a Unix socket: a command that runs for a moment should not load an HTTP stack for it. Every failure is a
 BerthError, rebuilt from the answer's body.

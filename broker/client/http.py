@@ -1,4 +1,4 @@
-"""One request to the controller over its Unix socket: HTTP/1.0, so the answer ends where the connection does.
+"""Send one HTTP/1.0 request to the controller over its Unix socket. The answer ends where the connection ends.
 
 The standard library's HTTP client loads e-mail and TLS first, which takes longer than most answers.
 """

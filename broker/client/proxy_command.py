@@ -1,7 +1,7 @@
-"""`berth connect NAME`: the way in through the site's own sshd, as `ProxyCommand ssh login berth connect %h`.
+"""`berth connect NAME`: a connection through the site's own sshd, for ProxyCommand.
 
-It runs once per ssh connection, so it must start fast: the standard library only, and nothing of Berth that loads
-pydantic or an HTTP stack.
+Its use in ssh_config(5) is `ProxyCommand ssh login berth connect %h`. It runs once per ssh connection, so it must start
+fast: the standard library only, and nothing of Berth that loads pydantic or an HTTP stack.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A command's wait for the site's controller while systemd starts it, as after `systemctl restart berth`."""
+"""Wait for the site's controller while systemd starts it, as after `systemctl restart berth`."""
 
 from __future__ import annotations
 

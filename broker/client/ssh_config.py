@@ -1,4 +1,4 @@
-"""What OpenSSH's client needs so that `ssh dev.berth` works with no prompt and no warning (ssh_config(5), sshd(8)).
+"""Configuration of OpenSSH's client for `ssh dev.berth` without prompts and warnings (ssh_config(5), sshd(8)).
 
 Host keys are vouched for by the broker's certificate authority: one `@cert-authority` line holds for every session,
 wherever it runs. OpenSSH 7.3 and newer read what is written here.

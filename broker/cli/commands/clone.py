@@ -1,4 +1,4 @@
-"""`berth clone` and `switch`: the same files under another name, and under another profile."""
+"""`berth clone` and `switch`: copy a session under a new name, or move it to another profile."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

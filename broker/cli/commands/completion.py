@@ -1,4 +1,4 @@
-"""`berth completion`: what makes the shell complete commands, options, sessions and profiles."""
+"""`berth completion`: print the shell code that completes commands, options, sessions and profiles."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth config`: what the settings are, and whether a file is right before anything is restarted with it."""
+"""`berth config`: show the settings, and check a configuration file before a restart."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

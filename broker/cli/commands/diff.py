@@ -1,4 +1,4 @@
-"""`berth diff`: what a session has become since it was made of its profile, or since a snapshot."""
+"""`berth diff`: list what has changed in a session since its profile's image, or since a snapshot."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth doctor`: what is missing, and how to mend it."""
+"""`berth doctor`: find what is missing, and say how to fix it."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth fetch` and `berth promote`: what a job of `berth sbatch --env` has left."""
+"""`berth fetch` and `berth promote`: use the output of a job of `berth sbatch --env`."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth exec --root`: start a session in root mode for one command, keep what came of it, bring the session back.
+"""`berth exec --root`: start a session in root mode for one command, keep its changes, and leave root mode.
 
 Whatever happens between (a command that fails, a lost connection, Ctrl-C, a closed terminal), the session is brought
 back to what it was: started again if it had a job, else stopped. Only a kill that nobody can catch leaves it in root

@@ -1,4 +1,4 @@
-"""`berth extend`: more time for the job that carries a session."""
+"""`berth extend`: give a session's running job more time."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth history` and `explain`: every job that has carried a session, and why it is as it is."""
+"""`berth history` and `explain`: list the jobs of a session, and explain its state."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth key`: the public keys that open your sessions, besides those in your ~/.ssh/authorized_keys."""
+"""`berth key`: manage the public keys that open your sessions, besides ~/.ssh/authorized_keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`berth login`, `logout` and `ca`: short-lived certificates that let you in, and the authorities that sign them."""
+"""`berth login`, `logout` and `ca`: manage short-lived user certificates and the authorities that sign them."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

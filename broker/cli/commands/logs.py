@@ -1,4 +1,4 @@
-"""`berth logs`, `events` and `who`: what the job said, what happened to sessions, and who is connected."""
+"""`berth logs`, `events` and `who`: show a job's output, the events of sessions, and the connected users."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

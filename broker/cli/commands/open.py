@@ -1,4 +1,4 @@
-"""`berth open`: the link by which an IDE on one's own machine opens a session."""
+"""`berth open`: open a session in an IDE on the user's own machine, or print the link for it."""
 
 from __future__ import annotations
 

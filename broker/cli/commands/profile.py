@@ -1,4 +1,4 @@
-"""`berth profile`: build images from profiles, and look after those that were built."""
+"""`berth profile`: build images from profiles, and manage these images."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

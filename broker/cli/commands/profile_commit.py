@@ -1,4 +1,4 @@
-"""`berth profile commit`: make an image, and the recipe for it, of what a session has become."""
+"""`berth profile commit`: make an image, and its recipe, from the changes in a session."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

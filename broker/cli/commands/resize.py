@@ -1,4 +1,4 @@
-"""`berth resize`: other resources for a session that runs."""
+"""`berth resize`: change the resources of a running session."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

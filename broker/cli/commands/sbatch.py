@@ -1,4 +1,4 @@
-"""`berth sbatch`: the site's own sbatch, and with `--env` one whose script runs in an environment of Berth's.
+"""`berth sbatch`: run the site's own sbatch; with `--env` the script runs in an environment of Berth.
 
 Without an environment this process becomes sbatch. With one, sbatch gets a carrier: the script's own head, so that
 sbatch reads its `#SBATCH` lines itself, then one command that opens the environment on the node, then the whole script.

@@ -1,4 +1,4 @@
-"""The long-running processes, and what an administrator does to them: `berth controller`, `gateway`, `registry`."""
+"""`berth controller`, `gateway` and `registry`: run the services, and administer them."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth list`, `show`, `stop`, `delete` and `restore`."""
+"""`berth list`, `show`, `stop`, `delete` and `restore`: show sessions, end them, and restore deleted ones."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth set`: how a session behaves when somebody connects to it, when its job has to end, and when it is idle."""
+"""`berth set`: change what a session does on a connection, at its job's end, and when it is idle."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

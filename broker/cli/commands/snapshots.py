@@ -1,4 +1,4 @@
-"""`berth snapshot`, `snapshots` and `rollback`: keep how a session is now, and go back to it."""
+"""`berth snapshot`, `snapshots` and `rollback`: save a session's state, and return to it."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth size`, `verify`, `flatten` and `gc`: what sessions take on disk, whether it is whole, and getting it back."""
+"""`berth size`, `verify`, `flatten` and `gc`: show, check and free the disk space of sessions."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -1,4 +1,4 @@
-"""`berth ssh`, `exec` and `connect`: the ways in from a login node.
+"""`berth ssh`, `exec` and `connect`: connect to a session from a login node.
 
 `ssh` and `exec` become the real ssh(1), which talks straight to the session's sshd and checks its host certificate
 under the session's own name: no process of ours stays in between (ADR 0073).

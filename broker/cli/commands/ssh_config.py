@@ -1,4 +1,4 @@
-"""`berth ssh-config`: what OpenSSH must know so that `ssh NAME.berth` works with no prompt and no warning."""
+"""`berth ssh-config`: configure OpenSSH so that `ssh NAME.berth` works without prompts and warnings."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

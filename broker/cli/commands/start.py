@@ -1,4 +1,4 @@
-"""`berth start`: hand the session to Slurm and stay with the user until they can log in."""
+"""`berth start`: submit a session's job, and wait until the user can log in."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
