@@ -1,4 +1,4 @@
-"""The names of accounts by their uid, as the machine's name service knows them.
+"""A cache of account names by uid, from the machine's name service.
 
 A directory service may take seconds to answer, or be away. So threads of this cache ask it, and not the event loop. A
 name that was found remains valid for a while, because the name service gives the same answer for an account that is

@@ -1,4 +1,4 @@
-"""The controller's parts put together: the one place that knows which of them needs which."""
+"""Build the controller from its parts. Only this module knows which part needs which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a wait, for the calls that wait: the caller has closed its connection, or the controller is being stopped.
+"""A signal to calls that wait: the caller has disconnected, or the controller is stopping.
 
 A call looks at it where it waits, and only there. What the call has begun continues: other calls may have joined it.
 """

@@ -1,4 +1,4 @@
-"""What `berth doctor` asks the controller: whether each part that it needs is there, and how to mend what is not."""
+"""The controller's checks for `berth doctor`, with a hint how to fix what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scheduler that gives Slurm orders only while the controller may act."""
+"""A scheduler that refuses orders to Slurm unless the controller may act."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The export of the controller's metrics to Prometheus, with what is counted only when Prometheus asks."""
+"""Export the controller's metrics to Prometheus. Some are counted only when Prometheus asks."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The controller's life: open everything in order, serve until told to stop, close in the reverse order. Only this
-touches signals.
+"""The controller's life cycle: open everything in order, serve until stopped, close in reverse order.
+
+Only this module handles signals.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bring every session back into an empty or old registry: from the manifests beside the data, and from Slurm's jobs."""
+"""Rebuild an empty or old registry from the manifests beside the data, and from Slurm's jobs."""
 
 from __future__ import annotations
 

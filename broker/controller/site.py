@@ -1,4 +1,7 @@
-"""What the site is to its clients: names, doors, and whose certificates to believe; and the authorities themselves."""
+"""The site as its clients see it: names, addresses, and certificate authorities.
+
+The authorities themselves are here, too.
+"""
 
 from __future__ import annotations
 

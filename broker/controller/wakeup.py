@@ -1,4 +1,4 @@
-"""Tells everybody who waits that something in the registry has changed."""
+"""Notify all waiting tasks that something in the registry has changed."""
 
 from __future__ import annotations
 

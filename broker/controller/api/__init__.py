@@ -1,1 +1,1 @@
-"""The HTTP API on a Unix socket: who calls, and which part of the controller answers."""
+"""The HTTP API on a Unix socket: identify the caller, and call the part of the controller that answers."""

@@ -1,4 +1,4 @@
-"""The HTTP API: each route checks its input's type, says who calls, and hands over to one function.
+"""The HTTP API: each route checks its input's type, identifies the caller, and calls one function.
 
 docs/architecture.md lists the routes.
 """

@@ -1,4 +1,4 @@
-"""What the routes are given: the caller, the checked parts of a path, and the parts of the controller."""
+"""Dependencies of the routes: the caller, the checked parts of a path, and the parts of the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes of batch jobs' environments."""
+"""Routes for the environments of batch jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every failure as an answer: the status, and a body with reason, message and hint."""
+"""Turn each failure into an HTTP response: a status, and a body with reason, message and hint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API's socket: which users may have a connection, and how many.
+"""The API's listening socket, with limits on the connections of each user.
 
 A connection is refused right after accept(2), before anything is made for it. The answer is a small HTTP response, so
 that a client can show why.

@@ -1,4 +1,4 @@
-"""Routes of keys and certificates, and what the gateway asks."""
+"""Routes for keys and certificates, and for the requests of the gateway."""
 
 from __future__ import annotations
 

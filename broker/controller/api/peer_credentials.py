@@ -1,4 +1,4 @@
-"""The user at the other end of a Unix socket, as the kernel says it (unix(7), SO_PEERCRED), for each HTTP request.
+"""The user at the other end of a Unix socket (SO_PEERCRED in unix(7)), for each HTTP request.
 
 The uid is part of the connection's state, which no header of a request can reach.
 """

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection to the API: uvicorn's protocol with bounds on what a client sends, and on its time."""
+"""HTTP/1.1 on one connection to the API: uvicorn's protocol with limits on a client's data and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits on one request, and its count in the metrics."""
+"""Limit each request, and count it in the metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes of sessions: start, stop, look, policies, connections."""
+"""Routes for sessions: start, stop, show, policies, connections."""
 
 from __future__ import annotations
 

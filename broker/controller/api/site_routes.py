@@ -1,4 +1,4 @@
-"""Routes of the site: its settings, its health, and what its operators ask."""
+"""Routes for the site: its settings, its health, and the requests of operators."""
 
 from __future__ import annotations
 

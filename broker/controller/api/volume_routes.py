@@ -1,4 +1,4 @@
-"""Routes of volumes: snapshots, root mode, deleted sessions."""
+"""Routes for volumes: snapshots, root mode, deleted sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which public keys open a user's sessions: those added with `berth key add`, and the user's own authorized_keys."""
+"""The public keys that open a user's sessions: from `berth key add` and the user's authorized_keys."""
 
 from __future__ import annotations
 

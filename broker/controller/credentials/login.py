@@ -1,4 +1,4 @@
-"""What opens a user's sessions: their keys, certificates for them, or both, as the site has it (`ssh.login_with`)."""
+"""The credentials that open a user's sessions: keys, certificates, or both (`ssh.login_with`)."""
 
 from __future__ import annotations
 

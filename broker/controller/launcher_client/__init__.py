@@ -1,1 +1,1 @@
-"""The controller's side of the launcher: requests, answers and errors."""
+"""The controller's client of the launcher: requests, answers and errors."""

@@ -1,4 +1,4 @@
-"""The launcher's answers as types: nothing of an answer is stored, logged or counted before it is one of these.
+"""Types of the launcher's answers. Nothing of an answer is stored, logged or counted before it is validated.
 
 A worker runs as the user and reads the user's files, so its answer is the user's word. It may have a key of megabytes,
 a number that no column has room for, or invalid text. Each type bounds what it takes; LauncherError `files` names the
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KINDS = frozenset(
     {"invalid", "refused", "unclear", "missing", "busy", "ended", "space", "conflict", "files", "crashed", "timed-out"}
-    | {"host-key"}  # launcher_verbs.submit
+    | {"host-key"}  # session_verbs.submit
 )
 """The kinds of an error; any other is taken for `crashed`. They are also labels of a metric, which must be few."""
 MESSAGE_CHARACTERS = 2000

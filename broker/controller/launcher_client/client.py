@@ -1,4 +1,4 @@
-"""The controller's side of the launcher: requests over the socketpair, answers as they come."""
+"""The client of the launcher: requests over the socketpair, answers as they arrive."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class LauncherClient(VolumeClient):
         return Prepared(host_key(answer), volumes(answer))
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
-        """Write some of launcher_verbs.FILES."""
+        """Write some of session_verbs.FILES."""
         await self._call("install", user, session=session_id, files=dict(files))
 
     async def submit(

@@ -1,4 +1,4 @@
-"""What the launcher answers when a verb did not do what was asked."""
+"""The error of a launcher call that has failed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LauncherError(BerthError):
-    """A verb did not do what was asked; `kind` as in launcher_verbs.VerbError, or `crashed`, `timed-out`, `gone`."""
+    """A verb did not do what was asked; `kind` as in launcher.request.VerbError, or `crashed`, `timed-out`, `gone`."""
 
     reason = "launcher"
 

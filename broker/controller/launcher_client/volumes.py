@@ -1,4 +1,4 @@
-"""The launcher's verbs on volumes as Python calls: what goes in, and the types that come out.
+"""The launcher's volume verbs as Python calls: arguments in, typed results out.
 
 `image` is what volumes belong to: `profile`, `version` and `digest`. Each call raises LauncherError, of which an
 `unclear` one may have been done all the same; made again with the same `operation` it then answers the same and does
@@ -146,7 +146,7 @@ class VolumeClient(ABC):
         files: Mapping[str, str],
     ) -> Cloned:
         """Make a session whose volumes begin as the source's, at a snapshot or as they are now, with `files` of
-        launcher_verbs.FILES.
+        session_verbs.FILES.
         """
         answer = await self._long(
             "clone",

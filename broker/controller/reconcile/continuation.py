@@ -1,5 +1,6 @@
-"""Sessions that go on when their job has to end: the next job is asked for while the present one still runs, and waits
-behind it.
+"""Submit the next job of a session whose job must end.
+
+It is submitted while the present job still runs, and waits behind it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Removal of the data of deleted sessions: set aside at once, removed for good when the grace time is over."""
+"""Remove the data of deleted sessions: set aside at once, removed for good after the grace time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions that nothing uses: they are warned, and then stopped, if their owner, their profile or the site has it so.
+"""Warn and then stop idle sessions, if their owner, their profile or the site wants it.
 
 What counts as use is measured where it happens: the job looks at processors, GPU and terminals and says in its comment
 since when there was nothing (session.sh, look_at_use), and connections tell what they carry (`connections`). What is

@@ -1,7 +1,8 @@
-"""What a session's job says of itself in its own Slurm comment; MUNGE makes sure that only its owner can.
+"""Parse the Slurm comment of a session's job, in which the job announces its endpoint.
 
-`berth:<session id>:<submission>` from submission on, with `:<restarts>:<node>:<port>:<fingerprint>` once sshd listens,
-and then with `:<since when nothing uses the session>:<the same of its GPU>` for as long as one of the two is known.
+MUNGE makes sure that only the job's owner can write it. The comment is `berth:<session id>:<submission>` from
+submission on, with `:<restarts>:<node>:<port>:<fingerprint>` once sshd listens, and then with
+`:<since when nothing uses the session>:<the same of its GPU>` for as long as one of the two is known.
 """
 
 from __future__ import annotations

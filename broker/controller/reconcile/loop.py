@@ -1,4 +1,4 @@
-"""The loop that makes the registry say what Slurm says: one query a tick, whatever the number of sessions.
+"""The reconcile loop: bring the registry in line with Slurm, by one query a tick for all sessions.
 
 Start-up, crash recovery and every tick are this same code. A tick asks Slurm, reads the living sessions, gives each
 what `state.next_state` says, and sees to what is left over: cancels that were asked for, submissions that were

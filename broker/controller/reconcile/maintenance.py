@@ -1,5 +1,6 @@
-"""What is done in the background that nobody waits for, and that loses nothing if it is interrupted: making few layers
-of many, and removing those that nothing names.
+"""Background maintenance: flatten deep stacks of layers, and remove layers that no record names.
+
+Nobody waits for it, and an interruption loses nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Slurm's answer makes of a session, as pure functions: which jobs are whose, and what is recorded then."""
+"""Match Slurm's jobs to sessions, and derive what the registry records, as pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each operation on volumes does: the launcher's verbs in their order, each of which may be asked again.
+"""The steps of each volume operation: launcher verbs in order, each of which may be repeated.
 
 Nothing here decides whether an operation may be done, tries again, or writes to the registry: that is `snapshots`'s
 and `operations`'s.

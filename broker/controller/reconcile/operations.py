@@ -1,7 +1,8 @@
-"""Carrying out what was asked for volumes: one task a session, which anybody may join, and the row alone to go on from.
+"""Run the pending volume operations, at most one task for each session.
 
-An answer of the launcher's that is clear ends the operation; one that is not has it asked again, with the same id, as
-long as it takes. What fails leaves the session as it was.
+Any caller may join that task. A restarted controller resumes from the session's row alone. An answer of the launcher's
+that is clear ends the operation; one that is not has it asked again, with the same id, as long as it takes. What fails
+leaves the session as it was.
 """
 
 from __future__ import annotations

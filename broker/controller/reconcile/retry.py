@@ -1,4 +1,4 @@
-"""When to try again what did not succeed: after a pause that doubles with each failure."""
+"""Schedule the next try after a failure: the pause doubles with each one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end that people ask for: now, or at a time, until when the session may be made to go on."""
+"""Stop sessions on request, or at the time that was set for it. Until that time a session may be made to continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a session as one pure function: what is known of it, and what Slurm says, give what it is next."""
+"""The state machine of a session: a pure function of its known state and Slurm's answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One submission of a session's job: files, certificate, sbatch, and what to believe of sbatch's answer."""
+"""Submit a session's job: write the files and the certificate, call sbatch, and judge its answer."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""From one job of a session to the next, as pure functions: the columns of the next submission, and whether there is
-to be one at all.
+"""The step from one job of a session to the next, as pure functions.
+
+They decide whether there is a next job, and give the columns of its submission.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What file system a path lies on."""
+"""Find the type of the file system that a path lies on."""
 
 from __future__ import annotations
 

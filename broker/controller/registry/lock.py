@@ -1,4 +1,4 @@
-"""The lock on the registry: one controller has it at a time, on whatever machine and with whatever state directory.
+"""The lock on the registry: one controller holds it at a time. Its machine and its state directory do not matter.
 
 Two controllers on one registry would submit jobs twice, sign with two authorities, and set aside data that the other
 has just restored. So a controller takes the lock before it migrates or reads anything, and acts only while it knows

@@ -1,4 +1,4 @@
-"""What is written beside a session's data, so that a lost registry can be rebuilt."""
+"""The manifest beside a session's data, from which a lost registry can be rebuilt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is being done to a session's volumes, as the session's row keeps it: enough to go on from the row alone."""
+"""The operation on a session's volumes, as the session's row stores it. It is enough to resume from the row alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database: sessions, their jobs, keys, events and connections. The one writer is the controller.
+"""The database of sessions, their jobs, keys, events and connections. The one writer is the controller.
 
 Calls are short, blocking and safe from several threads; the controller makes them in worker threads. A session
 changes only by `update`, a compare-and-set on its revision, so two writers never both win.

@@ -1,1 +1,4 @@
-"""What users ask of their sessions. `access` decides each call, and the registry records it before anything is done."""
+"""Requests of users for their sessions.
+
+`access` decides each call, and the registry records it before anything is done.
+"""

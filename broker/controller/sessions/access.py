@@ -1,4 +1,4 @@
-"""Who may do what: the one function that ssh, API, command line and web ask. What is not allowed here is refused."""
+"""Access control: one function decides for ssh, API, command line and web. What it does not allow is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connecting to a session: where it listens, or else to have it started, to wait, and to be told how far it is."""
+"""Connect to a session: return its endpoint, or else start it, wait, and report the progress."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Who is, and was, connected to sessions: what gateways and `berth connect` tell of it, kept for as long as the site
-wants it.
+"""Records of connections to sessions, as gateways and `berth connect` report them.
+
+The site decides how long they are kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Deleted sessions, as their owners see them: list, restore, and free what nothing refers to."""
+"""Deleted sessions for their owners: list them, restore them, and free data that nothing refers to."""
 
 from __future__ import annotations
 

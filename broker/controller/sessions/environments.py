@@ -1,4 +1,4 @@
-"""What people ask for batch jobs: an environment for one to run in, and a session of what it has left there.
+"""Environments of batch jobs: make one for a job, and a session from what the job leaves.
 
 An environment has no row in the registry: all that is known of it lies in its directory, which is made by one verb of
 the launcher's and found again by another. The job itself is submitted by its owner, with the site's sbatch.

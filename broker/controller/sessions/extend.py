@@ -1,4 +1,4 @@
-"""More time for the job that runs, where Slurm and the site allow it; and else what is going to happen instead."""
+"""Extend the time of a running job if Slurm and the site allow it. Otherwise say what is going to happen instead."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What people do with sessions: start, stop, delete, look, connect. Each call records an intent and wakes those who
-carry it out.
+"""Start, stop, delete and show sessions.
+
+Each call that changes one records an intent, and wakes the tasks that carry it out.
 """
 
 from __future__ import annotations

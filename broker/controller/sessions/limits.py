@@ -1,4 +1,4 @@
-"""What one user may have and do, so that nobody takes everything. What is asked for beyond that is refused in words."""
+"""Limits on the sessions, GPUs and disk space of one user. A request beyond them is refused with a message."""
 
 from __future__ import annotations
 

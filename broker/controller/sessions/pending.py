@@ -1,4 +1,4 @@
-"""Answers to requests that may take long: the session as it is after a few seconds, or why it could not be done."""
+"""Wait some seconds for a long request, and answer with the session or with the failure."""
 
 from __future__ import annotations
 

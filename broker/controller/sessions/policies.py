@@ -1,4 +1,4 @@
-"""Changes of a session's policies: continuation, idle time, stop time, and what connecting does."""
+"""Change a session's policies: continuation, idle time, stop time, and the action on a connection."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Other resources for a session that runs: the next job is asked for with them, and carries the session on as soon as
-Slurm has taken it.
+"""Change the resources of a running session: submit its next job with them.
+
+The present job ends as soon as Slurm has accepted the next one.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""What people ask of a session's volumes: snapshot, rollback, switch, clone, look into, root mode. Each call that
-changes something checks what can be checked, records the intent with the change of state, and has it carried out.
+"""Operations on a session's volumes: snapshot, rollback, switch, clone, report and root mode.
+
+Each call that changes something checks what can be checked, records the intent with the change of state, and has it
+carried out.
 """
 
 from __future__ import annotations

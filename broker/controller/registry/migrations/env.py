@@ -1,4 +1,4 @@
-"""Alembic's entry: the connection comes from `registry.migrate`, in whose transaction everything runs."""
+"""Alembic's entry point. The connection comes from `registry.migrate`, in whose transaction everything runs."""
 
 from alembic import context
 from sqlmodel import SQLModel

@@ -1,4 +1,4 @@
-"""What a session keeps: its policy, its volumes, what is being done to them, and until when a deleted one is kept."""
+"""Columns of a session's policy and volumes, of the operation on them, and of how long a deleted session is kept."""
 
 import sqlalchemy as sa
 from alembic import op

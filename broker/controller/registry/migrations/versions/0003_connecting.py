@@ -1,4 +1,4 @@
-"""What connecting to a session does."""
+"""The action on a connection to a session."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Who was connected to which session."""
+"""Records of connections to sessions."""
 
 import sqlalchemy as sa
 from alembic import op

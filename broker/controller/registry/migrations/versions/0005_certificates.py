@@ -1,4 +1,4 @@
-"""Certificates that let users in."""
+"""Certificates that let users log in."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Jobs that wait to carry a session on, and what is remembered of a job."""
+"""Waiting successor jobs, and more columns of a job."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""When a session is to be stopped, and what its next job is to have."""
+"""The stop time of a session, and the resources of its next job."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Since when nothing uses a session, after which time it is stopped then, and how many jobs are before its own."""
+"""The last use of a session, its idle time, and the number of jobs before its own."""
 
 import sqlalchemy as sa
 from alembic import op
