@@ -1,1 +1,1 @@
-"""The gateway: what people's ssh goes through. It knows neither the registry nor Slurm; `server` is where to begin."""
+"""The gateway: the ssh jump host of all users. It knows neither the registry nor Slurm; `server` is where to begin."""

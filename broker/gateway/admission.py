@@ -1,4 +1,4 @@
-"""Who may begin a login: few at a time that have not finished theirs, and nobody from where logins keep failing.
+"""Limit the logins that are not complete, and refuse sources from which logins keep failing.
 
 sshd(8) has both and asyncssh neither. The penalties are OpenSSH's, constants and all (sshd_config(5),
 PerSourcePenalties), and so is the random early drop (MaxStartups), except for whom it strikes. sshd turns away the one

@@ -1,4 +1,4 @@
-"""Who was connected to what: a line in the log when a connection ends, and records that the controller keeps.
+"""Record each connection: a line in the log at its end, and records that the controller keeps.
 
 The log is written at once and needs nobody. The controller is told in batches, from when a connection begins: it is
 asked to keep the same record again and again, newer each time, so nothing is counted twice and a lost answer costs

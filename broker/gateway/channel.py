@@ -1,4 +1,4 @@
-"""The ssh side of a forward: asyncssh's channel, with bounds that asyncssh leaves out.
+"""The ssh side of a forward: asyncssh's channel, with limits that asyncssh lacks.
 
 asyncssh keeps each packet that waits as an object of its own, a hundred bytes for one, and gives a client its whole
 window again as soon as the channel's owner has been handed the data.

@@ -1,4 +1,4 @@
-"""One client of the gateway: who it is, and the only thing it may do, which is to be forwarded to a session.
+"""One client of the gateway: its identity, and its forwards to sessions. It may do nothing else.
 
 asyncssh refuses whatever a server object does not explicitly allow; what is allowed here is public-key login and
 `connection_requested`. Sessions are refused explicitly, only to say how the gateway is used instead.

@@ -1,4 +1,4 @@
-"""The gateway's questions and reports to the controller: five calls over its Unix socket, without blocking."""
+"""The gateway's client of the controller: five calls over its Unix socket, without blocking."""
 
 from __future__ import annotations
 

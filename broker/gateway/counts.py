@@ -1,6 +1,6 @@
-"""What a worker counts, in plain numbers: nothing is decided by them, and counting costs next to nothing.
+"""Counters of one worker, as plain numbers. Nothing is decided by them, and counting costs next to nothing.
 
-Who serves them, and as what, is `metrics`'s.
+`metrics` serves them.
 """
 
 from __future__ import annotations

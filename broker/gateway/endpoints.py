@@ -1,6 +1,6 @@
-"""Where sessions listened last: it bridges a controller that is away.
+"""A cache of the sessions' last endpoints, for the time while the controller is away.
 
-What is remembered is used only then. It may be out of date, and so may the permission: for as long as the memory lasts
+The cache is used only then. An entry may be out of date, and so may the permission: for as long as the memory lasts
 somebody who may not connect any more still can, if the session still lets them in. That whoever answers there is the
 session is proved each time (guard), so that an endpoint of the past leads nowhere.
 """

@@ -1,4 +1,4 @@
-"""Proof that a forward has reached the session's own sshd, before a byte of the client's goes there.
+"""Verify that a forward has reached the session's own sshd, before a byte of the client is sent.
 
 A port may belong to somebody else by the time that it is connected to: the job has ended, and another process of the
 node has taken it. What the client would say first is not secret, but it is nobody else's business, and what comes

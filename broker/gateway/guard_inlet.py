@@ -1,4 +1,4 @@
-"""The input of a guard, handed to asyncssh in small pieces, and no more of it than a guard has use for.
+"""The input of a guard, passed to asyncssh in small pieces, and no more than a guard needs.
 
 Behind a session's endpoint may be any program of its owner's. To stand, a guard needs a key exchange and a few short
 packets, and one small packet for each answer. A server that sends more is left alone.

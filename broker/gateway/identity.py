@@ -1,4 +1,4 @@
-"""The gateway's host key, and the certificate for it that the controller signs and the gateway keeps fresh."""
+"""The gateway's host key, and its certificate, which the controller signs and the gateway renews."""
 
 from __future__ import annotations
 

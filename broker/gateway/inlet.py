@@ -1,4 +1,4 @@
-"""The input of a client, handed to asyncssh in pieces that the other clients can wait for.
+"""The input of a client, passed to asyncssh in pieces so small that other clients do not wait for long.
 
 asyncssh deals with all it is given before anybody else has a turn: with the quarter of a megabyte of tiny packets that
 asyncio may read at once for 0.16 s. So the pieces are small until the client has logged in, and later as large as it

@@ -1,4 +1,4 @@
-"""Which keys and certificates may log in to the gateway: the controller's answers, remembered for a moment.
+"""A short-lived cache of the keys and certificates that may log in to the gateway.
 
 A burst of connections of one user asks once; a controller that is down is bridged with its last answer.
 """

@@ -1,4 +1,4 @@
-"""The listening socket: who arrives is let in or turned away before it costs anything.
+"""The listening socket: accept or refuse a connection before it costs anything.
 
 asyncio's own server makes a transport for everybody first, and drops whom it has just accepted when it is closed at
 that moment (asyncio.Server.close, Python 3.11). A gateway that hands its port over may drop nobody.

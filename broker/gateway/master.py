@@ -1,4 +1,4 @@
-"""The process that owns the port. It has workers serve it, replaces those that die, and all of them on SIGHUP.
+"""The master process, which owns the port. It has workers serve it, replaces those that die, and all of them on SIGHUP.
 
     berth gateway           the master: binds one socket for each worker, all to one port (SO_REUSEPORT)
     berth gateway --worker  a worker: serves the socket that is its file descriptor 3; descriptor 4 is the table in

@@ -1,4 +1,4 @@
-"""The controller's last answers, for as long as there is no controller to ask.
+"""A cache of the controller's last answers on disk, for the time while the controller is away.
 
 A file each, so that all workers of a gateway know what one of them has been told, and those after a reload as well.
 Only good answers are kept: what strangers make up leaves nothing here. What is old is removed every minute, and of what

@@ -1,4 +1,4 @@
-"""The gateway's numbers for Prometheus: workers write theirs to files, the master adds them up and serves them.
+"""The gateway's metrics for Prometheus: workers write files, the master adds them up and serves the sums.
 
 Each worker has a file of its own, `<pid>.json` in one directory, written anew every second. What a worker had counted
 when it ended is added to `ended.json`, so that no counter goes down, over any number of reloads, and files do not pile

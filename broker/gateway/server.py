@@ -1,4 +1,4 @@
-"""The gateway: an ssh server whose only use is `ssh -J`, towards sessions that the controller resolves.
+"""The gateway: an ssh server that only forwards (`ssh -J`) to sessions that the controller resolves.
 
 It runs as an account of its own, knows neither the registry nor Slurm, and holds no secret but its host key. It may die
 and be replaced at any time; connections that stand do not need the controller.

@@ -1,4 +1,4 @@
-"""What a gateway is told when it is started, and which algorithms it speaks."""
+"""The settings of a gateway at its start, and the ssh algorithms that it offers."""
 
 from __future__ import annotations
 

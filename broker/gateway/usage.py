@@ -1,4 +1,4 @@
-"""The count of what each user has of the limited things, over all workers together.
+"""Count what each user has of the limited resources, over all workers together.
 
 The workers share one table in memory, which the master makes. Each worker has a section of the table that it alone
 writes, and reads all of them; so nothing is locked when a user is counted. The master clears the section of a worker

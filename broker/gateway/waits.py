@@ -1,4 +1,4 @@
-"""The sessions that clients of this worker wait for, and the one question to the controller about all of them.
+"""The sessions that clients of this worker wait for, and one request to the controller for all of them.
 
 A question for each client would need a connection to the controller for each. Those are few, so clients that wait
 would keep others from logging in. So a client that waits costs a place in a table (ADR 103).

@@ -1,4 +1,4 @@
-"""A watch over workers that hang: their event loop stands still, and the clients in their queue wait for ever.
+"""Detect and kill workers whose event loop hangs. The clients in such a worker's queue wait for ever.
 
 Each worker counts its beats in the table that it shares with the master. The master looks at the counts and kills a
 worker whose count stays the same. It compares counts and not times: when the machine or the master stood still, so did

@@ -1,4 +1,4 @@
-"""One of the processes that serve the gateway's port: `berth gateway --worker`, started by the master."""
+"""A worker process that serves the gateway's port: `berth gateway --worker`, started by the master."""
 
 from __future__ import annotations
 

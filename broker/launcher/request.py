@@ -1,4 +1,4 @@
-"""Whose verb it is, and where it may act: what the launcher's verbs have in common."""
+"""The context of one launcher request: its user, and the paths where it may act. All verbs share it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USER_NAME = re.compile(USER_PATTERN)
 
 class VerbError(Exception):
     """A verb did not do what was asked; `kind` is `invalid`, `refused`, `unclear`, `missing`, `busy`, `ended`,
-    `space`, `conflict` or `files`, of which broker.volumes.errors says when, or `host-key` (launcher_verbs.submit).
+    `space`, `conflict` or `files`, of which broker.volumes.errors says when, or `host-key` (session_verbs.submit).
     """
 
     def __init__(self, kind: str, message: str) -> None:

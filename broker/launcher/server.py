@@ -1,4 +1,4 @@
-"""The launcher: the only code that runs as root, small enough to read in one sitting.
+"""The launcher: the only code that runs as root. It is small enough to read in one sitting.
 
 It serves one socket, inherited from or shared with the controller, on which each line is a JSON request:
 `{"id": 7, "verb": "submit", "user": "alice", …}`. For each it forks; the child becomes that user for good (groups,

@@ -1,5 +1,4 @@
-"""What the launcher can do for a user: each verb runs as that user, in a process of its own, and checks its own
-arguments.
+"""The launcher's verbs for sessions. Each runs as the user, in a process of its own, and checks its own arguments.
 
 Standard library and slurm.sbatch only: this is loaded by the root process, though never run by it as root.
 """

@@ -1,4 +1,4 @@
-"""The shares of verbs and users in the launcher's places.
+"""Fair shares of the launcher's places, for verbs and for users.
 
 The controller admits requests by it, and the launcher again, so that neither has to trust the other with it. Verbs that
 may take an hour have places of their own: however many of them there are, a short one does not wait for them. In each

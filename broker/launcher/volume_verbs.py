@@ -1,6 +1,6 @@
-"""The launcher's verbs about volumes: each checks its request and hands over to broker.volumes.
+"""The launcher's verbs for volumes: each checks its request and calls broker.volumes.
 
-Standard library only, as launcher_verbs; they run as the user, in a process of their own.
+Standard library only, as session_verbs; they run as the user, in a process of their own.
 
 People make folders that they cannot enter themselves (mode 000), and overlayfs leaves some. A verb that reads or
 removes trees therefore runs once more, in a user namespace in which the user is root over their own files and over
