@@ -1,4 +1,4 @@
-"""Every failure that a user can meet, for three readers.
+"""Errors that a user can meet, with text for three readers.
 
 `message` and `hint` are for the user (what happened, how to mend it), `reason` is a short constant for metrics and
 `--json`, and the exception's cause is for the log. The exit codes are those of docs/reference/exit-codes.md.

@@ -1,8 +1,8 @@
-"""Labelled points at which a test lets a process die, as `kill -9` would, to see that nothing is lost, or stand still,
-to see what becomes of it when the world changes meanwhile.
+"""Failpoints: labelled points at which a test kills or stops a process.
 
-`BERTH_CRASH_AT=<label>` in the environment of a service arms one point, `BERTH_STOP_AT=<label>` has the process stop
-itself there until SIGCONT; docs/behaviour.md lists them. Unset, a point costs two dictionary look-ups.
+A kill, as by `kill -9`, shows that nothing is lost. A stop shows what becomes of the process when the world changes
+meanwhile. `BERTH_CRASH_AT=<label>` in the environment of a service arms one point, `BERTH_STOP_AT=<label>` has the
+process stop itself there until SIGCONT; docs/behaviour.md lists them. Unset, a point costs two dictionary look-ups.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Times, durations and sizes as people read them."""
+"""Format times, durations and sizes for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images as sessions need them: what people name, and the very one that volumes lie over."""
+"""Find the image of a session: by the version that a user names, or by the digest that its volumes need."""
 
 from __future__ import annotations
 

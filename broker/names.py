@@ -1,4 +1,4 @@
-"""What names look like: for the command line and the launcher, which check them without loading much else."""
+"""Patterns of valid names, for the command line and the launcher. They check names without loading much else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One task a key at a time, joined by all who ask for the same meanwhile."""
+"""One task for each key, which all callers join while it runs."""
 
 from __future__ import annotations
 

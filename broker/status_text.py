@@ -1,4 +1,4 @@
-"""A session's state in words, for the command line and for whoever connects by ssh, and times for people."""
+"""A session's state as text, for the command line and for ssh users, and times for people."""
 
 from __future__ import annotations
 

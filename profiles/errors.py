@@ -1,4 +1,4 @@
-"""What can go wrong with profiles and images.
+"""Errors of profiles and images.
 
 The broker turns these into its own errors; `message` and `hint` are for the user.
 """

@@ -1,4 +1,4 @@
-"""A tree of files walked by descriptors: paths of any length, folders of any depth, and no link is followed.
+"""Walk a tree of files by descriptors: paths of any length, folders of any depth, no links followed.
 
 A system call takes a path of at most 4,095 bytes (PATH_MAX in limits.h), and Python a thousand calls within each other.
 Trees of users go beyond both. So a folder is opened in its parent folder, by its name alone, and a tree keeps only some

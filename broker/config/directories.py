@@ -1,4 +1,4 @@
-"""Directories that belong to one user alone."""
+"""Create the directories that belong to one user alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which configuration file holds here, and what it says, before anything of it is checked.
+"""Find and read the configuration file, without validation of its content.
 
-Apart from `broker.config.settings`, since checking takes a command longer than all else that it does before it asks the
-controller, which has checked the same file.
+It is separate from `broker.config.settings`, since validation takes a command longer than all else that it does before
+it asks the controller, which has validated the same file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The site's decisions, read once from one YAML file and checked whole before anything starts.
+"""The site's settings: read once from one YAML file, and validated before anything starts.
 
 Site mode reads `/etc/berth/config.yaml` (or `$BERTH_CONFIG`). Where that file does not exist, Berth runs in personal
 mode with defaults below the user's XDG folders, and `$XDG_CONFIG_HOME/berth/config.yaml` may change them.

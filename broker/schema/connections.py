@@ -1,4 +1,4 @@
-"""Types of connections: where a session listens, and who was connected."""
+"""Types of connections: a session's endpoint, and records of connected users."""
 
 from __future__ import annotations
 

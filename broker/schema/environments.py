@@ -1,4 +1,4 @@
-"""What the HTTP API speaks of batch jobs in environments of Berth's; as schema, of which it is a part."""
+"""API types of the environments of batch jobs. `sessions` says the units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the HTTP API speaks: the validated types at the edge, shared by server, command line, gateway and TUI.
+"""API types of sessions: validated at the edge, and shared by server, command line, gateway and TUI.
 
 Nothing here knows the database. Times are seconds since the epoch (float, UTC), sizes are bytes.
 """

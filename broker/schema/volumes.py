@@ -1,4 +1,4 @@
-"""What the HTTP API speaks of snapshots and of what is done to volumes; as schema, of which it is a part."""
+"""API types of snapshots and volume operations. `sessions` says the units."""
 
 from __future__ import annotations
 

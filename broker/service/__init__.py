@@ -1,1 +1,1 @@
-"""What a service needs of its machine: the journal, systemd's notifications, and a port for metrics."""
+"""Interfaces of a service to its machine: the journal, systemd's notifications, and a port for metrics."""

@@ -1,4 +1,4 @@
-"""The log of a long-running process: to systemd's journal if standard error is connected to it, else as text.
+"""The log of a service: to systemd's journal if standard error is connected to it, otherwise as text.
 
 The journal gets each record as one entry with its priority and the name of the process (ADR 117), in its native
 protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL). What goes to standard error all the same has the prefixes of

@@ -1,4 +1,4 @@
-"""A limit on the lines of a log: clients can cause the same line again and again, but only so many are written.
+"""A limit on log lines: clients can cause the same line again and again, but only some are written.
 
 The limit counts by the line of code that logs, so that what is kept has the size of the program and not of its input.
 Lines above the limit are counted, and the count is logged with the last of them.

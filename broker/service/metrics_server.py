@@ -1,4 +1,4 @@
-"""The HTTP server of `/metrics`: a thread for each request, of which there are few, and none lasts.
+"""The HTTP server of `/metrics`. It has a thread for each request: requests are few and short.
 
 Any client that reaches the port may connect. So connections are bounded in number and in time. A client that keeps
 them all busy keeps out Prometheus, and costs nothing else.

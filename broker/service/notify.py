@@ -1,4 +1,4 @@
-"""The messages to systemd of a service of Type=notify: datagrams as sd_notify(3) documents them.
+"""Notifications to systemd from a service of Type=notify, as sd_notify(3) documents them.
 
 Standard library only, because the launcher imports it. The socket's address is taken out of the environment when this
 module is loaded: no process that a service starts can speak in its name.

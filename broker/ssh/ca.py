@@ -1,8 +1,8 @@
-"""The keys of one certificate authority: the one that signs, one that will, and those that did and are still believed.
+"""The keys of one certificate authority: the one that signs, the next one, and former ones still trusted.
 
-Three files tell: `<path>` is the private key that signs; `<path>.next` one that is announced, so that those who verify
-can learn it before it signs; `<path>.former` has a line for each that signed before, its public half alone, with the
-time of its last signature at the latest.
+Three files hold them: `<path>` is the private key that signs; `<path>.next` one that is announced, so that those who
+verify can learn it before it signs; `<path>.former` has a line for each that signed before, its public half alone, with
+the time of its last signature at the latest.
 """
 
 from __future__ import annotations

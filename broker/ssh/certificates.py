@@ -1,4 +1,4 @@
-"""Certificates (OpenSSH's PROTOCOL.certkeys): the authorities that sign them, and what those who check them read.
+"""OpenSSH certificates (PROTOCOL.certkeys): sign them, and parse them for those who verify.
 
 With one line in known_hosts no host key is ever asked about again; with certificates for users no key of theirs needs
 to lie in a session.

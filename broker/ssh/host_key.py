@@ -1,4 +1,4 @@
-"""A session's host key as OpenSSH keeps it: which public key a private one has, and for which a certificate is.
+"""Read a session's host key files in OpenSSH's format: private key, public key and certificate.
 
 Standard library only: the launcher's workers read files of users with it.
 """

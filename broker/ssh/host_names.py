@@ -1,4 +1,4 @@
-"""The names that ssh knows sessions by: `<owner>.<name>.<domain>`, short `<name>.<domain>` or `<name>`.
+"""Host names of sessions for ssh: `<owner>.<name>.<domain>`, short `<name>.<domain>` or `<name>`.
 
 Host names are case-insensitive and ssh(1) lower-cases them before use (RFC 4343), so letters are folded here; all else
 is strict. An owner may contain dots and underscores while a session's name may not, therefore names are read from the

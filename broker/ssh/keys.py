@@ -1,4 +1,4 @@
-"""Public ssh keys at the edge: from untrusted text to one validated type.
+"""Parse untrusted text to validated public keys.
 
 The formats are those of sshd(8), "AUTHORIZED_KEYS FILE FORMAT", and RFC 4253, section 6.6. Text that is not exactly a
 plain key never becomes a PublicKey, so whoever holds one needs no further checks.

@@ -1,4 +1,4 @@
-"""The limit on connections that have not logged in, as sshd_config(5) writes it."""
+"""The limit on connections before login, in the syntax of MaxStartups in sshd_config(5)."""
 
 from __future__ import annotations
 

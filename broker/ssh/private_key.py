@@ -1,4 +1,4 @@
-"""A private key on disk that is made at first use: the CA's, and the gateway's own host key."""
+"""A private key file that is made at first use: the CA's, and the gateway's own host key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few types of ssh's wire format (RFC 4251, section 5) that keys and certificates are made of."""
+"""Data types of ssh's wire format (RFC 4251, section 5) that keys and certificates consist of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments of batch jobs: a session's directory without a manifest, so that the registry never hears of it.
+"""Environments of batch jobs: session directories without a manifest, which the registry never sees.
 
 ```
 sessions/<environment id>/

@@ -1,4 +1,4 @@
-"""The end of sessions and layers: deletion with a grace time, and removal of what no record names."""
+"""Delete sessions, with a grace time, and remove layers that no record names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison of what two stacks of layers show, folder by folder, side by side.
+"""Compare the contents of two stacks of layers, folder by folder, side by side.
 
 Layers that both stacks have are not read but for what another layer says something of, so the cost grows with the
 entries of the other layers. Folders are opened by descriptors: paths may be of any length, and folders of any depth.

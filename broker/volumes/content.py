@@ -1,4 +1,4 @@
-"""Content and attributes of single files: read, compared, shared and copied.
+"""Read, compare, share and copy the content and attributes of single files.
 
 The standard library alone: the copy of a running session runs this in its job (docs/reference/session-job.md).
 """

@@ -1,4 +1,4 @@
-"""A record of what a copy holds of each folder of its source, and a look at what has changed in the source since.
+"""Record what a copy holds of each folder of its source, and find what has changed in the source since.
 
 While a session is frozen, every file has to be looked at once (ADR 113). This is the loop that does it: it makes no
 path, opens each folder once, and compares four numbers a file with those that are noted. Some processes share the work.

@@ -1,4 +1,7 @@
-"""The program that copies a running session as one file, for a job's node, where nothing of Berth is installed."""
+"""Pack the program that copies a running session into one file.
+
+It runs on a job's node, where nothing of Berth is installed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file `index` of a layer that is a copy: by path, how each file of the source was that a later copy may link.
+"""The file `index` of a copied layer: by path, the state of each source file that a later copy may link.
 
 The standard library alone: the copy of a running session runs this in its job (docs/reference/session-job.md).
 """

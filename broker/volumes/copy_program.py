@@ -1,5 +1,7 @@
 """The program that a session's job runs to copy its volumes (docs/reference/session-job.md).
 
+Usage:
+
     python3 -I copying.pyz [--drain] [--squash] SOURCE TARGET PREVIOUS [SOURCE TARGET PREVIOUS]
 
 With --drain it writes `ready`, waits until the caller has frozen the writers and has written a line, and writes

@@ -1,4 +1,4 @@
-"""A look at what has to be copied, before a session is disturbed for it.
+"""Check what has to be copied, before a session is disturbed for it.
 
 The standard library alone: the copy of a running session runs this in its job (docs/reference/session-job.md).
 """

@@ -1,4 +1,4 @@
-"""Copies a tree of files in two passes: most of it while it is being written to, the rest while it stands still.
+"""Copy a tree of files in two passes: most of it while it is written to, the rest during a freeze.
 
 A target is a layer's directory: it gets `tree`, `index` and, with `squash`, `owners`. `previous` is the layer of the
 last copy of the same source, or empty: a file that has not changed since is linked to that one, so a copy costs what

@@ -1,4 +1,6 @@
-"""How a volume lies on a file system: three drivers behind one small Protocol.
+"""Storage drivers of volumes: three drivers behind one small Protocol.
+
+What lies on disk, and what a snapshot costs, by driver:
 
 | driver | a top is | a stack is | a snapshot of a stopped session costs |
 |---|---|---|---|

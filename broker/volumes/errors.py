@@ -1,4 +1,4 @@
-"""Why something could not be done to a volume, for the launcher's answer."""
+"""Errors of volume operations, for the launcher's answer."""
 
 from __future__ import annotations
 

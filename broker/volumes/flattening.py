@@ -1,4 +1,4 @@
-"""Joins a stack of overlay layers into one that shows the same, by linking files instead of copying them."""
+"""Join a stack of overlay layers into one layer of the same content, by linking files instead of copying them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which paths an image has: what lies under a system volume's layers."""
+"""The paths in an image, which lies under a system volume's layers."""
 
 from __future__ import annotations
 

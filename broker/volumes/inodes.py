@@ -1,4 +1,4 @@
-"""Disk space of the files of a layer, by inode, and the file beside an immutable layer that keeps it.
+"""Disk space of a layer's files by inode, and the file beside an immutable layer that stores it.
 
 A file may have names in several layers: live copies and flattening link. So no sum over a layer's names, and no number
 of links, which changes with the next layer, says what a layer alone takes. What is kept is the inode numbers.

@@ -1,4 +1,4 @@
-"""Differences between what a session has and what its profile, or one of its snapshots, did."""
+"""Differences between a session and its profile, or one of its snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What batch jobs in an environment have told of themselves, in files of the nodes': docs/reference/batch-job.md."""
+"""Read the files in which batch jobs report from their nodes: docs/reference/batch-job.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The directories of layers: `layers/<id>/tree` with a layer's content, `work` beside it while it is a top.
+"""Directories of layers: `layers/<id>/tree` with a layer's content, and `work` beside it for a top.
 
 No directory ever moves: a top is born as a layer, and freezing it is a change of a session's record alone.
 """

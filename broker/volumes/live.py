@@ -1,4 +1,4 @@
-"""Snapshots of a session whose job runs: the job itself copies its tops while its processes stand still.
+"""Snapshots of a running session: the job itself copies its tops while its processes are frozen.
 
 Only the node sees what its processes have written at once, so the copy is made there, by `copying.pyz`. The two talk
 through files in the session's `run` directory and one signal (docs/reference/session-job.md): the request is written,

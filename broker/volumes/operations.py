@@ -1,4 +1,4 @@
-"""What is done to the volumes of a session that has no job: snapshot, rollback, clone, switch, and the rest.
+"""Operations on the volumes of a session without a job: snapshot, rollback, clone, switch and others.
 
 Each operation has an id, makes all that is new beside what is there, and comes true by one rename of volumes.json.
 Called again with the same id, after a crash of whoever had called it, it answers as before and does nothing. Each may

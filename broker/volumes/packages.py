@@ -1,4 +1,4 @@
-"""Which Debian and Python packages a stack of system layers has, over those of its image."""
+"""List the Debian and Python packages in a stack of system layers, compared with its image."""
 
 from __future__ import annotations
 

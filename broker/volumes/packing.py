@@ -1,4 +1,4 @@
-"""Packed layers of the plain driver: a squashfs file, and beside it what squashfs cannot hold (ADR 114).
+"""Packed layers of the plain driver: a squashfs file, and files for what squashfs cannot hold (ADR 114).
 
 squashfs knows no access lists, no times before 1970 or after 2106, and no holes smaller than its blocks; mksquashfs
 takes no path above PATH_MAX, and makes an empty file of one that it cannot read, without a word. So the tree is walked

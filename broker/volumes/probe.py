@@ -1,4 +1,4 @@
-"""The choice of a driver for a file system and a kernel, made by trying what a session's job does.
+"""Choose the driver for a file system and a kernel, by trying what a session's job does.
 
 The trial is `mount_overlay` of session.sh itself, run by bash as the user, in a user and mount namespace, with the
 upper and the working directory on the shared file system, and lower directories there and on the node's disk. Only

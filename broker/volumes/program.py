@@ -1,4 +1,4 @@
-"""A program that a worker starts. It runs as the user, who can make it say anything, so its output is bounded."""
+"""Run a program from a worker. It runs as the user, who can make it print anything, so its output is bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`volumes.json`: the truth about one session's volumes and snapshots, and the one way to change it.
+"""`volumes.json`: the record of one session's volumes and snapshots, and the only way to change it.
 
 It lies beside the data, so that no crash and no lost database can part the two. It changes as a whole, by a file
 written beside it, fsync(2), rename(2), and fsync(2) of the directory; who changes it holds the session's lock.

@@ -1,4 +1,4 @@
-"""Saves of a system volume that a job has on its node's disk (ADR 120): a packed layer each, and who may make them.
+"""Saves of a system volume from a node's disk (ADR 120). Each save is a packed layer, and only one job may make them.
 
 ```
 layers/<top>/saved        record.Save, replaced as a whole: a save comes true by this rename alone

@@ -1,4 +1,4 @@
-"""One user's directory on the shared file system: where sessions and layers are, and who may change what when.
+"""One user's directory on the shared file system: its sessions, its layers, and its locks.
 
 ```
 lock                     flock: operations hold it shared, the removal of layers exclusively

@@ -1,4 +1,4 @@
-"""Trials of what the file system of a copy does, with files of Berth's own.
+"""Test what the file system of a copy does, with files of Berth's own.
 
 The standard library alone: the copy of a running session runs this in its job (docs/reference/session-job.md).
 """

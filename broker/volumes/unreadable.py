@@ -1,4 +1,4 @@
-"""Files that a copy cannot read, told of together: a copy that lacks some silently would be no copy.
+"""Report the files that a copy cannot read, all together. A copy that silently lacks some would be no copy.
 
 As root of a user namespace a process reads all files of its user, whatever their modes. A file server does not know
 namespaces: over NFS, a mode such as 000 holds for the files' owner too.

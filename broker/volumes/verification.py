@@ -1,4 +1,4 @@
-"""Comparison of immutable layers with their checksums."""
+"""Compare immutable layers with their checksums."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Builds: a recipe is made into an image, in a user namespace and without root."""
+"""Builds: make an image from a recipe, in a user namespace and without root."""

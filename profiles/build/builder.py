@@ -1,8 +1,8 @@
-"""From a profile to a published image, as an ordinary user: no root, nothing setuid but newuidmap(1).
+"""Build an image from a profile and publish it, as an ordinary user.
 
-The image's tree is made in a private folder on a local disk: by mmdebstrap(1) for `debian:` bases, by unpacking the
-base's SIF otherwise. Each further step runs as root of that tree. The tree becomes a zstd squashfs, that a SIF, and
-the SIF a version in the store, by one rename.
+It needs no root, and no setuid program but newuidmap(1). The image's tree is made in a private folder on a local disk:
+by mmdebstrap(1) for `debian:` bases, by unpacking the base's SIF otherwise. Each further step runs as root of that
+tree. The tree becomes a zstd squashfs, that a SIF, and the SIF a version in the store, by one rename.
 """
 
 from __future__ import annotations

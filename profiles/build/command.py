@@ -1,4 +1,4 @@
-"""Run a program whose output is shown while it runs, with a time limit, and leave nothing behind."""
+"""Run a program with a time limit, show its output while it runs, and leave no process behind."""
 
 from __future__ import annotations
 

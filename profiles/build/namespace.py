@@ -1,8 +1,8 @@
-"""Being root over a tree of one's own files: in a user namespace for ordinary users, as what one is for root.
+"""Run a program as root over a tree of one's own files.
 
-An ordinary user becomes root of a namespace that has their own id as 0 and their subordinate ids (subuid(5)) as the
-others, so packages that own files by several users unpack as they should. Nothing here needs a setuid program but
-newuidmap(1) and newgidmap(1).
+An ordinary user becomes root of a user namespace that has their own id as 0 and their subordinate ids (subuid(5)) as
+the others, so packages that own files by several users unpack as they should. Root runs the program as root. Nothing
+here needs a setuid program but newuidmap(1) and newgidmap(1).
 """
 
 from __future__ import annotations

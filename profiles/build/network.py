@@ -1,4 +1,4 @@
-"""What a build takes over from the machine it runs on, so that it reaches package sources the way the machine does.
+"""Network settings that a build takes from its machine. With them it reaches package sources the way the machine does.
 
 Taken over: proxies, the certificate bundle, pip's configuration and apt's `Acquire` options. Nothing of it stays in the
 image, but for the Debian mirror in its sources.list. docs/howto/profiles.md tells users.

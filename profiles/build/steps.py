@@ -1,4 +1,4 @@
-"""The steps of a build: what they tell while they run, and what is told when one fails."""
+"""The steps of a build: their progress reports, and the message if one fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of one build, on a local disk, private, and gone afterwards whatever happens."""
+"""The private folder of one build on a local disk. It is removed afterwards, however the build ends."""
 
 from __future__ import annotations
 

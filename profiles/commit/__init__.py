@@ -1,1 +1,1 @@
-"""Commits: what a session has become is made into an image and a recipe."""
+"""Commits: make an image and a recipe from the changes in a session."""

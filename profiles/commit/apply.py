@@ -1,4 +1,4 @@
-"""Put a session's layers into an image's tree. Runs as root of that tree, which owns files as it says."""
+"""Apply a session's layers to an image's tree. Runs as root of that tree, which owns files as it says."""
 
 from __future__ import annotations
 

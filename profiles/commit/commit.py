@@ -1,4 +1,4 @@
-"""From a session's system layers to a published image: what `berth profile commit` does.
+"""Publish an image made from a session's system layers, for `berth profile commit`.
 
 It works as a build does: in a private folder, as root of a user namespace, and nothing is published unless all of it
 is. The base is unpacked, what the layers say is compared with it and put to whoever asked, and then laid over it.

@@ -1,4 +1,7 @@
-"""What of a session's system belongs into an image: not the machine's and the moment's own, and nothing secret."""
+"""Select the files of a session's system that belong into an image.
+
+Left out are those of the machine and of the moment, and secrets.
+"""
 
 from __future__ import annotations
 

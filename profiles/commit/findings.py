@@ -1,4 +1,4 @@
-"""What a session's system has that its image has not: packages, files of its own, and what stays behind."""
+"""Differences between a session's system and its image: packages, files of its own, and files left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A committed image's recipe: the profile that says as code how to make what the session was.
+"""Generate the recipe of a committed image: a profile that reproduces the session.
 
 It stands on the session's own profile. Packages become `apt` and `pip`, small texts `files`, and what is to be done
 to the rest (links, directories, owners, deletions) `post`. What no profile can say, such as programs that were compiled

@@ -1,4 +1,4 @@
-"""Files that may hold secrets, told by where they are and by what is in them: such things have no place in an image.
+"""Find files that may hold secrets, by their place and by their content. Such files have no place in an image.
 
 An image is for everybody who can reach its store. What is here errs on the side of leaving something out, which whoever
 commits a session sees and can correct; package files that are as their package has them are not asked about.

@@ -1,1 +1,1 @@
-"""Images: SIF files, the store of published ones, and the layers that they and sessions consist of."""
+"""Images: SIF files, the store of published ones, and layers."""

@@ -1,4 +1,4 @@
-"""The little of Apptainer that building needs: its own files in an image, and SIF files around squashfs."""
+"""The parts of Apptainer that a build needs: its own files in an image, and SIF files around squashfs."""
 
 from __future__ import annotations
 

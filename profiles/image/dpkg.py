@@ -1,4 +1,4 @@
-"""What dpkg and apt have written down about a tree: which packages, which of them by hand, and whose files.
+"""Read the records of dpkg and apt in a tree: packages, how each was chosen, and its files.
 
 dpkg's files are described in deb822(5), deb-md5sums(5) and dpkg's admindir (`/var/lib/dpkg/info`), apt's in
 `/var/lib/apt/extended_states`.

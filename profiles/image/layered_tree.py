@@ -1,4 +1,4 @@
-"""An image's tree and the layers of a session over it: what is where, and whose it is."""
+"""The merged view of an image's tree and a session's layers: contents, owners and permissions."""
 
 from __future__ import annotations
 

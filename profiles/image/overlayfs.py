@@ -1,4 +1,4 @@
-"""The merged view of a stack of overlay layers: upper directories of overlayfs or fuse-overlayfs, one over the other.
+"""The merged view of a stack of overlay layers, as overlayfs or fuse-overlayfs writes them.
 
 A layer has marks of deletion beside its files. Which marks there are depends on the program that mounts the stack, as
 each knows marks that are ordinary files to the other (table in docs/reference/storage.md):

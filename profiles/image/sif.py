@@ -1,4 +1,4 @@
-"""Where in a SIF file its root file system is: what sessions need in order to mount it without Apptainer.
+"""Find the root file system in a SIF file. Sessions mount it from there without Apptainer.
 
 The layout is that of github.com/sylabs/sif, pkg/sif (header.go, descriptor.go): a global header of 128 bytes, and
 descriptors of 585 bytes where it says; numbers are little-endian.

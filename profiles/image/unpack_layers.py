@@ -1,4 +1,4 @@
-"""Layers that storage keeps packed, as squashfs files, made into directories again.
+"""Unpack layers that storage keeps as squashfs files into directories.
 
 A whiteout cannot be unpacked everywhere: overlayfs itself, which a container's own disk often is, refuses to hold one.
 So whiteouts are written as fuse-overlayfs would write them, as files `.wh.NAME`, and the file `fuse` beside the tree

@@ -1,4 +1,4 @@
-"""What a profile is built on: a Debian suite, another profile's image, or a SIF file."""
+"""The base of a profile: a Debian suite, another profile's image, or a SIF file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a profile's YAML may say, and reading it. docs/reference/profile.md explains every key.
+"""The schema of a profile's YAML, and its reader.
 
 A profile is a recipe: what it is built on and what is added, and what a session made from it asks of Slurm by
 default.

@@ -1,4 +1,4 @@
-"""The order of versions: dpkg's (Debian Policy 5.6.12), so 1.10 follows 1.9 and 1.0~rc1 comes before 1.0."""
+"""Compare versions as dpkg does (Debian Policy 5.6.12): 1.10 follows 1.9, and 1.0~rc1 comes before 1.0."""
 
 from __future__ import annotations
 
