@@ -51,7 +51,7 @@ class _Known:
 
 
 class AccountCache:
-    """An async context manager around the threads that ask."""
+    """A cache that asks the name service in threads. An async context manager."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="accounts")

@@ -47,9 +47,10 @@ if TYPE_CHECKING:
 
 
 class Controller:
-    """Everything between the API and the outside world: registry, Slurm, launcher. `process` has its life cycle.
+    """The parts between the API and the outside world: registry, Slurm, launcher.
 
-    Each part is made at first use, with the parts that it needs; `services` needs all of them.
+    `process` has its life cycle. Each part is made at first use, with the parts that it needs; `services` needs all of
+    them.
     """
 
     def __init__(self, config: Config, registry: Registry, scheduler: Scheduler, launcher: LauncherClient) -> None:

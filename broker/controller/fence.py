@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class FencedScheduler:
-    """Answers questions as the scheduler behind it; each order first calls `check`, which raises to refuse it."""
+    """A scheduler whose orders first call `check`, which raises to refuse them.
+
+    Questions go to the scheduler behind it.
+    """
 
     def __init__(self, scheduler: Scheduler, check: Callable[[], None]) -> None:
         self._scheduler = scheduler

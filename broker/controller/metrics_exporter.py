@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class _Sessions(Collector):
-    """Asks for what is now when Prometheus does."""
+    """A collector that reads the present values when Prometheus asks."""
 
     def __init__(self, registry: Registry, reconciler: Reconciler) -> None:
         self._registry = registry

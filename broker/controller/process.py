@@ -123,7 +123,7 @@ async def _metrics(controller: Controller) -> AsyncIterator[None]:
 
 
 class Use:
-    """Whether the API is in use, and when it last was."""
+    """The use of the API: whether there is a request now, and when the last one ended."""
 
     def __init__(self) -> None:
         self._requests = 0

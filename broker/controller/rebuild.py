@@ -66,7 +66,7 @@ async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, laun
 
 @dataclass(slots=True)
 class _Found:
-    """What is told in the end."""
+    """The sessions of a rebuild, for its final report."""
 
     restored: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)

@@ -24,7 +24,10 @@ GATEWAY_CERTIFICATE_DAYS = 30
 
 
 class Site:
-    """The authority for hosts signs sessions' keys and the gateway's, the one for users what `berth login` gives."""
+    """The site's names and authorities.
+
+    The authority for hosts signs the keys of sessions and gateway, the one for users those of `berth login`.
+    """
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import asyncio
 
 
 class ChangeNotifier:
-    """One broadcast for all waiters: each looks for itself whether the change is one that it waits for."""
+    """One broadcast for all waiters. Each checks for itself whether the change is one that it waits for."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()

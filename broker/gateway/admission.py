@@ -44,7 +44,7 @@ STALLED = 5.0
 
 
 class Failure(enum.Enum):
-    """How a connection ended without a login, and how many seconds of penalty its source gets for it."""
+    """The ways in which a connection ends without a login, each with its penalty for the source in seconds."""
 
     NO_ATTEMPT = 1.0
     """It left before it tried: OpenSSH's `noauth`."""
@@ -71,7 +71,7 @@ class PendingLogin(Protocol):
 
 
 class LoginThrottle:
-    """The connections that have not logged in yet, and the sources that may not try."""
+    """The connections before login, and the sources that may not try."""
 
     def __init__(
         self,

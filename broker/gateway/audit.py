@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who logged in and with which key; made once per connection and never changed."""
+    """The user and the key of a login; made once per connection and never changed."""
 
     user: str
     fingerprint: str
@@ -57,7 +57,10 @@ class Identity:
 
 
 class Audit:
-    """An async context manager: within it the controller is told; what still stands when it is left counts as ended."""
+    """Reports to the controller, as an async context manager.
+
+    A connection that still stands at its exit counts as ended.
+    """
 
     def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str, counts: Counts) -> None:
         """`gateway`: what this one is called, such as its login node's name."""

@@ -14,7 +14,7 @@ FIRST_WINDOW_BYTES = 64 * 1024
 
 
 class Channel(asyncssh.SSHTCPChannel[bytes]):
-    """Its session gets all data at once, and opens the window itself."""
+    """A channel that passes all data at once. Its session opens the window itself."""
 
     @property
     def window(self) -> int:

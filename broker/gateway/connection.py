@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 class Live:
-    """The connections that stand now, and whose they are."""
+    """The present connections, by user."""
 
     def __init__(self) -> None:
         self._connections: set[GatewayConnection] = set()

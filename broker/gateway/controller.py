@@ -60,12 +60,11 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class ControllerClient:
-    """An async context manager around pools of connections; it outlives restarts of the controller. Questions about
-    sessions have a pool of their own, beside that of log-ins, records and certificates: they keep no user from logging
-    in.
+    """An async context manager around pools of connections; it outlives restarts of the controller.
 
-    Every call either answers or raises: ControllerUnavailableError when there is no answer or none that makes sense,
-    otherwise the error that the controller sent.
+    Questions about sessions have a pool of their own, beside that of log-ins, records and certificates: they keep no
+    user from logging in. Every call either answers or raises: ControllerUnavailableError when there is no answer or
+    none that makes sense, otherwise the error that the controller sent.
     """
 
     def __init__(self, api_socket: Path, counts: Counts) -> None:
@@ -165,7 +164,7 @@ class ControllerClient:
 
 
 class _Lane:
-    """A pool of connections, and so many questions at once.
+    """A pool of connections, which allows as many questions at once.
 
     A question is asked to its end, even if its asker is cancelled. Otherwise httpcore's pool would lose a place with
     each request that is cancelled at the wrong moment, until it has none left.

@@ -21,7 +21,7 @@ MAX_SERIES = 256
 
 
 class Counts:
-    """Totals since the worker's start by name and label, and functions that tell what is now."""
+    """Totals since the worker's start by name and label, and functions that return present values."""
 
     def __init__(self) -> None:
         self._totals: Counter[str] = Counter()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Endpoints:
-    """Asks `ask(user, target)`, and answers from memory while there is no controller to ask."""
+    """Asks `ask(user, target)`, and answers from the cache while the controller is away."""
 
     def __init__(
         self, ask: Callable[[str, str], Awaitable[ResolveAnswer]], memory: ResponseCache[ResolveAnswer], domain: str

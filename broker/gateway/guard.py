@@ -67,29 +67,29 @@ _log = logging.getLogger(__name__)
 
 
 class NotReachedError(BerthError):
-    """The controller has said where the session is, and it could not be connected to."""
+    """The session's endpoint is known, but there is no connection to it."""
 
     status = 502
 
 
 class EndpointUnreachableError(NotReachedError):
-    """Nobody answers where the session should be."""
+    """Nothing answers at the session's endpoint."""
 
     reason = "unreached"
 
 
 class HostKeyMismatchError(NotReachedError):
-    """Somebody else answers where the session should be."""
+    """Another host key answers at the session's endpoint."""
 
     reason = "impostor"
 
 
 class FloodError(ConnectionError):
-    """The server has sent what no sshd does, and is left alone for a while."""
+    """The server has sent more than any sshd does, and is left alone for a while."""
 
 
 class EndpointAddress(NamedTuple):
-    """What a guard vouches for: one generation of a session, where it listens, and its host key."""
+    """The identity that a guard proves: one generation of a session, its address and its host key."""
 
     session_id: str
     generation: str
@@ -117,7 +117,7 @@ class _Past:
 
 
 class EndpointVerifier:
-    """The guards that stand, one an endpoint, for whichever forwards need them."""
+    """The present guards, one for each endpoint, which all its forwards share."""
 
     def __init__(self, *, answer_timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`answer_timeout`: seconds for a guard's key exchange, for each answer of one, and for a free place."""
@@ -242,7 +242,10 @@ class EndpointVerifier:
 
 
 class _Guard(asyncssh.SSHClient):
-    """One connection, from its making to its end. asyncssh calls the methods that have no underscore before them."""
+    """One guard connection, from its making to its end.
+
+    asyncssh calls the methods that have no underscore before them.
+    """
 
     def __init__(  # noqa: PLR0917 - all that bounds one
         self,

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class HostKeyAndCertificate:
-    """What the gateway proves itself with: `<path>` and `<path>-cert.pub`."""
+    """The gateway's proof of identity: `<path>` and `<path>-cert.pub`."""
 
     def __init__(self, path: Path, sign: Callable[[str], Awaitable[str]]) -> None:
         self._certificate_path = path.with_name(path.name + "-cert.pub")

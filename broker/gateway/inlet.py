@@ -52,7 +52,7 @@ _buffer = memoryview(bytearray(LARGE))
 
 
 class PreAuthQueue:
-    """The turn that all have together who are not logged in."""
+    """The shared turn of all connections that are not logged in."""
 
     def __init__(self) -> None:
         self._pieces: deque[Callable[[], None]] = deque()
@@ -74,7 +74,7 @@ class PreAuthQueue:
 
 
 class UserTurn:
-    """The turn that all connections of one logged-in user have together."""
+    """The shared turn of all connections of one logged-in user."""
 
     def __init__(self) -> None:
         self._spent = 0.0

@@ -31,7 +31,7 @@ _REMEMBERED_USERS = 4096
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedCredentials:
-    """What lets somebody in, and whether the controller stands behind it now. Keys are RFC 4253 encodings."""
+    """The credentials that let a user in, and whether the controller confirms them now. Keys are RFC 4253 encodings."""
 
     blobs: frozenset[bytes] = frozenset()
     """Keys that do by themselves."""

@@ -54,7 +54,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Listener:
-    """Accepts for as long as it is open; `protocol(source)` makes what a connection is given to."""
+    """Accepts connections for as long as it is open; `protocol(source)` makes each one's protocol."""
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the port is."""
+    """The address of the port."""
 
     host: str
     port: int
@@ -63,7 +63,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class MetricsTarget:
-    """Where workers write what they count, and where that is served."""
+    """The directory for the workers' counters, and the address that serves them."""
 
     directory: Path
     address: Address
@@ -102,7 +102,7 @@ class Worker:
 
 
 class Master:
-    """What holds the sockets and the workers; the module's text says how."""
+    """The owner of the sockets and the workers, as the module's docstring describes."""
 
     def __init__(
         self, address: Address, workers: int, numbers: MetricsTarget | None = None, *, worker_timeout: float
@@ -226,7 +226,7 @@ _SIGNALS = {*STOP_SIGNALS, signal.SIGHUP}
 
 @dataclass(frozen=True, slots=True)
 class _Handover:
-    """What a master passes to the one that it becomes: children stay children, descriptors stay open."""
+    """State that a master passes to the master that it becomes: children stay children, descriptors stay open."""
 
     address: Address | None
     sockets: list[socket.socket]

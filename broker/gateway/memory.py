@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class ResponseCache(Generic[Answer]):
-    """Answers of one kind, by the words of the question.
+    """Answers of one kind, by their request.
 
     The time is the machine's: processes share it, and over a restart there is no other.
     """

@@ -68,7 +68,7 @@ async def written(counts: Counts, directory: Path) -> AsyncIterator[None]:
 
 
 class Totals:
-    """The numbers of all workers together; asked from the server's thread, told by the master's."""
+    """The sums over all workers, read by the server's thread, written by the master's."""
 
     def __init__(self, directory: Path, *, fresh: bool) -> None:
         """`fresh`: forget what was counted before."""

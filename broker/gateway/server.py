@@ -55,7 +55,10 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """An async context manager: inside it people can connect; on leaving it stops listening, drains, and hangs up."""
+    """The gateway as an async context manager: within it users can connect.
+
+    On leaving it stops listening, drains, and hangs up.
+    """
 
     def __init__(
         self, settings: GatewaySettings, sock: socket.socket | None = None, usage: Usage | None = None

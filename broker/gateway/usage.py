@@ -41,7 +41,7 @@ _NUMBERS = _KEYS + ROWS * _KEY
 
 
 class Kind(enum.IntEnum):
-    """The things that are counted."""
+    """The kinds of resources that are counted."""
 
     CONNECTIONS = 0
     FORWARDS = 1
@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 
 class UsageTable:
-    """The shared memory, as the master has it."""
+    """The shared memory with the counts, as the master has it."""
 
     def __init__(self, descriptor: int) -> None:
         """`descriptor`: of a table; raises ValueError if it is something else."""

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class SessionWaits:
-    """Asks `ask` as long as a client waits, with one question at a time, however many clients and sessions there are.
+    """Asks `ask` for all waiting clients, with one question at a time, however many clients and sessions there are.
 
     Those beyond the question's room are not in it: they ask again when their time is over.
     """

@@ -22,7 +22,7 @@ BEAT_S = 0.2
 
 
 class Watchdog:
-    """The master's side."""
+    """The master's side: compares the beats of workers with those of the last look."""
 
     def __init__(self, table: UsageTable, timeout_s: float) -> None:
         """`timeout_s`: how long a worker's event loop may stand still."""

@@ -48,7 +48,7 @@ EnvironmentId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the paths hand over to."""
+    """The parts of the controller that the routes call."""
 
     config: Config
     sessions: Sessions

@@ -65,7 +65,7 @@ class _TooManyError(RefusedError):
 
 
 class ConnectionRoom:
-    """The number of connections that each uid has, and may have."""
+    """The numbers of connections that each uid has, and may have."""
 
     def __init__(self, reserved: Mapping[int, int], *, files: int | None = None) -> None:
         """`reserved`: how many connections uids may have besides what the users share. `files`: how many descriptors
@@ -117,7 +117,7 @@ class ConnectionRoom:
 
 
 class _Seat:
-    """One connection that is counted, until it leaves."""
+    """One counted connection, until its end."""
 
     def __init__(self, room: ConnectionRoom, uid: int) -> None:
         self._room = room
@@ -132,9 +132,10 @@ class _Seat:
 
 
 class ApiListener:
-    """An async context manager: within it connections are accepted, and served by `server` if their user may have one.
+    """The listening socket as an async context manager.
 
-    The socket is closed when it is left; connections that were accepted go on.
+    Within it connections are accepted, and served by `server` if their user may have one. The socket is closed when it
+    is left; connections that were accepted go on.
     """
 
     def __init__(

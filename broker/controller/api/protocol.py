@@ -38,7 +38,10 @@ STOP_TIMEOUT_S = 5
 
 
 class _BoundedConnection(h11.Connection):
-    """h11 bounds only a head that is incomplete: one that arrives at once may be of any length."""
+    """An h11 connection that bounds complete heads, too.
+
+    h11 bounds only an incomplete head: one that arrives at once may be of any length.
+    """
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         event = super().next_event()
@@ -55,7 +58,7 @@ class _BoundedConnection(h11.Connection):
 
 
 class ApiProtocol(H11Protocol):
-    """A connection of `peer`; `lost` is called once when it has ended, and with it all that it has asked for.
+    """A connection of `peer`. `lost` is called once when it has ended, and with it all its requests.
 
     A request goes on without its client, and may have to wait for an hour until it can be carried out. If it did not
     count until then, a client that asks and leaves could have any number of them.

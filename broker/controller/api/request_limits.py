@@ -23,7 +23,7 @@ LARGEST_BODY = 256 * 1024
 
 
 class RequestLimits:
-    """Notes who uses the controller how, and turns away a body that is too large before a byte of it is kept."""
+    """ASGI middleware that counts each request, and refuses a body that is too large before a byte of it is kept."""
 
     def __init__(
         self, app: ASGIApp, in_use: Callable[[], AbstractContextManager[None]], methods: frozenset[str]

@@ -37,7 +37,7 @@ _NO_ANSWER = {"crashed", "timed-out", "gone"}
 
 
 class AuthorizedKeys:
-    """Reads users' keys through the launcher, as those users, and remembers them for a moment."""
+    """A short-lived cache of users' keys, which the launcher reads as these users."""
 
     def __init__(self, registry: Registry, launcher: LauncherClient, *, enough: bool = True) -> None:
         """`enough`: whether a key lets its owner in by itself; no more can be added where it does not."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SshCredentials:
-    """What lets `user` in, each as one OpenSSH public-key line."""
+    """The credentials of `user`, each as one OpenSSH public-key line."""
 
     user: str
     keys: list[str]
@@ -46,7 +46,7 @@ class SshCredentials:
 
 
 class LoginPolicy:
-    """Says what lets a user in, and signs and revokes certificates."""
+    """The site's policy for credentials. It signs and revokes certificates."""
 
     def __init__(
         self, settings: SshSettings, registry: Registry, keys: AuthorizedKeys, authority: CertificateAuthority

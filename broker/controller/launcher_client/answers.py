@@ -71,7 +71,7 @@ Manifests = Annotated[dict[Id, Text], Field(max_length=20_000)]
 
 
 class VolumesAnswer(Volumes):
-    """As the registry stores it."""
+    """The volumes of a session, as the registry stores them."""
 
     driver: Driver
     promises: Annotated[list[Words], Field(max_length=10)] = Field(default_factory=list)

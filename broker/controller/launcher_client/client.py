@@ -32,7 +32,7 @@ SESSION_SCRIPT = Path(__file__).parents[2] / "job/session.sh"
 
 
 class _Admission:
-    """Keeps requests back that the launcher has no place for, so that it reads those of others at once."""
+    """The queue of requests for which the launcher has no place, so that it reads those of others at once."""
 
     def __init__(self) -> None:
         self._shares = Shares()
@@ -74,7 +74,10 @@ class _Admission:
 
 
 class LauncherClient(VolumeClient):
-    """The launcher at the other end of a connected socket. An async context manager; `gone` is set when it has left."""
+    """A client of the launcher at the other end of a connected socket.
+
+    An async context manager; `gone` is set when it has left.
+    """
 
     def __init__(self, control: socket.socket, process: asyncio.subprocess.Process | None = None) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotResult:
-    """What came of an operation: the snapshot that it made, and the volumes as they are now (as schema.Volumes)."""
+    """The result of an operation: its snapshot, and the volumes as they are now (as schema.Volumes)."""
 
     snapshot: SnapshotView
     volumes: dict[str, Any]
@@ -48,7 +48,7 @@ class SnapshotResult:
 
 @dataclass(frozen=True, slots=True)
 class Cloned:
-    """A session made of another: from which snapshot and what its volumes are, those of its source, its host key."""
+    """A cloned session: the snapshot that it comes from, its volumes, those of its source, and its host key."""
 
     taken: SnapshotResult
     source: dict[str, Any]
@@ -57,7 +57,7 @@ class Cloned:
 
 @dataclass(frozen=True, slots=True)
 class SifImage:
-    """An image as those see it who read its squashfs."""
+    """The place of an image's squashfs: its SIF file, and the offset in it."""
 
     path: str
     offset: int
@@ -69,7 +69,7 @@ class SifImage:
 
 @dataclass(frozen=True, slots=True)
 class GcResult:
-    """What `gc` removed, or would."""
+    """The layers that `gc` removed, or would remove."""
 
     layers: int
     bytes: int
@@ -78,7 +78,7 @@ class GcResult:
 
 
 class VolumeClient(ABC):
-    """What the launcher does to volumes, over `_call`."""
+    """The launcher's volume verbs, over `_call`."""
 
     @abstractmethod
     async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Continuation:
-    """Asks for successors, each once in a submission; what becomes of them the reconciler sees."""
+    """Submits successors, each at most once in a submission. The reconciler observes what becomes of them."""
 
     def __init__(
         self,

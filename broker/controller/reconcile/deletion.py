@@ -32,7 +32,7 @@ it open for a moment, then doubling up to the last.
 
 
 class DeletionWorker:
-    """Removes what is to go, each session's data at most once at a time."""
+    """Removes the data of deleted sessions, each session's at most once at a time."""
 
     def __init__(self, *, registry: Registry, launcher: LauncherClient, changes: ChangeNotifier) -> None:
         self._registry = registry

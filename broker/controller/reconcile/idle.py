@@ -36,7 +36,7 @@ WARNED = 600.0
 
 
 class IdlePolicy:
-    """Stops what nothing uses, and never without a warning."""
+    """Stops idle sessions, always after a warning."""
 
     def __init__(self, registry: Registry, launcher: LauncherClient) -> None:
         self._registry = registry

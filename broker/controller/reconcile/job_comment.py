@@ -27,7 +27,7 @@ _COMMENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A parsed comment. `restarts` and `endpoint` are there once the job listens."""
+    """A parsed job comment. `restarts` and `endpoint` are there once the job listens."""
 
     session_id: str
     submission: int

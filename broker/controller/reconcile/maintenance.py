@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """Flattens and collects, each session and each user at most once at a time."""
+    """Flattens stacks and collects layers, each session and each user at most once at a time."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ TIME_WAS_UP = "the job's time was up"
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """Whose Slurm's jobs are. Jobs by session id."""
+    """Slurm's jobs, matched to sessions by id."""
 
     own: dict[str, Job] = field(default_factory=dict)
     """The one that carries the session."""

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OperationResult:
-    """What was done: the session's columns that it changes, and what to tell."""
+    """The result of an operation: changed columns of its session, and a message."""
 
     values: dict[str, Any]
     message: str
@@ -37,7 +37,7 @@ class OperationResult:
 
 
 class OperationExecutor:
-    """Does operations, each as its session's row records it. LauncherError if one could not be done."""
+    """Executes operations, each as its session's row records it. LauncherError if one fails."""
 
     def __init__(
         self,

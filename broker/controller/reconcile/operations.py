@@ -48,7 +48,7 @@ more than Slurm's KillWait and the time that processes on a file server take to 
 
 
 class OperationRunner:
-    """Carries out operations, each session's at most once at a time."""
+    """Runs operations, each session's at most once at a time."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import time
 
 
 class Backoff:
-    """Of several things, each by its key, when the next try is due; one that never failed is due at once."""
+    """The time of the next try for each key. A key that never failed is due at once."""
 
     def __init__(self, first: float, last: float) -> None:
         """Seconds after the first failure, and at most."""

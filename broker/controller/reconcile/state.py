@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a session becomes: its state, why, and its endpoint if it has one."""
+    """The new state of a session, with its reason, and its endpoint if it has one."""
 
     state: SessionState
     reason: str = ""

@@ -49,7 +49,7 @@ slurmd is back there and ends it, or the file system's server takes its lock awa
 
 
 class _OvertakenError(Exception):
-    """The session no longer waits for this attempt: it was stopped, its job was found, or another attempt was made."""
+    """The attempt is obsolete: the session was stopped, its job was found, or another attempt was made."""
 
 
 class Submitter:

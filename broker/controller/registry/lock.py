@@ -79,7 +79,7 @@ _SET = "SELECT set_config(name, %s::jsonb ->> name, false) FROM pg_settings WHER
 
 
 class RegistryLock:
-    """A lock that is held. `lost` is set once it cannot be had any more; `why` tells the reason."""
+    """A lock that is held. `lost` is set once it cannot be held any more; `why` tells the reason."""
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
@@ -121,7 +121,7 @@ async def hold_registry(url: str) -> AsyncIterator[RegistryLock]:
 
 
 class _Holder(NamedTuple):
-    """A connection that has the lock, as the server shows it."""
+    """A database connection that has the lock, as the server shows it."""
 
     pid: int
     application: str
@@ -141,7 +141,7 @@ _APPLICATION = "berth-controller "
 
 
 class PostgresLock(RegistryLock):
-    """A session-level advisory lock, on a connection of its own that is held as long as the controller lives."""
+    """A session-level advisory lock, on a connection of its own for the controller's whole life."""
 
     def __init__(self, url: sqlalchemy.URL) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ HostKey = Annotated[Line, AfterValidator(_public_key)]
 
 
 class Target(BaseModel):
-    """The image that a session is to have after a rollback or a switch, and what is kept then."""
+    """The image of a session after a rollback or a switch, and the paths that are kept then."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -70,7 +70,7 @@ def policy_of(image: Image) -> Persistence:
 
 
 class Unfinished(Operation):
-    """A rollback or switch under way, as the manifest keeps it: what a session becomes by it depends on it."""
+    """A rollback or switch under way, as the manifest stores it. The session's result depends on it."""
 
     id: str = Field(pattern=f"^{IDENTIFIER.pattern}$")
     verb: str = Field(pattern="^(rollback|switch)$")
@@ -79,7 +79,7 @@ class Unfinished(Operation):
 
 
 class Manifest(BaseModel):
-    """All of a session that cannot be worked out again. Later versions may add keys: unknown ones are ignored."""
+    """The facts of a session that cannot be worked out again. Later versions may add keys: unknown ones are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -30,7 +30,10 @@ def _state_column() -> Column[Any]:
 
 
 class Session(SQLModel, table=True):
-    """A session, whatever job carries it now. A deleted one stays as a tombstone, so that a late job of it is known."""
+    """A session, whatever job it has now.
+
+    A deleted one stays as a tombstone, so that a late job of it is recognised.
+    """
 
     __table_args__ = (
         Index(
@@ -239,7 +242,7 @@ class Session(SQLModel, table=True):
 
 
 class JobRecord(SQLModel, table=True):
-    """One submission of a session and what became of it: the job-to-session registry."""
+    """One submission of a session and its outcome: the job-to-session registry."""
 
     __tablename__ = "job"
 
@@ -275,7 +278,7 @@ class Key(SQLModel, table=True):
 
 
 class Event(SQLModel, table=True):
-    """Something that a user or Berth did to a session; never changed afterwards."""
+    """An action of a user or of Berth on a session; never changed afterwards."""
 
     id: int | None = Field(default=None, primary_key=True)
     at: float = Field(index=True)
@@ -291,7 +294,7 @@ _CONNECTION_IDENTITY = ("id", "owner", "user", "session_id", "generation", "gate
 
 
 class Connection(SQLModel, table=True):
-    """Somebody's connection to a session, as schema.ConnectionRecord has it."""
+    """A connection of a user to a session, as in schema.ConnectionRecord."""
 
     __table_args__ = (
         Index("connection_session", "session_id", "began_at"),

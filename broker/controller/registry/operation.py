@@ -16,7 +16,7 @@ CREATES_SESSION = frozenset({"clone", "promote", "restore"})
 
 
 class Operation(BaseModel):
-    """One operation: what was asked, and in the end what came of it. A changed one is a new one."""
+    """One operation: its request, and in the end its result. A changed operation is a new object."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

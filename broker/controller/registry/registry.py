@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class RegistryError(BerthError):
-    """The database cannot be used; the message says which and why."""
+    """The database cannot be used. The message names the database and the reason."""
 
     reason = "registry"
     status = 503
@@ -34,7 +34,7 @@ class RegistryError(BerthError):
 
 @dataclass(frozen=True, slots=True)
 class EventEntry:
-    """What goes into the event log together with a change."""
+    """An entry for the event log that is written together with a change."""
 
     actor: str
     action: str
@@ -42,7 +42,7 @@ class EventEntry:
 
 
 class JobHandover(NamedTuple):
-    """The session goes over to another job."""
+    """The change of a session to another job."""
 
     values: Mapping[str, Any]
     """The new values of some columns, as the next job has them."""

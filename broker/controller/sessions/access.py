@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Verb(StrEnum):
-    """Everything that can be done to a session."""
+    """The permissions on a session."""
 
     SEE = "see"
     CONNECT = "connect"

@@ -48,7 +48,7 @@ ON_ITS_WAY = (LIVE - {SessionState.READY}) | {SessionState.CHANGING}
 
 
 class ConnectService:
-    """Every call asks `access` first."""
+    """Requests to connect. Each call asks `access` first."""
 
     def __init__(
         self,

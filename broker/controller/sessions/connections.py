@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Connections:
-    """Every question asks `access` first."""
+    """Records of connections. Each call asks `access` first."""
 
     def __init__(self, registry: Registry, *, days: float, records: int) -> None:
         """`days`: how long a record is kept after the last that was heard of its connection. `records`: how many of

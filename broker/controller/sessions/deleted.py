@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class DeletedSessions:
-    """What people ask of deleted sessions."""
+    """Requests for deleted sessions."""
 
     def __init__(
         self, *, registry: Registry, upkeep: Maintenance, answering: PendingOperations, limits: Limits

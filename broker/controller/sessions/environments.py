@@ -50,7 +50,7 @@ SWEEP_EVERY = 600.0
 
 
 class Environments:
-    """The verbs; LauncherError never leaves here."""
+    """Requests for environments. No call raises LauncherError."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ RUNS = frozenset({SessionState.STARTING, SessionState.READY})
 
 
 class Extending:
-    """Every call asks `access` first."""
+    """Requests to extend a job. Each call asks `access` first."""
 
     def __init__(
         self, *, settings: SlurmSettings, registry: Registry, scheduler: Scheduler, reconciler: Reconciler

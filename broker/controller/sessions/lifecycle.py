@@ -50,7 +50,7 @@ REMEMBERED = 3600.0
 
 
 class Sessions:
-    """The verbs. Every one of them asks `access` first."""
+    """Requests for sessions. Each call asks `access` first."""
 
     def __init__(
         self,

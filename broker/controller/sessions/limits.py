@@ -29,7 +29,10 @@ MEASURED_WITHIN = 5.0
 
 
 class Limits:
-    """Whoever makes or starts a session takes the user's turn, asks, and records what is made within that turn."""
+    """Limits of one user.
+
+    A caller that makes or starts a session takes the user's turn, checks, and records the session within that turn.
+    """
 
     def __init__(self, settings: LimitSettings, registry: Registry, launcher: LauncherClient) -> None:
         self._settings = settings

@@ -22,7 +22,7 @@ ANSWER_WITHIN = 8.0
 
 
 class PendingOperations:
-    """Follows operations for those who asked for them."""
+    """Waits for operations on behalf of their callers."""
 
     def __init__(
         self, *, registry: Registry, operator: OperationRunner, reconciler: Reconciler, changes: ChangeNotifier

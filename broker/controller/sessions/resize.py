@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Resizing:
-    """Every call asks `access` first."""
+    """Requests to resize a session. Each call asks `access` first."""
 
     def __init__(
         self, *, registry: Registry, stores: Stores, submitter: Submitter, reconciler: Reconciler, limits: Limits

@@ -50,7 +50,7 @@ PACKAGES_BYTES = 2 * 2**20
 
 
 class Snapshots:
-    """The verbs. Every one of them asks `access` first; LauncherError never leaves here."""
+    """Requests for volumes. Each call asks `access` first, and no call raises LauncherError."""
 
     def __init__(
         self,
