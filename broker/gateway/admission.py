@@ -1,6 +1,6 @@
 """Limit the logins that are not complete, and refuse sources from which logins keep failing.
 
-sshd(8) has both and asyncssh neither. The penalties are OpenSSH's, constants and all (sshd_config(5),
+Both are features of sshd(8) that asyncssh lacks. The penalties are OpenSSH's, constants and all (sshd_config(5),
 PerSourcePenalties), and so is the random early drop (MaxStartups), except for whom it strikes. sshd turns away the one
 who has just arrived, so that a thousand idle connections keep everybody out. Here the one goes whose login makes no
 progress (ADR 43).

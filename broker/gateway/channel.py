@@ -1,7 +1,7 @@
 """The ssh side of a forward: asyncssh's channel, with limits that asyncssh lacks.
 
-asyncssh keeps each packet that waits as an object of its own, a hundred bytes for one, and gives a client its whole
-window again as soon as the channel's owner has been handed the data.
+By itself asyncssh keeps each packet that waits as an object of its own, a hundred bytes for one, and gives a client its
+whole window again as soon as the channel's owner has been handed the data.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The input of a client, passed to asyncssh in pieces so small that other clients do not wait for long.
 
-asyncssh deals with all it is given before anybody else has a turn: with the quarter of a megabyte of tiny packets that
-asyncio may read at once for 0.16 s. So the pieces are small until the client has logged in, and later as large as it
-deals with in a few milliseconds. Clients before their login share one turn of a few milliseconds, however many they
-are, and the size of a login is bounded. All connections of one user share a turn as well.
+By itself asyncssh deals with all it is given before anybody else has a turn: with the quarter of a megabyte of tiny
+packets that asyncio may read at once for 0.16 s. So the pieces are small until the client has logged in, and later as
+large as it deals with in a few milliseconds. Clients before their login share one turn of a few milliseconds, however
+many they are, and the size of a login is bounded. All connections of one user share a turn as well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The listening socket: accept or refuse a connection before it costs anything.
 
-asyncio's own server makes a transport for everybody first, and drops whom it has just accepted when it is closed at
+The server of asyncio makes a transport for everybody first, and drops whom it has just accepted when it is closed at
 that moment (asyncio.Server.close, Python 3.11). A gateway that hands its port over may drop nobody.
 """
 

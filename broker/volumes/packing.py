@@ -1,9 +1,9 @@
 """Packed layers of the plain driver: a squashfs file, and files for what squashfs cannot hold (ADR 114).
 
-squashfs knows no access lists, no times before 1970 or after 2106, and no holes smaller than its blocks; mksquashfs
+A squashfs has no access lists, no times before 1970 or after 2106, and no holes smaller than its blocks; mksquashfs
 takes no path above PATH_MAX, and makes an empty file of one that it cannot read, without a word. So the tree is walked
-before it is packed: the file `kept` gets a record for each entry that squashfs would change, and folders that
-lie too deep are copied to `deep` as they are.
+before it is packed: the file `kept` gets a record for each entry that squashfs would change, and folders that lie too
+deep are copied to `deep` as they are.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Read the records of dpkg and apt in a tree: packages, how each was chosen, and its files.
 
-dpkg's files are described in deb822(5), deb-md5sums(5) and dpkg's admindir (`/var/lib/dpkg/info`), apt's in
+The files of dpkg are described in deb822(5), deb-md5sums(5) and dpkg's admindir (`/var/lib/dpkg/info`), apt's in
 `/var/lib/apt/extended_states`.
 """
 

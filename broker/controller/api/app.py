@@ -1,6 +1,6 @@
 """The HTTP API: each route checks its input's type, identifies the caller, and calls one function.
 
-docs/architecture.md lists the routes.
+See docs/architecture.md for a list of the routes.
 """
 
 from __future__ import annotations
