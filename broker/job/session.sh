@@ -1398,7 +1398,7 @@ read_request() { # sets the array ASKED from run/copy.request
 
 answer_request() { # writes run/copy.outcome in one go, over what is there: a full disk has no room for another file
   local text
-  kill ${COPIER:+"$COPIER"} ${PACKER:+"$PACKER"} 2>/dev/null || :
+  end_programs
   MESSAGE=${MESSAGE:0:300}
   say "copy ${ASKED[ID]}: $RESULT, $PAUSE s${MESSAGE:+: $MESSAGE}"
   printf -v text '%s\n' "RESULT=$RESULT" "PAUSE=$PAUSE" "MESSAGE=$MESSAGE" "ID=${ASKED[ID]}"
@@ -1505,6 +1505,13 @@ saves() { # COMMAND ARGUMENT…: as root over the user's own files, which may be
   "${as[@]}" "$PYTHON" -I "$DIRECTORY/run/copying.pyz" "$@"
 }
 
+end_programs() { # of a copy; returns when they have ended: one that saves may have to finish that
+  kill ${COPIER:+"$COPIER"} ${PACKER:+"$PACKER"} 2>/dev/null || :
+  while [[ -n $PACKER ]] && kill -0 "$PACKER" 2>/dev/null; do wait "$PACKER" 2>/dev/null || :; done
+  PACKER=''
+  [[ $RESULT != failed || -z ${ON_NODE:-} ]] || remove_tree "$NODE_DIR/live.new"
+}
+
 take_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of the top. From now on only this job saves it
   local top=$LAYERS/${SYSTEM_STACK[0]} start=$BERTH_SUBMISSION.${SLURM_RESTART_COUNT:-0} said code=0 below own like
   { find_python && type -P mksquashfs unsquashfs >/dev/null; } || die "$UNFIT_NODE" \
@@ -1522,20 +1529,24 @@ take_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of 
   else
     saves unpack "$LAYERS/$own" "$NODE_DIR/top/tree" || die "$BAD_VOLUMES" "the layer $LAYERS/$own could not be unpacked"
     [[ ! -e $LAYERS/$own/fuse ]] || : >"$NODE_DIR/top/fuse"
-    : >"$NODE_DIR/saved"
   fi
   SYSTEM_STACK=("${SYSTEM_STACK[0]}" "${below[@]}" "${SYSTEM_STACK[@]:1}")
   like=${own:-${below[0]:-${SYSTEM_STACK[0]}}}
   dress_root "$LAYERS/$like/tree" "$NODE_DIR/top/tree"
+  [[ -z $own ]] || : >"$NODE_DIR/saved"
   ROOT_MODE=$(stat -c %a "$NODE_DIR/top/tree") SAVE_AT=$((EPOCHSECONDS + BERTH_SAVE_EVERY))
   GENERATION=$start
 }
 
-system_changed() { # since the job began or, if it has saved, since then
-  local as=() since=(-mindepth 1)
+system_changed() { # since the job began or, if it has saved, since then; what is not known counts as a change
+  local as=() since=(-mindepth 1) found
   ! unshare --map-root-user true 2>/dev/null || as=(unshare --map-root-user)
-  if [[ -e $NODE_DIR/saved ]]; then since=(-cnewer "$NODE_DIR/saved"); fi
-  [[ -n $("${as[@]}" find "$NODE_DIR/top/tree" "${since[@]}" -print -quit) || $(stat -c %a "$NODE_DIR/top/tree") != "$ROOT_MODE" ]]
+  if [[ -e $NODE_DIR/saved ]]; then
+    (($(stat -c %Y "$NODE_DIR/saved") <= EPOCHSECONDS)) || return 0 # the clock was set back
+    since=(-cnewer "$NODE_DIR/saved")
+  fi
+  found=$("${as[@]}" find "$NODE_DIR/top/tree" "${since[@]}" -print -quit) || return 0
+  [[ -n $found || $(stat -c %a "$NODE_DIR/top/tree") != "$ROOT_MODE" ]]
 }
 
 begin_save() { # notes the time, a little earlier than it is: the file system's clock has steps
@@ -1543,16 +1554,21 @@ begin_save() { # notes the time, a little earlier than it is: the file system's 
   touch -d '2 seconds ago' "$NODE_DIR/saving"
 }
 
-pack_copy() { # COMMAND ARGUMENT…: after a copy to live.new: RESULT and MESSAGE if it cannot be saved
+pack_copy() { # COMMAND ARGUMENT…: after a copy to live.new: RESULT stays as it is only if the copy has been saved
+  local how=$RESULT as=()
+  RESULT=failed MESSAGE='the session ended'
   [[ ! -e $NODE_DIR/top/fuse ]] || : >"$NODE_DIR/live.new/fuse"
   remove_tree "$NODE_DIR/live"
   mv "$NODE_DIR/live.new" "$NODE_DIR/live"
-  saves "$@" 2>"$NODE_DIR/save.err" &
+  ! unshare --map-root-user true 2>/dev/null || as=(unshare --map-root-user)
+  # A process of its own, so that a signal reaches it, and without the lock that the next save waits for.
+  (exec {turn}>&- && exec "${as[@]}" "$PYTHON" -I "$DIRECTORY/run/copying.pyz" "$@" 2>"$NODE_DIR/save.err") &
   PACKER=$!
   if wait "$PACKER"; then
     [[ $1 != save ]] || mv "$NODE_DIR/saving" "$NODE_DIR/saved"
+    RESULT=$how MESSAGE=''
   else
-    RESULT=failed MESSAGE=$(tail -n 1 "$NODE_DIR/save.err")
+    MESSAGE=$(tail -n 1 "$NODE_DIR/save.err")
   fi
   PACKER=''
 }
@@ -1578,7 +1594,7 @@ save_live() { # a copy on the node's disk while the session stands still, then p
 
 end_save() { # says how it went
   local text at='never before'
-  kill ${COPIER:+"$COPIER"} ${PACKER:+"$PACKER"} 2>/dev/null || :
+  end_programs
   [[ -n $RESULT ]] || return 0
   [[ $RESULT == failed ]] || { say "the system is saved, $RESULT, $PAUSE s" && return 0; }
   [[ ! -e $NODE_DIR/saved ]] || printf -v at 'last at %(%H:%M:%S)T' "$(stat -c %Y "$NODE_DIR/saved")"
@@ -1589,16 +1605,20 @@ end_save() { # says how it went
 }
 
 save_at_end() { # nothing of the session runs any more
-  local turn
+  local turn attempt
   [[ -n ${GENERATION:-} && -z $BERTH_ROOT ]] || return 0
   exec {turn}>"$NODE_DIR/copying" && flock "$turn" # of a save in the background, which has been told to end
-  system_changed || return 0
+  # Stores into mapped pages of tmpfs change no time.
+  system_changed || [[ -e $NODE_DIR/saved && $(stat -f -c %T "$NODE_DIR/top") == tmpfs ]] || return 0
   say "saving what has changed outside of the home"
-  if saves save "$LAYERS/${SYSTEM_STACK[0]}" "$GENERATION" "$NODE_DIR/top" 2>"$NODE_DIR/save.err"; then
-    say "saved"
-  else
-    say "error: what has changed outside of the home since the last save is lost: $(tail -n 1 "$NODE_DIR/save.err")"
-  fi
+  for attempt in first second; do # Slurm's signal may end the first
+    if saves save "$LAYERS/${SYSTEM_STACK[0]}" "$GENERATION" "$NODE_DIR/top" 2>"$NODE_DIR/save.err"; then
+      say "saved"
+      return 0
+    fi
+    say "the $attempt attempt failed: $(tail -n 1 "$NODE_DIR/save.err")"
+  done
+  say "error: what has changed outside of the home since the last save is lost"
 }
 
 finish() { # on every way out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from broker.volumes.content import dress_folder, duplicate
 from broker.volumes.copying import OWNERS, TREE, copy_tree
-from broker.volumes.layers import Layers
+from broker.volumes.layers import OWNERS_BYTES, Layers
 from broker.volumes.packing import unpack
 from broker.volumes.saves import store
 from profiles.image.overlayfs import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
 from profiles.removal import remove_tree
+from profiles.userfile import read_pieces
 from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def _repack(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool
                 copy_tree(str(layers.tree(layer)), str(local.path(layer)))
             for name in (OWNERS, FUSE_WRITTEN):
                 if (beside := layers.path(layer) / name).exists():
-                    shutil.copyfile(beside, local.path(layer) / name)
+                    with (local.path(layer) / name).open("wb") as copied:
+                        copied.writelines(read_pieces(beside, OWNERS_BYTES))
         joined = join(local, stack, below)
         store(local.path(joined), layers.path(made))
     finally:

@@ -22,7 +22,7 @@ from broker.volumes.errors import VolumeError
 from broker.volumes.layers import SYSTEM_MODE
 from broker.volumes.operations import Answer, Image, Note, check_label, finish
 from broker.volumes.program import run
-from broker.volumes.record import Snapshot, Volume, write
+from broker.volumes.record import Snapshot, Volume, read_save, write
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def copy(storage: Storage, session_id: str, operation: str, *, job_id: int, imag
         home, system = _target(session, "home"), _target(session, "system")
         outcome = _copied_by_job(session, job_id, home=home, system=system)
         failpoint("copy.copied")
+        volume = _saved(session, system) if session.record.on_node else session.record.system
         made = Snapshot(
             number=session.record.last_number + 1,
             at=time.time(),
@@ -72,7 +73,7 @@ def copy(storage: Storage, session_id: str, operation: str, *, job_id: int, imag
             version=image.version,
             digest=image.digest,
             home=session.driver.live("home", session.record.home, home),
-            system=session.driver.live("system", session.record.system, system),
+            system=session.driver.live("system", volume, system),
             label=note.label,
             reason=note.reason,
             automatic=note.automatic,
@@ -101,13 +102,28 @@ def commit_root(storage: Storage, session_id: str, operation: str, *, job_id: in
         failpoint("commit-root.copied")
         system = session.record.system
         if session.record.on_node:
+            if not storage.layers.squashfs(layer).is_file():
+                raise VolumeError("files", "the job did not pack the layer")
             below = (*system.layers, *system.saved)
         else:
             untouched = storage.layers.is_untouched(system.top, system.layers, SYSTEM_MODE)
             below = system.layers if untouched else (*system.layers, system.top)
-        top = storage.layers.new_top(SYSTEM_MODE, system.top)
+        top = storage.layers.new_top(SYSTEM_MODE, system.saved[-1] if system.saved else system.top)
         changed = replace(session.record, system=Volume(top, (*below, layer)))
         return finish(session, operation, changed, {"layer": layer})
+
+
+def _saved(session: Session, layer: str) -> Volume:
+    """Return the system volume as the job has saved it, with `layer` as the last save.
+
+    VolumeError `files` if another layer is. What the record says may be older: a job whose disk was full when it began
+    notes only with its first save what it stands on.
+    """
+    volume = session.record.system
+    save = read_save(session.storage.layers.path(volume.top))
+    if save.own != layer:
+        raise VolumeError("files", "the job did not save the layer that it has packed")
+    return replace(volume, below=save.below, own=save.own)
 
 
 def _target(session: Session, kind: str) -> str:
@@ -146,7 +162,7 @@ def _copied_by_job(session: Session, job_id: int, *, home: str, system: str) -> 
             raise VolumeError("ended", "the session's job ended while the copy was made")
         time.sleep(LOOK_EVERY)
     if said.get("RESULT") not in CONSISTENCIES:
-        for layer in {home, system} - {""}:
+        for layer in {home, system} - {""} - _kept(session):
             session.storage.layers.discard(layer)  # half a copy, which would take the space that is missing
         words = said.get("MESSAGE", "the job could not make the copy")
         if words == ENDED:
@@ -155,6 +171,13 @@ def _copied_by_job(session: Session, job_id: int, *, home: str, system: str) -> 
         raise VolumeError("space" if full else "files", words[:500])
     session.storage.layers.check({home, system} - {""})
     return Outcome(said["RESULT"], _seconds(said.get("PAUSE", "")))
+
+
+def _kept(session: Session) -> set[str]:
+    """Return the layers that the job has saved: one may be saved although the copy has failed afterwards."""
+    if not session.record.on_node:
+        return set()
+    return set(read_save(session.storage.layers.path(session.record.system.top)).stack)
 
 
 def _seconds(said: str) -> float:

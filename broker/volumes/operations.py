@@ -65,9 +65,13 @@ def create(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
                 )
             on_node = False
             if driver != Overlay.name:  # forced by the site, wherever the kernel mounts
-                found = remembered(storage.layers.root, storage.probe)
-                driver = found.driver if driver == "auto" else driver
-                on_node = found.on_node and driver != Overlay.name
+                found = None
+                with contextlib.nullcontext() if driver == "auto" else contextlib.suppress(VolumeError):
+                    found = remembered(storage.layers.root, storage.probe)
+                if driver == "auto":
+                    assert found is not None
+                    driver = found.driver
+                on_node = found is not None and found.on_node and driver != Overlay.name
             chosen = storage.driver(driver, on_node=on_node)
             home, system = chosen.empty("home"), chosen.empty("system")
             made = Record(driver=chosen.name, home=home, system=system, on_node=on_node)

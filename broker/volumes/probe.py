@@ -57,7 +57,8 @@ TRIAL_ON_NODE = """
 source "$1"
 cd "$2"
 mkdir tree work
-mount_by_kernel . lowerdir=image,upperdir=tree,workdir=work merged && rm "merged/$3" && umount merged
+mount_by_kernel . lowerdir=image,upperdir=tree,workdir=work merged || exit 1
+rm -r "merged/$3" && mkdir "merged/$3" && [[ -z $(ls -A "merged/$3") ]] && umount merged
 """
 """A script for bash. It ends with 0 if the kernel takes the node's disk as the upper directory."""
 IMAGE_FILE = "of_the_image"
@@ -219,9 +220,9 @@ def _mounts_on_node() -> bool:
     """Whether the kernel mounts an overlay that has its upper directory on this machine's disk."""
     node = Path(tempfile.mkdtemp(prefix="berth-probe-"))
     try:
-        for name in ("merged", "image"):
-            (node / name).mkdir()
-        (node / "image" / IMAGE_FILE).write_text("a file\n")
+        (node / "merged").mkdir()
+        (node / "image" / IMAGE_FILE).mkdir(parents=True)
+        (node / "image" / IMAGE_FILE / "file").write_text("a file\n")
         script = ["bash", "-c", TRIAL_ON_NODE, "bash", str(SESSION_SCRIPT), str(node), IMAGE_FILE]
         done = run(["unshare", "--user", "--map-root-user", "--mount", *script], timeout=TRIAL_TIMEOUT_S)
     except (subprocess.TimeoutExpired, OSError):

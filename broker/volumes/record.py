@@ -335,10 +335,14 @@ class Save:
 def read_save(top: Path) -> Save:
     """What jobs have saved of a top. VolumeError `files` for a file that is none of ours; OSError."""
     try:
+        # NFS looks at a directory anew when it is opened, and else may hold a name for absent for a minute.
+        os.close(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         data = json.loads(read_bytes(top / SAVED, MOST_BYTES))
         submission, restarts = data["generation"]
         own = _layer(data["own"]) if data["own"] else ""
         generation, at = (int(submission), int(restarts)), float(data["at"])
+        if not isfinite(at):
+            raise ValueError("no time")
         below, replaced = _stack(data["below"]), _stack(data["replaced"])
         return Save(generation, below, own, is_kept=data["is_kept"] is True, at=at, replaced=replaced)
     except FileNotFoundError:
@@ -348,7 +352,7 @@ def read_save(top: Path) -> Save:
 
 
 def write_save(top: Path, save: Save) -> None:
-    """Put it in the place of what is there, on disk. OSError, and nothing is changed."""
+    """Put it in the place of what is there, on disk. OSError: the one or the other is there."""
     write(top / SAVED, json.dumps(asdict(save)).encode() + b"\n")
     sync(top)
 

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from broker.failpoints import failpoint
 from broker.volumes.copying import OWNERS, TREE
@@ -102,7 +103,8 @@ def save(top: Path, generation: Generation, made: Path) -> None:
         read_save(top).check(generation)
         layer = layers.new()
         try:
-            store(made, layers.path(layer))
+            with _ending():
+                store(made, layers.path(layer))
             replaced = _note(top, generation, layer, is_kept=False)
         except (OSError, VolumeError):
             layers.discard(layer)  # it may have the room that is missing
@@ -122,16 +124,32 @@ def _note(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> St
         own = (claimed.own,) if claimed.own and not claimed.is_kept else ()
         replaced = tuple(each for each in (*claimed.replaced, *own) if layers.path(each).exists())
         failpoint("save.packed")
-        write_save(top, replace(claimed, own=layer, is_kept=is_kept, at=time.time(), replaced=replaced))
+        noted = replace(claimed, own=layer, is_kept=is_kept, at=time.time(), replaced=replaced)
+        try:
+            write_save(top, noted)
+        except OSError:
+            if not _names(top, layer):
+                raise
+            return ()  # It may be lost with the server's memory: what it replaces stays until the next save.
         failpoint("save.noted")
         return replaced
 
 
+def _names(top: Path, layer: str) -> bool:
+    """Whether what is saved of a top names this layer, as far as that can be read; else it may."""
+    try:
+        return layer in read_save(top).stack
+    except (OSError, VolumeError):
+        return True
+
+
 def save_copy(top: Path, generation: Generation, made: Path, layer: str) -> None:
     """Save a copy for a snapshot as the layer of that id, which the launcher has made."""
-    read_save(top).check(generation)
-    store(made, top.parent / layer)
-    _note(top, generation, layer, is_kept=True)
+    with locked(top.parents[1] / "lock", shared=True):  # or gc takes the layer if the launcher's worker has ended
+        read_save(top).check(generation)
+        with _ending():
+            store(made, top.parent / layer)
+        _note(top, generation, layer, is_kept=True)
 
 
 @contextlib.contextmanager
@@ -140,21 +158,40 @@ def _locked_save(top: Path) -> Iterator[Save]:
         yield read_save(top)
 
 
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """Let SIGTERM end what is done within the context; `main` holds it back at other times."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(_number: int, _frame: object) -> NoReturn:
+    """End with an error; the program that packs is killed on the way out (broker.volumes.program.run)."""
+    raise VolumeError("files", "the job ended before what has changed was packed")
+
+
 def main(words: Sequence[str]) -> int:
     """Do what the command line says; the exit code. The last line of the standard error says what failed."""
     os.umask(0o077)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a save that has begun to come true comes true
+    signal.signal(signal.SIGTERM, _end)
     command, place, *rest = words
     try:
         if command in {"store", "unpack"}:
-            if command == "store":
-                store(Path(rest[0]), Path(place))
-            else:
-                unpack(Path(place) / SQUASHFS, Path(rest[0]))
+            with _ending():
+                if command == "store":
+                    store(Path(rest[0]), Path(place))
+                else:
+                    unpack(Path(place) / SQUASHFS, Path(rest[0]))
             return 0
         submission, _, restarts = rest[0].partition(".")
         generation = (int(submission), int(restarts))
         if command == "claim":
-            claimed = claim(Path(place), generation)
+            with _ending():
+                claimed = claim(Path(place), generation)
             print(*reversed(claimed.below))
             print(claimed.own)
         elif len(rest) > 2:
