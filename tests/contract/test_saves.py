@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from broker.names import new_id
-from broker.volumes import collection, operations, record, saves, verification
+from broker.volumes import collection, live, operations, record, saves, verification
 from broker.volumes.copy_archive import copy_archive
 from broker.volumes.errors import VolumeError
 from broker.volumes.operations import Note
+from tests.deadlines import TEST_DEADLINE_S
+from tests.lab_cluster import wait_for
 from tests.volumes.filesystems import mounted
 from tests.volumes.running import IMAGE, Running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SMALL = 300 * 2**20
 POINTS = ["save.packed", "save.noted"]
@@ -184,3 +187,65 @@ def test_a_job_that_begins_while_layers_are_joined_keeps_what_it_saves(
     operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
     assert len(running.record(session).system.layers) == 1
     assert shown(running, session) == {"first", "second", "third"}
+
+
+def test_save_that_is_named_stays_when_the_file_system_fails_after_it(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    saves.save(top, generation, made(tmp_path, first=b"1"))
+    real = record.sync
+
+    def fail(place: Path) -> None:
+        if place == top:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(place)
+
+    monkeypatch.setattr(record, "sync", fail)
+    saves.save(top, generation, made(tmp_path, second=b"2"))
+    monkeypatch.undo()
+    assert shown(running, session) == {"second"}
+    assert running.record(session).named_layers() <= {*running.storage.layers.all()}
+    saves.save(*running.begin_job(session), made(tmp_path, third=b"3"))
+    assert {*running.storage.layers.all()} == running.record(session).named_layers(), "what was left goes"
+
+
+def test_end_of_the_job_ends_what_packs_and_leaves_nothing(running: Running, tmp_path: Path) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    saves.save(top, generation, made(tmp_path, first=b"1"))
+    before = {*running.storage.layers.all()}
+    program, packer, started = tmp_path / "copying.pyz", tmp_path / "bin/mksquashfs", tmp_path / "started"
+    program.write_bytes(copy_archive())
+    packer.parent.mkdir()
+    packer.write_text(f"#!/bin/sh\necho $$ >{started}.new; mv {started}.new {started}; exec sleep {TEST_DEADLINE_S}\n")
+    packer.chmod(0o755)
+    command = [sys.executable, "-I", program, "save", top, ".".join(map(str, generation)), made(tmp_path, second=b"2")]
+    process = subprocess.Popen(command, env={"PATH": f"{packer.parent}:/usr/bin:/bin"}, stderr=subprocess.PIPE)
+    wait_for(started.exists, what="the packer to start")
+    process.terminate()
+    _, said = process.communicate(timeout=TEST_DEADLINE_S)
+    assert (process.returncode, said) == (saves.FAILED, b"the job ended before what has changed was packed\n")
+    assert not Path("/proc", started.read_text().strip()).exists()
+    assert {*running.storage.layers.all()} == before
+    assert shown(running, session) == {"first"}
+
+
+def test_snapshot_of_a_job_that_began_on_a_full_disk_has_all_of_it(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    saves.save(top, generation, made(tmp_path, first=b"1"))
+    later = (next(running.submissions), 0)  # its claim was not noted
+
+    def copied(_session: object, _job: int, *, home: str, system: str) -> live.Outcome:
+        running.storage.layers.tree(home).mkdir()
+        saves.save_copy(top, later, made(tmp_path, second=b"2"), system)
+        return live.Outcome("frozen", 0.0)
+
+    monkeypatch.setattr(live, "_copied_by_job", copied)
+    taken = live.copy(running.storage, session, new_id(), job_id=1, image=IMAGE, note=Note())["snapshot"]
+    assert list(taken["system"]) == list(record.read_save(top).stack)
+    assert len(taken["system"]) == 2
