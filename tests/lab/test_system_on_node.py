@@ -219,14 +219,15 @@ class TestFaults:
     def test_a_full_disk_of_the_node_is_told_and_the_end_saves(self, kept: SessionJob, small_disk: str) -> None:
         kept.configure(BERTH_SAVE_EVERY="1")
         kept.start(f"--nodelist={small_disk}")
-        kept.says("head -c 50M /dev/urandom >/opt/large")
+        kept.says("head -c 80M /dev/urandom >/opt/large")
         wait_until(
             lambda: "warning: what is outside of the home could not be saved" in kept.log(), "a warning", kept.log
         )
-        assert "MiB are free" in kept.log()
+        # Before the copy, or while it is made.
+        assert "MiB are free" in kept.log() or "No space left on device" in kept.log()
         kept.stop()
         kept.start("--nodelist=c1")
-        assert kept.says("stat -c %s /opt/large") == str(50 << 20)
+        assert kept.says("stat -c %s /opt/large") == str(80 << 20)
 
     def test_a_node_that_cannot_save_is_refused_with_the_remedy(self, kept: SessionJob) -> None:
         program = "/usr/bin/mksquashfs"
