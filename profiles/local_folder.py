@@ -52,7 +52,7 @@ def _make(parent: Path, prefix: str) -> tuple[Path, IO[bytes]]:
 
 def _locked(folder: Path) -> IO[bytes]:
     """Lock a folder. FileNotFoundError if it is gone, BlockingIOError if it is in use."""
-    lock = (folder / LOCK).open("ab")
+    lock = (folder / LOCK).open("a+b")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not (folder / LOCK).samefile(f"/proc/self/fd/{lock.fileno()}"):

@@ -15,6 +15,7 @@ import pytest
 from slurm.lab.errors import LabError
 from slurm.lab.releases import RELEASES, SID, TRIXIE
 from tests.deadlines import DEADLINE_S
+from tests.durations import Durations
 from tests.lab_cluster import Lab, older_name, wait_for
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
     class SupportsFileno(Protocol):
         def fileno(self) -> int: ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Record durations where reports of all workers arrive (pytest-xdist), if whole suites run."""
+    if not hasattr(config, "workerinput") and config.getoption("numprocesses", None):
+        config.pluginmanager.register(Durations())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -328,5 +328,6 @@ def unnamed(layers: set[str], session: Kept) -> set[str]:
     files = [
         f"{disk.root}/{place}/*/{name}" for place in ("sessions", "trash") for name in ("volumes.json", "run/jobs/*")
     ]
+    files.append(f"{disk.root}/layers/*/saved")  # what jobs have saved of a system on their nodes' disks
     records = disk.sh(f"cat {' '.join(files)} 2>/dev/null || :")
     return {layer for layer in layers if layer not in records}

@@ -34,7 +34,7 @@ GOOD = {
 DEFAULTS = (
     "BERTH_BINDS='' BERTH_LOCK_WAIT=10 BERTH_PORTS=20000-32767 "
     "BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' "
-    "BERTH_ROOT='' BERTH_BEFORE='' SLURM_JOB_ID=7 SLURMD_NODENAME=c1\n"
+    "BERTH_ROOT='' BERTH_BEFORE='' BERTH_SAVE_EVERY=600 SLURM_JOB_ID=7 SLURMD_NODENAME=c1\n"
 )
 
 
@@ -115,6 +115,7 @@ class TestJobEnv:
             ("BERTH_BINDS", "/data:/data:exec"),
             ("BERTH_BINDS", "data:/data"),
             ("BERTH_BINDS", "/data:/data,"),
+            ("BERTH_SAVE_EVERY", "0"),
             ("BERTH_PORTS", "80-90"),
             ("BERTH_PORTS", "3000-2000"),
             ("BERTH_PORTS", "60000-70000"),
