@@ -221,8 +221,10 @@ def test_end_of_the_job_ends_what_packs_and_leaves_nothing(running: Running, tmp
     packer.parent.mkdir()
     packer.write_text(f"#!/bin/sh\necho $$ >{started}.new; mv {started}.new {started}; exec sleep {TEST_DEADLINE_S}\n")
     packer.chmod(0o755)
-    command = [sys.executable, "-I", program, "save", top, ".".join(map(str, generation)), made(tmp_path, second=b"2")]
-    process = subprocess.Popen(command, env={"PATH": f"{packer.parent}:/usr/bin:/bin"}, stderr=subprocess.PIPE)
+    words = [program, "save", top, ".".join(map(str, generation)), made(tmp_path, second=b"2")]
+    process = subprocess.Popen(
+        [sys.executable, "-I", *map(str, words)], env={"PATH": f"{packer.parent}:/usr/bin:/bin"}, stderr=subprocess.PIPE
+    )
     wait_for(started.exists, what="the packer to start")
     process.terminate()
     _, said = process.communicate(timeout=TEST_DEADLINE_S)

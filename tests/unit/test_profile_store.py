@@ -58,7 +58,7 @@ def test_private_directory_in_a_store_hides_nothing_else(tmp_path: Path) -> None
         "except NoSuchImageError as error: print(error.hint)\n"
     )
     without_override = ["unshare", "--user"] if os.getuid() == 0 else []
-    command = [*without_override, sys.executable, "-c", look, tmp_path]
+    command = [*without_override, sys.executable, "-c", look, str(tmp_path)]
     try:
         done = subprocess.run(
             command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=TEST_DEADLINE_S
