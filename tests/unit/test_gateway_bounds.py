@@ -152,10 +152,19 @@ def test_session_that_never_reads_is_given_up_after_its_client(place: Path, monk
             client.abort()
             # The session's end of the forward stays, and the client's connection goes with both of its ends.
             await until(lambda: _descriptors() == before + 1 - 2)
-            async with await w.client() as again:
-                await again.open_connection(w.canonical, 22)
+            async with await w.client() as again, asyncio.timeout(TEST_DEADLINE_S):
+                while not await _opens(again, w.canonical):  # until the forward counts no more
+                    await asyncio.sleep(0.05)
 
     play(place, scene, max_user_forwards=1)
+
+
+async def _opens(client: asyncssh.SSHClientConnection, target: str) -> bool:
+    try:
+        await client.open_connection(target, 22)
+    except asyncssh.ChannelOpenError:
+        return False
+    return True
 
 
 def _descriptors() -> int:
