@@ -111,8 +111,9 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
             await core.connecting.connect("alice", "dev", waited=60)
         await core.settle()
         environment = file(core, "job.env")
-        assert f"BERTH_BEFORE=job {job.job_id} ended 20" in environment
-        assert ": nothing had used it for 8 h\n" in environment
+        (before,) = [line for line in environment.splitlines() if line.startswith("BERTH_BEFORE=")]
+        assert before.startswith(f"BERTH_BEFORE=job {job.job_id} ended 20")
+        assert before.endswith(": nothing had used it for 8 h")
         assert file(core, "idle") == "8h\n\n"
 
     play(tmp_path, monkeypatch, scenario, site="8h")
