@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def cannot_run(error: OSError) -> BerthError:
-    """What to tell when there is no ssh."""
+    """Return the error for a machine without ssh(1)."""
     return BerthError(f"cannot run ssh: {error.strerror}", hint="install OpenSSH's client")
 
 
@@ -51,7 +51,7 @@ def ssh_command(
 
 
 def _place(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer:
-    """Where the session listens, with a line of progress while it is waited for."""
+    """Return where the session listens; show a line of progress while the command waits for it."""
     from broker.cli.progress import Progress
 
     with Progress() as progress:
@@ -59,7 +59,7 @@ def _place(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer
 
 
 def _note(client: Client, user: str, place: ResolveAnswer) -> None:
-    """Have it remembered that somebody connects, though nobody looks on: ssh goes straight there."""
+    """Record the connection with the controller: ssh goes straight to the session, past the gateway."""
     from broker.client.proxy_command import peer
     from broker.names import new_id
     from broker.schema.connections import ConnectionRecord

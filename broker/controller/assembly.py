@@ -239,7 +239,7 @@ class Controller:
         )
 
     def services(self, in_use: Callable[[], AbstractContextManager[None]]) -> Services:
-        """What the API hands over to; `in_use` is entered for every request."""
+        """Return the parts that the API calls; each request enters `in_use`."""
         outside = (self.config, self.registry, self.scheduler, self.launcher)
         looked_at = (self.config, self.scheduler, self.launcher, self.stores, self.reconciler)
         return Services(
