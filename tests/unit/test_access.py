@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.registry import EventEntry, Registry
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.access import Verb, allowed, resolve
 from broker.errors import NotFoundError
 from tests.fakes.rows import make_session as session
@@ -20,28 +22,28 @@ USERS = ("alice", "bob", "carol")
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(tmp_path: Path) -> AsyncRegistry:
     made = open_registry(f"sqlite:///{tmp_path / 'registry.db'}")
     for owner in USERS[:2]:
         made.create(session(owner), EventEntry(owner, "start"))
-    return made
+    return AsyncRegistry(made)
 
 
 @pytest.mark.parametrize(("user", "owner", "verb"), list(itertools.product(USERS, USERS[:2], Verb)))
-def test_the_owner_may_and_nobody_else(registry: Registry, user: str, owner: str, verb: Verb) -> None:
+def test_the_owner_may_and_nobody_else(registry: AsyncRegistry, user: str, owner: str, verb: Verb) -> None:
     assert allowed(user, session(owner), verb) is (user == owner)
     if user == owner:
-        assert resolve(registry, user, owner, "dev", verb).owner == owner
+        assert asyncio.run(resolve(registry, user, owner, "dev", verb)).owner == owner
     else:
         with pytest.raises(NotFoundError):
-            resolve(registry, user, owner, "dev", verb)
+            asyncio.run(resolve(registry, user, owner, "dev", verb))
 
 
 @pytest.mark.parametrize("verb", list(Verb))
-def test_a_refusal_does_not_tell_whether_the_session_exists(registry: Registry, verb: Verb) -> None:
+def test_a_refusal_does_not_tell_whether_the_session_exists(registry: AsyncRegistry, verb: Verb) -> None:
     with pytest.raises(NotFoundError) as there:
-        resolve(registry, "carol", "alice", "dev", verb)
+        asyncio.run(resolve(registry, "carol", "alice", "dev", verb))
     with pytest.raises(NotFoundError) as nowhere:
-        resolve(registry, "carol", "alice", "nowhere", verb)
+        asyncio.run(resolve(registry, "carol", "alice", "nowhere", verb))
     assert there.value.message.replace("dev", "NAME") == nowhere.value.message.replace("nowhere", "NAME")
     assert there.value.hint == nowhere.value.hint

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from broker.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry
 
 
 class Verb(StrEnum):
@@ -42,13 +42,13 @@ def allowed(user: str, session: Session, verb: Verb) -> bool:
     return user == session.owner
 
 
-def resolve(registry: Registry, user: str, owner: str, name: str, verb: Verb) -> Session:
+async def resolve(registry: AsyncRegistry, user: str, owner: str, name: str, verb: Verb) -> Session:
     """The session `name` of `owner`, if `user` may do `verb` to it.
 
     NotFoundError otherwise. For somebody else's session it says the same whether or not that session exists: names are
     nobody else's business.
     """
-    session = registry.find(owner, name)
+    session = await registry.find(owner, name)
     if session is not None and allowed(user, session, verb):
         return session
     if owner == user:
@@ -58,6 +58,11 @@ def resolve(registry: Registry, user: str, owner: str, name: str, verb: Verb) ->
     raise NotFoundError(
         f"{owner} has no session named {name} that you may use", hint="`berth list` shows the sessions that are yours"
     )
+
+
+async def resolve_own(registry: AsyncRegistry, user: str, name: str, verb: Verb) -> Session:
+    """The session `name` of `user`, if `user` may do `verb` to it; errors as `resolve`."""
+    return await resolve(registry, user, user, name, verb)
 
 
 def allowed_deleted(user: str, name: str, session: Session | None, verb: Verb) -> Session:
