@@ -1,4 +1,4 @@
-"""Default deny: every user, session and verb, from the one function that everything asks."""
+"""Default deny: every user, session and permission, from the one function that everything asks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.registry import EventEntry
-from broker.controller.sessions.access import Verb, allowed, resolve
+from broker.controller.sessions.access import allowed, resolve
 from broker.errors import NotFoundError
+from broker.schema.permissions import Permission
 from tests.fakes.rows import make_session as session
 
 if TYPE_CHECKING:
@@ -29,21 +30,21 @@ def registry(tmp_path: Path) -> AsyncRegistry:
     return AsyncRegistry(made)
 
 
-@pytest.mark.parametrize(("user", "owner", "verb"), list(itertools.product(USERS, USERS[:2], Verb)))
-def test_the_owner_may_and_nobody_else(registry: AsyncRegistry, user: str, owner: str, verb: Verb) -> None:
-    assert allowed(user, session(owner), verb) is (user == owner)
+@pytest.mark.parametrize(("user", "owner", "permission"), list(itertools.product(USERS, USERS[:2], Permission)))
+def test_the_owner_may_and_nobody_else(registry: AsyncRegistry, user: str, owner: str, permission: Permission) -> None:
+    assert allowed(user, session(owner), permission) is (user == owner)
     if user == owner:
-        assert asyncio.run(resolve(registry, user, owner, "dev", verb)).owner == owner
+        assert asyncio.run(resolve(registry, user, owner, "dev", permission)).owner == owner
     else:
         with pytest.raises(NotFoundError):
-            asyncio.run(resolve(registry, user, owner, "dev", verb))
+            asyncio.run(resolve(registry, user, owner, "dev", permission))
 
 
-@pytest.mark.parametrize("verb", list(Verb))
-def test_a_refusal_does_not_tell_whether_the_session_exists(registry: AsyncRegistry, verb: Verb) -> None:
+@pytest.mark.parametrize("permission", list(Permission))
+def test_a_refusal_does_not_tell_whether_the_session_exists(registry: AsyncRegistry, permission: Permission) -> None:
     with pytest.raises(NotFoundError) as there:
-        asyncio.run(resolve(registry, "carol", "alice", "dev", verb))
+        asyncio.run(resolve(registry, "carol", "alice", "dev", permission))
     with pytest.raises(NotFoundError) as nowhere:
-        asyncio.run(resolve(registry, "carol", "alice", "nowhere", verb))
+        asyncio.run(resolve(registry, "carol", "alice", "nowhere", permission))
     assert there.value.message.replace("dev", "NAME") == nowhere.value.message.replace("nowhere", "NAME")
     assert there.value.hint == nowhere.value.hint

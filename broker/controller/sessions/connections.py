@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from broker.controller.registry.models import Connection
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.errors import InvalidInputError, RefusedError
 from broker.schema.connections import UNHEARD
+from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
@@ -65,14 +65,14 @@ class Connections:
 
     async def standing(self, user: str, name: str) -> list[ConnectionView]:
         """Those who are connected to the session now, the first first."""
-        session = await access.resolve_own(self._registry, user, name, Verb.SEE)
+        session = await access.resolve_own(self._registry, user, name, Permission.SEE)
         rows = await self._registry.connections_of(session.owner, session.id, standing=True)
         now = time.time()
         return [row.view() for row in rows if _stands(row, session, now)]
 
     async def all(self, user: str, name: str | None = None) -> list[ConnectionView]:
         """All that are remembered of one or all of the user's sessions, the newest last."""
-        one = None if name is None else await access.resolve_own(self._registry, user, name, Verb.SEE)
+        one = None if name is None else await access.resolve_own(self._registry, user, name, Permission.SEE)
         rows = await self._registry.connections_of(user, None if one is None else one.id)
         sessions = {each.id: each for each in await self._registry.by_ids({row.session_id for row in rows})}
         now = time.time()
@@ -139,7 +139,7 @@ def _check_own(report: ConnectionReport, sessions: dict[str, Session], caller: s
         raise InvalidInputError(f"connections: a user's report has at most {OWN_REPORT}")
     for record in report.connections:
         session = sessions.get(record.session_id)
-        if record.user != caller or (session is not None and not access.allowed(caller, session, Verb.CONNECT)):
+        if record.user != caller or (session is not None and not access.allowed(caller, session, Permission.CONNECT)):
             raise RefusedError(f"{caller} can tell of their own connections only")
 
 
