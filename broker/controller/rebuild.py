@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from broker.config.file import Mode
 from broker.controller.reconcile.job_comment import JOB_PREFIX, read
 from broker.controller.registry.manifest import Manifest
-from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.models import Job as JobRow
+from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import BerthError, InvalidInputError, SlurmUnavailableError
 from broker.schema.sessions import SessionState
 from broker.schema.site import RebuildReport
@@ -143,14 +144,17 @@ def _catch_up(found: Session) -> Transition:
         if now.state is SessionState.DELETED or now.submissions >= found.submissions:
             return None
         values = {name: getattr(found, name) for name in _NEWER}
-        return values, EventEntry("berth", "restored", "a newer submission, from its manifest")
+        next_job = {"job_id": found.next_job_id, "options": found.options} if found.successor else {}
+        entry = EventEntry("berth", "restored", "a newer submission, from its manifest")
+        job = {"job_id": found.job.job_id, "options": found.options}
+        return JobChange(values, entry, job=job, next_job=next_job)
 
     return decide
 
 
 _NEWER = (
-    *("submission", "submissions", "successor", "successor_job"),
-    *("job_id", "state", "reason", "options", "operation"),
+    *("submission", "submissions", "successor"),
+    *("state", "reason", "options", "operation"),
     *("profile", "version", "digest", "image_path", "image_size", "persistence", "persistence_chosen"),
 )
 """What a newer manifest knows better than an old registry."""
@@ -172,9 +176,16 @@ def _with_job(session: Session, jobs: Iterable[Job]) -> None:
             found.append((said.submission, job.id))
     if not found:
         return
-    session.submission, session.job_id = found[0]
+    session.submission, job_id = found[0]
+    session.job_row = _job(session, session.submission, job_id)
     session.state, session.reason, session.operation = SessionState.QUEUED, "", None
     session.submissions = max(session.submissions, session.submission)
     if len(found) > 1 and found[1][0] > session.submission:
-        session.successor, session.successor_job = found[1]
+        session.successor, job_id = found[1]
+        session.next_job = _job(session, session.successor, job_id)
         session.submissions = max(session.submissions, session.successor)
+
+
+def _job(session: Session, submission: int, job_id: int) -> JobRow:
+    now = time.time()
+    return JobRow(session_id=session.id, submission=submission, job_id=job_id, asked_at=now, options=session.options)

@@ -29,7 +29,7 @@ from broker.controller.reconcile.operations import OperationRunner
 from broker.controller.reconcile.scheduled_stop import Stopping
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.models import Session
+from broker.controller.registry.models import Job, Session
 from broker.controller.registry.registry import EventEntry
 from broker.controller.wakeup import ChangeNotifier
 from broker.schema.sessions import SessionState
@@ -88,8 +88,8 @@ class Loop:
                 created_at=now,
                 submission=1,
                 submissions=1,
-                job_id=job.id,
             )
+            session.job_row = Job(session_id=session_id, submission=1, asked_at=now, job_id=job.id)
             registry.create(session, EventEntry("bench", "made"))
         rows = AsyncRegistry(registry)
         launcher, changes = cast("LauncherClient", Idle()), ChangeNotifier()

@@ -168,8 +168,8 @@ class Core(Controller):
 
     def announce(self, session: Session, node: str = "c1", port: int = 20001, **lies: object) -> None:
         """The session's job says where it listens, as session.sh does; `lies` replace parts of it."""
-        assert session.job_id is not None
-        job = self.scheduler.change(session.job_id)
+        assert session.job.job_id is not None
+        job = self.scheduler.change(session.job.job_id)
         said = {
             "session": session.id,
             "submission": session.submission,
@@ -178,14 +178,14 @@ class Core(Controller):
             "port": port,
             "fingerprint": PublicKey.parse(session.host_key).fingerprint,
         } | lies
-        self.scheduler.change(session.job_id, comment="berth:" + ":".join(str(part) for part in said.values()))
+        self.scheduler.change(session.job.job_id, comment="berth:" + ":".join(str(part) for part in said.values()))
 
     async def ready(self, name: str = "dev", user: str = "alice") -> Session:
         """A session that people can connect to."""
         await self.start(name, user)
         session = self.row(name, user)
-        assert session.job_id is not None
-        self.scheduler.start(session.job_id)
+        assert session.job.job_id is not None
+        self.scheduler.start(session.job.job_id)
         self.announce(session)
         await self.tick()
         return self.row(name, user)
@@ -193,8 +193,8 @@ class Core(Controller):
     async def stopped(self, name: str = "dev", user: str = "alice") -> Session:
         """A session that has run and has ended."""
         session = await self.ready(name, user)
-        assert session.job_id is not None
-        self.scheduler.end(session.job_id)
+        assert session.job.job_id is not None
+        self.scheduler.end(session.job.job_id)
         await self.tick()
         return self.row(name, user)
 

@@ -12,7 +12,9 @@ HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJGoYy5bZWqC9P2KbQ2J4sW1rvqA4mZc
 
 
 def make_session(owner: str = "alice", name: str = "dev", **values: Any) -> Session:  # noqa: ANN401 - columns of several types
-    """A ready session of its first submission, unless `values` say otherwise."""
+    """A ready session of its first submission, unless `values` say otherwise; names of a job's columns are about its
+    job.
+    """
     columns: dict[str, Any] = {
         "id": new_id(),
         "name": name,
@@ -28,4 +30,10 @@ def make_session(owner: str = "alice", name: str = "dev", **values: Any) -> Sess
         "host_key": HOST_KEY,
     }
     columns |= values
-    return Session(**({"submissions": columns["submission"]} | columns))
+    columns = {"submissions": columns["submission"]} | columns
+    of_job = {name: columns.pop(name) for name in list(columns) if name not in Session.model_fields}
+    session = Session(**columns)
+    session.job_row = session.job
+    for name, value in of_job.items():
+        setattr(session.job_row, name, value)
+    return session

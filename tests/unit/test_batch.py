@@ -106,7 +106,7 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
         await core.start()
         with pytest.raises(ConflictError, match="dev is queued"):
             await core.batch.make("alice", DEV)
-        job = core.row().job_id
+        job = core.row().job.job_id
         assert job is not None
         core.scheduler.end(job)
         await core.tick()

@@ -52,8 +52,8 @@ def play(
 
 def make_ready(core: Core) -> None:
     session = core.row()
-    assert session.job_id is not None
-    core.scheduler.start(session.job_id)
+    assert session.job.job_id is not None
+    core.scheduler.start(session.job.job_id)
     core.announce(session)
 
 
@@ -147,12 +147,12 @@ def test_what_has_just_been_stopped_or_failed_is_not_started_at_once(
 
     async def scene(core: Core) -> None:
         session = await core.ready()
-        assert session.job_id is not None
+        assert session.job.job_id is not None
         if end is JobState.CANCELLED:
             await core.sessions.stop("alice", "dev")
-        core.scheduler.end(session.job_id, end)
+        core.scheduler.end(session.job.job_id, end)
         await core.tick()
-        clock.now = (core.row().ended_at or 0) + 20
+        clock.now = (core.row().job.ended_at or 0) + 20
         with pytest.raises(ConflictError, match=r"^dev is (stopped|failed).*, 20 s ago$") as refused:
             await as_the_gateway(core)
         assert refused.value.hint == "`berth start dev` starts it; connecting does it in 40 s"
@@ -169,8 +169,8 @@ def test_what_has_just_been_stopped_or_failed_is_not_started_at_once(
 def test_what_ended_for_no_fault_of_its_own_is_started_at_once(tmp_path: Path, end: JobState) -> None:
     async def scene(core: Core) -> None:
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.end(session.job_id, end)
+        assert session.job.job_id is not None
+        core.scheduler.end(session.job.job_id, end)
         await core.tick()
         with pytest.raises(WaitingError):
             await core.connecting.connect("alice", "dev")
@@ -234,12 +234,12 @@ def test_what_slurm_refuses_is_said_and_the_session_is_what_it_was(tmp_path: Pat
 def test_a_requeued_job_is_waited_for_and_its_next_generation_reached(tmp_path: Path) -> None:
     async def scene(core: Core) -> None:
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.requeue(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.requeue(session.job.job_id)
         await core.tick()
         asked = asyncio.create_task(as_the_gateway(core))
         await asyncio.sleep(0.05)
-        core.scheduler.start(session.job_id)
+        core.scheduler.start(session.job.job_id)
         core.announce(core.row())
         await core.tick()
         assert (await asked).generation == "1.1"
@@ -298,7 +298,7 @@ def test_start_goes_on_when_its_first_client_leaves(tmp_path: Path, clock: Clock
         launcher.let_go.set()
         with pytest.raises(WaitingError):
             await second
-        assert core.row().job_id is not None
+        assert core.row().job.job_id is not None
         assert launcher.submissions() == 2
 
     asyncio.run(scene())

@@ -123,8 +123,8 @@ def test_nobody_is_connected_to_a_job_that_is_gone(tmp_path: Path, clock: Clock)
         assert len(await core.connections.standing("alice", "dev")) == 1
         clock.now += UNHEARD - 1
         assert len(await core.connections.standing("alice", "dev")) == 1
-        assert session.job_id is not None
-        core.scheduler.end(session.job_id, JobState.TIMEOUT)
+        assert session.job.job_id is not None
+        core.scheduler.end(session.job.job_id, JobState.TIMEOUT)
         await core.tick()
         assert await core.connections.standing("alice", "dev") == []
         await core.start()

@@ -59,13 +59,13 @@ async def with_successor(core: Core, clock: Clock) -> Session:
     clock.now += HOUR - 500
     await core.tick()
     session = core.row()
-    assert session.successor_job is not None
+    assert session.next_job_id is not None
     return session
 
 
 def end(core: Core, session: Session, state: JobState = JobState.TIMEOUT) -> None:
-    assert session.job_id is not None
-    core.scheduler.end(session.job_id, state)
+    assert session.job.job_id is not None
+    core.scheduler.end(session.job.job_id, state)
 
 
 def start(core: Core, job_id: int | None, node: str = "c1") -> None:
@@ -87,9 +87,9 @@ def test_the_next_job_waits_and_carries_the_session_on(tmp_path: Path, clock: Cl
         await core.tick()
         assert core.launcher.submissions() == 2
         session = core.row()
-        assert (session.state, session.job_id, session.generation) == (SessionState.READY, before.job_id, "1.0")
+        assert (session.state, session.job.job_id, session.generation) == (SessionState.READY, before.job.job_id, "1.0")
         view = session.view()
-        assert view.next_job_id == session.successor_job
+        assert view.next_job_id == session.next_job_id
         job = core.scheduler.change(view.next_job_id or 0)
         said = read(job)
         assert said is not None
@@ -103,19 +103,19 @@ def test_the_next_job_waits_and_carries_the_session_on(tmp_path: Path, clock: Cl
         end(core, session, JobState.COMPLETED)
         await core.tick()
         session = core.row()
-        assert (session.state, session.job_id, session.endpoint) == (SessionState.QUEUED, view.next_job_id, None)
-        start(core, session.job_id, "c2")
+        assert (session.state, session.job.job_id, session.endpoint) == (SessionState.QUEUED, view.next_job_id, None)
+        start(core, session.job.job_id, "c2")
         core.announce(session, node="c2")
         await core.tick()
         session = core.row()
-        assert (session.state, session.node, session.generation) == (SessionState.READY, "c2", "2.0")
+        assert (session.state, session.job.node, session.generation) == (SessionState.READY, "c2", "2.0")
         assert session.host_key == before.host_key
-        assert session.ends_at == clock.now + HOUR
+        assert session.job.ends_at == clock.now + HOUR
         second, first = await core.sessions.jobs("alice", "dev")
-        assert (first.job_id, first.node, first.outcome) == (before.job_id, "c1", "COMPLETED")
+        assert (first.job_id, first.node, first.outcome) == (before.job.job_id, "c1", "COMPLETED")
         assert (first.ended_at, first.reason) == (clock.now, "the job's time was up")
         assert second.reason == "", "why it waited is not why it ended"
-        assert (second.job_id, second.node, second.outcome) == (session.job_id, "c2", "")
+        assert (second.job_id, second.node, second.outcome) == (session.job.job_id, "c2", "")
         assert (
             "continue",
             f"job {first.job_id} has ended (COMPLETED the job's time was up); job {second.job_id} carries it on",
@@ -132,7 +132,7 @@ def test_again_and_again_with_one_job_each(tmp_path: Path, clock: Clock) -> None
             await core.tick()
             session = core.row()
             end(core, session)
-            start(core, session.successor_job)
+            start(core, session.next_job_id)
             await core.tick()
             core.announce(core.row())
             await core.tick()
@@ -147,8 +147,8 @@ def test_again_and_again_with_one_job_each(tmp_path: Path, clock: Clock) -> None
 def test_a_short_job_is_followed_from_half_of_its_time_on(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.change(session.job_id, ends_at=clock.now + 60)
+        assert session.job.job_id is not None
+        core.scheduler.change(session.job.job_id, ends_at=clock.now + 60)
         clock.now += 29
         await core.tick()
         assert core.row().successor == 0
@@ -177,7 +177,7 @@ def test_whether_it_goes_on_its_policy_and_its_last_use_say(
             await core.connections.note(ConnectionReport(gateway="login1", connections=[record]), None)
         clock.now = began + HOUR - 300
         await core.tick()
-        assert (core.row().successor_job is not None) == on
+        assert (core.row().next_job_id is not None) == on
         end(core, core.row())
         await core.tick()
         session = core.row()
@@ -212,7 +212,7 @@ def test_site_profile_and_owner_decide_in_this_order(tmp_path: Path, clock: Cloc
 
 def test_a_successor_that_is_not_wanted_any_more_is_cancelled(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
-        waits = (await with_successor(core, clock)).successor_job
+        waits = (await with_successor(core, clock)).next_job_id
         assert waits is not None
         await core.policies.set_continuation("alice", "dev", ContinuationChoice(continuation="never"))
         await core.tick()
@@ -231,7 +231,7 @@ def test_who_stops_the_session_stops_its_successor_first(tmp_path: Path, clock: 
         await core.sessions.stop("alice", "dev")
         await core.tick()
         cancelled = [asked for asked in core.scheduler.asked if asked.startswith("cancel")]
-        assert cancelled == [f"cancel {session.successor_job}", f"cancel {session.job_id}"]
+        assert cancelled == [f"cancel {session.next_job_id}", f"cancel {session.job.job_id}"]
         await core.tick()
         assert core.row().state is SessionState.STOPPED
         await core.start()
@@ -250,7 +250,7 @@ def test_what_was_wanted_or_is_the_sessions_own_fault_is_not_carried_on(
         await core.tick()
         await core.tick()
         assert core.row().state in {SessionState.STOPPED, SessionState.FAILED}
-        assert core.row().outcome == state.value
+        assert core.row().job.outcome == state.value
         assert core.live_jobs(session) == {}
 
     play(tmp_path, clock, scene)
@@ -292,10 +292,10 @@ def test_a_job_that_ends_by_itself_early_has_not_met_its_limit(tmp_path: Path, c
 
     async def scene(core: Core) -> None:
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.change(session.job_id, state=JobState.COMPLETING, ends_at=clock.now + 1)
+        assert session.job.job_id is not None
+        core.scheduler.change(session.job.job_id, state=JobState.COMPLETING, ends_at=clock.now + 1)
         await core.tick()
-        assert core.row().ends_at == session.ends_at
+        assert core.row().job.ends_at == session.job.ends_at
         clock.now += 1
         end(core, session, JobState.COMPLETED)
         await core.tick()
@@ -308,13 +308,13 @@ def test_a_job_that_ends_by_itself_early_has_not_met_its_limit(tmp_path: Path, c
 def test_a_requeued_job_gives_way_to_the_one_that_waits(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await with_successor(core, clock)
-        assert session.job_id is not None
-        core.scheduler.requeue(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.requeue(session.job.job_id)
         await core.tick()
         await core.tick()
         now = core.row()
-        assert (now.state, now.job_id) == (SessionState.QUEUED, session.successor_job)
-        assert list(core.live_jobs(now)) == [session.successor_job]
+        assert (now.state, now.job.job_id) == (SessionState.QUEUED, session.next_job_id)
+        assert list(core.live_jobs(now)) == [session.next_job_id]
         first = (await core.sessions.jobs("alice", "dev"))[-1]
         assert first.outcome == "REQUEUED"
 
@@ -324,14 +324,14 @@ def test_a_requeued_job_gives_way_to_the_one_that_waits(tmp_path: Path, clock: C
 def test_a_requeued_job_is_told_once_to_start_at_once(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await core.ready()
-        assert session.job_id is not None
+        assert session.job.job_id is not None
         for turn in (1, 2):
-            core.scheduler.requeue(session.job_id)
+            core.scheduler.requeue(session.job.job_id)
             await core.tick()
-            core.scheduler.change(session.job_id, reason="BeginTime")
+            core.scheduler.change(session.job.job_id, reason="BeginTime")
             await core.tick()
-            assert core.scheduler.asked.count(f"start_now {session.job_id}") == turn
-            start(core, session.job_id)
+            assert core.scheduler.asked.count(f"start_now {session.job.job_id}") == turn
+            start(core, session.job.job_id)
             core.announce(core.row())
             await core.tick()
             assert core.row().generation == f"1.{turn}"
@@ -369,19 +369,19 @@ def test_an_unclear_answer_is_made_up_for(tmp_path: Path, clock: Clock, queues: 
         launcher.unclear, launcher.queues = True, queues
         clock.now += HOUR - 500
         await core.tick()
-        assert core.row().successor_job is None
+        assert core.row().next_job_id is None
         launcher.unclear = False
         await core.tick()
         clock.now += 100
         await core.tick()
         await core.tick()
         session = core.row()
-        assert session.successor_job is not None
+        assert session.next_job_id is not None
         assert len(core.live_jobs(session)) == 2
         assert launcher.submissions() == (2 if queues else 3)
         end(core, session)
         await core.tick()
-        assert core.row().job_id == session.successor_job
+        assert core.row().job.job_id == session.next_job_id
 
     play(tmp_path, clock, scene, MumblingLauncher)
 
@@ -389,8 +389,8 @@ def test_an_unclear_answer_is_made_up_for(tmp_path: Path, clock: Clock, queues: 
 def test_a_cancelled_successor_is_not_asked_for_again(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await with_successor(core, clock)
-        assert session.successor_job is not None
-        core.scheduler.end(session.successor_job, JobState.CANCELLED)
+        assert session.next_job_id is not None
+        core.scheduler.end(session.next_job_id, JobState.CANCELLED)
         await core.tick()
         await core.tick()
         assert (core.row().state, core.row().successor) == (SessionState.READY, 0)
@@ -402,13 +402,13 @@ def test_a_cancelled_successor_is_not_asked_for_again(tmp_path: Path, clock: Clo
 def test_a_successor_that_has_ended_does_not_carry_on(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await with_successor(core, clock)
-        assert session.successor_job is not None
-        core.scheduler.end(session.successor_job, JobState.CANCELLED)
+        assert session.next_job_id is not None
+        core.scheduler.end(session.next_job_id, JobState.CANCELLED)
         end(core, session)
         await core.tick()
         now = core.row()
         assert (now.state, now.submission) == (SessionState.QUEUED, 3)
-        assert now.job_id not in {session.job_id, session.successor_job}
+        assert now.job.job_id not in {session.job.job_id, session.next_job_id}
 
     play(tmp_path, clock, scene)
 
@@ -416,24 +416,24 @@ def test_a_successor_that_has_ended_does_not_carry_on(tmp_path: Path, clock: Clo
 def test_a_lost_job_is_followed_by_the_one_that_waits_only(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await with_successor(core, clock)
-        assert session.job_id is not None
+        assert session.job.job_id is not None
         core.scheduler._accounting.clear()
-        core.scheduler.forget(session.job_id)
+        core.scheduler.forget(session.job.job_id)
         await core.tick()
         assert core.row().state is SessionState.READY
         clock.now += 400
         await core.tick()
         session = core.row()
         assert (session.state, session.submission) == (SessionState.QUEUED, 2)
-        assert session.job_id is not None
-        start(core, session.job_id)
+        assert session.job.job_id is not None
+        start(core, session.job.job_id)
         core.announce(session)
         await core.tick()
-        core.scheduler.forget(session.job_id)
+        core.scheduler.forget(session.job.job_id)
         await core.tick()
         clock.now += 400
         await core.tick()
-        assert (core.row().state, core.row().outcome) == (SessionState.FAILED, "LOST")
+        assert (core.row().state, core.row().job.outcome) == (SessionState.FAILED, "LOST")
 
     play(tmp_path, clock, scene)
 
@@ -455,7 +455,7 @@ def test_what_waits_for_the_end_comes_first_and_the_session_goes_on_after_it(tmp
         await core.tick()
         session = core.row()
         assert (session.state, session.submission) == (SessionState.QUEUED, 3)
-        assert list(core.live_jobs(session)) == [session.job_id]
+        assert list(core.live_jobs(session)) == [session.job.job_id]
         assert session.intent is not None
         assert session.intent.status == "done"
 
@@ -468,7 +468,7 @@ def test_a_new_controller_and_a_rebuilt_registry_know_the_successor(tmp_path: Pa
         await core.kill()
         core = Core.make(core.config, core.launcher)
         await core.tick()
-        assert core.row().successor_job == before.successor_job
+        assert core.row().next_job_id == before.next_job_id
         await core.kill()
         (core.config.state_dir / "registry.db").unlink()
         registry = open_registry(core.config.registry_url)
@@ -477,12 +477,12 @@ def test_a_new_controller_and_a_rebuilt_registry_know_the_successor(tmp_path: Pa
         await rebuild(core.config, core.registry, core.scheduler, core.launcher)
         await core.tick()
         session = core.row()
-        assert (session.state, session.job_id) == (SessionState.READY, before.job_id)
-        assert (session.submission, session.successor, session.successor_job) == (1, 2, before.successor_job)
+        assert (session.state, session.job.job_id) == (SessionState.READY, before.job.job_id)
+        assert (session.submission, session.successor, session.next_job_id) == (1, 2, before.next_job_id)
         assert len(core.live_jobs(session)) == 2
         end(core, session)
         await core.tick()
-        assert core.row().job_id == before.successor_job
+        assert core.row().job.job_id == before.next_job_id
 
     play(tmp_path, clock, scene)
 
@@ -496,6 +496,6 @@ def test_near_the_end_everybody_is_told(tmp_path: Path, clock: Clock) -> None:
         told = await core.connecting.notices("alice")
         assert len(told) == 1
         assert told[0].startswith("dev is ready on c1; its job ends ")
-        assert told[0].endswith(f"(in 5 min), then job {core.row().successor_job} carries it on")
+        assert told[0].endswith(f"(in 5 min), then job {core.row().next_job_id} carries it on")
 
     play(tmp_path, clock, scene)

@@ -226,11 +226,11 @@ class Machine(RuleBasedStateMachine):
         self.launcher.mood = self.launcher.disk = "answers"
         self.start(name, "answers")
         session = self.core.registry.find("alice", name)
-        if session is None or session.job_id not in self.scheduler._jobs:
+        if session is None or session.job.job_id not in self.scheduler._jobs:
             return
-        if not self.scheduler._jobs[session.job_id].state.ended:
-            self.scheduler.start(session.job_id)
-            self._announce(session.job_id, "c1", truly=True)
+        if not self.scheduler._jobs[session.job.job_id].state.ended:
+            self.scheduler.start(session.job.job_id)
+            self._announce(session.job.job_id, "c1", truly=True)
             self._tick()
 
     @rule(name=NAMES)
@@ -317,10 +317,10 @@ class Machine(RuleBasedStateMachine):
     def the_end_of_its_job_is_near(self, name: str, mood: str, policy: str) -> None:
         """A successor is asked for, if the policy says so."""
         session = self.core.registry.find("alice", name)
-        if session is None or session.ends_at is None or session.state not in CARRIED:
+        if session is None or session.job.ends_at is None or session.state not in CARRIED:
             return
         self._ask(self.core.policies.set_continuation("alice", name, ContinuationChoice(continuation=policy)))
-        self.clock.now = max(self.clock.now, session.ends_at - 400)
+        self.clock.now = max(self.clock.now, session.job.ends_at - 400)
         self.launcher.mood, self.launcher.disk = mood, "answers"
         self._tick()
 
@@ -435,7 +435,7 @@ class Machine(RuleBasedStateMachine):
             jobs = self.core.live_jobs(session)
             if session.state in LIVE:
                 assert session.state not in {SessionState.SUBMITTING, SessionState.STOPPING}, session
-                expected = {session.job_id} | ({session.successor_job} if session.successor else set())
+                expected = {session.job.job_id} | ({session.next_job_id} if session.successor else set())
                 assert jobs.keys() == expected
                 assert len(jobs) == 1 or session.state in CARRIED
             else:
@@ -445,7 +445,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def no_session_is_lost(self) -> None:
         for session in self._sessions():
-            if session.job_id is not None:
+            if session.job.job_id is not None:
                 self.ran.add(session.id)
         for session in self._sessions():
             if (intent := session.intent) is not None and (intent.verb, intent.status) == ("restore", "failed"):
@@ -489,22 +489,22 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def a_session_has_no_job_of_somebody_else(self) -> None:
         foreign = {job.id for job in self._foreign()}
-        assert not [session for session in self._sessions() if session.job_id in foreign]
+        assert not [session for session in self._sessions() if session.job.job_id in foreign]
 
     def _check_endpoints(self) -> None:
         for session in self._sessions():
             if session.state is not SessionState.READY:
                 continue
-            assert session.job_id is not None
-            job = self.scheduler._jobs.get(session.job_id)
+            assert session.job.job_id is not None
+            job = self.scheduler._jobs.get(session.job.job_id)
             if job is None or job.state in {JobState.UNKNOWN, JobState.COMPLETING}:
                 continue  # nothing is known of it now, or it is ending: what was true stays until the next state
-            if session.resize is not None and job.state.ended:
+            if session.resizing and job.state.ended:
                 continue  # it has just been ended for its successor, which the next answer tells
             said = announced(job, PublicKey.parse(session.host_key).fingerprint)
             assert said is not None
             assert said.endpoint == session.endpoint
-            assert job.restarts == session.restarts
+            assert job.restarts == session.job.restarts
 
     def _check_orders(self, asked: list[str]) -> None:
         foreign = {job.id for job in self._foreign()}

@@ -44,12 +44,12 @@ def play(
 def test_the_limit_is_raised_by_whole_minutes(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await core.ready()
-        assert session.ends_at is not None
+        assert session.job.ends_at is not None
         view = await core.extending.extend("alice", "dev", 2 * HOUR - 30)
-        assert f"set_time_limit {session.job_id} 180" in core.scheduler.asked
-        assert view.ends_at == session.ends_at + 2 * HOUR
+        assert f"set_time_limit {session.job.job_id} 180" in core.scheduler.asked
+        assert view.ends_at == session.job.ends_at + 2 * HOUR
         await core.tick()
-        assert core.row().ends_at == view.ends_at
+        assert core.row().job.ends_at == view.ends_at
         assert [event.action for event in await core.sessions.events("alice", "dev")][-1] == "extend"
 
     play(tmp_path, scene, FakeScheduler(now=clock.time))

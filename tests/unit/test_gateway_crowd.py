@@ -62,8 +62,8 @@ class Crowd:
     async def ready(self, user: str) -> None:
         """Have the session's job run, and announce an endpoint that does not answer."""
         session = self.core.row(user=user)
-        assert session.job_id is not None
-        self.core.scheduler.start(session.job_id, node="127.0.0.1")
+        assert session.job.job_id is not None
+        self.core.scheduler.start(session.job.job_id, node="127.0.0.1")
         self.core.announce(session, node="127.0.0.1", port=NOWHERE)
         await self.core.tick()
 

@@ -80,11 +80,11 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         began = clock.now
         clock.now += 8 * HOUR - WARNED - 1
         await says(core, began)
-        assert core.row().idle_stop_at is None
+        assert core.row().job.idle_stop_at is None
         assert core.row().view().idle_since == pytest.approx(began, abs=1)
         clock.now += 2
         await core.tick()
-        at = core.row().idle_stop_at or 0.0
+        at = core.row().job.idle_stop_at or 0.0
         assert at == pytest.approx(began + 8 * HOUR, abs=3)
         assert file(core, "idle") == f"8h\n{int(at)}\n"
         assert "nothing uses it since " in end_words(core.row().view(), clock.now)
@@ -97,7 +97,7 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         await core.tick()
         row = core.row()
         assert (row.state, row.reason) == (SessionState.STOPPED, "nothing had used it for 8 h")
-        assert row.idle_stop_at is None or row.state is SessionState.STOPPED
+        assert row.job.idle_stop_at is None or row.state is SessionState.STOPPED
         (job,) = await core.sessions.jobs("alice", "dev")
         assert job.reason == "nothing had used it for 8 h"
         told = [(event.actor, event.action) for event in await core.sessions.events("alice", "dev")]
@@ -128,17 +128,17 @@ def test_use_takes_the_warning_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await carries(core, clock, connection, 0)
         clock.now += 8 * HOUR - WARNED + 1
         await says(core, began)
-        assert core.row().idle_stop_at is not None
+        assert core.row().job.idle_stop_at is not None
         await says(core)
-        assert (core.row().idle_stop_at, core.row().view().idle_since) == (None, None)
+        assert (core.row().job.idle_stop_at, core.row().view().idle_since) == (None, None)
         await says(core, began)
-        assert core.row().idle_stop_at is not None
+        assert core.row().job.idle_stop_at is not None
         await carries(core, clock, connection, KEEPS_ALIVE - 1)
         await core.tick()
-        assert core.row().idle_stop_at is not None, "an editor that is open and untouched is no use"
+        assert core.row().job.idle_stop_at is not None, "an editor that is open and untouched is no use"
         await carries(core, clock, connection, 2 * KEEPS_ALIVE)
         await core.tick()
-        assert core.row().idle_stop_at is None
+        assert core.row().job.idle_stop_at is None
         assert core.row().view().idle_since == clock.now
         told = [event.action for event in await core.sessions.events("alice", "dev")]
         assert told.count("used") == 2
@@ -152,7 +152,7 @@ def test_a_new_connection_is_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         began = clock.now
         clock.now += 100
         await says(core, began)
-        assert core.row().view().idle_since == int(began) or core.row().view().idle_since == core.row().started_at
+        assert core.row().view().idle_since == int(began) or core.row().view().idle_since == core.row().job.started_at
         await carries(core, clock, new_id(), 0)
         assert core.row().view().idle_since == clock.now
 
@@ -184,7 +184,7 @@ def test_the_owners_choice_goes_before_the_profiles_and_that_before_the_sites(
         await core.policies.set_idle("alice", "plain", IdleChoice(idle="1h"))
         await core.tick()
         assert core.row("plain").state is SessionState.READY
-        assert core.row("plain").idle_stop_at == clock.now + WARNED
+        assert core.row("plain").job.idle_stop_at == clock.now + WARNED
 
     play(tmp_path, monkeypatch, scenario, site="8h")
 
@@ -197,7 +197,7 @@ def test_one_that_is_to_stay_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         clock.now += 20 * HOUR
         await says(core, began)
         await core.tick()
-        assert (core.row().state, core.row().idle_stop_at) == (SessionState.READY, None)
+        assert (core.row().state, core.row().job.idle_stop_at) == (SessionState.READY, None)
 
     play(tmp_path, monkeypatch, scenario, site="8h")
 
@@ -226,7 +226,7 @@ def test_a_controller_that_has_just_begun_knows_too_little(tmp_path: Path, monke
 def test_idle_gpus_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(core: Core, clock: Clock) -> None:
         await core.start("dev", request=StartRequest(profile="base", options=["--gres=gpu:intel:2"]))
-        job = core.row().job_id
+        job = core.row().job.job_id
         assert job is not None
         core.scheduler.start(job)
         await says(core)

@@ -78,7 +78,7 @@ def test_gpus_are_counted_while_somebody_has_them_or_waits_for_them(tmp_path: Pa
         assert "`berth stop one` gives one back" in refused.value.hint
         await core.start("two", request=BASE)
         await core.start("shard", request=StartRequest(profile="base", options=["--gres=shard:1"]))
-        job_id = core.row("one").job_id
+        job_id = core.row("one").job.job_id
         assert job_id is not None
         core.scheduler.end(job_id, JobState.CANCELLED)
         await core.tick()

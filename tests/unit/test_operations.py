@@ -255,13 +255,13 @@ def test_a_job_that_dies_while_it_copies_leaves_the_snapshot_to_be_taken_without
     async def scenario() -> None:
         core = await made(tmp_path, running=True, clock=clock)
         session = core.row()
-        assert session.job_id is not None
+        assert session.job.job_id is not None
         core.launcher.failures["copy"] = LauncherError("ended", "the job is gone")
         asking = asyncio.ensure_future(core.snapshots.snapshot("alice", "dev", SnapshotRequest()))
         await until(core, lambda: "copy alice" in core.launcher.asked)
         await core.settle()
         assert core.row().pending is not None
-        core.scheduler.end(session.job_id)
+        core.scheduler.end(session.job.job_id)
         while core.row().pending is not None:
             clock.now += broker.controller.reconcile.operations.FIRST_PAUSE
             await core.tick()
@@ -377,8 +377,8 @@ def test_a_start_does_not_wait_for_flattening_and_a_failed_one_harms_nothing(tmp
         core.launcher.hangs.clear()
         with pytest.raises(ConflictError, match="queued"):
             await core.snapshots.flatten("alice", "dev")
-        assert core.row().job_id is not None
-        core.scheduler.end(core.row().job_id or 0)
+        assert core.row().job.job_id is not None
+        core.scheduler.end(core.row().job.job_id or 0)
         await core.tick()
         core.launcher.failures["flatten"] = LauncherError("conflict", "the stacks are others by now")
         with pytest.raises(ConflictError):

@@ -19,7 +19,7 @@ from broker.config.settings import Config
 from broker.controller import process
 from broker.controller.registry import database
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError, InvalidInputError
 from tests.fakes.rows import make_session
@@ -136,7 +136,7 @@ def test_sqlite_on_nfs_is_for_one_controller_alone(tmp_path: Path) -> None:
         def count() -> None:
             try:
                 for _ in range(5):
-                    made.update(session.id, lambda now: ({"restarts": now.restarts + 1}, None))
+                    made.update(session.id, lambda now: JobChange({}, None, job={"restarts": now.job.restarts + 1}))
             except BaseException as error:  # noqa: BLE001 - reported by the assertion below
                 errors.append(error)
 
@@ -148,7 +148,7 @@ def test_sqlite_on_nfs_is_for_one_controller_alone(tmp_path: Path) -> None:
         after = made.get(session.id)
         assert not errors
         assert after is not None
-        assert after.restarts == 20
+        assert after.job.restarts == 20
 
 
 @pytest.mark.usefixtures("on_nfs")

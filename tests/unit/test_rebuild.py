@@ -51,9 +51,9 @@ def test_a_lost_registry_comes_back_whole_and_running_sessions_go_on(config: Con
         core = Core.make(config, FakeLauncher(FakeScheduler()))
         running = await core.ready("running")
         stopped = await core.ready("stopped")
-        assert stopped.job_id is not None
-        core.scheduler.end(stopped.job_id)
-        core.scheduler.forget(stopped.job_id)
+        assert stopped.job.job_id is not None
+        core.scheduler.end(stopped.job.job_id)
+        core.scheduler.forget(stopped.job.job_id)
         core = await lose_registry(core)
         await core.tick()
         assert len(core.live_jobs(running)) == 1, "an empty registry must not end anybody's job"
@@ -136,8 +136,8 @@ def test_a_session_whose_image_is_gone_is_restored_and_says_so_at_its_start(conf
     async def scenario() -> None:
         core = Core.make(config, FakeLauncher(FakeScheduler()))
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.end(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.end(session.job.job_id)
         core = await lose_registry(core)
         Store(config.profiles.stores[0]).delete("base", "1")
         assert (await run(core)).restored == ["alice/dev"]
@@ -152,8 +152,8 @@ def test_an_old_registry_takes_in_what_is_newer_and_keeps_what_is_not(config: Co
     async def scenario() -> None:
         core = Core.make(config, FakeLauncher(FakeScheduler()))
         first = await core.ready()
-        assert first.job_id is not None
-        core.scheduler.end(first.job_id)
+        assert first.job.job_id is not None
+        core.scheduler.end(first.job.job_id)
         await core.tick()
         old = core.row()
         second = await core.ready()
@@ -163,9 +163,9 @@ def test_an_old_registry_takes_in_what_is_newer_and_keeps_what_is_not(config: Co
         assert len(core.live_jobs(second)) == 1, "a newer job must not be ended by an old registry"
         assert (await run(core)).restored == ["alice/dev"]
         await core.tick()
-        assert (core.row().state, core.row().job_id, core.row().generation) == (
+        assert (core.row().state, core.row().job.job_id, core.row().generation) == (
             SessionState.READY,
-            second.job_id,
+            second.job.job_id,
             "2.0",
         )
 
@@ -177,8 +177,8 @@ def test_a_purged_session_stays_deleted(config: Config) -> None:
         core = Core.make(config, FakeLauncher(FakeScheduler()))
         session = await core.ready()
         directory = core.launcher.directories["alice", session.id]
-        assert session.job_id is not None
-        core.scheduler.end(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.end(session.job.job_id)
         await core.tick()
         await core.sessions.delete("alice", "dev", purge=True)
         await core.tick()

@@ -42,13 +42,13 @@ def test_a_session_goes_from_queued_to_ready_and_its_end_is_seen(tmp_path: Path,
         scheduler = FakeScheduler(now=clock.time)
         core = make(tmp_path, scheduler)
         await core.start()
-        job = core.row().job_id
+        job = core.row().job.job_id
         assert job is not None
         scheduler.change(job, reason="Resources", started_at=clock.now + 60)
         await core.tick()
         waiting = core.row()
         assert (waiting.state, waiting.reason) == (SessionState.QUEUED, "Resources")
-        assert waiting.expected_start_at == clock.now + 60
+        assert waiting.job.expected_start_at == clock.now + 60
         scheduler.start(job)
         await core.tick()
         assert (core.row().state, core.row().endpoint) == (SessionState.STARTING, None)
@@ -60,7 +60,7 @@ def test_a_session_goes_from_queued_to_ready_and_its_end_is_seen(tmp_path: Path,
         scheduler.end(job, JobState.OUT_OF_MEMORY)
         await core.tick()
         failed = core.row()
-        assert (failed.state, failed.outcome) == (SessionState.FAILED, "OUT_OF_MEMORY")
+        assert (failed.state, failed.job.outcome) == (SessionState.FAILED, "OUT_OF_MEMORY")
         assert "memory" in failed.reason
 
     asyncio.run(scenario())
@@ -95,7 +95,7 @@ def test_what_a_job_says_untruly_is_no_endpoint(tmp_path: Path, lie: dict[str, o
     async def scenario() -> None:
         core = make(tmp_path, FakeScheduler())
         await core.start()
-        job = core.row().job_id
+        job = core.row().job.job_id
         assert job is not None
         core.scheduler.start(job)
         core.announce(core.row(), **lie)  # type: ignore[arg-type]  # node and port may be lies too
@@ -109,17 +109,17 @@ def test_a_requeued_job_loses_its_endpoint_until_it_announces_itself_anew(tmp_pa
     async def scenario() -> None:
         core = make(tmp_path, FakeScheduler())
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.requeue(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.requeue(session.job.job_id)
         await core.tick()
         waiting = core.row()
-        assert (waiting.state, waiting.node, waiting.started_at, waiting.ends_at) == (
+        assert (waiting.state, waiting.job.node, waiting.job.started_at, waiting.job.ends_at) == (
             SessionState.QUEUED,
             "",
             None,
             None,
         )
-        core.scheduler.start(session.job_id, node="c1")
+        core.scheduler.start(session.job.job_id, node="c1")
         await core.tick()
         assert core.row().state is SessionState.STARTING
         core.announce(core.row())
@@ -135,8 +135,8 @@ def test_no_answer_changes_nothing_but_the_stamp(tmp_path: Path) -> None:
         scheduler.silent = False
         core = make(tmp_path, scheduler)
         before = await core.ready()
-        assert before.job_id is not None
-        scheduler.end(before.job_id)
+        assert before.job.job_id is not None
+        scheduler.end(before.job.job_id)
         scheduler.silent = True
         await core.tick()
         assert core.row() == before
@@ -153,11 +153,11 @@ def test_a_forgotten_job_ends_as_accounting_says(tmp_path: Path) -> None:
     async def scenario() -> None:
         core = make(tmp_path, FakeScheduler())
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.end(session.job_id, JobState.OUT_OF_MEMORY)
-        core.scheduler.forget(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.end(session.job.job_id, JobState.OUT_OF_MEMORY)
+        core.scheduler.forget(session.job.job_id)
         await core.tick()
-        assert (core.row().state, core.row().outcome) == (SessionState.FAILED, "OUT_OF_MEMORY")
+        assert (core.row().state, core.row().job.outcome) == (SessionState.FAILED, "OUT_OF_MEMORY")
 
     asyncio.run(scenario())
 
@@ -166,13 +166,13 @@ def test_accounting_of_another_job_with_that_id_is_not_believed(tmp_path: Path, 
     async def scenario() -> None:
         core = make(tmp_path, FakeScheduler(now=clock.time))
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.change(session.job_id, user="bob")
-        core.scheduler.end(session.job_id)
-        core.scheduler.forget(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.change(session.job.job_id, user="bob")
+        core.scheduler.end(session.job.job_id)
+        core.scheduler.forget(session.job.job_id)
         await core.tick()
         assert core.row().state is SessionState.READY
-        assert core.row().missing_since == clock.now
+        assert core.row().job.missing_since == clock.now
 
     asyncio.run(scenario())
 
@@ -196,16 +196,16 @@ def test_a_job_that_nobody_knows_is_lost_only_after_long(
     async def scenario() -> None:
         core = make(tmp_path, scheduler(now=clock.time))
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.end(session.job_id)
-        core.scheduler.forget(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.end(session.job.job_id)
+        core.scheduler.forget(session.job.job_id)
         await core.tick()
         clock.now += core.config.slurm.lost_grace * times - 1
         await core.tick()
         assert core.row().state is SessionState.READY
         clock.now += 12
         await core.tick()
-        assert (core.row().state, core.row().outcome) == (SessionState.FAILED, "LOST")
+        assert (core.row().state, core.row().job.outcome) == (SessionState.FAILED, "LOST")
 
     asyncio.run(scenario())
 
@@ -214,13 +214,13 @@ def test_a_missing_job_that_comes_back_is_not_lost(tmp_path: Path, clock: Clock)
     async def scenario() -> None:
         core = make(tmp_path, _Amnesiac(now=clock.time))
         session = await core.ready()
-        assert session.job_id is not None
-        hidden = core.scheduler._jobs.pop(session.job_id)
+        assert session.job.job_id is not None
+        hidden = core.scheduler._jobs.pop(session.job.job_id)
         await core.tick()
-        core.scheduler._jobs[session.job_id] = hidden
+        core.scheduler._jobs[session.job.job_id] = hidden
         clock.now += 1000
         await core.tick()
-        assert (core.row().state, core.row().missing_since) == (SessionState.READY, None)
+        assert (core.row().state, core.row().job.missing_since) == (SessionState.READY, None)
 
     asyncio.run(scenario())
 
@@ -232,14 +232,14 @@ def test_a_job_that_will_not_die_is_cancelled_again_but_not_in_each_tick(tmp_pat
         await core.sessions.stop("alice", "dev")
         for _ in range(3):
             await core.tick()
-        order = f"cancel {session.job_id}"
+        order = f"cancel {session.job.job_id}"
         assert core.scheduler.asked.count(order) == 1
         assert core.row().state is SessionState.STOPPING
         clock.now += 16
         await core.tick()
         assert core.scheduler.asked.count(order) == 2
-        assert session.job_id is not None
-        core.scheduler.end(session.job_id, JobState.CANCELLED)
+        assert session.job.job_id is not None
+        core.scheduler.end(session.job.job_id, JobState.CANCELLED)
         await core.tick()
         assert core.row().state is SessionState.STOPPED
 
@@ -258,7 +258,7 @@ def test_a_stray_that_will_not_die_is_cancelled_again_but_not_in_each_tick(tmp_p
         clock.now += 16
         await core.tick()
         assert core.scheduler.asked.count(f"cancel {stray}") == 2
-        assert core.row().job_id == session.job_id
+        assert core.row().job.job_id == session.job.job_id
 
     asyncio.run(scenario())
 
@@ -280,7 +280,7 @@ def test_a_cancel_that_slurm_refuses_holds_up_nobody(tmp_path: Path, clock: Cloc
         await core.tick()
         await core.tick()
         assert registry.find("alice", "second") is None
-        assert core.scheduler.asked.count(f"cancel {session.job_id}") == 1
+        assert core.scheduler.asked.count(f"cancel {session.job.job_id}") == 1
         assert [event.action for event in registry.events_of("alice", session.id)].count("cancel-refused") == 1
 
     asyncio.run(scenario())
@@ -310,7 +310,7 @@ def test_jobs_of_others_and_of_unknown_sessions_are_left_alone(tmp_path: Path) -
         await core.tick()
         assert not core.scheduler._jobs[bobs].state.ended
         assert not core.scheduler._jobs[unknown].state.ended
-        assert core.row().job_id == session.job_id
+        assert core.row().job.job_id == session.job.job_id
 
     asyncio.run(scenario())
 
@@ -322,7 +322,7 @@ def test_a_submission_that_a_crash_interrupted_is_made_by_the_next_tick(tmp_path
         row = make_session(state=SessionState.SUBMITTING, digest=image.digest, image_path=str(image.path), host_key="")
         core.registry.create(row, EventEntry("alice", "start"))
         await core.tick()
-        assert core.row().job_id == 1
+        assert core.row().job.job_id == 1
         assert core.launcher.submissions() == 1
         await core.tick()
         assert core.launcher.submissions() == 1
@@ -344,7 +344,7 @@ def test_an_answer_that_is_older_than_the_submission_does_not_repeat_it(tmp_path
         await core.reconciler._resume(seen, asked_at=0.0)
         await core.settle()
         assert core.launcher.submissions() == 1
-        assert core.row().job_id == 1
+        assert core.row().job.job_id == 1
 
     asyncio.run(scenario())
 
@@ -426,7 +426,7 @@ def test_the_loop_outlives_a_tick_that_fails_and_looks_when_woken(tmp_path: Path
 
         core = make(tmp_path, Broken())
         await core.start()
-        job = core.row().job_id
+        job = core.row().job.job_id
         assert job is not None
         core.scheduler.start(job)
         running = asyncio.create_task(core.reconciler.run())
@@ -444,7 +444,7 @@ def test_who_cancelled_a_job_is_told_when_accounting_knows(tmp_path: Path, clock
     async def scenario() -> None:
         scheduler = FakeScheduler(now=clock.time)
         core = make(tmp_path, scheduler)
-        job = (await core.ready()).job_id
+        job = (await core.ready()).job.job_id
         assert job is not None
         scheduler.end(job, JobState.CANCELLED, cancelled_by="root")
         late = scheduler._accounting.pop(job)  # slurmdbd hears of it later than slurmctld shows it
@@ -468,7 +468,7 @@ def test_a_canceller_whom_nobody_knows_is_not_asked_after_for_ever(tmp_path: Pat
     async def scenario() -> None:
         scheduler = FakeScheduler(now=clock.time)
         core = make(tmp_path, scheduler)
-        job = (await core.ready()).job_id
+        job = (await core.ready()).job.job_id
         assert job is not None
         scheduler.end(job, JobState.CANCELLED)
         scheduler._accounting.clear()
@@ -491,9 +491,9 @@ def test_the_place_in_the_queue_is_kept_up_to_date(tmp_path: Path, clock: Clock)
         others = [scheduler.submit("other", user="bob") for _ in range(2)]
         await core.start()
         seen = []
-        for job in [*others, core.row().job_id or 0]:
+        for job in [*others, core.row().job.job_id or 0]:
             await core.tick()
-            seen.append((core.row().ahead, state_words(core.row().view(), clock.now)))
+            seen.append((core.row().job.ahead, state_words(core.row().view(), clock.now)))
             scheduler.start(job)
         await core.tick()
         assert seen == [
@@ -501,6 +501,6 @@ def test_the_place_in_the_queue_is_kept_up_to_date(tmp_path: Path, clock: Clock)
             (1, "queued, 1 job before it"),
             (0, "queued, the first in its queue"),
         ]
-        assert core.row().ahead is None
+        assert core.row().job.ahead is None
 
     asyncio.run(scenario())

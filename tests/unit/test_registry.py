@@ -20,7 +20,7 @@ from sqlmodel import SQLModel
 from broker.controller.registry.database import MIGRATIONS, open_registry
 from broker.controller.registry.filesystem import network_file_system
 from broker.controller.registry.models import Key
-from broker.controller.registry.registry import EventEntry, Registry
+from broker.controller.registry.registry import EventEntry, JobChange, Registry
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import ConflictError, InvalidInputError, NotFoundError
 from broker.schema.sessions import Persistence, SessionState
@@ -93,7 +93,7 @@ def test_of_many_writers_none_is_lost(registry: Registry) -> None:
     def count() -> None:
         try:
             for _ in range(10):
-                registry.update(session.id, lambda now: ({"restarts": now.restarts + 1}, None))
+                registry.update(session.id, lambda now: JobChange({}, None, job={"restarts": now.job.restarts + 1}))
         except BaseException as error:  # noqa: BLE001 - reported by the assertion below
             errors.append(error)
 
@@ -105,7 +105,7 @@ def test_of_many_writers_none_is_lost(registry: Registry) -> None:
     assert not errors
     after = registry.get(session.id)
     assert after is not None
-    assert after.restarts == 40
+    assert after.job.restarts == 40
     assert after.revision == 40
 
 
@@ -124,10 +124,10 @@ def test_a_decision_that_raises_changes_nothing(registry: Registry) -> None:
 
 def test_each_submission_has_its_job_record(registry: Registry) -> None:
     session = registry.create(make_session(), START)
-    registry.update(session.id, lambda _: ({"job_id": 11, "node": "c1"}, None))
-    registry.update(session.id, lambda _: ({"outcome": "TIMEOUT", "ended_at": 5.0}, None))
-    registry.update(session.id, lambda _: ({"submission": 2, "job_id": None, "node": "", "outcome": ""}, None))
-    registry.update(session.id, lambda _: ({"job_id": 12}, None))
+    registry.update(session.id, lambda _: JobChange({}, None, job={"job_id": 11, "node": "c1"}))
+    registry.update(session.id, lambda _: JobChange({}, None, job={"outcome": "TIMEOUT", "ended_at": 5.0}))
+    registry.update(session.id, lambda _: ({"submission": 2}, None))
+    registry.update(session.id, lambda _: JobChange({}, None, job={"job_id": 12}))
     first, second = registry.jobs_of(session.id)
     assert (first.job_id, first.node, first.outcome, first.ended_at) == (11, "c1", "TIMEOUT", 5.0)
     assert (second.job_id, second.outcome) == (12, "")

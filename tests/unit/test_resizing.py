@@ -46,11 +46,11 @@ async def with_gpu(core: Core) -> int:
     """The session dev, ready with a GPU; its job."""
     await core.start(request=GPU)
     session = core.row()
-    assert session.job_id is not None
-    core.scheduler.start(session.job_id)
+    assert session.job.job_id is not None
+    core.scheduler.start(session.job.job_id)
     core.announce(session)
     await core.tick()
-    return session.job_id
+    return session.job.job_id
 
 
 def test_it_goes_on_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,14 +64,14 @@ def test_it_goes_on_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await core.tick()  # sees the next job in the queue and ends the first one
         await core.tick()  # sees that end
         row = core.row()
-        assert row.job_id != first
-        assert (row.state, row.options, row.gpus, row.resize) == (
+        assert row.job.job_id != first
+        assert (row.state, row.options, row.job.gpus, row.resizing) == (
             SessionState.QUEUED,
             ["--mem=2G", "--gres=none"],
             0.0,
-            None,
+            False,
         )
-        assert list(core.live_jobs(row)) == [row.job_id]
+        assert list(core.live_jobs(row)) == [row.job.job_id]
         jobs = await core.sessions.jobs("alice", "dev")
         assert [(job.gpus, job.outcome, job.reason) for job in jobs] == [
             (0.0, "", ""),
@@ -88,10 +88,10 @@ def test_its_gpu_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         await core.ready()
         clock.now += 3600
         await core.resizing.resize("alice", "dev", ["--gres=gpu:intel:1"])
-        assert core.row().gpus == 0.0
+        assert core.row().job.gpus == 0.0
         await core.tick()
         await core.tick()
-        assert core.row().gpus == 1.0
+        assert core.row().job.gpus == 1.0
         jobs = await core.sessions.jobs("alice", "dev")
         assert [job.gpus for job in jobs] == [1.0, 0.0]
 
@@ -110,7 +110,7 @@ def test_what_slurm_refuses_changes_nothing(tmp_path: Path, monkeypatch: pytest.
         await core.tick()
         await core.tick()
         row = core.row()
-        assert (row.state, row.job_id, row.options, row.resize) == (SessionState.READY, first, GPU.options, None)
+        assert (row.state, row.job.job_id, row.options, row.resizing) == (SessionState.READY, first, GPU.options, False)
         assert core.live_jobs(row) == {first: JobState.RUNNING}
 
     play(tmp_path, monkeypatch, scenario, RefusingLauncher)
@@ -133,7 +133,7 @@ def test_an_answer_that_is_unclear_ends_nothing_until_the_job_is_seen(
         await core.tick()
         await core.tick()
         row = core.row()
-        assert row.job_id != first
+        assert row.job.job_id != first
         assert len(core.live_jobs(row)) == 1
 
     play(tmp_path, monkeypatch, scenario, MumblingLauncher)
@@ -149,7 +149,7 @@ def test_somebody_cancels_the_next_job(tmp_path: Path, monkeypatch: pytest.Monke
         await core.tick()
         await core.tick()
         row = core.row()
-        assert (row.state, row.job_id, row.options, row.resize) == (SessionState.READY, first, GPU.options, None)
+        assert (row.state, row.job.job_id, row.options, row.resizing) == (SessionState.READY, first, GPU.options, False)
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -165,7 +165,7 @@ def test_a_stop_in_between_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         row = core.row()
         assert (row.state, core.live_jobs(row)) == (SessionState.STOPPED, {})
         await core.start(request=StartRequest())
-        assert core.row().resize is None
+        assert core.row().resizing is False
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -191,7 +191,7 @@ def test_a_gpu_more_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         await core.ready("other")
         with pytest.raises(RefusedError, match="with a GPU, and this site allows 1"):
             await core.resizing.resize("alice", "other", ["--gres=gpu:1"])
-        assert core.row("other").resize is None
+        assert core.row("other").resizing is False
 
     play(tmp_path, monkeypatch, scenario, limits={"gpu_sessions": 1})
 

@@ -99,7 +99,7 @@ def test_a_start_anew_forgets_the_last_job_and_keeps_the_options(core: Core, sta
         put(core, state, job_id=70, node="c9", outcome="TIMEOUT", ended_at=5.0, options=["--mem=3G"], cancelled_at=4.0)
         view = await core.start()
         assert (view.job_id, view.outcome, view.ended_at, view.generation) == (1, "", None, "2.0")
-        assert core.row().cancelled_at is None
+        assert core.row().job.cancelled_at is None
         assert "submit alice 2 --mem=3G" in core.launcher.asked
 
     asyncio.run(scenario())
@@ -142,7 +142,7 @@ def test_start_answers_before_a_slow_sbatch_does(tmp_path: Path, monkeypatch: py
         assert (await core.start()).state is SessionState.SUBMITTING
         launcher.let_go.set()
         await core.settle()
-        assert core.row().job_id == 1
+        assert core.row().job.job_id == 1
         assert launcher.submissions() == 1
 
     asyncio.run(scenario())
@@ -225,7 +225,7 @@ def test_a_ready_session_is_where_its_job_said(core: Core, target: str) -> None:
         session = await core.ready()
         answer = await core.connecting.connect("alice", target)
         assert (answer.host, answer.port, answer.generation) == ("c1", 20001, "1.0")
-        assert answer.fingerprint == session.fingerprint
+        assert answer.fingerprint == session.job.fingerprint
 
     asyncio.run(scenario())
 
@@ -282,8 +282,8 @@ def test_the_log_and_the_events_tell_what_happened(core: Core) -> None:
 def test_a_name_is_free_again_after_its_session_was_deleted(core: Core) -> None:
     async def scenario() -> None:
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.end(session.job_id, JobState.FAILED)
+        assert session.job.job_id is not None
+        core.scheduler.end(session.job.job_id, JobState.FAILED)
         await core.tick()
         await core.sessions.delete("alice", "dev")
         await core.tick()

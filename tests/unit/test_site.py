@@ -153,7 +153,7 @@ def test_what_no_certificate_can_be_valid_for_is_not_told(tmp_path: Path) -> Non
     async def scene(core: Core, site: Site) -> None:
         session = await core.stopped(user=me())
         long_ago = time.time() - 31 * 86400
-        core.registry.update(session.id, lambda _: ({"submitted_at": long_ago}, None))
+        core.registry.update(session.id, lambda _: JobChange({}, None, job={"submitted_at": long_ago}))
         await core.sessions.delete(me(), "dev", purge=True)
         await core.tick()
         assert (await site.view(me())).revoked_host_keys == []

@@ -55,7 +55,7 @@ def read(core: Core, volume: str = "home", name: str = "dev") -> str:
 
 
 def end_job(core: Core, state: JobState = JobState.CANCELLED, name: str = "dev") -> None:
-    job_id = core.row(name).job_id
+    job_id = core.row(name).job.job_id
     assert job_id is not None
     core.scheduler.end(job_id, state)
 
@@ -585,7 +585,7 @@ def test_root_mode_from_beginning_to_end(core: Core) -> None:
         assert "BERTH_ROOT=yes\n" in core.launcher.directories["alice", core.row().id].files["job.env"]
         with pytest.raises(ConflictError, match="root mode"):
             await core.snapshots.commit_root("alice", "dev")
-        job_id = core.row().job_id
+        job_id = core.row().job.job_id
         assert job_id is not None
         core.scheduler.start(job_id)
         core.announce(core.row())

@@ -79,8 +79,8 @@ def test_until_then_another_job_carries_it_on(tmp_path: Path, monkeypatch: pytes
             session = await core.ready(name)
             await core.policies.set_continuation("alice", name, ContinuationChoice(continuation="never"))
             await core.policies.set_stop_time("alice", name, StopTime(at=clock.now + HOUR, keep=keep))
-            assert session.job_id is not None
-            core.scheduler.end(session.job_id, JobState.PREEMPTED)
+            assert session.job.job_id is not None
+            core.scheduler.end(session.job.job_id, JobState.PREEMPTED)
         await core.tick()
         assert core.row("stays").state in {SessionState.SUBMITTING, SessionState.QUEUED}
         assert core.row("goes").state is SessionState.FAILED
@@ -102,7 +102,7 @@ def test_a_new_start_knows_nothing_of_it(tmp_path: Path, monkeypatch: pytest.Mon
         await core.tick()
         await core.start(request=StartRequest())
         row = core.row()
-        assert row.job_id != session.job_id
+        assert row.job.job_id != session.job.job_id
         assert (row.stop_at, row.stays) == (None, False)
 
     play(tmp_path, monkeypatch, scenario)

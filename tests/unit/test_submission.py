@@ -47,7 +47,7 @@ def test_the_job_gets_its_files_and_the_options_of_site_profile_and_user(tmp_pat
         assert files["job.env"] == job_env(session, 1, [], OFFSET) + "BERTH_SAVE_EVERY=600\n"
         assert json.loads(files["manifest.json"])["host_key"] == session.host_key
         assert files["host_certificate"].startswith("ssh-ed25519-cert-v01@openssh.com ")
-        assert (session.state, session.job_id) == (SessionState.QUEUED, 1)
+        assert (session.state, session.job.job_id) == (SessionState.QUEUED, 1)
 
     asyncio.run(scenario())
 
@@ -105,7 +105,7 @@ def test_an_unclear_answer_keeps_the_session_and_says_so(tmp_path: Path) -> None
         assert view.state is SessionState.SUBMITTING
         assert view.reason.startswith(UNCONFIRMED)
         await core.tick()
-        assert (core.row().state, core.row().job_id) == (SessionState.QUEUED, 1)
+        assert (core.row().state, core.row().job.job_id) == (SessionState.QUEUED, 1)
 
     asyncio.run(scenario())
 
@@ -120,13 +120,13 @@ def test_what_was_found_meanwhile_is_not_overwritten_by_a_late_unclear_answer(tm
         launcher.scheduler.submit(f"berth-{session.id}", comment=f"berth:{session.id}:1")
         await core.reconciler.tick()
         found = core.row()
-        assert (found.state, found.job_id) == (SessionState.QUEUED, 1)
+        assert (found.state, found.job.job_id) == (SessionState.QUEUED, 1)
 
         launcher.then = LauncherError("timed-out", "the launcher's worker took too long and was ended")
         launcher.let_go.set()
         await starting
         await core.tick()
-        assert core.row().job_id == 1
+        assert core.row().job.job_id == 1
         assert core.row().reason == ""
         assert len(core.live_jobs(session)) == 1
 
@@ -201,7 +201,7 @@ def test_a_registry_that_is_locked_is_no_refusal(tmp_path: Path, monkeypatch: py
             await core.start()
         assert core.row().state is SessionState.SUBMITTING
         await core.tick()
-        assert core.row().job_id == 1
+        assert core.row().job.job_id == 1
 
     asyncio.run(scenario())
 
@@ -210,8 +210,8 @@ def test_an_image_that_is_gone_or_another_one_is_refused_and_the_session_kept(tm
     async def scenario() -> None:
         core = make(tmp_path)
         session = await core.ready()
-        assert session.job_id is not None
-        core.scheduler.end(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.end(session.job.job_id)
         await core.tick()
         store = Store(core.config.profiles.stores[0])
         store.delete("base", "1")
@@ -241,7 +241,7 @@ def test_draining_waits_for_sbatch_but_not_for_ever(tmp_path: Path, monkeypatch:
         await asyncio.sleep(0)
         launcher.let_go.set()
         await draining
-        assert core.row().job_id == 1
+        assert core.row().job.job_id == 1
         await starting
 
     asyncio.run(scenario())
@@ -289,8 +289,8 @@ def test_replaced_host_key_is_certified_at_the_next_start(tmp_path: Path) -> Non
         files = core.launcher.directories["alice", session.id].files
         assert host_key.certified(files["host_certificate"]) == PublicKey.parse(line).blob
         assert json.loads(files["manifest.json"])["host_key"] == line
-        assert session.job_id is not None
-        core.scheduler.start(session.job_id)
+        assert session.job.job_id is not None
+        core.scheduler.start(session.job.job_id)
         core.announce(session)
         await core.tick()
         assert core.row().state is SessionState.READY
@@ -339,9 +339,9 @@ def test_key_replaced_after_submission_is_told_with_the_remedy(tmp_path: Path) -
         core = make(tmp_path)
         await core.start()
         session = core.row()
-        assert session.job_id is not None
+        assert session.job.job_id is not None
         other = PublicKey.parse(replace_host_key(core, session)).fingerprint
-        core.scheduler.start(session.job_id)
+        core.scheduler.start(session.job.job_id)
         core.announce(session, fingerprint=other)
         await core.tick()
         view = core.row().view()
@@ -352,10 +352,10 @@ def test_key_replaced_after_submission_is_told_with_the_remedy(tmp_path: Path) -
         told = dict(explanation(view, [], "", time.time()))
         assert told["state"] == view.reason
         assert told["do"].startswith("`berth stop dev`, then `berth start dev`")
-        core.scheduler.end(session.job_id)
+        core.scheduler.end(session.job.job_id)
         await core.tick()
         await core.start()
-        core.scheduler.start(core.row().job_id or 0)
+        core.scheduler.start(core.row().job.job_id or 0)
         core.announce(core.row(), fingerprint=other)
         await core.tick()
         assert core.row().state is SessionState.READY

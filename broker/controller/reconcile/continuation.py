@@ -9,7 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.reconcile.succession import CARRIED, successor_due
+from broker.controller.reconcile.succession import CARRIED, ask_successor, successor_due
 from broker.errors import BerthError
 
 if TYPE_CHECKING:
@@ -59,20 +59,12 @@ class Continuation:
 
     def _ask(self, at: float) -> Transition:
         def decide(now: Session) -> RowChange | None:
-            if not successor_due(now, at, self._settings.successor_lead):
-                return None
-            number = now.submissions + 1
-            return {
-                "successor": number,
-                "submissions": number,
-                "successor_job": None,
-                "successor_at": time.time(),
-            }, None
+            return ask_successor(now, time.time()) if successor_due(now, at, self._settings.successor_lead) else None
 
         return decide
 
 
 def _is_lost(session: Session, now: float, grace: float) -> bool:
     """Whether the last try got no clear answer, and a job of it would have shown up by now."""
-    asked_at = session.successor_at
-    return session.successor != 0 and session.successor_job is None and asked_at is not None and now - asked_at >= grace
+    job = session.next_job
+    return job is not None and job.job_id is None and now - (job.attempted_at or job.asked_at) >= grace

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.scheduled_stop import stop
 from broker.controller.reconcile.succession import seconds_of
-from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import BerthError
 from broker.format import clock, duration
 from broker.schema.connections import UNHEARD
@@ -58,9 +58,9 @@ class IdlePolicy:
         if now < self._knows_at:
             return session
         try:
-            seen = session.idle_stop_at
+            seen = session.job.idle_stop_at
             session = await self._registry.update(session.id, _idle(now))
-            if session.idle_stop_at not in {None, seen}:
+            if session.job.idle_stop_at not in {None, seen}:
                 self._telling.join(session.id, lambda: self._tell(session))
         except BerthError:  # one session's trouble is not the others'
             log.exception("%s was not seen to", session.id)
@@ -78,7 +78,7 @@ def idle_file(session: Session) -> str:
     """What the session's job reads: after which time without use it is stopped, and when it is to be stopped, if it
     is: seconds since the epoch.
     """
-    at = "" if session.idle_stop_at is None else str(int(session.idle_stop_at))
+    at = "" if session.job.idle_stop_at is None else str(int(session.job.idle_stop_at))
     return f"{session.idle_in_force}\n{at}\n"
 
 
@@ -91,12 +91,12 @@ def stop_time(session: Session, now: float) -> float | None:
     early = min(WARNED, limit / 4)
     if now < since + limit - early:
         return None
-    return max(since + limit, now + early) if session.idle_stop_at is None else session.idle_stop_at
+    return max(since + limit, now + early) if session.job.idle_stop_at is None else session.job.idle_stop_at
 
 
 def _differs(session: Session, now: float) -> bool:
     at = stop_time(session, now)
-    return at != session.idle_stop_at or (at is not None and now >= at)
+    return at != session.job.idle_stop_at or (at is not None and now >= at)
 
 
 def _idle(now: float) -> Transition:
@@ -105,10 +105,11 @@ def _idle(now: float) -> Transition:
             return None
         at, since = stop_time(session, now), session.unused_since
         if at is None or since is None:
-            return {"idle_stop_at": None}, EventEntry("berth", "used")
+            return JobChange({}, EventEntry("berth", "used"), job={"idle_stop_at": None})
         idle = f"nothing had used it for {duration(now - since)}"
         if now >= at:
             return stop("berth", idle, because=idle)(session)
-        return {"idle_stop_at": at}, EventEntry("berth", "idle", f"since {clock(since)}; it is stopped {clock(at)}")
+        entry = EventEntry("berth", "idle", f"since {clock(since)}; it is stopped {clock(at)}")
+        return JobChange({}, entry, job={"idle_stop_at": at})
 
     return decide

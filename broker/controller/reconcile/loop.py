@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from broker.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.observation import (
-    differs,
     end,
     is_newer,
     mark,
@@ -28,7 +27,7 @@ from broker.controller.reconcile.observation import (
 )
 from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, ended_in_accounting, lost
 from broker.controller.reconcile.succession import END_EARLY
-from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.registry import EventEntry, changes
 from broker.errors import BerthError
 from broker.failpoints import failpoint
 from broker.schema.sessions import LIVE, MOVING, SessionState
@@ -177,8 +176,8 @@ class Reconciler:
         sessions = await self._idleness.see_to(sessions, asked_at)
         self._operator.resume(sessions)
         self.moving = self._any_moves([*sessions, *changing])
-        self._ends = [s.ends_at - END_EARLY for s in sessions if s.state is SessionState.READY and s.ends_at]
-        self._ends += [at for s in sessions for at in (s.stop_at, s.idle_stop_at) if at is not None]
+        self._ends = [s.job.ends_at - END_EARLY for s in sessions if s.state is SessionState.READY and s.job.ends_at]
+        self._ends += [at for s in sessions for at in (s.stop_at, s.job.idle_stop_at) if at is not None]
         found = match(sessions, jobs)
         self._hastened = {job.id: self._hastened[job.id] for job in jobs if job.id in self._hastened}
         changed = await self._observe_all(sessions, found, asked_at)
@@ -195,14 +194,14 @@ class Reconciler:
         for session in sessions:
             job, heir = found.own.get(session.id), found.heirs.get(session.id)
             try:
-                while job is not None and differs(session, observation(session, job, heir, asked_at)):
+                while job is not None and changes(session, observation(session, job, heir, asked_at)):
                     seen = session
                     decide = observe(seen, job, heir, asked_at)
                     session = await self._registry.update(seen.id, decide)  # noqa: PLW2901 - as it is now
                     self._see_to(session)
                     changed = True
                     # If the successor has taken over: what is it doing?
-                    over = session.submission != seen.submission and heir is not None and session.job_id == heir.id
+                    over = session.submission != seen.submission and heir is not None and session.job.job_id == heir.id
                     job, heir = heir if over else None, None
             except BerthError:  # one session's trouble is not the others'
                 log.exception("session %s could not be brought up to date", session.id)
@@ -214,16 +213,16 @@ class Reconciler:
             self._cancelled[session.id] = session
         self._operator.resume([session])
         self._upkeep.look(session)
-        if session.state is SessionState.SUBMITTING and session.attempted_at is None:
+        if session.state is SessionState.SUBMITTING and session.job.attempted_at is None:
             self._submitter.submit(session)
 
     async def _observe_missing(self, sessions: list[Session], found: Matched, asked_at: float) -> None:
         """Where Slurm answered without a session's job: ask accounting how it ended, and give up on it only after long
         silence.
         """
-        missing = [session for session in sessions if session.job_id is not None and session.id not in found.own]
+        missing = [session for session in sessions if session.job.job_id is not None and session.id not in found.own]
         for session in missing:
-            if session.missing_since is None:
+            if session.job.missing_since is None:
                 await self._registry.update(session.id, mark(session, {"missing_since": asked_at}))
         asked_about = [*missing, *self._cancelled.values()]
         if not asked_about or asked_at - self._asked_accounting_at < ACCOUNTING_EVERY:
@@ -231,7 +230,7 @@ class Reconciler:
         self._asked_accounting_at = asked_at
         records: Mapping[int, FinishedJob] | None
         try:
-            records = await self._scheduler.finished([s.job_id for s in asked_about if s.job_id is not None])
+            records = await self._scheduler.finished([s.job.job_id for s in asked_about if s.job.job_id is not None])
         except NoAnswer as error:
             log.warning("Slurm's accounting does not answer: %s", error)
             records = None
@@ -245,7 +244,7 @@ class Reconciler:
     async def _say_who(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> None:
         """Tell who has cancelled the session's job, once accounting knows."""
         record = _record_of(session, records)
-        if record is not None or asked_at - (session.ended_at or 0) > CANCELLER_KNOWN:
+        if record is not None or asked_at - (session.job.ended_at or 0) > CANCELLER_KNOWN:
             del self._cancelled[session.id]
         if record is not None and record.cancelled_by:
             await self._registry.update(session.id, told_who(session, record.cancelled_by))
@@ -262,7 +261,7 @@ class Reconciler:
         grace = self._settings.lost_grace * (WITHOUT_ACCOUNTING if records is None else 1)
         if session.state is SessionState.STOPPING:
             grace = self._settings.submit_grace  # nobody waits for its job; a next one finds the lock if it lives
-        if session.missing_since is not None and asked_at - session.missing_since > grace:
+        if session.job.missing_since is not None and asked_at - session.job.missing_since > grace:
             return lost(session.state)
         return None
 
@@ -270,10 +269,10 @@ class Reconciler:
         own = found.own
         for session in sessions:
             heir = found.heirs.get(session.id)
-            makes_way = session.resize is not None and heir is not None and not heir.state.ended
+            makes_way = session.resizing and heir is not None and not heir.state.ended
             if (makes_way or session.state is SessionState.STOPPING) and (job := own.get(session.id)) is not None:
                 await self._cancel(session, job, asked_at)
-            elif session.job_id is None and session.id not in own and not self._submitter.under_way(session.id):
+            elif session.job.job_id is None and session.id not in own and not self._submitter.under_way(session.id):
                 await self._resume(session, asked_at)
             elif (job := own.get(session.id)) is not None and job.state.waits:
                 await self._hasten(job)
@@ -292,7 +291,8 @@ class Reconciler:
         """No job is known and nobody is submitting: submit, or give up if it is to stop, once a job of the last
         attempt would have shown up in an answer that was asked for long enough after it.
         """
-        if session.attempted_at is not None and asked_at - session.attempted_at < self._settings.submit_grace:
+        attempted_at = session.job.attempted_at
+        if attempted_at is not None and asked_at - attempted_at < self._settings.submit_grace:
             return
         if session.state is SessionState.SUBMITTING:
             log.info("submitting %s again: Slurm has no job of it", session.id)
@@ -301,7 +301,8 @@ class Reconciler:
             await self._conclude(session, lost(session.state), asked_at)
 
     async def _cancel(self, session: Session, job: Job, asked_at: float) -> None:
-        if job.state.ended or (session.cancelled_at is not None and asked_at - session.cancelled_at < CANCEL_AGAIN):
+        cancelled_at = session.job.cancelled_at
+        if job.state.ended or (cancelled_at is not None and asked_at - cancelled_at < CANCEL_AGAIN):
             return
         try:
             await self._scheduler.cancel(job.id)
@@ -328,7 +329,7 @@ class Reconciler:
             session = known.get(session_id(job))
             if session is None or session.owner != job.user or self._submitter.under_way(session.id):
                 continue
-            if job.id == session.job_id and session.state in LIVE:
+            if job.id == session.job.job_id and session.state in LIVE:
                 continue  # it became the session's job after the query
             if is_newer(job, session):
                 log.warning("job %d is newer than the registry knows: `berth registry rebuild` takes it in", job.id)
@@ -349,6 +350,6 @@ class Reconciler:
 
 def _record_of(session: Session, records: Mapping[int, FinishedJob] | None) -> FinishedJob | None:
     """What accounting says of the session's job: ids come again."""
-    record = (records or {}).get(session.job_id or 0)
+    record = (records or {}).get(session.job.job_id or 0)
     its = record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner
     return record if its else None

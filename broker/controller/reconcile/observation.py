@@ -17,7 +17,7 @@ from broker.controller.reconcile.succession import (
     time_was_up,
 )
 from broker.controller.registry.manifest import CHANGING
-from broker.controller.registry.registry import EventEntry, JobHandover
+from broker.controller.registry.registry import EventEntry, JobChange
 from broker.schema.sessions import LIVE, OTHER_HOST_KEY, SessionState
 from broker.ssh.keys import PublicKey
 from slurm.state import JobState
@@ -65,7 +65,7 @@ def match(sessions: Iterable[Session], jobs: Iterable[Job]) -> Matched:
 
 def _whose(session: Session, job: Job, found: Matched) -> dict[str, Job] | None:
     """Where the job belongs among those that were found for its session; None if nowhere."""
-    if session.id not in found.own and _is(job, session.job_id, session.submission):
+    if session.id not in found.own and _is(job, session.job.job_id, session.submission):
         return found.own
     if session.id not in found.heirs and _is_heir(session, job):
         return found.heirs
@@ -85,7 +85,7 @@ def _is(job: Job, recorded: int | None, submission: int) -> bool:
 
 def _is_heir(session: Session, job: Job) -> bool:
     counts = session.successor != 0 and session.state in CARRIED
-    return counts and _is(job, session.successor_job, session.successor)
+    return counts and _is(job, session.next_job_id, session.successor)
 
 
 def is_newer(job: Job, session: Session) -> bool:
@@ -101,33 +101,35 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Row
     outcome = next_state(session.state, job, None if said is None else said.endpoint)
     if outcome.state is SessionState.STARTING and known and (other := other_host_key(job, *known)):
         outcome = replace(outcome, reason=f"{OTHER_HOST_KEY} ({other}): `berth stop {session.name}` and start it again")
-    values: dict[str, Any] = {
+    values: dict[str, Any] = {"state": outcome.state, "reason": outcome.reason}
+    columns: dict[str, Any] = {
         "job_id": job.id,
-        "state": outcome.state,
-        "reason": outcome.reason,
         "outcome": outcome.outcome,
         "restarts": job.restarts,
         "missing_since": None,
-        "submitted_at": session.submitted_at or job.submitted_at,
+        "submitted_at": session.job.submitted_at or job.submitted_at,
         "expected_start_at": job.started_at if job.state.waits else None,
         "ahead": job.ahead if job.state.waits else None,
     }
     if job.state.runs:
-        values |= {"node": job.node, "started_at": job.started_at}
+        columns |= {"node": job.node, "started_at": job.started_at}
     if job.state.runs and job.state is not JobState.COMPLETING:  # whose end is when it ended, and not its limit
-        values |= {"ends_at": job.ends_at}
+        columns |= {"ends_at": job.ends_at}
     if job.state.waits:  # a requeued job has left its node
-        values |= {"node": "", "started_at": None, "ends_at": None}
+        columns |= {"node": "", "started_at": None, "ends_at": None}
     if job.state.runs:
-        values |= {"idle_since": said and said.idle_since, "gpu_idle_since": said and said.gpu_idle_since}
+        columns |= {"idle_since": said and said.idle_since, "gpu_idle_since": said and said.gpu_idle_since}
     if outcome.endpoint is not None:
-        values |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
+        columns |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
     if job.state.ended:
-        return without_job(session, values | {"ended_at": job.ends_at or now, "attempted_at": None}, heir, now)
-    if job.state.waits and heir is not None and not heir.state.ended and session.fingerprint:
+        columns |= {"ended_at": job.ends_at or now, "attempted_at": None}
+        return without_job(session, values, columns, heir, now)
+    if job.state.waits and heir is not None and not heir.state.ended and session.job.fingerprint:
         # Requeued, and there is a job that waits for its end: that one goes on at once, and this one is a stray.
         return _succession(session, {"outcome": "REQUEUED", "reason": "", "ended_at": now}, heir)
-    return values | _of_heir(heir), _entry(session, values)
+    dropped = {"successor": 0} if heir is not None and heir.state.ended else {}  # cancelled by somebody, or by Slurm
+    waiting = {} if heir is None or dropped else {"job_id": heir.id}
+    return JobChange(values | dropped, _entry(session, values, columns), job=columns, next_job=waiting)
 
 
 def _known_keys(session: Session) -> list[str]:
@@ -135,63 +137,58 @@ def _known_keys(session: Session) -> list[str]:
     that it has still, though its owner may have replaced the file, and its successor got a certificate for that.
     """
     known = [_fingerprint(session.host_key)] if session.host_key else []
-    return [*known, session.fingerprint] if session.state is SessionState.READY and session.fingerprint else known
-
-
-def _of_heir(heir: Job | None) -> dict[str, Any]:
-    if heir is None:
-        return {}
-    if heir.state.ended:  # somebody has cancelled it, or Slurm has
-        return {"successor": 0, "successor_job": None, "resize": None}
-    return {"successor_job": heir.id}
+    believed = session.job.fingerprint if session.state is SessionState.READY else ""
+    return [*known, believed] if believed else known
 
 
 def ending(session: Session, end: Outcome, heir: Job | None, now: float) -> RowChange:
     """What is recorded of a session whose job Slurm does not show any more, and of which this is known."""
-    values = {
-        "state": end.state,
-        "reason": end.reason,
+    values = {"state": end.state, "reason": end.reason}
+    columns = {
         "outcome": end.outcome,
-        "ended_at": session.ended_at or end.at or now,
+        "ended_at": session.job.ended_at or end.at or now,
         "missing_since": None,
         "attempted_at": None,
     }
-    return without_job(session, values, heir, now)
+    return without_job(session, values, columns, heir, now)
 
 
-def without_job(session: Session, values: dict[str, Any], heir: Job | None, now: float) -> RowChange:
-    """What is recorded when the session's job has ended as in `values`: another job carries it on, or what waited for
+def without_job(
+    session: Session, values: dict[str, Any], columns: dict[str, Any], heir: Job | None, now: float
+) -> RowChange:
+    """What is recorded when the session's job has ended as in `columns`: another job carries it on, or what waited for
     the end begins, or that is all.
     """
     heir = None if heir is None or heir.state.ended else heir
-    on = may_be_carried_on(session, values["outcome"], values["ended_at"], waits=heir is not None)
+    on = may_be_carried_on(session, columns["outcome"], columns["ended_at"], waits=heir is not None)
     on = on and (heir is not None or goes_on(session, now))
-    if on and session.resize is not None:
-        values |= {"reason": "its resources were changed"}
-    values |= {"root": False}
+    reason = values["reason"]
+    if on and session.resizing:
+        reason = "its resources were changed"
     if session.state is SessionState.STOPPING and session.stop_reason:
-        values |= {"reason": session.stop_reason}
-    if values["reason"] and time_was_up(session, values["outcome"], values["ended_at"]):
-        values |= {"reason": TIME_WAS_UP if on else f"{TIME_WAS_UP}; `berth start {session.name}` starts it again"}
+        reason = session.stop_reason
+    if reason and time_was_up(session, columns["outcome"], columns["ended_at"]):
+        reason = TIME_WAS_UP if on else f"{TIME_WAS_UP}; `berth start {session.name}` starts it again"
+    values |= {"reason": reason, "root": False}
+    columns |= {"reason": reason}
     intent = session.pending
     if intent is not None:
         # What it is otherwise, it becomes if nothing comes of that.
-        intent = intent.but(state=values["state"], why=values["reason"], start=intent.start or on)
+        intent = intent.but(state=values["state"], why=reason, start=intent.start or on)
         values |= {"state": SessionState.CHANGING, "reason": CHANGING, "operation": intent.record()}
     elif on:
-        return _succession(session, values, heir)
-    return values, _entry(session, values)
+        return _succession(session, columns, heir)
+    return JobChange(values, _entry(session, values, columns), job=columns)
 
 
-def _succession(session: Session, former: Mapping[str, Any], heir: Job | None) -> JobHandover:
+def _succession(session: Session, former: Mapping[str, Any], heir: Job | None) -> JobChange:
     because = " ".join(part for part in (former["outcome"], former["reason"]) if part)
     if heir is None:
-        values, then = next_submission(session), "another is asked for"
+        (values, job), then = next_submission(session), "another is asked for"
     else:
-        values, then = taken_over(session, heir.id), f"job {heir.id} carries it on"
-    return JobHandover(
-        values, EventEntry("berth", "continue", f"job {session.job_id} has ended ({because}); {then}"), former
-    )
+        (values, job), then = taken_over(session, heir.id), f"job {heir.id} carries it on"
+    entry = EventEntry("berth", "continue", f"job {session.job.job_id} has ended ({because}); {then}")
+    return JobChange(values, entry, job=job, former=former)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -199,16 +196,11 @@ def _fingerprint(host_key: str) -> str:
     return PublicKey.parse(host_key).fingerprint
 
 
-def differs(session: Session, decision: RowChange) -> bool:
-    """Whether recording it would change the session."""
-    return any(getattr(session, name) != value for name, value in decision[0].items())
-
-
 def observe(seen: Session, job: Job, heir: Job | None, asked_at: float) -> Transition:
     """Record what the answer to a question of that time shows."""
 
     def decide(now: Session) -> RowChange | None:
-        if not _same_run(seen, now) or now.job_id not in {None, job.id}:
+        if not _same_run(seen, now) or now.job.job_id not in {None, job.id}:
             return None
         return observation(now, job, heir if now.successor == seen.successor else None, asked_at)
 
@@ -219,7 +211,7 @@ def end(seen: Session, outcome: Outcome, heir: Job | None, asked_at: float) -> T
     """Record how a job that Slurm does not show any more has ended."""
 
     def decide(now: Session) -> RowChange | None:
-        if not _same_run(seen, now) or now.job_id != seen.job_id:
+        if not _same_run(seen, now) or now.job.job_id != seen.job.job_id:
             return None
         return ending(now, outcome, heir if now.successor == seen.successor else None, asked_at)
 
@@ -228,7 +220,7 @@ def end(seen: Session, outcome: Outcome, heir: Job | None, asked_at: float) -> T
 
 def mark(seen: Session, values: Mapping[str, Any], entry: EventEntry | None = None) -> Transition:
     """Set columns that are about the job which the session had when it was seen."""
-    return lambda now: (values, entry) if _same_run(seen, now) else None
+    return lambda now: JobChange({}, entry, job=values) if _same_run(seen, now) else None
 
 
 def told_who(seen: Session, user: str) -> Transition:
@@ -237,7 +229,8 @@ def told_who(seen: Session, user: str) -> Transition:
     def decide(now: Session) -> RowChange | None:
         if now.submission != seen.submission or now.reason != CANCELLED_OUTSIDE:
             return None
-        return {"reason": cancelled_by(user)}, None
+        reason = {"reason": cancelled_by(user)}
+        return JobChange(reason, None, job=reason)
 
     return decide
 
@@ -251,8 +244,9 @@ def _same_run(seen: Session, now: Session) -> bool:
     )
 
 
-def _entry(now: Session, values: Mapping[str, Any]) -> EventEntry | None:
+def _entry(session: Session, values: Mapping[str, Any], columns: Mapping[str, Any]) -> EventEntry | None:
     state: SessionState = values["state"]
-    if state is now.state:
+    if state is session.state:
         return None
-    return EventEntry("berth", state.value, " ".join(part for part in (values["outcome"], values["reason"]) if part))
+    detail = " ".join(part for part in (columns["outcome"], values["reason"]) if part)
+    return EventEntry("berth", state.value, detail)

@@ -79,9 +79,9 @@ class OperationExecutor:
         if session.state is SessionState.CHANGING:
             taken = await self._launcher.snapshot(session.owner, session.id, intent.id, image=session.image, what=what)
         else:
-            assert session.job_id is not None
+            assert session.job.job_id is not None
             taken = await self._launcher.copy(
-                session.owner, session.id, intent.id, session.job_id, image=session.image, what=what
+                session.owner, session.id, intent.id, session.job.job_id, image=session.image, what=what
             )
         number = taken.snapshot.number
         return OperationResult(
@@ -150,8 +150,8 @@ class OperationExecutor:
         return _with_undo(session, taken, f"{session.name} starts in root mode")
 
     async def _commit_root(self, session: Session, intent: Operation) -> OperationResult:
-        assert session.job_id is not None
-        volumes = await self._launcher.commit_root(session.owner, session.id, intent.id, session.job_id)
+        assert session.job.job_id is not None
+        volumes = await self._launcher.commit_root(session.owner, session.id, intent.id, session.job.job_id)
         before = intent.arguments["before"]
         undo = f"berth rollback {session.name} {before}" if before is not None else ""
         return OperationResult({"volumes": volumes}, f"what root changed in {session.name} is kept", undo, before)

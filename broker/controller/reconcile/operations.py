@@ -15,7 +15,7 @@ from broker.controller.launcher_client.errors import LauncherError, to_user_erro
 from broker.controller.reconcile.operation_steps import OperationExecutor, OperationResult
 from broker.controller.reconcile.retry import Backoff
 from broker.controller.reconcile.succession import next_submission
-from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import ConflictError
 from broker.failpoints import failpoint
 from broker.schema.sessions import SessionState
@@ -192,11 +192,12 @@ def _succeeded(intent: Operation, deed: OperationResult) -> Transition:
         if told is None or told.id != intent.id:
             return None
         record = told.done(deed.message, undo=deed.undo, snapshot=deed.snapshot).record()
-        values = deed.values | {"operation": record}
+        values, job = deed.values | {"operation": record}, dict[str, Any]()
         if now.state is SessionState.CHANGING:
             kept = told.but(state=SessionState.STOPPED, why="") if intent.kind.resets_state else told
-            values |= _afterwards(now, kept, root=intent.kind.enters_root_mode)
-        return values, EventEntry("berth", f"{intent.verb}-done", deed.message)
+            then, job = _afterwards(now, kept, root=intent.kind.enters_root_mode)
+            values |= then
+        return JobChange(values, EventEntry("berth", f"{intent.verb}-done", deed.message), job=job)
 
     return decide
 
@@ -209,18 +210,24 @@ def _failed(intent: Operation, seen: SessionState, error: BerthError) -> Transit
         if seen is not SessionState.CHANGING and now.state is SessionState.CHANGING:
             return None  # its job has ended meanwhile: what the job could not do is done without it
         values: dict[str, Any] = {"operation": told.failed(error).record()}
+        job: dict[str, Any] = {}
         if now.state is SessionState.CHANGING and intent.kind.creates_session:
             values |= {"state": SessionState.DELETED, "reason": ""}
             values |= {"name": intent.arguments["was"]} if "was" in intent.arguments else {}  # its former name
         elif now.state is SessionState.CHANGING:
-            values |= _afterwards(now, told.but(start=told.start and (told.ran or not told.kind.enters_root_mode)))
-        return values, EventEntry("berth", f"{intent.verb}-failed", error.message)
+            start = told.start and (told.ran or not told.kind.enters_root_mode)
+            then, job = _afterwards(now, told.but(start=start))
+            values |= then
+        return JobChange(values, EventEntry("berth", f"{intent.verb}-failed", error.message), job=job)
 
     return decide
 
 
-def _afterwards(now: Session, intent: Operation, *, root: bool = False) -> dict[str, Any]:
-    """The columns of a session that was CHANGING, once its operation is over."""
+def _afterwards(now: Session, intent: Operation, *, root: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns of a session that was CHANGING, once its operation is over, and those of its next job."""
     if intent.start:
-        return next_submission(now) | {"root": root}
-    return {"state": intent.state, "reason": intent.why, "root": False}
+        values, job = next_submission(now)
+        return values | {"root": root}, job | {
+            name: intent.arguments[name] for name in ("gpus",) if name in intent.arguments
+        }
+    return {"state": intent.state, "reason": intent.why, "root": False}, {}

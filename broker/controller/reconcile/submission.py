@@ -11,7 +11,7 @@ from broker.controller.launcher_client.errors import LauncherError, to_user_erro
 from broker.controller.reconcile.idle import idle_file
 from broker.controller.reconcile.succession import CARRIED
 from broker.controller.registry.manifest import Manifest
-from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
@@ -25,11 +25,13 @@ from slurm.gres import gpus
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.config.settings import Config
     from broker.controller.credentials.login import LoginPolicy, SshCredentials
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.async_registry import AsyncRegistry
-    from broker.controller.registry.models import JobRecord, Session
+    from broker.controller.registry.models import Job, Session
     from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
     from broker.ssh.certificates import CertificateAuthority
@@ -130,15 +132,13 @@ class Submitter:
             image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
             session, login = await asyncio.gather(self._prepared(session, number), self._logins.of(session.owner))
             options = self.options(image.profile, session.options_of(number))
-            values: dict[str, Any] = {
+            job: dict[str, Any] = {
+                "gpus": gpus(options),
                 "continuation_default": image.profile.continuation or self._config.slurm.continuation,
                 "idle_default": image.profile.idle or self._config.slurm.idle,
-                "keys_digest": login.digest,
             }
             failpoint("start.prepared")
-            if number == session.submission:
-                values |= {"gpus": gpus(options)}
-            claim = _claimed(session, number, **values)
+            claim = _claimed(session, number, job, keys_digest=login.digest)
             session = await self._registry.update(session.id, claim)
             if number != session.submission:
                 session = await self._hand_over(session, number)
@@ -219,9 +219,10 @@ class Submitter:
     async def _unclear(self, session: Session, number: int, message: str) -> Session:
         """The job may have been queued: how long it may take to show up is counted from now."""
         log.warning("submission %d of %s is unclear: %s", number, session.id, message)
+        attempted = {"attempted_at": time.time()}
         if number != session.submission:
-            return await self._change(session, number, successor_at=time.time())
-        return await self._change(session, number, attempted_at=time.time(), reason=f"{UNCONFIRMED} ({message})")
+            return await self._change(session, number, job=attempted)
+        return await self._change(session, number, job=attempted, reason=f"{UNCONFIRMED} ({message})")
 
     async def _refuse(self, session: Session, number: int, error: BerthError) -> BerthError:
         """Take the intent back: a session that never ran goes, one that ran or was stopped meanwhile is stopped, and
@@ -233,12 +234,12 @@ class Submitter:
             if not _waits_for(now, number):
                 return None
             if number != now.submission:
-                gone = {"successor": 0, "resize": None}
-                return gone, EventEntry("berth", "refused", f"the job that was to follow: {message}")
+                return {"successor": 0}, EventEntry("berth", "refused", f"the job that was to follow: {message}")
             never_was = now.first_start and now.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED
-            values = {"state": state, "reason": message, "outcome": REFUSED, "attempted_at": None, "root": False}
-            return values, EventEntry("berth", "refused", message)
+            values = {"state": state, "reason": message, "root": False}
+            job = {"outcome": REFUSED, "reason": message, "attempted_at": None}
+            return JobChange(values, EventEntry("berth", "refused", message), job=job)
 
         now = await self._registry.update(session.id, decide)
         if now.state is SessionState.DELETING:
@@ -260,6 +261,8 @@ class Submitter:
         session: Session,
         number: int,
         entry: EventEntry | None = None,
+        *,
+        job: Mapping[str, Any] | None = None,
         **values: Any,  # noqa: ANN401 - columns of several types
     ) -> Session:
         """Change columns of a session that still waits for this submission; _OvertakenError if it does not."""
@@ -267,7 +270,7 @@ class Submitter:
         def decide(now: Session) -> RowChange | None:
             if not _waits_for(now, number):
                 raise _OvertakenError
-            return values, entry
+            return _of_submission(now, number, values, entry, job or {})
 
         return await self._registry.update(session.id, decide)
 
@@ -275,37 +278,51 @@ class Submitter:
 def _waits_for(now: Session, number: int) -> bool:
     """Whether nothing is known yet of what became of this submission."""
     if number == now.successor and now.state in CARRIED:
-        return now.successor_job is None
+        return now.next_job_id is None
     return (
         now.submission == number
-        and now.job_id is None
+        and now.job.job_id is None
         and now.state in {SessionState.SUBMITTING, SessionState.STOPPING}
     )
 
 
-def _claimed(seen: Session, number: int, **values: Any) -> Transition:  # noqa: ANN401 - columns of several types
+def _of_submission(
+    current: Session, number: int, values: Mapping[str, Any], entry: EventEntry | None, job: Mapping[str, Any]
+) -> JobChange:
+    """Change the session, and its job with that number."""
+    if number == current.submission:
+        return JobChange(values, entry, job=job)
+    return JobChange(values, entry, next_job=job)
+
+
+def _claimed(seen: Session, number: int, job: Mapping[str, Any], **values: Any) -> Transition:  # noqa: ANN401 - columns of several types
     """Record an attempt, unless the session was stopped, or attempted by somebody else, since it was seen."""
-    attempted = "attempted_at" if number == seen.submission else "successor_at"
 
     def decide(now: Session) -> RowChange | None:
-        fresh = now.state is not SessionState.STOPPING and getattr(now, attempted) == getattr(seen, attempted)
+        fresh = now.state is not SessionState.STOPPING and _attempted_at(now, number) == _attempted_at(seen, number)
         if not fresh or not _waits_for(now, number):
             raise _OvertakenError
-        return values | {attempted: time.time()}, None
+        return _of_submission(now, number, values, None, {**job, "attempted_at": time.time()})
 
     return decide
+
+
+def _attempted_at(session: Session, number: int) -> float | None:
+    job = session.job_of(number)
+    return None if job is None else job.attempted_at
 
 
 def _submitted(number: int, job_id: int) -> Transition:
     def decide(now: Session) -> RowChange | None:
         if not _waits_for(now, number):
             return None
+        job = {"job_id": job_id, "submitted_at": time.time()}
         if number != now.submission:
-            return {"successor_job": job_id}, EventEntry("berth", "submitted", f"job {job_id}, to carry it on")
-        values: dict[str, Any] = {"job_id": job_id, "submitted_at": time.time(), "reason": ""}
+            return JobChange({}, EventEntry("berth", "submitted", f"job {job_id}, to carry it on"), next_job=job)
+        values: dict[str, Any] = {"reason": ""}
         if now.state is SessionState.SUBMITTING:
             values["state"] = SessionState.QUEUED
-        return values, EventEntry("berth", "submitted", f"job {job_id}")
+        return JobChange(values, EventEntry("berth", "submitted", f"job {job_id}"), job=job)
 
     return decide
 
@@ -337,7 +354,7 @@ def _rule_for(source: str, site: list[str]) -> str | None:
     return None
 
 
-def before(jobs: list[JobRecord]) -> str:
+def before(jobs: list[Job]) -> str:
     """What to tell whoever logs in of how the session's last job ended; empty if that was as anybody would expect."""
     ended = [job for job in jobs if job.job_id is not None and job.ended_at is not None]
     last = max(ended, key=lambda job: job.submission, default=None)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from broker.controller.registry.registry import JobChange
 from broker.schema.sessions import SessionState
 
 if TYPE_CHECKING:
     from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import EventEntry
 
 CARRIED = frozenset({SessionState.QUEUED, SessionState.STARTING, SessionState.READY})
 """States in which a successor counts; in every other one its job is one too many, and is cancelled."""
@@ -25,50 +27,50 @@ FORESEEN_BY_NOBODY = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
-_OF_THE_JOB: dict[str, Any] = {
+_OF_THE_STATE: dict[str, Any] = {
     "reason": "",
-    "restarts": 0,
-    "job_id": None,
-    "node": "",
-    "port": 0,
-    "fingerprint": "",
-    "outcome": "",
     "first_start": False,
     "root": False,
     "successor": 0,
-    "successor_job": None,
-    "resize": None,
     "stop_reason": "",
-} | dict.fromkeys(
-    (
-        "submitted_at",
-        "attempted_at",
-        "started_at",
-        "expected_start_at",
-        "ahead",
-        "ends_at",
-        "ended_at",
-        "missing_since",
-        "cancelled_at",
-        "successor_at",
-        "idle_since",
-        "gpu_idle_since",
-        "idle_stop_at",
+}
+"""What a session forgets when the next job is asked for, or carries it."""
+
+
+def next_submission(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns of a session without a job that is to get the next one, and the columns of that job."""
+    number = session.submissions + 1
+    values = _OF_THE_STATE | {"state": SessionState.SUBMITTING, "submission": number, "submissions": number}
+    return values, next_job(session)
+
+
+def next_job(session: Session) -> dict[str, Any]:
+    """Return the columns of a session's next job, as far as they are known before its submission."""
+    job = session.job
+    inherited = {name: getattr(job, name) for name in ("gpus", "continuation_default", "idle_default")}
+    return inherited | {"options": session.options}
+
+
+def ask_successor(
+    session: Session,
+    now: float,
+    entry: EventEntry | None = None,
+    **job: Any,  # noqa: ANN401 - columns of several types
+) -> JobChange:
+    """Return the change of a session whose next job is to be asked for while the present one carries it."""
+    number = session.submissions + 1
+    return JobChange(
+        {"successor": number, "submissions": number},
+        entry,
+        job={"successor_at": now},
+        next_job=next_job(session) | {"asked_at": now} | job,
     )
-)
-"""What is forgotten of one job when the next one is asked for."""
 
 
-def next_submission(now: Session) -> dict[str, Any]:
-    """The columns of a session without a job that is to get the next one."""
-    number = now.submissions + 1
-    return _OF_THE_JOB | {"state": SessionState.SUBMITTING, "submission": number, "submissions": number}
-
-
-def taken_over(now: Session, job_id: int) -> dict[str, Any]:
-    """The columns of a session that its successor carries from now on."""
-    resized = now.resize or {}
-    return _OF_THE_JOB | {"state": SessionState.QUEUED, "submission": now.successor, "job_id": job_id} | resized
+def taken_over(session: Session, job_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns of a session that its successor carries from now on, and the columns of that job."""
+    values = _OF_THE_STATE | {"state": SessionState.QUEUED, "submission": session.successor}
+    return values | {"options": session.options_of(session.successor)}, {"job_id": job_id}
 
 
 def seconds_of(time: str) -> float:
@@ -98,7 +100,8 @@ def goes_on(session: Session, now: float) -> bool:
 
 def time_was_up(session: Session, outcome: str, ended_at: float) -> bool:
     """Whether a job that has ended well ended because its time limit was near."""
-    near = session.ends_at is not None and ended_at >= session.ends_at - TIME_UP
+    ends_at = session.job.ends_at
+    near = ends_at is not None and ended_at >= ends_at - TIME_UP
     return outcome == "COMPLETED" and near
 
 
@@ -107,9 +110,9 @@ def may_be_carried_on(session: Session, outcome: str, ended_at: float, *, waits:
     wanted the end. `waits`: there is one already; only it may follow a job that Slurm has lost, as both have one name,
     and it would not run while the first does.
     """
-    if session.state is SessionState.STOPPING or session.root or not session.fingerprint:
+    if session.state is SessionState.STOPPING or session.root or not session.job.fingerprint:
         return False
-    if session.resize is not None:
+    if session.resizing:
         return waits  # it was ended for that
     if outcome == "LOST":
         return waits
@@ -120,11 +123,12 @@ def successor_due(session: Session, now: float, lead: float) -> bool:
     """Whether it is time to ask for the job that is to follow: `lead` seconds before the end of the present one's time,
     or half of a short one's.
     """
-    if session.state is not SessionState.READY or session.successor or session.successor_at is not None:
+    job = session.job
+    if session.state is not SessionState.READY or session.successor or job.successor_at is not None:
         return False
-    if session.ends_at is None or session.started_at is None or session.missing_since is not None:
+    if job.ends_at is None or job.started_at is None or job.missing_since is not None:
         return False
-    if session.pending is not None or (session.stop_at is not None and session.stop_at <= session.ends_at):
+    if session.pending is not None or (session.stop_at is not None and session.stop_at <= job.ends_at):
         return False
-    before = min(lead, (session.ends_at - session.started_at) / 2)
-    return now >= session.ends_at - before and goes_on(session, now)
+    before = min(lead, (job.ends_at - job.started_at) / 2)
+    return now >= job.ends_at - before and goes_on(session, now)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Column, Enum, Index, UniqueConstraint, text
-from sqlmodel import Field, SQLModel
+from sqlalchemy.orm import RelationshipProperty, relationship
+from sqlmodel import Field, Relationship, SQLModel
 
 from broker.controller.registry.operation import Operation
 from broker.schema.connections import ConnectionView
@@ -29,8 +30,80 @@ def _state_column() -> Column[Any]:
     return Column("state", states, nullable=False)
 
 
+class Job(SQLModel, table=True):
+    """A job that was asked for to carry a session.
+
+    The session's row has the numbers of the present job and of its successor; all other rows are history.
+    """
+
+    session_id: str = Field(primary_key=True, foreign_key="session.id", max_length=26)
+    submission: int = Field(primary_key=True)
+    job_id: int | None = Field(default=None, sa_type=BigInteger, index=True)
+    options: list[str] = Field(default_factory=list, sa_type=JSON)
+    """What the session's owner asked of Slurm for it; site and profile defaults come before."""
+    gpus: float = 0.0
+    """How many GPUs it was asked for with."""
+    resizes: bool = False
+    """Whether it has other resources than the job before it, which ends as soon as this one is in the queue."""
+    continuation_default: str = ""
+    """The continuation that its profile, or else the site, had when it was asked for; the session's owner may choose
+    another."""
+    idle_default: str = ""
+    """The idle time that its profile, or else the site, had when it was asked for."""
+
+    asked_at: float
+    attempted_at: float | None = None
+    """When the last sbatch for it was begun or gave up without a clear answer."""
+    submitted_at: float | None = None
+    expected_start_at: float | None = None
+    ahead: int | None = None
+    """How many jobs are before it in the queue."""
+    started_at: float | None = None
+    ends_at: float | None = None
+    """When its time limit is over."""
+    ended_at: float | None = None
+    missing_since: float | None = None
+    """Since when slurmctld has answered without it."""
+    cancelled_at: float | None = None
+    """When Slurm was last asked to end it."""
+    successor_at: float | None = None
+    """When a successor was last asked for while it carried the session."""
+
+    restarts: int = 0
+    node: str = ""
+    port: int = 0
+    fingerprint: str = ""
+    """Of the host key that it has announced; empty before it was ready."""
+    idle_since: float | None = None
+    """Since when nothing uses the session, as the job says."""
+    gpu_idle_since: float | None = None
+    idle_stop_at: float | None = None
+    """When the session is stopped unless something uses it until then."""
+
+    outcome: str = ""
+    reason: str = ""
+    """Why it ended."""
+
+    def view(self) -> JobView:
+        """As the API shows it to the session's owner."""
+        return JobView(**self.model_dump(include=set(JobView.model_fields)))
+
+
+def _job_numbered(pointer: str) -> RelationshipProperty[Any]:
+    """The row of the session's job whose number the column `pointer` has, read with the session in one query.
+
+    Only the registry writes these rows.
+    """
+    return relationship(
+        "Job",
+        primaryjoin=f"and_(foreign(Session.id) == Job.session_id, foreign(Session.{pointer}) == Job.submission)",
+        viewonly=True,
+        lazy="joined",
+    )
+
+
 class Session(SQLModel, table=True):
-    """A session, whatever job it has now.
+    """A session, whatever job it has now. Facts about a job are in the job's row (ADR 130).
 
     A deleted one stays as a tombstone, so that a late job of it is recognised.
     """
@@ -65,34 +138,23 @@ class Session(SQLModel, table=True):
     created_at: float
 
     submission: int = 0
-    """Which of the jobs that were asked for carries it; with the restart count it makes the generation."""
+    """The number of the job that carries the session, or was the last to; with the restart count it makes the
+    generation. 0 before the first job."""
     submissions: int = 0
     """How many jobs were asked for; the last of them may be the successor."""
     successor: int = 0
-    """The submission whose job waits behind the one that carries it, to carry it on; 0 if there is none. It counts
-    while the session is `starting` or `ready`."""
-    successor_job: int | None = Field(default=None, sa_type=BigInteger)
-    successor_at: float | None = None
-    """When a successor was last asked for in this submission."""
-    resize: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    """`options` and `gpus` of the successor, if these differ: its job ends as soon as the successor's is queued."""
-    gpus: float = 0.0
-    """How many GPUs its job was asked for with."""
+    """The number of the job that waits behind the one that carries the session, to follow it; 0 if there is none. It
+    counts while the session is `queued`, `starting` or `ready`."""
+    job_row: Job | None = Relationship(sa_relationship=_job_numbered("submission"))
+    next_job: Job | None = Relationship(sa_relationship=_job_numbered("successor"))
+    """The job that waits behind the one that carries the session."""
+
     continuation: str = ""
     """As schema.Continuation, if its owner chose."""
-    continuation_default: str = ""
-    """What its profile, or else the site, said when its job was asked for."""
     idle: str = ""
     """As schema.IdleTime, if its owner chose."""
-    idle_default: str = ""
-    """What its profile, or else the site, said when its job was asked for."""
-    idle_since: float | None = None
-    """Since when nothing uses it, as its job says."""
-    gpu_idle_since: float | None = None
     active_at: float | None = None
     """When its connections last carried more than what keeps them alive. Written without a new revision."""
-    idle_stop_at: float | None = None
-    """When it is stopped unless something uses it until then."""
     stop_reason: str = ""
     """Why it is being stopped, if not because somebody said so just then."""
     used_at: float | None = None
@@ -102,27 +164,8 @@ class Session(SQLModel, table=True):
     """When it is to be stopped, whatever job carries it then."""
     stays: bool = False
     """Whether it goes on in other jobs until then, whatever its policy."""
-    restarts: int = 0
-    job_id: int | None = Field(default=None, sa_type=BigInteger)
-    node: str = ""
-    port: int = 0
-    fingerprint: str = ""
-    submitted_at: float | None = None
-    attempted_at: float | None = None
-    """When the last sbatch for this submission was begun or gave up without a clear answer."""
-    started_at: float | None = None
-    expected_start_at: float | None = None
-    ahead: int | None = None
-    """How many jobs are before its own in the queue."""
-    ends_at: float | None = None
-    ended_at: float | None = None
-    outcome: str = ""
-    missing_since: float | None = None
-    """Since when slurmctld has answered without this job."""
-    cancelled_at: float | None = None
-    """When Slurm was last asked to end the job."""
     keys_digest: str = ""
-    """Of the authorized_keys that were last written for it."""
+    """Of the authorized_keys that were last written into its directory, where both its jobs read them."""
     first_start: bool = False
     """It was made by the start that is under way: should Slurm refuse that, it goes again."""
     persistence: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
@@ -156,10 +199,33 @@ class Session(SQLModel, table=True):
         """What its volumes belong to, as the launcher's verbs take it."""
         return {"profile": self.profile, "version": self.version, "digest": self.digest}
 
+    @property
+    def job(self) -> Job:
+        """The job that carries the session, or was the last to; before the first, one of which nothing is known."""
+        if self.job_row is None:
+            return Job(session_id=self.id, submission=self.submission, asked_at=self.created_at, options=self.options)
+        return self.job_row
+
+    @property
+    def resizing(self) -> bool:
+        """Whether its job ends as soon as the next one, which has other resources, is in the queue."""
+        return self.next_job is not None and self.next_job.resizes
+
+    @property
+    def next_job_id(self) -> int | None:
+        """Slurm's id of the job that waits behind the present one, if there is one and its id is known."""
+        return None if self.next_job is None else self.next_job.job_id
+
+    def job_of(self, submission: int) -> Job | None:
+        """The row of its present job or of the next one, if that has the number."""
+        if submission == self.successor:
+            return self.next_job
+        return self.job_row if submission == self.submission else None
+
     def options_of(self, submission: int) -> list[str]:
         """What its owner asks of Slurm for that submission."""
-        resized = self.resize is not None and submission == self.successor
-        return list(self.resize["options"]) if resized and self.resize else self.options
+        job = self.job_of(submission)
+        return self.options if job is None else job.options
 
     @property
     def policy(self) -> Persistence:
@@ -172,32 +238,35 @@ class Session(SQLModel, table=True):
     @property
     def continuation_in_force(self) -> str:
         """Whether it goes on in another job, as schema.Continuation; empty before its first job."""
-        return self.continuation or self.continuation_default
+        return self.continuation or self.job.continuation_default
 
     @property
     def idle_in_force(self) -> str:
         """After which time without use it is stopped, as schema.IdleTime; empty before its first job."""
-        return self.idle or self.idle_default
+        return self.idle or self.job.idle_default
 
     @property
     def unused_since(self) -> float | None:
         """Since when nothing uses it, as its job and its connections tell; None while that is not known."""
-        if self.idle_since is None or self.endpoint is None:
+        job = self.job
+        if job.idle_since is None or self.endpoint is None:
             return None
-        return max(self.idle_since, self.active_at or 0, self.started_at or 0)
+        return max(job.idle_since, self.active_at or 0, job.started_at or 0)
 
     @property
     def generation(self) -> str:
-        return f"{self.submission}.{self.restarts}"
+        return f"{self.submission}.{self.job.restarts}"
 
     @property
     def endpoint(self) -> Endpoint | None:
         if self.state is not SessionState.READY:
             return None
-        return Endpoint(node=self.node, port=self.port, fingerprint=self.fingerprint)
+        job = self.job
+        return Endpoint(node=job.node, port=job.port, fingerprint=job.fingerprint)
 
     def view(self, stale_since: float | None = None) -> SessionView:
         """As the API shows it to its owner."""
+        job = self.job
         return SessionView(
             id=self.id,
             name=self.name,
@@ -208,30 +277,30 @@ class Session(SQLModel, table=True):
             version=self.version,
             digest=self.digest,
             options=self.options,
-            job_id=self.job_id,
+            job_id=job.job_id,
             generation=self.generation,
             endpoint=self.endpoint,
             host_key_fingerprint=PublicKey.parse(self.host_key).fingerprint if self.host_key else "",
             created_at=self.created_at,
-            submitted_at=self.submitted_at,
-            started_at=self.started_at,
-            expected_start_at=self.expected_start_at,
-            ahead=self.ahead,
-            ends_at=self.ends_at,
-            ended_at=self.ended_at,
-            outcome=self.outcome,
+            submitted_at=job.submitted_at,
+            started_at=job.started_at,
+            expected_start_at=job.expected_start_at,
+            ahead=job.ahead,
+            ends_at=job.ends_at,
+            ended_at=job.ended_at,
+            outcome=job.outcome,
             persistence=self.policy,
             volumes=None if self.volumes is None else Volumes.model_validate(self.volumes),
             operation=None if self.intent is None else self.intent.view(),
             root=self.root,
             connecting=self.connect_policy,
             continuation=self.continuation_in_force,
-            next_job_id=self.successor_job if self.endpoint else None,
-            resizing=self.resize is not None,
+            next_job_id=self.next_job_id if self.endpoint else None,
+            resizing=self.resizing,
             idle=self.idle_in_force,
             idle_since=self.unused_since,
-            gpu_idle_since=self.gpu_idle_since if self.endpoint else None,
-            idle_stop_at=self.idle_stop_at,
+            gpu_idle_since=job.gpu_idle_since if self.endpoint else None,
+            idle_stop_at=job.idle_stop_at,
             used_at=self.used_at,
             stop_at=self.stop_at,
             stays=self.stays,
@@ -239,29 +308,6 @@ class Session(SQLModel, table=True):
             revision=self.revision,
             stale_since=stale_since,
         )
-
-
-class JobRecord(SQLModel, table=True):
-    """One submission of a session and its outcome: the job-to-session registry."""
-
-    __tablename__ = "job"
-
-    session_id: str = Field(primary_key=True, foreign_key="session.id", max_length=26)
-    submission: int = Field(primary_key=True)
-    job_id: int | None = Field(default=None, sa_type=BigInteger, index=True)
-    node: str = ""
-    gpus: float = 0.0
-    asked_at: float
-    submitted_at: float | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    restarts: int = 0
-    outcome: str = ""
-    reason: str = ""
-
-    def view(self) -> JobView:
-        """As the API shows it to the session's owner."""
-        return JobView(**self.model_dump(exclude={"session_id"}))
 
 
 class Key(SQLModel, table=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, select, update
@@ -16,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from broker.controller.registry.connection_rows import ConnectionRows
 from broker.controller.registry.credential_rows import CredentialRows
-from broker.controller.registry.models import Event, JobRecord, Session
+from broker.controller.registry.models import Event, Job, Session
 from broker.controller.registry.transactions import column
 from broker.errors import ConflictError, NotFoundError
 from broker.schema.sessions import SessionState
@@ -36,21 +37,33 @@ class EventEntry:
     detail: str = ""
 
 
-class JobHandover(NamedTuple):
-    """The change of a session to another job."""
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class JobChange(NamedTuple):
+    """The change of a session and of its jobs, as new values of some columns. A job's row is made if it is new."""
 
     values: Mapping[str, Any]
-    """The new values of some columns, as the next job has them."""
     entry: EventEntry | None
-    former: Mapping[str, Any]
-    """What is still to be recorded of the job that has carried it until now: columns of its JobRecord."""
+    job: Mapping[str, Any] = _NOTHING
+    """Of the job that carries the session once this is written."""
+    next_job: Mapping[str, Any] = _NOTHING
+    """Of the job that is its successor then."""
+    former: Mapping[str, Any] = _NOTHING
+    """Of the job that has carried the session until now, if `values` name another one."""
 
 
-RowChange = tuple[Mapping[str, Any], EventEntry | None] | JobHandover
-"""The new values of some columns, and the event to record with them."""
+RowChange = tuple[Mapping[str, Any], EventEntry | None] | JobChange
+"""The new values of some columns of the session, and the event to record with them."""
 
 Transition = Callable[[Session], "RowChange | None"]
 """Says how a session changes, given how it is."""
+
+
+def changes(session: Session, decision: RowChange) -> bool:
+    """Whether recording the decision would change the session or its jobs."""
+    change = JobChange(*decision)
+    return bool(_changed(session, change.values)) or any(_changed(*each) for each in _jobs_of_change(session, change))
 
 
 class Registry(CredentialRows, ConnectionRows):
@@ -65,12 +78,7 @@ class Registry(CredentialRows, ConnectionRows):
                 db.add(session)
                 db.add(_event(session, entry))
                 db.flush()
-                if session.submission:
-                    record = JobRecord(
-                        session_id=session.id, submission=session.submission, asked_at=session.created_at
-                    )
-                    record.gpus = session.gpus
-                    db.add(record)
+                _add_jobs(db, session)
         except IntegrityError as error:
             raise ConflictError(f"you have a session named {session.name} already") from error
         return session
@@ -83,6 +91,8 @@ class Registry(CredentialRows, ConnectionRows):
                     return False
                 db.add(session)
                 db.add(_event(session, EventEntry("berth", "restored", "from its manifest")))
+                db.flush()
+                _add_jobs(db, session)
         except IntegrityError as error:
             if self.find(session.owner, session.name) is None:
                 raise
@@ -147,9 +157,14 @@ class Registry(CredentialRows, ConnectionRows):
 
     def count_idle_gpus(self) -> float:
         """How many GPUs ready sessions have that do no work."""
-        idle = (column(Session.state) == SessionState.READY, column(Session.gpu_idle_since).is_not(None))
+        query = select(func.sum(column(Job.gpus))).where(
+            column(Job.session_id) == column(Session.id),
+            column(Job.submission) == column(Session.submission),
+            column(Job.gpu_idle_since).is_not(None),
+            column(Session.state) == SessionState.READY,
+        )
         with self.transaction() as db:
-            return float(db.execute(select(func.sum(column(Session.gpus))).where(*idle)).scalar_one() or 0)
+            return float(db.execute(query).scalar_one() or 0)
 
     def revisions(self, ids: Iterable[str]) -> dict[str, int]:
         """Return the revisions of the sessions with those ids, deleted ones too; one that is unknown has none."""
@@ -183,32 +198,35 @@ class Registry(CredentialRows, ConnectionRows):
                 decision = decide(session)
                 if decision is None:
                     return session
-                values, entry, *former = decision
-                changed = {name: value for name, value in values.items() if getattr(session, name) != value}
-                if not changed:
+                change = JobChange(*decision)
+                wanted = _jobs_of_change(session, change)
+                jobs = [(job.submission, new) for job, columns in wanted if (new := _changed(job, columns))]
+                values = _changed(session, change.values)
+                if not values and not jobs:
                     return session
                 statement = (
                     update(Session)
                     .where(column(Session.id) == session_id, column(Session.revision) == session.revision)
-                    .values(**changed, revision=session.revision + 1)
+                    .values(**values, revision=session.revision + 1)
                     .execution_options(synchronize_session=False)
                 )
                 if db.connection().execute(statement).rowcount != 1:
                     continue
-                if former:
-                    _record_job(db, session, *former)
-                db.refresh(session)
-                if entry is not None:
-                    db.add(_event(session, entry))
-                _record_job(db, session, changed)
+                _write_jobs(db, session, values, jobs)
+                db.flush()
+                db.expunge_all()
+                session = db.get_one(Session, session_id)
+                if change.entry is not None:
+                    db.add(_event(session, change.entry))
                 return session
 
     def host_keys_of_deleted(self, owner: str, since: float) -> list[str]:
         """The host keys of the user's sessions that are deleted and have been started after that time."""
+        started = select(column(Job.session_id)).where(column(Job.submitted_at) > since)
         query = select(column(Session.host_key)).where(
             column(Session.owner) == owner,
             column(Session.state) == SessionState.DELETED,
-            column(Session.submitted_at) > since,
+            column(Session.id).in_(started),
             column(Session.host_key) != "",
         )
         return self.all_rows(query)
@@ -224,10 +242,11 @@ class Registry(CredentialRows, ConnectionRows):
 
     # Jobs, events
 
-    def jobs_of(self, session_id: str) -> list[JobRecord]:
-        """Every submission of a session, oldest first."""
-        query = select(JobRecord).where(column(JobRecord.session_id) == session_id)
-        return self.all_rows(query.order_by(column(JobRecord.submission)))
+    def jobs_of(self, session_id: str) -> list[Job]:
+        """Every job that carries the session or has carried it, the first one first."""
+        query = select(Job).join(Session, column(Session.id) == column(Job.session_id))
+        query = query.where(column(Job.session_id) == session_id, column(Job.submission) <= column(Session.submission))
+        return self.all_rows(query.order_by(column(Job.submission)))
 
     def record(self, session: Session, entry: EventEntry) -> None:
         """Add an event that goes with no change."""
@@ -273,22 +292,45 @@ def _event(session: Session, entry: EventEntry) -> Event:
     )
 
 
-_JOB_COLUMNS = ("job_id", "node", "submitted_at", "started_at", "ended_at", "outcome", "restarts", "gpus")
+def _changed(row: Session | Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if getattr(row, name) != value}
 
 
-def _record_job(db: DBSession, session: Session, changed: Mapping[str, Any]) -> None:
-    """Carry a session's change over to the row of the job that it is about."""
-    if not session.submission:
-        return
-    record = db.get(JobRecord, (session.id, session.submission))
-    if record is None:
-        record = JobRecord(session_id=session.id, submission=session.submission, asked_at=time.time())
-        record.gpus = session.gpus
-        db.add(record)
-    for name in _JOB_COLUMNS:
-        if changed.get(name):
-            setattr(record, name, changed[name])
-    if changed.get("outcome") or (
-        session.outcome and changed.get("reason")
-    ):  # the reason why it waited is none any more
-        record.reason = changed.get("reason", session.reason)
+def _jobs_of_change(session: Session, change: JobChange) -> list[tuple[Job, Mapping[str, Any]]]:
+    """The rows of jobs that the change is about, new ones included, and their values."""
+    number = change.values.get("submission", session.submission)
+    successor = change.values.get("successor", session.successor)
+    wanted = [(number, change.job), (successor, change.next_job)]
+    if number != session.submission:
+        wanted.append((session.submission, change.former))
+    return [(_job(session, submission), values) for submission, values in wanted if submission]
+
+
+def _job(session: Session, submission: int) -> Job:
+    return session.job_of(submission) or Job(session_id=session.id, submission=submission, asked_at=time.time())
+
+
+def _write_jobs(
+    db: DBSession, session: Session, values: Mapping[str, Any], jobs: Iterable[tuple[int, Mapping[str, Any]]]
+) -> None:
+    """Write the changed jobs, add those that are new, and remove a successor that is none any more."""
+    dropped = session.next_job
+    named = {number: values.get(number, getattr(session, number)) for number in ("submission", "successor")}
+    new = dict(jobs)
+    for submission in {*named.values(), *new} - {0}:
+        known = session.job_of(submission) or db.get(Job, (session.id, submission))
+        job = known or _job(session, submission)
+        for name, value in new.get(submission, _NOTHING).items():
+            setattr(job, name, value)
+        db.add(job)
+    if dropped is not None and dropped.submission not in named.values():
+        db.delete(dropped)
+
+
+def _add_jobs(db: DBSession, session: Session) -> None:
+    """Add the rows of a new session's jobs."""
+    if session.submission:
+        session.job_row = session.job
+        db.add(session.job_row)
+    if session.next_job is not None:
+        db.add(session.next_job)

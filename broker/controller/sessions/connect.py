@@ -182,7 +182,7 @@ class ConnectService:
         chosen = session.connect_policy.start
         if not (self._settings.start_on_connect if chosen is None else chosen):
             raise ConflictError(f"{self._how_far(session)}; {start}")
-        ago = None if session.ended_at is None else time.time() - session.ended_at
+        ago = None if session.job.ended_at is None else time.time() - session.job.ended_at
         if ago is not None and ago < SETTLES and not _was_well(session):
             wait = duration(SETTLES - ago)
             raise ConflictError(
@@ -239,7 +239,7 @@ class ConnectService:
 
 def _was_well(session: Session) -> bool:
     """Whether its last job ended for a reason that starting it again does not meet again: it had been ready, too."""
-    return session.outcome in GOES_ON and session.fingerprint != ""
+    return session.job.outcome in GOES_ON and session.job.fingerprint != ""
 
 
 def _check_login(session: Session, *, root: bool) -> None:

@@ -142,9 +142,9 @@ class Environments:
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
         number = None
         if session.state is SessionState.READY:
-            assert session.job_id is not None
+            assert session.job.job_id is not None
             what = {"label": "", "reason": "for a batch job", "automatic": True}
-            copied = self._launcher.copy(user, session.id, new_id(), session.job_id, image=session.image, what=what)
+            copied = self._launcher.copy(user, session.id, new_id(), session.job.job_id, image=session.image, what=what)
             taken = await with_user_errors(session.name, copied)
             number = taken.snapshot.number
             await self._registry.update(session.id, lambda _: ({"volumes": taken.volumes}, None))

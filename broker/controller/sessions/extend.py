@@ -7,7 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.sessions import access
 from broker.errors import ConflictError, RefusedError, SlurmUnavailableError
 from broker.format import clock, duration
@@ -48,7 +48,7 @@ class Extending:
         will not have it; SlurmUnavailableError if Slurm does not answer. Nothing is changed by either.
         """
         session = await access.resolve_own(self._registry, user, name, Permission.SET)
-        started, ends, job_id = session.started_at, session.ends_at, session.job_id
+        started, ends, job_id = session.job.started_at, session.job.ends_at, session.job.job_id
         if session.state not in RUNS or started is None or ends is None or job_id is None:
             raise ConflictError(
                 f"{name} has no running job with a time limit", hint=f"`berth start {name} --time=…` gives the next one"
@@ -78,8 +78,9 @@ class Extending:
 
 def _extended(user: str, seen: Session, ends: float) -> Transition:
     def decide(now: Session) -> RowChange | None:
-        if now.job_id != seen.job_id or now.state not in RUNS:
+        if now.job.job_id != seen.job.job_id or now.state not in RUNS:
             return None
-        return {"ends_at": ends}, EventEntry(user, "extend", f"job {now.job_id}, until {clock(ends)}")
+        entry = EventEntry(user, "extend", f"job {now.job.job_id}, until {clock(ends)}")
+        return JobChange({}, entry, job={"ends_at": ends})
 
     return decide

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from broker.controller.reconcile.scheduled_stop import NO_TIME, stop
 from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import Target
-from broker.controller.registry.models import Session
-from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.models import Job, Session
+from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.sessions import access
 from broker.controller.wakeup import ChangeNotifier
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
@@ -192,20 +192,20 @@ class Sessions:
             owner=user,
             state=SessionState.SUBMITTING,
             options=options,
-            gpus=wanted,
             created_at=now,
             used_at=now,
             submission=1,
             submissions=1,
             first_start=True,
         )
+        session.job_row = Job(session_id=session.id, submission=1, asked_at=now, options=options, gpus=wanted)
         return await self._registry.create(session, EventEntry(user, "start", f"{image.name}@{image.version}"))
 
     async def _restarted(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
         try:
             image = await asyncio.to_thread(self._stores.find, session.profile, session.version)
         except ProfilesError:  # the submission says so, in its own words
-            wanted = session.gpus
+            wanted = session.job.gpus
         else:
             wanted = gpus(self._submitter.options(image.profile, request.options or session.options))
         await self._limits.check_storage(user)
@@ -277,15 +277,12 @@ def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Transit
                 hint="try again in a moment: `berth show` says when it is done",
             )
         _check_profile(now, request)
-        values = next_submission(now) | {
-            "options": request.options or now.options,
-            "used_at": time.time(),
-            "gpus": gpus,
-            **NO_TIME,
-        }
+        values, job = next_submission(now)
+        job |= {"options": request.options or now.options, "gpus": gpus}
+        values |= {"options": job["options"], "used_at": time.time(), **NO_TIME}
         if request.persistence is not None:
             values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
-        return values, entry
+        return JobChange(values, entry, job=job)
 
     return decide
 

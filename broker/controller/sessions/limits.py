@@ -103,7 +103,7 @@ class Limits:
         if most is None or not gpus:
             return
         sessions = await self._registry.sessions_of(user)
-        having = sorted(session.name for session in sessions if session.state in LIVE and session.gpus)
+        having = sorted(session.name for session in sessions if session.state in LIVE and session.job.gpus)
         if len(having) >= most:
             raise RefusedError(
                 f"you have {_sessions(len(having))} with a GPU, and this site allows {most}: {', '.join(having)}",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.idle import idle_file
 from broker.controller.registry.manifest import Manifest
-from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.sessions import access
 from broker.errors import ConflictError, InvalidInputError
 from broker.format import clock
@@ -98,8 +98,8 @@ def _continuation(user: str, continuation: str) -> Transition:
     def decide(now: Session) -> RowChange | None:
         if now.continuation == continuation:
             return None
-        values = {"continuation": continuation, "successor": 0, "successor_job": None, "successor_at": None}
-        return values | {"resize": None}, EventEntry(user, "set", f"continue={continuation or 'default'}")
+        entry = EventEntry(user, "set", f"continue={continuation or 'default'}")
+        return JobChange({"continuation": continuation, "successor": 0}, entry, job={"successor_at": None})
 
     return decide
 
@@ -108,7 +108,8 @@ def _idle(user: str, idle: str) -> Transition:
     def decide(now: Session) -> RowChange | None:
         if now.idle == idle:
             return None
-        return {"idle": idle, "idle_stop_at": None}, EventEntry(user, "set", f"idle={idle or 'default'}")
+        entry = EventEntry(user, "set", f"idle={idle or 'default'}")
+        return JobChange({"idle": idle}, entry, job={"idle_stop_at": None})
 
     return decide
 

@@ -6,8 +6,10 @@ The present job ends as soon as Slurm has accepted the next one.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
+from broker.controller.reconcile.succession import ask_successor
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.pending import ANSWER_WITHIN
@@ -57,9 +59,9 @@ class Resizing:
         wanted = merge_options(session.options, options)
         having = gpus(self._submitter.options(image.profile, wanted))
         async with self._limits.turn(user):
-            if having > session.gpus and not session.gpus:
+            if having > session.job.gpus and not session.job.gpus:
                 await self._limits.check_start(user, having)
-            decide = _asked({"options": wanted, "gpus": having}, EventEntry(user, "resize", " ".join(options)))
+            decide = _asked(wanted, having, EventEntry(user, "resize", " ".join(options)))
             session = await self._registry.update(session.id, decide)
         attempt = self._submitter.submit_successor(session)
         done, _ = await asyncio.wait({attempt}, timeout=ANSWER_WITHIN)
@@ -69,7 +71,7 @@ class Resizing:
         return session.view(self._reconciler.stale_since)
 
 
-def _asked(resize: dict[str, Any], entry: EventEntry) -> Transition:
+def _asked(options: list[str], gpus: float, entry: EventEntry) -> Transition:
     def decide(now: Session) -> RowChange | None:
         if now.state is not SessionState.READY or now.root or now.pending is not None:
             state = "in root mode" if now.root else now.state.value
@@ -77,8 +79,6 @@ def _asked(resize: dict[str, Any], entry: EventEntry) -> Transition:
                 f"{now.name} is {state}",
                 hint=f"it can be resized while it is ready; without a job, `berth start {now.name} [SBATCH OPTIONS]`",
             )
-        number = now.submissions + 1
-        values = {"successor": number, "submissions": number, "successor_job": None, "successor_at": None}
-        return values | {"resize": resize}, entry
+        return ask_successor(now, time.time(), entry, options=options, gpus=gpus, resizes=True)
 
     return decide

@@ -160,10 +160,11 @@ class Snapshots:
             "source": source.id,
             "name": source.name,
             "snapshot": None if snapshot is None else snapshot.number,
-            "job_id": source.job_id if source.state is SessionState.READY else None,
+            "job_id": source.job.job_id if source.state is SessionState.READY else None,
             "copy": new_id(),
             "of": source.image,
             "switched": image.digest != before,
+            "gpus": source.job.gpus,
         }
         now = time.time()
         clone = Session(
@@ -174,7 +175,6 @@ class Snapshots:
             state=SessionState.CHANGING,
             reason=CHANGING,
             options=source.options,
-            gpus=source.gpus if request.start else 0.0,
             created_at=now,
             used_at=now,
             operation=Operation.new("clone", user, arguments=arguments, start=request.start).record(),
@@ -183,7 +183,7 @@ class Snapshots:
             await self._limits.check_another(user)
             await self._limits.check_storage(user)
             if request.start:
-                await self._limits.check_start(user, source.gpus)
+                await self._limits.check_start(user, source.job.gpus)
             clone = await self._registry.create(clone, EventEntry(user, "clone", f"of {name}"))
         return await self._answering.wait_for_operation(clone)
 
