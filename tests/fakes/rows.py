@@ -34,6 +34,6 @@ def make_session(owner: str = "alice", name: str = "dev", **values: Any) -> Sess
     of_job = {name: columns.pop(name) for name in list(columns) if name not in Session.model_fields}
     session = Session(**columns)
     session.job_row = session.job
-    for name, value in of_job.items():
-        setattr(session.job_row, name, value)
+    for column, value in of_job.items():
+        setattr(session.job_row, column, value)
     return session

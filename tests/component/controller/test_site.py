@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.client import ssh_config
+from broker.controller.registry.registry import JobChange
 from broker.controller.site import Site
 from broker.errors import ConflictError
 from broker.schema.sessions import SessionState

@@ -163,7 +163,8 @@ def _under_the_first_tables(url: str) -> None:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
-        old = make_session(owner="alice").model_dump()
+        session = make_session(owner="alice")
+        old = session.job.model_dump() | session.model_dump()
         table = sqlalchemy.Table("session", sqlalchemy.MetaData(), autoload_with=connection)
         values = {column.name: old[column.name] for column in table.columns}
         connection.execute(table.insert().values(values | {"state": "stopped", "options": ["--mem=1G"]}))
