@@ -20,8 +20,8 @@ _HEAD = """\
 # Modules
 
 `make docs` generates this page from the program. The folders of `broker/` are its processes and, inside
-the controller, the stages of a request: `api`, `sessions`, `reconcile`, then `credentials`, `launcher_client` and `registry`. Imports go only down
-this list; import-linter checks it (`pyproject.toml`).
+the controller, the stages of a request: `api`, `sessions`, `reconcile`, then `credentials`,
+`launcher_client` and `registry`. Imports go only down this list; import-linter checks it (`pyproject.toml`).
 """
 
 
