@@ -7,12 +7,8 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from broker.names import IDENTIFIER, USER_PATTERN
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 USER_NAME = re.compile(USER_PATTERN)
 
@@ -42,10 +38,10 @@ class RequestContext:
             return Path(self.user.pw_dir) / self.storage[2:]
         return Path(self.storage.replace("{user}", self.user.pw_name))
 
-    def session(self, request: Mapping[str, Any]) -> Path:
-        session_id = request.get("session")
-        if not isinstance(session_id, str) or not IDENTIFIER.fullmatch(session_id):
-            raise VerbError("invalid", f"not a session id: {session_id!r}")
+    def session(self, session_id: str) -> Path:
+        """Return the directory of a session; VerbError `invalid` if that is no session id."""
+        if not IDENTIFIER.fullmatch(session_id):
+            raise VerbError("invalid", f"not a session id: {session_id!r:.80}")
         return self.root / "sessions" / session_id
 
 

@@ -29,9 +29,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.failpoints import failpoint
+from broker.launcher.arguments import LONG_VERBS
 from broker.launcher.request import RequestContext, VerbError, checked_user
 from broker.launcher.session_verbs import VERBS
-from broker.launcher.shares import LONG_VERBS, READY_VERB, Shares
+from broker.launcher.shares import READY_VERB, Shares
 from broker.launcher.volume_verbs import TOO_LARGE
 from broker.service import notify
 from broker.volumes.errors import from_os_error

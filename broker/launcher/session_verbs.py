@@ -1,4 +1,4 @@
-"""The launcher's verbs for sessions. Each runs as the user, in a process of its own, and checks its own arguments.
+"""The launcher's verbs for sessions. Each runs as the user, in a process of its own.
 
 Standard library and slurm.sbatch only: this is loaded by the root process, though never run by it as root.
 """
@@ -10,11 +10,26 @@ import os
 import re
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.launcher.arguments import (
+    CloneArguments,
+    EnvironmentArguments,
+    FilesArguments,
+    InstallArguments,
+    KeysArguments,
+    LogArguments,
+    ManifestsArguments,
+    PrepareArguments,
+    PromoteArguments,
+    SessionArguments,
+    SubmitArguments,
+    UntrashArguments,
+)
 from broker.launcher.request import RequestContext, VerbError, check_own, own_directory
-from broker.launcher.volume_verbs import VOLUME_VERBS, make_volumes
+from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes, make_volumes
 from broker.names import IDENTIFIER, new_id
 from broker.ssh import host_key as hostkey
 from broker.volumes import batch
@@ -28,6 +43,8 @@ from slurm.sbatch import OptionError, check_options
 if TYPE_CHECKING:
     import pwd
     from collections.abc import Callable, Mapping
+
+    from broker.launcher.argument_types import Arguments
 
 FILES = {
     "manifest.json": "manifest.json",
@@ -65,62 +82,64 @@ UNCLEAR = re.compile(
 refusal."""
 
 
-def prepare(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def prepare(place: RequestContext, given: PrepareArguments) -> dict[str, Any]:
     """Make a session's directories, volumes and host key if they are missing.
 
     The answer has its public host key, one line, and what its volumes are.
     """
-    session = place.session(request)
-    for directory in (place.root, session.parent, session, session / "run"):
-        own_directory(directory, place.user.pw_uid)
-    volumes = make_volumes(place, session.name, request.get("driver", "auto"))
+    session = _make_directory(place, given)
+    volumes = make_volumes(place, session.name, given.driver)
     return {"host_key": _host_key(session), "volumes": volumes}
 
 
-def clone(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def _make_directory(place: RequestContext, given: SessionArguments) -> Path:
+    session = place.session(given.session)
+    for directory in (place.root, session.parent, session, session / "run"):
+        own_directory(directory, place.user.pw_uid)
+    return session
+
+
+def clone(place: RequestContext, given: CloneArguments) -> dict[str, Any]:
     """Make a session, complete with host key and the files that the request brings, of what another one has."""
-    made = VOLUME_VERBS["clone"](place, request)
-    session = place.session(request)
-    host_key = _host_key(session)
-    install(place, request)
+    made = change_volumes(place, given)
+    host_key = _host_key(place.session(given.session))
+    install(place, given)
     return made | {"host_key": host_key}
 
 
-def untrash(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def untrash(place: RequestContext, given: UntrashArguments) -> dict[str, Any]:
     """Bring a session back that was put aside, with another host key: clients may have learnt that the one it had is
     revoked.
     """
-    answer = VOLUME_VERBS["untrash"](place, request)
-    session = place.session(request)
+    answer = change_volumes(place, given)
+    session = place.session(given.session)
     (session / HOST_KEY).unlink(missing_ok=True)
     return answer | {"host_key": _host_key(session)}
 
 
-def environment(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def environment(place: RequestContext, given: EnvironmentArguments) -> dict[str, Any]:
     """Make the environment of a batch job of what a session has, or with empty volumes; where it is.
 
     What it is comes first, so that whatever is left of an attempt is known for what it is.
     """
-    session = place.session(request)
-    for directory in (place.root, session.parent, session, session / "run"):
-        own_directory(directory, place.user.pw_uid)
-    install(place, {**request, "files": {"batch.json": request["files"]["batch.json"]}})
-    if request.get("source") is None:
-        make_volumes(place, session.name, request.get("driver", "auto"))
+    session = _make_directory(place, given)
+    install(place, replace(given, files={"batch.json": given.files["batch.json"]}))
+    if given.source is None:
+        make_volumes(place, session.name, given.driver)
     else:
-        VOLUME_VERBS["clone"](place, request)
+        change_volumes(place, CloneArguments.parse(given.request()))
     for program in (Path(place.session_script), Path(place.session_script).with_name("batch.sh")):
         write(session / "run" / program.name, program.read_bytes())
     _install_copying(session)
-    install(place, request)
+    install(place, given)
     return {"directory": str(session)}
 
 
-def promote(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def promote(place: RequestContext, given: PromoteArguments) -> dict[str, Any]:
     """Make a session, complete with host key and files, of what a batch job has left."""
-    made = VOLUME_VERBS["promote"](place, request)
-    host_key = _host_key(place.session(request))
-    install(place, request)
+    made = change_volumes(place, given)
+    host_key = _host_key(place.session(given.session))
+    install(place, given)
     return made | {"host_key": host_key}
 
 
@@ -177,47 +196,41 @@ def _put_aside(path: Path) -> None:
         path.rename(path.with_name(path.name + ".unusable"))
 
 
-def _check_certificate(session: Path, certificate: object) -> None:
+def _check_certificate(session: Path, certificate: str) -> None:
     """VerbError `host-key` if that is a certificate for another key than the session has: clients would refuse it."""
-    certified = hostkey.certified(str(certificate))
+    certified = hostkey.certified(certificate)
     if certified is not None and hostkey.line(certified, "").split()[1] != _host_key(session).split()[1]:
         raise VerbError("host-key", "the session's host key is not the one that its certificate is for")
 
 
-def install(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def install(place: RequestContext, given: FilesArguments) -> dict[str, Any]:
     """Write some of FILES into a session's directory, each whole or not at all."""
-    session = place.session(request)
+    session = place.session(given.session)
     check_own(session, place.user.pw_uid)
-    files = request.get("files")
-    if not isinstance(files, dict) or not files.keys() <= FILES.keys():
-        raise VerbError("invalid", f"not among the files that may be written: {files!r:.200}")
-    for name, content in files.items():
-        write(session / FILES[name], str(content).encode())
+    if not given.files.keys() <= FILES.keys():
+        raise VerbError("invalid", f"not among the files that may be written: {[*given.files]!r:.200}")
+    for name, content in given.files.items():
+        write(session / FILES[name], content.encode())
     return {}
 
 
-def submit(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def submit(place: RequestContext, given: SubmitArguments) -> dict[str, Any]:
     """Write the files and hand the session's job to sbatch; the answer is its job id.
 
     `refused` carries sbatch's own words: Slurm will not have this job. `unclear` means that it may or may not be
     queued. `host-key`: the certificate is for another key than the session's, and nothing was done.
     """
-    session = place.session(request)
-    submission = int(request["submission"])
-    options = request.get("options")
-    if not isinstance(options, list):
-        raise VerbError("invalid", "options must be a list")
+    session = place.session(given.session)
     try:
-        check_options(options)
+        check_options(given.options)
     except OptionError as error:
         raise VerbError("invalid", str(error)) from error
-    files = request.get("files")
-    _check_certificate(session, files.get("host_certificate", "") if isinstance(files, dict) else "")
-    install(place, request)
+    _check_certificate(session, given.files.get("host_certificate", ""))
+    install(place, given)
     _install_copying(session)
     _remove_old_copying(session)
-    argv = job_command(place, session, submission, options)
-    return {"job_id": _sbatch(argv, place.user, float(request.get("timeout", 30)))}
+    argv = job_command(place, session, given.submission, given.options)
+    return {"job_id": _sbatch(argv, place.user, given.timeout)}
 
 
 def job_command(place: RequestContext, session: Path, submission: int, options: list[str]) -> list[str]:
@@ -244,7 +257,7 @@ def job_command(place: RequestContext, session: Path, submission: int, options: 
     ]
 
 
-def keys(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form
+def keys(place: RequestContext, _: KeysArguments) -> dict[str, Any]:
     """The user's own ~/.ssh/authorized_keys, which may be a link, as sshd(8) has it; empty when there is none.
 
     VerbError `refused` for a file that is not regular or too large: a part of it could say more than the whole.
@@ -257,16 +270,16 @@ def keys(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:  
         raise VerbError("refused", f"{error.filename} {error.strerror}") from error
 
 
-def log(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def log(place: RequestContext, given: LogArguments) -> dict[str, Any]:
     """The last `bytes` bytes of a session's job log; empty when there is none."""
     try:
-        tail = read_tail(place.session(request) / "run/job.log", min(int(request["bytes"]), LOG_BYTES))
+        tail = read_tail(place.session(given.session) / "run/job.log", min(given.bytes, LOG_BYTES))
     except FileNotFoundError:
         tail = b""
     return {"text": tail.decode(errors="replace")}
 
 
-def manifests(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+def manifests(place: RequestContext, _: ManifestsArguments) -> dict[str, Any]:
     """The manifests of all the user's sessions, and of the deleted ones whose data is there, by session id. A batch
     job's environment has none.
     """
@@ -287,10 +300,27 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     return found
 
 
-VERBS: dict[str, Callable[[RequestContext, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {
-    verb.__name__: verb
-    for verb in (prepare, clone, environment, promote, untrash, install, submit, keys, log, manifests)
+_ACTIONS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]] = {
+    **dict.fromkeys(VOLUME_VERBS.values(), change_volumes),
+    PrepareArguments: prepare,
+    CloneArguments: clone,
+    EnvironmentArguments: environment,
+    PromoteArguments: promote,
+    UntrashArguments: untrash,
+    InstallArguments: install,
+    SubmitArguments: submit,
+    KeysArguments: keys,
+    LogArguments: log,
+    ManifestsArguments: manifests,
 }
+
+
+def _verb(kind: type[Arguments]) -> Callable[[RequestContext, Mapping[str, Any]], dict[str, Any]]:
+    return lambda place, request: _ACTIONS[kind](place, kind.parse(request))
+
+
+VERBS = {kind.VERB: _verb(kind) for kind in _ACTIONS}
+"""By name; each validates its request first. VerbError if it fails."""
 
 
 def _install_copying(session: Path) -> None:

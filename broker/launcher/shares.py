@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from broker.launcher.arguments import LONG_VERBS
+
 SHORT_PLACES = 64
 LONG_PLACES = 24
 """Workers at once, each a process of 10 to 100 MB. Most long ones wait for a job or for a disk."""
@@ -23,13 +25,6 @@ FREE_PER_PLACE = 3
 """Places that must be free for each that a user has, if the user is to have another."""
 READY_VERB = "ready"
 """The controller's word that it serves the API. It has no answer, and takes no place: the launcher itself acts."""
-LONG_VERBS = frozenset(
-    {
-        *("snapshot", "copy", "rollback", "switch", "clone", "environment", "promote", "commit_root"),
-        *("diff", "size", "usage", "verify", "flatten", "purge", "gc"),
-    }
-)
-"""Those that may have to read or write everything in a session's volumes."""
 
 
 @dataclass(slots=True)

@@ -218,7 +218,7 @@ def test_no_text_but_an_id_names_a_session(text: str) -> None:
     if text == ID or (len(text) == 26 and text.isascii() and text.isalnum() and text.islower()):
         return
     with pytest.raises(VerbError):
-        place.session({"session": text})
+        place.session(text)
 
 
 @given(st.text(max_size=40))
@@ -233,7 +233,7 @@ def test_new_ids_are_accepted_sorted_and_different() -> None:
     assert len(set(ids)) == 4
     assert ids[:2] == sorted(ids[:2])
     for session_id in ids:
-        assert place.session({"session": session_id}).name == session_id
+        assert place.session(session_id).name == session_id
 
 
 @pytest.mark.skipif(not ROOT, reason="acting for others is what root does; everybody else acts for themselves only")

@@ -18,11 +18,22 @@ from broker.controller.launcher_client import answers
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.launcher_client.volumes import Prepared, VolumeClient, host_key, volumes
 from broker.controller.metrics import observe_launcher
+from broker.launcher.argument_types import LONG_CALL_TIMEOUT_S
+from broker.launcher.arguments import (
+    InstallArguments,
+    KeysArguments,
+    LogArguments,
+    ManifestsArguments,
+    PrepareArguments,
+    SubmitArguments,
+)
 from broker.launcher.shares import READY_VERB, Shares
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from types import TracebackType
+
+    from broker.launcher.argument_types import Arguments
 
 ANSWER_LIMIT = 64 * 2**20
 """Bytes of one answer: every manifest of one user."""
@@ -123,12 +134,12 @@ class LauncherClient(VolumeClient):
 
     async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
         """Make what the session lacks of its directories, volumes (with that driver, or `auto`) and host key."""
-        answer = await self._call("prepare", user, session=session_id, driver=driver)
+        answer = await self._call(user, PrepareArguments(session=session_id, driver=driver))
         return Prepared(host_key(answer), volumes(answer))
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         """Write some of session_verbs.FILES."""
-        await self._call("install", user, session=session_id, files=dict(files))
+        await self._call(user, InstallArguments(session=session_id, files=dict(files)))
 
     async def submit(
         self,
@@ -144,15 +155,10 @@ class LauncherClient(VolumeClient):
 
         LauncherError `refused` carries Slurm's words; one that is `unclear` may have queued the job.
         """
-        answer = await self._call(
-            "submit",
-            user,
-            session=session_id,
-            submission=submission,
-            options=options,
-            files=dict(files),
-            timeout=limit,
+        arguments = SubmitArguments(
+            session=session_id, submission=submission, options=options, files=dict(files), timeout=limit
         )
+        answer = await self._call(user, arguments)
         try:
             return answers.parse(answers.JOB_ID, answer.get("job_id"), "the job's id")
         except LauncherError as error:
@@ -160,27 +166,28 @@ class LauncherClient(VolumeClient):
 
     async def keys(self, user: str) -> str:
         """The text of the user's own authorized_keys file."""
-        answer = await self._call("keys", user)
+        answer = await self._call(user, KeysArguments())
         return answers.parse(answers.TEXT, answer.get("text"), "authorized_keys")
 
     async def log(self, user: str, session_id: str, tail: int) -> str:
-        answer = await self._call("log", user, session=session_id, bytes=tail)
+        answer = await self._call(user, LogArguments(session=session_id, bytes=tail))
         return answers.parse(answers.TEXT, answer.get("text"), "the log")
 
     async def manifests(self, user: str) -> dict[str, str]:
-        answer = await self._call("manifests", user)
+        answer = await self._call(user, ManifestsArguments())
         return answers.parse(answers.MANIFESTS, answer.get("manifests"), "a manifest")
 
     async def trashed_manifests(self, user: str) -> dict[str, str]:
         """The manifests of what `trash` has set aside."""
-        answer = await self._call("manifests", user)
+        answer = await self._call(user, ManifestsArguments())
         return answers.parse(answers.MANIFESTS, answer.get("trash"), "a manifest")
 
-    async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+    async def _call(self, user: str, arguments: Arguments) -> dict[str, Any]:
+        verb = arguments.VERB
         async with self._admission.place(verb, user):
             began, outcome = time.monotonic(), "cancelled"
             try:
-                answer = await self._ask(verb, user, **arguments)
+                answer = await self._ask(user, arguments)
                 outcome = "done"
             except LauncherError as error:
                 outcome = error.kind
@@ -189,7 +196,7 @@ class LauncherClient(VolumeClient):
                 observe_launcher(verb, outcome, time.monotonic() - began)
             return answer
 
-    async def _ask(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+    async def _ask(self, user: str, arguments: Arguments) -> dict[str, Any]:
         if self._writer is None or self.gone.is_set():
             raise LauncherError("gone", "the launcher has left")
         self.check()
@@ -197,7 +204,10 @@ class LauncherClient(VolumeClient):
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = answer
         try:
-            self._writer.write(json.dumps({"id": request_id, "verb": verb, "user": user, **arguments}).encode() + b"\n")
+            request = {"id": request_id, "verb": arguments.VERB, "user": user, **arguments.request()}
+            if arguments.IS_LONG:
+                request["timeout"] = LONG_CALL_TIMEOUT_S
+            self._writer.write(json.dumps(request).encode() + b"\n")
             return await answer
         finally:
             self._waiting.pop(request_id, None)
