@@ -40,8 +40,12 @@ test: $(VENV)/ready test-programs ## every test, on labs of its own (root)
 	@$(PYTHON) -m tests.site.run --labs $(LABS) --older $(BIN)/pytest -m "not soak and not vm" $(ARGS)
 
 .PHONY: unit
-unit: $(VENV)/ready ## the tests that need neither root nor lab
+unit: $(VENV)/ready ## the tests that start nothing: neither root nor lab
 	$(BIN)/pytest tests/unit tests/docs -m "not soak" $(ARGS)
+
+.PHONY: component
+component: $(VENV)/ready ## the tests of one part with real programs (no lab)
+	$(BIN)/pytest tests/component -m "not soak" $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/ready test-programs ## the long forms of the tests (root)
@@ -55,6 +59,11 @@ vm-test: $(VENV)/ready vm-programs ## tests on virtual machines with systemd, cg
 .PHONY: vm-soak
 vm-soak: $(VENV)/ready vm-programs ## the long form: all tests on all sites, or on SITES=nfs-ext4,nfs-xfs (root)
 	@$(PYTHON) -m tests.site.vm run $(if $(SITES),--sites $(SITES)) $(BIN)/pytest -m vm tests/vm $(ARGS)
+
+.PHONY: vm-bench
+vm-bench: $(VENV)/ready vm-programs ## measure volumes on NFS in that machine against cp -a and a bare directory (root)
+	@$(PYTHON) -m tests.site.vm run --sites $(or $(SITES),nfs-ext4$(comma)nfs-xfs) $(BIN)/python -m tests.bench.file_server $(ARGS)
+comma := ,
 
 .PHONY: vm-shell
 vm-shell: vm-programs ## a shell on that machine, started if it does not run: SITE=ext4 USER_NAME=root (root)
@@ -70,7 +79,7 @@ vm-down: ## end the machine of vm-shell
 	@$(PYTHON) -m tests.site.vm down
 
 .PHONY: bench
-bench: $(VENV)/ready test-programs ## measure against bare Slurm and OpenSSH; writes build/bench.json (root)
+bench: $(VENV)/ready test-programs ## measure against bare Slurm and OpenSSH; writes build/bench.json (root); on NFS: vm-bench
 	@$(PYTHON) -m tests.site.run $(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: docs

@@ -1,0 +1,105 @@
+"""What a killed worker of the launcher leaves on the login node's local disk goes with the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USES = """
+from broker.volumes import flattening, inspection, packing, probe
+from broker.volumes.layers import Layers
+from broker.volumes.storage import Storage
+
+
+def unpacking(place):
+    (place / "squashfs").touch()
+    packing._unsquash_on_local_disk(place / "squashfs", place / "target")
+
+
+def probing(place):
+    probe._overlay(place / "room")
+
+
+def probing_the_node(place):
+    probe._mounts_on_node()
+
+
+def joining(place):
+    layers = Layers(packed(place))
+    flattening._repack(layers, ("layer",), "made", lambda path: False)
+
+
+def comparing(place):
+    layers = packed(place)
+    with inspection._unpacked(Storage(place), {"layer"}, {"layer"}):
+        pass
+
+
+def packed(place):
+    (place / "layers/layer").mkdir(parents=True, exist_ok=True)
+    (place / "layers/layer/layer.squashfs").touch()
+    return place / "layers"
+"""
+CALLED = {
+    "unpacking": "packing._unsquash",
+    "probing": "probe.run",
+    "probing_the_node": "probe.run",
+    "joining": "flattening.unpack",
+    "comparing": "inspection.unpack",
+}
+"""By use, what it calls while it has a folder on the local disk."""
+KILLED = """
+import os, sys
+from pathlib import Path
+
+{uses}
+
+def die(*_, **__):
+    os.kill(os.getpid(), 9)
+
+{called} = die
+{use}(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("use", CALLED)
+def test_what_a_killed_worker_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    program = KILLED.format(uses=USES, called=CALLED[use], use=use)
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], env=environment, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = list((tmp_path / "tmp").iterdir())
+    assert len(left) == 1
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    found: list[bool] = []
+
+    def look(*_: object, **__: object) -> None:
+        found.append(left[0].exists())
+        raise PermissionError
+
+    module, _, function = CALLED[use].partition(".")
+    monkeypatch.setattr(importlib.import_module(f"broker.volumes.{module}"), function, look)
+    (tmp_path / "another").mkdir()
+    uses: dict[str, object] = {}
+    exec(USES, uses)  # noqa: S102 - the text above, which the killed worker runs, too
+    use_folder = uses[use]
+    assert callable(use_folder)
+    with contextlib.suppress(PermissionError):
+        use_folder(tmp_path / "another")
+    assert found == [False]
+    assert list((tmp_path / "tmp").iterdir()) == []

@@ -1,0 +1,124 @@
+"""What `berth explain` says of every state, every end of a job and every reason for waiting."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import broker
+from broker.cli.advice import explanation, last_words
+from broker.controller.reconcile.state import ended
+from broker.schema.sessions import JobView, SessionState
+from slurm.state import JobState
+from tests.fakes.command_line import command_line, run
+from tests.fakes.controller import operation, ready, view
+
+NOW = 1_800_000_000.0
+LOG = """\
+2027-01-15T08:00:00+0000 berth: job 7, start 0, on c1
+2027-01-15T08:00:01+0000 berth: error: of an earlier job
+2027-01-15T09:00:00+0000 berth: job 8, start 0, on c1
+2027-01-15T09:00:01+0000 berth: error: the image /profiles/base/1/image.sif is not there or cannot be read
+2027-01-15T09:00:01+0000 berth: ended with 67
+"""
+
+
+def said(log: str = "", jobs: list[JobView] | None = None, **values: Any) -> dict[str, str]:  # noqa: ANN401 - fields
+    shown = view("dev", values.pop("state"), **values) if "state" in values else ready(**values)
+    return dict(explanation(shown, jobs or [], log, NOW))
+
+
+@pytest.mark.parametrize("state", [state for state in SessionState if state is not SessionState.DELETED])
+def test_every_state_has_its_advice(state: SessionState) -> None:
+    assert said(state=state)["do"]
+    assert "{" not in said(state=state)["do"]
+
+
+@pytest.mark.parametrize(
+    ("end", "advice"),
+    [
+        (JobState.OUT_OF_MEMORY, "`berth start dev --mem=…`"),
+        (JobState.TIMEOUT, "`berth start dev --time=…`"),
+        (JobState.NODE_FAIL, "on another node"),
+        (JobState.PREEMPTED, "--continue always"),
+        (JobState.CANCELLED, "`berth start dev` starts it again"),
+        (JobState.FAILED, "the end of its log"),
+    ],
+)
+def test_how_a_job_ended_is_said_with_the_remedy(end: JobState, advice: str) -> None:
+    outcome = ended(SessionState.READY, end)
+    lines = said(state=outcome.state, reason=outcome.reason, outcome=outcome.outcome, ended_at=NOW - 125)
+    assert lines["state"] == f"{outcome.state}: {outcome.reason}"
+    assert lines["since"].endswith("(2 min ago)")
+    assert advice in lines["do"]
+
+
+@pytest.mark.parametrize("state", [SessionState.READY, SessionState.STOPPED, SessionState.FAILED])
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_failed_save_of_the_last_job_is_told(state: SessionState, level: str) -> None:
+    script = (Path(broker.__path__[0]) / "job/session.sh").read_text()
+    words = {
+        "warning": "what is outside of the home could not be saved",
+        "error": "what has changed outside of the home since the last save is lost",
+    }[level]
+    assert words in script
+    log = f"{LOG}2027-01-15T09:30:01+0000 berth: {level}: {words} (never before): the disk is full\n"
+    assert said(log, state=state)["saves"] == f"{words} (never before): the disk is full"
+    assert "saves" not in said(f"{log}2027-01-15T09:30:09+0000 berth: saved\n", state=state)
+    assert "saves" not in said(f"{log}2027-01-15T09:31:01+0000 berth: job 9, start 0, on c1\n", state=state)
+
+
+def test_a_failure_comes_with_what_the_last_job_said_of_it() -> None:
+    lines = said(LOG, state=SessionState.FAILED, outcome="FAILED", reason="the job failed")
+    assert lines["log"].endswith("image.sif is not there or cannot be read")
+    assert last_words(LOG.replace("error", "warning"))[-1].endswith("ended with 67")
+    assert last_words("") == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "advice"),
+    [
+        ("Resources", "waiting for free resources", "a shorter --time"),
+        ("JobHeldUser", "you hold it", "`scontrol release 7`"),
+        ("PartitionTimeLimit", "more time than the partition allows", "it never starts like this"),
+        ("QOSMaxGRESPerUser", "as many GPUs as your QOS allows", "stop another session"),
+        ("SomethingNew", "SomethingNew", "it starts when Slurm lets it"),
+    ],
+)
+def test_why_it_waits_is_said_in_words(reason: str, words: str, advice: str) -> None:
+    lines = said(state=SessionState.QUEUED, reason=reason, job_id=7, submitted_at=NOW - 30, expected_start_at=NOW + 600)
+    assert words in lines["state"]
+    assert "(in 10 min)" in lines["state"]
+    assert lines["since"].endswith("(30 s ago)")
+    assert advice in lines["do"]
+
+
+def test_a_start_that_takes_long_shows_the_log() -> None:
+    short: dict[str, Any] = {"state": SessionState.STARTING, "reason": "starting on c1"}
+    assert said(LOG, **short, started_at=NOW - 5)["do"] == "nothing: this takes seconds"
+    lines = said("mounting\n", **short, started_at=NOW - 90)
+    assert lines["do"].startswith("it takes unusually long")
+    assert lines["log"] == "mounting"
+
+
+def test_a_ready_one_says_how_often_it_was_carried_on() -> None:
+    jobs = [JobView(submission=number, asked_at=1.0, started_at=2.0) for number in (2, 1)]
+    assert said(jobs=jobs, started_at=NOW - 3600)["since"].endswith("(1 h ago), in the 2. job that has run for it")
+    assert said(operation=operation("snapshot"))["do"] == "nothing: it is over in a moment"
+    assert "has not answered since" in said(stale_since=NOW - 60)["but"]
+
+
+def test_the_command_prints_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with command_line(monkeypatch, tmp_path) as controller:
+        controller.sessions["dev"] = view(
+            state=SessionState.FAILED, outcome="OUT_OF_MEMORY", reason="out of memory", ended_at=time.time() - 10
+        )
+        controller.logs["dev"].append(LOG)
+        result = run("explain", "dev")
+        assert result.stdout.splitlines()[0] == "dev"
+        assert "  state      failed: out of memory" in result.stdout
+        assert "  log        2027-01-15T09:00:01+0000 berth: error: the image" in result.stdout
+        assert '"title": "do"' in run("explain", "dev", "--json").stdout
