@@ -19,7 +19,8 @@ from broker.config.settings import Config
 from broker.controller import process
 from broker.controller.registry import database
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.registry import EventEntry, RegistryError
+from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError, InvalidInputError
 from tests.fakes.rows import make_session
 
