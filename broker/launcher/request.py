@@ -14,9 +14,7 @@ USER_NAME = re.compile(USER_PATTERN)
 
 
 class VerbError(Exception):
-    """A verb did not do what was asked; `kind` is `invalid`, `refused`, `unclear`, `missing`, `busy`, `ended`,
-    `space`, `conflict` or `files`, of which broker.volumes.errors says when, or `host-key` (session_verbs.submit).
-    """
+    """A verb has failed. `kind` is `refused`, `host-key` (session_verbs.submit) or as in broker.volumes.errors."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -25,7 +23,7 @@ class VerbError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Whose verb it is, and the paths and programs that root set at start."""
+    """The user of a request, and the paths and programs that root set at start."""
 
     user: pwd.struct_passwd
     storage: str
@@ -46,7 +44,7 @@ class RequestContext:
 
 
 def checked_user(name: object, minimum_uid: int) -> pwd.struct_passwd:
-    """The account that a request names; system accounts and root are never acted for."""
+    """Return the account that a request names. VerbError `refused` for root and system accounts."""
     if not isinstance(name, str) or not USER_NAME.fullmatch(name):
         raise VerbError("invalid", f"not a user name: {name!r}")
     try:
@@ -59,7 +57,7 @@ def checked_user(name: object, minimum_uid: int) -> pwd.struct_passwd:
 
 
 def own_directory(path: Path, uid: int) -> None:
-    """Make a directory mode 0700 below one that is there, or accept it if it is the user's own and private."""
+    """Make a directory with mode 0700, or accept one that the user owns and no other user can access."""
     try:
         path.mkdir(mode=0o700, parents=False)
     except FileExistsError:

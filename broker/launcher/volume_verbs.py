@@ -1,12 +1,11 @@
 """The launcher's verbs for volumes: each calls broker.volumes with the arguments of its request.
 
-Standard library only, as session_verbs; they run as the user, in a process of their own.
+Standard library only, as session_verbs. Each runs as the user, in a process of its own.
 
-People make folders that they cannot enter themselves (mode 000), and overlayfs leaves some. A verb that reads or
-removes trees therefore runs once more, in a user namespace in which the user is root over their own files and over
-nobody else's (user_namespaces(7)). That takes a new program: a process that has given up being root cannot make a
-namespace for itself without letting the user look into its memory (PR_SET_DUMPABLE in prctl(2)), which is a copy of
-the launcher's.
+Users make folders that they cannot enter themselves (mode 000), and overlayfs leaves some. A verb that reads or removes
+trees therefore runs in a user namespace, in which the user is root over their own files only (user_namespaces(7)). That
+takes a new program: a process that has given up root cannot make a namespace for itself unless the user may read its
+memory (PR_SET_DUMPABLE in prctl(2)), which is a copy of the launcher's.
 """
 
 from __future__ import annotations
@@ -59,49 +58,51 @@ if TYPE_CHECKING:
 
 Answer = dict[str, Any]
 
-TOO_LARGE = "the request takes more memory than it may have: a file that it reads is too large, or nested too deep"
+TOO_LARGE = "the request needs more memory than it may have: a file that it reads is too large, or nested too deep"
 ANSWER_BYTES = 8 * 2**20
 """Limit for the answer of a verb in a namespace. The largest is a diff of inspection.MOST_CHARACTERS in escapes."""
 
 
-def make_volumes(place: RequestContext, session_id: str, driver: str) -> Answer:
+def make_volumes(context: RequestContext, session_id: str, driver: str) -> Answer:
     """Give a session volumes if it has none: part of `prepare`."""
-    storage = _storage(place)
-    return _done(lambda: operations.create(storage, session_id, driver))
+    storage = _storage(context)
+    return _translate_errors(lambda: operations.create(storage, session_id, driver))
 
 
-def _snapshot(storage: Storage, given: SnapshotArguments) -> Answer:
-    return operations.snapshot(storage, given.session, given.operation, _image(given), _note(given))
+def _snapshot(storage: Storage, arguments: SnapshotArguments) -> Answer:
+    return operations.snapshot(storage, arguments.session, arguments.operation, _image(arguments), _note(arguments))
 
 
-def _copy(storage: Storage, given: CopyArguments) -> Answer:
-    image, note = _image(given), _note(given)
-    return live.copy(storage, given.session, given.operation, job_id=given.job_id, image=image, note=note)
+def _copy(storage: Storage, arguments: CopyArguments) -> Answer:
+    image, note = _image(arguments), _note(arguments)
+    return live.copy(storage, arguments.session, arguments.operation, job_id=arguments.job_id, image=image, note=note)
 
 
-def _commit_root(storage: Storage, given: CommitRootArguments) -> Answer:
-    return live.commit_root(storage, given.session, given.operation, job_id=given.job_id)
+def _commit_root(storage: Storage, arguments: CommitRootArguments) -> Answer:
+    return live.commit_root(storage, arguments.session, arguments.operation, job_id=arguments.job_id)
 
 
-def _hand_over(storage: Storage, given: HandOverArguments) -> Answer:
-    return operations.hand_over(storage, given.session, given.submission, _image(given), most=given.most)
+def _hand_over(storage: Storage, arguments: HandOverArguments) -> Answer:
+    return operations.hand_over(
+        storage, arguments.session, arguments.submission, _image(arguments), most=arguments.most
+    )
 
 
-def _rollback(storage: Storage, given: RollbackArguments) -> Answer:
-    return operations.rollback(storage, given.session, given.operation, given.snapshot, _image(given))
+def _rollback(storage: Storage, arguments: RollbackArguments) -> Answer:
+    return operations.rollback(storage, arguments.session, arguments.operation, arguments.snapshot, _image(arguments))
 
 
-def _switch(storage: Storage, given: SwitchArguments) -> Answer:
-    image, target = _image(given), _image(given.to)
-    return operations.switch(storage, given.session, given.operation, image, target, fresh=given.fresh)
+def _switch(storage: Storage, arguments: SwitchArguments) -> Answer:
+    image, target = _image(arguments), _image(arguments.to)
+    return operations.switch(storage, arguments.session, arguments.operation, image, target, fresh=arguments.fresh)
 
 
-def _clone(storage: Storage, given: CloneArguments) -> Answer:
-    image, target = _image(given), None if given.to is None else _image(given.to)
+def _clone(storage: Storage, arguments: CloneArguments) -> Answer:
+    image, target = _image(arguments), None if arguments.to is None else _image(arguments.to)
     return operations.clone(
-        *(storage, given.session, given.operation),
-        source_id=given.source,
-        number=given.snapshot,
+        *(storage, arguments.session, arguments.operation),
+        source_id=arguments.source,
+        number=arguments.snapshot,
         image=image,
         target=target,
     )
@@ -111,42 +112,42 @@ def _environments(storage: Storage, _: EnvironmentsArguments) -> Answer:
     return batch.environments(storage)
 
 
-def _promote(storage: Storage, given: PromoteArguments) -> Answer:
-    return batch.promote(storage, given.session, given.operation, source_id=given.source, key=given.job)
+def _promote(storage: Storage, arguments: PromoteArguments) -> Answer:
+    return batch.promote(storage, arguments.session, arguments.operation, source_id=arguments.source, key=arguments.job)
 
 
-def _flatten(storage: Storage, given: FlattenArguments) -> Answer:
-    below = ImageFiles(given.image, given.offset).has
-    return operations.flatten(storage, given.session, given.operation, digest=given.digest, below=below)
+def _flatten(storage: Storage, arguments: FlattenArguments) -> Answer:
+    below = ImageFiles(arguments.image, arguments.offset).has
+    return operations.flatten(storage, arguments.session, arguments.operation, digest=arguments.digest, below=below)
 
 
-def _snapshots(storage: Storage, given: SnapshotsArguments) -> Answer:
-    return operations.snapshots(storage, given.session)
+def _snapshots(storage: Storage, arguments: SnapshotsArguments) -> Answer:
+    return operations.snapshots(storage, arguments.session)
 
 
-def _forget(storage: Storage, given: ForgetArguments) -> Answer:
-    return operations.forget(storage, given.session, given.snapshot)
+def _forget(storage: Storage, arguments: ForgetArguments) -> Answer:
+    return operations.forget(storage, arguments.session, arguments.snapshot)
 
 
-def _diff(storage: Storage, given: DiffArguments) -> Answer:
+def _diff(storage: Storage, arguments: DiffArguments) -> Answer:
     return inspection.diff(
-        *(storage, given.session, given.snapshot),
-        base_packages=given.base_packages,
-        image=ImageFiles(given.image, given.offset),
-        content=given.content,
+        *(storage, arguments.session, arguments.snapshot),
+        base_packages=arguments.base_packages,
+        image=ImageFiles(arguments.image, arguments.offset),
+        content=arguments.content,
     )
 
 
-def _size(storage: Storage, given: SizeArguments) -> Answer:
-    return sizes.size(storage, given.session)
+def _size(storage: Storage, arguments: SizeArguments) -> Answer:
+    return sizes.size(storage, arguments.session)
 
 
 def _usage(storage: Storage, _: UsageArguments) -> Answer:
     return sizes.usage(storage)
 
 
-def _verify(storage: Storage, given: VerifyArguments) -> Answer:
-    return verification.verify(storage, given.session)
+def _verify(storage: Storage, arguments: VerifyArguments) -> Answer:
+    return verification.verify(storage, arguments.session)
 
 
 def _probe(storage: Storage, _: ProbeArguments) -> Answer:
@@ -157,20 +158,20 @@ def _probe(storage: Storage, _: ProbeArguments) -> Answer:
     return {"driver": found.driver, "why": found.why, "promises": promises}
 
 
-def _trash(storage: Storage, given: TrashArguments) -> Answer:
-    return collection.trash(storage, given.session)
+def _trash(storage: Storage, arguments: TrashArguments) -> Answer:
+    return collection.trash(storage, arguments.session)
 
 
-def _untrash(storage: Storage, given: UntrashArguments) -> Answer:
-    return collection.untrash(storage, given.session)
+def _untrash(storage: Storage, arguments: UntrashArguments) -> Answer:
+    return collection.untrash(storage, arguments.session)
 
 
-def _purge(storage: Storage, given: PurgeArguments) -> Answer:
-    return collection.purge(storage, given.session)
+def _purge(storage: Storage, arguments: PurgeArguments) -> Answer:
+    return collection.purge(storage, arguments.session)
 
 
-def _gc(storage: Storage, given: GcArguments) -> Answer:
-    return collection.collect(storage, dry_run=given.dry_run, over=given.over)
+def _gc(storage: Storage, arguments: GcArguments) -> Answer:
+    return collection.collect(storage, dry_run=arguments.dry_run, over=arguments.over)
 
 
 _ACTIONS: dict[type[Arguments], Callable[[Storage, Any], Answer]] = {
@@ -199,49 +200,51 @@ _ACTIONS: dict[type[Arguments], Callable[[Storage, Any], Answer]] = {
 VOLUME_VERBS = {kind.VERB: kind for kind in _ACTIONS}
 
 
-def change_volumes(place: RequestContext, given: Arguments) -> Answer:
+def change_volumes(context: RequestContext, arguments: Arguments) -> Answer:
     """Run one of VOLUME_VERBS, in a user namespace if it walks through trees. VerbError if it fails."""
-    if given.WALKS_TREES == "always" or (given.WALKS_TREES == "if copied" and _driver(place, given) != "overlay"):
-        return _over_own_files(place, given)
-    return _act(place, given)
+    if arguments.WALKS_TREES == "always" or (
+        arguments.WALKS_TREES == "if copied" and _driver(context, arguments) != "overlay"
+    ):
+        return _in_user_namespace(context, arguments)
+    return _act(context, arguments)
 
 
-def _act(place: RequestContext, given: Arguments) -> Answer:
-    storage = _storage(place)
-    return _done(lambda: _ACTIONS[type(given)](storage, given))
+def _act(context: RequestContext, arguments: Arguments) -> Answer:
+    storage = _storage(context)
+    return _translate_errors(lambda: _ACTIONS[type(arguments)](storage, arguments))
 
 
-def _driver(place: RequestContext, given: Arguments) -> str:
+def _driver(context: RequestContext, arguments: Arguments) -> str:
     """Return the driver of the session that is changed or cloned."""
-    session = getattr(given, "source", None) or given.request()["session"]
-    return str(_done(lambda: {"driver": record.load(_storage(place).session(session)).driver})["driver"])
+    session = getattr(arguments, "source", None) or arguments.request()["session"]
+    return str(_translate_errors(lambda: {"driver": record.load(_storage(context).session(session)).driver})["driver"])
 
 
-def _over_own_files(place: RequestContext, given: Arguments) -> Answer:
-    """Run a verb as root over the user's own files, if the kernel lets them have a user namespace, else as they are."""
-    _storage(place)
-    request = json.dumps({"storage": str(place.root), "verb": given.VERB, "arguments": given.request()})
+def _in_user_namespace(context: RequestContext, arguments: Arguments) -> Answer:
+    """Run a verb as root over the user's own files, or as the user if the kernel allows no user namespace."""
+    _storage(context)
+    request = json.dumps({"storage": str(context.root), "verb": arguments.VERB, "arguments": arguments.request()})
     worker = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-P", "-m", "broker.launcher.volume_verbs"]
     namespace = ["unshare", "--map-root-user", "--"]
     for command in ([*namespace, *worker], worker):
-        done = _done_by(command, request)
-        if done.returncode < 0:  # it may have been done all the same
-            raise VerbError("crashed", f"the worker was ended by signal {-done.returncode}")
+        done = _run_program(command, request)
+        if done.returncode < 0:  # the verb may have completed
+            raise VerbError("crashed", f"the worker was killed by signal {-done.returncode}")
         if done.stdout:
             break
     else:
         words = done.stderr.decode(errors="replace").strip()[-500:]
-        raise VerbError("files", words or f"the worker ended with {done.returncode}")
+        raise VerbError("files", words or f"the worker exited with status {done.returncode}")
     try:
         answer: Answer = json.loads(done.stdout)
         if "error" in answer:
             raise VerbError(str(answer["error"]), str(answer["message"]))
-    except (ValueError, TypeError, LookupError, RecursionError) as error:  # the user stopped and changed it
-        raise VerbError("crashed", "the worker gave no answer that can be understood") from error
+    except (ValueError, TypeError, LookupError, RecursionError) as error:  # the user may have tampered with the process
+        raise VerbError("crashed", "invalid response from the worker") from error
     return answer
 
 
-def _done_by(command: list[str], request: str) -> subprocess.CompletedProcess[bytes]:
+def _run_program(command: list[str], request: str) -> subprocess.CompletedProcess[bytes]:
     try:
         return program.run(command, timeout=None, most=ANSWER_BYTES, given=request.encode(), env=_environment())
     except VolumeError as error:
@@ -249,18 +252,18 @@ def _done_by(command: list[str], request: str) -> subprocess.CompletedProcess[by
 
 
 def _environment() -> dict[str, str]:
-    passed_on = {"PATH", "SLURM_CONF", "BERTH_CRASH_AT", "BERTH_STOP_AT"}
-    kept = {name: value for name, value in os.environ.items() if name in passed_on}
+    inherited = {"PATH", "SLURM_CONF", "BERTH_CRASH_AT", "BERTH_STOP_AT"}
+    kept = {name: value for name, value in os.environ.items() if name in inherited}
     return kept | {"LC_ALL": "C.UTF-8", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def main() -> None:
-    """Do the verb that standard input asks for, as whoever this process runs as."""
+    """Run the verb that standard input names, as the user of this process."""
     request = json.load(sys.stdin)
     os.umask(0o077)
-    place = RequestContext(pwd.getpwuid(os.getuid()), request["storage"], "sbatch", "session.sh")
+    context = RequestContext(pwd.getpwuid(os.getuid()), request["storage"], "sbatch", "session.sh")
     try:
-        answer = _act(place, VOLUME_VERBS[request["verb"]].parse(request["arguments"]))
+        answer = _act(context, VOLUME_VERBS[request["verb"]].parse(request["arguments"]))
         text = json.dumps(answer)
     except VerbError as error:
         text = json.dumps({"error": error.kind, "message": str(error)})
@@ -269,12 +272,12 @@ def main() -> None:
         text = json.dumps({"error": failed.kind, "message": str(failed)})
     except (MemoryError, RecursionError):
         text = json.dumps({"error": "files", "message": TOO_LARGE})
-    except Exception as error:  # noqa: BLE001 - the launcher's worker tells of it, as of its own
+    except Exception as error:  # noqa: BLE001 - reported by the launcher's worker like its own
         text = json.dumps({"error": "crashed", "message": f"{type(error).__name__}: {error}"})
     print(text)
 
 
-def _done(work: Callable[[], Answer]) -> Answer:
+def _translate_errors(work: Callable[[], Answer]) -> Answer:
     try:
         return work()
     except VolumeError as error:
@@ -286,21 +289,21 @@ def _done(work: Callable[[], Answer]) -> Answer:
         raise VerbError("files", TOO_LARGE) from error
 
 
-def _storage(place: RequestContext) -> Storage:
-    """The user's directory, made if it is missing; VerbError if it is not theirs alone."""
-    storage = Storage(place.root)
-    own_directory(place.root, place.user.pw_uid)
+def _storage(context: RequestContext) -> Storage:
+    """Return the user's storage, created if missing. VerbError if others can access it."""
+    storage = Storage(context.root)
+    own_directory(context.root, context.user.pw_uid)
     for name in ("layers", "sessions", "trash"):
-        own_directory(place.root / name, place.user.pw_uid)
+        own_directory(context.root / name, context.user.pw_uid)
     return storage
 
 
-def _image(given: ImageArguments) -> Image:
-    return Image(given.profile, given.version, given.digest)
+def _image(arguments: ImageArguments) -> Image:
+    return Image(arguments.profile, arguments.version, arguments.digest)
 
 
-def _note(given: NoteArguments) -> Note:
-    return Note(given.label, given.reason, given.automatic)
+def _note(arguments: NoteArguments) -> Note:
+    return Note(arguments.label, arguments.reason, arguments.automatic)
 
 
 if __name__ == "__main__":

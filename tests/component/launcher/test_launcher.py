@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.launcher.request import RequestContext, VerbError, checked_user
-from broker.launcher.server import Settings, _answer_as_user
+from broker.launcher.worker import Settings, run_worker
 from broker.names import new_id
 from broker.volumes.record import locked
 from tests.deadlines import DEADLINE_S
@@ -86,7 +86,7 @@ def test_a_worker_whose_launcher_has_gone_already_does_nothing(storage: Path) ->
     worker = os.fork()
     if worker == 0:
         nobody = os.getpid()  # not its parent
-        _answer_as_user(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
+        run_worker(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as answer:
         assert answer.read() == b""

@@ -29,8 +29,8 @@ from broker.launcher.arguments import (
     SnapshotArguments,
 )
 from broker.launcher.request import RequestContext, VerbError
-from broker.launcher.server import WORKER_BYTES, Settings, _answer_as_user
 from broker.launcher.session_verbs import KEYS_LIMIT, VERBS, keys
+from broker.launcher.worker import WORKER_BYTES, Settings, run_worker
 from broker.names import new_id
 from broker.volumes.copy_archive import ARCHIVE
 from broker.volumes.errors import VolumeError
@@ -379,7 +379,7 @@ def test_a_verb_that_runs_out_of_memory_says_so(verb: str, kind: str, monkeypatc
     worker = os.fork()
     if worker == 0:
         settings = Settings("/nowhere/{user}", "sbatch", "/session.sh", 1)
-        _answer_as_user(settings, {"verb": verb, "user": USER}, write_end, launcher)
+        run_worker(settings, {"verb": verb, "user": USER}, write_end, launcher)
     os.close(write_end)
     with os.fdopen(read_end) as answers:
         answer = json.load(answers)
