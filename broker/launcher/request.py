@@ -57,10 +57,16 @@ def checked_user(name: object, minimum_uid: int) -> pwd.struct_passwd:
 
 
 def own_directory(path: Path, uid: int) -> None:
-    """Make a directory with mode 0700, or accept one that the user owns and no other user can access."""
+    """Make a directory with mode 0700, or accept one that the user owns and to which no other user can write.
+
+    Other users lose their access to it: a program that makes a folder below a missing one leaves it readable.
+    """
     try:
         path.mkdir(mode=0o700, parents=False)
     except FileExistsError:
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == uid and not status.st_mode & 0o022:
+            path.chmod(0o700)
         check_own(path, uid)
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,4 +79,5 @@ def check_own(path: Path, uid: int) -> None:
     except FileNotFoundError:
         raise VerbError("missing", f"{path} does not exist") from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
-        raise VerbError("files", f"{path} must be a directory of the user's own with mode 0700")
+        remedy = f": run `chmod 700 {path}`" if stat.S_ISDIR(status.st_mode) and status.st_uid == uid else ""
+        raise VerbError("files", f"{path} must be a directory of the user's own with mode 0700{remedy}")
