@@ -47,10 +47,9 @@ def test_every_command_has_its_heading() -> None:
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
     """In its code, `berth` is followed by options, a placeholder or a command."""
     known = {name.split()[1] for name, _ in commands() if " " in name}
-    code = re.findall(
-        r"^ *```\w*\n(.*?)^ *```$|`([^`\n]+)`", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    named = {found for block in code for text in block for found in re.findall(r"(?:^|[$#] )berth ([a-z][a-z-]*)", text)}
+    block = re.compile(r"^ *```\w*\n(.*?)^ *```$|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
+    code = "\n".join(text for found in block.findall(page.read_text(encoding="utf-8")) for text in found)
+    named = set(re.findall(r"(?:^|[$#] )berth ([a-z][a-z-]*)", code, re.MULTILINE))
     assert named - known == set()
 
 
