@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -358,10 +358,11 @@ def test_an_answer_that_is_older_than_the_submission_does_not_repeat_it(tmp_path
         {"job_id": 8},
     ],
 )
-def test_what_was_seen_does_not_overwrite_what_was_asked_since(newer: dict[str, object]) -> None:
+def test_what_was_seen_does_not_overwrite_what_was_asked_since(newer: dict[str, Any]) -> None:
     """Between the tick's look at a session and its change, somebody stopped it or started it anew."""
     seen = make_session(state=SessionState.STARTING, job_id=7)
-    now = make_session(**{"id": seen.id, "state": SessionState.STARTING, "job_id": 7} | newer)
+    values: dict[str, Any] = {"id": seen.id, "state": SessionState.STARTING, "job_id": 7}
+    now = make_session(**values | newer)
     scheduler = FakeScheduler()
     job = scheduler.change(scheduler.submit("berth-" + seen.id), id=7, state=JobState.RUNNING, node="c1")
     assert observe(seen, job, None, 1.0)(now) is None
