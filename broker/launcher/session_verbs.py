@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.job.bundle import BATCH_SCRIPT, SESSION_SCRIPT, batch_script, session_script
 from broker.launcher.request import RequestContext, VerbError, check_own, own_directory
 from broker.launcher.volume_verbs import VOLUME_VERBS, make_volumes
 from broker.names import IDENTIFIER, new_id
@@ -109,8 +110,7 @@ def environment(place: RequestContext, request: Mapping[str, Any]) -> dict[str, 
         make_volumes(place, session.name, request.get("driver", "auto"))
     else:
         VOLUME_VERBS["clone"](place, request)
-    for program in (Path(place.session_script), Path(place.session_script).with_name("batch.sh")):
-        write(session / "run" / program.name, program.read_bytes())
+    write(session / "run" / BATCH_SCRIPT, batch_script())
     _install_copying(session)
     install(place, request)
     return {"directory": str(session)}
@@ -217,6 +217,8 @@ def submit(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
     _install_copying(session)
     _remove_old_copying(session)
     argv = job_command(place, session, submission, options)
+    if not place.session_script:
+        _install_script(session)
     return {"job_id": _sbatch(argv, place.user, float(request.get("timeout", 30)))}
 
 
@@ -238,7 +240,7 @@ def job_command(place: RequestContext, session: Path, submission: int, options: 
         f"--chdir={session}",
         "--export=NIL",
         "--propagate=NONE",
-        place.session_script,
+        place.session_script or str(session / "run" / SESSION_SCRIPT),
         str(session),
         str(submission),
     ]
@@ -303,6 +305,26 @@ def _install_copying(session: Path) -> None:
         there = b""
     if there != archive:
         write(place, archive)
+
+
+def _install_script(session: Path) -> None:
+    """Write the batch script, unless this version of it is there. sbatch reads it at once; nothing does so later.
+
+    So it need not reach the disk: a file that a crash cuts off is replaced at the next submission.
+    """
+    path, content = session / "run" / SESSION_SCRIPT, session_script()
+    try:
+        there = read_bytes(path, len(content))
+    except OSError:
+        there = b""
+    if there != content:
+        fresh = path.with_name(f".{path.name}.{new_id()}")
+        try:
+            fresh.write_bytes(content)
+            fresh.rename(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
 
 
 def _remove_old_copying(session: Path) -> None:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 ACCOUNT = pwd.getpwnam(USER)
-SCRIPT = Path(__file__).parents[2] / "broker/job/session.sh"
 IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 SIF = SifImage("/nowhere/image.sif", 40960)
 PLAIN = {"label": "", "reason": "", "automatic": False}
@@ -121,7 +120,7 @@ async def running(
         process = await asyncio.create_subprocess_exec(
             *("prlimit", f"--as={memory}", "--"),
             *(PYTHON, "-m", "broker.launcher.server", f"--serve-fd={theirs.fileno()}", f"--storage={shared}/{{user}}"),
-            *(f"--sbatch={programs}/sbatch", f"--session-script={SCRIPT}", *options),
+            *(f"--sbatch={programs}/sbatch", *options),
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[2],
             env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
