@@ -120,7 +120,7 @@ class TestRunning:
 
     def test_it_sees_no_process_but_its_own(self, running: SessionJob) -> None:
         seen = running.says("ps -eo pid=,args=").splitlines()
-        assert seen[0].split()[:3] == ["1", "/bin/bash", "/run/berth/node/enter"]
+        assert seen[0].split()[:3] == ["1", "/bin/bash", "/run/berth/node/job.sh"]
         assert "slurm" not in "".join(seen)
 
     def test_a_key_that_is_not_authorized_and_a_password_are_refused(self, running: SessionJob) -> None:

@@ -1,4 +1,4 @@
-# sshd's configuration, and sshd itself.
+# The configuration of sshd, and sshd itself.
 
 write_sshd_config() {
   local run=/run/berth/session user=$BERTH_OWNER LOCALES='' SETENV
