@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.docs.generate import PROSE, ROOT
 from tests.docs.wrap import WIDTH, wrap
+from tests.site import picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 CELL_CHARACTERS = 300
 """A longer text is a section and not a cell of a table."""
+
+SCREENS_LINES = 90
+"""Two screens of a terminal, with some room: the README's limit."""
 
 _CODE_BLOCK = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _CELLS = re.compile(r"(?<!\\)\|")
@@ -59,3 +64,15 @@ def test_wrapping_changes_no_word() -> None:
         text = page.read_text(encoding="utf-8")
         assert wrap(text).split() == text.split(), page.name
         assert wrap(wrap(text)) == wrap(text), page.name
+
+
+def test_readme_has_two_screens_at_most() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= SCREENS_LINES
+
+
+def test_the_picture_shows_its_scripts_commands() -> None:
+    """A change of the script needs a new picture: `make picture`."""
+    lines = html.unescape(re.sub(r"<[^>]+>", "", picture.PICTURE.read_text(encoding="utf-8"))).splitlines()
+    assert [line for line in lines if line.startswith((picture.LOGIN, picture.LAPTOP))] == [
+        prompt + command for prompt, command in picture.STEPS
+    ]
