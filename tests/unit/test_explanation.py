@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +14,9 @@ from broker.schema.sessions import JobView, SessionState
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import operation, ready, view
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOW = 1_800_000_000.0
 LOG = """\

@@ -1,4 +1,4 @@
-# What is bound into the environment: directories that the job sees at their own paths.
+# Binds directories of the node into the environment, at their own paths.
 
 check_shown_directories() { # takes out of SHOWN what cannot be mounted where it would be seen
   local each kept=() bind source rest target ok

@@ -1,4 +1,4 @@
-# Slurm's commands, run on the node for a script in the environment.
+# Runs commands of Slurm on the node, for a script in the environment.
 
 find_outside() { # PATH, of inside: OUTSIDE: what the node's daemons know it as, or nothing; SEEN: where it is from here
   local bind source rest target name

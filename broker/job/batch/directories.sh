@@ -1,4 +1,4 @@
-# Where the directories of a job are, on the node and in the environment.
+# Finds where the directories of a job are, on the node and in the environment.
 
 is_systems_own() { # DIRECTORY: the root, or what belongs to the system on the node as in the image
   [[ $1/ =~ ^/(/|(usr|etc|bin|sbin|lib[^/]*|proc|sys|dev|run|var|tmp)/) ]]

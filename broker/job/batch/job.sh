@@ -1,4 +1,5 @@
-# The batch script's job on its first node: opens the environment, passes signals to the script, cleans up.
+# Runs the script of a batch job on its first node: opens the environment, forwards signals, cleans up.
+
 readonly MARK='#### berth: the script itself follows; the node cuts it off here'
 readonly PASSED_ON=(HUP INT QUIT USR1 USR2 TERM CONT ALRM WINCH) # signals, to the script
 readonly LOCK_WAIT_S=300 # seconds that a job that was requeued waits for its former run to end

@@ -1,4 +1,4 @@
-# The environment's mounts: a system that is read-only, and a layer of the job's own over the home.
+# Mounts an environment: a read-only system, and a layer of the job's own over the home.
 
 mount_read_only() { # TARGET LOWER…: an overlay that nobody can write to
   local target=$1 layer how=kernel FROM=. NAMES IFS=: refusal='not asked, as fuse-overlayfs wrote a layer of it'
@@ -37,7 +37,8 @@ make_job_layer() { # the layer that the job writes to, unless it is there: with 
     if ! said=$(LC_ALL=C cp -a --reflink=auto -T "$base" "$LAYERS/$TOP/copying" 2>&1 | first_lines); then
       log "$said"
       [[ $said != *'Permission denied'* ]] ||
-        die "$BAD_VOLUMES" "files of the home cannot be read, see above: run \`chmod u+r\` on them in the session (\`chmod u+rx\` for directories), and submit again"
+        die "$BAD_VOLUMES" "files of the home cannot be read, see above: run \`chmod u+r\` on them in the session\
+ (\`chmod u+rx\` for directories), and submit again"
       die "$BAD_VOLUMES" "the home cannot be copied, see above"
     fi
     mv "$LAYERS/$TOP/copying" "$LAYERS/$TOP/tree"

@@ -1,4 +1,5 @@
-# Root of the environment's user and mount namespace, and parent of the container.
+# Root of the environment's user and mount namespace: makes the mounts and starts the container.
+
 readonly COMMANDS=(sacct sacctmgr salloc sattach sbatch sbcast scancel scontrol sinfo sprio squeue sreport srun sstat strigger)
 readonly SCRIPT_INSIDE=/run/berth/node/script # where $0 cannot be what it is outside
 

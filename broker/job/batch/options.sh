@@ -1,4 +1,4 @@
-# The command line of srun and sbatch, with the paths of the node and each program begun in the environment.
+# Translates a command line of srun or sbatch: paths of the node, and programs that start in the environment.
 
 wrap_command() { # COMMAND WORDS: WORDS: the words, with paths of the node, and each component's program of srun's after BEGINS
   local command=$1 line word name value given before

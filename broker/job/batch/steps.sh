@@ -1,4 +1,5 @@
-# A task of srun: joins the environment on its node, or opens it there.
+# Runs a task of srun in the environment on its node, and opens it there if need be.
+
 readonly OPEN_WAIT_TENTHS=1200 # tenths of a second that a task waits for the environment on its node to open
 
 run_step() { # HOST_PATH DIRECTORY PATH LIBRARIES PRELOAD BASH_ENV PROGRAM ARGUMENT…: a task: joins the environment on its node

@@ -1,4 +1,4 @@
-# Environment variables of the submission, and what of them a program in the image must not see.
+# Sorts the environment variables of a submission: those for the script, and those that would mislead a program in the image.
 
 # What says something of the login node, and would mislead a program in the image. DROPPED: shell lines that give it back
 # to jobs that are submitted from inside.

@@ -1,4 +1,4 @@
-# The image's accounts and the owners of files, adapted to a user namespace.
+# Adapts the accounts of the image and the owners of files to a user namespace.
 
 adapt_accounts() {
   local lines entry
@@ -22,7 +22,7 @@ adapt_accounts() {
   done >/etc/passwd
 }
 
-apply_owners() { # FILE: whose the files are that `berth exec --root` installed, since in layers all are the user's own
+apply_owners() { # FILE: gives the files that `berth exec --root` installed their owners; in layers all are the user's own
   local uid gid mode path list=/run/berth/node/owners.d
   local -A last=() linked=()
   while read -rd ' ' uid && read -rd ' ' gid && read -rd ' ' mode && IFS= read -rd '' path; do
@@ -41,7 +41,7 @@ apply_owners() { # FILE: whose the files are that `berth exec --root` installed,
   rm -r "$list"
 }
 
-is_behind_link() { # FOLDER PATH: whether a folder on the way to PATH, which is in FOLDER, is a link; `linked` remembers it
+is_behind_link() { # FOLDER PATH: whether a folder on the way to PATH, which is in FOLDER, is a link; the caller's `linked` is a cache
   [[ $2 == */* ]] || return 1
   if [[ -z ${linked[$1]:-} ]]; then
     linked[$1]=no

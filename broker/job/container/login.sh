@@ -1,6 +1,6 @@
-# The environment of ssh logins: the job's and the image's, without what would mislead programs.
+# Chooses the environment of ssh logins: the job's and the image's, without variables that would mislead programs.
 
-set_login_environment() { # SETENV: the write_sshd_config line that gives ssh logins the environment of the job and the image
+set_login_environment() { # SETENV: the line of sshd_config that gives ssh logins the environment of the job and the image
   local name value
   # sshd starts every login from a clean environment. It takes the first SetEnv line only, so all goes on one.
   # A login shell's /etc/profile overwrites PATH; the image's profile.d puts BERTH_PATH back.
@@ -33,7 +33,7 @@ set_login_environment() { # SETENV: the write_sshd_config line that gives ssh lo
   done < <(compgen -e)
 }
 
-is_login_variable() { # NAME: whether a login gets this variable of Slurm: the job's name and share of the node, no task or step
+is_login_variable() { # NAME: whether logins get this variable of Slurm: the job's name and share of the node, no task or step
   # A program that sees tasks, steps or a list of nodes (SLURM_NTASKS, SLURM_PROCID, SLURM_JOBID, SLURM_JOB_NODELIST)
   # takes itself for one that srun started: Open MPI, PyTorch Lightning and JAX do.
   case $1 in
@@ -45,7 +45,7 @@ is_login_variable() { # NAME: whether a login gets this variable of Slurm: the j
   esac
 }
 
-has_locales() { # whether the image has any but C's: then a client may choose
+has_locales() { # whether the image has a locale besides C's; if so, ssh clients may choose
   local name
   while read -r name; do
     [[ $name =~ ^(C|POSIX|C\.UTF-8|C\.utf8)?$ ]] || return 0

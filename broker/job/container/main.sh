@@ -1,8 +1,9 @@
-# Process 1 of the container: starts sshd, answers the job's requests and ends the session's processes.
+# Process 1 of the container: starts sshd, answers requests of the job, and ends the session's processes.
+
 readonly STOP_GRACE_S=3 # seconds between TERM and KILL for the session's processes; below any sane KillWait
 readonly BIND_TRIES=20 # ports tried before giving up
 
-write_to_terminals() { # what is in the file: to every terminal of the session, one that takes nothing now excepted
+write_to_terminals() { # writes the notice to every terminal of the session; a terminal that takes nothing now is skipped
   local terminal tellers=()
   for terminal in /dev/pts/[0-9]*; do
     [[ -w $terminal ]] || continue
@@ -13,7 +14,7 @@ write_to_terminals() { # what is in the file: to every terminal of the session, 
   rm -f /run/berth/node/notice
 }
 
-shut_down() { # CODE: every process of the session gets TERM and some time; those that stay end with this one, the first
+shut_down() { # CODE: ends every process of the session with TERM; those that remain are killed when this one, the first, exits
   local end=$((SECONDS + STOP_GRACE_S)) pause
   trap '' TERM USR1
   kill -TERM -1 2>/dev/null || :
@@ -23,7 +24,7 @@ shut_down() { # CODE: every process of the session gets TERM and some time; thos
   exit "$1"
 }
 
-container_main() { # runs as process 1 of the container's PID namespace
+container_main() { # process 1 of the container's PID namespace: runs sshd on a free port of BERTH_PORTS
   local lowest=${BERTH_PORTS%-*} highest=${BERTH_PORTS#*-} start=$((RANDOM << 15 | RANDOM)) try code ports
   local config=/run/berth/node/sshd_config
   ports=$((highest - lowest + 1))
@@ -38,7 +39,7 @@ container_main() { # runs as process 1 of the container's PID namespace
   adapt_accounts
   [[ ! -s /run/berth/node/owners ]] || apply_owners /run/berth/node/owners
   write_sshd_config >"$config"
-  # Bind first, announce then: a port that was free a moment ago is not a port that we have.
+  # sshd binds the port before the job publishes it: a port that was free a moment ago may be taken.
   for ((try = 0; try < BIND_TRIES && try < ports; try++)); do
     code=0
     run_sshd $((lowest + (start + try) % ports)) || code=$?

@@ -1,14 +1,14 @@
-# The configuration of sshd, and sshd itself.
+# Configures and runs sshd.
 
 write_sshd_config() {
   local run=/run/berth/session user=$BERTH_OWNER LOCALES='' SETENV
   [[ -z $BERTH_ROOT ]] || user=root
   # StrictModes: it wants every parent folder to be root's or the user's, but root is nobody in a user namespace;
-  #   session.sh has checked the session's directory instead.
+  #   check_files() has checked the session's directory instead.
   # ListenAddress: on IPv4 alone, since with both families sshd starts even if only one of the two could be bound.
   #   AddressFamily inet would do the same, but would also keep forwards from a service that listens on [::1].
   # MaxAuthTries: as many keys as the gateway takes (broker/gateway/settings.py).
-  # LogLevel: "Server listening" is said at INFO.
+  # LogLevel: sshd logs "Server listening" at INFO.
   printf '%s\n' \
     "AddressFamily any" \
     "ListenAddress 0.0.0.0" \
@@ -45,8 +45,8 @@ write_sshd_config() {
     "PrintLastLog no" \
     "Subsystem sftp internal-sftp"
   [[ ! -x /usr/bin/xauth ]] || echo "X11Forwarding yes"
-  # Everybody comes from the gateway's address: failed logins of one must not lock the others out. OpenSSH before 9.8
-  # does not know the word.
+  # All clients come from the gateway's address: failed logins of one must not lock out the others. OpenSSH before 9.8
+  # does not know the option.
   ! grep -q persourcepenalties "$SSHD" || echo "PerSourcePenalties no"
   ! has_locales || LOCALES=yes
   set_login_environment
@@ -54,7 +54,7 @@ write_sshd_config() {
   echo "$SETENV"
 }
 
-run_sshd() { # PORT: runs sshd until it ends, with its code; whenever it is asked to, tells something or stands still
+run_sshd() { # PORT: runs sshd until it ends, and returns its code; meanwhile serves each request of the job (SIGUSR1)
   local code sshd
   "$SSHD" -D -e -f /run/berth/node/sshd_config -p "$1" &
   sshd=$!

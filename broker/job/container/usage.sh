@@ -1,9 +1,10 @@
 # Measures when the session and its GPU were last used.
+
 readonly USAGE_VALID_S=300 # seconds after which what was last seen of that says nothing any more
 readonly BUSY_PERCENT=5 # of one processor: below it, what runs is not at work
 readonly USER_HZ=100 # in which unit /proc/PID/stat counts processor time: time(7)
 
-measure_cpu_time() { # TICKS: of all that ever ran in the session, in USER_HZ: what has ended is in its parent's count
+measure_cpu_time() { # TICKS: CPU time of all processes that ever ran in the session, in USER_HZ; parents count ended children
   local file line fields
   TICKS=0
   for file in /proc/[0-9]*/stat; do
@@ -13,7 +14,7 @@ measure_cpu_time() { # TICKS: of all that ever ran in the session, in USER_HZ: w
   done
 }
 
-measure_gpu_work() { # GPU_WORK: what the driver has counted for those who have a GPU open; empty if it does not count
+measure_gpu_work() { # GPU_WORK: the driver's count of work by processes that have a GPU open; empty if the driver does not count
   local device file key value known
   local -A render=()
   GPU_WORK=0
@@ -29,7 +30,7 @@ measure_gpu_work() { # GPU_WORK: what the driver has counted for those who have 
   done < <(stat -Lc '%t:%T %n' /proc/[0-9]*/fd/* 2>/dev/null)
 }
 
-measure_usage() { # writes when the session was last used, when its GPU was (- without one), and now: seconds since the epoch
+measure_usage() { # writes when the session was last used, when its GPU was (- without one), and the present time, in seconds of the epoch
   local TICKS GPU_WORK now=$EPOCHSECONDS typed at
   ((now - SEEN_AT <= USAGE_VALID_S)) || USED=$now GPU_USED=$now # nobody looked, as in a job that was suspended
   measure_cpu_time

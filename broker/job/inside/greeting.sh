@@ -1,4 +1,4 @@
-# A Berth session's login shell. For no message at login: touch ~/.hushlogin
+# The login shell of a Berth session: a terminal, a locale and a greeting. For no greeting: touch ~/.hushlogin
 if [ -n "${TERM-}" ] && command -v infocmp >/dev/null && ! infocmp "$TERM" >/dev/null 2>&1; then
   export TERM=xterm-256color # most terminals that the image does not know are like it
 fi

@@ -1,6 +1,6 @@
-# Paths that are kept, or begin anew at each start, against the rule of their volume.
+# Applies the exceptions to a volume's rule: paths that are kept in a fresh volume, or fresh in a kept one.
 
-add_exceptions() { # SIDE VOLUME PLACE: adds to EXCEPTIONS what is kept, or fresh, against this side's rule; PLACE in the image
+add_exceptions() { # SIDE VOLUME IMAGE_PATH: adds to EXCEPTIONS the paths of this side to which the other rule applies
   local rule=BERTH_${1^^} path from inner tree list=$BERTH_FRESH
   [[ ${!rule} == keep ]] || list=$BERTH_KEEP
   while IFS= read -rd , path; do
@@ -23,7 +23,7 @@ add_exceptions() { # SIDE VOLUME PLACE: adds to EXCEPTIONS what is kept, or fres
   done <<<"$list,"
 }
 
-copy_from_image() { # PLACE PATH TARGET: makes TARGET as what the image has there, or else an empty folder
+copy_from_image() { # IMAGE_PATH PATH TARGET: makes TARGET as the image has it, or as an empty folder
   local copied
   resolve_path "$NODE_DIR/image$1" "$2" && copied=$1$RESOLVED
   mount_view "$NODE_DIR/image"
@@ -31,7 +31,7 @@ copy_from_image() { # PLACE PATH TARGET: makes TARGET as what the image has ther
     reject_tree "$NODE_DIR/image" "$2 could not be copied"
 }
 
-bind_exceptions() { # TREE: adds to BINDS what can be bound over the tree
+bind_exceptions() { # TREE: adds to BINDS the exceptions that can be mounted over the tree
   local each path from
   for each in "${EXCEPTIONS[@]}"; do
     from=${each%%:*} path=${each#*:}

@@ -1,6 +1,6 @@
-# The home volume, and a check of the account files.
+# Mounts the home volume, and checks the files of accounts.
 
-mount_home() { # VOLUME: where the home's volume is; HOME_DIR: what the session gets as its home
+mount_home() { # VOLUME: the tree of the home volume; HOME_DIR: the directory that becomes the session's home
   local content
   if [[ $DRIVER == overlay ]]; then
     VOLUME=$NODE_DIR/home
@@ -22,7 +22,7 @@ mount_home() { # VOLUME: where the home's volume is; HOME_DIR: what the session 
   fi
 }
 
-check_account_files() { # Apptainer reads these two before it is in the container, by their links as the node sees them
+check_account_files() { # refuses links to files of the node: Apptainer reads both files before it is in the container
   local file tree=$NODE_DIR/root
   for file in /etc/passwd /etc/group; do
     resolve_path "$tree" "$file"

@@ -1,4 +1,4 @@
-# The image and the layers of the system volume, mounted as trees.
+# Mounts the image and the layers of the system volume as trees.
 
 mount_squashfs_layer() { # LAYER: mounts a layer that is a squashfs as the tree of NODE_DIR/packed/LAYER
   local program=squashfuse_ll place=$NODE_DIR/packed/$1
@@ -17,7 +17,7 @@ mount_squashfs_layer() { # LAYER: mounts a layer that is a squashfs as the tree 
   MOUNTED=("$place/tree" "${MOUNTED[@]}")
 }
 
-mount_system_layers() { # STACK: the trees of the system's layers, the top's first; in root mode without a top that lies on the node
+mount_system_layers() { # STACK: trees of the system's layers, the top first; in root mode without a top that is on the node's disk
   local layer stack=("${SYSTEM_STACK[@]}")
   STACK=()
   if [[ -n $ON_NODE ]]; then

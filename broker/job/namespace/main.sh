@@ -1,6 +1,6 @@
-# Root of the session's user and mount namespace: makes the mounts and is the parent of the container.
+# Root of the session's user and mount namespace: makes the mounts and starts the container.
 
-mount_system() { # the root of the session
+mount_system() { # mounts the root of the session
   local below=("$NODE_DIR/skeleton" "$NODE_DIR/image")
   if [[ -n $BERTH_ROOT ]]; then # the volume stays as it is until all has gone well
     mount_overlay "$NODE_DIR/root" "$NODE_DIR/system/tree" "${STACK[@]}" "${below[@]}"
@@ -12,7 +12,7 @@ mount_system() { # the root of the session
   restore_mount_points system "$NODE_DIR/root"
 }
 
-mount_all() { # HOME_DIR, BINDS
+mount_all() { # HOME_DIR, BINDS: makes all mounts
   local STACK=()
   mkdir -p "$NODE_DIR"/{image,skeleton,root,home,kept,empty,fresh/home,view/{0..4}} # a view each of five trees
   cd "$LAYERS" # so that a stack's names stay short: the kernel takes one page of them

@@ -1,6 +1,6 @@
-# The mount points that Apptainer needs in the session's trees.
+# Finds and makes the mount points that Apptainer needs in the session's trees.
 
-list_site_binds() { # writes the binds of the site's apptainer.conf, where it is in its usual place
+list_site_binds() { # writes the bind paths of the site's apptainer.conf, if it is in a usual directory
   local file line
   for file in "${BERTH_APPTAINER%/bin/*}/etc/apptainer/apptainer.conf" /etc/apptainer/apptainer.conf; do
     [[ -r $file ]] || continue
@@ -11,7 +11,7 @@ list_site_binds() { # writes the binds of the site's apptainer.conf, where it is
   done
 }
 
-list_mount_points() { # POINTS: what Apptainer will mount something on: `d` or `f`, and the path
+list_mount_points() { # POINTS: paths on which Apptainer will mount something, each with `d` or `f`
   local bind source rest kind
   POINTS=("d /dev" "d /proc" "d /sys" "d /tmp" "d /var/tmp" "d /home/$BERTH_OWNER" "d /run/berth/session" "d /run/berth/record"
     "d /run/berth/node" "f /etc/resolv.conf")
@@ -49,13 +49,13 @@ find_missing_points() { # SIDE TREE: FOLDERS and FILES: the mount points of a si
   done
 }
 
-make_points() { # ROOT: a view, or a tree that only this job has written to
+make_points() { # ROOT: makes FOLDERS and FILES in a view, or in a tree to which only this job has written
   local file folders=("${FOLDERS[@]}" "${FILES[@]%/*}")
   [[ ${#folders[@]} -eq 0 ]] || mkdir -p -- "${folders[@]/#/$1}" || return 1
   for file in "${FILES[@]}"; do : >"$1$file" || return 1; done
 }
 
-restore_mount_points() { # SIDE TREE: makes the mount points that the user has deleted there, or that the volume never had
+restore_mount_points() { # SIDE TREE: makes the mount points that the user has deleted, or that the volume never had
   find_missing_points "$1" "$2"
   [[ ${#FOLDERS[@]} -gt 0 || ${#FILES[@]} -gt 0 ]] || return 0
   mount_view "$2"

@@ -1,7 +1,8 @@
-# Overlay mounts, by the kernel or by fuse-overlayfs.
+# Mounts overlays, with the kernel or with fuse-overlayfs.
+
 readonly MOUNT_OPTIONS_BYTES=3800 # bytes of a mount's options, of which mount(2) takes 4,095; some are not ours
 
-shorten_lowerdirs() { # LOWER…: NAMES: names of a few bytes for the layers, valid in the directory FROM, as mount(2) takes one page
+shorten_lowerdirs() { # LOWER…: NAMES: short names of the layers, valid in the directory FROM: mount(2) takes one page of options
   local layer number=0
   FROM=$(mktemp -d "$NODE_DIR/stack.XXXXXXXX") NAMES=''
   for layer in "$@"; do
@@ -12,7 +13,7 @@ shorten_lowerdirs() { # LOWER…: NAMES: names of a few bytes for the layers, va
   NAMES=${NAMES#:}
 }
 
-extract_reason() { # TEXT: REASON: the last line of what a program said on failing that tells why; no more of it than fits a message
+extract_reason() { # TEXT: REASON: the last line of a program's output that tells why it failed, cut to the length of a message
   local line
   REASON=''
   while IFS= read -r line; do
@@ -25,7 +26,7 @@ extract_reason() { # TEXT: REASON: the last line of what a program said on faili
   REASON=${REASON:0:200} REASON=${REASON%.}
 }
 
-mount_by_kernel() { # DIRECTORY OPTIONS TARGET: mounts an overlay from in there; if it fails, REASON has what mount(8) said
+mount_by_kernel() { # DIRECTORY OPTIONS TARGET: mounts an overlay from DIRECTORY; on failure REASON has mount(8)'s words
   local text
   # LIBMOUNT_FORCE_MOUNT2: fsconfig(2), which newer mount(8) prefer, takes no more than 256 bytes.
   text=$(cd "$1" && LIBMOUNT_FORCE_MOUNT2=always exec mount -t overlay -o "userxattr,$2" berth "$3" 2>&1) && return
@@ -39,14 +40,14 @@ mount_by_fuse() { # DIRECTORY OPTIONS TARGET [WORK]: as mount_by_kernel; WORK: t
   # The kernel leaves its own directory in there with mode 000, also where it has refused to mount. Root of this namespace
   # may open that on a local file system, not on NFS: there the server decides, and knows the user alone.
   if [[ -n ${4:-} && -d $4/work ]]; then chmod 700 "$4/work"; fi
-  # It gives itself an option that it does not know, and says so each time. As a daemon it has these streams no more.
+  # fuse-overlayfs gives itself an option that it does not know, and warns each time. As a daemon it closes these streams.
   text=$(cd "$1" && exec fuse-overlayfs -o "$2" "$3" 2>&1 </dev/null) || code=$?
   extract_reason "$text"
   REASON=${REASON#fuse-overlayfs: } REASON=${REASON:-it ended with $code}
   return "$code"
 }
 
-report_unmountable() { # TOP KERNEL FUSE: neither has mounted it, for what they said: is it the node, or the volume?
+report_unmountable() { # TOP KERNEL FUSE: ends the job after both have failed for these reasons; tries whether node or volume is at fault
   local top=$1 trial whole=''
   [[ $top == /* ]] || top=$LAYERS/$top
   if trial=$(mktemp -d "${top%/*}/.probe-XXXXXXXX"); then
@@ -63,7 +64,7 @@ report_unmountable() { # TOP KERNEL FUSE: neither has mounted it, for what they 
  on another node (--exclude=$SLURMD_NODENAME), or ask your site for fuse-overlayfs and /dev/fuse on this one"
 }
 
-mount_overlay() { # TARGET TOP LOWER…: trees of layers, by the kernel if it does so here, else by FUSE; HOW, and REFUSAL: why not by the kernel
+mount_overlay() { # TARGET TOP LOWER…: mounts trees of layers. HOW: `kernel` or `fuse`; REFUSAL: why not by the kernel
   local target=$1 top=${2%/tree} layer FROM=. NAMES IFS=: options
   HOW=kernel REFUSAL=''
   shift 2

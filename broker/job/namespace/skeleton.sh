@@ -1,7 +1,9 @@
-# A layer between image and volume: mount points, sudo, settings of apt, and the greeting.
+# Makes a layer between image and volume: mount points, sudo, settings of apt, and the greeting.
+
+# In a session there is no account but the user: no _apt to become, no group adm to give a log to.
 readonly APT_SETTINGS=('APT::Sandbox::User "root";' 'Dir::Log::Terminal "/dev/null";')
 
-make_skeleton() { # a layer between image and volume: the mount points that the image lacks, sudo, apt's settings, the greeting
+make_skeleton() { # makes the skeleton; it hides nothing of the image
   local image=$NODE_DIR/image skeleton=$NODE_DIR/skeleton folder mode sudo='' apt='' profile=''
   local -A known=()
   find_missing_points system "$image"
@@ -30,13 +32,13 @@ make_skeleton() { # a layer between image and volume: the mount points that the 
   done < <(stat --printf '%a %n\0' -- "$image" "${!known[@]}")
 }
 
-write_greeting() { # FILE: what a login shell reads: a terminal and a locale that the image knows, and what this session is
+write_greeting() { # FILE: the profile of login shells: a terminal and a locale that the image knows, and a greeting
   cat >"$1" <<'GREETING'
 #embed inside/greeting.sh
 GREETING
 }
 
-write_sudo() { # FILE: sudo without setuid, which no namespace of the user's can have: root where only the user exists
+write_sudo() { # FILE: a sudo without setuid, which a user's namespace cannot have: it maps the user to root
   cat >"$1" <<'SUDO'
 #embed inside/sudo
 SUDO

@@ -1,7 +1,8 @@
-# Checks of the session's files and of the node's programs.
+# Checks the session's files and the programs of the node.
+
 readonly OLDEST_APPTAINER=1.4.4 # older ones lose deletions in overlays
 
-check_files() { # all that needs no lock
+check_files() { # all checks that need no lock
   local directory size seen
   for directory in "$DIRECTORY" "$DIRECTORY/run"; do
     [[ -d $directory ]] || die "$BAD_DIRECTORY" "there is no directory $directory"

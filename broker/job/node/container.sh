@@ -1,8 +1,9 @@
 # Starts the container, and relays its output to the job's log.
+
 readonly MEMORY_CHECK_S=2 # seconds between two looks at the memory
 readonly LOG_CHECK_LINES=5000 # lines between two looks at the log's size
 
-report_no_namespace() {
+report_no_namespace() { # ends the job: unshare has failed before namespace_main ran
   local root="; root mode needs a line of yours in /etc/subuid and /etc/subgid (usermod --add-subuids), util-linux 2.38"
   die "$UNFIT_NODE" "$SLURMD_NODENAME could not create a user namespace, see above${BERTH_ROOT:+$root}"
 }
@@ -25,7 +26,7 @@ start_container() { # CONTAINER: the process of namespace_main(); LOG: the outpu
   CONTAINER=$!
 }
 
-relay_log() { # copies the container's words to the job's log until it has ended
+relay_log() { # copies the container's output to the job's log until the container has ended
   local line part='' count=0 announced='' ended pause
   while :; do
     ended=0 pause=$((TIME_CHECK_AT - EPOCHSECONDS))

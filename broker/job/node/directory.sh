@@ -1,7 +1,8 @@
-# The lock of the session's volumes, the job's directory on the node, and the size of its log.
+# Locks the session's volumes, makes the job's directory on the node, and limits the size of the log.
+
 readonly LOG_LIMIT_BYTES=$((4 << 20)) # bytes; above it the job's log is cut back to its last quarter
 
-lock_volumes() { # one writer: whoever has run/lock has the volumes; kept until this process ends, however it ends
+lock_volumes() { # holds run/lock until this process ends: one job at a time writes to the volumes
   local lock waiter code
   exec {lock}<>"$DIRECTORY/run/lock" # for reading and writing, as NFS wants it: flock(2)
   ! flock -n "$lock" || return 0
@@ -12,7 +13,7 @@ lock_volumes() { # one writer: whoever has run/lock has the volumes; kept until 
   ((code == 0)) || die "$LOCKED" "another job has the volumes of this session open"
 }
 
-make_node_dir() { # NODE_DIR: what must not lie on the shared file system; ours alone
+make_node_dir() { # NODE_DIR: a private directory for files that must not be on the shared file system
   local base=${SLURM_TMPDIR:-/tmp} old
   for old in "$base/berth-$UID-$BERTH_SESSION_ID".*; do # of a run that was killed; the lock says that it is over
     if [[ -d $old && -O $old && ! -L $old ]]; then remove_tree "$old"; fi
@@ -21,7 +22,7 @@ make_node_dir() { # NODE_DIR: what must not lie on the shared file system; ours 
   mkdir -m 700 "$NODE_DIR/run"
 }
 
-trim_log() { # Slurm has opened the log for appending, so cutting it back in place is safe
+trim_log() { # cuts the log to its last quarter: Slurm has opened it for appending, so this is safe in place
   local log=$DIRECTORY/run/job.log size
   size=$(stat -c %s -- "$log" 2>/dev/null || echo 0)
   ((size > LOG_LIMIT_BYTES)) || return 0

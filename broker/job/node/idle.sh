@@ -1,8 +1,9 @@
-# Reports in the job's comment since when the session is idle.
+# Reports since when the session is idle.
+
 readonly IDLE_REPORT_AFTER_S=600 # seconds without use after which the job's comment says so, or a quarter of the idle time
 readonly USAGE_INTERVAL_S=30 # seconds between two looks at how the session is used, or a quarter of those
 
-parse_duration() { # TIME: DURATION_S: such as 8h in seconds; 0 for anything else
+parse_duration() { # TIME: DURATION_S: seconds of a time such as 8h; 0 for anything else
   DURATION_S=0
   case $1 in
     [!1-9]* | *[!0-9mhd]* | *[mhd]?*) ;;
@@ -12,7 +13,7 @@ parse_duration() { # TIME: DURATION_S: such as 8h in seconds; 0 for anything els
   esac
 }
 
-report_idle() { # when USAGE_CHECK_AT has come: has the job's comment say since when nothing uses the session, or its GPU
+report_idle() { # at USAGE_CHECK_AT: writes to the job's comment since when the session, or its GPU, is idle
   local limit='' stop_at='' after=$IDLE_REPORT_AFTER_S used='' gpu='' looked='' use=''
   ((EPOCHSECONDS >= USAGE_CHECK_AT)) && [[ -n ${PORT:-} && -z $BERTH_ROOT ]] || return 0
   { read -r limit && read -r stop_at; } 2>/dev/null <"$DIRECTORY/run/idle" || :
@@ -31,7 +32,7 @@ report_idle() { # when USAGE_CHECK_AT has come: has the job's comment say since 
   ((EPOCHSECONDS - used >= after)) || used=''
   [[ $gpu =~ ^[0-9]{1,12}$ ]] && ((EPOCHSECONDS - gpu >= after)) || gpu=''
   [[ -z $used$gpu ]] || use=:$used:$gpu
-  # One after the other: the older word must not come last.
+  # One update at a time: the older one must not arrive last.
   if [[ $use != "$REPORTED_USAGE" && $'\n'$(jobs -rp)$'\n' != *$'\n'"$COMMENT_UPDATE"$'\n'* ]]; then
     REPORTED_USAGE=$use
     update_job_comment "$PORT" "$use" &
@@ -39,7 +40,7 @@ report_idle() { # when USAGE_CHECK_AT has come: has the job's comment say since 
   fi
 }
 
-announce_idle_stop() { # TIME: at which the session is stopped unless it is used
+announce_idle_stop() { # TIME: tells log and terminals when the idle session will be stopped
   local at text
   printf -v at '%(%H:%M:%S)T' "$1"
   SAVE_AT=0

@@ -2,14 +2,15 @@
 
 read_job_env() { # FILE: sets the keys known here; never evaluates a value
   local line number=0
-  # shellcheck disable=SC2034 # taken by name in require() and main()
+  # shellcheck disable=SC2034 # read by name in require_key()
   while IFS= read -r line || [[ -n $line ]]; do
     number=$((number + 1))
     [[ $line =~ ^([A-Z][A-Z0-9_]*)=([^[:cntrl:]]*)$ ]] || die "$BAD_JOB_ENV" "run/job.env, line $number: not KEY=VALUE"
     case ${BASH_REMATCH[1]} in
       BERTH_SESSION_ID | BERTH_SESSION_NAME | BERTH_OWNER | BERTH_SUBMISSION | BERTH_PROFILE | BERTH_PROFILE_VERSION | \
         BERTH_IMAGE | BERTH_IMAGE_SIZE | BERTH_IMAGE_OFFSET | BERTH_BINDS | BERTH_HOME | BERTH_SYSTEM | BERTH_KEEP | \
-        BERTH_FRESH | BERTH_ROOT | BERTH_SAVE_EVERY | BERTH_BEFORE | BERTH_PORTS | BERTH_SUBMISSION_DIRECTORY | BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
+        BERTH_FRESH | BERTH_ROOT | BERTH_SAVE_EVERY | BERTH_BEFORE | BERTH_PORTS | BERTH_SUBMISSION_DIRECTORY | \
+        BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
         printf -v "${BASH_REMATCH[1]}" %s "${BASH_REMATCH[2]}"
         ;;
     esac

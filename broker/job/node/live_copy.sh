@@ -1,7 +1,8 @@
 # Copies the volumes of the running session, as run/copy.request asks.
+
 readonly OUTCOME_BYTES=2048 # bytes of run/copy.outcome, which the launcher makes before it asks
 
-read_copy_request() { # sets the array REQUEST from run/copy.request
+read_copy_request() { # REQUEST: the valid keys of run/copy.request
   local key value
   while IFS='=' read -r key value; do
     case $key in
@@ -13,7 +14,7 @@ read_copy_request() { # sets the array REQUEST from run/copy.request
   done <"$DIRECTORY/run/copy.request"
 }
 
-write_copy_outcome() { # writes run/copy.outcome in one go, over what is there: a full disk has no room for another file
+write_copy_outcome() { # overwrites run/copy.outcome in one write: a full disk has no room for another file
   local text
   end_copy_programs
   MESSAGE=${MESSAGE:0:300}
@@ -59,7 +60,7 @@ copy_live() { # USR2: copies the tops of the running session as run/copy.request
   fi
 }
 
-copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copying.pyz, its second pass in a standstill
+copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copying.pyz; freezes the session for its second pass
   local word='' stood='' whole=yes since paused=0 go told said words node=$NODE_DIR/run
   local copy=(python3 -I "$DIRECTORY/run/copying.pyz") options=(--drain)
   # As root over the user's own files: they may have locked some against themselves.
@@ -107,7 +108,7 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   fi
 }
 
-end_copy_programs() { # of a copy; returns when they have ended: one that saves may have to finish that
+end_copy_programs() { # ends the programs of a copy and waits for their end: a program that saves may have to finish
   kill ${COPIER:+"$COPIER"} ${PACKER:+"$PACKER"} 2>/dev/null || :
   while [[ -n $PACKER ]] && kill -0 "$PACKER" 2>/dev/null; do wait "$PACKER" 2>/dev/null || :; done
   PACKER=''

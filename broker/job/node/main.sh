@@ -1,6 +1,12 @@
-# The batch script of a session's job, on the node: checks, start, signals and clean-up.
+# The batch script of a session's job: checks, start, signals and clean-up.
+#
+#   sbatch … session.sh SESSION_DIRECTORY SUBMISSION
+#
+# All else comes from SESSION_DIRECTORY/run/job.env and SESSION_DIRECTORY/volumes.json. The script runs again as `namespace
+# STATE`, in a user and mount namespace where the user is root, and as `container STATE`, as process 1 of the container.
+# docs/reference/session-job.md has the keys, the files, the comment and the exit codes in full.
 
-clean_up() { # on every way out
+clean_up() { # EXIT: ends the container, saves the system volume, removes the node directory
   local code=$? job pause end=$((SECONDS + STOP_GRACE_S + 2))
   trap '' TERM USR1 USR2
   for job in $(jobs -p); do kill "$job" 2>/dev/null || :; done
@@ -17,7 +23,7 @@ clean_up() { # on every way out
   log "ended with $code"
 }
 
-handle_sigterm() { # TERM: scancel, preemption, requeue or the time limit; Slurm waits KillWait seconds before it kills
+handle_sigterm() { # TERM: scancel, preemption, requeue or the time limit; Slurm kills the job KillWait seconds later
   STOPPING=yes
   log "received SIGTERM, shutting down"
   if [[ -n ${CONTAINER:-} ]]; then kill -TERM "$CONTAINER" 2>/dev/null || :; else exit 0; fi

@@ -1,7 +1,8 @@
-# Process ids of the session that differ from those of its earlier jobs.
+# Gives the session other process ids than its earlier jobs had.
+
 readonly LOWEST_PID=300 # where the kernel's process ids begin again: RESERVED_PIDS
 
-find_process_one() { # FIRST: the id, seen from the node, of process 1 of the session's PID namespace
+find_process_one() { # FIRST: the id on the node of process 1 of the session's PID namespace
   local queue=("$CONTAINER") pid file key ids
   while [[ ${#queue[@]} -gt 0 ]]; do
     pid=${queue[0]} queue=("${queue[@]:1}")
@@ -18,7 +19,7 @@ find_process_one() { # FIRST: the id, seen from the node, of process 1 of the se
   return 1
 }
 
-set_first_process_id() { # has the session's process ids go on from another place than in its earlier jobs
+set_first_process_id() { # lets the session's process ids begin at another number than in its earlier jobs
   # The home outlives the job: a PID file of an earlier job must not name a process that lives now. Successive runs lie
   # far apart by the golden ratio. ns_last_pid is that of the writer's PID namespace: proc(5).
   local most=32768 run=$(((BERTH_SUBMISSION * 7 + ${SLURM_RESTART_COUNT:-0}) * 618034 % 1000000)) FIRST

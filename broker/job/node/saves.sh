@@ -1,6 +1,6 @@
-# A system volume whose top is on the node's disk: it is saved while the session runs, and at its end (ADR 120).
+# Saves a system volume whose top is on the node's disk, while the session runs and at its end (ADR 120).
 
-claim_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of the top. From now on only this job saves it
+claim_system() { # GENERATION; adds the earlier jobs' saves to SYSTEM_STACK. From now on only this job saves the system volume
   local top=$LAYERS/${SYSTEM_STACK[0]} start=$BERTH_SUBMISSION.${SLURM_RESTART_COUNT:-0} said code=0 below own like
   { find_python && type -P mksquashfs unsquashfs >/dev/null; } || die "$UNFIT_NODE" \
     "$SLURMD_NODENAME lacks Python 3.11 or squashfs-tools, which save this session's system: start it on another node"
@@ -26,7 +26,7 @@ claim_system() { # GENERATION; SYSTEM_STACK gets what earlier jobs have saved of
   GENERATION=$start
 }
 
-has_system_changed() { # since the job began or, if it has saved, since then; what is not known counts as a change
+has_system_changed() { # since the last save of this job, or since its start; counts as changed if it cannot be known
   local as=() since=(-mindepth 1) found
   ! unshare --map-root-user true 2>/dev/null || as=(unshare --map-root-user)
   if [[ -e $NODE_DIR/saved ]]; then
@@ -37,12 +37,12 @@ has_system_changed() { # since the job began or, if it has saved, since then; wh
   [[ -n $found || $(stat -c %a "$NODE_DIR/top/tree") != "$ROOT_MODE" ]]
 }
 
-begin_save() { # notes the time, a little earlier than it is: the file system's clock has steps
+begin_save() { # notes the time of the save, two seconds early: the file system's clock has steps
   remove_tree "$NODE_DIR/live.new"
   touch -d '2 seconds ago' "$NODE_DIR/saving"
 }
 
-pack_copy() { # COMMAND ARGUMENT…: after a copy to live.new: RESULT stays as it is only if the copy has been saved
+pack_copy() { # COMMAND ARGUMENT…: saves the copy live.new; keeps RESULT only if that succeeds
   local how=$RESULT as=()
   RESULT=failed MESSAGE='the session ended'
   [[ ! -e $NODE_DIR/top/fuse ]] || : >"$NODE_DIR/live.new/fuse"
@@ -61,13 +61,13 @@ pack_copy() { # COMMAND ARGUMENT…: after a copy to live.new: RESULT stays as i
   PACKER=''
 }
 
-save_when_due() { # when SAVE_AT has come: saves in the background
+save_when_due() { # at SAVE_AT: saves in the background
   [[ -n ${GENERATION:-} && -n ${LISTENS:-} && -z $BERTH_ROOT && -z ${STOPPING:-} ]] && ((EPOCHSECONDS >= SAVE_AT)) || return 0
   SAVE_AT=$((EPOCHSECONDS + BERTH_SAVE_EVERY))
   save_live &
 }
 
-save_live() { # a copy on the node's disk while the session stands still, then packed
+save_live() { # freezes the session, copies the top on the node's disk, and packs the copy
   local turn RESULT='' PAUSE=0.000 MESSAGE='' COPIER='' PACKER=''
   trap - USR1 USR2
   exec {turn}>"$NODE_DIR/copying" && flock "$turn"
@@ -80,7 +80,7 @@ save_live() { # a copy on the node's disk while the session stands still, then p
   [[ $RESULT == failed ]] || pack_copy save "$LAYERS/${SYSTEM_STACK[0]}" "$GENERATION" "$NODE_DIR/live"
 }
 
-report_save() { # says how it went
+report_save() { # logs the result of a save
   local text at='never before'
   end_copy_programs
   [[ -n $RESULT ]] || return 0
@@ -92,7 +92,7 @@ report_save() { # says how it went
   kill -USR1 "$CONTAINER" 2>/dev/null || :
 }
 
-save_at_end() { # nothing of the session runs any more
+save_at_end() { # the last save, after the container's end
   local turn attempt
   [[ -n ${GENERATION:-} && -z $BERTH_ROOT ]] || return 0
   exec {turn}>"$NODE_DIR/copying" && flock "$turn" # of a save in the background, which has been told to end

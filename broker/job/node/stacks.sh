@@ -1,6 +1,6 @@
 # Reads the stacks of layers from volumes.json, and begins a handover.
 
-read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first and the oldest last; ON_NODE; under the lock
+read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first and the oldest last; ON_NODE. Needs the lock
   local line file=$DIRECTORY/volumes.json id='[0-9a-z]{26}' mount='' submission=0 handover='' begun=0
   [[ -r $file ]] || die "$BAD_VOLUMES" "there is no $file"
   while IFS= read -r line; do
@@ -27,14 +27,14 @@ read_volumes() { # DRIVER, HOME_STACK and SYSTEM_STACK: layer ids, the top first
   done
 }
 
-begin_handover() { # MOUNT: has it last, before anything is written to new tops, that this submission's job does so
+begin_handover() { # MOUNT: records that this submission's job begins the handover, before it writes to the new tops
   local old new tops part
   IFS=';' read -ra tops <<<"$1"
   for part in "${tops[@]:1}"; do # the new top's root is as the old one's was at its end
     IFS=, read -r new old _ <<<"${part#*=}"
     [[ ! -d $LAYERS/$new/tree || ! -d $LAYERS/$old/tree ]] || copy_root_attributes "$LAYERS/$old/tree" "$LAYERS/$new/tree"
   done
-  # Without room for that it goes on as it was.
+  # On a full disk the job continues with the old stacks.
   { echo "$BERTH_SUBMISSION" >"$DIRECTORY/run/begun.new" && sync "$DIRECTORY/run/begun.new"; } || return 1
   if ! mv -f "$DIRECTORY/run/begun.new" "$DIRECTORY/run/begun" || ! sync "$DIRECTORY/run"; then
     die "$BAD_VOLUMES" "$DIRECTORY/run/begun could not be written"

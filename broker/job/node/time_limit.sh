@@ -1,16 +1,17 @@
-# Warns before the job's time limit, and ends the session in good order.
+# Warns before the job's time limit, and ends the session before Slurm kills it.
+
 readonly NEVER=$((1 << 40)) # seconds since the epoch
 readonly WARN_EARLY_S=(300 30) # seconds before the time limit at which the terminals are told
 readonly END_EARLY_S=5 # seconds before it at which the session ends by itself, in good order
 
-query_end_time() { # ENDS_AT: when the job's time limit ends it, in seconds since the epoch, or what was known before
+query_end_time() { # ENDS_AT: when the time limit ends the job, in seconds of the epoch; unchanged if Slurm does not answer
   local text
   text=$(timeout 20 "$BERTH_SCONTROL" show job -o "$SLURM_JOB_ID") || return 0
   [[ $text =~ [[:space:]]EndTime=([0-9T:-]+) ]] || return 0
   ENDS_AT=$(date -d "${BASH_REMATCH[1]}" +%s) || return 0
 }
 
-watch_time_limit() { # when TIME_CHECK_AT has come: warns, or ends the session in good order, before Slurm ends it in another way
+watch_time_limit() { # at TIME_CHECK_AT: warns, or ends the session before Slurm kills it
   local left early due=''
   ((EPOCHSECONDS >= TIME_CHECK_AT)) || return 0
   query_end_time # it may have been changed since
@@ -35,7 +36,7 @@ watch_time_limit() { # when TIME_CHECK_AT has come: warns, or ends the session i
   fi
 }
 
-warn_of_time_limit() { # SECONDS: tells the log and the terminals what happens then
+warn_of_time_limit() { # SECONDS: tells the log and the terminals of the end
   local at text sequel=''
   printf -v at '%(%H:%M:%S)T' "$ENDS_AT"
   text="job $SLURM_JOB_ID reaches its time limit at $at, in $1 s" SAVE_AT=0
