@@ -276,8 +276,10 @@ class TestJobsFolder:
     def test_link_of_the_sessions_is_replaced_and_not_followed(self, room: Path, name: str) -> None:
         room.joinpath("node/run", name).symlink_to(room / "real/secret")
         running = 'BERTH_SESSION_NAME=dev CONTAINER=$$ PORT=1 DIRECTORY=$room; trap "" USR1'
-        watched = "WATCH_AT=0 TOLD_USE='' TOLD_STOP=''"
-        assert job(room, f'{running}; {watched}; tell_idle 100; mkdir "$room/run"; keep_watch').returncode == 0
+        watched = "USAGE_CHECK_AT=0 REPORTED_USAGE='' ANNOUNCED_STOP=''"
+        assert (
+            job(room, f'{running}; {watched}; announce_idle_stop 100; mkdir "$room/run"; report_idle').returncode == 0
+        )
         assert not room.joinpath("node/run", name).is_symlink()
 
     @pytest.mark.parametrize(
@@ -294,5 +296,7 @@ class TestJobsFolder:
     )
     def test_what_is_no_word_of_use_is_passed_over(self, room: Path, put: str) -> None:
         start = 'cd "$NODE_DIR/run"; used="" gpu="" looked=""'
-        done = job(room, f'{start}; {put}; take_use; echo "$((${{#used}} <= 60)) $gpu.$looked"; [[ $used != secret ]]')
+        done = job(
+            room, f'{start}; {put}; read_usage; echo "$((${{#used}} <= 60)) $gpu.$looked"; [[ $used != secret ]]'
+        )
         assert (done.stdout, done.returncode) == ("1 .\n", 0), done.stderr
