@@ -231,7 +231,7 @@ def test_what_is_never_shown() -> None:
     view = EnvironmentView.model_construct(binds=[], shows_submission_directory=True)
     for path in (f"/{each}" for each in [*NEVER, "shared/a\nb", *SHOWN]):
         shown = path[1:] in SHOWN
-        code = f'{ACCOUNT}; realpath() {{ echo /mnt/gpfs/alice; }}; find_homes; if may_show "$1"; then echo yes; fi'
+        code = f'{ACCOUNT}; realpath() {{ echo /mnt/gpfs/alice; }}; find_homes; if can_show "$1"; then echo yes; fi'
         assert batch(code, path) == ("yes\n" if shown else ""), path
         told = WorkingDirectory(path, ("/shared/home/alice", "/mnt/gpfs/alice"), "alice").remarks(view, 42)
         assert bool(told) != shown, path
@@ -240,5 +240,5 @@ def test_what_is_never_shown() -> None:
 def test_one_directory_in_another_is_shown_once(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     code = f"""{ACCOUNT}; BERTH_SUBMISSION_DIRECTORY=yes; is_systems_own() {{ false; }}
-      find_shown "$1/a" "$1/a/b" "$1/none"; printf '%s\n' "${{SHOWN[@]#"$1"}}" """
+      find_shown_directories "$1/a" "$1/a/b" "$1/none"; printf '%s\n' "${{SHOWN[@]#"$1"}}" """
     assert batch(code, str(tmp_path)).split() == ["/a"]
