@@ -119,6 +119,8 @@ def test_the_authorities_are_listed_rotated_and_retired(controller: ScriptedCont
     controller.answers["POST /v1/ca/user/retire"] = CA_KEY
     assert "no longer believed" in run("ca", "retire", "user", "SHA256:ca", "--now").stderr
     assert ("POST", "/v1/ca/user/retire", {"fingerprint": "SHA256:ca", "now": True}) in controller.asked
-    controller.failures["POST /v1/ca/host/rotate"] = errors.RefusedError("this is for root and the service account")
+    controller.failures["POST /v1/ca/host/rotate"] = errors.RefusedError(
+        "only root and the service account may do this"
+    )
     assert run("ca", "rotate", "host").exit_code == errors.RefusedError.exit_code
     assert run("ca", "rotate", "other").exit_code == 2
