@@ -78,7 +78,7 @@ def test_a_site_of_keys_says_so(controller: ScriptedController) -> None:
     controller.site = controller.site.model_copy(update={"login_with": "keys"})
     result = run("login")
     assert result.exit_code != 0
-    assert "by their keys" in result.stderr
+    assert "accepts keys" in result.stderr
 
 
 def test_berth_ssh_renews_its_certificate_in_time(controller: ScriptedController) -> None:
