@@ -14,10 +14,10 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from slurm.queue_position import Waiting, ahead
 from slurm.run import CommandError, run
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
-from slurm.waiting import Waiting, ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

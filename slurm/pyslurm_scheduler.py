@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slurm.queue_position import Waiting, ahead
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
-from slurm.waiting import Waiting, ahead
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import daemons
 from slurm.lab.enter import exec_argv, nsenter
-from slurm.lab.place import Place
+from slurm.lab.paths import Place
 from slurm.lab.processes import init_pid
 from slurm.lab.spec import LOGIN, NODES
 

@@ -17,11 +17,11 @@ from broker.launcher.request import RequestContext, VerbError, check_own, own_di
 from broker.launcher.volume_verbs import VOLUME_VERBS, make_volumes
 from broker.names import IDENTIFIER, new_id
 from broker.ssh import host_key as hostkey
-from broker.volumes import batch
+from broker.volumes import environments
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.errors import VolumeError
-from broker.volumes.program import run
-from broker.volumes.record import locked, write
+from broker.volumes.files import file_lock, replace_file
+from broker.volumes.program import run_program
 from profiles.userfile import UnfitFileError, read_bytes, read_tail, read_text
 from slurm.sbatch import OptionError, check_options
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FILES = {
     "manifest.json": "manifest.json",
-    "batch.json": batch.DESCRIPTION,
+    "batch.json": environments.DESCRIPTION,
     "job.env": "run/job.env",
     "authorized_keys": "run/authorized_keys",
     "revoked_keys": "run/revoked_keys",
@@ -110,7 +110,7 @@ def environment(place: RequestContext, request: Mapping[str, Any]) -> dict[str, 
     else:
         VOLUME_VERBS["clone"](place, request)
     for program in (Path(place.session_script), Path(place.session_script).with_name("batch.sh")):
-        write(session / "run" / program.name, program.read_bytes())
+        replace_file(session / "run" / program.name, program.read_bytes())
     _install_copying(session)
     install(place, request)
     return {"directory": str(session)}
@@ -148,7 +148,7 @@ def _host_key(session: Path) -> str:
     if _text(place, KEY_BYTES) != line + "\n":
         if place.is_dir():
             _put_aside(place)
-        write(place, (line + "\n").encode())
+        replace_file(place, (line + "\n").encode())
     return line
 
 
@@ -192,7 +192,7 @@ def install(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]
     if not isinstance(files, dict) or not files.keys() <= FILES.keys():
         raise VerbError("invalid", f"not among the files that may be written: {files!r:.200}")
     for name, content in files.items():
-        write(session / FILES[name], str(content).encode())
+        replace_file(session / FILES[name], str(content).encode())
     return {}
 
 
@@ -278,7 +278,7 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     length = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
-            if IDENTIFIER.fullmatch(entry.name) and not batch.is_environment(entry):
+            if IDENTIFIER.fullmatch(entry.name) and not environments.is_environment(entry):
                 # One that cannot be read must not hide the others.
                 found[entry.name] = _text(entry / "manifest.json", MANIFEST_LIMIT)
                 length += len(found[entry.name])
@@ -302,14 +302,14 @@ def _install_copying(session: Path) -> None:
     except OSError:
         there = b""
     if there != archive:
-        write(place, archive)
+        replace_file(place, archive)
 
 
 def _remove_old_copying(session: Path) -> None:
     """Remove the program that jobs of earlier versions copied with, unless such a job may still run."""
     old = session / OLD_COPYING
     if old.exists():
-        with contextlib.suppress(VolumeError), locked(session / "run/lock", wait=False):
+        with contextlib.suppress(VolumeError), file_lock(session / "run/lock", wait=False):
             old.unlink(missing_ok=True)
 
 
@@ -343,4 +343,4 @@ def _run(
             "LOGNAME": user.pw_name,
             "SHELL": user.pw_shell,
         }
-    return run(argv, timeout=timeout, env=environment)
+    return run_program(argv, timeout=timeout, env=environment)

@@ -20,12 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 from broker.launcher.request import RequestContext, VerbError, own_directory
 from broker.names import IDENTIFIER, LABEL_PATTERN, NAME_PATTERN, VERSION_PATTERN
-from broker.volumes import batch, collection, inspection, jobs, live, operations, program, record, sizes, verification
+from broker.volumes import (
+    garbage,
+    inspection,
+    job_notes,
+    live_snapshot,
+    operations,
+    program,
+    record,
+    sizes,
+    verification,
+)
+from broker.volumes.environments import list_environments, promote_job
 from broker.volumes.errors import VolumeError, from_os_error
+from broker.volumes.files import file_lock
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Image, Note
-from broker.volumes.probe import ON_NODE, probe_anew
-from broker.volumes.record import locked
+from broker.volumes.probe import NODE_DISK_LIMIT, refresh_probe
 from broker.volumes.storage import Storage
 
 if TYPE_CHECKING:
@@ -36,7 +47,7 @@ Answer = dict[str, Any]
 
 DIGEST = r"^(sha256:[0-9a-f]{64})?$"
 DRIVER = r"^(auto|overlay|reflink|plain)$"
-KEY = f"^{jobs.KEY.pattern}$"
+KEY = f"^{job_notes.JOB_KEY.pattern}$"
 REASON_LIMIT = 200
 LARGEST_NUMBER = 10**9
 TOO_LARGE = "the request takes more memory than it may have: a file that it reads is too large, or nested too deep"
@@ -61,14 +72,16 @@ def copy(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Keep what a running session has now."""
     storage, session_id, operation = _operation(place, request)
     image, note, job_id = _image(request), _note(request), _number(request, "job_id")
-    return _done(lambda: live.copy(storage, session_id, operation, job_id=job_id, image=image, note=note))
+    return _done(
+        lambda: live_snapshot.snapshot_running(storage, session_id, operation, job_id=job_id, image=image, note=note)
+    )
 
 
 def commit_root(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Make what was done in root mode a layer of the system volume."""
     storage, session_id, operation = _operation(place, request)
     job_id = _number(request, "job_id")
-    return _done(lambda: live.commit_root(storage, session_id, operation, job_id=job_id))
+    return _done(lambda: live_snapshot.commit_root_layer(storage, session_id, operation, job_id=job_id))
 
 
 def hand_over(place: RequestContext, request: Mapping[str, Any]) -> Answer:
@@ -108,14 +121,14 @@ def clone(place: RequestContext, request: Mapping[str, Any]) -> Answer:
 def environments(place: RequestContext, request: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - every verb has the same form
     """Every environment of batch jobs."""
     storage = _storage(place)
-    return _done(lambda: batch.environments(storage))
+    return _done(lambda: list_environments(storage))
 
 
 def promote(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Give the new session of this id what a batch job has left."""
     storage, session_id, operation = _operation(place, request)
     source_id, key = _identifier(request.get("source"), "environment"), _text(request.get("job"), KEY, "job")
-    return _done(lambda: batch.promote(storage, session_id, operation, source_id=source_id, key=key))
+    return _done(lambda: promote_job(storage, session_id, operation, source_id=source_id, key=key))
 
 
 def flatten(place: RequestContext, request: Mapping[str, Any]) -> Answer:
@@ -171,10 +184,10 @@ def probe(place: RequestContext, request: Mapping[str, Any]) -> Answer:  # noqa:
     storage = _storage(place)
 
     def ask() -> Answer:
-        with locked(storage.lock, shared=True):
-            found = probe_anew(storage.layers.root, storage.probe)
+        with file_lock(storage.lock, shared=True):
+            found = refresh_probe(storage.layers.root, storage.probe)
         is_on_node = found.on_node and found.driver != "overlay"
-        promises = [*storage.driver(found.driver).promises, *([ON_NODE] if is_on_node else found.limits)]
+        promises = [*storage.driver(found.driver).promises, *([NODE_DISK_LIMIT] if is_on_node else found.limits)]
         return {"driver": found.driver, "why": found.why, "promises": promises}
 
     return _done(ask)
@@ -183,26 +196,26 @@ def probe(place: RequestContext, request: Mapping[str, Any]) -> Answer:  # noqa:
 def trash(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Put a deleted session aside."""
     storage, session_id = _storage(place), _session(request)
-    return _done(lambda: collection.trash(storage, session_id))
+    return _done(lambda: garbage.trash_session(storage, session_id))
 
 
 def untrash(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Bring a session back that was put aside."""
     storage, session_id = _storage(place), _session(request)
-    return _done(lambda: collection.untrash(storage, session_id))
+    return _done(lambda: garbage.restore_session(storage, session_id))
 
 
 def purge(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Remove a session for good."""
     storage, session_id = _storage(place), _session(request)
-    return _done(lambda: collection.purge(storage, session_id))
+    return _done(lambda: garbage.purge_session(storage, session_id))
 
 
 def gc(place: RequestContext, request: Mapping[str, Any]) -> Answer:
     """Remove deleted sessions whose grace is over, and the layers that no session needs, or only count them."""
     storage, dry_run = _storage(place), request.get("dry_run") is True
     over = [_identifier(each, "session id") for each in request.get("over", [])]
-    return _done(lambda: collection.collect(storage, dry_run=dry_run, over=over))
+    return _done(lambda: garbage.collect_garbage(storage, dry_run=dry_run, over=over))
 
 
 _VERBS: dict[str, Callable[[RequestContext, Mapping[str, Any]], Answer]] = {
@@ -252,7 +265,7 @@ VOLUME_VERBS = {name: _verb(name) for name in _VERBS}
 def _driver(place: RequestContext, request: Mapping[str, Any]) -> str:
     """The driver of the session that is changed or cloned."""
     session = _identifier(request.get("source") or request.get("session"), "session id")
-    return str(_done(lambda: {"driver": record.load(_storage(place).session(session)).driver})["driver"])
+    return str(_done(lambda: {"driver": record.load_record(_storage(place).session(session)).driver})["driver"])
 
 
 def _over_own_files(place: RequestContext, verb: str, request: Mapping[str, Any]) -> Answer:
@@ -281,7 +294,7 @@ def _over_own_files(place: RequestContext, verb: str, request: Mapping[str, Any]
 
 def _done_by(command: list[str], asked: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        return program.run(command, timeout=None, most=ANSWER_BYTES, given=asked.encode(), env=_environment())
+        return program.run_program(command, timeout=None, most=ANSWER_BYTES, given=asked.encode(), env=_environment())
     except VolumeError as error:
         raise VerbError("crashed", str(error)) from error
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.volumes.content import ACCESS_LISTS, attribute_names, same_content, without_unknown_ids
+from broker.volumes.content import ACCESS_LISTS, attribute_names, drop_unknown_ids, same_content
 from profiles.image.overlayfs import Found, Kind, Marks, MergedFolder, Stack, is_own_attribute, open_trees
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from profiles.walk import Tree
 
 
-class Change(NamedTuple):
+class Difference(NamedTuple):
     """A path at which the two stacks differ."""
 
     change: str
@@ -31,7 +31,7 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Depth:
+class ComparisonDepth:
     """Closeness of a comparison: always kind, mode, size, time of modification, link target, attributes."""
 
     seconds: bool = False
@@ -43,7 +43,7 @@ class Depth:
 
 
 @contextmanager
-def open_both(
+def open_stacks(
     before: Sequence[Path], after: Sequence[Path], marks: tuple[Marks, Marks]
 ) -> Iterator[tuple[Stack, Stack]]:
     """Open two stacks of trees, oldest first; a tree that is in both is opened once. Sessions may change the trees."""
@@ -57,7 +57,9 @@ def open_both(
         yield stacks[0], stacks[1]
 
 
-def compare(before: Stack, after: Stack, image: ImageFiles | None, depth: Depth) -> Iterator[Change]:
+def compare_stacks(
+    before: Stack, after: Stack, image: ImageFiles | None, depth: ComparisonDepth
+) -> Iterator[Difference]:
     """Yield what differs, in the order of a walk: a folder before what is in it, names in the order of their bytes.
 
     Both stacks lie over `image`, if there is one. A folder that is gone, or that something else has replaced, is one
@@ -69,7 +71,7 @@ def compare(before: Stack, after: Stack, image: ImageFiles | None, depth: Depth)
         step = next(under_way[-1], None)
         if step is None:
             under_way.pop()
-        elif isinstance(step, Change):
+        elif isinstance(step, Difference):
             yield step
         else:
             under_way.append(comparison.folder(step.old, step.new))
@@ -92,13 +94,13 @@ class _Step(NamedTuple):
 
 
 _NOTHING = _Side(None, None)
-_OF_IMAGE = "image"
+_IMAGE_ENTRY = "image"
 """What no layer says anything of, and the image has."""
 _State = Found | str | None
 
 
 class _Comparison:
-    def __init__(self, image: ImageFiles | None, depth: Depth) -> None:
+    def __init__(self, image: ImageFiles | None, depth: ComparisonDepth) -> None:
         self._image = image
         self._depth = depth
 
@@ -106,12 +108,12 @@ class _Comparison:
         image = None if self._image is None else ""
         return _Step(_Side(before.root, image), _Side(after.root, image))
 
-    def folder(self, old: _Side, new: _Side) -> Iterator[Change | _Step]:
+    def folder(self, old: _Side, new: _Side) -> Iterator[Difference | _Step]:
         """Yield the changes in one folder, each followed by the folder that is to be entered."""
         for name in sorted(self._names(old, new)):
             before, after = self._state(old, name), self._state(new, name)
             if (change := self._change(before, after)) is not None:
-                yield Change(change, _path(old, new, name, before, after))
+                yield Difference(change, _path(old, new, name, before, after))
             if after is not None:
                 inner_old = self._inside(old, name, before) if self._is_folder(old, name, before) else _NOTHING
                 if self._is_folder(new, name, after) and before is not after:
@@ -119,7 +121,7 @@ class _Comparison:
 
     def _names(self, old: _Side, new: _Side) -> set[bytes]:
         """Read the names that the two sides can show differently."""
-        shared = _trees(old) & _trees(new) if _marks(old) is _marks(new) else frozenset()
+        shared = _trees_of(old) & _trees_of(new) if _marks_of(old) is _marks_of(new) else frozenset()
         names = set[bytes]()
         for side in (old, new):
             if side.folder is not None:
@@ -134,19 +136,19 @@ class _Comparison:
         found = side.folder.found(name) if side.folder is not None else None
         if found is not None:
             return None if found.kind is Kind.WHITEOUT else found
-        return _OF_IMAGE if self._of_image(side, name) is not None else None
+        return _IMAGE_ENTRY if self._of_image(side, name) is not None else None
 
     def _of_image(self, side: _Side, name: bytes) -> str | None:
         """Return the path that a name has in the image, if the image's folder shows and has it."""
         if side.image is None or self._image is None:
             return None
-        path = _joined(side.image, name)
+        path = _join_path(side.image, name)
         return path if self._image.has(path) else None
 
     def _is_folder(self, side: _Side, name: bytes, state: _State) -> bool:
         if isinstance(state, Found):
             return state.kind is Kind.DIRECTORY
-        path = self._of_image(side, name) if state == _OF_IMAGE else None
+        path = self._of_image(side, name) if state == _IMAGE_ENTRY else None
         return path is not None and self._image is not None and bool(self._image.inside(path))
 
     def _inside(self, side: _Side, name: bytes, state: _State) -> _Side:
@@ -190,11 +192,11 @@ class _Comparison:
         return self._depth.content and old.kind is Kind.FILE and not _have_same_content(old, new)
 
 
-def _trees(side: _Side) -> frozenset[Tree]:
+def _trees_of(side: _Side) -> frozenset[Tree]:
     return frozenset() if side.folder is None else frozenset(folder.tree for _, folder in side.folder.folders)
 
 
-def _marks(side: _Side) -> Marks | None:
+def _marks_of(side: _Side) -> Marks | None:
     return None if side.folder is None else side.folder.stack.marks
 
 
@@ -202,12 +204,12 @@ def _path(old: _Side, new: _Side, name: bytes, before: _State, after: _State) ->
     for state in (after, before):
         if isinstance(state, Found):
             return state.path
-    shown = new.image if after == _OF_IMAGE else old.image
+    shown = new.image if after == _IMAGE_ENTRY else old.image
     assert shown is not None
-    return _joined(shown, name)
+    return _join_path(shown, name)
 
 
-def _joined(folder: str, name: bytes) -> str:
+def _join_path(folder: str, name: bytes) -> str:
     return f"{folder}/{os.fsdecode(name)}" if folder else os.fsdecode(name)
 
 
@@ -215,7 +217,7 @@ def _target(found: Found) -> bytes:
     return os.readlink(found.name, dir_fd=found.folder.descriptor())
 
 
-def _attributes(found: Found, depth: Depth) -> dict[str, bytes | None]:
+def _attributes(found: Found, depth: ComparisonDepth) -> dict[str, bytes | None]:
     """Return the attributes and access lists of a file or folder that a copy keeps; None for one that is unreadable."""
     path = found.folder.short_path(found.name)
     values: dict[str, bytes | None] = {}
@@ -225,7 +227,7 @@ def _attributes(found: Found, depth: Depth) -> dict[str, bytes | None]:
         if is_kept and not is_own_attribute(name, found.marks):
             try:
                 value = os.getxattr(path, name, follow_symlinks=False)
-                values[name] = without_unknown_ids(value) if is_list else value
+                values[name] = drop_unknown_ids(value) if is_list else value
             except PermissionError:
                 values[name] = None
     return values

@@ -18,11 +18,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from broker.volumes.copying import copy_tree
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK
-from broker.volumes.packing import pack, unpack
+from broker.volumes.live_copy import copy_tree
 from broker.volumes.record import Volume
+from broker.volumes.squashfs import pack_layer, unpack_layer
 from profiles.image.overlayfs import FUSE_WRITTEN
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Driver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Overlay:
+class OverlayDriver:
     """A stack under an upper directory; everything in constant time."""
 
     layers: Layers
@@ -91,7 +91,7 @@ class Overlay:
 
 
 @dataclass(frozen=True, slots=True)
-class _Copying(ABC):
+class _CopyDriver(ABC):
     """What the drivers have in common whose tops are plain directories and whose stacks end in a complete copy of one.
 
     Below it a system volume has what `berth exec --root` made: layers, which its stacks share as overlay's do.
@@ -133,7 +133,7 @@ class _Copying(ABC):
         return Volume(layer, below)
 
 
-class Reflink(_Copying):
+class ReflinkDriver(_CopyDriver):
     """Complete copies that share their blocks until one of them is written to (ioctl_ficlone(2))."""
 
     name: ClassVar[str] = "reflink"
@@ -150,7 +150,7 @@ class Reflink(_Copying):
         return self.as_top(self.copy(stack[-1]), stack[:-1]) if stack else self.empty(kind)
 
 
-class Plain(_Copying):
+class PlainDriver(_CopyDriver):
     """Plain directories, and snapshots of them packed as zstd squashfs: for file systems that can do nothing better."""
 
     name: ClassVar[str] = "plain"
@@ -163,7 +163,7 @@ class Plain(_Copying):
         del kind
         tree = self.layers.tree(volume.top)
         made = self.layers.new()
-        pack(tree, self.layers.path(made))
+        pack_layer(tree, self.layers.path(made))
         self.mark_alike(volume.top, made)
         self.layers.flush()
         return (*volume.layers, made)
@@ -175,16 +175,18 @@ class Plain(_Copying):
         if not packed.exists():  # a live copy
             return self.as_top(self.copy(stack[-1]), stack[:-1])
         top = self.layers.new()
-        unpack(packed, self.layers.tree(top))
+        unpack_layer(packed, self.layers.tree(top))
         self.layers.flush()
         self.mark_alike(stack[-1], top)
         return self.as_top(top, stack[:-1])
 
 
-DRIVERS: dict[str, type[Overlay | Reflink | Plain]] = {driver.name: driver for driver in (Overlay, Reflink, Plain)}
+DRIVERS: dict[str, type[OverlayDriver | ReflinkDriver | PlainDriver]] = {
+    driver.name: driver for driver in (OverlayDriver, ReflinkDriver, PlainDriver)
+}
 
 
-class SystemOnNode:
+class NodeDiskDriver:
     """A driver whose system volumes have their top on the node's disk while a job runs (ADR 120).
 
     What a job has saved is a packed layer, which every job mounts as it is. So a system volume is a stack, as with
@@ -195,7 +197,7 @@ class SystemOnNode:
         self.name = home.name
         self.promises = home.promises
         self._home = home
-        self._system = Overlay(layers)
+        self._system = OverlayDriver(layers)
 
     def empty(self, kind: str) -> Volume:
         """As in Driver."""
@@ -220,9 +222,9 @@ class SystemOnNode:
         return (*volume.layers, *volume.below, layer) if kind == "system" else self._home.live(kind, volume, layer)
 
 
-def driver_named(name: str, layers: Layers, *, on_node: bool = False) -> Driver:
+def get_driver(name: str, layers: Layers, *, on_node: bool = False) -> Driver:
     """VolumeError `invalid` for a name that is none."""
     if name not in DRIVERS:
         raise VolumeError("invalid", f"{name!r} is no driver: {', '.join(DRIVERS)}")
     driver = DRIVERS[name](layers)
-    return SystemOnNode(driver, layers) if on_node else driver
+    return NodeDiskDriver(driver, layers) if on_node else driver

@@ -7,7 +7,7 @@ import os
 
 from profiles.userfile import UnfitFileError
 
-NAME_CHARACTERS = 1000
+MAX_PATH_CHARACTERS = 1000
 """Of a path in a message. A path of a user's may have any length."""
 
 
@@ -25,17 +25,17 @@ class VolumeError(Exception):
         self.kind = kind
 
 
-def short_name(path: str) -> str:
+def shorten_path(path: str) -> str:
     """Return a path for a message: of a long one without its middle."""
-    half = NAME_CHARACTERS // 2
-    return path if len(path) <= NAME_CHARACTERS else f"{path[:half]}…{path[-half:]}"
+    half = MAX_PATH_CHARACTERS // 2
+    return path if len(path) <= MAX_PATH_CHARACTERS else f"{path[:half]}…{path[-half:]}"
 
 
 def from_os_error(error: OSError) -> VolumeError:
     """The same failure in the launcher's words."""
     if isinstance(error, UnfitFileError):
         return VolumeError("files", f"{error.filename} {error.strerror}")
-    where = f": {short_name(os.fsdecode(error.filename))}" if error.filename else ""
+    where = f": {shorten_path(os.fsdecode(error.filename))}" if error.filename else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return VolumeError("space", f"{error.strerror}{where}")
     return VolumeError("files", f"{error.strerror or error}{where}")

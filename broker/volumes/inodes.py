@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.names import new_id
-from broker.volumes.copying import TREE
+from broker.volumes.live_copy import TREE
 from profiles.userfile import read_bytes
 from profiles.walk import Tree
 
@@ -32,11 +32,11 @@ Key = tuple[int, int]
 TREE_NAME = TREE.encode()
 INODES = "inodes"
 """Beside a layer's `tree`."""
-INODES_BYTES = 2**28
+MAX_INODES_BYTES = 2**28
 """Limit for this file: 33 million files with one name each."""
 BLOCK_BYTES = 512
 """Of st_blocks in stat(2)."""
-MOST_BLOCKS = 2**40
+MAX_BLOCKS = 2**40
 """Of one layer, 512 TiB: a file that tells of more is damaged."""
 MAGIC = 0x31_65_64_6F_6E_69_62_7E
 HEAD = struct.Struct("=8Q")
@@ -149,7 +149,7 @@ def _key(layer: Folder) -> Key | None:
 def read_inodes(layer: Path, key: Key) -> Inodes | None:
     """Return what is kept of the tree that `key` is of; None without a whole file of that tree."""
     try:
-        content = memoryview(read_bytes(layer / INODES, INODES_BYTES))
+        content = memoryview(read_bytes(layer / INODES, MAX_INODES_BYTES))
         magic, inode, changed, blocks, files, single, linked, checksum = HEAD.unpack_from(content)
     except (OSError, struct.error):
         return None
@@ -166,7 +166,7 @@ def read_inodes(layer: Path, key: Key) -> Inodes | None:
         single=numbers[:single],
         linked=dict(zip(numbers[single : single + linked], numbers[single + linked :], strict=True)),
     )
-    return found if found.bytes <= MOST_BLOCKS * BLOCK_BYTES else None
+    return found if found.bytes <= MAX_BLOCKS * BLOCK_BYTES else None
 
 
 def write_inodes(layer: Path, key: Key, inodes: Inodes) -> bool:
@@ -174,10 +174,10 @@ def write_inodes(layer: Path, key: Key, inodes: Inodes) -> bool:
 
     The file is not synced: after a crash its checksum tells whether it is whole.
     """
-    if inodes.bytes > MOST_BLOCKS * BLOCK_BYTES:
+    if inodes.bytes > MAX_BLOCKS * BLOCK_BYTES:
         return False
     body = inodes.single + array("Q", inodes.linked) + array("Q", inodes.linked.values())
-    if HEAD.size + len(body) * body.itemsize > INODES_BYTES:
+    if HEAD.size + len(body) * body.itemsize > MAX_INODES_BYTES:
         return False
     fields = (MAGIC, *key, inodes.blocks, inodes.files, len(inodes.single), len(inodes.linked))
     head = HEAD.pack(*fields, 0)[: -body.itemsize]

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.names import IDENTIFIER, new_id
-from broker.volumes.content import KEPT_MARKS, attributes, dress_folder, flush
-from broker.volumes.copying import OWNERS, TREE
+from broker.volumes.content import KEPT_MARKS, copy_folder_attributes, read_attributes, sync_file_system
 from broker.volumes.errors import VolumeError
-from broker.volumes.record import sync
+from broker.volumes.files import sync_path
+from broker.volumes.live_copy import OWNERS, TREE
 from profiles.removal import remove_tree
 from profiles.userfile import read_pieces
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORK = "work"
-ASIDE = ".gone-"
+REMOVAL_PREFIX = ".gone-"
 """Begins the name of what nothing names any more and is to be removed."""
 SQUASHFS = "layer.squashfs"
 HOME_MODE, SYSTEM_MODE = 0o700, 0o755
 """Of a volume's own root: the session's home, and its `/`, through which the accounts of packages have to get."""
-OWNERS_BYTES = 2**30
+MAX_OWNERS_BYTES = 2**30
 """Limit for a layer's `owners`: some ten million files."""
-SLACK = 64 * 2**20
+RESERVED_BYTES = 64 * 2**20
 """Bytes that are left free: manifests and logs need some even when a copy has taken the rest."""
 
 
@@ -63,9 +63,9 @@ class Layers:
             self.path(top).joinpath(name).mkdir()
             self.path(top).joinpath(name).chmod(bits)
         if like and self.tree(like).exists():  # a packed snapshot has none
-            dress_root(self.tree(like), self.tree(top))
-        sync(self.path(top))
-        sync(self.root)
+            copy_root_attributes(self.tree(like), self.tree(top))
+        sync_path(self.path(top))
+        sync_path(self.root)
         return top
 
     def is_untouched(self, top: str, below: Sequence[str], mode: int) -> bool:
@@ -76,12 +76,12 @@ class Layers:
         with os.scandir(self.tree(top)) as entries:
             if next(entries, None) is not None:
                 return False
-        with _opened(self.tree(top)) as fd:
+        with _open_folder(self.tree(top)) as fd:
             root = (stat.S_IMODE(os.fstat(fd).st_mode), _root_attributes(fd))
         if below:
-            with _opened(self.tree(below[-1])) as fd:
+            with _open_folder(self.tree(below[-1])) as fd:
                 return root == (stat.S_IMODE(os.fstat(fd).st_mode), _root_attributes(fd))
-        with _opened(self.path(top) / WORK) as fd:  # made together; each has access lists of its own mode
+        with _open_folder(self.path(top) / WORK) as fd:  # made together; each has access lists of its own mode
             inherited = _root_attributes(fd)
         for found in (root[1], inherited):
             found.pop("system.posix_acl_access", None)
@@ -95,7 +95,7 @@ class Layers:
 
     def join_owners(self, stack: Sequence[str], layer: str) -> None:
         """Give `layer` the owners that the layers of `stack`, oldest first, have written down."""
-        left = OWNERS_BYTES
+        left = MAX_OWNERS_BYTES
         for each in stack:
             path = self.path(each) / OWNERS
             if not os.path.lexists(path):
@@ -109,7 +109,7 @@ class Layers:
         """Have every layer on disk, before a record names a new one instead of an old one."""
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            flush(fd)
+            sync_file_system(fd)
         finally:
             os.close(fd)
 
@@ -118,7 +118,7 @@ class Layers:
 
     def aside(self, layer: str) -> Path:
         """Where a layer that nothing names is put, to be removed."""
-        return self.root / f"{ASIDE}{layer}"
+        return self.root / f"{REMOVAL_PREFIX}{layer}"
 
     def put_aside(self, layer: str) -> None:
         """Have a layer be none any more, by a rename."""
@@ -135,14 +135,14 @@ class Layers:
         return [entry for entry in self.root.iterdir() if entry.name.startswith(".")]
 
 
-def dress_root(like: Path, tree: Path) -> None:
+def copy_root_attributes(like: Path, tree: Path) -> None:
     """Give a volume's root the attributes of another one's. OSError."""
-    with _opened(like) as source, _opened(tree) as target:
-        dress_folder(source, target)
+    with _open_folder(like) as source, _open_folder(tree) as target:
+        copy_folder_attributes(source, target)
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def _open_folder(folder: Path) -> Iterator[int]:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         yield fd
@@ -151,12 +151,12 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _root_attributes(fd: int) -> dict[str, bytes]:
-    return {name: value for name, value in attributes(fd).items() if name not in KEPT_MARKS}
+    return {name: value for name, value in read_attributes(fd).items() if name not in KEPT_MARKS}
 
 
-def require_room(path: Path, wanted: int) -> None:
+def require_free_space(path: Path, wanted: int) -> None:
     """VolumeError `space` if fewer than `wanted` bytes are free for the user on the file system of `path`."""
     found = os.statvfs(path)
     free = found.f_bavail * found.f_frsize
-    if free < wanted + SLACK:
+    if free < wanted + RESERVED_BYTES:
         raise VolumeError("space", f"this needs about {wanted >> 20} MiB, and {free >> 20} MiB are free")

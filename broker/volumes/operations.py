@@ -13,18 +13,20 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from broker.failpoints import failpoint
-from broker.volumes import flattening, record
-from broker.volumes.drivers import Overlay
+from broker.volumes import record
+from broker.volumes.drivers import OverlayDriver
 from broker.volumes.errors import VolumeError
+from broker.volumes.files import file_lock
+from broker.volumes.flatten import join_layers
 from broker.volumes.layers import SYSTEM_MODE
-from broker.volumes.probe import ON_NODE, noted_limits, remembered
-from broker.volumes.record import Handover, Record, Snapshot, Volume, locked
+from broker.volumes.probe import NODE_DISK_LIMIT, cached_limits, cached_probe
+from broker.volumes.record import Handover, Record, Snapshot, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from broker.volumes.record import Stack
-    from broker.volumes.storage import Session, Storage
+    from broker.volumes.storage import SessionVolumes, Storage
 
 Answer = dict[str, Any]
 
@@ -57,27 +59,27 @@ class Note:
 def create(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
     """Give a session empty volumes, unless it has some. `auto` takes the driver that a probe finds."""
     directory = storage.session(session_id)
-    with locked(storage.lock, shared=True), locked(directory / "volumes.lock"):
+    with file_lock(storage.lock, shared=True), file_lock(directory / "volumes.lock"):
         if not (directory / "volumes.json").exists():
             if record.was_started(directory):
                 raise VolumeError(
                     "files", f"{directory / 'volumes.json'} is gone: it says which layers are this session's"
                 )
             on_node = False
-            if driver != Overlay.name:  # forced by the site, wherever the kernel mounts
+            if driver != OverlayDriver.name:  # forced by the site, wherever the kernel mounts
                 found = None
                 with contextlib.nullcontext() if driver == "auto" else contextlib.suppress(VolumeError):
-                    found = remembered(storage.layers.root, storage.probe)
+                    found = cached_probe(storage.layers.root, storage.probe)
                 if driver == "auto":
                     assert found is not None
                     driver = found.driver
-                on_node = found is not None and found.on_node and driver != Overlay.name
+                on_node = found is not None and found.on_node and driver != OverlayDriver.name
             chosen = storage.driver(driver, on_node=on_node)
             home, system = chosen.empty("home"), chosen.empty("system")
             made = Record(driver=chosen.name, home=home, system=system, on_node=on_node)
             failpoint("volumes.made")
-            record.commit(directory, made)
-        return facts(storage, record.load(directory))
+            record.commit_record(directory, made)
+        return facts(storage, record.load_record(directory))
 
 
 def facts(storage: Storage, found: Record) -> Answer:
@@ -86,7 +88,7 @@ def facts(storage: Storage, found: Record) -> Answer:
         "driver": found.driver,
         "promises": [
             *storage.driver(found.driver).promises,
-            *([ON_NODE] if found.on_node else noted_limits(storage.probe)),
+            *([NODE_DISK_LIMIT] if found.on_node else cached_limits(storage.probe)),
         ],
         "layers": {
             "home": len(found.home.layers),
@@ -115,7 +117,7 @@ def hand_over(storage: Storage, session_id: str, submission: int, image: Image, 
         found = session.record
         there = found.handover is not None and found.handover.submission == submission
         fits = max(len(found.home.layers), len(found.system.layers)) < most
-        if session.driver.name == Overlay.name and fits and not there:
+        if session.driver.name == OverlayDriver.name and fits and not there:
             check_image(session, image.digest)
             tops = {
                 kind: session.driver.fork(kind, (volume.top,)).top
@@ -188,7 +190,7 @@ def clone(
     directory = storage.session(session_id)
     with storage.opened(source_id) as source:
         if (directory / "volumes.json").exists():
-            return record.load(directory).done[operation] | {"source": facts(storage, source.record)}
+            return record.load_record(directory).done[operation] | {"source": facts(storage, source.record)}
         if number is None:
             with source.stopped():
                 note = Note(reason=f"cloned to {session_id}", automatic=True)
@@ -210,7 +212,7 @@ def clone(
         failpoint("clone.forked")
         for each in (directory, directory / "run"):
             each.mkdir(mode=0o700, exist_ok=True)
-        record.commit(directory, made.with_answer(operation, answer))
+        record.commit_record(directory, made.with_answer(operation, answer))
         return answer | {"source": facts(storage, source.record)}
 
 
@@ -225,7 +227,7 @@ def forget(storage: Storage, session_id: str, number: int) -> Answer:
 
 def snapshots(storage: Storage, session_id: str) -> Answer:
     """Every snapshot, the oldest first."""
-    found = record.load(storage.session(session_id))
+    found = record.load_record(storage.session(session_id))
     return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": facts(storage, found)}
 
 
@@ -256,7 +258,7 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
 
 
 @contextlib.contextmanager
-def _noted(session: Session) -> Iterator[None]:
+def _noted(session: SessionVolumes) -> Iterator[None]:
     """Keep in the record why layers could not be joined, for users with a deep stack; then raise it."""
     try:
         yield
@@ -273,13 +275,13 @@ def _noted(session: Session) -> Iterator[None]:
         raise
 
 
-def check_label(session: Session, label: str) -> None:
+def check_label(session: SessionVolumes, label: str) -> None:
     """VolumeError `conflict` if another snapshot of the session has that label."""
     if label and any(each.label == label for each in session.record.snapshots):
         raise VolumeError("conflict", f"a snapshot is labelled {label} already")
 
 
-def _frozen(session: Session, image: Image, note: Note) -> Snapshot:
+def _frozen(session: SessionVolumes, image: Image, note: Note) -> Snapshot:
     """A snapshot of both volumes of a stopped session, which is not in its record yet."""
     check_label(session, note.label)
     check_image(session, image.digest)
@@ -301,7 +303,7 @@ def _frozen(session: Session, image: Image, note: Note) -> Snapshot:
     )
 
 
-def _onward(session: Session, made: Snapshot) -> Record:
+def _onward(session: SessionVolumes, made: Snapshot) -> Record:
     """The record with that snapshot, and with volumes that go on from it."""
     return replace(
         session.record.with_snapshot(made),
@@ -311,13 +313,13 @@ def _onward(session: Session, made: Snapshot) -> Record:
     )
 
 
-def check_image(session: Session, digest: str) -> None:
+def check_image(session: SessionVolumes, digest: str) -> None:
     """VolumeError `conflict` if the system volume lies over another image than whoever asks takes it to."""
     if session.record.digest not in {"", digest}:
         raise VolumeError("conflict", "the session has been switched to another image meanwhile")
 
 
-def finish(session: Session, operation: str, changed: Record, answer: Answer) -> Answer:
+def finish(session: SessionVolumes, operation: str, changed: Record, answer: Answer) -> Answer:
     """Let an operation come true, together with its answer."""
     answer = answer | {"volumes": facts(session.storage, changed)}
     failpoint("volumes.before-commit")
@@ -326,12 +328,14 @@ def finish(session: Session, operation: str, changed: Record, answer: Answer) ->
     return answer
 
 
-def _joined(session: Session, volume: Volume, below: Callable[[str], bool], undoing: contextlib.ExitStack) -> Volume:
+def _joined(
+    session: SessionVolumes, volume: Volume, below: Callable[[str], bool], undoing: contextlib.ExitStack
+) -> Volume:
     stack = (*volume.layers, *volume.saved)
     if len(stack) < 2:
         return volume
     layers = session.storage.layers
-    layer = flattening.join(layers, stack, below)
+    layer = join_layers(layers, stack, below)
     undoing.callback(layers.discard, layer)
     if not volume.saved:
         return replace(volume, layers=(layer,))

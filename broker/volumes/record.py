@@ -6,8 +6,6 @@ written beside it, fsync(2), rename(2), and fsync(2) of the directory; who chang
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import re
@@ -15,29 +13,29 @@ from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Self
 
-from broker.names import IDENTIFIER, new_id
+from broker.names import IDENTIFIER
 from broker.volumes.errors import VolumeError
+from broker.volumes.files import replace_file, sync_path
 from profiles.userfile import read_bytes, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 FORMAT = 1
 RECORD = "volumes.json"
 SAVED = "saved"
 """In the directory of a system volume's top that jobs have on their nodes' disks: what they have saved of it."""
-MOST_BYTES = 4 * 2**20
+MAX_RECORD_BYTES = 4 * 2**20
 """Limit for volumes.json: room for more than 1,000 snapshots of 40 layers each. The worst content takes 25 times as
 much memory once it is parsed."""
-BEGUN_BYTES = 4096
+MAX_BEGUN_BYTES = 4096
 """Limit for `run/begun`, which has one number in it."""
-DONE_KEPT = 16
+MAX_ANSWERS = 16
 """Answers of so many past operations are kept; only the last one can ever be asked for again."""
-AUTOMATIC_KEPT = 20
+MAX_AUTOMATIC_SNAPSHOTS = 20
 """Automatic snapshots beyond this many are forgotten, the oldest first."""
 
-WORD_CHARACTERS = 256
+MAX_TEXT_CHARACTERS = 256
 """Characters of a label, a reason, or a name of an image."""
 
 _SUBMISSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -88,9 +86,9 @@ class Snapshot:
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
         values = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        found = cls(**values | {"home": _stack(data["home"]), "system": _stack(data["system"])})
+        found = cls(**values | {"home": _parse_stack(data["home"]), "system": _parse_stack(data["system"])})
         words = (found.consistency, found.profile, found.version, found.digest, found.label, found.reason)
-        if not all(isinstance(word, str) and len(word) <= WORD_CHARACTERS for word in words):
+        if not all(isinstance(word, str) and len(word) <= MAX_TEXT_CHARACTERS for word in words):
             raise ValueError(f"snapshot {found.number!r:.20} has an invalid or too long text")
         times = (found.at, found.pause)
         if type(found.number) is not int or not all(type(each) in {int, float} and isfinite(each) for each in times):
@@ -115,8 +113,8 @@ class Handover:
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
-        tops = {"home": _layer(data["home"]), "system": _layer(data["system"])}
-        words = {name: str(data[name])[:WORD_CHARACTERS] for name in ("profile", "version", "digest")}
+        tops = {"home": _parse_layer(data["home"]), "system": _parse_layer(data["system"])}
+        words = {name: str(data[name])[:MAX_TEXT_CHARACTERS] for name in ("profile", "version", "digest")}
         return cls(submission=int(data["submission"]), **words, **tops)
 
 
@@ -152,7 +150,7 @@ class Record:
         """Add a snapshot, and forget the oldest automatic ones if there are too many."""
         snapshots = (*self.snapshots, snapshot)
         newest = {each.digest: each.number for each in snapshots}  # the way back to each image that it has been on
-        surplus = sum(each.automatic for each in snapshots) - AUTOMATIC_KEPT
+        surplus = sum(each.automatic for each in snapshots) - MAX_AUTOMATIC_SNAPSHOTS
         kept = []
         for each in snapshots:
             if each.automatic and surplus > 0 and each.number not in newest.values():
@@ -163,7 +161,7 @@ class Record:
 
     def with_answer(self, operation: str, answer: dict[str, Any]) -> Record:
         """Note what an operation has come to."""
-        kept = list(self.done.items())[-(DONE_KEPT - 1) :]
+        kept = list(self.done.items())[-(MAX_ANSWERS - 1) :]
         return replace(self, done=dict([*kept, (operation, answer)]))
 
     def handed_over(self, at: float) -> Record:
@@ -237,8 +235,8 @@ class Record:
                 raise VolumeError("files", f"volumes.json has format {data['format']!r}, not {FORMAT}")
             return cls(
                 driver=str(data["driver"]),
-                home=_volume(data["home"]),
-                system=_volume(data["system"]),
+                home=_parse_volume(data["home"]),
+                system=_parse_volume(data["system"]),
                 snapshots=tuple(Snapshot.read(each) for each in data["snapshots"]),
                 digest=str(data.get("digest", "")),
                 last_number=int(data["last_number"]),
@@ -251,20 +249,22 @@ class Record:
             raise VolumeError("files", f"volumes.json cannot be understood: {error!s:.200}") from error
 
 
-def _layer(value: object) -> str:
+def _parse_layer(value: object) -> str:
     if not isinstance(value, str) or IDENTIFIER.fullmatch(value) is None:
         raise ValueError(f"{value!r:.80} is no layer")
     return value
 
 
-def _stack(values: object) -> Stack:
+def _parse_stack(values: object) -> Stack:
     if not isinstance(values, list):
         raise TypeError(f"{values!r:.80} is no list of layers")
-    return tuple(_layer(value) for value in values)
+    return tuple(_parse_layer(value) for value in values)
 
 
-def _volume(data: dict[str, Any]) -> Volume:
-    return Volume(_layer(data["top"]), _stack(data["layers"]), _layer(data["copied"]) if data["copied"] else "")
+def _parse_volume(data: dict[str, Any]) -> Volume:
+    return Volume(
+        _parse_layer(data["top"]), _parse_stack(data["layers"]), _parse_layer(data["copied"]) if data["copied"] else ""
+    )
 
 
 def was_started(session: Path) -> bool:
@@ -276,17 +276,17 @@ def was_started(session: Path) -> bool:
     return True
 
 
-def load(session: Path) -> Record:
+def load_record(session: Path) -> Record:
     """The record in a session's directory, as it is since a job has been handed over to, if one has; the next change
     writes that down. With what jobs have saved of a system volume on the node's disk.
 
     VolumeError `missing` if there is no record.
     """
     try:
-        found = Record.parse(read_bytes(session / RECORD, MOST_BYTES))
+        found = Record.parse(read_bytes(session / RECORD, MAX_RECORD_BYTES))
     except FileNotFoundError:
         raise VolumeError("missing", f"{session.name} has no volumes") from None
-    submission, at = _begun(session / "run/begun")
+    submission, at = _read_begun(session / "run/begun")
     if found.handover is not None and submission >= found.handover.submission:
         found = found.handed_over(at)
     if not found.on_node:
@@ -295,10 +295,10 @@ def load(session: Path) -> Record:
     return replace(found, system=replace(found.system, below=save.below, own=save.own))
 
 
-def _begun(file: Path) -> tuple[int, float]:
+def _read_begun(file: Path) -> tuple[int, float]:
     """The last submission that was handed over to and whose job has begun, and when; 0 if none has."""
     try:
-        said = read_text(file, BEGUN_BYTES).partition("\n")[0]
+        said = read_text(file, MAX_BEGUN_BYTES).partition("\n")[0]
         return (int(said) if _SUBMISSION.fullmatch(said) else 0), file.stat(follow_symlinks=False).st_mtime
     except FileNotFoundError:
         return 0, 0.0
@@ -337,13 +337,13 @@ def read_save(top: Path) -> Save:
     try:
         # NFS looks at a directory anew when it is opened, and else may hold a name for absent for a minute.
         os.close(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        data = json.loads(read_bytes(top / SAVED, MOST_BYTES))
+        data = json.loads(read_bytes(top / SAVED, MAX_RECORD_BYTES))
         submission, restarts = data["generation"]
-        own = _layer(data["own"]) if data["own"] else ""
+        own = _parse_layer(data["own"]) if data["own"] else ""
         generation, at = (int(submission), int(restarts)), float(data["at"])
         if not isfinite(at):
             raise ValueError("no time")
-        below, replaced = _stack(data["below"]), _stack(data["replaced"])
+        below, replaced = _parse_stack(data["below"]), _parse_stack(data["replaced"])
         return Save(generation, below, own, is_kept=data["is_kept"] is True, at=at, replaced=replaced)
     except FileNotFoundError:
         return Save()
@@ -353,56 +353,17 @@ def read_save(top: Path) -> Save:
 
 def write_save(top: Path, save: Save) -> None:
     """Put it in the place of what is there, on disk. OSError: the one or the other is there."""
-    write(top / SAVED, json.dumps(asdict(save)).encode() + b"\n")
-    sync(top)
+    replace_file(top / SAVED, json.dumps(asdict(save)).encode() + b"\n")
+    sync_path(top)
 
 
-def commit(session: Path, record: Record) -> None:
+def commit_record(session: Path, record: Record) -> None:
     """Put `record` in the place of the one that is there: all of it or, if this raises, nothing."""
     text = record.text().encode()
-    if len(text) > MOST_BYTES:
+    if len(text) > MAX_RECORD_BYTES:
         raise VolumeError(
             "conflict",
             f"the session has too many snapshots to note another change: {len(record.snapshots)}; delete some",
         )
-    write(session / RECORD, text)
-    sync(session)
-
-
-def write(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Replace a file by rename, so that a reader sees the old or the new one whole, also after a crash."""
-    fresh = path.with_name(f".{path.name}.{new_id()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-
-
-def sync(place: Path) -> None:
-    """Have a file on disk or, of a directory, what was last renamed or made in it. OSError."""
-    fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False, wait: bool = True, whose: str = "another operation") -> Iterator[None]:
-    """Hold flock(2) on a file, made if it is missing. VolumeError `busy` if it is held and `wait` is false."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise VolumeError("busy", f"{whose} has {path.parent.name} open") from None
-        yield
-    finally:
-        os.close(fd)
+    replace_file(session / RECORD, text)
+    sync_path(session)

@@ -47,7 +47,7 @@ def size(storage: Storage, session_id: str) -> Answer:
     VolumeError if a record of the user's cannot be read. What other sessions only write to is not looked into: Berth
     links none of it to a layer.
     """
-    found = record.load(storage.session(session_id))
+    found = record.load_record(storage.session(session_id))
     layers = CountedLayers(storage)
     layers.add(found, HELD)
     parts = _parts(found)

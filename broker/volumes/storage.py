@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.names import IDENTIFIER
-from broker.volumes import jobs, record
-from broker.volumes.drivers import Driver, driver_named
+from broker.volumes import job_notes, record
+from broker.volumes.drivers import Driver, get_driver
 from broker.volumes.errors import VolumeError
+from broker.volumes.files import file_lock
 from broker.volumes.layers import Layers
-from broker.volumes.record import Record, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from broker.volumes.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Storage:
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
     def driver(self, name: str, *, on_node: bool = False) -> Driver:
-        return driver_named(name, self.layers, on_node=on_node)
+        return get_driver(name, self.layers, on_node=on_node)
 
     def set_aside(self) -> list[str]:
         """The ids of deleted sessions whose data is still there."""
@@ -76,7 +78,7 @@ class Storage:
                 if not IDENTIFIER.fullmatch(entry.name):
                     continue
                 try:
-                    yield entry.name, record.load(entry)
+                    yield entry.name, record.load_record(entry)
                 except VolumeError as error:
                     if error.kind != "missing" or record.was_started(entry):
                         raise VolumeError("files", f"{entry}: {error}") from error
@@ -87,7 +89,7 @@ class Storage:
         """
         if found.on_node:
             try:
-                with locked(self.session(session_id) / "run/lock", shared=True, wait=False):
+                with file_lock(self.session(session_id) / "run/lock", shared=True, wait=False):
                     pass
             except FileNotFoundError:
                 pass  # it never had a job
@@ -98,22 +100,24 @@ class Storage:
     def job_tops(self, session_id: str) -> set[str]:
         """The layers that batch jobs write to, if this is an environment of some."""
         return {
-            begun.top for place in (self.session(session_id), self.trash(session_id)) for begun in jobs.begun(place)
+            begun.top
+            for place in (self.session(session_id), self.trash(session_id))
+            for begun in job_notes.read_job_notes(place)
         }
 
     @contextlib.contextmanager
-    def opened(self, session_id: str) -> Iterator[Session]:
+    def opened(self, session_id: str) -> Iterator[SessionVolumes]:
         """A session whose record nobody else changes meanwhile, and whose layers nobody removes."""
         directory = self.session(session_id)
         if not directory.is_dir():
             raise VolumeError("missing", f"there is no session {session_id} in {self.root}")
-        with locked(self.lock, shared=True), locked(directory / "volumes.lock"):
-            found = record.load(directory)
-            yield Session(self, session_id, directory, found, self.driver(found.driver, on_node=found.on_node))
+        with file_lock(self.lock, shared=True), file_lock(directory / "volumes.lock"):
+            found = record.load_record(directory)
+            yield SessionVolumes(self, session_id, directory, found, self.driver(found.driver, on_node=found.on_node))
 
 
 @dataclass(slots=True)
-class Session:
+class SessionVolumes:
     """One session's volumes, opened for change."""
 
     storage: Storage
@@ -129,11 +133,11 @@ class Session:
         The record is read again: a job may have begun, saved its system and ended since.
         """
         (self.directory / "run").mkdir(mode=0o700, exist_ok=True)
-        with locked(self.directory / "run/lock", wait=False, whose="a job"):
-            self.record = record.load(self.directory)
+        with file_lock(self.directory / "run/lock", wait=False, whose="a job"):
+            self.record = record.load_record(self.directory)
             yield
 
     def commit(self, changed: Record) -> None:
         """The one moment in which an operation comes true."""
-        record.commit(self.directory, changed)
+        record.commit_record(self.directory, changed)
         self.record = changed

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import errno
 
-MOST_NAMED = 3
-NAME_CHARACTERS = 50
+MAX_NAMED = 3
+MAX_NAME_CHARACTERS = 50
 """Of a path that is named, at its end; the job's answer has 300 characters (session.sh)."""
 
 
-class UnreadableError(PermissionError):
+class UnreadableFilesError(PermissionError):
     """Some files cannot be read; the text names the first ones, and says what helps."""
 
 
-class Unreadable:
+class UnreadableFiles:
     """The files that could not be read so far."""
 
     def __init__(self) -> None:
@@ -31,23 +31,23 @@ class Unreadable:
         if path in self._named:
             return
         self._count += 1
-        if len(self._named) < MOST_NAMED:
+        if len(self._named) < MAX_NAMED:
             self._named[path] = "chmod u+rx" if is_folder else "chmod u+r"
 
     def refuse(self) -> None:
         """Raise UnreadableError if there are any."""
         if not self._count:
             return
-        names = ", ".join(shorten(path) for path in self._named)
+        names = ", ".join(printable_path_end(path) for path in self._named)
         more = self._count - len(self._named)
         what = f"{names} and {more} more" if more else names
         remedies = " or ".join(f"`{remedy}`" for remedy in sorted({*self._named.values()}))
         words = f"permission denied: cannot read {what}; run {remedies} on them, or remove them"
-        raise UnreadableError(errno.EACCES, words)
+        raise UnreadableFilesError(errno.EACCES, words)
 
 
-def shorten(path: bytes) -> str:
+def printable_path_end(path: bytes) -> str:
     """Return a path as printable text of at most NAME_CHARACTERS: its end says most."""
     text = path.decode(errors="backslashreplace")
     text = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
-    return text if len(text) <= NAME_CHARACTERS else f"…{text[1 - NAME_CHARACTERS :]}"
+    return text if len(text) <= MAX_NAME_CHARACTERS else f"…{text[1 - MAX_NAME_CHARACTERS :]}"

@@ -10,7 +10,7 @@ from slurm.lab.errors import LabError
 from slurm.lab.spec import LOGIN
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
     from slurm.lab.spec import Spec
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import Place, cache_root
 from slurm.lab.preflight import check_root
 from slurm.lab.releases import RELEASES, SID
 from slurm.lab.spec import NODES, Bind, Publish, Spec

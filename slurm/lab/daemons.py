@@ -21,7 +21,7 @@ from slurm.lab.progress import wait_until
 from slurm.lab.spec import COMPUTE, LOGIN, NODES
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
 
 
 PROBE_SECONDS = 15

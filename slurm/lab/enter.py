@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from slurm.lab import reach
+from slurm.lab import host_settings
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place
+from slurm.lab.paths import Place
 from slurm.lab.processes import init_pid
 from slurm.lab.spec import node_named
 
@@ -48,7 +48,7 @@ def exec_argv(
     home = entry[5] if os.path.isdir(f"/proc/{pid}/root{entry[5]}") else "/"  # noqa: PTH112 - fast: called thousands of times
     variables = {"PATH": ROOT_PATH if user == "root" else USER_PATH, **(env or {})}
     if host_network:
-        variables = {**reach.environment(), **variables}
+        variables = {**host_settings.environment(), **variables}
     return [
         *_ignoring_interrupts(nsenter(pid, host_network=host_network, cwd=cwd or home)),
         "env", "--default-signal=INT,QUIT",

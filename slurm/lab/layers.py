@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurm.lab import reach
+from slurm.lab import host_settings
 from slurm.lab.cache import cached, digest
 from slurm.lab.commands import run
 from slurm.lab.errors import LabError
@@ -51,7 +51,7 @@ def build_layer(
         log.unlink(missing_ok=True)
         progress.say(f"making layer {name} (once for each version; log: {log})")
         settings = work / "reach"
-        reach.write(settings)
+        host_settings.write(settings)
         run(
             ["bash", str(HERE / "layer.sh")],
             seconds=seconds,
@@ -65,7 +65,7 @@ def build_layer(
                 "ROOT": str(work / "root"),
                 "SCRIPT": str(script.resolve()),
                 "INPUTS": "\n".join(str(path.resolve()) for path in inputs),
-                "SETTINGS": "\n".join(f"{key}={value}" for key, value in reach.environment().items()),
+                "SETTINGS": "\n".join(f"{key}={value}" for key, value in host_settings.environment().items()),
             },
         )
         progress.say(f"layer {name} made")

@@ -16,7 +16,7 @@ from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
 from slurm.lab.interrupts import terminable, uninterrupted
 from slurm.lab.modes import world_readable
-from slurm.lab.place import RUN
+from slurm.lab.paths import RUN
 from slurm.lab.progress import wait_until
 from slurm.lab.rootfs import root
 from slurm.lab.spec import COMPUTE, LOGIN, NODES, Spec
@@ -24,7 +24,7 @@ from slurm.lab.spec import COMPUTE, LOGIN, NODES, Spec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
     from slurm.lab.progress import Progress
     from slurm.lab.spec import Publish
 

@@ -9,7 +9,7 @@ from slurm.lab.commands import run
 from slurm.lab.spec import ADDRESSES, NODES
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
 
 SWITCH = "switch"
 NAMESPACES = Path("/run/netns")

@@ -19,7 +19,7 @@ from slurm.lab.progress import wait_until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
     from slurm.lab.spec import Spec
 
 NODE_SH = Path(__file__).with_name("node.sh")

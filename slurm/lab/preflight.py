@@ -14,7 +14,7 @@ from slurm.lab.commands import run
 from slurm.lab.errors import LabError
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
     from slurm.lab.progress import Progress
 
 GIB = 1 << 30

@@ -14,7 +14,7 @@ from slurm.lab.errors import LabError
 from slurm.lab.spec import NODES
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
 
 PROC = Path("/proc")
 

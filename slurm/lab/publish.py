@@ -21,7 +21,7 @@ from slurm.lab.errors import LabError
 from slurm.lab.spec import ADDRESSES, Publish
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
 
 CLONE_NEWNET = 0x40000000
 CHUNK = 1 << 16

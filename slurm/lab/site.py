@@ -7,7 +7,7 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from slurm.lab import cgroups, conf, reach
+from slurm.lab import cgroups, conf, host_settings
 from slurm.lab.commands import run
 from slurm.lab.spec import ADDRESSES, FIRST_UID, LOGIN, SUBIDS, Account
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
     from slurm.lab.spec import Spec
 
 FIRST_SUBID = 200_000
@@ -26,7 +26,7 @@ def write(place: Place, spec: Spec, lower: Sequence[Path]) -> None:
     etc = place.site / "etc"
     for directory in ("slurm", "munge", "ssh", "sudoers.d", "my.cnf.d"):
         (etc / directory).mkdir(parents=True, exist_ok=True)
-    reach.write(place.site)
+    host_settings.write(place.site)
     with (etc / "hosts").open("a") as hosts:
         hosts.writelines(f"{address} {node}\n" for node, address in ADDRESSES.items())
     write_accounts(etc, spec.accounts, lower)

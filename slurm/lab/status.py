@@ -12,7 +12,7 @@ from slurm.lab.processes import init_pid
 from slurm.lab.spec import ADDRESSES, LOGIN, NODES
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
 
 ANSWER_SECONDS = 5
 """How long Slurm may take to answer before it counts as silent."""

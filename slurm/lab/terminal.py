@@ -21,7 +21,7 @@ from slurm.lab.processes import init_pid
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slurm.lab.place import Place
+    from slurm.lab.paths import Place
 
 TTY_GID = 5
 """Debian's group `tty`."""

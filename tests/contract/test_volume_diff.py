@@ -18,7 +18,7 @@ from broker.volumes import inspection, operations
 from broker.volumes.content import ACCESS_LISTS
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Note
-from broker.volumes.packing import KEPT
+from broker.volumes.squashfs import KEPT
 from profiles.removal import remove_tree
 from tests.volumes.access_list import access_list
 from tests.volumes.filesystems import mounted
@@ -109,7 +109,7 @@ def told(running: Running, session: str, number: int, image: ImageFiles, kind: s
 
 
 def printable(changes: Changes) -> Changes:
-    return {(change, inspection.printable(path)) for change, path in changes}
+    return {(change, inspection.printable_path(path)) for change, path in changes}
 
 
 @pytest.mark.parametrize("ground", GROUNDS, indirect=True)
@@ -133,7 +133,7 @@ def test_diff_tells_what_differs_between_the_mounted_views(ground: tuple[str, Pa
             system = printable(differences(then["system"], views["system"], seconds=seconds))
             found = told(running, session, number, image, "system", content=True)
             # What lies in the image is known by its path alone: what a layer has of it counts as modified.
-            of_image = {("M", inspection.printable(path)) for path in then["system"] if running.below(path)}
+            of_image = {("M", inspection.printable_path(path)) for path in then["system"] if running.below(path)}
             assert found - of_image == system - of_image
         answer = operations.snapshot(running.storage, session, new_id(), IMAGE, Note())
         snapshots[answer["snapshot"]["number"]] = views

@@ -15,7 +15,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from broker.names import new_id
-from broker.volumes import collection, live, operations
+from broker.volumes import garbage, live_snapshot, operations
 from broker.volumes.operations import Note
 from profiles.removal import remove_tree
 from tests.volumes.filesystems import mounted
@@ -108,12 +108,12 @@ def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
     operations.flatten(storage, copy, new_id(), digest=IMAGE.digest, below=running.below)
     shows(session, changed)
     shows(copy, first)
-    collection.collect(storage)
+    garbage.collect_garbage(storage)
     shows(session, changed)
     shows(copy, first)
-    collection.purge(storage, session)
+    garbage.purge_session(storage, session)
     shows(copy, first)
-    collection.purge(storage, copy)
+    garbage.purge_session(storage, copy)
     assert storage.layers.all() == []
     remove_tree(running.base.parent)
 
@@ -177,8 +177,10 @@ def test_root_of_a_volume_keeps_its_attributes_through_everything(
     assert roots.shown(session) == second
     roots.change(session, 3, only=only)
     third = roots.shown(session)
-    monkeypatch.setattr(live, "_copied_by_job", copy_here)
-    copied = live.copy(storage, session, new_id(), job_id=1, image=IMAGE, note=Note())["snapshot"]["number"]
+    monkeypatch.setattr(live_snapshot, "_request_copy", copy_here)
+    copied = live_snapshot.snapshot_running(storage, session, new_id(), job_id=1, image=IMAGE, note=Note())["snapshot"][
+        "number"
+    ]
     roots.change(session, 4, only=only)
     operations.rollback(storage, session, new_id(), copied, IMAGE)
     assert roots.shown(session) == third

@@ -7,9 +7,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from slurm.queue_position import Waiting, ahead
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
-from slurm.waiting import Waiting, ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

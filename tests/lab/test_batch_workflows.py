@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.layers import build_layer
-from slurm.lab.place import cache_root
+from slurm.lab.paths import cache_root
 from slurm.lab.progress import Progress
 from tests.lab.batch_work import WORK, Work
 from tests.site import deploy

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from slurm.lab.enter import exec_argv
-from slurm.lab.place import Place
+from slurm.lab.paths import Place
 from slurm.lab.spec import NODES
 
 if TYPE_CHECKING:

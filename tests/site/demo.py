@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import publish
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place
+from slurm.lab.paths import Place
 from slurm.lab.preflight import check_root
 from slurm.lab.progress import Progress
 from tests.site import deploy

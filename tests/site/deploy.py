@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import layers, lifecycle, publish
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import Place, cache_root
 from slurm.lab.preflight import check
 from slurm.lab.progress import Progress
 from slurm.lab.spec import LOGIN, Bind, Publish, Spec

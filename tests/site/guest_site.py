@@ -15,7 +15,7 @@ from slurm.lab import lifecycle
 from slurm.lab.cache import digest, keep_newest, mark_used
 from slurm.lab.commands import run
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import Place, cache_root
 from slurm.vm import image
 from slurm.vm.guest import Guest, saved
 from tests.site import deploy, quickstart

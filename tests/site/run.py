@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import lifecycle
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import Place, cache_root
 from slurm.lab.preflight import check_root
 from slurm.lab.progress import Progress
 from slurm.lab.releases import TRIXIE

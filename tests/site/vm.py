@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab.errors import LabError
-from slurm.lab.place import cache_root
+from slurm.lab.paths import cache_root
 from slurm.lab.preflight import check_disk, check_root
 from slurm.lab.progress import Progress
 from slurm.vm import image, qemu

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes.comparison import Depth, compare, open_both
-from broker.volumes.flattening import join
+from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
+from broker.volumes.flatten import join_layers
 from broker.volumes.layers import Layers
-from broker.volumes.packing import pack
+from broker.volumes.squashfs import pack_layer
 from profiles.commit import commit
 from profiles.commit import compare as comparing
 from profiles.commit.apply import apply
@@ -57,12 +57,12 @@ def test_diff_tells_what_lies_deep(layers: Layers) -> None:
     make_chain(layers.tree(lower), DEPTH, NAME, b"old")
     make_chain(layers.tree(upper), DEPTH, NAME, b"new")
     trees = [layers.tree(lower), layers.tree(upper)]
-    with open_both(trees[:1], trees, (Marks.KERNEL, Marks.KERNEL)) as (before, after):
-        assert [*compare(before, after, None, Depth(content=True))] == [("A", f"{INNERMOST}/new")]
-    with open_both(trees, trees[:1], (Marks.KERNEL, Marks.KERNEL)) as (before, after):
-        assert [*compare(before, after, None, Depth())] == [("D", f"{INNERMOST}/new")]
-    with open_both(trees, [], (Marks.KERNEL, Marks.KERNEL)) as (before, after):
-        assert [*compare(before, after, None, Depth())] == [("D", os.fsdecode(NAME))]
+    with open_stacks(trees[:1], trees, (Marks.KERNEL, Marks.KERNEL)) as (before, after):
+        assert [*compare_stacks(before, after, None, ComparisonDepth(content=True))] == [("A", f"{INNERMOST}/new")]
+    with open_stacks(trees, trees[:1], (Marks.KERNEL, Marks.KERNEL)) as (before, after):
+        assert [*compare_stacks(before, after, None, ComparisonDepth())] == [("D", f"{INNERMOST}/new")]
+    with open_stacks(trees, [], (Marks.KERNEL, Marks.KERNEL)) as (before, after):
+        assert [*compare_stacks(before, after, None, ComparisonDepth())] == [("D", os.fsdecode(NAME))]
 
 
 def test_flatten_joins_what_lies_deep(layers: Layers) -> None:
@@ -70,7 +70,7 @@ def test_flatten_joins_what_lies_deep(layers: Layers) -> None:
     make_chain(layers.tree(lower), DEPTH, NAME, b"old")
     make_chain(layers.tree(upper), DEPTH, NAME, b"new")
     (layers.tree(upper) / "first").touch()
-    made = join(layers, (lower, upper), lambda _: False)
+    made = join_layers(layers, (lower, upper), lambda _: False)
     with opened([layers.tree(made)]) as stack:
         entries = [*merged(stack)]
     assert {entry.path for entry in entries if entry.kind == "file"} == {
@@ -95,7 +95,7 @@ def test_file_with_too_many_names_is_copied_deep_down(layers: Layers, monkeypatc
         link(source, target, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "link", limited)
-    made = join(layers, (lower,), lambda _: False)
+    made = join_layers(layers, (lower,), lambda _: False)
     monkeypatch.undo()
     with opened([layers.tree(made)]) as stack:
         files = {entry.found.name: entry.found.status for entry in merged(stack) if entry.kind == "file"}
@@ -138,7 +138,7 @@ def test_commit_names_what_a_packed_layer_has_beside_its_squashfs(layers: Layers
     make_chain(layers.tree(source), 20, b"n" * 250, b"file")
     (layers.tree(source) / "plain").write_text("plain")
     layers.tree(made).rmdir()
-    pack(layers.tree(source), layers.path(made))
+    pack_layer(layers.tree(source), layers.path(made))
     steps = SimpleNamespace(seconds_left=lambda: 60.0)
     opened_layer = commit._opened(layers.path(made), room, steps)  # type: ignore[arg-type]
     (room / "image").mkdir()
@@ -157,8 +157,8 @@ def test_time_of_diff_grows_with_the_depth_and_not_with_its_square(layers: Layer
         make_chain(layers.tree(upper), depth, NAME, b"new")
         trees = [layers.tree(lower), layers.tree(upper)]
         began = time.process_time()
-        with open_both(trees[:1], trees, (Marks.KERNEL, Marks.KERNEL)) as (before, after):
-            assert len([*compare(before, after, None, Depth())]) == 1
+        with open_stacks(trees[:1], trees, (Marks.KERNEL, Marks.KERNEL)) as (before, after):
+            assert len([*compare_stacks(before, after, None, ComparisonDepth())]) == 1
         return time.process_time() - began
 
     few = min(seconds(250) for _ in range(3))
@@ -174,7 +174,7 @@ def test_stack_of_more_layers_than_a_process_may_have_files(layers: Layers) -> N
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))  # as login shells have it
     try:
-        made = join(layers, tuple(stack), lambda _: False)
+        made = join_layers(layers, tuple(stack), lambda _: False)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len([*(layers.tree(made) / "a/b").iterdir()]) == len(stack)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place
+from slurm.lab.paths import Place
 from slurm.lab.progress import Progress
 from tests.lab_cluster import Lab
 from tests.site import demo, deploy

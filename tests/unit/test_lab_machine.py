@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from slurm.lab import cgroups, conf, preflight, publish, reach, site
+from slurm.lab import cgroups, conf, host_settings, preflight, publish, site
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import Place, cache_root
 from slurm.lab.spec import Account, Spec
 
 V1 = "{n} 1 0:{n} / /sys/fs/cgroup/{dir} rw shared:1 - cgroup cgroup rw,{options}\n"
@@ -71,12 +71,12 @@ def test_pip_settings_that_mean_something_elsewhere_are_carried_over(
     )
     monkeypatch.setenv("PIP_TIMEOUT", "77")
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    reach.write(tmp_path / "tree")
+    host_settings.write(tmp_path / "tree")
     text = (tmp_path / "tree/etc/pip.conf").read_text()
     assert "index-url = https://mirror.example/simple\n" in text
     assert "extra-index-url = https://two.example/simple\n" in text
     assert "timeout = 77\n" in text
-    assert reach.environment()["https_proxy"] == "http://proxy.example:3128"
+    assert host_settings.environment()["https_proxy"] == "http://proxy.example:3128"
     assert (tmp_path / "tree/etc/resolv.conf").exists()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes import packing, probe
+from broker.volumes import probe, squashfs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,11 +57,11 @@ def test_what_a_killed_worker_left_is_removed_by_the_next(
         found.append(left[0].exists())
         raise PermissionError
 
-    monkeypatch.setattr({"packing": packing, "probe": probe}[module], function, look)
+    monkeypatch.setattr({"packing": squashfs, "probe": probe}[module], function, look)
     if way == "unpacking":
         with pytest.raises(PermissionError):
-            packing._unsquash_on_local_disk(tmp_path / "squashfs", tmp_path / "target")
+            squashfs._unsquash_on_local_disk(tmp_path / "squashfs", tmp_path / "target")
     else:
-        assert probe._overlay(tmp_path / "another").how == "none"
+        assert probe._try_overlay(tmp_path / "another").how == "none"
     assert found == [False]
     assert list((tmp_path / "tmp").iterdir()) == []

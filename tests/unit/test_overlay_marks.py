@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.names import new_id
-from broker.volumes.comparison import Depth, compare, open_both
-from broker.volumes.flattening import join
+from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
+from broker.volumes.flatten import join_layers
 from broker.volumes.layers import Layers
 from broker.volumes.packages import installed
 from profiles.image.layered_tree import Layered
@@ -81,15 +81,15 @@ def shown_by_merged(trees: Sequence[Path], marks: Marks) -> set[str]:
 
 
 def shown_by_diff(trees: Sequence[Path], marks: Marks) -> set[str]:
-    with open_both([], trees, (marks, marks)) as (before, after):
-        return {path for change, path in compare(before, after, None, Depth()) if change == "A"}
+    with open_stacks([], trees, (marks, marks)) as (before, after):
+        return {path for change, path in compare_stacks(before, after, None, ComparisonDepth()) if change == "A"}
 
 
 def left_by_diff(trees: Sequence[Path], marks: Marks) -> set[str]:
     """Take what a comparison of both layers with the lower one tells to be deleted and added."""
     left = shown_by_merged(trees[:1], marks)
-    with open_both(trees[:1], trees, (marks, marks)) as (before, after):
-        for change, path in compare(before, after, None, Depth()):
+    with open_stacks(trees[:1], trees, (marks, marks)) as (before, after):
+        for change, path in compare_stacks(before, after, None, ComparisonDepth()):
             if change == "D" or (change == "M" and not (trees[-1] / path).is_dir()):
                 left = {each for each in left if each != path and not each.startswith(f"{path}/")}
             if change in {"A", "M"}:
@@ -136,7 +136,7 @@ def test_every_reader_sees_what_the_mount_shows(tmp_path: Path, marks: Marks, fo
         assert installed(stack, "").keys() == {
             f"pip {name}" for name, path in (("gone", GONE), ("left", LEFT)) if f"{path}/METADATA" in shown
         }
-    made = join(layers, (lower, upper), lambda _: False)
+    made = join_layers(layers, (lower, upper), lambda _: False)
     assert marks_of([layers.path(made)]) is marks
     assert shown_by_merged([layers.tree(made)], marks) == shown
 

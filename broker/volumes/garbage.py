@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from broker.failpoints import failpoint
 from broker.volumes import record
 from broker.volumes.errors import VolumeError, from_os_error
+from broker.volumes.files import file_lock, sync_path
 from broker.volumes.inodes import BLOCK_BYTES
-from broker.volumes.layers import ASIDE
+from broker.volumes.layers import REMOVAL_PREFIX
 from broker.volumes.operations import facts
-from broker.volumes.record import locked, sync
 from profiles.removal import remove_tree
 from profiles.walk import Tree, walk
 
@@ -24,52 +24,54 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 
 
-def trash(storage: Storage, session_id: str) -> Answer:
+def trash_session(storage: Storage, session_id: str) -> Answer:
     """Put a session without a job aside, whole, by one rename; done already is done. VolumeError `busy`."""
     directory = storage.session(session_id)
     if not directory.exists():
         return {}
     (directory / "run").mkdir(mode=0o700, exist_ok=True)
     with (
-        locked(storage.lock, shared=True),
-        locked(directory / "volumes.lock"),
-        locked(directory / "run/lock", wait=False, whose="a job"),
+        file_lock(storage.lock, shared=True),
+        file_lock(directory / "volumes.lock"),
+        file_lock(directory / "run/lock", wait=False, whose="a job"),
     ):
         storage.trash(session_id).parent.mkdir(mode=0o700, exist_ok=True)
         directory.rename(storage.trash(session_id))
-        sync(directory.parent)
-        sync(storage.trash(session_id).parent)
+        sync_path(directory.parent)
+        sync_path(storage.trash(session_id).parent)
     failpoint("trash.moved")
     return {}
 
 
-def untrash(storage: Storage, session_id: str) -> Answer:
+def restore_session(storage: Storage, session_id: str) -> Answer:
     """Bring a session back that was put aside; what its volumes are. VolumeError `missing`."""
     directory, aside = storage.session(session_id), storage.trash(session_id)
-    with locked(storage.lock, shared=True):
+    with file_lock(storage.lock, shared=True):
         if not directory.exists():
             if not aside.exists():
                 raise VolumeError("missing", f"the data of {session_id} is not there any more")
-            found = record.load(aside)
+            found = record.load_record(aside)
             storage.layers.check(found.named_layers())
             aside.rename(directory)
-            sync(aside.parent)
-            sync(directory.parent)
+            sync_path(aside.parent)
+            sync_path(directory.parent)
         failpoint("untrash.moved")
-        return {"volumes": facts(storage, record.load(directory))}
+        return {"volumes": facts(storage, record.load_record(directory))}
 
 
-def purge(storage: Storage, session_id: str) -> Answer:
+def purge_session(storage: Storage, session_id: str) -> Answer:
     """Remove a session for good, with the layers that only it names; done already is done.
 
     VolumeError or OSError if some of them could not be removed: all else is, and the next call, or `collect`, tries
     again. Until then the session's record stays, under a name that no operation reads.
     """
     for directory in (storage.session(session_id), storage.trash(session_id)):
-        _put_aside(directory)
+        _mark_for_removal(directory)
     failpoint("purge.renamed")
-    left = [gone for place in ("sessions", "trash") if (gone := _aside(storage.root / place / session_id)).exists()]
-    own = _named_by(left)
+    left = [
+        gone for place in ("sessions", "trash") if (gone := _removal_path(storage.root / place / session_id)).exists()
+    ]
+    own = _layers_named_by(left)
     if storage.layers.root.is_dir():
         _, failures = _collect(storage)
         for layer, error in failures.items():
@@ -80,7 +82,7 @@ def purge(storage: Storage, session_id: str) -> Answer:
     return {}
 
 
-def collect(storage: Storage, *, dry_run: bool = False, over: Collection[str] = ()) -> Answer:
+def collect_garbage(storage: Storage, *, dry_run: bool = False, over: Collection[str] = ()) -> Answer:
     """Remove the layers that no record names; which, and their bytes.
 
     Deleted sessions that are `over`, by their ids, go first. VolumeError, and nothing is removed, if a record cannot
@@ -103,7 +105,7 @@ def _collect(
     """As `collect`. Return what was done, and by the name of a layer or directory why it could not be removed."""
     layers = storage.layers
     failures: dict[str, OSError] = {}
-    with locked(storage.lock):
+    with file_lock(storage.lock):
         aside = sorted(set(storage.set_aside()) & set(over))
         named = set[str]()
         for session_id, found in storage.records():
@@ -112,9 +114,9 @@ def _collect(
         unnamed = [layer for layer in layers.all() if layer not in named]
         if not dry_run:
             for session_id in aside:
-                _put_aside(storage.trash(session_id))
+                _mark_for_removal(storage.trash(session_id))
                 failpoint("purge.renamed")
-                _remove(_aside(storage.trash(session_id)), session_id, failures)
+                _remove_or_note(_removal_path(storage.trash(session_id)), session_id, failures)
             for layer in unnamed:
                 failpoint("collect.removing")
                 layers.put_aside(layer)
@@ -122,7 +124,7 @@ def _collect(
         left = [] if dry_run else layers.discarded()
     sizes = _sizes(going)
     for path in left:
-        _remove(path, path.name.removeprefix(ASIDE), failures)
+        _remove_or_note(path, path.name.removeprefix(REMOVAL_PREFIX), failures)
     told = [{"id": layer, "bytes": size} for layer, size in sizes.items()]
     return {"layers": told, "bytes": sum(sizes.values()), "sessions": aside}, failures
 
@@ -147,18 +149,18 @@ def _sizes(going: Mapping[str, Path]) -> dict[str, int]:
     return sizes
 
 
-def _aside(directory: Path) -> Path:
-    return directory.with_name(ASIDE + directory.name)
+def _removal_path(directory: Path) -> Path:
+    return directory.with_name(REMOVAL_PREFIX + directory.name)
 
 
-def _put_aside(directory: Path) -> None:
+def _mark_for_removal(directory: Path) -> None:
     """Rename a session's directory, so that no reader finds only a part of it."""
     if directory.exists():
-        directory.rename(_aside(directory))
-        sync(directory.parent)
+        directory.rename(_removal_path(directory))
+        sync_path(directory.parent)
 
 
-def _remove(path: Path, name: str, failures: dict[str, OSError]) -> None:
+def _remove_or_note(path: Path, name: str, failures: dict[str, OSError]) -> None:
     """Remove a tree, or note why that is not possible."""
     try:
         remove_tree(path)
@@ -166,12 +168,12 @@ def _remove(path: Path, name: str, failures: dict[str, OSError]) -> None:
         failures[name] = error
 
 
-def _named_by(directories: Iterable[Path]) -> set[str] | None:
+def _layers_named_by(directories: Iterable[Path]) -> set[str] | None:
     """Return the layers that these records name, None if one cannot be read."""
     named = set[str]()
     for directory in directories:
         try:
-            named |= record.load(directory).named_layers()
+            named |= record.load_record(directory).named_layers()
         except (OSError, VolumeError) as error:
             if not (isinstance(error, VolumeError) and error.kind == "missing"):
                 return None

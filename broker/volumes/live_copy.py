@@ -35,40 +35,40 @@ from typing import TYPE_CHECKING
 
 from broker.volumes.content import (
     SMALL_BYTES,
-    attributes,
-    clone,
     copy_attributes,
     copy_extents,
-    flush,
+    file_state,
     has_holes,
+    read_attributes,
     same_content,
-    seen_of,
+    share_blocks,
+    sync_file_system,
     write_all,
-    write_out,
+    write_dirty_pages,
 )
-from broker.volumes.copied import CHANGED_MEANWHILE, READ, CopiedFolder, Lookers
+from broker.volumes.copied_folders import CHANGE_ERRORS, READ_FLAGS, CopiedFolder, ParallelScanner
 from broker.volumes.copy_index import read_index, write_index
-from broker.volumes.copy_survey import survey
+from broker.volumes.copy_survey import check_copyable
 from broker.volumes.trials import shows_stores
-from broker.volumes.unreadable import Unreadable, UnreadableError, shorten
+from broker.volumes.unreadable import UnreadableFiles, UnreadableFilesError, printable_path_end
 from profiles.walk import FOLDER, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from broker.volumes.content import Seen
+    from broker.volumes.content import FileState
     from profiles.walk import Folder
 
 TREE, INDEX, OWNERS = "tree", "index", "owners"
 RACY_NS = 2 * 10**9
 """A file that changed so shortly before it was looked at may change again without another time stamp, whose steps are
 as coarse as a kernel's tick or a file server's clock."""
-MOST_NAMES = 30_000
+MAX_HARD_LINKS = 30_000
 """A file that would get more names is copied instead of linked: ext4 allows 65,000, and others not many more."""
-WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Copy:
+class TreeCopy:
     """One tree being copied. `first` may be left out where nothing writes; then `second` copies everything."""
 
     def __init__(self, source: str, target: str, previous: str = "", *, squash: bool = False) -> None:
@@ -81,7 +81,7 @@ class Copy:
         self._from = Tree(source)
         self._to = Tree(os.path.join(target, TREE))
         self._link_from: Tree | None = None
-        self._previous: dict[bytes, Seen] = {}
+        self._previous: dict[bytes, FileState] = {}
         if previous and os.path.isdir(os.path.join(previous, TREE)):
             self._previous = read_index(os.path.join(previous, INDEX))
             self._link_from = Tree(os.path.join(previous, TREE))
@@ -95,14 +95,14 @@ class Copy:
         self._is_heritable = True
         self._folders: list[CopiedFolder] = []
         """Those that the first pass has copied, in its order."""
-        self._lookers: Lookers | None = None
+        self._lookers: ParallelScanner | None = None
         self._names: dict[tuple[int, int], tuple[CopiedFolder, str]] = {}
         """By device and inode: a name that the copy has of a file with several. A btrfs subvolume is a device."""
         self._stale: set[tuple[CopiedFolder, str]] = set()
         """What the second pass has yet to bring into the copy."""
         self._restricted: dict[CopiedFolder, int] = {}
         """Modes that would be in the copy's own way, set when it is complete."""
-        self._unreadable = Unreadable()
+        self._unreadable = UnreadableFiles()
 
     def close(self) -> None:
         if self._lookers is not None:
@@ -113,12 +113,12 @@ class Copy:
 
     def survey(self) -> None:
         """Refuse what cannot be copied, before anybody is disturbed: `copy_survey.survey`."""
-        survey(self._from, self._target, self._previous)
+        check_copyable(self._from, self._target, self._previous)
 
     def prepare(self) -> None:
         """Write out what is dirty in the source: all at once is faster than file by file."""
         with contextlib.suppress(OSError):  # of other files, perhaps; those of the source are looked at one by one
-            flush(self._from.root_descriptor)
+            sync_file_system(self._from.root_descriptor)
 
     def mark_drained(self) -> None:
         """Note that every system call and page fault of the writers is over that began before now."""
@@ -137,7 +137,7 @@ class Copy:
         self._copy_below(self._root, self._folders)
         self._unreadable.refuse()
         self._previous.clear()
-        self._lookers = Lookers(self._from, self._folders)
+        self._lookers = ParallelScanner(self._from, self._folders)
         with contextlib.suppress(OSError):  # so that the system has at hand what the second pass asks for
             self._lookers.look()
 
@@ -174,13 +174,13 @@ class Copy:
 
     def flush(self) -> None:
         """Have everything on disk, for a copy that somebody will rely on; OSError if that did not work."""
-        flush(self._to.root_descriptor)
+        sync_file_system(self._to.root_descriptor)
 
-    def _is_old(self, seen: Seen) -> bool:
+    def _is_old(self, seen: FileState) -> bool:
         """Whether a change that began after the writers were drained has another time stamp than this."""
         return self._drained is not None and seen[1] < self._drained - RACY_NS
 
-    def _update(self, lookers: Lookers) -> None:
+    def _update(self, lookers: ParallelScanner) -> None:
         """Bring into the copy what the first pass could not know."""
         changes = [(self._folders[change.number], change) for change in lookers.look()]
         self._stale = {(folder, name) for folder, change in changes for name in change.names}
@@ -227,15 +227,17 @@ class Copy:
         """Leave to the second pass what changes under the eyes of the first one; note what cannot be read."""
         try:
             yield
-        except UnreadableError:
+        except UnreadableFilesError:
             folder.is_whole = False
             path = folder.source.below(os.fsencode(name)) if name else folder.source.path
             self._unreadable.add(path or b".", is_folder=not name)
         except OSError as error:
             folder.is_whole = False
             stands_still = self._is_frozen and self._is_heritable
-            if stands_still or error.errno not in CHANGED_MEANWHILE:
-                error.filename = shorten(folder.source.below(os.fsencode(name)) if name else folder.source.path)
+            if stands_still or error.errno not in CHANGE_ERRORS:
+                error.filename = printable_path_end(
+                    folder.source.below(os.fsencode(name)) if name else folder.source.path
+                )
                 raise
 
     def _list(self, folder: CopiedFolder) -> tuple[os.stat_result, list[tuple[str, os.stat_result]]]:
@@ -249,7 +251,7 @@ class Copy:
                     with contextlib.suppress(FileNotFoundError):
                         entries.append((entry.name, entry.stat(follow_symlinks=False)))
         except PermissionError as error:
-            raise UnreadableError from error
+            raise UnreadableFilesError from error
         return status, entries
 
     def _bring(self, folder: CopiedFolder, name: str, status: os.stat_result) -> list[CopiedFolder]:
@@ -268,7 +270,7 @@ class Copy:
 
     def _place(self, folder: CopiedFolder, name: str, status: os.stat_result) -> None:
         """Bring one entry that is no folder into the copy."""
-        seen = seen_of(status)
+        seen = file_state(status)
         existing = self._other_name(status) if status.st_nlink > 1 else None
         if existing is not None and self._link(existing, folder, name):
             known = existing[0].proven.get(existing[1])
@@ -286,7 +288,7 @@ class Copy:
         self._note_owner(folder, name, status)
 
     @staticmethod
-    def _note(folder: CopiedFolder, name: str, seen: Seen, *, is_proven: bool) -> None:
+    def _note(folder: CopiedFolder, name: str, seen: FileState, *, is_proven: bool) -> None:
         folder.forget(name)
         (folder.proven if is_proven else folder.doubtful)[name] = seen
 
@@ -330,16 +332,16 @@ class Copy:
     def _link_previous(self, folder: CopiedFolder, name: str, status: os.stat_result) -> bool:
         """Take a file that has not changed since from the previous copy; False if it has to be copied."""
         path = folder.below(name) if self._previous else None
-        if path is None or folder.previous is None or self._previous.get(path) != seen_of(status):
+        if path is None or folder.previous is None or self._previous.get(path) != file_state(status):
             return False
-        if stat.S_ISREG(status.st_mode) and not self._is_current(folder, name, seen_of(status)):
+        if stat.S_ISREG(status.st_mode) and not self._is_current(folder, name, file_state(status)):
             return False
         self._clear(folder, name)
         try:
             there = folder.previous.descriptor()
             if status.st_nlink > 1:  # its other names follow, and all have to be names of one file
                 names = os.stat(name, dir_fd=there, follow_symlinks=False).st_nlink
-                if names + status.st_nlink > MOST_NAMES:
+                if names + status.st_nlink > MAX_HARD_LINKS:
                     return False
             here = folder.target.descriptor()
             os.link(name, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
@@ -348,22 +350,22 @@ class Copy:
         return True
 
     @staticmethod
-    def _is_current(folder: CopiedFolder, name: str, seen: Seen) -> bool:
+    def _is_current(folder: CopiedFolder, name: str, seen: FileState) -> bool:
         """Whether a file is as it was seen, asked of the file server, too.
 
         The status that a folder's entry has may be from the client's cache: up to a minute old on NFS (acregmax), and
         another machine may have written since. Opening a file makes NFS ask its server (nfs(5), "close-to-open").
         """
         try:
-            descriptor = os.open(name, READ, dir_fd=folder.source.descriptor())
+            descriptor = os.open(name, READ_FLAGS, dir_fd=folder.source.descriptor())
         except OSError:  # to copy it will say why
             return False
         try:
-            return seen_of(os.fstat(descriptor)) == seen
+            return file_state(os.fstat(descriptor)) == seen
         finally:
             os.close(descriptor)
 
-    def _copy(self, folder: CopiedFolder, name: str, status: os.stat_result) -> tuple[Seen, bool]:
+    def _copy(self, folder: CopiedFolder, name: str, status: os.stat_result) -> tuple[FileState, bool]:
         """Copy one entry; what it was when the copy began, and whether it is proven to show every change since."""
         mode = status.st_mode
         if stat.S_ISREG(mode):
@@ -375,19 +377,19 @@ class Copy:
             os.mknod(name, mode, status.st_rdev, dir_fd=target)
             os.chmod(name, stat.S_IMODE(mode), dir_fd=target)
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
-        return seen_of(status), not self._is_frozen and self._is_old(seen_of(status))
+        return file_state(status), not self._is_frozen and self._is_old(file_state(status))
 
-    def _copy_file(self, folder: CopiedFolder, name: str) -> tuple[Seen, bool]:
+    def _copy_file(self, folder: CopiedFolder, name: str) -> tuple[FileState, bool]:
         source = self._open(folder, name)
         try:
             is_proven = (
                 not self._is_frozen
                 and self._notices_stores
-                and self._is_old(seen_of(os.fstat(source)))
-                and write_out(source)
+                and self._is_old(file_state(os.fstat(source)))
+                and write_dirty_pages(source)
             )
             status = os.fstat(source)  # after the pages are clean
-            target = os.open(name, WRITE_NEW, 0o600, dir_fd=folder.target.descriptor())
+            target = os.open(name, CREATE_FLAGS, 0o600, dir_fd=folder.target.descriptor())
             try:
                 self._copy_content(source, target, status)
                 copy_attributes(source, target)
@@ -397,21 +399,21 @@ class Copy:
                 os.close(target)  # a file server may say only here that there is no space: then this raises
         finally:
             os.close(source)
-        return seen_of(status), is_proven and self._is_old(seen_of(status))
+        return file_state(status), is_proven and self._is_old(file_state(status))
 
     @staticmethod
     def _open(folder: CopiedFolder, name: str) -> int:
         """Open a file of the source for reading. UnreadableError, OSError."""
         try:
-            return os.open(name, READ, dir_fd=folder.source.descriptor())
+            return os.open(name, READ_FLAGS, dir_fd=folder.source.descriptor())
         except PermissionError as error:
-            raise UnreadableError from error
+            raise UnreadableFilesError from error
 
     def _copy_content(self, source: int, target: int, status: os.stat_result) -> None:
         if status.st_size <= SMALL_BYTES and not has_holes(status):
             while data := os.read(source, SMALL_BYTES):
                 write_all(target, data)
-        elif not self._clones or not clone(source, target):
+        elif not self._clones or not share_blocks(source, target):
             self._clones = False
             copy_extents(source, target, status)
 
@@ -428,7 +430,7 @@ class Copy:
                 return (
                     (ours.st_size, ours.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
                     and stat.S_IMODE(ours.st_mode) == stat.S_IMODE(status.st_mode)
-                    and attributes(source) == attributes(target)
+                    and read_attributes(source) == read_attributes(target)
                     and same_content(source, target, status, ours)
                 )
             finally:
@@ -443,7 +445,7 @@ class Copy:
         try:
             source = folder.source.descriptor()
         except PermissionError as error:
-            raise UnreadableError from error
+            raise UnreadableFilesError from error
         target = folder.target.descriptor()
         copy_attributes(source, target)
         mode = stat.S_IMODE(status.st_mode)
@@ -452,7 +454,7 @@ class Copy:
             self._restricted[folder] = mode
         os.fchmod(target, mode | stat.S_IRWXU)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-        seen = seen_of(status)
+        seen = file_state(status)
         folder.proof = seen if not self._is_frozen and self._is_old(seen) else None
         folder.owner = self._owner(status)
 
@@ -487,7 +489,7 @@ class Copy:
 
 def copy_tree(source: str, target: str, previous: str = "") -> None:
     """Copy a tree that nobody writes to. UnreadableError, OSError."""
-    copy = Copy(source, target, previous)
+    copy = TreeCopy(source, target, previous)
     try:
         copy.second()
         copy.complete()

@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.volumes.content import dress_folder, duplicate
-from broker.volumes.copying import OWNERS, TREE, copy_tree
-from broker.volumes.layers import OWNERS_BYTES, Layers
-from broker.volumes.packing import unpack
-from broker.volumes.saves import store
+from broker.volumes.content import copy_folder_attributes, duplicate_file
+from broker.volumes.layers import MAX_OWNERS_BYTES, Layers
+from broker.volumes.live_copy import OWNERS, TREE, copy_tree
+from broker.volumes.saves import pack_changes
+from broker.volumes.squashfs import unpack_layer
 from profiles.image.overlayfs import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
 from profiles.removal import remove_tree
 from profiles.userfile import read_pieces
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from profiles.image.overlayfs import Found
     from profiles.walk import Folder
 
-OPAQUE = "user.overlay.opaque"
-WHITEOUT = stat.S_IFCHR | 0o600
+OPAQUE_XATTR = "user.overlay.opaque"
+WHITEOUT_MODE = stat.S_IFCHR | 0o600
 
 
-def join(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
+def join_layers(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
     """Make one layer of a stack, the oldest first; its id. The layers of the stack stay as they are.
 
     It hides of what lies below the stack what that hid: marks of deletion stay where `below` says that there is
@@ -56,15 +56,15 @@ def _repack(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool
         for layer in stack:
             local.path(layer).mkdir()
             if layers.squashfs(layer).exists():
-                unpack(layers.squashfs(layer), local.tree(layer))
+                unpack_layer(layers.squashfs(layer), local.tree(layer))
             else:
                 copy_tree(str(layers.tree(layer)), str(local.path(layer)))
             for name in (OWNERS, FUSE_WRITTEN):
                 if (beside := layers.path(layer) / name).exists():
                     with (local.path(layer) / name).open("wb") as copied:
-                        copied.writelines(read_pieces(beside, OWNERS_BYTES))
-        joined = join(local, stack, below)
-        store(local.path(joined), layers.path(made))
+                        copied.writelines(read_pieces(beside, MAX_OWNERS_BYTES))
+        joined = join_layers(local, stack, below)
+        pack_changes(local.path(joined), layers.path(made))
     finally:
         remove_tree(room)
 
@@ -77,7 +77,7 @@ def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool])
         folders = [(tree.root, view.trees[-1].root, False)]
         parents = [tree.root]
         """The folder at each depth that is being filled."""
-        links = Links(tree)
+        links = HardLinks(tree)
         for entry in merged(view):
             del parents[entry.depth + 1 :]
             parent, name = parents[-1], entry.found.name
@@ -101,7 +101,7 @@ def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool])
 def _white_out(folder: Folder, name: bytes, marks: Marks) -> None:
     """Mark a name as deleted, as the program would that mounts the layer. OSError."""
     try:
-        os.mknod(name, WHITEOUT, dir_fd=folder.descriptor())
+        os.mknod(name, WHITEOUT_MODE, dir_fd=folder.descriptor())
     except OSError:
         if marks is not Marks.FUSE:
             raise
@@ -110,7 +110,7 @@ def _white_out(folder: Folder, name: bytes, marks: Marks) -> None:
         os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder.descriptor()))
 
 
-class Links:
+class HardLinks:
     """Further names of files, in a new tree; a file that has as many as the file system allows is copied.
 
     The names in the new tree stay names of one file in either case.
@@ -132,7 +132,7 @@ class Links:
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise
-            duplicate(os.fsdecode(source.folder.short_path(name)), os.fsdecode(target.short_path(name)))
+            duplicate_file(os.fsdecode(source.folder.short_path(name)), os.fsdecode(target.short_path(name)))
             self._replace(inode, (target, name))
             self._copies[inode] = (target, name)
 
@@ -156,6 +156,6 @@ def _link(source: Folder, name: bytes, target: Folder, new_name: bytes) -> None:
 def _dress(target: Folder, source: Folder, *, is_opaque: bool) -> None:
     """Give a folder the attributes of the newest one of its name."""
     written = target.descriptor()
-    dress_folder(source.descriptor(), written)
+    copy_folder_attributes(source.descriptor(), written)
     if is_opaque:
-        os.setxattr(written, OPAQUE, b"y")
+        os.setxattr(written, OPAQUE_XATTR, b"y")

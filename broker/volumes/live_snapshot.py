@@ -17,36 +17,37 @@ from typing import TYPE_CHECKING
 
 from broker.failpoints import failpoint
 from broker.names import new_id
-from broker.volumes.drivers import MODES, Overlay
+from broker.volumes.drivers import MODES, OverlayDriver
 from broker.volumes.errors import VolumeError
+from broker.volumes.files import replace_file
 from broker.volumes.layers import SYSTEM_MODE
 from broker.volumes.operations import Answer, Image, Note, check_label, finish
-from broker.volumes.program import run
-from broker.volumes.record import Snapshot, Volume, read_save, write
+from broker.volumes.program import run_program
+from broker.volumes.record import Snapshot, Volume, read_save
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from broker.volumes.storage import Session, Storage
+    from broker.volumes.storage import SessionVolumes, Storage
 
-LIMIT = 3600.0
+COPY_TIMEOUT_S = 3600.0
 """Seconds that a copy may take as a whole."""
-LOOK_EVERY = 0.02
+POLL_INTERVAL_S = 0.02
 """Seconds between looks for the outcome; a network file system's notices reach nobody."""
-SCANCEL_LIMIT = 30.0
-OUTCOME_SIZE = 2048
+SCANCEL_TIMEOUT_S = 30.0
+OUTCOME_FILE_BYTES = 2048
 """Bytes of the file that the job answers in. It is made before the copy: one that fills the disk could not be answered
 otherwise."""
-OUTCOME_BYTES = 64 * 1024
+MAX_OUTCOME_BYTES = 64 * 1024
 """Limit for reading that file: room for an answer that is longer than the file was made for."""
-ENDED = "the session ended"
+SESSION_ENDED = "the session ended"
 """What session.sh says of a copy that it was told to end with everything else."""
 CONSISTENCIES = frozenset({"frozen", "crash-consistent"})
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CopyOutcome:
     """How a copy went."""
 
     result: str
@@ -55,16 +56,18 @@ class Outcome:
     """Seconds for which the session's processes stood still."""
 
 
-def copy(storage: Storage, session_id: str, operation: str, *, job_id: int, image: Image, note: Note) -> Answer:
+def snapshot_running(
+    storage: Storage, session_id: str, operation: str, *, job_id: int, image: Image, note: Note
+) -> Answer:
     """Keep what a running session has now; its job goes on, and its volumes are what they were."""
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         check_label(session, note.label)
-        home, system = _target(session, "home"), _target(session, "system")
-        outcome = _copied_by_job(session, job_id, home=home, system=system)
+        home, system = _new_target_layer(session, "home"), _new_target_layer(session, "system")
+        outcome = _request_copy(session, job_id, home=home, system=system)
         failpoint("copy.copied")
-        volume = _saved(session, system) if session.record.on_node else session.record.system
+        volume = _saved_volume(session, system) if session.record.on_node else session.record.system
         made = Snapshot(
             number=session.record.last_number + 1,
             at=time.time(),
@@ -88,7 +91,7 @@ def copy(storage: Storage, session_id: str, operation: str, *, job_id: int, imag
         return finish(session, operation, changed, {"snapshot": asdict(made)})
 
 
-def commit_root(storage: Storage, session_id: str, operation: str, *, job_id: int) -> Answer:
+def commit_root_layer(storage: Storage, session_id: str, operation: str, *, job_id: int) -> Answer:
     """Make what was done as root a layer of the system volume: the next job of the session mounts it.
 
     The job is in root mode: it has the system volume mounted read-only, with all that is new in a directory of the
@@ -98,7 +101,7 @@ def commit_root(storage: Storage, session_id: str, operation: str, *, job_id: in
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         layer = storage.layers.new()
-        _copied_by_job(session, job_id, home="", system=layer)
+        _request_copy(session, job_id, home="", system=layer)
         failpoint("commit-root.copied")
         system = session.record.system
         if session.record.on_node:
@@ -113,7 +116,7 @@ def commit_root(storage: Storage, session_id: str, operation: str, *, job_id: in
         return finish(session, operation, changed, {"layer": layer})
 
 
-def _saved(session: Session, layer: str) -> Volume:
+def _saved_volume(session: SessionVolumes, layer: str) -> Volume:
     """Return the system volume as the job has saved it, with `layer` as the last save.
 
     VolumeError `files` if another layer is. What the record says may be older: a job whose disk was full when it began
@@ -126,18 +129,18 @@ def _saved(session: Session, layer: str) -> Volume:
     return replace(volume, below=save.below, own=save.own)
 
 
-def _target(session: Session, kind: str) -> str:
+def _new_target_layer(session: SessionVolumes, kind: str) -> str:
     """The layer to copy a volume's top to; none for an overlay's top that nothing was written to."""
     layers = session.storage.layers
     volume = session.record.home if kind == "home" else session.record.system
-    if session.driver.name == Overlay.name and layers.is_untouched(volume.top, volume.layers, MODES[kind]):
+    if session.driver.name == OverlayDriver.name and layers.is_untouched(volume.top, volume.layers, MODES[kind]):
         return ""
     return layers.new()
 
 
-def _copied_by_job(session: Session, job_id: int, *, home: str, system: str) -> Outcome:
+def _request_copy(session: SessionVolumes, job_id: int, *, home: str, system: str) -> CopyOutcome:
     """Have the job copy its tops to these layers. VolumeError `ended` if it ends meanwhile, `space`, `files`."""
-    run = session.directory / "run"
+    run_program = session.directory / "run"
     attempt = new_id()  # not the operation's: a job may still be busy with an earlier attempt, at other layers
     request = {
         "ID": attempt,
@@ -146,57 +149,57 @@ def _copied_by_job(session: Session, job_id: int, *, home: str, system: str) -> 
         "SYSTEM": system,
         "SYSTEM_PREVIOUS": session.record.system.copied if system else "",
     }
-    outcome = run / "copy.outcome"
-    write(outcome, b" " * OUTCOME_SIZE)
-    write(run / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
+    outcome = run_program / "copy.outcome"
+    replace_file(outcome, b" " * OUTCOME_FILE_BYTES)
+    replace_file(run_program / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
     failpoint("copy.requested")
-    _signal(job_id, run / "lock")
+    _signal_job(job_id, run_program / "lock")
     failpoint("copy.signalled")
-    deadline = time.monotonic() + LIMIT
-    while (said := _read(outcome)).get("ID") != attempt:
+    deadline = time.monotonic() + COPY_TIMEOUT_S
+    while (said := _read_outcome(outcome)).get("ID") != attempt:
         if time.monotonic() > deadline:
-            raise VolumeError("files", f"the job did not make the copy within {LIMIT:g} s")
-        if _job_is_gone(run / "lock"):
-            if _read(outcome).get("ID") == attempt:
+            raise VolumeError("files", f"the job did not make the copy within {COPY_TIMEOUT_S:g} s")
+        if _job_is_gone(run_program / "lock"):
+            if _read_outcome(outcome).get("ID") == attempt:
                 continue
             raise VolumeError("ended", "the session's job ended while the copy was made")
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_INTERVAL_S)
     if said.get("RESULT") not in CONSISTENCIES:
-        for layer in {home, system} - {""} - _kept(session):
+        for layer in {home, system} - {""} - _saved_layers(session):
             session.storage.layers.discard(layer)  # half a copy, which would take the space that is missing
         words = said.get("MESSAGE", "the job could not make the copy")
-        if words == ENDED:
+        if words == SESSION_ENDED:
             raise VolumeError("ended", "the session's job ended while the copy was made")
         full = "No space left" in words or "quota" in words.lower()
         raise VolumeError("space" if full else "files", words[:500])
     session.storage.layers.check({home, system} - {""})
-    return Outcome(said["RESULT"], _seconds(said.get("PAUSE", "")))
+    return CopyOutcome(said["RESULT"], _parse_pause(said.get("PAUSE", "")))
 
 
-def _kept(session: Session) -> set[str]:
+def _saved_layers(session: SessionVolumes) -> set[str]:
     """Return the layers that the job has saved: one may be saved although the copy has failed afterwards."""
     if not session.record.on_node:
         return set()
     return set(read_save(session.storage.layers.path(session.record.system.top)).stack)
 
 
-def _seconds(said: str) -> float:
+def _parse_pause(said: str) -> float:
     """Return the seconds that a job has written down. VolumeError `files` if they are no number of seconds."""
     try:
         seconds = float(said or 0)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= LIMIT:
+    if not 0 <= seconds <= COPY_TIMEOUT_S:
         raise VolumeError("files", f"the job did not say for how long it stood still: {said!r:.40}")
     return seconds
 
 
-def _signal(job_id: int, lock: Path) -> None:
+def _signal_job(job_id: int, lock: Path) -> None:
     """Send USR2 to the batch shell of the user's own job (scancel(1)), which holds that lock."""
     command = ["scancel", "--batch", "--signal=USR2", str(job_id)]
     kept = {name: os.environ[name] for name in ("PATH", "SLURM_CONF") if name in os.environ}
     try:
-        done = run(command, timeout=SCANCEL_LIMIT, env=kept | {"LC_ALL": "C.UTF-8"})
+        done = run_program(command, timeout=SCANCEL_TIMEOUT_S, env=kept | {"LC_ALL": "C.UTF-8"})
     except subprocess.TimeoutExpired as error:
         raise VolumeError("unclear", "scancel did not end: Slurm does not answer") from error
     except FileNotFoundError as error:
@@ -208,10 +211,10 @@ def _signal(job_id: int, lock: Path) -> None:
         )
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read_outcome(path: Path) -> dict[str, str]:
     """The KEY=VALUE lines of a file that is replaced as a whole; nothing while there is none."""
     with contextlib.suppress(FileNotFoundError):
-        text = read_text(path, OUTCOME_BYTES)
+        text = read_text(path, MAX_OUTCOME_BYTES)
         return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
     return {}
 
