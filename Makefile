@@ -74,8 +74,12 @@ bench: $(VENV)/ready test-programs ## measure against bare Slurm and OpenSSH; wr
 	@$(PYTHON) -m tests.site.run $(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: docs
-docs: $(VENV)/ready ## write the generated pages anew
+docs: $(VENV)/ready ## write the generated pages, and wrap all pages
 	$(BIN)/python -m tests.docs.generate
+
+.PHONY: picture
+picture: $(VENV)/ready ## make the picture in the README from a session on the demo's lab (root)
+	@PORT=$(PORT) $(BIN)/python -m tests.site.picture
 
 .PHONY: lock
 lock: $(VENV)/ready ## lock the dependencies anew, with hashes and without addresses
