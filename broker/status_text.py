@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.format import clock, duration, size
+from broker.schema.operations import OPERATIONS
 from broker.schema.sessions import SessionState
 from broker.schema.site import EventView
 
@@ -37,17 +38,6 @@ _REASONS = {
     "Resources": "waiting for free resources",
 }
 """Slurm's commonest reasons for waiting, in words; after "Job Reasons" of Slurm's manual."""
-
-_DOING = {
-    "snapshot": "taking a snapshot",
-    "rollback": "rolling back",
-    "clone": "being cloned",
-    "switch": "switching its profile",
-    "restore": "being restored",
-    "root": "going into root mode",
-    "commit-root": "keeping what root changed",
-}
-"""Operation.verb → what the session is doing: `dev is rolling back`, `dev goes on rolling back`."""
 
 
 def state_words(view: SessionView, now: float) -> str:
@@ -142,8 +132,9 @@ def _expected(at: float, now: float) -> str:
 
 
 def doing(verb: str) -> str:
-    """An operation's verb as a participle, such as `rolling back`."""
-    return _DOING.get(verb, f"doing {verb}")
+    """Return an operation's verb as a participle, such as `rolling back`."""
+    kind = OPERATIONS.get(verb)
+    return f"doing {verb}" if kind is None else kind.participle  # unknown: of a later version's controller
 
 
 def pending(view: SessionView) -> OperationView | None:

@@ -67,6 +67,12 @@ _WHILE_QUEUED = {
 """Slurm's reason for waiting → what can be done."""
 
 
+_SAVED = ("saved", "the system is saved")
+_NOT_SAVED = "what is outside of the home could not be saved"
+_LOST = "what has changed outside of the home since the last save is lost"
+"""Of the lines that session.sh writes to the job's log about saves of a system on the node's disk (ADR 120)."""
+
+
 def explanation(view: SessionView, jobs: list[JobView], log: str, now: float) -> Iterator[tuple[str, str]]:
     """Titled lines: how it is, since when, what can be done; what the job itself said, if that matters."""
     yield "state", state_words(view, now)
@@ -76,6 +82,8 @@ def explanation(view: SessionView, jobs: list[JobView], log: str, now: float) ->
         yield "since", since
     if unused := idle_words(view, now):
         yield "idle", unused + (_GIVE_BACK.format(name=view.name) if view.gpu_idle_since is not None else "")
+    if loss := _unsaved(log):
+        yield "saves", loss
     if advice := _advice(view, now):
         yield "do", advice.format(name=view.name, job=view.job_id)
     if view.state is SessionState.FAILED or _starts_long(view, now):
@@ -89,6 +97,18 @@ def last_words(log: str) -> list[str]:
     lines = (log if begun < 0 else log[log.rfind("\n", 0, begun) + 1 :]).splitlines()
     errors = [line for line in lines if " berth: error: " in line]
     return errors[-3:] or lines[-5:]
+
+
+def _unsaved(log: str) -> str:
+    """Return what the last job said of its last save of the system, if that save failed; else an empty text."""
+    begun = max(log.rfind(" berth: job "), 0)
+    for line in reversed(log[begun:].splitlines()):
+        said = line.partition(" berth: ")[2]
+        if said.startswith(_SAVED):
+            return ""
+        if _NOT_SAVED in said or _LOST in said:
+            return said.partition(": ")[2]
+    return ""
 
 
 def _since(view: SessionView, jobs: list[JobView], now: float) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.volumes.content import copy_folder_attributes, duplicate_file
@@ -15,7 +13,7 @@ from broker.volumes.live_copy import OWNERS, TREE, copy_tree
 from broker.volumes.saves import pack_changes
 from broker.volumes.squashfs import unpack_layer
 from profiles.image.overlayfs import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
-from profiles.removal import remove_tree
+from profiles.local_folder import local_folder
 from profiles.userfile import read_pieces
 from profiles.walk import Tree, walk
 
@@ -50,9 +48,9 @@ def join_layers(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> s
 
 
 def _repack(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool]) -> None:
-    room = Path(tempfile.mkdtemp(prefix="berth-join-"))
-    try:
-        local = Layers(room)
+    with local_folder() as room:
+        local = Layers(room / "layers")
+        local.root.mkdir()
         for layer in stack:
             local.path(layer).mkdir()
             if layers.squashfs(layer).exists():
@@ -65,8 +63,6 @@ def _repack(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool
                         copied.writelines(read_pieces(beside, MAX_OWNERS_BYTES))
         joined = join_layers(local, stack, below)
         pack_changes(local.path(joined), layers.path(made))
-    finally:
-        remove_tree(room)
 
 
 def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool]) -> None:
