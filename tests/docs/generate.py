@@ -6,6 +6,7 @@ test_docs.py fails when a generated page is stale. Run as `python -m tests.docs.
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,7 @@ slurm:
 """
 
 
+@cache
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
     reference = ROOT / "docs" / "reference"

@@ -1,4 +1,4 @@
-"""A launcher in memory, and ones that misbehave; tests/unit/test_fake_launcher.py holds it against the real one."""
+"""A launcher in memory, and ones that misbehave; test_fake_launcher.py holds it against the real one."""
 
 from __future__ import annotations
 
