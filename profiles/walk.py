@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-MOST_OPEN = 64
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_OPEN_FOLDERS = 64
 """Folders of one tree that are open at once: a worker may have 1,024 descriptors, and reads several trees together."""
 
 
 class Tree:
     """A root folder, and whichever folders below it are in use. A context manager: it closes what it has opened."""
 
-    def __init__(self, root: str | bytes | os.PathLike[str], *, most_open: int = MOST_OPEN) -> None:
+    def __init__(self, root: str | bytes | os.PathLike[str], *, most_open: int = MAX_OPEN_FOLDERS) -> None:
         """Open `root`; OSError if it is not a folder. `most_open` is at least 2."""
         self.root = Folder(self, None, b"")
         self.path = os.fsencode(root)
         """As it was given."""
-        self.root_descriptor = os.open(root, FOLDER)
+        self.root_descriptor = os.open(root, FOLDER_FLAGS)
         self._most_open = most_open
         self._open: OrderedDict[Folder, int] = OrderedDict()
         """The open folders below the root; that used last comes last."""
@@ -55,7 +55,7 @@ class Tree:
 
         A listing through a descriptor that was open before may lack what is new since (btrfs).
         """
-        root = os.open(b".", FOLDER, dir_fd=self.root_descriptor)
+        root = os.open(b".", FOLDER_FLAGS, dir_fd=self.root_descriptor)
         self.close()
         self.root_descriptor = root
 
@@ -118,7 +118,7 @@ class Folder:
             folder = folder.parent
         for inner in reversed(closed):
             try:
-                descriptor = os.open(inner.name, FOLDER, dir_fd=descriptor)
+                descriptor = os.open(inner.name, FOLDER_FLAGS, dir_fd=descriptor)
             except OSError as error:
                 error.filename = inner.path
                 raise
@@ -150,7 +150,7 @@ class Folder:
             os.close(descriptor)
 
 
-class Entry(NamedTuple):
+class TreeEntry(NamedTuple):
     """A name in a folder, and what lstat(2) says of it."""
 
     folder: Folder
@@ -169,7 +169,7 @@ class Entry(NamedTuple):
 
 def walk(
     folder: Folder, *, is_steady: bool = False, unread: Callable[[Folder, OSError], None] | None = None
-) -> Iterator[Entry]:
+) -> Iterator[TreeEntry]:
     """Yield everything below `folder`: all entries of a folder in a row, and those of its folders later.
 
     What vanishes under way is left out, unless the tree `is_steady`. OSError for a folder that cannot be read, or, with
@@ -182,7 +182,7 @@ def walk(
         try:
             for entry in current.entries():
                 with contextlib.suppress(*vanished):
-                    found = Entry(current, os.fsencode(entry.name), entry.stat(follow_symlinks=False))
+                    found = TreeEntry(current, os.fsencode(entry.name), entry.stat(follow_symlinks=False))
                     if found.is_folder:
                         waiting.append(current.folder(found.name))
                     yield found

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Literal
 
 from slurm.command_scheduler import CommandScheduler
-from slurm.pyslurm_scheduler import WORKER, PyslurmScheduler
+from slurm.pyslurm_scheduler import WORKER_ARGV, PyslurmScheduler
 from slurm.scheduler import NoAnswer
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ async def open_scheduler(
     backend: Backend = "auto",
     *,
     timeout: float = 10.0,  # noqa: ASYNC109 - of each question to come, not of this call
-    worker_argv: Sequence[str] = WORKER,
+    worker_argv: Sequence[str] = WORKER_ARGV,
     run_prefix: Sequence[str] = (),
 ) -> Scheduler:
     """Open a way to Slurm whose every call takes at most `timeout` seconds; close() it in the end.

@@ -14,21 +14,21 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from slurm.queue_position import Waiting, ahead
-from slurm.run import CommandError, run
+from slurm.queue_position import QueuedJob, count_jobs_ahead
+from slurm.run import CommandError, run_command
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-_KEPT = ("HOME", "LD_LIBRARY_PATH", "PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "USER")
+_KEPT_VARIABLES = ("HOME", "LD_LIBRARY_PATH", "PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "USER")
 """What the commands get of our environment; SQUEUE_STATES or SLURM_CLUSTERS, for example, change answers."""
 
-_PLAIN = {"LC_ALL": "C", "TZ": "UTC0"}
+_FIXED_VARIABLES = {"LC_ALL": "C", "TZ": "UTC0"}
 """With a time zone to look up, the times of 10,000 jobs take squeue half as long again."""
 
-_UNIT = "\x1f"
+_SEPARATOR = "\x1f"
 
 _SQUEUE_FIELDS = (
     "JobId",
@@ -65,8 +65,8 @@ class CommandScheduler:
         self._timeout = timeout
 
     async def jobs(self, name_prefix: str) -> list[Job]:
-        mark = _UNIT + secrets.token_hex(8)
-        fields = [f"Name:{mark}", *(f"{field}:{_UNIT}" for field in _SQUEUE_FIELDS), f"Comment:{mark}"]
+        mark = _SEPARATOR + secrets.token_hex(8)
+        fields = [f"Name:{mark}", *(f"{field}:{_SEPARATOR}" for field in _SQUEUE_FIELDS), f"Comment:{mark}"]
         output = await self._ask(
             ("squeue", "--noheader", "--all", "--states=all", "--sort=i"),
             {"SQUEUE_FORMAT2": ",".join(fields), "SLURM_TIME_FORMAT": "%s"},
@@ -74,10 +74,10 @@ class CommandScheduler:
         records = output.split(f"{mark}\n")
         if records.pop():
             raise NoAnswer("squeue: the last record is cut off")
-        jobs = [_job(record, mark) for record in records if record.startswith(name_prefix)]
+        jobs = [_parse_job(record, mark) for record in records if record.startswith(name_prefix)]
         if not any(job.state is JobState.PENDING for job in jobs):
             return jobs
-        before = ahead(filter(None, (_waiting(record, mark) for record in records)))
+        before = count_jobs_ahead(filter(None, (_parse_queued_job(record, mark) for record in records)))
         return [replace(job, ahead=before.get(job.id)) for job in jobs]
 
     async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
@@ -89,7 +89,7 @@ class CommandScheduler:
             output = await self._ask(
                 (
                     *("sacct", "--noheader", "--parsable2", "--allocations", "--allusers"),
-                    f"--delimiter={_UNIT}",
+                    f"--delimiter={_SEPARATOR}",
                     f"--format={','.join(_SACCT_FIELDS)}",
                     f"--jobs={','.join(map(str, wanted))}",
                 ),
@@ -99,7 +99,7 @@ class CommandScheduler:
             if "accounting storage is disabled" in str(error):
                 return {}  # an answer after all: this cluster remembers no job
             raise
-        found = {job.id: job for job in _finished_jobs(output, mark)}
+        found = {job.id: job for job in _parse_finished_jobs(output, mark)}
         return {job_id: found[job_id] for job_id in wanted if job_id in found and found[job_id].state.ended}
 
     async def cancel(self, job_id: int) -> None:
@@ -143,51 +143,53 @@ class CommandScheduler:
             raise NoAnswer(str(error)) from error
 
     async def _run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
-        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        finished = await run((*self._prefix, *argv), timeout=self._timeout, env={**kept, **_PLAIN, **env})
+        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        finished = await run_command(
+            (*self._prefix, *argv), timeout=self._timeout, env={**kept, **_FIXED_VARIABLES, **env}
+        )
         return finished.stdout
 
 
-def _job(record: str, mark: str) -> Job:
+def _parse_job(record: str, mark: str) -> Job:
     try:
         name, rest = record.split(mark)
         job_id, user, state, reason, node, restarts, submitted, started, ends, _, _, comment = rest.split(
-            _UNIT, len(_SQUEUE_FIELDS)
+            _SEPARATOR, len(_SQUEUE_FIELDS)
         )
         return Job(
             id=int(job_id),
             name=name,
             user=user,
             state=JobState.parse(state),
-            reason=_text(reason),
-            comment=_text(comment),
-            node=_text(node),
+            reason=_parse_text(reason),
+            comment=_parse_text(comment),
+            node=_parse_text(node),
             restarts=int(restarts),
-            submitted_at=_time(submitted),
-            started_at=_time(started),
-            ends_at=_time(ends),
+            submitted_at=_parse_time(submitted),
+            started_at=_parse_time(started),
+            ends_at=_parse_time(ends),
         )
     except ValueError as error:
         raise NoAnswer(f"squeue: a record cannot be read: {record[:200]!a}") from error
 
 
-def _waiting(record: str, mark: str) -> Waiting | None:
+def _parse_queued_job(record: str, mark: str) -> QueuedJob | None:
     """The job as one of the queue; None if it does not wait."""
     try:
-        fields = record.partition(mark)[2].split(_UNIT, len(_SQUEUE_FIELDS))
+        fields = record.partition(mark)[2].split(_SEPARATOR, len(_SQUEUE_FIELDS))
         job_id, _, state, reason, _, _, _, _, _, priority, partition, _ = fields
-        return Waiting(int(job_id), int(priority), partition, reason) if state == "PENDING" else None
+        return QueuedJob(int(job_id), int(priority), partition, reason) if state == "PENDING" else None
     except ValueError as error:
         raise NoAnswer(f"squeue: a record cannot be read: {record[:200]!a}") from error
 
 
-def _finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
+def _parse_finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
     """Read sacct's records; each begins with its time of submission, so with the mark."""
     record = re.compile(
         rf"""
-        {mark}(?P<submit>\d+){_UNIT} (?:{mark})?(?P<end>\w+){_UNIT}
-        (?P<id>\d+){_UNIT} (?P<user>[^{_UNIT}]*){_UNIT} (?P<state>[^{_UNIT}]*){_UNIT}
-        (?P<code>\d+):(?P<signal>\d+){_UNIT} (?P<name>.*?)\n(?={mark}|\Z)
+        {mark}(?P<submit>\d+){_SEPARATOR} (?:{mark})?(?P<end>\w+){_SEPARATOR}
+        (?P<id>\d+){_SEPARATOR} (?P<user>[^{_SEPARATOR}]*){_SEPARATOR} (?P<state>[^{_SEPARATOR}]*){_SEPARATOR}
+        (?P<code>\d+):(?P<signal>\d+){_SEPARATOR} (?P<name>.*?)\n(?={mark}|\Z)
         """,
         re.VERBOSE | re.DOTALL,
     )
@@ -204,7 +206,7 @@ def _finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
             exit_code=int(match["code"]),
             signal=int(match["signal"]),
             submitted_at=float(match["submit"]),
-            ended_at=_time(match["end"]),
+            ended_at=_parse_time(match["end"]),
             cancelled_by=_canceller(match["state"]),
         )
     if end != len(output):
@@ -222,9 +224,9 @@ def _canceller(state: str) -> str:
         return uid[1]
 
 
-def _text(field: str) -> str:
+def _parse_text(field: str) -> str:
     return "" if field in {"(null)", "None", "N/A"} else field
 
 
-def _time(field: str) -> float | None:
+def _parse_time(field: str) -> float | None:
     return float(field) if field.isdecimal() else None

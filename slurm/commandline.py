@@ -17,16 +17,16 @@ from slurm.sbatch import ALIASES, OPTIONS, Option, OptionError, Takes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ENV = Option("env", "", Takes.VALUE)
+ENV_OPTION = Option("env", "", Takes.VALUE)
 """The one option of ours; sbatch has none that begins so."""
-HETEROGENEOUS = ":"
+COMPONENT_SEPARATOR = ":"
 """Stands between the options of a heterogeneous job's components."""
 COMPONENT_ENDS = frozenset({"hetjob", "packjob"})
 """The words of the line that stands between them in a script."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GivenOption:
     """An option as it was given: the words `first` to `last`, the latter not included."""
 
     name: str
@@ -40,7 +40,7 @@ class CommandLine:
     """Options in their order, and the script with its arguments; without a script, it is `--wrap` or standard input."""
 
     words: tuple[str, ...]
-    options: tuple[Given, ...]
+    options: tuple[GivenOption, ...]
     script: tuple[str, ...]
 
     def value(self, name: str) -> str | None:
@@ -57,7 +57,7 @@ class CommandLine:
         return [word for at, word in enumerate(self.words[:before]) if at not in gone]
 
 
-class UnreadableError(OptionError):
+class CommandLineError(OptionError):
     """An option is unknown or ambiguous, or its value is missing: sbatch refuses that, unless a plugin has added it."""
 
     def __init__(self, message: str, line: CommandLine) -> None:
@@ -68,14 +68,14 @@ class UnreadableError(OptionError):
 
 def read_command_line(words: Sequence[str], options: Mapping[str, Option] = OPTIONS) -> CommandLine:
     """Take sbatch's words apart, as far as options are among `options`; UnreadableError."""
-    known = {**options, ENV.name: ENV}
+    known = {**options, ENV_OPTION.name: ENV_OPTION}
     letters = {option.letter: option for option in known.values() if option.letter}
-    found: list[Given] = []
+    found: list[GivenOption] = []
     at = 0
     while at < len(words):
         word, first = words[at], at
         at += 1
-        if word == HETEROGENEOUS:
+        if word == COMPONENT_SEPARATOR:
             continue
         if word == "--":
             return CommandLine(tuple(words), tuple(found), tuple(words[at:]))
@@ -93,10 +93,10 @@ def read_command_line(words: Sequence[str], options: Mapping[str, Option] = OPTI
                         raise OptionError(f"--{option.name} needs a value")
                     value = words[at]  # noqa: PLW2901 - the value that follows
                     at += 1
-                found.append(Given(option.name, value, first, at))
+                found.append(GivenOption(option.name, value, first, at))
         except OptionError as error:
             read = CommandLine(tuple(words), tuple(found), tuple(words[first:]))
-            raise UnreadableError(str(error), read) from error
+            raise CommandLineError(str(error), read) from error
     return CommandLine(tuple(words), tuple(found), ())
 
 
@@ -129,7 +129,7 @@ def _short(bunch: str, letters: Mapping[str, Option]) -> list[tuple[Option, str 
 _HELP_LINE = re.compile(r"^  (?:-(?P<letter>\w), |    )--(?P<name>[A-Za-z][\w-]*)(?P<value>\[?=)?", re.MULTILINE)
 
 
-def options_of_help(text: str) -> dict[str, Option]:
+def parse_help(text: str) -> dict[str, Option]:
     """Every option that a Slurm command's `--help` lists, those of the site's plugins too."""
     takes = {"=": Takes.VALUE, "[=": Takes.PERHAPS, None: Takes.NOTHING}
     return {
@@ -138,7 +138,7 @@ def options_of_help(text: str) -> dict[str, Option]:
     }
 
 
-def head(script: bytes) -> list[bytes]:
+def script_head(script: bytes) -> list[bytes]:
     """The lines of a script in which sbatch looks for `#SBATCH`: all before the first command."""
     lines = []
     for line in script.split(b"\n"):
@@ -148,33 +148,33 @@ def head(script: bytes) -> list[bytes]:
     return lines
 
 
-def words_of(directive: str, script: bytes) -> list[tuple[int, list[str]]]:
+def directive_words(directive: str, script: bytes) -> list[tuple[int, list[str]]]:
     """The words of each line of a script's head that begins with the directive, such as `#SBATCH`, by line number.
 
     They are parted as sbatch parts them: at white space, with quotes and backslashes, up to a word that begins with
     `#`. OptionError for a quote that does not end.
     """
     found = []
-    for number, line in enumerate(head(script), 1):
+    for number, line in enumerate(script_head(script), 1):
         text = line.decode(errors="surrogateescape")
         if text.startswith(directive) and (words := _words(text[len(directive) :], number)):
             found.append((number, words))
     return found
 
 
-def of_first_component(line: CommandLine, name: str) -> str | None:
+def option_of_first_component(line: CommandLine, name: str) -> str | None:
     """What the command line says last of an option, of a heterogeneous job for the component that runs the script."""
     inner = {at for given in line.options for at in range(given.first, given.last)}
-    ends = (at for at, word in enumerate(line.words) if word == HETEROGENEOUS and at not in inner)
+    ends = (at for at, word in enumerate(line.words) if word == COMPONENT_SEPARATOR and at not in inner)
     end = next(ends, len(line.words))
     return next((given.value for given in reversed(line.options) if given.name == name and given.first < end), None)
 
 
-def of_head(name: str, script: bytes) -> str | None:
+def option_in_script(name: str, script: bytes) -> str | None:
     """What a script's `#SBATCH` lines say last of an option, for its first component; None also if they are wrong."""
     found = None
     with contextlib.suppress(OptionError):  # which sbatch tells of
-        for _, words in words_of("#SBATCH", script):
+        for _, words in directive_words("#SBATCH", script):
             if words[0] in COMPONENT_ENDS:
                 break
             given = read_command_line(words).value(name)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_OF_GPUS = ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task")
+_GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task")
 """Options whose value is a number of GPUs; of a session, which runs one task on one node, all mean the same."""
 
 
-def requested(options: Sequence[str]) -> list[str]:
+def requested_gres(options: Sequence[str]) -> list[str]:
     """What the options, as slurm.sbatch writes them, ask of generic resources: `gpu:intel:1`, `shard:1`, `gpus=2`."""
     return [text for text, _ in _requests(options)]
 
 
-def gpus(options: Sequence[str]) -> float:
+def count_gpus(options: Sequence[str]) -> float:
     """How many whole GPUs that is; a shard counts as none, as Slurm does not say how large one is."""
     return float(sum(count for _, count in _requests(options)))
 
@@ -28,7 +28,7 @@ def _requests(options: Sequence[str]) -> Iterator[tuple[str, int]]:
             for each in value.removeprefix("gres/").split(","):
                 kind, *rest = each.removeprefix("gres/").split(":")
                 yield each, _count(rest) if kind == "gpu" else 0
-        elif name in _OF_GPUS:
+        elif name in _GPU_OPTIONS:
             for each in value.split(","):
                 yield f"{name}={each}", _count(each.split(":"))
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slurm.queue_position import Waiting, ahead
+from slurm.queue_position import QueuedJob, count_jobs_ahead
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Iterable, Sequence
 
-LONGEST_ANSWER = 1 << 28
+MAX_ANSWER_BYTES = 1 << 28
 """Bytes; a job takes about 300, so this is room for some 900,000 jobs of ours."""
 
-WORKER = (sys.executable, "-P", str(Path(__file__).with_name("pyslurm_worker.py")))
+WORKER_ARGV = (sys.executable, "-P", str(Path(__file__).with_name("pyslurm_worker.py")))
 """By its path and without a path of its own (-P), so that no directory it is started in can lend it modules."""
 
 
@@ -36,7 +36,7 @@ class PyslurmScheduler:
 
     name = "pyslurm"
 
-    def __init__(self, worker_argv: Sequence[str] = WORKER, *, timeout: float = 10.0) -> None:
+    def __init__(self, worker_argv: Sequence[str] = WORKER_ARGV, *, timeout: float = 10.0) -> None:
         self._argv = tuple(worker_argv)
         self._timeout = timeout
         self._worker: Process | None = None
@@ -44,7 +44,7 @@ class PyslurmScheduler:
 
     async def jobs(self, name_prefix: str) -> list[Job]:
         answer = await self._ask({"ask": "jobs", "prefix": name_prefix})
-        before = ahead(Waiting(*waiting) for waiting in answer["queue"])
+        before = count_jobs_ahead(QueuedJob(*waiting) for waiting in answer["queue"])
         return [
             Job(
                 id=job_id,
@@ -141,7 +141,7 @@ class PyslurmScheduler:
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     env=env,
-                    limit=LONGEST_ANSWER,
+                    limit=MAX_ANSWER_BYTES,
                     start_new_session=True,
                 )
             )

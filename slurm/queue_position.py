@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Waiting(NamedTuple):
+class QueuedJob(NamedTuple):
     """A job that waits."""
 
     id: int
@@ -20,18 +20,18 @@ class Waiting(NamedTuple):
     """Slurm's word for why it waits."""
 
 
-NOT_YET = frozenset({"BeginTime", "Dependency", "DependencyNeverSatisfied"})
+BLOCKED_REASONS = frozenset({"BeginTime", "Dependency", "DependencyNeverSatisfied"})
 """Reasons of jobs that could not start even if they were the first."""
 
 
-def ahead(queue: Iterable[Waiting]) -> dict[int, int]:
+def count_jobs_ahead(queue: Iterable[QueuedJob]) -> dict[int, int]:
     """How many jobs stand before each that may start: those of its partition with a higher priority or, if it is the
     same, a lower id, as slurmctld sorts them; of several partitions the one where these are fewest.
     """
     before: dict[str, int] = {}
     found: dict[int, int] = {}
     for job in sorted(queue, key=lambda job: (-job.priority, job.id)):
-        if job.priority == 0 or job.reason in NOT_YET:
+        if job.priority == 0 or job.reason in BLOCKED_REASONS:
             continue
         partitions = job.partitions.split(",")
         found[job.id] = min(before.get(each, 0) for each in partitions)

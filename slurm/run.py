@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-STDERR_TAIL = 2000
+MAX_STDERR_CHARACTERS = 2000
 """Characters of standard error that a failure carries."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedCommand:
     """A program that ended by itself, whatever its exit code."""
 
     argv: tuple[str, ...]
@@ -31,10 +31,10 @@ class CommandError(Exception):
 
     def __init__(self, argv: Sequence[str], code: int | None, stderr: str) -> None:
         what = "did not run to its end" if code is None else f"ended with {code}"
-        super().__init__(f"{argv[0]} {what}: {stderr.strip()[-STDERR_TAIL:]}")
+        super().__init__(f"{argv[0]} {what}: {stderr.strip()[-MAX_STDERR_CHARACTERS:]}")
         self.argv = tuple(argv)
         self.code = code
-        self.stderr = stderr[-STDERR_TAIL:]
+        self.stderr = stderr[-MAX_STDERR_CHARACTERS:]
 
 
 class _Output(asyncio.SubprocessProtocol):
@@ -58,13 +58,13 @@ class _Output(asyncio.SubprocessProtocol):
         return self.written[fd].decode(errors="replace")
 
 
-async def run(
+async def run_command(
     argv: Sequence[str],
     *,
     timeout: float,  # noqa: ASYNC109 - killing the process group at the limit is this function's job
     env: Mapping[str, str] | None = None,
     check: bool = True,
-) -> Finished:
+) -> FinishedCommand:
     """Run `argv` for at most `timeout` seconds and return its whole output, decoded as UTF-8 with replacement.
 
     The program gets no standard input and a process group of its own, which is killed on every way out that
@@ -90,7 +90,7 @@ async def run(
     code = transport.get_returncode() or 0
     if check and code != 0:
         raise CommandError(argv, code, output.text(2))
-    return Finished(tuple(argv), code, output.text(1), output.text(2))
+    return FinishedCommand(tuple(argv), code, output.text(1), output.text(2))
 
 
 async def _start(argv: Sequence[str], env: Mapping[str, str] | None) -> tuple[asyncio.SubprocessTransport, _Output]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MAX_OPTIONS = 64
-MAX_VALUE = 1024
+MAX_VALUE_CHARACTERS = 1024
 """Characters in one value; Slurm refuses strings of more than 1,024 in most of its fields."""
 
 
@@ -110,7 +110,7 @@ OPTIONS: dict[str, Option] = ALLOWED | {option.name: option for option, _ in _re
 LETTERS: dict[str, str] = {option.letter: option.name for option in OPTIONS.values() if option.letter}
 """Long name by letter, allowed or not."""
 
-_RIVALS = (
+_ALTERNATIVES = (
     frozenset({"mem", "mem-per-cpu", "mem-per-gpu"}),
     frozenset({"gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"}),
     frozenset({"core-spec", "thread-spec"}),
@@ -142,7 +142,7 @@ def parse_options(words: Sequence[str]) -> list[str]:
                 rest.insert(0, f"-{attached}")
                 attached = None
         else:
-            raise OptionError(f"`{_shown(word)}` is not an option of sbatch: options begin with - or --")
+            raise OptionError(f"`{_printable(word)}` is not an option of sbatch: options begin with - or --")
         if attached is None and _allowed(name).takes is Takes.VALUE:
             if not rest:
                 raise OptionError(f"--{name} needs a value")
@@ -161,7 +161,7 @@ def check_options(options: Sequence[str]) -> None:
     for word in options:
         match = _CANONICAL.fullmatch(word)
         if not match:
-            raise OptionError(f"`{_shown(word)}` is not of the form --name or --name=value")
+            raise OptionError(f"`{_printable(word)}` is not of the form --name or --name=value")
         name, value = match[1], match[2]
         _check_value(_allowed(name), value)
 
@@ -172,7 +172,7 @@ def merge_options(defaults: Iterable[str], own: Iterable[str]) -> list[str]:
     With `--mem-per-cpu` of one's own, for example, a default `--mem` is left out: sbatch refuses both.
     """
     mine = {_name(word): word for word in own}
-    replaced = set(mine).union(*(rivals for rivals in _RIVALS if rivals & mine.keys()))
+    replaced = set(mine).union(*(rivals for rivals in _ALTERNATIVES if rivals & mine.keys()))
     return [word for word in defaults if _name(word) not in replaced] + list(mine.values())
 
 
@@ -189,10 +189,12 @@ def _check_value(option: Option, value: str | None) -> None:
         raise OptionError(f"--{option.name} takes no value")
     if not value:
         raise OptionError(f"--{option.name} needs a value")
-    if len(value) > MAX_VALUE:
-        raise OptionError(f"--{option.name}: the value is longer than {MAX_VALUE} characters")
+    if len(value) > MAX_VALUE_CHARACTERS:
+        raise OptionError(f"--{option.name}: the value is longer than {MAX_VALUE_CHARACTERS} characters")
     if not (value.isascii() and value.isprintable()):
-        raise OptionError(f"--{option.name}: the value `{_shown(value)}` has characters that are not printable ASCII")
+        raise OptionError(
+            f"--{option.name}: the value `{_printable(value)}` has characters that are not printable ASCII"
+        )
 
 
 def _allowed(name: str) -> Option:
@@ -202,7 +204,7 @@ def _allowed(name: str) -> Option:
         raise OptionError(f"--{name} cannot be used for a session: {REFUSED[name]}")
     close = difflib.get_close_matches(name, ALLOWED, n=1)
     hint = f"; did you mean --{close[0]}?" if close else ""
-    raise OptionError(f"--{_shown(name)} is not an option of sbatch{hint}")
+    raise OptionError(f"--{_printable(name)} is not an option of sbatch{hint}")
 
 
 def _long_name(given: str) -> str:
@@ -210,17 +212,17 @@ def _long_name(given: str) -> str:
     known = [*ALLOWED, *REFUSED, *ALIASES]
     matches = [given] if given in known else sorted(name for name in known if given and name.startswith(given))
     if len(matches) > 1:
-        raise OptionError(f"--{_shown(given)} is ambiguous: " + ", ".join(f"--{name}" for name in matches))
+        raise OptionError(f"--{_printable(given)} is ambiguous: " + ", ".join(f"--{name}" for name in matches))
     name = matches[0] if matches else given
     return ALIASES.get(name, name)
 
 
 def _name_of_letter(letter: str) -> str:
     if letter not in LETTERS:
-        raise OptionError(f"-{_shown(letter)} is not an option of sbatch")
+        raise OptionError(f"-{_printable(letter)} is not an option of sbatch")
     return LETTERS[letter]
 
 
-def _shown(text: str) -> str:
+def _printable(text: str) -> str:
     """Make foreign text fit for a message: short, and nothing in it that a terminal would obey."""
     return ascii(text[:60])[1:-1]

@@ -9,13 +9,13 @@ from __future__ import annotations
 from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, NamedTuple
 
-from slurm.commandline import UnreadableError, read_command_line, words_of
+from slurm.commandline import CommandLineError, directive_words, read_command_line
 from slurm.sbatch import ALLOWED, REFUSED, OptionError, Takes, check_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from slurm.commandline import Given
+    from slurm.commandline import GivenOption
 
 DIRECTIVE = "#SBATCH"
 COMPONENT_SEPARATORS = ("hetjob", "packjob")
@@ -44,14 +44,14 @@ VARIABLES: dict[str, str] = {
 WAIT_FOR_SWITCH = "SBATCH_WAIT4SWITCH"
 
 
-class Usable(NamedTuple):
+class UsableOptions(NamedTuple):
     """Canonical options, as slurm.sbatch has them, and the names of those that are left out, with the reason."""
 
     options: list[str]
     left_out: dict[str, str]
 
 
-def of_environment(variables: Mapping[str, str]) -> Usable:
+def options_from_environment(variables: Mapping[str, str]) -> UsableOptions:
     """What the variables say. OptionError for a value that no option may have."""
     given = {VARIABLES[name]: value for name, value in variables.items() if name in VARIABLES}
     if "switches" in given and (wait := variables.get(WAIT_FOR_SWITCH)):
@@ -59,14 +59,14 @@ def of_environment(variables: Mapping[str, str]) -> Usable:
     return _usable(given.items())
 
 
-def of_script(script: bytes) -> Usable:
+def options_from_script(script: bytes) -> UsableOptions:
     """Return what the `#SBATCH` lines of a script say. OptionError names the line that cannot be read or used."""
     if script.startswith(BOM_UTF8):
         raise OptionError(
             "the script begins with a byte order mark, and sbatch reads no such script: save it without one"
         )
-    given: list[Given] = []
-    for number, words in words_of(DIRECTIVE, script):
+    given: list[GivenOption] = []
+    for number, words in directive_words(DIRECTIVE, script):
         if words[0] in COMPONENT_SEPARATORS:
             raise OptionError(
                 f"line {number} of the script begins another component of a heterogeneous job; a session has one: "
@@ -74,13 +74,13 @@ def of_script(script: bytes) -> Usable:
             )
         try:
             line = read_command_line(words)
-        except UnreadableError as error:
+        except CommandLineError as error:
             raise OptionError(f"line {number} of the script: {error}") from error
         given += line.options
     return _usable((each.name, each.value) for each in given)
 
 
-def _usable(given: Iterable[tuple[str, str | None]]) -> Usable:
+def _usable(given: Iterable[tuple[str, str | None]]) -> UsableOptions:
     found: dict[str, str] = {}
     left_out: dict[str, str] = {}
     for name, value in given:
@@ -92,4 +92,4 @@ def _usable(given: Iterable[tuple[str, str | None]]) -> Usable:
             found[name] = f"--{name}" if plain else f"--{name}={value}"
     options = list(found.values())
     check_options(options)
-    return Usable(options, left_out)
+    return UsableOptions(options, left_out)

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.volumes.content import ACCESS_LISTS, attribute_names, drop_unknown_ids, same_content
-from profiles.image.overlayfs import Found, Kind, Marks, MergedFolder, Stack, is_own_attribute, open_trees
+from profiles.image.overlayfs import (
+    EntryKind,
+    LayerEntry,
+    Marks,
+    MergedFolder,
+    OpenStack,
+    is_overlay_attribute,
+    open_trees,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,20 +53,20 @@ class ComparisonDepth:
 @contextmanager
 def open_stacks(
     before: Sequence[Path], after: Sequence[Path], marks: tuple[Marks, Marks]
-) -> Iterator[tuple[Stack, Stack]]:
+) -> Iterator[tuple[OpenStack, OpenStack]]:
     """Open two stacks of trees, oldest first; a tree that is in both is opened once. Sessions may change the trees."""
     paths = list(dict.fromkeys([*before, *after]))
     with open_trees(paths) as opened:
         trees = dict(zip(paths, opened, strict=True))
         stacks = [
-            Stack([trees[path] for path in stack], mark, is_steady=False)
+            OpenStack([trees[path] for path in stack], mark, is_steady=False)
             for stack, mark in zip((before, after), marks, strict=True)
         ]
         yield stacks[0], stacks[1]
 
 
 def compare_stacks(
-    before: Stack, after: Stack, image: ImageFiles | None, depth: ComparisonDepth
+    before: OpenStack, after: OpenStack, image: ImageFiles | None, depth: ComparisonDepth
 ) -> Iterator[Difference]:
     """Yield what differs, in the order of a walk: a folder before what is in it, names in the order of their bytes.
 
@@ -96,7 +104,7 @@ class _Step(NamedTuple):
 _NOTHING = _Side(None, None)
 _IMAGE_ENTRY = "image"
 """What no layer says anything of, and the image has."""
-_State = Found | str | None
+_State = LayerEntry | str | None
 
 
 class _Comparison:
@@ -104,7 +112,7 @@ class _Comparison:
         self._image = image
         self._depth = depth
 
-    def root(self, before: Stack, after: Stack) -> _Step:
+    def root(self, before: OpenStack, after: OpenStack) -> _Step:
         image = None if self._image is None else ""
         return _Step(_Side(before.root, image), _Side(after.root, image))
 
@@ -135,7 +143,7 @@ class _Comparison:
     def _state(self, side: _Side, name: bytes) -> _State:
         found = side.folder.found(name) if side.folder is not None else None
         if found is not None:
-            return None if found.kind is Kind.WHITEOUT else found
+            return None if found.kind is EntryKind.WHITEOUT else found
         return _IMAGE_ENTRY if self._of_image(side, name) is not None else None
 
     def _of_image(self, side: _Side, name: bytes) -> str | None:
@@ -146,33 +154,33 @@ class _Comparison:
         return path if self._image.has(path) else None
 
     def _is_folder(self, side: _Side, name: bytes, state: _State) -> bool:
-        if isinstance(state, Found):
-            return state.kind is Kind.DIRECTORY
+        if isinstance(state, LayerEntry):
+            return state.kind is EntryKind.DIRECTORY
         path = self._of_image(side, name) if state == _IMAGE_ENTRY else None
         return path is not None and self._image is not None and bool(self._image.inside(path))
 
     def _inside(self, side: _Side, name: bytes, state: _State) -> _Side:
-        inside = side.folder.inside(name) if isinstance(state, Found) and side.folder is not None else None
+        inside = side.folder.inside(name) if isinstance(state, LayerEntry) and side.folder is not None else None
         hides = inside is not None and inside.hides
         return _Side(inside, None if hides else self._of_image(side, name))
 
     def _change(self, before: _State, after: _State) -> str | None:
         if before is None or after is None:
             return None if before is after else "D" if after is None else "A"
-        if isinstance(before, Found) and isinstance(after, Found):
+        if isinstance(before, LayerEntry) and isinstance(after, LayerEntry):
             return "M" if self._differ(before, after) else None
-        layered = before if isinstance(before, Found) else after
+        layered = before if isinstance(before, LayerEntry) else after
         # A folder of the image that a layer has too only holds what has changed.
-        is_changed = isinstance(layered, Found) and layered.kind is not Kind.DIRECTORY
+        is_changed = isinstance(layered, LayerEntry) and layered.kind is not EntryKind.DIRECTORY
         return "M" if is_changed else None
 
-    def _differ(self, old: Found, new: Found) -> bool:
+    def _differ(self, old: LayerEntry, new: LayerEntry) -> bool:
         was, now = old.status, new.status
         if (was.st_dev, was.st_ino) == (now.st_dev, now.st_ino):
             return False
         if was.st_mode != now.st_mode:
             return True
-        is_folder = old.kind is Kind.DIRECTORY  # whose size and times are its entries' business
+        is_folder = old.kind is EntryKind.DIRECTORY  # whose size and times are its entries' business
         unit = 10**9 if self._depth.seconds else 1
         times = (was.st_mtime_ns // unit, now.st_mtime_ns // unit)
         if not is_folder and (times[0] != times[1] or (was.st_size, was.st_rdev) != (now.st_size, now.st_rdev)):
@@ -182,14 +190,14 @@ class _Comparison:
         except (FileNotFoundError, NotADirectoryError):  # one has vanished since it was listed
             return True
 
-    def _differ_inside(self, old: Found, new: Found) -> bool:
-        if old.kind is Kind.SYMLINK:
+    def _differ_inside(self, old: LayerEntry, new: LayerEntry) -> bool:
+        if old.kind is EntryKind.SYMLINK:
             return _target(old) != _target(new)
-        if old.kind is Kind.OTHER:
+        if old.kind is EntryKind.OTHER:
             return False
         if _attributes(old, self._depth) != _attributes(new, self._depth):
             return True
-        return self._depth.content and old.kind is Kind.FILE and not _have_same_content(old, new)
+        return self._depth.content and old.kind is EntryKind.FILE and not _have_same_content(old, new)
 
 
 def _trees_of(side: _Side) -> frozenset[Tree]:
@@ -202,7 +210,7 @@ def _marks_of(side: _Side) -> Marks | None:
 
 def _path(old: _Side, new: _Side, name: bytes, before: _State, after: _State) -> str:
     for state in (after, before):
-        if isinstance(state, Found):
+        if isinstance(state, LayerEntry):
             return state.path
     shown = new.image if after == _IMAGE_ENTRY else old.image
     assert shown is not None
@@ -213,18 +221,18 @@ def _join_path(folder: str, name: bytes) -> str:
     return f"{folder}/{os.fsdecode(name)}" if folder else os.fsdecode(name)
 
 
-def _target(found: Found) -> bytes:
+def _target(found: LayerEntry) -> bytes:
     return os.readlink(found.name, dir_fd=found.folder.descriptor())
 
 
-def _attributes(found: Found, depth: ComparisonDepth) -> dict[str, bytes | None]:
+def _attributes(found: LayerEntry, depth: ComparisonDepth) -> dict[str, bytes | None]:
     """Return the attributes and access lists of a file or folder that a copy keeps; None for one that is unreadable."""
     path = found.folder.short_path(found.name)
     values: dict[str, bytes | None] = {}
     for name in attribute_names(path):
         is_list = name in ACCESS_LISTS
         is_kept = name.startswith("user.") or (is_list and depth.lists)
-        if is_kept and not is_own_attribute(name, found.marks):
+        if is_kept and not is_overlay_attribute(name, found.marks):
             try:
                 value = os.getxattr(path, name, follow_symlinks=False)
                 values[name] = drop_unknown_ids(value) if is_list else value
@@ -233,14 +241,14 @@ def _attributes(found: Found, depth: ComparisonDepth) -> dict[str, bytes | None]
     return values
 
 
-def _have_same_content(old: Found, new: Found) -> bool:
+def _have_same_content(old: LayerEntry, new: LayerEntry) -> bool:
     """Compare the bytes of two files of one size; what is a hole in both is not read."""
     with _opened(old) as one, _opened(new) as other:
         return same_content(one, other, old.status, new.status)
 
 
 @contextmanager
-def _opened(found: Found) -> Iterator[int]:
+def _opened(found: LayerEntry) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(found.name, flags, dir_fd=found.folder.descriptor())
     try:

@@ -12,7 +12,15 @@ from broker.volumes.layers import MAX_OWNERS_BYTES, Layers
 from broker.volumes.live_copy import OWNERS, TREE, copy_tree
 from broker.volumes.saves import pack_changes
 from broker.volumes.squashfs import unpack_layer
-from profiles.image.overlayfs import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
+from profiles.image.overlayfs import (
+    FUSE_WRITTEN,
+    WHITEOUT_PREFIX,
+    EntryKind,
+    Marks,
+    detect_marks,
+    open_stack,
+    walk_merged,
+)
 from profiles.local_folder import local_folder
 from profiles.userfile import read_pieces
 from profiles.walk import Tree, walk
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.volumes.record import Stack
-    from profiles.image.overlayfs import Found
+    from profiles.image.overlayfs import LayerEntry
     from profiles.walk import Folder
 
 OPAQUE_XATTR = "user.overlay.opaque"
@@ -66,18 +74,18 @@ def _repack(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool
 
 
 def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool]) -> None:
-    marks = marks_of(layers.path(layer) for layer in stack)
+    marks = detect_marks(layers.path(layer) for layer in stack)
     root = layers.path(made) / TREE
     root.mkdir(mode=0o700)
-    with opened([layers.tree(layer) for layer in stack], marks) as view, Tree(root) as tree:
+    with open_stack([layers.tree(layer) for layer in stack], marks) as view, Tree(root) as tree:
         folders = [(tree.root, view.trees[-1].root, False)]
         parents = [tree.root]
         """The folder at each depth that is being filled."""
         links = HardLinks(tree)
-        for entry in merged(view):
+        for entry in walk_merged(view):
             del parents[entry.depth + 1 :]
             parent, name = parents[-1], entry.found.name
-            if entry.kind is Kind.DIRECTORY:
+            if entry.kind is EntryKind.DIRECTORY:
                 os.mkdir(name, 0o700, dir_fd=parent.descriptor())
                 parents.append(parent.folder(name))
                 is_opaque = entry.opaque and below(entry.path)
@@ -117,7 +125,7 @@ class HardLinks:
         self._copies: dict[int, tuple[Folder, bytes]] = {}
         """By the inode that has too many names: a name of its copy."""
 
-    def add(self, source: Found, target: Folder) -> None:
+    def add(self, source: LayerEntry, target: Folder) -> None:
         """Give a file of a layer its name in the folder `target`, too. OSError."""
         name, inode = source.name, source.status.st_ino
         if (copy := self._copies.get(inode)) is not None:

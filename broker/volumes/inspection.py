@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from broker.volumes import files, record
 from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
 from broker.volumes.drivers import OverlayDriver
-from broker.volumes.packages import installed, package_changes
+from broker.volumes.packages import installed_packages, package_changes
 from broker.volumes.squashfs import has_access_lists, unpack_layer
-from profiles.image.overlayfs import Marks, marks_of
+from profiles.image.overlayfs import Marks, detect_marks
 from profiles.local_folder import local_folder
 from profiles.removal import remove_tree
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from broker.volumes.image import ImageFiles
     from broker.volumes.record import Record, Stack, Volume
     from broker.volumes.storage import Storage
-    from profiles.image.overlayfs import Stack as OpenStack
+    from profiles.image.overlayfs import OpenStack
 
 Answer = dict[str, Any]
 
@@ -65,7 +65,9 @@ def _compared(
     local = {*systems[0], *systems[1]} if found.on_node else set[str]()
     with _unpacked_trees(storage, {*homes[0], *homes[1], *systems[0], *systems[1]}, local) as trees:
         with _open_stacks(storage, systems, trees) as (before, after):
-            packages = package_changes(installed(before, base_packages), installed(after, base_packages))
+            packages = package_changes(
+                installed_packages(before, base_packages), installed_packages(after, base_packages)
+            )
         for volume, stacks in (("home", homes), ("system", systems)):
             # A plain directory is mounted by no overlay: everything in it is content.
             marks = Marks.NONE if volume == "home" and found.driver != OverlayDriver.name else None
@@ -125,6 +127,8 @@ def _open_stacks(
 ) -> Iterator[tuple[OpenStack, OpenStack]]:
     """Open two stacks, to be read with `marks`, or with those of the program that mounts each of them."""
     before, after = ([trees[layer] for layer in stack] for stack in stacks)
-    found = [marks_of(storage.layers.path(layer) for layer in stack) if marks is None else marks for stack in stacks]
+    found = [
+        detect_marks(storage.layers.path(layer) for layer in stack) if marks is None else marks for stack in stacks
+    ]
     with open_stacks(before, after, (found[0], found[1])) as opened:
         yield opened

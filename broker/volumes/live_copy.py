@@ -51,7 +51,7 @@ from broker.volumes.copy_index import read_index, write_index
 from broker.volumes.copy_survey import check_copyable
 from broker.volumes.trials import shows_stores
 from broker.volumes.unreadable import UnreadableFiles, UnreadableFilesError, printable_path_end
-from profiles.walk import FOLDER, Tree
+from profiles.walk import FOLDER_FLAGS, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -461,7 +461,9 @@ class TreeCopy:
     def _remove_others(self, folder: CopiedFolder) -> None:
         """Remove from the copy what the source does not have any more."""
         there = set(os.listdir(folder.source.descriptor()))
-        listed = os.open(b".", FOLDER, dir_fd=folder.target.descriptor())  # with all that came since (Tree.refresh)
+        listed = os.open(
+            b".", FOLDER_FLAGS, dir_fd=folder.target.descriptor()
+        )  # with all that came since (Tree.refresh)
         try:
             ours = set(os.listdir(listed))
         finally:

@@ -12,7 +12,7 @@ from broker.volumes.inspection import printable_path
 from broker.volumes.layers import SQUASHFS
 from broker.volumes.squashfs import DEEP, KEPT
 from profiles.userfile import read_records
-from profiles.walk import Entry, Tree, walk
+from profiles.walk import Tree, TreeEntry, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ class LayerContent:
         self._tree = Tree(layers.path(layer) if self._is_packed else layers.tree(layer))
         self._sums: dict[bytes, bytes | None] = {}
         """Checksums by the name that a record has; None for what could not be read."""
-        self._long: dict[bytes, Entry] = {}
+        self._long: dict[bytes, TreeEntry] = {}
         """Entries whose paths are too long for a record."""
 
     def __enter__(self) -> Self:
@@ -136,7 +136,7 @@ class LayerContent:
         for name in changed:
             self._tell(problems, name, "is not what it was")
 
-    def _entries(self, problems: Problems) -> Iterator[Entry]:
+    def _entries(self, problems: Problems) -> Iterator[TreeEntry]:
         def note(folder: Folder, error: OSError) -> None:
             self._is_listed = False
             self._note_unread(problems, folder.path, error)
@@ -147,7 +147,7 @@ class LayerContent:
             return
         for name in (SQUASHFS.encode(), KEPT.encode()):
             if (status := root.status(name)) is not None:
-                yield Entry(root, name, status)
+                yield TreeEntry(root, name, status)
         yield from walk(root.folder(DEEP.encode()), unread=note)
 
     def _checksum_like(self, known: bytes, name: bytes) -> bytes | None:

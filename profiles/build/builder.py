@@ -15,16 +15,27 @@ import time
 from typing import TYPE_CHECKING
 
 from profiles.build import namespace, network
-from profiles.build.steps import Progress, Step, Steps
-from profiles.build.tree import Tree
+from profiles.build.steps import Step, StepCallback, Steps
+from profiles.build.tree import ImageTree
 from profiles.build.workspace import default_parent, free_bytes, workspace
 from profiles.errors import BuildError, ProfilesError
 from profiles.image import apptainer
 from profiles.image.sif import squashfs_offset
-from profiles.image.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, Stores, digest_of, verify
+from profiles.image.store import (
+    DESCRIPTION,
+    IMAGE,
+    LOG,
+    PACKAGES,
+    RECIPE,
+    Image,
+    Store,
+    Stores,
+    file_digest,
+    verify_image,
+)
 from profiles.recipe.base import BaseKind
 from profiles.recipe.environment import shell_lines
-from profiles.recipe.spec import load
+from profiles.recipe.spec import load_profile
 from profiles.userfile import is_file
 
 if TYPE_CHECKING:
@@ -32,7 +43,7 @@ if TYPE_CHECKING:
 
     from profiles.recipe.spec import Profile
 
-__all__ = ["Progress", "Step", "build"]
+__all__ = ["Step", "StepCallback", "build"]
 
 SESSION_PACKAGES = (
     "bash",
@@ -49,10 +60,10 @@ SESSION_PACKAGES = (
 )
 """What every session needs: an sshd, what terminals need, and what people reach for when something is wrong."""
 
-TIME_LIMIT = 3600.0
+TIME_LIMIT_S = 3600.0
 """Seconds that a whole build may take."""
 
-ROOM = 3 * 1024**3
+MIN_FREE_BYTES = 3 * 1024**3
 """Bytes that a build wants free where it works: triton-xpu takes 1.6 GB as a tree and 0.6 GB as squashfs."""
 
 TOOLS = {
@@ -72,9 +83,9 @@ def build(
     *,
     store: Store,
     bases: Stores | None = None,
-    progress: Progress = lambda _: None,
+    progress: StepCallback = lambda _: None,
     work: Path | None = None,
-    time_limit: float = TIME_LIMIT,
+    time_limit: float = TIME_LIMIT_S,
 ) -> Image:
     """Build the profile in the file `recipe` and publish it in `store`.
 
@@ -84,7 +95,7 @@ def build(
     step that failed. Then, and when it is interrupted, nothing is published and nothing left but the log that a
     BuildError names.
     """
-    profile = load(recipe)
+    profile = load_profile(recipe)
     stage = store.stage(profile.name, profile.version)
     try:
         with (stage / LOG).open("wb") as log:
@@ -115,7 +126,7 @@ def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Ste
         created = time.time()
         labels = make_labels(profile, base, created)
     with workspace(parent) as folder:
-        tree = Tree(folder, steps.run)
+        tree = ImageTree(folder, steps.run)
         _fill(tree, profile, base, steps)
         with steps.step("finish"):
             environment = shell_lines(_environment(profile), venv=bool(profile.pip))
@@ -124,13 +135,13 @@ def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Ste
             squashfs = tree.squash()
         with steps.step("image"):
             sif = stage / IMAGE
-            apptainer.seal(squashfs, sif, steps.seconds_left())
+            apptainer.make_sif(squashfs, sif, steps.seconds_left())
             size = sif.stat().st_size
             offset = squashfs_offset(sif)
-            return Image(profile.name, profile.version, sif, digest_of(sif), size, created, labels, profile, offset)
+            return Image(profile.name, profile.version, sif, file_digest(sif), size, created, labels, profile, offset)
 
 
-def _fill(tree: Tree, profile: Profile, base: Path | None, steps: Steps) -> None:
+def _fill(tree: ImageTree, profile: Profile, base: Path | None, steps: Steps) -> None:
     """Put into the tree what the profile says."""
     packages = [*SESSION_PACKAGES, *profile.apt, *(["python3-venv"] if profile.pip else [])]
     if base is None:
@@ -161,7 +172,7 @@ def check_machine(kind: BaseKind, parent: Path) -> None:
     if missing:
         names = ", ".join(sorted({TOOLS[tool] for tool in missing}))
         raise ProfilesError(f"not installed: {', '.join(missing)}", hint=f"in Debian: {names}")
-    if said := namespace.problem():
+    if said := namespace.namespace_problem():
         raise ProfilesError(
             f"user namespaces do not work here: {said}",
             hint="it takes a range of ids for you in /etc/subuid and /etc/subgid (usermod --add-subuids), and a "
@@ -170,9 +181,9 @@ def check_machine(kind: BaseKind, parent: Path) -> None:
     if os.statvfs(parent).f_flag & os.ST_NOEXEC:
         raise ProfilesError(f"{parent} is mounted noexec", hint="set TMPDIR to another folder on a local disk")
     free = free_bytes(parent)
-    if free < ROOM:
+    if free < MIN_FREE_BYTES:
         raise ProfilesError(
-            f"{free // 1024**2} MiB are free in {parent}, a build wants {ROOM // 1024**2} MiB",
+            f"{free // 1024**2} MiB are free in {parent}, a build wants {MIN_FREE_BYTES // 1024**2} MiB",
             hint="make room, or set TMPDIR to a folder on a local disk that has it",
         )
 
@@ -191,7 +202,7 @@ def _base_image(profile: Profile, bases: Stores) -> Path | None:
             return base.path
         case BaseKind.PROFILE:
             image = bases.find(base.name, base.version)
-            verify(image)
+            verify_image(image)
             return image.path
 
 
@@ -201,9 +212,9 @@ def make_labels(profile: Profile, base: Path | None, created: float) -> dict[str
         "berth.profile": profile.name,
         "berth.version": profile.version,
         "berth.base": str(profile.base),
-        **({"berth.base.digest": digest_of(base)} if base else {}),
+        **({"berth.base.digest": file_digest(base)} if base else {}),
         "berth.created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
-        "berth.builder": f"berth {_own_version()}, apptainer {apptainer.version()}",
+        "berth.builder": f"berth {_own_version()}, apptainer {apptainer.apptainer_version()}",
     }
 
 

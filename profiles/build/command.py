@@ -18,7 +18,7 @@ DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 """So that a builder ended by SIGKILL takes what it started with it: prctl(2), PR_SET_PDEATHSIG."""
 
 
-_MARK = re.compile(r"(E|error|ERROR|FATAL ERROR|fatal): ", re.IGNORECASE)
+_ERROR_LINE = re.compile(r"(E|error|ERROR|FATAL ERROR|fatal): ", re.IGNORECASE)
 """How apt, pip, mksquashfs and git begin the line that says what is wrong."""
 
 
@@ -32,11 +32,11 @@ class CommandFailed(Exception):  # noqa: N818 - it says what happened
         super().__init__(f"{argv[0]} {why}")
         self.argv = tuple(argv)
         lines = [line.strip() for line in output.splitlines() if line.strip()]
-        marked = [line for line in lines if _MARK.match(line)]
+        marked = [line for line in lines if _ERROR_LINE.match(line)]
         self.complaint = (marked or lines[-1:] or [""])[0][:500]
 
 
-def run(
+def run_logged(
     argv: Sequence[str],
     *,
     log: BinaryIO,
@@ -64,7 +64,7 @@ def run(
     except OSError as error:
         raise CommandFailed(argv, f"cannot be run: {error.strerror}") from error
     try:
-        output = _follow(process, argv, log, deadline, line)
+        output = _read_output(process, argv, log, deadline, line)
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -78,7 +78,7 @@ def run(
     return text
 
 
-def _follow(
+def _read_output(
     process: subprocess.Popen[bytes],
     argv: Sequence[str],
     log: BinaryIO,

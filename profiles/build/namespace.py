@@ -16,8 +16,8 @@ from profiles.removal import remove_tree
 INSIDE = Path(__file__).parent / "inside"
 """The scripts that run in the namespace, and in the tree."""
 
-CHECK_TIMEOUT = 30.0
-REMOVE_TIMEOUT = 300.0
+CHECK_TIMEOUT_S = 30.0
+REMOVE_TIMEOUT_S = 300.0
 
 
 def as_root(*argv: str) -> list[str]:
@@ -27,12 +27,12 @@ def as_root(*argv: str) -> list[str]:
     return ["unshare", *user, *isolated, *argv]
 
 
-def inside(tree: Path, kit: Path, *argv: str) -> list[str]:
+def in_tree(tree: Path, kit: Path, *argv: str) -> list[str]:
     """Let `argv` run as root of `tree`, which sees the folder `kit` as /run/berth-build."""
     return as_root("/bin/sh", str(INSIDE / "enter.sh"), str(tree), str(kit), *argv)
 
 
-def problem() -> str:
+def namespace_problem() -> str:
     """Say why this user cannot be root of a namespace; empty if they can."""
     try:
         done = subprocess.run(
@@ -40,7 +40,7 @@ def problem() -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=CHECK_TIMEOUT,
+            timeout=CHECK_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -48,20 +48,20 @@ def problem() -> str:
     return "" if done.returncode == 0 else done.stderr.strip() or f"unshare ended with {done.returncode}"
 
 
-def remove(path: Path) -> None:
+def remove_as_root(path: Path) -> None:
     """Remove a tree in which files may belong to subordinate ids; fine if it is gone."""
-    if _removed(path):
+    if _remove_without_namespace(path):
         return
     subprocess.run(
         as_root("rm", "-rf", "--one-file-system", "--", str(path)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=REMOVE_TIMEOUT,
+        timeout=REMOVE_TIMEOUT_S,
         check=True,
     )
 
 
-def _removed(path: Path) -> bool:
+def _remove_without_namespace(path: Path) -> bool:
     """Try without a namespace, which is enough until packages have been unpacked."""
     try:
         remove_tree(path)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from profiles.build.command import CommandFailed, run
+from profiles.build.command import CommandFailed, run_logged
 from profiles.errors import BuildError, ProfilesError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Step:
     line: str = ""
 
 
-Progress = Callable[[Step], None]
+StepCallback = Callable[[Step], None]
 
 REMEDIES = {
     "debian": "is every package's name right, and does the network reach the Debian mirror?",
@@ -39,7 +39,7 @@ REMEDIES = {
 class Steps:
     """Runs the named steps, in this order, one after the other."""
 
-    def __init__(self, names: Sequence[str], log: BinaryIO, progress: Progress, deadline: float) -> None:
+    def __init__(self, names: Sequence[str], log: BinaryIO, progress: StepCallback, deadline: float) -> None:
         self._names = list(names)
         self._log = log
         self._progress = progress
@@ -66,7 +66,7 @@ class Steps:
 
     def run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """Run a program as part of the step. Raises CommandFailed."""
-        return run(argv, log=self._log, deadline=self._deadline, env=env, line=self._line)
+        return run_logged(argv, log=self._log, deadline=self._deadline, env=env, line=self._line)
 
     def seconds_left(self) -> float:
         """Tell how long the build may still take."""

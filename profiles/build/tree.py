@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from profiles.recipe.spec import File
 
-Run = Callable[[Sequence[str], Mapping[str, str]], str]
+ProgramRunner = Callable[[Sequence[str], Mapping[str, str]], str]
 """Runs a program with an environment to its end and returns its output; raises when it fails."""
 
 LEAVE_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*")
@@ -27,10 +27,10 @@ ZSTD_LEVEL = 3
 """Measured with 1.6 GB on 2 cores: level 1 is no faster and 6 % larger."""
 
 
-class Tree:
+class ImageTree:
     """A tree below `folder`, which must be empty, private and on a local disk."""
 
-    def __init__(self, folder: Path, run: Run) -> None:
+    def __init__(self, folder: Path, run: ProgramRunner) -> None:
         self.path = folder / "tree"
         self.squashfs = folder / "tree.squashfs"
         self._run = run
@@ -88,7 +88,7 @@ class Tree:
         """Make it fit for sessions; return the list of all packages in it, one a line."""
         scratch = self._kit / "scratch"
         scratch.mkdir()
-        apptainer.metadata(scratch).rename(self._kit / "metadata")
+        apptainer.make_metadata(scratch).rename(self._kit / "metadata")
         (self._kit / "environment.sh").write_text(environment)
         (self._kit / "labels.json").write_text(labels)
         self._script("finish.sh")
@@ -108,4 +108,4 @@ class Tree:
         return self._enter("/bin/sh", f"{network.KIT}/{name}", *arguments)
 
     def _enter(self, *argv: str) -> str:
-        return self._run(namespace.inside(self.path, self._kit, *argv), self._inside)
+        return self._run(namespace.in_tree(self.path, self._kit, *argv), self._inside)

@@ -23,7 +23,7 @@ def default_parent() -> Path:
 
 def workspace(parent: Path) -> AbstractContextManager[Path]:
     """Make a folder below `parent`, mode 0700, for the time of the block. Raises OSError."""
-    return local_folder(parent, PREFIX, namespace.remove)
+    return local_folder(parent, PREFIX, namespace.remove_as_root)
 
 
 def free_bytes(folder: Path) -> int:

@@ -15,14 +15,16 @@ from profiles.errors import PatternError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-NEVER = ("dev", "home", "proc", "run", "sys", "tmp", "var/tmp", ".singularity.d", "singularity")
+NEVER_COMMITTED = ("dev", "home", "proc", "run", "sys", "tmp", "var/tmp", ".singularity.d", "singularity")
 """Directories that are the machine's, the session's or Apptainer's, whatever is asked for."""
 
-_MACHINES = {f"etc/{name}": "the machine's own" for name in ("hostname", "hosts", "machine-id", "mtab", "resolv.conf")}
+_MACHINE_FILES = {
+    f"etc/{name}": "the machine's own" for name in ("hostname", "hosts", "machine-id", "mtab", "resolv.conf")
+}
 
-_MACHINES["etc/apt/apt.conf.d/95berth"] = "the session's own"
+_MACHINE_FILES["etc/apt/apt.conf.d/95berth"] = "the session's own"
 
-_MOMENTS = (
+_TRANSIENT = (
     ("root/.cache", "a cache"),
     ("var/cache/apt", "a cache"),
     ("var/lib/apt/lists", "a cache"),
@@ -33,14 +35,14 @@ _MOMENTS = (
 """Directories whose files are left out; the directories themselves, which programs may want, are not."""
 
 
-def below(path: str, directory: str) -> bool:
+def is_below(path: str, directory: str) -> bool:
     """Whether `path` is `directory` or in it; both relative."""
     return path == directory or path.startswith(f"{directory}/")
 
 
-def of_the_moment(path: str) -> str:
+def transient_kind(path: str) -> str:
     """Say what files in this place are, if it is one of logs, caches and the like; else nothing."""
-    return next((what for place, what in _MOMENTS if below(path, place)), "")
+    return next((what for place, what in _TRANSIENT if is_below(path, place)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ class PathFilter:
             if not pattern.startswith("/") or len(pattern.strip("/")) == 0:
                 raise PatternError(f"{pattern!r} is no absolute path below /")
         for pattern in self.include:
-            for directory in NEVER:
-                if below(pattern.strip("/"), directory):
+            for directory in NEVER_COMMITTED:
+                if is_below(pattern.strip("/"), directory):
                     raise PatternError(
                         f"{pattern} cannot go into an image: /{directory} never does",
                         hint="put what every session should have elsewhere, such as below /opt",
@@ -72,21 +74,21 @@ class PathFilter:
 
         `head` reads a file's beginning; None for what has no content that could be secret.
         """
-        for place in NEVER:
-            if below(path, place):
+        for place in NEVER_COMMITTED:
+            if is_below(path, place):
                 return "never part of an image"
-        if matches(path, self.exclude):
+        if matches_any(path, self.exclude):
             return "excluded"
-        if matches(path, self.include):
+        if matches_any(path, self.include):
             return ""
-        if path in _MACHINES:
-            return _MACHINES[path]
-        if not directory and (what := of_the_moment(path)):
+        if path in _MACHINE_FILES:
+            return _MACHINE_FILES[path]
+        if not directory and (what := transient_kind(path)):
             return what
-        return f"may be secret: {what}" if head is not None and (what := secrets.why(path, head)) else ""
+        return f"may be secret: {what}" if head is not None and (what := secrets.find_secret(path, head)) else ""
 
 
-def matches(path: str, patterns: Sequence[str]) -> bool:
+def matches_any(path: str, patterns: Sequence[str]) -> bool:
     """Whether one of the patterns names `path`, relative, or something that it is in."""
     for pattern in patterns:
         plain = pattern.strip("/")

@@ -11,7 +11,7 @@ Version = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangedPath:
     """One path that differs from the image's and is no package's."""
 
     path: str
@@ -52,7 +52,7 @@ class Findings:
     """Python packages that are new or in another version."""
     accounts: list[str] = field(default_factory=list)
     """New and changed lines of /etc/group and then of /etc/passwd, those of packages too."""
-    files: list[Change] = field(default_factory=list)
+    files: list[ChangedPath] = field(default_factory=list)
     of_packages: int = 0
     """How many paths more there are that belong to packages, or that packages and package managers have made."""
     left_out: list[LeftOut] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Findings:
             changed=[(name, before, now) for name, before, now in data["changed"]],
             **{key: [(name, version) for name, version in data[key]] for key in ("added", "removed", "by_hand", "pip")},
             accounts=data["accounts"],
-            files=[Change(**each) for each in data["files"]],
+            files=[ChangedPath(**each) for each in data["files"]],
             of_packages=data["of_packages"],
             left_out=[LeftOut(**each) for each in data["left_out"]],
             unmatched=data["unmatched"],

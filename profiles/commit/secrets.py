@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HEAD = 1 << 20
+HEAD_BYTES = 1 << 20
 """Bytes of a file that are looked at."""
 
 _PLACES = (
@@ -105,7 +105,7 @@ _HASHES = (re.compile(rb"^[^:\n]+:[!*]?\$[^:\n]+:", re.MULTILINE), "password has
 _SHADOW = ("etc/shadow", "etc/gshadow")
 
 
-def why(path: str, head: Callable[[], bytes]) -> str:
+def find_secret(path: str, head: Callable[[], bytes]) -> str:
     """Say what secret the file at `path`, relative and without a leading slash, may hold; empty if it seems fine.
 
     `head` reads the first HEAD bytes of a regular file; it is not called if the path says enough.

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, ProfilesError, StoreError
 from profiles.image.sif import squashfs_offset
 from profiles.recipe.spec import Profile
-from profiles.recipe.versions import sort_key
+from profiles.recipe.versions import version_sort_key
 from profiles.userfile import read_bytes
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 IMAGE = "image.sif"
 DESCRIPTION = "image.json"
-DESCRIPTION_BYTES = 8 * 2**20
+MAX_DESCRIPTION_BYTES = 8 * 2**20
 """Limit for that file, which the controller reads: some times what document.MAX_BYTES lets a recipe have."""
 RECIPE = "profile.yaml"
 LOG = "build.log"
 PACKAGES = "packages.txt"
-FAILED = ".failed.log"
+FAILED_LOG_SUFFIX = ".failed.log"
 """`<store>/<name>/<version>.failed.log` is the log of the last build of a version that failed."""
 
-STALE_AFTER = 86400.0
+STALE_STAGE_S = 86400.0
 """Seconds after which a stage was left by a builder that was killed: no build may take that long."""
 
 
@@ -82,7 +82,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class StoreContents:
     """Everything found: images sorted by name and age of version, and what could not be understood."""
 
     images: list[Image]
@@ -98,14 +98,14 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
 
-    def contents(self) -> Contents:
+    def contents(self) -> StoreContents:
         """Read all that is published.
 
         A store that does not exist is empty; damaged versions are reported, not raised.
         """
-        contents = Contents([], [])
+        contents = StoreContents([], [])
         for directory in _visible(self.path):
-            for version in sorted(_versions(directory), key=lambda path: (sort_key(path.name), path.name)):
+            for version in sorted(_versions(directory), key=lambda path: (version_sort_key(path.name), path.name)):
                 try:
                     contents.images.append(read_image(version))
                 except DamagedImageError as error:
@@ -126,7 +126,7 @@ class Store:
             return []
         return sorted(
             (path.name for path in _versions(self.path / name)),
-            key=lambda version: (sort_key(version), version),
+            key=lambda version: (version_sort_key(version), version),
         )
 
     def stage(self, name: str, version: str) -> Path:
@@ -170,12 +170,12 @@ class Store:
             self.check_free(name, version)
             raise StoreError(f"cannot publish to {target}: {error.strerror}") from error
         _sync(target.parent)
-        target.with_name(f"{version}{FAILED}").unlink(missing_ok=True)
+        target.with_name(f"{version}{FAILED_LOG_SUFFIX}").unlink(missing_ok=True)
         return read_image(target)
 
     def keep_log(self, stage: Path, name: str, version: str) -> Path | None:
         """Keep a failed build's log beside the versions, in place of an earlier one; tell where."""
-        kept = self.path / name / f"{version}{FAILED}"
+        kept = self.path / name / f"{version}{FAILED_LOG_SUFFIX}"
         try:
             (stage / LOG).replace(kept)
             kept.chmod(0o644)
@@ -202,7 +202,7 @@ class Store:
 
     def verify(self, image: Image) -> None:
         """Read the whole SIF file; raise DamagedImageError if it is not what was published."""
-        verify(image)
+        verify_image(image)
 
 
 class Stores:
@@ -211,16 +211,16 @@ class Stores:
     def __init__(self, stores: Sequence[Store | Path]) -> None:
         self.stores = [store if isinstance(store, Store) else Store(store) for store in stores]
 
-    def contents(self) -> Contents:
+    def contents(self) -> StoreContents:
         """Read all stores; of a version that several have, the one that `find` would return is listed."""
-        contents = Contents([], [])
+        contents = StoreContents([], [])
         seen: set[tuple[str, str]] = set()
         for store in self.stores:
             found = store.contents()
             contents.damaged.extend(found.damaged)
             contents.images.extend(image for image in found.images if (image.name, image.version) not in seen)
             seen.update((image.name, image.version) for image in found.images)
-        contents.images.sort(key=lambda image: (image.name, sort_key(image.version), image.version))
+        contents.images.sort(key=lambda image: (image.name, version_sort_key(image.version), image.version))
         return contents
 
     def images(self) -> list[Image]:
@@ -233,7 +233,7 @@ class Stores:
             every = {version for store in self.stores for version in store.versions(name)}
             if not every:
                 raise _not_found(self.stores, name, None)
-            version = max(every, key=lambda each: (sort_key(each), each))
+            version = max(every, key=lambda each: (version_sort_key(each), each))
         for store in self.stores:
             if version in store.versions(name):
                 return read_image(store.path / name / version)
@@ -248,7 +248,7 @@ def read_image(directory: Path) -> Image:
     file = directory / DESCRIPTION
     hint = "build it anew under another version, and delete this one"
     try:
-        data = json.loads(read_bytes(file, DESCRIPTION_BYTES, own=False, follow=True))
+        data = json.loads(read_bytes(file, MAX_DESCRIPTION_BYTES, own=False, follow=True))
         image = Image(
             name=str(data["name"]),
             version=str(data["version"]),
@@ -274,20 +274,20 @@ def read_image(directory: Path) -> Image:
     return image
 
 
-def digest_of(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """`sha256:…` of a file."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def verify(image: Image) -> None:
+def verify_image(image: Image) -> None:
     """Raise DamagedImageError unless the SIF file has the size and the digest that were published."""
     hint = "delete this version and build it anew under another"
     try:
         size = image.path.stat().st_size
         if size != image.size:
             raise DamagedImageError(f"{image.path} has {size} bytes instead of {image.size}", hint=hint)
-        if digest_of(image.path) != image.digest:
+        if file_digest(image.path) != image.digest:
             raise DamagedImageError(f"{image.path} is not what was published: its digest differs", hint=hint)
     except OSError as error:
         raise DamagedImageError(f"{image.path} cannot be read: {error.strerror}", hint=hint) from error
@@ -295,7 +295,7 @@ def verify(image: Image) -> None:
 
 def _not_found(stores: Sequence[Store], name: str, version: str | None) -> NoSuchImageError:
     versions = sorted(
-        {each for store in stores for each in store.versions(name)}, key=lambda each: (sort_key(each), each)
+        {each for store in stores for each in store.versions(name)}, key=lambda each: (version_sort_key(each), each)
     )
     if versions:
         return NoSuchImageError(f"profile {name} has no version {version}", hint=f"there is: {', '.join(versions)}")
@@ -329,7 +329,7 @@ def _sweep(directory: Path) -> None:
     for path in directory.glob(".*"):
         with contextlib.suppress(OSError):
             status = path.lstat()
-            if status.st_uid == os.getuid() and status.st_mtime < time.time() - STALE_AFTER:
+            if status.st_uid == os.getuid() and status.st_mtime < time.time() - STALE_STAGE_S:
                 shutil.rmtree(path)
 
 

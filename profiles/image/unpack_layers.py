@@ -24,7 +24,7 @@ _WHITEOUT = re.compile(rb"^c\S+ +\d+/\d+ +0, *0 +\S+ +\S+ ([^\n]+)$", re.MULTILI
 """As `unsquashfs -lln -d ''` lists one; a name with a line end in it is not understood, and what it hid comes back."""
 
 
-def unpack(squashfs: Path, target: Path, timeout: float) -> None:
+def unpack_with_fuse_marks(squashfs: Path, target: Path, timeout: float) -> None:
     """Unpack a layer into `target`, which is made; files are the caller's. `timeout` in seconds, for each of two steps.
 
     Raises ProfilesError, OSError.

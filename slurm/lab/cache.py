@@ -10,7 +10,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING, TextIO
 
-from slurm.lab.commands import run
+from slurm.lab.commands import run_tool
 from slurm.lab.interrupts import terminable
 from slurm.lab.modes import world_readable
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from slurm.lab.progress import Progress
+    from slurm.lab.progress import ProgressLog
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
-def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progress: Progress) -> Path:
+def cached_tree(root: Path, name: str, key: str, make: Callable[[Path], None], progress: ProgressLog) -> Path:
     """Return `<root>/<name>-<key>`, calling `make(work directory)` first if it is not there.
 
     `make` creates `<work directory>/tree`, which becomes the result by one rename: a half-made tree is never found. Two
@@ -44,7 +44,7 @@ def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progre
             with terminable(), world_readable():
                 make(work)
                 # The name promises the contents, also after a power cut.
-                run(["sync", "--file-system", str(work)], seconds=300)
+                run_tool(["sync", "--file-system", str(work)], seconds=300)
             (work / "tree").rename(final)
         finally:
             _remove(work)
@@ -73,7 +73,7 @@ def _take(lock: TextIO, say: Callable[[], None]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def digest(parts: Iterable[str], files: Iterable[Path] = ()) -> str:
+def digest_of(parts: Iterable[str], files: Iterable[Path] = ()) -> str:
     """A short hash of texts and of the names, modes and contents of files and directories."""
     total = hashlib.sha256()
     for part in parts:

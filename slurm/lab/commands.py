@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-TAIL = 1500
+MAX_TAIL_CHARACTERS = 1500
 """Characters of output that an error carries."""
 
 
-def run(
+def run_tool(
     argv: Sequence[str],
     *,
     seconds: float = 60,
@@ -55,6 +55,6 @@ def run(
                 if stream is not None:
                     stream.close()
     if check and process.returncode != 0:
-        said = "" if log else (err.strip() or out.strip())[-TAIL:]
+        said = "" if log else (err.strip() or out.strip())[-MAX_TAIL_CHARACTERS:]
         raise LabError(f"{' '.join(argv[:6])} ended with {process.returncode}: {said}".rstrip(": "), log=log, hint=hint)
     return out or ""

@@ -8,7 +8,7 @@ from slurm.lab.rootfs import DATADIR
 from slurm.lab.spec import COMPUTE, LOGIN
 
 if TYPE_CHECKING:
-    from slurm.lab.spec import Spec
+    from slurm.lab.spec import LabSpec
 
 GPUS = 2
 SHARDS = 8
@@ -20,7 +20,7 @@ DATABASE_SOCKET = "/run/mariadbd/mysqld.sock"
 """The database knows one account: Slurm's, by the user id behind the connection."""
 
 
-def slurm_conf(spec: Spec) -> str:
+def slurm_conf(spec: LabSpec) -> str:
     return f"""\
 ClusterName={spec.name}
 SlurmctldHost={LOGIN}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import host_settings
 from slurm.lab.errors import LabError
-from slurm.lab.paths import Place
+from slurm.lab.paths import LabPaths
 from slurm.lab.processes import init_pid
 from slurm.lab.spec import node_named
 
@@ -28,7 +28,7 @@ def exec_argv(
     command: Sequence[str],
     *,
     user: str = "root",
-    lab: Place | str = "lab",
+    lab: LabPaths | str = "lab",
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     host_network: bool = False,
@@ -38,7 +38,7 @@ def exec_argv(
     `cwd` is a directory in the node, the user's home if None. With `host_network` the command sees the machine's
     network instead of the lab's. Raises LabError if the node is not up or has no such user.
     """
-    place = Place.find(lab) if isinstance(lab, str) else lab
+    place = LabPaths.find(lab) if isinstance(lab, str) else lab
     pid = init_pid(place, node_named(node))
     if pid is None:
         raise LabError(
@@ -48,7 +48,7 @@ def exec_argv(
     home = entry[5] if os.path.isdir(f"/proc/{pid}/root{entry[5]}") else "/"  # noqa: PTH112 - fast: called thousands of times
     variables = {"PATH": ROOT_PATH if user == "root" else USER_PATH, **(env or {})}
     if host_network:
-        variables = {**host_settings.environment(), **variables}
+        variables = {**host_settings.network_variables(), **variables}
     return [
         *_ignoring_interrupts(nsenter(pid, host_network=host_network, cwd=cwd or home)),
         "env", "--default-signal=INT,QUIT",

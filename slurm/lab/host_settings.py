@@ -21,13 +21,13 @@ _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeo
 _APT_SETTINGS = re.compile(r"^Acquire::(.*::Proxy\b.*|Check-Valid-Until|Check-Date|Retries) .*", re.MULTILINE)
 
 
-def environment() -> dict[str, str]:
+def network_variables() -> dict[str, str]:
     """The variables that a process on the machine's network needs."""
     proxies = {name: os.environ[name] for name in PROXIES if name in os.environ}
     return {"SSL_CERT_FILE": BUNDLE, **proxies}
 
 
-def write(tree: Path) -> None:
+def write_host_settings(tree: Path) -> None:
     """Write the files below `tree`, a directory laid over a root."""
     etc = tree / "etc"
     for directory in ("ssl/certs", "apt/apt.conf.d"):

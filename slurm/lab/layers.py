@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import host_settings
-from slurm.lab.cache import cached, digest
-from slurm.lab.commands import run
+from slurm.lab.cache import cached_tree, digest_of
+from slurm.lab.commands import run_tool
 from slurm.lab.errors import LabError
-from slurm.lab.rootfs import root
+from slurm.lab.rootfs import node_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slurm.lab.progress import Progress
+    from slurm.lab.progress import ProgressLog
 
 HERE = Path(__file__).parent
 
@@ -31,7 +31,7 @@ def build_layer(
     *,
     parents: Sequence[Path] = (),
     base: Path | None = None,
-    progress: Progress,
+    progress: ProgressLog,
     seconds: float = 900,
 ) -> Path:
     """Run `script` with bash, as root, in a node's root with the machine's network; return the tree of what it changed.
@@ -43,16 +43,16 @@ def build_layer(
     for path in (script, *inputs):
         if not path.exists():
             raise LabError(f"layer {name}: {path} does not exist")
-    below = [base or root(cache, progress), *parents]
-    key = digest([path.name for path in below], [script, *inputs])
+    below = [base or node_root(cache, progress), *parents]
+    key = digest_of([path.name for path in below], [script, *inputs])
 
     def make(work: Path) -> None:
         log = cache / f"{name}.log"
         log.unlink(missing_ok=True)
         progress.say(f"making layer {name} (once for each version; log: {log})")
         settings = work / "reach"
-        host_settings.write(settings)
-        run(
+        host_settings.write_host_settings(settings)
+        run_tool(
             ["bash", str(HERE / "layer.sh")],
             seconds=seconds,
             log=log,
@@ -65,15 +65,15 @@ def build_layer(
                 "ROOT": str(work / "root"),
                 "SCRIPT": str(script.resolve()),
                 "INPUTS": "\n".join(str(path.resolve()) for path in inputs),
-                "SETTINGS": "\n".join(f"{key}={value}" for key, value in host_settings.environment().items()),
+                "SETTINGS": "\n".join(f"{key}={value}" for key, value in host_settings.network_variables().items()),
             },
         )
         progress.say(f"layer {name} made")
 
-    return cached(cache, f"layer-{name}", key, make, progress)
+    return cached_tree(cache, f"layer-{name}", key, make, progress)
 
 
-def pyslurm_layer(cache: Path, progress: Progress) -> Path:
+def pyslurm_layer(cache: Path, progress: ProgressLog) -> Path:
     """The layer with pyslurm for the root's Python: a wheel in /opt/wheels, and unpacked in /opt/pyslurm for a .pth."""
     return build_layer(cache, "pyslurm", PYSLURM, PYSLURM_INPUTS, progress=progress)
 

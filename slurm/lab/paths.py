@@ -8,21 +8,21 @@ from pathlib import Path
 
 from slurm.lab.errors import LabError
 
-RUN = Path("/run/slurmlab")
+RUN_DIRECTORY = Path("/run/slurmlab")
 """One symbolic link for each lab that is up, to its state directory: the one place where names meet directories."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LabPaths:
     """The paths and kernel names of one lab. Nothing here touches the file system except `record` and `forget`."""
 
     name: str
     state: Path
 
     @classmethod
-    def find(cls, name: str, state: Path | None = None) -> Place:
+    def find(cls, name: str, state: Path | None = None) -> LabPaths:
         """The lab called `name`: at `state`, else where it is up, else at $LAB_STATE or build/lab/<name>."""
-        link = RUN / name
+        link = RUN_DIRECTORY / name
         if state is None and link.is_symlink():
             return cls(name, link.readlink())
         if state is None:
@@ -75,13 +75,13 @@ class Place:
         return f"slurmlab.{self.name}.{node}"
 
     def record(self) -> None:
-        RUN.mkdir(exist_ok=True)
-        link = RUN / self.name
+        RUN_DIRECTORY.mkdir(exist_ok=True)
+        link = RUN_DIRECTORY / self.name
         link.unlink(missing_ok=True)
         link.symlink_to(self.state)
 
     def forget(self) -> None:
-        (RUN / self.name).unlink(missing_ok=True)
+        (RUN_DIRECTORY / self.name).unlink(missing_ok=True)
 
 
 def cache_root() -> Path:

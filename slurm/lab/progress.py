@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Progress:
+class ProgressLog:
     """Prints `[ 12.3 s] what`; several threads may share one."""
 
     def __init__(self, *, quiet: bool = False) -> None:

@@ -21,7 +21,7 @@ from slurm.lab.processes import init_pid
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slurm.lab.paths import Place
+    from slurm.lab.paths import LabPaths
 
 TTY_GID = 5
 """Debian's group `tty`."""
@@ -34,7 +34,7 @@ TIOCSPTLCK = 0x40045431
 """ioctl_tty(2): a new terminal's number, and its lock. Python's termios does not have them."""
 
 
-def run(argv: Sequence[str], place: Place, node: str, user: str) -> int:
+def run_on_terminal(argv: Sequence[str], place: LabPaths, node: str, user: str) -> int:
     """Run `argv`, made by exec_argv for this node and user, on a new terminal; return its code as a shell would."""
     pid = init_pid(place, node)
     if pid is None:

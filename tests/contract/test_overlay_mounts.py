@@ -214,7 +214,7 @@ def test_result_of_another_sandbox_is_not_believed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(probe, "probe_driver", lambda _: probe.Probe(next(results), "tried"))
     assert [probe.cached_probe(tmp_path, note).driver for _ in range(2)] == ["plain", "plain"]
     script = "import sys; from pathlib import Path; from broker.volumes import probe as p; " + (
-        "p.probe = lambda _: p.Probe('overlay', 'tried'); print(p.remembered(*map(Path, sys.argv[1:])).driver)"
+        "p.probe_driver = lambda _: p.Probe('overlay', 'tried'); print(p.cached_probe(*map(Path, sys.argv[1:])).driver)"
     )
     command = [sys.executable, "-c", script, str(tmp_path), str(note)]
     ours = note.read_bytes()

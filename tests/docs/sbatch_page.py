@@ -4,7 +4,7 @@ the cluster's own `sbatch --help`.
 
 from __future__ import annotations
 
-from slurm.sbatch import ALLOWED, MAX_OPTIONS, MAX_VALUE, OPTIONS, REFUSED, Takes
+from slurm.sbatch import ALLOWED, MAX_OPTIONS, MAX_VALUE_CHARACTERS, OPTIONS, REFUSED, Takes
 from slurm.sources import VARIABLES
 
 _HEAD = f"""\
@@ -26,8 +26,8 @@ variables; the `#SBATCH` lines of the script that `--from-script` names; the pro
 (`slurm.options`). Variables count for new sessions, and with `--from-script`. An option also replaces those of lower
 rank that ask for the same thing in another way: one of `--mem`, `--mem-per-cpu`, `--mem-per-gpu`; one of `--gres`,
 `--gpus`, `--gpus-per-node`, `--gpus-per-socket`, `--gpus-per-task`; one of `--core-spec`, `--thread-spec`; one of
-`--exclusive`, `--oversubscribe`. At most {MAX_OPTIONS} options, values of at most {MAX_VALUE:,} printable ASCII
-characters.
+`--exclusive`, `--oversubscribe`. At most {MAX_OPTIONS} options, values of at most
+{MAX_VALUE_CHARACTERS:,} printable ASCII characters.
 
 What a session cannot have is refused on the command line, with the reason that the table gives. In a script it is
 left out and named, in a variable left out. `--tasks-per-node` is another name of `--ntasks-per-node`;

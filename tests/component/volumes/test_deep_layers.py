@@ -18,11 +18,11 @@ from broker.volumes.layers import Layers
 from broker.volumes.squashfs import pack_layer
 from profiles.commit import commit
 from profiles.commit import compare as comparing
-from profiles.commit.apply import apply
+from profiles.commit.apply import apply_layers
 from profiles.commit.filters import PathFilter
 from profiles.commit.findings import LeftOut
-from profiles.image.layered_tree import PATH_BYTES, Layered
-from profiles.image.overlayfs import Marks, merged, opened
+from profiles.image.layered_tree import MAX_PATH_BYTES, LayeredTree
+from profiles.image.overlayfs import Marks, open_stack, walk_merged
 from tests.volumes.deep import make_chain, removed_afterwards
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def test_flatten_joins_what_lies_deep(layers: Layers) -> None:
     make_chain(layers.tree(upper), DEPTH, NAME, b"new")
     (layers.tree(upper) / "first").touch()
     made = join_layers(layers, (lower, upper), lambda _: False)
-    with opened([layers.tree(made)]) as stack:
-        entries = [*merged(stack)]
+    with open_stack([layers.tree(made)]) as stack:
+        entries = [*walk_merged(stack)]
     assert {entry.path for entry in entries if entry.kind == "file"} == {
         "first", f"{INNERMOST}/old", f"{INNERMOST}/new"
     }  # fmt: skip
@@ -81,8 +81,8 @@ def test_flatten_joins_what_lies_deep(layers: Layers) -> None:
 def test_file_with_too_many_names_is_copied_deep_down(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
     lower = layer(layers)
     make_chain(layers.tree(lower), DEPTH, NAME, b"file")
-    with opened([layers.tree(lower)]) as stack:
-        *_, deepest = merged(stack)
+    with open_stack([layers.tree(lower)]) as stack:
+        *_, deepest = walk_merged(stack)
         folder = deepest.found.folder
         for name in (b"second", b"third"):
             os.link(b"file", name, src_dir_fd=folder.descriptor(), dst_dir_fd=folder.descriptor())
@@ -97,8 +97,8 @@ def test_file_with_too_many_names_is_copied_deep_down(layers: Layers, monkeypatc
     monkeypatch.setattr(os, "link", limited)
     made = join_layers(layers, (lower,), lambda _: False)
     monkeypatch.undo()
-    with opened([layers.tree(made)]) as stack:
-        files = {entry.found.name: entry.found.status for entry in merged(stack) if entry.kind == "file"}
+    with open_stack([layers.tree(made)]) as stack:
+        files = {entry.found.name: entry.found.status for entry in walk_merged(stack) if entry.kind == "file"}
     assert files.keys() == {b"file", b"second", b"third"}
     assert len({status.st_ino for status in files.values()}) == 1
 
@@ -117,17 +117,17 @@ def test_commit_takes_deep_folders_and_names_what_is_too_long(layers: Layers, ro
     tree = room / "image"
     (tree / "gone").mkdir(parents=True)
     make_chain(tree / "gone", 1100, b"g", b"file")
-    system = Layered(tree, [layers.path(lower)])
-    found = comparing.compare(system, PathFilter())
+    system = LayeredTree(tree, [layers.path(lower)])
+    found = comparing.compare_system(system, PathFilter())
     paths = [(each.change, each.path) for each in found.files]
     assert ("A", "/usr/plain") in paths
     assert ("A", "/opt/" + "d/" * 1100 + "file") in paths
     assert ("D", "/gone") in paths
     (left,) = found.left_out
-    assert left == LeftOut(left.path, comparing.TOO_LONG)
-    longest = PATH_BYTES - max(len(os.fsencode(each)) for each in (tree, layers.tree(lower))) - 1
+    assert left == LeftOut(left.path, comparing.PATH_TOO_LONG)
+    longest = MAX_PATH_BYTES - max(len(os.fsencode(each)) for each in (tree, layers.tree(lower))) - 1
     assert longest < len(left.path.removeprefix("/")) <= longest + 2
-    apply(system, {each.path.removeprefix("/") for each in found.left_out})
+    apply_layers(system, {each.path.removeprefix("/") for each in found.left_out})
     assert (tree / "usr/plain").read_text() == "plain"
     assert os.path.lexists(tree / ("opt/" + "d/" * 1100 + "file"))
     assert not (tree / "gone").exists()
@@ -140,11 +140,11 @@ def test_commit_names_what_a_packed_layer_has_beside_its_squashfs(layers: Layers
     layers.tree(made).rmdir()
     pack_layer(layers.tree(source), layers.path(made))
     steps = SimpleNamespace(seconds_left=lambda: 60.0)
-    opened_layer = commit._opened(layers.path(made), room, steps)  # type: ignore[arg-type]
+    opened_layer = commit._unpacked_layer(layers.path(made), room, steps)  # type: ignore[arg-type]
     (room / "image").mkdir()
-    found = comparing.compare(Layered(room / "image", [opened_layer]), PathFilter())
+    found = comparing.compare_system(LayeredTree(room / "image", [opened_layer]), PathFilter())
     assert ("A", "/plain") in [(each.change, each.path) for each in found.files]
-    (left,) = [each for each in found.left_out if each.why == comparing.TOO_LONG]
+    (left,) = [each for each in found.left_out if each.why == comparing.PATH_TOO_LONG]
     assert 3000 < len(left.path) < 4096
 
 
