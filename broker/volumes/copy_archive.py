@@ -20,6 +20,7 @@ MODULES = (
     "broker/volumes/copy_index.py",
     "broker/volumes/copy_program.py",
     "broker/volumes/copy_survey.py",
+    "broker/volumes/entry_copy.py",
     "broker/volumes/errors.py",
     "broker/volumes/files.py",
     "broker/volumes/layers.py",

@@ -4,16 +4,8 @@ A target is a layer's directory: it gets `tree`, `index` and, with `squash`, `ow
 last copy of the same source, or empty: a file that has not changed since is linked to that one, so a copy costs what
 changed. What is written to is always a new file, so `previous` itself never changes.
 
-A file counts as unchanged only if that is proven; otherwise the second pass reads it (ADR 106). Time stamps alone prove
-nothing: a store into a page of a mapping that is dirty already changes none, and a long write(2) changes them once, at
-its beginning. They are a proof if
-
-- every system call and page fault that was under way ended before the first pass (the drain),
-- the file's dirty pages were written out before the time stamps were read: the next store must fault, and that changes
-  the time of change. A file of the program's own shows first that the file system does so, and
-- the file's time of change was older than RACY_NS then, so that a later change has another one.
-
-`index` holds only files of which this holds, so that the next copy can trust it. The second pass looks at each file
+`index` holds only files whose states are proven to show every later change (`entry_copy`), so that the next copy can
+trust it. The second pass looks at each file
 once (`copied`, ADR 113), and does the rest of its work only for what is not proven to be unchanged.
 
 Both sides are walked by descriptors: paths of any length, folders of any depth. Kept are content, holes, hard links
@@ -30,25 +22,13 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from typing import TYPE_CHECKING
 
-from broker.volumes.content import (
-    SMALL_BYTES,
-    copy_attributes,
-    copy_extents,
-    file_state,
-    has_holes,
-    read_attributes,
-    same_content,
-    share_blocks,
-    sync_file_system,
-    write_all,
-    write_dirty_pages,
-)
-from broker.volumes.copied_folders import CHANGE_ERRORS, READ_FLAGS, CopiedFolder, ParallelScanner
+from broker.volumes.content import copy_attributes, file_state, sync_file_system
+from broker.volumes.copied_folders import CHANGE_ERRORS, CopiedFolder, ParallelScanner
 from broker.volumes.copy_index import read_index, write_index
 from broker.volumes.copy_survey import check_copyable
+from broker.volumes.entry_copy import ChangeProof, EntryCopier, is_current, is_same_file, remove_entry
 from broker.volumes.trials import shows_stores
 from broker.volumes.unreadable import UnreadableFiles, UnreadableFilesError, printable_path_end
 from profiles.walk import FOLDER_FLAGS, Tree
@@ -57,15 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.volumes.content import FileState
-    from profiles.walk import Folder
 
 TREE, INDEX, OWNERS = "tree", "index", "owners"
-RACY_NS = 2 * 10**9
-"""A file that changed so shortly before it was looked at may change again without another time stamp, whose steps are
-as coarse as a kernel's tick or a file server's clock."""
 MAX_HARD_LINKS = 30_000
 """A file that would get more names is copied instead of linked: ext4 allows 65,000, and others not many more."""
-CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TreeCopy:
@@ -75,7 +50,6 @@ class TreeCopy:
         """With `squash` the copy is its maker's own, and what belonged to others is written down in `owners`."""
         self._squash = squash
         self._target = target
-        self._clones = True
         os.makedirs(target, 0o700, exist_ok=True)
         os.mkdir(os.path.join(target, TREE), 0o700)
         self._from = Tree(source)
@@ -86,12 +60,8 @@ class TreeCopy:
             self._previous = read_index(os.path.join(previous, INDEX))
             self._link_from = Tree(os.path.join(previous, TREE))
         self._root = CopiedFolder(self._from.root, self._to.root, self._link_from.root if self._link_from else None)
-        began = os.fstat(self._to.root_descriptor).st_ctime_ns  # the file system's own clock
-        self._clock = began - time.monotonic_ns()
-        self._drained: int | None = None
-        """By the file system's clock: system calls that began earlier were over then. None: nothing is known."""
-        self._notices_stores = False
-        self._is_frozen = False
+        self._proof = ChangeProof(os.fstat(self._to.root_descriptor).st_ctime_ns)  # the file system's own clock
+        self._copier = EntryCopier(self._proof)
         self._is_heritable = True
         self._folders: list[CopiedFolder] = []
         """Those that the first pass has copied, in its order."""
@@ -122,7 +92,7 @@ class TreeCopy:
 
     def mark_drained(self) -> None:
         """Note that every system call and page fault of the writers is over that began before now."""
-        self._drained = self._clock + time.monotonic_ns()
+        self._proof.mark_drained()
 
     def disinherit(self) -> None:
         """Let no later copy trust this one: some writer did not stand still."""
@@ -133,7 +103,7 @@ class TreeCopy:
         self._from.refresh()
         source, target = self._from.root_descriptor, self._to.root_descriptor
         is_same_system = os.fstat(source).st_dev == os.fstat(target).st_dev
-        self._notices_stores = self._drained is not None and is_same_system and shows_stores(self._target)
+        self._proof.shows_stores = self._proof.is_drained and is_same_system and shows_stores(self._target)
         self._copy_below(self._root, self._folders)
         self._unreadable.refuse()
         self._previous.clear()
@@ -143,7 +113,7 @@ class TreeCopy:
 
     def second(self) -> None:
         """Make the copy equal to the source, which must stand still. UnreadableError, OSError."""
-        self._is_frozen = True
+        self._proof.is_frozen = True
         if self._lookers is None:
             self._copy_below(self._root, self._folders)
         else:
@@ -175,10 +145,6 @@ class TreeCopy:
     def flush(self) -> None:
         """Have everything on disk, for a copy that somebody will rely on; OSError if that did not work."""
         sync_file_system(self._to.root_descriptor)
-
-    def _is_old(self, seen: FileState) -> bool:
-        """Whether a change that began after the writers were drained has another time stamp than this."""
-        return self._drained is not None and seen[1] < self._drained - RACY_NS
 
     def _update(self, lookers: ParallelScanner) -> None:
         """Bring into the copy what the first pass could not know."""
@@ -233,7 +199,7 @@ class TreeCopy:
             self._unreadable.add(path or b".", is_folder=not name)
         except OSError as error:
             folder.is_whole = False
-            stands_still = self._is_frozen and self._is_heritable
+            stands_still = self._proof.is_frozen and self._is_heritable
             if stands_still or error.errno not in CHANGE_ERRORS:
                 error.filename = printable_path_end(
                     folder.source.below(os.fsencode(name)) if name else folder.source.path
@@ -279,9 +245,11 @@ class TreeCopy:
             return
         if existing is None and self._link_previous(folder, name, status):
             self._note(folder, name, seen, is_proven=True)
-        elif existing is not None or folder.doubtful.get(name) != seen or not self._is_equal(folder, name, status):
+        elif (
+            existing is not None or folder.doubtful.get(name) != seen or not self._copier.is_equal(folder, name, status)
+        ):
             self._clear(folder, name)
-            seen, is_proven = self._copy(folder, name, status)
+            seen, is_proven = self._copier.copy(folder, name, status)
             self._note(folder, name, seen, is_proven=is_proven)
         if status.st_nlink > 1:
             self._names[status.st_dev, status.st_ino] = (folder, name)
@@ -307,7 +275,7 @@ class TreeCopy:
         try:
             here = folder.target.descriptor()
             if folder.holds(name):
-                if self._is_one_file(other, existing[1], here, name):
+                if is_same_file(other, existing[1], here, name):
                     return True
                 self._clear(folder, name)
                 here = folder.target.descriptor()
@@ -320,21 +288,12 @@ class TreeCopy:
             os.close(other)
         return True
 
-    @staticmethod
-    def _is_one_file(one: int, name: str, two: int, other: str) -> bool:
-        """Whether names in two folders of the copy are those of one file."""
-        try:
-            found = os.stat(other, dir_fd=two, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return found.st_ino == os.stat(name, dir_fd=one, follow_symlinks=False).st_ino
-
     def _link_previous(self, folder: CopiedFolder, name: str, status: os.stat_result) -> bool:
         """Take a file that has not changed since from the previous copy; False if it has to be copied."""
         path = folder.below(name) if self._previous else None
         if path is None or folder.previous is None or self._previous.get(path) != file_state(status):
             return False
-        if stat.S_ISREG(status.st_mode) and not self._is_current(folder, name, file_state(status)):
+        if stat.S_ISREG(status.st_mode) and not is_current(folder, name, file_state(status)):
             return False
         self._clear(folder, name)
         try:
@@ -348,97 +307,6 @@ class TreeCopy:
         except OSError:  # gone, or has as many links as the file system allows
             return False
         return True
-
-    @staticmethod
-    def _is_current(folder: CopiedFolder, name: str, seen: FileState) -> bool:
-        """Whether a file is as it was seen, asked of the file server, too.
-
-        The status that a folder's entry has may be from the client's cache: up to a minute old on NFS (acregmax), and
-        another machine may have written since. Opening a file makes NFS ask its server (nfs(5), "close-to-open").
-        """
-        try:
-            descriptor = os.open(name, READ_FLAGS, dir_fd=folder.source.descriptor())
-        except OSError:  # to copy it will say why
-            return False
-        try:
-            return file_state(os.fstat(descriptor)) == seen
-        finally:
-            os.close(descriptor)
-
-    def _copy(self, folder: CopiedFolder, name: str, status: os.stat_result) -> tuple[FileState, bool]:
-        """Copy one entry; what it was when the copy began, and whether it is proven to show every change since."""
-        mode = status.st_mode
-        if stat.S_ISREG(mode):
-            return self._copy_file(folder, name)
-        target = folder.target.descriptor()
-        if stat.S_ISLNK(mode):
-            os.symlink(os.readlink(name, dir_fd=folder.source.descriptor()), name, dir_fd=target)
-        else:  # a FIFO, or overlayfs' mark of deletion
-            os.mknod(name, mode, status.st_rdev, dir_fd=target)
-            os.chmod(name, stat.S_IMODE(mode), dir_fd=target)
-        os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
-        return file_state(status), not self._is_frozen and self._is_old(file_state(status))
-
-    def _copy_file(self, folder: CopiedFolder, name: str) -> tuple[FileState, bool]:
-        source = self._open(folder, name)
-        try:
-            is_proven = (
-                not self._is_frozen
-                and self._notices_stores
-                and self._is_old(file_state(os.fstat(source)))
-                and write_dirty_pages(source)
-            )
-            status = os.fstat(source)  # after the pages are clean
-            target = os.open(name, CREATE_FLAGS, 0o600, dir_fd=folder.target.descriptor())
-            try:
-                self._copy_content(source, target, status)
-                copy_attributes(source, target)
-                os.fchmod(target, stat.S_IMODE(status.st_mode))
-                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-            finally:
-                os.close(target)  # a file server may say only here that there is no space: then this raises
-        finally:
-            os.close(source)
-        return file_state(status), is_proven and self._is_old(file_state(status))
-
-    @staticmethod
-    def _open(folder: CopiedFolder, name: str) -> int:
-        """Open a file of the source for reading. UnreadableError, OSError."""
-        try:
-            return os.open(name, READ_FLAGS, dir_fd=folder.source.descriptor())
-        except PermissionError as error:
-            raise UnreadableFilesError from error
-
-    def _copy_content(self, source: int, target: int, status: os.stat_result) -> None:
-        if status.st_size <= SMALL_BYTES and not has_holes(status):
-            while data := os.read(source, SMALL_BYTES):
-                write_all(target, data)
-        elif not self._clones or not share_blocks(source, target):
-            self._clones = False
-            copy_extents(source, target, status)
-
-    def _is_equal(self, folder: CopiedFolder, name: str, status: os.stat_result) -> bool:
-        """Whether the copy of a file is as the source, which stands still. A large one is rather shared anew."""
-        is_large = self._clones and status.st_size > SMALL_BYTES
-        if not self._is_frozen or not stat.S_ISREG(status.st_mode) or is_large:
-            return False
-        source = self._open(folder, name)
-        try:
-            target = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder.target.descriptor())
-            try:
-                ours = os.fstat(target)
-                return (
-                    (ours.st_size, ours.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
-                    and stat.S_IMODE(ours.st_mode) == stat.S_IMODE(status.st_mode)
-                    and read_attributes(source) == read_attributes(target)
-                    and same_content(source, target, status, ours)
-                )
-            finally:
-                os.close(target)
-        except PermissionError:  # of a file that its owner has locked, where no namespace helps
-            return False
-        finally:
-            os.close(source)
 
     def _dress(self, folder: CopiedFolder, status: os.stat_result) -> None:
         """Give a folder its attributes, times and mode, once what it has is in place."""
@@ -455,7 +323,7 @@ class TreeCopy:
         os.fchmod(target, mode | stat.S_IRWXU)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
         seen = file_state(status)
-        folder.proof = seen if not self._is_frozen and self._is_old(seen) else None
+        folder.proof = seen if self._proof.holds_for(seen) else None
         folder.owner = self._owner(status)
 
     def _remove_others(self, folder: CopiedFolder) -> None:
@@ -474,7 +342,7 @@ class TreeCopy:
     def _clear(self, folder: CopiedFolder, name: str) -> None:
         """Remove whatever the copy has of this name."""
         if folder.holds(name):
-            remove(folder.target, os.fsencode(name))
+            remove_entry(folder.target, os.fsencode(name))
             folder.forget(name)
 
     def _note_owner(self, folder: CopiedFolder, name: str, status: os.stat_result) -> None:
@@ -498,26 +366,3 @@ def copy_tree(source: str, target: str, previous: str = "") -> None:
         copy.flush()
     finally:
         copy.close()
-
-
-def remove(folder: Folder, name: bytes) -> None:
-    """Remove whatever is at `name`, with all below it; done already is done. OSError."""
-    try:
-        os.unlink(name, dir_fd=folder.descriptor())
-        return
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):
-        waiting = [folder.folder(name)]
-    emptied = []
-    while waiting:  # one branch after the other: the folders that are used next are open then
-        inner = waiting.pop()
-        emptied.append(inner)
-        for entry in list(inner.entries()):
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(inner.folder(os.fsencode(entry.name)))
-            else:
-                os.unlink(entry.name, dir_fd=inner.descriptor())
-    for inner in reversed(emptied):
-        if inner.parent is not None:
-            os.rmdir(inner.name, dir_fd=inner.parent.descriptor())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from broker.volumes import live_copy
+from broker.volumes import entry_copy, live_copy
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from tests.volumes import writer
 from tests.volumes.changes import tree
@@ -134,7 +134,7 @@ class Copies:
 def wait_until_old(path: Path) -> None:
     """Until a time stamp of a change now would differ from the file's, however coarse they are."""
     deadline = time.monotonic() + LIMIT_S
-    while time.time_ns() - path.stat().st_ctime_ns <= live_copy.RACY_NS * 1.1:
+    while time.time_ns() - path.stat().st_ctime_ns <= entry_copy.RACY_NS * 1.1:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -97,7 +97,7 @@ class Actor:
         os._exit(0)
 
     def _do(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
-        vars(live_snapshot)["_signal"] = self._job  # there is no Slurm here
+        vars(live_snapshot)["_signal_job"] = self._job  # there is no Slurm here
         place = RequestContext(pwd.getpwuid(os.getuid()), str(self.root), "sbatch", "session.sh")
         if verb != "make":
             return VOLUME_VERBS[verb](place, request)

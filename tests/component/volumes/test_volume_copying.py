@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes import copied_folders, live_copy
+from broker.volumes import copied_folders, entry_copy, live_copy
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.copy_program import USAGE
-from broker.volumes.live_copy import TreeCopy, remove
+from broker.volumes.entry_copy import remove_entry
+from broker.volumes.live_copy import TreeCopy
 from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def copied(room: Path, source: Path, previous: str = "", change: Callable[[], ob
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time stamps prove at once that a file has not changed, on any file system."""
-    monkeypatch.setattr(live_copy, "RACY_NS", 0)
+    monkeypatch.setattr(entry_copy, "RACY_NS", 0)
     monkeypatch.setattr(live_copy, "shows_stores", lambda _: True)
 
 
@@ -138,7 +139,7 @@ def roomy(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "room").mkdir()
     yield tmp_path / "room"
     with Tree(tmp_path) as tree:
-        remove(tree.root, b"room")
+        remove_entry(tree.root, b"room")
 
 
 @pytest.mark.usefixtures("trusting")
@@ -154,8 +155,8 @@ def test_paths_beyond_all_limits_are_copied_and_the_rest_is_linked(roomy: Path, 
 
     def change() -> None:
         write(innermost, b"changes", b"new")
-        remove(innermost, b"goes")
-        remove(innermost, b"folder")
+        remove_entry(innermost, b"goes")
+        remove_entry(innermost, b"folder")
 
     layer = copied(roomy, roomy / "source", change=change)
     assert content(layer / "tree") == content(roomy / "source")
@@ -180,8 +181,8 @@ def test_folders_that_change_while_a_copy_is_made(roomy: Path) -> None:
 
     def change() -> None:
         with Tree(source) as tree:
-            remove(tree.root, b"removed")
-            remove(tree.root, b"replaced")
+            remove_entry(tree.root, b"removed")
+            remove_entry(tree.root, b"replaced")
         (source / "replaced").write_text("a file")
         (source / "moved").rename(source / "elsewhere")
         (source / "socket").unlink()

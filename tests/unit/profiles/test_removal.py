@@ -60,7 +60,7 @@ def test_folder_that_is_replaced_by_a_link_meanwhile(
     outside.chmod(0o500)
     (tmp_path / "tree/folder/folder").mkdir(parents=True)
     (tmp_path / "tree/folder/folder/file").write_text("x")
-    real = vars(removal)["_open_up"]
+    real = vars(removal)["_grant_access"]
 
     def replacing(folder: Folder) -> None:
         if listed_first:

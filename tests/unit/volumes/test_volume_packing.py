@@ -14,9 +14,10 @@ import pytest
 from broker.volumes import squashfs
 from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
 from broker.volumes.content import data_extents
+from broker.volumes.entry_copy import remove_entry
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import SQUASHFS, Layers
-from broker.volumes.live_copy import copy_tree, remove
+from broker.volumes.live_copy import copy_tree
 from broker.volumes.squashfs import DEEP, KEPT, pack_layer, unpack_layer
 from broker.volumes.verification import LayerContent, Problems
 from profiles.image.overlayfs import Marks
@@ -39,7 +40,7 @@ def room(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "room/unpacked").rmdir()
     yield tmp_path / "room"
     with Tree(tmp_path) as tree:
-        remove(tree.root, b"room")
+        remove_entry(tree.root, b"room")
 
 
 def access_list(owner: int) -> bytes:
