@@ -56,7 +56,7 @@ from broker.volumes import (
 from broker.volumes.errors import VolumeError, from_os_error
 from broker.volumes.files import file_lock
 from broker.volumes.image import ImageFiles
-from broker.volumes.operations import Image, Note
+from broker.volumes.operations import ImageVersion, SnapshotNote
 from broker.volumes.probe import NODE_DISK_LIMIT, refresh_probe
 from broker.volumes.storage import Storage
 
@@ -76,7 +76,7 @@ ANSWER_BYTES = 8 * 2**20
 def make_volumes(context: RequestContext, session_id: str, driver: str) -> Answer:
     """Give a session volumes if it has none: part of `prepare`."""
     storage = _storage(context)
-    return _translate_errors(lambda: operations.create(storage, session_id, driver))
+    return _translate_errors(lambda: operations.create_volumes(storage, session_id, driver))
 
 
 def _snapshot(storage: Storage, arguments: SnapshotArguments) -> Answer:
@@ -95,7 +95,7 @@ def _commit_root(storage: Storage, arguments: CommitRootArguments) -> Answer:
 
 
 def _hand_over(storage: Storage, arguments: HandOverArguments) -> Answer:
-    return operations.hand_over(
+    return operations.prepare_handover(
         storage, arguments.session, arguments.submission, _image(arguments), most=arguments.most
     )
 
@@ -140,7 +140,7 @@ def _snapshots(storage: Storage, arguments: SnapshotsArguments) -> Answer:
 
 
 def _forget(storage: Storage, arguments: ForgetArguments) -> Answer:
-    return operations.forget(storage, arguments.session, arguments.snapshot)
+    return operations.delete_snapshot(storage, arguments.session, arguments.snapshot)
 
 
 def _diff(storage: Storage, arguments: DiffArguments) -> Answer:
@@ -314,12 +314,12 @@ def _storage(context: RequestContext) -> Storage:
     return storage
 
 
-def _image(arguments: ImageArguments) -> Image:
-    return Image(arguments.profile, arguments.version, arguments.digest)
+def _image(arguments: ImageArguments) -> ImageVersion:
+    return ImageVersion(arguments.profile, arguments.version, arguments.digest)
 
 
-def _note(arguments: NoteArguments) -> Note:
-    return Note(arguments.label, arguments.reason, arguments.automatic)
+def _note(arguments: NoteArguments) -> SnapshotNote:
+    return SnapshotNote(arguments.label, arguments.reason, arguments.automatic)
 
 
 if __name__ == "__main__":

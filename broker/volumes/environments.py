@@ -79,7 +79,7 @@ def promote_job(storage: Storage, session_id: str, operation: str, *, source_id:
             )
         for each in (directory, directory / "run"):
             each.mkdir(mode=0o700, exist_ok=True)
-        answer: Answer = {"volumes": operations.facts(storage, made)}
+        answer: Answer = {"volumes": operations.describe_volumes(storage, made)}
         record.commit_record(directory, made.with_answer(operation, answer))
         return answer
 

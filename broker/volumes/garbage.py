@@ -11,7 +11,7 @@ from broker.volumes.errors import VolumeError, from_os_error
 from broker.volumes.files import file_lock, sync_path
 from broker.volumes.inodes import BLOCK_BYTES
 from broker.volumes.layers import REMOVAL_PREFIX
-from broker.volumes.operations import facts
+from broker.volumes.operations import describe_volumes
 from profiles.removal import remove_tree
 from profiles.walk import Tree, walk
 
@@ -56,7 +56,7 @@ def restore_session(storage: Storage, session_id: str) -> Answer:
             sync_path(aside.parent)
             sync_path(directory.parent)
         failpoint("untrash.moved")
-        return {"volumes": facts(storage, record.load_record(directory))}
+        return {"volumes": describe_volumes(storage, record.load_record(directory))}
 
 
 def purge_session(storage: Storage, session_id: str) -> Answer:

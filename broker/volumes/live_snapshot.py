@@ -21,7 +21,7 @@ from broker.volumes.drivers import MODES, OverlayDriver
 from broker.volumes.errors import VolumeError
 from broker.volumes.files import replace_file
 from broker.volumes.layers import SYSTEM_MODE
-from broker.volumes.operations import Answer, Image, Note, check_label, finish
+from broker.volumes.operations import Answer, ImageVersion, SnapshotNote, commit_answer, require_unused_label
 from broker.volumes.program import run_program
 from broker.volumes.record import Snapshot, Volume, read_save
 from profiles.userfile import read_text
@@ -57,13 +57,13 @@ class CopyOutcome:
 
 
 def snapshot_running(
-    storage: Storage, session_id: str, operation: str, *, job_id: int, image: Image, note: Note
+    storage: Storage, session_id: str, operation: str, *, job_id: int, image: ImageVersion, note: SnapshotNote
 ) -> Answer:
     """Keep what a running session has now; its job goes on, and its volumes are what they were."""
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
-        check_label(session, note.label)
+        require_unused_label(session, note.label)
         home, system = _new_target_layer(session, "home"), _new_target_layer(session, "system")
         outcome = _request_copy(session, job_id, home=home, system=system)
         failpoint("copy.copied")
@@ -88,7 +88,7 @@ def snapshot_running(
             # What is on the node is copied there first, and the next copy builds on that one.
             system=replace(session.record.system, copied="" if session.record.on_node else system),
         )
-        return finish(session, operation, changed, {"snapshot": asdict(made)})
+        return commit_answer(session, operation, changed, {"snapshot": asdict(made)})
 
 
 def commit_root_layer(storage: Storage, session_id: str, operation: str, *, job_id: int) -> Answer:
@@ -113,7 +113,7 @@ def commit_root_layer(storage: Storage, session_id: str, operation: str, *, job_
             below = system.layers if untouched else (*system.layers, system.top)
         top = storage.layers.new_top(SYSTEM_MODE, system.saved[-1] if system.saved else system.top)
         changed = replace(session.record, system=Volume(top, (*below, layer)))
-        return finish(session, operation, changed, {"layer": layer})
+        return commit_answer(session, operation, changed, {"layer": layer})
 
 
 def _saved_volume(session: SessionVolumes, layer: str) -> Volume:

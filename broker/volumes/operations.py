@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 Answer = dict[str, Any]
 
-WORDS_CHARACTERS = 200
+MAX_FAILURE_CHARACTERS = 200
 """Limit for a failure's message in a record: the message is shown on one line of a terminal or two."""
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class ImageVersion:
     """The profile version that a system volume lies over."""
 
     profile: str
@@ -43,12 +43,12 @@ class Image:
     digest: str
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> Image:
+    def of(cls, snapshot: Snapshot) -> ImageVersion:
         return cls(snapshot.profile, snapshot.version, snapshot.digest)
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class SnapshotNote:
     """What people are told about a snapshot."""
 
     label: str = ""
@@ -56,7 +56,7 @@ class Note:
     automatic: bool = False
 
 
-def create(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
+def create_volumes(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
     """Give a session empty volumes, unless it has some. `auto` takes the driver that a probe finds."""
     directory = storage.session(session_id)
     with file_lock(storage.lock, shared=True), file_lock(directory / "volumes.lock"):
@@ -79,10 +79,10 @@ def create(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
             made = Record(driver=chosen.name, home=home, system=system, on_node=on_node)
             failpoint("volumes.made")
             record.commit_record(directory, made)
-        return facts(storage, record.load_record(directory))
+        return describe_volumes(storage, record.load_record(directory))
 
 
-def facts(storage: Storage, found: Record) -> Answer:
+def describe_volumes(storage: Storage, found: Record) -> Answer:
     """What `berth show` tells of a session's volumes."""
     return {
         "driver": found.driver,
@@ -98,18 +98,18 @@ def facts(storage: Storage, found: Record) -> Answer:
     } | ({"unflattened": found.unflattened} if found.unflattened else {})
 
 
-def snapshot(storage: Storage, session_id: str, operation: str, image: Image, note: Note) -> Answer:
+def snapshot(storage: Storage, session_id: str, operation: str, image: ImageVersion, note: SnapshotNote) -> Answer:
     """Keep what a stopped session has now. VolumeError `conflict` if a snapshot has that label already."""
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         with session.stopped():
-            made = _frozen(session, image, note)
-            changed = _onward(session, made)
-            return finish(session, operation, changed, {"snapshot": asdict(made)})
+            made = _freeze(session, image, note)
+            changed = _continued_record(session, made)
+            return commit_answer(session, operation, changed, {"snapshot": asdict(made)})
 
 
-def hand_over(storage: Storage, session_id: str, submission: int, image: Image, *, most: int) -> Answer:
+def prepare_handover(storage: Storage, session_id: str, submission: int, image: ImageVersion, *, most: int) -> Answer:
     """Have the job of `submission`, which waits for the end of the one that runs, begin with new tops, so that what it
     finds is an automatic snapshot. Only where that costs nothing, with overlays, and below `most` layers.
     """
@@ -118,17 +118,17 @@ def hand_over(storage: Storage, session_id: str, submission: int, image: Image, 
         there = found.handover is not None and found.handover.submission == submission
         fits = max(len(found.home.layers), len(found.system.layers)) < most
         if session.driver.name == OverlayDriver.name and fits and not there:
-            check_image(session, image.digest)
+            require_image(session, image.digest)
             tops = {
                 kind: session.driver.fork(kind, (volume.top,)).top
                 for kind, volume in (("home", found.home), ("system", found.system))
             }
             failpoint("volumes.handover-made")
             session.commit(replace(found, handover=Handover(submission, **tops, **asdict(image))))
-        return {"volumes": facts(storage, session.record)}
+        return {"volumes": describe_volumes(storage, session.record)}
 
 
-def rollback(storage: Storage, session_id: str, operation: str, number: int, image: Image) -> Answer:
+def rollback(storage: Storage, session_id: str, operation: str, number: int, image: ImageVersion) -> Answer:
     """Make a stopped session what it was at a snapshot; what it is now becomes an automatic one."""
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
@@ -136,18 +136,18 @@ def rollback(storage: Storage, session_id: str, operation: str, number: int, ima
         with session.stopped():
             target = session.record.snapshot(number)
             storage.layers.check({*target.home, *target.system})
-            before = _frozen(session, image, Note(reason=f"before rollback to {number}", automatic=True))
+            before = _freeze(session, image, SnapshotNote(reason=f"before rollback to {number}", automatic=True))
             changed = replace(
                 session.record.with_snapshot(before),
                 home=session.driver.fork("home", target.home),
                 system=session.driver.fork("system", target.system),
                 digest=target.digest,
             )
-            return finish(session, operation, changed, {"before": asdict(before), "snapshot": asdict(target)})
+            return commit_answer(session, operation, changed, {"before": asdict(before), "snapshot": asdict(target)})
 
 
 def switch(
-    storage: Storage, session_id: str, operation: str, image: Image, target: Image, *, fresh: bool = False
+    storage: Storage, session_id: str, operation: str, image: ImageVersion, target: ImageVersion, *, fresh: bool = False
 ) -> Answer:
     """Put a stopped session's home over another image; what it is now becomes an automatic snapshot.
 
@@ -158,8 +158,8 @@ def switch(
             return answer
         with session.stopped():
             there = f"{target.profile}@{target.version}"
-            before = _frozen(session, image, Note(reason=f"before switch to {there}", automatic=True))
-            been = [each for each in session.record.snapshots if Image.of(each) == target and not fresh]
+            before = _freeze(session, image, SnapshotNote(reason=f"before switch to {there}", automatic=True))
+            been = [each for each in session.record.snapshots if ImageVersion.of(each) == target and not fresh]
             stack = been[-1].system if been else ()
             storage.layers.check(set(stack))
             changed = replace(
@@ -169,7 +169,7 @@ def switch(
                 digest=target.digest,
             )
             kept = {"before": asdict(before), "system": "kept" if stack else "fresh"}
-            return finish(session, operation, changed, kept)
+            return commit_answer(session, operation, changed, kept)
 
 
 def clone(
@@ -179,8 +179,8 @@ def clone(
     *,
     source_id: str,
     number: int | None,
-    image: Image,
-    target: Image | None = None,
+    image: ImageVersion,
+    target: ImageVersion | None = None,
 ) -> Answer:
     """Make the session `session_id`, with its directory, of what another has now, or had at a snapshot.
 
@@ -190,17 +190,17 @@ def clone(
     directory = storage.session(session_id)
     with storage.opened(source_id) as source:
         if (directory / "volumes.json").exists():
-            return record.load_record(directory).done[operation] | {"source": facts(storage, source.record)}
+            return record.load_record(directory).done[operation] | {"source": describe_volumes(storage, source.record)}
         if number is None:
             with source.stopped():
-                note = Note(reason=f"cloned to {session_id}", automatic=True)
-                origin = _frozen(source, image, note)
-                source.commit(_onward(source, origin))
+                note = SnapshotNote(reason=f"cloned to {session_id}", automatic=True)
+                origin = _freeze(source, image, note)
+                source.commit(_continued_record(source, origin))
         else:
             origin = source.record.snapshot(number)
         failpoint("clone.source-kept")
         storage.layers.check({*origin.home, *origin.system})
-        system: Stack = () if target is not None and target != Image.of(origin) else origin.system
+        system: Stack = () if target is not None and target != ImageVersion.of(origin) else origin.system
         made = Record(
             driver=source.record.driver,
             home=source.driver.fork("home", origin.home),
@@ -208,27 +208,27 @@ def clone(
             digest=origin.digest if target is None else target.digest,
             on_node=source.record.on_node,
         )
-        answer = {"snapshot": asdict(origin), "volumes": facts(storage, made)}
+        answer = {"snapshot": asdict(origin), "volumes": describe_volumes(storage, made)}
         failpoint("clone.forked")
         for each in (directory, directory / "run"):
             each.mkdir(mode=0o700, exist_ok=True)
         record.commit_record(directory, made.with_answer(operation, answer))
-        return answer | {"source": facts(storage, source.record)}
+        return answer | {"source": describe_volumes(storage, source.record)}
 
 
-def forget(storage: Storage, session_id: str, number: int) -> Answer:
+def delete_snapshot(storage: Storage, session_id: str, number: int) -> Answer:
     """Drop a snapshot; the layers that only it had go with the next `collect`."""
     with storage.opened(session_id) as session:
         gone = session.record.snapshot(number)
         kept = tuple(each for each in session.record.snapshots if each.number != number)
         session.commit(replace(session.record, snapshots=kept))
-        return {"snapshot": asdict(gone), "volumes": facts(storage, session.record)}
+        return {"snapshot": asdict(gone), "volumes": describe_volumes(storage, session.record)}
 
 
 def snapshots(storage: Storage, session_id: str) -> Answer:
     """Every snapshot, the oldest first."""
     found = record.load_record(storage.session(session_id))
-    return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": facts(storage, found)}
+    return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": describe_volumes(storage, found)}
 
 
 def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, below: Callable[[str], bool]) -> Answer:
@@ -242,23 +242,23 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
-        check_image(session, digest)
+        require_image(session, digest)
         joined = session.record
-        before = facts(storage, joined)["layers"]
-        with _noted(session), contextlib.ExitStack() as exclusion, contextlib.ExitStack() as undoing:
-            home = _joined(session, session.record.home, lambda _: False, undoing)
-            system = _joined(session, session.record.system, below, undoing)
+        before = describe_volumes(storage, joined)["layers"]
+        with _note_failure(session), contextlib.ExitStack() as exclusion, contextlib.ExitStack() as undoing:
+            home = _join_volume(session, session.record.home, lambda _: False, undoing)
+            system = _join_volume(session, session.record.system, below, undoing)
             failpoint("flatten.joined")
             exclusion.enter_context(session.stopped())
             if (session.record.home, session.record.system) != (joined.home, joined.system):
                 raise VolumeError("busy", "a job has saved the session's system meanwhile")
             undoing.pop_all()  # from here on the record may name them
             changed = replace(session.record, home=home, system=system, unflattened="")
-            return finish(session, operation, changed, {"layers_before": before})
+            return commit_answer(session, operation, changed, {"layers_before": before})
 
 
 @contextlib.contextmanager
-def _noted(session: SessionVolumes) -> Iterator[None]:
+def _note_failure(session: SessionVolumes) -> Iterator[None]:
     """Keep in the record why layers could not be joined, for users with a deep stack; then raise it."""
     try:
         yield
@@ -271,20 +271,20 @@ def _noted(session: SessionVolumes) -> Iterator[None]:
                 each if each.isascii() and each.isprintable() and each not in '"\\' else "?" for each in words
             )
             with contextlib.suppress(OSError):  # no room: then it is not noted
-                session.commit(replace(session.record, unflattened=plain[:WORDS_CHARACTERS]))
+                session.commit(replace(session.record, unflattened=plain[:MAX_FAILURE_CHARACTERS]))
         raise
 
 
-def check_label(session: SessionVolumes, label: str) -> None:
+def require_unused_label(session: SessionVolumes, label: str) -> None:
     """VolumeError `conflict` if another snapshot of the session has that label."""
     if label and any(each.label == label for each in session.record.snapshots):
         raise VolumeError("conflict", f"a snapshot is labelled {label} already")
 
 
-def _frozen(session: SessionVolumes, image: Image, note: Note) -> Snapshot:
+def _freeze(session: SessionVolumes, image: ImageVersion, note: SnapshotNote) -> Snapshot:
     """A snapshot of both volumes of a stopped session, which is not in its record yet."""
-    check_label(session, note.label)
-    check_image(session, image.digest)
+    require_unused_label(session, note.label)
+    require_image(session, image.digest)
     home = session.driver.freeze("home", session.record.home)
     system = session.driver.freeze("system", session.record.system)
     failpoint("volumes.frozen")
@@ -303,7 +303,7 @@ def _frozen(session: SessionVolumes, image: Image, note: Note) -> Snapshot:
     )
 
 
-def _onward(session: SessionVolumes, made: Snapshot) -> Record:
+def _continued_record(session: SessionVolumes, made: Snapshot) -> Record:
     """The record with that snapshot, and with volumes that go on from it."""
     return replace(
         session.record.with_snapshot(made),
@@ -313,22 +313,22 @@ def _onward(session: SessionVolumes, made: Snapshot) -> Record:
     )
 
 
-def check_image(session: SessionVolumes, digest: str) -> None:
+def require_image(session: SessionVolumes, digest: str) -> None:
     """VolumeError `conflict` if the system volume lies over another image than whoever asks takes it to."""
     if session.record.digest not in {"", digest}:
         raise VolumeError("conflict", "the session has been switched to another image meanwhile")
 
 
-def finish(session: SessionVolumes, operation: str, changed: Record, answer: Answer) -> Answer:
+def commit_answer(session: SessionVolumes, operation: str, changed: Record, answer: Answer) -> Answer:
     """Let an operation come true, together with its answer."""
-    answer = answer | {"volumes": facts(session.storage, changed)}
+    answer = answer | {"volumes": describe_volumes(session.storage, changed)}
     failpoint("volumes.before-commit")
     session.commit(changed.with_answer(operation, answer))
     failpoint("volumes.committed")
     return answer
 
 
-def _joined(
+def _join_volume(
     session: SessionVolumes, volume: Volume, below: Callable[[str], bool], undoing: contextlib.ExitStack
 ) -> Volume:
     stack = (*volume.layers, *volume.saved)

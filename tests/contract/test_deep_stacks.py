@@ -14,7 +14,7 @@ from broker.names import new_id
 from broker.volumes import operations
 from broker.volumes.errors import VolumeError
 from broker.volumes.files import file_lock
-from broker.volumes.operations import Note
+from broker.volumes.operations import SnapshotNote
 from tests.volumes.filesystems import mounted
 from tests.volumes.running import IMAGE, Running
 
@@ -97,7 +97,7 @@ def _deep(running: Running, names: int = 1) -> str:
             home = layers.tree(running.record(session).home.top)
             for name in range(1, names):
                 (home / f"name{name}").hardlink_to(home / "file")
-        operations.snapshot(running.storage, session, new_id(), IMAGE, Note())
+        operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())
     return session
 
 

@@ -187,7 +187,7 @@ def test_session_is_told_its_limits_with_the_drivers_promises(
     storage.make()
     storage.session(session).mkdir()
     for _ in range(2):  # anew, and as it was noted
-        told = operations.create(storage, session)
+        told = operations.create_volumes(storage, session)
         assert told["driver"] == "plain"
         assert told["promises"] == [*storage.driver("plain").promises, f"outside of the home, {FAULTS}"]
         assert probe.cached_probe(storage.layers.root, storage.probe).limits == (f"outside of the home, {FAULTS}",)

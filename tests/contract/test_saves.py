@@ -18,7 +18,7 @@ from broker.volumes import files, garbage, inspection, live_snapshot, operations
 from broker.volumes.copy_archive import copy_archive
 from broker.volumes.errors import VolumeError
 from broker.volumes.image import ImageFiles
-from broker.volumes.operations import Note
+from broker.volumes.operations import SnapshotNote
 from broker.volumes.storage import Storage
 from tests.deadlines import TEST_DEADLINE_S
 from tests.lab_cluster import wait_for
@@ -89,7 +89,7 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_last_one_or_the_new_one(
     done = by_program(program, "save", top, number, made(tmp_path, third=b"3"))
     assert (done.returncode, done.stderr) == (0, "")
     assert shown(running, session) >= {"first", "third"}
-    taken = operations.snapshot(running.storage, session, new_id(), IMAGE, Note())["snapshot"]
+    taken = operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())["snapshot"]
     assert len(taken["system"]) == 2
     assert verification.verify(running.storage, session)["problems"] == []
 
@@ -120,7 +120,7 @@ def test_many_jobs_without_a_stop_leave_few_layers(running: Running) -> None:
     assert len(running.record(session).system.saved) == saves.MAX_SAVES
     garbage.collect_garbage(running.storage)
     assert shown(running, session) == before
-    operations.snapshot(running.storage, session, new_id(), IMAGE, Note())
+    operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())
     operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
     assert shown(running, session) == before
     assert len(running.record(session).system.layers) == 1
@@ -250,9 +250,9 @@ def test_snapshot_of_a_job_that_began_on_a_full_disk_has_all_of_it(
         return live_snapshot.CopyOutcome("frozen", 0.0)
 
     monkeypatch.setattr(live_snapshot, "_request_copy", copied)
-    taken = live_snapshot.snapshot_running(running.storage, session, new_id(), job_id=1, image=IMAGE, note=Note())[
-        "snapshot"
-    ]
+    taken = live_snapshot.snapshot_running(
+        running.storage, session, new_id(), job_id=1, image=IMAGE, note=SnapshotNote()
+    )["snapshot"]
     assert list(taken["system"]) == list(record.read_save(top).stack)
     assert len(taken["system"]) == 2
 

@@ -19,7 +19,7 @@ from broker.volumes import live_snapshot
 from broker.volumes.content import ACCESS_LISTS
 from broker.volumes.errors import VolumeError
 from broker.volumes.live_snapshot import CopyOutcome
-from broker.volumes.operations import Image, Note
+from broker.volumes.operations import ImageVersion, SnapshotNote
 from broker.volumes.record import MAX_AUTOMATIC_SNAPSHOTS, Handover, Record, Volume
 from broker.volumes.storage import Storage
 from tests.volumes.access_list import access_list
@@ -775,7 +775,7 @@ def test_a_copy_of_an_earlier_attempt_acknowledges_nothing(
         monkeypatch.setattr(live_snapshot, "_job_is_gone", copied)
 
     monkeypatch.setattr(live_snapshot, "_signal_job", signalled)
-    request: dict[str, Any] = {"job_id": 1, "image": Image(**IMAGE), "note": Note()}
+    request: dict[str, Any] = {"job_id": 1, "image": ImageVersion(**IMAGE), "note": SnapshotNote()}
     operation = new_id()
     with pytest.raises(KeyboardInterrupt):
         live_snapshot.snapshot_running(Storage(actor.root), session, operation, **request)

@@ -22,7 +22,7 @@ from broker.names import new_id
 from broker.volumes import garbage, live_snapshot, operations, saves
 from broker.volumes.live_copy import TreeCopy
 from broker.volumes.live_snapshot import CopyOutcome
-from broker.volumes.operations import Note
+from broker.volumes.operations import SnapshotNote
 from profiles.removal import remove_tree
 from tests.volumes.running import IMAGE, OTHER_IMAGE, Running
 
@@ -46,15 +46,15 @@ class Model:
     copies: Iterator[int] = field(default_factory=itertools.count)
     now: dict[tuple[str, str], Path] = field(default_factory=dict)
     snapshots: dict[tuple[str, int], dict[str, Path]] = field(default_factory=dict)
-    images: dict[tuple[str, int], operations.Image] = field(default_factory=dict)
-    image: dict[str, operations.Image] = field(default_factory=dict)
+    images: dict[tuple[str, int], operations.ImageVersion] = field(default_factory=dict)
+    image: dict[str, operations.ImageVersion] = field(default_factory=dict)
 
     def copy(self, source: Path) -> Path:
         target = self.folder / str(next(self.copies))
         subprocess.run(["cp", "-a", "--", source, target], check=True)
         return target
 
-    def add(self, session: str, home: Path, system: Path, image: operations.Image = IMAGE) -> None:
+    def add(self, session: str, home: Path, system: Path, image: operations.ImageVersion = IMAGE) -> None:
         self.now[session, "home"], self.now[session, "system"] = self.copy(home), self.copy(system)
         self.image[session] = image
 
@@ -126,7 +126,7 @@ class History:
 
     def snapshot(self) -> None:
         session = self.session()
-        answer = operations.snapshot(self.running.storage, session, new_id(), self.model.image[session], Note())
+        answer = operations.snapshot(self.running.storage, session, new_id(), self.model.image[session], SnapshotNote())
         self.model.keep(session, answer["snapshot"]["number"])
 
     def copy_alive(self) -> None:
@@ -138,7 +138,7 @@ class History:
             live_snapshot, "_request_copy", self._copy_on_node if self.running.on_node else copy_here
         ):
             answer = live_snapshot.snapshot_running(
-                self.running.storage, session, new_id(), job_id=1, image=self.model.image[session], note=Note()
+                self.running.storage, session, new_id(), job_id=1, image=self.model.image[session], note=SnapshotNote()
             )
         self.model.keep(session, answer["snapshot"]["number"])
 
@@ -154,7 +154,7 @@ class History:
         session = self.session()
         submission, directory = next(self.submissions), self.running.storage.session(session)
         image = self.model.image[session]
-        operations.hand_over(self.running.storage, session, submission, image, most=30)
+        operations.prepare_handover(self.running.storage, session, submission, image, most=30)
         if self.random.random() < 0.3:
             return
         if self.random.random() < 0.5:
@@ -225,7 +225,7 @@ class History:
         numbers = [number for name, number in self.model.snapshots if name == session]
         if numbers and self.random.random() < 0.3:
             number = self.random.choice(numbers)
-            operations.forget(self.running.storage, session, number)
+            operations.delete_snapshot(self.running.storage, session, number)
             del self.model.snapshots[session, number]
             del self.model.images[session, number]
 

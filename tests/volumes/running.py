@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.names import new_id
 from broker.volumes import operations, record, saves
 from broker.volumes.layers import copy_root_attributes
-from broker.volumes.operations import Image
+from broker.volumes.operations import ImageVersion
 from broker.volumes.squashfs import unpack_layer
 from broker.volumes.storage import Storage
 from profiles.removal import remove_tree
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from tests.volumes.changes import Tree
 
 SCRIPT = Path(changes.__file__)
-IMAGE = Image("base", "1", "sha256:" + "1" * 64)
-OTHER_IMAGE = Image("other", "2", "sha256:" + "2" * 64)
+IMAGE = ImageVersion("base", "1", "sha256:" + "1" * 64)
+OTHER_IMAGE = ImageVersion("other", "2", "sha256:" + "2" * 64)
 KERNEL = "mount -t overlay overlay -o userxattr,lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 FUSE = "fuse-overlayfs -o lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 
@@ -68,7 +68,7 @@ class Running:
     def create(self) -> str:
         session = new_id()
         self.storage.session(session).mkdir(mode=0o700)
-        operations.create(self.storage, session, self.driver)
+        operations.create_volumes(self.storage, session, self.driver)
         if self.on_node:
             directory = self.storage.session(session)
             record.commit_record(directory, replace(record.load_record(directory), on_node=True))
