@@ -1,6 +1,6 @@
 """Compare the contents of two stacks of layers, folder by folder, side by side.
 
-Layers that both stacks have are not read but for what another layer says something of, so the cost grows with the
+The comparison reads a layer that both stacks have only at paths that another layer changes. So its cost grows with the
 entries of the other layers. Folders are opened by descriptors: paths may be of any length, and folders of any depth.
 """
 
@@ -40,12 +40,12 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ComparisonDepth:
-    """Closeness of a comparison: always kind, mode, size, time of modification, link target, attributes."""
+    """Depth of a comparison. Kind, mode, size, time of modification, link target and attributes are always compared."""
 
     seconds: bool = False
-    """Whether a layer was packed: times are compared by whole seconds."""
+    """Whether a layer is packed, so that times are compared by whole seconds."""
     lists: bool = True
-    """Whether access lists are compared, but for their entries for other users and groups, which copies lose."""
+    """Whether access lists are compared, without their entries for other users and groups, which copies lose."""
     content: bool = False
     """Whether files that look the same are read."""
 
@@ -54,7 +54,9 @@ class ComparisonDepth:
 def open_stacks(
     before: Sequence[Path], after: Sequence[Path], marks: tuple[Marks, Marks]
 ) -> Iterator[tuple[OpenStack, OpenStack]]:
-    """Open two stacks of trees, oldest first; a tree that is in both is opened once. Sessions may change the trees."""
+    """Open two stacks of trees, oldest first. A tree of both stacks is opened once. Sessions may change the trees
+    meanwhile.
+    """
     paths = list(dict.fromkeys([*before, *after]))
     with open_trees(paths) as opened:
         trees = dict(zip(paths, opened, strict=True))
@@ -68,10 +70,10 @@ def open_stacks(
 def compare_stacks(
     before: OpenStack, after: OpenStack, image: ImageFiles | None, depth: ComparisonDepth
 ) -> Iterator[Difference]:
-    """Yield what differs, in the order of a walk: a folder before what is in it, names in the order of their bytes.
+    """Yield the differences in the order of a walk: a folder before its entries, names in the order of their bytes.
 
-    Both stacks lie over `image`, if there is one. A folder that is gone, or that something else has replaced, is one
-    path; a new folder is yielded with everything in it. OSError for what cannot be read.
+    Both stacks lie over `image`, if there is one. A folder that is deleted or replaced is one path; a new folder is
+    yielded with everything in it. OSError if something cannot be read.
     """
     comparison = _Comparison(image, depth)
     under_way = [comparison.folder(*comparison.root(before, after))]
@@ -103,7 +105,7 @@ class _Step(NamedTuple):
 
 _NOTHING = _Side(None, None)
 _IMAGE_ENTRY = "image"
-"""What no layer says anything of, and the image has."""
+"""The state of an entry that the image has and that no layer mentions."""
 _State = LayerEntry | str | None
 
 
@@ -117,7 +119,7 @@ class _Comparison:
         return _Step(_Side(before.root, image), _Side(after.root, image))
 
     def folder(self, old: _Side, new: _Side) -> Iterator[Difference | _Step]:
-        """Yield the changes in one folder, each followed by the folder that is to be entered."""
+        """Yield the changes in one folder, each followed by the folder to enter."""
         for name in sorted(self._names(old, new)):
             before, after = self._state(old, name), self._state(new, name)
             if (change := self._change(before, after)) is not None:
@@ -128,7 +130,7 @@ class _Comparison:
                     yield _Step(inner_old, self._inside(new, name, after))
 
     def _names(self, old: _Side, new: _Side) -> set[bytes]:
-        """Read the names that the two sides can show differently."""
+        """Read the names that may differ between the two sides."""
         shared = _trees_of(old) & _trees_of(new) if _marks_of(old) is _marks_of(new) else frozenset()
         names = set[bytes]()
         for side in (old, new):

@@ -15,7 +15,7 @@ import struct
 LIBC = ctypes.CDLL(None, use_errno=True)
 FICLONE = 0x40049409  # ioctl_ficlone(2)
 WRITE_AND_WAIT = 7
-"""Wait before, write, wait after: sync_file_range(2)."""
+"""Flags of sync_file_range(2): wait before, write, wait after."""
 SMALL_BYTES = 1 << 16
 """Size up to which a file is read and written at once."""
 CHUNK_BYTES = 1 << 24
@@ -28,11 +28,11 @@ NOT_CLONABLE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENO
 
 ACCESS_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
 NAMED_TAGS = (0x02, 0x08)
-"""ACL_USER and ACL_GROUP: the entries of an access list that name somebody."""
+"""ACL_USER and ACL_GROUP: the entries of an access list that name a user or a group."""
 UNKNOWN_ID = 2**32 - 1
 
 FileState = tuple[int, int, int, int]
-"""Inode, time of change and of modification in nanoseconds, size: while they stay, so does the file."""
+"""Inode, time of change and of modification in nanoseconds, size. While these stay the same, so does the file."""
 
 
 def file_state(status: os.stat_result) -> FileState:
@@ -40,14 +40,14 @@ def file_state(status: os.stat_result) -> FileState:
 
 
 def sync_file_system(fd: int) -> None:
-    """Have all of a file system on disk (syncfs(2)); OSError with what it could not write."""
+    """Write a whole file system to disk (syncfs(2)). OSError if that fails."""
     if LIBC.syncfs(fd) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
 def duplicate_file(source: str, target: str) -> None:
-    """Make a file, or a symbolic link, that is as another one in all but its inode. Raises OSError."""
+    """Make a file, or a symbolic link, that equals another one in everything but its inode. OSError."""
     status = os.lstat(source)
     if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(source), target)
@@ -71,7 +71,7 @@ def duplicate_file(source: str, target: str) -> None:
 
 
 def share_blocks(source: int, target: int) -> bool:
-    """Have a new file share the blocks of another; False where the file system does not."""
+    """Let a new file share the blocks of another. False if the file system cannot."""
     try:
         fcntl.ioctl(target, FICLONE, source)
     except OSError as error:
@@ -90,7 +90,7 @@ def copy_extents(source: int, target: int, status: os.stat_result) -> None:
 
 
 def write_dirty_pages(fd: int) -> bool:
-    """Write a file's dirty pages out and wait for it: the next store into each of them faults. False if it failed."""
+    """Write a file's dirty pages to disk and wait for it: the next store into each of them faults. False if it failed."""
     begin, length = ctypes.c_int64(0), ctypes.c_int64(0)  # to its end
     return bool(LIBC.sync_file_range(fd, begin, length, ctypes.c_uint(WRITE_AND_WAIT)) == 0)
 
@@ -101,7 +101,7 @@ def read_attributes(fd: int) -> dict[str, bytes]:
 
 
 def attribute_names(entry: int | bytes) -> list[str]:
-    """List the extended attributes of an open file, or of what is at a path; none if its file system knows none."""
+    """List the extended attributes of an open file, or of the entry at a path; none if the file system has none."""
     follow = isinstance(entry, int)  # a descriptor; the system call that takes one wants this to be so
     try:
         return os.listxattr(entry, follow_symlinks=follow)
@@ -143,7 +143,7 @@ def set_attribute(target: int | bytes, name: str, value: bytes) -> None:
 def drop_unknown_ids(access_list: bytes) -> bytes:
     """Return an access list without entries for users and groups that have no number here (posix_acl_xattr.h of Linux).
 
-    What it says of the file's own group and of all others stays: by its mode alone, the group might have more.
+    The entries for the file's own group and for all others stay: by its mode alone, the group might have more rights.
     """
     head, entries = access_list[:4], list(struct.iter_unpack("<HHI", access_list[4:]))
     kept = [entry for entry in entries if entry[0] not in NAMED_TAGS or entry[2] != UNKNOWN_ID]
@@ -151,7 +151,7 @@ def drop_unknown_ids(access_list: bytes) -> bytes:
 
 
 def copy_folder_attributes(source: int, target: int) -> None:
-    """Give the open folder `target` the attributes, mode and times of `source`; it hides nothing by them."""
+    """Give the open folder `target` the attributes, mode and times of `source`, without marks that hide others."""
     copy_attributes(source, target)
     for mark in KEPT_MARKS.intersection(attribute_names(target)):
         os.removexattr(target, mark)
@@ -168,7 +168,7 @@ def is_copied_attribute(name: str) -> bool:
 
 
 def has_holes(status: os.stat_result) -> bool:
-    """Whether a file takes less room than it has bytes."""
+    """Whether a file occupies fewer bytes on disk than its size."""
     return status.st_blocks * 512 < status.st_size
 
 

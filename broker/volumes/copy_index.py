@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from broker.volumes.content import FileState
 
 INDEX_HEAD = b"proven"
-"""The first record of an index. Those without it hold files whose later changes may show nowhere."""
+"""The first record of an index. An index without it has files whose later changes may not show."""
 MAX_INDEX_BYTES = 1 << 30
-"""Limit for an index that is read: some ten million files. A larger one is taken for none, so all is copied."""
+"""Limit for an index that is read: some ten million files. A larger one counts as none, so everything is copied."""
 MAX_INDEX_RECORD_BYTES = MAX_PATH_BYTES + 84
 """Limit for one record: a path, four numbers of up to 20 digits, and blanks."""
 
 
 def read_index(path: str | Path) -> dict[bytes, FileState]:
-    """Return what an index says, by path; nothing without a file that is an index and says what is proven."""
+    """Return the entries of an index by path. Empty if the file is no index, or does not promise that its states are
+    proven.
+    """
     found = {}
     try:
         # Its owner may have replaced it by anything. In root mode it belongs to an id of the namespace.

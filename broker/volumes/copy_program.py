@@ -24,7 +24,9 @@ FAILED, MISUSED, NOT_WANTED = 1, 2, 3
 
 
 def main() -> int:
-    """Copy as the command line says; the exit code. The last line of the standard error says what failed."""
+    """Run the copy of the command line and return the exit code. The last line of the standard error has the reason of
+    a failure.
+    """
     arguments = sys.argv[1:]
     options = list(itertools.takewhile(lambda word: word.startswith("--"), arguments))
     words = arguments[len(options) :]
@@ -74,7 +76,7 @@ def _drain(copies: list[TreeCopy]) -> bool:
 
 
 def _wait_for_freeze(word: str, copies: list[TreeCopy]) -> bool:
-    """Ask the caller to freeze the writers and wait until it has; False if it does not want the copy any more."""
+    """Ask the caller to freeze the writers and wait until it has. False if the caller has cancelled the copy."""
     print(word, flush=True)
     line = sys.stdin.readline()
     if line.strip() == "some":

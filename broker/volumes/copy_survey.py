@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 
 def check_copyable(source: Tree, target: str, previous: dict[bytes, FileState]) -> None:
-    """Refuse what cannot be copied to the directory `target`; what is as in `previous` will be linked.
+    """Refuse a tree that cannot be copied to the directory `target`. Files that equal those in `previous` will be
+    linked.
 
-    OSError with ENOSPC if what has to be copied is more than what is free; what can be shared takes none.
-    UnreadableError names files that cannot be read.
+    OSError with ENOSPC if the copy needs more than the free space; shared blocks need none. UnreadableFilesError names
+    files that cannot be read.
     """
     wanted = 0
     counted: set[int] = set()

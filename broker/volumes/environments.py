@@ -1,16 +1,16 @@
-"""Environments of batch jobs: session directories without a manifest, which the registry never sees.
+"""Environments of batch jobs: session directories without a manifest, which the registry does not know.
 
 ```
 sessions/<environment id>/
-  batch.json        what it was made of; its presence says that this is no session
+  batch.json        the description of the environment; its presence marks the directory as no session
   volumes.json      as a session's; nothing writes to the tops that it names
   run/lock          held shared by every job in it
   run/job           the id of the job that was submitted for it
-  run/jobs/<key>    KEY=VALUE lines of each job that began, locked as long as it runs: docs/reference/batch-job.md
+  run/jobs/<key>    KEY=VALUE lines of each job that has begun, locked while it runs: docs/reference/batch-job.md
 ```
 
-Each job writes to a top of its own, so that the tasks of a job array do not meet; its id is in the job's file before it
-is made.
+Each job writes to a top of its own, so that the tasks of a job array do not meet. The job's file has the id of the top
+before the top is made.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "batch.json"
 MAX_ENVIRONMENTS = 10_000
-"""Environments that are looked at."""
+"""Environments that are read."""
 
 Answer = dict[str, Any]
 
@@ -42,7 +42,7 @@ def is_environment(directory: Path) -> bool:
 
 
 def list_environments(storage: Storage) -> Answer:
-    """Every environment, with the jobs that have begun in it."""
+    """Return every environment, with the jobs that have begun in it."""
     place = storage.root / "sessions"
     found = []
     for entry in sorted(place.iterdir())[:MAX_ENVIRONMENTS]:
@@ -53,9 +53,9 @@ def list_environments(storage: Storage) -> Answer:
 
 
 def promote_job(storage: Storage, session_id: str, operation: str, *, source_id: str, key: str) -> Answer:
-    """Make the session `session_id`, with its directory, of what a job that has ended left in its environment.
+    """Make the session `session_id` from the result that an ended job left in its environment.
 
-    VolumeError `busy` while the job runs, `missing` if none of that key has begun there.
+    VolumeError `busy` while the job runs, `missing` if no job of that key has begun there.
     """
     directory = storage.session(session_id)
     with storage.opened(source_id) as source:

@@ -37,11 +37,11 @@ WHITEOUT_MODE = stat.S_IFCHR | 0o600
 
 
 def join_layers(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
-    """Make one layer of a stack, the oldest first; its id. The layers of the stack stay as they are.
+    """Make one layer of a stack, oldest first, and return its id. The layers of the stack do not change.
 
-    It hides of what lies below the stack what that hid: marks of deletion stay where `below` says that there is
-    something, and only there, since overlayfs lists a mark in a folder that one layer alone has. Files have one more
-    name afterwards, folders are new. If a layer is packed, the joined one is: all are unpacked on this machine's disk.
+    The new layer hides the same paths below the stack. Marks of deletion stay only where `below` reports an entry,
+    since overlayfs lists a mark in a folder that one layer alone has. Files get one more name, folders are new. If a
+    layer is packed, so is the joined one: all are unpacked on this machine's disk.
     """
     made = layers.new()
     try:
@@ -115,9 +115,9 @@ def _white_out(folder: Folder, name: bytes, marks: Marks) -> None:
 
 
 class HardLinks:
-    """Further names of files, in a new tree; a file that has as many as the file system allows is copied.
+    """Further names of files, in a new tree. A file that has as many names as the file system allows is copied.
 
-    The names in the new tree stay names of one file in either case.
+    In either case the names in the new tree stay names of one file.
     """
 
     def __init__(self, tree: Tree) -> None:

@@ -25,7 +25,7 @@ Answer = dict[str, Any]
 
 
 def trash_session(storage: Storage, session_id: str) -> Answer:
-    """Put a session without a job aside, whole, by one rename; done already is done. VolumeError `busy`."""
+    """Move a session without a job to the trash, by one rename. Repeating the call is safe. VolumeError `busy`."""
     directory = storage.session(session_id)
     if not directory.exists():
         return {}
@@ -44,12 +44,12 @@ def trash_session(storage: Storage, session_id: str) -> Answer:
 
 
 def restore_session(storage: Storage, session_id: str) -> Answer:
-    """Bring a session back that was put aside; what its volumes are. VolumeError `missing`."""
+    """Move a session back from the trash and return its volumes. VolumeError `missing`."""
     directory, aside = storage.session(session_id), storage.trash(session_id)
     with file_lock(storage.lock, shared=True):
         if not directory.exists():
             if not aside.exists():
-                raise VolumeError("missing", f"the data of {session_id} is not there any more")
+                raise VolumeError("missing", f"the data of {session_id} no longer exists")
             found = record.load_record(aside)
             storage.layers.check(found.named_layers())
             aside.rename(directory)
@@ -60,10 +60,10 @@ def restore_session(storage: Storage, session_id: str) -> Answer:
 
 
 def purge_session(storage: Storage, session_id: str) -> Answer:
-    """Remove a session for good, with the layers that only it names; done already is done.
+    """Remove a session for good, with the layers that only it names. Repeating the call is safe.
 
-    VolumeError or OSError if some of them could not be removed: all else is, and the next call, or `collect`, tries
-    again. Until then the session's record stays, under a name that no operation reads.
+    VolumeError or OSError if some layers could not be removed: everything else is, and the next call, or
+    `collect_garbage`, tries again. Until then the session's record stays under a name that no operation reads.
     """
     for directory in (storage.session(session_id), storage.trash(session_id)):
         _mark_for_removal(directory)
@@ -83,18 +83,18 @@ def purge_session(storage: Storage, session_id: str) -> Answer:
 
 
 def collect_garbage(storage: Storage, *, dry_run: bool = False, over: Collection[str] = ()) -> Answer:
-    """Remove the layers that no record names; which, and their bytes.
+    """Remove the layers that no record names, and return their ids and sizes in bytes.
 
-    Deleted sessions that are `over`, by their ids, go first. VolumeError, and nothing is removed, if a record cannot
-    be read. VolumeError, and all else is removed, if something cannot be removed: the next call tries again. Waits for
-    operations under way, whose layers have no names yet, and holds them up only until it knows what is to go.
+    Deleted sessions whose ids are in `over` go first. VolumeError, and nothing is removed, if a record cannot be read.
+    VolumeError, and everything else is removed, if something cannot be removed; the next call tries again. The call
+    waits for operations under way, whose layers have no names yet, and blocks them only until it knows what to remove.
     """
     answer, failures = _collect(storage, dry_run=dry_run, over=over)
     for error in failures.values():
         first = from_os_error(error)
         count = f"{len(failures)} of them" if len(failures) > 1 else "one of them"
         raise VolumeError(
-            first.kind, f"what nothing needs was removed, except for {count}, which is kept aside: {first}"
+            first.kind, f"unused data was removed, except for {count}, which is kept for the next attempt: {first}"
         )
     return answer
 
@@ -102,7 +102,7 @@ def collect_garbage(storage: Storage, *, dry_run: bool = False, over: Collection
 def _collect(
     storage: Storage, *, dry_run: bool = False, over: Collection[str] = ()
 ) -> tuple[Answer, dict[str, OSError]]:
-    """As `collect`. Return what was done, and by the name of a layer or directory why it could not be removed."""
+    """Do as `collect_garbage`. Return the result, and per layer or directory the error that prevented its removal."""
     layers = storage.layers
     failures: dict[str, OSError] = {}
     with file_lock(storage.lock):
@@ -130,9 +130,10 @@ def _collect(
 
 
 def _sizes(going: Mapping[str, Path]) -> dict[str, int]:
-    """Return the bytes that each of these layers gives back. A file counts if all its names are in them, once.
+    """Return the bytes that the removal of each of these layers frees. A file counts once, if all its names are in
+    them.
 
-    What cannot be counted counts for nothing: its removal tells why.
+    A layer that cannot be counted has no bytes: its removal will report the error.
     """
     names: dict[tuple[int, int], int] = {}
     sizes = dict.fromkeys(going, 0)

@@ -1,4 +1,4 @@
-"""The paths in an image, which lies under a system volume's layers."""
+"""List the paths in the image below a system volume's layers."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 
 MAX_FILES = 5000
-"""Changed files that a diff tells of."""
+"""Changed files that a diff returns."""
 MAX_CHARACTERS = 2**20
-"""Of their paths together."""
+"""Limit for the characters of their paths together."""
 
 
 def diff(
@@ -41,10 +41,10 @@ def diff(
     image: ImageFiles,
     content: bool = False,
 ) -> Answer:
-    """Compare what a session has now with its profile, or with one of its snapshots.
+    """Compare the present content of a session with its profile, or with one of its snapshots.
 
-    `base_packages` is the image's packages.txt. Files are told up to MOST_FILES; those of a home in comparison with a
-    profile are all of it. With `content`, files that look the same are read.
+    `base_packages` is the image's packages.txt. At most MAX_FILES files are returned. Compared with a profile, all
+    files of a home are new. With `content`, files with equal metadata are read.
     """
     with files.file_lock(storage.lock, shared=True):  # or what a layer was replaced by goes before it is read
         found = record.load_record(storage.session(session_id))
@@ -88,7 +88,7 @@ def _compared(
 
 
 def printable_path(path: str) -> str:
-    """A path as text that can be sent: bytes that are no UTF-8 become escapes."""
+    """Return a path as text that can be sent: bytes that are no UTF-8 become escapes."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 

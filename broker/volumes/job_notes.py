@@ -13,34 +13,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JOB_KEY = re.compile(r"[1-9][0-9]{0,9}(_[0-9]{1,9})?(@[A-Za-z0-9.-]{1,255})?")
-"""As batch_schema.JobKey; with `@NODE.STEP` what a step wrote on another node than the script."""
+"""As schema.environments.JobKey. With `@NODE.STEP`: the note of a step on another node than the script's."""
 MAX_FILE_BYTES = 64 * 1024
-"""Bytes of a file that is read; what the nodes write has less than 10,000."""
+"""Limit for a file that is read; the nodes write less than 10,000 bytes."""
 MAX_JOBS = 10_000
-"""Jobs of one environment that are looked at."""
+"""Jobs of one environment that are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobNote:
-    """A job that has begun in an environment."""
+    """The note of a job that has begun in an environment."""
 
     key: str
     top: str
-    """The layer that it writes to."""
+    """The layer that the job writes to."""
     node: str
     work: str
     inside: str
 
 
 def read_job_notes(directory: Path) -> list[JobNote]:
-    """The jobs that have begun in an environment; none in a session. One whose file is not whole yet is left out."""
+    """Return the notes of the jobs that have begun in an environment, except for incomplete ones; none in a session."""
     place = directory / "run/jobs"
     names = sorted(each.name for each in place.iterdir()) if place.is_dir() else []
     return [job for name in names[:MAX_JOBS] if JOB_KEY.fullmatch(name) and (job := _read(place / name)) is not None]
 
 
 def read_user_file(file: Path) -> str:
-    """Return a file of the user's; OSError if it is none that can be read."""
+    """Return the text of a user's file. OSError if it cannot be read."""
     return read_text(file, MAX_FILE_BYTES)
 
 

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 WORK = "work"
 REMOVAL_PREFIX = ".gone-"
-"""Begins the name of what nothing names any more and is to be removed."""
+"""Prefix of the name of a directory that no record needs and that will be removed."""
 SQUASHFS = "layer.squashfs"
 HOME_MODE, SYSTEM_MODE = 0o700, 0o755
 """Of a volume's own root: the session's home, and its `/`, through which the accounts of packages have to get."""
 MAX_OWNERS_BYTES = 2**30
 """Limit for a layer's `owners`: some ten million files."""
 RESERVED_BYTES = 64 * 2**20
-"""Bytes that are left free: manifests and logs need some even when a copy has taken the rest."""
+"""Bytes that stay free: manifests and logs need some even after a copy has used the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,15 @@ class Layers:
         return self.root / layer / SQUASHFS
 
     def new(self) -> str:
-        """Make an empty directory for a layer; its id."""
+        """Make an empty directory for a layer and return its id."""
         layer = new_id()
         self.path(layer).mkdir(mode=0o700)
         return layer
 
     def new_top(self, mode: int, like: str = "") -> str:
-        """Make an empty top, on disk before a record names it; its id. With `like`, its root is as that layer's."""
+        """Make an empty top, on disk before a record names it, and return its id. With `like`, its root equals that
+        layer's.
+        """
         top = self.new()
         for name, bits in ((TREE, mode), (WORK, 0o700)):
             self.path(top).joinpath(name).mkdir()
@@ -69,9 +71,10 @@ class Layers:
         return top
 
     def is_untouched(self, top: str, below: Sequence[str], mode: int) -> bool:
-        """Whether a top is as it was made: nothing was written to it, and its root is as in the newest layer below.
+        """Whether a top is unchanged since it was made: it is empty, and its root equals that of the newest layer
+        below.
 
-        The times of the root do not count: they change with each file that comes and goes.
+        The times of the root do not count: they change with each file that is created and removed.
         """
         with os.scandir(self.tree(top)) as entries:
             if next(entries, None) is not None:
@@ -88,10 +91,10 @@ class Layers:
         return root == (mode, inherited)
 
     def check(self, layers: set[str]) -> None:
-        """VolumeError `missing` names a layer that is not there."""
+        """Require that these layers exist. VolumeError `missing` names one that does not."""
         for layer in sorted(layers):
             if not self.tree(layer).is_dir() and not self.squashfs(layer).is_file():
-                raise VolumeError("missing", f"the layer {layer} is not there: {self.path(layer)}")
+                raise VolumeError("missing", f"the layer {layer} is missing: {self.path(layer)}")
 
     def join_owners(self, stack: Sequence[str], layer: str) -> None:
         """Give `layer` the owners that the layers of `stack`, oldest first, have written down."""
@@ -106,7 +109,7 @@ class Layers:
                     joined.write(piece)
 
     def flush(self) -> None:
-        """Have every layer on disk, before a record names a new one instead of an old one."""
+        """Write every layer to disk, before a record names a new one instead of an old one."""
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             sync_file_system(fd)
@@ -117,26 +120,26 @@ class Layers:
         return sorted(entry.name for entry in self.root.iterdir() if IDENTIFIER.fullmatch(entry.name))
 
     def aside(self, layer: str) -> Path:
-        """Where a layer that nothing names is put, to be removed."""
+        """Return the path to which a layer without a name in any record is renamed before its removal."""
         return self.root / f"{REMOVAL_PREFIX}{layer}"
 
     def put_aside(self, layer: str) -> None:
-        """Have a layer be none any more, by a rename."""
+        """Rename a layer, so that it counts as none."""
         with contextlib.suppress(FileNotFoundError):
             self.path(layer).rename(self.aside(layer))
 
     def discard(self, layer: str) -> None:
-        """Remove a layer that nothing names; done already is done."""
+        """Remove a layer that no record names. Repeating the call is safe."""
         self.put_aside(layer)
         remove_tree(self.aside(layer))
 
     def discarded(self) -> list[Path]:
-        """What has been left by a removal, a probe or a diff that was interrupted: nothing else begins with a dot."""
+        """Return the leftovers of an interrupted removal, probe or diff: no other name begins with a dot."""
         return [entry for entry in self.root.iterdir() if entry.name.startswith(".")]
 
 
 def copy_root_attributes(like: Path, tree: Path) -> None:
-    """Give a volume's root the attributes of another one's. OSError."""
+    """Copy the attributes of one volume's root to another. OSError."""
     with _open_folder(like) as source, _open_folder(tree) as target:
         copy_folder_attributes(source, target)
 
@@ -155,7 +158,7 @@ def _root_attributes(fd: int) -> dict[str, bytes]:
 
 
 def require_free_space(path: Path, wanted: int) -> None:
-    """VolumeError `space` if fewer than `wanted` bytes are free for the user on the file system of `path`."""
+    """Require `wanted` bytes of free space for the user on the file system of `path`. VolumeError `space`."""
     found = os.statvfs(path)
     free = found.f_bavail * found.f_frsize
     if free < wanted + RESERVED_BYTES:

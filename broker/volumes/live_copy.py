@@ -44,10 +44,12 @@ MAX_HARD_LINKS = 30_000
 
 
 class TreeCopy:
-    """One tree being copied. `first` may be left out where nothing writes; then `second` copies everything."""
+    """The copy of one tree. Where nothing writes, `first` may be left out; then `second` copies everything."""
 
     def __init__(self, source: str, target: str, previous: str = "", *, squash: bool = False) -> None:
-        """With `squash` the copy is its maker's own, and what belonged to others is written down in `owners`."""
+        """With `squash`, the copy belongs to the user who makes it, and `owners` records the owners of the other users'
+        files.
+        """
         self._squash = squash
         self._target = target
         os.makedirs(target, 0o700, exist_ok=True)
@@ -64,14 +66,14 @@ class TreeCopy:
         self._copier = EntryCopier(self._proof)
         self._is_heritable = True
         self._folders: list[CopiedFolder] = []
-        """Those that the first pass has copied, in its order."""
+        """The folders that the first pass has copied, in its order."""
         self._lookers: ParallelScanner | None = None
         self._names: dict[tuple[int, int], tuple[CopiedFolder, str]] = {}
-        """By device and inode: a name that the copy has of a file with several. A btrfs subvolume is a device."""
+        """By device and inode, a name in the copy of a file with several names. A btrfs subvolume is a device."""
         self._stale: set[tuple[CopiedFolder, str]] = set()
-        """What the second pass has yet to bring into the copy."""
+        """Entries that the second pass still has to copy."""
         self._restricted: dict[CopiedFolder, int] = {}
-        """Modes that would be in the copy's own way, set when it is complete."""
+        """Modes that would block the copy itself. They are set when it is complete."""
         self._unreadable = UnreadableFiles()
 
     def close(self) -> None:
@@ -82,24 +84,24 @@ class TreeCopy:
                 tree.close()
 
     def survey(self) -> None:
-        """Refuse what cannot be copied, before anybody is disturbed: `copy_survey.survey`."""
+        """Refuse a tree that cannot be copied, before the session is frozen: `copy_survey.check_copyable`."""
         check_copyable(self._from, self._target, self._previous)
 
     def prepare(self) -> None:
-        """Write out what is dirty in the source: all at once is faster than file by file."""
+        """Write the dirty pages of the source to disk: all at once is faster than file by file."""
         with contextlib.suppress(OSError):  # of other files, perhaps; those of the source are looked at one by one
             sync_file_system(self._from.root_descriptor)
 
     def mark_drained(self) -> None:
-        """Note that every system call and page fault of the writers is over that began before now."""
+        """Note that every system call and page fault of the writers that began before now has ended."""
         self._proof.mark_drained()
 
     def disinherit(self) -> None:
-        """Let no later copy trust this one: some writer did not stand still."""
+        """Let no later copy trust this one: some writer was not frozen."""
         self._is_heritable = False
 
     def first(self) -> None:
-        """Copy what is there; what vanishes or changes meanwhile is left to `second`. UnreadableError, OSError."""
+        """Copy the source while it changes. `second` copies what changes meanwhile. UnreadableFilesError, OSError."""
         self._from.refresh()
         source, target = self._from.root_descriptor, self._to.root_descriptor
         is_same_system = os.fstat(source).st_dev == os.fstat(target).st_dev
@@ -112,7 +114,7 @@ class TreeCopy:
             self._lookers.look()
 
     def second(self) -> None:
-        """Make the copy equal to the source, which must stand still. UnreadableError, OSError."""
+        """Make the copy equal to the source, whose writers must be frozen. UnreadableFilesError, OSError."""
         self._proof.is_frozen = True
         if self._lookers is None:
             self._copy_below(self._root, self._folders)
@@ -121,7 +123,7 @@ class TreeCopy:
         self._unreadable.refuse()
 
     def complete(self) -> None:
-        """Write down what the next copy can build on; the copy is complete after this. OSError."""
+        """Write the files that the next copy builds on. The copy is complete after this. OSError."""
         folders = list(self._root.walk())
         for folder in reversed(folders):
             if (mode := self._restricted.get(folder)) is not None:
@@ -143,11 +145,11 @@ class TreeCopy:
                     )
 
     def flush(self) -> None:
-        """Have everything on disk, for a copy that somebody will rely on; OSError if that did not work."""
+        """Write everything to disk, for a copy that a record will name. OSError if that failed."""
         sync_file_system(self._to.root_descriptor)
 
     def _update(self, lookers: ParallelScanner) -> None:
-        """Bring into the copy what the first pass could not know."""
+        """Bring the changes since the first pass into the copy."""
         changes = [(self._folders[change.number], change) for change in lookers.look()]
         self._stale = {(folder, name) for folder, change in changes for name in change.names}
         for folder, change in changes:
@@ -176,7 +178,9 @@ class TreeCopy:
             self._copy_below(made, [])
 
     def _copy_below(self, folder: CopiedFolder, copied: list[CopiedFolder]) -> None:
-        """Copy a folder that the copy has, still empty, with all below it; `copied` gets every folder."""
+        """Copy a folder, which the copy has and which is still empty, with everything below it. `copied` gets every
+        folder.
+        """
         waiting = [folder]
         while waiting:
             current = waiting.pop()
@@ -190,7 +194,7 @@ class TreeCopy:
 
     @contextlib.contextmanager
     def _tolerance(self, folder: CopiedFolder, name: str = "") -> Iterator[None]:
-        """Leave to the second pass what changes under the eyes of the first one; note what cannot be read."""
+        """Leave to the second pass what changes during the first one, and note what cannot be read."""
         try:
             yield
         except UnreadableFilesError:
@@ -221,7 +225,7 @@ class TreeCopy:
         return status, entries
 
     def _bring(self, folder: CopiedFolder, name: str, status: os.stat_result) -> list[CopiedFolder]:
-        """Bring one entry into the copy; the folder that was made, if it is one, and has to be filled."""
+        """Bring one entry into the copy. Return the new folder, if it is one, whose entries must follow."""
         mode = status.st_mode
         if stat.S_ISDIR(mode):
             self._clear(folder, name)
@@ -261,7 +265,7 @@ class TreeCopy:
         (folder.proven if is_proven else folder.doubtful)[name] = seen
 
     def _other_name(self, status: os.stat_result) -> tuple[CopiedFolder, str] | None:
-        """A name that the copy has of the same file: it may have become another one's since it was noted."""
+        """Return a name that the copy has of the same file. Another file may have got the noted name since."""
         found = self._names.get((status.st_dev, status.st_ino))
         if found is None or found in self._stale or not found[0].is_in_copy():
             return None
@@ -270,7 +274,7 @@ class TreeCopy:
         return found if known is not None and known[0] == status.st_ino else None
 
     def _link(self, existing: tuple[CopiedFolder, str], folder: CopiedFolder, name: str) -> bool:
-        """Give a file of the copy a further name; False if it has as many as the file system allows."""
+        """Give a file of the copy one more name. False if it has as many as the file system allows."""
         other = os.dup(existing[0].target.descriptor())  # which opening the second folder may close
         try:
             here = folder.target.descriptor()
@@ -289,7 +293,7 @@ class TreeCopy:
         return True
 
     def _link_previous(self, folder: CopiedFolder, name: str, status: os.stat_result) -> bool:
-        """Take a file that has not changed since from the previous copy; False if it has to be copied."""
+        """Link an unchanged file of the previous copy. False if the file must be copied."""
         path = folder.below(name) if self._previous else None
         if path is None or folder.previous is None or self._previous.get(path) != file_state(status):
             return False
@@ -309,7 +313,7 @@ class TreeCopy:
         return True
 
     def _dress(self, folder: CopiedFolder, status: os.stat_result) -> None:
-        """Give a folder its attributes, times and mode, once what it has is in place."""
+        """Give a folder its attributes, times and mode, once its entries are in place."""
         try:
             source = folder.source.descriptor()
         except PermissionError as error:
@@ -327,7 +331,7 @@ class TreeCopy:
         folder.owner = self._owner(status)
 
     def _remove_others(self, folder: CopiedFolder) -> None:
-        """Remove from the copy what the source does not have any more."""
+        """Remove entries from the copy that the source does not have any more."""
         there = set(os.listdir(folder.source.descriptor()))
         listed = os.open(
             b".", FOLDER_FLAGS, dir_fd=folder.target.descriptor()
@@ -340,7 +344,7 @@ class TreeCopy:
             self._clear(folder, name)
 
     def _clear(self, folder: CopiedFolder, name: str) -> None:
-        """Remove whatever the copy has of this name."""
+        """Remove the entry of this name from the copy."""
         if folder.holds(name):
             remove_entry(folder.target, os.fsencode(name))
             folder.forget(name)
@@ -350,7 +354,7 @@ class TreeCopy:
             folder.owners[name] = owner
 
     def _owner(self, status: os.stat_result) -> bytes:
-        """A record of `owners` without its path; empty for what has the owners and mode that a copy gets."""
+        """Return a record of `owners` without its path; empty for an entry with the usual owners and mode of a copy."""
         special = status.st_mode & (stat.S_ISUID | stat.S_ISGID)
         if self._squash and (status.st_uid or status.st_gid or (special and stat.S_ISREG(status.st_mode))):
             return b"%d %d %o " % (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
@@ -358,7 +362,7 @@ class TreeCopy:
 
 
 def copy_tree(source: str, target: str, previous: str = "") -> None:
-    """Copy a tree that nobody writes to. UnreadableError, OSError."""
+    """Copy a tree without writers. UnreadableFilesError, OSError."""
     copy = TreeCopy(source, target, previous)
     try:
         copy.second()

@@ -32,34 +32,34 @@ if TYPE_CHECKING:
     from broker.volumes.storage import SessionVolumes, Storage
 
 COPY_TIMEOUT_S = 3600.0
-"""Seconds that a copy may take as a whole."""
+"""Seconds for the whole copy."""
 POLL_INTERVAL_S = 0.02
-"""Seconds between looks for the outcome; a network file system's notices reach nobody."""
+"""Seconds between reads of the outcome: a network file system sends no notifications of changes."""
 SCANCEL_TIMEOUT_S = 30.0
 OUTCOME_FILE_BYTES = 2048
-"""Bytes of the file that the job answers in. It is made before the copy: one that fills the disk could not be answered
-otherwise."""
+"""Size of the file for the job's answer. It is made before the copy, since a copy that fills the disk could not be
+answered otherwise."""
 MAX_OUTCOME_BYTES = 64 * 1024
-"""Limit for reading that file: room for an answer that is longer than the file was made for."""
+"""Limit for reading that file: an answer may be longer than the file was made for."""
 SESSION_ENDED = "the session ended"
-"""What session.sh says of a copy that it was told to end with everything else."""
+"""The message of session.sh for a copy that ended together with its session."""
 CONSISTENCIES = frozenset({"frozen", "crash-consistent"})
 
 
 @dataclass(frozen=True, slots=True)
 class CopyOutcome:
-    """How a copy went."""
+    """The outcome of a copy."""
 
     result: str
     """`frozen` or `crash-consistent`."""
     pause: float
-    """Seconds for which the session's processes stood still."""
+    """Seconds for which the session's processes were frozen."""
 
 
 def snapshot_running(
     storage: Storage, session_id: str, operation: str, *, job_id: int, image: ImageVersion, note: SnapshotNote
 ) -> Answer:
-    """Keep what a running session has now; its job goes on, and its volumes are what they were."""
+    """Take a snapshot of a running session. Its job continues, and its volumes do not change."""
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
@@ -92,10 +92,9 @@ def snapshot_running(
 
 
 def commit_root_layer(storage: Storage, session_id: str, operation: str, *, job_id: int) -> Answer:
-    """Make what was done as root a layer of the system volume: the next job of the session mounts it.
+    """Make the changes of root mode a layer of the system volume, which the session's next job mounts.
 
-    The job is in root mode: it has the system volume mounted read-only, with all that is new in a directory of the
-    node's own.
+    The job is in root mode: it has mounted the system volume read-only, and all changes are in a directory of the node.
     """
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
@@ -119,8 +118,8 @@ def commit_root_layer(storage: Storage, session_id: str, operation: str, *, job_
 def _saved_volume(session: SessionVolumes, layer: str) -> Volume:
     """Return the system volume as the job has saved it, with `layer` as the last save.
 
-    VolumeError `files` if another layer is. What the record says may be older: a job whose disk was full when it began
-    notes only with its first save what it stands on.
+    VolumeError `files` if the last save is another layer. The record may be older: a job whose disk was full when it
+    began notes the layers below its own only with its first save.
     """
     volume = session.record.system
     save = read_save(session.storage.layers.path(volume.top))
@@ -130,7 +129,7 @@ def _saved_volume(session: SessionVolumes, layer: str) -> Volume:
 
 
 def _new_target_layer(session: SessionVolumes, kind: str) -> str:
-    """The layer to copy a volume's top to; none for an overlay's top that nothing was written to."""
+    """Make the layer for the copy of a volume's top. Return "" for an overlay's top without changes."""
     layers = session.storage.layers
     volume = session.record.home if kind == "home" else session.record.system
     if session.driver.name == OverlayDriver.name and layers.is_untouched(volume.top, volume.layers, MODES[kind]):
@@ -139,7 +138,7 @@ def _new_target_layer(session: SessionVolumes, kind: str) -> str:
 
 
 def _request_copy(session: SessionVolumes, job_id: int, *, home: str, system: str) -> CopyOutcome:
-    """Have the job copy its tops to these layers. VolumeError `ended` if it ends meanwhile, `space`, `files`."""
+    """Let the job copy its tops to these layers. VolumeError `ended` if the job ends meanwhile, `space`, `files`."""
     run_program = session.directory / "run"
     attempt = new_id()  # not the operation's: a job may still be busy with an earlier attempt, at other layers
     request = {
@@ -177,20 +176,20 @@ def _request_copy(session: SessionVolumes, job_id: int, *, home: str, system: st
 
 
 def _saved_layers(session: SessionVolumes) -> set[str]:
-    """Return the layers that the job has saved: one may be saved although the copy has failed afterwards."""
+    """Return the layers that the job has saved. A layer may be saved although the copy failed afterwards."""
     if not session.record.on_node:
         return set()
     return set(read_save(session.storage.layers.path(session.record.system.top)).stack)
 
 
 def _parse_pause(said: str) -> float:
-    """Return the seconds that a job has written down. VolumeError `files` if they are no number of seconds."""
+    """Return the pause in seconds that a job has reported. VolumeError `files` if it is no valid number."""
     try:
         seconds = float(said or 0)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= COPY_TIMEOUT_S:
-        raise VolumeError("files", f"the job did not say for how long it stood still: {said!r:.40}")
+        raise VolumeError("files", f"the job reported an invalid pause: {said!r:.40}")
     return seconds
 
 
@@ -212,7 +211,7 @@ def _signal_job(job_id: int, lock: Path) -> None:
 
 
 def _read_outcome(path: Path) -> dict[str, str]:
-    """The KEY=VALUE lines of a file that is replaced as a whole; nothing while there is none."""
+    """Return the KEY=VALUE lines of a file that is replaced as a whole; none while there is no file."""
     with contextlib.suppress(FileNotFoundError):
         text = read_text(path, MAX_OUTCOME_BYTES)
         return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
@@ -220,7 +219,7 @@ def _read_outcome(path: Path) -> dict[str, str]:
 
 
 def _job_is_gone(lock: Path) -> bool:
-    """Whether nobody holds the lock that a job holds as long as it lives."""
+    """Whether the lock that a job holds during its whole life is free."""
     try:
         fd = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """Operations on the volumes of a session without a job: snapshot, rollback, clone, switch and others.
 
-Each operation has an id, makes all that is new beside what is there, and comes true by one rename of volumes.json.
-Called again with the same id, after a crash of whoever had called it, it answers as before and does nothing. Each may
-raise VolumeError and OSError, and has then changed nothing; layers that were made in vain are left to `collect`.
+Each operation has an id. It makes new layers beside the old ones, and one rename of volumes.json is its commit point.
+Called again with the same id, for example after a crash of the caller, it returns the same answer and does nothing.
+Each operation may raise VolumeError and OSError, and has then changed nothing; `collect_garbage` removes unused layers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 
 MAX_FAILURE_CHARACTERS = 200
-"""Limit for a failure's message in a record: the message is shown on one line of a terminal or two."""
+"""Limit for a failure's message in a record: it is shown on one or two lines of a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class ImageVersion:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotNote:
-    """What people are told about a snapshot."""
+    """The label and the reason of a snapshot, for users."""
 
     label: str = ""
     reason: str = ""
@@ -57,14 +57,12 @@ class SnapshotNote:
 
 
 def create_volumes(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
-    """Give a session empty volumes, unless it has some. `auto` takes the driver that a probe finds."""
+    """Give a session empty volumes, unless it has some. `auto` uses the driver that a probe finds."""
     directory = storage.session(session_id)
     with file_lock(storage.lock, shared=True), file_lock(directory / "volumes.lock"):
         if not (directory / "volumes.json").exists():
             if record.was_started(directory):
-                raise VolumeError(
-                    "files", f"{directory / 'volumes.json'} is gone: it says which layers are this session's"
-                )
+                raise VolumeError("files", f"{directory / 'volumes.json'} is missing: it names this session's layers")
             on_node = False
             if driver != OverlayDriver.name:  # forced by the site, wherever the kernel mounts
                 found = None
@@ -83,7 +81,7 @@ def create_volumes(storage: Storage, session_id: str, driver: str = "auto") -> A
 
 
 def describe_volumes(storage: Storage, found: Record) -> Answer:
-    """What `berth show` tells of a session's volumes."""
+    """Return the facts about a session's volumes that `berth show` prints."""
     return {
         "driver": found.driver,
         "promises": [
@@ -99,7 +97,7 @@ def describe_volumes(storage: Storage, found: Record) -> Answer:
 
 
 def snapshot(storage: Storage, session_id: str, operation: str, image: ImageVersion, note: SnapshotNote) -> Answer:
-    """Keep what a stopped session has now. VolumeError `conflict` if a snapshot has that label already."""
+    """Take a snapshot of a stopped session. VolumeError `conflict` if another snapshot has that label."""
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
@@ -110,8 +108,8 @@ def snapshot(storage: Storage, session_id: str, operation: str, image: ImageVers
 
 
 def prepare_handover(storage: Storage, session_id: str, submission: int, image: ImageVersion, *, most: int) -> Answer:
-    """Have the job of `submission`, which waits for the end of the one that runs, begin with new tops, so that what it
-    finds is an automatic snapshot. Only where that costs nothing, with overlays, and below `most` layers.
+    """Let the job of `submission`, which waits for the end of the running one, begin with new tops. The previous
+    content becomes an automatic snapshot. Only with overlays, where this costs nothing, and below `most` layers.
     """
     with storage.opened(session_id) as session:
         found = session.record
@@ -129,7 +127,7 @@ def prepare_handover(storage: Storage, session_id: str, submission: int, image: 
 
 
 def rollback(storage: Storage, session_id: str, operation: str, number: int, image: ImageVersion) -> Answer:
-    """Make a stopped session what it was at a snapshot; what it is now becomes an automatic one."""
+    """Return a stopped session to a snapshot. Its present content becomes an automatic snapshot."""
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
@@ -149,9 +147,9 @@ def rollback(storage: Storage, session_id: str, operation: str, number: int, ima
 def switch(
     storage: Storage, session_id: str, operation: str, image: ImageVersion, target: ImageVersion, *, fresh: bool = False
 ) -> Answer:
-    """Put a stopped session's home over another image; what it is now becomes an automatic snapshot.
+    """Put a stopped session's home over another image. Its present content becomes an automatic snapshot.
 
-    The system volume is that of the newest snapshot over the same image, or else, or with `fresh`, an empty one.
+    The system volume is that of the newest snapshot over the same image. Without one, or with `fresh`, it is empty.
     """
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
@@ -182,10 +180,10 @@ def clone(
     image: ImageVersion,
     target: ImageVersion | None = None,
 ) -> Answer:
-    """Make the session `session_id`, with its directory, of what another has now, or had at a snapshot.
+    """Make the session `session_id` from the present content of another session, or from one of its snapshots.
 
-    The other one must be stopped unless a snapshot is named. With a `target` image the new system volume is empty.
-    The source gets a snapshot of what was cloned, if it has none: the two share it.
+    The other session must be stopped unless a snapshot is named. With a `target` image the new system volume is empty.
+    If there is no snapshot of the cloned content, the source gets one: the two share it.
     """
     directory = storage.session(session_id)
     with storage.opened(source_id) as source:
@@ -217,7 +215,7 @@ def clone(
 
 
 def delete_snapshot(storage: Storage, session_id: str, number: int) -> Answer:
-    """Drop a snapshot; the layers that only it had go with the next `collect`."""
+    """Delete a snapshot. The layers that only it names go with the next `collect_garbage`."""
     with storage.opened(session_id) as session:
         gone = session.record.snapshot(number)
         kept = tuple(each for each in session.record.snapshots if each.number != number)
@@ -226,7 +224,7 @@ def delete_snapshot(storage: Storage, session_id: str, number: int) -> Answer:
 
 
 def snapshots(storage: Storage, session_id: str) -> Answer:
-    """Every snapshot, the oldest first."""
+    """Return every snapshot, oldest first."""
     found = record.load_record(storage.session(session_id))
     return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": describe_volumes(storage, found)}
 
@@ -234,10 +232,10 @@ def snapshots(storage: Storage, session_id: str) -> Answer:
 def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, below: Callable[[str], bool]) -> Answer:
     """Join the layers of deep stacks of a session without a job into one each, if the driver has stacks.
 
-    VolumeError `busy`, and nothing is changed, if a job has begun by the time that they are joined: layers that it has
-    mounted must keep a name. Snapshots keep the layers that they name. Files are linked, not copied, so it costs no
-    space but folders. It may be interrupted at any point. `below` tells which paths the image under the system volume
-    has, whose digest is `digest`.
+    VolumeError `busy`, and nothing is changed, if a job has begun before the layers are joined: mounted layers must
+    keep a name. Snapshots keep their layers. Files are linked, not copied, so only folders take space. The call may be
+    interrupted at any point. `below` decides whether a path exists in the image under the system volume, whose digest
+    is `digest`.
     """
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
@@ -259,7 +257,7 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
 
 @contextlib.contextmanager
 def _note_failure(session: SessionVolumes) -> Iterator[None]:
-    """Keep in the record why layers could not be joined, for users with a deep stack; then raise it."""
+    """Record why layers could not be joined, for users with a deep stack, and raise the error."""
     try:
         yield
     except (OSError, VolumeError) as error:
@@ -276,13 +274,13 @@ def _note_failure(session: SessionVolumes) -> Iterator[None]:
 
 
 def require_unused_label(session: SessionVolumes, label: str) -> None:
-    """VolumeError `conflict` if another snapshot of the session has that label."""
+    """Require that no other snapshot of the session has that label. VolumeError `conflict`."""
     if label and any(each.label == label for each in session.record.snapshots):
         raise VolumeError("conflict", f"a snapshot is labelled {label} already")
 
 
 def _freeze(session: SessionVolumes, image: ImageVersion, note: SnapshotNote) -> Snapshot:
-    """A snapshot of both volumes of a stopped session, which is not in its record yet."""
+    """Return a snapshot of both volumes of a stopped session. It is not in the session's record yet."""
     require_unused_label(session, note.label)
     require_image(session, image.digest)
     home = session.driver.freeze("home", session.record.home)
@@ -304,7 +302,7 @@ def _freeze(session: SessionVolumes, image: ImageVersion, note: SnapshotNote) ->
 
 
 def _continued_record(session: SessionVolumes, made: Snapshot) -> Record:
-    """The record with that snapshot, and with volumes that go on from it."""
+    """Return the record with that snapshot, and with volumes that continue from it."""
     return replace(
         session.record.with_snapshot(made),
         home=session.driver.onward("home", session.record.home, made.home),
@@ -314,13 +312,13 @@ def _continued_record(session: SessionVolumes, made: Snapshot) -> Record:
 
 
 def require_image(session: SessionVolumes, digest: str) -> None:
-    """VolumeError `conflict` if the system volume lies over another image than whoever asks takes it to."""
+    """Require that the system volume lies over the image with this digest. VolumeError `conflict`."""
     if session.record.digest not in {"", digest}:
-        raise VolumeError("conflict", "the session has been switched to another image meanwhile")
+        raise VolumeError("conflict", "the session was switched to another image meanwhile")
 
 
 def commit_answer(session: SessionVolumes, operation: str, changed: Record, answer: Answer) -> Answer:
-    """Let an operation come true, together with its answer."""
+    """Commit an operation together with its answer."""
     answer = answer | {"volumes": describe_volumes(session.storage, changed)}
     failpoint("volumes.before-commit")
     session.commit(changed.with_answer(operation, answer))

@@ -24,7 +24,7 @@ Packages = dict[str, str]
 
 
 def image_packages(text: str) -> Packages:
-    """The packages that an image's packages.txt lists: lines of kind, name, version."""
+    """Return the packages of an image's packages.txt: lines of kind, name, version."""
     found: Packages = {}
     for line in text.splitlines():
         kind, _, rest = line.partition(" ")
@@ -38,7 +38,7 @@ def image_packages(text: str) -> Packages:
 
 
 def installed_packages(stack: OpenStack, image_text: str) -> Packages:
-    """Tell what is installed where these layers lie over the image."""
+    """Return the packages that are installed where these layers lie over the image."""
     found = image_packages(image_text)
     is_hidden, status = _read_text(stack, os.fsencode(dpkg.STATUS).split(b"/"))
     if is_hidden:
@@ -59,7 +59,7 @@ def installed_packages(stack: OpenStack, image_text: str) -> Packages:
 
 
 def package_changes(before: Packages, after: Packages) -> list[dict[str, str]]:
-    """What has come, gone, or another version, by name."""
+    """Return the packages that were added, removed or changed to another version, by name."""
     return [
         {"name": name, "before": before.get(name, ""), "after": after.get(name, "")}
         for name in sorted(before.keys() | after.keys())
@@ -68,9 +68,9 @@ def package_changes(before: Packages, after: Packages) -> list[dict[str, str]]:
 
 
 def _read_text(stack: OpenStack, path: list[bytes]) -> tuple[bool, str]:
-    """Tell whether the layers decide what a file is, and its text: empty if it is not there or deleted.
+    """Return whether the layers contain or hide a file, and its text: empty if it is absent or deleted.
 
-    A file of a layer may be of any account of the session. No link is followed: it would lead out of the layers.
+    A file of a layer may belong to any account of the session. No link is followed: it would lead out of the layers.
     """
     folder = _find_folder(stack, path[:-1])
     found = folder.found(path[-1]) if folder is not None else None
@@ -96,7 +96,7 @@ def _find_folder(stack: OpenStack, path: list[bytes]) -> MergedFolder | None:
 
 
 def _distribution(found: LayerEntry) -> list[tuple[str, str]]:
-    """Return the name and version that the folder of a package's description tells, if it is one."""
+    """Return the name and version of a Python package if this folder has its description."""
     match = DIST_INFO.fullmatch(os.fsdecode(found.name))
     return [(f"pip {_normal(match[1])}", match[2])] if match else []
 

@@ -34,7 +34,7 @@ from profiles.removal import remove_tree
 from profiles.userfile import read_bytes
 
 TRIAL_TIMEOUT_S = 50
-"""Below what the controller waits for the launcher's verb. A trial takes a tenth of a second of a free machine."""
+"""Below the controller's time-out for the launcher's verb. A trial takes a tenth of a second on an idle machine."""
 
 SESSION_SCRIPT = Path(__file__).parents[1] / "job/session.sh"
 TRIAL = """
@@ -81,21 +81,21 @@ FAULTS = {
     "layer-files": "removes no read-only file of a layer",
     "layer-folders": "opens no closed folder of a layer",
 }
-"""What USE writes, in words."""
+"""The words of USE_TRIAL as sentences."""
 
 NODE_DISK_LIMIT = (
     "outside of the home, a running job has its changes on its node's disk and saves them from time to time and at its "
     "end: a lost node, or a job that is killed, loses those since the last save"
 )
-"""What a site's people have to know of a system volume on the node's disk (ADR 120)."""
+"""A warning for users whose system volume is on the node's disk (ADR 120)."""
 FUSE_LIMIT = "outside of the home, fuse-overlayfs {faults}: install packages with `berth exec --root NAME -- COMMAND`"
-"""What a session cannot do where fuse-overlayfs has these faults, and the way round it."""
+"""A warning for sessions where fuse-overlayfs has these faults, with the remedy."""
 MAX_LIMITS = 5
 MAX_REASON_CHARACTERS = 150
-"""Characters of why the kernel refuses: with all faults beside it, it has to fit a launcher's answer."""
+"""Limit for the kernel's reason: together with all faults it must fit into a launcher's answer."""
 VALIDITY_S = 86400.0
-"""Time for which a result holds for new sessions, in the same surroundings: mounting to find out takes longer than all
-else that a new session needs."""
+"""Seconds for which a result is valid for new sessions in the same environment: the mounts of a probe take longer than
+everything else that a new session needs."""
 MAX_NOTE_BYTES = 64 * 1024
 """Limit for the file that keeps the result, which has some hundred bytes."""
 SANDBOX_LINES = ("CapBnd:", "NoNewPrivs:", "Seccomp:", "Seccomp_filters:")
@@ -109,7 +109,7 @@ class Probe:
     driver: str
     why: str
     limits: tuple[str, ...] = ()
-    """What sessions with this driver cannot do here, in words, with what to do instead."""
+    """Limits of sessions with this driver here, each with its remedy."""
     on_node: bool = False
     """Whether the kernel refuses the shared file system, but takes the node's disk: a driver without overlays then has
     its system volumes there while a job runs."""
@@ -133,7 +133,9 @@ class _Trial:
 
 
 def cached_probe(directory: Path, note: Path) -> Probe:
-    """As `probe`, but what was found within VALIDITY_S in the same surroundings is taken from the file `note`."""
+    """Return the result that the file `note` has from the last VALIDITY_S in the same environment, else that of a new
+    probe.
+    """
     where = _environment_key(directory)
     try:
         found = json.loads(read_bytes(note, MAX_NOTE_BYTES))
@@ -146,7 +148,7 @@ def cached_probe(directory: Path, note: Path) -> Probe:
 
 
 def refresh_probe(directory: Path, note: Path) -> Probe:
-    """As `probe`, and note it for `remembered`."""
+    """Run a probe and store its result for `cached_probe`."""
     found = probe_driver(directory)
     said = {"where": _environment_key(directory), "at": time.time(), **asdict(found)}
     with contextlib.suppress(OSError):  # a full disk: then the next one tries again
@@ -155,7 +157,7 @@ def refresh_probe(directory: Path, note: Path) -> Probe:
 
 
 def cached_limits(note: Path) -> tuple[str, ...]:
-    """Return what sessions cannot do, as the last probe found it; nothing if none has."""
+    """Return the limits of sessions by the last probe; none without a probe."""
     try:
         return _parse_limits(json.loads(read_bytes(note, MAX_NOTE_BYTES)))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -167,10 +169,11 @@ def _parse_limits(found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _environment_key(directory: Path) -> list[str]:
-    """Return what the answer depends on: machine, kernel, file system, sandbox, and the job's own way to mount.
+    """Return everything that the result depends on: machine, kernel, file system, sandbox, and the job's own mount
+    code.
 
-    A mount namespace is a unit's own, so a restart of the unit, perhaps with other settings, begins another. Numbers of
-    namespaces and of devices mean something only until the machine boots.
+    A mount namespace belongs to one start of a unit, so a restart of the unit, perhaps with other settings, has another
+    one. Numbers of namespaces and devices are valid only until the machine boots.
     """
     system = os.uname()
     status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -186,7 +189,7 @@ def _environment_key(directory: Path) -> list[str]:
 
 
 def probe_driver(directory: Path) -> Probe:
-    """Choose for sessions below `directory`, which must exist and be writable. OSError if it is not.
+    """Choose the driver for sessions below `directory`, which must exist and be writable. OSError if it is not.
 
     VolumeError if the trial does not end.
     """
@@ -272,7 +275,7 @@ def _try_overlay(room: Path) -> _Trial:
 
 
 def _make_layer_files(folder: Path) -> None:
-    """Make what USE changes: read-only files, and a folder that nobody may write to."""
+    """Make the files that USE_TRIAL changes: read-only files, and a folder without write permission."""
     for name in ("removed", "renamed", "replaced", "closed/file"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

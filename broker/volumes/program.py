@@ -67,5 +67,5 @@ def _read(process: subprocess.Popen[bytes], most: int, timeout: float | None) ->
             del errors[:-MAX_OUTPUT_BYTES]
             if len(output) > most:
                 name = os.fspath(process.args[0]) if isinstance(process.args, list) else "a program"
-                raise VolumeError("files", f"{name} said more than {most >> 10} KiB")
+                raise VolumeError("files", f"{name} printed more than {most >> 10} KiB")
     return bytes(output), bytes(errors)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 RECORD = "volumes.json"
 SAVED = "saved"
-"""In the directory of a system volume's top that jobs have on their nodes' disks: what they have saved of it."""
+"""File in the directory of a system volume's top on the node's disk: the saves of the jobs."""
 MAX_RECORD_BYTES = 4 * 2**20
 """Limit for volumes.json: room for more than 1,000 snapshots of 40 layers each. The worst content takes 25 times as
 much memory once it is parsed."""
@@ -33,7 +33,7 @@ MAX_BEGUN_BYTES = 4096
 MAX_ANSWERS = 16
 """Answers of so many past operations are kept; only the last one can ever be asked for again."""
 MAX_AUTOMATIC_SNAPSHOTS = 20
-"""Automatic snapshots beyond this many are forgotten, the oldest first."""
+"""The oldest automatic snapshots beyond this number are deleted."""
 
 MAX_TEXT_CHARACTERS = 256
 """Characters of a label, a reason, or a name of an image."""
@@ -54,14 +54,14 @@ class Volume:
     copied: str = ""
     """The layer that the last live copy of this top made: the next one can build on it."""
     below: Stack = ()
-    """Of a system volume on the node's disk: the layers that earlier jobs have saved over `layers` since this top was
-    made. The file `saved` beside the top says so, not this record."""
+    """Layers that earlier jobs have saved over `layers` since this top was made, for a system volume on the node's
+    disk. They come from the file `saved` beside the top, not from this record."""
     own: str = ""
-    """The layer that the last job has saved over these, from the same file; empty if it has saved none."""
+    """The layer that the last job has saved over these, from the same file; empty without a save."""
 
     @property
     def saved(self) -> Stack:
-        """What jobs have saved of this top."""
+        """The layers that jobs have saved of this top."""
         return (*self.below, self.own) if self.own else self.below
 
 
@@ -98,8 +98,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """From one job to the next without a moment between them: the job of `submission` writes to new tops, and what the
-    one before it leaves is a snapshot. Both hold from when that job has said in `run/begun` that it begins (ADR 92).
+    """A handover from one job to the next without a stop. The job of `submission` writes to new tops, and the content
+    that the job before it leaves becomes a snapshot. Both are valid once that job has written its number to `run/begun`
+    (ADR 92).
     """
 
     submission: int
@@ -120,22 +121,22 @@ class Handover:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What volumes.json says."""
+    """The content of volumes.json."""
 
     driver: str
     home: Volume
     system: Volume
     snapshots: tuple[Snapshot, ...] = ()
     digest: str = ""
-    """Of the image that the system volume lies over; empty until it is first told."""
+    """Digest of the image below the system volume; empty until it is first known."""
     last_number: int = 0
-    """The number of the newest snapshot ever made, also if it is gone: numbers are never used twice."""
+    """The number of the newest snapshot ever made, even if it was deleted: numbers are never used twice."""
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The answers of the last operations, by their ids."""
+    """The answers of the last operations, by operation id."""
     handover: Handover | None = None
-    """What the next job finds, if it was asked for while this one still runs."""
+    """The tops of the next job, if it was submitted while the present one still runs."""
     unflattened: str = ""
-    """The reason of the last failure to join its layers; on a line of its own, for the session to tell at a login."""
+    """The reason of the last failure to join the layers. It has a line of its own, so that a login can show it."""
     on_node: bool = False
     """Whether a job has the system volume's top on its node's disk and saves it (ADR 120)."""
 
@@ -147,7 +148,7 @@ class Record:
         raise VolumeError("missing", f"there is no snapshot {number}")
 
     def with_snapshot(self, snapshot: Snapshot) -> Record:
-        """Add a snapshot, and forget the oldest automatic ones if there are too many."""
+        """Add a snapshot, and delete the oldest automatic ones if there are too many."""
         snapshots = (*self.snapshots, snapshot)
         newest = {each.digest: each.number for each in snapshots}  # the way back to each image that it has been on
         surplus = sum(each.automatic for each in snapshots) - MAX_AUTOMATIC_SNAPSHOTS
@@ -160,12 +161,12 @@ class Record:
         return replace(self, snapshots=tuple(kept), last_number=snapshot.number)
 
     def with_answer(self, operation: str, answer: dict[str, Any]) -> Record:
-        """Note what an operation has come to."""
+        """Add the answer of an operation."""
         kept = list(self.done.items())[-(MAX_ANSWERS - 1) :]
         return replace(self, done=dict([*kept, (operation, answer)]))
 
     def handed_over(self, at: float) -> Record:
-        """As it is once the next job has begun."""
+        """Return the record after the next job has begun."""
         to = self.handover
         assert to is not None
         left = Snapshot(
@@ -202,15 +203,15 @@ class Record:
         return self.named_layers() - written
 
     def mount(self) -> str:
-        """What session.sh reads: the driver, each volume as its top and its layers, the newest first, and `node` if
-        the system volume's top is on the node's disk.
+        """Return the line that session.sh reads: the driver, each volume as its top and its layers, newest first, and
+        `node` if the system volume's top is on the node's disk.
         """
         volumes = (("home", self.home), ("system", self.system))
         stacks = (f"{name}={','.join([each.top, *reversed(each.layers)])}" for name, each in volumes)
         return ";".join([self.driver, *stacks, *(["node"] if self.on_node else [])])
 
     def newest(self) -> str:
-        """What the session tells at a login: how many snapshots, the last one's number, its time (s) and its label."""
+        """Return the line for a login: the number of snapshots, and the last one's number, time (s) and label."""
         if not self.snapshots:
             return ""
         last = max(self.snapshots, key=lambda each: each.number)
@@ -228,7 +229,7 @@ class Record:
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
-        """VolumeError `files` for anything that is no record of ours."""
+        """Parse the text of volumes.json. VolumeError `files` if it is not valid."""
         try:
             data = json.loads(text)
             if data["format"] != FORMAT:
@@ -246,7 +247,7 @@ class Record:
                 on_node=data.get("on_node") is True,
             )
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise VolumeError("files", f"volumes.json cannot be understood: {error!s:.200}") from error
+            raise VolumeError("files", f"volumes.json is damaged: {error!s:.200}") from error
 
 
 def _parse_layer(value: object) -> str:
@@ -268,7 +269,7 @@ def _parse_volume(data: dict[str, Any]) -> Volume:
 
 
 def was_started(session: Path) -> bool:
-    """Whether a session has been submitted, so that it had volumes; OSError if that cannot be told."""
+    """Whether a session has been submitted, so that it had volumes. OSError if that is unknown."""
     try:
         (session / "manifest.json").stat()
     except FileNotFoundError:
@@ -277,8 +278,8 @@ def was_started(session: Path) -> bool:
 
 
 def load_record(session: Path) -> Record:
-    """The record in a session's directory, as it is since a job has been handed over to, if one has; the next change
-    writes that down. With what jobs have saved of a system volume on the node's disk.
+    """Return the record in a session's directory, after a handover if the next job has begun; the next change writes
+    that down. It includes the saves of a system volume on the node's disk.
 
     VolumeError `missing` if there is no record.
     """
@@ -296,7 +297,7 @@ def load_record(session: Path) -> Record:
 
 
 def _read_begun(file: Path) -> tuple[int, float]:
-    """The last submission that was handed over to and whose job has begun, and when; 0 if none has."""
+    """Return the last submission with a handover whose job has begun, and the time; 0 if there is none."""
     try:
         said = read_text(file, MAX_BEGUN_BYTES).partition("\n")[0]
         return (int(said) if _SUBMISSION.fullmatch(said) else 0), file.stat(follow_symlinks=False).st_mtime
@@ -306,7 +307,7 @@ def _read_begun(file: Path) -> tuple[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """What jobs have saved of a system volume's top: the content of the file `saved` in the top's directory."""
+    """The saves of a system volume's top: the content of the file `saved` in the top's directory."""
 
     generation: tuple[int, int] = (0, 0)
     """Submission and restart count of the job that has the top, or had it last."""
@@ -317,7 +318,7 @@ class Save:
     is_kept: bool = False
     """Whether a snapshot may name `own`, so that the job's next save does not remove it."""
     at: float = 0.0
-    """When a job has last saved, in seconds since the epoch; 0 if none has."""
+    """Time of the last save, in seconds since the epoch; 0 without a save."""
     replaced: Stack = ()
     """Layers that a later save has replaced, and that could not be removed yet."""
 
@@ -329,11 +330,11 @@ class Save:
         """VolumeError `conflict` if a job has begun after the one of that generation."""
         if self.generation > generation:
             later, own = (".".join(map(str, each)) for each in (self.generation, generation))
-            raise VolumeError("conflict", f"start {later} has the session's system by now, and this is start {own}")
+            raise VolumeError("conflict", f"start {later} already has the session's system; this is start {own}")
 
 
 def read_save(top: Path) -> Save:
-    """What jobs have saved of a top. VolumeError `files` for a file that is none of ours; OSError."""
+    """Return the saves of a top. VolumeError `files` if the file is not valid; OSError."""
     try:
         # NFS looks at a directory anew when it is opened, and else may hold a name for absent for a minute.
         os.close(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -342,28 +343,28 @@ def read_save(top: Path) -> Save:
         own = _parse_layer(data["own"]) if data["own"] else ""
         generation, at = (int(submission), int(restarts)), float(data["at"])
         if not isfinite(at):
-            raise ValueError("no time")
+            raise ValueError("the time is invalid")
         below, replaced = _parse_stack(data["below"]), _parse_stack(data["replaced"])
         return Save(generation, below, own, is_kept=data["is_kept"] is True, at=at, replaced=replaced)
     except FileNotFoundError:
         return Save()
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise VolumeError("files", f"{top / SAVED} cannot be understood: {error!s:.200}") from error
+        raise VolumeError("files", f"{top / SAVED} is damaged: {error!s:.200}") from error
 
 
 def write_save(top: Path, save: Save) -> None:
-    """Put it in the place of what is there, on disk. OSError: the one or the other is there."""
+    """Replace the saves of a top, on disk. OSError: either the old or the new file is there."""
     replace_file(top / SAVED, json.dumps(asdict(save)).encode() + b"\n")
     sync_path(top)
 
 
 def commit_record(session: Path, record: Record) -> None:
-    """Put `record` in the place of the one that is there: all of it or, if this raises, nothing."""
+    """Replace the record of a session as a whole. If this raises, nothing has changed."""
     text = record.text().encode()
     if len(text) > MAX_RECORD_BYTES:
         raise VolumeError(
             "conflict",
-            f"the session has too many snapshots to note another change: {len(record.snapshots)}; delete some",
+            f"the session has too many snapshots to record another change: {len(record.snapshots)}; delete some",
         )
     replace_file(session / RECORD, text)
     sync_path(session)

@@ -1,9 +1,9 @@
 """Saves of a system volume from a node's disk (ADR 120). Each save is a packed layer, and only one job may make them.
 
 ```
-layers/<top>/saved        record.Save, replaced as a whole: a save comes true by this rename alone
+layers/<top>/saved        record.Save, replaced as a whole: this rename is the commit point of a save
 layers/<top>/saved.lock   flock: held while `saved` is read and replaced
-layers/<id>/              what one job has changed: layer.squashfs  kept  deep/  owners  fuse, and an empty tree/, whose
+layers/<id>/              the changes of one job: layer.squashfs  kept  deep/  owners  fuse, and an empty tree/, whose
                           attributes are those of the session's /
 ```
 
@@ -51,11 +51,11 @@ Generation = tuple[int, int]
 
 
 def claim_top(top: Path, generation: Generation) -> Save:
-    """Make a top that of the job of this generation. The job begins with what was saved of it: layers below its own
-    changes and, if there are many, one that it has to unpack and to save with these.
+    """Assign a top to the job of this generation. The job begins with the saved layers below its own changes. If there
+    are many, it must unpack the newest one and save it together with its own changes.
 
-    VolumeError `conflict` if a later job has it. A full disk is no reason not to begin: an older job that is cut off
-    and comes back could save nothing there either.
+    VolumeError `conflict` if a later job has the top. A full disk does not stop the job: an older job that was cut off
+    and returns could save nothing there either.
     """
     with _locked_save(top) as before:
         before.check(generation)
@@ -74,8 +74,8 @@ def _claim_record(before: Save, generation: Generation) -> Save:
 
 
 def pack_changes(made: Path, target: Path) -> None:
-    """Pack the layer directory `made` of the node's disk into the new layer's directory `target`, on disk when this
-    returns. VolumeError, OSError.
+    """Pack the layer directory `made` of the node's disk into the new layer's directory `target`, and write it to disk.
+    VolumeError, OSError.
     """
     layers = Layers(target.parent)
     (target / TREE).mkdir(exist_ok=True)
@@ -95,9 +95,9 @@ def pack_changes(made: Path, target: Path) -> None:
 
 
 def save_changes(top: Path, generation: Generation, made: Path) -> None:
-    """Save what a job has changed: the directory `made`, whose `tree` nobody writes to, as a layer of the top's.
+    """Save the changes of a job, the directory `made` whose `tree` has no writers, as a layer of the top.
 
-    Until it has come true as a whole, the last save is what counts. VolumeError `conflict` if a later job has the top.
+    Until the commit, the last save is valid. VolumeError `conflict` if a later job has the top.
     """
     layers = Layers(top.parent)
     with file_lock(layers.root.parent / "lock", shared=True):  # or gc takes the new layer for one that nothing needs
@@ -116,7 +116,7 @@ def save_changes(top: Path, generation: Generation, made: Path) -> None:
 
 
 def _record_save(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> Stack:
-    """Have a layer be what the job has saved. Return what nothing needs any more."""
+    """Record a layer as the job's save, and return the layers that are not needed any more."""
     layers = Layers(top.parent)
     with _locked_save(top) as before:
         before.check(generation)
@@ -137,7 +137,7 @@ def _record_save(top: Path, generation: Generation, layer: str, *, is_kept: bool
 
 
 def _may_name(top: Path, layer: str) -> bool:
-    """Whether what is saved of a top names this layer, as far as that can be read; else it may."""
+    """Whether the saves of a top name this layer. True also if they cannot be read."""
     try:
         return layer in read_save(top).stack
     except (OSError, VolumeError):
@@ -161,7 +161,7 @@ def _locked_save(top: Path) -> Iterator[Save]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end what is done within the context; `main` holds it back at other times."""
+    """Let SIGTERM end the work within the context. `main` holds SIGTERM back at other times."""
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         yield
@@ -170,12 +170,14 @@ def _interruptible() -> Iterator[None]:
 
 
 def _raise_interrupted(_number: int, _frame: object) -> NoReturn:
-    """End with an error; the program that packs is killed on the way out (broker.volumes.program.run)."""
+    """Raise an error. The program that packs is killed on the way out (broker.volumes.program.run_program)."""
     raise VolumeError("files", "the job ended before what has changed was packed")
 
 
 def main(words: Sequence[str]) -> int:
-    """Do what the command line says; the exit code. The last line of the standard error says what failed."""
+    """Run the command of the command line and return the exit code. The last line of the standard error has the reason
+    of a failure.
+    """
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a save that has begun to come true comes true
     signal.signal(signal.SIGTERM, _raise_interrupted)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 PACK_THREADS = "4"
 PACK_MEMORY = "256M"
-"""Memory of mksquashfs for its queues. Without these two bounds it takes a thread for each processor and a quarter of
-the memory. All users share a login node, and the launcher bounds a worker's address space."""
+"""Memory of mksquashfs for its queues. Without these two limits it takes a thread for each processor and a quarter of
+the memory. All users share a login node, and the launcher limits a worker's address space."""
 JOB_THREADS, JOB_MEMORY = "2", "64M"
 """The same in a session's job: its processes share the memory that the session was given."""
 SQUASHFS_TIMEOUT_S = 3600
@@ -63,13 +63,13 @@ MAX_KEPT_BYTES = 2**30
 MAX_RECORD_BYTES = 2**20
 """Limit for one record: a path, two access lists of 64 KiB in hexadecimal, and the holes."""
 ATTRIBUTE_REFUSED = "write_xattr"
-"""Said by unsquashfs if it could not set an attribute. It sets attributes after the mode, and a file server lets nobody
-set those of a read-only file."""
+"""The message of unsquashfs if it could not set an attribute. It sets attributes after the mode, and a file server
+refuses attributes of a read-only file."""
 PUNCH_FLAGS = 3
 """FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of fallocate(2)."""
 
 LEFT_OUT = (b"Failed to read", b"Could not open", b"File name too long")
-"""What mksquashfs says of a file that is not in the layer as it should be, while its exit code is 0."""
+"""Messages of mksquashfs for a file that is not in the layer as it should be, while its exit code is 0."""
 
 Record = dict[str, Any]
 RECORD_ERRORS = (
@@ -81,14 +81,14 @@ RECORD_ERRORS = (
     RecursionError,
     struct.error,
 )
-"""What is raised on the way by a file that its owner has changed: any JSON may stand where a record is wanted."""
+"""Errors from a file that its owner has changed: any JSON may stand where a record is expected."""
 
 
 def pack_layer(tree: Path, layer: Path, *, in_job: bool = False) -> None:
-    """Pack a tree that nobody writes to into the new layer's directory. A session's job tries that however little room
-    there is, and with less memory.
+    """Pack a tree without writers into the new layer's directory. A session's job (`in_job`) tries that with any free
+    space, and with less memory.
 
-    VolumeError `space`; UnreadableError names what cannot be read, and nothing is packed then.
+    VolumeError `space`. UnreadableFilesError names files that cannot be read; nothing is packed then.
     """
     with Tree(tree) as source:
         survey = _PackingSurvey(source)
@@ -116,7 +116,7 @@ def has_access_lists(squashfs: Path) -> bool:
 
 
 def unpack_layer(squashfs: Path, target: Path) -> None:
-    """Unpack a layer into the new directory `target`, with all that is kept beside it.
+    """Unpack a layer into the new directory `target`, with everything that is kept beside it.
 
     VolumeError `space`, `files`; OSError.
     """
@@ -262,7 +262,7 @@ def _find_holes(descriptor: int, size: int) -> list[tuple[int, int]]:
 
 
 def _restore_entry(record: Record, tree: Tree, path: bytes, layer: Path) -> None:
-    """Give what was unpacked at `path` what its record says. OSError if it cannot be done."""
+    """Give the entry that was unpacked at `path` the properties in its record. OSError."""
     *above, name = path.split(b"/") if path else [b"."]
     if path and not {b"", b".", b".."}.isdisjoint({*above, name}):
         raise ValueError("no path within a tree")
@@ -322,7 +322,9 @@ def _read_root_lists(path: Path) -> dict[str, bytes]:
 
 
 def _run_squashfs_tool(*command: str) -> None:
-    """Run squashfs-tools as root of one's own files: only as root do they make marks of deletion, which all may."""
+    """Run squashfs-tools as root of the user's own files: only as root they make marks of deletion, which every user
+    may.
+    """
     argv = ["unshare", "--map-root-user", "--", *command]
     try:
         done = run_program(argv, timeout=SQUASHFS_TIMEOUT_S, env=os.environ | {"MALLOC_ARENA_MAX": "2"})

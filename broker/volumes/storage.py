@@ -54,7 +54,7 @@ class Storage:
         return self.root / "trash" / session_id
 
     def make(self) -> None:
-        """Make what is missing of the directories; the root itself is there, and the user's own."""
+        """Make the missing directories. The root itself exists and belongs to the user."""
         for name in ("layers", "sessions", "trash"):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
@@ -62,16 +62,16 @@ class Storage:
         return get_driver(name, self.layers, on_node=on_node)
 
     def set_aside(self) -> list[str]:
-        """The ids of deleted sessions whose data is still there."""
+        """Return the ids of deleted sessions whose data still exists."""
         place = self.root / "trash"
         return (
             sorted(each.name for each in place.iterdir() if IDENTIFIER.fullmatch(each.name)) if place.is_dir() else []
         )
 
     def records(self) -> Iterator[tuple[str, Record]]:
-        """The record of each session that has one, deleted ones too, by its id.
+        """Yield the id and the record of each session that has one, deleted sessions included.
 
-        VolumeError for one that cannot be read: who removes what no record names must know them all.
+        VolumeError if a record cannot be read: the removal of unnamed layers needs all records.
         """
         for place in (self.root / "sessions", self.root / "trash"):
             for entry in sorted(place.iterdir()):
@@ -84,8 +84,8 @@ class Storage:
                         raise VolumeError("files", f"{entry}: {error}") from error
 
     def saved_at(self, session_id: str, found: Record) -> float | None:
-        """When the system of a session that runs was last saved, 0 if it never was. None if no job has it on its node:
-        its layers are what it is.
+        """Return the time of the last save of a running session's system, 0 without a save. None if no job has the
+        system on its node, so that its layers are its present content.
         """
         if found.on_node:
             try:
@@ -98,7 +98,7 @@ class Storage:
         return None
 
     def job_tops(self, session_id: str) -> set[str]:
-        """The layers that batch jobs write to, if this is an environment of some."""
+        """Return the layers that batch jobs write to, if this is an environment."""
         return {
             begun.top
             for place in (self.session(session_id), self.trash(session_id))
@@ -107,7 +107,7 @@ class Storage:
 
     @contextlib.contextmanager
     def opened(self, session_id: str) -> Iterator[SessionVolumes]:
-        """A session whose record nobody else changes meanwhile, and whose layers nobody removes."""
+        """Open a session: until the end, no other operation changes its record, and none removes its layers."""
         directory = self.session(session_id)
         if not directory.is_dir():
             raise VolumeError("missing", f"there is no session {session_id} in {self.root}")
@@ -128,7 +128,7 @@ class SessionVolumes:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Keep every job of the session out: it takes the same lock before it mounts anything. VolumeError `busy`.
+        """Keep every job of the session out: a job takes the same lock before it mounts anything. VolumeError `busy`.
 
         The record is read again: a job may have begun, saved its system and ended since.
         """
@@ -138,6 +138,6 @@ class SessionVolumes:
             yield
 
     def commit(self, changed: Record) -> None:
-        """The one moment in which an operation comes true."""
+        """Replace the session's record: the commit point of every operation."""
         record.commit_record(self.directory, changed)
         self.record = changed

@@ -13,7 +13,7 @@ import time
 from broker.volumes.content import FICLONE, file_state, write_dirty_pages
 
 STORE_TRIAL_S = 0.5
-"""Time for a store of this program to show in a time stamp: the clock of the slowest file servers has coarser steps,
+"""Seconds for a store of this program to show in a time stamp. The clock of the slowest file servers has coarser steps,
 and is not trusted."""
 STORE_TRIAL_STEP_S = 0.005
 """A little more than a kernel's tick, which is the step of most time stamps."""

@@ -1,6 +1,6 @@
 """Report the files that a copy cannot read, all together. A copy that silently lacks some would be no copy.
 
-As root of a user namespace a process reads all files of its user, whatever their modes. A file server does not know
+As root of a user namespace a process reads all files of its user, with any mode. A file server does not know
 namespaces: over NFS, a mode such as 000 holds for the files' owner too.
 
 The standard library alone: the copy of a running session runs this in its job (docs/reference/session-job.md).
@@ -12,11 +12,11 @@ import errno
 
 MAX_NAMED = 3
 MAX_NAME_CHARACTERS = 50
-"""Of a path that is named, at its end; the job's answer has 300 characters (session.sh)."""
+"""Limit for the end of a path in the message; the job's answer has 300 characters (session.sh)."""
 
 
 class UnreadableFilesError(PermissionError):
-    """Some files cannot be read; the text names the first ones, and says what helps."""
+    """Some files cannot be read. The text names the first ones and the remedy."""
 
 
 class UnreadableFiles:
@@ -47,7 +47,7 @@ class UnreadableFiles:
 
 
 def printable_path_end(path: bytes) -> str:
-    """Return a path as printable text of at most NAME_CHARACTERS: its end says most."""
+    """Return the end of a path as printable text of at most MAX_NAME_CHARACTERS."""
     text = path.decode(errors="backslashreplace")
     text = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
     return text if len(text) <= MAX_NAME_CHARACTERS else f"…{text[1 - MAX_NAME_CHARACTERS :]}"

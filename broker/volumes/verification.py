@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 
 MAX_PROBLEMS = 200
-"""Problems that `verify` names; the others it counts."""
+"""Problems that `verify` names; it counts the others."""
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
 MAX_SUMS_BYTES = 2**30
@@ -36,10 +36,10 @@ MAX_SUM_BYTES = len(SPARSE_PREFIX) + 64 + 1 + MAX_NAME_BYTES
 
 
 def verify(storage: Storage, session_id: str) -> Answer:
-    """Read every immutable layer of a session, and compare it with what it was when it was first read.
+    """Read every immutable layer of a session, and compare it with its checksums.
 
-    A layer that was never verified gets its checksums now. Tops are not read: they are being written to, or will be.
-    What cannot be read is a problem, and all else is compared. VolumeError; OSError for a damaged file of checksums.
+    A layer without checksums gets them now. Tops are not read, since sessions write to them. Unreadable files are
+    problems; everything else is compared. VolumeError; OSError for a damaged file of checksums.
     """
     immutable = record.load_record(storage.session(session_id)).immutable_layers()
     recorded = 0
@@ -48,7 +48,7 @@ def verify(storage: Storage, session_id: str) -> Answer:
         try:
             content = LayerContent(storage.layers, layer)
         except (FileNotFoundError, NotADirectoryError):
-            problems.add(f"{layer}: the layer is not there")
+            problems.add(f"{layer}: the layer is missing")
             continue
         with content:
             content.read(problems)
@@ -86,7 +86,7 @@ class LayerContent:
         self.is_whole = True
         """Whether all of it could be read."""
         self._is_listed = True
-        """Whether all folders could be read, so that what was not found is not there."""
+        """Whether all folders could be read, so that an entry that was not found does not exist."""
         self._layer = layer
         self._is_packed = layers.squashfs(layer).exists()
         self._tree = Tree(layers.path(layer) if self._is_packed else layers.tree(layer))
@@ -102,7 +102,7 @@ class LayerContent:
         self._tree.close()
 
     def read(self, problems: Problems) -> None:
-        """Read everything, and tell what cannot be read."""
+        """Read everything, and report what cannot be read."""
         folder, before = self._tree.root, b""
         for entry in self._entries(problems):
             if entry.folder is not folder:
@@ -130,11 +130,11 @@ class LayerContent:
                 if found is not None and found != known and self._checksum_like(known, name) != known:
                     changed.append(name)
             elif self._is_listed:
-                self._tell(problems, name, "is not there any more")
+                self._tell(problems, name, "is missing")
         for name in sorted(name for name, found in self._sums.items() if found is not None):
-            self._tell(problems, name, "was not there before")
+            self._tell(problems, name, "is new")
         for name in changed:
-            self._tell(problems, name, "is not what it was")
+            self._tell(problems, name, "has changed")
 
     def _entries(self, problems: Problems) -> Iterator[TreeEntry]:
         def note(folder: Folder, error: OSError) -> None:
@@ -179,5 +179,5 @@ class LayerContent:
         path = self._long[name].path if name in self._long else name
         shown = shorten_path(os.fsdecode(path))
         if path.startswith(LONG_NAME_PREFIX):
-            shown = f"what had a path of more than {MAX_NAME_BYTES} bytes ({shown[1:]})"
+            shown = f"an entry with a path of more than {MAX_NAME_BYTES} bytes ({shown[1:]})"
         problems.add(f"{self._layer}: {shown}: {what}")

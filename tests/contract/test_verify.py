@@ -153,7 +153,7 @@ def test_checksums_of_earlier_versions_stay_valid(kept: Kept) -> None:
     kept.rewrite("dense", _dig)
     assert kept.problems() == []
     kept.rewrite("sparse", lambda path: _overwrite(path, SIZE // 4, b"y"))
-    assert kept.problems() == ["sparse: is not what it was"]
+    assert kept.problems() == ["sparse: has changed"]
 
 
 def test_what_cannot_be_read_is_named_and_all_else_is_compared(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,5 +176,5 @@ def test_what_cannot_be_read_is_named_and_all_else_is_compared(kept: Kept, monke
     kept.rewrite("hole", lambda path: _overwrite(path, 7, b"y"))
     assert [each.partition(": ")[2] for each in verify()["problems"]] == [
         "dense: cannot be read: Input/output error",
-        "hole: is not what it was",
+        "hole: has changed",
     ]

@@ -492,9 +492,9 @@ def test_verify_notices_any_change_of_an_immutable_layer(actor: Actor, session: 
     (layer / "other").unlink()
     problems = actor("verify", session=session)["problems"]
     assert [problem.partition(": ")[2] for problem in problems] == [
-        "other: is not there any more",
-        "added: was not there before",
-        "file: is not what it was",
+        "other: is missing",
+        "added: is new",
+        "file: has changed",
     ]
 
 

@@ -200,7 +200,7 @@ class TestFaults:
         kept.bench.sh(f"cat >{kept.layer(kept.system[0])}/saved", user="alice", stdin=json.dumps(later).encode())
         before = layers(kept)
         kept.stop()
-        assert "start 2.0 has the session's system by now, and this is start 1.0" in kept.log()
+        assert "start 2.0 already has the session's system; this is start 1.0" in kept.log()
         assert (saved(kept), layers(kept)) == (later, before)
         kept.submit("--nodelist=c1")
         assert kept.ended().code == 73

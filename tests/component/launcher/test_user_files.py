@@ -418,7 +418,7 @@ def test_a_program_that_never_stops_talking_is_ended(to: int, monkeypatch: pytes
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     if to == 1:
-        with pytest.raises(VolumeError, match=r"unsquashfs said more than"):
+        with pytest.raises(VolumeError, match=r"unsquashfs printed more than"):
             ImageFiles("/nowhere/image.sif", 0).has("etc")
     else:
         with pytest.raises(subprocess.TimeoutExpired):

@@ -190,7 +190,7 @@ def test_all_that_a_packed_layer_has_is_verified(room: Path) -> None:
     (room / "layer" / SQUASHFS).chmod(0o640)
     assert len(problems()) == 3
     deep.unlink()
-    assert f"layer: {deep.relative_to(room / 'layer')}: is not there any more" in problems()
+    assert f"layer: {deep.relative_to(room / 'layer')}: is missing" in problems()
 
 
 def test_file_system_without_extended_attributes(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
