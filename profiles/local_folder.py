@@ -1,6 +1,6 @@
-"""Private folders on a local disk. Each is removed after its use, whatever ends the use.
+"""Private folders on a local disk. Each is removed after its use, also after an error.
 
-A process that is killed cannot clean up. The next one of the same user that makes such a folder finds the old one
+A process that is killed cannot clean up. The next process of the same user that makes such a folder finds the old one
 unlocked, and removes it. The standard library alone: the launcher's workers run this with a user's rights.
 """
 

@@ -22,10 +22,10 @@ OWNER_ACCESS = 0o700
 
 
 def remove_tree(path: Path) -> None:
-    """Remove whatever is at `path`, all that lies below it included; done already is done.
+    """Remove the entry at `path` with everything below it. Repeating the call is safe.
 
-    Folders need not be accessible: overlayfs leaves some with mode 000, and people make some. If something cannot be
-    removed, all else is, and then OSError names the first such entry.
+    Folders need not be accessible: overlayfs leaves some with mode 000, and users make some. If something cannot be
+    removed, everything else is, and then OSError names the first such entry.
     """
     with contextlib.suppress(FileNotFoundError), Tree(path.parent, most_open=MAX_OPEN_FOLDERS) as tree:
         removal = _Removal(path.parent)

@@ -51,9 +51,9 @@ class Tree:
         self._open.clear()
 
     def refresh(self) -> None:
-        """Have each folder opened anew when it is used next, wherever its path leads then.
+        """Open each folder again at its next use, by its path.
 
-        A listing through a descriptor that was open before may lack what is new since (btrfs).
+        A listing through an old descriptor may lack new entries (btrfs).
         """
         root = os.open(b".", FOLDER_FLAGS, dir_fd=self.root_descriptor)
         self.close()
@@ -131,7 +131,7 @@ class Folder:
         return at + b"/" + name if name else at
 
     def status(self, name: bytes) -> os.stat_result | None:
-        """Return what lstat(2) says of an entry, None if there is none. OSError."""
+        """Return the result of lstat(2) for an entry, None if there is none. OSError."""
         try:
             return os.stat(name, dir_fd=self.descriptor(), follow_symlinks=False)
         except FileNotFoundError:
@@ -140,7 +140,8 @@ class Folder:
     def entries(self) -> Iterator[os.DirEntry[str]]:
         """Yield the entries in the order of the directory, in one listing of the folder at a time. OSError.
 
-        An entry's `path` is its name only. Its `stat` works as long as the listing goes on, whatever the tree closes.
+        An entry's `path` is its name only. Its `stat` works until the end of the listing, also if the tree closes
+        folders.
         """
         descriptor = os.dup(self.descriptor())  # an entry's `stat` goes by the number, which may come to mean another
         try:
@@ -151,7 +152,7 @@ class Folder:
 
 
 class TreeEntry(NamedTuple):
-    """A name in a folder, and what lstat(2) says of it."""
+    """A name in a folder, and its result of lstat(2)."""
 
     folder: Folder
     name: bytes

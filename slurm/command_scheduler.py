@@ -1,8 +1,8 @@
-"""The scheduler by Slurm's own commands: squeue, sacct, scancel, scontrol. Works wherever Slurm's clients do.
+"""The scheduler that uses Slurm's own commands: squeue, sacct, scancel, scontrol. It works with every Slurm client.
 
-Names and comments are whatever their owners like, line ends and control characters included, and Slurm prints
-them as they are. So that nobody's comment passes for a record of somebody else's job, each call marks its
-records with a word of its own. It goes through the environment, as other users can read command lines.
+Names and comments are arbitrary text of their owners, with line ends and control characters, and Slurm prints them
+unchanged. Each call marks its records with a random word, so that no comment can pass for a record of another user's
+job. The word is in the environment, since other users can read command lines.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _KEPT_VARIABLES = ("HOME", "LD_LIBRARY_PATH", "PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "USER")
-"""What the commands get of our environment; SQUEUE_STATES or SLURM_CLUSTERS, for example, change answers."""
+"""Variables that the commands get. Others, such as SQUEUE_STATES or SLURM_CLUSTERS, change answers."""
 
 _FIXED_VARIABLES = {"LC_ALL": "C", "TZ": "UTC0"}
-"""With a time zone to look up, the times of 10,000 jobs take squeue half as long again."""
+"""With a time zone to look up, squeue takes half as long again for the times of 10,000 jobs."""
 
 _SEPARATOR = "\x1f"
 
@@ -46,16 +46,15 @@ _SQUEUE_FIELDS = (
 _REFUSAL = re.compile(
     r"denied|not permitted|invalid|exceeds|no longer pending|already|finished|disabled", re.IGNORECASE
 )
-"""What scontrol says when slurmctld has answered no: slurm_strerror(3)'s words for job updates."""
+"""Words of scontrol after slurmctld has refused an update: slurm_strerror(3)."""
 
 _SACCT_FIELDS = ("Submit", "End", "JobIDRaw", "User", "State", "ExitCode", "JobName")
 
 
 class CommandScheduler:
-    """Slurm through its commands, each of which gets `timeout` seconds and is killed then.
+    """Slurm through its commands, each of which is killed after `timeout` seconds.
 
-    `run_prefix` goes before every command, for a Slurm that is reached through another program; it must pass
-    the environment on.
+    `run_prefix` precedes every command, for a Slurm behind another program, which must pass the environment on.
     """
 
     name = "commands"
@@ -174,7 +173,7 @@ def _parse_job(record: str, mark: str) -> Job:
 
 
 def _parse_queued_job(record: str, mark: str) -> QueuedJob | None:
-    """The job as one of the queue; None if it does not wait."""
+    """Return the job as one of the queue; None if it does not wait."""
     try:
         fields = record.partition(mark)[2].split(_SEPARATOR, len(_SQUEUE_FIELDS))
         job_id, _, state, reason, _, _, _, _, _, priority, partition, _ = fields
@@ -184,7 +183,7 @@ def _parse_queued_job(record: str, mark: str) -> QueuedJob | None:
 
 
 def _parse_finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
-    """Read sacct's records; each begins with its time of submission, so with the mark."""
+    """Read sacct's records. Each begins with its time of submission, so with the mark."""
     record = re.compile(
         rf"""
         {mark}(?P<submit>\d+){_SEPARATOR} (?:{mark})?(?P<end>\w+){_SEPARATOR}
@@ -214,7 +213,7 @@ def _parse_finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
 
 
 def _canceller(state: str) -> str:
-    """Who, by `CANCELLED by 1000`."""
+    """Return the user name in a state such as `CANCELLED by 1000`; empty for any other state."""
     uid = re.fullmatch(r"CANCELLED by (\d+)", state)
     if uid is None:
         return ""

@@ -1,4 +1,4 @@
-"""The scheduler by pyslurm, which lives in a process of its own: see slurm/pyslurm_worker.py for why and how."""
+"""The scheduler that uses pyslurm, in a process of its own. slurm/pyslurm_worker.py has the reasons."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MAX_ANSWER_BYTES = 1 << 28
-"""Bytes; a job takes about 300, so this is room for some 900,000 jobs of ours."""
+"""A job takes about 300 bytes, so this is room for some 900,000 jobs of Berth's."""
 
 WORKER_ARGV = (sys.executable, "-P", str(Path(__file__).with_name("pyslurm_worker.py")))
-"""By its path and without a path of its own (-P), so that no directory it is started in can lend it modules."""
+"""By its path and without a search path (-P), so that no working directory can provide modules."""
 
 
 class PyslurmScheduler:
-    """Slurm through a worker process that is started by the first question, one question at a time.
+    """Slurm through a worker process, which the first question starts. It answers one question at a time.
 
-    Each question has `timeout` seconds, in which it waits for the ones before it and perhaps for a new worker. A
-    worker that has not answered by then, that answered with an error, or that died, is killed, and the next
-    question gets a new one. `worker_argv` starts a worker with an interpreter that has pyslurm.
+    Each question has `timeout` seconds, with the wait for earlier questions and perhaps for a new worker. A worker that
+    does not answer in time, answers with an error, or dies, is killed, and the next question gets a new one.
+    `worker_argv` starts a worker with an interpreter that has pyslurm.
     """
 
     name = "pyslurm"

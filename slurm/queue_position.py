@@ -1,4 +1,4 @@
-"""Where jobs stand among those that wait."""
+"""Positions of jobs among those that wait."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ class QueuedJob(NamedTuple):
     partitions: str
     """One, or several separated by commas, in any of which it may run."""
     reason: str
-    """Slurm's word for why it waits."""
+    """Slurm's word for the reason of the wait."""
 
 
 BLOCKED_REASONS = frozenset({"BeginTime", "Dependency", "DependencyNeverSatisfied"})
-"""Reasons of jobs that could not start even if they were the first."""
+"""Reasons of jobs that could not start even at the head of the queue."""
 
 
 def count_jobs_ahead(queue: Iterable[QueuedJob]) -> dict[int, int]:
-    """How many jobs stand before each that may start: those of its partition with a higher priority or, if it is the
-    same, a lower id, as slurmctld sorts them; of several partitions the one where these are fewest.
+    """Return, for each job that may start, the number of jobs ahead of it in its partition. These have a higher
+    priority or, with the same one, a lower id, as slurmctld sorts them. Of several partitions the one with the fewest
+    jobs ahead counts.
     """
     before: dict[str, int] = {}
     found: dict[int, int] = {}

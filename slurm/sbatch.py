@@ -1,8 +1,8 @@
-"""Which of sbatch's options a session may use, and how users may write them.
+"""The options of sbatch that a session may use, and their forms on a command line.
 
-The session's script, name, comment, log and requeueing are the broker's own; everything that asks for
-resources goes through to the real `sbatch`. The tables hold every option of sbatch(1) 26.05, and what older
-ones had. The root launcher imports this module, so it stays small and within the standard library.
+The session's script, name, comment, log and requeueing are the broker's own; every option that requests resources goes
+to the real `sbatch`. The tables hold every option of sbatch(1) 26.05, and those of older releases. The root launcher
+imports this module, so it stays small and within the standard library.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MAX_VALUE_CHARACTERS = 1024
 
 
 class OptionError(ValueError):
-    """An option cannot be used; the message names it and says why, and what was probably meant."""
+    """An option cannot be used. The message names it, the reason, and the option that was probably meant."""
 
 
 class Takes(Enum):
-    """What follows an option's name."""
+    """The value that follows an option's name."""
 
     NOTHING = "flag"
     VALUE = "value"
@@ -33,7 +33,7 @@ class Takes(Enum):
 
 
 class Option(NamedTuple):
-    """One resource option: its long name, its letter or an empty string, and what it takes."""
+    """One option: its long name, its letter or an empty string, and its kind of value."""
 
     name: str
     letter: str
@@ -102,7 +102,7 @@ def _refused() -> Iterator[tuple[Option, str]]:
 
 
 REFUSED: dict[str, str] = {option.name: reason for option, reason in _refused()}
-"""Why an option of sbatch is not for sessions, by long name."""
+"""The reason why sessions may not use an option of sbatch, by long name."""
 
 OPTIONS: dict[str, Option] = ALLOWED | {option.name: option for option, _ in _refused()}
 """Every option of sbatch by long name, allowed or not."""
@@ -116,16 +116,16 @@ _ALTERNATIVES = (
     frozenset({"core-spec", "thread-spec"}),
     frozenset({"exclusive", "oversubscribe"}),
 )
-"""Options that ask for the same thing in different ways; sbatch refuses two of one set, or adds them up."""
+"""Options that request the same thing in different ways. sbatch refuses two of one set, or adds them up."""
 
 _CANONICAL = re.compile(r"--([a-z][a-z-]*)(?:=(.*))?", re.DOTALL)
 
 
 def parse_options(words: Sequence[str]) -> list[str]:
-    """Turn what a user typed into canonical `--name=value` and `--flag` words, the last of each name.
+    """Return the words of a user as canonical `--name=value` and `--flag` words, the last of each name.
 
-    Accepts what getopt_long(3) does: `--name value`, `--name=value`, `-n 4`, `-n4`, flags in a bunch (`-Os`)
-    and abbreviations of long names that are not ambiguous. Raises OptionError.
+    Accepts the forms of getopt_long(3): `--name value`, `--name=value`, `-n 4`, `-n4`, flags in one word (`-Os`) and
+    unambiguous abbreviations of long names. Raises OptionError.
     """
     found: dict[str, str] = {}
     rest = list(words)
@@ -155,7 +155,7 @@ def parse_options(words: Sequence[str]) -> list[str]:
 
 
 def check_options(options: Sequence[str]) -> None:
-    """Raise OptionError unless each word is a canonical, allowed option and its value printable ASCII."""
+    """Raise OptionError unless each word is a canonical, allowed option with a value of printable ASCII."""
     if len(options) > MAX_OPTIONS:
         raise OptionError(f"more than {MAX_OPTIONS} options")
     for word in options:
@@ -167,9 +167,10 @@ def check_options(options: Sequence[str]) -> None:
 
 
 def merge_options(defaults: Iterable[str], own: Iterable[str]) -> list[str]:
-    """Lay canonical options over canonical defaults: each replaces the default of its name, and its rivals.
+    """Merge canonical options into canonical defaults. Each replaces the default of its name, and the alternatives to
+    it.
 
-    With `--mem-per-cpu` of one's own, for example, a default `--mem` is left out: sbatch refuses both.
+    For example, a user's `--mem-per-cpu` removes a default `--mem`: sbatch refuses both together.
     """
     mine = {_name(word): word for word in own}
     replaced = set(mine).union(*(rivals for rivals in _ALTERNATIVES if rivals & mine.keys()))
@@ -208,7 +209,7 @@ def _allowed(name: str) -> Option:
 
 
 def _long_name(given: str) -> str:
-    """Complete an abbreviation, as getopt_long(3) does; a name that leads nowhere is returned as it is."""
+    """Complete an abbreviation as getopt_long(3) does. A name without a match is returned unchanged."""
     known = [*ALLOWED, *REFUSED, *ALIASES]
     matches = [given] if given in known else sorted(name for name in known if given and name.startswith(given))
     if len(matches) > 1:
@@ -224,5 +225,5 @@ def _name_of_letter(letter: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Make foreign text fit for a message: short, and nothing in it that a terminal would obey."""
+    """Make untrusted text fit for a message: short, and without control characters."""
     return ascii(text[:60])[1:-1]

@@ -1,7 +1,7 @@
-"""Where sbatch's options come from beside the command line, for sessions: `SBATCH_…` variables and `#SBATCH` lines.
+"""Options for sessions from `SBATCH_…` variables and `#SBATCH` lines.
 
-A variable counts over the script, and the command line over both (sbatch(1)). What a session may not use is left out
-and told, with the reason.
+A variable overrides the script, and the command line overrides both (sbatch(1)). Options that a session may not use are
+left out and reported with the reason.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _VARIABLES = """
 VARIABLES: dict[str, str] = {
     f"SBATCH_{name}": option for name, _, option in (word.partition("=") for word in _VARIABLES.split())
 }
-"""By variable the option that it stands for. SBATCH_WAIT4SWITCH is a part of `--switches`."""
+"""The option of each variable. SBATCH_WAIT4SWITCH is a part of `--switches`."""
 WAIT_FOR_SWITCH = "SBATCH_WAIT4SWITCH"
 
 
 class UsableOptions(NamedTuple):
-    """Canonical options, as slurm.sbatch has them, and the names of those that are left out, with the reason."""
+    """Canonical options of slurm.sbatch, and the names of the options that were left out, with the reasons."""
 
     options: list[str]
     left_out: dict[str, str]
 
 
 def options_from_environment(variables: Mapping[str, str]) -> UsableOptions:
-    """What the variables say. OptionError for a value that no option may have."""
+    """Return the options in the variables. OptionError for a value that no option may have."""
     given = {VARIABLES[name]: value for name, value in variables.items() if name in VARIABLES}
     if "switches" in given and (wait := variables.get(WAIT_FOR_SWITCH)):
         given["switches"] += f"@{wait}"
@@ -60,7 +60,7 @@ def options_from_environment(variables: Mapping[str, str]) -> UsableOptions:
 
 
 def options_from_script(script: bytes) -> UsableOptions:
-    """Return what the `#SBATCH` lines of a script say. OptionError names the line that cannot be read or used."""
+    """Return the options in the `#SBATCH` lines of a script. OptionError names a line that cannot be parsed or used."""
     if script.startswith(BOM_UTF8):
         raise OptionError(
             "the script begins with a byte order mark, and sbatch reads no such script: save it without one"

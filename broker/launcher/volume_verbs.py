@@ -153,11 +153,11 @@ def _diff(storage: Storage, arguments: DiffArguments) -> Answer:
 
 
 def _size(storage: Storage, arguments: SizeArguments) -> Answer:
-    return sizes.size(storage, arguments.session)
+    return sizes.session_size(storage, arguments.session)
 
 
 def _usage(storage: Storage, _: UsageArguments) -> Answer:
-    return sizes.usage(storage)
+    return sizes.user_usage(storage)
 
 
 def _verify(storage: Storage, arguments: VerifyArguments) -> Answer:

@@ -90,7 +90,7 @@ def copy_extents(source: int, target: int, status: os.stat_result) -> None:
 
 
 def write_dirty_pages(fd: int) -> bool:
-    """Write a file's dirty pages to disk and wait for it: the next store into each of them faults. False if it failed."""
+    """Write a file's dirty pages to disk and wait: the next store into each of them faults. False if it failed."""
     begin, length = ctypes.c_int64(0), ctypes.c_int64(0)  # to its end
     return bool(LIBC.sync_file_range(fd, begin, length, ctypes.c_uint(WRITE_AND_WAIT)) == 0)
 
@@ -101,7 +101,7 @@ def read_attributes(fd: int) -> dict[str, bytes]:
 
 
 def attribute_names(entry: int | bytes) -> list[str]:
-    """List the extended attributes of an open file, or of the entry at a path; none if the file system has none."""
+    """List the extended attributes of an open file or of a path; none if the file system has none."""
     follow = isinstance(entry, int)  # a descriptor; the system call that takes one wants this to be so
     try:
         return os.listxattr(entry, follow_symlinks=follow)

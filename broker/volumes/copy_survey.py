@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from profiles.walk import Folder, Tree
 
 
-def check_copyable(source: Tree, target: str, previous: dict[bytes, FileState]) -> None:
+def check_tree(source: Tree, target: str, previous: dict[bytes, FileState]) -> None:
     """Refuse a tree that cannot be copied to the directory `target`. Files that equal those in `previous` will be
     linked.
 

@@ -56,7 +56,7 @@ def diff(
 def _compared(
     storage: Storage, found: Record, number: int | None, base_packages: str, image: ImageFiles, *, content: bool
 ) -> Answer:
-    """As `diff`, of a session whose layers nobody removes meanwhile."""
+    """Do as `diff`, for a session whose layers no operation removes meanwhile."""
     snapshot = None if number is None else found.snapshot(number)
     files: list[dict[str, str]] = []
     characters = 0

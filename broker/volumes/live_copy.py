@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from broker.volumes.content import copy_attributes, file_state, sync_file_system
 from broker.volumes.copied_folders import CHANGE_ERRORS, CopiedFolder, ParallelScanner
 from broker.volumes.copy_index import read_index, write_index
-from broker.volumes.copy_survey import check_copyable
+from broker.volumes.copy_survey import check_tree
 from broker.volumes.entry_copy import ChangeProof, EntryCopier, is_current, is_same_file, remove_entry
 from broker.volumes.trials import shows_stores
 from broker.volumes.unreadable import UnreadableFiles, UnreadableFilesError, printable_path_end
@@ -84,8 +84,8 @@ class TreeCopy:
                 tree.close()
 
     def survey(self) -> None:
-        """Refuse a tree that cannot be copied, before the session is frozen: `copy_survey.check_copyable`."""
-        check_copyable(self._from, self._target, self._previous)
+        """Refuse a tree that cannot be copied, before the session is frozen: `copy_survey.check_tree`."""
+        check_tree(self._from, self._target, self._previous)
 
     def prepare(self) -> None:
         """Write the dirty pages of the source to disk: all at once is faster than file by file."""

@@ -41,7 +41,7 @@ class Share:
         self.files += files
 
 
-def size(storage: Storage, session_id: str) -> Answer:
+def session_size(storage: Storage, session_id: str) -> Answer:
     """Return the disk space of a session: of each volume and snapshot alone, and of its parts.
 
     VolumeError if a record of the user's cannot be read. Tops of other sessions are not read: Berth links none of their
@@ -71,7 +71,7 @@ def size(storage: Storage, session_id: str) -> Answer:
     return {"lines": lines, "bytes": total, "free": free, "system_as_of": storage.saved_at(session_id, found)}
 
 
-def usage(storage: Storage) -> Answer:
+def user_usage(storage: Storage) -> Answer:
     """Return the bytes of disk that all layers of a user take, those of deleted sessions that are kept included."""
     if not storage.layers.root.is_dir():  # of one who has never had a session
         return {"bytes": 0}

@@ -1,8 +1,8 @@
 """Build an image from a profile and publish it, as an ordinary user.
 
-It needs no root, and no setuid program but newuidmap(1). The image's tree is made in a private folder on a local disk:
-by mmdebstrap(1) for `debian:` bases, by unpacking the base's SIF otherwise. Each further step runs as root of that
-tree. The tree becomes a zstd squashfs, that a SIF, and the SIF a version in the store, by one rename.
+The build needs no root, and no setuid program except newuidmap(1). It makes the image's tree in a private folder on a
+local disk: with mmdebstrap(1) for `debian:` bases, otherwise from the base's SIF. Each further step runs as root of
+that tree. The tree becomes a zstd squashfs, that a SIF, and one rename publishes the SIF as a version in the store.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ SESSION_PACKAGES = (
     "procps",
     "tzdata",
 )
-"""What every session needs: an sshd, what terminals need, and what people reach for when something is wrong."""
+"""Packages that every session needs: an sshd, the data of terminals, and tools to find problems."""
 
 TIME_LIMIT_S = 3600.0
-"""Seconds that a whole build may take."""
+"""Seconds for a whole build."""
 
 MIN_FREE_BYTES = 3 * 1024**3
-"""Bytes that a build wants free where it works: triton-xpu takes 1.6 GB as a tree and 0.6 GB as squashfs."""
+"""Free bytes that a build requires in its folder: triton-xpu takes 1.6 GB as a tree and 0.6 GB as squashfs."""
 
 TOOLS = {
     "apptainer": "apptainer",
@@ -89,11 +89,11 @@ def build(
 ) -> Image:
     """Build the profile in the file `recipe` and publish it in `store`.
 
-    `bases` is where `profile:` bases are looked for (default: `store`), `work` the folder on a local disk to build in
-    (default: $TMPDIR, else /var/tmp), `time_limit` in seconds. Raises ProfileError for a wrong recipe,
-    ImageExistsError if the version is published, before the build or by its end, StoreError, and BuildError for a
-    step that failed. Then, and when it is interrupted, nothing is published and nothing left but the log that a
-    BuildError names.
+    `bases` is searched for `profile:` bases (default: `store`). `work` is the folder on a local disk to build in
+    (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. Raises ProfileError for an invalid recipe,
+    ImageExistsError if the version is published, before the build or at its end, StoreError, and BuildError for a
+    failed step. Then, and after an interruption, nothing is published, and only the log that a BuildError names is
+    left.
     """
     profile = load_profile(recipe)
     stage = store.stage(profile.name, profile.version)
@@ -112,14 +112,14 @@ def build(
 
 
 def _plan(profile: Profile) -> list[str]:
-    """List the steps that this profile needs, in order."""
+    """List the steps of this profile, in order."""
     first = ["debian"] if profile.base.kind is BaseKind.DEBIAN else ["unpack", "packages"]
     own = [name for name in ("files", "pip", "post") if getattr(profile, name)]
     return ["check", *first, *own, "finish", "squashfs", "image"]
 
 
 def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Steps) -> Image:
-    """Take the steps; leaves SIF and list of packages in `stage`."""
+    """Run the steps, and leave the SIF and the list of packages in `stage`."""
     with steps.step("check"):
         check_machine(profile.base.kind, parent)
         base = _base_image(profile, bases)
@@ -142,7 +142,7 @@ def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Ste
 
 
 def _fill(tree: ImageTree, profile: Profile, base: Path | None, steps: Steps) -> None:
-    """Put into the tree what the profile says."""
+    """Fill the tree with the content of the profile."""
     packages = [*SESSION_PACKAGES, *profile.apt, *(["python3-venv"] if profile.pip else [])]
     if base is None:
         with steps.step("debian"):
@@ -164,7 +164,7 @@ def _fill(tree: ImageTree, profile: Profile, base: Path | None, steps: Steps) ->
 
 
 def check_machine(kind: BaseKind, parent: Path) -> None:
-    """Raise ProfilesError for what a build on such a base lacks on this machine, before anything is done."""
+    """Raise ProfilesError, before anything is done, if the machine lacks something that such a build needs."""
     unneeded = {"unsquashfs"} if kind is BaseKind.DEBIAN else {"mmdebstrap"}
     if os.geteuid() == 0:
         unneeded.add("newuidmap")
@@ -189,7 +189,7 @@ def check_machine(kind: BaseKind, parent: Path) -> None:
 
 
 def _base_image(profile: Profile, bases: Stores) -> Path | None:
-    """Find the SIF to start from and make sure of it; None for a `debian:` base."""
+    """Find and verify the SIF to start from; None for a `debian:` base."""
     base = profile.base
     match base.kind:
         case BaseKind.DEBIAN:
@@ -207,7 +207,7 @@ def _base_image(profile: Profile, bases: Stores) -> Path | None:
 
 
 def make_labels(profile: Profile, base: Path | None, created: float) -> dict[str, str]:
-    """Make the labels that tell, from the SIF alone, where it comes from."""
+    """Return the labels that record the origin of a SIF."""
     return {
         "berth.profile": profile.name,
         "berth.version": profile.version,
@@ -219,7 +219,7 @@ def make_labels(profile: Profile, base: Path | None, created: float) -> dict[str
 
 
 def _environment(profile: Profile) -> dict[str, str]:
-    """Give a fresh Debian the one UTF-8 locale that it has without further packages."""
+    """Add the only UTF-8 locale of a fresh Debian to the profile's environment."""
     return {**({"LANG": "C.UTF-8"} if profile.base.kind is BaseKind.DEBIAN else {}), **profile.environment}
 
 

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
-"""So that a builder ended by SIGKILL takes what it started with it: prctl(2), PR_SET_PDEATHSIG."""
+"""Ends the programs of a builder that was ended by SIGKILL: prctl(2), PR_SET_PDEATHSIG."""
 
 
 _ERROR_LINE = re.compile(r"(E|error|ERROR|FATAL ERROR|fatal): ", re.IGNORECASE)
-"""How apt, pip, mksquashfs and git begin the line that says what is wrong."""
+"""The beginning of an error line of apt, pip, mksquashfs and git."""
 
 
 class CommandFailed(Exception):  # noqa: N818 - it says what happened
-    """A program ended with another code than 0, was not there, or did not end in time.
+    """A program ended with another code than 0, did not exist, or did not end in time.
 
-    `complaint` is the line of its output that most likely says why, empty if there is none.
+    `complaint` is the line of its output that most likely has the reason, empty if there is none.
     """
 
     def __init__(self, argv: Sequence[str], why: str, output: str = "") -> None:
@@ -44,10 +44,10 @@ def run_logged(
     env: Mapping[str, str] | None = None,
     line: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Run `argv` to its end, at the latest at `deadline` (time.monotonic), and return its output, stderr included.
+    """Run `argv` until it ends or `deadline` (time.monotonic), and return its output, stderr included.
 
-    The output goes to `log` as it comes and, line by line, to `line`. Raises CommandFailed. On every way out that
-    leaves it running, an exception from `line` and Ctrl-C among them, its whole process group is killed.
+    The output goes to `log` and, line by line, to `line` as it arrives. Raises CommandFailed. If this returns or raises
+    while the program runs, for example by an exception from `line` or by Ctrl-C, the whole process group is killed.
     """
     log.write(f"$ {' '.join(argv)}\n".encode())
     log.flush()
@@ -85,7 +85,7 @@ def _read_output(
     deadline: float,
     line: Callable[[str], None],
 ) -> bytes:
-    """Read to the end of the output and of the process."""
+    """Read the output until it and the process have ended."""
     assert process.stdout is not None  # for the type checker: Popen was told to make it
     output = bytearray()
     shown = 0

@@ -1,8 +1,8 @@
-"""Run a program as root over a tree of one's own files.
+"""Run a program as root over a tree of the user's own files.
 
-An ordinary user becomes root of a user namespace that has their own id as 0 and their subordinate ids (subuid(5)) as
-the others, so packages that own files by several users unpack as they should. Root runs the program as root. Nothing
-here needs a setuid program but newuidmap(1) and newgidmap(1).
+An ordinary user becomes root of a user namespace that maps the user's own id to 0 and has the user's subordinate ids
+(subuid(5)) as the others. So packages whose files have several owners unpack as they should. Root runs the program as
+root. Nothing here needs a setuid program except newuidmap(1) and newgidmap(1).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ REMOVE_TIMEOUT_S = 300.0
 
 
 def as_root(*argv: str) -> list[str]:
-    """Let `argv` run as root over the user's files, with mounts and processes of its own that end with it."""
+    """Return the command that runs `argv` as root over the user's files, with mounts and processes of its own."""
     isolated = ["--mount", "--pid", "--fork", "--kill-child"]
     user = [] if os.geteuid() == 0 else ["--user", "--map-auto", "--map-root-user"]
     return ["unshare", *user, *isolated, *argv]
 
 
 def in_tree(tree: Path, kit: Path, *argv: str) -> list[str]:
-    """Let `argv` run as root of `tree`, which sees the folder `kit` as /run/berth-build."""
+    """Return the command that runs `argv` as root of `tree`, with the folder `kit` at /run/berth-build."""
     return as_root("/bin/sh", str(INSIDE / "enter.sh"), str(tree), str(kit), *argv)
 
 
 def namespace_problem() -> str:
-    """Say why this user cannot be root of a namespace; empty if they can."""
+    """Return why this user cannot be root of a namespace; empty if they can."""
     try:
         done = subprocess.run(
             as_root("true"),
@@ -49,7 +49,7 @@ def namespace_problem() -> str:
 
 
 def remove_as_root(path: Path) -> None:
-    """Remove a tree in which files may belong to subordinate ids; fine if it is gone."""
+    """Remove a tree whose files may belong to subordinate ids. Return if it does not exist."""
     if _remove_without_namespace(path):
         return
     subprocess.run(

@@ -1,4 +1,4 @@
-"""Apply a session's layers to an image's tree. Runs as root of that tree, which owns files as it says."""
+"""Apply a session's layers to an image's tree. This runs as root of the tree, with the owners of its files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def apply_layers(system: LayeredTree, left_out: AbstractSet[str]) -> None:
-    """Make the tree what the session sees, but for the relative paths `left_out` and what is below them.
+    """Make the tree equal to the session's view, except for the relative paths `left_out` and everything below them.
 
-    The tree may be a stranger's: what is a link in it is replaced, never followed. Raises OSError.
+    The tree may be untrusted: a link in it is replaced, never followed. Raises OSError.
     """
     # The tree is about to change, and who owns what is asked of it as it was.
     wanted = [
@@ -51,9 +51,9 @@ def _is_in_any(path: str, paths: AbstractSet[str]) -> bool:
 
 
 def _prepare_parent(tree: Path, entry: MergedEntry, made: set[str]) -> Path | None:
-    """Tell where in the tree an entry belongs, its directories made; None for a deletion where there are none.
+    """Return the path of an entry in the tree, with its directories made; None for a deletion without a directory.
 
-    Directories that are there join `made`, so that a deep path is not looked at once more for each one in it.
+    Existing directories join `made`, so that a deep path is not checked again for each entry in it.
     """
     wanted = []
     folder = entry.path.rpartition("/")[0]
@@ -72,7 +72,7 @@ def _prepare_parent(tree: Path, entry: MergedEntry, made: set[str]) -> Path | No
 
 
 def _write_entry(entry: MergedEntry, source: Path, place: Path, copies: dict[tuple[int, int], Path]) -> None:
-    """Make at `place` what is at `source`; files that are one file there are one here."""
+    """Copy the entry `source` to `place`. Names of one file stay names of one file."""
     if entry.kind is EntryKind.DIRECTORY:
         if entry.opaque or place.is_symlink() or not place.is_dir():
             remove_tree(place)

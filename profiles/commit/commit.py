@@ -1,7 +1,7 @@
 """Publish an image made from a session's system layers, for `berth profile commit`.
 
-It works as a build does: in a private folder, as root of a user namespace, and nothing is published unless all of it
-is. The base is unpacked, what the layers say is compared with it and put to whoever asked, and then laid over it.
+A commit works like a build: in a private folder, as root of a user namespace, and it publishes everything or nothing.
+It unpacks the base, compares the layers with it, asks the caller to approve the changes, and applies the layers.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SQUASHFS = "layer.squashfs"
-"""In a layer's directory, instead of `tree`, where storage keeps layers packed."""
+"""File in a layer's directory, instead of `tree`, where the storage keeps layers packed."""
 
 STEPS = ("check", "unpack", "layers", "compare", "apply", "finish", "squashfs", "image")
 
 Approve = Callable[[Findings], None]
-"""Shown what would go in; returns if that is wanted, and raises what the commit is to end with if not."""
+"""Gets the changes and returns if they are approved. Otherwise it raises the exception that ends the commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is committed: the system layers of a session over the image that it was started from."""
+    """The source of a commit: the system layers of a session over the image that it was started from."""
 
     session: str
     """The session's name, for the labels and the recipe's first line."""
@@ -72,10 +72,10 @@ def commit_session(
 ) -> Image:
     """Make an image of the session's system and publish it in `store` as `name`@`version`.
 
-    `work` is the folder on a local disk to work in (default: $TMPDIR, else /var/tmp), `time_limit` in seconds, without
-    the time that `approve` takes. Raises PatternError, ImageExistsError, StoreError, NothingChangedError, BuildError
-    for a step that failed, and what `approve` raises. Nothing is published then, and nothing left but the log that a
-    BuildError names.
+    `work` is the folder on a local disk to work in (default: $TMPDIR, else /var/tmp). `time_limit` is in seconds,
+    without the time of `approve`. Raises PatternError, ImageExistsError, StoreError, NothingChangedError, BuildError
+    for a failed step, and every exception of `approve`. Then nothing is published, and only the log that a BuildError
+    names is left.
     """
     path_filter = path_filter or PathFilter()
     path_filter.check()
@@ -99,13 +99,13 @@ class _Target:
     name: str
     version: str
     stage: Path
-    """Where what is published is put together."""
+    """The folder in which the version is prepared."""
     work: Path
-    """Where there is room to work."""
+    """A folder with room for the tree."""
 
 
 def _make(source: Source, target: _Target, path_filter: PathFilter, approve: Approve, steps: Steps) -> Image:
-    """Take the steps; leaves SIF, recipe and list of packages in the stage."""
+    """Run the steps, and leave the SIF, the recipe and the list of packages in the stage."""
     with steps.step("check"):
         check_machine(BaseKind.PROFILE, target.work)
         verify_image(source.base)
@@ -151,11 +151,11 @@ def _make(source: Source, target: _Target, path_filter: PathFilter, approve: App
 
 
 def _unpacked_layer(layer: Path, room: Path, steps: Steps) -> Path:
-    """Find a layer's directory with a `tree` in it: the layer's own, or one below `room` that it is unpacked to."""
+    """Return a layer's directory with a `tree` in it: the layer's own, or one below `room` with the unpacked layer."""
     if not (layer / SQUASHFS).is_file():
         if (layer / TREE).is_dir():
             return layer
-        raise ProfilesError(f"the layer {layer} is not there", hint="`berth verify` says what of a session is damaged")
+        raise ProfilesError(f"the layer {layer} is missing", hint="`berth verify` lists the damaged parts of a session")
     opened = room / layer.name
     opened.mkdir(parents=True)
     unpack_with_fuse_marks(layer / SQUASHFS, opened / TREE, steps.seconds_left())
@@ -169,7 +169,7 @@ def _unpacked_layer(layer: Path, room: Path, steps: Steps) -> Path:
 
 
 def _run_tree_worker(what: str, folder: Path, steps: Steps) -> None:
-    """Run profiles.commit.tree_worker as root of the tree; its environment holds nothing of the caller's."""
+    """Run profiles.commit.tree_worker as root of the tree. Its environment has nothing of the caller's."""
     environment = network.outside_environment() | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -179,10 +179,10 @@ def _run_tree_worker(what: str, folder: Path, steps: Steps) -> None:
 
 
 def _require_changes(findings: Findings, source: Source) -> None:
-    """Raise PatternError for patterns without effect, NothingChangedError if the new image would be the old one."""
+    """Raise PatternError for patterns without effect, NothingChangedError if the new image would equal the base."""
     if findings.unmatched:
         raise PatternError(
-            f"nothing that has changed is called {findings.unmatched[0]}",
+            f"no changed path matches {findings.unmatched[0]}",
             hint="--include and --exclude take absolute paths, as the session sees them",
         )
     if findings.empty:

@@ -1,4 +1,4 @@
-"""Compare a session's system with its image. Runs as root of the image's tree, which may read all of it."""
+"""Compare a session's system with its image. This runs as root of the image's tree, which may read all of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from profiles.image.layered_tree import LayeredTree
 
 _ACCOUNTS = tuple(f"etc/{name}{copy}" for name in ("group", "gshadow", "passwd", "shadow") for copy in ("", "-"))
-"""Told line by line."""
+"""Files that are compared line by line."""
 
 _BYPRODUCTS = (
     "etc/alternatives",
@@ -46,7 +46,7 @@ _BYPRODUCTS = (
     "var/lib/shells.state",
     "var/lib/ucf",
 )
-"""What packages' own scripts write; where packages have changed it is not told as somebody's."""
+"""Files that the scripts of packages write. They are no changes of the user where packages have changed."""
 
 _MANAGER_STATE = (
     "etc/.pwd.lock",
@@ -58,7 +58,7 @@ _MANAGER_STATE = (
     "*.pyc",
     *_ACCOUNTS,
 )
-"""What package managers and programs keep for themselves, whoever ran them."""
+"""State of package managers and programs, which is no change of the user."""
 
 PATH_TOO_LONG = "its path is too long for system calls"
 
@@ -66,7 +66,7 @@ _DIST_INFO = re.compile(r"(?P<folder>.+)/(?P<name>[A-Za-z0-9._]+)-(?P<version>[^
 
 
 def compare_system(system: LayeredTree, path_filter: PathFilter) -> Findings:
-    """Tell what has changed. Raises OSError for what cannot be read."""
+    """Return the changes. Raises OSError for what cannot be read."""
     before, now = dpkg.read_packages(system.text_before), dpkg.read_packages(system.text)
     added = sorted(now.keys() - before.keys())
     removed = sorted(before.keys() - now.keys())
@@ -96,7 +96,7 @@ def compare_system(system: LayeredTree, path_filter: PathFilter) -> Findings:
 
 
 class _PackageFiles:
-    """What belongs to packages that were added, changed or removed."""
+    """The files of packages that were added, changed or removed."""
 
     def __init__(self, owned: dict[str, str], lost: set[str], quiet: tuple[str, ...]) -> None:
         self.owned = owned
@@ -105,7 +105,7 @@ class _PackageFiles:
         self.quiet = quiet
 
     def has(self, path: str, source: Path | None) -> bool:
-        """Whether the file at `path` is as a package has it, or for packages to make or remove."""
+        """Whether the file at `path` equals its package's, or is one that packages make or remove."""
         if source is None:
             return path in self.lost or matches_any(path, self.quiet)
         if path in self.owned:
@@ -122,7 +122,7 @@ class _PackageFiles:
 
 
 def _sort_paths(system: LayeredTree, path_filter: PathFilter, findings: Findings, packaged: _PackageFiles) -> Findings:
-    """Sort every path of the layers into its list."""
+    """Put every path of the layers into its list."""
     of_packages = 0
     left_out: dict[str, LeftOut] = {}
     top = ""
@@ -153,7 +153,7 @@ def _sort_paths(system: LayeredTree, path_filter: PathFilter, findings: Findings
 
 
 def _drop_nested(changes: list[ChangedPath], system: LayeredTree) -> list[ChangedPath]:
-    """Sort by path; leave out what was in a deleted directory, and ordinary new ones with something in them."""
+    """Sort by path, without the content of deleted directories and without ordinary new directories with content."""
     told: list[ChangedPath] = []
     gone = ""
     parents = {f"/{path.rpartition('/')[0]}" for path in system.entries}
@@ -223,7 +223,7 @@ def _new_lines(system: LayeredTree, file: str) -> list[str]:
 
 
 def _find_python_packages(system: LayeredTree) -> tuple[list[tuple[str, str]], set[str]]:
-    """Find the Python packages that the layers bring, and the paths that their records name (PEP 376, RECORD)."""
+    """Find the Python packages of the layers, and the paths that their records name (PEP 376, RECORD)."""
     packages, paths = set[tuple[str, str]](), set[str]()
     debians = re.compile(r"usr/lib/python3[^/]*/dist-packages")
     for entry in system.entries.values():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 NEVER_COMMITTED = ("dev", "home", "proc", "run", "sys", "tmp", "var/tmp", ".singularity.d", "singularity")
-"""Directories that are the machine's, the session's or Apptainer's, whatever is asked for."""
+"""Directories of the machine, the session or Apptainer, which no pattern can include."""
 
 _MACHINE_FILES = {
     f"etc/{name}": "the machine's own" for name in ("hostname", "hosts", "machine-id", "mtab", "resolv.conf")
@@ -32,7 +32,7 @@ _TRANSIENT = (
     ("var/mail", "mail"),
     ("var/spool/mail", "mail"),
 )
-"""Directories whose files are left out; the directories themselves, which programs may want, are not."""
+"""Directories whose files are left out. The directories themselves stay, since programs may need them."""
 
 
 def is_below(path: str, directory: str) -> bool:
@@ -41,23 +41,23 @@ def is_below(path: str, directory: str) -> bool:
 
 
 def transient_kind(path: str) -> str:
-    """Say what files in this place are, if it is one of logs, caches and the like; else nothing."""
+    """Return the kind of files in this directory if it has logs, caches or the like; else an empty string."""
     return next((what for place, what in _TRANSIENT if is_below(path, place)), "")
 
 
 @dataclass(frozen=True, slots=True)
 class PathFilter:
-    """What goes in and what is left out; `include` and `exclude` are the user's own patterns, which say otherwise.
+    """Selects the files of an image. `include` and `exclude` are the user's own patterns, which override the defaults.
 
-    A pattern is an absolute path in which `*`, `?` and `[…]` stand for what they stand for in a shell, `*` also for
-    slashes; it is about everything below what it names, too. What both name is left out.
+    A pattern is an absolute path in which `*`, `?` and `[…]` have their meaning of a shell, `*` also for slashes. It
+    also matches everything below what it names. A path that both match is left out.
     """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
 
     def check(self) -> None:
-        """Raise PatternError for patterns that cannot be meant."""
+        """Raise PatternError for invalid patterns."""
         for pattern in (*self.include, *self.exclude):
             if not pattern.startswith("/") or len(pattern.strip("/")) == 0:
                 raise PatternError(f"{pattern!r} is no absolute path below /")
@@ -70,9 +70,9 @@ class PathFilter:
                     )
 
     def why_not(self, path: str, *, directory: bool, head: Callable[[], bytes] | None) -> str:
-        """Say why `path`, relative, is left out; empty if it goes in.
+        """Return why the relative `path` is left out; empty if it is included.
 
-        `head` reads a file's beginning; None for what has no content that could be secret.
+        `head` reads a file's beginning; None for an entry without content that could be secret.
         """
         for place in NEVER_COMMITTED:
             if is_below(path, place):
@@ -89,7 +89,7 @@ class PathFilter:
 
 
 def matches_any(path: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns names `path`, relative, or something that it is in."""
+    """Whether one of the patterns matches the relative `path` or one of its parents."""
     for pattern in patterns:
         plain = pattern.strip("/")
         if fnmatchcase(path, plain) or fnmatchcase(path, f"{plain}/*"):

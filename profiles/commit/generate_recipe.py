@@ -1,8 +1,8 @@
 """Generate the recipe of a committed image: a profile that reproduces the session.
 
-It stands on the session's own profile. Packages become `apt` and `pip`, small texts `files`, and what is to be done
-to the rest (links, directories, owners, deletions) `post`. What no profile can say, such as programs that were compiled
-in the session, is told in comments: the image has it, the recipe would not make it.
+Its base is the session's own profile. Packages become `apt` and `pip`, and small texts `files`. Commands for the rest
+(links, directories, owners, deletions) become `post`. Comments name what no profile can reproduce, such as programs
+that were compiled in the session: the image has them, the recipe would not make them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from profiles.image.store import Image
 
 MAX_FILE_BYTES = 64 * 1024
-"""Bytes of a file that is still told with its text."""
+"""Limit for a file whose text the recipe repeats."""
 
 MAX_TEXT_BYTES = MAX_BYTES - 32 * 1024
-"""Bytes of all texts together: a profile has a limit, and there is more to it."""
+"""Limit for all texts together: a profile has a limit, and has other content too."""
 
 MAX_FILES = 300
 MAX_COMMENTS = 200
@@ -35,14 +35,14 @@ _MAX_COMMENT_CHARACTERS = 120
 
 _APT, _PIP = TypeAdapter[str](AptPackage), TypeAdapter[str](PipPackage)
 _NEVER_REPEATED = ("/etc/shadow", "/etc/gshadow")
-"""Whatever is in them, no recipe repeats it."""
+"""Files whose content no recipe repeats."""
 
 
 def generate_recipe(name: str, version: str, base: Image, findings: Findings, heading: str) -> str:
-    """Write the recipe of `name`@`version`; `heading` is a line that says where it comes from.
+    """Return the recipe of `name`@`version`. `heading` is a line about its origin.
 
-    The result can be read by profiles.recipe.spec.loads. Resources, persistence, binds and services are those of the
-    base's profile; environment is not repeated, as an image has that of its base.
+    profiles.recipe.spec.parse_profile can read the result. Resources, persistence, binds and services are those of the
+    base's profile. The environment is not repeated, since an image has that of its base.
     """
     recipe = _Recipe()
     old = base.profile
@@ -77,7 +77,7 @@ def generate_recipe(name: str, version: str, base: Image, findings: Findings, he
 
 
 class _Recipe:
-    """Takes changes and puts each where a profile can say it."""
+    """Puts each change into the part of a profile that can express it."""
 
     def __init__(self) -> None:
         self.files: list[dict[str, str]] = []
@@ -86,7 +86,7 @@ class _Recipe:
         self._untold: list[str] = []
 
     def tell(self, change: ChangedPath) -> None:
-        """Say one change, by a file, by a command, or as what cannot be said."""
+        """Express one change as a file, as a command, or as a comment."""
         command = _change_command(change)
         if change.kind == EntryKind.FILE and change.change != "D":
             text = self._text(change)
@@ -103,7 +103,7 @@ class _Recipe:
             self.post.append(command)
 
     def checked(self, kind: TypeAdapter[str], words: list[str]) -> list[str]:
-        """Keep those words that a profile takes."""
+        """Return the words that a profile accepts."""
         good = []
         for word in words:
             try:
@@ -142,7 +142,7 @@ class _Recipe:
 
 
 def _account_command(line: str) -> str:
-    """Write the command that makes a group or user, unless a package has made it; empty for a line that is neither."""
+    """Return the command that makes a group or user, unless a package has made it; empty for any other line."""
     match [shlex.quote(part) for part in line.split(":")]:
         case [name, _, gid, _] if gid.isdigit():
             return f"getent group {name} >/dev/null || groupadd -g {gid} {name}"
@@ -153,7 +153,7 @@ def _account_command(line: str) -> str:
 
 
 def _change_command(change: ChangedPath) -> str:
-    """Write the command that makes of the base's path what it became; empty if a file's text says all."""
+    """Return the command that turns the base's path into the changed one; empty if a file's text is enough."""
     if not change.path.isprintable():
         return ""
     path = shlex.quote(change.path)
@@ -174,7 +174,7 @@ def _change_command(change: ChangedPath) -> str:
 
 
 def _size_in_profile(text: str) -> int:
-    """Tell how many bytes of a profile a text takes, as it is quoted and indented there."""
+    """Return the bytes of a text in a profile, where it is quoted and indented."""
     return len(yaml.dump(text, Dumper=_Dumper, allow_unicode=True).encode()) + 8 * text.count("\n") + 80
 
 

@@ -22,7 +22,7 @@ REQUEST, FINDINGS = "request.json", "findings.json"
 
 @dataclass(frozen=True, slots=True)
 class TreeRequest:
-    """What is to be compared and applied."""
+    """The arguments of a comparison or an application."""
 
     tree: str
     layers: list[str]

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60.0
 ARCHITECTURES = {"x86_64": "2", "aarch64": "4", "ppc64le": "6", "riscv64": "12"}
-"""What `apptainer sif add --partarch` calls the machines of uname(2)."""
+"""Values of `apptainer sif add --partarch` for the machines of uname(2)."""
 
 
 def apptainer_version() -> str:
-    """Ask for Apptainer's version, such as `1.4.5`. Raises ProfilesError if there is none."""
+    """Return Apptainer's version, such as `1.4.5`. Raises ProfilesError if Apptainer is missing."""
     return _apptainer("--version").rpartition(" ")[2].strip()
 
 
 def make_metadata(folder: Path) -> Path:
-    """Have Apptainer make, below `folder`, what it wants to find as /.singularity.d in an image; return its path.
+    """Let Apptainer make, below `folder`, the files that it expects as /.singularity.d in an image. Return their path.
 
     Without these files `APPTAINERENV_…`, `--env` and `apptainer run` have no effect.
     """

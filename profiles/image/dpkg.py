@@ -22,7 +22,7 @@ _FIELD = re.compile(r"^(Package|Version|Architecture|Status|Auto-Installed): *(.
 _CONFFILE = re.compile(r"^ (/.*) ([0-9a-f]{32})(?: obsolete| remove-on-upgrade)*$", re.MULTILINE)
 
 TextReader = Callable[[str], str | None]
-"""The text of the file at a relative path, None if there is none."""
+"""Returns the text of the file at a relative path, None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Package:
 
 
 def read_packages(read: TextReader) -> dict[str, Package]:
-    """List what dpkg says to be installed, by name."""
+    """Return the packages that dpkg lists as installed, by name."""
     found = {}
     for paragraph in (read(STATUS) or "").split("\n\n"):
         fields = dict(_FIELD.findall(paragraph))
@@ -49,7 +49,7 @@ def read_packages(read: TextReader) -> dict[str, Package]:
 
 
 def automatic_packages(read: TextReader) -> set[str]:
-    """Name the packages that apt installed because another one needed them; the others somebody asked for."""
+    """Return the packages that apt installed as dependencies of others."""
     found = set()
     for paragraph in (read(EXTENDED_STATES) or "").split("\n\n"):
         fields = dict(_FIELD.findall(paragraph))
@@ -59,7 +59,7 @@ def automatic_packages(read: TextReader) -> set[str]:
 
 
 def packaged_files(read: TextReader, packages: Iterable[Package], real: Callable[[str], str]) -> dict[str, str]:
-    """Map the paths of these packages, relative, to the MD5 that each file has in its package; empty if there is none.
+    """Map the relative paths of these packages to the MD5 of each file in its package; empty if there is none.
 
     `real` turns a path into the one where the file is: `bin/x` into `usr/bin/x` where /bin is a link.
     """

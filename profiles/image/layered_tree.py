@@ -40,7 +40,7 @@ _OWNER_RECORD = re.compile(rb"(\d+) (\d+) ([0-7]+) (?:\./)?(.+)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who owns a file as root of the session saw it, and its permissions, with the set-id bits."""
+    """Owner and permissions of a file as root of the session saw them, with the set-id bits."""
 
     uid: int
     gid: int
@@ -48,16 +48,16 @@ class Owner:
 
 
 class LayeredTree:
-    """A tree under layers, oldest first; each a directory with `tree` and perhaps `owners`. Raises OSError."""
+    """A tree under layers, oldest first. Each layer is a directory with `tree` and perhaps `owners`. Raises OSError."""
 
     def __init__(self, tree: Path, layers: Sequence[Path]) -> None:
         self.tree = tree
         trees = [layer / TREE for layer in layers]
         longest = MAX_PATH_BYTES - max(len(os.fsencode(root)) for root in (tree, *trees)) - len("/")
         self.entries: dict[str, MergedEntry] = {}
-        """What the layers say, in the order of the paths."""
+        """The entries of the layers, in the order of the paths."""
         self.too_long: list[str] = []
-        """The topmost paths that no system call takes. What is below them is passed over, too."""
+        """The topmost paths that no system call takes. Everything below them is skipped too."""
         with open_stack(trees, detect_marks(layers)) as stack:
             for entry in walk_merged(stack, longest=longest):
                 path = entry.path
@@ -73,14 +73,14 @@ class LayeredTree:
         """By directory: whether what the tree has in it shows through the layers, and no link leads there."""
 
     def find(self, path: str) -> Path | None:
-        """Where the file is that a session sees at `path`, relative; links in it are not followed."""
+        """Return the file that a session sees at the relative `path`. Links in it are not followed."""
         entry = self.entries.get(path)
         if entry is not None and not entry.deleted:
             return entry.source
         return None if entry is not None else self.under(path)
 
     def under(self, path: str) -> Path | None:
-        """Where the tree has the file that shows through the layers at `path`; None if nothing does."""
+        """Return the tree's file that shows through the layers at `path`; None if nothing does."""
         found = self.tree / path
         return found if self._shows_in(path.rpartition("/")[0]) and os.path.lexists(found) else None
 
@@ -107,7 +107,7 @@ class LayeredTree:
         return _read_text(self.tree / path if _has_no_links(self.tree, path.split("/")) else None)
 
     def real(self, path: str) -> str:
-        """Tell where a file is whose first directory may be a link: /bin, /lib and the like in a merged /usr."""
+        """Return the path of a file whose first directory may be a link, such as /bin and /lib in a merged /usr."""
         first, slash, rest = path.partition("/")
         if first not in self._links:
             place = self.find(first)
@@ -115,10 +115,10 @@ class LayeredTree:
         return f"{self._links[first]}{slash}{rest}" if slash else path
 
     def owner(self, entry: MergedEntry, status: os.stat_result) -> Owner:
-        """Tell whose an entry of the layers is to be; `status` is that of its source.
+        """Return the owner of an entry of the layers; `status` is that of its source.
 
-        The newest layer that has written it down decides, then the tree, whose owners sessions cannot change; what is
-        new is root's.
+        The newest layer that records one decides, then the tree, whose owners sessions cannot change. A new file
+        belongs to root.
         """
         for number in range(len(self._owners) - 1, -1, -1):
             known = self._owners[number].get(entry.path)
@@ -134,7 +134,9 @@ class LayeredTree:
         return Owner(0, 0, stat.S_IMODE(status.st_mode))
 
     def gone_below(self, entry: MergedEntry) -> Iterator[str]:
-        """Yield the paths of the tree that an entry hides: all for a whiteout or a file, what is inside if opaque."""
+        """Yield the paths of the tree that an entry hides: all for a whiteout or a file, the content of an opaque
+        directory.
+        """
         below = self.under(entry.path)
         if below is None:
             return
@@ -170,7 +172,7 @@ def read_owners(layer: Path) -> dict[str, Owner]:
 
 
 def _has_no_links(tree: Path, parts: Sequence[str]) -> bool:
-    """Whether no directory on the way is a link: the tree may be a stranger's, and links in it lead out of it."""
+    """Whether no directory of a path is a link: the tree may be untrusted, and links in it may lead out of it."""
     place = tree
     for part in parts[:-1]:
         place /= part

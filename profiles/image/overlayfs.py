@@ -38,8 +38,8 @@ WHITEOUT_PREFIX = ".wh."
 OPAQUE_FILE = ".wh..wh..opq"
 WHITEOUT_XATTR = "user.overlay.whiteout"
 FUSE_WRITTEN = "fuse"
-"""Beside the tree of a top that fuse-overlayfs has written to: it marks deletions in ways of its own, so a stack with
-such a layer is mounted by it ever after."""
+"""File beside the tree of a top that fuse-overlayfs has written to. It has its own marks of deletion, so it must mount
+every stack with such a layer."""
 MAX_OPEN_TOGETHER = 600
 """Folders of all trees that are open at once: a process may open 1,024 files."""
 MIN_OPEN = 2
@@ -49,7 +49,7 @@ OTHER_OPEN_FILES = 100
 
 
 class Marks(StrEnum):
-    """The program that mounts a stack, and so decides what in its layers is a mark."""
+    """The program that mounts a stack, and so decides which files in its layers are marks."""
 
     NONE = "none"
     """None: a plain directory, in which everything is content."""
@@ -107,7 +107,7 @@ class MergedEntry:
     """One path of the merged view."""
 
     found: LayerEntry
-    """In the newest layer that says anything of the path: where its content, mode and times are."""
+    """The entry of the newest layer that has the path: its content, mode and times."""
     depth: int
     """Number of folders that it is in."""
     opaque: bool = False
@@ -129,12 +129,12 @@ class MergedEntry:
 
     @property
     def source(self) -> Path | None:
-        """Its place in the layer, None for a whiteout. The kernel may refuse to take so long a path."""
+        """The path in the layer, None for a whiteout. The kernel may refuse such a long path."""
         return None if self.deleted else Path(os.fsdecode(self.found.folder.tree.path), self.path)
 
     @property
     def deleted(self) -> bool:
-        """Whether this is a whiteout: what is at this path under the stack, if anything, is not to be seen."""
+        """Whether this is a whiteout, which hides the path under the stack."""
         return self.kind is EntryKind.WHITEOUT
 
 
@@ -154,7 +154,7 @@ class OpenStack:
 
 
 class MergedFolder:
-    """The folders of several layers that show as one."""
+    """Folders of several layers that show as one."""
 
     def __init__(self, stack: OpenStack, folders: Sequence[tuple[int, Folder]], *, hides: bool) -> None:
         self.stack = stack
@@ -165,14 +165,14 @@ class MergedFolder:
         self._listings: dict[int, Mapping[bytes, LayerEntry]] = {}
 
     def names(self, without: Collection[Tree] = ()) -> set[bytes]:
-        """Read the layers, but the trees `without`; return the names that they say anything of, deletions too."""
+        """Read the layers, except the trees `without`. Return the names in them, deletions included."""
         for number, folder in self.folders:
             if folder.tree not in without and number not in self._listings:
                 self._listings[number] = _read_folder(self.stack, number, folder)
         return {name for listing in self._listings.values() for name in listing}
 
     def all_found(self, name: bytes) -> Iterator[LayerEntry]:
-        """Yield what the layers say of a name, newest first."""
+        """Yield the entries of a name in the layers, newest first."""
         for number, folder in self.folders:
             listing = self._listings.get(number)
             found = _look_up(self.stack, number, folder, name) if listing is None else listing.get(name)
@@ -180,7 +180,9 @@ class MergedFolder:
                 yield found
 
     def found(self, name: bytes) -> LayerEntry | None:
-        """Return what the newest layer that says anything of a name says, a whiteout too; None if none does."""
+        """Return the entry of a name in the newest layer that has one, which may be a whiteout; None if no layer has
+        one.
+        """
         return next(self.all_found(name), None)
 
     def inside(self, name: bytes) -> MergedFolder:
@@ -208,9 +210,9 @@ def open_stack(layers: Sequence[str | os.PathLike[str]], marks: Marks = Marks.KE
 
 @contextlib.contextmanager
 def open_trees(layers: Sequence[str | os.PathLike[str]]) -> Iterator[list[Tree]]:
-    """Open trees, so that all of them together keep a process's limit of open files.
+    """Open trees, so that all of them together stay below a process's limit of open files.
 
-    Of hundreds of layers each needs a few, so the limit is raised, as far as a process may: setrlimit(2).
+    Hundreds of layers need a few each, so the limit is raised as far as a process may: setrlimit(2).
     """
     most_open = max(MIN_OPEN, min(MAX_OPEN_FOLDERS, MAX_OPEN_TOGETHER // max(1, len(layers)) - 1))
     _allow_open(len(layers) * (most_open + 1) + OTHER_OPEN_FILES)
@@ -227,7 +229,7 @@ def _allow_open(files: int) -> None:
 
 
 def detect_marks(layers: Iterable[Path]) -> Marks:
-    """Tell the program that mounts a stack of these layers' directories, which have a `tree` each."""
+    """Return the program that mounts a stack of these layers' directories, which have a `tree` each."""
     return Marks.FUSE if any((layer / FUSE_WRITTEN).exists() for layer in layers) else Marks.KERNEL
 
 
@@ -237,13 +239,13 @@ def is_overlay_attribute(name: str, marks: Marks) -> bool:
 
 
 def walk_merged(stack: OpenStack, *, longest: int | None = None) -> Iterator[MergedEntry]:
-    """Yield what a stack shows over something that is not looked at.
+    """Yield the entries that a stack shows, without those below the stack.
 
-    A directory comes before what is in it, names in the order of their bytes; the root itself is left out. Whiteouts
-    are told only where something under the stack could show: not in opaque directories. It may be that nothing is
-    there, as overlayfs also whites out what an older layer had. A directory over a file or a whiteout of an older
-    layer is opaque, whether or not it is marked. What is in a directory whose path has more than `longest` bytes is
-    left out. Raises OSError for what cannot be read.
+    A directory comes before its entries, names in the order of their bytes; the root itself is left out. Whiteouts
+    appear only where something under the stack could show: not in opaque directories. There may be nothing to hide,
+    since overlayfs also makes whiteouts for entries of older layers. A directory over a file or a whiteout of an older
+    layer is opaque, with or without a mark. The content of a directory whose path has more than `longest` bytes is left
+    out. Raises OSError for what cannot be read.
     """
     under_way = [_walk_folder(stack.root, 0, longest)]
     while under_way:  # a tree may be deeper than Python calls
@@ -260,7 +262,7 @@ def walk_merged(stack: OpenStack, *, longest: int | None = None) -> Iterator[Mer
 def _walk_folder(
     folder: MergedFolder, depth: int, longest: int | None
 ) -> Iterator[tuple[MergedEntry, MergedFolder | None]]:
-    """Yield what a merged folder holds, with the merged folder of a directory that is to be entered."""
+    """Yield the entries of a merged folder, each with the merged folder of a directory to enter."""
     for name in sorted(folder.names()):
         found = folder.found(name)
         assert found is not None  # one of the listings has the name
@@ -273,7 +275,7 @@ def _walk_folder(
 
 
 def _ignore_vanished(stack: OpenStack) -> contextlib.suppress:
-    """Pass over what vanishes, if the stack is not steady."""
+    """Ignore entries that vanish, if the stack is not steady."""
     return contextlib.suppress(*(() if stack.is_steady else (FileNotFoundError, NotADirectoryError)))
 
 
@@ -299,7 +301,7 @@ def _read_folder(stack: OpenStack, layer: int, folder: Folder) -> Mapping[bytes,
 
 
 def _look_up(stack: OpenStack, layer: int, folder: Folder, name: bytes) -> LayerEntry | None:
-    """Return what one layer says of a name in its folder."""
+    """Return one layer's entry of a name in its folder."""
     with _ignore_vanished(stack):
         if (status := folder.status(name)) is not None:
             return LayerEntry(folder, name, _entry_kind(stack.marks, folder, name, status), layer, status, stack.marks)

@@ -40,12 +40,12 @@ FAILED_LOG_SUFFIX = ".failed.log"
 """`<store>/<name>/<version>.failed.log` is the log of the last build of a version that failed."""
 
 STALE_STAGE_S = 86400.0
-"""Seconds after which a stage was left by a builder that was killed: no build may take that long."""
+"""Seconds after which a stage is the leftover of a killed builder: no build may take that long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What one version of a profile was built into."""
+    """The image that was built from one version of a profile."""
 
     name: str
     version: str
@@ -60,15 +60,15 @@ class Image:
     labels: Mapping[str, str]
     profile: Profile
     offset: int
-    """At which byte of the SIF file its squashfs begins."""
+    """Byte of the SIF file at which its squashfs begins."""
 
     @property
     def directory(self) -> Path:
-        """Where profile.yaml, build.log and packages.txt stand beside it."""
+        """The directory of the SIF file, with profile.yaml, build.log and packages.txt."""
         return self.path.parent
 
     def description(self) -> dict[str, Any]:
-        """Build what image.json says: everything but the place, so that a store can be moved."""
+        """Return the content of image.json: everything except the path, so that a store can be moved."""
         return {
             "name": self.name,
             "version": self.version,
@@ -83,7 +83,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class StoreContents:
-    """Everything found: images sorted by name and age of version, and what could not be understood."""
+    """The content of a store: images sorted by name and age of version, and damaged versions."""
 
     images: list[Image]
     damaged: list[DamagedImageError]
@@ -113,11 +113,11 @@ class Store:
         return contents
 
     def images(self) -> list[Image]:
-        """List the images that can be used; `contents` also tells about the others."""
+        """List the images that can be used; `contents` has the damaged ones too."""
         return self.contents().images
 
     def find(self, name: str, version: str | None = None) -> Image:
-        """Find this version, or the newest. Raises NoSuchImageError with what there is, DamagedImageError."""
+        """Return this version, or the newest. Raises NoSuchImageError with the alternatives, DamagedImageError."""
         return Stores([self]).find(name, version)
 
     def versions(self, name: str) -> list[str]:
@@ -156,9 +156,9 @@ class Store:
             )
 
     def publish(self, stage: Path, name: str, version: str) -> Image:
-        """Make what `stage` holds visible as this version, whole and on disk.
+        """Publish the content of `stage` as this version, as a whole and on disk.
 
-        Raises ImageExistsError, having changed nothing, if the version is there by now; StoreError.
+        Raises ImageExistsError, having changed nothing, if the version exists meanwhile; StoreError.
         """
         for file in stage.iterdir():
             file.chmod(0o644)
@@ -176,7 +176,7 @@ class Store:
         return read_image(target)
 
     def keep_log(self, stage: Path, name: str, version: str) -> Path | None:
-        """Keep a failed build's log beside the versions, in place of an earlier one; tell where."""
+        """Keep a failed build's log beside the versions, instead of an earlier one. Return its path."""
         kept = self.path / name / f"{version}{FAILED_LOG_SUFFIX}"
         try:
             (stage / LOG).replace(kept)
@@ -203,12 +203,12 @@ class Store:
             (self.path / name).rmdir()
 
     def verify(self, image: Image) -> None:
-        """Read the whole SIF file; raise DamagedImageError if it is not what was published."""
+        """Read the whole SIF file. Raise DamagedImageError if it differs from the published one."""
         verify_image(image)
 
 
 class Stores:
-    """Several stores, searched in order: the first that has a version is asked for it."""
+    """Several stores in order. The first one that has a version provides it."""
 
     def __init__(self, stores: Sequence[Store | Path]) -> None:
         self.stores = [store if isinstance(store, Store) else Store(store) for store in stores]
@@ -243,9 +243,9 @@ class Stores:
 
 
 def read_image(directory: Path) -> Image:
-    """Read what `directory` says of its image. Raises DamagedImageError that names the file.
+    """Read the description of an image from `directory`. Raises DamagedImageError that names the file.
 
-    Images published before descriptions had the offset are asked for it themselves.
+    The SIF file itself gives the offset of images whose descriptions are older than this field.
     """
     file = directory / DESCRIPTION
     hint = "build it anew under another version, and delete this one"
@@ -336,7 +336,7 @@ def _sweep(directory: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have what `path` holds reach the disk before anything that says so."""
+    """Write the content of `path` to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
 """Unpack layers that storage keeps as squashfs files into directories.
 
-A whiteout cannot be unpacked everywhere: overlayfs itself, which a container's own disk often is, refuses to hold one.
-So whiteouts are written as fuse-overlayfs would write them, as files `.wh.NAME`, and the file `fuse` beside the tree
-has profiles.image.overlayfs read them so.
+A whiteout cannot be unpacked everywhere: overlayfs itself, which a container's own disk often is, refuses whiteouts. So
+they become files `.wh.NAME`, as fuse-overlayfs makes them, and the file `fuse` beside the tree announces them to
+profiles.image.overlayfs.
 """
 
 from __future__ import annotations

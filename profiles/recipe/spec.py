@@ -1,7 +1,6 @@
 """The schema of a profile's YAML, and its reader.
 
-A profile is a recipe: what it is built on and what is added, and what a session made from it asks of Slurm by
-default.
+A profile is a recipe: its base and its additions, and the default Slurm options of its sessions.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ CONTINUATION_PATTERN = r"^(always|never|[1-9][0-9]{0,3}[mhd])$"
 IDLE_PATTERN = r"^(never|[1-9][0-9]{0,3}[mhd])$"
 
 RESERVED_VARIABLES = re.compile(r"(BERTH|SLURM|APPTAINER|SINGULARITY)_|(HOME|USER|LOGNAME)$")
-"""Set by the session, by Slurm or by Apptainer; a profile that set them would break one of the three."""
+"""Variables that the session, Slurm or Apptainer set. A profile that set them would break one of the three."""
 
 
 def _one_line(text: str) -> str:
@@ -129,7 +128,7 @@ class File(ProfileModel):
 
 
 class BindSpec(ProfileModel):
-    """A path of the shared file system that sessions want to see; the site decides whether they may."""
+    """A path of the shared file system for sessions; the site decides whether they may mount it."""
 
     source: BindPath
     destination: BindPath = ""
@@ -153,7 +152,7 @@ class Service(ProfileModel):
 
 
 class PersistenceSpec(ProfileModel):
-    """What of a session is kept over a stop, and what comes from the profile at each start."""
+    """The parts of a session that are kept over a stop, and those that come from the profile at each start."""
 
     home: Literal["keep", "fresh"] = "keep"
     system: Literal["keep", "fresh"] = "keep"
@@ -211,7 +210,7 @@ _PLAIN_MESSAGES = {
     "string_type": "must be text",
     "literal_error": "must be `keep` or `fresh`",
 }
-"""What pydantic says in Python's words, in YAML's."""
+"""Messages of pydantic, which uses Python's terms, in YAML's terms."""
 
 _NESTED_MODELS: dict[str, type[BaseModel]] = {
     "files": File,
@@ -222,7 +221,7 @@ _NESTED_MODELS: dict[str, type[BaseModel]] = {
 
 
 def load_profile(path: Path) -> Profile:
-    """Read and check a profile. Raises ProfileError, naming file and line, for the first thing wrong."""
+    """Read and check a profile. Raises ProfileError with file and line of the first problem."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -233,7 +232,7 @@ def load_profile(path: Path) -> Profile:
 
 
 def parse_profile(text: str, path: Path) -> Profile:
-    """Check a profile's text; `path` is where it stands, for messages and for relative paths."""
+    """Check a profile's text. `path` is its file, for messages and for relative paths."""
     document = parse_yaml(text, path)
     try:
         profile = Profile.model_validate(document.data)
@@ -261,7 +260,7 @@ def _resolve_paths(profile: Profile, folder: Path, document: YamlDocument, path:
 
 
 def _first_problem(error: ValidationError, document: YamlDocument, path: Path) -> ProfileError:
-    """Pick the complaint that stands highest in the file and say it in the words of this schema."""
+    """Return the problem that is first in the file, in the terms of this schema."""
     details = min(error.errors(include_url=False), key=lambda each: document.line(each["loc"]))
     place = details["loc"]
     dotted = ".".join(str(part) for part in place if part != "[key]")

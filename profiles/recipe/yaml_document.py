@@ -25,18 +25,18 @@ MAX_DEPTH = 16
 
 Data = str | list["Data"] | dict[str, "Data"]
 YamlPath = tuple[str | int, ...]
-"""Where a value is: the keys and indices that lead to it."""
+"""The path of a value: the keys and indices that lead to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """The data and, for every place in it, the line (from 1) of its key or list item."""
+    """The data and, for every path in it, the line (from 1) of its key or list item."""
 
     data: Data
     lines: dict[YamlPath, int]
 
     def line(self, place: YamlPath) -> int:
-        """Tell the line of `place`, or of the nearest thing around it that the file has."""
+        """Return the line of `place`, or of the nearest value around it that the file has."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 0)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def register_users(place: LabPaths, spec: LabSpec) -> None:
-    """Register what slurmdbd does not know yet; LabError if it does not know all users afterwards."""
+    """Register everything that slurmdbd does not have yet. LabError if it does not know all users afterwards."""
     wanted = {*spec.users, *spec.operators}
     if wanted <= _users(place):
         return

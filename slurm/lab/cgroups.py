@@ -11,7 +11,7 @@ from pathlib import Path
 from slurm.lab.errors import LabError
 
 V1_CONTROLLERS = ("devices", "memory", "freezer", "cpuset", "cpu", "cpuacct")
-"""What Slurm's cgroup/v1 plugins want."""
+"""The controllers of Slurm's cgroup/v1 plugins."""
 
 V2_CONTROLLERS = ("memory", "cpuset", "cpu")
 
@@ -25,9 +25,10 @@ class Hierarchy:
 
 
 def hierarchies(mountinfo: Path = Path("/proc/self/mountinfo")) -> tuple[Hierarchy, ...]:
-    """The hierarchies that Slurm will use: the unified one if it has the memory controller, else those of cgroup v1.
+    """Return the hierarchies that Slurm will use: the unified one if it has the memory controller, else those of cgroup
+    v1.
 
-    Raises LabError that names the controllers which the kernel does not offer.
+    Raises LabError with the controllers that the kernel does not offer.
     """
     v1: dict[str, Hierarchy] = {}
     for line in mountinfo.read_text().splitlines():
@@ -52,7 +53,7 @@ def hierarchies(mountinfo: Path = Path("/proc/self/mountinfo")) -> tuple[Hierarc
 
 
 def create_cgroups(name: str) -> list[tuple[Path, str]]:
-    """Make the cgroup `name` in every hierarchy; return the directories with their hierarchy's controllers."""
+    """Make the cgroup `name` in every hierarchy. Return the directories with their hierarchy's controllers."""
     made = []
     for hierarchy in hierarchies():
         path = hierarchy.mount / name
@@ -68,9 +69,9 @@ def create_cgroups(name: str) -> list[tuple[Path, str]]:
 
 
 def delegate_controllers(path: Path) -> None:
-    """Let the children of a cgroup v2 have all its controllers.
+    """Give the children of a cgroup v2 all its controllers.
 
-    A cgroup may have processes or hand controllers down, not both: what is in it moves to the leaf `init`.
+    A cgroup may have either processes or children with controllers. So its processes move to the leaf `init`.
     """
     leaf = path / "init"
     leaf.mkdir(exist_ok=True)
@@ -91,13 +92,13 @@ def _enable_for_children(path: Path) -> None:
 
 
 def existing_cgroups(pattern: str) -> list[Path]:
-    """The cgroups of this name pattern in all hierarchies that are mounted below /sys/fs/cgroup."""
+    """Return the cgroups of this name pattern in all hierarchies below /sys/fs/cgroup."""
     top = Path("/sys/fs/cgroup")
     return sorted({*top.glob(pattern), *top.glob(f"*/{pattern}")})
 
 
 def cgroup_processes(paths: list[Path]) -> set[int]:
-    """The processes in these cgroups and below, by the machine's process ids."""
+    """Return the machine's process ids of the processes in these cgroups and below."""
     pids: set[int] = set()
     for path in paths:
         for file in path.rglob("cgroup.procs"):

@@ -25,7 +25,9 @@ _SLURMS = ", ".join(f"{suite} with Slurm {release.slurm}" for suite, release in 
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; 0 is success, 1 a failure that was explained, 2 a wrong command line, 130 an interruption."""
+    """Run one command. Return 0 for success, 1 for a failure with a message, 2 for a wrong command line, 130 for an
+    interruption.
+    """
     own, command = _split(argv)
     options = _parser().parse_args(own)
     options.command = command
@@ -41,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The lab's own arguments, and what follows `--`."""
+    """Return the lab's own arguments, and those after `--`."""
     own = list(argv)
     if "--" not in own:
         return own, []

@@ -17,7 +17,7 @@ MEMORY_MIB = 16000
 
 COMPUTE_LIST = f"c[1-{len(COMPUTE)}]"
 DATABASE_SOCKET = "/run/mariadbd/mysqld.sock"
-"""The database knows one account: Slurm's, by the user id behind the connection."""
+"""The database has one account, Slurm's, by the user id of the connection."""
 
 
 def slurm_conf(spec: LabSpec) -> str:
@@ -98,7 +98,7 @@ StorageLoc=slurm_acct_db
 
 
 def mariadb_conf() -> str:
-    """Small and in no hurry to reach the disk: what is committed survives a SIGKILL, not a power cut."""
+    """A small database that does not wait for the disk: a commit survives a SIGKILL, but not a power cut."""
     return f"""\
 [mariadbd]
 datadir={DATADIR}

@@ -1,4 +1,4 @@
-"""The daemons of the cluster: where each runs, how it is started, how one knows that it serves."""
+"""The daemons of the cluster: their nodes, how each is started, and how to test that it serves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT_S = 15
 START_TIMEOUT_S = 5
-"""How long a daemon that was started may take to become a process of its name."""
+"""Seconds until a started daemon must be a process of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Daemon:
     socket: str = ""
     """Or the Unix socket."""
     directories: tuple[str, ...] = ()
-    """What it needs in /run, made for its user."""
+    """The directories in /run that it needs, made for its user."""
     probe: tuple[str, ...] = ()
     """A command that succeeds once it also answers."""
 
@@ -76,7 +76,7 @@ DAEMONS = (
 
 
 def daemon_named(name: str, node: str) -> Daemon:
-    """The daemon called `name`; LabError if there is none or it does not run on `node`."""
+    """Return the daemon called `name`. LabError if there is none or it does not run on `node`."""
     for daemon in DAEMONS:
         if daemon.name == name and node in daemon.nodes:
             return daemon
@@ -85,7 +85,7 @@ def daemon_named(name: str, node: str) -> Daemon:
 
 
 def start_daemon(place: LabPaths, node: str, daemon: Daemon) -> None:
-    """Start it and return at once; `wait_for` says when it serves."""
+    """Start a daemon and return at once; `wait_for_daemon` waits until it serves."""
     pid = _init(place, node)
     prepare = "umask 022; " + "".join(f"install -d -o {daemon.user} {path}; " for path in daemon.directories)
     # In the node's cgroups, so that what it uses counts as the node's, and adopted by the node's init.
@@ -99,7 +99,7 @@ def start_daemon(place: LabPaths, node: str, daemon: Daemon) -> None:
 
 
 def is_listening(place: LabPaths, node: str, daemon: Daemon) -> bool:
-    """Whether the daemon runs and listens. A stopped process still counts: the kernel listens for it."""
+    """Whether the daemon runs and listens. A stopped process still counts: the kernel accepts connections for it."""
     pid = init_pid(place, node)
     if pid is None or daemon_pid(place, node, daemon) is None:
         return False
@@ -109,7 +109,7 @@ def is_listening(place: LabPaths, node: str, daemon: Daemon) -> bool:
 
 
 def is_answering(place: LabPaths, node: str, daemon: Daemon) -> bool:
-    """Whether the daemon serves and, where it has one, its probe succeeds."""
+    """Whether the daemon listens and its probe, if it has one, succeeds."""
     if not is_listening(place, node, daemon):
         return False
     if not daemon.probe:
@@ -157,7 +157,7 @@ def kill_daemon(place: LabPaths, node: str, daemon: Daemon) -> None:
 
 
 def daemon_pid(place: LabPaths, node: str, daemon: Daemon) -> int | None:
-    """Its process id on the machine: the one that the node's init adopted. None if it does not run."""
+    """Return the process id on the machine of the process that the node's init adopted. None if it does not run."""
     pid = init_pid(place, node)
     if pid is None:
         return None

@@ -1,8 +1,8 @@
-"""A command inside a node, as an argument list that anyone (root) can run.
+"""The argument list of a command inside a node, for any caller that is root.
 
-Only plain programs take part, so standard input and output are the command's own, its exit code is passed on, and
-it costs a few milliseconds. Killing the first process kills the command; SIGINT to the process group reaches the
-command alone.
+Only plain programs take part. So standard input and output are the command's own, its exit code is passed on, and it
+costs a few milliseconds. Killing the first process kills the command; SIGINT to the process group reaches the command
+alone.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ def exec_argv(
     env: Mapping[str, str] | None = None,
     host_network: bool = False,
 ) -> list[str]:
-    """The argument list that runs `command` in `node` as `user`, with that user's groups and a login's environment.
+    """Return the argument list that runs `command` in `node` as `user`, with that user's groups and a login's
+    environment.
 
-    `cwd` is a directory in the node, the user's home if None. With `host_network` the command sees the machine's
+    `cwd` is a directory in the node, the user's home if None. With `host_network` the command uses the machine's
     network instead of the lab's. Raises LabError if the node is not up or has no such user.
     """
     place = LabPaths.find(lab) if isinstance(lab, str) else lab
@@ -59,19 +60,21 @@ def exec_argv(
 
 
 def nsenter(pid: int, *, host_network: bool = False, cwd: str = "/") -> list[str]:
-    """Enter all namespaces of the node whose init is `pid`, except, with `host_network`, the network's."""
+    """Return the command that enters all namespaces of the node whose init is `pid`, with `host_network` except the
+    network.
+    """
     network = [] if host_network else ["--net"]
     spaces = ["--mount", "--uts", "--ipc", "--pid", "--cgroup", *network]
     return ["nsenter", f"--target={pid}", *spaces, "--root", f"--wdns={cwd}"]
 
 
 def _ignoring_interrupts(argv: list[str]) -> list[str]:
-    """Ctrl-C is the command's to handle: nsenter waits for it and must live to pass its exit code on."""
+    """Let only the command handle Ctrl-C: nsenter waits for it and must live to pass its exit code on."""
     return ["env", "--ignore-signal=INT,QUIT", *argv]
 
 
 def passwd_entry(pid: int, user: str) -> list[str]:
-    """The fields of the user's line in the node's passwd; LabError if there is none."""
+    """Return the fields of the user's line in the node's passwd. LabError if there is none."""
     with open(f"/proc/{pid}/root/etc/passwd") as file:  # noqa: PTH123 - see exec_argv
         for line in file:
             fields = line.rstrip("\n").split(":")

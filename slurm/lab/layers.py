@@ -74,10 +74,10 @@ def build_layer(
 
 
 def pyslurm_layer(cache: Path, progress: ProgressLog) -> Path:
-    """The layer with pyslurm for the root's Python: a wheel in /opt/wheels, and unpacked in /opt/pyslurm for a .pth."""
+    """Return the layer with pyslurm for the root's Python: a wheel in /opt/wheels, unpacked in /opt/pyslurm."""
     return build_layer(cache, "pyslurm", PYSLURM, PYSLURM_INPUTS, progress=progress)
 
 
 def lowerdir(paths: Sequence[Path]) -> str:
-    """The value of overlayfs's option of this name, which lists the topmost first; `paths` has the lowest first."""
+    """Return the value of overlayfs's option of this name: the topmost first, while `paths` has the lowest first."""
     return ":".join(str(path) for path in reversed(paths))

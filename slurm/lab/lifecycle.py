@@ -1,4 +1,4 @@
-"""`up` and `down`: the order of things, and nothing left behind."""
+"""Bring a lab up and take it down, without leftovers."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ START_ORDER = (("munged", "mariadbd", "sshd"), ("slurmdbd",), ("slurmctld", "slu
 def bring_up(
     place: LabPaths, spec: LabSpec, published: Sequence[PublishedPort], cache: Path, progress: ProgressLog
 ) -> None:
-    """Bring the lab up; return when Slurm would run a job on every node.
+    """Bring the lab up. Return when Slurm can run a job on every node.
 
-    If it is up already in this form, nothing happens but that daemons that died are started. If a step fails, or on
-    SIGINT and SIGTERM, what was begun is taken down again and the logs are kept.
+    If the lab is already up with these settings, only daemons that have died are started. After a failed step, SIGINT
+    or SIGTERM, everything is taken down again and the logs are kept.
     """
     with lab_lock(place), terminable(), world_readable():
         if place.ready_file.exists() and _is_running(place):
             _same_or_refuse(place, spec)
             again = [f"{daemon} on {name}" for group in START_ORDER for name, daemon in start_daemons(place, *group)]
-            progress.say(f"lab {place.name} is already up" + (f"; started again: {', '.join(again)}" if again else ""))
+            progress.say(f"lab {place.name} is already up" + (f"; restarted: {', '.join(again)}" if again else ""))
         else:
             base = node_root(cache, progress, spec.suite)
             _claim(place)
@@ -57,9 +57,10 @@ def bring_up(
 
 
 def take_down(place: LabPaths, *, keep: bool = False) -> None:
-    """Take away every process, mount, namespace, control group and interface of the lab, whatever state it is in.
+    """Remove every process, mount, namespace, control group and interface of the lab, in any state.
 
-    The state directory goes too, with the shared file system in it, unless `keep`: then the next `up` goes on with it.
+    The state directory is removed too, with the shared file system in it, unless `keep`. Then the next `up` continues
+    with it.
     """
     with lab_lock(place), uninterrupted():
         if keep:
@@ -92,16 +93,16 @@ def _start_everything(place: LabPaths, spec: LabSpec, lower: list[Path], progres
 
 
 def _claim(place: LabPaths) -> None:
-    """Take the state directory; `down` deletes it, so it must be new or a lab's own."""
+    """Claim the state directory. `down` deletes it, so it must be empty or belong to a lab."""
     place.state.mkdir(parents=True, exist_ok=True)
     if not place.spec_file.exists() and any(place.state.iterdir()):
         raise LabError(f"{place.state} is not empty, and no lab's", hint="choose another --state directory")
 
 
 def start_daemons(place: LabPaths, *names: str, nodes: Iterable[str] = NODES) -> list[tuple[str, str]]:
-    """Start those daemons of these names that do not run, wherever they belong, and wait until all of them answer.
+    """Start those daemons of these names that do not run, on all of these nodes, and wait until all of them answer.
 
-    Returns what was started, as pairs of node and daemon.
+    Returns the started ones as pairs of node and daemon.
     """
     chosen = [(n, d) for d in daemons.DAEMONS if d.name in names for n in nodes if n in d.nodes]
     dead = [(n, d) for n, d in chosen if daemons.daemon_pid(place, n, d) is None]
@@ -138,7 +139,7 @@ def power_on(place: LabPaths, name: str) -> None:
 
 
 def load_spec(place: LabPaths) -> tuple[LabSpec, list[Path]]:
-    """The spec that the lab was brought up with, and the read-only trees of its nodes, the lowest first."""
+    """Return the spec of the running lab, and the read-only trees of its nodes, the lowest first."""
     try:
         data = json.loads(place.spec_file.read_text())
     except FileNotFoundError as error:
@@ -148,7 +149,7 @@ def load_spec(place: LabPaths) -> tuple[LabSpec, list[Path]]:
 
 @contextlib.contextmanager
 def lab_lock(place: LabPaths) -> Iterator[None]:
-    """Only one process at a time changes a lab."""
+    """Let only one process at a time change a lab."""
     RUN_DIRECTORY.mkdir(exist_ok=True)
     with (RUN_DIRECTORY / f".{place.name}.lock").open("w+") as lock:
         try:
@@ -169,14 +170,14 @@ def _taken_down_on_failure(place: LabPaths) -> Iterator[None]:
 
 
 def _stop_daemons(place: LabPaths) -> None:
-    """End the daemons that have something to save, in the order of who tells whom; one that hangs is killed later."""
+    """Stop the daemons that have data to save, in the order of their dependencies. A hanging one is killed later."""
     for name in ("slurmctld", "slurmdbd", "mariadbd"):
         with contextlib.suppress(LabError):
             daemons.stop_daemon(place, LOGIN, daemons.daemon_named(name, LOGIN))
 
 
 def _remove_everything(place: LabPaths) -> None:
-    """Undo all that the kernel knows of the lab. Mounts are the nodes' own and go with their last process."""
+    """Remove everything that the kernel has of the lab. Mounts belong to the nodes and go with their last process."""
     place.ready_file.unlink(missing_ok=True)
     processes.kill_all(place)
     network.remove_network(place)

@@ -1,4 +1,4 @@
-"""The lab's network: one named namespace for each node and one for the switch between them. Nothing leads out."""
+"""The lab's network: one named namespace for each node and one for the switch between them. It has no route out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def create_network(place: LabPaths) -> None:
 
 
 def remove_network(place: LabPaths) -> None:
-    """Delete whatever namespaces the lab has; their links go with them."""
+    """Delete all namespaces of the lab. Their links go with them."""
     for path in existing_namespaces(place):
         run_tool(["ip", "netns", "delete", path.name])
 

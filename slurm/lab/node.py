@@ -1,4 +1,4 @@
-"""One node: booted by node.sh, ended by killing its init."""
+"""A node: node.sh boots it, and killing its init ends it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _is_up(place: LabPaths, node: str) -> bool:
 def _start(
     place: LabPaths, spec: LabSpec, node: str, lower: Sequence[Path], groups: Sequence[tuple[Path, str]]
 ) -> BinaryIO:
-    """Begin to boot; what is returned reads `ready` when it is done, or ends when it failed."""
+    """Begin to boot. The returned file has `ready` at the end of the boot, or ends after a failure."""
     directory = place.node_dir(node)
     directory.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe()

@@ -1,4 +1,4 @@
-"""Where a lab keeps its things: the state directory, and the names that the kernel knows it by."""
+"""The paths of a lab, and its names in the kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from slurm.lab.errors import LabError
 
 RUN_DIRECTORY = Path("/run/slurmlab")
-"""One symbolic link for each lab that is up, to its state directory: the one place where names meet directories."""
+"""One symbolic link for each lab that is up, to its state directory: the only mapping from names to directories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class LabPaths:
 
     @classmethod
     def find(cls, name: str, state: Path | None = None) -> LabPaths:
-        """The lab called `name`: at `state`, else where it is up, else at $LAB_STATE or build/lab/<name>."""
+        """Return the lab called `name`: at `state`, else where it is up, else at $LAB_STATE or build/lab/<name>."""
         link = RUN_DIRECTORY / name
         if state is None and link.is_symlink():
             return cls(name, link.readlink())
@@ -54,7 +54,7 @@ class LabPaths:
 
     @property
     def ready_file(self) -> Path:
-        """There once `up` has come to its end."""
+        """Exists once `up` is complete."""
         return self.state / "ready"
 
     @property
@@ -85,7 +85,7 @@ class LabPaths:
 
 
 def cache_root() -> Path:
-    """$LAB_CACHE, else the user's cache directory."""
+    """Return $LAB_CACHE, else the user's cache directory."""
     chosen = os.environ.get("LAB_CACHE")
     if chosen:
         return Path(chosen).resolve()

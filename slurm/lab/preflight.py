@@ -1,4 +1,4 @@
-"""What the machine must have, checked before anything is begun: one clear message for each thing that is missing."""
+"""Check the machine before anything is begun, with one clear message for each missing part."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOST_PROGRAMS = {
     "nsenter": "util-linux",
     "mount": "mount",
 }
-"""What the lab runs on the machine itself → the Debian package that has it."""
+"""The programs that the lab runs on the machine itself, and their Debian packages."""
 
 
 def check_root() -> None:
@@ -36,7 +36,7 @@ def check_root() -> None:
 
 
 def check_host(place: LabPaths, cache: Path, progress: ProgressLog, *, free_gib: float = MIN_FREE_GIB) -> None:
-    """Raise LabError at the first thing that is missing; programs that Debian has are installed."""
+    """Raise LabError for the first missing part. Programs that Debian has are installed."""
     check_root()
     check_disk([place.state, cache], free_gib)
     cgroups.hierarchies()
@@ -70,7 +70,7 @@ def _check_namespaces() -> None:
 
 
 def _check_overlay(place: LabPaths) -> None:
-    """Mount a small overlay where the nodes' own will be: file systems differ in what they can carry."""
+    """Mount a small overlay where the nodes' own will be: not every file system supports one."""
     parent = next(each for each in (place.state, *place.state.parents) if each.exists())
     with tempfile.TemporaryDirectory(dir=parent, prefix=".slurmlab-probe-") as probe:
         script = 'cd "$0"; mkdir l u w m; mount -t overlay overlay -o volatile,lowerdir=l,upperdir=u,workdir=w m'

@@ -20,9 +20,9 @@ PROC = Path("/proc")
 
 
 def init_pid(place: LabPaths, node: str) -> int | None:
-    """The machine's process id of the node's PID 1; None if the node is down.
+    """Return the machine's process id of the node's PID 1; None if the node is down.
 
-    The number in the state directory counts only while that process leads a pid namespace of its own and sits in the
+    The number in the state directory counts only while that process leads a pid namespace of its own and is in the
     node's network namespace: numbers are used again.
     """
     try:
@@ -34,7 +34,7 @@ def init_pid(place: LabPaths, node: str) -> int | None:
 
 
 def node_processes(pid: int) -> dict[int, str]:
-    """All processes in the pid namespace whose init is `pid`: process id on the machine → command name."""
+    """Return the processes in the pid namespace whose init is `pid`: process id on the machine → command name."""
     space = (PROC / str(pid) / "ns/pid").readlink()
     found = {}
     for entry in _all_pids():
@@ -45,7 +45,7 @@ def node_processes(pid: int) -> dict[int, str]:
 
 
 def lab_processes(place: LabPaths) -> set[int]:
-    """Every process that holds on to something of the lab: a cgroup, a network namespace, a node's pid namespace."""
+    """Return every process that holds a resource of the lab: a cgroup, a network namespace, a node's pid namespace."""
     pids = cgroups.cgroup_processes(cgroups.existing_cgroups(place.cgroup("*")))
     spaces = {path.stat().st_ino for path in network.existing_namespaces(place)}
     roots = {pid for node in NODES if (pid := init_pid(place, node)) is not None}
@@ -71,7 +71,7 @@ def kill_all(place: LabPaths, *, seconds: float = 15) -> None:
 
 
 def is_port_open(pid: int, port: int) -> bool:
-    """Whether something listens on TCP `port` in the network namespace of `pid`."""
+    """Whether a process listens on TCP `port` in the network namespace of `pid`."""
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in (PROC / str(pid) / "net" / table).read_text().splitlines()[1:]:
@@ -86,7 +86,7 @@ def _all_pids() -> list[int]:
 
 
 def _inside_pid(pid: int) -> int:
-    """Its process id in its own, innermost pid namespace."""
+    """Return the process id in the process's own, innermost pid namespace."""
     for line in (PROC / str(pid) / "status").read_text().splitlines():
         if line.startswith("NSpid:"):
             return int(line.split()[-1])

@@ -1,7 +1,8 @@
 """A loopback port of the machine that leads to a port of a node.
 
-The forwarder listens in the machine's network namespace and then moves into the node's: a socket stays where it was
-made. So nothing routes between the two networks, and the forwarder ends with the lab like all else in its namespaces.
+The forwarder listens in the machine's network namespace and then moves into the node's: a socket stays in the namespace
+in which it was made. So nothing routes between the two networks, and the forwarder ends with the lab, like everything
+else in its namespaces.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CHUNK_BYTES = 1 << 16
 
 
 def publish_port(place: LabPaths, wanted: PublishedPort) -> None:
-    """Return once connections to the port reach the node; nothing happens if they do already."""
+    """Return once connections to the port reach the node. Do nothing if they already do."""
     record = _record(place, wanted)
     if record.exists():
         if record.read_text().split()[0] == str(wanted):
@@ -69,7 +70,7 @@ def unpublish_port(place: LabPaths, port: int) -> None:
 
 
 def published_ports(place: LabPaths) -> dict[PublishedPort, int]:
-    """What is published, with the process id of each forwarder."""
+    """Return the published ports, with the process id of each forwarder."""
     found = {}
     for record in sorted(place.published.glob("*")):
         text, pid = record.read_text().split()

@@ -1,4 +1,4 @@
-"""The root file system of all nodes: a Debian, made once for each recipe and never written to afterwards."""
+"""The root file system of all nodes: a Debian, made once for each recipe and never changed afterwards."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ IN_NAMESPACES = ("unshare", "--mount", "--propagation=private", "--pid", "--fork
 
 
 def node_root(cache: Path, progress: ProgressLog, suite: str = SID) -> Path:
-    """The root's directory, made first if this recipe has none in the cache (sid: about 40 s and 0.8 GB)."""
+    """Return the root's directory, made first if the cache has none of this recipe (sid: about 40 s and 0.8 GB)."""
     name = "root" if suite == SID else f"root-{suite}"
     return debian_tree(cache, name, RELEASES[suite].packages, CUSTOMIZE, progress, suite=suite)
 
 
 def tree_key(packages: Sequence[str], customize: str, suite: str = SID) -> str:
-    """Return a key that changes with everything that `debian_tree` is told, except the state of the Debian archive."""
+    """Return a key that changes with every argument of `debian_tree`, but not with the state of the Debian archive."""
     return digest_of([suite, platform.machine(), *packages, *OPTIONS, customize])
 
 

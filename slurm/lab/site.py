@@ -69,7 +69,7 @@ def _write_secrets(etc: Path) -> None:
 
 
 def write_accounts(etc: Path, accounts: Sequence[LabAccount], lower: Sequence[Path]) -> None:
-    """Write passwd and its kin: what the topmost layer that has them says, and the lab's accounts."""
+    """Write passwd and its companions: the content of the topmost layer that has them, and the lab's accounts."""
     lines = {
         "passwd": "".join(f"{a.name}:x:{a.uid}:{a.uid}:{a.name}:{a.home}:{a.shell}\n" for a in accounts),
         "group": "".join(f"{a.name}:x:{a.uid}:\n" for a in accounts),
@@ -90,7 +90,7 @@ def write_accounts(etc: Path, accounts: Sequence[LabAccount], lower: Sequence[Pa
 
 
 def topmost(lower: Sequence[Path], name: str) -> Path:
-    """The file that the overlay of `lower` shows."""
+    """Return the file that the overlay of `lower` shows."""
     return next(path / name for path in reversed(lower) if (path / name).exists())
 
 

@@ -1,4 +1,4 @@
-"""What a lab is made of: plain data, decided before anything is started."""
+"""The specification of a lab: plain data, complete before anything is started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPUTE = ("c1", "c2", "c3")
 NODES = (LOGIN, *COMPUTE)
 
 ADDRESSES = {node: f"10.77.0.{10 + index}" for index, node in enumerate(NODES)}
-"""Every lab uses the same ones: they exist inside its own namespaces only."""
+"""Every lab uses the same addresses: they exist only inside its own namespaces."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
@@ -83,7 +83,7 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class LabSpec:
-    """One lab. Two labs with equal fingerprints are the same lab."""
+    """One lab. Labs with equal fingerprints are the same lab."""
 
     name: str = "lab"
     users: tuple[str, ...] = ("alice", "bob", "carol")
@@ -141,7 +141,7 @@ class LabSpec:
 
 
 def node_named(name: str) -> str:
-    """`name` if it is a node; LabError otherwise."""
+    """Return `name` if it is a node. LabError otherwise."""
     if name not in NODES:
         raise LabError(f"no node {name!r}", hint=f"the nodes are {', '.join(NODES)}")
     return name

@@ -1,4 +1,4 @@
-"""What `status` tells: every node, its daemons by process id, what Slurm thinks of it, and the published ports."""
+"""The status of a lab: every node, its daemons by process id, its state in Slurm, and the published ports."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from slurm.lab.paths import LabPaths
 
 ANSWER_TIMEOUT_S = 5
-"""How long Slurm may take to answer before it counts as silent."""
+"""Seconds after which Slurm counts as silent."""
 
 
 def lab_status(place: LabPaths) -> dict[str, Any]:
-    """The lab as plain data for JSON; `healthy` is true if every daemon serves and Slurm answers."""
+    """Return the lab as plain data for JSON. `healthy` is true if every daemon serves and Slurm answers."""
     nodes = {node: _node(place, node) for node in NODES}
     states = _slurm_states(place) if nodes[LOGIN]["pid"] else None
     for node, entry in nodes.items():
@@ -41,7 +41,7 @@ def lab_status(place: LabPaths) -> dict[str, Any]:
 
 
 def render_status(data: dict[str, Any]) -> str:
-    """The same for people."""
+    """Return the status as text."""
     health = "healthy" if data["healthy"] else "not healthy" if data["up"] else "down"
     lines = [f"lab {data['name']}: {health}   (state: {data['state']})"]
     for name, node in data["nodes"].items():
@@ -76,7 +76,7 @@ def _node(place: LabPaths, node: str) -> dict[str, Any]:
 
 
 def _slurm_states(place: LabPaths) -> dict[str, str] | None:
-    """What slurmctld says of each compute node, such as `idle`; None if it does not answer."""
+    """Return slurmctld's state of each compute node, such as `idle`; None if it does not answer."""
     argv = ["sinfo", "--noheader", "--Node", "--partition=gpu", "--format=%N %T"]
     try:
         answer = run_tool(exec_argv(LOGIN, argv, lab=place), seconds=ANSWER_TIMEOUT_S)

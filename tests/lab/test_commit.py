@@ -319,11 +319,11 @@ class TestRefusals:
 
     def test_a_layer_that_is_gone_is_named(self, lab: Lab, base: str) -> None:
         refused = commit(lab, base, [f"{LAYERS}/99"], "gone").end
-        assert "layers/99 is not there" in refused["message"]
+        assert "layers/99 is missing" in refused["message"]
 
     def test_patterns_without_effect_are_told(self, lab: Lab, base: str, layers: list[str]) -> None:
         refused = commit(lab, base, layers, "typo", include=["/opt/nothing"]).end
-        assert "nothing that has changed is called /opt/nothing" in refused["message"]
+        assert "no changed path matches /opt/nothing" in refused["message"]
 
 
 @pytest.fixture

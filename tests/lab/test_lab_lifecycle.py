@@ -104,7 +104,7 @@ def test_up_starts_daemons_that_died(lab: Cluster) -> None:
     os.kill(lab.status()["nodes"]["c1"]["daemons"]["slurmd"]["pid"], signal.SIGKILL)
     wait_for(lambda: not lab.status()["healthy"], "the death is told")
     done = cli("up", "--name", NAME, *options(lab))
-    assert "already up; started again: slurmd on c1" in done.stderr
+    assert "already up; restarted: slurmd on c1" in done.stderr
     assert lab.status()["healthy"]
 
 
