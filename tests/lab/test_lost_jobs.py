@@ -7,14 +7,27 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.lab.test_explain import told
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
+
+pytestmark = pytest.mark.waits
+
+SLURMD_TIMEOUT_S = 15
+"""Seconds until slurmctld calls a node that does not answer down, in place of the lab's 30."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _soon_down(lab: Lab) -> Iterator[None]:
+    with lab.setting("SlurmdTimeout", SLURMD_TIMEOUT_S):
+        yield
 
 
 def serves(lab: Lab, node: str) -> bool:
