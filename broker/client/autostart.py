@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from broker.config.settings import Config
 
-START_WITHIN = 30.0
-"""Seconds in which a controller that we start must answer; it may have to wait for its predecessor to end."""
+START_WITHIN = 120.0
+"""Seconds in which a controller that we start must answer; it may have to wait for its predecessor to end. It takes a
+second, and half a minute on a busy login node with the home on NFS. One that ends is noticed at once."""
 
 LOG_LIMIT = 2**20
 """Bytes; a log that has grown beyond it begins anew with the next controller."""
@@ -74,8 +75,13 @@ def _start(config: Config) -> None:
             )
         deadline = time.monotonic() + START_WITHIN
         while not client.health():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None:
                 raise _why(log, before)
+            if time.monotonic() > deadline:
+                raise ControllerUnavailableError(
+                    f"the controller has not answered within {START_WITHIN:g} s, and is still starting",
+                    hint=f"run the command again in a while; the controller's log is {log}",
+                )
             time.sleep(0.02)
 
 

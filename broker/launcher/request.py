@@ -63,10 +63,16 @@ def checked_user(name: object, minimum_uid: int) -> pwd.struct_passwd:
 
 
 def own_directory(path: Path, uid: int) -> None:
-    """Make a directory mode 0700 below one that is there, or accept it if it is the user's own and private."""
+    """Make a directory mode 0700 below one that is there, or accept the user's own, which others may not write to.
+
+    Others are locked out of that: a program that makes a folder below it leaves it open to be read.
+    """
     try:
         path.mkdir(mode=0o700, parents=False)
     except FileExistsError:
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == uid and not status.st_mode & 0o022:
+            path.chmod(0o700)
         check_own(path, uid)
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,4 +85,5 @@ def check_own(path: Path, uid: int) -> None:
     except FileNotFoundError:
         raise VerbError("missing", f"{path} does not exist") from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
-        raise VerbError("files", f"{path} must be a directory of the user's own with mode 0700")
+        remedy = f": run `chmod 700 {path}`" if stat.S_ISDIR(status.st_mode) and status.st_uid == uid else ""
+        raise VerbError("files", f"{path} must be a directory of the user's own with mode 0700{remedy}")

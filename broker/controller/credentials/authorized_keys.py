@@ -17,7 +17,7 @@ from broker.ssh import keys
 
 if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
-    from broker.controller.registry.registry import Registry
+    from broker.controller.registry.async_registry import AsyncRegistry
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _NO_ANSWER = {"crashed", "timed-out", "gone"}
 class AuthorizedKeys:
     """A short-lived cache of users' keys, which the launcher reads as these users."""
 
-    def __init__(self, registry: Registry, launcher: LauncherClient, *, enough: bool = True) -> None:
+    def __init__(self, registry: AsyncRegistry, launcher: LauncherClient, *, enough: bool = True) -> None:
         """`enough`: whether a key lets its owner in by itself; no more can be added where it does not."""
         self._enough = enough
         self._registry = registry
@@ -55,7 +55,7 @@ class AuthorizedKeys:
         LauncherError while the user's own file cannot be read, as on a dead file server, and never could before.
         """
         found = {key.blob: key.line for key in await self._own_file(user)}
-        for row in await asyncio.to_thread(self._registry.keys_of, user):
+        for row in await self._registry.keys_of(user):
             key = keys.PublicKey.parse(row.public_key)
             found.setdefault(key.blob, key.line)
         return list(found.values())
@@ -67,7 +67,7 @@ class AuthorizedKeys:
 
     async def views(self, user: str) -> list[KeyView]:
         """The same for the user's eyes, with where each comes from."""
-        rows = await asyncio.to_thread(self._registry.keys_of, user)
+        rows = await self._registry.keys_of(user)
         added = [_added(row) for row in rows]
         known = {view.fingerprint for view in added}
         return added + [
@@ -87,7 +87,7 @@ class AuthorizedKeys:
             raise RefusedError(
                 "this site lets people in by certificates, not by their keys", hint="`berth login` gives you one"
             )
-        if len(await asyncio.to_thread(self._registry.keys_of, user)) >= MAX_ADDED:
+        if len(await self._registry.keys_of(user)) >= MAX_ADDED:
             raise RefusedError(
                 f"you have added {MAX_ADDED} keys already", hint="`berth key remove` those of old machines"
             )
@@ -98,10 +98,10 @@ class AuthorizedKeys:
             comment=key.comment,
             added_at=time.time(),
         )
-        return _added(await asyncio.to_thread(self._registry.add_key, row))
+        return _added(await self._registry.add_key(row))
 
     async def remove(self, user: str, fingerprint: str) -> KeyView:
-        return _added(await asyncio.to_thread(self._registry.remove_key, user, fingerprint))
+        return _added(await self._registry.remove_key(user, fingerprint))
 
     async def _own_file(self, user: str) -> list[keys.PublicKey]:
         read_at, known = self._files.get(user, (-math.inf, None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from broker.ssh.keys import PublicKey
 if TYPE_CHECKING:
     from broker.config.settings import SshSettings
     from broker.controller.credentials.authorized_keys import AuthorizedKeys
-    from broker.controller.registry.registry import Registry
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.ssh.certificates import CertificateAuthority
 
 
@@ -49,7 +48,7 @@ class LoginPolicy:
     """The site's policy for credentials. It signs and revokes certificates."""
 
     def __init__(
-        self, settings: SshSettings, registry: Registry, keys: AuthorizedKeys, authority: CertificateAuthority
+        self, settings: SshSettings, registry: AsyncRegistry, keys: AuthorizedKeys, authority: CertificateAuthority
     ) -> None:
         """`authority`: the one for users."""
         self._settings = settings
@@ -69,7 +68,7 @@ class LoginPolicy:
             keys = []
         # sshd refuses a revoked key also without its certificate; one that opens by itself is not to be shut out.
         plain = {PublicKey.parse(line).blob for line in keys}
-        certificates = await asyncio.to_thread(self._registry.certificates_of, user, time.time())
+        certificates = await self._registry.certificates_of(user, time.time())
         revoked = [each.public_key for each in certificates if each.revoked_at is not None]
         return SshCredentials(
             user, keys, authorities, [line for line in revoked if PublicKey.parse(line).blob not in plain]
@@ -94,16 +93,16 @@ class LoginPolicy:
         line = self._authority.sign_user(
             key.line, user, valid_seconds=seconds, serial=row.serial, key_id=f"berth user {user}"
         )
-        view = _view(await asyncio.to_thread(self._registry.issue_certificate, row))
+        view = _view(await self._registry.issue_certificate(row))
         return UserCertificateAnswer(certificate=line, view=view)
 
     async def certificates(self, user: str) -> list[UserCertificateView]:
         """Those of the user's that are valid, but for being revoked."""
-        return [_view(row) for row in await asyncio.to_thread(self._registry.certificates_of, user, time.time())]
+        return [_view(row) for row in await self._registry.certificates_of(user, time.time())]
 
     async def revoke(self, user: str, fingerprint: str | None) -> list[UserCertificateView]:
         """Have the certificates for one of the user's keys, or for all, let nobody in any more; those that did."""
-        revoked = await asyncio.to_thread(self._registry.revoke_certificates, user, fingerprint, time.time())
+        revoked = await self._registry.revoke_certificates(user, fingerprint, time.time())
         if fingerprint is not None and not revoked:
             raise NotFoundError(f"you have no certificate for the key {fingerprint}", hint="`berth login --list`")
         return [_view(row) for row in revoked]

@@ -11,7 +11,8 @@ from broker.controller.launcher_client.errors import LauncherError, to_user_erro
 from broker.controller.reconcile.idle import idle_file
 from broker.controller.reconcile.succession import CARRIED
 from broker.controller.registry.manifest import Manifest
-from broker.controller.registry.registry import EventEntry, RegistryError
+from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
 from broker.format import clock
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from broker.config.settings import Config
     from broker.controller.credentials.login import LoginPolicy, SshCredentials
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import JobRecord, Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
     from broker.ssh.certificates import CertificateAuthority
     from profiles.image.store import Image, Stores
@@ -61,7 +63,7 @@ class Submitter:
         self,
         *,
         config: Config,
-        registry: Registry,
+        registry: AsyncRegistry,
         launcher: LauncherClient,
         stores: Stores,
         authority: CertificateAuthority,
@@ -121,7 +123,7 @@ class Submitter:
         try:
             return await self._submit(session, number)
         except _OvertakenError:
-            return await asyncio.to_thread(self._registry.update, session.id, lambda _: None)
+            return await self._registry.require(session.id)
 
     async def _submit(self, session: Session, number: int) -> Session:
         try:
@@ -137,10 +139,10 @@ class Submitter:
             if number == session.submission:
                 values |= {"gpus": gpus(options)}
             claim = _claimed(session, number, **values)
-            session = await asyncio.to_thread(self._registry.update, session.id, claim)
+            session = await self._registry.update(session.id, claim)
             if number != session.submission:
                 session = await self._hand_over(session, number)
-            jobs = await asyncio.to_thread(self._registry.jobs_of, session.id)
+            jobs = await self._registry.jobs_of(session.id)
             job_id = await self._job_id(session, number, options, image, login, before(jobs))
         except LauncherError as error:
             if error.unclear:
@@ -153,7 +155,7 @@ class Submitter:
         except BerthError as error:
             raise await self._refuse(session, number, error) from error
         failpoint("start.submitted")
-        return await asyncio.to_thread(self._registry.update, session.id, _submitted(number, job_id))
+        return await self._registry.update(session.id, _submitted(number, job_id))
 
     async def _job_id(  # noqa: PLR0917 - all that makes a job
         self, session: Session, number: int, options: list[str], image: Image, login: SshCredentials, before: str
@@ -238,7 +240,7 @@ class Submitter:
             values = {"state": state, "reason": message, "outcome": REFUSED, "attempted_at": None, "root": False}
             return values, EventEntry("berth", "refused", message)
 
-        now = await asyncio.to_thread(self._registry.update, session.id, decide)
+        now = await self._registry.update(session.id, decide)
         if now.state is SessionState.DELETING:
             await self._forget(now)
         return type(error)(message, hint=error.hint or "change the options and start it again; nothing was changed")
@@ -251,7 +253,7 @@ class Submitter:
             log.warning("the data of %s is left to the next tick: %s", session.id, error.message)
             return
         gone = {"state": SessionState.DELETED, "reason": ""}
-        await asyncio.to_thread(self._registry.update, session.id, lambda _: (gone, EventEntry("berth", "deleted")))
+        await self._registry.update(session.id, lambda _: (gone, EventEntry("berth", "deleted")))
 
     async def _change(
         self,
@@ -267,7 +269,7 @@ class Submitter:
                 raise _OvertakenError
             return values, entry
 
-        return await asyncio.to_thread(self._registry.update, session.id, decide)
+        return await self._registry.update(session.id, decide)
 
 
 def _waits_for(now: Session, number: int) -> bool:

@@ -34,7 +34,7 @@ from slurm.scheduler import NoAnswer
 if TYPE_CHECKING:
     from broker.config.settings import StorageSettings
     from broker.controller.launcher_client.client import LauncherClient
-    from broker.controller.registry.registry import Registry
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.pending import PendingOperations
     from broker.schema.environments import EnvironmentRequest, PromoteRequest
@@ -56,7 +56,7 @@ class Environments:
         self,
         *,
         settings: StorageSettings,
-        registry: Registry,
+        registry: AsyncRegistry,
         stores: Stores,
         launcher: LauncherClient,
         scheduler: Scheduler,
@@ -76,8 +76,8 @@ class Environments:
     async def make(self, user: str, request: EnvironmentRequest) -> EnvironmentView:
         """Make an environment of a session as it is now, also while it runs, or of a profile with an empty home."""
         name, _, version = request.of.partition("@")
-        if not version and await asyncio.to_thread(self._registry.find, user, name) is not None:
-            session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.CLONE)
+        if not version and await self._registry.find(user, name) is not None:
+            session = await access.resolve_own(self._registry, user, name, Permission.CLONE)
             made = await self._of_session(user, session)
         else:
             made = await self._of_profile(user, name, version or None)
@@ -104,7 +104,7 @@ class Environments:
         environment = next((each for each in await self.all(user) if each.id == environment_id), None)
         if environment is None:
             raise NotFoundError(f"you have no environment {environment_id}")
-        if await asyncio.to_thread(self._registry.find, user, request.name) is not None:
+        if await self._registry.find(user, request.name) is not None:
             raise ConflictError(f"you have a session named {request.name} already", hint="give it another name")
         image = await asyncio.to_thread(published, self._stores, environment.profile, environment.version)
         now = time.time()
@@ -124,7 +124,7 @@ class Environments:
             await self._limits.check_another(user)
             await self._limits.check_storage(user)
             entry = EventEntry(user, "promote", f"of job {request.job}")
-            session = await asyncio.to_thread(self._registry.create, session, entry)
+            session = await self._registry.create(session, entry)
         return await self._answering.wait_for_operation(session)
 
     def sweep(self, user: str) -> asyncio.Task[None]:
@@ -147,7 +147,7 @@ class Environments:
             copied = self._launcher.copy(user, session.id, new_id(), session.job_id, image=session.image, what=what)
             taken = await with_user_errors(session.name, copied)
             number = taken.snapshot.number
-            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"volumes": taken.volumes}, None))
+            await self._registry.update(session.id, lambda _: ({"volumes": taken.volumes}, None))
         return await self._made(user, session.name, image, source=session, number=number)
 
     async def _of_profile(self, user: str, name: str, version: str | None) -> EnvironmentView:
@@ -194,7 +194,7 @@ class Environments:
         except BerthError:
             await self._sweep_away(user, environment.id)
             raise
-        await asyncio.to_thread(self._registry.record, source or environment, EventEntry(user, "batch", f"in {of}"))
+        await self._registry.record(source or environment, EventEntry(user, "batch", f"in {of}"))
         return EnvironmentView(
             id=environment.id,
             directory=directory,

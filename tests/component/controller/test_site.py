@@ -31,7 +31,7 @@ def play(place: Path, scene: Callable[[Core, Site], Awaitable[None]], **ssh: Any
     async def whole() -> None:
         core = Core.make(site_config(place, ssh=ssh), FakeLauncher(FakeScheduler()))
         async with asyncio.timeout(TEST_DEADLINE_S):
-            await scene(core, Site(core.config, core.registry, core.authority, core.user_authority))
+            await scene(core, Site(core.config, core.async_registry, core.authority, core.user_authority))
 
     asyncio.run(whole())
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.controller.registry.registry import RegistryError
+from broker.controller.registry.transactions import RegistryError
 from broker.errors import InvalidInputError
 from broker.gateway import audit
 from broker.gateway.audit import Audit, Identity

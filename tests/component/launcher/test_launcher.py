@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
-from broker.launcher.request import RequestContext, VerbError, checked_user
+from broker.launcher.request import RequestContext, VerbError, checked_user, own_directory
 from broker.launcher.server import Settings, _answer_as_user
 from broker.names import new_id
 from broker.volumes.record import locked
@@ -246,6 +246,18 @@ def test_a_directory_that_is_not_the_users_own_is_refused(storage: Path) -> None
             assert failure.value.kind == "files"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("mode", "accepted"), [(0o700, True), (0o755, True), (0o711, True), (0o775, False)])
+def test_directory_of_the_users_own_is_closed_unless_others_may_write_to_it(
+    tmp_path: Path, mode: int, accepted: bool
+) -> None:
+    directory = tmp_path / "berth"
+    directory.mkdir()
+    directory.chmod(mode)
+    with contextlib.nullcontext() if accepted else pytest.raises(VerbError, match=f"run `chmod 700 {directory}`"):
+        own_directory(directory, os.getuid())
+    assert stat.S_IMODE(directory.stat().st_mode) == (0o700 if accepted else mode)
 
 
 def test_a_link_in_the_place_of_a_directory_is_refused(storage: Path) -> None:

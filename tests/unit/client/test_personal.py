@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import broker
+from broker.client import autostart
 from broker.client.autostart import open_client, passive_client
 from broker.client.client import Client
 from broker.config.directories import make_private
@@ -19,7 +22,8 @@ from broker.config.settings import Config
 from broker.controller import process
 from broker.controller.registry import database
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.registry import EventEntry, RegistryError
+from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError, InvalidInputError
 from tests.fakes.rows import make_session
 
@@ -109,6 +113,28 @@ def test_a_controller_that_does_not_start_says_why_in_its_own_words(config: Conf
         patch.setenv("PYTHONPATH", str(Path(broker.__file__).parent.parent))
         with pytest.raises(InvalidInputError, match="no SQLAlchemy URL"):
             open_client(config)
+
+
+def test_a_controller_that_takes_long_is_not_said_to_have_failed(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start_slowly(_: object, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - as Popen's
+        processes.append(real(["sleep", "1000"], **options))
+        return processes[-1]
+
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", start_slowly)
+    monkeypatch.setattr(autostart, "START_WITHIN", 0.1)
+    try:
+        with pytest.raises(ControllerUnavailableError, match="is still starting") as refused:
+            open_client(config)
+    finally:
+        for started in processes:
+            started.kill()
+            started.wait()
+    assert str(config.state_dir / "controller.log") in str(refused.value.hint)
 
 
 # The registry on a network file system

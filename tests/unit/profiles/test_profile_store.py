@@ -74,6 +74,17 @@ def test_everybody_can_read_it(tmp_path: Path) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in image.directory.iterdir()} == {0o644}
 
 
+def test_folders_above_a_new_store_are_open_to_nobodys_changes(tmp_path: Path) -> None:
+    """In personal mode, one of them is the root of the user's sessions, which none but the user may write to."""
+    before = os.umask(0o002)
+    try:
+        Store(tmp_path / "share/berth/profiles").stage("base", "1")
+    finally:
+        os.umask(before)
+    for folder in ("share", "share/berth", "share/berth/profiles", "share/berth/profiles/base"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o755
+
+
 def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert Store(tmp_path / "none").images() == []
     with pytest.raises(NoSuchImageError) as caught:

@@ -15,7 +15,7 @@ from slurm.lab.cache import keep_newest, mark_used
 from slurm.lab.errors import LabError
 from slurm.vm import image, monitor, qemu
 from slurm.vm.guest import identity
-from tests.site import guest_site, quickstart
+from tests.site import guest_site, quickstart, vm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -146,3 +146,17 @@ def test_every_site_has_its_files_where_the_guest_exports_or_binds_them() -> Non
     script = (image.FILES / "usr/local/sbin/mount-shared").read_text()
     for kind in guest_site.SITES.values():
         assert f"{kind.mounted}) backing={kind.backing} ;;" in script
+
+
+@pytest.mark.parametrize(("command", "is_failure"), [("true", False), ("exit 3", True), ("kill -KILL $$", True)])
+def test_run_fails_if_the_command_fails_or_is_killed_on_any_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, is_failure: bool
+) -> None:
+    monkeypatch.setattr(vm, "STATES", tmp_path)
+    monkeypatch.setattr(vm, "start", lambda *_: None)
+    monkeypatch.setattr(vm, "check_root", lambda: None)
+    monkeypatch.setattr(vm, "check_disk", lambda *_: None)
+    monkeypatch.setenv("KEEP_VM", "1")
+    on_first = f"if [ ! -e {tmp_path}/done ]; then touch {tmp_path}/done; {command}; fi"
+    code = vm.main(["run", "--sites", "ext4,nfs-ext4", "sh", "-c", on_first])
+    assert (code != 0) == is_failure

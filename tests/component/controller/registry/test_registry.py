@@ -20,7 +20,8 @@ from sqlmodel import SQLModel
 from broker.controller.registry.database import MIGRATIONS, open_registry
 from broker.controller.registry.filesystem import network_file_system
 from broker.controller.registry.models import Key
-from broker.controller.registry.registry import EventEntry, Registry, RegistryError
+from broker.controller.registry.registry import EventEntry, Registry
+from broker.controller.registry.transactions import RegistryError
 from broker.errors import ConflictError, InvalidInputError, NotFoundError
 from broker.schema.sessions import Persistence, SessionState
 from tests.fakes.rows import make_session

@@ -23,7 +23,8 @@ from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.registry import lock as registry_lock
 from broker.controller.registry.database import open_registry, parse_url
 from broker.controller.registry.lock import LOCK_CLASS, PostgresLock, hold_registry
-from broker.controller.registry.registry import EventEntry, RegistryError
+from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.transactions import RegistryError
 from broker.errors import ConflictError, InvalidInputError
 from broker.names import new_id
 from tests.deadlines import DEADLINE_S

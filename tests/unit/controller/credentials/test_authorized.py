@@ -11,6 +11,7 @@ import pytest
 import broker.controller.credentials.authorized_keys
 from broker.controller.credentials.authorized_keys import AuthorizedKeys
 from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
 from broker.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
 from tests.fakes.core import Clock
@@ -42,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def make(registry: Registry) -> tuple[AuthorizedKeys, FakeLauncher]:
     launcher = FakeLauncher(FakeScheduler())
-    return AuthorizedKeys(registry, launcher), launcher
+    return AuthorizedKeys(AsyncRegistry(registry), launcher), launcher
 
 
 def test_the_file_and_what_was_added_count_each_key_once(registry: Registry) -> None:

@@ -15,7 +15,8 @@ from sqlalchemy.exc import OperationalError
 from broker.cli.advice import explanation
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.submission import UNCONFIRMED, allowed_binds, job_env
-from broker.controller.registry.registry import EventEntry, RegistryError
+from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.transactions import RegistryError
 from broker.errors import RefusedError
 from broker.schema.sessions import OTHER_HOST_KEY, SessionState, StartRequest
 from broker.ssh import host_key

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.registry import EventEntry, Registry
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.access import allowed, resolve
 from broker.errors import NotFoundError
 from broker.schema.permissions import Permission
@@ -21,28 +23,28 @@ USERS = ("alice", "bob", "carol")
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(tmp_path: Path) -> AsyncRegistry:
     made = open_registry(f"sqlite:///{tmp_path / 'registry.db'}")
     for owner in USERS[:2]:
         made.create(session(owner), EventEntry(owner, "start"))
-    return made
+    return AsyncRegistry(made)
 
 
 @pytest.mark.parametrize(("user", "owner", "permission"), list(itertools.product(USERS, USERS[:2], Permission)))
-def test_the_owner_may_and_nobody_else(registry: Registry, user: str, owner: str, permission: Permission) -> None:
+def test_the_owner_may_and_nobody_else(registry: AsyncRegistry, user: str, owner: str, permission: Permission) -> None:
     assert allowed(user, session(owner), permission) is (user == owner)
     if user == owner:
-        assert resolve(registry, user, owner, "dev", permission).owner == owner
+        assert asyncio.run(resolve(registry, user, owner, "dev", permission)).owner == owner
     else:
         with pytest.raises(NotFoundError):
-            resolve(registry, user, owner, "dev", permission)
+            asyncio.run(resolve(registry, user, owner, "dev", permission))
 
 
 @pytest.mark.parametrize("permission", list(Permission))
-def test_a_refusal_does_not_tell_whether_the_session_exists(registry: Registry, permission: Permission) -> None:
+def test_a_refusal_does_not_tell_whether_the_session_exists(registry: AsyncRegistry, permission: Permission) -> None:
     with pytest.raises(NotFoundError) as there:
-        resolve(registry, "carol", "alice", "dev", permission)
+        asyncio.run(resolve(registry, "carol", "alice", "dev", permission))
     with pytest.raises(NotFoundError) as nowhere:
-        resolve(registry, "carol", "alice", "nowhere", permission)
+        asyncio.run(resolve(registry, "carol", "alice", "nowhere", permission))
     assert there.value.message.replace("dev", "NAME") == nowhere.value.message.replace("nowhere", "NAME")
     assert there.value.hint == nowhere.value.hint
