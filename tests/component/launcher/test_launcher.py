@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.launcher.request import RequestContext, VerbError, checked_user, own_directory
-from broker.launcher.server import Settings, _answer_as_user
+from broker.launcher.worker import Settings, run_worker
 from broker.names import new_id
 from broker.volumes.record import locked
 from tests.deadlines import DEADLINE_S
@@ -86,7 +86,7 @@ def test_a_worker_whose_launcher_has_gone_already_does_nothing(storage: Path) ->
     worker = os.fork()
     if worker == 0:
         nobody = os.getpid()  # not its parent
-        _answer_as_user(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
+        run_worker(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as answer:
         assert answer.read() == b""
@@ -218,7 +218,7 @@ def test_no_text_but_an_id_names_a_session(text: str) -> None:
     if text == ID or (len(text) == 26 and text.isascii() and text.isalnum() and text.islower()):
         return
     with pytest.raises(VerbError):
-        place.session({"session": text})
+        place.session(text)
 
 
 @given(st.text(max_size=40))
@@ -233,7 +233,7 @@ def test_new_ids_are_accepted_sorted_and_different() -> None:
     assert len(set(ids)) == 4
     assert ids[:2] == sorted(ids[:2])
     for session_id in ids:
-        assert place.session({"session": session_id}).name == session_id
+        assert place.session(session_id).name == session_id
 
 
 @pytest.mark.skipif(not ROOT, reason="acting for others is what root does; everybody else acts for themselves only")
