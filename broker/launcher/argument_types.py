@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -151,13 +151,16 @@ class Arguments:
         request are ignored.
         """
         hints = get_type_hints(cls, include_extras=True)
-        known = {
-            field.name: _check(hints[field.name], request[field.name]) for field in fields(cls) if field.name in request
-        }
-        try:
-            return cls(**known)
-        except TypeError as error:  # one without a default is missing
-            raise VerbError("invalid", f"{error}"[:200]) from error
+        missing = [field.name for field in fields(cls) if field.name not in request and field.default is MISSING]
+        if missing:
+            raise VerbError("invalid", f"missing arguments: {', '.join(missing)}")
+        return cls(
+            **{
+                name: _check(hints[name], request[name])
+                for name in (field.name for field in fields(cls))
+                if name in request
+            }
+        )
 
     def request(self) -> dict[str, Any]:
         """Return the arguments as a request has them."""

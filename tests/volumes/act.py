@@ -65,7 +65,7 @@ class Actor:
         if child == 0:
             os.close(read)
             os.environ |= armed
-            self._answer(verb, {**IMAGE, **request}, write)
+            self._answer(verb, {**IMAGE, "files": {}, "over": [], **request}, write)
         os.close(write)
         if meanwhile is not None:
             stopped = _stopped(child)
