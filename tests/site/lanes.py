@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -52,7 +53,9 @@ class Lane:
     beside: bool = False
     """Whether it runs beside another lane, so that its output goes to a file."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _began_at: float = field(default=0, init=False)
+    _files: str = field(default="", init=False)
+    """The folder for the tests' own files. pytest keeps those of three runs and removes older ones in Python, which
+    fails on the deep trees of an interrupted run."""
 
     @property
     def log(self) -> Path:
@@ -63,10 +66,11 @@ class Lane:
         """Start pytest; return at once."""
         options = ["-m", self.marks, "-n", str(self.workers), "--dist", self.spread]
         options += ["--no-loadscope-reorder"] if self.spread == "loadfile" else []
+        self._files = tempfile.mkdtemp(prefix="berth-")
+        options += ["--basetemp", f"{self._files}/files"]
         environment = os.environ | {"TEST_DURATIONS": str(BUILD / f"durations/{self.name}.json")}
         environment |= {"LAB_NAME": self.lab} if self.lab else {}
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._began_at = time.monotonic()
         with self.log.open("wb") as log:
             output = log if self.beside else None
             self._process = subprocess.Popen([pytest, *options, *self.folders], env=environment, stdout=output)
@@ -76,9 +80,10 @@ class Lane:
         if self._process is None:
             return 0
         code = self._process.wait()
+        self._remove_files()
         if self.beside:
             sys.stdout.write(self.log.read_text(errors="replace"))
-        print(f"lane {self.name}: {time.monotonic() - self._began_at:.0f} s, exit code {code}", flush=True)
+        print(f"lane {self.name}: exit code {code}", flush=True)
         return code
 
     def stop(self) -> None:
@@ -86,6 +91,10 @@ class Lane:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait()
+            self._remove_files()
+
+    def _remove_files(self) -> None:
+        subprocess.run(["rm", "-rf", self._files], check=False)
 
 
 def main(argv: list[str]) -> int:
