@@ -113,24 +113,6 @@ class Lab:
         wait_for(lambda: self.run(["grep", "--quiet", text, state]).returncode == 0, what=f"{text} to be saved")
 
     @contextmanager
-    def setting(self, name: str, seconds: int) -> Iterator[None]:
-        """Within the context a time of slurm.conf is `seconds` on all nodes, and slurmctld has read it."""
-        conf = "/etc/slurm/slurm.conf"
-        before = int(self.sh(f"sed -n 's/^{name}=//p' {conf}"))
-        self._set(conf, name, seconds)
-        try:
-            yield
-        finally:
-            self._set(conf, name, before)
-
-    def _set(self, conf: str, name: str, seconds: int) -> None:
-        for node in NODES:
-            self.sh(f"sed -i 's/^{name}=.*/{name}={seconds}/' {conf}", node=node)
-        self.sh("scontrol reconfigure")
-        shown = f"scontrol show config | sed -n 's/^{name} *= //p'"
-        wait_for(lambda: self.sh(shown).split() == [str(seconds), "sec"], what=f"{name} to be {seconds} s")
-
-    @contextmanager
     def without(self, daemon: str, *, node: str = LOGIN) -> Iterator[None]:
         """Within the context the daemon is dead, by SIGKILL; after it, it serves again."""
         os.kill(self._pid(daemon, node), signal.SIGKILL)

@@ -13,21 +13,12 @@ from tests.lab.test_explain import told
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
 
 pytestmark = pytest.mark.waits
-
-SLURMD_TIMEOUT_S = 15
-"""Seconds until slurmctld calls a node that does not answer down, in place of the lab's 30."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _soon_down(lab: Lab) -> Iterator[None]:
-    with lab.setting("SlurmdTimeout", SLURMD_TIMEOUT_S):
-        yield
 
 
 def serves(lab: Lab, node: str) -> bool:
