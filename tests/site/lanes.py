@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slurm.lab.errors import LabError
-from slurm.lab.place import cache_root
+from slurm.lab.paths import cache_root
 from slurm.lab.preflight import check_root
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from slurm.lab.releases import TRIXIE
-from slurm.lab.rootfs import root
+from slurm.lab.rootfs import node_root
 from tests.site import deploy
-from tests.site.run import NAME, OURS, PROFILES, alone, build_group, take_down
+from tests.site.run import NAME, OURS, PROFILES, alone, build_group, take_labs_down
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +134,7 @@ def _on_labs(options: argparse.Namespace) -> int:
     lanes = (component, waits, working)
     try:
         if NAME == OURS:
-            take_down([*work, *wait])
+            take_labs_down([*work, *wait])
         component.start(options.pytest)
         _bring_up(work)
         working.start(options.pytest)
@@ -146,15 +146,15 @@ def _on_labs(options: argparse.Namespace) -> int:
         for lane in lanes:
             lane.stop()
         if not os.environ.get("KEEP_LAB"):
-            take_down([*work, *wait])
+            take_labs_down([*work, *wait])
 
 
 def _bring_up(names: Sequence[str]) -> None:
     """Bring labs up, and meanwhile, on the first, build the profiles that tests start sessions from."""
-    progress = Progress()
+    progress = ProgressLog()
     first = deploy.up(names[0], progress=progress)
     with ThreadPoolExecutor() as pool:
-        older = pool.submit(root, cache_root(), progress, TRIXIE)
+        older = pool.submit(node_root, cache_root(), progress, TRIXIE)
         builds = [pool.submit(build_group, first, group, progress) for group in PROFILES]
         for name in names[1:]:
             deploy.up(name, progress=progress)

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import lifecycle
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import LabPaths, cache_root
 from slurm.lab.preflight import check_root
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from slurm.lab.releases import TRIXIE
-from slurm.lab.rootfs import root
+from slurm.lab.rootfs import node_root
 from tests.lab_cluster import older_name
 from tests.site import deploy
 
@@ -57,13 +57,13 @@ def main(argv: list[str]) -> int:
         with alone():
             try:
                 if NAME == OURS:
-                    take_down(names)
+                    take_labs_down(names)
                 _up(names, older=options.older)
                 environment = os.environ | {"LAB_NAME": NAME}
                 return subprocess.run([*options.command, *workers], env=environment, check=False).returncode
             finally:
                 if not os.environ.get("KEEP_LAB"):
-                    take_down(names)
+                    take_labs_down(names)
     except (LabError, deploy.SiteError) as error:
         print(f"tests: {error}", file=sys.stderr)
         return 1
@@ -84,25 +84,25 @@ def alone() -> Iterator[None]:
         yield
 
 
-def take_down(names: list[str]) -> None:
+def take_labs_down(names: list[str]) -> None:
     """Take labs down, and the ones with an older Slurm that tests made beside them."""
     for name in names:
         for each in (name, older_name(name)):
-            lifecycle.down(Place.find(each))
+            lifecycle.take_down(LabPaths.find(each))
 
 
 def _up(names: list[str], *, older: bool) -> None:
     """Bring the labs up, and build the profiles that tests start sessions from into the store that all labs see."""
-    progress = Progress()
+    progress = ProgressLog()
     sites = [deploy.up(name, progress=progress) for name in names]
     with ThreadPoolExecutor() as pool:
-        made = [pool.submit(root, cache_root(), progress, TRIXIE)] if older else []
+        made = [pool.submit(node_root, cache_root(), progress, TRIXIE)] if older else []
         list(pool.map(lambda group: build_group(sites[0], group, progress), PROFILES))
         for each in made:
             each.result()
 
 
-def build_group(site: deploy.Site, group: tuple[str, ...], progress: Progress) -> None:
+def build_group(site: deploy.Site, group: tuple[str, ...], progress: ProgressLog) -> None:
     """Build profiles one after the other, unless they are built."""
     for profile in group:
         deploy.build_profile(site, profile, progress)
