@@ -13,7 +13,7 @@ from broker.config.settings import load
 from broker.errors import BerthError, ExitCode
 from broker.schema.sessions import SessionState
 from broker.status_text import state_words
-from profiles.recipe.spec import load as profile_of
+from profiles.recipe.spec import load_profile as profile_of
 from tests.docs import api_page
 from tests.docs.fields import descriptions
 from tests.docs.generate import ROOT, commands, pages, settings
@@ -41,6 +41,16 @@ def test_every_command_has_its_heading() -> None:
     names = {name for name, _ in commands()}
     assert {"berth start", "berth profile build", "berth ssh-config", "berth registry rebuild"} <= names
     assert names <= set(headings(DOCS / "reference" / "cli.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_that_a_page_names_exists(page: Path) -> None:
+    """In its code, `berth` is followed by options, a placeholder or a command."""
+    known = {name.split()[1] for name, _ in commands() if " " in name}
+    block = re.compile(r"^ *```\w*\n(.*?)^ *```$|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
+    code = "\n".join(text for found in block.findall(page.read_text(encoding="utf-8")) for text in found)
+    named = set(re.findall(r"(?:^|[$#] )berth ([a-z][a-z-]*)", code, re.MULTILINE))
+    assert named - known == set()
 
 
 def test_help_fits_a_terminal() -> None:

@@ -11,9 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.launcher_client.volumes import SifImage
 from broker.errors import BerthError
 from broker.images import image_with
+from broker.launcher.arguments import FlattenArguments
 from broker.names import new_id
 from broker.schema.sessions import STARTABLE, SessionState
 from broker.single_flight import SingleFlight
@@ -80,9 +80,15 @@ class Maintenance:
 
     async def _flatten(self, session: Session) -> Session:
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
-        sif = SifImage(str(image.path), image.offset)
+        arguments = FlattenArguments(
+            session=session.id,
+            operation=new_id(),
+            image=str(image.path),
+            offset=image.offset,
+            digest=image.digest,
+        )
         try:
-            volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif, image.digest)
+            volumes = await self._launcher.flatten(session.owner, arguments)
         except BerthError:
             await self._note_failure(session)
             raise

@@ -17,11 +17,12 @@ from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
 from broker.format import clock
 from broker.images import image_with
+from broker.launcher.arguments import HandOverArguments
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
 from broker.ssh.host_names import SessionHost
 from broker.ssh.keys import PublicKey
-from slurm.gres import gpus
+from slurm.gres import count_gpus
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Submitter:
             }
             failpoint("start.prepared")
             if number == session.submission:
-                values |= {"gpus": gpus(options)}
+                values |= {"gpus": count_gpus(options)}
             claim = _claimed(session, number, **values)
             session = await self._registry.update(session.id, claim)
             if number != session.submission:
@@ -178,9 +179,9 @@ class Submitter:
     async def _hand_over(self, session: Session, number: int) -> Session:
         """Have the successor's job begin with a snapshot, if that can be; it carries the session on in any case."""
         try:
-            volumes = await self._launcher.hand_over(
-                session.owner, session.id, number, image=session.image, most=self._config.storage.flatten_at
-            )
+            most = self._config.storage.flatten_at
+            arguments = HandOverArguments(session=session.id, submission=number, most=most, **session.image)
+            volumes = await self._launcher.hand_over(session.owner, arguments)
         except LauncherError as error:
             log.warning("%s goes on without a snapshot: %s", session.id, error.message)
             return session

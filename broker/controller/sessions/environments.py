@@ -23,6 +23,7 @@ from broker.controller.sessions import access
 from broker.controller.sessions.snapshots import check_copyable, check_free
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.images import image_with, published
+from broker.launcher.arguments import CopyArguments, EnvironmentArguments
 from broker.names import new_id
 from broker.schema.environments import EnvironmentView
 from broker.schema.permissions import Permission
@@ -143,9 +144,15 @@ class Environments:
         number = None
         if session.state is SessionState.READY:
             assert session.job_id is not None
-            what = {"label": "", "reason": "for a batch job", "automatic": True}
-            copied = self._launcher.copy(user, session.id, new_id(), session.job_id, image=session.image, what=what)
-            taken = await with_user_errors(session.name, copied)
+            arguments = CopyArguments(
+                session=session.id,
+                operation=new_id(),
+                job_id=session.job_id,
+                reason="for a batch job",
+                automatic=True,
+                **session.image,
+            )
+            taken = await with_user_errors(session.name, self._launcher.copy(user, arguments))
             number = taken.snapshot.number
             await self._registry.update(session.id, lambda _: ({"volumes": taken.volumes}, None))
         return await self._made(user, session.name, image, source=session, number=number)
@@ -179,18 +186,17 @@ class Environments:
         shows = self._settings.submission_directory and image.profile.submission_directory
         lines = job_env(environment, 0, binds, image.offset) + f"BERTH_SUBMISSION_DIRECTORY={'yes' if shows else ''}\n"
         files = {"batch.json": json.dumps(described) + "\n", "job.env": lines}
-        making = self._launcher.environment(
-            user,
-            environment.id,
-            new_id(),
+        arguments = EnvironmentArguments(
+            session=environment.id,
+            operation=new_id(),
             source=None if source is None else source.id,
-            number=number,
-            image=environment.image,
+            snapshot=number,
             driver=self._settings.driver,
             files=files,
+            **environment.image,
         )
         try:
-            directory = await with_user_errors(name, making)
+            directory = await with_user_errors(name, self._launcher.environment(user, arguments))
         except BerthError:
             await self._sweep_away(user, environment.id)
             raise

@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import with_user_errors
-from broker.controller.launcher_client.volumes import SifImage
 from broker.controller.registry.manifest import CHANGING, Target
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
@@ -19,6 +18,7 @@ from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.errors import ConflictError, NotFoundError
 from broker.images import image_with, published
+from broker.launcher.arguments import DiffArguments
 from broker.names import new_id
 from broker.schema.operations import permission_for
 from broker.schema.permissions import Permission
@@ -194,14 +194,18 @@ class Snapshots:
         base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
         image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
         packages = await asyncio.to_thread(_packages, image)
-        sif = SifImage(str(image.path), image.offset)
-        compared = self._launcher.diff(
-            session.owner, session.id, number, base=base, base_packages=packages, sif=sif, content=content
+        arguments = DiffArguments(
+            session=session.id,
+            snapshot=number,
+            base_packages=packages,
+            image=str(image.path),
+            offset=image.offset,
+            content=content,
         )
-        report = await with_user_errors(session.name, compared)
+        report = await with_user_errors(session.name, self._launcher.diff(session.owner, arguments, base=base))
         roots = {"home": f"/home/{session.owner}", "system": ""}
-        seen = [each.model_copy(update={"path": f"{roots[each.volume]}/{each.path}"}) for each in report.files]
-        return report.model_copy(update={"files": seen})
+        files = [file.model_copy(update={"path": f"{roots[file.volume]}/{file.path}"}) for file in report.files]
+        return report.model_copy(update={"files": files})
 
     async def size(self, user: str, name: str) -> SizeReport:
         session = await self._resolve(user, name, Permission.INSPECT)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.launcher import session_verbs
+from broker.launcher.arguments import SubmitArguments
 from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.session_verbs import _host_key, submit
 from broker.ssh import host_key
@@ -172,7 +173,7 @@ def submitted(session: Path, certificate: str) -> dict[str, object]:
     sbatch.chmod(0o755)
     place = RequestContext(pwd.getpwuid(os.getuid()), str(session.parents[1]), str(sbatch), "/session.sh")
     files = {"host_certificate": certificate, "job.env": "NEW=1\n"}
-    return submit(place, {"session": ID, "submission": 1, "options": [], "files": files})
+    return submit(place, SubmitArguments(session=ID, submission=1, options=[], files=files))
 
 
 def certificate_of(session: Path, tmp_path: Path) -> str:

@@ -22,9 +22,9 @@ from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.job.bundle import digest, session_script
 from broker.launcher.request import RequestContext, VerbError, checked_user, own_directory
-from broker.launcher.server import Settings, _answer_as_user
+from broker.launcher.worker import Settings, run_worker
 from broker.names import new_id
-from broker.volumes.record import locked
+from broker.volumes.files import file_lock
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
 
@@ -93,7 +93,7 @@ def test_a_worker_whose_launcher_has_gone_already_does_nothing(storage: Path) ->
     worker = os.fork()
     if worker == 0:
         nobody = os.getpid()  # not its parent
-        _answer_as_user(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
+        run_worker(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as answer:
         assert answer.read() == b""
@@ -172,7 +172,7 @@ def test_program_of_an_earlier_version_goes_once_no_job_uses_it(storage: Path) -
         async with running(storage, "echo 42") as (launcher, _):
             await launcher.prepare(USER, ID, "auto")
             (run / "copying.py").write_text("of an earlier version")
-            with locked(run / "lock"):
+            with file_lock(run / "lock"):
                 (run / "lock").chmod(0o666)  # as the user's own, whoever runs the tests
                 await submit(launcher)
                 assert (run / "copying.py").exists(), "the job that runs is of that version"
@@ -249,7 +249,7 @@ def test_no_text_but_an_id_names_a_session(text: str) -> None:
     if text == ID or (len(text) == 26 and text.isascii() and text.isalnum() and text.islower()):
         return
     with pytest.raises(VerbError):
-        place.session({"session": text})
+        place.session(text)
 
 
 @given(st.text(max_size=40))
@@ -264,7 +264,7 @@ def test_new_ids_are_accepted_sorted_and_different() -> None:
     assert len(set(ids)) == 4
     assert ids[:2] == sorted(ids[:2])
     for session_id in ids:
-        assert place.session({"session": session_id}).name == session_id
+        assert place.session(session_id).name == session_id
 
 
 @pytest.mark.skipif(not ROOT, reason="acting for others is what root does; everybody else acts for themselves only")

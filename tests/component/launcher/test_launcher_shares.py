@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.controller.launcher_client.client import LauncherClient, _Admission
-from broker.launcher.shares import LONG_AT_ONCE, LONG_PLACES, LONG_VERBS, SHORT_AT_ONCE, SHORT_PLACES, Shares
-from broker.launcher.volume_verbs import VOLUME_VERBS
+from broker.launcher.arguments import LONG_VERBS, CopyArguments
+from broker.launcher.session_verbs import VERBS
+from broker.launcher.shares import LONG_AT_ONCE, LONG_PLACES, SHORT_AT_ONCE, SHORT_PLACES, Shares
 from broker.names import new_id
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
+IMAGE: dict[str, Any] = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 MANY = 1000
 
 
@@ -61,7 +62,7 @@ def test_short_places_filled_by_few_users_have_room_for_more() -> None:
 
 
 def test_every_long_verb_is_one_of_the_launchers() -> None:
-    assert LONG_VERBS - {"environment"} <= VOLUME_VERBS.keys()
+    assert VERBS.keys() >= LONG_VERBS
 
 
 @contextlib.asynccontextmanager
@@ -146,7 +147,11 @@ def test_the_controller_keeps_long_verbs_back_and_no_short_one(users: int) -> No
         writer.write(b'{"id": 0, "ok": {"storage": "/shared/{user}"}}\n')
         async with asyncio.timeout(DEADLINE_S), LauncherClient(ours) as launcher:
             copies = [
-                asyncio.ensure_future(launcher.copy(f"u{number % users}", ID, new_id(), 7, image=IMAGE, what={}))
+                asyncio.ensure_future(
+                    launcher.copy(
+                        f"u{number % users}", CopyArguments(session=ID, operation=new_id(), job_id=7, **IMAGE)
+                    )
+                )
                 for number in range(MANY)
             ]
             short = asyncio.ensure_future(launcher.log("alice", ID, 10))

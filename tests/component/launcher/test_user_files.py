@@ -19,15 +19,23 @@ import pytest
 
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.launcher_client.volumes import SifImage
+from broker.launcher.arguments import (
+    CopyArguments,
+    DiffArguments,
+    EnvironmentArguments,
+    FlattenArguments,
+    KeysArguments,
+    RollbackArguments,
+    SnapshotArguments,
+)
 from broker.launcher.request import RequestContext, VerbError
-from broker.launcher.server import WORKER_BYTES, Settings, _answer_as_user
 from broker.launcher.session_verbs import KEYS_LIMIT, VERBS, keys
+from broker.launcher.worker import WORKER_BYTES, Settings, run_worker
 from broker.names import new_id
 from broker.volumes.copy_archive import ARCHIVE
 from broker.volumes.errors import VolumeError
 from broker.volumes.image import ImageFiles
-from broker.volumes.program import run
+from broker.volumes.program import run_program
 from profiles.userfile import UnfitFileError, read_bytes, read_records, read_tail
 from tests.fakes.launcher import PYTHON
 
@@ -40,9 +48,9 @@ if TYPE_CHECKING:
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 ACCOUNT = pwd.getpwnam(USER)
-IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
-SIF = SifImage("/nowhere/image.sif", 40960)
-PLAIN = {"label": "", "reason": "", "automatic": False}
+IMAGE: dict[str, Any] = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
+SIF: dict[str, Any] = {"image": "/nowhere/image.sif", "offset": 40960}
+PLAIN: dict[str, Any] = {"label": "", "reason": "", "automatic": False}
 MEMORY_BYTES = 512 * 2**20
 """Address space of the launcher here: a file that is read whole does not fit."""
 VERB_TIMEOUT_S = 15
@@ -109,8 +117,11 @@ async def running(
     shared.mkdir()
     shared.chmod(0o1777)
     programs.mkdir()
-    run = shared / USER / "sessions" / ID / "run"
-    scripts = {"sbatch": sbatch, "scancel": f"rm {run}/copy.outcome; mv -T {run}/planted {run}/copy.outcome"}
+    run_program = shared / USER / "sessions" / ID / "run"
+    scripts = {
+        "sbatch": sbatch,
+        "scancel": f"rm {run_program}/copy.outcome; mv -T {run_program}/planted {run_program}/copy.outcome",
+    }
     for name, script in scripts.items():
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
@@ -146,7 +157,9 @@ class World:
         return self.root / "layers" / str(self.record()["home"]["top"]) / "tree"
 
     async def snapshot(self, session_id: str = ID) -> object:
-        return await self.launcher.snapshot(USER, session_id, new_id(), image=IMAGE, what=PLAIN)
+        return await self.launcher.snapshot(
+            USER, SnapshotArguments(session=session_id, operation=new_id(), **IMAGE, **PLAIN)
+        )
 
     async def build(self) -> None:
         await self.launcher.prepare(USER, ID, "overlay")
@@ -165,14 +178,14 @@ class World:
             give(each)
         self.status = status
         described = {"of": "dev", "profile": "base", "version": "1", "created_at": 1.0}
-        await self.launcher.environment(
-            *(USER, self.environment.name, new_id()),
-            source=None,
-            number=None,
-            image=IMAGE,
+        arguments = EnvironmentArguments(
+            session=self.environment.name,
+            operation=new_id(),
             driver="overlay",
             files={"batch.json": json.dumps(described), "job.env": "A=1\n"},
+            **IMAGE,
         )
+        await self.launcher.environment(USER, arguments)
         jobs = give(self.environment / "run") / "jobs"
         jobs.mkdir()
         give(jobs)
@@ -187,7 +200,9 @@ class World:
         give(self.session / "run/planted")
         with (self.session / "run/lock").open("w") as lock:  # as a job holds it
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return await self.launcher.copy(USER, ID, new_id(), 7, image=IMAGE, what=PLAIN)
+            return await self.launcher.copy(
+                USER, CopyArguments(session=ID, operation=new_id(), job_id=7, **IMAGE, **PLAIN)
+            )
 
     async def rebuilt(self, kind: Kind) -> object:
         """Return the answer to a snapshot for which an earlier copy's index is useful."""
@@ -225,12 +240,14 @@ class World:
             "inodes": (layers / layer / "inodes", lambda: launcher.size(USER, ID), "done"),
             "owners": (
                 layers / layer / "owners",
-                lambda: launcher.flatten(USER, ID, new_id(), SIF, IMAGE["digest"]),
+                lambda: launcher.flatten(
+                    USER, FlattenArguments(session=ID, operation=new_id(), digest=IMAGE["digest"], **SIF)
+                ),
                 "files",
             ),
             "packages": (
                 self.status,
-                lambda: launcher.diff(USER, ID, None, base="", base_packages="", sif=SIF),
+                lambda: launcher.diff(USER, DiffArguments(session=ID, snapshot=None, **SIF), base=""),
                 "files",
             ),
             "description": (self.environment / "batch.json", environments, "files"),
@@ -281,18 +298,18 @@ def test_authorized_keys_that_are_unfit_let_nobody_in(kind: Kind, tmp_path: Path
     )
     (tmp_path / ".ssh").mkdir()
     file = tmp_path / ".ssh/authorized_keys"
-    assert keys(place, {}) == {"text": ""}
+    assert keys(place, KeysArguments()) == {"text": ""}
     (tmp_path / "dotfiles").write_text("a key\n")
     file.symlink_to(tmp_path / "dotfiles")  # as sshd(8) reads it too
-    assert keys(place, {}) == {"text": "a key\n"}
+    assert keys(place, KeysArguments()) == {"text": "a key\n"}
     (tmp_path / "dotfiles").write_text("x" * (KEYS_LIMIT + 1))
     with pytest.raises(VerbError, match="larger than 256 KiB") as failure:
-        keys(place, {})
+        keys(place, KeysArguments())
     assert failure.value.kind == "refused"
     file.unlink()
     kind(file)
     with pytest.raises(VerbError) as failure:
-        keys(place, {})
+        keys(place, KeysArguments())
     assert (failure.value.kind, str(file) in str(failure.value)) == ("refused", True)
 
 
@@ -364,7 +381,7 @@ def test_a_verb_that_runs_out_of_memory_says_so(verb: str, kind: str, monkeypatc
     worker = os.fork()
     if worker == 0:
         settings = Settings("/nowhere/{user}", "sbatch", "/session.sh", 1)
-        _answer_as_user(settings, {"verb": verb, "user": USER}, write_end, launcher)
+        run_worker(settings, {"verb": verb, "user": USER}, write_end, launcher)
     os.close(write_end)
     with os.fdopen(read_end) as answers:
         answer = json.load(answers)
@@ -400,11 +417,11 @@ def test_a_program_that_never_stops_talking_is_ended(to: int, monkeypatch: pytes
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     if to == 1:
-        with pytest.raises(VolumeError, match=r"unsquashfs said more than"):
+        with pytest.raises(VolumeError, match=r"unsquashfs printed more than"):
             ImageFiles("/nowhere/image.sif", 0).has("etc")
     else:
         with pytest.raises(subprocess.TimeoutExpired):
-            run(["unsquashfs"], timeout=0.3)
+            run_program(["unsquashfs"], timeout=0.3)
 
 
 def test_packing_and_unpacking_do_with_little_memory(tmp_path: Path) -> None:
@@ -417,7 +434,7 @@ def test_packing_and_unpacking_do_with_little_memory(tmp_path: Path) -> None:
             (world.home() / "file").write_bytes(os.urandom(2**20))
             give(world.home() / "file")
             await world.snapshot()
-            await launcher.rollback(USER, ID, new_id(), 1, image=IMAGE)
+            await launcher.rollback(USER, RollbackArguments(session=ID, operation=new_id(), snapshot=1, **IMAGE))
             assert (world.home() / "file").stat().st_size == 2**20
 
     asyncio.run(scenario())

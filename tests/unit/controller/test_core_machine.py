@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
 
     from broker.controller.registry.models import Session
+    from broker.launcher.argument_types import Arguments
     from broker.schema.sessions import SessionView
     from slurm.scheduler import FinishedJob, Job
 
@@ -72,17 +73,17 @@ class MoodyLauncher(MumblingLauncher):
     """The same for the verbs on volumes."""
     hanging = 0
 
-    async def _call(self, verb: str, user: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    async def _call(self, user: str, arguments: Arguments) -> dict[str, Any]:
         jobs = [job for job in self.scheduler._jobs.values() if job.user == user and job.state.runs]
         self.volumes.open = {
             job.name.removeprefix("berth-") for job in jobs if (said := read(job)) is not None and said.submission
         }
-        if verb == "snapshots":  # whoever asks for these waits, and would wait for ever
-            return await super()._call(verb, user, **arguments)
+        if arguments.VERB == "snapshots":  # whoever asks for these waits, and would wait for ever
+            return await super()._call(user, arguments)
         if self.disk == "full":
             raise LauncherError("space", "No space left on device")
         await self._misbehave("before")
-        answer = await super()._call(verb, user, **arguments)
+        answer = await super()._call(user, arguments)
         await self._misbehave("after")
         return answer
 

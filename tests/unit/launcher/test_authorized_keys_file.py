@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from broker.launcher.arguments import KeysArguments
 from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.session_verbs import KEYS_LIMIT, keys
 from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE, plain_keys
@@ -46,7 +47,7 @@ def taken(home: Path, content: bytes) -> list[str]:
 
 
 def read(user: pwd.struct_passwd) -> dict[str, object]:
-    return keys(RequestContext(user, storage="", sbatch="", session_script=""), {})
+    return keys(RequestContext(user, storage="", sbatch="", session_script=""), KeysArguments())
 
 
 def word(text: str) -> st.SearchStrategy[str]:

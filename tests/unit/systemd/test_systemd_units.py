@@ -12,7 +12,8 @@ import pytest
 
 from broker.config.settings import Config, GatewayConfig, SlurmSettings
 from broker.gateway.settings import GatewaySettings
-from broker.launcher.server import WORKER_BYTES, _arguments
+from broker.launcher.server import _arguments
+from broker.launcher.worker import WORKER_BYTES
 
 UNITS = Path(__file__).parents[3] / "broker" / "systemd"
 

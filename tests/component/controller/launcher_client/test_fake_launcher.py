@@ -9,13 +9,25 @@ import os
 import pwd
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.launcher_client.volumes import GcResult, SifImage
+from broker.controller.launcher_client.volumes import GcResult
+from broker.launcher.arguments import (
+    CloneArguments,
+    CommitRootArguments,
+    CopyArguments,
+    DiffArguments,
+    EnvironmentArguments,
+    ImageArguments,
+    PromoteArguments,
+    RollbackArguments,
+    SnapshotArguments,
+    SwitchArguments,
+)
 from broker.names import new_id
 from broker.schema.sessions import Volumes
 from broker.ssh.keys import PublicKey
@@ -32,11 +44,11 @@ ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 FILES = {"job.env": "A=1\n", "manifest.json": "{}", "authorized_keys": "", "host_certificate": "x"}
 KINDS = ["fake", "real"]
-IMAGE = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
-OTHER = {"profile": "other", "version": "2", "digest": "sha256:" + "2" * 64}
+IMAGE: dict[str, Any] = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
+OTHER: dict[str, Any] = {"profile": "other", "version": "2", "digest": "sha256:" + "2" * 64}
 DESCRIBED = {"of": "dev", "profile": "base", "version": "1", "created_at": 1.0}
-SIF = SifImage("/nowhere/image.sif", 40960)
-PLAIN = {"label": "", "reason": "", "automatic": False}
+SIF: dict[str, Any] = {"image": "/nowhere/image.sif", "offset": 40960}
+PLAIN: dict[str, Any] = {"label": "", "reason": "", "automatic": False}
 TAKES, REFUSES, MUMBLES = "echo 1", "echo 'Invalid account' >&2; exit 1", "echo 'Socket timed out' >&2; exit 1"
 FAKES = {TAKES: FakeLauncher, REFUSES: RefusingLauncher, MUMBLES: MumblingLauncher}
 
@@ -107,7 +119,8 @@ def test_environments_of_batch_jobs(kind: str, tmp_path: Path) -> None:
             made, empty, absent = new_id(), new_id(), new_id()
             for environment, source in ((made, ID), (empty, None)):
                 directory = await launcher.environment(
-                    USER, environment, new_id(), source=source, number=None, image=IMAGE, driver="auto", files=files
+                    USER,
+                    EnvironmentArguments(session=environment, operation=new_id(), source=source, files=files, **IMAGE),
                 )
                 assert directory.endswith(f"/{USER}/sessions/{environment}")
             found = await launcher.environments(USER)
@@ -118,7 +131,9 @@ def test_environments_of_batch_jobs(kind: str, tmp_path: Path) -> None:
             assert set(await launcher.manifests(USER)) == {ID}
             for source in (made, absent):
                 with pytest.raises(LauncherError) as failure:
-                    await launcher.promote(USER, new_id(), new_id(), source=source, job="7", files={})
+                    await launcher.promote(
+                        USER, PromoteArguments(session=new_id(), operation=new_id(), source=source, job="7", files={})
+                    )
                 assert failure.value.kind == "missing"
             await launcher.trash(USER, made)
             await launcher.purge(USER, made)
@@ -165,7 +180,7 @@ def write(launcher: LauncherClient, directory: Path, content: str, session_id: s
 
 
 async def snapshot(launcher: LauncherClient, operation: str, **what: object) -> SnapshotResult:
-    return await launcher.snapshot(USER, ID, operation, image=IMAGE, what=PLAIN | what)
+    return await launcher.snapshot(USER, SnapshotArguments(session=ID, operation=operation, **IMAGE, **(PLAIN | what)))
 
 
 @contextlib.asynccontextmanager
@@ -214,18 +229,28 @@ def test_the_same_operation_is_done_once(kind: str, tmp_path: Path) -> None:
                 assert (await snapshot(launcher, ids[0])).snapshot.number == 1
             write(launcher, tmp_path, "two")
             for _ in range(2):
-                taken = await launcher.rollback(USER, ID, ids[1], 1, image=IMAGE)
+                taken = await launcher.rollback(
+                    USER, RollbackArguments(session=ID, operation=ids[1], snapshot=1, **IMAGE)
+                )
                 assert (taken.snapshot.number, taken.snapshot.automatic) == (2, True)
             for _ in range(2):
-                taken, system = await launcher.switch(USER, ID, ids[2], image=IMAGE, to=OTHER, fresh=False)
+                taken, system = await launcher.switch(
+                    USER,
+                    SwitchArguments(session=ID, operation=ids[2], to=ImageArguments(**OTHER), fresh=False, **IMAGE),
+                )
                 assert (taken.snapshot.number, system) == (3, "fresh")
             for _ in range(2):
-                taken, system = await launcher.switch(USER, ID, ids[3], image=OTHER, to=IMAGE, fresh=False)
+                taken, system = await launcher.switch(
+                    USER,
+                    SwitchArguments(session=ID, operation=ids[3], to=ImageArguments(**IMAGE), fresh=False, **OTHER),
+                )
                 assert (taken.snapshot.number, system) == (4, "fresh"), "it was empty there too"
             clone = new_id()
             for _ in range(2):
                 files = {"manifest.json": "{}"}
-                made = await launcher.clone(USER, clone, ids[4], source=ID, number=1, image=IMAGE, to=None, files=files)
+                made = await launcher.clone(
+                    USER, CloneArguments(session=clone, operation=ids[4], source=ID, snapshot=1, files=files, **IMAGE)
+                )
                 assert made.taken.snapshot.number == 1
                 assert made.source == (await launcher.snapshots(USER, ID))[1]
                 assert made.host_key == (await launcher.prepare(USER, clone, "auto")).host_key
@@ -258,13 +283,18 @@ def test_what_is_not_there(kind: str, tmp_path: Path) -> None:
         async with prepared(kind, tmp_path) as launcher:
             nobody = new_id()
             for call in (
-                launcher.rollback(USER, ID, new_id(), 7, image=IMAGE),
+                launcher.rollback(USER, RollbackArguments(session=ID, operation=new_id(), snapshot=7, **IMAGE)),
                 launcher.forget(USER, ID, 7),
-                launcher.diff(USER, ID, 7, base="", base_packages="", sif=SIF),
-                launcher.clone(USER, nobody, new_id(), source=ID, number=7, image=IMAGE, to=None, files={}),
-                launcher.clone(USER, nobody, new_id(), source=nobody, number=None, image=IMAGE, to=None, files={}),
+                launcher.diff(USER, DiffArguments(session=ID, snapshot=7, **SIF), base=""),
+                launcher.clone(
+                    USER, CloneArguments(session=nobody, operation=new_id(), source=ID, snapshot=7, files={}, **IMAGE)
+                ),
+                launcher.clone(
+                    USER,
+                    CloneArguments(session=nobody, operation=new_id(), source=nobody, snapshot=None, files={}, **IMAGE),
+                ),
                 launcher.snapshots(USER, nobody),
-                launcher.rollback(USER, nobody, new_id(), 1, image=IMAGE),
+                launcher.rollback(USER, RollbackArguments(session=nobody, operation=new_id(), snapshot=1, **IMAGE)),
                 launcher.size(USER, nobody),
                 launcher.untrash(USER, nobody),
             ):
@@ -283,8 +313,8 @@ def test_a_job_that_is_gone_copies_nothing(kind: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with prepared(kind, tmp_path) as launcher:
             for call in (
-                launcher.copy(USER, ID, new_id(), 4711, image=IMAGE, what=PLAIN),
-                launcher.commit_root(USER, ID, new_id(), 4711),
+                launcher.copy(USER, CopyArguments(session=ID, operation=new_id(), job_id=4711, **IMAGE, **PLAIN)),
+                launcher.commit_root(USER, CommitRootArguments(session=ID, operation=new_id(), job_id=4711)),
             ):
                 with pytest.raises(LauncherError) as failure:
                     await call
@@ -334,7 +364,7 @@ def test_looking_into_volumes_changes_nothing(kind: str, tmp_path: Path) -> None
             write(launcher, tmp_path, "one")
             before = (await snapshot(launcher, new_id())).volumes
             write(launcher, tmp_path, "other")
-            report = await launcher.diff(USER, ID, 1, base="snapshot 1", base_packages="", sif=SIF)
+            report = await launcher.diff(USER, DiffArguments(session=ID, snapshot=1, **SIF), base="snapshot 1")
             assert [(each.change, each.volume) for each in report.files] == [("M", "home")]
             size = await launcher.size(USER, ID)
             assert [line.what for line in size.lines] == ["home", "system", "snapshot 1"]

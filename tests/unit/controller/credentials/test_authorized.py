@@ -98,7 +98,7 @@ def test_a_burst_of_logins_costs_one_look(registry: Registry, clock: Clock) -> N
         await asyncio.gather(*(keys.lines("alice") for _ in range(20)))
         assert launcher.asked == ["keys alice"]
         launcher.authorized_keys["alice"] = ""
-        clock.now += broker.controller.credentials.authorized_keys.FRESH - 0.1
+        clock.now += broker.controller.credentials.authorized_keys.CACHE_TTL_S - 0.1
         assert len(await keys.lines("alice")) == 1
         clock.now += 0.2
         assert await keys.lines("alice") == []

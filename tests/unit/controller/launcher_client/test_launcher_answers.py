@@ -12,9 +12,17 @@ import pytest
 
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.launcher_client.volumes import Prepared, SifImage
 from broker.controller.metrics import LAUNCHER_SECONDS
 from broker.errors import BerthError
+from broker.launcher.arguments import (
+    CloneArguments,
+    DiffArguments,
+    EnvironmentArguments,
+    ImageArguments,
+    PromoteArguments,
+    SnapshotArguments,
+    SwitchArguments,
+)
 from broker.schema.sessions import SessionState
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Core, site_config
@@ -26,11 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
+    from broker.controller.launcher_client.volumes import Prepared
+    from broker.launcher.argument_types import Arguments
+
     Call = Callable[[LauncherClient], Coroutine[Any, Any, object]]
 
 ID = "01jd0000000000000000000000"
-IMAGE = {"profile": "base", "version": "1", "digest": ""}
-PLAIN = {"label": "", "reason": "", "automatic": False}
+IMAGE: dict[str, Any] = {"profile": "base", "version": "1", "digest": ""}
+PLAIN: dict[str, Any] = {"label": "", "reason": "", "automatic": False}
 VOLUMES = {"driver": "overlay", "promises": ["one"], "layers": {"home": 1, "system": 0}, "snapshots": 1}
 SNAPSHOT = {"number": 1, "at": 1.0, "consistency": "stopped", **IMAGE, "home": [ID], "system": []}
 BATCH_JOB = {"key": "7", "top": "/top", "node": "c1", "work": "/", "inside": "/", "running": False}
@@ -54,26 +65,30 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
     "trashed": (lambda it: it.trashed_manifests("alice"), {"manifests": {}, "trash": {ID: "{}"}}),
     "probe": (lambda it: it.probe("alice"), {"driver": "overlay", "why": "it works"}),
     "snapshot": (
-        lambda it: it.snapshot("alice", ID, ID, image=IMAGE, what=PLAIN),
+        lambda it: it.snapshot("alice", SnapshotArguments(session=ID, operation=ID, **IMAGE, **PLAIN)),
         {"snapshot": SNAPSHOT, "volumes": VOLUMES},
     ),
     "switch": (
-        lambda it: it.switch("alice", ID, ID, image=IMAGE, to=IMAGE, fresh=False),
+        lambda it: it.switch(
+            "alice", SwitchArguments(session=ID, operation=ID, to=ImageArguments(**IMAGE), fresh=False, **IMAGE)
+        ),
         {"before": SNAPSHOT, "volumes": VOLUMES, "system": "kept"},
     ),
     "clone": (
-        lambda it: it.clone("alice", ID, ID, source=ID, number=None, image=IMAGE, to=None, files={}),
+        lambda it: it.clone(
+            "alice", CloneArguments(session=ID, operation=ID, source=ID, snapshot=None, files={}, **IMAGE)
+        ),
         {"snapshot": SNAPSHOT, "volumes": VOLUMES, "source": VOLUMES, "host_key": HOST_KEY},
     ),
     "promote": (
-        lambda it: it.promote("alice", ID, ID, source=ID, job="7", files={}),
+        lambda it: it.promote("alice", PromoteArguments(session=ID, operation=ID, source=ID, job="7", files={})),
         {"volumes": VOLUMES, "host_key": HOST_KEY},
     ),
     "untrash": (lambda it: it.untrash("alice", ID), {"volumes": VOLUMES, "host_key": HOST_KEY}),
     "snapshots": (lambda it: it.snapshots("alice", ID), {"snapshots": [SNAPSHOT], "volumes": VOLUMES}),
     "environment": (
         lambda it: it.environment(
-            "alice", ID, ID, source=None, number=None, image=IMAGE, driver="auto", files={}
+            "alice", EnvironmentArguments(session=ID, operation=ID, source=None, files={}, **IMAGE)
         ),
         {"directory": "/x"},
     ),
@@ -89,7 +104,7 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
     "size": (lambda it: it.size("alice", ID), {"lines": [], "bytes": 1, "free": 1}),
     "verify": (lambda it: it.verify("alice", ID), {"layers": 1, "recorded": 0, "problems": []}),
     "diff": (
-        lambda it: it.diff("alice", ID, None, base="b", base_packages="", sif=SifImage("/x", 0)),
+        lambda it: it.diff("alice", DiffArguments(session=ID, snapshot=None, image="/x", offset=0), base="b"),
         {"packages": [], "files": [], "truncated": False},
     ),
 }  # fmt: skip
@@ -252,10 +267,10 @@ class LyingLauncher(FakeLauncher):
     async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
         return await LauncherClient.prepare(self, user, session_id, driver)
 
-    async def _call(self, verb: str, user: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-        if verb == "prepare":
+    async def _call(self, user: str, arguments: Arguments) -> dict[str, Any]:
+        if arguments.VERB == "prepare":
             return {"host_key": self.host_key, "volumes": VOLUMES}
-        return await super()._call(verb, user, **arguments)
+        return await super()._call(user, arguments)
 
 
 @pytest.mark.parametrize("host_key", [LyingLauncher.host_key, "ssh-ed25519 AAAA", "x" * 20_000_000])
