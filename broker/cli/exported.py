@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slurm.commandline import of_first_component, of_head
+from slurm.commandline import option_in_script, option_of_first_component
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,11 +80,11 @@ class Exported:
 
         Of a heterogeneous job the first component's, since the script runs there.
         """
-        said = of_first_component(line, "export")
+        said = option_of_first_component(line, "export")
         if said is None:
             said = variables.get("SBATCH_EXPORT")
         if said is None:
-            said = of_head("export", script)
+            said = option_in_script("export", script)
         entries = _ENTRY.findall(said) if said else ["ALL"]
         names = [entry.partition("=")[0].strip() for entry in entries]
         words = {name.upper() for name in names} & {"ALL", "NONE", "NIL"}

@@ -124,11 +124,11 @@ def _make(private: Path) -> None:
 def _keygen(path: Path) -> None:
     import asyncio
 
-    from slurm.run import CommandError, run
+    from slurm.run import CommandError, run_command
 
     comment = f"berth@{os.uname().nodename}"
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
     try:
-        asyncio.run(run(argv, timeout=KEYGEN_TIMEOUT))
+        asyncio.run(run_command(argv, timeout=KEYGEN_TIMEOUT))
     except CommandError as error:
         raise BerthError(f"cannot make a key: {error}", hint="OpenSSH's ssh-keygen must be installed") from error

@@ -9,7 +9,7 @@ from broker.cli.volume_text import last_operation, policy, volumes
 from broker.format import clock, duration
 from broker.schema.sessions import SessionState
 from broker.status_text import continuation_words, doing, idle_time_words, idle_words, pending, state_words
-from slurm.gres import requested
+from slurm.gres import requested_gres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ def stop_time(view: SessionView, now: float) -> str:
 
 def gpu(options: list[str]) -> str:
     """What the session asks of GPUs, from its sbatch options: `gpu:intel:1`, `shard:1`."""
-    return ",".join(requested(options))
+    return ",".join(requested_gres(options))
 
 
 def page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]]:

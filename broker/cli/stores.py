@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from broker.cli.context import Invocation
     from broker.cli.progress import Progress as Line
-    from profiles.build.steps import Progress, Step
+    from profiles.build.steps import Step, StepCallback
     from profiles.errors import ProfilesError
     from profiles.image.store import Image, Store, Stores
 
@@ -61,7 +61,7 @@ def published(image: Image) -> str:
     return f"{image.name}@{image.version} {image.digest} {size(image.size)} {image.path}"
 
 
-def steps_on(line: Line) -> Progress:
+def steps_on(line: Line) -> StepCallback:
     """Show each step on `line` as it begins and, on a terminal, the last line of its output."""
     every_line = line.changes
 

@@ -75,7 +75,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
     from broker.format import clock, size
 
     with translated():
-        from profiles.recipe.shipped import shipped
+        from profiles.recipe.shipped import shipped_profiles
 
         contents = stores_of(invocation, store).contents()
         newest = {image.name: image for image in contents.images}
@@ -99,7 +99,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
     )
     for error in contents.damaged:
         output.narrate(f"damaged: {error.message}")
-    if unbuilt := sorted(shipped().keys() - newest.keys()):
+    if unbuilt := sorted(shipped_profiles().keys() - newest.keys()):
         output.narrate(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
 
 
@@ -205,7 +205,7 @@ def _recipe(word: str) -> Path:
     """The profile file that `word` means: a file, a directory that has one, or one that comes with Berth."""
     import difflib
 
-    from profiles.recipe.shipped import shipped
+    from profiles.recipe.shipped import shipped_profiles
     from profiles.userfile import is_file
 
     path = Path(word)
@@ -213,7 +213,7 @@ def _recipe(word: str) -> Path:
         return path / "profile.yaml"
     if is_file(path) or "/" in word:
         return path
-    known = shipped()
+    known = shipped_profiles()
     if word in known:
         return known[word]
     near = difflib.get_close_matches(word, known, n=1)
