@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 2222
 LABS ?= 3
+WAITING_LABS ?= 2
 SCRIPTS := $(shell git ls-files '*.sh' .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
 
 .PHONY: help
@@ -37,7 +38,12 @@ check: $(VENV)/ready shellcheck ## format, lint, types, import rules (no root, n
 
 .PHONY: test
 test: $(VENV)/ready test-programs ## every test, on labs of its own (root)
-	@$(PYTHON) -m tests.site.run --labs $(LABS) --older $(BIN)/pytest -m "not soak and not vm" $(ARGS)
+	@$(if $(ARGS),$(PYTHON) -m tests.site.run --labs $(LABS) --older $(BIN)/pytest -m "not soak and not vm" $(ARGS),\
+		$(PYTHON) -m tests.site.lanes --labs $(LABS) --waiting $(WAITING_LABS) $(BIN)/pytest)
+
+.PHONY: durations
+durations: $(VENV)/ready ## take the seconds of the last run of all tests into tests/durations.json
+	$(BIN)/python -m tests.durations
 
 .PHONY: unit
 unit: $(VENV)/ready ## the tests that start nothing: neither root nor lab

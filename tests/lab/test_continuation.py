@@ -6,11 +6,15 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
 from broker.errors import ExitCode
 from tests.lab.test_explain import told
 
 if TYPE_CHECKING:
     from tests.lab.conftest import User
+
+pytestmark = pytest.mark.waits
 
 
 def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: User, name: str) -> None:

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from broker.schema.connections import UNHEARD
 from tests.lab.test_explain import told
 from tests.lab.test_greeting import typed
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.lab.conftest import User
+
+pytestmark = pytest.mark.waits
 
 SETTLED = UNHEARD + 150
 """Seconds: a controller that has just begun waits first, and then comes the idle time."""

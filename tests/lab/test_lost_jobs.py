@@ -7,6 +7,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.lab.test_explain import told
 from tests.lab_cluster import wait_for
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
+
+pytestmark = pytest.mark.waits
 
 
 def serves(lab: Lab, node: str) -> bool:
