@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PORT ?= 2222
 LABS ?= 3
 WAITING_LABS ?= 2
-SCRIPTS := $(shell git ls-files '*.sh' .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
+SCRIPTS := $(shell git ls-files '*.sh' broker/job/inside/sudo .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
 
 .PHONY: help
 help: ## list the targets
@@ -35,6 +35,9 @@ check: $(VENV)/ready shellcheck ## format, lint, types, import rules (no root, n
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	shellcheck $(SCRIPTS)
+	$(BIN)/python -m broker.job.bundle build/job
+	shellcheck build/job/*.sh
+	for script in build/job/*.sh; do bash -n $$script || exit; done
 
 .PHONY: test
 test: $(VENV)/ready test-programs ## every test, on labs of its own (root)

@@ -72,7 +72,7 @@ def test_what_nothing_uses_is_warned_and_stopped_and_nothing_else(
         assert "nothing uses it since " in alice.ok("show", name)
         alice.wait(name, "stopped", seconds=120)
         said = terminal.result().stdout.decode()
-        assert f"berth: {name}: nothing uses this session: it is stopped at " in said
+        assert f"berth: {name}: this session is idle and will stop at " in said
         for session in (builds, typing, has_gpu):
             view = alice.show(session)
             assert (view["state"], view["idle_stop_at"]) == ("ready", None), session
