@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.errors import NO_ROOM
-from broker.format import clock, duration
+from broker.errors import NO_SPACE_LEFT
+from broker.format import format_duration, format_time
 from broker.schema.sessions import OTHER_HOST_KEY, SessionState
-from broker.status_text import idle_words, pending, state_words
+from broker.status_text import describe_idle, describe_state, pending_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.schema.sessions import JobView, SessionView
 
-LONG_START = 60.0
+LONG_START_S = 60.0
 """Seconds after which a start takes longer than any should: the end of the log may tell why."""
 
 _RESTART = "`berth start {name}` starts it again, with everything that was in it"
@@ -67,23 +67,23 @@ _WHILE_QUEUED = {
 """Slurm's reason for waiting → what can be done."""
 
 
-def explanation(view: SessionView, jobs: list[JobView], log: str, now: float) -> Iterator[tuple[str, str]]:
+def explain_session(view: SessionView, jobs: list[JobView], log: str, now: float) -> Iterator[tuple[str, str]]:
     """Titled lines: how it is, since when, what can be done; what the job itself said, if that matters."""
-    yield "state", state_words(view, now)
+    yield "state", describe_state(view, now)
     if view.stale_since is not None:
-        yield "but", f"Slurm has not answered since {clock(view.stale_since, now)}: this is how it was then"
+        yield "but", f"Slurm has not answered since {format_time(view.stale_since, now)}: this is how it was then"
     if since := _since(view, jobs, now):
         yield "since", since
-    if unused := idle_words(view, now):
+    if unused := describe_idle(view, now):
         yield "idle", unused + (_GIVE_BACK.format(name=view.name) if view.gpu_idle_since is not None else "")
     if advice := _advice(view, now):
         yield "do", advice.format(name=view.name, job=view.job_id)
     if view.state is SessionState.FAILED or _starts_long(view, now):
-        for line in last_words(log):
+        for line in describe_last_end(log):
             yield "log", line
 
 
-def last_words(log: str) -> list[str]:
+def describe_last_end(log: str) -> list[str]:
     """What the last job said went wrong or, if it did not, its last few lines."""
     begun = log.rfind(" berth: job ")
     lines = (log if begun < 0 else log[log.rfind("\n", 0, begun) + 1 :]).splitlines()
@@ -103,17 +103,17 @@ def _since(view: SessionView, jobs: list[JobView], now: float) -> str:
         return ""
     carried = sum(job.started_at is not None for job in jobs)
     which = f", in the {carried}. job that has run for it" if view.state is SessionState.READY and carried > 1 else ""
-    return f"{clock(at, now)} ({duration(now - at)} ago){which}"
+    return f"{format_time(at, now)} ({format_duration(now - at)} ago){which}"
 
 
 def _advice(view: SessionView, now: float) -> str:
-    if pending(view) is not None:
+    if pending_operation(view) is not None:
         return "nothing: it is over in a moment"
     if OTHER_HOST_KEY in view.reason:
         return "`berth stop {name}`, then `berth start {name}`: its certificate is made for the key that is there then"
     if _starts_long(view, now):
         return "it takes unusually long: the end of its log is below; `berth stop {name}` gives up"
-    if NO_ROOM in view.reason:
+    if NO_SPACE_LEFT in view.reason:
         return "`berth gc` removes what nothing needs any more, `berth size {name}` says what takes how much"
     if view.state is SessionState.QUEUED:
         return _WHILE_QUEUED.get(view.reason, "nothing: it starts when Slurm lets it")
@@ -121,4 +121,4 @@ def _advice(view: SessionView, now: float) -> str:
 
 
 def _starts_long(view: SessionView, now: float) -> bool:
-    return view.state is SessionState.STARTING and view.started_at is not None and now - view.started_at > LONG_START
+    return view.state is SessionState.STARTING and view.started_at is not None and now - view.started_at > LONG_START_S

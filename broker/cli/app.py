@@ -104,12 +104,12 @@ class Berth(click.Group):
         except Exception as error:  # noqa: BLE001 - the last line of defence: no user should meet a bare traceback
             from broker.cli import errors
 
-            code = errors.report(error, as_json=invocation.json or errors.wants_json(words))
+            code = errors.report_error(error, as_json=invocation.json or errors.wants_json(words))
         sys.exit(code or 0)
 
 
 def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    """Hand the file on in the environment, for `broker.config.settings.load`, here and in processes that we start."""
+    """Put the path into the environment, for `load_config` in this process and in those that it starts."""
     if value is not None:
         os.environ["BERTH_CONFIG"] = os.path.abspath(value)  # noqa: PTH100 - Path.resolve would follow links
 

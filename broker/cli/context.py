@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.client.client import Client
-    from broker.client.http import Asked
+    from broker.client.http import PendingResponse
     from broker.config.settings import Config
 
 
@@ -26,9 +26,9 @@ class Invocation:
 
     @cached_property
     def config(self) -> Config:
-        from broker.config.settings import load
+        from broker.config.settings import load_config
 
-        return load()
+        return load_config()
 
     @cached_property
     def client(self) -> Client:
@@ -57,7 +57,7 @@ class Invocation:
             place = self.config.api_socket
         return place
 
-    def post(self, path: str, request: dict[str, Any]) -> Asked:
+    def post(self, path: str, request: dict[str, Any]) -> PendingResponse:
         """Send a request, so that what reads the answer can be loaded while the controller works on it."""
         import json
 
@@ -67,18 +67,18 @@ class Invocation:
 
         body = json.dumps(request)
         try:
-            return http.ask(self.api_socket, "POST", path, body)
+            return http.send_request(self.api_socket, "POST", path, body)
         except ControllerUnavailableError:  # no controller received the request
             if site_socket() is None:
                 raise
             self._wait_for_start(self.api_socket)
-            return http.ask(self.api_socket, "POST", path, body)
+            return http.send_request(self.api_socket, "POST", path, body)
 
     def _wait_for_start(self, place: Path) -> None:
-        from broker.cli.output import narrate
+        from broker.cli.output import print_note
         from broker.client.service_status import wait_for_start
 
-        wait_for_start(place, self.config.restart_wait, tell=(lambda _: None) if self.json else narrate)
+        wait_for_start(place, self.config.restart_wait, tell=(lambda _: None) if self.json else print_note)
 
 
 pass_invocation = click.make_pass_decorator(Invocation)

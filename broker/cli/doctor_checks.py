@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from broker.cli.context import Invocation
     from broker.client.client import Client
 
-PROGRAM_TIMEOUT = 15.0
+PROGRAM_TIMEOUT_S = 15.0
 """Seconds for a program to tell its version."""
 
 OLDEST_SSH = (7, 3)
@@ -110,7 +110,7 @@ def _keys(client: Client) -> DoctorCheck:
             detail="no public key of yours is known: nobody can log in to your sessions",
             hint="`berth key add ~/.ssh/id_ed25519.pub`; on a login node `berth ssh` makes a key of its own",
         )
-    own = login_key.location()
+    own = login_key.login_key_path()
     here = f"; {own} is there for `berth ssh`" if own.exists() else ""
     return DoctorCheck(name="keys", ok=True, detail=f"{len(keys)} public keys open your sessions{here}")
 
@@ -158,7 +158,7 @@ def _ssh_config(domain: str) -> DoctorCheck:
 def _program(*argv: str) -> str | None:
     """What a program says of its version, on either stream; None if it cannot be run."""
     try:
-        done = asyncio.run(run(argv, timeout=PROGRAM_TIMEOUT))
+        done = asyncio.run(run(argv, timeout=PROGRAM_TIMEOUT_S))
     except CommandError:
         return None
     return (done.stdout or done.stderr).strip()

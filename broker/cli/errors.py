@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.output import printable
+from broker.cli.output import escape_controls
 from broker.errors import BerthError, ExitCode, InvalidInputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class InterruptedWaitError(BerthError):
     exit_code = ExitCode.INTERRUPTED
 
 
-def report(error: Exception, *, as_json: bool) -> ExitCode:
+def report_error(error: Exception, *, as_json: bool) -> ExitCode:
     """Say what failed and how to mend it; return the code to end with."""
     failure = _as_berth_error(error)
     text = _as_json(failure) if as_json else _as_words(failure)
@@ -40,7 +40,7 @@ def _wrote_to_journal(text: str) -> bool:
 
     if not journal.is_connected():
         return False
-    journal.write(text, journal.ERROR)
+    journal.write_entry(text, journal.ERROR)
     return True
 
 
@@ -71,7 +71,7 @@ def _sentence(message: str) -> str:
 
 def _as_words(failure: BerthError) -> str:
     text = f"berth: {failure.message}" + (f"\n  hint: {failure.hint}" if failure.hint else "")
-    return printable(text, keep="\n")
+    return escape_controls(text, keep="\n")
 
 
 def _as_json(failure: BerthError) -> str:
@@ -101,9 +101,9 @@ def _unexpected(error: Exception) -> BerthError:
 
 
 def _keep(text: str) -> Path:
-    from broker.config.file import xdg
+    from broker.config.file import xdg_directory
 
-    place = xdg("XDG_STATE_HOME", ".local/state") / "berth" / "traceback.txt"
+    place = xdg_directory("XDG_STATE_HOME", ".local/state") / "berth" / "traceback.txt"
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")
     place.chmod(0o600)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from slurm.commandline import CommandLine
 
-LOGIN_NODES = frozenset(
+LOGIN_NODE_VARIABLES = frozenset(
     {
         "LD_LIBRARY_PATH",
         "LD_PRELOAD",
@@ -46,7 +46,7 @@ LOGIN_NODES = frozenset(
     }
 )
 """Variables that say something of the login node: dropped unless `--export` names them, as in batch.sh."""
-LOGIN_NODES_BEGINNINGS = (
+LOGIN_NODE_PREFIXES = (
     "XDG_",
     "SSH_",
     "DBUS_",
@@ -57,7 +57,7 @@ LOGIN_NODES_BEGINNINGS = (
     "_LMFILES_",
     "_ModuleTable",
 )
-OWN_BEGINNINGS = ("BERTH_", "APPTAINER", "SINGULARITY")
+OWN_PREFIXES = ("BERTH_", "APPTAINER", "SINGULARITY")
 """Variables that would change how the environment is opened: dropped in any case, as in batch.sh."""
 UNREMARKABLE = re.compile(r"(XDG_|SSH_|DBUS_|BERTH_|_)|(DISPLAY|XAUTHORITY|PROMPT_COMMAND|LS_COLORS|MAIL)$")
 """Those that every login has, and no batch script misses."""
@@ -67,7 +67,7 @@ _ENTRY = re.compile(r"""(?:[^,'"]|'[^']*'|"[^"]*"|['"])+""")
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportedEnvironment:
     """The value of `--export`. Without the option a job inherits all variables."""
 
     inherits: bool
@@ -75,7 +75,7 @@ class Exported:
     named: tuple[str, ...]
 
     @classmethod
-    def of(cls, line: CommandLine, script: bytes, variables: Mapping[str, str]) -> Exported:
+    def of(cls, line: CommandLine, script: bytes, variables: Mapping[str, str]) -> ExportedEnvironment:
         """Read the command line, the variable and the script, of which the first that says something counts.
 
         Of a heterogeneous job the first component's, since the script runs there.
@@ -94,7 +94,7 @@ class Exported:
     @property
     def explicit(self) -> tuple[str, ...]:
         """Those that the job gets whatever the profile says."""
-        return tuple(name for name in self.named if not name.startswith(OWN_BEGINNINGS))
+        return tuple(name for name in self.named if not name.startswith(OWN_PREFIXES))
 
     def remarks(self, variables: Mapping[str, str], profile: Mapping[str, str]) -> list[str]:
         """Name the variables that the job does not get, or gets with another value, without those of every login."""
@@ -117,4 +117,4 @@ def _remedy(names: Iterable[str]) -> str:
 
 
 def _is_login_nodes(name: str) -> bool:
-    return name in LOGIN_NODES or name.startswith((*LOGIN_NODES_BEGINNINGS, *OWN_BEGINNINGS))
+    return name in LOGIN_NODE_VARIABLES or name.startswith((*LOGIN_NODE_PREFIXES, *OWN_PREFIXES))

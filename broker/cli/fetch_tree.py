@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 FUSE_WHITEOUT = b".wh."
 """How fuse-overlayfs marks what was deleted, where it cannot make the kernel's marks."""
 
-FRESH = ".berth-fetch"
+DRAFT_PREFIX = ".berth-fetch"
 """Begins the name of a file that is not whole yet, which may be shorter than its own."""
-LONGEST_FRESH_BYTES = 24
+MAX_DRAFT_NAME_BYTES = 24
 """Of such a name, with a slash before it and one before the path."""
-LONGEST_PATH_BYTES = 4095
+MAX_PATH_BYTES = 4095
 """PATH_MAX in limits.h, without the NUL."""
 
 
@@ -52,7 +52,7 @@ def fetch_tree(source: Path, target: Path, *, base: Path | None, force: bool) ->
     with Tree(source) as tree:
         results = sorted(entry.path for entry in walk(tree.root) if _is_result(entry.name, entry.status.st_mode))
     for result in results:
-        if longest_root + len(result) + LONGEST_FRESH_BYTES > LONGEST_PATH_BYTES:
+        if longest_root + len(result) + MAX_DRAFT_NAME_BYTES > MAX_PATH_BYTES:
             done.too_long.append(os.fsdecode(result))
             continue
         below = os.fsdecode(result)
@@ -70,7 +70,7 @@ def fetch_tree(source: Path, target: Path, *, base: Path | None, force: bool) ->
         except (FileExistsError, NotADirectoryError):
             done.clashes.append(Clash(str(aim)))
             continue
-        fresh = aim.with_name(f"{FRESH}.{os.getpid()}")
+        fresh = aim.with_name(f"{DRAFT_PREFIX}.{os.getpid()}")
         fresh.unlink(missing_ok=True)
         shutil.copy2(place, fresh, follow_symlinks=False)
         fresh.replace(aim)

@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     from broker.client.client import Client
     from broker.schema.login import UserCertificateView
 
-RENEWED_BEFORE = 300.0
+RENEWAL_MARGIN_S = 300.0
 """Seconds before a certificate's end from when on another is asked for."""
-KEYGEN_TIMEOUT = 30.0
+KEYGEN_TIMEOUT_S = 30.0
 """Seconds; ed25519 takes milliseconds, a machine short of entropy longer."""
 
 
-def location() -> Path:
+def login_key_path() -> Path:
     """Where the private key is, or will be; the public one is beside it with `.pub`."""
-    from broker.config.file import xdg
+    from broker.config.file import xdg_directory
 
-    return xdg("XDG_DATA_HOME", ".local/share") / "berth" / "id_ed25519"
+    return xdg_directory("XDG_DATA_HOME", ".local/share") / "berth" / "id_ed25519"
 
 
-def ensure(client: Client, login_with: str) -> Path:
+def ensure_certificate(client: Client, login_with: str) -> Path:
     """Make the key if there is none, and have it let its owner in, as the site wants it (`SiteView.login_with`): itself
     or with a certificate that is good for a while. Return its path.
     """
     if login_with == "certificates":
-        if not _is_good(_certificate(location()), client):
-            certify(client)
-        return location()
+        if not _is_good(_certificate(login_key_path()), client):
+            certify_key(client)
+        return login_key_path()
     private, public = _pair()
     known = {each.fingerprint for each in client.keys()}  # noqa: SIM118 - a call of the API, not a dict
     if fingerprint(public) not in known:
@@ -52,7 +52,7 @@ def ensure(client: Client, login_with: str) -> Path:
     return private
 
 
-def certify(client: Client, hours: float | None = None) -> UserCertificateView:
+def certify_key(client: Client, hours: float | None = None) -> UserCertificateView:
     """Get a certificate for the key and put it where ssh(1) looks for it. Its file's time is when it ends."""
     from broker.schema.login import UserCertificateRequest
 
@@ -66,11 +66,11 @@ def certify(client: Client, hours: float | None = None) -> UserCertificateView:
     return answer.view
 
 
-def forget(fingerprints: list[str]) -> None:
+def delete_login_key(fingerprints: list[str]) -> None:
     """Remove the certificate if it is for one of these keys: it is good for nothing."""
-    public = location().with_name(f"{location().name}.pub")
+    public = login_key_path().with_name(f"{login_key_path().name}.pub")
     if public.exists() and fingerprint(public.read_text(encoding="ascii")) in fingerprints:
-        _certificate(location()).unlink(missing_ok=True)
+        _certificate(login_key_path()).unlink(missing_ok=True)
 
 
 def _is_good(certificate: Path, client: Client) -> bool:
@@ -78,7 +78,7 @@ def _is_good(certificate: Path, client: Client) -> bool:
     from broker.ssh.certificates import UserCertificate
     from broker.ssh.keys import PublicKey
 
-    if not certificate.exists() or certificate.stat().st_mtime < time.time() + RENEWED_BEFORE:
+    if not certificate.exists() or certificate.stat().st_mtime < time.time() + RENEWAL_MARGIN_S:
         return False
     trusted = {PublicKey.parse(each.public_key).blob for each in client.authorities() if each.kind == "user"}
     try:
@@ -94,7 +94,7 @@ def _certificate(private: Path) -> Path:
 
 def _pair() -> tuple[Path, str]:
     """The private key's path and the public key's line."""
-    private = location()
+    private = login_key_path()
     if not private.exists():
         _make(private)
     return private, private.with_name(f"{private.name}.pub").read_text(encoding="ascii").strip()
@@ -129,6 +129,6 @@ def _keygen(path: Path) -> None:
     comment = f"berth@{os.uname().nodename}"
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
     try:
-        asyncio.run(run(argv, timeout=KEYGEN_TIMEOUT))
+        asyncio.run(run(argv, timeout=KEYGEN_TIMEOUT_S))
     except CommandError as error:
         raise BerthError(f"cannot make a key: {error}", hint="OpenSSH's ssh-keygen must be installed") from error

@@ -234,21 +234,21 @@ def _suggestion(value: str, pattern: str) -> str:
 def known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
     """What to complete with; a controller that is not there is not started by pressing Tab."""
     from broker.client.autostart import passive_client
-    from broker.config.settings import load
+    from broker.config.settings import load_config
 
     try:
-        return look(passive_client(load()))
+        return look(passive_client(load_config()))
     except BerthError:
         return []
 
 
 def _profiles() -> list[str]:
-    from broker.config.settings import load
+    from broker.config.settings import load_config
     from profiles.errors import ProfilesError
     from profiles.image.store import Stores
 
     try:
-        images = Stores(load().profiles.stores).images()
+        images = Stores(load_config().profiles.stores).images()
     except (BerthError, ProfilesError):
         return []
     return sorted({image.name for image in images} | {f"{image.name}@{image.version}" for image in images})

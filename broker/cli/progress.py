@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from broker.cli.output import printable
+from broker.cli.output import escape_controls
 from broker.errors import ControllerUnavailableError, TimedOutError
-from broker.status_text import doing, pending
+from broker.status_text import describe_operation, pending_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from broker.client.client import Client
     from broker.schema.sessions import SessionView
 
-POLL = 25.0
+POLL_S = 25.0
 """Seconds that one question to the controller waits for a change."""
 
-OUTAGE = 60.0
+OUTAGE_S = 60.0
 """Seconds that the controller may be away, being restarted or upgraded, before waiting for it ends."""
 
-_RETRY = 0.5
+_RETRY_S = 0.5
 
 
-class Progress:
+class ProgressLine:
     """A line on stderr that says what goes on now. As a context manager, it leaves a clean line behind."""
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -58,7 +58,7 @@ class Progress:
 
     def show(self, text: str) -> None:
         """Replace what was said before; the same text again says nothing."""
-        line = printable(text)
+        line = escape_controls(text)
         if self._quiet or line == self._shown:
             return
         self._shown = line
@@ -69,7 +69,7 @@ class Progress:
             click.echo(line, err=True)
 
 
-def follow(client: Client, view: SessionView, *, timeout: float | None = None) -> Iterator[SessionView]:
+def follow_session(client: Client, view: SessionView, *, timeout: float | None = None) -> Iterator[SessionView]:
     """Yield `view`, and then how the session is whenever it changed, or after POLL seconds unchanged; for ever.
 
     Raises TimedOutError after `timeout` seconds and NotFoundError once the session is gone. A controller that is being
@@ -86,16 +86,16 @@ def _next(client: Client, view: SessionView, deadline: float | None) -> SessionV
     while True:
         now = time.monotonic()
         if deadline is not None and now >= deadline:
-            operation = pending(view)
+            operation = pending_operation(view)
             raise TimedOutError(
-                f"{view.name} is still {doing(operation.verb) if operation else view.state}",
+                f"{view.name} is still {describe_operation(operation.verb) if operation else view.state}",
                 hint=f"it goes on; `berth show {view.name}` says how far it is",
             )
-        wait = POLL if deadline is None else min(POLL, deadline - now)
+        wait = POLL_S if deadline is None else min(POLL_S, deadline - now)
         try:
             return client.session(view.name, after=view.revision, wait=wait)
         except ControllerUnavailableError:
-            give_up = give_up or now + OUTAGE
-            if time.monotonic() + _RETRY > give_up:
+            give_up = give_up or now + OUTAGE_S
+            if time.monotonic() + _RETRY_S > give_up:
                 raise
-            time.sleep(_RETRY)
+            time.sleep(_RETRY_S)

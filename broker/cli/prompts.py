@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.output import narrate, printable
+from broker.cli.output import escape_controls, print_note
 from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def confirm(question: str, *, undone: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise InvalidInputError(f"{undone}: there is no terminal to ask at", hint="--yes goes on without asking")
-    if not click.confirm(printable(question), err=True):
+    if not click.confirm(escape_controls(question), err=True):
         raise BerthError(undone)
 
 
@@ -47,6 +47,6 @@ def announce_restart(invocation: Invocation, view: SessionView, plan: str, *, un
             if running
             else "it has no job, and is left without one"
         )
-        narrate(f"{view.name}: {plan}; {ends}")
+        print_note(f"{view.name}: {plan}; {ends}")
     if running:
         confirm(f"End what runs in {view.name}?", undone=undone, yes=yes)

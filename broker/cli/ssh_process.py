@@ -36,7 +36,7 @@ def ssh_command(
 
     client = invocation.client
     site = client.site()
-    key = login_key.ensure(client, site.login_with)
+    key = login_key.ensure_certificate(client, site.login_with)
     place = _place(client, site.user, name, root=root)
     _note(client, site.user, place)
     config = _write_config(site, key)
@@ -52,15 +52,15 @@ def ssh_command(
 
 def _place(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer:
     """Return where the session listens; show a line of progress while the command waits for it."""
-    from broker.cli.progress import Progress
+    from broker.cli.progress import ProgressLine
 
-    with Progress() as progress:
+    with ProgressLine() as progress:
         return client.resolve(user, name, root=root, tell=progress.show)
 
 
 def _note(client: Client, user: str, place: ResolveAnswer) -> None:
     """Record the connection with the controller: ssh goes straight to the session, past the gateway."""
-    from broker.client.proxy_command import peer
+    from broker.client.proxy_command import client_address
     from broker.names import new_id
     from broker.schema.connections import ConnectionRecord
 
@@ -68,7 +68,7 @@ def _note(client: Client, user: str, place: ResolveAnswer) -> None:
     record = ConnectionRecord(
         id=new_id(now),
         user=user,
-        peer=peer(),
+        peer=client_address(),
         session_id=place.session_id,
         generation=place.generation,
         began_at=now,
@@ -82,7 +82,7 @@ def _note(client: Client, user: str, place: ResolveAnswer) -> None:
 def _write_config(site: SiteView, key: Path) -> Path:
     """Keep the ssh_config of `berth ssh` below the user's state folder; it is written only when it would change."""
     from broker.client import ssh_config
-    from broker.config.file import xdg
+    from broker.config.file import xdg_directory
 
-    directory = xdg("XDG_STATE_HOME", ".local/state") / "berth" / "ssh"
-    return ssh_config.write(directory, site, ssh_config.Way.LOCAL, identity_file=key)
+    directory = xdg_directory("XDG_STATE_HOME", ".local/state") / "berth" / "ssh"
+    return ssh_config.write_ssh_config(directory, site, ssh_config.Route.LOCAL, identity_file=key)

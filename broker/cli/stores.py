@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.cli.context import Invocation
-    from broker.cli.progress import Progress as Line
+    from broker.cli.progress import ProgressLine
     from profiles.build.steps import Progress, Step
     from profiles.errors import ProfilesError
     from profiles.image.store import Image, Store, Stores
@@ -49,19 +49,19 @@ def store_of(image: Image) -> Store:
     return Store(image.directory.parent.parent)
 
 
-def described(image: Image) -> dict[str, object]:
+def image_json(image: Image) -> dict[str, object]:
     """An image as JSON says it."""
     return {**image.description(), "path": str(image.path)}
 
 
-def published(image: Image) -> str:
+def image_line(image: Image) -> str:
     """The line that says what a build or a commit has made."""
-    from broker.format import size
+    from broker.format import format_size
 
-    return f"{image.name}@{image.version} {image.digest} {size(image.size)} {image.path}"
+    return f"{image.name}@{image.version} {image.digest} {format_size(image.size)} {image.path}"
 
 
-def steps_on(line: Line) -> Progress:
+def show_steps_on(line: ProgressLine) -> Progress:
     """Show each step on `line` as it begins and, on a terminal, the last line of its output."""
     every_line = line.changes
 
@@ -73,7 +73,7 @@ def steps_on(line: Line) -> Progress:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
+def profile_errors() -> Iterator[None]:
     """Raise what the profiles package raises as this command line's errors, with their exit codes."""
     from profiles import errors
 

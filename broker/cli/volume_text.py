@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.format import clock
-from broker.status_text import doing
+from broker.format import format_time
+from broker.status_text import describe_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,19 +22,19 @@ _DRIVERS = {
 }
 
 
-def last_operation(view: SessionView, now: float) -> str:
+def describe_last_operation(view: SessionView, now: float) -> str:
     """What is being done, or why the last attempt came to nothing; empty when there is nothing to tell."""
     operation = view.operation
     if operation is None or operation.status == "done":
         return ""
-    since = clock(operation.asked_at, now)
+    since = format_time(operation.asked_at, now)
     if operation.status == "pending":
-        return f"{doing(operation.verb)}, since {since}"
+        return f"{describe_operation(operation.verb)}, since {since}"
     hint = f"; {operation.hint}" if operation.hint else ""
     return f"{operation.verb} at {since} failed and changed nothing: {operation.message}{hint}"
 
 
-def policy(view: SessionView) -> str:
+def describe_persistence(view: SessionView) -> str:
     """What is kept over a stop, such as `home kept; everything outside comes from base@1 at each start`."""
     persistence = view.persistence
     exceptions = [*persistence.keep, *persistence.fresh]
@@ -58,7 +58,7 @@ def _clause(side: str, exceptions: Sequence[str], source: str, *, kept: bool) ->
     return f"{side} kept{f', except {paths}, which {again} from {source} at each start' if paths else ''}"
 
 
-def volumes(view: SessionView) -> Iterator[tuple[str, str]]:
+def describe_volumes(view: SessionView) -> Iterator[tuple[str, str]]:
     """How home and system lie on disk, as titled lines for `berth show`."""
     if view.volumes is None:
         return
@@ -67,7 +67,7 @@ def volumes(view: SessionView) -> Iterator[tuple[str, str]]:
     yield "storage", f"{driver}: {words}" if words else driver
     for promise in view.volumes.promises:
         yield "", promise
-    if told := layers(view):
+    if told := describe_layers(view):
         yield "layers", told
     if view.volumes.unflattened:
         yield "", f"cannot be joined: {view.volumes.unflattened}; `berth flatten {view.name}` tries again"
@@ -75,13 +75,13 @@ def volumes(view: SessionView) -> Iterator[tuple[str, str]]:
     yield "snapshots", f"{count}; `berth snapshots {view.name}` lists them" if count else "none"
 
 
-def layers(view: SessionView) -> str:
+def describe_layers(view: SessionView) -> str:
     """How many immutable layers there are, such as `3 under the home`; empty when there are none."""
     counts = view.volumes.layers.items() if view.volumes is not None else ()
     return ", ".join(f"{count} under the {side}" for side, count in counts if count)
 
 
-def consistency(snapshot: SnapshotView) -> str:
+def describe_consistency(snapshot: SnapshotView) -> str:
     """Of what moment the snapshot is, for people who must decide whether to trust it."""
     if snapshot.consistency == "stopped":
         return "of the session without a job, so nothing was at work in it"
@@ -98,7 +98,7 @@ def snapshot_row(snapshot: SnapshotView, now: float) -> tuple[str, ...]:
     pause = f" ({_milliseconds(snapshot)})" if snapshot.consistency == "frozen" else ""
     return (
         str(snapshot.number),
-        clock(snapshot.at, now),
+        format_time(snapshot.at, now),
         "automatic" if snapshot.automatic else "",
         snapshot.label or snapshot.reason,
         f"{snapshot.profile}@{snapshot.version}",
@@ -106,7 +106,7 @@ def snapshot_row(snapshot: SnapshotView, now: float) -> tuple[str, ...]:
     )
 
 
-def name_of(snapshot: SnapshotView) -> str:
+def snapshot_name(snapshot: SnapshotView) -> str:
     """`snapshot 3`, or `snapshot 3 (before-upgrade)` for one with a label."""
     return f"snapshot {snapshot.number}{f' ({snapshot.label})' if snapshot.label else ''}"
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from broker.cli import output
 from broker.cli.errors import InterruptedWaitError
-from broker.cli.progress import Progress, follow
+from broker.cli.progress import ProgressLine, follow_session
 from broker.cli.session_text import ENDED, state_line
 from broker.errors import BerthError, ConflictError, NotFoundError, from_reason
 from broker.schema.sessions import SessionState
-from broker.status_text import doing, pending
+from broker.status_text import describe_operation, pending_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from broker.client.client import Client
     from broker.schema.sessions import OperationView, SessionView
 
-ON_THE_WAY = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING})
+STARTING_STATES = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING})
 """States of a session that becomes ready if nothing comes in between."""
 
 LOG_LINES = 5
@@ -34,16 +34,16 @@ LOG_LINES = 5
 def until_ready(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
     """Wait until one can log in. BerthError if the session fails, ConflictError if somebody stops it meanwhile."""
     with _watched(invocation, interrupted_start(view.name)) as progress:
-        for latest in follow(invocation.client, view, timeout=timeout):
+        for latest in follow_session(invocation.client, view, timeout=timeout):
             if latest.state is SessionState.READY:
                 return latest
             if latest.state is SessionState.FAILED:
                 break
-            if latest.state not in ON_THE_WAY and not pending(latest):
+            if latest.state not in STARTING_STATES and not pending_operation(latest):
                 because = f": {latest.reason}" if latest.reason else ""
                 raise ConflictError(f"{view.name} did not become ready, it is {latest.state}{because}")
             progress.show(state_line(latest))
-    raise failed(invocation, latest)
+    raise operation_error(invocation, latest)
 
 
 def until_resized(
@@ -52,23 +52,23 @@ def until_resized(
     """Wait until another job than `before` has made the session ready. ConflictError if none is to come any more."""
     error = InterruptedWaitError(f"interrupted; {view.name} goes on in another job as soon as Slurm has it")
     with _watched(invocation, error) as progress:
-        for latest in follow(invocation.client, view, timeout=timeout):
+        for latest in follow_session(invocation.client, view, timeout=timeout):
             if not latest.resizing and latest.job_id == before:
                 raise ConflictError(
                     f"{view.name} was not resized", hint=f"`berth events {view.name}` says why; it is as it was"
                 )
             if latest.job_id != before and latest.state is SessionState.READY:
                 return latest
-            if latest.job_id != before and latest.state not in ON_THE_WAY:
+            if latest.job_id != before and latest.state not in STARTING_STATES:
                 break
             progress.show(state_line(latest))
-    raise failed(invocation, latest)
+    raise operation_error(invocation, latest)
 
 
 def until_ended(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
     """Wait until the job has ended and nothing is being done to the volumes, so that the session can be started."""
     with _watched(invocation, InterruptedWaitError(f"interrupted; {view.name} goes on stopping")) as progress:
-        for latest in follow(invocation.client, view, timeout=timeout):
+        for latest in follow_session(invocation.client, view, timeout=timeout):
             if latest.state in ENDED:
                 return latest
             if latest.state not in {SessionState.STOPPING, SessionState.CHANGING}:
@@ -81,7 +81,7 @@ def until_gone(invocation: Invocation, view: SessionView, *, timeout: float | No
     """Wait until the name is free again."""
     error = InterruptedWaitError(f"interrupted; {view.name} goes on being deleted")
     with contextlib.suppress(NotFoundError), _watched(invocation, error) as progress:
-        for latest in follow(invocation.client, view, timeout=timeout):
+        for latest in follow_session(invocation.client, view, timeout=timeout):
             if latest.state is SessionState.DELETED or latest.id != view.id:
                 return
             progress.show(state_line(latest))
@@ -99,14 +99,14 @@ def until_done(
     assert asked is not None, "the answer to a request for an operation names it"
     outcome, started = None, False
     with _watched(invocation, _interrupted(view.name, asked.verb)) as progress:
-        for latest in follow(invocation.client, view, timeout=timeout):
+        for latest in follow_session(invocation.client, view, timeout=timeout):
             outcome = outcome or _outcome(latest, asked)
-            if outcome is not None and not (ready and latest.state in ON_THE_WAY):
+            if outcome is not None and not (ready and latest.state in STARTING_STATES):
                 break
             started = outcome is not None
             progress.show(state_line(latest))
     if started and latest.state is SessionState.FAILED:
-        raise failed(invocation, latest)
+        raise operation_error(invocation, latest)
     assert outcome is not None
     return latest, outcome
 
@@ -144,7 +144,7 @@ def _outcome(view: SessionView, asked: OperationView) -> OperationView | None:
     return operation if operation.status == "done" else None
 
 
-def finish(
+def finish_operation(
     invocation: Invocation,
     view: SessionView,
     otherwise: str,
@@ -160,21 +160,21 @@ def finish(
     if not no_wait:
         view, operation = until_done(invocation, view, timeout=timeout, ready=True)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
         return
     if operation is not None and operation.status == "done":
-        output.narrate(operation.message or otherwise)
+        output.print_note(operation.message or otherwise)
     if view.state not in ENDED:
-        output.narrate(state_line(view))
+        output.print_note(state_line(view))
     if operation is not None and operation.undo:
-        output.narrate(f"to undo: {operation.undo}")
+        output.print_note(f"to undo: {operation.undo}")
 
 
-def failed(invocation: Invocation, view: SessionView) -> BerthError:
+def operation_error(invocation: Invocation, view: SessionView) -> BerthError:
     """A failed session's error with its reason; the end of the log goes before it, where there is one."""
     if not invocation.json:
         for line in _log_end(invocation.client, view.name):
-            output.narrate(f"  | {line}")
+            output.print_note(f"  | {line}")
     return BerthError(
         f"{view.name} failed: {view.reason or view.outcome or 'its job ended'}",
         hint=f"`berth logs {view.name}` has the job's log; `berth start {view.name}` tries again",
@@ -186,13 +186,13 @@ def asking(invocation: Invocation, name: str, verb: str) -> Iterator[None]:
     """While the controller is asked for an operation, which it answers after some seconds if it takes longer."""
     with _watched(invocation, _interrupted(name, verb)) as progress:
         if progress.changes:
-            progress.show(f"{name}: {doing(verb)}")
+            progress.show(f"{name}: {describe_operation(verb)}")
         yield
 
 
 def _interrupted(name: str, verb: str) -> InterruptedWaitError:
     return InterruptedWaitError(
-        f"interrupted; {name} goes on {doing(verb)}", hint=f"`berth show {name}` says how far it is"
+        f"interrupted; {name} goes on {describe_operation(verb)}", hint=f"`berth show {name}` says how far it is"
     )
 
 
@@ -205,10 +205,10 @@ def interrupted_start(name: str) -> InterruptedWaitError:
 
 
 @contextlib.contextmanager
-def _watched(invocation: Invocation, interrupted: InterruptedWaitError) -> Iterator[Progress]:
+def _watched(invocation: Invocation, interrupted: InterruptedWaitError) -> Iterator[ProgressLine]:
     """A line of progress; Ctrl-C raises `interrupted`."""
     try:
-        with Progress(quiet=invocation.json) as progress:
+        with ProgressLine(quiet=invocation.json) as progress:
             yield progress
     except KeyboardInterrupt:
         raise interrupted from None

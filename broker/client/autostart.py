@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from broker.config.settings import Config
 
-START_WITHIN = 30.0
+START_TIMEOUT_S = 30.0
 """Seconds in which a controller that we start must answer; it may have to wait for its predecessor to end."""
 
-LOG_LIMIT = 2**20
+LOG_LIMIT_BYTES = 2**20
 """Bytes; a log that has grown beyond it begins anew with the next controller."""
 
 
@@ -61,7 +61,7 @@ def _start(config: Config) -> None:
         if client.health():
             return
         log = config.state_dir / "controller.log"
-        with log.open("wb" if log.exists() and log.stat().st_size > LOG_LIMIT else "ab") as output:
+        with log.open("wb" if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES else "ab") as output:
             before = output.tell()
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "broker.cli", "--json", "controller"],
@@ -72,7 +72,7 @@ def _start(config: Config) -> None:
                 env=_environment(),
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_WITHIN
+        deadline = time.monotonic() + START_TIMEOUT_S
         while not client.health():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise _why(log, before)

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer", bound="BaseModel")
 
-_FILES = 3600
+_LONG_CALL_S = 3600
 """Seconds more than usual for calls that read all of a session's files."""
 
 
@@ -112,12 +112,12 @@ class Client:
 
     def snapshots(self, name: str) -> list[volumes.SnapshotView]:
         """Oldest first."""
-        return self._get(_session(name) + "/snapshots", volumes.SnapshotList, extra_time=_FILES).snapshots
+        return self._get(_session(name) + "/snapshots", volumes.SnapshotList, extra_time=_LONG_CALL_S).snapshots
 
     def delete_snapshot(self, name: str, reference: str) -> volumes.SnapshotView:
         """Delete the snapshot with that number or label; what it was is returned."""
         path = f"{_session(name)}/snapshots/{quote(reference, safe='')}"
-        return self._send("DELETE", path, volumes.SnapshotView, extra_time=_FILES)
+        return self._send("DELETE", path, volumes.SnapshotView, extra_time=_LONG_CALL_S)
 
     def rollback(self, name: str, request: volumes.RollbackRequest) -> SessionView:
         return self._send("POST", _session(name) + "/rollback", SessionView, request)
@@ -133,15 +133,15 @@ class Client:
         """Compare with that snapshot, or with the profile; may take minutes, with `content` an hour."""
         wanted = ({} if reference is None else {"from": reference}) | ({"content": "true"} if content else {})
         query = "?" + urlencode(wanted) if wanted else ""
-        return self._get(_session(name) + "/diff" + query, volumes.DiffReport, extra_time=_FILES)
+        return self._get(_session(name) + "/diff" + query, volumes.DiffReport, extra_time=_LONG_CALL_S)
 
     def size(self, name: str) -> volumes.SizeReport:
         """Return what the session takes. The first call counts every file, and may take minutes."""
-        return self._get(_session(name) + "/size", volumes.SizeReport, extra_time=_FILES)
+        return self._get(_session(name) + "/size", volumes.SizeReport, extra_time=_LONG_CALL_S)
 
     def verify(self, name: str) -> volumes.VerifyReport:
         """Read every layer and compare it with its checksums; may take an hour."""
-        return self._send("POST", _session(name) + "/verify", volumes.VerifyReport, extra_time=_FILES)
+        return self._send("POST", _session(name) + "/verify", volumes.VerifyReport, extra_time=_LONG_CALL_S)
 
     def flatten(self, name: str) -> SessionView:
         """Begin to make few layers of many in the background; nothing waits for it."""
@@ -165,7 +165,7 @@ class Client:
 
     def gc(self, request: volumes.GcRequest) -> volumes.GcReport:
         """Remove layers that nothing names; may take an hour."""
-        return self._send("POST", "/v1/gc", volumes.GcReport, request, extra_time=_FILES)
+        return self._send("POST", "/v1/gc", volumes.GcReport, request, extra_time=_LONG_CALL_S)
 
     # Batch jobs
 
@@ -175,12 +175,12 @@ class Client:
 
     def make_environment(self, request: EnvironmentRequest) -> EnvironmentView:
         """Make an environment for a batch job; of a large session that runs it may take minutes."""
-        return self._send("POST", "/v1/environments", EnvironmentView, request, extra_time=_FILES)
+        return self._send("POST", "/v1/environments", EnvironmentView, request, extra_time=_LONG_CALL_S)
 
     def discard_environment(self, environment: str) -> list[EnvironmentView]:
         """Remove it, if it is there; what it was."""
         path = f"/v1/environments/{environment}"
-        return self._send("DELETE", path, EnvironmentList, extra_time=_FILES).environments
+        return self._send("DELETE", path, EnvironmentList, extra_time=_LONG_CALL_S).environments
 
     def promote(self, environment: str, request: PromoteRequest) -> SessionView:
         """The new session, which is stopped when its operation is done."""
@@ -310,12 +310,12 @@ class Client:
 
     def _request(self, method: str, path: str, body: str | None = None, *, extra_time: float = 0) -> bytes:
         try:
-            asked = http.ask(self._socket, method, path, body, extra_time=extra_time)
+            asked = http.send_request(self._socket, method, path, body, extra_time=extra_time)
         except errors.ControllerUnavailableError:
             if self._revive is None:
                 raise
             self._revive()
-            asked = http.ask(self._socket, method, path, body, extra_time=extra_time)
+            asked = http.send_request(self._socket, method, path, body, extra_time=extra_time)
         return asked.answer()
 
 

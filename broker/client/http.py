@@ -17,7 +17,7 @@ from broker.errors import BerthError, ControllerUnavailableError, from_reason
 if TYPE_CHECKING:
     from pathlib import Path
 
-TIMEOUT = 60.0
+TIMEOUT_S = 60.0
 """Seconds without a byte before an answer is given up; a waiting call adds what it asked to wait."""
 
 
@@ -26,7 +26,7 @@ QUEUE_TIMEOUT_S = 15.0
 QUEUE_RETRY_S = 0.02
 
 
-class Asked:
+class PendingResponse:
     """A request that is on its way; whoever made it may do something else before taking the answer."""
 
     def __init__(self, connection: socket.socket, api_socket: Path) -> None:
@@ -45,7 +45,9 @@ class Asked:
         return body
 
 
-def ask(api_socket: Path, method: str, path: str, body: str | None = None, *, extra_time: float = 0) -> Asked:
+def send_request(
+    api_socket: Path, method: str, path: str, body: str | None = None, *, extra_time: float = 0
+) -> PendingResponse:
     """Send a request, with JSON as its body; ControllerUnavailableError if nobody takes it."""
     content = (body or "").encode()
     head = f"{method} {path} HTTP/1.0\r\nHost: controller\r\nContent-Length: {len(content)}\r\n"
@@ -53,14 +55,14 @@ def ask(api_socket: Path, method: str, path: str, body: str | None = None, *, ex
         head += "Content-Type: application/json\r\n"
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.settimeout(TIMEOUT + extra_time)
+        connection.settimeout(TIMEOUT_S + extra_time)
         _connect(connection, str(api_socket))
         with contextlib.suppress(BrokenPipeError):  # it has refused the connection, and has said why
             connection.sendall(head.encode() + b"\r\n" + content)
     except OSError as error:
         connection.close()
         raise _unavailable(api_socket, error) from error
-    return Asked(connection, api_socket)
+    return PendingResponse(connection, api_socket)
 
 
 def _connect(connection: socket.socket, path: str) -> None:

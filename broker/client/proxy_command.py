@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-CHUNK = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 """Bytes read at once."""
 
-STANDING = 60.0
+REPORT_INTERVAL_S = 60.0
 """Seconds after which the controller is told what a connection that still stands has carried, as gateways do."""
 
-NOTED_WITHIN = 3.0
+REPORT_TIMEOUT_S = 3.0
 """Seconds for the controller to take note of a connection; nobody waits longer for that."""
 
 
@@ -51,7 +51,7 @@ class Traffic:
     end: str = "closed"
 
 
-def resolve(api_socket: Path, user: str, target: str, tell: Callable[[str], None]) -> Destination:
+def resolve_target(api_socket: Path, user: str, target: str, tell: Callable[[str], None]) -> Destination:
     """Ask the controller where the session that `user` means by `target` listens; raises what it refuses with.
 
     While it is on its way it is waited for, as long as it takes; `tell` is called with how far it is whenever that
@@ -61,7 +61,7 @@ def resolve(api_socket: Path, user: str, target: str, tell: Callable[[str], None
     told = ""
     while True:
         try:
-            answer = http.ask(api_socket, "POST", "/v1/resolve", question).answer()
+            answer = http.send_request(api_socket, "POST", "/v1/resolve", question).answer()
             break
         except WaitingError as error:
             if error.message != told:
@@ -76,14 +76,14 @@ def resolve(api_socket: Path, user: str, target: str, tell: Callable[[str], None
         ) from error
 
 
-def carry(
+def relay_and_report(
     api_socket: Path, user: str, destination: Destination, stdin: int = 0, stdout: int = 1, *, answer_timeout: float
 ) -> None:
     """Relay, and have the controller know of it, if it answers. Raises as `relay`."""
     record = {
         "id": new_id(),
         "user": user,
-        "peer": peer(),
+        "peer": client_address(),
         "session_id": destination.session_id,
         "generation": destination.generation,
         "began_at": time.time(),
@@ -93,7 +93,7 @@ def carry(
 
     def tell(traffic: Traffic) -> None:
         _note(api_socket, record)
-        while not over.wait(STANDING):
+        while not over.wait(REPORT_INTERVAL_S):
             _note(api_socket, record | {"sent": traffic.sent, "received": traffic.received})
 
     def connected(traffic: Traffic) -> None:
@@ -104,7 +104,7 @@ def carry(
     _note(api_socket, record | vars(traffic) | {"ended_at": time.time()})
 
 
-def peer() -> str:
+def client_address() -> str:
     """Where the client is, as the login node's sshd tells its processes (sshd(8), SSH_CONNECTION)."""
     address, _, rest = os.environ.get("SSH_CONNECTION", "").partition(" ")
     return f"{address}:{rest.partition(' ')[0]}" if rest else ""
@@ -113,7 +113,9 @@ def peer() -> str:
 def _note(api_socket: Path, record: dict[str, object]) -> None:
     report = json.dumps({"connections": [record]})  # a schema.ConnectionReport
     with contextlib.suppress(BerthError):
-        http.ask(api_socket, "POST", "/v1/connections", report, extra_time=NOTED_WITHIN - http.TIMEOUT).answer()
+        http.send_request(
+            api_socket, "POST", "/v1/connections", report, extra_time=REPORT_TIMEOUT_S - http.TIMEOUT_S
+        ).answer()
 
 
 def relay(
@@ -152,7 +154,7 @@ def relay(
 def _send(source: int, connection: socket.socket, traffic: Traffic) -> None:
     # A connection that broke ends this direction; _receive notices the same from its side.
     with contextlib.suppress(OSError):
-        while data := os.read(source, CHUNK):
+        while data := os.read(source, CHUNK_BYTES):
             connection.sendall(data)
             traffic.sent += len(data)
         connection.shutdown(socket.SHUT_WR)
@@ -162,7 +164,7 @@ def _receive(connection: socket.socket, sink: int, traffic: Traffic) -> bool:
     """Copy until the end of file; False when either side broke, so that nothing more could arrive there."""
     broken = "session lost"
     try:
-        while data := connection.recv(CHUNK):
+        while data := connection.recv(CHUNK_BYTES):
             view = memoryview(data)
             broken = "client lost"
             while view:

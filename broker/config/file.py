@@ -20,7 +20,7 @@ RUNTIME_DIR = Path("/run/berth")
 SOCKET_NAME = "api.sock"
 ANSWER_TIMEOUT_S = 10.0
 """Default of `ssh.answer_timeout`: the kernel asks for a connection at 0, 1, 3 and 7 s, and IDEs give up after 15 s."""
-LEAST_ANSWER_TIMEOUT_S, MOST_ANSWER_TIMEOUT_S = 1.0, 300.0
+MIN_ANSWER_TIMEOUT_S, MAX_ANSWER_TIMEOUT_S = 1.0, 300.0
 
 
 class Mode(StrEnum):
@@ -28,7 +28,7 @@ class Mode(StrEnum):
     PERSONAL = "personal"
 
 
-def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
+def read_config(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Read `path`, else `$BERTH_CONFIG`, else the site's file, else personal mode's; give its path and the settings.
 
     A file that says `mode: personal` changes personal mode's defaults; any other, those of site mode. The settings
@@ -41,13 +41,13 @@ def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
         values = _parse(named)
         personal = values.get("mode") == Mode.PERSONAL.value
         return named, _merge(personal_defaults() if personal else {"mode": Mode.SITE}, values)
-    own = xdg("XDG_CONFIG_HOME", ".config") / "berth" / "config.yaml"
+    own = xdg_directory("XDG_CONFIG_HOME", ".config") / "berth" / "config.yaml"
     return own, _merge(personal_defaults(), _parse(own) if own.exists() else {})
 
 
 def site_socket() -> Path | None:
     """Where the controller's socket is, if the file says it plainly and in site mode; None: ask `settings`."""
-    return _site_socket(read()[1])
+    return _site_socket(read_config()[1])
 
 
 def connect_settings() -> tuple[Path, float] | None:
@@ -55,12 +55,12 @@ def connect_settings() -> tuple[Path, float] | None:
 
     None: `broker.config.settings` knows them, or refuses them.
     """
-    _, values = read()
+    _, values = read_config()
     socket, ssh = _site_socket(values), values.get("ssh", {})
     seconds = ssh.get("answer_timeout", ANSWER_TIMEOUT_S) if isinstance(ssh, dict) else None
     if socket is None or not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         return None
-    return (socket, float(seconds)) if LEAST_ANSWER_TIMEOUT_S <= seconds <= MOST_ANSWER_TIMEOUT_S else None
+    return (socket, float(seconds)) if MIN_ANSWER_TIMEOUT_S <= seconds <= MAX_ANSWER_TIMEOUT_S else None
 
 
 def _site_socket(values: dict[str, Any]) -> Path | None:
@@ -72,8 +72,8 @@ def _site_socket(values: dict[str, Any]) -> Path | None:
 
 def personal_defaults() -> dict[str, Any]:
     """Everything below the user's own folders (XDG Base Directory Specification 0.8)."""
-    state = xdg("XDG_STATE_HOME", ".local/state") / "berth"
-    data = xdg("XDG_DATA_HOME", ".local/share") / "berth"
+    state = xdg_directory("XDG_STATE_HOME", ".local/state") / "berth"
+    data = xdg_directory("XDG_DATA_HOME", ".local/share") / "berth"
     return {
         "mode": Mode.PERSONAL,
         "runtime_dir": _personal_runtime_dir(),
@@ -83,7 +83,7 @@ def personal_defaults() -> dict[str, Any]:
     }
 
 
-def xdg(variable: str, fallback: str) -> Path:
+def xdg_directory(variable: str, fallback: str) -> Path:
     """An XDG folder; as the specification asks, a relative value is ignored."""
     value = os.environ.get(variable, "")
     return Path(value) if value.startswith("/") else Path.home() / fallback

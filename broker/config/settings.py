@@ -28,15 +28,15 @@ from pydantic import (
 
 from broker.config.file import (
     ANSWER_TIMEOUT_S,
-    LEAST_ANSWER_TIMEOUT_S,
-    MOST_ANSWER_TIMEOUT_S,
+    MAX_ANSWER_TIMEOUT_S,
+    MIN_ANSWER_TIMEOUT_S,
     RUNTIME_DIR,
     SOCKET_NAME,
     Mode,
-    read,
+    read_config,
 )
 from broker.errors import InvalidInputError
-from broker.schema.sessions import LONGEST_CONNECT_WAIT, Continuation, IdleTime
+from broker.schema.sessions import MAX_CONNECT_WAIT_S, Continuation, IdleTime
 from broker.ssh.keys import PublicKey
 from broker.ssh.max_startups import MaxStartups
 from slurm.sbatch import check_options
@@ -54,7 +54,7 @@ Seconds = Annotated[float, Field(gt=0)]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
 
 
-def host_and_port(listen: str) -> tuple[str, int]:
+def parse_host_and_port(listen: str) -> tuple[str, int]:
     """The two parts of `HOST:PORT`; an IPv6 address stands in brackets. ValueError if it is not that."""
     found = re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", listen)
     if found is None or not 0 < int(found[2]) < 65536:
@@ -63,7 +63,7 @@ def host_and_port(listen: str) -> tuple[str, int]:
 
 
 def _listen(text: str) -> str:
-    host_and_port(text)
+    parse_host_and_port(text)
     return text
 
 
@@ -159,10 +159,10 @@ class SshSettings(Section):
     """The login node as people's ssh reaches it; default: this host's name."""
     start_on_connect: bool = True
     """Whether connecting to a stopped session starts it; `berth set` decides otherwise for one session."""
-    connect_wait: Annotated[float, Field(ge=0, le=LONGEST_CONNECT_WAIT)] = 12.0
+    connect_wait: Annotated[float, Field(ge=0, le=MAX_CONNECT_WAIT_S)] = 12.0
     """How long a connection waits for a session that is on its way, before it is told how far that is. IDEs give up
     by themselves after 15 s, without a word of why."""
-    answer_timeout: Annotated[float, Field(ge=LEAST_ANSWER_TIMEOUT_S, le=MOST_ANSWER_TIMEOUT_S)] = ANSWER_TIMEOUT_S
+    answer_timeout: Annotated[float, Field(ge=MIN_ANSWER_TIMEOUT_S, le=MAX_ANSWER_TIMEOUT_S)] = ANSWER_TIMEOUT_S
     """Seconds for a session's node to accept a connection, and then for the session's sshd to prove that it is the
     session's own. After that the connection is refused: the session does not answer. The gateway and `berth connect`
     wait this long; 10 s are enough for three repetitions of a lost packet."""
@@ -308,13 +308,13 @@ class Config(Section):
         return self.registry.url or f"sqlite:///{self.state_dir / 'registry.db'}"
 
 
-def load(path: Path | None = None) -> Config:
+def load_config(path: Path | None = None) -> Config:
     """Read the configuration that holds here: `path`, else `$BERTH_CONFIG`, else the site's file, else personal mode's.
 
     A file that says `mode: personal` changes personal mode's defaults; any other, those of site mode.
     Raises InvalidInputError naming file, setting and remedy; an explicitly named file must exist.
     """
-    return _check(*read(path))
+    return _check(*read_config(path))
 
 
 def _check(path: Path, values: dict[str, Any]) -> Config:
@@ -332,11 +332,11 @@ def _hint(kind: str, where: str) -> str:
     if kind != "extra_forbidden":
         return "docs/reference/config.md has every setting with its type and default"
     section, _, key = where.rpartition(".")
-    near = difflib.get_close_matches(key, known_keys(section), n=1)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known_keys(section))}"
+    near = difflib.get_close_matches(key, known_settings(section), n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known_settings(section))}"
 
 
-def known_keys(section: str) -> list[str]:
+def known_settings(section: str) -> list[str]:
     """The settings of one section, of the top level for an empty name."""
     model: type[BaseModel] = Config
     if section:

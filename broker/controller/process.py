@@ -19,7 +19,7 @@ import uvicorn
 
 from broker.config.directories import make_private
 from broker.config.file import Mode
-from broker.config.settings import host_and_port
+from broker.config.settings import parse_host_and_port
 from broker.controller.accounts import AccountCache
 from broker.controller.api import protocol
 from broker.controller.api.app import application
@@ -114,7 +114,7 @@ async def _metrics(controller: Controller) -> AsyncIterator[None]:
         yield
         return
     try:
-        with served(*host_and_port(listen), controller.registry, controller.reconciler):
+        with served(*parse_host_and_port(listen), controller.registry, controller.reconciler):
             yield
     except OSError as error:
         raise InvalidInputError(

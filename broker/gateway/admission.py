@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-ENFORCED_FROM = 15.0
+MIN_ENFORCED_PENALTY_S = 15.0
 """Seconds of penalty that a source must have gathered before it is refused; less than that is a slip of the hand."""
-HIGHEST = 600.0
+MAX_PENALTY_S = 600.0
 """Seconds of penalty that a source can gather at most."""
-MOST_SOURCES = 65536
+MAX_SOURCES = 65536
 """Sources that are remembered; when there are more, the one known for the longest time is forgotten."""
 _LOOPBACKS: dict[int, Network] = {4: ipaddress.ip_network("127.0.0.0/8"), 6: ipaddress.ip_network("::1")}
 IPV6_PREFIX = 64
@@ -35,11 +35,11 @@ counts all 128 unless it is set; of IPv4 both count all 32."""
 LOOPBACK = "127.0.0.1"
 """The one source that this machine is, by whichever of its sixteen million loopback addresses it comes."""
 
-GREETING = 256
+GREETING_BYTES = 256
 """Bytes that whoever has sent more has begun in earnest: its version and something of a key exchange."""
-ROOM_TO_BEGIN = 0.25
+NEWCOMER_SHARE = 0.25
 """The share of the places that those may keep who have not, however many others there are."""
-STALLED = 5.0
+STALL_S = 5.0
 """Seconds without a word after which the random early drop may strike."""
 
 
@@ -111,7 +111,7 @@ class LoginThrottle:
 
     def enter(self, arrival: PendingLogin) -> None:
         """Begin a login. If there are too many, one of them is dropped; it may be this one."""
-        share = self._max_startups.share(self.waiting)
+        share = self._max_startups.drop_probability(self.waiting)
         self._arrived[arrival] = self._clock()
         if share < 1 and self._chance() >= share:
             return
@@ -122,7 +122,7 @@ class LoginThrottle:
 
     def heard(self, client: PendingLogin, received: int) -> None:
         """`client`, which waits, has said something, and so many bytes in all."""
-        if received > GREETING:
+        if received > GREETING_BYTES:
             self._arrived.pop(client, None)
             self._begun[client] = self._clock()
             self._begun.move_to_end(client)
@@ -147,13 +147,13 @@ class LoginThrottle:
         now = self._clock()
         for group in (self._arrived, self._begun):
             client = self._first(group)
-            if client is not None and now - group[client] > STALLED:
+            if client is not None and now - group[client] > STALL_S:
                 return client
         return None
 
     def _least(self) -> PendingLogin | None:
         """Whom to part with when one must go."""
-        if len(self._arrived) > ROOM_TO_BEGIN * self._max_startups.full:
+        if len(self._arrived) > NEWCOMER_SHARE * self._max_startups.full:
             return self._first(self._arrived) or self._first(self._begun)
         return self._first(self._begun) or self._first(self._arrived)
 
@@ -173,10 +173,10 @@ class LoginThrottle:
         now = self._clock()
         if self._until.get(source, now) <= now:
             self._forgive(source)
-        until = self._until[source] = min(self._until.get(source, now) + seconds, now + HIGHEST)
-        if until - now >= ENFORCED_FROM:
+        until = self._until[source] = min(self._until.get(source, now) + seconds, now + MAX_PENALTY_S)
+        if until - now >= MIN_ENFORCED_PENALTY_S:
             self._enforced.add(source)
-        while len(self._until) > MOST_SOURCES:
+        while len(self._until) > MAX_SOURCES:
             self._forgive(next(iter(self._until)))
 
     def _forget(self, client: PendingLogin) -> None:

@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from broker.gateway.counts import Counts
+    from broker.gateway.counters import Counters
     from broker.gateway.relay import Relay
     from broker.schema.connections import ResolveAnswer
 
-GATHER = 1.0
+GATHER_S = 1.0
 """Seconds for which news is gathered before it is told."""
-RETRY = 5.0
+RETRY_S = 5.0
 """Seconds before the controller is told again what it did not take."""
-STANDING = 60.0
+REPORT_INTERVAL_S = 60.0
 """Seconds after which the controller hears of what stands once more; the controller takes what it has not heard of
 three times for lost."""
-BATCH = 400
+MAX_BATCH_RECORDS = 400
 """Records told at once; one has up to 500 bytes, a request to the controller 256 KiB."""
-MOST = 20_000
+MAX_PENDING_RECORDS = 20_000
 """Records that wait. What comes then is in the log alone."""
-LAST_WORDS = 3.0
+LAST_REPORT_TIMEOUT_S = 3.0
 """Seconds in which the controller takes the last records of a gateway that ends."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ClientIdentity:
     """The user and the key of a login; made once per connection and never changed."""
 
     user: str
@@ -56,18 +56,18 @@ class Identity:
     """Which certificate for the key, if it was not let in by itself."""
 
 
-class Audit:
+class ConnectionAudit:
     """Reports to the controller, as an async context manager.
 
     A connection that still stands at its exit counts as ended.
     """
 
-    def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str, counts: Counts) -> None:
+    def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str, counts: Counters) -> None:
         """`gateway`: what this one is called, such as its login node's name."""
         self._tell = tell
         self._counts = counts
         self._gateway = gateway
-        self._standing: dict[Relay, _Standing] = {}
+        self._standing: dict[Relay, _OpenConnection] = {}
         self._due: dict[str, ConnectionRecord] = {}
         self._news = asyncio.Event()
         self._full = False
@@ -86,13 +86,13 @@ class Audit:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
+            async with asyncio.timeout(LAST_REPORT_TIMEOUT_S):
                 while self._due and await self._told():
                     pass
         if self._due:
             _log.warning("the controller does not know of %d connections", len(self._due))
 
-    def began(self, relay: Relay, identity: Identity, peer: str, session: ResolveAnswer) -> None:
+    def began(self, relay: Relay, identity: ClientIdentity, peer: str, session: ResolveAnswer) -> None:
         """The client's next byte goes to the session."""
         record = ConnectionRecord(
             id=new_id(),
@@ -103,7 +103,7 @@ class Audit:
             generation=session.generation,
             began_at=time.time(),
         )
-        self._standing[relay] = _Standing(record, f"{session.host}:{session.port}")
+        self._standing[relay] = _OpenConnection(record, f"{session.host}:{session.port}")
         self._counts.count("forwards", "opened")
         self._add(record)
 
@@ -135,9 +135,11 @@ class Audit:
         )
 
     def _add(self, record: ConnectionRecord) -> None:
-        if record.id not in self._due and len(self._due) >= MOST:
+        if record.id not in self._due and len(self._due) >= MAX_PENDING_RECORDS:
             if not self._full:
-                _log.error("%d connections wait to be recorded; the next ones are in this log only", MOST)
+                _log.error(
+                    "%d connections wait to be recorded; the next ones are in this log only", MAX_PENDING_RECORDS
+                )
             self._full = True
             self._counts.count("unrecorded")
             return
@@ -147,27 +149,27 @@ class Audit:
     async def _keep_telling(self) -> None:
         while True:
             await self._news.wait()
-            await asyncio.sleep(GATHER)
+            await asyncio.sleep(GATHER_S)
             self._news.clear()
             while self._due:
                 if not await self._told():
-                    await asyncio.sleep(RETRY)
+                    await asyncio.sleep(RETRY_S)
 
     async def _keep_standing(self) -> None:
         while True:
-            await asyncio.sleep(STANDING)
+            await asyncio.sleep(REPORT_INTERVAL_S)
             for relay, stands in self._standing.items():
                 self._count_bytes(relay, stands)
                 self._add(_now(stands.record, relay))
 
-    def _count_bytes(self, relay: Relay, stands: _Standing) -> None:
+    def _count_bytes(self, relay: Relay, stands: _OpenConnection) -> None:
         self._counts.count("bytes", "sent", by=relay.sent - stands.sent)
         self._counts.count("bytes", "received", by=relay.received - stands.received)
         stands.sent, stands.received = relay.sent, relay.received
 
     async def _told(self) -> bool:
         """Tell the oldest batch; False if it must be told again."""
-        batch = [self._due[each] for each in list(self._due)[:BATCH]]
+        batch = [self._due[each] for each in list(self._due)[:MAX_BATCH_RECORDS]]
         try:
             await self._tell(ConnectionReport(gateway=self._gateway, connections=batch))
         except BerthError as error:
@@ -182,7 +184,7 @@ class Audit:
 
 
 @dataclass(slots=True)
-class _Standing:
+class _OpenConnection:
     """A connection that has not ended."""
 
     record: ConnectionRecord
@@ -199,7 +201,7 @@ def _now(record: ConnectionRecord, relay: Relay, **changes: object) -> Connectio
 
 _NO_PEER = re.compile(r"[^0-9A-Za-z.:%-]")
 """Characters that a record's `peer` cannot have, and the interface name in an IPv6 address can."""
-VALUE_CHARACTERS = 256
+MAX_VALUE_CHARS = 256
 """Characters of one field of a line: clients choose names of any length."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=-]+")
 
@@ -211,6 +213,6 @@ def log_line(event: str, **fields: object) -> str:
 
 def _log_value(value: object) -> str:
     text = str(value)
-    if len(text) > VALUE_CHARACTERS:
-        text = f"{text[:VALUE_CHARACTERS]}…"
+    if len(text) > MAX_VALUE_CHARS:
+        text = f"{text[:MAX_VALUE_CHARS]}…"
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

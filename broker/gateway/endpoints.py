@@ -15,11 +15,11 @@ from broker.ssh.host_names import SessionHost
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from broker.gateway.memory import ResponseCache
+    from broker.gateway.response_cache import ResponseCache
     from broker.schema.connections import ResolveAnswer
 
 
-class Endpoints:
+class EndpointResolver:
     """Asks `ask(user, target)`, and answers from the cache while the controller is away."""
 
     def __init__(

@@ -17,7 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from broker import __version__
-from broker.gateway.counts import BUCKETS
+from broker.gateway.counters import BUCKETS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from broker.gateway.counts import Counts
+    from broker.gateway.counters import Counters
 
-EVERY = 1.0
+WRITE_INTERVAL_S = 1.0
 """Seconds between two writes of a worker's numbers."""
-ENDED = "ended.json"
+ENDED_FILE = "ended.json"
 
 COUNTERS = {
     "logins": ("Clients that came to log in, by what became of it.", "result"),
@@ -50,14 +50,14 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def written(counts: Counts, directory: Path) -> AsyncIterator[None]:
+async def publish_counters(counts: Counters, directory: Path) -> AsyncIterator[None]:
     """Within it a worker's numbers are written every second, and once more at the end."""
     path = directory / f"{os.getpid()}.json"
 
     async def keep_writing() -> None:
         while True:
             _write(path, counts.snapshot())
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(WRITE_INTERVAL_S)
 
     writing = asyncio.create_task(keep_writing())
     try:
@@ -67,7 +67,7 @@ async def written(counts: Counts, directory: Path) -> AsyncIterator[None]:
         _write(path, counts.snapshot())
 
 
-class Totals:
+class MetricsTotals:
     """The sums over all workers, read by the server's thread, written by the master's."""
 
     def __init__(self, directory: Path, *, fresh: bool) -> None:
@@ -81,7 +81,7 @@ class Totals:
 
     def ended(self, pid: int) -> None:
         """Keep what that worker had counted, now that it writes no more."""
-        path, total = self._directory / f"{pid}.json", self._directory / ENDED
+        path, total = self._directory / f"{pid}.json", self._directory / ENDED_FILE
         with self._lock:
             numbers = _read(path)
             if numbers is not None:
@@ -110,14 +110,14 @@ class Totals:
                 word = key.partition(" ")[2]
                 histogram.add_metric([word], _buckets(totals, key), seconds)
             yield histogram
-        workers = sum(path.name != ENDED for path in files)
+        workers = sum(path.name != ENDED_FILE for path in files)
         yield GaugeMetricFamily("berth_gateway_workers", "Worker processes, with those that finish.", value=workers)
         info = GaugeMetricFamily("berth_gateway_build_info", "The program that the master runs.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
 
 
-def serve(totals: Totals, host: str, port: int) -> None:
+def serve_metrics(totals: MetricsTotals, host: str, port: int) -> None:
     """Serve `/metrics` there in a thread, until this process ends. What cannot be served is only logged: people's ssh
     does not depend on it.
     """

@@ -11,7 +11,7 @@ from broker.names import (
 )
 from broker.schema.base import MAX_ITEMS, KnownSession, Strict, Timestamp, UserName
 
-MOST_WAITED_FOR = 2000
+MAX_WAITED_SESSIONS = 2000
 """Sessions in one question of a gateway's; it has up to 70 bytes for each, and a request to the controller 256 KiB."""
 
 
@@ -45,7 +45,7 @@ class ResolveAnswer(Strict):
 class GatewayWait(Strict):
     """The sessions that clients of one worker of a gateway wait for."""
 
-    sessions: Annotated[list[KnownSession], Field(min_length=1, max_length=MOST_WAITED_FOR)]
+    sessions: Annotated[list[KnownSession], Field(min_length=1, max_length=MAX_WAITED_SESSIONS)]
     seconds: Annotated[float, Field(ge=0, le=60)]
     """Seconds for which the controller may keep the question."""
 
@@ -114,6 +114,6 @@ class ConnectionList(Strict):
     connections: list[ConnectionView]
 
 
-UNHEARD = 180.0
+CONNECTION_TIMEOUT_S = 180.0
 """Seconds after which a connection counts as lost without a report of its gateway or `berth connect`: three times
 audit.STANDING and connect.STANDING."""

@@ -24,7 +24,7 @@ def _without_steps_up(path: str) -> str:
     return path
 
 
-LONGEST_CONNECT_WAIT = 86400.0
+MAX_CONNECT_WAIT_S = 86400.0
 
 
 PersistentPath = Annotated[
@@ -101,7 +101,7 @@ class ConnectPolicy(Strict):
 
     start: bool | None = None
     """Whether a stopped one is started."""
-    wait: Annotated[float, Field(ge=0, le=LONGEST_CONNECT_WAIT)] | None = None
+    wait: Annotated[float, Field(ge=0, le=MAX_CONNECT_WAIT_S)] | None = None
     """Seconds for which a connection waits for one that is on its way, before it is told how far that is."""
 
 

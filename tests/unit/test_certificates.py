@@ -13,7 +13,7 @@ import asyncssh
 import pytest
 
 from broker.errors import InvalidInputError, RefusedError
-from broker.ssh.certificates import CLOCK_SKEW, CertificateAuthority, HostCertificate
+from broker.ssh.certificates import CLOCK_SKEW_S, CertificateAuthority, HostCertificate
 from tests.fakes import openssh
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def test_a_host_certificate_says_what_was_asked_for(authority: CertificateAuthor
     assert fields["Critical Options"] == ["(none)"]
     words = fields["Valid"][0].split()  # from T1 to T2, local time
     begins, ends = (datetime.fromisoformat(word).astimezone().timestamp() for word in (words[1], words[3]))
-    assert ends - begins == 3600 + CLOCK_SKEW
-    assert abs(begins - (time.time() - CLOCK_SKEW)) < 60
+    assert ends - begins == 3600 + CLOCK_SKEW_S
+    assert abs(begins - (time.time() - CLOCK_SKEW_S)) < 60
     parsed = HostCertificate.parse(line)
     assert (parsed.valid_after, parsed.valid_before) == (begins, ends)
     assert parsed.key_blob == asyncssh.read_public_key(f"{host}.pub").public_data

@@ -281,7 +281,7 @@ def test_services_get_the_configuration(controller: ScriptedController, monkeypa
         return 3
 
     monkeypatch.setattr("broker.controller.process.run_controller", run_controller)
-    monkeypatch.setattr("broker.gateway.worker.run", lambda settings: seen.append(settings.api_socket))
+    monkeypatch.setattr("broker.gateway.worker.run_worker", lambda settings: seen.append(settings.api_socket))
     assert run("controller").exit_code == 3
     assert run("gateway", "--check").exit_code == 0
     assert seen == [controller.socket]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.cli.volume_text import policy
+from broker.cli.volume_text import describe_persistence
 from broker.schema import sessions
 from broker.schema import volumes as volume_schema
 from broker.schema.sessions import Persistence, SessionState
@@ -155,7 +155,7 @@ def test_gc(controller: ScriptedController) -> None:
     ],
 )
 def test_the_policy_in_words(persistence: dict[str, object], words: str) -> None:
-    assert policy(view(persistence=Persistence.model_validate(persistence))) == words
+    assert describe_persistence(view(persistence=Persistence.model_validate(persistence))) == words
 
 
 def test_show_tells_how_a_session_is_kept(controller: ScriptedController) -> None:

@@ -160,7 +160,7 @@ def test_a_controller_that_restarts_is_waited_for(controller: ScriptedController
 def test_a_controller_that_stays_away_is_given_up(
     controller: ScriptedController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.cli.progress.OUTAGE", 0.01)
+    monkeypatch.setattr("broker.cli.progress.OUTAGE_S", 0.01)
     controller.failures["GET /v1/sessions/dev"] = errors.ControllerUnavailableError("gone")
     assert run("start", "dev").exit_code == 7
 
@@ -181,7 +181,7 @@ def test_ctrl_c_on_a_terminal_leaves_it_starting(controller: ScriptedController)
         assert process.stdout is not None
         assert process.stdout.read() == b""
     assert "\r" in seen  # one line that changes
-    assert "queued: Priority (others are before it)" in plain(seen)
+    assert "queued: Priority (jobs with a higher priority are waiting)" in plain(seen)
     assert "interrupted; dev goes on starting" in plain(seen)
     assert "POST" not in {method for method, path, _ in controller.asked if path.endswith("/stop")}
 

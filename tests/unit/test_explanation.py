@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.cli.advice import explanation, last_words
+from broker.cli.advice import describe_last_end, explain_session
 from broker.controller.reconcile.state import ended
 from broker.schema.sessions import JobView, SessionState
 from slurm.state import JobState
@@ -29,7 +29,7 @@ LOG = """\
 
 def said(log: str = "", jobs: list[JobView] | None = None, **values: Any) -> dict[str, str]:  # noqa: ANN401 - fields
     shown = view("dev", values.pop("state"), **values) if "state" in values else ready(**values)
-    return dict(explanation(shown, jobs or [], log, NOW))
+    return dict(explain_session(shown, jobs or [], log, NOW))
 
 
 @pytest.mark.parametrize("state", [state for state in SessionState if state is not SessionState.DELETED])
@@ -60,8 +60,8 @@ def test_how_a_job_ended_is_said_with_the_remedy(end: JobState, advice: str) -> 
 def test_a_failure_comes_with_what_the_last_job_said_of_it() -> None:
     lines = said(LOG, state=SessionState.FAILED, outcome="FAILED", reason="the job failed")
     assert lines["log"].endswith("image.sif is not there or cannot be read")
-    assert last_words(LOG.replace("error", "warning"))[-1].endswith("ended with 67")
-    assert last_words("") == []
+    assert describe_last_end(LOG.replace("error", "warning"))[-1].endswith("ended with 67")
+    assert describe_last_end("") == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import InvalidInputError
-from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE, SIGNATURES, PublicKey, plain_keys
+from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE_CHARS, SIGNATURES, PublicKey, plain_keys
 from tests.fakes import openssh
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ REFUSED = {
     f"ssh-ed25519\v{BLOB}": "control character",
     f"ssh-ed25519\u00a0{BLOB}": "not a public key",
     f"\u017fsh-ed25519 {BLOB}": "not a public key",
-    f"ssh-ed25519 {BLOB} {'x' * MAX_LINE}": "at most",
+    f"ssh-ed25519 {BLOB} {'x' * MAX_LINE_CHARS}": "at most",
 }
 
 

@@ -70,11 +70,11 @@ def clone(
 
         announce(invocation, view, domain)
     elif invocation.json:
-        output.show_json(view)
+        output.print_json(view)
     elif no_wait:
-        output.narrate(f"{new} is being made")
+        output.print_note(f"{new} is being made")
     else:
-        output.narrate(f"{new} is there; `berth start {new}` starts it")
+        output.print_note(f"{new} is there; `berth start {new}` starts it")
 
 
 @click.command()
@@ -105,7 +105,7 @@ def switch(
     A session that runs is stopped for it, after asking, and started again under its name. To work with two profiles
     at once, `berth clone --profile` makes a second session.
     """
-    from broker.cli.wait import asking, finish
+    from broker.cli.wait import asking, finish_operation
     from broker.schema.volumes import SwitchRequest
 
     view = invocation.client.session(name)
@@ -119,4 +119,4 @@ def switch(
     request = SwitchRequest(profile=profile.name, version=profile.version, fresh=fresh)
     with asking(invocation, name, "switch"):
         view = invocation.client.switch(name, request)
-    finish(invocation, view, f"{name} is on {profile} now", no_wait=no_wait, timeout=timeout)
+    finish_operation(invocation, view, f"{name} is on {profile} now", no_wait=no_wait, timeout=timeout)

@@ -29,7 +29,7 @@ def show(invocation: Invocation) -> None:
 
     settings = invocation.config.model_dump(mode="json")
     if invocation.json:
-        output.show_json(settings)
+        output.print_json(settings)
     else:
         click.echo(yaml.safe_dump(settings, sort_keys=False, allow_unicode=False), nl=False)
 
@@ -43,10 +43,10 @@ def check(invocation: Invocation, file: Path | None) -> None:
 
     Exit code 2 if it is wrong.
     """
-    from broker.config.settings import load
+    from broker.config.settings import load_config
 
-    checked = load(file)
+    checked = load_config(file)
     if invocation.json:
-        output.show_json({"ok": True, "mode": checked.mode})
+        output.print_json({"ok": True, "mode": checked.mode})
     else:
-        output.narrate(f"the configuration is right ({checked.mode} mode)")
+        output.print_note(f"the configuration is right ({checked.mode} mode)")

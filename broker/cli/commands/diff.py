@@ -36,14 +36,14 @@ def diff(invocation: Invocation, name: str, *, since: str | None, content: bool)
     A file is modified if its kind, mode, size, time of modification, link target, extended attributes or access lists
     differ. A program that changes bytes and then restores the time is found with --content only.
     """
-    from broker.cli.progress import Progress
+    from broker.cli.progress import ProgressLine
 
-    with Progress(quiet=invocation.json) as progress:
+    with ProgressLine(quiet=invocation.json) as progress:
         if progress.changes:
             progress.show(f"{name}: {'comparing, reading the files' if content else 'comparing'}")
         report = invocation.client.diff(name, since, content=content)
     if invocation.json:
-        output.show_json(report)
+        output.print_json(report)
     else:
         _print(name, report)
 
@@ -52,17 +52,17 @@ def _print(name: str, report: DiffReport) -> None:
     from broker import status_text
 
     if report.system_as_of is not None:
-        output.narrate(status_text.as_of(report.system_as_of))
+        output.print_note(status_text.describe_save_time(report.system_as_of))
     if not report.packages and not report.files:
-        output.narrate(f"{name}: nothing has changed against {report.base}")
+        output.print_note(f"{name}: nothing has changed against {report.base}")
         if not report.content:
-            output.narrate(NOT_READ)
+            output.print_note(NOT_READ)
         return
-    output.narrate(f"{name}: {output.counted(len(report.packages), 'package')} changed against {report.base}")
+    output.print_note(f"{name}: {output.pluralize(len(report.packages), 'package')} changed against {report.base}")
     for package in report.packages:
         _line(*_package(package))
     many = "more than " if report.truncated else ""
-    output.narrate(f"{name}: {many}{output.counted(len(report.files), 'file')} changed against {report.base}")
+    output.print_note(f"{name}: {many}{output.pluralize(len(report.files), 'file')} changed against {report.base}")
     for file in report.files:
         _line(file.change, file.path)
 
@@ -76,4 +76,4 @@ def _package(package: PackageChange) -> tuple[str, str]:
 
 
 def _line(change: str, what: str) -> None:
-    click.echo(f"{change}\t{output.printable(what)}")
+    click.echo(f"{change}\t{output.escape_controls(what)}")

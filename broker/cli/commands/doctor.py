@@ -33,13 +33,13 @@ def doctor(invocation: Invocation) -> None:
         if not invocation.json:
             _print(check)
     if invocation.json:
-        output.show_json(DoctorReport(checks=checks))
+        output.print_json(DoctorReport(checks=checks))
     if not all(check.ok for check in checks):
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 def _print(check: DoctorCheck) -> None:
     mark = ("note" if check.hint else "ok") if check.ok else "FAIL"
-    output.data(f"{mark:<5} {check.name:<14} {check.detail}")
+    output.print_line(f"{mark:<5} {check.name:<14} {check.detail}")
     if check.hint:
-        output.data(f"{'':<5} {'':<14} {check.hint}")
+        output.print_line(f"{'':<5} {'':<14} {check.hint}")

@@ -20,7 +20,7 @@ from broker.errors import ConflictError, NotFoundError
 if TYPE_CHECKING:
     from broker.schema.environments import BatchJob, EnvironmentView
 
-TOLD_CHARACTERS = 200
+SHOWN_CHARS = 200
 """Of a path that is too long."""
 
 
@@ -82,23 +82,23 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
         clashes += done.clashes
         too_long += done.too_long
     if invocation.json:
-        output.show_json({"copied": copied, "left": [*(clash.path for clash in clashes), *too_long]})
+        output.print_json({"copied": copied, "left": [*(clash.path for clash in clashes), *too_long]})
     else:
         for path in copied:
-            output.data(path)
+            output.print_line(path)
     if clashes:
         raise ConflictError(
-            f"{output.counted(len(clashes), 'file')} that differ are there already: "
+            f"{output.pluralize(len(clashes), 'file')} that differ are there already: "
             + ", ".join(clash.path for clash in clashes[:5]),
             hint="--force replaces them, --to DIRECTORY puts everything elsewhere; all others were brought",
         )
     if too_long:
         raise ConflictError(
-            f"{output.counted(len(too_long), 'path')} too long to be brought, such as {too_long[0][:TOLD_CHARACTERS]}…",
+            f"{output.pluralize(len(too_long), 'path')} too long to copy, such as {too_long[0][:SHOWN_CHARS]}…",
             hint="--to DIRECTORY puts everything below a shorter path; all others were brought",
         )
     if not invocation.json:
-        output.narrate(f"{output.counted(len(copied), 'file')} of job {job}")
+        output.print_note(f"{output.pluralize(len(copied), 'file')} of job {job}")
 
 
 @click.command()
@@ -126,9 +126,9 @@ def promote(invocation: Invocation, job: str, name: str, *, no_wait: bool, timeo
     if not no_wait:
         view = until_made(invocation, view, timeout=timeout, ready=False)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
     else:
-        output.narrate(f"{name} is {'being made' if no_wait else 'there'}; `berth start {name}` starts it")
+        output.print_note(f"{name} is {'being made' if no_wait else 'there'}; `berth start {name}` starts it")
 
 
 def _begun(invocation: Invocation, job: str) -> list[tuple[EnvironmentView, BatchJob]]:

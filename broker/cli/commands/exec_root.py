@@ -14,14 +14,14 @@ import subprocess
 from typing import TYPE_CHECKING, NoReturn
 
 from broker.cli.errors import InterruptedWaitError
-from broker.cli.output import narrate
+from broker.cli.output import print_note
 from broker.cli.prompts import announce_restart
 from broker.cli.session_text import ENDED, has_job
 from broker.cli.ssh_process import cannot_run, ssh_command
 from broker.cli.wait import asking, until_done, until_ended, until_ready
 from broker.errors import BerthError, ConflictError
 from broker.schema.sessions import SessionState, StartRequest
-from broker.status_text import pending
+from broker.status_text import pending_operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +74,7 @@ def _check_free(view: SessionView) -> None:
 
 def _in_root_mode(view: SessionView) -> bool:
     """Whether it is, or is on its way there."""
-    operation = pending(view)
+    operation = pending_operation(view)
     return view.root or (operation is not None and operation.verb == "root")
 
 
@@ -202,7 +202,7 @@ def _fall_silent() -> None:
 
 def _say(invocation: Invocation, text: str) -> None:
     if not invocation.json:
-        narrate(text)
+        print_note(text)
 
 
 def _interrupt(_signal: int) -> NoReturn:

@@ -34,16 +34,16 @@ def history(invocation: Invocation, name: str) -> None:
     jobs = invocation.client.jobs(name)
     now = time.time()
     if invocation.json:
-        output.show_json({"jobs": [job.model_dump(mode="json") for job in jobs], "gpu_hours": gpu_hours(jobs, now)})
+        output.print_json({"jobs": [job.model_dump(mode="json") for job in jobs], "gpu_hours": gpu_hours(jobs, now)})
         return
-    output.table(HEADINGS, [row(job, now) for job in jobs])
+    output.print_table(HEADINGS, [job_row(job, now) for job in jobs])
     hours = gpu_hours(jobs, now)
-    output.narrate(f"{output.counted(len(jobs), 'job')}{f', {hours:.1f} GPU hours' if hours else ''}")
+    output.print_note(f"{output.pluralize(len(jobs), 'job')}{f', {hours:.1f} GPU hours' if hours else ''}")
 
 
-def row(job: JobView, now: float) -> tuple[str, ...]:
+def job_row(job: JobView, now: float) -> tuple[str, ...]:
     """One line, under HEADINGS."""
-    from broker.format import clock, duration
+    from broker.format import format_duration, format_time
 
     ended = " ".join(part for part in (job.outcome, f"({job.reason})" if job.reason else "") if part)
     if job.job_id is None and not job.outcome:
@@ -53,8 +53,8 @@ def row(job: JobView, now: float) -> tuple[str, ...]:
     return (
         "" if job.job_id is None else str(job.job_id),
         job.node,
-        "" if job.started_at is None else clock(job.started_at, now),
-        "" if job.started_at is None else duration(_ran(job, now)),
+        "" if job.started_at is None else format_time(job.started_at, now),
+        "" if job.started_at is None else format_duration(_ran(job, now)),
         f"{job.gpus * _ran(job, now) / 3600:.1f}" if job.gpus else "",
         ended,
     )
@@ -80,14 +80,14 @@ def explain(invocation: Invocation, name: str) -> None:
     Why it waits and when it is expected to start, how its last job ended, what the job itself said of it, and the
     command that helps.
     """
-    from broker.cli.advice import explanation
+    from broker.cli.advice import explain_session
 
     client = invocation.client
     view = client.session(name)
-    lines = list(explanation(view, client.jobs(name), client.log(name, tail=LAST_WORDS), time.time()))
+    lines = list(explain_session(view, client.jobs(name), client.log(name, tail=LAST_WORDS), time.time()))
     if invocation.json:
-        output.show_json({"name": name, "lines": [{"title": title, "text": text} for title, text in lines]})
+        output.print_json({"name": name, "lines": [{"title": title, "text": text} for title, text in lines]})
         return
-    output.data(name)
+    output.print_line(name)
     for title, text in lines:
-        output.data(f"  {title:<10} {text}")
+        output.print_line(f"  {title:<10} {text}")

@@ -9,7 +9,7 @@ import click
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.errors import InvalidInputError
-from broker.format import clock
+from broker.format import format_time
 
 MAX_FILE_BYTES = 16384
 """No public key is longer. A private key that was picked by mistake should not travel."""
@@ -31,9 +31,9 @@ def add(invocation: Invocation, file: IO[bytes]) -> None:
     """
     added = invocation.client.add_key(read_public_key(file))
     if invocation.json:
-        output.show_json(added)
+        output.print_json(added)
     else:
-        output.data(f"{added.fingerprint} {added.algorithm} {added.comment}".rstrip())
+        output.print_line(f"{added.fingerprint} {added.algorithm} {added.comment}".rstrip())
 
 
 def read_public_key(file: IO[bytes]) -> str:
@@ -64,16 +64,16 @@ def list_keys(invocation: Invocation) -> None:
     """List the keys that open your sessions, with their source."""
     keys = invocation.client.keys()
     if invocation.json:
-        output.show_json({"keys": [each.model_dump(mode="json") for each in keys]})
+        output.print_json({"keys": [each.model_dump(mode="json") for each in keys]})
         return
-    output.table(
+    output.print_table(
         ("FINGERPRINT", "TYPE", "SOURCE", "ADDED", "COMMENT"),
         [
             (
                 each.fingerprint,
                 each.algorithm,
                 each.source,
-                "" if each.added_at is None else clock(each.added_at),
+                "" if each.added_at is None else format_time(each.added_at),
                 each.comment,
             )
             for each in keys
@@ -92,6 +92,6 @@ def remove(invocation: Invocation, fingerprint: str) -> None:
     """
     removed = invocation.client.remove_key(fingerprint)
     if invocation.json:
-        output.show_json(removed)
+        output.print_json(removed)
     else:
-        output.narrate(f"removed {removed.fingerprint} {removed.comment}".rstrip())
+        output.print_note(f"removed {removed.fingerprint} {removed.comment}".rstrip())

@@ -53,47 +53,47 @@ def login(invocation: Invocation, *, public_key: IO[bytes] | None, hours: float 
     if public_key is None:
         from broker.cli import login_key
 
-        view = login_key.certify(invocation.client, hours)
+        view = login_key.certify_key(invocation.client, hours)
         if invocation.json:
-            output.show_json(view)
+            output.print_json(view)
             return
     else:
         answer = invocation.client.sign(UserCertificateRequest(public_key=read_public_key(public_key), hours=hours))
         if invocation.json:
-            output.show_json(answer)
+            output.print_json(answer)
             return
-        output.data(answer.certificate)
+        output.print_line(answer.certificate)
         view = answer.view
     _say_until_when(view)
 
 
 def _say_until_when(view: UserCertificateView) -> None:
-    from broker.format import clock, duration
+    from broker.format import format_duration, format_time
 
     now = time.time()
-    until = f"until {clock(view.valid_before, now)}, for {duration(view.valid_before - now)}"
-    output.narrate(f"{view.fingerprint} lets you in {until}")
+    until = f"until {format_time(view.valid_before, now)}, for {format_duration(view.valid_before - now)}"
+    output.print_note(f"{view.fingerprint} lets you in {until}")
 
 
 def _list(invocation: Invocation) -> None:
-    from broker.format import clock
+    from broker.format import format_time
 
     found = invocation.client.certificates()
     if invocation.json:
-        output.show_json({"certificates": [each.model_dump(mode="json") for each in found]})
+        output.print_json({"certificates": [each.model_dump(mode="json") for each in found]})
         return
     if not found:
-        output.narrate("You have no certificates.")
+        output.print_note("You have no certificates.")
         return
     now = time.time()
-    output.table(
+    output.print_table(
         ("KEY", "COMMENT", "SINCE", "UNTIL", ""),
         [
             (
                 each.fingerprint,
                 each.comment,
-                clock(each.issued_at, now),
-                clock(each.valid_before, now),
+                format_time(each.issued_at, now),
+                format_time(each.valid_before, now),
                 "revoked" if each.revoked_at is not None else "",
             )
             for each in found
@@ -114,13 +114,13 @@ def logout(invocation: Invocation, fingerprint: str | None) -> None:
     from broker.cli import login_key
 
     revoked = invocation.client.revoke(fingerprint)
-    login_key.forget([each.fingerprint for each in revoked])
+    login_key.delete_login_key([each.fingerprint for each in revoked])
     if invocation.json:
-        output.show_json({"revoked": [each.model_dump(mode="json") for each in revoked]})
+        output.print_json({"revoked": [each.model_dump(mode="json") for each in revoked]})
         return
     for each in revoked:
-        output.data(each.fingerprint)
-    output.narrate(f"{output.counted(len(revoked), 'certificate')} revoked")
+        output.print_line(each.fingerprint)
+    output.print_note(f"{output.pluralize(len(revoked), 'certificate')} revoked")
 
 
 @click.group()
@@ -136,16 +136,16 @@ def list_authorities(invocation: Invocation) -> None:
 
     `host` signs for sessions and gateway, `user` what `berth login` gives.
     """
-    from broker.format import clock
+    from broker.format import format_time
 
     found = invocation.client.authorities()
     if invocation.json:
-        output.show_json({"keys": [each.model_dump(mode="json") for each in found]})
+        output.print_json({"keys": [each.model_dump(mode="json") for each in found]})
         return
     now = time.time()
-    output.table(
+    output.print_table(
         ("FOR", "KEY", "STANDING", "SINCE"),
-        [(each.kind, each.fingerprint, each.standing, clock(each.since, now)) for each in found],
+        [(each.kind, each.fingerprint, each.standing, format_time(each.since, now)) for each in found],
     )
 
 
@@ -183,6 +183,6 @@ def retire(invocation: Invocation, kind: AuthorityKind, fingerprint: str, *, now
 
 def _told(invocation: Invocation, key: AuthorityKeyView, *, gone: bool = False) -> None:
     if invocation.json:
-        output.show_json(key)
+        output.print_json(key)
     else:
-        output.narrate(f"{key.fingerprint} is {'no longer believed' if gone else key.standing}")
+        output.print_note(f"{key.fingerprint} is {'no longer believed' if gone else key.standing}")

@@ -41,7 +41,7 @@ def logs(invocation: Invocation, name: str, *, lines: int | None, follow: bool) 
     text = invocation.client.log(name, tail=TAIL_BYTES)
     shown = text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else [])
     if invocation.json and not follow:
-        output.show_json({"text": shown})
+        output.print_json({"text": shown})
         return
     _write(shown)
     if follow:
@@ -72,7 +72,7 @@ def added(seen: str, text: str) -> str:
 
 
 def _write(text: str) -> None:
-    click.echo(output.printable(text, keep="\n\t"), nl=False)
+    click.echo(output.escape_controls(text, keep="\n\t"), nl=False)
 
 
 @click.command()
@@ -85,16 +85,16 @@ def events(invocation: Invocation, name: str | None, *, no_connections: bool) ->
 
     And who did it, newest last.
     """
-    from broker.format import clock
+    from broker.format import format_time
 
     happened = invocation.client.events(name, connections=not no_connections)
     if invocation.json:
-        output.show_json({"events": [event.model_dump(mode="json") for event in happened]})
+        output.print_json({"events": [event.model_dump(mode="json") for event in happened]})
         return
     now = time.time()
-    output.table(
+    output.print_table(
         ("WHEN", "SESSION", "WHO", "WHAT", "DETAIL"),
-        [(clock(event.at, now), event.session, event.actor, event.action, event.detail) for event in happened],
+        [(format_time(event.at, now), event.session, event.actor, event.action, event.detail) for event in happened],
     )
 
 
@@ -111,19 +111,19 @@ def who(invocation: Invocation, name: str, *, ended: bool) -> None:
     """
     found = invocation.client.connections(name, ended=ended)
     if invocation.json:
-        output.show_json({"connections": [each.model_dump(mode="json") for each in found]})
+        output.print_json({"connections": [each.model_dump(mode="json") for each in found]})
         return
     if not found:
-        output.narrate(f"Nobody {'has been' if ended else 'is'} connected to {name}, as far as Berth knows.")
+        output.print_note(f"Nobody {'has been' if ended else 'is'} connected to {name}, as far as Berth knows.")
         return
     headings = ("WHO", "FROM", "THROUGH", "KEY", "SINCE", "TIME", "SENT", "RECEIVED", "END")
     rows = [_row(each, time.time()) for each in found]
     last = None if ended else -1
-    output.table(headings[:last], [row[:last] for row in rows])
+    output.print_table(headings[:last], [row[:last] for row in rows])
 
 
 def _row(view: ConnectionView, now: float) -> tuple[str, ...]:
-    from broker.format import clock, duration, size
+    from broker.format import format_duration, format_size, format_time
 
     until = now if view.ended_at is None else view.ended_at
     return (
@@ -131,9 +131,9 @@ def _row(view: ConnectionView, now: float) -> tuple[str, ...]:
         view.peer or "-",
         view.gateway or "-",
         view.fingerprint or "-",
-        clock(view.began_at, now),
-        duration(until - view.began_at),
-        size(view.sent),
-        size(view.received),
+        format_time(view.began_at, now),
+        format_duration(until - view.began_at),
+        format_size(view.sent),
+        format_size(view.received),
         view.end or "-",
     )

@@ -68,11 +68,11 @@ def open_session(invocation: Invocation, name: str, ide: str, *, path: str | Non
     view = invocation.client.session(name)
     link = LINKS[ide](f"{view.name}.{invocation.client.site().domain}", view.owner, path or f"/home/{view.owner}")
     if invocation.json:
-        output.show_json({"link": link})
+        output.print_json({"link": link})
         return
     opener = shutil.which("xdg-open") if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else None
     if only_print or opener is None:
-        output.data(link)
+        output.print_line(link)
         return
     done = subprocess.run([opener, link], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -80,4 +80,4 @@ def open_session(invocation: Invocation, name: str, ide: str, *, path: str | Non
             f"{ide} could not be opened: {done.stderr.strip()[-200:] or f'xdg-open ended with {done.returncode}'}",
             hint=f"is it installed here? `berth open {name} {ide} --print` gives the link",
         )
-    output.narrate(f"{ide} is opening {view.name}")
+    output.print_note(f"{ide} is opening {view.name}")

@@ -14,7 +14,7 @@ from broker.cli import output
 from broker.cli.commands.profile_commit import commit
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import ProfileName, ProfileReference
-from broker.cli.stores import described, published, steps_on, store_of, store_option, stores_of, translated
+from broker.cli.stores import image_json, image_line, profile_errors, show_steps_on, store_of, store_option, stores_of
 from broker.errors import (
     BerthError,
     ConflictError,
@@ -49,18 +49,18 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
     takes minutes. A version that is published already is never overwritten. Without
     --store the image goes to the first of profiles.stores.
     """
-    with translated():
-        from broker.cli.progress import Progress
+    with profile_errors():
+        from broker.cli.progress import ProgressLine
         from profiles.build import builder
 
         stores = stores_of(invocation, store)
         target: Store = stores.stores[0]
-        with Progress(quiet=invocation.json) as line:
-            image = builder.build(_recipe(recipe), store=target, bases=stores, progress=steps_on(line))
+        with ProgressLine(quiet=invocation.json) as line:
+            image = builder.build(_recipe(recipe), store=target, bases=stores, progress=show_steps_on(line))
     if invocation.json:
-        output.show_json(described(image))
+        output.print_json(image_json(image))
     else:
-        output.data(published(image))
+        output.print_line(image_line(image))
 
 
 @profile.command("list")
@@ -72,35 +72,35 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 
     `newest` is what a name without a version means.
     """
-    from broker.format import clock, size
+    from broker.format import format_size, format_time
 
-    with translated():
+    with profile_errors():
         from profiles.recipe.shipped import shipped
 
         contents = stores_of(invocation, store).contents()
         newest = {image.name: image for image in contents.images}
         if invocation.json:
-            listed = [described(image) | {"newest": newest[image.name] is image} for image in contents.images]
-            output.show_json({"profiles": listed, "damaged": [error.message for error in contents.damaged]})
+            listed = [image_json(image) | {"newest": newest[image.name] is image} for image in contents.images]
+            output.print_json({"profiles": listed, "damaged": [error.message for error in contents.damaged]})
             return
-    output.table(
+    output.print_table(
         ("NAME", "VERSION", "", "SIZE", "BUILT", "DESCRIPTION"),
         [
             (
                 image.name,
                 image.version,
                 "newest" if newest[image.name] is image else "",
-                size(image.size),
-                clock(image.created),
+                format_size(image.size),
+                format_time(image.created),
                 image.profile.description,
             )
             for image in contents.images
         ],
     )
     for error in contents.damaged:
-        output.narrate(f"damaged: {error.message}")
+        output.print_note(f"damaged: {error.message}")
     if unbuilt := sorted(shipped().keys() - newest.keys()):
-        output.narrate(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
+        output.print_note(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
 
 
 @profile.command()
@@ -113,14 +113,14 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
 
     Whole, defaults included, with the image's digest, labels and place.
     """
-    with translated():
+    with profile_errors():
         image = stores_of(invocation, store).find(wanted.name, wanted.version)
     if invocation.json:
-        output.show_json(described(image))
+        output.print_json(image_json(image))
         return
     import yaml
 
-    click.echo(yaml.safe_dump(described(image), sort_keys=False, allow_unicode=False), nl=False)
+    click.echo(yaml.safe_dump(image_json(image), sort_keys=False, allow_unicode=False), nl=False)
 
 
 @profile.command()
@@ -133,14 +133,14 @@ def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None)
 
     This reads all of it. Exit code 1 if they differ.
     """
-    with translated():
+    with profile_errors():
         stores = stores_of(invocation, store)
         image = stores.find(wanted.name, wanted.version)
         store_of(image).verify(image)
     if invocation.json:
-        output.show_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
+        output.print_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
     else:
-        output.narrate(f"{image.name}@{image.version} is what was published: {image.digest}")
+        output.print_note(f"{image.name}@{image.version} is what was published: {image.digest}")
 
 
 @profile.command()
@@ -160,7 +160,7 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
         raise InvalidInputError(
             f"which version of {wanted.name}?", hint="`berth profile list` shows them: NAME@VERSION"
         )
-    with translated():
+    with profile_errors():
         image = stores_of(invocation, store).find(wanted.name, wanted.version)
         if not force:
             _require_unused(invocation, image)
@@ -168,9 +168,9 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
             raise BerthError(f"{wanted} was not deleted")
         store_of(image).delete(image.name, image.version)
     if invocation.json:
-        output.show_json({"deleted": str(wanted), "digest": image.digest})
+        output.print_json({"deleted": str(wanted), "digest": image.digest})
     else:
-        output.narrate(f"deleted {wanted}")
+        output.print_note(f"deleted {wanted}")
 
 
 def _require_unused(invocation: Invocation, image: Image) -> None:
@@ -198,7 +198,7 @@ def _confirmed(image: Image) -> bool:
             hint="--yes deletes without asking",
         )
     question = f"Delete {image.path.parent}? Others' sessions that use it may break, and none can be started again."
-    return click.confirm(output.printable(question), err=True)
+    return click.confirm(output.escape_controls(question), err=True)
 
 
 def _recipe(word: str) -> Path:

@@ -17,7 +17,7 @@ from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import ProfileName, ProfileReference, SnapshotReference
 from broker.cli.prompts import confirm, yes_option
-from broker.cli.stores import described, published, steps_on, stores_of, translated
+from broker.cli.stores import image_json, image_line, profile_errors, show_steps_on, stores_of
 from broker.errors import BerthError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def commit(
         raise InvalidInputError(f"which version of {wanted.name}?", hint="name one that is not there yet: NAME@VERSION")
     if invocation.json and not yes:
         raise InvalidInputError("--json shows no list to decide by", hint="--yes goes on without asking")
-    with translated():
-        from broker.cli.progress import Progress
-        from broker.images import image_with
+    with profile_errors():
+        from broker.cli.progress import ProgressLine
+        from broker.images import require_image
         from profiles.commit.commit import Source
         from profiles.commit.commit import commit as publish
         from profiles.commit.filters import PathFilter
@@ -83,9 +83,9 @@ def commit(
         sieve = PathFilter(include, exclude)
         sieve.check()
         found: list[Findings] = []
-        with _snapshot(invocation, name, at) as snapshot, Progress(quiet=invocation.json) as line:
+        with _snapshot(invocation, name, at) as snapshot, ProgressLine(quiet=invocation.json) as line:
             where = stores_of(invocation, None) if store else stores
-            base = image_with(where, snapshot.profile, snapshot.version, snapshot.digest)
+            base = require_image(where, snapshot.profile, snapshot.version, snapshot.digest)
 
             def approve(findings: Findings) -> None:
                 found.append(findings)
@@ -101,12 +101,12 @@ def commit(
                 store=target,
                 approve=approve,
                 sieve=sieve,
-                progress=steps_on(line),
+                progress=show_steps_on(line),
             )
     if invocation.json:
-        output.show_json({**described(image), "committed": asdict(found[0])})
+        output.print_json({**image_json(image), "committed": asdict(found[0])})
     else:
-        output.data(published(image))
+        output.print_line(image_line(image))
 
 
 @contextlib.contextmanager
@@ -128,7 +128,7 @@ def _snapshot(invocation: Invocation, name: str, at: str | None) -> Iterator[Sna
         try:
             client.delete_snapshot(name, made)
         except BerthError as error:
-            output.narrate(f"snapshot {made} of {name}, which was made for this, is still there: {error.message}")
+            output.print_note(f"snapshot {made} of {name}, which was made for this, is still there: {error.message}")
 
 
 def _find(snapshots: list[SnapshotView], name: str, reference: str) -> SnapshotView:
@@ -149,9 +149,9 @@ def _layers(invocation: Invocation, snapshot: SnapshotView) -> list[Path]:
 
 def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
     """Say, on stderr, what would go in and what would not."""
-    from broker.format import size
+    from broker.format import format_size
 
-    output.narrate(f"Into {wanted}, over {base.name}@{base.version}:")
+    output.print_note(f"Into {wanted}, over {base.name}@{base.version}:")
     for title, lines in (
         ("packages added", [f"{name} {version}" for name, version in findings.added]),
         ("packages changed", [f"{name} {before} -> {now}" for name, before, now in findings.changed]),
@@ -162,20 +162,20 @@ def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
         _list(title, lines)
     _list(
         "files of no package",
-        [f"{each.change} {each.path}{f'  {size(each.size)}' if each.size else ''}" for each in findings.files],
+        [f"{each.change} {each.path}{f'  {format_size(each.size)}' if each.size else ''}" for each in findings.files],
     )
     if findings.of_packages:
-        output.narrate(f"  and {findings.of_packages} paths of packages and package managers")
+        output.print_note(f"  and {findings.of_packages} paths of packages and package managers")
     if findings.left_out:
-        output.narrate("Left out:")
+        output.print_note("Left out:")
         _list("paths", [f"{each.path}  ({each.why})" for each in findings.left_out])
 
 
 def _list(title: str, lines: list[str]) -> None:
     if not lines:
         return
-    output.narrate(f"  {len(lines)} {title}:")
+    output.print_note(f"  {len(lines)} {title}:")
     for line in lines[:MOST_LINES]:
-        output.narrate(f"    {line}")
+        output.print_note(f"    {line}")
     if len(lines) > MOST_LINES:
-        output.narrate(f"    … and {len(lines) - MOST_LINES} more; --json tells of all")
+        output.print_note(f"    … and {len(lines) - MOST_LINES} more; --json tells of all")

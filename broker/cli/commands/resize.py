@@ -47,10 +47,10 @@ def resize(
 
         view = until_resized(invocation, view, before.job_id, timeout=timeout)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
     elif no_wait:
-        output.narrate(f"{name} goes on in another job as soon as Slurm has it")
+        output.print_note(f"{name} goes on in another job as soon as Slurm has it")
     else:
         from broker.cli.session_text import state_line
 
-        output.narrate(state_line(view))
+        output.print_note(state_line(view))

@@ -22,7 +22,7 @@ from click.shell_completion import CompletionItem
 
 from broker.cli import output
 from broker.cli.context import Invocation, pass_invocation
-from broker.cli.exported import Exported
+from broker.cli.exported import ExportedEnvironment
 from broker.cli.params import EnvironmentName
 from broker.cli.sbatch_program import SbatchProgram, is_called_by_sbatch_script
 from broker.cli.working_directory import WorkingDirectory
@@ -142,14 +142,14 @@ class Submission:
         environment = invocation.client.make_environment(_request(name))
         kept = False
         try:
-            exported = Exported.of(self._line, text, os.environ)
+            exported = ExportedEnvironment.of(self._line, text, os.environ)
             words, stdin = self._words_and_input(environment, carrier(text, environment, exported.explicit))
             code, job_id = _run_sbatch(words, stdin, lambda job: _note(environment, job))
             if job_id is not None and not self._line.has("quiet"):
                 directory = WorkingDirectory.of(self._line, text)
                 remarks = directory.remarks(environment, job_id)
                 for remark in [*remarks, *exported.remarks(os.environ, environment.variables)]:
-                    output.narrate(f"berth: {remark}")
+                    output.print_note(f"berth: {remark}")
             kept = job_id is not None or self._may_have_submitted(code)
         except KeyboardInterrupt:
             kept = True  # a job may be there; if not, the environment goes with the next gc

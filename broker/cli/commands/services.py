@@ -51,20 +51,20 @@ def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
     if check:
         return
     if worker:
-        one_worker.run(settings)
+        one_worker.run_worker(settings)
     else:
         address = master.Address(settings.listen_host, settings.listen_port)
         numbers = _numbers(config, settings)
-        master.run(address, config.gateway_workers, numbers, worker_timeout=config.gateway.worker_timeout)
+        master.run_master(address, config.gateway_workers, numbers, worker_timeout=config.gateway.worker_timeout)
 
 
 def _numbers(config: Config, settings: GatewaySettings) -> MetricsTarget | None:
-    from broker.config.settings import host_and_port
+    from broker.config.settings import parse_host_and_port
     from broker.gateway.master import Address, MetricsTarget
 
     if config.gateway.metrics_listen is None or settings.metrics_directory is None:
         return None
-    return MetricsTarget(settings.metrics_directory, Address(*host_and_port(config.gateway.metrics_listen)))
+    return MetricsTarget(settings.metrics_directory, Address(*parse_host_and_port(config.gateway.metrics_listen)))
 
 
 def _gateway_settings(config: Config) -> GatewaySettings:
@@ -106,10 +106,10 @@ def rebuild(invocation: Invocation) -> None:
     """
     report = invocation.client.rebuild()
     if invocation.json:
-        output.show_json(report)
+        output.print_json(report)
         return
     for restored in report.restored:
-        output.data(restored)
+        output.print_line(restored)
     for skipped in report.skipped:
-        output.narrate(f"skipped {skipped}")
-    output.narrate(f"{len(report.restored)} sessions restored, {len(report.skipped)} manifests skipped")
+        output.print_note(f"skipped {skipped}")
+    output.print_note(f"{len(report.restored)} sessions restored, {len(report.skipped)} manifests skipped")

@@ -37,23 +37,23 @@ def list_sessions(invocation: Invocation, *, deleted: bool) -> None:
     NODE/REASON is where a ready session runs, and why another one waits or ended. A question mark after the state:
     Slurm does not answer, so this is how it was.
     """
-    from broker.cli.session_text import HEADINGS, row, stale
+    from broker.cli.session_text import HEADINGS, session_row, stale_note
 
     if deleted:
         _list_deleted(invocation)
         return
     views = invocation.client.sessions()
     if invocation.json:
-        output.show_json({"sessions": [view.model_dump(mode="json") for view in views]})
+        output.print_json({"sessions": [view.model_dump(mode="json") for view in views]})
         return
     if not views:
-        output.narrate("You have no sessions. `berth start NAME --profile PROFILE` starts one.")
+        output.print_note("You have no sessions. `berth start NAME --profile PROFILE` starts one.")
         return
     now = time.time()
-    output.table(HEADINGS, [row(view, now) for view in views])
+    output.print_table(HEADINGS, [session_row(view, now) for view in views])
     outdated = [view for view in views if view.stale_since is not None]
     if outdated:
-        output.narrate(f"berth: {stale(outdated[0], now).strip(' ()')}")
+        output.print_note(f"berth: {stale_note(outdated[0], now).strip(' ()')}")
 
 
 def _list_deleted(invocation: Invocation) -> None:
@@ -61,12 +61,12 @@ def _list_deleted(invocation: Invocation) -> None:
 
     views = invocation.client.deleted()
     if invocation.json:
-        output.show_json({"sessions": [view.model_dump(mode="json") for view in views]})
+        output.print_json({"sessions": [view.model_dump(mode="json") for view in views]})
     elif views:
         now = time.time()
-        output.table(DELETED_HEADINGS, [deleted_row(view, now) for view in views])
+        output.print_table(DELETED_HEADINGS, [deleted_row(view, now) for view in views])
     else:
-        output.narrate("There is nothing to restore.")
+        output.print_note("There is nothing to restore.")
 
 
 @click.command()
@@ -79,15 +79,15 @@ def show(invocation: Invocation, name: str) -> None:
     Its state and why, its job, times and resources, how its last job ended, what it keeps over a stop and how that
     lies on disk, and what is being done to it.
     """
-    from broker.cli.session_text import page
+    from broker.cli.session_text import session_page
 
     view = invocation.client.session(name)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
         return
-    output.data(view.name)
-    for title, text in page(view, invocation.client.site().domain, time.time()):
-        output.data(f"  {title:<10} {text}")
+    output.print_line(view.name)
+    for title, text in session_page(view, invocation.client.site().domain, time.time()):
+        output.print_line(f"  {title:<10} {text}")
 
 
 @click.command()
@@ -123,7 +123,7 @@ def stop(
       berth stop dev --at 18:00
       berth stop dev --keep-until 2026-12-24T08:00
     """  # noqa: D301 - \b is click's mark for lines to leave alone
-    from broker.cli.session_text import ENDED, stop_time
+    from broker.cli.session_text import ENDED, describe_stop_time
 
     given = [word for word in ("at", "keep_until") if ctx.get_parameter_source(word) is _GIVEN]
     if len(given) > 1:
@@ -132,9 +132,9 @@ def stop(
         keep = given == ["keep_until"]
         view = invocation.client.set_stop_time(name, keep_until if keep else at, keep=keep)
         if invocation.json:
-            output.show_json(view)
+            output.print_json(view)
         else:
-            output.narrate(f"{name} {stop_time(view, time.time()) or 'is not stopped at any time'}")
+            output.print_note(f"{name} {describe_stop_time(view, time.time()) or 'is not stopped at any time'}")
         return
     view = invocation.client.stop(name)
     if not no_wait:
@@ -142,9 +142,9 @@ def stop(
 
         view = until_ended(invocation, view, timeout=timeout)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
     else:
-        output.narrate(f"{name} is {'stopped' if view.state in ENDED else 'stopping'}; its files are kept")
+        output.print_note(f"{name} is {'stopped' if view.state in ENDED else 'stopping'}; its files are kept")
 
 
 @click.command()
@@ -162,7 +162,7 @@ def delete(invocation: Invocation, name: str, *, purge: bool, yes: bool, no_wait
     until when. Its name is free at once.
     """
     from broker.cli.session_text import ENDED
-    from broker.format import clock
+    from broker.format import format_time
 
     view = invocation.client.session(name)
     if view.state not in ENDED:
@@ -177,10 +177,10 @@ def delete(invocation: Invocation, name: str, *, purge: bool, yes: bool, no_wait
 
         until_gone(invocation, view, timeout=timeout)
     if invocation.json:
-        output.show_json({"deleted": name, "id": view.id, "complete": not no_wait, "kept_until": view.kept_until})
+        output.print_json({"deleted": name, "id": view.id, "complete": not no_wait, "kept_until": view.kept_until})
         return
-    kept = "" if view.kept_until is None else f"until {clock(view.kept_until)} `berth restore {name}` undoes that"
-    output.narrate(f"{name} is {'being deleted' if no_wait else 'deleted'}{f'; {kept}' if kept else ', for good'}")
+    kept = "" if view.kept_until is None else f"until {format_time(view.kept_until)} `berth restore {name}` undoes that"
+    output.print_note(f"{name} is {'being deleted' if no_wait else 'deleted'}{f'; {kept}' if kept else ', for good'}")
 
 
 @click.command()
@@ -202,6 +202,6 @@ def restore(invocation: Invocation, name: str, new: str | None, *, timeout: floa
         view = invocation.client.restore(name, RestoreRequest(name=new))
     view = until_made(invocation, view, timeout=timeout)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
     else:
-        output.narrate(f"{view.name} is back; `berth start {view.name}` starts it")
+        output.print_note(f"{view.name} is back; `berth start {view.name}` starts it")

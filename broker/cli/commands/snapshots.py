@@ -39,7 +39,7 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
       berth rollback dev before-upgrade
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.cli.session_text import state_line
-    from broker.cli.volume_text import consistency, name_of
+    from broker.cli.volume_text import describe_consistency, snapshot_name
     from broker.cli.wait import asking, until_done
     from broker.schema.volumes import SnapshotRequest
 
@@ -47,17 +47,17 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
         view = invocation.client.snapshot(name, SnapshotRequest(label=label))
     if no_wait:
         if invocation.json:
-            output.show_json(view)
+            output.print_json(view)
         else:
-            output.narrate(state_line(view))
+            output.print_note(state_line(view))
         return
     _, operation = until_done(invocation, view, timeout=timeout)
     made = _numbered(invocation, name, operation.snapshot)
     if invocation.json:
-        output.show_json(made)
+        output.print_json(made)
         return
-    output.narrate(f"{name}: {name_of(made)}, {consistency(made)}")
-    output.data(str(made.number))
+    output.print_note(f"{name}: {snapshot_name(made)}, {describe_consistency(made)}")
+    output.print_line(str(made.number))
 
 
 def _numbered(invocation: Invocation, name: str, number: int | None) -> SnapshotView:
@@ -91,25 +91,25 @@ def snapshots(invocation: Invocation, name: str, *, unwanted: str | None, yes: b
         return
     kept = invocation.client.snapshots(name)
     if invocation.json:
-        output.show_json({"snapshots": [each.model_dump(mode="json") for each in kept]})
+        output.print_json({"snapshots": [each.model_dump(mode="json") for each in kept]})
     elif kept:
         now = time.time()
-        output.table(SNAPSHOT_HEADINGS, [snapshot_row(each, now) for each in kept])
+        output.print_table(SNAPSHOT_HEADINGS, [snapshot_row(each, now) for each in kept])
     else:
-        output.narrate(f"{name} has no snapshots. `berth snapshot {name}` makes one.")
+        output.print_note(f"{name} has no snapshots. `berth snapshot {name}` makes one.")
 
 
 def _delete(invocation: Invocation, name: str, reference: str, *, yes: bool) -> None:
-    from broker.cli.volume_text import name_of
+    from broker.cli.volume_text import snapshot_name
 
     confirm(
         f"Delete snapshot {reference} of {name}, for good?", undone=f"snapshot {reference} was not deleted", yes=yes
     )
     gone = invocation.client.delete_snapshot(name, reference)
     if invocation.json:
-        output.show_json(gone)
+        output.print_json(gone)
     else:
-        output.narrate(f"deleted {name_of(gone)} of {name}; what only it needed is removed in the background")
+        output.print_note(f"deleted {snapshot_name(gone)} of {name}; what only it needed is removed in the background")
 
 
 @click.command()
@@ -131,7 +131,7 @@ def rollback(
     A session that runs is stopped for it, after asking, and started again under its name; the command returns when
     one can log in. --yes does not ask.
     """
-    from broker.cli.wait import asking, finish
+    from broker.cli.wait import asking, finish_operation
     from broker.schema.volumes import RollbackRequest
 
     announce_restart(
@@ -143,4 +143,4 @@ def rollback(
     )
     with asking(invocation, name, "rollback"):
         view = invocation.client.rollback(name, RollbackRequest(snapshot=snapshot))
-    finish(invocation, view, f"{name} is as it was in snapshot {snapshot}", no_wait=no_wait, timeout=timeout)
+    finish_operation(invocation, view, f"{name} is as it was in snapshot {snapshot}", no_wait=no_wait, timeout=timeout)

@@ -102,16 +102,16 @@ def connect(invocation: Invocation, host: str) -> None:
         config = invocation.config
         there = invocation.client.resolve(_user(), host, tell=_tell)
         found = way.Destination(there.host, there.port, there.session_id, there.generation)
-        way.carry(config.api_socket, _user(), found, answer_timeout=config.ssh.answer_timeout)
+        way.relay_and_report(config.api_socket, _user(), found, answer_timeout=config.ssh.answer_timeout)
     else:
         place, seconds = settings
-        way.carry(place, _user(), way.resolve(place, _user(), host, _tell), answer_timeout=seconds)
+        way.relay_and_report(place, _user(), way.resolve_target(place, _user(), host, _tell), answer_timeout=seconds)
 
 
 def _tell(how_far: str) -> None:
-    from broker.cli.output import narrate
+    from broker.cli.output import print_note
 
-    narrate(f"berth: {how_far}")
+    print_note(f"berth: {how_far}")
 
 
 def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str]) -> NoReturn:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.output import narrate, show_json
+from broker.cli.output import print_json, print_note
 from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from broker.client.ssh_config import Way
+    from broker.client.ssh_config import Route
     from broker.schema.site import SiteView
 
 ELSEWHERE = "~/.config/berth/known_hosts"
@@ -71,43 +71,43 @@ def ssh_config(
     if install or output:
         _write(invocation, site, way, output, identity)
         return
-    hosts = ssh_config.known_hosts(site)
-    config = ssh_config.render(site, way, ELSEWHERE, identity_file=identity, berth=_own_command())
+    hosts = ssh_config.render_known_hosts(site)
+    config = ssh_config.render_ssh_config(site, way, ELSEWHERE, identity_file=identity, berth=_own_command())
     if invocation.json:
-        show_json({"ssh_config": config, "known_hosts": hosts})
+        print_json({"ssh_config": config, "known_hosts": hosts})
     else:
         click.echo(hosts if known_hosts else config, nl=False)
 
 
-def _write(invocation: Invocation, site: SiteView, way: Way, output: Path | None, identity: Path | None) -> None:
+def _write(invocation: Invocation, site: SiteView, way: Route, output: Path | None, identity: Path | None) -> None:
     """Write both files. What is for this machine gets the key that is kept here, so that nothing else is needed."""
     from broker.cli import login_key
     from broker.client import ssh_config
 
-    if identity is None and (output is None or way is ssh_config.Way.LOCAL):
-        identity = login_key.ensure(invocation.client, site.login_with)
+    if identity is None and (output is None or way is ssh_config.Route.LOCAL):
+        identity = login_key.ensure_certificate(invocation.client, site.login_with)
     if output is not None:
-        place = ssh_config.write(output.absolute(), site, way, identity_file=identity, berth=_own_command())
+        place = ssh_config.write_ssh_config(output.absolute(), site, way, identity_file=identity, berth=_own_command())
         done = f"`ssh -F {place} NAME.{site.domain}` now works"
     else:
-        changed = ssh_config.install(Path.home(), site, way, identity_file=identity, berth=_own_command())
+        changed = ssh_config.install_ssh_config(Path.home(), site, way, identity_file=identity, berth=_own_command())
         done = f"`ssh NAME.{site.domain}` {'now works' if changed else 'was set up already; brought up to date'}"
     if invocation.json:
-        show_json({"via": way.value})
+        print_json({"via": way.value})
     else:
-        narrate(done)
+        print_note(done)
 
 
-def _way(site: SiteView, via: str | None, *, install: bool) -> Way:
-    from broker.client.ssh_config import Way
+def _way(site: SiteView, via: str | None, *, install: bool) -> Route:
+    from broker.client.ssh_config import Route
 
-    if via == Way.GATEWAY and not site.gateway_host:
+    if via == Route.GATEWAY and not site.gateway_host:
         raise InvalidInputError("this site runs no gateway", hint="--via login goes through the login node's sshd")
     if via is not None:
-        return Way(via)
+        return Route(via)
     if site.gateway_host:
-        return Way.GATEWAY
-    return Way.LOCAL if install else Way.LOGIN
+        return Route.GATEWAY
+    return Route.LOCAL if install else Route.LOGIN
 
 
 def _as_seen(site: SiteView, gateway: str | None, login: str | None) -> SiteView:

@@ -127,7 +127,7 @@ def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], li
             return own, variables
         said = of_script(script.read_bytes())
         for name, reason in said.left_out.items():
-            output.narrate(f"{script.name}: --{name} is left out: {reason}")
+            output.print_note(f"{script.name}: --{name} is left out: {reason}")
         return merge_options(merge_options(said.options, variables), own), []
     except OptionError as error:
         raise InvalidInputError(
@@ -138,17 +138,17 @@ def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], li
 def announce(invocation: Invocation, view: SessionView, domain: str, *, already: bool = False) -> None:
     """Say that the session is ready, or how far it is, and the way in."""
     from broker.cli.session_text import state_line
-    from broker.format import clock
+    from broker.format import format_time
     from broker.schema.sessions import SessionState
 
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
         return
     if view.state is not SessionState.READY:
-        output.narrate(state_line(view))
+        output.print_note(state_line(view))
         return
     runs = "runs already" if already else "is ready"
     where = f" on {view.endpoint.node}" if view.endpoint else ""
-    left = f"; its job ends {clock(view.ends_at)}" if view.ends_at is not None else ""
-    output.narrate(f"{view.name} {runs}{where}{left}")
-    output.data(f"ssh {view.name}.{domain}")
+    left = f"; the job ends at {format_time(view.ends_at)}" if view.ends_at is not None else ""
+    output.print_note(f"{view.name} {runs}{where}{left}")
+    output.print_line(f"ssh {view.name}.{domain}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.volumes import SifImage
 from broker.errors import BerthError
-from broker.images import image_with
+from broker.images import require_image
 from broker.names import new_id
 from broker.schema.sessions import STARTABLE, SessionState
 from broker.single_flight import SingleFlight
@@ -78,7 +78,7 @@ class Maintenance:
         await self._collecting.close()
 
     async def _flatten(self, session: Session) -> Session:
-        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         sif = SifImage(str(image.path), image.offset)
         try:
             volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif, image.digest)

@@ -16,7 +16,7 @@ from broker.controller.registry.models import Connection
 from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
 from broker.errors import InvalidInputError, RefusedError
-from broker.schema.connections import UNHEARD
+from broker.schema.connections import CONNECTION_TIMEOUT_S
 
 if TYPE_CHECKING:
     from broker.controller.registry.models import Session
@@ -106,7 +106,7 @@ class Connections:
         if any(row.id in known and not known[row.id].is_same(row) for row in rows):
             raise RefusedError("this is the id of another connection")
         new = {row.id for row in rows if row.id not in known and row.ended_at is None}
-        if new and self._registry.count_own_connections(caller, now - UNHEARD) + len(new) > OWN_STANDING:
+        if new and self._registry.count_own_connections(caller, now - CONNECTION_TIMEOUT_S) + len(new) > OWN_STANDING:
             raise RefusedError(
                 f"you have {OWN_STANDING} connections through `berth connect`, and no more are recorded",
                 hint="all your connections work, recorded or not",
@@ -154,7 +154,7 @@ def _stands(row: Connection, session: Session | None, now: float) -> bool:
     """Whether it stands. A connection ends with its job, and without news of its gateway or `berth connect`."""
     if row.ended_at is not None or session is None or session.endpoint is None:
         return False
-    return row.generation == session.generation and now - row.seen_at < UNHEARD
+    return row.generation == session.generation and now - row.seen_at < CONNECTION_TIMEOUT_S
 
 
 def _seen(row: Connection, session: Session | None, now: float) -> ConnectionView:

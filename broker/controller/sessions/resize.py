@@ -13,7 +13,7 @@ from broker.controller.sessions import access
 from broker.controller.sessions.access import Verb
 from broker.controller.sessions.pending import ANSWER_WITHIN
 from broker.errors import ConflictError, InvalidInputError
-from broker.images import image_with
+from broker.images import require_image
 from broker.schema.sessions import SessionState
 from slurm.gres import gpus
 from slurm.sbatch import OptionError, check_options, merge_options
@@ -52,7 +52,7 @@ class Resizing:
         except OptionError as error:
             raise InvalidInputError(str(error)) from error
         session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.START)
-        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         wanted = merge_options(session.options, options)
         having = gpus(self._submitter.options(image.profile, wanted))
         async with self._limits.turn(user):

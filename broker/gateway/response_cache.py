@@ -22,12 +22,12 @@ from pydantic import BaseModel, ValidationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RENEWED_AFTER = 60.0
+REWRITE_AFTER_S = 60.0
 """Seconds after which the same answer is written again, with its time; not at every connection."""
-KNOWN_TO_BE_WRITTEN = 4096
-MOST_FILES = 16384
+MAX_KNOWN_WRITTEN = 4096
+MAX_FILES = 16384
 """Answers that are kept; each is a file of up to some 100 KiB, mostly of less than one."""
-PRUNED_EVERY_S = 60.0
+PRUNE_INTERVAL_S = 60.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -61,7 +61,7 @@ class ResponseCache(Generic[Answer]):
         """Remember it. A disk that does not take it is only logged: it is needed on a bad day only."""
         path, text, now = self._path(question), answer.model_dump_json(exclude_defaults=True), self._clock()
         before, at = self._written.get(path, ("", 0.0))
-        if text == before and now - at < RENEWED_AFTER:
+        if text == before and now - at < REWRITE_AFTER_S:
             return
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -73,7 +73,7 @@ class ResponseCache(Generic[Answer]):
             return
         self._written[path] = (text, now)
         self._written.move_to_end(path)
-        while len(self._written) > KNOWN_TO_BE_WRITTEN:
+        while len(self._written) > MAX_KNOWN_WRITTEN:
             self._written.popitem(last=False)
 
     def recall(self, question: tuple[str, ...]) -> Answer | None:
@@ -105,15 +105,15 @@ class ResponseCache(Generic[Answer]):
                     ages.append((now - entry.stat(follow_symlinks=False).st_mtime, entry.path))
         ages.sort()
         for place, (age, path) in enumerate(ages):
-            if age > self._stale or place >= MOST_FILES:
+            if age > self._stale or place >= MAX_FILES:
                 with contextlib.suppress(FileNotFoundError):
                     Path(path).unlink()
 
 
-async def keep_pruned(*memories: ResponseCache[Any]) -> None:
+async def prune_periodically(*memories: ResponseCache[Any]) -> None:
     """Prune them every minute, without holding up the loop, until cancelled."""
     while True:
-        await asyncio.sleep(PRUNED_EVERY_S)
+        await asyncio.sleep(PRUNE_INTERVAL_S)
         for memory in memories:
             try:
                 await asyncio.to_thread(memory.prune)
