@@ -56,6 +56,11 @@ vm-test: $(VENV)/ready vm-programs ## tests on virtual machines with systemd, cg
 vm-soak: $(VENV)/ready vm-programs ## the long form: all tests on all sites, or on SITES=nfs-ext4,nfs-xfs (root)
 	@$(PYTHON) -m tests.site.vm run $(if $(SITES),--sites $(SITES)) $(BIN)/pytest -m vm tests/vm $(ARGS)
 
+.PHONY: vm-bench
+vm-bench: $(VENV)/ready vm-programs ## measure volumes on NFS in that machine against cp -a and a bare directory (root)
+	@$(PYTHON) -m tests.site.vm run --sites $(or $(SITES),nfs-ext4$(comma)nfs-xfs) $(BIN)/python -m tests.bench.file_server $(ARGS)
+comma := ,
+
 .PHONY: vm-shell
 vm-shell: vm-programs ## a shell on that machine, started if it does not run: SITE=ext4 USER_NAME=root (root)
 	@$(PYTHON) -m tests.site.vm shell $(if $(SITE),--site $(SITE)) --user $(USER_NAME)
@@ -70,12 +75,16 @@ vm-down: ## end the machine of vm-shell
 	@$(PYTHON) -m tests.site.vm down
 
 .PHONY: bench
-bench: $(VENV)/ready test-programs ## measure against bare Slurm and OpenSSH; writes build/bench.json (root)
+bench: $(VENV)/ready test-programs ## measure against bare Slurm and OpenSSH; writes build/bench.json (root); on NFS: vm-bench
 	@$(PYTHON) -m tests.site.run $(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: docs
-docs: $(VENV)/ready ## write the generated pages anew
+docs: $(VENV)/ready ## write the generated pages, and wrap all pages
 	$(BIN)/python -m tests.docs.generate
+
+.PHONY: picture
+picture: $(VENV)/ready ## make the picture in the README from a session on the demo's lab (root)
+	@PORT=$(PORT) $(BIN)/python -m tests.site.picture
 
 .PHONY: lock
 lock: $(VENV)/ready ## lock the dependencies anew, with hashes and without addresses

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.format import format_duration, format_size, format_time
+from broker.schema.operations import OPERATIONS
 from broker.schema.sessions import SessionState
 from broker.schema.site import EventView
 
@@ -36,17 +37,6 @@ _REASONS = {
     "Resources": "waiting for free resources",
 }
 """Explanations of Slurm's most common reasons for a pending job; see "Job Reasons" in Slurm's manual."""
-
-_DOING = {
-    "snapshot": "taking a snapshot",
-    "rollback": "rolling back",
-    "clone": "being cloned",
-    "switch": "switching its profile",
-    "restore": "being restored",
-    "root": "going into root mode",
-    "commit-root": "keeping what root changed",
-}
-"""Operation.verb → what the session is doing: `dev is rolling back`, `dev goes on rolling back`."""
 
 
 def describe_state(view: SessionView, now: float) -> str:
@@ -150,7 +140,8 @@ def _expected(at: float, now: float) -> str:
 
 def describe_operation(verb: str) -> str:
     """Return an operation's verb as a participle, such as `rolling back`."""
-    return _DOING.get(verb, f"doing {verb}")
+    kind = OPERATIONS.get(verb)
+    return f"doing {verb}" if kind is None else kind.participle  # unknown: of a later version's controller
 
 
 def pending_operation(view: SessionView) -> OperationView | None:

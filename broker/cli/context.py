@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Invocation:
-    """The object that click hands to every command."""
+    """The object that click passes to every command."""
 
     json: bool = False
 
@@ -32,9 +32,9 @@ class Invocation:
 
     @cached_property
     def client(self) -> Client:
-        """A client of a controller that answers; in personal mode the controller is started if need be.
+        """A client of the controller. In personal mode, the controller is started if it does not run.
 
-        In site mode each call waits while systemd starts the controller.
+        In site mode, each call waits while systemd starts the controller.
         """
         from broker.client.client import Client
         from broker.config.file import site_socket
@@ -48,7 +48,7 @@ class Invocation:
 
     @cached_property
     def api_socket(self) -> Path:
-        """Where a controller answers, without loading all that `client` loads if that can be avoided."""
+        """The controller's socket. In site mode, the modules of `client` are not loaded."""
         from broker.config.file import site_socket
 
         place = site_socket()
@@ -58,7 +58,7 @@ class Invocation:
         return place
 
     def post(self, path: str, request: dict[str, Any]) -> PendingResponse:
-        """Send a request, so that what reads the answer can be loaded while the controller works on it."""
+        """Send a request; the caller can load the response's types while the controller works."""
         import json
 
         from broker.client import http

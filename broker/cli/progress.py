@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from broker.schema.sessions import SessionView
 
 POLL_S = 25.0
-"""Seconds that one question to the controller waits for a change."""
+"""Time for which one request to the controller waits for a change."""
 
 OUTAGE_S = 60.0
-"""Seconds that the controller may be away, being restarted or upgraded, before waiting for it ends."""
+"""Time for which the controller may be away, such as for a restart or an upgrade, before the wait fails."""
 
 _RETRY_S = 0.5
 
 
 class ProgressLine:
-    """A line on stderr that says what goes on now. As a context manager, it leaves a clean line behind."""
+    """A line on stderr with the current state. As a context manager, it clears the line at its exit."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -46,18 +46,18 @@ class ProgressLine:
         self.clear()
 
     def clear(self) -> None:
-        """Leave a clean line for others to write on."""
+        """Clear the line for other output."""
         if self._terminal and self._shown:
             click.echo("\r\x1b[K", nl=False, err=True)
         self._shown = ""
 
     @property
     def changes(self) -> bool:
-        """Whether the line changes in place: then details that pass by quickly are welcome."""
+        """Whether the line changes in place, so that it can show short-lived details."""
         return self._terminal
 
     def show(self, text: str) -> None:
-        """Replace what was said before; the same text again says nothing."""
+        """Replace the shown text; do nothing if it is the same."""
         line = escape_controls(text)
         if self._quiet or line == self._shown:
             return
@@ -70,10 +70,10 @@ class ProgressLine:
 
 
 def follow_session(client: Client, view: SessionView, *, timeout: float | None = None) -> Iterator[SessionView]:
-    """Yield `view`, and then how the session is whenever it changed, or after POLL seconds unchanged; for ever.
+    """Yield `view`, then a new view after each change, and at the latest every POLL_S seconds; without end.
 
-    Raises TimedOutError after `timeout` seconds and NotFoundError once the session is gone. A controller that is being
-    restarted is waited for.
+    Raises TimedOutError after `timeout` seconds and NotFoundError when the session is gone. Waits while the controller
+    restarts.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -89,7 +89,7 @@ def _next(client: Client, view: SessionView, deadline: float | None) -> SessionV
             operation = pending_operation(view)
             raise TimedOutError(
                 f"{view.name} is still {describe_operation(operation.verb) if operation else view.state}",
-                hint=f"it goes on; `berth show {view.name}` says how far it is",
+                hint=f"the operation continues; `berth show {view.name}` shows its progress",
             )
         wait = POLL_S if deadline is None else min(POLL_S, deadline - now)
         try:

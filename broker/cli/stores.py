@@ -30,7 +30,7 @@ store_option = click.option(
 
 
 def stores_of(invocation: Invocation, store: Path | None) -> Stores:
-    """The stores to look in, the first of which is published to. InvalidInputError if there is none."""
+    """Return the stores to search; builds are published to the first. InvalidInputError if there is none."""
     from profiles.image.store import Stores
 
     if store is not None:
@@ -43,26 +43,26 @@ def stores_of(invocation: Invocation, store: Path | None) -> Stores:
 
 
 def store_of(image: Image) -> Store:
-    """A store holds `<name>/<version>/` directories."""
+    """Return the store that contains the image, as `<name>/<version>/`."""
     from profiles.image.store import Store
 
     return Store(image.directory.parent.parent)
 
 
 def image_json(image: Image) -> dict[str, object]:
-    """An image as JSON says it."""
+    """Return the image as a JSON object."""
     return {**image.description(), "path": str(image.path)}
 
 
 def image_line(image: Image) -> str:
-    """The line that says what a build or a commit has made."""
+    """Return a line that describes the image of a build or a commit."""
     from broker.format import format_size
 
     return f"{image.name}@{image.version} {image.digest} {format_size(image.size)} {image.path}"
 
 
 def show_steps_on(line: ProgressLine) -> Progress:
-    """Show each step on `line` as it begins and, on a terminal, the last line of its output."""
+    """Return a function that shows each step on `line` and, on a terminal, the last line of its output."""
     every_line = line.changes
 
     def show(step: Step) -> None:
@@ -74,7 +74,7 @@ def show_steps_on(line: ProgressLine) -> Progress:
 
 @contextlib.contextmanager
 def profile_errors() -> Iterator[None]:
-    """Raise what the profiles package raises as this command line's errors, with their exit codes."""
+    """Convert errors of the profiles package to BerthErrors, which have exit codes."""
     from profiles import errors
 
     try:

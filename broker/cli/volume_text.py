@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 SNAPSHOT_HEADINGS = ("NUMBER", "WHEN", "", "LABEL/WHY", "PROFILE", "CONSISTENCY")
 
 _DRIVERS = {
-    "overlay": "only what changed is stored, in layers over each other",
+    "overlay": "stores only changes, as layers",
     "reflink": "whole copies, which share their blocks on disk",
     "plain": "whole copies; snapshots are compressed",
 }
 
 
 def describe_last_operation(view: SessionView, now: float) -> str:
-    """What is being done, or why the last attempt came to nothing; empty when there is nothing to tell."""
+    """Describe the pending operation, or the failure of the last one; empty if the last one succeeded."""
     operation = view.operation
     if operation is None or operation.status == "done":
         return ""
@@ -35,7 +35,7 @@ def describe_last_operation(view: SessionView, now: float) -> str:
 
 
 def describe_persistence(view: SessionView) -> str:
-    """What is kept over a stop, such as `home kept; everything outside comes from base@1 at each start`."""
+    """Describe the persistence, such as `home kept; everything outside comes from base@1 at each start`."""
     persistence = view.persistence
     exceptions = [*persistence.keep, *persistence.fresh]
     if persistence.home == persistence.system == "keep" and not exceptions:
@@ -59,16 +59,16 @@ def _clause(side: str, exceptions: Sequence[str], source: str, *, kept: bool) ->
 
 
 def describe_volumes(view: SessionView) -> Iterator[tuple[str, str]]:
-    """How home and system lie on disk, as titled lines for `berth show`."""
+    """Yield titles and texts about the volumes, for `berth show`."""
     if view.volumes is None:
         return
     driver = view.volumes.driver
-    words = _DRIVERS.get(driver)
-    yield "storage", f"{driver}: {words}" if words else driver
+    description = _DRIVERS.get(driver)
+    yield "storage", f"{driver}: {description}" if description else driver
     for promise in view.volumes.promises:
         yield "", promise
-    if told := describe_layers(view):
-        yield "layers", told
+    if layers := describe_layers(view):
+        yield "layers", layers
     if view.volumes.unflattened:
         yield "", f"cannot be joined: {view.volumes.unflattened}; `berth flatten {view.name}` tries again"
     count = view.volumes.snapshots
@@ -76,25 +76,25 @@ def describe_volumes(view: SessionView) -> Iterator[tuple[str, str]]:
 
 
 def describe_layers(view: SessionView) -> str:
-    """How many immutable layers there are, such as `3 under the home`; empty when there are none."""
+    """Describe the number of immutable layers, such as `3 under the home`; empty if there are none."""
     counts = view.volumes.layers.items() if view.volumes is not None else ()
     return ", ".join(f"{count} under the {side}" for side, count in counts if count)
 
 
 def describe_consistency(snapshot: SnapshotView) -> str:
-    """Of what moment the snapshot is, for people who must decide whether to trust it."""
+    """Describe the consistency of a snapshot."""
     if snapshot.consistency == "stopped":
-        return "of the session without a job, so nothing was at work in it"
+        return "of the stopped session"
     if snapshot.consistency == "frozen":
-        return f"of the running session, frozen: all in it stood still for {_milliseconds(snapshot)}"
+        return f"of the running session, with all processes frozen for {_milliseconds(snapshot)}"
     return (
-        "of the running session, crash-consistent: not all in it could be made to stand still, so files may be of "
-        "slightly different moments"
+        "of the running session, crash-consistent: not all processes could be frozen, so files may be of slightly "
+        "different times"
     )
 
 
 def snapshot_row(snapshot: SnapshotView, now: float) -> tuple[str, ...]:
-    """One line of `berth snapshots`, under SNAPSHOT_HEADINGS."""
+    """Return a row of `berth snapshots`, under SNAPSHOT_HEADINGS."""
     pause = f" ({_milliseconds(snapshot)})" if snapshot.consistency == "frozen" else ""
     return (
         str(snapshot.number),
@@ -107,7 +107,7 @@ def snapshot_row(snapshot: SnapshotView, now: float) -> tuple[str, ...]:
 
 
 def snapshot_name(snapshot: SnapshotView) -> str:
-    """`snapshot 3`, or `snapshot 3 (before-upgrade)` for one with a label."""
+    """Return `snapshot 3`, or `snapshot 3 (before-upgrade)` if it has a label."""
     return f"snapshot {snapshot.number}{f' ({snapshot.label})' if snapshot.label else ''}"
 
 

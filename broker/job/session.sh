@@ -558,7 +558,9 @@ mount_packed() { # LAYER: mounts a layer that is a squashfs as the tree of NODE_
   mkdir -p "$place"
   [[ ! -e $LAYERS/$1/fuse ]] || : >"$place/fuse"
   if [[ -s $LAYERS/$1/kept ]]; then # it has more than a squashfs can hold
-    { find_python && saves unpack "$LAYERS/$1" "$place/tree"; } || die "$BAD_VOLUMES" "the layer $1 could not be unpacked"
+    { find_python && type -P unsquashfs >/dev/null; } || die "$UNFIT_NODE" \
+      "$SLURMD_NODENAME lacks Python 3.11 or unsquashfs, which unpack the layer $1 of this session's system: use another node"
+    saves unpack "$LAYERS/$1" "$place/tree" || die "$BAD_VOLUMES" "the layer $1 could not be unpacked"
     return 0
   fi
   mkdir "$place/tree"

@@ -177,7 +177,7 @@ class OperationView(Strict):
 
     id: str
     verb: str
-    """`snapshot`, `rollback`, `clone`, `switch`, `root`, `commit-root`, `restore` or `promote`."""
+    """`snapshot`, `rollback`, `switch`, `clone`, `promote`, `restore`, `root` or `commit-root`."""
     status: Literal["pending", "done", "failed"]
     asked_at: float
     reason: str = ""

@@ -19,7 +19,7 @@ _BEGIN, _END = "-----BEGIN OPENSSH PRIVATE KEY-----", "-----END OPENSSH PRIVATE 
 def public_key_of(private: str) -> bytes:
     """Return the public key of a private key in OpenSSH's format (PROTOCOL.key), as RFC 4253 encodes it.
 
-    ValueError for a key that sshd cannot use: another algorithm, a passphrase, damage. Whether the secret belongs to the
+    ValueError for a key that sshd cannot use: another algorithm, a passphrase, damage. That the secret belongs to the
     public key is not checked.
     """
     lines = private.split()

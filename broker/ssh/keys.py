@@ -103,9 +103,9 @@ def fingerprint_of(blob: bytes) -> str:
 def plain_keys(authorized_keys: str) -> list[PublicKey]:
     """Return the plain keys of a user's authorized_keys file, each once, in the file's order.
 
-    A line with options (`command=…`, `restrict`, `from=…`, `cert-authority`) restricts its key. Berth cannot enforce all
-    options, so it skips the line: a key never gets more rights than its owner gave it. A key that is listed with and
-    without options is skipped too, because sshd uses the first match, which may be the restricted line. The same holds
+    A line with options (`command=…`, `restrict`, `from=…`, `cert-authority`) restricts its key. Berth cannot enforce
+    all of them, so it skips the line: a key never gets more rights than its owner gave it. A key with and
+    without options is skipped too, because sshd uses the first match, which may be the restricted one. The same holds
     for every line that Berth cannot parse: some sshd may read it as a restricted line. So damaged lines, lines over
     MAX_LINE_CHARS and lines with control characters can only remove a key. Comments and weak keys are skipped. The text
     must be the whole file: a part of it could lack a key's restriction.
@@ -138,8 +138,9 @@ _EXAMPLE = "use the content of a .pub file, such as: ssh-ed25519 AAAA… you@lap
 
 
 def _bare(line: str) -> str:
-    """Remove the line end, of Unix or Windows, and the blanks around the text. sshd also ignores a carriage return after
-    a key: it skips white space when it decodes base64.
+    """Remove the line end, of Unix or Windows, and the blanks around the text.
+
+    sshd also ignores a carriage return after a key: it skips white space when it decodes base64.
     """
     return line.removesuffix("\n").removesuffix("\r").strip(_BLANK)
 

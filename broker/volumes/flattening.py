@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.volumes.content import dress_folder, duplicate
@@ -15,7 +13,7 @@ from broker.volumes.layers import OWNERS_BYTES, Layers
 from broker.volumes.packing import unpack
 from broker.volumes.saves import store
 from profiles.image.overlayfs import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
-from profiles.removal import remove_tree
+from profiles.local_folder import local_folder
 from profiles.userfile import read_pieces
 from profiles.walk import Tree, walk
 
@@ -50,9 +48,9 @@ def join(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
 
 
 def _repack(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool]) -> None:
-    room = Path(tempfile.mkdtemp(prefix="berth-join-"))
-    try:
-        local = Layers(room)
+    with local_folder() as room:
+        local = Layers(room / "layers")
+        local.root.mkdir()
         for layer in stack:
             local.path(layer).mkdir()
             if layers.squashfs(layer).exists():
@@ -65,8 +63,6 @@ def _repack(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool
                         copied.writelines(read_pieces(beside, OWNERS_BYTES))
         joined = join(local, stack, below)
         store(local.path(joined), layers.path(made))
-    finally:
-        remove_tree(room)
 
 
 def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool]) -> None:

@@ -13,13 +13,14 @@ from broker.volumes.drivers import Overlay
 from broker.volumes.packages import installed, package_changes
 from broker.volumes.packing import has_lists, unpack
 from profiles.image.overlayfs import Marks, marks_of
+from profiles.local_folder import local_folder
 from profiles.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.volumes.image import ImageFiles
-    from broker.volumes.record import Stack, Volume
+    from broker.volumes.record import Record, Stack, Volume
     from broker.volumes.storage import Storage
     from profiles.image.overlayfs import Stack as OpenStack
 
@@ -45,8 +46,17 @@ def diff(
     `base_packages` is the image's packages.txt. Files are told up to MOST_FILES; those of a home in comparison with a
     profile are all of it. With `content`, files that look the same are read.
     """
-    found = record.load(storage.session(session_id))
-    told = {"system_as_of": storage.saved_at(session_id, found)}
+    with record.locked(storage.lock, shared=True):  # or what a layer was replaced by goes before it is read
+        found = record.load(storage.session(session_id))
+        return {"system_as_of": storage.saved_at(session_id, found)} | _compared(
+            storage, found, number, base_packages, image, content=content
+        )
+
+
+def _compared(
+    storage: Storage, found: Record, number: int | None, base_packages: str, image: ImageFiles, *, content: bool
+) -> Answer:
+    """As `diff`, of a session whose layers nobody removes meanwhile."""
     snapshot = None if number is None else found.snapshot(number)
     files: list[dict[str, str]] = []
     characters = 0
@@ -69,8 +79,8 @@ def diff(
                     files.append({"change": change, "volume": volume, "path": printable(path)})
                     characters += len(files[-1]["path"])
                     if len(files) > MOST_FILES or characters > MOST_CHARACTERS:
-                        return told | {"packages": packages, "files": files[:-1], "truncated": True}
-    return told | {"packages": packages, "files": files, "truncated": False}
+                        return {"packages": packages, "files": files[:-1], "truncated": True}
+    return {"packages": packages, "files": files, "truncated": False}
 
 
 def printable(path: str) -> str:
@@ -85,15 +95,12 @@ def _now(volume: Volume) -> Stack:
 @contextlib.contextmanager
 def _unpacked(storage: Storage, layers: set[str], local: set[str]) -> Iterator[dict[str, Path]]:
     """Give the tree of each layer; a layer that is packed is unpacked for the time of the block, one of `local` on
-    this machine's disk: a file server need not hold what a node's disk does.
+    this machine's disk: a file server need not hold what a node's disk does. The caller holds the storage's lock: else
+    `collect` takes what is unpacked for something left behind.
     """
     packed = sorted(layer for layer in layers if storage.layers.squashfs(layer).exists())
     trees = {layer: storage.layers.tree(layer) for layer in layers}
-    with (
-        record.locked(storage.lock, shared=True),  # or `collect` takes it for something left behind
-        _room(".diff-", storage.layers.root) as room,
-        _room("berth-diff-") as near,
-    ):
+    with _room(storage.layers.root) as room, local_folder() as near:
         for layer in packed:
             trees[layer] = (near if layer in local else room) / layer
             unpack(storage.layers.squashfs(layer), trees[layer])
@@ -101,9 +108,9 @@ def _unpacked(storage: Storage, layers: set[str], local: set[str]) -> Iterator[d
 
 
 @contextlib.contextmanager
-def _room(prefix: str, directory: Path | None = None) -> Iterator[Path]:
-    """Make a directory for the time of the block."""
-    room = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
+def _room(layers: Path) -> Iterator[Path]:
+    """Make a directory beside the layers for the time of the block; gc removes one that a killed process left."""
+    room = Path(tempfile.mkdtemp(prefix=".diff-", dir=layers))
     try:
         yield room
     finally:

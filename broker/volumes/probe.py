@@ -218,17 +218,15 @@ def probe(directory: Path) -> Probe:
 
 def _mounts_on_node() -> bool:
     """Whether the kernel mounts an overlay that has its upper directory on this machine's disk."""
-    node = Path(tempfile.mkdtemp(prefix="berth-probe-"))
     try:
-        (node / "merged").mkdir()
-        (node / "image" / IMAGE_FILE).mkdir(parents=True)
-        (node / "image" / IMAGE_FILE / "file").write_text("a file\n")
-        script = ["bash", "-c", TRIAL_ON_NODE, "bash", str(SESSION_SCRIPT), str(node), IMAGE_FILE]
-        done = run(["unshare", "--user", "--map-root-user", "--mount", *script], timeout=TRIAL_TIMEOUT_S)
+        with local_folder() as node:
+            (node / "merged").mkdir()
+            (node / "image" / IMAGE_FILE).mkdir(parents=True)
+            (node / "image" / IMAGE_FILE / "file").write_text("a file\n")
+            script = ["bash", "-c", TRIAL_ON_NODE, "bash", str(SESSION_SCRIPT), str(node), IMAGE_FILE]
+            done = run(["unshare", "--user", "--map-root-user", "--mount", *script], timeout=TRIAL_TIMEOUT_S)
     except (subprocess.TimeoutExpired, OSError):
         return False
-    finally:
-        remove_tree(node)
     return done.returncode == 0
 
 

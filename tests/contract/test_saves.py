@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.names import new_id
-from broker.volumes import collection, live, operations, record, saves, verification
+from broker.volumes import collection, inspection, live, operations, record, saves, verification
 from broker.volumes.copy_archive import copy_archive
 from broker.volumes.errors import VolumeError
+from broker.volumes.image import ImageFiles
 from broker.volumes.operations import Note
+from broker.volumes.storage import Storage
 from tests.deadlines import TEST_DEADLINE_S
 from tests.lab_cluster import wait_for
 from tests.volumes.filesystems import mounted
@@ -251,3 +253,22 @@ def test_snapshot_of_a_job_that_began_on_a_full_disk_has_all_of_it(
     taken = live.copy(running.storage, session, new_id(), job_id=1, image=IMAGE, note=Note())["snapshot"]
     assert list(taken["system"]) == list(record.read_save(top).stack)
     assert len(taken["system"]) == 2
+
+
+def test_diff_during_a_save_reads_what_the_record_named(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layer of the save before is removed with the next one."""
+    session = running.create()
+    top, generation = running.begin_job(session)
+    saves.save(top, generation, made(tmp_path, first=b"1"))
+    real = Storage.saved_at
+
+    def save_first(storage: Storage, session_id: str, found: record.Record) -> float | None:
+        saves.save(top, generation, made(tmp_path, second=b"2"))
+        return real(storage, session_id, found)
+
+    monkeypatch.setattr(Storage, "saved_at", save_first)
+    monkeypatch.setattr(ImageFiles, "_read", lambda _: set[str]())
+    told = inspection.diff(running.storage, session, None, image=ImageFiles("image", 0))
+    assert [each["path"] for each in told["files"] if each["volume"] == "system"] == ["first"]

@@ -1,6 +1,6 @@
-"""Write the pages of docs/reference that are made from the code; test_docs.py fails when they are stale.
+"""Write the pages of docs/reference that are made from the code, and wrap the prose of all pages.
 
-Run as `python -m tests.docs.generate` in the repository.
+test_docs.py fails when a generated page is stale. Run as `python -m tests.docs.generate` in the repository.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from broker.cli.app import berth
 from broker.config import settings as config
 from tests.docs import api_page, modules_page, sbatch_page
 from tests.docs.fields import default, descriptions, kind
+from tests.docs.wrap import WIDTH, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-WIDTH = 100
+PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+"""Every page, generated ones too."""
 
 _CLI_HEAD = """\
 # Command line
@@ -64,14 +66,15 @@ slurm:
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
     reference = ROOT / "docs" / "reference"
-    return {
-        reference / "api.md": api_page.page(),
-        reference / "openapi.json": api_page.document_text(),
-        reference / "sbatch-options.md": sbatch_page.page(),
-        reference / "cli.md": "\n".join([_CLI_HEAD, *_command_sections()]),
-        reference / "modules.md": modules_page.page(ROOT),
-        reference / "config.md": "\n".join([_CONFIG_HEAD, *_setting_sections()]),
+    texts = {
+        "api": api_page.page(),
+        "sbatch-options": sbatch_page.page(),
+        "cli": "\n".join([_CLI_HEAD, *_command_sections()]),
+        "modules": modules_page.page(ROOT),
+        "config": "\n".join([_CONFIG_HEAD, *_setting_sections()]),
     }
+    wrapped = {reference / f"{name}.md": wrap(text) for name, text in texts.items()}
+    return {**wrapped, reference / "openapi.json": api_page.document_text()}
 
 
 def commands() -> Iterator[tuple[str, click.Context]]:
@@ -123,6 +126,8 @@ def _setting_sections() -> Iterator[str]:
 def main() -> None:
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
+    for path in PROSE:
+        path.write_text(wrap(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

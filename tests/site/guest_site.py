@@ -39,6 +39,9 @@ COPY_SECONDS = 1800
 """How long copying Berth and the images into the guest may take: 10 s of a free machine under emulation."""
 SERVICE_SECONDS = 900
 """How long the services may take to answer: 15 s of a free machine under emulation, many times that on a busy one."""
+ANSWER_SECONDS = 120
+"""How long the gateway waits for a session's sshd. A key exchange takes 1 s of a free machine under emulation, and more
+than the default of 10 s on a busy one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def _install_services(guest: Guest, kind: Kind, images: str) -> None:
         on_server = command.replace("/shared/", f"{kind.backing}/shared/")
         guest.sh(on_server.replace("PROFILE_TEAM", PROFILE_TEAM))
     guest.sh(f"cp -r {images} /shared/berth-profiles/", user=PROFILE_TEAM, seconds=COPY_SECONDS)
-    config = quickstart.block(4, "yaml").replace("login.example.org", "vm")
+    config = quickstart.block(4, "yaml").replace("login.example.org", f"vm\n  answer_timeout: {ANSWER_SECONDS}")
     guest.sh("mkdir -p /etc/berth; cat >/etc/berth/config.yaml; berth config check", stdin=config.encode())
     try:
         for command in quickstart.commands(5):

@@ -1,4 +1,4 @@
-"""Default deny: every user, session and verb, from the one function that everything asks."""
+"""Default deny: every user, session and permission, from the one function that everything asks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.registry import EventEntry, Registry
-from broker.controller.sessions.access import Verb, allowed, resolve
+from broker.controller.sessions.access import allowed, resolve
 from broker.errors import NotFoundError
+from broker.schema.permissions import Permission
 from tests.fakes.rows import make_session as session
 
 if TYPE_CHECKING:
@@ -27,21 +28,21 @@ def registry(tmp_path: Path) -> Registry:
     return made
 
 
-@pytest.mark.parametrize(("user", "owner", "verb"), list(itertools.product(USERS, USERS[:2], Verb)))
-def test_the_owner_may_and_nobody_else(registry: Registry, user: str, owner: str, verb: Verb) -> None:
-    assert allowed(user, session(owner), verb) is (user == owner)
+@pytest.mark.parametrize(("user", "owner", "permission"), list(itertools.product(USERS, USERS[:2], Permission)))
+def test_the_owner_may_and_nobody_else(registry: Registry, user: str, owner: str, permission: Permission) -> None:
+    assert allowed(user, session(owner), permission) is (user == owner)
     if user == owner:
-        assert resolve(registry, user, owner, "dev", verb).owner == owner
+        assert resolve(registry, user, owner, "dev", permission).owner == owner
     else:
         with pytest.raises(NotFoundError):
-            resolve(registry, user, owner, "dev", verb)
+            resolve(registry, user, owner, "dev", permission)
 
 
-@pytest.mark.parametrize("verb", list(Verb))
-def test_a_refusal_does_not_tell_whether_the_session_exists(registry: Registry, verb: Verb) -> None:
+@pytest.mark.parametrize("permission", list(Permission))
+def test_a_refusal_does_not_tell_whether_the_session_exists(registry: Registry, permission: Permission) -> None:
     with pytest.raises(NotFoundError) as there:
-        resolve(registry, "carol", "alice", "dev", verb)
+        resolve(registry, "carol", "alice", "dev", permission)
     with pytest.raises(NotFoundError) as nowhere:
-        resolve(registry, "carol", "alice", "nowhere", verb)
+        resolve(registry, "carol", "alice", "nowhere", permission)
     assert there.value.message.replace("dev", "NAME") == nowhere.value.message.replace("nowhere", "NAME")
     assert there.value.hint == nowhere.value.hint

@@ -71,7 +71,7 @@ def test_what_root_did_is_kept_and_the_session_comes_back(controller: ScriptedCo
         "dev: it is started in root mode for this command; what runs in it ends, and it is started again afterwards"
     )
     assert lines[-1] == "dev is ready again"
-    assert {"kept", "to undo: berth rollback dev 4", "dev: stopping; then going into root mode"} <= set(lines)
+    assert {"kept", "to undo: berth rollback dev 4", "dev: stopping; then entering root mode"} <= set(lines)
     words = (tmp_path / "ssh.words").read_text().splitlines()
     assert "User=root" in words
     assert "HostKeyAlias=alice.dev.berth" in words

@@ -196,7 +196,7 @@ def test_logs_end(controller: ScriptedController) -> None:
 
 
 def test_logs_follow_until_the_job_has_ended(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.cli.commands.logs.FOLLOW_INTERVAL", 0)
+    monkeypatch.setattr("broker.cli.commands.logs.FOLLOW_INTERVAL_S", 0)
     controller.sessions["dev"] = view("dev", SessionState.STOPPED)
     controller.logs["dev"] += ["one\n", "one\ntwo\n"]
     assert run("logs", "dev", "--follow").stdout == "one\ntwo\n"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import broker
 from broker.cli.advice import describe_last_end, explain_session
 from broker.controller.reconcile.state import ended
 from broker.schema.sessions import JobView, SessionState
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import operation, ready, view
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOW = 1_800_000_000.0
 LOG = """\
@@ -55,6 +54,21 @@ def test_how_a_job_ended_is_said_with_the_remedy(end: JobState, advice: str) -> 
     assert lines["state"] == f"{outcome.state}: {outcome.reason}"
     assert lines["since"].endswith("(2 min ago)")
     assert advice in lines["do"]
+
+
+@pytest.mark.parametrize("state", [SessionState.READY, SessionState.STOPPED, SessionState.FAILED])
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_failed_save_of_the_last_job_is_told(state: SessionState, level: str) -> None:
+    script = (Path(broker.__path__[0]) / "job/session.sh").read_text()
+    words = {
+        "warning": "what is outside of the home could not be saved",
+        "error": "what has changed outside of the home since the last save is lost",
+    }[level]
+    assert words in script
+    log = f"{LOG}2027-01-15T09:30:01+0000 berth: {level}: {words} (never before): the disk is full\n"
+    assert said(log, state=state)["saves"] == f"{words} (never before): the disk is full"
+    assert "saves" not in said(f"{log}2027-01-15T09:30:09+0000 berth: saved\n", state=state)
+    assert "saves" not in said(f"{log}2027-01-15T09:31:01+0000 berth: job 9, start 0, on c1\n", state=state)
 
 
 def test_a_failure_comes_with_what_the_last_job_said_of_it() -> None:

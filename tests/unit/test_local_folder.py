@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -11,39 +13,72 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes import packing, probe
-
 if TYPE_CHECKING:
     from pathlib import Path
 
-WAYS = {
-    "unpacking": ("packing", "_unsquash", "packing._unsquash_on_local_disk(place / 'squashfs', place / 'target')"),
-    "probing": ("probe", "run", "probe._overlay(place / 'room')"),
+USES = """
+from broker.volumes import flattening, inspection, packing, probe
+from broker.volumes.layers import Layers
+from broker.volumes.storage import Storage
+
+
+def unpacking(place):
+    (place / "squashfs").touch()
+    packing._unsquash_on_local_disk(place / "squashfs", place / "target")
+
+
+def probing(place):
+    probe._overlay(place / "room")
+
+
+def probing_the_node(place):
+    probe._mounts_on_node()
+
+
+def joining(place):
+    layers = Layers(packed(place))
+    flattening._repack(layers, ("layer",), "made", lambda path: False)
+
+
+def comparing(place):
+    layers = packed(place)
+    with inspection._unpacked(Storage(place), {"layer"}, {"layer"}):
+        pass
+
+
+def packed(place):
+    (place / "layers/layer").mkdir(parents=True, exist_ok=True)
+    (place / "layers/layer/layer.squashfs").touch()
+    return place / "layers"
+"""
+CALLED = {
+    "unpacking": "packing._unsquash",
+    "probing": "probe.run",
+    "probing_the_node": "probe.run",
+    "joining": "flattening.unpack",
+    "comparing": "inspection.unpack",
 }
-"""Module, what it runs while it has a folder on the local disk, and how that comes about."""
+"""By use, what it calls while it has a folder on the local disk."""
 KILLED = """
 import os, sys
 from pathlib import Path
-from broker.volumes import {module}
+
+{uses}
 
 def die(*_, **__):
     os.kill(os.getpid(), 9)
 
-{module}.{function} = die
-place = Path(sys.argv[1])
-{call}
+{called} = die
+{use}(Path(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("use", CALLED)
 def test_what_a_killed_worker_left_is_removed_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str
 ) -> None:
-    for name in ("tmp", "room", "another"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "squashfs").touch()
-    module, function, call = WAYS[way]
-    program = KILLED.format(module=module, function=function, call=call)
+    (tmp_path / "tmp").mkdir()
+    program = KILLED.format(uses=USES, called=CALLED[use], use=use)
     environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
     done = subprocess.run([sys.executable, "-c", program, tmp_path], env=environment, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -57,11 +92,14 @@ def test_what_a_killed_worker_left_is_removed_by_the_next(
         found.append(left[0].exists())
         raise PermissionError
 
-    monkeypatch.setattr({"packing": packing, "probe": probe}[module], function, look)
-    if way == "unpacking":
-        with pytest.raises(PermissionError):
-            packing._unsquash_on_local_disk(tmp_path / "squashfs", tmp_path / "target")
-    else:
-        assert probe._overlay(tmp_path / "another").how == "none"
+    module, _, function = CALLED[use].partition(".")
+    monkeypatch.setattr(importlib.import_module(f"broker.volumes.{module}"), function, look)
+    (tmp_path / "another").mkdir()
+    uses: dict[str, object] = {}
+    exec(USES, uses)  # noqa: S102 - the text above, which the killed worker runs, too
+    use_folder = uses[use]
+    assert callable(use_folder)
+    with contextlib.suppress(PermissionError):
+        use_folder(tmp_path / "another")
     assert found == [False]
     assert list((tmp_path / "tmp").iterdir()) == []

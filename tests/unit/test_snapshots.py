@@ -478,7 +478,7 @@ def test_one_operation_at_a_time(core: Core, word: str) -> None:
         core.launcher.failures["snapshot"] = LauncherError("timed-out", "")
         await _begun(core, core.snapshots.snapshot("alice", "dev", SNAPSHOT))
         before = core.row()
-        with pytest.raises(ConflictError, match="snapshot of dev is under way"):
+        with pytest.raises(ConflictError, match="snapshot of dev is in progress"):
             await CHANGES[word](core)
         assert core.row().operation == before.operation
 

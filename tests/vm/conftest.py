@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 SESSION = "dev"
 LIMIT = "makes no folder without write permission"
 """How the doctor and the driver's promises name the faults of fuse-overlayfs on a file server."""
+PRICE = "loses those since the last save"
+"""How the doctor and the driver's promises name what a system volume on the node's disk costs (ADR 120)."""
 FIRST, LAST = "test_quickstart.py", "test_survival.py"
 """The files with what a site is in any case, and with what reboots the guest."""
 
@@ -96,6 +98,12 @@ def limited(doctor: str) -> bool:
 
 
 @pytest.fixture(scope="session")
+def on_node(doctor: str) -> bool:
+    """Whether the doctor announces that a kill costs what has changed in the system volume since the last save."""
+    return PRICE in doctor
+
+
+@pytest.fixture(scope="session")
 def started() -> list[int]:
     """How many tests had failed when the session was last seen to be ready."""
     return []
@@ -112,3 +120,26 @@ def dev(request: pytest.FixtureRequest, alice: Person, started: list[int]) -> st
         alice.ok("start", SESSION, "--profile", "base", "--gres=gpu:intel:1", "--mem=600M", *WAIT)
         started[:] = [failed]
     return SESSION
+
+
+FILES = "~/kept /opt/kept"
+
+
+@pytest.fixture
+def kept(alice: Person, dev: str) -> str:
+    """The session, with a file in each volume."""
+    alice.inside(dev, f"for f in {FILES}; do echo kept >$f; done; sync")
+    return dev
+
+
+@pytest.fixture
+def saved(alice: Person, kept: str, on_node: bool) -> str:
+    """The same. Where a kill costs what was not saved, a snapshot has saved them."""
+    if on_node:
+        alice.ok("snapshot", kept, *WAIT)
+    return kept
+
+
+def files_are_kept(alice: Person, session: str) -> bool:
+    """Whether the files that `kept` has made are there, and are whole."""
+    return alice.inside(session, f"cat {FILES}").split() == ["kept", "kept"]

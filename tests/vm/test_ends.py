@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.progress import wait_until
+from tests.vm.conftest import files_are_kept
 from tests.vm.person import SECONDS, WAIT
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.vm
 
 HOG = "python3 -c 'x = []\nwhile True: x.append(bytearray(1 << 20))'"
-FILES = "~/kept /opt/kept"
 LIMIT_SECONDS = 1800
 """For what waits for minutes by design: the idle time, the time limit."""
 
@@ -32,16 +32,9 @@ KILLED = {
 """Processes of the job, and how to find them: sshd in the session, the others on the node."""
 
 
-@pytest.fixture
-def kept(alice: Person, dev: str) -> str:
-    """The session, with a file in each volume."""
-    alice.inside(dev, f"for f in {FILES}; do echo kept >$f; done; sync")
-    return dev
-
-
 def comes_back(alice: Person, session: str) -> None:
     alice.ok("start", session, *WAIT)
-    assert alice.inside(session, f"cat {FILES}").split() == ["kept", "kept"]
+    assert files_are_kept(alice, session)
 
 
 @pytest.mark.short
@@ -91,34 +84,34 @@ def test_session_continues_in_another_job_at_its_time_limit(guest: Guest, alice:
         seconds=LIMIT_SECONDS,
     )
     assert view["host_key_fingerprint"] == before["host_key_fingerprint"]
-    assert alice.inside(continued, f"cat {FILES}").split() == ["kept", "kept"]
+    assert files_are_kept(alice, continued)
     assert "COMPLETED" in alice.ok("history", continued)
 
 
 @pytest.mark.parametrize("process", KILLED)
 def test_killed_process_of_the_job_ends_it_and_the_session_comes_back(
-    guest: Guest, alice: Person, kept: str, process: str
+    guest: Guest, alice: Person, saved: str, process: str
 ) -> None:
     """Nothing of the job is left on the node, and no second job writes to the volumes meanwhile."""
-    before = alice.show(kept)
+    before = alice.show(saved)
     job = before["job_id"]
     find = KILLED[process].format(job=job)
     if process == "sshd":
-        alice.ssh(kept, f"kill -KILL $({find})")
+        alice.ssh(saved, f"kill -KILL $({find})")
     else:
         guest.sh(f"kill -KILL $({find})")
-    view = alice.until(kept, lambda view: view["state"] in {"failed", "stopped"}, what="the end of the session")
+    view = alice.until(saved, lambda view: view["state"] in {"failed", "stopped"}, what="the end of the session")
     assert view["reason"], view
     wait_until(lambda: left(guest, job) == "", seconds=SECONDS, what="the end of the job's processes", every=1)
-    comes_back(alice, kept)
-    assert alice.show(kept)["job_id"] != job
+    comes_back(alice, saved)
+    assert alice.show(saved)["job_id"] != job
 
 
 def test_session_lives_through_a_killed_slurmd(guest: Guest, alice: Person, kept: str) -> None:
     job = alice.show(kept)["job_id"]
     guest.sh("kill -KILL $(systemctl show -P MainPID slurmd)")
     guest.sh("systemctl restart slurmd", seconds=SECONDS)
-    assert alice.inside(kept, f"cat {FILES}").split() == ["kept", "kept"]
+    assert files_are_kept(alice, kept)
     view = alice.until(kept, lambda view: bool(view["state"] == "ready"), what="the session to be ready")
     assert view["job_id"] == job
     assert guest.sh(f"squeue -h -j {job} -o %T") == "RUNNING"

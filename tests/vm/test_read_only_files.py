@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vm.conftest import LIMIT
+from tests.vm.conftest import LIMIT, PRICE
 from tests.vm.person import WAIT
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ CHANGE = (
 LOOK = "stat -c '%a %n' repo/objects repo/objects/*; cat repo/objects/one"
 FILLED = ["555 repo/objects", "444 repo/objects/one", "one"]
 PLACES = {"home": "~", "system": "/opt"}
-PRICE = "loses those since the last save"
-"""Of a system volume on the node's disk (ADR 120)."""
 
 
 @pytest.fixture

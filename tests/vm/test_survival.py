@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.site import guest_site
+from tests.vm.conftest import files_are_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,28 +18,27 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.vm
 
 
-def back(guest: Guest, alice: Person, dev: str, personal: bool, down: Callable[[], None]) -> None:
+def back(guest: Guest, alice: Person, kept: str, personal: bool, down: Callable[[], None]) -> None:
     """Take the machine down; the session must be ready again by itself, in another run, with its files."""
-    before = alice.show(dev)
+    before = alice.show(kept)
     run = (before["job_id"], before["generation"])
-    alice.inside(dev, "echo kept >~/kept; echo kept >/opt/kept; sync")
     down()
     if not personal:
         guest_site.wait_for_services(guest)
     # Controller and node were away together: until slurmd registers anew, Slurm shows the old job as running.
     guest.sh("systemctl restart slurmd")
     alice.until(
-        dev,
+        kept,
         lambda view: bool(view["state"] == "ready" and (view["job_id"], view["generation"]) != run),
-        what=f"{dev} to be ready in another run",
+        what=f"{kept} to be ready in another run",
     )
-    assert alice.inside(dev, "cat ~/kept /opt/kept").split() == ["kept", "kept"]
+    assert files_are_kept(alice, kept)
 
 
 @pytest.mark.short("nfs-ext4")
-def test_session_comes_back_after_a_reboot(guest: Guest, alice: Person, dev: str, personal: bool) -> None:
-    back(guest, alice, dev, personal, guest.reboot)
+def test_session_comes_back_after_a_reboot(guest: Guest, alice: Person, kept: str, personal: bool) -> None:
+    back(guest, alice, kept, personal, guest.reboot)
 
 
-def test_session_comes_back_after_a_hard_reset(guest: Guest, alice: Person, dev: str, personal: bool) -> None:
-    back(guest, alice, dev, personal, guest.reset)
+def test_session_comes_back_after_a_hard_reset(guest: Guest, alice: Person, saved: str, personal: bool) -> None:
+    back(guest, alice, saved, personal, guest.reset)

@@ -21,9 +21,9 @@ def config() -> None:
 @json_option
 @pass_invocation
 def show(invocation: Invocation) -> None:
-    """Print every setting as it holds here, as YAML.
+    """Print all settings as YAML, with defaults.
 
-    Defaults included: what it prints could be a configuration file.
+    The output is a valid configuration file.
     """
     import yaml
 
@@ -39,9 +39,9 @@ def show(invocation: Invocation) -> None:
 @json_option
 @pass_invocation
 def check(invocation: Invocation, file: Path | None) -> None:
-    """Say whether FILE, or what holds here, is right.
+    """Check FILE, or the current configuration.
 
-    Exit code 2 if it is wrong.
+    Exit code 2 if it is invalid.
     """
     from broker.config.settings import load_config
 
@@ -49,4 +49,4 @@ def check(invocation: Invocation, file: Path | None) -> None:
     if invocation.json:
         output.print_json({"ok": True, "mode": checked.mode})
     else:
-        output.print_note(f"the configuration is right ({checked.mode} mode)")
+        output.print_note(f"the configuration is valid ({checked.mode} mode)")

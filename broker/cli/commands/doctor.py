@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @json_option
 @pass_invocation
 def doctor(invocation: Invocation) -> None:
-    """Say what is missing, and how to mend it.
+    """Check this machine and the controller.
 
-    Here and in the controller. Exit code 1 if something fails; `note` marks what only some people need.
+    Each problem has a hint. Exit code 1 if a check fails; `note` marks optional items.
     """
     from broker.cli.doctor_checks import every_check
     from broker.schema.site import DoctorReport

@@ -16,8 +16,8 @@ from broker.cli.context import Invocation, json_option, pass_invocation
 if TYPE_CHECKING:
     from broker.schema.sessions import JobView
 
-LAST_WORDS = 64 * 1024
-"""Bytes of the log's end in which `explain` looks for what went wrong."""
+LOG_TAIL_BYTES = 64 * 1024
+"""The end of the log in which `explain` looks for errors."""
 
 HEADINGS = ("JOB", "NODE", "STARTED", "RAN FOR", "GPU HOURS", "ENDED AS")
 
@@ -27,9 +27,9 @@ HEADINGS = ("JOB", "NODE", "STARTED", "RAN FOR", "GPU HOURS", "ENDED AS")
 @json_option
 @pass_invocation
 def history(invocation: Invocation, name: str) -> None:
-    """List the jobs that have carried a session, the last one first.
+    """List the jobs of a session, the latest first.
 
-    Where and when each ran, how it ended, and what it had of GPUs: whole ones times hours, with shares of one left out.
+    With node, time, outcome and GPU hours of each job. GPU hours count whole GPUs, not shares.
     """
     jobs = invocation.client.jobs(name)
     now = time.time()
@@ -42,12 +42,12 @@ def history(invocation: Invocation, name: str) -> None:
 
 
 def job_row(job: JobView, now: float) -> tuple[str, ...]:
-    """One line, under HEADINGS."""
+    """Return a row of `berth history`, under HEADINGS."""
     from broker.format import format_duration, format_time
 
     ended = " ".join(part for part in (job.outcome, f"({job.reason})" if job.reason else "") if part)
     if job.job_id is None and not job.outcome:
-        ended = "Slurm has not taken it"
+        ended = "not submitted"
     if job.restarts:
         ended += f"{' ' if ended else ''}(requeued {job.restarts}x)"
     return (
@@ -61,12 +61,12 @@ def job_row(job: JobView, now: float) -> tuple[str, ...]:
 
 
 def gpu_hours(jobs: list[JobView], now: float) -> float:
-    """Whole GPUs times hours, of the last run of each job."""
+    """Return whole GPUs times hours, summed over the last run of each job."""
     return sum(job.gpus * _ran(job, now) / 3600 for job in jobs)
 
 
 def _ran(job: JobView, now: float) -> float:
-    """Seconds."""
+    """Return the duration of the job's last run, in seconds."""
     return 0.0 if job.started_at is None else max(0.0, (job.ended_at or now) - job.started_at)
 
 
@@ -75,16 +75,15 @@ def _ran(job: JobView, now: float) -> float:
 @json_option
 @pass_invocation
 def explain(invocation: Invocation, name: str) -> None:
-    """Say why a session is as it is, and what to do.
+    """Explain a session's state, and suggest what to do.
 
-    Why it waits and when it is expected to start, how its last job ended, what the job itself said of it, and the
-    command that helps.
+    Why it waits, its expected start, how its last job ended, the job's error messages, and a command that helps.
     """
     from broker.cli.advice import explain_session
 
     client = invocation.client
     view = client.session(name)
-    lines = list(explain_session(view, client.jobs(name), client.log(name, tail=LAST_WORDS), time.time()))
+    lines = list(explain_session(view, client.jobs(name), client.log(name, tail=LOG_TAIL_BYTES), time.time()))
     if invocation.json:
         output.print_json({"name": name, "lines": [{"title": title, "text": text} for title, text in lines]})
         return

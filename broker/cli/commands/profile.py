@@ -68,9 +68,9 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
 @json_option
 @pass_invocation
 def list_profiles(invocation: Invocation, store: Path | None) -> None:
-    """List the images that sessions can be made of.
+    """List the images for sessions.
 
-    `newest` is what a name without a version means.
+    `newest` marks the default version of a name.
     """
     from broker.format import format_size, format_time
 
@@ -109,9 +109,9 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 @json_option
 @pass_invocation
 def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
-    """Show the recipe that an image was made of.
+    """Show the recipe of an image.
 
-    Whole, defaults included, with the image's digest, labels and place.
+    With all defaults, and the image's digest, labels and path.
     """
     with profile_errors():
         image = stores_of(invocation, store).find(wanted.name, wanted.version)
@@ -131,7 +131,7 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
 def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
     """Compare an image's digest with the published one.
 
-    This reads all of it. Exit code 1 if they differ.
+    Reads the whole image. Exit code 1 if they differ.
     """
     with profile_errors():
         stores = stores_of(invocation, store)
@@ -140,25 +140,26 @@ def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None)
     if invocation.json:
         output.print_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
     else:
-        output.print_note(f"{image.name}@{image.version} is what was published: {image.digest}")
+        output.print_note(f"{image.name}@{image.version} has the published digest {image.digest}")
 
 
 @profile.command()
 @profile_argument
 @store_option
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask at.")
-@click.option("--force", is_flag=True, help="Also while sessions of yours use it; the controller is not asked.")
+@click.option("--yes", is_flag=True, help="Do not ask. Required without a terminal.")
+@click.option("--force", is_flag=True, help="Delete it also if your sessions use it, without asking the controller.")
 @json_option
 @pass_invocation
 def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None, *, yes: bool, force: bool) -> None:
     """Delete one version of a profile's image.
 
-    Stop the sessions that use it first: on a network file system they break when it goes. While one of your own
-    does, it is not deleted; those of others are not looked at. Sessions made of it cannot be started again.
+    Stop all sessions that use it first: on a network file system, running sessions break without it. The command
+    refuses while one of your own sessions uses it; it does not check other users' sessions. Sessions with this image
+    cannot be started again.
     """
     if wanted.version is None:
         raise InvalidInputError(
-            f"which version of {wanted.name}?", hint="`berth profile list` shows them: NAME@VERSION"
+            f"the version of {wanted.name} is missing", hint="use NAME@VERSION; `berth profile list` shows the versions"
         )
     with profile_errors():
         image = stores_of(invocation, store).find(wanted.name, wanted.version)
@@ -174,7 +175,7 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
 
 
 def _require_unused(invocation: Invocation, image: Image) -> None:
-    """ConflictError while a session of the caller's may have the image mounted."""
+    """Raise ConflictError while one of the caller's sessions may have the image mounted."""
     from broker.schema.sessions import LIVE
 
     try:
@@ -182,12 +183,12 @@ def _require_unused(invocation: Invocation, image: Image) -> None:
     except ControllerUnavailableError as error:
         raise ControllerUnavailableError(
             f"cannot tell whether sessions use {image.name}@{image.version}: {error.message}",
-            hint="--force deletes it all the same",
+            hint="--force deletes it without this check",
         ) from error
     if users := [view.name for view in sessions if view.digest == image.digest and view.state in LIVE]:
         raise ConflictError(
             f"{image.name}@{image.version} is in use: {', '.join(users)}",
-            hint=f"`berth stop {users[0]}` first; --force deletes it all the same, which may break what runs",
+            hint=f"`berth stop {users[0]}` first; --force deletes it anyway, which may break running sessions",
         )
 
 
@@ -195,14 +196,14 @@ def _confirmed(image: Image) -> bool:
     if not sys.stdin.isatty():
         raise InvalidInputError(
             f"{image.name}@{image.version} was not deleted: there is no terminal to ask at",
-            hint="--yes deletes without asking",
+            hint="--yes deletes without a question",
         )
-    question = f"Delete {image.path.parent}? Others' sessions that use it may break, and none can be started again."
+    question = f"Delete {image.path.parent}? Running sessions that use it may break, and none can be started again."
     return click.confirm(output.escape_controls(question), err=True)
 
 
 def _recipe(word: str) -> Path:
-    """The profile file that `word` means: a file, a directory that has one, or one that comes with Berth."""
+    """Return the path of the profile `word`: a file, a directory with a profile.yaml, or a shipped profile."""
     import difflib
 
     from profiles.recipe.shipped import shipped
@@ -218,6 +219,6 @@ def _recipe(word: str) -> Path:
         return known[word]
     near = difflib.get_close_matches(word, known, n=1)
     raise NotFoundError(
-        f"there is no file {word}, and no profile of that name comes with Berth",
-        hint=f"did you mean {near[0]}?" if near else f"these come with it: {', '.join(known)}",
+        f"there is no file {word}, and no shipped profile of that name",
+        hint=f"did you mean {near[0]}?" if near else f"shipped profiles: {', '.join(known)}",
     )

@@ -27,16 +27,18 @@ if TYPE_CHECKING:
     from profiles.commit.findings import Findings
     from profiles.image.store import Image
 
-MOST_LINES = 100
-"""Of each list that is shown before the question."""
+MAX_SHOWN_LINES = 100
+"""Lines of each list that are shown before the question."""
 
 
 @click.command()
 @name_argument
 @click.argument("wanted", type=ProfileName(), metavar="PROFILE@VERSION")
-@click.option("--at", type=SnapshotReference(), metavar="SNAPSHOT", help="As it was then, instead of as it is now.")
-@click.option("--include", multiple=True, metavar="PATH", help="Take this in although it would be left out.")
-@click.option("--exclude", multiple=True, metavar="PATH", help="Leave this out.")
+@click.option(
+    "--at", type=SnapshotReference(), metavar="SNAPSHOT", help="Use this snapshot instead of the present state."
+)
+@click.option("--include", multiple=True, metavar="PATH", help="Include this although it is excluded by default.")
+@click.option("--exclude", multiple=True, metavar="PATH", help="Exclude this.")
 @click.option(
     "--store",
     metavar="DIR",
@@ -57,19 +59,19 @@ def commit(
     store: Path | None,
     yes: bool,
 ) -> None:
-    """Make an image of a session's system.
+    """Build an image from a session's system.
 
-    Everything outside the home that was changed goes in: packages, files, deletions. The home never does, nor do
-    logs, caches, and files that may hold secrets. What goes in and what is left out is shown before you are asked;
-    --include and --exclude correct it, with patterns of absolute paths, and may be given several times.
+    The image gets all changes outside the home: packages, files, deletions. It never gets the home, logs, caches, or
+    files that may contain secrets. The command shows both lists before it asks; --include and --exclude change them,
+    with patterns of absolute paths, and may be repeated.
 
-    The image is published as PROFILE@VERSION, with a recipe, profile.yaml, that says as code how to make it. This
-    runs here and as you, and takes minutes; the session goes on meanwhile.
+    The image is published as PROFILE@VERSION, with a recipe, profile.yaml, that builds the same. The build runs on this
+    machine as your user and takes some minutes; the session keeps running.
     """
     if wanted.version is None:
-        raise InvalidInputError(f"which version of {wanted.name}?", hint="name one that is not there yet: NAME@VERSION")
+        raise InvalidInputError(f"the version of {wanted.name} is missing", hint="use a new one: NAME@VERSION")
     if invocation.json and not yes:
-        raise InvalidInputError("--json shows no list to decide by", hint="--yes goes on without asking")
+        raise InvalidInputError("--json requires --yes, since it shows no list before the question", hint="add --yes")
     with profile_errors():
         from broker.cli.progress import ProgressLine
         from broker.images import require_image
@@ -111,7 +113,7 @@ def commit(
 
 @contextlib.contextmanager
 def _snapshot(invocation: Invocation, name: str, at: str | None) -> Iterator[SnapshotView]:
-    """The snapshot to commit; one of now is made for it and goes again, whatever comes of it."""
+    """Provide the snapshot to commit; without `at`, take a temporary one and delete it at the end."""
     from broker.cli.wait import until_done
     from broker.schema.volumes import SnapshotRequest
 
@@ -128,7 +130,7 @@ def _snapshot(invocation: Invocation, name: str, at: str | None) -> Iterator[Sna
         try:
             client.delete_snapshot(name, made)
         except BerthError as error:
-            output.print_note(f"snapshot {made} of {name}, which was made for this, is still there: {error.message}")
+            output.print_note(f"the temporary snapshot {made} of {name} was not deleted: {error.message}")
 
 
 def _find(snapshots: list[SnapshotView], name: str, reference: str) -> SnapshotView:
@@ -167,7 +169,7 @@ def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
     if findings.of_packages:
         output.print_note(f"  and {findings.of_packages} paths of packages and package managers")
     if findings.left_out:
-        output.print_note("Left out:")
+        output.print_note("Excluded:")
         _list("paths", [f"{each.path}  ({each.why})" for each in findings.left_out])
 
 
@@ -175,7 +177,7 @@ def _list(title: str, lines: list[str]) -> None:
     if not lines:
         return
     output.print_note(f"  {len(lines)} {title}:")
-    for line in lines[:MOST_LINES]:
+    for line in lines[:MAX_SHOWN_LINES]:
         output.print_note(f"    {line}")
-    if len(lines) > MOST_LINES:
-        output.print_note(f"    … and {len(lines) - MOST_LINES} more; --json tells of all")
+    if len(lines) > MAX_SHOWN_LINES:
+        output.print_note(f"    … and {len(lines) - MAX_SHOWN_LINES} more; --json lists all")

@@ -52,7 +52,7 @@ class OperationExecutor:
         self._launcher = launcher
         self._note = note
         self._tell = tell
-        self._verbs: dict[str, Callable[[Session, Operation], Awaitable[OperationResult]]] = {
+        self.steps: dict[str, Callable[[Session, Operation], Awaitable[OperationResult]]] = {
             "snapshot": self._snapshot,
             "rollback": self._rollback,
             "switch": self._switch,
@@ -62,15 +62,16 @@ class OperationExecutor:
             "commit-root": self._commit_root,
             "restore": self._restore,
         }
+        """For each key of OPERATIONS."""
 
     async def do(self, session: Session, intent: Operation) -> OperationResult:
-        return await self._verbs[intent.verb](session, intent)
+        return await self.steps[intent.verb](session, intent)
 
     async def take_back(self, session: Session, intent: Operation) -> None:
         """Leave nothing that tells of an operation that could not be done."""
-        if intent.verb in {"rollback", "switch"}:
+        if intent.kind.in_manifest:
             await self._write_manifest(session)
-        elif intent.verb in {"clone", "promote"}:
+        elif intent.kind.has_source:
             await self._launcher.purge(session.owner, session.id)
 
     async def _snapshot(self, session: Session, intent: Operation) -> OperationResult:

@@ -16,7 +16,6 @@ from broker.controller.launcher_client.errors import LauncherError, to_user_erro
 from broker.controller.reconcile.operation_steps import OperationExecutor, OperationResult
 from broker.controller.reconcile.retry import Backoff
 from broker.controller.reconcile.succession import next_submission
-from broker.controller.registry.operation import CREATES_SESSION
 from broker.controller.registry.registry import EventEntry
 from broker.errors import ConflictError
 from broker.failpoints import failpoint
@@ -131,7 +130,7 @@ class OperationRunner:
         """Whether a dying job is in the way: it has the volumes open still, or could not copy them any more and its end
         will be seen, after which a snapshot is taken without it.
         """
-        dying = intent.verb == "snapshot" and session.state is not SessionState.CHANGING
+        dying = intent.kind.job == "optional" and session.state is not SessionState.CHANGING
         if error.kind != "busy" and not (error.kind == "ended" and dying):
             return False
         return time.monotonic() - self._busy_since.setdefault(intent.id, time.monotonic()) < BUSY
@@ -179,16 +178,11 @@ def can_go_on(session: Session) -> bool:
     if intent is None:
         return False
     runs = {SessionState.QUEUED, SessionState.STARTING, SessionState.READY}
-    return session.state is SessionState.CHANGING or (session.state in runs and not stops(intent))
-
-
-def stops(intent: Operation) -> bool:
-    """Whether the operation needs a session without a job."""
-    return intent.verb not in {"snapshot", "commit-root"}
+    return session.state is SessionState.CHANGING or (session.state in runs and not intent.kind.needs_stopped)
 
 
 def _name_of_data(session: Session, intent: Operation) -> str:
-    return str(intent.arguments["name"]) if intent.verb in {"clone", "promote"} else session.name
+    return str(intent.arguments["name"]) if intent.kind.has_source else session.name
 
 
 def _succeeded(intent: Operation, deed: OperationResult) -> Transition:
@@ -199,8 +193,8 @@ def _succeeded(intent: Operation, deed: OperationResult) -> Transition:
         record = told.done(deed.message, undo=deed.undo, snapshot=deed.snapshot).record()
         values = deed.values | {"operation": record}
         if now.state is SessionState.CHANGING:
-            kept = told if intent.verb == "snapshot" else told.but(state=SessionState.STOPPED, why="")
-            values |= _afterwards(now, kept, root=intent.verb == "root")
+            kept = told.but(state=SessionState.STOPPED, why="") if intent.kind.resets_state else told
+            values |= _afterwards(now, kept, root=intent.kind.enters_root_mode)
         return values, EventEntry("berth", f"{intent.verb}-done", deed.message)
 
     return decide
@@ -214,11 +208,11 @@ def _failed(intent: Operation, seen: SessionState, error: BerthError) -> Transit
         if seen is not SessionState.CHANGING and now.state is SessionState.CHANGING:
             return None  # its job has ended meanwhile: what the job could not do is done without it
         values: dict[str, Any] = {"operation": told.failed(error).record()}
-        if now.state is SessionState.CHANGING and intent.verb in CREATES_SESSION:
+        if now.state is SessionState.CHANGING and intent.kind.creates_session:
             values |= {"state": SessionState.DELETED, "reason": ""}
-            values |= {"name": intent.arguments["was"]} if intent.verb == "restore" else {}
+            values |= {"name": intent.arguments["was"]} if "was" in intent.arguments else {}  # its former name
         elif now.state is SessionState.CHANGING:
-            values |= _afterwards(now, told.but(start=told.start and (told.ran or told.verb != "root")))
+            values |= _afterwards(now, told.but(start=told.start and (told.ran or not told.kind.enters_root_mode)))
         return values, EventEntry("berth", f"{intent.verb}-failed", error.message)
 
     return decide

@@ -10,6 +10,7 @@ from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.names import IDENTIFIER
 from broker.schema.base import Name, UserName, Version
+from broker.schema.operations import OPERATIONS
 from broker.schema.sessions import ConnectPolicy, Continuation, IdleTime, Persistence, SessionState
 from broker.ssh.keys import PublicKey
 
@@ -70,10 +71,10 @@ def policy_of(image: Image) -> Persistence:
 
 
 class Unfinished(Operation):
-    """A rollback or switch under way, as the manifest stores it. The session's result depends on it."""
+    """A pending operation as the manifest stores it: one of those that the session's image depends on."""
 
     id: str = Field(pattern=f"^{IDENTIFIER.pattern}$")
-    verb: str = Field(pattern="^(rollback|switch)$")
+    verb: str = Field(pattern=f"^({'|'.join(verb for verb, kind in OPERATIONS.items() if kind.in_manifest)})$")
     actor: UserName
     why: Line = ""
 

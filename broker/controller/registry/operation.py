@@ -7,12 +7,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from broker.errors import BerthError, from_reason
+from broker.errors import BerthError, ConflictError, from_reason
 from broker.names import new_id
+from broker.schema.operations import OPERATIONS, OperationKind
 from broker.schema.sessions import OperationView, SessionState
-
-CREATES_SESSION = frozenset({"clone", "promote", "restore"})
-"""Operations that make a session: if they fail it is not there."""
 
 
 class Operation(BaseModel):
@@ -23,7 +21,7 @@ class Operation(BaseModel):
     id: str
     """The launcher's verbs do nothing twice for the same id."""
     verb: str
-    """As in schema.Operation."""
+    """A key of OPERATIONS."""
     actor: str
     asked_at: float
     arguments: dict[str, Any] = {}
@@ -47,6 +45,10 @@ class Operation(BaseModel):
         return cls(id=new_id(), verb=verb, actor=actor, asked_at=time.time(), **values)
 
     @property
+    def kind(self) -> OperationKind:
+        return OPERATIONS[self.verb]
+
+    @property
     def pending(self) -> bool:
         return self.status == "pending"
 
@@ -66,6 +68,12 @@ class Operation(BaseModel):
     def view(self) -> OperationView:
         return OperationView.model_validate({name: getattr(self, name) for name in OperationView.model_fields})
 
+    def conflict(self, name: str) -> ConflictError:
+        """Return the refusal of another change while this operation on the session `name` is pending."""
+        return ConflictError(
+            f"a {self.verb} of {name} is in progress", hint=f"`berth show {name}` says when it is done"
+        )
+
     def error(self) -> BerthError | None:
-        """What a failed one has to say; None for any other."""
+        """Return the error of a failed operation; None for any other."""
         return from_reason(self.reason, self.message, self.hint) if self.status == "failed" else None

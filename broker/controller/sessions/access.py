@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from broker.errors import NotFoundError
@@ -10,46 +9,23 @@ from broker.errors import NotFoundError
 if TYPE_CHECKING:
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import Registry
+    from broker.schema.permissions import Permission
 
 
-class Verb(StrEnum):
-    """The permissions on a session."""
-
-    SEE = "see"
-    CONNECT = "connect"
-    START = "start"
-    STOP = "stop"
-    DELETE = "delete"
-    LOG = "log"
-    SET = "set"
-    """Change how it behaves."""
-    SNAPSHOT = "snapshot"
-    FORGET = "forget"
-    ROLLBACK = "rollback"
-    SWITCH = "switch"
-    CLONE = "clone"
-    INSPECT = "inspect"
-    """Read the data: list snapshots, compare, measure, verify."""
-    FLATTEN = "flatten"
-    ROOT = "root"
-    RESTORE = "restore"
-    """Bring a deleted session back."""
-
-
-def allowed(user: str, session: Session, verb: Verb) -> bool:
-    """Whether `user` may do `verb` to `session`. The owner may do everything, nobody else anything."""
-    del verb
+def allowed(user: str, session: Session, permission: Permission) -> bool:
+    """Whether `user` has `permission` on `session`. The owner has all of them; other users have none."""
+    del permission
     return user == session.owner
 
 
-def resolve(registry: Registry, user: str, owner: str, name: str, verb: Verb) -> Session:
-    """The session `name` of `owner`, if `user` may do `verb` to it.
+def resolve(registry: Registry, user: str, owner: str, name: str, permission: Permission) -> Session:
+    """Return the session `name` of `owner` if `user` has `permission` on it.
 
-    NotFoundError otherwise. For somebody else's session it says the same whether or not that session exists: names are
-    nobody else's business.
+    NotFoundError otherwise. For another user's session the message is the same whether or not that session exists:
+    session names are private.
     """
     session = registry.find(owner, name)
-    if session is not None and allowed(user, session, verb):
+    if session is not None and allowed(user, session, permission):
         return session
     if owner == user:
         raise NotFoundError(
@@ -60,9 +36,9 @@ def resolve(registry: Registry, user: str, owner: str, name: str, verb: Verb) ->
     )
 
 
-def allowed_deleted(user: str, name: str, session: Session | None, verb: Verb) -> Session:
-    """The same for a deleted session, which nobody finds by its name any more."""
-    if session is not None and allowed(user, session, verb):
+def allowed_deleted(user: str, name: str, session: Session | None, permission: Permission) -> Session:
+    """Return the deleted session `session` if `user` has `permission` on it; NotFoundError otherwise."""
+    if session is not None and allowed(user, session, permission):
         return session
     raise NotFoundError(
         f"you have no deleted session named {name} that can be restored", hint="`berth list --deleted` shows yours"

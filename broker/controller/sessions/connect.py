@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.controller.wakeup import ChangeNotifier
 from broker.errors import BerthError, ConflictError, WaitingError
 from broker.format import format_duration, format_time
 from broker.schema.connections import ResolveAnswer
+from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, SessionState, StartRequest
 from broker.single_flight import SingleFlight
 from broker.ssh.host_names import SessionHost
@@ -97,7 +97,9 @@ class ConnectService:
         first = before = ""
         while True:
             change = self._changes.next()
-            session = await asyncio.to_thread(access.resolve, self._registry, user, host.owner, host.name, Verb.CONNECT)
+            session = await asyncio.to_thread(
+                access.resolve, self._registry, user, host.owner, host.name, Permission.CONNECT
+            )
             _check_login(session, root=root)
             if session.endpoint is not None:
                 break

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from broker.controller.registry.models import Connection
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.errors import InvalidInputError, RefusedError
 from broker.schema.connections import CONNECTION_TIMEOUT_S
+from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
     from broker.controller.registry.models import Session
@@ -64,7 +64,7 @@ class Connections:
 
     async def standing(self, user: str, name: str) -> list[ConnectionView]:
         """Those who are connected to the session now, the first first."""
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.SEE)
+        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.SEE)
         rows = await asyncio.to_thread(self._registry.connections_of, session.owner, session.id, standing=True)
         now = time.time()
         return [row.view() for row in rows if _stands(row, session, now)]
@@ -124,7 +124,7 @@ class Connections:
         self._registry.trim_connections(owner, self._records, own=False)
 
     def _all(self, user: str, name: str | None) -> list[ConnectionView]:
-        one = None if name is None else access.resolve(self._registry, user, user, name, Verb.SEE)
+        one = None if name is None else access.resolve(self._registry, user, user, name, Permission.SEE)
         rows = self._registry.connections_of(user, None if one is None else one.id)
         sessions = {each.id: each for each in self._registry.by_ids({row.session_id for row in rows})}
         now = time.time()
@@ -141,7 +141,7 @@ def _check_own(report: ConnectionReport, sessions: dict[str, Session], caller: s
         raise InvalidInputError(f"connections: a user's report has at most {OWN_REPORT}")
     for record in report.connections:
         session = sessions.get(record.session_id)
-        if record.user != caller or (session is not None and not access.allowed(caller, session, Verb.CONNECT)):
+        if record.user != caller or (session is not None and not access.allowed(caller, session, Permission.CONNECT)):
             raise RefusedError(f"{caller} can tell of their own connections only")
 
 

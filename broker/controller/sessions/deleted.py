@@ -11,8 +11,8 @@ from broker.controller.registry.manifest import CHANGING
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.errors import ConflictError
+from broker.schema.operations import permission_for
 from broker.schema.sessions import SessionState, SessionView
 from broker.schema.volumes import GcReport
 
@@ -46,7 +46,7 @@ class DeletedSessions:
         ConflictError if that name is taken.
         """
         deleted = [each for each in await self._kept(user) if each.name == name]
-        session = access.allowed_deleted(user, name, deleted[-1] if deleted else None, Verb.RESTORE)
+        session = access.allowed_deleted(user, name, deleted[-1] if deleted else None, permission_for("restore"))
         wanted = new_name or name
         try:
             async with self._limits.turn(user):

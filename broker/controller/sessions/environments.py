@@ -20,12 +20,12 @@ from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.controller.sessions.snapshots import check_copyable, check_free
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.images import published_image, require_image
 from broker.names import new_id
 from broker.schema.environments import EnvironmentView
+from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
 from profiles.errors import ProfilesError
@@ -77,7 +77,7 @@ class Environments:
         """Make an environment of a session as it is now, also while it runs, or of a profile with an empty home."""
         name, _, version = request.of.partition("@")
         if not version and await asyncio.to_thread(self._registry.find, user, name) is not None:
-            session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.CLONE)
+            session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.CLONE)
             made = await self._of_session(user, session)
         else:
             made = await self._of_profile(user, name, version or None)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.errors import ConflictError, RefusedError, SlurmUnavailableError
 from broker.format import format_duration, format_time
+from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
 from broker.status_text import describe_job_end
 from slurm.scheduler import NoAnswer, Refused
@@ -47,7 +47,7 @@ class Extending:
         ConflictError if no job of it runs; RefusedError, whose hint says what happens instead, if the site or Slurm
         will not have it; SlurmUnavailableError if Slurm does not answer. Nothing is changed by either.
         """
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.SET)
+        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.SET)
         started, ends, job_id = session.started_at, session.ends_at, session.job_id
         if session.state not in RUNS or started is None or ends is None or job_id is None:
             raise ConflictError(

@@ -14,15 +14,14 @@ from broker.controller.reconcile.scheduled_stop import NO_TIME, stop
 from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import Target
 from broker.controller.registry.models import Session
-from broker.controller.registry.operation import CREATES_SESSION
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.controller.wakeup import ChangeNotifier
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
 from broker.images import published_image
 from broker.names import new_id
+from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, JobView, SessionState, SessionView, StartRequest
 from broker.schema.site import EventView
 from broker.status_text import connection_event
@@ -104,7 +103,7 @@ class Sessions:
 
     async def stop(self, user: str, name: str) -> SessionView:
         """Ask for the session's end; its data stays. A stopped one stays as it is."""
-        session = await self._resolve(user, name, Verb.STOP)
+        session = await self._resolve(user, name, Permission.STOP)
         session = await asyncio.to_thread(self._registry.update, session.id, stop(user))
         failpoint("stop.intent-recorded")
         self._changed()
@@ -114,7 +113,7 @@ class Sessions:
         """Remove a session that has no job; ConflictError while it may have one. Its data is kept for the grace time,
         unless `purge`.
         """
-        session = await self._resolve(user, name, Verb.DELETE)
+        session = await self._resolve(user, name, Permission.DELETE)
         kept_until = None if purge or not self._grace else time.time() + self._grace
         session = await asyncio.to_thread(self._registry.update, session.id, _delete(user, kept_until))
         failpoint("delete.intent-recorded")
@@ -135,7 +134,7 @@ class Sessions:
         while True:
             change = self._changes.next()
             try:
-                session = await self._resolve(user, name, Verb.SEE)
+                session = await self._resolve(user, name, Permission.SEE)
             except NotFoundError as error:
                 raise await self._why_gone(user, name, error) if after is not None else error from None
             left = deadline - time.monotonic()
@@ -148,17 +147,17 @@ class Sessions:
         """What to tell somebody who waits for a session that is not there: why, if it is one that could not be made."""
         gone = await asyncio.to_thread(self._registry.last_deleted, user, name)
         intent = None if gone is None else gone.intent
-        if intent is None or intent.verb not in CREATES_SESSION or time.time() - intent.asked_at > REMEMBERED:
+        if intent is None or not intent.kind.creates_session or time.time() - intent.asked_at > REMEMBERED:
             return error
         return intent.error() or error
 
     async def log(self, user: str, name: str, tail: int) -> str:
-        session = await self._resolve(user, name, Verb.LOG)
+        session = await self._resolve(user, name, Permission.LOG)
         return await self._launcher.log(session.owner, session.id, tail)
 
     async def events(self, user: str, name: str | None = None, *, connections: bool = True) -> list[EventView]:
         """What happened to one or all of the user's sessions, newest last; `connections`: with who connected."""
-        session_id = None if name is None else (await self._resolve(user, name, Verb.SEE)).id
+        session_id = None if name is None else (await self._resolve(user, name, Permission.SEE)).id
         rows = await asyncio.to_thread(self._registry.events_of, user, session_id)
         happened = [
             EventView(at=row.at, actor=row.actor, session=row.session, action=row.action, detail=row.detail)
@@ -170,7 +169,7 @@ class Sessions:
 
     async def jobs(self, user: str, name: str) -> list[JobView]:
         """Every job that was asked for to carry the session, the last one first."""
-        session = await self._resolve(user, name, Verb.SEE)
+        session = await self._resolve(user, name, Permission.SEE)
         return [record.view() for record in reversed(await asyncio.to_thread(self._registry.jobs_of, session.id))]
 
     async def _create(self, user: str, name: str, request: StartRequest) -> Session:
@@ -214,8 +213,8 @@ class Sessions:
         await self._limits.check_start(user, wanted)
         return await asyncio.to_thread(self._registry.update, session.id, _restart(user, request, why, wanted))
 
-    async def _resolve(self, user: str, name: str, verb: Verb) -> Session:
-        return await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
+    async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
+        return await asyncio.to_thread(access.resolve, self._registry, user, user, name, permission)
 
     async def _now(self, session_id: str) -> SessionView:
         session = await asyncio.to_thread(self._registry.get, session_id)
@@ -296,10 +295,8 @@ def _start_afterwards(now: Session, request: StartRequest) -> dict[str, Any]:
     """The columns of a session that is to start once what is done to its volumes is done."""
     intent = now.pending
     assert intent is not None
-    if intent.verb == "root" or (request.persistence is not None and request.persistence != now.policy):
-        raise ConflictError(
-            f"a {intent.verb} of {now.name} is under way", hint=f"`berth show {now.name}` says when it is done"
-        )
+    if intent.kind.enters_root_mode or (request.persistence is not None and request.persistence != now.policy):
+        raise intent.conflict(now.name)
     return {"operation": intent.but(start=True).record(), "options": request.options or now.options}
 
 
@@ -308,9 +305,7 @@ def _delete(user: str, kept_until: float | None) -> Transition:
         if now.state is SessionState.DELETING:
             return None
         if now.pending is not None and now.state not in LIVE:
-            raise ConflictError(
-                f"a {now.pending.verb} of {now.name} is under way", hint=f"`berth show {now.name}` says when it is done"
-            )
+            raise now.pending.conflict(now.name)
         if now.state not in STARTABLE:
             raise ConflictError(f"{now.name} is {now.state.value}", hint=f"`berth stop {now.name}` first")
         reason = "its data is being removed" if kept_until is None else "its data is being set aside"

@@ -12,9 +12,9 @@ from broker.controller.reconcile.idle import idle_file
 from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.errors import ConflictError, InvalidInputError
 from broker.format import format_time
+from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, SessionState
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Policies:
         """Decide whether another job continues the session when one has to end; None takes the profile's choice, or
         else the site's. A successor that is queued already, and is not wanted any more, is cancelled.
         """
-        session = await self._update(user, name, Verb.SET, _continuation(user, choice.continuation or ""))
+        session = await self._update(user, name, Permission.SET, _continuation(user, choice.continuation or ""))
         await self._install(session, {"continuation": session.continuation_in_force + "\n"})
         return self._changed(session)
 
@@ -51,7 +51,7 @@ class Policies:
         """Decide after which time without use the session is stopped; None takes the profile's choice, or else the
         site's.
         """
-        session = await self._update(user, name, Verb.SET, _idle(user, choice.idle or ""))
+        session = await self._update(user, name, Permission.SET, _idle(user, choice.idle or ""))
         await self._install(session, {"idle": idle_file(session)})
         return self._changed(session)
 
@@ -61,21 +61,21 @@ class Policies:
 
         InvalidInputError for a time that has passed, ConflictError for a session without a job.
         """
-        await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.STOP)
+        await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.STOP)
         if wanted.at is not None and wanted.at <= time.time():
             raise InvalidInputError(f"{format_time(wanted.at)} is not in the future")
-        session = await self._update(user, name, Verb.STOP, _stop_time(user, wanted))
+        session = await self._update(user, name, Permission.STOP, _stop_time(user, wanted))
         await self._install(session, {})
         return self._changed(session)
 
     async def set_connect(self, user: str, name: str, policy: ConnectPolicy) -> SessionView:
         """Change what connecting to the session does, as far as `policy` says anything of it."""
-        session = await self._update(user, name, Verb.SET, _connect(user, policy))
+        session = await self._update(user, name, Permission.SET, _connect(user, policy))
         await self._install(session, {})
         return self._changed(session)
 
-    async def _update(self, user: str, name: str, verb: Verb, decide: Transition) -> Session:
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
+    async def _update(self, user: str, name: str, permission: Permission, decide: Transition) -> Session:
+        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, permission)
         session = await asyncio.to_thread(self._registry.update, session.id, decide)
         self._changes.notify()
         return session

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.controller.sessions.pending import ANSWER_WITHIN
 from broker.errors import ConflictError, InvalidInputError
 from broker.images import require_image
+from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
 from slurm.gres import gpus
 from slurm.sbatch import OptionError, check_options, merge_options
@@ -51,7 +51,7 @@ class Resizing:
             check_options(options)
         except OptionError as error:
             raise InvalidInputError(str(error)) from error
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Verb.START)
+        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.START)
         image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         wanted = merge_options(session.options, options)
         having = gpus(self._submitter.options(image.profile, wanted))

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import with_user_errors
 from broker.controller.launcher_client.volumes import SifImage
-from broker.controller.reconcile.operations import stops
 from broker.controller.registry.manifest import CHANGING, Target
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.access import Verb
 from broker.errors import ConflictError, NotFoundError
 from broker.images import published_image, require_image
 from broker.names import new_id
+from broker.schema.operations import permission_for
+from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, SessionState
 from profiles.image.store import PACKAGES
 from profiles.userfile import read_text
@@ -71,7 +71,7 @@ class Snapshots:
 
     async def snapshot(self, user: str, name: str, request: SnapshotRequest) -> SessionView:
         """Keep both volumes as they are now, also of a session that runs."""
-        session = await self._resolve(user, name, Verb.SNAPSHOT)
+        session = await self._resolve(user, name, permission_for("snapshot"))
         check_free(session)
         label = request.label or ""
         if label and any(each.label == label for each in await self._list(session)):
@@ -81,11 +81,11 @@ class Snapshots:
 
     async def snapshots(self, user: str, name: str) -> list[SnapshotView]:
         """Oldest first."""
-        return await self._list(await self._resolve(user, name, Verb.INSPECT))
+        return await self._list(await self._resolve(user, name, Permission.INSPECT))
 
     async def delete_snapshot(self, user: str, name: str, reference: str) -> SnapshotView:
         """Forget a snapshot; what only it had is removed in the background."""
-        session = await self._resolve(user, name, Verb.FORGET)
+        session = await self._resolve(user, name, Permission.FORGET)
         number = (await self._find(session, reference)).number
         taken = await with_user_errors(session.name, self._launcher.forget(session.owner, session.id, number))
 
@@ -103,7 +103,7 @@ class Snapshots:
         A session that runs is stopped for it and started again. RefusedError, with nothing changed, if the snapshot's
         image is not there.
         """
-        session = await self._resolve(user, name, Verb.ROLLBACK)
+        session = await self._resolve(user, name, permission_for("rollback"))
         check_free(session)
         snapshot = await self._find(session, request.snapshot)
         image = await self._image_of(snapshot)
@@ -117,7 +117,7 @@ class Snapshots:
         """Put the session on another image, with its home, and with the system volume that it had there if it was on it
         before; of what is now a snapshot is kept. A session that runs is stopped for it and started again.
         """
-        session = await self._resolve(user, name, Verb.SWITCH)
+        session = await self._resolve(user, name, permission_for("switch"))
         check_free(session)
         image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
         if (image.name, image.version) == (session.profile, session.version) and not request.fresh:
@@ -137,7 +137,7 @@ class Snapshots:
 
         ConflictError if the name is taken. Nothing is left of a clone that could not be made.
         """
-        source = await self._resolve(user, name, Verb.CLONE)
+        source = await self._resolve(user, name, permission_for("clone"))
         if await asyncio.to_thread(self._registry.find, user, request.name) is not None:
             raise ConflictError(f"you have a session named {request.name} already", hint="give the clone another name")
         snapshot = None if request.at is None else await self._find(source, request.at)
@@ -188,7 +188,7 @@ class Snapshots:
 
     async def diff(self, user: str, name: str, reference: str | None, *, content: bool = False) -> DiffReport:
         """Compare with a snapshot, or with the profile; with `content`, read files that look the same."""
-        session = await self._resolve(user, name, Verb.INSPECT)
+        session = await self._resolve(user, name, Permission.INSPECT)
         number = None if reference is None else (await self._find(session, reference)).number
         base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
         image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
@@ -203,17 +203,17 @@ class Snapshots:
         return report.model_copy(update={"files": seen})
 
     async def size(self, user: str, name: str) -> SizeReport:
-        session = await self._resolve(user, name, Verb.INSPECT)
+        session = await self._resolve(user, name, Permission.INSPECT)
         return await with_user_errors(session.name, self._launcher.size(session.owner, session.id))
 
     async def verify(self, user: str, name: str) -> VerifyReport:
         """Read every layer and compare it with its checksums."""
-        session = await self._resolve(user, name, Verb.INSPECT)
+        session = await self._resolve(user, name, Permission.INSPECT)
         return await with_user_errors(session.name, self._launcher.verify(session.owner, session.id))
 
     async def flatten(self, user: str, name: str) -> SessionView:
         """Begin to make few layers of many, in the background."""
-        session = await self._resolve(user, name, Verb.FLATTEN)
+        session = await self._resolve(user, name, Permission.FLATTEN)
         check_free(session)
         if session.state not in STARTABLE:
             raise ConflictError(
@@ -224,14 +224,14 @@ class Snapshots:
 
     async def root(self, user: str, name: str) -> SessionView:
         """Start the session in root mode, stopping it first if it runs."""
-        session = await self._resolve(user, name, Verb.ROOT)
+        session = await self._resolve(user, name, permission_for("root"))
         if session.root and session.state in LIVE - {SessionState.STOPPING}:
             return self._answering.view(session)
         return await self._begin(session, Operation.new("root", user, start=True), "")
 
     async def commit_root(self, user: str, name: str) -> SessionView:
         """Keep what was changed in root mode; of what was before a snapshot is kept."""
-        session = await self._resolve(user, name, Verb.ROOT)
+        session = await self._resolve(user, name, permission_for("commit-root"))
         if not (session.root and session.state is SessionState.READY):
             raise ConflictError(
                 f"{name} is not ready in root mode", hint=f"`berth exec --root {name} -- COMMAND` does it"
@@ -244,8 +244,8 @@ class Snapshots:
         session = await asyncio.to_thread(self._registry.update, session.id, decide)
         return await self._answering.wait_for_operation(session)
 
-    async def _resolve(self, user: str, name: str, verb: Verb) -> Session:
-        return await asyncio.to_thread(access.resolve, self._registry, user, user, name, verb)
+    async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
+        return await asyncio.to_thread(access.resolve, self._registry, user, user, name, permission)
 
     async def _list(self, session: Session) -> list[SnapshotView]:
         return (await with_user_errors(session.name, self._launcher.snapshots(session.owner, session.id)))[0]
@@ -274,9 +274,7 @@ def check_free(session: Session) -> None:
     """ConflictError while something else is done to the volumes."""
     pending = session.pending
     if pending is not None:
-        raise ConflictError(
-            f"a {pending.verb} of {session.name} is under way", hint=f"`berth show {session.name}` says when it is done"
-        )
+        raise pending.conflict(session.name)
     if session.root:
         raise ConflictError(
             f"{session.name} is in root mode, for `berth exec --root`", hint=f"`berth stop {session.name}` ends it"
@@ -295,7 +293,7 @@ def _begun(intent: Operation, entry: EventEntry) -> Transition:
     """
 
     def decide(now: Session) -> RowChange | None:
-        if intent.verb == "commit-root":
+        if intent.kind.job == "required":
             if now.pending is not None or not now.root or now.state is not SessionState.READY:
                 raise ConflictError(f"{now.name} is not ready in root mode any more")
             return {"operation": intent.record()}, entry
@@ -307,7 +305,7 @@ def _begun(intent: Operation, entry: EventEntry) -> Transition:
             raise ConflictError(f"{now.name} is {now.state.value}")
         if now.state is SessionState.STOPPING:
             return {"operation": intent.record()}, entry
-        if stops(intent):
+        if intent.kind.needs_stopped:
             values = {"state": SessionState.STOPPING, "reason": f"stopped for the {intent.verb}, then started again"}
             return values | {"operation": intent.but(start=True, ran=True).record()}, entry
         check_copyable(now)

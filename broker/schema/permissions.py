@@ -1,0 +1,30 @@
+"""Permissions on a session."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Permission(StrEnum):
+    """One kind of access to a session; `broker.controller.sessions.access` decides who has it."""
+
+    SEE = "see"
+    CONNECT = "connect"
+    START = "start"
+    STOP = "stop"
+    DELETE = "delete"
+    LOG = "log"
+    SET = "set"
+    """Change the session's policies."""
+    SNAPSHOT = "snapshot"
+    FORGET = "forget"
+    """Delete a snapshot."""
+    ROLLBACK = "rollback"
+    SWITCH = "switch"
+    CLONE = "clone"
+    INSPECT = "inspect"
+    """Read the data: list snapshots, compare, measure, verify."""
+    FLATTEN = "flatten"
+    ROOT = "root"
+    RESTORE = "restore"
+    """Bring a deleted session back."""
