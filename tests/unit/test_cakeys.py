@@ -68,7 +68,7 @@ def test_a_former_key_is_retired_when_nothing_of_its_is_valid(path: Path) -> Non
     former = standings(keys)[CaKeyStatus.FORMER]
     with pytest.raises(ConflictError, match="may be valid for"):
         keys.retire(former, in_use=3600)
-    with pytest.raises(ConflictError, match="the key that signs"):
+    with pytest.raises(ConflictError, match="the signing key"):
         keys.retire(standings(keys)[CaKeyStatus.SIGNING], in_use=0)
     with pytest.raises(NotFoundError):
         keys.retire("SHA256:none", in_use=0)
@@ -95,5 +95,5 @@ def test_the_next_key_is_as_private_as_the_first(path: Path) -> None:
     keys = opened(path)
     keys.announce()
     path.with_name("key.next").chmod(0o640)
-    with pytest.raises(RefusedError, match="others may read"):
+    with pytest.raises(RefusedError, match="other users may read"):
         opened(path)

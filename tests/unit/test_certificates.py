@@ -129,7 +129,7 @@ def test_a_key_that_others_may_read_is_refused_with_the_remedy(tmp_path: Path) -
     for what, mode, right in [(path, 0o640, "chmod 600"), (path.parent, 0o750, "chmod 700")]:
         before = what.stat().st_mode
         what.chmod(mode)
-        with pytest.raises(RefusedError, match="others may read") as caught:
+        with pytest.raises(RefusedError, match="other users may read") as caught:
             CertificateAuthority.load_or_create(path)
         assert right in caught.value.hint
         what.chmod(before)

@@ -40,7 +40,7 @@ def described(certificate: Path) -> str:
 def test_login_puts_a_certificate_where_ssh_looks_for_it(controller: ScriptedController) -> None:
     result = run("login", "--hours", "2")
     assert result.exit_code == 0, result.output
-    assert "lets you in until" in result.stderr
+    assert "is valid until" in result.stderr
     certificate = login_key.login_key_path().with_name("id_ed25519-cert.pub")
     assert "alice" in described(certificate)
     assert controller.keys == {}, "no key is added"
@@ -117,7 +117,7 @@ def test_the_authorities_are_listed_rotated_and_retired(controller: ScriptedCont
     assert "SHA256:ca is signing" in run("ca", "rotate", "host").stderr
     assert ("POST", "/v1/ca/host/rotate", {"now": False}) in controller.asked
     controller.answers["POST /v1/ca/user/retire"] = CA_KEY
-    assert "no longer believed" in run("ca", "retire", "user", "SHA256:ca", "--now").stderr
+    assert "no longer trusted" in run("ca", "retire", "user", "SHA256:ca", "--now").stderr
     assert ("POST", "/v1/ca/user/retire", {"fingerprint": "SHA256:ca", "now": True}) in controller.asked
     controller.failures["POST /v1/ca/host/rotate"] = errors.RefusedError("this is for root and the service account")
     assert run("ca", "rotate", "host").exit_code == errors.RefusedError.exit_code

@@ -145,14 +145,14 @@ def test_a_snapshot_that_stays_is_told(
     controller.failures["DELETE /v1/sessions/dev/snapshots/3"] = errors.ConflictError("busy")
     result = run("profile", "commit", "dev", "mine@2", "--yes")
     assert result.exit_code == 0
-    assert "snapshot 3 of dev, which was made for this, is still there: busy" in result.stderr
+    assert "the temporary snapshot 3 of dev was not deleted: busy" in result.stderr
     assert len(sources) == 1
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["dev", "mine"], 2, "which version of mine?"),
+        (["dev", "mine"], 2, "the version of mine is missing"),
         (["none", "mine@2"], 3, "no session named none"),
         (["dev", "base@1"], 5, "base@1 is published"),
         (["dev", "mine@2", "--include", "opt"], 2, "no absolute path"),
@@ -171,8 +171,8 @@ def test_refusals_come_before_any_work(
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
-        ({"digest": "sha256:other"}, 4, "is not the one that this was made with"),
-        ({"version": "7"}, 4, "base@7 is not there"),
+        ({"digest": "sha256:other"}, 4, "was replaced by another one"),
+        ({"version": "7"}, 4, "base@7 is not available"),
     ],
 )
 def test_without_the_image_that_the_layers_lie_on_it_is_refused(

@@ -47,7 +47,7 @@ def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) ->
     result = run("history", "dev")
     heading, first, second, third = result.stdout.splitlines()
     assert re.split(" {2,}", heading) == ["JOB", "NODE", "STARTED", "RAN FOR", "GPU HOURS", "ENDED AS"]
-    assert first.strip() == "Slurm has not taken it"
+    assert first.strip() == "not submitted"
     assert re.split(" {2,}", second)[-2:] == ["8 h", "16.0"]
     assert re.split(" {2,}", third)[:2] == ["7", "c1"]
     assert re.split(" {2,}", third)[3:] == ["1 h 30 min", "1.5", "NODE_FAIL (the node failed) (requeued 1x)"]

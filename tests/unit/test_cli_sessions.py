@@ -166,7 +166,7 @@ def test_delete_asks_at_a_terminal(controller: ScriptedController, answer: bytes
         os.write(leader, answer)
         assert process.wait(30) == code
         assert process.stderr is not None
-        assert "Delete dev and every file in it?" in process.stderr.read()
+        assert "Delete dev and all its files?" in process.stderr.read()
     os.close(leader)
     assert ("dev" in controller.sessions) == (code == 1)
 

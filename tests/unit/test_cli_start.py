@@ -81,7 +81,7 @@ def test_wrong_words_are_refused_before_anything_is_asked(
 def test_the_name_comes_first(controller: ScriptedController) -> None:
     result = run("start", "--gres=gpu:1", "dev")
     assert result.exit_code == 2
-    assert "the session's name comes before" in result.stderr
+    assert "put the session's name before" in result.stderr
     assert controller.asked == []
 
 
@@ -182,7 +182,7 @@ def test_ctrl_c_on_a_terminal_leaves_it_starting(controller: ScriptedController)
         assert process.stdout.read() == b""
     assert "\r" in seen  # one line that changes
     assert "queued: Priority (jobs with a higher priority are waiting)" in plain(seen)
-    assert "interrupted; dev goes on starting" in plain(seen)
+    assert "interrupted; dev is still starting" in plain(seen)
     assert "POST" not in {method for method, path, _ in controller.asked if path.endswith("/stop")}
 
 

@@ -270,6 +270,6 @@ def test_list_show_and_explain_tell_of_it(controller: ScriptedController) -> Non
     assert "usage      idle for 3 h, GPU for 5 h" in shown
     assert "idle stop  stopped when idle for 8h" in shown
     told = run("explain", "dev").stdout
-    assert "`berth resize dev --gres=none` gives the GPU back, and it goes on without" in told
+    assert "`berth resize dev --gres=none` releases the GPU and keeps the session running" in told
     controller.sessions["dev"] = ready(idle="8h", idle_since=now - 7.9 * HOUR, idle_stop_at=now + 245)
     assert "(in 4 min) unless used" in run("show", "dev").stdout

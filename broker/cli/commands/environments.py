@@ -93,7 +93,7 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
             output.print_line(path)
     if clashes:
         raise ConflictError(
-            f"{output.pluralize(len(clashes), 'file')} exist already and differ: "
+            f"{output.pluralize(len(clashes), 'file')} not copied, because another version exists: "
             + ", ".join(clash.path for clash in clashes[:5]),
             hint="all other files were copied; --force replaces these, --to DIRECTORY copies to another directory",
         )

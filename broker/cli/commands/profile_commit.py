@@ -150,10 +150,10 @@ def _layers(invocation: Invocation, snapshot: SnapshotView) -> list[Path]:
 
 
 def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
-    """Say, on stderr, what would go in and what would not."""
+    """Print the included and the excluded changes on stderr."""
     from broker.format import format_size
 
-    output.print_note(f"Into {wanted}, over {base.name}@{base.version}:")
+    output.print_note(f"Included in {wanted}, on top of {base.name}@{base.version}:")
     for title, lines in (
         ("packages added", [f"{name} {version}" for name, version in findings.added]),
         ("packages changed", [f"{name} {before} -> {now}" for name, before, now in findings.changed]),

@@ -86,9 +86,9 @@ def sbatch(invocation: Invocation, words: tuple[str, ...]) -> None:
       berth sbatch --env dev job.sh          the session dev as it is now
       berth sbatch --env triton-xpu@1 job.sh a profile, with an empty home
 
-    The script runs with the image and the packages of the session, in a copy of its home that belongs to the job; the
-    session goes on meanwhile. `#BERTH --env dev` in the script and BERTH_ENV say the same; --env= says none.
-    `berth fetch JOBID` brings back what the job wrote, `berth promote JOBID NAME` makes a session of it.
+    The script runs with the session's image and packages, in its own copy of the session's home; the session keeps
+    running. `#BERTH --env dev` in the script and the variable BERTH_ENV have the same effect; --env= selects none.
+    `berth fetch JOBID` copies the job's output, `berth promote JOBID NAME` creates a session from its files.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     if is_called_by_sbatch_script(os.environ):
         _become(words)  # the first call created the environment, and the wrapper script has the options
