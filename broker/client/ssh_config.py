@@ -27,7 +27,7 @@ KNOWN_HOSTS_NAME = "known_hosts"
 
 
 class Route(StrEnum):
-    """How ssh reaches a session."""
+    """The routes of ssh to a session."""
 
     GATEWAY = "gateway"
     """From anywhere, through the site's gateway."""
@@ -38,7 +38,7 @@ class Route(StrEnum):
 
 
 def render_known_hosts(site: SiteView) -> str:
-    """Give the known_hosts file: whom to believe about sessions and gateway, and nothing else."""
+    """Return the known_hosts file: the authorities for sessions and gateway, and revoked keys."""
     marked = [f"@cert-authority *.{site.domain} {_key(line)}" for line in site.ca_public_keys]
     marked += [f"@revoked * {_key(line)}" for line in site.revoked_host_keys]
     return "# Berth's certificate authority, and keys of deleted sessions\n" + "".join(f"{line}\n" for line in marked)
@@ -52,10 +52,10 @@ def render_ssh_config(
     identity_file: Path | None = None,
     berth: str = "berth",
 ) -> str:
-    """Give the ssh_config file.
+    """Return the ssh_config file.
 
-    `identity_file` makes ssh use that key and no other; `berth` is the command that Route.LOCAL calls, for one that is
-    not on the PATH. The settings that protect come first and win over what the user's own file says later.
+    With `identity_file`, ssh uses only that key. `berth` is the command that Route.LOCAL calls, if it is not on PATH.
+    The security settings come first, so they have precedence over the user's own file.
     """
     common = [
         f"User {site.user}",
@@ -146,7 +146,7 @@ def with_block(content: bytes, line: str) -> bytes:
 
 
 def without_block(content: bytes) -> bytes:
-    """Give the file as if the managed block had never been there; ValueError as in `with_block`."""
+    """Return the file without the managed block; ValueError as in `with_block`."""
     kept = []
     inside = False
     for line in content.split(b"\n"):

@@ -15,7 +15,16 @@ from tests.docs.generate import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOMS = ("broker",)
+ROOMS = (
+    "broker",
+    "broker/cli",
+    "broker/cli/commands",
+    "broker/client",
+    "broker/config",
+    "broker/schema",
+    "broker/service",
+    "broker/ssh",
+)
 """Folders whose modules are checked, each without its subfolders."""
 
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

@@ -73,7 +73,10 @@ def test_the_carrier_has_the_scripts_head_line_for_line_and_all_of_it(
     controller: ScriptedController, tmp_path: Path
 ) -> None:
     done = sbatch("-J", "x", "--env", "dev", "-D", "/elsewhere", "job.sh", "a", "two words")
-    dropped = "berth: the job does not get PYTHONPATH of the login node; to pass the present value, use --export=ALL,PYTHONPATH"
+    dropped = (
+        "berth: the job does not get PYTHONPATH of the login node; "
+        "to pass the present value, use --export=ALL,PYTHONPATH"
+    )
     said = f"sbatch: what it says\n{dropped}\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, "Submitted batch job 42\n", said)
     words, _ = given(tmp_path)
@@ -286,7 +289,7 @@ def test_fetch_brings_what_was_written_where_it_was_submitted(controller: Script
     (place / "result").write_text("mine")
     clash = run("fetch", "42")
     assert clash.exit_code == ExitCode.CONFLICT
-    assert "--force replaces them" in clash.output
+    assert "--force replaces these" in clash.output
     assert (place / "result").read_text() == "mine"
     assert run("fetch", "42", "--force").exit_code == 0
     assert (place / "result").read_text() == "of 42\n"

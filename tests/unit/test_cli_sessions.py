@@ -113,7 +113,7 @@ def test_wrong_names_are_refused_before_anything_is_asked(
         result = run(command, name)
         assert result.exit_code == 2
         assert "small letters" in result.stderr
-        assert (f"'{near}' would do" in result.stderr) == (near is not None)
+        assert (f"try '{near}'" in result.stderr) == (near is not None)
     assert controller.asked == []
 
 
@@ -143,7 +143,7 @@ def test_stop_gives_up_after_its_timeout_and_says_that_it_goes_on(controller: Sc
     controller.sessions["dev"] = view("dev", SessionState.STOPPING)
     result = run("stop", "dev", "--timeout", "0.05")
     assert result.exit_code == 8
-    assert "it goes on" in result.stderr
+    assert "the operation continues" in result.stderr
 
 
 def test_delete_needs_a_terminal_or_yes(controller: ScriptedController) -> None:
@@ -176,7 +176,7 @@ def test_delete_waits_until_it_is_gone(controller: ScriptedController) -> None:
     controller.script["dev"] += [view("dev", SessionState.DELETING), None]
     result = run("delete", "dev", "--yes")
     assert (result.exit_code, controller.sessions) == (0, {})
-    assert result.stderr.splitlines()[-1] == "dev is deleted, for good"
+    assert result.stderr.splitlines()[-1] == "dev is deleted permanently"
 
 
 def test_a_session_with_a_job_is_not_deleted(controller: ScriptedController) -> None:

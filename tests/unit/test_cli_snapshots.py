@@ -184,7 +184,7 @@ def test_rollback_of_a_running_session_needs_a_yes_and_waits_until_it_is_back(co
         "dev: rolling back",
         "dev: submitting the job to Slurm",
         "dev: starting on c2",
-        "dev is as it was in snapshot good",
+        "rolled dev back to snapshot good",
         "dev: ready on c2",
         "to undo: berth rollback dev 4",
     ]
@@ -236,8 +236,8 @@ def test_ctrl_c_leaves_it_rolling_back(controller: ScriptedController) -> None:
 @pytest.mark.parametrize(
     ("call", "words", "goes_on"),
     [
-        ("snapshot", ("snapshot", "dev"), "dev goes on taking a snapshot"),
-        ("switch", ("switch", "dev", "base@2"), "dev goes on switching its profile"),
+        ("snapshot", ("snapshot", "dev"), "dev is still taking a snapshot"),
+        ("switch", ("switch", "dev", "base@2"), "dev is still switching its profile"),
         ("restore", ("restore", "old", "--as", "new"), "new is still being restored"),
     ],
 )
@@ -353,14 +353,15 @@ def test_delete_says_until_when_it_can_be_brought_back(controller: ScriptedContr
     controller.script["dev"] += [view("dev", SessionState.DELETING, kept_until=until), None]
     result = run("delete", "dev", "--yes", *words)
     day = time.strftime("%Y-%m-%d", time.localtime(until))
-    assert result.stderr.splitlines()[-1].startswith(f"dev is {'being ' if words else ''}deleted; until {day} ")
-    assert result.stderr.endswith(" `berth restore dev` undoes that\n")
+    assert result.stderr.splitlines()[-1].startswith(
+        f"dev is {'being ' if words else ''}deleted; `berth restore dev` restores it until {day} "
+    )
 
 
 def test_delete_purge(controller: ScriptedController) -> None:
     controller.script["dev"] += [view("dev", SessionState.DELETING), None]
     result = run("delete", "dev", "--purge", "--yes")
-    assert result.stderr.splitlines()[-1] == "dev is deleted, for good"
+    assert result.stderr.splitlines()[-1] == "dev is deleted permanently"
     assert ("DELETE", "/v1/sessions/dev?purge", None) in controller.asked
 
 

@@ -48,8 +48,8 @@ def test_diff_prints_packages_and_then_files(controller: ScriptedController) -> 
         "D\t/etc/motd",
     ]
     assert result.stderr.splitlines() == [
-        "dev: 3 packages changed against profile base@1",
-        "dev: 2 files changed against profile base@1",
+        "dev: 3 packages changed since profile base@1",
+        "dev: 2 files changed since profile base@1",
     ]
     assert json.loads(run("diff", "dev", "--json", "--from", "3").stdout)["base"] == "profile base@1"
     assert controller.asked[-1][:2] == ("GET", "/v1/sessions/dev/diff?from")
@@ -70,7 +70,7 @@ def test_diff_that_read_the_files_needs_no_hint(controller: ScriptedController) 
     assert (result.stdout, result.stderr) == ("", "dev: no changes since snapshot 3\n")
     file = volume_schema.FileChange(change="M", volume="home", path="/home/alice/x")
     controller.answers["GET /v1/sessions/dev/diff"] = volume_schema.DiffReport(base="b", files=[file], truncated=True)
-    assert run("diff", "dev").stderr.splitlines()[-1] == "dev: more than 1 file changed against b"
+    assert run("diff", "dev").stderr.splitlines()[-1] == "dev: more than 1 file changed since b"
 
 
 def test_size(controller: ScriptedController) -> None:
@@ -120,9 +120,9 @@ def test_gc(controller: ScriptedController) -> None:
     controller.answers["POST /v1/gc"] = report
     result = run("gc", "--dry-run")
     assert result.stdout == "old\n"
-    assert result.stderr == "would be given back: 2.0 KiB in 2 layers, 1 deleted session\n"
+    assert result.stderr == "would be freed: 2.0 KiB in 2 layers, 1 deleted session\n"
     controller.answers["POST /v1/gc"] = report.model_copy(update={"dry_run": False})
-    assert run("gc").stderr.startswith("given back: ")
+    assert run("gc").stderr.startswith("freed: ")
     assert json.loads(run("gc", "--json").stdout)["layers"] == 2
     assert [body for _, path, body in controller.asked if path == "/v1/gc"] == [
         {"dry_run": True},

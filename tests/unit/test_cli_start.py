@@ -65,7 +65,7 @@ def test_an_existing_session_needs_no_profile(controller: ScriptedController) ->
         (("--comment=x",), "--comment"),
         (("gpu",), "gpu"),
         (("--profile", "base@../x"), "version"),
-        (("--profile", "Base"), "'base' would do"),
+        (("--profile", "Base"), "try 'base'"),
         (("--timeout", "0"), "--timeout"),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_session_that_runs_already_is_fine(controller: ScriptedController) -> 
     controller.sessions["dev"] = ready()
     result = run("start", "dev")
     assert (result.exit_code, result.stdout) == (0, "ssh dev.berth\n")
-    assert "runs already on c2" in result.stderr
+    assert "already runs on c2" in result.stderr
 
 
 def test_other_options_for_a_running_session_are_a_conflict(controller: ScriptedController) -> None:
@@ -147,7 +147,7 @@ def test_stopped_by_somebody_meanwhile(controller: ScriptedController) -> None:
 def test_timeout_leaves_it_starting(controller: ScriptedController) -> None:
     result = run("start", "dev", "--timeout", "0.05")
     assert result.exit_code == 8
-    assert "it goes on" in result.stderr
+    assert "the operation continues" in result.stderr
     assert [method for method, _, _ in controller.asked].count("POST") == 1
 
 

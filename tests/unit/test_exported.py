@@ -66,7 +66,8 @@ def test_what_is_dropped_or_overridden_is_said_unless_it_is_named() -> None:
     variables = {"LD_LIBRARY_PATH": "x", "CONDA_PREFIX": "x", "A": "1", "B": "2", "PATH": "x"}
     profile = {"A": "1", "B": "3", "C": "4", "PATH": "y"}
     assert ExportedEnvironment(True, ("CONDA_PREFIX",)).remarks(variables, profile) == [
-        "the job does not get LD_LIBRARY_PATH of the login node; to pass the present value, use --export=ALL,LD_LIBRARY_PATH",
+        "the job does not get LD_LIBRARY_PATH of the login node; "
+        "to pass the present value, use --export=ALL,LD_LIBRARY_PATH",
         "the job gets the profile's value of B; to pass the present value, use --export=ALL,B",
     ]
     assert ExportedEnvironment(False, ()).remarks(variables, profile) == []
