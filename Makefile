@@ -40,8 +40,12 @@ test: $(VENV)/ready test-programs ## every test, on labs of its own (root)
 	@$(PYTHON) -m tests.site.run --labs $(LABS) --older $(BIN)/pytest -m "not soak and not vm" $(ARGS)
 
 .PHONY: unit
-unit: $(VENV)/ready ## the tests that need neither root nor lab
+unit: $(VENV)/ready ## the tests that start nothing: neither root nor lab
 	$(BIN)/pytest tests/unit tests/docs -m "not soak" $(ARGS)
+
+.PHONY: component
+component: $(VENV)/ready ## the tests of one part with real programs (no lab)
+	$(BIN)/pytest tests/component -m "not soak" $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/ready test-programs ## the long forms of the tests (root)

@@ -6,8 +6,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +20,7 @@ from slurm.lab.releases import RELEASES, SID, TRIXIE
 from tests.deadlines import DEADLINE_S
 from tests.durations import Durations
 from tests.lab_cluster import Lab, older_name, wait_for
+from tests.postgresql import PostgreSQL, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +54,20 @@ def _as_on_nfs(real: Callable[..., None]) -> Callable[..., None]:
         real(descriptor, operation, *rest)
 
     return lock
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="berth-"))  # short: a socket's path has at most 107 bytes
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A server for all tests; each leaves it running and empty."""
+    with running() as server:
+        yield server
 
 
 def _lab_name() -> str:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from broker.config.settings import Config
 
-START_TIMEOUT_S = 30.0
-"""Time for a started controller to answer; it may have to wait for the end of its predecessor."""
+START_TIMEOUT_S = 120.0
+"""Time for a started controller to answer; it may have to wait for the end of its predecessor. The start takes a second,
+and half a minute on a busy login node with the home on NFS. A controller that exits is noticed at once."""
 
 LOG_LIMIT_BYTES = 2**20
 """Size of the log above which the next controller truncates it."""
@@ -74,8 +75,13 @@ def _start(config: Config) -> None:
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not client.health():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None:
                 raise _start_error(log, before)
+            if time.monotonic() > deadline:
+                raise ControllerUnavailableError(
+                    f"the controller has not answered within {START_TIMEOUT_S:g} s and is still starting",
+                    hint=f"try again shortly; the controller's log is {log}",
+                )
             time.sleep(0.02)
 
 

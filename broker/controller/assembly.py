@@ -20,6 +20,7 @@ from broker.controller.reconcile.maintenance import Maintenance
 from broker.controller.reconcile.operations import OperationRunner
 from broker.controller.reconcile.scheduled_stop import Stopping
 from broker.controller.reconcile.submission import Submitter
+from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.sessions.connect import ConnectService
 from broker.controller.sessions.connections import Connections
 from broker.controller.sessions.deleted import DeletedSessions
@@ -60,6 +61,10 @@ class Controller:
         self.launcher = launcher
 
     @cached_property
+    def async_registry(self) -> AsyncRegistry:
+        return AsyncRegistry(self.registry)
+
+    @cached_property
     def authority(self) -> CertificateAuthority:
         return CertificateAuthority.load_or_create(self.config.state_dir / "ca_ed25519_key")
 
@@ -73,11 +78,11 @@ class Controller:
 
     @cached_property
     def keys(self) -> AuthorizedKeys:
-        return AuthorizedKeys(self.registry, self.launcher, enough=self.config.ssh.login_with != "certificates")
+        return AuthorizedKeys(self.async_registry, self.launcher, enough=self.config.ssh.login_with != "certificates")
 
     @cached_property
     def logins(self) -> LoginPolicy:
-        return LoginPolicy(self.config.ssh, self.registry, self.keys, self.user_authority)
+        return LoginPolicy(self.config.ssh, self.async_registry, self.keys, self.user_authority)
 
     @cached_property
     def changes(self) -> ChangeNotifier:
@@ -87,7 +92,7 @@ class Controller:
     def submitter(self) -> Submitter:
         return Submitter(
             config=self.config,
-            registry=self.registry,
+            registry=self.async_registry,
             launcher=self.launcher,
             stores=self.stores,
             authority=self.authority,
@@ -99,7 +104,7 @@ class Controller:
     def upkeep(self) -> Maintenance:
         return Maintenance(
             settings=self.config.storage,
-            registry=self.registry,
+            registry=self.async_registry,
             stores=self.stores,
             launcher=self.launcher,
             changes=self.changes,
@@ -108,7 +113,7 @@ class Controller:
     @cached_property
     def operator(self) -> OperationRunner:
         return OperationRunner(
-            registry=self.registry,
+            registry=self.async_registry,
             launcher=self.launcher,
             submitter=self.submitter,
             upkeep=self.upkeep,
@@ -117,25 +122,25 @@ class Controller:
 
     @cached_property
     def deletion(self) -> DeletionWorker:
-        return DeletionWorker(registry=self.registry, launcher=self.launcher, changes=self.changes)
+        return DeletionWorker(registry=self.async_registry, launcher=self.launcher, changes=self.changes)
 
     @cached_property
     def continuation(self) -> Continuation:
-        return Continuation(settings=self.config.slurm, registry=self.registry, submitter=self.submitter)
+        return Continuation(settings=self.config.slurm, registry=self.async_registry, submitter=self.submitter)
 
     @cached_property
     def stopping(self) -> Stopping:
-        return Stopping(self.registry)
+        return Stopping(self.async_registry)
 
     @cached_property
     def idleness(self) -> IdlePolicy:
-        return IdlePolicy(self.registry, self.launcher)
+        return IdlePolicy(self.async_registry, self.launcher)
 
     @cached_property
     def reconciler(self) -> Reconciler:
         return Reconciler(
             settings=self.config.slurm,
-            registry=self.registry,
+            registry=self.async_registry,
             scheduler=self.scheduler,
             submitter=self.submitter,
             operator=self.operator,
@@ -150,23 +155,25 @@ class Controller:
     @cached_property
     def answering(self) -> PendingOperations:
         return PendingOperations(
-            registry=self.registry, operator=self.operator, reconciler=self.reconciler, changes=self.changes
+            registry=self.async_registry, operator=self.operator, reconciler=self.reconciler, changes=self.changes
         )
 
     @cached_property
     def limits(self) -> Limits:
-        return Limits(self.config.limits, self.registry, self.launcher)
+        return Limits(self.config.limits, self.async_registry, self.launcher)
 
     @cached_property
     def connections(self) -> Connections:
         return Connections(
-            self.registry, days=self.config.registry.connection_days, records=self.config.registry.connection_records
+            self.async_registry,
+            days=self.config.registry.connection_days,
+            records=self.config.registry.connection_records,
         )
 
     @cached_property
     def sessions(self) -> Sessions:
         return Sessions(
-            registry=self.registry,
+            registry=self.async_registry,
             connections=self.connections,
             stores=self.stores,
             launcher=self.launcher,
@@ -180,7 +187,7 @@ class Controller:
     @cached_property
     def connecting(self) -> ConnectService:
         return ConnectService(
-            registry=self.registry,
+            registry=self.async_registry,
             sessions=self.sessions,
             launcher=self.launcher,
             reconciler=self.reconciler,
@@ -192,19 +199,22 @@ class Controller:
     @cached_property
     def policies(self) -> Policies:
         return Policies(
-            registry=self.registry, launcher=self.launcher, reconciler=self.reconciler, changes=self.changes
+            registry=self.async_registry, launcher=self.launcher, reconciler=self.reconciler, changes=self.changes
         )
 
     @cached_property
     def extending(self) -> Extending:
         return Extending(
-            settings=self.config.slurm, registry=self.registry, scheduler=self.scheduler, reconciler=self.reconciler
+            settings=self.config.slurm,
+            registry=self.async_registry,
+            scheduler=self.scheduler,
+            reconciler=self.reconciler,
         )
 
     @cached_property
     def resizing(self) -> Resizing:
         return Resizing(
-            registry=self.registry,
+            registry=self.async_registry,
             stores=self.stores,
             submitter=self.submitter,
             reconciler=self.reconciler,
@@ -214,7 +224,7 @@ class Controller:
     @cached_property
     def snapshots(self) -> Snapshots:
         return Snapshots(
-            registry=self.registry,
+            registry=self.async_registry,
             stores=self.stores,
             launcher=self.launcher,
             upkeep=self.upkeep,
@@ -224,13 +234,15 @@ class Controller:
 
     @cached_property
     def deleted(self) -> DeletedSessions:
-        return DeletedSessions(registry=self.registry, upkeep=self.upkeep, answering=self.answering, limits=self.limits)
+        return DeletedSessions(
+            registry=self.async_registry, upkeep=self.upkeep, answering=self.answering, limits=self.limits
+        )
 
     @cached_property
     def batch(self) -> Environments:
         return Environments(
             settings=self.config.storage,
-            registry=self.registry,
+            registry=self.async_registry,
             stores=self.stores,
             launcher=self.launcher,
             scheduler=self.scheduler,
@@ -255,7 +267,7 @@ class Controller:
             batch=self.batch,
             keys=self.keys,
             logins=self.logins,
-            site=Site(self.config, self.registry, self.authority, self.user_authority),
+            site=Site(self.config, self.async_registry, self.authority, self.user_authority),
             checks=functools.partial(controller_checks, *looked_at),
             rebuild=functools.partial(rebuild, *outside),
             in_use=in_use,

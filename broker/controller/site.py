@@ -5,7 +5,6 @@ The authorities themselves are here, too.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from broker.ssh.host_names import gateway_host
 
 if TYPE_CHECKING:
     from broker.config.settings import Config
-    from broker.controller.registry.registry import Registry
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.schema.login import AuthorityKind
     from broker.ssh.ca import CaKey
     from broker.ssh.certificates import CertificateAuthority
@@ -32,7 +31,7 @@ class Site:
     def __init__(
         self,
         config: Config,
-        registry: Registry,
+        registry: AsyncRegistry,
         host_authority: CertificateAuthority,
         user_authority: CertificateAuthority,
     ) -> None:
@@ -56,7 +55,7 @@ class Site:
             gateway_port=config.gateway_port,
             login_host=config.login_host,
             ca_public_keys=self._authorities["host"].trusted_lines,
-            revoked_host_keys=await asyncio.to_thread(self._registry.host_keys_of_deleted, user, since),
+            revoked_host_keys=await self._registry.host_keys_of_deleted(user, since),
             login_with=config.ssh.login_with,
             mode=config.mode.value,
         )

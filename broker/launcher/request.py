@@ -7,20 +7,14 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from broker.names import IDENTIFIER, USER_PATTERN
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 USER_NAME = re.compile(USER_PATTERN)
 
 
 class VerbError(Exception):
-    """A verb did not do what was asked; `kind` is `invalid`, `refused`, `unclear`, `missing`, `busy`, `ended`,
-    `space`, `conflict` or `files`, of which broker.volumes.errors says when, or `host-key` (session_verbs.submit).
-    """
+    """A verb has failed. `kind` is `refused`, `host-key` (session_verbs.submit) or as in broker.volumes.errors."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -29,7 +23,7 @@ class VerbError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Whose verb it is, and the paths and programs that root set at start."""
+    """The user of a request, and the paths and programs that root set at start."""
 
     user: pwd.struct_passwd
     storage: str
@@ -42,15 +36,15 @@ class RequestContext:
             return Path(self.user.pw_dir) / self.storage[2:]
         return Path(self.storage.replace("{user}", self.user.pw_name))
 
-    def session(self, request: Mapping[str, Any]) -> Path:
-        session_id = request.get("session")
-        if not isinstance(session_id, str) or not IDENTIFIER.fullmatch(session_id):
-            raise VerbError("invalid", f"not a session id: {session_id!r}")
+    def session(self, session_id: str) -> Path:
+        """Return the directory of a session; VerbError `invalid` if that is no session id."""
+        if not IDENTIFIER.fullmatch(session_id):
+            raise VerbError("invalid", f"not a session id: {session_id!r:.80}")
         return self.root / "sessions" / session_id
 
 
 def checked_user(name: object, minimum_uid: int) -> pwd.struct_passwd:
-    """The account that a request names; system accounts and root are never acted for."""
+    """Return the account that a request names. VerbError `refused` for root and system accounts."""
     if not isinstance(name, str) or not USER_NAME.fullmatch(name):
         raise VerbError("invalid", f"not a user name: {name!r}")
     try:
@@ -63,10 +57,16 @@ def checked_user(name: object, minimum_uid: int) -> pwd.struct_passwd:
 
 
 def own_directory(path: Path, uid: int) -> None:
-    """Make a directory mode 0700 below one that is there, or accept it if it is the user's own and private."""
+    """Make a directory with mode 0700, or accept one that the user owns and to which no other user can write.
+
+    Other users lose their access to it: a program that makes a folder below a missing one leaves it readable.
+    """
     try:
         path.mkdir(mode=0o700, parents=False)
     except FileExistsError:
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == uid and not status.st_mode & 0o022:
+            path.chmod(0o700)
         check_own(path, uid)
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,4 +79,5 @@ def check_own(path: Path, uid: int) -> None:
     except FileNotFoundError:
         raise VerbError("missing", f"{path} does not exist") from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
-        raise VerbError("files", f"{path} must be a directory of the user's own with mode 0700")
+        remedy = f": run `chmod 700 {path}`" if stat.S_ISDIR(status.st_mode) and status.st_uid == uid else ""
+        raise VerbError("files", f"{path} must be a directory of the user's own with mode 0700{remedy}")

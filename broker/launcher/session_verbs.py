@@ -1,4 +1,4 @@
-"""The launcher's verbs for sessions. Each runs as the user, in a process of its own, and checks its own arguments.
+"""The launcher's verbs for sessions. Each runs as the user, in a process of its own.
 
 Standard library and slurm.sbatch only: this is loaded by the root process, though never run by it as root.
 """
@@ -10,11 +10,26 @@ import os
 import re
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.launcher.arguments import (
+    CloneArguments,
+    EnvironmentArguments,
+    FilesArguments,
+    InstallArguments,
+    KeysArguments,
+    LogArguments,
+    ManifestsArguments,
+    PrepareArguments,
+    PromoteArguments,
+    SessionArguments,
+    SubmitArguments,
+    UntrashArguments,
+)
 from broker.launcher.request import RequestContext, VerbError, check_own, own_directory
-from broker.launcher.volume_verbs import VOLUME_VERBS, make_volumes
+from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes, make_volumes
 from broker.names import IDENTIFIER, new_id
 from broker.ssh import host_key as hostkey
 from broker.volumes import batch
@@ -29,6 +44,8 @@ if TYPE_CHECKING:
     import pwd
     from collections.abc import Callable, Mapping
 
+    from broker.launcher.argument_types import Arguments
+
 FILES = {
     "manifest.json": "manifest.json",
     "batch.json": batch.DESCRIPTION,
@@ -39,11 +56,11 @@ FILES = {
     "idle": "run/idle",
     "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
 }
-"""What the controller may write into a session's directory: its name in a request, and where it goes."""
+"""Files that the controller may write into a session's directory: the name in a request, and the path."""
 JOB_ID = re.compile(r"[1-9][0-9]{0,9}")
-"""As Slurm counts them, in 32 bits."""
+"""A Slurm job id, 32 bits."""
 LOG_BYTES = 2**20
-"""Bytes that are read of a job's log, from its end."""
+"""Limit for the end of a job's log."""
 HOST_KEY = "run/ssh_host_ed25519_key"
 COPYING = f"run/{ARCHIVE}"
 OLD_COPYING = "run/copying.py"
@@ -53,83 +70,83 @@ KEY_BYTES = 16 * 1024
 MANIFEST_LIMIT = 256 * 1024
 """Bytes; the options alone may take slurm.sbatch's MAX_OPTIONS times MAX_VALUE."""
 MANIFESTS_LIMIT = 8 * 2**20
-"""Characters of all of one user's; as JSON at most six times as many bytes, which the controller still reads."""
+"""Characters of all manifests of one user. As JSON these are at most six times as many bytes, which the controller
+accepts."""
 MAX_SESSIONS = 10_000
 
 UNCLEAR = re.compile(
     r"timed out|unable to contact|zero bytes|communication|connect|unexpected message|munge|slurmctld"
-    r"|broken pipe|standby|authentication|temporarily unavailable|reset by peer|no word",
+    r"|broken pipe|standby|authentication|temporarily unavailable|reset by peer|no message",
     re.IGNORECASE,
 )
-"""What sbatch says when it does not know whether slurmctld took the job; anything else that fails it is slurmctld's
-refusal."""
+"""Messages of sbatch after which slurmctld may have accepted the job. After any other failure it has refused it."""
 
 
-def prepare(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def prepare(context: RequestContext, arguments: PrepareArguments) -> dict[str, Any]:
     """Make a session's directories, volumes and host key if they are missing.
 
-    The answer has its public host key, one line, and what its volumes are.
+    The answer has the public host key, one line, and the facts of the volumes.
     """
-    session = place.session(request)
-    for directory in (place.root, session.parent, session, session / "run"):
-        own_directory(directory, place.user.pw_uid)
-    volumes = make_volumes(place, session.name, request.get("driver", "auto"))
+    session = _make_directory(context, arguments)
+    volumes = make_volumes(context, session.name, arguments.driver)
     return {"host_key": _host_key(session), "volumes": volumes}
 
 
-def clone(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a session, complete with host key and the files that the request brings, of what another one has."""
-    made = VOLUME_VERBS["clone"](place, request)
-    session = place.session(request)
-    host_key = _host_key(session)
-    install(place, request)
+def _make_directory(context: RequestContext, arguments: SessionArguments) -> Path:
+    session = context.session(arguments.session)
+    for directory in (context.root, session.parent, session, session / "run"):
+        own_directory(directory, context.user.pw_uid)
+    return session
+
+
+def clone(context: RequestContext, arguments: CloneArguments) -> dict[str, Any]:
+    """Make a session from another one, complete with host key and the files of the request."""
+    made = change_volumes(context, arguments)
+    host_key = _host_key(context.session(arguments.session))
+    install(context, arguments)
     return made | {"host_key": host_key}
 
 
-def untrash(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring a session back that was put aside, with another host key: clients may have learnt that the one it had is
-    revoked.
-    """
-    answer = VOLUME_VERBS["untrash"](place, request)
-    session = place.session(request)
+def untrash(context: RequestContext, arguments: UntrashArguments) -> dict[str, Any]:
+    """Bring back a session that was set aside, with a new host key: clients may know the old one as revoked."""
+    answer = change_volumes(context, arguments)
+    session = context.session(arguments.session)
     (session / HOST_KEY).unlink(missing_ok=True)
     return answer | {"host_key": _host_key(session)}
 
 
-def environment(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the environment of a batch job of what a session has, or with empty volumes; where it is.
+def environment(context: RequestContext, arguments: EnvironmentArguments) -> dict[str, Any]:
+    """Make the environment of a batch job from a session, or with empty volumes; return its directory.
 
-    What it is comes first, so that whatever is left of an attempt is known for what it is.
+    Its description is written first, so that the rest of a failed attempt is recognised as an environment.
     """
-    session = place.session(request)
-    for directory in (place.root, session.parent, session, session / "run"):
-        own_directory(directory, place.user.pw_uid)
-    install(place, {**request, "files": {"batch.json": request["files"]["batch.json"]}})
-    if request.get("source") is None:
-        make_volumes(place, session.name, request.get("driver", "auto"))
+    session = _make_directory(context, arguments)
+    install(context, replace(arguments, files={"batch.json": arguments.files["batch.json"]}))
+    if arguments.source is None:
+        make_volumes(context, session.name, arguments.driver)
     else:
-        VOLUME_VERBS["clone"](place, request)
-    for program in (Path(place.session_script), Path(place.session_script).with_name("batch.sh")):
+        change_volumes(context, CloneArguments.parse(arguments.request()))
+    for program in (Path(context.session_script), Path(context.session_script).with_name("batch.sh")):
         write(session / "run" / program.name, program.read_bytes())
     _install_copying(session)
-    install(place, request)
+    install(context, arguments)
     return {"directory": str(session)}
 
 
-def promote(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a session, complete with host key and files, of what a batch job has left."""
-    made = VOLUME_VERBS["promote"](place, request)
-    host_key = _host_key(place.session(request))
-    install(place, request)
+def promote(context: RequestContext, arguments: PromoteArguments) -> dict[str, Any]:
+    """Make a session, complete with host key and files, from the files that a batch job has left."""
+    made = change_volumes(context, arguments)
+    host_key = _host_key(context.session(arguments.session))
+    install(context, arguments)
     return made | {"host_key": host_key}
 
 
 def _host_key(session: Path) -> str:
     """Return the session's public host key, one line.
 
-    The private key is the truth, since it is what sshd proves: its `.pub` is written anew where that is another or
-    missing. If there is no private key that sshd can use, another pair is made, and what was there is kept aside.
-    Whatever ends this half-way, the next call finds a whole private key or makes one.
+    The private key counts, since sshd proves that it has it: a missing or different `.pub` is written anew. Without a
+    private key that sshd can use, a new pair is made and the old files are renamed. After an interruption the next
+    call finds a complete private key or makes one.
     """
     key, comment = session / HOST_KEY, f"berth session {session.name}"
     public = _public_half(key)
@@ -139,16 +156,16 @@ def _host_key(session: Path) -> str:
         done = _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh)], 30)
         if done.returncode != 0:
             words = done.stderr.decode(errors="replace").strip()[-500:]
-            raise VerbError("files", words or f"ssh-keygen ended with {done.returncode}")
+            raise VerbError("files", words or f"ssh-keygen exited with status {done.returncode}")
         public = _public_half(fresh)
         assert public is not None
         fresh.with_name(fresh.name + ".pub").unlink()
         fresh.rename(key)
-    line, place = hostkey.public_key_line(public, comment), key.with_name(key.name + ".pub")
-    if _text(place, KEY_BYTES) != line + "\n":
-        if place.is_dir():
-            _put_aside(place)
-        write(place, (line + "\n").encode())
+    line, path = hostkey.public_key_line(public, comment), key.with_name(key.name + ".pub")
+    if _text(path, KEY_BYTES) != line + "\n":
+        if path.is_dir():
+            _put_aside(path)
+        write(path, (line + "\n").encode())
     return line
 
 
@@ -159,12 +176,12 @@ def _public_half(key: Path) -> bytes | None:
     except ValueError:
         return None
     if stat.S_IMODE(key.lstat().st_mode) & 0o077:
-        key.chmod(0o600)  # sshd takes no key that others may read
+        key.chmod(0o600)  # sshd refuses a key that others can read
     return public
 
 
 def _text(path: Path, limit: int) -> str:
-    """Return the text of a regular file of the user's own; empty if there is none that can be read."""
+    """Return the text of a regular file that the user owns; empty if there is none that can be read."""
     try:
         return read_text(path, limit)
     except (FileNotFoundError, UnfitFileError):
@@ -172,58 +189,52 @@ def _text(path: Path, limit: int) -> str:
 
 
 def _put_aside(path: Path) -> None:
-    """Make room for a file, and keep what was there."""
+    """Rename a file that is in the way, so that its content is kept."""
     with contextlib.suppress(FileNotFoundError):
         path.rename(path.with_name(path.name + ".unusable"))
 
 
-def _check_certificate(session: Path, certificate: object) -> None:
-    """VerbError `host-key` if that is a certificate for another key than the session has: clients would refuse it."""
-    certified = hostkey.certified_key(str(certificate))
+def _check_certificate(session: Path, certificate: str) -> None:
+    """VerbError `host-key` if the certificate is for another key than the session's: clients would refuse it."""
+    certified = hostkey.certified_key(certificate)
     if certified is not None and hostkey.public_key_line(certified, "").split()[1] != _host_key(session).split()[1]:
         raise VerbError("host-key", "the session's host key is not the one that its certificate is for")
 
 
-def install(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
+def install(context: RequestContext, arguments: FilesArguments) -> dict[str, Any]:
     """Write some of FILES into a session's directory, each whole or not at all."""
-    session = place.session(request)
-    check_own(session, place.user.pw_uid)
-    files = request.get("files")
-    if not isinstance(files, dict) or not files.keys() <= FILES.keys():
-        raise VerbError("invalid", f"not among the files that may be written: {files!r:.200}")
-    for name, content in files.items():
-        write(session / FILES[name], str(content).encode())
+    session = context.session(arguments.session)
+    check_own(session, context.user.pw_uid)
+    if not arguments.files.keys() <= FILES.keys():
+        raise VerbError("invalid", f"not among the files that may be written: {[*arguments.files]!r:.200}")
+    for name, content in arguments.files.items():
+        write(session / FILES[name], content.encode())
     return {}
 
 
-def submit(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the files and hand the session's job to sbatch; the answer is its job id.
+def submit(context: RequestContext, arguments: SubmitArguments) -> dict[str, Any]:
+    """Write the files and submit the session's job with sbatch; the answer has its job id.
 
-    `refused` carries sbatch's own words: Slurm will not have this job. `unclear` means that it may or may not be
-    queued. `host-key`: the certificate is for another key than the session's, and nothing was done.
+    VerbError `refused` carries sbatch's message: Slurm has refused the job. After `unclear` the job may be queued.
+    `host-key`: the certificate is for another key than the session's, and nothing was done.
     """
-    session = place.session(request)
-    submission = int(request["submission"])
-    options = request.get("options")
-    if not isinstance(options, list):
-        raise VerbError("invalid", "options must be a list")
+    session = context.session(arguments.session)
     try:
-        check_options(options)
+        check_options(arguments.options)
     except OptionError as error:
         raise VerbError("invalid", str(error)) from error
-    files = request.get("files")
-    _check_certificate(session, files.get("host_certificate", "") if isinstance(files, dict) else "")
-    install(place, request)
+    _check_certificate(session, arguments.files.get("host_certificate", ""))
+    install(context, arguments)
     _install_copying(session)
     _remove_old_copying(session)
-    argv = job_command(place, session, submission, options)
-    return {"job_id": _sbatch(argv, place.user, float(request.get("timeout", 30)))}
+    argv = job_command(context, session, arguments.submission, arguments.options)
+    return {"job_id": _sbatch(argv, context.user, arguments.timeout)}
 
 
-def job_command(place: RequestContext, session: Path, submission: int, options: list[str]) -> list[str]:
-    """The command that submits a session's job and prints its id; the options are checked."""
+def job_command(context: RequestContext, session: Path, submission: int, options: list[str]) -> list[str]:
+    """Return the command that submits a session's job and prints its id; `options` are checked already."""
     return [
-        place.sbatch,
+        context.sbatch,
         "--parsable",
         *options,
         f"--job-name=berth-{session.name}",
@@ -238,71 +249,91 @@ def job_command(place: RequestContext, session: Path, submission: int, options: 
         f"--chdir={session}",
         "--export=NIL",
         "--propagate=NONE",
-        place.session_script,
+        context.session_script,
         str(session),
         str(submission),
     ]
 
 
-def keys(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every verb has the same form
-    """The user's own ~/.ssh/authorized_keys, which may be a link, as sshd(8) has it; empty when there is none.
+def keys(context: RequestContext, _: KeysArguments) -> dict[str, Any]:
+    """Return the user's own ~/.ssh/authorized_keys; empty if there is none. It may be a link, as for sshd(8).
 
-    VerbError `refused` for a file that is not regular or too large: a part of it could say more than the whole.
+    VerbError `refused` for a file that is not regular or too large: a part of it could allow more than the whole.
     """
     try:
-        return {"text": read_text(Path(place.user.pw_dir) / ".ssh/authorized_keys", KEYS_LIMIT, own=False, follow=True)}
+        return {
+            "text": read_text(Path(context.user.pw_dir) / ".ssh/authorized_keys", KEYS_LIMIT, own=False, follow=True)
+        }
     except FileNotFoundError:
         return {"text": ""}
     except UnfitFileError as error:
         raise VerbError("refused", f"{error.filename} {error.strerror}") from error
 
 
-def log(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The last `bytes` bytes of a session's job log; empty when there is none."""
+def log(context: RequestContext, arguments: LogArguments) -> dict[str, Any]:
+    """Return the last `bytes` bytes of a session's job log; empty if there is none."""
     try:
-        tail = read_tail(place.session(request) / "run/job.log", min(int(request["bytes"]), LOG_BYTES))
+        tail = read_tail(context.session(arguments.session) / "run/job.log", min(arguments.bytes, LOG_BYTES))
     except FileNotFoundError:
         tail = b""
     return {"text": tail.decode(errors="replace")}
 
 
-def manifests(place: RequestContext, request: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """The manifests of all the user's sessions, and of the deleted ones whose data is there, by session id. A batch
-    job's environment has none.
+def manifests(context: RequestContext, _: ManifestsArguments) -> dict[str, Any]:
+    """Return the manifests of the user's sessions, and of deleted sessions whose data exists, by session id.
+
+    The environments of batch jobs have none.
     """
-    return {"manifests": _manifests_in(place.root / "sessions"), "trash": _manifests_in(place.root / "trash")}
+    return {"manifests": _manifests_in(context.root / "sessions"), "trash": _manifests_in(context.root / "trash")}
 
 
 def _manifests_in(directory: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
+    manifests: dict[str, str] = {}
     length = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
             if IDENTIFIER.fullmatch(entry.name) and not batch.is_environment(entry):
-                # One that cannot be read must not hide the others.
-                found[entry.name] = _text(entry / "manifest.json", MANIFEST_LIMIT)
-                length += len(found[entry.name])
+                # A file that cannot be read must not hide the others.
+                manifests[entry.name] = _text(entry / "manifest.json", MANIFEST_LIMIT)
+                length += len(manifests[entry.name])
             if length > MANIFESTS_LIMIT:
                 raise VerbError("files", f"the manifests in {directory} are longer than {MANIFESTS_LIMIT} characters")
-    return found
+    return manifests
 
 
-VERBS: dict[str, Callable[[RequestContext, Mapping[str, Any]], dict[str, Any]]] = VOLUME_VERBS | {
-    verb.__name__: verb
-    for verb in (prepare, clone, environment, promote, untrash, install, submit, keys, log, manifests)
+_ACTIONS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]] = {
+    **dict.fromkeys(VOLUME_VERBS.values(), change_volumes),
+    PrepareArguments: prepare,
+    CloneArguments: clone,
+    EnvironmentArguments: environment,
+    PromoteArguments: promote,
+    UntrashArguments: untrash,
+    InstallArguments: install,
+    SubmitArguments: submit,
+    KeysArguments: keys,
+    LogArguments: log,
+    ManifestsArguments: manifests,
 }
 
 
+def _verb(kind: type[Arguments]) -> Callable[[RequestContext, Mapping[str, Any]], dict[str, Any]]:
+    return lambda context, request: _ACTIONS[kind](context, kind.parse(request))
+
+
+VERBS = {kind.VERB: _verb(kind) for kind in _ACTIONS}
+"""By name; each validates its request first. VerbError if it fails."""
+
+
 def _install_copying(session: Path) -> None:
-    """Give the job the program that copies its volumes while it runs; it is the same for all, so rarely written."""
+    """Write the program with which the job copies its volumes while it runs, unless it is there already."""
     archive = copy_archive()
-    place = session / COPYING
+    path = session / COPYING
     try:
-        there = read_bytes(place, len(archive))
+        present = read_bytes(path, len(archive))
     except OSError:
-        there = b""
-    if there != archive:
-        write(place, archive)
+        present = b""
+    if present != archive:
+        write(path, archive)
 
 
 def _remove_old_copying(session: Path) -> None:
@@ -317,22 +348,22 @@ def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:
     try:
         done = _run(argv, timeout, user=user)
     except subprocess.TimeoutExpired as error:
-        raise VerbError("unclear", f"sbatch did not end within {timeout:g} s") from error
+        raise VerbError("unclear", f"sbatch did not exit within {timeout:g} s") from error
     if done.returncode != 0:
         words = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
-        words = words or f"sbatch ended with {done.returncode} and no word"
-        killed = done.returncode < 0  # by whoever: perhaps after slurmctld had taken the job
+        words = words or f"sbatch exited with status {done.returncode} and no message"
+        killed = done.returncode < 0  # perhaps after slurmctld had accepted the job
         raise VerbError("unclear" if killed or UNCLEAR.search(words) else "refused", words)
     number = done.stdout.decode(errors="replace").strip().split(";")[0]
     if JOB_ID.fullmatch(number) is None:
-        raise VerbError("unclear", f"sbatch ended without a job id: {number!r:.80}")
+        raise VerbError("unclear", f"sbatch printed no job id: {number!r:.80}")
     return int(number)
 
 
 def _run(
     argv: list[str], timeout: float, *, user: pwd.struct_passwd | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program with an environment made from nothing: no SBATCH_* or SLURM_* of anybody changes its meaning."""
+    """Run a program with a new environment: no inherited SBATCH_* or SLURM_* variable changes its meaning."""
     environment = {"PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
     if "SLURM_CONF" in os.environ:
         environment["SLURM_CONF"] = os.environ["SLURM_CONF"]

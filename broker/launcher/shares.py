@@ -1,9 +1,8 @@
-"""Fair shares of the launcher's places, for verbs and for users.
+"""Fair shares of the launcher's places (workers at once) between verbs and between users.
 
-The controller admits requests by it, and the launcher again, so that neither has to trust the other with it. Verbs that
-may take an hour have places of their own: however many of them there are, a short one does not wait for them. In each
-of the two halves a user gets another place only while three times as many are free as the user has. So the next user
-finds some too: only ten users or more who keep all that they can get fill either half.
+Both the controller and the launcher apply these limits, so that neither has to trust the other. Verbs that may take an
+hour have their own places, so that short ones never wait for them. Of each kind a user gets another place only while
+three times as many are free as the user has. So at least ten users are needed to fill all places of one kind.
 """
 
 from __future__ import annotations
@@ -11,30 +10,24 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from broker.launcher.arguments import LONG_VERBS
+
 SHORT_PLACES = 64
 LONG_PLACES = 24
 """Workers at once, each a process of 10 to 100 MB. Most long ones wait for a job or for a disk."""
 SHORT_AT_ONCE = 16
-"""Short verbs of one user: a user who stops these workers, or whose file system hangs, keeps no other user
-waiting."""
+"""Short verbs of one user: a user who stops these workers, or whose file system hangs, delays no other user."""
 LONG_AT_ONCE = 4
-"""Long verbs of one user: a login node is everybody's, and one user's are hardly faster side by side."""
+"""Long verbs of one user: the login node is shared, and one user's verbs are hardly faster in parallel."""
 FREE_PER_PLACE = 3
 """Places that must be free for each that a user has, if the user is to have another."""
 READY_VERB = "ready"
-"""The controller's word that it serves the API. It has no answer, and takes no place: the launcher itself acts."""
-LONG_VERBS = frozenset(
-    {
-        *("snapshot", "copy", "rollback", "switch", "clone", "environment", "promote", "commit_root"),
-        *("diff", "size", "usage", "verify", "flatten", "purge", "gc"),
-    }
-)
-"""Those that may have to read or write everything in a session's volumes."""
+"""Tells the launcher that the controller serves the API. The launcher itself handles it, without an answer."""
 
 
 @dataclass(slots=True)
 class _Half:
-    """The places of short or of long verbs, and the number that each user has of them."""
+    """The places of short or of long verbs, and the number of each user."""
 
     places: int
     most: int
@@ -59,7 +52,7 @@ class Shares:
         return self._half(verb).has_room(user)
 
     def take(self, verb: str, user: str) -> None:
-        """Count a request that begins."""
+        """Count a request that starts."""
         self._half(verb).taken[user] += 1
 
     def give_back(self, verb: str, user: str) -> None:

@@ -133,8 +133,10 @@ class Store:
         """Make a private, hidden directory to prepare a version in. Raises ImageExistsError, StoreError."""
         self.check_free(name, version)
         try:
-            for directory in (self.path, self.path / name):
-                directory.mkdir(parents=True, exist_ok=True)
+            missing = [parent for parent in self.path.parents if not parent.exists()]
+            # With the mode of a store, whatever the umask is: in personal mode, one is the user's storage root.
+            for directory in (*reversed(missing), self.path, self.path / name):
+                directory.mkdir(exist_ok=True)
                 if directory.stat().st_uid == os.getuid():
                     directory.chmod(0o755)
             _sweep(self.path / name)

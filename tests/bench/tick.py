@@ -27,6 +27,7 @@ from broker.controller.reconcile.loop import Reconciler
 from broker.controller.reconcile.maintenance import Maintenance
 from broker.controller.reconcile.operations import OperationRunner
 from broker.controller.reconcile.scheduled_stop import Stopping
+from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.models import Session
 from broker.controller.registry.registry import EventEntry
@@ -90,25 +91,26 @@ class Loop:
                 job_id=job.id,
             )
             registry.create(session, EventEntry("bench", "made"))
+        rows = AsyncRegistry(registry)
         launcher, changes = cast("LauncherClient", Idle()), ChangeNotifier()
         submitter = cast("Submitter", NoSubmitter())
         upkeep = Maintenance(
-            settings=StorageSettings(), registry=registry, stores=Stores([]), launcher=launcher, changes=changes
+            settings=StorageSettings(), registry=rows, stores=Stores([]), launcher=launcher, changes=changes
         )
-        continuation = Continuation(settings=SlurmSettings(), registry=registry, submitter=submitter)
+        continuation = Continuation(settings=SlurmSettings(), registry=rows, submitter=submitter)
         reconciler = Reconciler(
             settings=SlurmSettings(),
-            registry=registry,
+            registry=rows,
             scheduler=scheduler,
             submitter=submitter,
             operator=OperationRunner(
-                registry=registry, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes
+                registry=rows, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes
             ),
-            deletion=DeletionWorker(registry=registry, launcher=launcher, changes=changes),
+            deletion=DeletionWorker(registry=rows, launcher=launcher, changes=changes),
             upkeep=upkeep,
             continuation=continuation,
-            stopping=Stopping(registry),
-            idleness=IdlePolicy(registry, launcher),
+            stopping=Stopping(rows),
+            idleness=IdlePolicy(rows, launcher),
             changes=changes,
         )
         loop = cls(reconciler, registry)

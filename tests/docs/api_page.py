@@ -24,86 +24,86 @@ SCHEMAS = (base, connections, environments, login, sessions, site, volumes)
 _HEAD = f"""\
 # API
 
-Made from the program by `make docs`. [openapi.json](openapi.json) is the same for programs; a controller gives its own
-at `/openapi.json`.
+`make docs` generates this page from the program. [openapi.json](openapi.json) is the same for programs; a controller
+serves its own at `/openapi.json`.
 
-It is HTTP/1.1 and JSON on the Unix socket `api.sock` in [`runtime_dir`](config.md#runtime_dir). Nobody logs in: who
-calls is what the kernel says of the socket's other end (`SO_PEERCRED`), and calls are about the caller's own. Any local
-account may ask:
+The API is HTTP/1.1 and JSON on the Unix socket `api.sock` in [`runtime_dir`](config.md#runtime_dir). There is no login:
+the kernel identifies the caller by the socket's other end (`SO_PEERCRED`), and a call concerns the caller's own
+sessions. Every local account may call:
 
 ```console
 $ curl --unix-socket /run/berth/api.sock http://berth/v1/sessions
 ```
 
-Times are seconds since the epoch. A body has at most {LARGEST_BODY // 1024} KiB and tells its length; unknown fields
-are errors. One user may have {CONNECTIONS} connections at once. A call that changes a session is answered with 202 when
-the intent is recorded; what comes of it is seen with `GET /v1/sessions/{{name}}?after=REVISION&wait=SECONDS`.
+Times are seconds since the epoch. A body has at most {LARGEST_BODY // 1024} KiB and a declared length; unknown fields
+are errors. One user may have {CONNECTIONS} connections at once. The answer to a call that changes a session is 202, as
+soon as the intent is recorded; `GET /v1/sessions/{{name}}?after=REVISION&wait=SECONDS` follows its progress.
 
 ## Failures
 
-Every other answer than those below has an [ErrorBody](#errorbody): `message` and `hint` are for people, `reason` is for
-programs. Its commonest values:
+Every answer that is not listed below has an [ErrorBody](#errorbody): `message` and `hint` are for people, `reason` is
+for programs. Its most common values:
 
 | status | reason | meaning |
 |---|---|---|
-| 500 | `{errors.BerthError.reason}` | A fault of the controller, or of what it works with. |
+| 500 | `{errors.BerthError.reason}` | A fault of the controller, or of a part that it depends on. |
 """
 
 _MEANINGS = {
     "GET /v1/sessions": "The caller's own sessions.",
-    "GET /v1/sessions/{name}": "One session; with `after`, once its revision is above that, or after `wait` seconds.",
-    "DELETE /v1/sessions/{name}": "Delete a session that has no job; with `purge` nothing is kept for `restore`.",
-    "POST /v1/sessions/{name}/start": "Start a session; it is made if there is none of that name.",
-    "PUT /v1/sessions/{name}/idle": "Decide after which time without use the session is stopped.",
-    "PUT /v1/sessions/{name}/continuation": "Decide whether the session goes on when its job has to end.",
-    "PUT /v1/sessions/{name}/stop-time": "Decide when the session is to be stopped, and whether it stays until then.",
-    "POST /v1/sessions/{name}/resize": "Have a ready session go on in a job with other resources.",
-    "POST /v1/sessions/{name}/extend": "Give the session's job more time, where Slurm and the site allow it.",
-    "GET /v1/sessions/{name}/jobs": "Every job that was asked for to carry the session, the last one first.",
-    "PATCH /v1/sessions/{name}/connecting": "Decide what connecting does; what the body does not name stays.",
+    "GET /v1/sessions/{name}": "One session. With `after`, wait for a higher revision, at most `wait` seconds.",
+    "DELETE /v1/sessions/{name}": "Delete a session without a job; with `purge`, `restore` is not possible.",
+    "POST /v1/sessions/{name}/start": "Start a session; create it if it does not exist.",
+    "PUT /v1/sessions/{name}/idle": "Set the time after which the idle session is stopped.",
+    "PUT /v1/sessions/{name}/continuation": "Set the policy for the continuation in another job.",
+    "PUT /v1/sessions/{name}/stop-time": "Set the stop time, and if the session continues until then.",
+    "POST /v1/sessions/{name}/resize": "Continue a ready session in a job with other resources.",
+    "POST /v1/sessions/{name}/extend": "Give the session's job more time, if Slurm and the site allow it.",
+    "GET /v1/sessions/{name}/jobs": "Every job of the session, the last one first.",
+    "PATCH /v1/sessions/{name}/connecting": "Set what a connection does; fields that the body omits keep their value.",
     "POST /v1/sessions/{name}/stop": "End a session's job; its data stays.",
-    "POST /v1/sessions/{name}/snapshots": "Keep home and system as they are now, of a running session too.",
+    "POST /v1/sessions/{name}/snapshots": "Take a snapshot of home and system, of a running session too.",
     "GET /v1/sessions/{name}/snapshots": "The session's snapshots, oldest first.",
     "DELETE /v1/sessions/{name}/snapshots/{reference}": "Delete a snapshot, by its number or label.",
-    "POST /v1/sessions/{name}/rollback": "Make home, system and image what they were; a running session is restarted.",
-    "POST /v1/sessions/{name}/switch": "Put the session on another image with its home; a running one is restarted.",
-    "POST /v1/sessions/{name}/clone": "Make a session that begins as this one is, or was in a snapshot.",
-    "GET /v1/sessions/{name}/diff": "What has changed since the snapshot `from`, or over the profile; "
-    "with `content=true` files that look the same are read.",
-    "GET /v1/sessions/{name}/size": "What the session's data takes. The first call counts every file, for minutes.",
+    "POST /v1/sessions/{name}/rollback": "Restore home, system and image of a snapshot; a running session restarts.",
+    "POST /v1/sessions/{name}/switch": "Move the session to another image with its home; a running one restarts.",
+    "POST /v1/sessions/{name}/clone": "Create a session with the files of this one, now or in a snapshot.",
+    "GET /v1/sessions/{name}/diff": "Changes since the snapshot `from`, or since the profile. "
+    "With `content=true` files that look the same are read.",
+    "GET /v1/sessions/{name}/size": "Disk space of the session. The first call may take minutes.",
     "POST /v1/sessions/{name}/verify": "Read every layer and compare it with its checksums. It may take an hour.",
-    "POST /v1/sessions/{name}/flatten": "Begin to make few layers of many, in the background; nothing waits for it.",
+    "POST /v1/sessions/{name}/flatten": "Begin to join layers, in the background; the answer does not wait for it.",
     "POST /v1/sessions/{name}/root": "Start the session in root mode; stop it first if it runs. A stop ends root mode.",
-    "POST /v1/sessions/{name}/root/commit": "Keep what was changed in root mode.",
+    "POST /v1/sessions/{name}/root/commit": "Keep the changes of root mode.",
     "GET /v1/deleted": "The caller's deleted sessions that can be restored.",
-    "POST /v1/deleted/{name}/restore": "Bring back the session of that name that was deleted last, stopped.",
+    "POST /v1/deleted/{name}/restore": "Restore the last deleted session of that name, stopped.",
     "GET /v1/environments": "The environments of the caller's batch jobs, and which jobs have begun in them.",
-    "POST /v1/environments": "Make an environment for a batch job, of a session as it is now or of a profile.",
-    "DELETE /v1/environments/{environment}": "Remove an environment in which nothing runs.",
-    "POST /v1/environments/{environment}/promote": "Make a session of what a job has left in its environment.",
-    "POST /v1/gc": "Remove layers that nothing of the caller's names, and deleted sessions whose grace is over.",
+    "POST /v1/environments": "Make an environment for a batch job from a session, as it is now, or from a profile.",
+    "DELETE /v1/environments/{environment}": "Remove an environment without a running job.",
+    "POST /v1/environments/{environment}/promote": "Make a session from the files of a job in its environment.",
+    "POST /v1/gc": "Remove layers without a reference by the caller, and deleted sessions after their grace time.",
     "GET /v1/sessions/{name}/log": "The last bytes of the log of the session's jobs.",
-    "GET /v1/sessions/{name}/events": "What happened to the session, newest last.",
-    "GET /v1/events": "What happened to all of the caller's sessions, newest last.",
-    "GET /v1/sessions/{name}/connections": "Who is connected; with `ended`, all that is remembered of who was.",
-    "POST /v1/connections": "News of connections: of the caller's own, or of anybody's from the gateway's account.",
-    "POST /v1/resolve": "Where a session listens, for a connection. The message of a refusal is fit for the terminal.",
+    "GET /v1/sessions/{name}/events": "The session's events, newest last.",
+    "GET /v1/events": "The events of all of the caller's sessions, newest last.",
+    "GET /v1/sessions/{name}/connections": "Present connections; with `ended`, all recorded past ones too.",
+    "POST /v1/connections": "Report connections: the caller's own, or of any user from the gateway's account.",
+    "POST /v1/resolve": "The endpoint of a session, for a connection. A refusal has a message for the terminal.",
     "GET /v1/keys": "The public keys that open the caller's sessions.",
     "POST /v1/keys": "Add a public key.",
-    "DELETE /v1/keys/{fingerprint}": "Remove a key that was added here.",
-    "GET /v1/certificates": "The caller's certificates that have not ended, revoked ones too.",
-    "POST /v1/certificates": "A certificate that lets the caller in with a key of theirs. A revoked key is good again.",
-    "DELETE /v1/certificates": "Revoke the caller's certificates for one key, or all; the answer has those that were.",
-    "GET /v1/ca": "The keys of the authorities, for hosts and users, whose certificates are believed.",
-    "POST /v1/ca/{kind}/rotate": "Announce the next key, or have it sign. Root and the service account only.",
-    "POST /v1/ca/{kind}/retire": "Have a key believed no more. Root and the service account only.",
-    "GET /v1/gateway/keys/{user}": "The keys that let a user in. The gateway's account only.",
+    "DELETE /v1/keys/{fingerprint}": "Remove an added key.",
+    "GET /v1/certificates": "The caller's certificates that are not expired, revoked ones too.",
+    "POST /v1/certificates": "A certificate for one of the caller's keys. A revoked key becomes valid again.",
+    "DELETE /v1/certificates": "Revoke the caller's certificates for one key, or all; the answer lists them.",
+    "GET /v1/ca": "The trusted keys of the authorities, for hosts and users.",
+    "POST /v1/ca/{kind}/rotate": "Announce the next key, or begin to sign with it. Root and the service account only.",
+    "POST /v1/ca/{kind}/retire": "Stop trusting a key. Root and the service account only.",
+    "GET /v1/gateway/keys/{user}": "The keys that open a user's sessions. The gateway's account only.",
     "POST /v1/gateway/wait": "Wait until one of these sessions has another revision. The gateway's account only.",
     "POST /v1/gateway/certificate": "A certificate for the gateway's host key. The gateway's account only.",
-    "GET /v1/health": "Whether the controller answers, and its version.",
-    "GET /v1/site": "What a client needs in order to reach sessions.",
-    "GET /v1/doctor": "What the controller finds right and wrong with itself and its surroundings.",
-    "POST /v1/rebuild": "Bring sessions back from their manifests. Root and the service account only.",
+    "GET /v1/health": "A sign that the controller answers, and its version.",
+    "GET /v1/site": "The data that a client needs in order to reach sessions.",
+    "GET /v1/doctor": "The controller's checks of itself and its environment.",
+    "POST /v1/rebuild": "Restore sessions from their manifests. Root and the service account only.",
 }
 """What the types do not tell; a call that is not here has no page."""
 

@@ -6,6 +6,7 @@ test_docs.py fails when a generated page is stale. Run as `python -m tests.docs.
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,29 +29,30 @@ PROSE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _CLI_HEAD = """\
 # Command line
 
-Made from the program by `make docs`. Results go to stdout and everything else to stderr; [exit codes](exit-codes.md)
-are one table. `--json` prints results as JSON on stdout and, should the command fail, one object
-`{"error": {"reason", "message", "hint", "exit_code"}}` on stderr instead of words; there is no progress then. Times
-are seconds since the epoch, sizes are bytes. [Sessions, day by day](../howto/sessions.md) shows the commands at work.
+`make docs` generates this page from the program. Results go to stdout and all other output to stderr. All
+[exit codes](exit-codes.md) are in one table. `--json` prints results as JSON on stdout. If the command fails, it prints
+one object `{"error": {"reason", "message", "hint", "exit_code"}}` on stderr instead of a message. With `--json` there
+is no progress output. Times are seconds since the epoch, sizes are bytes. [Sessions, day by day](../howto/sessions.md)
+shows the commands in use.
 
 | variable | meaning |
 |---|---|
 | `BERTH_CONFIG` | the configuration file, instead of /etc/berth/config.yaml |
-| `BERTH_ENV` | the environment of `berth sbatch`, unless --env says one; it counts over the script's `#BERTH --env` |
+| `BERTH_ENV` | the environment of `berth sbatch`, unless --env names one; it overrides the script's `#BERTH --env` |
 | `BERTH_DEBUG` | if set, a fault in berth itself shows its traceback at once |
-| `XDG_CONFIG_HOME`, `XDG_DATA_HOME`, `XDG_STATE_HOME`, `XDG_RUNTIME_DIR` | where personal mode keeps its files |
+| `XDG_CONFIG_HOME`, `XDG_DATA_HOME`, `XDG_STATE_HOME`, `XDG_RUNTIME_DIR` | the directories of personal mode |
 """
 
 _CONFIG_HEAD = """\
 # Configuration
 
-Made from the program by `make docs`. One YAML file holds all settings: `/etc/berth/config.yaml`, or the file that
-`$BERTH_CONFIG` or `berth --config FILE` names. `berth config check FILE` says whether a file is right,
-`berth config show` what holds. Unknown settings are errors. Times are seconds.
+`make docs` generates this page from the program. One YAML file holds all settings: `/etc/berth/config.yaml`, or the
+file that `$BERTH_CONFIG` or `berth --config FILE` names. `berth config check FILE` checks a file, and
+`berth config show` prints the settings in effect. Unknown settings are errors. Times are seconds.
 
-Where there is no such file, Berth runs in personal mode: `runtime_dir` is `$XDG_RUNTIME_DIR/berth`, `state_dir`
-`~/.local/state/berth`, `profiles.stores` `~/.local/share/berth/profiles`, there is no gateway, and
-`~/.config/berth/config.yaml` may change all of it.
+Without such a file, Berth runs in personal mode: `runtime_dir` is `$XDG_RUNTIME_DIR/berth`, `state_dir` is
+`~/.local/state/berth`, `profiles.stores` is `~/.local/share/berth/profiles`, and there is no gateway.
+`~/.config/berth/config.yaml` can change all of these.
 
 ```yaml
 storage:
@@ -63,6 +65,7 @@ slurm:
 """
 
 
+@cache
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
     reference = ROOT / "docs" / "reference"

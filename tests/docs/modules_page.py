@@ -19,9 +19,9 @@ SHELL = "broker/job"
 _HEAD = """\
 # Modules
 
-Made from the program by `make docs`. The folders of `broker/` are its processes and, inside the controller, the stages
-of a request: `api`, `sessions`, `reconcile`, then `credentials`, `launcher_client` and `registry`. Imports go down this
-list only; import-linter checks it (`pyproject.toml`).
+`make docs` generates this page from the program. The folders of `broker/` are its processes and, inside
+the controller, the stages of a request: `api`, `sessions`, `reconcile`, then `credentials`,
+`launcher_client` and `registry`. Imports go only down this list; import-linter checks it (`pyproject.toml`).
 """
 
 

@@ -10,28 +10,33 @@ from slurm.sources import VARIABLES
 _HEAD = f"""\
 # sbatch's options
 
-Made from the program by `make docs`, and held against the cluster's own `sbatch --help` by a test. The table has
-every option of sbatch 26.05 and those that older releases had beside.
+`make docs` generates this page from the program, and a test compares it with the cluster's own `sbatch --help`. The
+table has every option of sbatch 26.05, and options of older releases.
 
-**`berth sbatch`** takes all of them, and whatever a plugin of the site has added, in every form and from every source
-that sbatch takes them from: it hands them on unread. Its own is `--env SESSION|PROFILE[@VERSION]`, also as `#BERTH
---env …` and `BERTH_ENV`: [batch jobs](../howto/batch.md).
+**`berth sbatch`** accepts all of them, and every option of a plugin of the site, in every form and from every source
+that sbatch accepts: it passes them on without reading them. Its only own option is
+`--env SESSION|PROFILE[@VERSION]`, also as `#BERTH --env …` and `BERTH_ENV`: [batch jobs](../howto/batch.md).
 
-**`berth start`** takes those that ask for resources, after the session's name, in every form that sbatch takes:
-`--time=60`, `--time 60`, `-t 60`, `-t60`, and abbreviations that are not ambiguous. They are passed on to the real
+**`berth start`** accepts the options that ask for resources, after the session's name, in every form that sbatch
+accepts: `--time=60`, `--time 60`, `-t 60`, `-t60`, and unambiguous abbreviations. It passes them on to the real
 `sbatch`, which checks their values, together with the site's plugins.
 
-Of an option that is given more than once, the one counts that comes first here: the command line; `SBATCH_…`
-variables; the `#SBATCH` lines of the script that `--from-script` names; the profile's default; the site's
-(`slurm.options`). Variables count for new sessions, and with `--from-script`. An option also replaces those of lower
-rank that ask for the same thing in another way: one of `--mem`, `--mem-per-cpu`, `--mem-per-gpu`; one of `--gres`,
-`--gpus`, `--gpus-per-node`, `--gpus-per-socket`, `--gpus-per-task`; one of `--core-spec`, `--thread-spec`; one of
-`--exclusive`, `--oversubscribe`. At most {MAX_OPTIONS} options, values of at most {MAX_VALUE:,} printable ASCII
-characters.
+If an option is given more than once, the first of these sources counts:
 
-What a session cannot have is refused on the command line, with the reason that the table gives. In a script it is
-left out and named, in a variable left out. `--tasks-per-node` is another name of `--ntasks-per-node`;
-`SBATCH_WAIT4SWITCH` is a part of `--switches`.
+1. the command line;
+2. `SBATCH_…` variables, for new sessions and with `--from-script`;
+3. the `#SBATCH` lines of the script that `--from-script` names;
+4. the profile's default;
+5. the site's default (`slurm.options`).
+
+An option also replaces options of lower rank that ask for the same resource in another form: one of `--mem`,
+`--mem-per-cpu`, `--mem-per-gpu`; one of `--gres`, `--gpus`, `--gpus-per-node`, `--gpus-per-socket`, `--gpus-per-task`;
+one of `--core-spec`, `--thread-spec`; one of `--exclusive`, `--oversubscribe`. There may be at most {MAX_OPTIONS}
+options, with values of at most {MAX_VALUE:,} printable ASCII characters.
+
+`berth start` refuses the other options on the command line, with the reason in the table. It omits and names them in a
+script, and omits them in a variable. `--tasks-per-node` is another name of `--ntasks-per-node`; `SBATCH_WAIT4SWITCH` is
+a part of `--switches`.
 
 | option | short | value | variable | `berth start` |
 |---|---|---|---|---|

@@ -255,7 +255,7 @@ class ScriptedController:
 
     def _signed(self, public_key: str, hours: float) -> BaseModel:
         if self.site.login_with == "keys":
-            raise errors.RefusedError("this site lets people in by their keys")
+            raise errors.RefusedError("this site accepts keys, not certificates")
         now = time.time()
         line = self.user_authority.sign_user(
             public_key, self.site.user, valid_seconds=hours * 3600, serial=7, key_id="berth user"

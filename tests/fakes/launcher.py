@@ -1,4 +1,4 @@
-"""A launcher in memory, and ones that misbehave; tests/unit/test_fake_launcher.py holds it against the real one."""
+"""A launcher in memory, and ones that misbehave; test_fake_launcher.py holds it against the real one."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.fakes.volumes import FakeVolumes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from broker.launcher.argument_types import Arguments
     from tests.fakes.scheduler import FakeScheduler
 
 
@@ -117,22 +118,23 @@ class FakeLauncher(LauncherClient):
         self._note("manifests", user)
         return _manifests(self.set_aside, user)
 
-    async def _call(self, verb: str, user: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-        """The verbs on volumes."""
+    async def _call(self, user: str, arguments: Arguments) -> dict[str, Any]:
+        """Answer a verb on volumes."""
+        verb, request = arguments.VERB, arguments.request()
         self._note(verb, user)
         await self._hang(verb, "before")
-        answer = self.volumes.do(verb, user, arguments)
-        key = (user, arguments.get("session", ""))
+        answer = self.volumes.do(verb, user, request)
+        key = (user, request.get("session", ""))
         if verb in {"clone", "promote"}:
             directory = self._made(*key)
-            directory.files.update(arguments["files"])
+            directory.files.update(request["files"])
             answer = answer | {"host_key": directory.host_key}
         elif verb == "trash" and key in self.directories:
             self.set_aside[key] = self.directories.pop(key)
         elif verb == "untrash" and key in self.set_aside:
             self.directories[key] = self.set_aside.pop(key)
             self.directories[key].host_key = ""
-        elif verb in {"purge", "gc"} and not arguments.get("dry_run"):
+        elif verb in {"purge", "gc"} and not request.get("dry_run"):
             if verb == "purge":
                 self.directories.pop(key, None)
             self.set_aside = {each: self.set_aside[each] for each in self.set_aside if each in self.volumes.trash}

@@ -1,4 +1,4 @@
-"""Volumes in memory: layers of files, stacks of layers, snapshots of stacks; tests/unit/test_fake_launcher.py holds it
+"""Volumes in memory: layers of files, stacks of layers, snapshots of stacks; test_fake_launcher.py holds it
 against the real launcher's verbs.
 """
 

@@ -154,7 +154,7 @@ def test_a_full_disk_or_quota(carol: User, disk: Disk, new_name: Callable[[str],
     refused = carol.berth("start", name)
     assert refused.returncode == ExitCode.NO_SPACE
     assert f"there is no space or no quota left for {name}".encode() in refused.stderr
-    assert b"`berth gc` removes what nothing needs any more" in refused.stderr
+    assert b"`berth gc` removes data that no session needs" in refused.stderr
     lines = told(carol, name)
     assert lines["state"].startswith(f"stopped: there is no space or no quota left for {name}")
     assert f"`berth size {name}` says what takes how much" in lines["do"]

@@ -144,7 +144,7 @@ def laptop(carol: Carol, sshd: str) -> Iterator[Laptop]:
         f"echo '{sshd}' >.ssh/known_hosts; cat .ssh/id_ed25519.pub"
     )
     carol.sh(f"umask 077; mkdir -p ~/.ssh; echo '{public.decode().strip()}' >>~/.ssh/authorized_keys")
-    carol.kill()  # it may have read that file some seconds ago (FRESH in credentials/authorized_keys.py)
+    carol.kill()  # it may have read that file some seconds ago (CACHE_TTL_S in credentials/authorized_keys.py)
     made.ok(
         f"mkdir -p ~/.config/berth; ssh {NODE} berth ssh-config --known-hosts >~/.config/berth/known_hosts; "
         f"ssh {NODE} berth ssh-config --via login --login {NODE} >~/.config/berth/ssh_config; "

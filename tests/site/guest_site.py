@@ -98,7 +98,7 @@ def install(guest: Guest, kind: Kind) -> None:
     if kind.personal:
         for user in ("alice", "bob"):
             store = ".local/share/berth/profiles"
-            guest.sh(f"mkdir -p {store}; cp -r {images} {store}/", user=user, seconds=COPY_SECONDS)
+            guest.sh(f"umask 022; mkdir -p {store}; cp -r {images} {store}/", user=user, seconds=COPY_SECONDS)
     else:
         _install_services(guest, kind, images)
     guest.sh("umount /mnt; sync")

@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
                 start(options.state, site, Progress())
                 up = time.monotonic()
                 environment = os.environ | {"VM_STATE": str(options.state)}
-                worst = max(worst, subprocess.run(options.command, env=environment, check=False).returncode)
+                worst = max(worst, abs(subprocess.run(options.command, env=environment, check=False).returncode))
                 print(f"{site}: up after {up - began:.0f} s, tests {time.monotonic() - up:.0f} s", flush=True)
             finally:
                 if not os.environ.get("KEEP_VM"):

@@ -72,7 +72,7 @@ def test_the_pages_list_every_operation(verb: str) -> None:
     behaviour = (ROOT / "docs/behaviour.md").read_text(encoding="utf-8")
     api = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
     lists = [
-        *re.findall(r"for home and system \(([^)]*)\)", behaviour),
+        *re.findall(r"changes home and system \(([^)]*)\)", behaviour),
         *re.findall(r"`<operation>` is ([^.]*)\.", behaviour),
         *re.findall(r"^\| `verb` \| text \| ([^|]*) \|$", api, re.MULTILINE),
     ]

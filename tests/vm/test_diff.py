@@ -30,8 +30,8 @@ for place in ~ /opt; do
   echo y >replaced/new
   echo longer >left
 done
-rm /etc/issue
-rm -r /usr/share/bug
+rm -f /etc/issue
+rm -rf /usr/share/bug
 """
 SINCE = {("D", "gone"), ("D", "file"), ("D", "replaced/old"), ("A", "replaced/new"), ("M", "left")}
 PLACES = ("/home/alice/d", "/opt/d")
@@ -43,12 +43,16 @@ def changes(alice: Person, session: str, *words: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("when", ["running", "stopped"])
-def test_deletions_are_shown(alice: Person, dev: str, when: str) -> None:
+def test_deletions_are_shown(alice: Person, dev: str, on_node: bool, when: str) -> None:
+    """Of a running session whose system is on the node's disk, what was last saved is shown, here by a snapshot."""
     alice.inside(dev, BEFORE)
     before = str(json.loads(alice.ok("snapshot", dev, "--json", *WAIT))["number"])
     alice.inside(dev, AFTER)
     if when == "stopped":
         alice.ok("stop", dev, *WAIT)
+    elif on_node:
+        assert "/opt/d/left" not in {path for _, path in changes(alice, dev, "--from", before)}
+        alice.ok("snapshot", dev, *WAIT)
     since = changes(alice, dev, "--from", before)
     found = {each for each in since if each[1].startswith(tuple(f"{place}/" for place in PLACES))}
     assert found == {(change, f"{place}/{path}") for change, path in SINCE for place in PLACES}

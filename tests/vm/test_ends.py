@@ -37,7 +37,7 @@ def comes_back(alice: Person, session: str) -> None:
     assert files_are_kept(alice, session)
 
 
-@pytest.mark.short
+@pytest.mark.short("ext4")
 def test_memory_overrun_ends_the_session_in_words(alice: Person, kept: str) -> None:
     assert alice.ssh(kept, HOG).returncode != 0
     view = alice.until(kept, lambda view: bool(view["state"] == "failed"), what="the end of the session")

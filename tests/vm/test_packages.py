@@ -42,7 +42,7 @@ def stop_and_start(alice: Person, session: str) -> None:
     alice.ok("start", session, *WAIT)
 
 
-@pytest.mark.short
+@pytest.mark.short("nfs-ext4")
 def test_package_is_installed_in_the_session_or_refused_with_the_remedy(alice: Person, dev: str, limited: bool) -> None:
     alice.inside(dev, MAKE)
     commands = {"by-apt": "apt-get install -y /home/alice/by-apt.deb", "by-dpkg": "dpkg -i /home/alice/by-dpkg.deb"}

@@ -66,20 +66,20 @@ class TestTheSession:
     def test_job_runs_in_a_scope_of_systemd(self, alice: Person, dev: str) -> None:
         assert "slurmstepd.scope/" in alice.inside(dev, "cat /proc/self/cgroup")
 
-    @pytest.mark.short
+    @pytest.mark.short("ext4")
     def test_laptop_enters_the_session(self, guest: Guest, alice: Person, dev: str, personal: bool) -> None:
         assert alice.inside(dev, "id -un; hostname") == "alice\nvm"
         if not personal:
             assert "alice" in guest.sh("journalctl --no-pager -u berth-gateway")
 
-    @pytest.mark.short
+    @pytest.mark.short("ext4")
     def test_one_gpu_of_two_can_be_opened(self, alice: Person, dev: str) -> None:
         assert sorted(alice.inside(dev, OPEN_EACH).split()) == ["open", "refused"]
         assert alice.inside(dev, "echo $ZE_AFFINITY_MASK") == "0"
 
 
 class TestTheVolumes:
-    @pytest.mark.short
+    @pytest.mark.short("nfs-ext4")
     def test_live_snapshot_is_frozen_and_rollback_brings_it_back(self, alice: Person, dev: str) -> None:
         mark(alice, dev, "one")
         made = json.loads(alice.ok("snapshot", dev, "first", "--json", *WAIT))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.launcher.request import RequestContext, VerbError
-from broker.launcher.volume_verbs import VOLUME_VERBS, make_volumes
+from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes, make_volumes
 from broker.names import new_id
 from broker.volumes import live, record
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
@@ -65,7 +65,7 @@ class Actor:
         if child == 0:
             os.close(read)
             os.environ |= armed
-            self._answer(verb, {**IMAGE, **request}, write)
+            self._answer(verb, {**IMAGE, "files": {}, "over": [], **request}, write)
         os.close(write)
         if meanwhile is not None:
             stopped = _stopped(child)
@@ -100,7 +100,7 @@ class Actor:
         vars(live)["_signal"] = self._job  # there is no Slurm here
         place = RequestContext(pwd.getpwuid(os.getuid()), str(self.root), "sbatch", "session.sh")
         if verb != "make":
-            return VOLUME_VERBS[verb](place, request)
+            return change_volumes(place, VOLUME_VERBS[verb].parse(request))
         self.session(request["session"]).mkdir(parents=True, exist_ok=True)
         return make_volumes(place, request["session"], request["driver"])
 

@@ -1,4 +1,4 @@
-"""The public keys that open a user's sessions: from `berth key add` and the user's authorized_keys."""
+"""Public keys that open a user's sessions: from `berth key add` and the user's authorized_keys."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from broker.ssh import keys
 
 if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
-    from broker.controller.registry.registry import Registry
+    from broker.controller.registry.async_registry import AsyncRegistry
 
 log = logging.getLogger(__name__)
 
-FRESH = 5.0
-"""Seconds for which a read authorized_keys file is taken as it was: a burst of log-ins costs one look, and a removed
-key stops working at once for `berth key remove`, after this long for an edited file."""
+CACHE_TTL_S = 5.0
+"""Time for which the content of an authorized_keys file is reused: a burst of log-ins reads it once. A key that was
+removed from the file works for as long; `berth key remove` takes effect at once."""
 MAX_USERS = 4096
-"""Users whose files are remembered; names that nobody has are remembered too, so that guessing costs no forks."""
+"""Users in the cache. It also has names without an account, so that guessing names costs no forks."""
 
 
 MAX_ADDED = keys.MAX_FILE_KEYS
-"""Keys that one user may add: what a submission carries must fit into one request to the launcher."""
+"""Keys that one user may add: all of them must fit into one request to the launcher."""
 
 
 _NO_ANSWER = {"crashed", "timed-out", "gone"}
@@ -39,8 +39,8 @@ _NO_ANSWER = {"crashed", "timed-out", "gone"}
 class AuthorizedKeys:
     """A short-lived cache of users' keys, which the launcher reads as these users."""
 
-    def __init__(self, registry: Registry, launcher: LauncherClient, *, enough: bool = True) -> None:
-        """`enough`: whether a key lets its owner in by itself; no more can be added where it does not."""
+    def __init__(self, registry: AsyncRegistry, launcher: LauncherClient, *, enough: bool = True) -> None:
+        """`enough`: whether a key opens a session without a certificate. If not, no key can be added."""
         self._enough = enough
         self._registry = registry
         self._launcher = launcher
@@ -50,24 +50,24 @@ class AuthorizedKeys:
         self._reading = SingleFlight[str, list[keys.PublicKey]]()
 
     async def lines(self, user: str) -> list[str]:
-        """One authorized_keys line a key, without options; empty for a user that does not exist.
+        """Return one authorized_keys line for each key, without options; none for a user that does not exist.
 
-        LauncherError while the user's own file cannot be read, as on a dead file server, and never could before.
+        LauncherError if the user's own file cannot be read, as on a dead file server, and is not in the cache.
         """
         found = {key.blob: key.line for key in await self._own_file(user)}
-        for row in await asyncio.to_thread(self._registry.keys_of, user):
+        for row in await self._registry.keys_of(user):
             key = keys.PublicKey.parse(row.public_key)
             found.setdefault(key.blob, key.line)
         return list(found.values())
 
     async def knows(self, user: str) -> bool:
-        """Whether there is such a user; raises as `lines`."""
+        """Whether the user exists; raises as `lines`."""
         await self._own_file(user)
         return user not in self._unknown
 
     async def views(self, user: str) -> list[KeyView]:
-        """The same for the user's eyes, with where each comes from."""
-        rows = await asyncio.to_thread(self._registry.keys_of, user)
+        """Return the keys for the user to read, each with its source."""
+        rows = await self._registry.keys_of(user)
         added = [_added(row) for row in rows]
         known = {view.fingerprint for view in added}
         return added + [
@@ -84,10 +84,8 @@ class AuthorizedKeys:
     async def add(self, user: str, line: str) -> KeyView:
         key = keys.PublicKey.parse(line)
         if not self._enough:
-            raise RefusedError(
-                "this site lets people in by certificates, not by their keys", hint="`berth login` gives you one"
-            )
-        if len(await asyncio.to_thread(self._registry.keys_of, user)) >= MAX_ADDED:
+            raise RefusedError("this site accepts certificates, not keys", hint="`berth login` gives you a certificate")
+        if len(await self._registry.keys_of(user)) >= MAX_ADDED:
             raise RefusedError(
                 f"you have added {MAX_ADDED} keys already", hint="`berth key remove` those of old machines"
             )
@@ -98,14 +96,14 @@ class AuthorizedKeys:
             comment=key.comment,
             added_at=time.time(),
         )
-        return _added(await asyncio.to_thread(self._registry.add_key, row))
+        return _added(await self._registry.add_key(row))
 
     async def remove(self, user: str, fingerprint: str) -> KeyView:
-        return _added(await asyncio.to_thread(self._registry.remove_key, user, fingerprint))
+        return _added(await self._registry.remove_key(user, fingerprint))
 
     async def _own_file(self, user: str) -> list[keys.PublicKey]:
         read_at, known = self._files.get(user, (-math.inf, None))
-        if known is not None and time.monotonic() - read_at < FRESH:
+        if known is not None and time.monotonic() - read_at < CACHE_TTL_S:
             return known
         return await asyncio.shield(self._reading.join(user, lambda: self._read(user, known)))
 
@@ -116,9 +114,9 @@ class AuthorizedKeys:
         except LauncherError as error:
             missing = error.kind == "missing"
             if not missing:
-                log.warning("authorized_keys of %s could not be read: %s", user, error.message)
+                log.warning("authorized_keys not read user=%s error=%s", user, error.message)
             if error.kind in _NO_ANSWER and known is None:
-                raise  # no answer is not an empty file
+                raise  # a failed read does not prove that the file is empty
             found = known or [] if error.kind in {*_NO_ANSWER, "files"} else []
         if len(self._files) >= MAX_USERS:
             self._files.clear()

@@ -1,8 +1,7 @@
-"""The credentials that open a user's sessions: keys, certificates, or both (`ssh.login_with`)."""
+"""Credentials that open a user's sessions: keys, certificates, or both (`ssh.login_with`)."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from broker.ssh.keys import PublicKey
 if TYPE_CHECKING:
     from broker.config.settings import SshSettings
     from broker.controller.credentials.authorized_keys import AuthorizedKeys
-    from broker.controller.registry.registry import Registry
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.ssh.certificates import CertificateAuthority
 
 
@@ -27,20 +26,20 @@ class SshCredentials:
     user: str
     keys: list[str]
     authorities: list[str]
-    """Whose certificates for `user` do."""
+    """Public keys of the authorities whose certificates for `user` are accepted."""
     revoked: list[str]
-    """Keys whose certificates do not."""
+    """Keys whose certificates are revoked."""
 
     @property
     def files(self) -> dict[str, str]:
-        """What a session's sshd reads of it (sshd(8), sshd_config(5)): of the launcher's FILES."""
+        """Return the files for a session's sshd (sshd(8), sshd_config(5)), by their names in session_verbs.FILES."""
         principal = [f'cert-authority,principals="{self.user}" {line}' for line in self.authorities]
         lines = {"authorized_keys": [*self.keys, *principal], "revoked_keys": self.revoked}
-        return {name: "".join(f"{line}\n" for line in each) for name, each in lines.items()}
+        return {name: "".join(f"{line}\n" for line in content) for name, content in lines.items()}
 
     @property
     def digest(self) -> str:
-        """Changes when the files change, but for the order of their lines."""
+        """A hash of the files that ignores the order of their lines."""
         parts = (sorted(text.splitlines()) for text in self.files.values())
         return hashlib.sha256("\n\n".join("\n".join(part) for part in parts).encode()).hexdigest()
 
@@ -49,7 +48,7 @@ class LoginPolicy:
     """The site's policy for credentials. It signs and revokes certificates."""
 
     def __init__(
-        self, settings: SshSettings, registry: Registry, keys: AuthorizedKeys, authority: CertificateAuthority
+        self, settings: SshSettings, registry: AsyncRegistry, keys: AuthorizedKeys, authority: CertificateAuthority
     ) -> None:
         """`authority`: the one for users."""
         self._settings = settings
@@ -58,7 +57,10 @@ class LoginPolicy:
         self._authority = authority
 
     async def of(self, user: str) -> SshCredentials:
-        """What lets `user` in now; nothing for a user that does not exist. Raises as `AuthorizedKeys.lines`."""
+        """Return the credentials that open the sessions of `user` now; none for a user that does not exist.
+
+        Raises as `AuthorizedKeys.lines`.
+        """
         keys = await self._keys.lines(user)
         if self._settings.login_with == "keys":
             return SshCredentials(user, keys, [], [])
@@ -67,18 +69,18 @@ class LoginPolicy:
         authorities = [*self._authority.trusted_lines, *self._settings.user_ca_keys]
         if self._settings.login_with == "certificates":
             keys = []
-        # sshd refuses a revoked key also without its certificate; one that opens by itself is not to be shut out.
+        # sshd refuses a revoked key also without its certificate; a key that is accepted by itself must not be revoked.
         plain = {PublicKey.parse(line).blob for line in keys}
-        certificates = await asyncio.to_thread(self._registry.certificates_of, user, time.time())
-        revoked = [each.public_key for each in certificates if each.revoked_at is not None]
+        certificates = await self._registry.certificates_of(user, time.time())
+        revoked = [certificate.public_key for certificate in certificates if certificate.revoked_at is not None]
         return SshCredentials(
             user, keys, authorities, [line for line in revoked if PublicKey.parse(line).blob not in plain]
         )
 
     async def sign(self, user: str, public_key: str, hours: float | None) -> UserCertificateAnswer:
-        """Certify a key of the user's for so long as they want and the site allows; a revoked one is good again."""
+        """Sign a key of the user for `hours`, at most the site's limit. A revoked key becomes valid again."""
         if self._settings.login_with == "keys":
-            raise RefusedError("this site lets people in by their keys", hint="`berth key add FILE` adds one")
+            raise RefusedError("this site accepts keys, not certificates", hint="`berth key add FILE` adds a key")
         key = PublicKey.parse(public_key)
         most = self._settings.user_certificate_hours
         seconds = min(most if hours is None else hours, most) * 3600
@@ -94,16 +96,16 @@ class LoginPolicy:
         line = self._authority.sign_user(
             key.line, user, valid_seconds=seconds, serial=row.serial, key_id=f"berth user {user}"
         )
-        view = _view(await asyncio.to_thread(self._registry.issue_certificate, row))
+        view = _view(await self._registry.issue_certificate(row))
         return UserCertificateAnswer(certificate=line, view=view)
 
     async def certificates(self, user: str) -> list[UserCertificateView]:
-        """Those of the user's that are valid, but for being revoked."""
-        return [_view(row) for row in await asyncio.to_thread(self._registry.certificates_of, user, time.time())]
+        """Return the user's certificates that have not expired, including revoked ones."""
+        return [_view(row) for row in await self._registry.certificates_of(user, time.time())]
 
     async def revoke(self, user: str, fingerprint: str | None) -> list[UserCertificateView]:
-        """Have the certificates for one of the user's keys, or for all, let nobody in any more; those that did."""
-        revoked = await asyncio.to_thread(self._registry.revoke_certificates, user, fingerprint, time.time())
+        """Revoke the certificates of one of the user's keys, or of all; return the revoked ones."""
+        revoked = await self._registry.revoke_certificates(user, fingerprint, time.time())
         if fingerprint is not None and not revoked:
             raise NotFoundError(f"you have no certificate for the key {fingerprint}", hint="`berth login --list`")
         return [_view(row) for row in revoked]

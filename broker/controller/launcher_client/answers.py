@@ -1,8 +1,8 @@
-"""Types of the launcher's answers. Nothing of an answer is stored, logged or counted before it is validated.
+"""Types of the launcher's answers. No part of an answer is stored, logged or counted before it is validated.
 
-A worker runs as the user and reads the user's files, so its answer is the user's word. It may have a key of megabytes,
-a number that no column has room for, or invalid text. Each type bounds what it takes; LauncherError `files` names the
-part that does not fit.
+A worker runs as the user and reads the user's files, so the user controls its answer. It may have a key of megabytes, a
+number too large for a column, or invalid text. Each type has limits; LauncherError `files` names the part that does not
+fit.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ KINDS = frozenset(
     {"invalid", "refused", "unclear", "missing", "busy", "ended", "space", "conflict", "files", "crashed", "timed-out"}
     | {"host-key"}  # session_verbs.submit
 )
-"""The kinds of an error; any other is taken for `crashed`. They are also labels of a metric, which must be few."""
+"""The kinds of an error; any other counts as `crashed`. They are also labels of a metric, which must be few."""
 MESSAGE_CHARACTERS = 2000
-"""Characters of an error's words, which are stored with the session; as launcher.MESSAGE_CHARACTERS."""
+"""Characters of an error's message, which is stored with the session; as worker.MESSAGE_CHARACTERS."""
 KEY_CHARACTERS = 1024
 """Characters of a session's public host key, which has about 120."""
 TEXT_CHARACTERS = 2**20
-"""Characters of a file that is handed on, such as a log's end."""
+"""Characters of a file's text, such as the end of a log."""
 MOST_BYTES = 2**63 - 1
 """The largest number that a column of the registry has room for."""
 
@@ -144,12 +144,12 @@ def parse(kind: TypeAdapter[_Value], value: object, what: str) -> _Value:
         return kind.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        words = f"{what} in the session's files cannot be used: {first['msg']:.200}"
-        raise LauncherError("files", words) from error
+        message = f"{what} in the session's files is invalid: {first['msg']:.200}"
+        raise LauncherError("files", message) from error
 
 
 def parse_error(message: Mapping[str, Any]) -> LauncherError:
-    """Return the error of an answer, in few words that can be shown."""
-    kind, words = message.get("error"), str(message.get("message", ""))[:MESSAGE_CHARACTERS]
-    shown = "".join(char if char.isprintable() or char == "\n" else "?" for char in words)
+    """Return the error of an answer, with a printable message of limited length."""
+    kind, text = message.get("error"), str(message.get("message", ""))[:MESSAGE_CHARACTERS]
+    shown = "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
     return LauncherError(kind if isinstance(kind, str) and kind in KINDS else "crashed", shown)

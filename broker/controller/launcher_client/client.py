@@ -1,4 +1,4 @@
-"""The client of the launcher: requests over the socketpair, answers as they arrive."""
+"""The client of the launcher: it sends requests over the socketpair and receives answers in any order."""
 
 from __future__ import annotations
 
@@ -18,21 +18,32 @@ from broker.controller.launcher_client import answers
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.launcher_client.volumes import Prepared, VolumeClient, host_key, volumes
 from broker.controller.metrics import observe_launcher
+from broker.launcher.argument_types import LONG_CALL_TIMEOUT_S
+from broker.launcher.arguments import (
+    InstallArguments,
+    KeysArguments,
+    LogArguments,
+    ManifestsArguments,
+    PrepareArguments,
+    SubmitArguments,
+)
 from broker.launcher.shares import READY_VERB, Shares
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from types import TracebackType
 
+    from broker.launcher.argument_types import Arguments
+
 ANSWER_LIMIT = 64 * 2**20
 """Bytes of one answer: every manifest of one user."""
 _ANSWER_BEGIN = re.compile(rb'\{"id": ([0-9]{1,18}), ')
-"""As launcher.Launcher writes it."""
+"""As launcher.server.Launcher writes it."""
 SESSION_SCRIPT = Path(__file__).parents[2] / "job/session.sh"
 
 
 class _Admission:
-    """The queue of requests for which the launcher has no place, so that it reads those of others at once."""
+    """The queue of requests for which the launcher has no place, so that other users' requests pass them."""
 
     def __init__(self) -> None:
         self._shares = Shares()
@@ -41,7 +52,7 @@ class _Admission:
 
     @contextlib.asynccontextmanager
     async def place(self, verb: str, user: str) -> AsyncIterator[None]:
-        """Have a place for the time of the block."""
+        """Hold a place during the block."""
         if self._shares.has_room(verb, user):
             self._shares.take(verb, user)
         else:
@@ -52,21 +63,21 @@ class _Admission:
             self._give_back(verb, user)
 
     async def _wait(self, verb: str, user: str) -> None:
-        mine = verb, user, asyncio.get_running_loop().create_future()
-        self._waiting.append(mine)
+        entry = verb, user, asyncio.get_running_loop().create_future()
+        self._waiting.append(entry)
         try:
-            await mine[2]
+            await entry[2]
         except asyncio.CancelledError:
-            if mine in self._waiting:
-                self._waiting.remove(mine)
-            else:  # it had just been given one
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            else:  # it has just received a place
                 self._give_back(verb, user)
             raise
 
     def _give_back(self, verb: str, user: str) -> None:
         self._shares.give_back(verb, user)
         for waiting in [*self._waiting]:
-            # One that has just been cancelled takes itself out when it runs.
+            # A cancelled entry removes itself when its task runs.
             if not waiting[2].done() and self._shares.has_room(*waiting[:2]):
                 self._waiting.remove(waiting)
                 self._shares.take(*waiting[:2])
@@ -76,7 +87,7 @@ class _Admission:
 class LauncherClient(VolumeClient):
     """A client of the launcher at the other end of a connected socket.
 
-    An async context manager; `gone` is set when it has left.
+    An async context manager. `gone` is set when the launcher has exited.
     """
 
     def __init__(self, control: socket.socket, process: asyncio.subprocess.Process | None = None) -> None:
@@ -99,7 +110,7 @@ class LauncherClient(VolumeClient):
         reader, self._writer = await asyncio.open_connection(sock=self._control, limit=ANSWER_LIMIT)
         greeting = await reader.readline()
         if not greeting:
-            raise LauncherError("gone", "the launcher ended before it said anything")
+            raise LauncherError("gone", "the launcher exited at its start")
         self.storage = str(json.loads(greeting)["ok"]["storage"])
         self._reading = asyncio.create_task(self._read(reader))
         return self
@@ -117,18 +128,18 @@ class LauncherClient(VolumeClient):
             await self._process.wait()
 
     def tell_ready(self) -> None:
-        """Have the launcher tell systemd that the service has started, if it is the unit's main process."""
+        """Tell the launcher that the service has started. As the main process of a unit it notifies systemd."""
         if self._process is None and self._writer is not None:
             self._writer.write(json.dumps({"id": 0, "verb": READY_VERB}).encode() + b"\n")
 
     async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
-        """Make what the session lacks of its directories, volumes (with that driver, or `auto`) and host key."""
-        answer = await self._call("prepare", user, session=session_id, driver=driver)
+        """Make the session's directories, volumes (with that driver, or `auto`) and host key if they are missing."""
+        answer = await self._call(user, PrepareArguments(session=session_id, driver=driver))
         return Prepared(host_key(answer), volumes(answer))
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         """Write some of session_verbs.FILES."""
-        await self._call("install", user, session=session_id, files=dict(files))
+        await self._call(user, InstallArguments(session=session_id, files=dict(files)))
 
     async def submit(
         self,
@@ -140,47 +151,43 @@ class LauncherClient(VolumeClient):
         files: Mapping[str, str],
         limit: float,
     ) -> int:
-        """Write the files and submit the job, within `limit` seconds; its job id.
+        """Write the files and submit the job within `limit` seconds; return its job id.
 
-        LauncherError `refused` carries Slurm's words; one that is `unclear` may have queued the job.
+        LauncherError `refused` carries Slurm's message. After an `unclear` one the job may be queued.
         """
-        answer = await self._call(
-            "submit",
-            user,
-            session=session_id,
-            submission=submission,
-            options=options,
-            files=dict(files),
-            timeout=limit,
+        arguments = SubmitArguments(
+            session=session_id, submission=submission, options=options, files=dict(files), timeout=limit
         )
+        answer = await self._call(user, arguments)
         try:
             return answers.parse(answers.JOB_ID, answer.get("job_id"), "the job's id")
         except LauncherError as error:
             raise LauncherError("unclear", error.message) from error  # sbatch was run
 
     async def keys(self, user: str) -> str:
-        """The text of the user's own authorized_keys file."""
-        answer = await self._call("keys", user)
+        """Return the text of the user's own authorized_keys file."""
+        answer = await self._call(user, KeysArguments())
         return answers.parse(answers.TEXT, answer.get("text"), "authorized_keys")
 
     async def log(self, user: str, session_id: str, tail: int) -> str:
-        answer = await self._call("log", user, session=session_id, bytes=tail)
+        answer = await self._call(user, LogArguments(session=session_id, bytes=tail))
         return answers.parse(answers.TEXT, answer.get("text"), "the log")
 
     async def manifests(self, user: str) -> dict[str, str]:
-        answer = await self._call("manifests", user)
+        answer = await self._call(user, ManifestsArguments())
         return answers.parse(answers.MANIFESTS, answer.get("manifests"), "a manifest")
 
     async def trashed_manifests(self, user: str) -> dict[str, str]:
-        """The manifests of what `trash` has set aside."""
-        answer = await self._call("manifests", user)
+        """Return the manifests of the sessions that `trash` has set aside."""
+        answer = await self._call(user, ManifestsArguments())
         return answers.parse(answers.MANIFESTS, answer.get("trash"), "a manifest")
 
-    async def _call(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+    async def _call(self, user: str, arguments: Arguments) -> dict[str, Any]:
+        verb = arguments.VERB
         async with self._admission.place(verb, user):
             began, outcome = time.monotonic(), "cancelled"
             try:
-                answer = await self._ask(verb, user, **arguments)
+                answer = await self._ask(user, arguments)
                 outcome = "done"
             except LauncherError as error:
                 outcome = error.kind
@@ -189,7 +196,7 @@ class LauncherClient(VolumeClient):
                 observe_launcher(verb, outcome, time.monotonic() - began)
             return answer
 
-    async def _ask(self, verb: str, user: str, **arguments: object) -> dict[str, Any]:
+    async def _ask(self, user: str, arguments: Arguments) -> dict[str, Any]:
         if self._writer is None or self.gone.is_set():
             raise LauncherError("gone", "the launcher has left")
         self.check()
@@ -197,7 +204,10 @@ class LauncherClient(VolumeClient):
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = answer
         try:
-            self._writer.write(json.dumps({"id": request_id, "verb": verb, "user": user, **arguments}).encode() + b"\n")
+            request = {"id": request_id, "verb": arguments.VERB, "user": user, **arguments.request()}
+            if arguments.IS_LONG:
+                request["timeout"] = LONG_CALL_TIMEOUT_S
+            self._writer.write(json.dumps(request).encode() + b"\n")
             return await answer
         finally:
             self._waiting.pop(request_id, None)
@@ -207,7 +217,7 @@ class LauncherClient(VolumeClient):
             while line := await reader.readline():
                 self._settle(line)
         except ConnectionResetError:
-            pass  # it was killed with requests unread
+            pass  # the launcher was killed with unread requests
         finally:
             self.gone.set()
             for answer in self._waiting.values():
@@ -215,29 +225,31 @@ class LauncherClient(VolumeClient):
                     answer.set_exception(LauncherError("gone", "the launcher has left"))
 
     def _settle(self, line: bytes) -> None:
-        """Hand an answer to its caller. The launcher wrote the id; the rest may be what a user made of it."""
+        """Give an answer to its caller. The launcher wrote the id; a user may have written the rest."""
         begin = _ANSWER_BEGIN.match(line)
         answer = self._waiting.get(int(begin[1])) if begin else None
         if answer is None or answer.done():
             return
         try:
-            message = json.loads(line)
-            if "error" in message:
-                raise answers.parse_error(message)
-            answer.set_result(dict(message["ok"]))
+            content = json.loads(line)
+            if "error" in content:
+                raise answers.parse_error(content)
+            answer.set_result(dict(content["ok"]))
         except LauncherError as error:
             answer.set_exception(error)
         except (ValueError, TypeError, LookupError, RecursionError) as error:
-            answer.set_exception(LauncherError("crashed", f"the answer cannot be understood: {type(error).__name__}"))
+            answer.set_exception(
+                LauncherError("crashed", f"invalid response from the launcher: {type(error).__name__}")
+            )
 
 
 def inherited() -> LauncherClient:
-    """The launcher that started this controller (site mode)."""
+    """Return the client of the launcher that started this controller (site mode)."""
     return LauncherClient(socket.socket(fileno=int(os.environ.pop("BERTH_LAUNCHER_FD"))))
 
 
 async def spawned(storage: str) -> LauncherClient:
-    """A launcher of our own, as the same user and without root (personal mode)."""
+    """Start a launcher as the same user and without root, and return its client (personal mode)."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = await asyncio.create_subprocess_exec(

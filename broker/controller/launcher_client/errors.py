@@ -1,4 +1,4 @@
-"""The error of a launcher call that has failed."""
+"""Errors of launcher calls, and their translation into messages for users."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LauncherError(BerthError):
-    """A verb did not do what was asked; `kind` as in launcher.request.VerbError, or `crashed`, `timed-out`, `gone`."""
+    """A verb has failed. `kind` is as in launcher.request.VerbError, or `crashed`, `timed-out`, `gone`."""
 
     reason = "launcher"
 
@@ -29,7 +29,7 @@ class LauncherError(BerthError):
 
     @property
     def unclear(self) -> bool:
-        """Whether what was asked may have been done all the same."""
+        """Whether the verb may have completed all the same."""
         return self.kind in {"unclear", "crashed", "timed-out", "gone"}
 
 
@@ -37,7 +37,7 @@ _Answer = TypeVar("_Answer")
 
 
 async def with_user_errors(name: str, call: Awaitable[_Answer]) -> _Answer:
-    """What the launcher answers to a call about a session of that name; its refusal in the words that people get."""
+    """Await a launcher call about the session `name`, and turn its LauncherError into an error for the user."""
     try:
         return await call
     except LauncherError as error:
@@ -45,20 +45,22 @@ async def with_user_errors(name: str, call: Awaitable[_Answer]) -> _Answer:
 
 
 def to_user_error(error: LauncherError, name: str) -> BerthError:
-    """What a user is told of a verb that did nothing to the session `name`."""
-    kind, said = error.kind, error.message
+    """Return the error that a user gets when a verb has changed nothing in the session `name`."""
+    kind, message = error.kind, error.message
     if kind == "space":
         return NoSpaceError(
-            f"{NO_SPACE_LEFT} for {name}, and nothing was changed: {said}",
-            hint=f"`berth gc` removes what nothing needs any more, `berth size {name}` says what takes how much",
+            f"{NO_SPACE_LEFT} for {name}, and nothing was changed: {message}",
+            hint=f"`berth gc` removes data that no session needs; `berth size {name}` shows what takes space",
         )
     if kind == "busy":
         return ConflictError(
-            f"{name} is open in a job or another operation, and nothing was changed: {said}",
+            f"{name} is open in a job or another operation, and nothing was changed: {message}",
             hint="try again in a moment",
         )
     if error.unclear:
-        return BerthError(f"it is not clear what became of it: {said}", hint="try again in a moment")
+        return BerthError(
+            f"Berth could not confirm whether the operation completed: {message}", hint="try again in a moment"
+        )
     kinds: dict[str, type[BerthError]] = {
         "invalid": InvalidInputError,
         "refused": RefusedError,
@@ -66,4 +68,4 @@ def to_user_error(error: LauncherError, name: str) -> BerthError:
         "conflict": ConflictError,
         "ended": ConflictError,
     }
-    return kinds.get(kind, BerthError)(said, hint="nothing was changed")
+    return kinds.get(kind, BerthError)(message, hint="nothing was changed")

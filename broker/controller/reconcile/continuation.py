@@ -5,7 +5,6 @@ It is submitted while the present job still runs, and waits behind it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
 
     from broker.config.settings import SlurmSettings
     from broker.controller.reconcile.submission import Submitter
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from slurm.scheduler import Job
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Continuation:
         self,
         *,
         settings: SlurmSettings,
-        registry: Registry,
+        registry: AsyncRegistry,
         submitter: Submitter,
     ) -> None:
         self._settings = settings
@@ -53,7 +53,7 @@ class Continuation:
         if not (due or lost) or self._submitter.under_way(session.id):
             return
         if due:
-            session = await asyncio.to_thread(self._registry.update, session.id, self._ask(now))
+            session = await self._registry.update(session.id, self._ask(now))
         if session.successor and session.state in CARRIED:
             self._submitter.submit_successor(session)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from functools import partial
@@ -16,11 +15,13 @@ from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable
 
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ it open for a moment, then doubling up to the last.
 class DeletionWorker:
     """Removes the data of deleted sessions, each session's at most once at a time."""
 
-    def __init__(self, *, registry: Registry, launcher: LauncherClient, changes: ChangeNotifier) -> None:
+    def __init__(self, *, registry: AsyncRegistry, launcher: LauncherClient, changes: ChangeNotifier) -> None:
         self._registry = registry
         self._launcher = launcher
         self._changes = changes
@@ -49,7 +50,7 @@ class DeletionWorker:
     async def resume(self, sessions: Iterable[Session]) -> None:
         """Begin with what is to go: those of the sessions that are being deleted, and all whose grace is over."""
         going = [session for session in sessions if session.state is SessionState.DELETING]
-        over = await asyncio.to_thread(self._registry.kept_deleted, over_at=time.time())
+        over = await self._registry.kept_deleted(over_at=time.time())
         for session in [*going, *over]:
             if self._backoff.due(session.id):
                 self._running.join(session.id, partial(self._remove, session))
@@ -77,11 +78,11 @@ class DeletionWorker:
             log.warning("the data of %s could not be %s yet: %s", session.id, done, error.message)
             self._backoff.failed(session.id)
             reason = f"its data could not be {done} yet; Berth tries again: {error.message}"
-            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"reason": reason}, None))
+            await self._registry.update(session.id, lambda _: ({"reason": reason}, None))
             return
         failpoint("delete.removed")
         self._backoff.forget(session.id)
-        await asyncio.to_thread(self._registry.update, session.id, _gone(session))
+        await self._registry.update(session.id, _gone(session))
 
 
 def _gone(seen: Session) -> Transition:

@@ -7,7 +7,6 @@ not known counts as use.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -26,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ WARNED = 600.0
 class IdlePolicy:
     """Stops idle sessions, always after a warning."""
 
-    def __init__(self, registry: Registry, launcher: LauncherClient) -> None:
+    def __init__(self, registry: AsyncRegistry, launcher: LauncherClient) -> None:
         self._registry = registry
         self._launcher = launcher
         self._knows_at = time.time() + CONNECTION_TIMEOUT_S
@@ -59,7 +59,7 @@ class IdlePolicy:
             return session
         try:
             seen = session.idle_stop_at
-            session = await asyncio.to_thread(self._registry.update, session.id, _idle(now))
+            session = await self._registry.update(session.id, _idle(now))
             if session.idle_stop_at not in {None, seen}:
                 self._telling.join(session.id, lambda: self._tell(session))
         except BerthError:  # one session's trouble is not the others'

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.operations import OperationRunner
     from broker.controller.reconcile.scheduled_stop import Stopping
     from broker.controller.reconcile.submission import Submitter
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry
     from broker.controller.wakeup import ChangeNotifier
     from slurm.scheduler import FinishedJob, Job, Scheduler
 
@@ -80,7 +80,7 @@ class Reconciler:
         self,
         *,
         settings: SlurmSettings,
-        registry: Registry,
+        registry: AsyncRegistry,
         scheduler: Scheduler,
         submitter: Submitter,
         operator: OperationRunner,
@@ -153,7 +153,7 @@ class Reconciler:
 
     async def tick(self) -> bool:
         """Ask once, and bring every session up to date; True when a session has changed."""
-        changing = await asyncio.to_thread(self._registry.in_states, {SessionState.CHANGING, SessionState.DELETING})
+        changing = await self._registry.in_states({SessionState.CHANGING, SessionState.DELETING})
         self._operator.resume(changing)
         await self._deletion.resume(changing)
         asked_at = time.time()
@@ -164,7 +164,7 @@ class Reconciler:
             if self.stale_since is None:
                 self.stale_since = asked_at
                 log.warning("Slurm does not answer: %s", error)
-            sessions = await asyncio.to_thread(self._registry.in_states, LIVE)
+            sessions = await self._registry.in_states(LIVE)
             self._operator.resume(sessions)
             self.moving = self._any_moves([*sessions, *changing])
             return False
@@ -173,7 +173,7 @@ class Reconciler:
         if self.stale_since is not None:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
             self.stale_since = None
-        sessions = await self._stopping.see_to(await asyncio.to_thread(self._registry.in_states, LIVE), asked_at)
+        sessions = await self._stopping.see_to(await self._registry.in_states(LIVE), asked_at)
         sessions = await self._idleness.see_to(sessions, asked_at)
         self._operator.resume(sessions)
         self.moving = self._any_moves([*sessions, *changing])
@@ -197,9 +197,8 @@ class Reconciler:
             try:
                 while job is not None and differs(session, observation(session, job, heir, asked_at)):
                     seen = session
-                    session = await asyncio.to_thread(  # noqa: PLW2901 - as it is now
-                        self._registry.update, seen.id, observe(seen, job, heir, asked_at)
-                    )
+                    decide = observe(seen, job, heir, asked_at)
+                    session = await self._registry.update(seen.id, decide)  # noqa: PLW2901 - as it is now
                     self._see_to(session)
                     changed = True
                     # If the successor has taken over: what is it doing?
@@ -225,7 +224,7 @@ class Reconciler:
         missing = [session for session in sessions if session.job_id is not None and session.id not in found.own]
         for session in missing:
             if session.missing_since is None:
-                await asyncio.to_thread(self._registry.update, session.id, mark(session, {"missing_since": asked_at}))
+                await self._registry.update(session.id, mark(session, {"missing_since": asked_at}))
         asked_about = [*missing, *self._cancelled.values()]
         if not asked_about or asked_at - self._asked_accounting_at < ACCOUNTING_EVERY:
             return
@@ -249,11 +248,11 @@ class Reconciler:
         if record is not None or asked_at - (session.ended_at or 0) > CANCELLER_KNOWN:
             del self._cancelled[session.id]
         if record is not None and record.cancelled_by:
-            await asyncio.to_thread(self._registry.update, session.id, told_who(session, record.cancelled_by))
+            await self._registry.update(session.id, told_who(session, record.cancelled_by))
             self._changes.notify()
 
     async def _conclude(self, session: Session, outcome: Outcome, asked_at: float, heir: Job | None = None) -> None:
-        self._see_to(await asyncio.to_thread(self._registry.update, session.id, end(session, outcome, heir, asked_at)))
+        self._see_to(await self._registry.update(session.id, end(session, outcome, heir, asked_at)))
         self._changes.notify()
 
     def _end_of(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> Outcome | None:
@@ -313,18 +312,18 @@ class Reconciler:
             log.error("Slurm will not cancel job %d: %s", job.id, error)
             refusal = EventEntry("berth", "cancel-refused", f"{error}; `scancel {job.id}` ends the job")
             marked = mark(session, {"cancelled_at": asked_at}, refusal)
-            await asyncio.to_thread(self._registry.update, session.id, marked)
+            await self._registry.update(session.id, marked)
             return
         failpoint("stop.cancelled")
         self._changed_at = time.monotonic()
-        await asyncio.to_thread(self._registry.update, session.id, mark(session, {"cancelled_at": asked_at}))
+        await self._registry.update(session.id, mark(session, {"cancelled_at": asked_at}))
 
     async def _cancel_strays(self, strays: list[Job]) -> None:
         """End jobs that carry the name of one of our sessions but are not its job: a late submission, a deleted
         session.
         """
         self._strays = {job.id: self._strays[job.id] for job in strays if job.id in self._strays}
-        known = {s.id: s for s in await asyncio.to_thread(self._registry.by_ids, {session_id(job) for job in strays})}
+        known = {s.id: s for s in await self._registry.by_ids({session_id(job) for job in strays})}
         for job in strays:
             session = known.get(session_id(job))
             if session is None or session.owner != job.user or self._submitter.under_way(session.id):

@@ -11,9 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.launcher_client.volumes import SifImage
 from broker.errors import BerthError
 from broker.images import require_image
+from broker.launcher.arguments import FlattenArguments
 from broker.names import new_id
 from broker.schema.sessions import STARTABLE, SessionState
 from broker.single_flight import SingleFlight
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from broker.config.settings import StorageSettings
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.launcher_client.volumes import GcResult
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
     from profiles.image.store import Stores
 
@@ -37,7 +38,7 @@ class Maintenance:
         self,
         *,
         settings: StorageSettings,
-        registry: Registry,
+        registry: AsyncRegistry,
         stores: Stores,
         launcher: LauncherClient,
         changes: ChangeNotifier,
@@ -69,7 +70,7 @@ class Maintenance:
 
     async def collected(self, user: str, *, dry_run: bool = False) -> GcResult:
         """Remove what nothing of the user's names; of deleted sessions, those whose grace is over."""
-        over = await asyncio.to_thread(self._registry.kept_deleted, user, over_at=time.time())
+        over = await self._registry.kept_deleted(user, over_at=time.time())
         return await self._launcher.gc(user, over=[session.id for session in over], dry_run=dry_run)
 
     async def close(self) -> None:
@@ -79,13 +80,19 @@ class Maintenance:
 
     async def _flatten(self, session: Session) -> Session:
         image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
-        sif = SifImage(str(image.path), image.offset)
+        arguments = FlattenArguments(
+            session=session.id,
+            operation=new_id(),
+            image=str(image.path),
+            offset=image.offset,
+            digest=image.digest,
+        )
         try:
-            volumes = await self._launcher.flatten(session.owner, session.id, new_id(), sif, image.digest)
+            volumes = await self._launcher.flatten(session.owner, arguments)
         except BerthError:
             await self._note_failure(session)
             raise
-        now = await asyncio.to_thread(self._registry.update, session.id, _flattened(session, volumes))
+        now = await self._registry.update(session.id, _flattened(session, volumes))
         self._changes.notify()
         self.collect(session.owner)
         return now
@@ -94,7 +101,7 @@ class Maintenance:
         """Show what the session's record now says prevents flattening."""
         with contextlib.suppress(BerthError):  # the launcher is gone: the next operation shows it
             _, volumes = await self._launcher.snapshots(session.owner, session.id)
-            await asyncio.to_thread(self._registry.update, session.id, _flattened(session, volumes))
+            await self._registry.update(session.id, _flattened(session, volumes))
             self._changes.notify()
 
     @staticmethod

@@ -14,6 +14,16 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.manifest import Manifest, Target
 from broker.controller.registry.models import Session
 from broker.failpoints import failpoint
+from broker.launcher.arguments import (
+    CloneArguments,
+    CommitRootArguments,
+    CopyArguments,
+    ImageArguments,
+    PromoteArguments,
+    RollbackArguments,
+    SnapshotArguments,
+    SwitchArguments,
+)
 from broker.schema.sessions import SessionState
 
 if TYPE_CHECKING:
@@ -75,13 +85,16 @@ class OperationExecutor:
             await self._launcher.purge(session.owner, session.id)
 
     async def _snapshot(self, session: Session, intent: Operation) -> OperationResult:
-        what = {key: intent.arguments[key] for key in ("label", "reason", "automatic")}
+        what: dict[str, Any] = {key: intent.arguments[key] for key in ("label", "reason", "automatic")}
         if session.state is SessionState.CHANGING:
-            taken = await self._launcher.snapshot(session.owner, session.id, intent.id, image=session.image, what=what)
+            taken = await self._launcher.snapshot(
+                session.owner, SnapshotArguments(session=session.id, operation=intent.id, **session.image, **what)
+            )
         else:
             assert session.job_id is not None
             taken = await self._launcher.copy(
-                session.owner, session.id, intent.id, session.job_id, image=session.image, what=what
+                session.owner,
+                CopyArguments(session=session.id, operation=intent.id, job_id=session.job_id, **session.image, **what),
             )
         number = taken.snapshot.number
         return OperationResult(
@@ -92,7 +105,9 @@ class OperationExecutor:
         to = Target.model_validate(intent.arguments["to"])
         number = int(intent.arguments["snapshot"])
         await self._announce(session, intent)
-        taken = await self._launcher.rollback(session.owner, session.id, intent.id, number, image=session.image)
+        taken = await self._launcher.rollback(
+            session.owner, RollbackArguments(session=session.id, operation=intent.id, snapshot=number, **session.image)
+        )
         deed = _with_undo(session, taken, f"{session.name} is as it was in snapshot {number}", to)
         return await self._settled(session, deed)
 
@@ -101,7 +116,10 @@ class OperationExecutor:
         await self._announce(session, intent)
         fresh = bool(intent.arguments["fresh"])
         taken, system = await self._launcher.switch(
-            session.owner, session.id, intent.id, image=session.image, to=to.image, fresh=fresh
+            session.owner,
+            SwitchArguments(
+                session=session.id, operation=intent.id, to=ImageArguments(**to.image), fresh=fresh, **session.image
+            ),
         )
         how = "a fresh system" if system == "fresh" else "the system that it had there"
         told = f"{session.name} is on {to.profile}@{to.version} with its home and {how}"
@@ -112,17 +130,21 @@ class OperationExecutor:
         told = intent.arguments
         source, of = str(told["source"]), dict(told["of"])
         if told["snapshot"] is None and told["job_id"] is not None:
-            what = {"label": "", "reason": f"for the clone {session.name}", "automatic": True}
+            what: dict[str, Any] = {"label": "", "reason": f"for the clone {session.name}", "automatic": True}
             taken = await self._launcher.copy(
-                session.owner, source, str(told["copy"]), int(told["job_id"]), image=of, what=what
+                session.owner,
+                CopyArguments(session=source, operation=str(told["copy"]), job_id=int(told["job_id"]), **of, **what),
             )
             failpoint("clone.copied")
             intent = await self._note(session, intent, {"snapshot": taken.snapshot.number})
         number = intent.arguments["snapshot"]
-        to = session.image if told["switched"] else None
+        to = ImageArguments(**session.image) if told["switched"] else None
         files = {"manifest.json": Manifest.of(session).text}
         made = await self._launcher.clone(
-            session.owner, session.id, intent.id, source=source, number=number, image=of, to=to, files=files
+            session.owner,
+            CloneArguments(
+                session=session.id, operation=intent.id, source=source, snapshot=number, to=to, files=files, **of
+            ),
         )
         await self._tell(source, made.source)
         number = made.taken.snapshot.number
@@ -134,7 +156,10 @@ class OperationExecutor:
         told = intent.arguments
         files = {"manifest.json": Manifest.of(session).text}
         made = await self._launcher.promote(
-            session.owner, session.id, intent.id, source=str(told["source"]), job=str(told["job"]), files=files
+            session.owner,
+            PromoteArguments(
+                session=session.id, operation=intent.id, source=str(told["source"]), job=str(told["job"]), files=files
+            ),
         )
         values = {"volumes": made.volumes, "host_key": made.host_key}
         return OperationResult(
@@ -145,13 +170,17 @@ class OperationExecutor:
         """A snapshot first: what root does becomes a layer over it."""
         if not intent.start:
             raise LauncherError("conflict", f"{session.name} was stopped before root mode began")
-        what = {"label": "", "reason": "before exec --root", "automatic": True}
-        taken = await self._launcher.snapshot(session.owner, session.id, intent.id, image=session.image, what=what)
+        what: dict[str, Any] = {"label": "", "reason": "before exec --root", "automatic": True}
+        taken = await self._launcher.snapshot(
+            session.owner, SnapshotArguments(session=session.id, operation=intent.id, **session.image, **what)
+        )
         return _with_undo(session, taken, f"{session.name} starts in root mode")
 
     async def _commit_root(self, session: Session, intent: Operation) -> OperationResult:
         assert session.job_id is not None
-        volumes = await self._launcher.commit_root(session.owner, session.id, intent.id, session.job_id)
+        volumes = await self._launcher.commit_root(
+            session.owner, CommitRootArguments(session=session.id, operation=intent.id, job_id=session.job_id)
+        )
         before = intent.arguments["before"]
         undo = f"berth rollback {session.name} {before}" if before is not None else ""
         return OperationResult({"volumes": volumes}, f"what root changed in {session.name} is kept", undo, before)

@@ -7,7 +7,6 @@ leaves the session as it was.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -23,14 +22,16 @@ from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable
 
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.maintenance import Maintenance
     from broker.controller.reconcile.submission import Submitter
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.operation import Operation
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
     from broker.errors import BerthError
 
@@ -52,7 +53,7 @@ class OperationRunner:
     def __init__(
         self,
         *,
-        registry: Registry,
+        registry: AsyncRegistry,
         launcher: LauncherClient,
         submitter: Submitter,
         upkeep: Maintenance,
@@ -97,7 +98,7 @@ class OperationRunner:
         self._changes.notify()
 
     async def _attempt(self, session_id: str) -> Session:
-        session = await asyncio.to_thread(self._registry.update, session_id, lambda _: None)
+        session = await self._registry.require(session_id)
         intent = session.pending
         if intent is None or not can_go_on(session):
             return session
@@ -148,7 +149,7 @@ class OperationRunner:
         return await self._conclude(session, _failed(intent, session.state, error))
 
     async def _conclude(self, session: Session, decide: Transition) -> Session:
-        now = await asyncio.to_thread(self._registry.update, session.id, decide)
+        now = await self._registry.update(session.id, decide)
         self._backoff.forget(session.id)
         if now.intent is not None:
             self._busy_since.pop(now.intent.id, None)
@@ -159,7 +160,7 @@ class OperationRunner:
         return now
 
     async def _tell(self, session_id: str, volumes: dict[str, Any]) -> None:
-        await asyncio.to_thread(self._registry.update, session_id, lambda _: ({"volumes": volumes}, None))
+        await self._registry.update(session_id, lambda _: ({"volumes": volumes}, None))
 
     async def _note(self, session: Session, intent: Operation, arguments: dict[str, Any]) -> Operation:
         def decide(now: Session) -> RowChange | None:
@@ -168,7 +169,7 @@ class OperationRunner:
             told = now.pending
             return {"operation": told.but(arguments=told.arguments | arguments).record()}, None
 
-        await asyncio.to_thread(self._registry.update, session.id, decide)
+        await self._registry.update(session.id, decide)
         return intent.but(arguments=intent.arguments | arguments)
 
 

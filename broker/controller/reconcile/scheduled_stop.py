@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,9 @@ from broker.schema.sessions import LIVE, SessionState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +24,13 @@ NO_TIME = {"stop_at": None, "stays": False}
 class Stopping:
     """Stops sessions whose time has come."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: AsyncRegistry) -> None:
         self._registry = registry
 
     async def see_to(self, sessions: Iterable[Session], now: float) -> list[Session]:
         """Stop those whose time has come; all of them as they are then."""
         return [
-            await asyncio.to_thread(self._registry.update, session.id, _in_time(now))
-            if _is_due(session, now)
-            else session
+            await self._registry.update(session.id, _in_time(now)) if _is_due(session, now) else session
             for session in sessions
         ]
 

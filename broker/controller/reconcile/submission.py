@@ -11,11 +11,13 @@ from broker.controller.launcher_client.errors import LauncherError, to_user_erro
 from broker.controller.reconcile.idle import idle_file
 from broker.controller.reconcile.succession import CARRIED
 from broker.controller.registry.manifest import Manifest
-from broker.controller.registry.registry import EventEntry, RegistryError
+from broker.controller.registry.registry import EventEntry
+from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
 from broker.format import format_time
 from broker.images import require_image
+from broker.launcher.arguments import HandOverArguments
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
 from broker.ssh.host_names import SessionHost
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from broker.config.settings import Config
     from broker.controller.credentials.login import LoginPolicy, SshCredentials
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import JobRecord, Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
     from broker.ssh.certificates import CertificateAuthority
     from profiles.image.store import Image, Stores
@@ -61,7 +64,7 @@ class Submitter:
         self,
         *,
         config: Config,
-        registry: Registry,
+        registry: AsyncRegistry,
         launcher: LauncherClient,
         stores: Stores,
         authority: CertificateAuthority,
@@ -121,7 +124,7 @@ class Submitter:
         try:
             return await self._submit(session, number)
         except _OvertakenError:
-            return await asyncio.to_thread(self._registry.update, session.id, lambda _: None)
+            return await self._registry.require(session.id)
 
     async def _submit(self, session: Session, number: int) -> Session:
         try:
@@ -137,10 +140,10 @@ class Submitter:
             if number == session.submission:
                 values |= {"gpus": gpus(options)}
             claim = _claimed(session, number, **values)
-            session = await asyncio.to_thread(self._registry.update, session.id, claim)
+            session = await self._registry.update(session.id, claim)
             if number != session.submission:
                 session = await self._hand_over(session, number)
-            jobs = await asyncio.to_thread(self._registry.jobs_of, session.id)
+            jobs = await self._registry.jobs_of(session.id)
             job_id = await self._job_id(session, number, options, image, login, before(jobs))
         except LauncherError as error:
             if error.unclear:
@@ -153,7 +156,7 @@ class Submitter:
         except BerthError as error:
             raise await self._refuse(session, number, error) from error
         failpoint("start.submitted")
-        return await asyncio.to_thread(self._registry.update, session.id, _submitted(number, job_id))
+        return await self._registry.update(session.id, _submitted(number, job_id))
 
     async def _job_id(  # noqa: PLR0917 - all that makes a job
         self, session: Session, number: int, options: list[str], image: Image, login: SshCredentials, before: str
@@ -176,9 +179,9 @@ class Submitter:
     async def _hand_over(self, session: Session, number: int) -> Session:
         """Have the successor's job begin with a snapshot, if that can be; it carries the session on in any case."""
         try:
-            volumes = await self._launcher.hand_over(
-                session.owner, session.id, number, image=session.image, most=self._config.storage.flatten_at
-            )
+            most = self._config.storage.flatten_at
+            arguments = HandOverArguments(session=session.id, submission=number, most=most, **session.image)
+            volumes = await self._launcher.hand_over(session.owner, arguments)
         except LauncherError as error:
             log.warning("%s goes on without a snapshot: %s", session.id, error.message)
             return session
@@ -238,7 +241,7 @@ class Submitter:
             values = {"state": state, "reason": message, "outcome": REFUSED, "attempted_at": None, "root": False}
             return values, EventEntry("berth", "refused", message)
 
-        now = await asyncio.to_thread(self._registry.update, session.id, decide)
+        now = await self._registry.update(session.id, decide)
         if now.state is SessionState.DELETING:
             await self._forget(now)
         return type(error)(message, hint=error.hint or "change the options and start it again; nothing was changed")
@@ -251,7 +254,7 @@ class Submitter:
             log.warning("the data of %s is left to the next tick: %s", session.id, error.message)
             return
         gone = {"state": SessionState.DELETED, "reason": ""}
-        await asyncio.to_thread(self._registry.update, session.id, lambda _: (gone, EventEntry("berth", "deleted")))
+        await self._registry.update(session.id, lambda _: (gone, EventEntry("berth", "deleted")))
 
     async def _change(
         self,
@@ -267,7 +270,7 @@ class Submitter:
                 raise _OvertakenError
             return values, entry
 
-        return await asyncio.to_thread(self._registry.update, session.id, decide)
+        return await self._registry.update(session.id, decide)
 
 
 def _waits_for(now: Session, number: int) -> bool:

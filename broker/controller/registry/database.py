@@ -19,7 +19,8 @@ from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-from broker.controller.registry.registry import Lock, Registry, RegistryError
+from broker.controller.registry.registry import Registry
+from broker.controller.registry.transactions import Lock, RegistryError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -22,7 +22,7 @@ import sqlalchemy
 from sqlalchemy import event as sqlalchemy_event
 
 from broker.controller.registry.database import CLIENT_SETTINGS, parse_url
-from broker.controller.registry.registry import RegistryError
+from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, ConflictError, InvalidInputError
 
 if TYPE_CHECKING:

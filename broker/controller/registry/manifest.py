@@ -56,8 +56,8 @@ class Target(BaseModel):
         )
 
     @property
-    def image(self) -> dict[str, str]:
-        """As the launcher's verbs take it."""
+    def image(self) -> dict[str, Any]:
+        """Return it as launcher.arguments.ImageArguments names its fields."""
         return {"profile": self.profile, "version": self.version, "digest": self.digest}
 
     def columns(self) -> dict[str, Any]:

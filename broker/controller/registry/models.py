@@ -152,8 +152,8 @@ class Session(SQLModel, table=True):
         return self.intent if self.operation is not None and self.operation["status"] == "pending" else None
 
     @property
-    def image(self) -> dict[str, str]:
-        """What its volumes belong to, as the launcher's verbs take it."""
+    def image(self) -> dict[str, Any]:
+        """Return its image as launcher.arguments.ImageArguments names its fields."""
         return {"profile": self.profile, "version": self.version, "digest": self.digest}
 
     def options_of(self, submission: int) -> list[str]:

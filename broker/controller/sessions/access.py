@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from broker.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry
     from broker.schema.permissions import Permission
 
 
@@ -18,13 +18,13 @@ def allowed(user: str, session: Session, permission: Permission) -> bool:
     return user == session.owner
 
 
-def resolve(registry: Registry, user: str, owner: str, name: str, permission: Permission) -> Session:
+async def resolve(registry: AsyncRegistry, user: str, owner: str, name: str, permission: Permission) -> Session:
     """Return the session `name` of `owner` if `user` has `permission` on it.
 
     NotFoundError otherwise. For another user's session the message is the same whether or not that session exists:
     session names are private.
     """
-    session = registry.find(owner, name)
+    session = await registry.find(owner, name)
     if session is not None and allowed(user, session, permission):
         return session
     if owner == user:
@@ -34,6 +34,11 @@ def resolve(registry: Registry, user: str, owner: str, name: str, permission: Pe
     raise NotFoundError(
         f"{owner} has no session named {name} that you may use", hint="`berth list` shows the sessions that are yours"
     )
+
+
+async def resolve_own(registry: AsyncRegistry, user: str, name: str, permission: Permission) -> Session:
+    """Return the session `name` of `user` if `user` has `permission` on it; errors as `resolve`."""
+    return await resolve(registry, user, user, name, permission)
 
 
 def allowed_deleted(user: str, name: str, session: Session | None, permission: Permission) -> Session:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from broker.controller.credentials.login import LoginPolicy
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry
     from broker.controller.sessions.lifecycle import Sessions
     from broker.schema.sessions import SessionView
 
@@ -53,7 +53,7 @@ class ConnectService:
     def __init__(
         self,
         *,
-        registry: Registry,
+        registry: AsyncRegistry,
         sessions: Sessions,
         launcher: LauncherClient,
         reconciler: Reconciler,
@@ -97,9 +97,7 @@ class ConnectService:
         first = before = ""
         while True:
             change = self._changes.next()
-            session = await asyncio.to_thread(
-                access.resolve, self._registry, user, host.owner, host.name, Permission.CONNECT
-            )
+            session = await access.resolve(self._registry, user, host.owner, host.name, Permission.CONNECT)
             _check_login(session, root=root)
             if session.endpoint is not None:
                 break
@@ -145,7 +143,7 @@ class ConnectService:
         ends = loop.time() + seconds
         while True:
             change = self._changes.next()
-            now = await asyncio.to_thread(self._registry.revisions, known)
+            now = await self._registry.revisions(known)
             changed = [session_id for session_id, revision in known.items() if now.get(session_id) != revision]
             left = ends - loop.time()
             if changed or left <= 0 or (gone is not None and gone.is_set()):
@@ -154,7 +152,7 @@ class ConnectService:
 
     async def notices(self, user: str) -> list[str]:
         """What is on its way, and what ends soon, one line a session."""
-        sessions = await asyncio.to_thread(self._registry.sessions_of, user)
+        sessions = await self._registry.sessions_of(user)
         now = time.time()
         return [
             self._how_far(session)
@@ -174,7 +172,7 @@ class ConnectService:
             await asyncio.wait({task}, timeout=STARTS_WITHIN_S)
             if task.done():
                 task.result()
-        now = await asyncio.to_thread(self._registry.get, session.id)
+        now = await self._registry.get(session.id)
         assert now is not None
         return now, now.state in STARTABLE and not task.done()
 
@@ -236,7 +234,7 @@ class ConnectService:
             except LauncherError as error:  # a full disk must not lock out whoever comes to tidy it up
                 log.warning("the keys of %s could not be brought up to date: %s", session.id, error.message)
                 return
-            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"keys_digest": digest}, None))
+            await self._registry.update(session.id, lambda _: ({"keys_digest": digest}, None))
 
 
 def _was_well(session: Session) -> bool:

@@ -19,8 +19,8 @@ from broker.schema.connections import CONNECTION_TIMEOUT_S
 from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry
     from broker.schema.connections import ConnectionRecord, ConnectionReport, ConnectionView
 
 KEEPS_ALIVE = 10 * 1024
@@ -45,11 +45,12 @@ log = logging.getLogger(__name__)
 class Connections:
     """Records of connections. Each call asks `access` first."""
 
-    def __init__(self, registry: Registry, *, days: float, records: int) -> None:
+    def __init__(self, registry: AsyncRegistry, *, days: float, records: int) -> None:
         """`days`: how long a record is kept after the last that was heard of its connection. `records`: how many of
         gateways are kept for each owner.
         """
         self._registry = registry
+        self._blocking = registry.blocking
         self._kept = days * 86400
         self._records = records
         self._swept = -math.inf
@@ -64,17 +65,21 @@ class Connections:
 
     async def standing(self, user: str, name: str) -> list[ConnectionView]:
         """Those who are connected to the session now, the first first."""
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.SEE)
-        rows = await asyncio.to_thread(self._registry.connections_of, session.owner, session.id, standing=True)
+        session = await access.resolve_own(self._registry, user, name, Permission.SEE)
+        rows = await self._registry.connections_of(session.owner, session.id, standing=True)
         now = time.time()
         return [row.view() for row in rows if _stands(row, session, now)]
 
     async def all(self, user: str, name: str | None = None) -> list[ConnectionView]:
         """All that are remembered of one or all of the user's sessions, the newest last."""
-        return await asyncio.to_thread(self._all, user, name)
+        one = None if name is None else await access.resolve_own(self._registry, user, name, Permission.SEE)
+        rows = await self._registry.connections_of(user, None if one is None else one.id)
+        sessions = {each.id: each for each in await self._registry.by_ids({row.session_id for row in rows})}
+        now = time.time()
+        return [_seen(row, sessions.get(row.session_id), now) for row in rows if row.seen_at > now - self._kept]
 
     def _note(self, report: ConnectionReport, caller: str | None) -> int:
-        sessions = {each.id: each for each in self._registry.by_ids({r.session_id for r in report.connections})}
+        sessions = {each.id: each for each in self._blocking.by_ids({r.session_id for r in report.connections})}
         if caller is not None:
             _check_own(report, sessions, caller)
         now = time.time()
@@ -86,27 +91,27 @@ class Connections:
         ]
         if caller is not None:
             self._check_room(rows, caller, now)
-        carried = self._registry.note_connections(rows)
+        carried = self._blocking.note_connections(rows)
         if len(carried) < len({row.id for row in rows}):
             log.warning("%d records of connections have the id of another", len(rows) - len(carried))
         noted = [row for row in rows if row.id in carried]
         active = {row.session_id for row in noted if _is_active(carried[row.id])}
-        self._registry.note_use({row.session_id for row in noted}, active, now)
+        self._blocking.note_use({row.session_id for row in noted}, active, now)
         self._trim([row for row in noted if carried[row.id] is None], own=caller is not None)
         if now - self._swept > SWEEP:
             self._swept = now
-            log.info("%d old records of connections removed", self._registry.forget_connections(now - self._kept))
-            for owner in self._registry.owners_of_connections(min(self._records, OWN_KEPT)):
+            log.info("%d old records of connections removed", self._blocking.forget_connections(now - self._kept))
+            for owner in self._blocking.owners_of_connections(min(self._records, OWN_KEPT)):
                 self._trim_owner(owner)
         return len(noted)
 
     def _check_room(self, rows: list[Connection], caller: str, now: float) -> None:
         """RefusedError if the user's own word is about others' connections, or about more than one user has."""
-        known = {row.id: row for row in self._registry.known_connections({row.id for row in rows})}
+        known = {row.id: row for row in self._blocking.known_connections({row.id for row in rows})}
         if any(row.id in known and not known[row.id].is_same(row) for row in rows):
             raise RefusedError("this is the id of another connection")
         new = {row.id for row in rows if row.id not in known and row.ended_at is None}
-        if new and self._registry.count_own_connections(caller, now - CONNECTION_TIMEOUT_S) + len(new) > OWN_STANDING:
+        if new and self._blocking.count_own_connections(caller, now - CONNECTION_TIMEOUT_S) + len(new) > OWN_STANDING:
             raise RefusedError(
                 f"you have {OWN_STANDING} connections through `berth connect`, and no more are recorded",
                 hint="all your connections work, recorded or not",
@@ -120,15 +125,8 @@ class Connections:
 
     def _trim_owner(self, owner: str) -> None:
         del self._added[owner]
-        self._registry.trim_connections(owner, OWN_KEPT, own=True)
-        self._registry.trim_connections(owner, self._records, own=False)
-
-    def _all(self, user: str, name: str | None) -> list[ConnectionView]:
-        one = None if name is None else access.resolve(self._registry, user, user, name, Permission.SEE)
-        rows = self._registry.connections_of(user, None if one is None else one.id)
-        sessions = {each.id: each for each in self._registry.by_ids({row.session_id for row in rows})}
-        now = time.time()
-        return [_seen(row, sessions.get(row.session_id), now) for row in rows if row.seen_at > now - self._kept]
+        self._blocking.trim_connections(owner, OWN_KEPT, own=True)
+        self._blocking.trim_connections(owner, self._records, own=False)
 
 
 def _is_active(carried: int | None) -> bool:

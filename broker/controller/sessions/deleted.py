@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,9 @@ from broker.schema.volumes import GcReport
 
 if TYPE_CHECKING:
     from broker.controller.reconcile.maintenance import Maintenance
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.pending import PendingOperations
 
@@ -28,7 +28,7 @@ class DeletedSessions:
     """Requests for deleted sessions."""
 
     def __init__(
-        self, *, registry: Registry, upkeep: Maintenance, answering: PendingOperations, limits: Limits
+        self, *, registry: AsyncRegistry, upkeep: Maintenance, answering: PendingOperations, limits: Limits
     ) -> None:
         self._registry = registry
         self._upkeep = upkeep
@@ -37,7 +37,7 @@ class DeletedSessions:
 
     async def all(self, user: str) -> list[SessionView]:
         """The user's sessions that can be brought back, the one deleted last at the end."""
-        found = await asyncio.to_thread(self._registry.kept_deleted, user)
+        found = await self._registry.kept_deleted(user)
         return [self._answering.view(session) for session in found if _can_come_back(session)]
 
     async def restore(self, user: str, name: str, new_name: str | None) -> SessionView:
@@ -51,7 +51,7 @@ class DeletedSessions:
         try:
             async with self._limits.turn(user):
                 await self._limits.check_another(user)
-                session = await asyncio.to_thread(self._registry.update, session.id, _restore(user, wanted))
+                session = await self._registry.update(session.id, _restore(user, wanted))
         except ConflictError as error:
             if error.hint:
                 raise
@@ -67,12 +67,12 @@ class DeletedSessions:
             found = await self._upkeep.collected(user, dry_run=dry_run)
         except LauncherError as error:
             raise to_user_error(error, "your sessions") from error
-        rows = await asyncio.to_thread(self._registry.by_ids, found.sessions)
+        rows = await self._registry.by_ids(found.sessions)
         names = sorted(row.name for row in rows if row.owner == user)
         return GcReport(layers=found.layers, bytes=found.bytes, sessions=names, dry_run=dry_run)
 
     async def _kept(self, user: str) -> list[Session]:
-        found = await asyncio.to_thread(self._registry.kept_deleted, user)
+        found = await self._registry.kept_deleted(user)
         return [session for session in found if _can_come_back(session)]
 
 

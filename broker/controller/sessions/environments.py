@@ -23,6 +23,7 @@ from broker.controller.sessions import access
 from broker.controller.sessions.snapshots import check_copyable, check_free
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.images import published_image, require_image
+from broker.launcher.arguments import CopyArguments, EnvironmentArguments
 from broker.names import new_id
 from broker.schema.environments import EnvironmentView
 from broker.schema.permissions import Permission
@@ -34,7 +35,7 @@ from slurm.scheduler import NoAnswer
 if TYPE_CHECKING:
     from broker.config.settings import StorageSettings
     from broker.controller.launcher_client.client import LauncherClient
-    from broker.controller.registry.registry import Registry
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.pending import PendingOperations
     from broker.schema.environments import EnvironmentRequest, PromoteRequest
@@ -56,7 +57,7 @@ class Environments:
         self,
         *,
         settings: StorageSettings,
-        registry: Registry,
+        registry: AsyncRegistry,
         stores: Stores,
         launcher: LauncherClient,
         scheduler: Scheduler,
@@ -76,8 +77,8 @@ class Environments:
     async def make(self, user: str, request: EnvironmentRequest) -> EnvironmentView:
         """Make an environment of a session as it is now, also while it runs, or of a profile with an empty home."""
         name, _, version = request.of.partition("@")
-        if not version and await asyncio.to_thread(self._registry.find, user, name) is not None:
-            session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.CLONE)
+        if not version and await self._registry.find(user, name) is not None:
+            session = await access.resolve_own(self._registry, user, name, Permission.CLONE)
             made = await self._of_session(user, session)
         else:
             made = await self._of_profile(user, name, version or None)
@@ -104,7 +105,7 @@ class Environments:
         environment = next((each for each in await self.all(user) if each.id == environment_id), None)
         if environment is None:
             raise NotFoundError(f"you have no environment {environment_id}")
-        if await asyncio.to_thread(self._registry.find, user, request.name) is not None:
+        if await self._registry.find(user, request.name) is not None:
             raise ConflictError(f"you have a session named {request.name} already", hint="give it another name")
         image = await asyncio.to_thread(published_image, self._stores, environment.profile, environment.version)
         now = time.time()
@@ -124,7 +125,7 @@ class Environments:
             await self._limits.check_another(user)
             await self._limits.check_storage(user)
             entry = EventEntry(user, "promote", f"of job {request.job}")
-            session = await asyncio.to_thread(self._registry.create, session, entry)
+            session = await self._registry.create(session, entry)
         return await self._answering.wait_for_operation(session)
 
     def sweep(self, user: str) -> asyncio.Task[None]:
@@ -143,11 +144,17 @@ class Environments:
         number = None
         if session.state is SessionState.READY:
             assert session.job_id is not None
-            what = {"label": "", "reason": "for a batch job", "automatic": True}
-            copied = self._launcher.copy(user, session.id, new_id(), session.job_id, image=session.image, what=what)
-            taken = await with_user_errors(session.name, copied)
+            arguments = CopyArguments(
+                session=session.id,
+                operation=new_id(),
+                job_id=session.job_id,
+                reason="for a batch job",
+                automatic=True,
+                **session.image,
+            )
+            taken = await with_user_errors(session.name, self._launcher.copy(user, arguments))
             number = taken.snapshot.number
-            await asyncio.to_thread(self._registry.update, session.id, lambda _: ({"volumes": taken.volumes}, None))
+            await self._registry.update(session.id, lambda _: ({"volumes": taken.volumes}, None))
         return await self._made(user, session.name, image, source=session, number=number)
 
     async def _of_profile(self, user: str, name: str, version: str | None) -> EnvironmentView:
@@ -179,22 +186,21 @@ class Environments:
         shows = self._settings.submission_directory and image.profile.submission_directory
         lines = job_env(environment, 0, binds, image.offset) + f"BERTH_SUBMISSION_DIRECTORY={'yes' if shows else ''}\n"
         files = {"batch.json": json.dumps(described) + "\n", "job.env": lines}
-        making = self._launcher.environment(
-            user,
-            environment.id,
-            new_id(),
+        arguments = EnvironmentArguments(
+            session=environment.id,
+            operation=new_id(),
             source=None if source is None else source.id,
-            number=number,
-            image=environment.image,
+            snapshot=number,
             driver=self._settings.driver,
             files=files,
+            **environment.image,
         )
         try:
-            directory = await with_user_errors(name, making)
+            directory = await with_user_errors(name, self._launcher.environment(user, arguments))
         except BerthError:
             await self._sweep_away(user, environment.id)
             raise
-        await asyncio.to_thread(self._registry.record, source or environment, EventEntry(user, "batch", f"in {of}"))
+        await self._registry.record(source or environment, EventEntry(user, "batch", f"in {of}"))
         return EnvironmentView(
             id=environment.id,
             directory=directory,

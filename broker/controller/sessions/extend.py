@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -20,8 +19,9 @@ from slurm.scheduler import NoAnswer, Refused
 if TYPE_CHECKING:
     from broker.config.settings import SlurmSettings
     from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.schema.sessions import SessionView
     from slurm.scheduler import Scheduler
 
@@ -34,7 +34,7 @@ class Extending:
     """Requests to extend a job. Each call asks `access` first."""
 
     def __init__(
-        self, *, settings: SlurmSettings, registry: Registry, scheduler: Scheduler, reconciler: Reconciler
+        self, *, settings: SlurmSettings, registry: AsyncRegistry, scheduler: Scheduler, reconciler: Reconciler
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -47,7 +47,7 @@ class Extending:
         ConflictError if no job of it runs; RefusedError, whose hint says what happens instead, if the site or Slurm
         will not have it; SlurmUnavailableError if Slurm does not answer. Nothing is changed by either.
         """
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.SET)
+        session = await access.resolve_own(self._registry, user, name, Permission.SET)
         started, ends, job_id = session.started_at, session.ends_at, session.job_id
         if session.state not in RUNS or started is None or ends is None or job_id is None:
             raise ConflictError(
@@ -64,7 +64,7 @@ class Extending:
         except NoAnswer as error:
             raise SlurmUnavailableError("Slurm does not answer", hint=f"try again; {instead}") from error
         ends = started + minutes * 60.0
-        session = await asyncio.to_thread(self._registry.update, session.id, _extended(user, session, ends))
+        session = await self._registry.update(session.id, _extended(user, session, ends))
         self._reconciler.wake()
         return session.view(self._reconciler.stale_since)
 

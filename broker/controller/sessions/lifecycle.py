@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.reconcile.submission import Submitter
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.connections import Connections
     from broker.controller.sessions.limits import Limits
     from profiles.image.store import Stores
@@ -54,7 +55,7 @@ class Sessions:
     def __init__(
         self,
         *,
-        registry: Registry,
+        registry: AsyncRegistry,
         connections: Connections,
         stores: Stores,
         launcher: LauncherClient,
@@ -83,7 +84,7 @@ class Sessions:
         """
         _check([*request.options, *request.defaults])
         async with self._limits.turn(user):
-            session = await asyncio.to_thread(self._registry.find, user, name)
+            session = await self._registry.find(user, name)
             if session is None:
                 session = await self._create(user, name, request)
             elif session.state in LIVE - {SessionState.STOPPING}:
@@ -104,7 +105,7 @@ class Sessions:
     async def stop(self, user: str, name: str) -> SessionView:
         """Ask for the session's end; its data stays. A stopped one stays as it is."""
         session = await self._resolve(user, name, Permission.STOP)
-        session = await asyncio.to_thread(self._registry.update, session.id, stop(user))
+        session = await self._registry.update(session.id, stop(user))
         failpoint("stop.intent-recorded")
         self._changed()
         return self._view(session)
@@ -115,13 +116,13 @@ class Sessions:
         """
         session = await self._resolve(user, name, Permission.DELETE)
         kept_until = None if purge or not self._grace else time.time() + self._grace
-        session = await asyncio.to_thread(self._registry.update, session.id, _delete(user, kept_until))
+        session = await self._registry.update(session.id, _delete(user, kept_until))
         failpoint("delete.intent-recorded")
         self._changed()
         return self._view(session)
 
     async def all(self, user: str) -> list[SessionView]:
-        return [self._view(session) for session in await asyncio.to_thread(self._registry.sessions_of, user)]
+        return [self._view(session) for session in await self._registry.sessions_of(user)]
 
     async def show(
         self, user: str, name: str, *, after: int | None = None, wait: float = 0, gone: asyncio.Event | None = None
@@ -145,7 +146,7 @@ class Sessions:
 
     async def _why_gone(self, user: str, name: str, error: NotFoundError) -> BerthError:
         """What to tell somebody who waits for a session that is not there: why, if it is one that could not be made."""
-        gone = await asyncio.to_thread(self._registry.last_deleted, user, name)
+        gone = await self._registry.last_deleted(user, name)
         intent = None if gone is None else gone.intent
         if intent is None or not intent.kind.creates_session or time.time() - intent.asked_at > REMEMBERED:
             return error
@@ -158,7 +159,7 @@ class Sessions:
     async def events(self, user: str, name: str | None = None, *, connections: bool = True) -> list[EventView]:
         """What happened to one or all of the user's sessions, newest last; `connections`: with who connected."""
         session_id = None if name is None else (await self._resolve(user, name, Permission.SEE)).id
-        rows = await asyncio.to_thread(self._registry.events_of, user, session_id)
+        rows = await self._registry.events_of(user, session_id)
         happened = [
             EventView(at=row.at, actor=row.actor, session=row.session, action=row.action, detail=row.detail)
             for row in rows
@@ -170,7 +171,7 @@ class Sessions:
     async def jobs(self, user: str, name: str) -> list[JobView]:
         """Every job that was asked for to carry the session, the last one first."""
         session = await self._resolve(user, name, Permission.SEE)
-        return [record.view() for record in reversed(await asyncio.to_thread(self._registry.jobs_of, session.id))]
+        return [record.view() for record in reversed(await self._registry.jobs_of(session.id))]
 
     async def _create(self, user: str, name: str, request: StartRequest) -> Session:
         if request.profile is None:
@@ -198,9 +199,7 @@ class Sessions:
             submissions=1,
             first_start=True,
         )
-        return await asyncio.to_thread(
-            self._registry.create, session, EventEntry(user, "start", f"{image.name}@{image.version}")
-        )
+        return await self._registry.create(session, EventEntry(user, "start", f"{image.name}@{image.version}"))
 
     async def _restarted(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
         try:
@@ -211,13 +210,13 @@ class Sessions:
             wanted = gpus(self._submitter.options(image.profile, request.options or session.options))
         await self._limits.check_storage(user)
         await self._limits.check_start(user, wanted)
-        return await asyncio.to_thread(self._registry.update, session.id, _restart(user, request, why, wanted))
+        return await self._registry.update(session.id, _restart(user, request, why, wanted))
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
-        return await asyncio.to_thread(access.resolve, self._registry, user, user, name, permission)
+        return await access.resolve_own(self._registry, user, name, permission)
 
     async def _now(self, session_id: str) -> SessionView:
-        session = await asyncio.to_thread(self._registry.get, session_id)
+        session = await self._registry.get(session_id)
         assert session is not None
         return self._view(session)
 

@@ -18,7 +18,7 @@ from broker.single_flight import SingleFlight
 if TYPE_CHECKING:
     from broker.config.settings import LimitSettings
     from broker.controller.launcher_client.client import LauncherClient
-    from broker.controller.registry.registry import Registry
+    from broker.controller.registry.async_registry import AsyncRegistry
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Limits:
     A caller that makes or starts a session takes the user's turn, checks, and records the session within that turn.
     """
 
-    def __init__(self, settings: LimitSettings, registry: Registry, launcher: LauncherClient) -> None:
+    def __init__(self, settings: LimitSettings, registry: AsyncRegistry, launcher: LauncherClient) -> None:
         self._settings = settings
         self._registry = registry
         self._launcher = launcher
@@ -52,7 +52,7 @@ class Limits:
         most = self._settings.sessions
         if most is None:
             return
-        count = len(await asyncio.to_thread(self._registry.sessions_of, user))
+        count = len(await self._registry.sessions_of(user))
         if count >= most:
             raise RefusedError(
                 f"you have {_sessions(count)}, and this site allows {most}",
@@ -90,7 +90,7 @@ class Limits:
         """RefusedError if a start with so many GPUs is one too many: within an hour, or beside others with GPUs."""
         most = self._settings.starts_per_hour
         if most is not None:
-            count = await asyncio.to_thread(self._registry.count_events, user, "start", time.time() - HOUR)
+            count = await self._registry.count_events(user, "start", time.time() - HOUR)
             if count >= most:
                 raise RefusedError(
                     f"you have started {_sessions(count)} within the last hour, and this site allows {most}",
@@ -102,7 +102,7 @@ class Limits:
         most = self._settings.gpu_sessions
         if most is None or not gpus:
             return
-        sessions = await asyncio.to_thread(self._registry.sessions_of, user)
+        sessions = await self._registry.sessions_of(user)
         having = sorted(session.name for session in sessions if session.state in LIVE and session.gpus)
         if len(having) >= most:
             raise RefusedError(

@@ -13,8 +13,8 @@ from broker.failpoints import failpoint
 if TYPE_CHECKING:
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.reconcile.operations import OperationRunner
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry
     from broker.schema.sessions import SessionView
 
 ANSWER_WITHIN = 8.0
@@ -25,7 +25,7 @@ class PendingOperations:
     """Waits for operations on behalf of their callers."""
 
     def __init__(
-        self, *, registry: Registry, operator: OperationRunner, reconciler: Reconciler, changes: ChangeNotifier
+        self, *, registry: AsyncRegistry, operator: OperationRunner, reconciler: Reconciler, changes: ChangeNotifier
     ) -> None:
         self._registry = registry
         self._operator = operator
@@ -54,7 +54,7 @@ class PendingOperations:
         deadline = time.monotonic() + ANSWER_WITHIN
         while True:
             change = self._changes.next()
-            now = await asyncio.to_thread(self._registry.update, session.id, lambda _: None)
+            now = await self._registry.require(session.id)
             said = now.intent
             if said is not None and said.id == asked.id and (error := said.error()) is not None:
                 raise error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -20,8 +19,9 @@ from broker.schema.sessions import LIVE, SessionState
 if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
     from broker.schema.sessions import ConnectPolicy, ContinuationChoice, IdleChoice, SessionView, StopTime
 
@@ -32,7 +32,7 @@ class Policies:
     """Sets each policy in the registry and in the files that the session's job reads."""
 
     def __init__(
-        self, *, registry: Registry, launcher: LauncherClient, reconciler: Reconciler, changes: ChangeNotifier
+        self, *, registry: AsyncRegistry, launcher: LauncherClient, reconciler: Reconciler, changes: ChangeNotifier
     ) -> None:
         self._registry = registry
         self._launcher = launcher
@@ -61,7 +61,7 @@ class Policies:
 
         InvalidInputError for a time that has passed, ConflictError for a session without a job.
         """
-        await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.STOP)
+        await access.resolve_own(self._registry, user, name, Permission.STOP)
         if wanted.at is not None and wanted.at <= time.time():
             raise InvalidInputError(f"{format_time(wanted.at)} is not in the future")
         session = await self._update(user, name, Permission.STOP, _stop_time(user, wanted))
@@ -75,8 +75,8 @@ class Policies:
         return self._changed(session)
 
     async def _update(self, user: str, name: str, permission: Permission, decide: Transition) -> Session:
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, permission)
-        session = await asyncio.to_thread(self._registry.update, session.id, decide)
+        session = await access.resolve_own(self._registry, user, name, permission)
+        session = await self._registry.update(session.id, decide)
         self._changes.notify()
         return session
 

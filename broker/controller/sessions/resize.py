@@ -21,8 +21,9 @@ from slurm.sbatch import OptionError, check_options, merge_options
 if TYPE_CHECKING:
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.reconcile.submission import Submitter
+    from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.limits import Limits
     from broker.schema.sessions import SessionView
     from profiles.image.store import Stores
@@ -32,7 +33,7 @@ class Resizing:
     """Requests to resize a session. Each call asks `access` first."""
 
     def __init__(
-        self, *, registry: Registry, stores: Stores, submitter: Submitter, reconciler: Reconciler, limits: Limits
+        self, *, registry: AsyncRegistry, stores: Stores, submitter: Submitter, reconciler: Reconciler, limits: Limits
     ) -> None:
         self._registry = registry
         self._stores = stores
@@ -51,7 +52,7 @@ class Resizing:
             check_options(options)
         except OptionError as error:
             raise InvalidInputError(str(error)) from error
-        session = await asyncio.to_thread(access.resolve, self._registry, user, user, name, Permission.START)
+        session = await access.resolve_own(self._registry, user, name, Permission.START)
         image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         wanted = merge_options(session.options, options)
         having = gpus(self._submitter.options(image.profile, wanted))
@@ -59,7 +60,7 @@ class Resizing:
             if having > session.gpus and not session.gpus:
                 await self._limits.check_start(user, having)
             decide = _asked({"options": wanted, "gpus": having}, EventEntry(user, "resize", " ".join(options)))
-            session = await asyncio.to_thread(self._registry.update, session.id, decide)
+            session = await self._registry.update(session.id, decide)
         attempt = self._submitter.submit_successor(session)
         done, _ = await asyncio.wait({attempt}, timeout=ANSWER_WITHIN)
         self._reconciler.wake()

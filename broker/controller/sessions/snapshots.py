@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import with_user_errors
-from broker.controller.launcher_client.volumes import SifImage
 from broker.controller.registry.manifest import CHANGING, Target
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
@@ -19,6 +18,7 @@ from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.errors import ConflictError, NotFoundError
 from broker.images import published_image, require_image
+from broker.launcher.arguments import DiffArguments
 from broker.names import new_id
 from broker.schema.operations import permission_for
 from broker.schema.permissions import Permission
@@ -29,7 +29,8 @@ from profiles.userfile import read_text
 if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.maintenance import Maintenance
-    from broker.controller.registry.registry import Registry, RowChange, Transition
+    from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.pending import PendingOperations
     from broker.schema.sessions import SessionView
@@ -55,7 +56,7 @@ class Snapshots:
     def __init__(
         self,
         *,
-        registry: Registry,
+        registry: AsyncRegistry,
         stores: Stores,
         launcher: LauncherClient,
         upkeep: Maintenance,
@@ -92,7 +93,7 @@ class Snapshots:
         def decide(_: Session) -> RowChange | None:
             return {"volumes": taken.volumes}, EventEntry(user, "snapshot-deleted", str(number))
 
-        await asyncio.to_thread(self._registry.update, session.id, decide)
+        await self._registry.update(session.id, decide)
         self._answering.changed()
         self._upkeep.collect(session.owner)
         return taken.snapshot
@@ -138,7 +139,7 @@ class Snapshots:
         ConflictError if the name is taken. Nothing is left of a clone that could not be made.
         """
         source = await self._resolve(user, name, permission_for("clone"))
-        if await asyncio.to_thread(self._registry.find, user, request.name) is not None:
+        if await self._registry.find(user, request.name) is not None:
             raise ConflictError(f"you have a session named {request.name} already", hint="give the clone another name")
         snapshot = None if request.at is None else await self._find(source, request.at)
         if snapshot is None:
@@ -183,7 +184,7 @@ class Snapshots:
             await self._limits.check_storage(user)
             if request.start:
                 await self._limits.check_start(user, source.gpus)
-            clone = await asyncio.to_thread(self._registry.create, clone, EventEntry(user, "clone", f"of {name}"))
+            clone = await self._registry.create(clone, EventEntry(user, "clone", f"of {name}"))
         return await self._answering.wait_for_operation(clone)
 
     async def diff(self, user: str, name: str, reference: str | None, *, content: bool = False) -> DiffReport:
@@ -193,14 +194,18 @@ class Snapshots:
         base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
         image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         packages = await asyncio.to_thread(_packages, image)
-        sif = SifImage(str(image.path), image.offset)
-        compared = self._launcher.diff(
-            session.owner, session.id, number, base=base, base_packages=packages, sif=sif, content=content
+        arguments = DiffArguments(
+            session=session.id,
+            snapshot=number,
+            base_packages=packages,
+            image=str(image.path),
+            offset=image.offset,
+            content=content,
         )
-        report = await with_user_errors(session.name, compared)
+        report = await with_user_errors(session.name, self._launcher.diff(session.owner, arguments, base=base))
         roots = {"home": f"/home/{session.owner}", "system": ""}
-        seen = [each.model_copy(update={"path": f"{roots[each.volume]}/{each.path}"}) for each in report.files]
-        return report.model_copy(update={"files": seen})
+        files = [file.model_copy(update={"path": f"{roots[file.volume]}/{file.path}"}) for file in report.files]
+        return report.model_copy(update={"files": files})
 
     async def size(self, user: str, name: str) -> SizeReport:
         session = await self._resolve(user, name, Permission.INSPECT)
@@ -241,11 +246,11 @@ class Snapshots:
 
     async def _begin(self, session: Session, intent: Operation, detail: str) -> SessionView:
         decide = _begun(intent, EventEntry(intent.actor, intent.verb, detail))
-        session = await asyncio.to_thread(self._registry.update, session.id, decide)
+        session = await self._registry.update(session.id, decide)
         return await self._answering.wait_for_operation(session)
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
-        return await asyncio.to_thread(access.resolve, self._registry, user, user, name, permission)
+        return await access.resolve_own(self._registry, user, name, permission)
 
     async def _list(self, session: Session) -> list[SnapshotView]:
         return (await with_user_errors(session.name, self._launcher.snapshots(session.owner, session.id)))[0]

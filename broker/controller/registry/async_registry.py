@@ -1,0 +1,61 @@
+"""The registry for code on the event loop: each call runs in a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from broker.controller.registry.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_thread(
+    method: Callable[Concatenate[Registry, P], R],
+) -> Callable[Concatenate[AsyncRegistry, P], Coroutine[Any, Any, R]]:
+    """Return the coroutine function that calls `method` of the blocking registry in a worker thread."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncRegistry, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.to_thread(getattr(self.blocking, method.__name__), *args, **kwargs)
+
+    return call
+
+
+class AsyncRegistry:
+    """The calls of `Registry` as coroutines, with the same arguments, results and errors."""
+
+    def __init__(self, blocking: Registry) -> None:
+        self.blocking = blocking
+        """For code that makes several calls in one worker thread of its own."""
+
+    create = _in_thread(Registry.create)
+    find = _in_thread(Registry.find)
+    get = _in_thread(Registry.get)
+    require = _in_thread(Registry.require)
+    update = _in_thread(Registry.update)
+    last_deleted = _in_thread(Registry.last_deleted)
+    kept_deleted = _in_thread(Registry.kept_deleted)
+    sessions_of = _in_thread(Registry.sessions_of)
+    in_states = _in_thread(Registry.in_states)
+    by_ids = _in_thread(Registry.by_ids)
+    revisions = _in_thread(Registry.revisions)
+    host_keys_of_deleted = _in_thread(Registry.host_keys_of_deleted)
+
+    jobs_of = _in_thread(Registry.jobs_of)
+    record = _in_thread(Registry.record)
+    events_of = _in_thread(Registry.events_of)
+    count_events = _in_thread(Registry.count_events)
+    connections_of = _in_thread(Registry.connections_of)
+
+    keys_of = _in_thread(Registry.keys_of)
+    add_key = _in_thread(Registry.add_key)
+    remove_key = _in_thread(Registry.remove_key)
+    issue_certificate = _in_thread(Registry.issue_certificate)
+    certificates_of = _in_thread(Registry.certificates_of)
+    revoke_certificates = _in_thread(Registry.revoke_certificates)
