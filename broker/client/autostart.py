@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from broker.config.settings import Config
 
 START_TIMEOUT_S = 120.0
-"""Time for a started controller to answer; it may have to wait for the end of its predecessor. The start takes a second,
-and half a minute on a busy login node with the home on NFS. A controller that exits is noticed at once."""
+"""Time for a started controller to answer; it may have to wait for the end of its predecessor. The start takes a
+second, and half a minute on a busy login node with the home on NFS. A controller that exits is noticed at once."""
 
 LOG_LIMIT_BYTES = 2**20
 """Size of the log above which the next controller truncates it."""

@@ -52,7 +52,7 @@ LINGER = 0.2
 """Seconds that it serves on after it has taken its socket away."""
 PREDECESSOR_LEAVES = 15.0
 """Seconds in which, in personal mode, a controller that is about to leave does: it answers no more, but its last
-requests and submissions may still be under way. Less than personal.START_WITHIN."""
+requests and submissions may still be under way. Less than autostart.START_TIMEOUT_S."""
 
 
 def run_controller(config: Config) -> int:
