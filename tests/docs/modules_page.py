@@ -76,7 +76,7 @@ def _first_comment(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()[1:]
     comment = []
     for line in lines:
-        if not line.startswith("#"):
+        if not line.startswith("# "):
             break
         comment.append(line.lstrip("# "))
     return first_sentence(" ".join(comment))

@@ -43,6 +43,16 @@ def test_every_command_has_its_heading() -> None:
     assert names <= set(headings(DOCS / "reference" / "cli.md"))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_that_a_page_names_exists(page: Path) -> None:
+    """In its code, `berth` is followed by options, a placeholder or a command."""
+    known = {name.split()[1] for name, _ in commands() if " " in name}
+    block = re.compile(r"^ *```\w*\n(.*?)^ *```$|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
+    code = "\n".join(text for found in block.findall(page.read_text(encoding="utf-8")) for text in found)
+    named = set(re.findall(r"(?:^|[$#] )berth ([a-z][a-z-]*)", code, re.MULTILINE))
+    assert named - known == set()
+
+
 def test_help_fits_a_terminal() -> None:
     """In the lists of commands nothing is cut off, and no line is wider than a terminal usually is."""
     for name, context in commands():

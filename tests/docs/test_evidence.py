@@ -20,6 +20,9 @@ CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)`")
 NOT_OURS = {*JobState, "LOST", "PATH"}
 """Words in capital letters that are no constants."""
 
+LONG_PART_CHARACTERS = 16
+"""A shorter part of a log line occurs by chance, or holds a variable word."""
+
 
 def text_of(page: str) -> str:
     return (ROOT / "docs" / page).read_text(encoding="utf-8")
@@ -54,6 +57,16 @@ def test_every_constant_that_behaviour_names_is_in_its_file() -> None:
             definition = re.compile(rf"^ *(readonly )?([A-Z_]+, )*{name}\b[^\n]*[=:]", re.MULTILINE)
             assert any(definition.search(sources.get(file, "")) for file in files), f"{name} in {files[:3]}"
     assert found > 40
+
+
+def test_log_lines_that_operators_look_for_exist() -> None:
+    """Their longer parts, between variable ones, are in the source."""
+    source = "\n".join(re.sub(r'"\s*\n\s*f?"', "", file.read_text(encoding="utf-8")) for file in _sources())
+    table = text_of("howto/operate.md").split("| line | meaning |")[1].split("\n\n")[0]
+    lines = [line for row in table.splitlines()[2:] for line in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+    assert len(lines) > 10
+    parts = [part.strip(" :,") for line in lines for part in line.split("…")]
+    assert [part for part in parts if len(part) >= LONG_PART_CHARACTERS and part not in source] == []
 
 
 def _sources() -> list[Path]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docs.generate import PROSE, ROOT
+from tests.docs.generate import PROSE, ROOT, pages
+from tests.docs.words import WORDS
 from tests.docs.wrap import WIDTH, wrap
 from tests.site import picture
 
@@ -22,6 +23,7 @@ CELL_CHARACTERS = 300
 SCREENS_LINES = 90
 """Two screens of a terminal, with some room: the README's limit."""
 
+_CODE = re.compile(r"^ *```.*?^ *```$|``.+?``|`[^`]+`", re.MULTILINE | re.DOTALL)
 _CODE_BLOCK = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _CELLS = re.compile(r"(?<!\\)\|")
 
@@ -37,6 +39,43 @@ def long_lines(text: str) -> list[str]:
     """Return the lines that `wrap` would make shorter: tables, code, headings and single words are exempt."""
     wrapped = set(wrap(text).splitlines())
     return [line for line in text.splitlines() if len(line) > WIDTH and line not in wrapped]
+
+
+def words_not_to_use(text: str) -> list[str]:
+    """Return the words of the list in a page, without its code, each with the text around it."""
+    prose = " ".join(_CODE.sub("`…`", text).split())
+    return [prose[max(0, found.start() - 40) : found.end() + 40] for found in WORDS.finditer(prose)]
+
+
+@pytest.mark.parametrize("page", sorted({*PROSE} - {*pages()}), ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_use_plain_words(page: Path) -> None:
+    """Generated pages have the words of the source."""
+    assert words_not_to_use(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("Nobody is told.", 2),
+        ("The session goes\non.", 1),
+        ("It is to be had.", 1),
+        ("`berth set` prints `nobody`.", 0),
+        ("```\nthe job goes on\n```", 0),
+        ("A category on its own.", 0),
+    ],
+)
+def test_a_word_of_the_list_is_recognised(text: str, count: int) -> None:
+    assert len(words_not_to_use(text)) == count
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_cells_of_tables_are_short(page: Path) -> None:
+    assert [cell[:60] for cell in cells(page.read_text(encoding="utf-8")) if len(cell) > CELL_CHARACTERS] == []
+
+
+def test_a_long_cell_is_recognised() -> None:
+    table = f"| a | b |\n|---|---|\n| {'x' * 301} | `y\\|z` |\n\n```\n| {'z' * 301} |\n```\n"
+    assert [cell for cell in cells(table) if len(cell) > CELL_CHARACTERS] == ["x" * 301]
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
