@@ -95,12 +95,12 @@ def test_what_goes_in_and_what_does_not_is_shown(
     controller: ScriptedController, sources: list[tuple[Source, PathFilter]]
 ) -> None:
     said = run("profile", "commit", "dev", "mine@2", "--yes").stderr
-    assert "Into mine@2, over base@1:" in said
+    assert "Included in mine@2, on top of base@1:" in said
     assert "  1 packages added:\n    hello 2.12\n" in said
     assert "    git 1 -> 2\n" in said
     assert "  150 files of no package:\n    A /opt/0  2.0 KiB\n" in said
     assert "    … and 50 more" in said
-    assert "Left out:\n  1 paths:\n    /root/.netrc  (may be secret: passwords)\n" in said
+    assert "Excluded:\n  1 paths:\n    /root/.netrc  (may be secret: passwords)\n" in said
     assert controller.asked
     assert len(sources) == 1
 
