@@ -231,7 +231,7 @@ def test_events_without_connections(controller: ScriptedController) -> None:
 
 def test_who_is_connected(controller: ScriptedController) -> None:
     controller.sessions["dev"] = ready()
-    assert "Nobody is connected to dev" in run("who", "dev").stderr
+    assert "Berth knows of no open connections to dev." in run("who", "dev").stderr
     usual: dict[str, Any] = {"session": "dev", "user": "alice", "generation": "1.0", "began_at": CREATED}
     usual |= {"seen_at": CREATED, "received": 2048}
     key = "SHA256:" + "A" * 43
