@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
-from broker.volumes.live import OUTCOME_SIZE
+from broker.volumes.live_snapshot import OUTCOME_FILE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,7 +209,7 @@ class SessionJob:
         """Ask the running job for a copy of its tops to these layers, as the launcher does; the request's id."""
         asked = new_id()
         text = "".join(f"{key}={value}\n" for key, value in {"ID": asked, **layers}.items())
-        self.write("copy.outcome", " " * OUTCOME_SIZE)
+        self.write("copy.outcome", " " * OUTCOME_FILE_BYTES)
         self.write("copy.request.new", text)
         self.bench.sh(f"cd {self.directory}/run; mv copy.request.new copy.request", user=self.owner)
         self.bench.sh(f"scancel --batch --signal=USR2 {self.jobs[-1]}", user=self.owner)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from broker.cli import login_key
 from broker.errors import BerthError
 from broker.schema.site import DoctorCheck
-from slurm.run import CommandError, run
+from slurm.run import CommandError, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,7 +158,7 @@ def _ssh_config(domain: str) -> DoctorCheck:
 def _program(*argv: str) -> str | None:
     """Return a program's output about its version, of stdout or stderr; None if it cannot be run."""
     try:
-        done = asyncio.run(run(argv, timeout=PROGRAM_TIMEOUT_S))
+        done = asyncio.run(run_command(argv, timeout=PROGRAM_TIMEOUT_S))
     except CommandError:
         return None
     return (done.stdout or done.stderr).strip()

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slurm.commandline import of_first_component, of_head
+from slurm.commandline import option_in_script, option_of_first_component
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,11 +80,11 @@ class ExportedEnvironment:
 
         Of a heterogeneous job, use the first component, since the script runs there.
         """
-        value = of_first_component(line, "export")
+        value = option_of_first_component(line, "export")
         if value is None:
             value = variables.get("SBATCH_EXPORT")
         if value is None:
-            value = of_head("export", script)
+            value = option_in_script("export", script)
         entries = _ENTRY.findall(value) if value else ["ALL"]
         names = [entry.partition("=")[0].strip() for entry in entries]
         words = {name.upper() for name in names} & {"ALL", "NONE", "NIL"}

@@ -125,11 +125,11 @@ def _make(private: Path) -> None:
 def _keygen(path: Path) -> None:
     import asyncio
 
-    from slurm.run import CommandError, run
+    from slurm.run import CommandError, run_command
 
     comment = f"berth@{os.uname().nodename}"
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
     try:
-        asyncio.run(run(argv, timeout=KEYGEN_TIMEOUT_S))
+        asyncio.run(run_command(argv, timeout=KEYGEN_TIMEOUT_S))
     except CommandError as error:
         raise BerthError(f"cannot create a key: {error}", hint="install OpenSSH's ssh-keygen") from error

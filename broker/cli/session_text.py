@@ -16,7 +16,7 @@ from broker.status_text import (
     describe_state,
     pending_operation,
 )
-from slurm.gres import requested
+from slurm.gres import requested_gres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +97,7 @@ def describe_stop_time(view: SessionView, now: float) -> str:
 
 def describe_gpu(options: list[str]) -> str:
     """Return the GPUs that sbatch options request, such as `gpu:intel:1` or `shard:1`."""
-    return ",".join(requested(options))
+    return ",".join(requested_gres(options))
 
 
 def session_page(view: SessionView, domain: str, now: float) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from broker.cli.context import Invocation
     from broker.cli.progress import ProgressLine
-    from profiles.build.steps import Progress, Step
+    from profiles.build.steps import Step, StepCallback
     from profiles.errors import ProfilesError
     from profiles.image.store import Image, Store, Stores
 
@@ -61,7 +61,7 @@ def image_line(image: Image) -> str:
     return f"{image.name}@{image.version} {image.digest} {format_size(image.size)} {image.path}"
 
 
-def show_steps_on(line: ProgressLine) -> Progress:
+def show_steps_on(line: ProgressLine) -> StepCallback:
     """Return a function that shows each step on `line` and, on a terminal, the last line of its output."""
     every_line = line.changes
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurm.commandline import of_first_component, of_head
+from slurm.commandline import option_in_script, option_of_first_component
 
 if TYPE_CHECKING:
     from broker.schema.environments import EnvironmentView
@@ -37,9 +37,9 @@ class WorkingDirectory:
         """
         import pwd  # noqa: PLC0415 - needed after the job is submitted
 
-        asked = of_first_component(line, "chdir")
+        asked = option_of_first_component(line, "chdir")
         if asked is None:
-            asked = of_head("chdir", script)
+            asked = option_in_script("chdir", script)
         account = pwd.getpwuid(os.getuid())
         path = ""
         with contextlib.suppress(OSError):  # the current directory is gone, or may not be read

@@ -32,11 +32,11 @@ from broker.launcher.request import RequestContext, VerbError, check_own, own_di
 from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes, make_volumes
 from broker.names import IDENTIFIER, new_id
 from broker.ssh import host_key as hostkey
-from broker.volumes import batch
+from broker.volumes import environments
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.errors import VolumeError
-from broker.volumes.program import run
-from broker.volumes.record import locked, write
+from broker.volumes.files import file_lock, replace_file
+from broker.volumes.program import run_program
 from profiles.userfile import UnfitFileError, read_bytes, read_tail, read_text
 from slurm.sbatch import OptionError, check_options
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 FILES = {
     "manifest.json": "manifest.json",
-    "batch.json": batch.DESCRIPTION,
+    "batch.json": environments.DESCRIPTION,
     "job.env": "run/job.env",
     "authorized_keys": "run/authorized_keys",
     "revoked_keys": "run/revoked_keys",
@@ -127,7 +127,7 @@ def environment(context: RequestContext, arguments: EnvironmentArguments) -> dic
     else:
         change_volumes(context, CloneArguments.parse(arguments.request()))
     for program in (Path(context.session_script), Path(context.session_script).with_name("batch.sh")):
-        write(session / "run" / program.name, program.read_bytes())
+        replace_file(session / "run" / program.name, program.read_bytes())
     _install_copying(session)
     install(context, arguments)
     return {"directory": str(session)}
@@ -165,7 +165,7 @@ def _host_key(session: Path) -> str:
     if _text(path, KEY_BYTES) != line + "\n":
         if path.is_dir():
             _put_aside(path)
-        write(path, (line + "\n").encode())
+        replace_file(path, (line + "\n").encode())
     return line
 
 
@@ -208,7 +208,7 @@ def install(context: RequestContext, arguments: FilesArguments) -> dict[str, Any
     if not arguments.files.keys() <= FILES.keys():
         raise VerbError("invalid", f"not among the files that may be written: {[*arguments.files]!r:.200}")
     for name, content in arguments.files.items():
-        write(session / FILES[name], content.encode())
+        replace_file(session / FILES[name], content.encode())
     return {}
 
 
@@ -292,7 +292,7 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     length = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
-            if IDENTIFIER.fullmatch(entry.name) and not batch.is_environment(entry):
+            if IDENTIFIER.fullmatch(entry.name) and not environments.is_environment(entry):
                 # A file that cannot be read must not hide the others.
                 manifests[entry.name] = _text(entry / "manifest.json", MANIFEST_LIMIT)
                 length += len(manifests[entry.name])
@@ -333,14 +333,14 @@ def _install_copying(session: Path) -> None:
     except OSError:
         present = b""
     if present != archive:
-        write(path, archive)
+        replace_file(path, archive)
 
 
 def _remove_old_copying(session: Path) -> None:
     """Remove the program that jobs of earlier versions copied with, unless such a job may still run."""
     old = session / OLD_COPYING
     if old.exists():
-        with contextlib.suppress(VolumeError), locked(session / "run/lock", wait=False):
+        with contextlib.suppress(VolumeError), file_lock(session / "run/lock", wait=False):
             old.unlink(missing_ok=True)
 
 
@@ -374,4 +374,4 @@ def _run(
             "LOGNAME": user.pw_name,
             "SHELL": user.pw_shell,
         }
-    return run(argv, timeout=timeout, env=environment)
+    return run_program(argv, timeout=timeout, env=environment)

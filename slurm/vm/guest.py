@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slurm.lab.cache import cached, digest
+from slurm.lab.cache import cached_tree, digest_of
 from slurm.lab.errors import LabError
 from slurm.lab.progress import wait_until
 from slurm.vm import monitor, qemu
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from slurm.lab.progress import Progress
+    from slurm.lab.progress import ProgressLog
 
 SSH_PORT = 22
 BOOT_SECONDS = float(os.environ.get("VM_BOOT_SECONDS", "900"))
@@ -50,7 +50,7 @@ class Guest:
         *,
         payload: Path | None = None,
         accelerated: Sequence[str] = (),
-        progress: Progress,
+        progress: ProgressLog,
     ) -> None:
         """Start from `image`, the disks of slurm.vm.image or a saved guest; return when it is up. It begins clean.
 
@@ -218,7 +218,7 @@ def saved(
     recipe: Sequence[str] = (),
     payload: Path | None = None,
     key: Path,
-    progress: Progress,
+    progress: ProgressLog,
 ) -> Path:
     """Return a guest that was started from `parent`, prepared and saved while it ran: it continues in seconds.
 
@@ -228,7 +228,7 @@ def saved(
     kernel = parent / "kernel" if (parent / "kernel").exists() else parent
     accelerated = qemu.acceleration(kernel / "vmlinuz")
     week = str(int(time.time()) // WEEK_SECONDS)
-    total = digest((
+    total = digest_of((
         identity(parent), payload.parent.name if payload else "", qemu.version(), *accelerated,
         qemu.processor(accelerated),
         str(qemu.MEMORY_MIB), qemu.KERNEL, week, *recipe,
@@ -251,4 +251,4 @@ def saved(
         finally:
             qemu.end(guest.state)
 
-    return cached(cache, name, total, make, progress)
+    return cached_tree(cache, name, total, make, progress)

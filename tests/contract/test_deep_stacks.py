@@ -13,8 +13,8 @@ import pytest
 from broker.names import new_id
 from broker.volumes import operations
 from broker.volumes.errors import VolumeError
-from broker.volumes.operations import Note
-from broker.volumes.record import locked
+from broker.volumes.files import file_lock
+from broker.volumes.operations import SnapshotNote
 from tests.volumes.filesystems import mounted
 from tests.volumes.running import IMAGE, Running
 
@@ -97,7 +97,7 @@ def _deep(running: Running, names: int = 1) -> str:
             home = layers.tree(running.record(session).home.top)
             for name in range(1, names):
                 (home / f"name{name}").hardlink_to(home / "file")
-        operations.snapshot(running.storage, session, new_id(), IMAGE, Note())
+        operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())
     return session
 
 
@@ -127,7 +127,7 @@ def test_flattening_that_fails_leaves_nothing(running: Running) -> None:
     os.mknod(system / "gone", 0o020600)  # a mark of deletion: only for one it has to be known what the image has
     with pytest.raises(OSError, match="Input/output"):
         operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=unreadable)
-    with locked(running.storage.session(session) / "run/lock"), pytest.raises(VolumeError, match="a job"):
+    with file_lock(running.storage.session(session) / "run/lock"), pytest.raises(VolumeError, match="a job"):
         operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
     assert running.storage.layers.all() == before
     reason = "Input/output error: gone"

@@ -46,7 +46,7 @@ from broker.volumes.storage import Storage
 from tests.volumes.running import IMAGE
 
 try:
-    operations.snapshot(Storage(Path(sys.argv[1])), "s" * 26, "o" * 26, IMAGE, operations.Note())
+    operations.snapshot(Storage(Path(sys.argv[1])), "s" * 26, "o" * 26, IMAGE, operations.SnapshotNote())
 except OSError as error:
     print(error.strerror)
 """
@@ -59,7 +59,7 @@ def storage(tmp_path: Path) -> Storage:
     storage = Storage(tmp_path)
     storage.make()
     storage.session("s" * 26).mkdir()
-    operations.create(storage, "s" * 26, "plain")
+    operations.create_volumes(storage, "s" * 26, "plain")
     return storage
 
 
@@ -141,7 +141,7 @@ def test_read_only_entries_come_back_with_their_attributes(
         os.setxattr(path, ATTRIBUTE, b"value")
         path.chmod(mode)
     home.chmod(0o555)
-    taken = operations.snapshot(storage, session, new_id(), IMAGE, operations.Note())["snapshot"]["number"]
+    taken = operations.snapshot(storage, session, new_id(), IMAGE, operations.SnapshotNote())["snapshot"]["number"]
     remove_tree(home)
     home.mkdir()
     operations.rollback(storage, session, new_id(), taken, IMAGE)

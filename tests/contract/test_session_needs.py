@@ -152,7 +152,7 @@ def test_a_shard_is_told_to_the_job(slurm: Slurm) -> None:
 
 
 def test_signals_reach_the_batch_shell(slurm: Slurm) -> None:
-    """USR2 as broker.volumes.live sends it, TERM as scancel does."""
+    """USR2 as broker.volumes.live_snapshot sends it, TERM as scancel does."""
     job_id = slurm.submit("--mem=100", "--time=5")
     slurm.wait_for_announcement(job_id)
     slurm.lab.sh(f"scancel --batch --signal=USR2 {job_id}", user="alice")

@@ -13,7 +13,7 @@ from broker.config.settings import load_config
 from broker.errors import BerthError, ExitCode
 from broker.schema.sessions import SessionState
 from broker.status_text import describe_state
-from profiles.recipe.spec import load as profile_of
+from profiles.recipe.spec import load_profile as profile_of
 from tests.docs import api_page
 from tests.docs.fields import descriptions
 from tests.docs.generate import ROOT, commands, pages, settings

@@ -31,8 +31,8 @@ from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.registry.database import open_registry
 from broker.schema.sessions import SessionView, StartRequest
 from broker.ssh.keys import PublicKey
-from profiles.image.store import Image, Store, digest_of
-from profiles.recipe.spec import loads
+from profiles.image.store import Image, Store, file_digest
+from profiles.recipe.spec import parse_profile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,8 +100,8 @@ def publish(store: Store, name: str = "base", version: str = "1", extra: str = "
     stage = store.stage(name, version)
     sif = stage / "image.sif"
     sif.write_bytes(content)
-    profile = loads(RECIPE.format(name=name, version=version) + extra, stage / "profile.yaml")
-    image = Image(name, version, sif, digest_of(sif), len(content), 1.5, {}, profile, OFFSET)
+    profile = parse_profile(RECIPE.format(name=name, version=version) + extra, stage / "profile.yaml")
+    image = Image(name, version, sif, file_digest(sif), len(content), 1.5, {}, profile, OFFSET)
     (stage / "image.json").write_text(json.dumps(image.description()))
     return store.publish(stage, name, version)
 

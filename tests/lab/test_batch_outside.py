@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from tests.lab.batch_work import Work
 from tests.site import deploy
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def variables(site: Site, image: str) -> str:
     """A profile that sets variables, built."""
     assert image
-    deploy.build_profile(site, "variables", Progress(quiet=True))
+    deploy.build_profile(site, "variables", ProgressLog(quiet=True))
     return "variables"
 
 

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import lifecycle
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import LabPaths, cache_root
 from slurm.lab.preflight import check_root
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from slurm.lab.releases import TRIXIE
-from slurm.lab.rootfs import root
+from slurm.lab.rootfs import node_root
 from tests.lab_cluster import older_name
 from tests.site import deploy
 
@@ -87,21 +87,21 @@ def _alone() -> Iterator[None]:
 def _down(names: list[str]) -> None:
     for name in names:
         for each in (name, older_name(name)):
-            lifecycle.down(Place.find(each))
+            lifecycle.take_down(LabPaths.find(each))
 
 
 def _up(names: list[str], *, older: bool) -> None:
     """Bring the labs up, and build the profiles that tests start sessions from into the store that all labs see."""
-    progress = Progress()
+    progress = ProgressLog()
     sites = [deploy.up(name, progress=progress) for name in names]
     with ThreadPoolExecutor() as pool:
-        made = [pool.submit(root, cache_root(), progress, TRIXIE)] if older else []
+        made = [pool.submit(node_root, cache_root(), progress, TRIXIE)] if older else []
         list(pool.map(lambda group: _build(sites[0], group, progress), PROFILES))
         for each in made:
             each.result()
 
 
-def _build(site: deploy.Site, group: tuple[str, ...], progress: Progress) -> None:
+def _build(site: deploy.Site, group: tuple[str, ...], progress: ProgressLog) -> None:
     for profile in group:
         deploy.build_profile(site, profile, progress)
 

@@ -75,7 +75,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
     from broker.format import format_size, format_time
 
     with profile_errors():
-        from profiles.recipe.shipped import shipped
+        from profiles.recipe.shipped import shipped_profiles
 
         contents = stores_of(invocation, store).contents()
         newest = {image.name: image for image in contents.images}
@@ -99,7 +99,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
     )
     for error in contents.damaged:
         output.print_note(f"damaged: {error.message}")
-    if unbuilt := sorted(shipped().keys() - newest.keys()):
+    if unbuilt := sorted(shipped_profiles().keys() - newest.keys()):
         output.print_note(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
 
 
@@ -206,7 +206,7 @@ def _recipe(word: str) -> Path:
     """Return the path of the profile `word`: a file, a directory with a profile.yaml, or a shipped profile."""
     import difflib
 
-    from profiles.recipe.shipped import shipped
+    from profiles.recipe.shipped import shipped_profiles
     from profiles.userfile import is_file
 
     path = Path(word)
@@ -214,7 +214,7 @@ def _recipe(word: str) -> Path:
         return path / "profile.yaml"
     if is_file(path) or "/" in word:
         return path
-    known = shipped()
+    known = shipped_profiles()
     if word in known:
         return known[word]
     near = difflib.get_close_matches(word, known, n=1)

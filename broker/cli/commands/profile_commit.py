@@ -76,14 +76,14 @@ def commit(
         from broker.cli.progress import ProgressLine
         from broker.images import require_image
         from profiles.commit.commit import Source
-        from profiles.commit.commit import commit as publish
+        from profiles.commit.commit import commit_session as publish
         from profiles.commit.filters import PathFilter
 
         stores = stores_of(invocation, store)
         target = stores.stores[0]
         target.check_free(wanted.name, wanted.version)
-        sieve = PathFilter(include, exclude)
-        sieve.check()
+        path_filter = PathFilter(include, exclude)
+        path_filter.check()
         found: list[Findings] = []
         with _snapshot(invocation, name, at) as snapshot, ProgressLine(quiet=invocation.json) as line:
             where = stores_of(invocation, None) if store else stores
@@ -102,7 +102,7 @@ def commit(
                 version=wanted.version,
                 store=target,
                 approve=approve,
-                sieve=sieve,
+                path_filter=path_filter,
                 progress=show_steps_on(line),
             )
     if invocation.json:

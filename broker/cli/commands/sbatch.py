@@ -111,11 +111,11 @@ class Submission:
 
     @classmethod
     def read(cls, words: Sequence[str]) -> Submission:
-        from slurm.commandline import UnreadableError
+        from slurm.commandline import CommandLineError
 
         try:
             line = _read(words)
-        except UnreadableError as error:  # sbatch reports it
+        except CommandLineError as error:  # sbatch reports it
             return cls(error.line, None, None, "")
         script, text = None, None
         if (wrapped := line.value("wrap")) is not None:
@@ -189,9 +189,9 @@ def carrier(script: bytes, environment: EnvironmentView, explicit: Sequence[str]
 
     The variables `explicit` have precedence over the profile's.
     """
-    from slurm.commandline import head
+    from slurm.commandline import script_head
 
-    lines = [b"#!/bin/bash", *head(script)[1:]]
+    lines = [b"#!/bin/bash", *script_head(script)[1:]]
     opener = shlex.join(["/bin/bash", f"{environment.directory}/run/batch.sh", "run", ",".join(explicit)])
     said = f"# What follows the last line of this part runs in {environment.of}, by Berth (berth-sbatch(1))."
     lines += [os.fsencode(said), os.fsencode(f'exec {opener} "$0" "$@"'), MARK, b""]
@@ -200,12 +200,12 @@ def carrier(script: bytes, environment: EnvironmentView, explicit: Sequence[str]
 
 def _read(words: Sequence[str]) -> CommandLine:
     """Parse sbatch's arguments, with the options that the site's plugins add."""
-    from slurm.commandline import UnreadableError, options_of_help, read_command_line
+    from slurm.commandline import CommandLineError, parse_help, read_command_line
     from slurm.sbatch import OPTIONS
 
     try:
         return read_command_line(words)
-    except UnreadableError:
+    except CommandLineError:
         site_options: dict[str, Option] = {}
         with contextlib.suppress(OSError, subprocess.TimeoutExpired, BerthError):
             program = SbatchProgram.find(os.environ)
@@ -213,7 +213,7 @@ def _read(words: Sequence[str]) -> CommandLine:
             done = subprocess.run(
                 command, env=program.environment, capture_output=True, text=True, timeout=30, check=False
             )
-            site_options = options_of_help(done.stdout)
+            site_options = parse_help(done.stdout)
         return read_command_line(words, site_options | OPTIONS)
 
 
@@ -225,12 +225,12 @@ def _environment(line: CommandLine, script: bytes) -> str:
 
 
 def _of_script(script: bytes) -> str:
-    from slurm.commandline import read_command_line, words_of
+    from slurm.commandline import directive_words, read_command_line
     from slurm.sbatch import OptionError
 
     found = ""
     try:
-        for number, words in words_of(DIRECTIVE, script):
+        for number, words in directive_words(DIRECTIVE, script):
             line = read_command_line(words, {})
             if line.script:
                 raise OptionError(f"line {number} of the script: {DIRECTIVE} takes --env, and nothing else")

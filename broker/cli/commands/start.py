@@ -119,12 +119,12 @@ def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], li
         own = parse_options(words)
         if script is None and not any(name.startswith("SBATCH_") for name in os.environ):
             return own, []
-        from slurm.sources import of_environment, of_script
+        from slurm.sources import options_from_environment, options_from_script
 
-        variables = of_environment(os.environ).options
+        variables = options_from_environment(os.environ).options
         if script is None:
             return own, variables
-        read = of_script(script.read_bytes())
+        read = options_from_script(script.read_bytes())
         for name, reason in read.left_out.items():
             output.print_note(f"{script.name}: --{name} is left out: {reason}")
         return merge_options(merge_options(read.options, variables), own), []

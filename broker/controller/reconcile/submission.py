@@ -22,7 +22,7 @@ from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
 from broker.ssh.host_names import SessionHost
 from broker.ssh.keys import PublicKey
-from slurm.gres import gpus
+from slurm.gres import count_gpus
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Submitter:
             }
             failpoint("start.prepared")
             if number == session.submission:
-                values |= {"gpus": gpus(options)}
+                values |= {"gpus": count_gpus(options)}
             claim = _claimed(session, number, **values)
             session = await self._registry.update(session.id, claim)
             if number != session.submission:

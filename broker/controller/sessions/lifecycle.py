@@ -26,7 +26,7 @@ from broker.schema.sessions import LIVE, STARTABLE, JobView, SessionState, Sessi
 from broker.schema.site import EventView
 from broker.status_text import connection_event
 from profiles.errors import ProfilesError
-from slurm.gres import gpus
+from slurm.gres import count_gpus
 from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Sessions:
             )
         image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
         options = merge_options(request.defaults, request.options)
-        wanted = gpus(self._submitter.options(image.profile, options))
+        wanted = count_gpus(self._submitter.options(image.profile, options))
         await self._limits.check_another(user)
         await self._limits.check_storage(user)
         await self._limits.check_start(user, wanted)
@@ -207,7 +207,7 @@ class Sessions:
         except ProfilesError:  # the submission says so, in its own words
             wanted = session.gpus
         else:
-            wanted = gpus(self._submitter.options(image.profile, request.options or session.options))
+            wanted = count_gpus(self._submitter.options(image.profile, request.options or session.options))
         await self._limits.check_storage(user)
         await self._limits.check_start(user, wanted)
         return await self._registry.update(session.id, _restart(user, request, why, wanted))

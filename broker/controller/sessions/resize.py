@@ -15,7 +15,7 @@ from broker.errors import ConflictError, InvalidInputError
 from broker.images import require_image
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
-from slurm.gres import gpus
+from slurm.gres import count_gpus
 from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Resizing:
         session = await access.resolve_own(self._registry, user, name, Permission.START)
         image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         wanted = merge_options(session.options, options)
-        having = gpus(self._submitter.options(image.profile, wanted))
+        having = count_gpus(self._submitter.options(image.profile, wanted))
         async with self._limits.turn(user):
             if having > session.gpus and not session.gpus:
                 await self._limits.check_start(user, having)

@@ -23,7 +23,7 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.launcher.request import RequestContext, VerbError, checked_user, own_directory
 from broker.launcher.worker import Settings, run_worker
 from broker.names import new_id
-from broker.volumes.record import locked
+from broker.volumes.files import file_lock
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
 
@@ -141,7 +141,7 @@ def test_program_of_an_earlier_version_goes_once_no_job_uses_it(storage: Path) -
         async with running(storage, "echo 42") as (launcher, _):
             await launcher.prepare(USER, ID, "auto")
             (run / "copying.py").write_text("of an earlier version")
-            with locked(run / "lock"):
+            with file_lock(run / "lock"):
                 (run / "lock").chmod(0o666)  # as the user's own, whoever runs the tests
                 await submit(launcher)
                 assert (run / "copying.py").exists(), "the job that runs is of that version"

@@ -35,7 +35,7 @@ from broker.names import new_id
 from broker.volumes.copy_archive import ARCHIVE
 from broker.volumes.errors import VolumeError
 from broker.volumes.image import ImageFiles
-from broker.volumes.program import run
+from broker.volumes.program import run_program
 from profiles.userfile import UnfitFileError, read_bytes, read_records, read_tail
 from tests.fakes.launcher import PYTHON
 
@@ -118,8 +118,11 @@ async def running(
     shared.mkdir()
     shared.chmod(0o1777)
     programs.mkdir()
-    run = shared / USER / "sessions" / ID / "run"
-    scripts = {"sbatch": sbatch, "scancel": f"rm {run}/copy.outcome; mv -T {run}/planted {run}/copy.outcome"}
+    run_program = shared / USER / "sessions" / ID / "run"
+    scripts = {
+        "sbatch": sbatch,
+        "scancel": f"rm {run_program}/copy.outcome; mv -T {run_program}/planted {run_program}/copy.outcome",
+    }
     for name, script in scripts.items():
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
@@ -415,11 +418,11 @@ def test_a_program_that_never_stops_talking_is_ended(to: int, monkeypatch: pytes
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     if to == 1:
-        with pytest.raises(VolumeError, match=r"unsquashfs said more than"):
+        with pytest.raises(VolumeError, match=r"unsquashfs printed more than"):
             ImageFiles("/nowhere/image.sif", 0).has("etc")
     else:
         with pytest.raises(subprocess.TimeoutExpired):
-            run(["unsquashfs"], timeout=0.3)
+            run_program(["unsquashfs"], timeout=0.3)
 
 
 def test_packing_and_unpacking_do_with_little_memory(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from broker.schema.sessions import LIVE, SessionState, Volumes
 from broker.schema.site import DoctorCheck, RebuildReport
 from profiles.errors import BuildError
 from profiles.image import store as profile_store
-from profiles.image.store import IMAGE, Image, Store, digest_of
-from profiles.recipe.spec import load
+from profiles.image.store import IMAGE, Image, Store, file_digest
+from profiles.recipe.spec import load_profile
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import view
 
@@ -74,12 +74,12 @@ def recipe(directory: Path, version: str = "1") -> Path:
 
 def published(store: Store, file: Path) -> Image:
     """An image whose SIF file is only some bytes: enough for all that does not run it."""
-    profile = load(file)
+    profile = load_profile(file)
     stage = store.stage(profile.name, profile.version)
     sif = stage / IMAGE
     sif.write_bytes(b"squashfs " * 100)
     image = Image(
-        profile.name, profile.version, sif, digest_of(sif), sif.stat().st_size, 1_790_000_000.0, {}, profile, 4096
+        profile.name, profile.version, sif, file_digest(sif), sif.stat().st_size, 1_790_000_000.0, {}, profile, 4096
     )
     (stage / profile_store.DESCRIPTION).write_text(json.dumps(image.description()))
     return store.publish(stage, profile.name, profile.version)

@@ -13,7 +13,7 @@ import pytest
 from broker import errors
 from broker.schema import volumes
 from profiles.commit import commit as committing
-from profiles.commit.findings import Change, Findings, LeftOut
+from profiles.commit.findings import ChangedPath, Findings, LeftOut
 from profiles.image.store import Store
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, view
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FOUND = Findings(
     added=[("hello", "2.12")],
     changed=[("git", "1", "2")],
-    files=[Change(f"/opt/{number}", "A", "file", size=2048) for number in range(150)],
+    files=[ChangedPath(f"/opt/{number}", "A", "file", size=2048) for number in range(150)],
     of_packages=7,
     left_out=[LeftOut("/root/.netrc", "may be secret: passwords")],
 )
@@ -62,14 +62,14 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, PathFilter]]:
         version: str,
         store: Store,
         approve: Callable[[Findings], None],
-        sieve: PathFilter,
+        path_filter: PathFilter,
         **_: Any,  # noqa: ANN401 - what is not looked at
     ) -> Image:
-        seen.append((source, sieve))
+        seen.append((source, path_filter))
         approve(FOUND)
         return publish(store, name, version)
 
-    monkeypatch.setattr(committing, "commit", commit)
+    monkeypatch.setattr(committing, "commit_session", commit)
     return seen
 
 
@@ -78,11 +78,11 @@ def test_a_snapshot_is_made_committed_and_forgotten(
 ) -> None:
     result = run("profile", "commit", "dev", "mine@2", "--yes", "--include", "/root/.netrc", "--exclude", "/opt/1*")
     assert result.exit_code == 0, result.stderr
-    [(source, sieve)] = sources
+    [(source, path_filter)] = sources
     root = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".local/share/berth/layers"
     assert source.layers == [root / "A", root / "B"]
     assert (source.session, source.base.name) == ("dev", "base")
-    assert (sieve.include, sieve.exclude) == (("/root/.netrc",), ("/opt/1*",))
+    assert (path_filter.include, path_filter.exclude) == (("/root/.netrc",), ("/opt/1*",))
     assert [each[:2] for each in controller.asked if each[0] != "GET"] == [
         ("POST", "/v1/sessions/dev/snapshots"),
         ("DELETE", "/v1/sessions/dev/snapshots/3"),

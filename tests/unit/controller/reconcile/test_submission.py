@@ -22,7 +22,7 @@ from broker.schema.sessions import OTHER_HOST_KEY, SessionState, StartRequest
 from broker.ssh import host_key
 from broker.ssh.keys import PublicKey
 from profiles.image.store import Store
-from profiles.recipe.spec import loads
+from profiles.recipe.spec import parse_profile
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher, SlowLauncher
@@ -262,7 +262,7 @@ def test_only_what_profile_and_site_allow_is_bound(source: str, site: list[str],
         RECIPE.format(name="base", version="1")
         + f"binds:\n  - source: {source}\n    destination: /data\n    readonly: false\n"
     )
-    profile = loads(text, Path("profile.yaml"))
+    profile = parse_profile(text, Path("profile.yaml"))
     if bound is None:
         with pytest.raises(RefusedError, match=source):
             allowed_binds(profile, site)

@@ -1,4 +1,4 @@
-"""Where a lab keeps its things: the state directory, and the names that the kernel knows it by."""
+"""The paths of a lab, and its names in the kernel."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 
 from slurm.lab.errors import LabError
 
-RUN = Path("/run/slurmlab")
-"""One symbolic link for each lab that is up, to its state directory: the one place where names meet directories."""
+RUN_DIRECTORY = Path("/run/slurmlab")
+"""One symbolic link for each lab that is up, to its state directory: the only mapping from names to directories."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LabPaths:
     """The paths and kernel names of one lab. Nothing here touches the file system except `record` and `forget`."""
 
     name: str
     state: Path
 
     @classmethod
-    def find(cls, name: str, state: Path | None = None) -> Place:
-        """The lab called `name`: at `state`, else where it is up, else at $LAB_STATE or build/lab/<name>."""
-        link = RUN / name
+    def find(cls, name: str, state: Path | None = None) -> LabPaths:
+        """Return the lab called `name`: at `state`, else where it is up, else at $LAB_STATE or build/lab/<name>."""
+        link = RUN_DIRECTORY / name
         if state is None and link.is_symlink():
             return cls(name, link.readlink())
         if state is None:
@@ -54,7 +54,7 @@ class Place:
 
     @property
     def ready_file(self) -> Path:
-        """There once `up` has come to its end."""
+        """Exists once `up` is complete."""
         return self.state / "ready"
 
     @property
@@ -75,17 +75,17 @@ class Place:
         return f"slurmlab.{self.name}.{node}"
 
     def record(self) -> None:
-        RUN.mkdir(exist_ok=True)
-        link = RUN / self.name
+        RUN_DIRECTORY.mkdir(exist_ok=True)
+        link = RUN_DIRECTORY / self.name
         link.unlink(missing_ok=True)
         link.symlink_to(self.state)
 
     def forget(self) -> None:
-        (RUN / self.name).unlink(missing_ok=True)
+        (RUN_DIRECTORY / self.name).unlink(missing_ok=True)
 
 
 def cache_root() -> Path:
-    """$LAB_CACHE, else the user's cache directory."""
+    """Return $LAB_CACHE, else the user's cache directory."""
     chosen = os.environ.get("LAB_CACHE")
     if chosen:
         return Path(chosen).resolve()

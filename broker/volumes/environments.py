@@ -1,16 +1,16 @@
-"""Environments of batch jobs: session directories without a manifest, which the registry never sees.
+"""Environments of batch jobs: session directories without a manifest, which the registry does not know.
 
 ```
 sessions/<environment id>/
-  batch.json        what it was made of; its presence says that this is no session
+  batch.json        the description of the environment; its presence marks the directory as no session
   volumes.json      as a session's; nothing writes to the tops that it names
   run/lock          held shared by every job in it
   run/job           the id of the job that was submitted for it
-  run/jobs/<key>    KEY=VALUE lines of each job that began, locked as long as it runs: docs/reference/batch-job.md
+  run/jobs/<key>    KEY=VALUE lines of each job that has begun, locked while it runs: docs/reference/batch-job.md
 ```
 
-Each job writes to a top of its own, so that the tasks of a job array do not meet; its id is in the job's file before it
-is made.
+Each job writes to a top of its own, so that the tasks of a job array do not meet. The job's file has the id of the top
+before the top is made.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from broker.names import IDENTIFIER
-from broker.volumes import jobs, operations, record
+from broker.volumes import job_notes, operations, record
 from broker.volumes.errors import VolumeError
-from broker.volumes.record import Record, locked
+from broker.volumes.files import file_lock
+from broker.volumes.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from broker.volumes.storage import Storage
 
 DESCRIPTION = "batch.json"
-MOST = 10_000
-"""Environments that are looked at."""
+MAX_ENVIRONMENTS = 10_000
+"""Environments that are read."""
 
 Answer = dict[str, Any]
 
@@ -40,30 +41,30 @@ def is_environment(directory: Path) -> bool:
     return (directory / DESCRIPTION).exists()
 
 
-def environments(storage: Storage) -> Answer:
-    """Every environment, with the jobs that have begun in it."""
+def list_environments(storage: Storage) -> Answer:
+    """Return every environment, with the jobs that have begun in it."""
     place = storage.root / "sessions"
     found = []
-    for entry in sorted(place.iterdir())[:MOST]:
+    for entry in sorted(place.iterdir())[:MAX_ENVIRONMENTS]:
         if IDENTIFIER.fullmatch(entry.name) and is_environment(entry):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 found.append(_told(storage, entry))
     return {"environments": found}
 
 
-def promote(storage: Storage, session_id: str, operation: str, *, source_id: str, key: str) -> Answer:
-    """Make the session `session_id`, with its directory, of what a job that has ended left in its environment.
+def promote_job(storage: Storage, session_id: str, operation: str, *, source_id: str, key: str) -> Answer:
+    """Make the session `session_id` from the result that an ended job left in its environment.
 
-    VolumeError `busy` while the job runs, `missing` if none of that key has begun there.
+    VolumeError `busy` while the job runs, `missing` if no job of that key has begun there.
     """
     directory = storage.session(session_id)
     with storage.opened(source_id) as source:
         if (directory / "volumes.json").exists():
-            return record.load(directory).done[operation]
-        begun = next((each for each in jobs.begun(source.directory) if each.key == key), None)
+            return record.load_record(directory).done[operation]
+        begun = next((each for each in job_notes.read_job_notes(source.directory) if each.key == key), None)
         if begun is None or not is_environment(source.directory):
             raise VolumeError("missing", f"no job {key} has begun there")
-        with locked(source.directory / "run/jobs" / key, wait=False, whose=f"job {key}"):
+        with file_lock(source.directory / "run/jobs" / key, wait=False, whose=f"job {key}"):
             home = (*source.record.home.layers, begun.top)
             system = source.record.system.layers
             if source.record.driver != "overlay" and not source.record.on_node:  # whose tops are whole copies
@@ -78,18 +79,18 @@ def promote(storage: Storage, session_id: str, operation: str, *, source_id: str
             )
         for each in (directory, directory / "run"):
             each.mkdir(mode=0o700, exist_ok=True)
-        answer: Answer = {"volumes": operations.facts(storage, made)}
-        record.commit(directory, made.with_answer(operation, answer))
+        answer: Answer = {"volumes": operations.describe_volumes(storage, made)}
+        record.commit_record(directory, made.with_answer(operation, answer))
         return answer
 
 
 def _told(storage: Storage, directory: Path) -> Answer:
-    described = json.loads(jobs.text(directory / DESCRIPTION))
-    found = record.load(directory)
-    begun = jobs.begun(directory)
+    described = json.loads(job_notes.read_user_file(directory / DESCRIPTION))
+    found = record.load_record(directory)
+    begun = job_notes.read_job_notes(directory)
     marks = [directory / "run/job", *(directory / "run/jobs" / each.key for each in begun)]
     with contextlib.suppress(FileNotFoundError, ValueError):
-        described["job_id"] = int(jobs.text(directory / "run/job"))
+        described["job_id"] = int(job_notes.read_user_file(directory / "run/job"))
     top = storage.layers.tree
     return {
         **described,
@@ -114,7 +115,7 @@ def _told(storage: Storage, directory: Path) -> Answer:
 
 def _held(file: Path) -> bool:
     try:
-        with locked(file, wait=False):
+        with file_lock(file, wait=False):
             return False
     except VolumeError:
         return True

@@ -4,16 +4,8 @@ A target is a layer's directory: it gets `tree`, `index` and, with `squash`, `ow
 last copy of the same source, or empty: a file that has not changed since is linked to that one, so a copy costs what
 changed. What is written to is always a new file, so `previous` itself never changes.
 
-A file counts as unchanged only if that is proven; otherwise the second pass reads it (ADR 106). Time stamps alone prove
-nothing: a store into a page of a mapping that is dirty already changes none, and a long write(2) changes them once, at
-its beginning. They are a proof if
-
-- every system call and page fault that was under way ended before the first pass (the drain),
-- the file's dirty pages were written out before the time stamps were read: the next store must fault, and that changes
-  the time of change. A file of the program's own shows first that the file system does so, and
-- the file's time of change was older than RACY_NS then, so that a later change has another one.
-
-`index` holds only files of which this holds, so that the next copy can trust it. The second pass looks at each file
+`index` holds only files whose states are proven to show every later change (`entry_copy`), so that the next copy can
+trust it. The second pass looks at each file
 once (`copied`, ADR 113), and does the rest of its work only for what is not proven to be unchanged.
 
 Both sides are walked by descriptors: paths of any length, folders of any depth. Kept are content, holes, hard links
@@ -30,79 +22,59 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from typing import TYPE_CHECKING
 
-from broker.volumes.content import (
-    SMALL_BYTES,
-    attributes,
-    clone,
-    copy_attributes,
-    copy_extents,
-    flush,
-    has_holes,
-    same_content,
-    seen_of,
-    write_all,
-    write_out,
-)
-from broker.volumes.copied import CHANGED_MEANWHILE, READ, CopiedFolder, Lookers
+from broker.volumes.content import copy_attributes, file_state, sync_file_system
+from broker.volumes.copied_folders import CHANGE_ERRORS, CopiedFolder, ParallelScanner
 from broker.volumes.copy_index import read_index, write_index
-from broker.volumes.copy_survey import survey
+from broker.volumes.copy_survey import check_tree
+from broker.volumes.entry_copy import ChangeProof, EntryCopier, is_current, is_same_file, remove_entry
 from broker.volumes.trials import shows_stores
-from broker.volumes.unreadable import Unreadable, UnreadableError, shorten
-from profiles.walk import FOLDER, Tree
+from broker.volumes.unreadable import UnreadableFiles, UnreadableFilesError, printable_path_end
+from profiles.walk import FOLDER_FLAGS, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from broker.volumes.content import Seen
-    from profiles.walk import Folder
+    from broker.volumes.content import FileState
 
 TREE, INDEX, OWNERS = "tree", "index", "owners"
-RACY_NS = 2 * 10**9
-"""A file that changed so shortly before it was looked at may change again without another time stamp, whose steps are
-as coarse as a kernel's tick or a file server's clock."""
-MOST_NAMES = 30_000
+MAX_HARD_LINKS = 30_000
 """A file that would get more names is copied instead of linked: ext4 allows 65,000, and others not many more."""
-WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Copy:
-    """One tree being copied. `first` may be left out where nothing writes; then `second` copies everything."""
+class TreeCopy:
+    """The copy of one tree. Where nothing writes, `first` may be left out; then `second` copies everything."""
 
     def __init__(self, source: str, target: str, previous: str = "", *, squash: bool = False) -> None:
-        """With `squash` the copy is its maker's own, and what belonged to others is written down in `owners`."""
+        """With `squash`, the copy belongs to the user who makes it, and `owners` records the owners of the other users'
+        files.
+        """
         self._squash = squash
         self._target = target
-        self._clones = True
         os.makedirs(target, 0o700, exist_ok=True)
         os.mkdir(os.path.join(target, TREE), 0o700)
         self._from = Tree(source)
         self._to = Tree(os.path.join(target, TREE))
         self._link_from: Tree | None = None
-        self._previous: dict[bytes, Seen] = {}
+        self._previous: dict[bytes, FileState] = {}
         if previous and os.path.isdir(os.path.join(previous, TREE)):
             self._previous = read_index(os.path.join(previous, INDEX))
             self._link_from = Tree(os.path.join(previous, TREE))
         self._root = CopiedFolder(self._from.root, self._to.root, self._link_from.root if self._link_from else None)
-        began = os.fstat(self._to.root_descriptor).st_ctime_ns  # the file system's own clock
-        self._clock = began - time.monotonic_ns()
-        self._drained: int | None = None
-        """By the file system's clock: system calls that began earlier were over then. None: nothing is known."""
-        self._notices_stores = False
-        self._is_frozen = False
+        self._proof = ChangeProof(os.fstat(self._to.root_descriptor).st_ctime_ns)  # the file system's own clock
+        self._copier = EntryCopier(self._proof)
         self._is_heritable = True
         self._folders: list[CopiedFolder] = []
-        """Those that the first pass has copied, in its order."""
-        self._lookers: Lookers | None = None
+        """The folders that the first pass has copied, in its order."""
+        self._lookers: ParallelScanner | None = None
         self._names: dict[tuple[int, int], tuple[CopiedFolder, str]] = {}
-        """By device and inode: a name that the copy has of a file with several. A btrfs subvolume is a device."""
+        """By device and inode, a name in the copy of a file with several names. A btrfs subvolume is a device."""
         self._stale: set[tuple[CopiedFolder, str]] = set()
-        """What the second pass has yet to bring into the copy."""
+        """Entries that the second pass still has to copy."""
         self._restricted: dict[CopiedFolder, int] = {}
-        """Modes that would be in the copy's own way, set when it is complete."""
-        self._unreadable = Unreadable()
+        """Modes that would block the copy itself. They are set when it is complete."""
+        self._unreadable = UnreadableFiles()
 
     def close(self) -> None:
         if self._lookers is not None:
@@ -112,38 +84,38 @@ class Copy:
                 tree.close()
 
     def survey(self) -> None:
-        """Refuse what cannot be copied, before anybody is disturbed: `copy_survey.survey`."""
-        survey(self._from, self._target, self._previous)
+        """Refuse a tree that cannot be copied, before the session is frozen: `copy_survey.check_tree`."""
+        check_tree(self._from, self._target, self._previous)
 
     def prepare(self) -> None:
-        """Write out what is dirty in the source: all at once is faster than file by file."""
+        """Write the dirty pages of the source to disk: all at once is faster than file by file."""
         with contextlib.suppress(OSError):  # of other files, perhaps; those of the source are looked at one by one
-            flush(self._from.root_descriptor)
+            sync_file_system(self._from.root_descriptor)
 
     def mark_drained(self) -> None:
-        """Note that every system call and page fault of the writers is over that began before now."""
-        self._drained = self._clock + time.monotonic_ns()
+        """Note that every system call and page fault of the writers that began before now has ended."""
+        self._proof.mark_drained()
 
     def disinherit(self) -> None:
-        """Let no later copy trust this one: some writer did not stand still."""
+        """Let no later copy trust this one: some writer was not frozen."""
         self._is_heritable = False
 
     def first(self) -> None:
-        """Copy what is there; what vanishes or changes meanwhile is left to `second`. UnreadableError, OSError."""
+        """Copy the source while it changes. `second` copies what changes meanwhile. UnreadableFilesError, OSError."""
         self._from.refresh()
         source, target = self._from.root_descriptor, self._to.root_descriptor
         is_same_system = os.fstat(source).st_dev == os.fstat(target).st_dev
-        self._notices_stores = self._drained is not None and is_same_system and shows_stores(self._target)
+        self._proof.shows_stores = self._proof.is_drained and is_same_system and shows_stores(self._target)
         self._copy_below(self._root, self._folders)
         self._unreadable.refuse()
         self._previous.clear()
-        self._lookers = Lookers(self._from, self._folders)
+        self._lookers = ParallelScanner(self._from, self._folders)
         with contextlib.suppress(OSError):  # so that the system has at hand what the second pass asks for
             self._lookers.look()
 
     def second(self) -> None:
-        """Make the copy equal to the source, which must stand still. UnreadableError, OSError."""
-        self._is_frozen = True
+        """Make the copy equal to the source, whose writers must be frozen. UnreadableFilesError, OSError."""
+        self._proof.is_frozen = True
         if self._lookers is None:
             self._copy_below(self._root, self._folders)
         else:
@@ -151,7 +123,7 @@ class Copy:
         self._unreadable.refuse()
 
     def complete(self) -> None:
-        """Write down what the next copy can build on; the copy is complete after this. OSError."""
+        """Write the files that the next copy builds on. The copy is complete after this. OSError."""
         folders = list(self._root.walk())
         for folder in reversed(folders):
             if (mode := self._restricted.get(folder)) is not None:
@@ -173,15 +145,11 @@ class Copy:
                     )
 
     def flush(self) -> None:
-        """Have everything on disk, for a copy that somebody will rely on; OSError if that did not work."""
-        flush(self._to.root_descriptor)
+        """Write everything to disk, for a copy that a record will name. OSError if that failed."""
+        sync_file_system(self._to.root_descriptor)
 
-    def _is_old(self, seen: Seen) -> bool:
-        """Whether a change that began after the writers were drained has another time stamp than this."""
-        return self._drained is not None and seen[1] < self._drained - RACY_NS
-
-    def _update(self, lookers: Lookers) -> None:
-        """Bring into the copy what the first pass could not know."""
+    def _update(self, lookers: ParallelScanner) -> None:
+        """Bring the changes since the first pass into the copy."""
         changes = [(self._folders[change.number], change) for change in lookers.look()]
         self._stale = {(folder, name) for folder, change in changes for name in change.names}
         for folder, change in changes:
@@ -210,7 +178,9 @@ class Copy:
             self._copy_below(made, [])
 
     def _copy_below(self, folder: CopiedFolder, copied: list[CopiedFolder]) -> None:
-        """Copy a folder that the copy has, still empty, with all below it; `copied` gets every folder."""
+        """Copy a folder, which the copy has and which is still empty, with everything below it. `copied` gets every
+        folder.
+        """
         waiting = [folder]
         while waiting:
             current = waiting.pop()
@@ -224,18 +194,20 @@ class Copy:
 
     @contextlib.contextmanager
     def _tolerance(self, folder: CopiedFolder, name: str = "") -> Iterator[None]:
-        """Leave to the second pass what changes under the eyes of the first one; note what cannot be read."""
+        """Leave to the second pass what changes during the first one, and note what cannot be read."""
         try:
             yield
-        except UnreadableError:
+        except UnreadableFilesError:
             folder.is_whole = False
             path = folder.source.below(os.fsencode(name)) if name else folder.source.path
             self._unreadable.add(path or b".", is_folder=not name)
         except OSError as error:
             folder.is_whole = False
-            stands_still = self._is_frozen and self._is_heritable
-            if stands_still or error.errno not in CHANGED_MEANWHILE:
-                error.filename = shorten(folder.source.below(os.fsencode(name)) if name else folder.source.path)
+            stands_still = self._proof.is_frozen and self._is_heritable
+            if stands_still or error.errno not in CHANGE_ERRORS:
+                error.filename = printable_path_end(
+                    folder.source.below(os.fsencode(name)) if name else folder.source.path
+                )
                 raise
 
     def _list(self, folder: CopiedFolder) -> tuple[os.stat_result, list[tuple[str, os.stat_result]]]:
@@ -249,11 +221,11 @@ class Copy:
                     with contextlib.suppress(FileNotFoundError):
                         entries.append((entry.name, entry.stat(follow_symlinks=False)))
         except PermissionError as error:
-            raise UnreadableError from error
+            raise UnreadableFilesError from error
         return status, entries
 
     def _bring(self, folder: CopiedFolder, name: str, status: os.stat_result) -> list[CopiedFolder]:
-        """Bring one entry into the copy; the folder that was made, if it is one, and has to be filled."""
+        """Bring one entry into the copy. Return the new folder, if it is one, whose entries must follow."""
         mode = status.st_mode
         if stat.S_ISDIR(mode):
             self._clear(folder, name)
@@ -268,7 +240,7 @@ class Copy:
 
     def _place(self, folder: CopiedFolder, name: str, status: os.stat_result) -> None:
         """Bring one entry that is no folder into the copy."""
-        seen = seen_of(status)
+        seen = file_state(status)
         existing = self._other_name(status) if status.st_nlink > 1 else None
         if existing is not None and self._link(existing, folder, name):
             known = existing[0].proven.get(existing[1])
@@ -277,21 +249,23 @@ class Copy:
             return
         if existing is None and self._link_previous(folder, name, status):
             self._note(folder, name, seen, is_proven=True)
-        elif existing is not None or folder.doubtful.get(name) != seen or not self._is_equal(folder, name, status):
+        elif (
+            existing is not None or folder.doubtful.get(name) != seen or not self._copier.is_equal(folder, name, status)
+        ):
             self._clear(folder, name)
-            seen, is_proven = self._copy(folder, name, status)
+            seen, is_proven = self._copier.copy(folder, name, status)
             self._note(folder, name, seen, is_proven=is_proven)
         if status.st_nlink > 1:
             self._names[status.st_dev, status.st_ino] = (folder, name)
         self._note_owner(folder, name, status)
 
     @staticmethod
-    def _note(folder: CopiedFolder, name: str, seen: Seen, *, is_proven: bool) -> None:
+    def _note(folder: CopiedFolder, name: str, seen: FileState, *, is_proven: bool) -> None:
         folder.forget(name)
         (folder.proven if is_proven else folder.doubtful)[name] = seen
 
     def _other_name(self, status: os.stat_result) -> tuple[CopiedFolder, str] | None:
-        """A name that the copy has of the same file: it may have become another one's since it was noted."""
+        """Return a name that the copy has of the same file. Another file may have got the noted name since."""
         found = self._names.get((status.st_dev, status.st_ino))
         if found is None or found in self._stale or not found[0].is_in_copy():
             return None
@@ -300,12 +274,12 @@ class Copy:
         return found if known is not None and known[0] == status.st_ino else None
 
     def _link(self, existing: tuple[CopiedFolder, str], folder: CopiedFolder, name: str) -> bool:
-        """Give a file of the copy a further name; False if it has as many as the file system allows."""
+        """Give a file of the copy one more name. False if it has as many as the file system allows."""
         other = os.dup(existing[0].target.descriptor())  # which opening the second folder may close
         try:
             here = folder.target.descriptor()
             if folder.holds(name):
-                if self._is_one_file(other, existing[1], here, name):
+                if is_same_file(other, existing[1], here, name):
                     return True
                 self._clear(folder, name)
                 here = folder.target.descriptor()
@@ -318,28 +292,19 @@ class Copy:
             os.close(other)
         return True
 
-    @staticmethod
-    def _is_one_file(one: int, name: str, two: int, other: str) -> bool:
-        """Whether names in two folders of the copy are those of one file."""
-        try:
-            found = os.stat(other, dir_fd=two, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return found.st_ino == os.stat(name, dir_fd=one, follow_symlinks=False).st_ino
-
     def _link_previous(self, folder: CopiedFolder, name: str, status: os.stat_result) -> bool:
-        """Take a file that has not changed since from the previous copy; False if it has to be copied."""
+        """Link an unchanged file of the previous copy. False if the file must be copied."""
         path = folder.below(name) if self._previous else None
-        if path is None or folder.previous is None or self._previous.get(path) != seen_of(status):
+        if path is None or folder.previous is None or self._previous.get(path) != file_state(status):
             return False
-        if stat.S_ISREG(status.st_mode) and not self._is_current(folder, name, seen_of(status)):
+        if stat.S_ISREG(status.st_mode) and not is_current(folder, name, file_state(status)):
             return False
         self._clear(folder, name)
         try:
             there = folder.previous.descriptor()
             if status.st_nlink > 1:  # its other names follow, and all have to be names of one file
                 names = os.stat(name, dir_fd=there, follow_symlinks=False).st_nlink
-                if names + status.st_nlink > MOST_NAMES:
+                if names + status.st_nlink > MAX_HARD_LINKS:
                     return False
             here = folder.target.descriptor()
             os.link(name, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
@@ -347,103 +312,12 @@ class Copy:
             return False
         return True
 
-    @staticmethod
-    def _is_current(folder: CopiedFolder, name: str, seen: Seen) -> bool:
-        """Whether a file is as it was seen, asked of the file server, too.
-
-        The status that a folder's entry has may be from the client's cache: up to a minute old on NFS (acregmax), and
-        another machine may have written since. Opening a file makes NFS ask its server (nfs(5), "close-to-open").
-        """
-        try:
-            descriptor = os.open(name, READ, dir_fd=folder.source.descriptor())
-        except OSError:  # to copy it will say why
-            return False
-        try:
-            return seen_of(os.fstat(descriptor)) == seen
-        finally:
-            os.close(descriptor)
-
-    def _copy(self, folder: CopiedFolder, name: str, status: os.stat_result) -> tuple[Seen, bool]:
-        """Copy one entry; what it was when the copy began, and whether it is proven to show every change since."""
-        mode = status.st_mode
-        if stat.S_ISREG(mode):
-            return self._copy_file(folder, name)
-        target = folder.target.descriptor()
-        if stat.S_ISLNK(mode):
-            os.symlink(os.readlink(name, dir_fd=folder.source.descriptor()), name, dir_fd=target)
-        else:  # a FIFO, or overlayfs' mark of deletion
-            os.mknod(name, mode, status.st_rdev, dir_fd=target)
-            os.chmod(name, stat.S_IMODE(mode), dir_fd=target)
-        os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
-        return seen_of(status), not self._is_frozen and self._is_old(seen_of(status))
-
-    def _copy_file(self, folder: CopiedFolder, name: str) -> tuple[Seen, bool]:
-        source = self._open(folder, name)
-        try:
-            is_proven = (
-                not self._is_frozen
-                and self._notices_stores
-                and self._is_old(seen_of(os.fstat(source)))
-                and write_out(source)
-            )
-            status = os.fstat(source)  # after the pages are clean
-            target = os.open(name, WRITE_NEW, 0o600, dir_fd=folder.target.descriptor())
-            try:
-                self._copy_content(source, target, status)
-                copy_attributes(source, target)
-                os.fchmod(target, stat.S_IMODE(status.st_mode))
-                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-            finally:
-                os.close(target)  # a file server may say only here that there is no space: then this raises
-        finally:
-            os.close(source)
-        return seen_of(status), is_proven and self._is_old(seen_of(status))
-
-    @staticmethod
-    def _open(folder: CopiedFolder, name: str) -> int:
-        """Open a file of the source for reading. UnreadableError, OSError."""
-        try:
-            return os.open(name, READ, dir_fd=folder.source.descriptor())
-        except PermissionError as error:
-            raise UnreadableError from error
-
-    def _copy_content(self, source: int, target: int, status: os.stat_result) -> None:
-        if status.st_size <= SMALL_BYTES and not has_holes(status):
-            while data := os.read(source, SMALL_BYTES):
-                write_all(target, data)
-        elif not self._clones or not clone(source, target):
-            self._clones = False
-            copy_extents(source, target, status)
-
-    def _is_equal(self, folder: CopiedFolder, name: str, status: os.stat_result) -> bool:
-        """Whether the copy of a file is as the source, which stands still. A large one is rather shared anew."""
-        is_large = self._clones and status.st_size > SMALL_BYTES
-        if not self._is_frozen or not stat.S_ISREG(status.st_mode) or is_large:
-            return False
-        source = self._open(folder, name)
-        try:
-            target = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder.target.descriptor())
-            try:
-                ours = os.fstat(target)
-                return (
-                    (ours.st_size, ours.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
-                    and stat.S_IMODE(ours.st_mode) == stat.S_IMODE(status.st_mode)
-                    and attributes(source) == attributes(target)
-                    and same_content(source, target, status, ours)
-                )
-            finally:
-                os.close(target)
-        except PermissionError:  # of a file that its owner has locked, where no namespace helps
-            return False
-        finally:
-            os.close(source)
-
     def _dress(self, folder: CopiedFolder, status: os.stat_result) -> None:
-        """Give a folder its attributes, times and mode, once what it has is in place."""
+        """Give a folder its attributes, times and mode, once its entries are in place."""
         try:
             source = folder.source.descriptor()
         except PermissionError as error:
-            raise UnreadableError from error
+            raise UnreadableFilesError from error
         target = folder.target.descriptor()
         copy_attributes(source, target)
         mode = stat.S_IMODE(status.st_mode)
@@ -452,14 +326,16 @@ class Copy:
             self._restricted[folder] = mode
         os.fchmod(target, mode | stat.S_IRWXU)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-        seen = seen_of(status)
-        folder.proof = seen if not self._is_frozen and self._is_old(seen) else None
+        seen = file_state(status)
+        folder.proof = seen if self._proof.holds_for(seen) else None
         folder.owner = self._owner(status)
 
     def _remove_others(self, folder: CopiedFolder) -> None:
-        """Remove from the copy what the source does not have any more."""
+        """Remove entries from the copy that the source does not have any more."""
         there = set(os.listdir(folder.source.descriptor()))
-        listed = os.open(b".", FOLDER, dir_fd=folder.target.descriptor())  # with all that came since (Tree.refresh)
+        listed = os.open(
+            b".", FOLDER_FLAGS, dir_fd=folder.target.descriptor()
+        )  # with all that came since (Tree.refresh)
         try:
             ours = set(os.listdir(listed))
         finally:
@@ -468,9 +344,9 @@ class Copy:
             self._clear(folder, name)
 
     def _clear(self, folder: CopiedFolder, name: str) -> None:
-        """Remove whatever the copy has of this name."""
+        """Remove the entry of this name from the copy."""
         if folder.holds(name):
-            remove(folder.target, os.fsencode(name))
+            remove_entry(folder.target, os.fsencode(name))
             folder.forget(name)
 
     def _note_owner(self, folder: CopiedFolder, name: str, status: os.stat_result) -> None:
@@ -478,7 +354,7 @@ class Copy:
             folder.owners[name] = owner
 
     def _owner(self, status: os.stat_result) -> bytes:
-        """A record of `owners` without its path; empty for what has the owners and mode that a copy gets."""
+        """Return a record of `owners` without its path; empty for an entry with the usual owners and mode of a copy."""
         special = status.st_mode & (stat.S_ISUID | stat.S_ISGID)
         if self._squash and (status.st_uid or status.st_gid or (special and stat.S_ISREG(status.st_mode))):
             return b"%d %d %o " % (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
@@ -486,34 +362,11 @@ class Copy:
 
 
 def copy_tree(source: str, target: str, previous: str = "") -> None:
-    """Copy a tree that nobody writes to. UnreadableError, OSError."""
-    copy = Copy(source, target, previous)
+    """Copy a tree without writers. UnreadableFilesError, OSError."""
+    copy = TreeCopy(source, target, previous)
     try:
         copy.second()
         copy.complete()
         copy.flush()
     finally:
         copy.close()
-
-
-def remove(folder: Folder, name: bytes) -> None:
-    """Remove whatever is at `name`, with all below it; done already is done. OSError."""
-    try:
-        os.unlink(name, dir_fd=folder.descriptor())
-        return
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):
-        waiting = [folder.folder(name)]
-    emptied = []
-    while waiting:  # one branch after the other: the folders that are used next are open then
-        inner = waiting.pop()
-        emptied.append(inner)
-        for entry in list(inner.entries()):
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(inner.folder(os.fsencode(entry.name)))
-            else:
-                os.unlink(entry.name, dir_fd=inner.descriptor())
-    for inner in reversed(emptied):
-        if inner.parent is not None:
-            os.rmdir(inner.name, dir_fd=inner.parent.descriptor())

@@ -1,4 +1,4 @@
-"""Where jobs stand among those that wait."""
+"""Positions of jobs among those that wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Waiting(NamedTuple):
+class QueuedJob(NamedTuple):
     """A job that waits."""
 
     id: int
@@ -17,21 +17,22 @@ class Waiting(NamedTuple):
     partitions: str
     """One, or several separated by commas, in any of which it may run."""
     reason: str
-    """Slurm's word for why it waits."""
+    """Slurm's word for the reason of the wait."""
 
 
-NOT_YET = frozenset({"BeginTime", "Dependency", "DependencyNeverSatisfied"})
-"""Reasons of jobs that could not start even if they were the first."""
+BLOCKED_REASONS = frozenset({"BeginTime", "Dependency", "DependencyNeverSatisfied"})
+"""Reasons of jobs that could not start even at the head of the queue."""
 
 
-def ahead(queue: Iterable[Waiting]) -> dict[int, int]:
-    """How many jobs stand before each that may start: those of its partition with a higher priority or, if it is the
-    same, a lower id, as slurmctld sorts them; of several partitions the one where these are fewest.
+def count_jobs_ahead(queue: Iterable[QueuedJob]) -> dict[int, int]:
+    """Return, for each job that may start, the number of jobs ahead of it in its partition. These have a higher
+    priority or, with the same one, a lower id, as slurmctld sorts them. Of several partitions the one with the fewest
+    jobs ahead counts.
     """
     before: dict[str, int] = {}
     found: dict[int, int] = {}
     for job in sorted(queue, key=lambda job: (-job.priority, job.id)):
-        if job.priority == 0 or job.reason in NOT_YET:
+        if job.priority == 0 or job.reason in BLOCKED_REASONS:
             continue
         partitions = job.partitions.split(",")
         found[job.id] = min(before.get(each, 0) for each in partitions)

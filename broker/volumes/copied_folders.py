@@ -1,7 +1,7 @@
-"""Record what a copy holds of each folder of its source, and find what has changed in the source since.
+"""Record the entries that a copy has of each folder, and find what has changed in the source since.
 
-While a session is frozen, every file has to be looked at once (ADR 113). This is the loop that does it: it makes no
-path, opens each folder once, and compares four numbers a file with those that are noted. Some processes share the work.
+While a session is frozen, every file has to be looked at once (ADR 113). This loop makes no path, opens each folder
+once, and compares four numbers a file with the recorded ones. Several processes share the work.
 
 The standard library alone: the copy of a running session runs this in its job (docs/reference/session-job.md).
 """
@@ -14,29 +14,29 @@ import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.volumes.content import seen_of
+from broker.volumes.content import file_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from broker.volumes.content import Seen
+    from broker.volumes.content import FileState
     from profiles.walk import Folder, Tree
 
-LONGEST_PATH_BYTES = 4095
+MAX_PATH_BYTES = 4095
 """PATH_MAX of limits.h, without its NUL. Files with longer paths are copied each time instead of being linked."""
-CHANGED_MEANWHILE = frozenset(
+CHANGE_ERRORS = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EEXIST, errno.ESTALE, errno.ENXIO}
 )
-"""Errors that are met where something becomes something else while it is copied."""
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-MOST_PROCESSES = 4
-"""Processes that look together: a session's processors are idle while it is frozen."""
-SHARE_FILES = 10_000
-"""Files for which another process is worth its start: looking at them takes some 30 ms (measured: 3 µs a file)."""
+"""Errors that occur if an entry changes its kind while it is copied."""
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+MAX_PROCESSES = 4
+"""Processes that scan together: a session's processors are idle while it is frozen."""
+FILES_PER_PROCESS = 10_000
+"""Files for which another process is worth its start: a scan of them takes some 30 ms (measured: 3 µs a file)."""
 
 
 class CopiedFolder:
-    """A folder of the source, and what the copy has of it."""
+    """A folder of the source, and the entries that the copy has of it."""
 
     __slots__ = (
         "doubtful", "folders", "is_whole", "name", "owner", "owners", "parent", "path", "previous", "proof", "proven",
@@ -44,30 +44,30 @@ class CopiedFolder:
     )  # fmt: skip
 
     def __init__(self, source: Folder, target: Folder, previous: Folder | None) -> None:
-        """Begin with the root."""
+        """Create the record of the root."""
         self.source = source
         self.target = target
         self.previous = previous
-        """Of the last copy, which may not have it."""
+        """The folder of the previous copy, which may not have it."""
         self.parent: CopiedFolder | None = None
         self.name = ""
         self.path: bytes | None = b""
         """Relative to the root; None for a path that is longer than LONGEST_PATH_BYTES."""
-        self.proof: Seen | None = None
-        """How the folder was when the copy got its attributes, if that shows every later change of them."""
-        self.proven: dict[str, Seen] = {}
+        self.proof: FileState | None = None
+        """The folder's state when the copy got its attributes, if this state shows every later change of them."""
+        self.proven: dict[str, FileState] = {}
         """Files in the copy whose inode, times and size are proven to show every later change."""
-        self.doubtful: dict[str, Seen] = {}
+        self.doubtful: dict[str, FileState] = {}
         """Files in the copy that may change without showing it."""
         self.folders: dict[str, CopiedFolder] = {}
         self.is_whole = True
-        """Whether these three name everything that the copy has here."""
+        """Whether these three name every entry that the copy has here."""
         self.owner = b""
         self.owners: dict[str, bytes] = {}
-        """To whom entries belong, where that is not the copy's maker: a record of `owners` without its path."""
+        """Owners of the entries that do not belong to the copy's maker: records of `owners` without their paths."""
 
     def folder(self, name: str) -> CopiedFolder:
-        """Begin a folder in this one."""
+        """Create the record of a folder in this one."""
         raw = os.fsencode(name)
         previous = self.previous.folder(raw) if self.previous is not None else None
         made = CopiedFolder(self.source.folder(raw), self.target.folder(raw), previous)
@@ -111,10 +111,10 @@ def path_below(path: bytes | None, name: bytes) -> bytes | None:
     if path is None:
         return None
     below = path + b"/" + name if path else name
-    return below if len(below) <= LONGEST_PATH_BYTES else None
+    return below if len(below) <= MAX_PATH_BYTES else None
 
 
-class Change(NamedTuple):
+class FolderChange(NamedTuple):
     """Differences between a folder and what is noted of it."""
 
     number: int
@@ -127,17 +127,17 @@ class Change(NamedTuple):
     """Whether the folder's own attributes may have changed."""
 
 
-def look(folders: Sequence[CopiedFolder], first: int = 0) -> list[Change]:
-    """Look at every entry of the source's folders. OSError.
+def find_changes(folders: Sequence[CopiedFolder], first: int = 0) -> list[FolderChange]:
+    """Compare every entry of the source's folders with the record. OSError.
 
-    A folder that is not there any more is passed over: its parent tells of it. Changes are numbered from `first` on.
+    A folder that has vanished is skipped: the change of its parent has its name. Changes are numbered from `first`.
     """
     changes = []
     for number, folder in enumerate(folders, first):
         try:
-            change = _look_at(folder, number)
+            change = _compare_folder(folder, number)
         except OSError as error:
-            if error.errno not in CHANGED_MEANWHILE:
+            if error.errno not in CHANGE_ERRORS:
                 raise
             continue
         if change.names or change.has_lost or change.is_changed:
@@ -145,9 +145,9 @@ def look(folders: Sequence[CopiedFolder], first: int = 0) -> list[Change]:
     return changes
 
 
-def _look_at(folder: CopiedFolder, number: int) -> Change:
+def _compare_folder(folder: CopiedFolder, number: int) -> FolderChange:
     descriptor = folder.source.descriptor()
-    is_changed = seen_of(os.fstat(descriptor)) != folder.proof
+    is_changed = file_state(os.fstat(descriptor)) != folder.proof
     proven, folders = folder.proven, folder.folders
     names = []
     same = 0
@@ -170,21 +170,21 @@ def _look_at(folder: CopiedFolder, number: int) -> Change:
                 names.append(name)
     there = same + sum(name in proven or name in folders or name in folder.doubtful for name in names)
     has_lost = not folder.is_whole or there < len(proven) + len(folders) + len(folder.doubtful)
-    return Change(number, names, has_lost, is_changed)
+    return FolderChange(number, names, has_lost, is_changed)
 
 
-class Lookers:
-    """Processes that look at folders together: this one, and some that it has started. A context manager."""
+class ParallelScanner:
+    """Several processes that look for changes together: this one and some children. A context manager."""
 
     def __init__(self, source: Tree, folders: Sequence[CopiedFolder]) -> None:
-        """Start them. Later changes of `folders` are not known to them."""
+        """Start the processes. They do not see later changes of `folders`."""
         self._source = source
         self._folders = folders
         files = sum(len(folder.proven) for folder in folders)
-        shares = _shares(folders, min(MOST_PROCESSES, len(os.sched_getaffinity(0)), 1 + files // SHARE_FILES))
+        shares = _shares(folders, min(MAX_PROCESSES, len(os.sched_getaffinity(0)), 1 + files // FILES_PER_PROCESS))
         self._own = shares[0]
         self._others: list[tuple[range, int, int, int]] = []
-        """Of each its share, its process id, and where it is asked and heard."""
+        """Per child: its share, its process id, and the pipes for requests and answers."""
         self._source.refresh()
         for share in shares[1:]:
             try:
@@ -192,8 +192,8 @@ class Lookers:
             except OSError:  # as many processes as the user may have: then each looks at more
                 self._others.append((share, 0, -1, -1))
 
-    def look(self) -> list[Change]:
-        """Look at all folders, each opened anew from the root on. OSError."""
+    def look(self) -> list[FolderChange]:
+        """Return the changes of all folders, each opened again from the root. OSError."""
         for _, process, asks, _ in self._others:
             if process:
                 with contextlib.suppress(BrokenPipeError):
@@ -202,7 +202,7 @@ class Lookers:
         for share, process, _, hears in self._others:
             found = _read_line(hears) if process else b""
             # Without an answer the process has ended, perhaps for want of memory.
-            changes += [Change(*each) for each in json.loads(found)] if found else self._look_at(share)
+            changes += [FolderChange(*each) for each in json.loads(found)] if found else self._look_at(share)
         return changes
 
     def close(self) -> None:
@@ -216,9 +216,9 @@ class Lookers:
                 os.waitpid(process, 0)
         self._others.clear()
 
-    def _look_at(self, share: range) -> list[Change]:
+    def _look_at(self, share: range) -> list[FolderChange]:
         self._source.refresh()  # what was opened earlier may lie elsewhere by now
-        return look(self._folders[share.start : share.stop], share.start)
+        return find_changes(self._folders[share.start : share.stop], share.start)
 
     def _start(self, share: range) -> tuple[int, int, int]:
         asked, asks = os.pipe()

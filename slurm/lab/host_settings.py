@@ -1,6 +1,6 @@
-"""How this machine reaches its package registries: name service, certificates, proxies, pip's and apt's settings.
+"""Settings with which this machine reaches its package registries: name service, certificates, proxies, pip and apt.
 
-Carried into the lab, because a layer, or a build inside a node (`exec --host-network`), must reach them too.
+The lab gets them, because a layer, or a build inside a node (`exec --host-network`), must reach the registries too.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pathlib import Path
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
-"""Where Debian keeps all certificates; the lab's copy is the machine's."""
+"""Debian's file with all certificates. The lab's copy equals the machine's."""
 
 _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout")
 _APT_SETTINGS = re.compile(r"^Acquire::(.*::Proxy\b.*|Check-Valid-Until|Check-Date|Retries) .*", re.MULTILINE)
 
 
-def environment() -> dict[str, str]:
-    """The variables that a process on the machine's network needs."""
+def network_variables() -> dict[str, str]:
+    """Return the variables that a process on the machine's network needs."""
     proxies = {name: os.environ[name] for name in PROXIES if name in os.environ}
     return {"SSL_CERT_FILE": BUNDLE, **proxies}
 
 
-def write(tree: Path) -> None:
-    """Write the files below `tree`, a directory laid over a root."""
+def write_host_settings(tree: Path) -> None:
+    """Write the settings below `tree`, a directory laid over a root."""
     etc = tree / "etc"
     for directory in ("ssl/certs", "apt/apt.conf.d"):
         (etc / directory).mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def _text(path: Path) -> str:
 
 
 def _pip_conf() -> str:
-    """The machine's pip settings that mean something elsewhere: no paths, no file: addresses."""
+    """Return the machine's pip settings that are valid elsewhere: no paths, no file: addresses."""
     parser = configparser.RawConfigParser()
     parser.read([Path("/etc/pip.conf"), Path.home() / ".config/pip/pip.conf", Path.home() / ".pip/pip.conf"])
     found = {key: parser.get("global", key, fallback="") for key in _PIP_SETTINGS}

@@ -7,12 +7,20 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from broker.volumes.content import dress_folder, duplicate
-from broker.volumes.copying import OWNERS, TREE, copy_tree
-from broker.volumes.layers import OWNERS_BYTES, Layers
-from broker.volumes.packing import unpack
-from broker.volumes.saves import store
-from profiles.image.overlayfs import FUSE_WRITTEN, WHITEOUT_PREFIX, Kind, Marks, marks_of, merged, opened
+from broker.volumes.content import copy_folder_attributes, duplicate_file
+from broker.volumes.layers import MAX_OWNERS_BYTES, Layers
+from broker.volumes.live_copy import OWNERS, TREE, copy_tree
+from broker.volumes.saves import pack_changes
+from broker.volumes.squashfs import unpack_layer
+from profiles.image.overlayfs import (
+    FUSE_WRITTEN,
+    WHITEOUT_PREFIX,
+    EntryKind,
+    Marks,
+    detect_marks,
+    open_stack,
+    walk_merged,
+)
 from profiles.local_folder import local_folder
 from profiles.userfile import read_pieces
 from profiles.walk import Tree, walk
@@ -21,19 +29,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.volumes.record import Stack
-    from profiles.image.overlayfs import Found
+    from profiles.image.overlayfs import LayerEntry
     from profiles.walk import Folder
 
-OPAQUE = "user.overlay.opaque"
-WHITEOUT = stat.S_IFCHR | 0o600
+OPAQUE_XATTR = "user.overlay.opaque"
+WHITEOUT_MODE = stat.S_IFCHR | 0o600
 
 
-def join(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
-    """Make one layer of a stack, the oldest first; its id. The layers of the stack stay as they are.
+def join_layers(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> str:
+    """Make one layer of a stack, oldest first, and return its id. The layers of the stack do not change.
 
-    It hides of what lies below the stack what that hid: marks of deletion stay where `below` says that there is
-    something, and only there, since overlayfs lists a mark in a folder that one layer alone has. Files have one more
-    name afterwards, folders are new. If a layer is packed, the joined one is: all are unpacked on this machine's disk.
+    The new layer hides the same paths below the stack. Marks of deletion stay only where `below` reports an entry,
+    since overlayfs lists a mark in a folder that one layer alone has. Files get one more name, folders are new. If a
+    layer is packed, so is the joined one: all are unpacked on this machine's disk.
     """
     made = layers.new()
     try:
@@ -54,30 +62,30 @@ def _repack(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool
         for layer in stack:
             local.path(layer).mkdir()
             if layers.squashfs(layer).exists():
-                unpack(layers.squashfs(layer), local.tree(layer))
+                unpack_layer(layers.squashfs(layer), local.tree(layer))
             else:
                 copy_tree(str(layers.tree(layer)), str(local.path(layer)))
             for name in (OWNERS, FUSE_WRITTEN):
                 if (beside := layers.path(layer) / name).exists():
                     with (local.path(layer) / name).open("wb") as copied:
-                        copied.writelines(read_pieces(beside, OWNERS_BYTES))
-        joined = join(local, stack, below)
-        store(local.path(joined), layers.path(made))
+                        copied.writelines(read_pieces(beside, MAX_OWNERS_BYTES))
+        joined = join_layers(local, stack, below)
+        pack_changes(local.path(joined), layers.path(made))
 
 
 def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool]) -> None:
-    marks = marks_of(layers.path(layer) for layer in stack)
+    marks = detect_marks(layers.path(layer) for layer in stack)
     root = layers.path(made) / TREE
     root.mkdir(mode=0o700)
-    with opened([layers.tree(layer) for layer in stack], marks) as view, Tree(root) as tree:
+    with open_stack([layers.tree(layer) for layer in stack], marks) as view, Tree(root) as tree:
         folders = [(tree.root, view.trees[-1].root, False)]
         parents = [tree.root]
         """The folder at each depth that is being filled."""
-        links = Links(tree)
-        for entry in merged(view):
+        links = HardLinks(tree)
+        for entry in walk_merged(view):
             del parents[entry.depth + 1 :]
             parent, name = parents[-1], entry.found.name
-            if entry.kind is Kind.DIRECTORY:
+            if entry.kind is EntryKind.DIRECTORY:
                 os.mkdir(name, 0o700, dir_fd=parent.descriptor())
                 parents.append(parent.folder(name))
                 is_opaque = entry.opaque and below(entry.path)
@@ -97,7 +105,7 @@ def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool])
 def _white_out(folder: Folder, name: bytes, marks: Marks) -> None:
     """Mark a name as deleted, as the program would that mounts the layer. OSError."""
     try:
-        os.mknod(name, WHITEOUT, dir_fd=folder.descriptor())
+        os.mknod(name, WHITEOUT_MODE, dir_fd=folder.descriptor())
     except OSError:
         if marks is not Marks.FUSE:
             raise
@@ -106,10 +114,10 @@ def _white_out(folder: Folder, name: bytes, marks: Marks) -> None:
         os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder.descriptor()))
 
 
-class Links:
-    """Further names of files, in a new tree; a file that has as many as the file system allows is copied.
+class HardLinks:
+    """Further names of files, in a new tree. A file that has as many names as the file system allows is copied.
 
-    The names in the new tree stay names of one file in either case.
+    In either case the names in the new tree stay names of one file.
     """
 
     def __init__(self, tree: Tree) -> None:
@@ -117,7 +125,7 @@ class Links:
         self._copies: dict[int, tuple[Folder, bytes]] = {}
         """By the inode that has too many names: a name of its copy."""
 
-    def add(self, source: Found, target: Folder) -> None:
+    def add(self, source: LayerEntry, target: Folder) -> None:
         """Give a file of a layer its name in the folder `target`, too. OSError."""
         name, inode = source.name, source.status.st_ino
         if (copy := self._copies.get(inode)) is not None:
@@ -128,7 +136,7 @@ class Links:
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise
-            duplicate(os.fsdecode(source.folder.short_path(name)), os.fsdecode(target.short_path(name)))
+            duplicate_file(os.fsdecode(source.folder.short_path(name)), os.fsdecode(target.short_path(name)))
             self._replace(inode, (target, name))
             self._copies[inode] = (target, name)
 
@@ -152,6 +160,6 @@ def _link(source: Folder, name: bytes, target: Folder, new_name: bytes) -> None:
 def _dress(target: Folder, source: Folder, *, is_opaque: bool) -> None:
     """Give a folder the attributes of the newest one of its name."""
     written = target.descriptor()
-    dress_folder(source.descriptor(), written)
+    copy_folder_attributes(source.descriptor(), written)
     if is_opaque:
-        os.setxattr(written, OPAQUE, b"y")
+        os.setxattr(written, OPAQUE_XATTR, b"y")

@@ -1,0 +1,56 @@
+"""Replace, sync and lock files on the shared file system."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from broker.names import new_id
+from broker.volumes.errors import VolumeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Replace a file by rename, so that a reader sees the old or the new one whole, also after a crash."""
+    fresh = path.with_name(f".{path.name}.{new_id()}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def sync_path(place: Path) -> None:
+    """Have a file on disk or, of a directory, what was last renamed or made in it. OSError."""
+    fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def file_lock(
+    path: Path, *, shared: bool = False, wait: bool = True, whose: str = "another operation"
+) -> Iterator[None]:
+    """Hold flock(2) on a file, made if it is missing. VolumeError `busy` if it is held and `wait` is false."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise VolumeError("busy", f"{whose} has {path.parent.name} open") from None
+        yield
+    finally:
+        os.close(fd)
