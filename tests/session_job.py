@@ -12,9 +12,9 @@ import termios
 import time
 from dataclasses import dataclass, field
 from fcntl import ioctl
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker.job.bundle import session_script
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.live_snapshot import OUTCOME_FILE_BYTES
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from tests.lab_cluster import Lab
 
-SCRIPT = Path(__file__).parents[1] / "broker/job/session.sh"
 ROOM = "/shared/session-job"
 """Everything of these tests, as the nodes see it."""
 MEMORY = "--mem=400"
@@ -49,7 +48,7 @@ class Bench:
         return done.stdout.decode()
 
     def install_script(self) -> None:
-        self.sh(f"cat >{ROOM}/session.sh; chmod 755 {ROOM}/session.sh", stdin=SCRIPT.read_bytes())
+        self.sh(f"cat >{ROOM}/session.sh; chmod 755 {ROOM}/session.sh", stdin=session_script())
 
     def set_up(self) -> None:
         found = re.search(r"\|(\d+)-\d+ *\|FS \(Squashfs", self.sh(f"apptainer sif list {self.image}"))

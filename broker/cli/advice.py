@@ -71,9 +71,14 @@ _WHILE_QUEUED = {
 
 
 _SAVED = ("saved", "the system is saved")
-_NOT_SAVED = "what is outside of the home could not be saved"
-_LOST = "what has changed outside of the home since the last save is lost"
-"""Of the lines that session.sh writes to the job's log about saves of a system on the node's disk (ADR 120)."""
+_NOT_SAVED = (
+    "the changes outside of the home could not be saved",
+    "the changes outside of the home since the last save are lost",
+    "what is outside of the home could not be saved",
+    "what has changed outside of the home since the last save is lost",
+)
+"""Of the lines that a job writes to its log about saves of a system on the node's disk (ADR 120), also as the
+scripts of earlier versions write them."""
 
 
 def explain_session(view: SessionView, jobs: list[JobView], log: str, now: float) -> Iterator[tuple[str, str]]:
@@ -109,7 +114,7 @@ def _unsaved(log: str) -> str:
         said = line.partition(" berth: ")[2]
         if said.startswith(_SAVED):
             return ""
-        if _NOT_SAVED in said or _LOST in said:
+        if any(words in said for words in _NOT_SAVED):
             return said.partition(": ")[2]
     return ""
 

@@ -56,7 +56,7 @@ class GatewaySettings:
     """From where logins may fail as often as they like."""
     max_auth_tries: int = 40
     """Offers and signatures of keys on one connection: every key of an agent costs one try, the right one two.
-    A session's sshd takes as many (`MaxAuthTries` in broker/job/session.sh)."""
+    A session's sshd takes as many (`MaxAuthTries` in broker/job/container/sshd.sh)."""
     max_forwards: int = 64
     """Forwards that one connection may have at once; multiplexing clients share one connection."""
     max_user_connections: int = 128

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.job.bundle import BATCH_SCRIPT, SESSION_SCRIPT, batch_script, session_script
 from broker.launcher.arguments import (
     CloneArguments,
     EnvironmentArguments,
@@ -126,8 +127,7 @@ def environment(context: RequestContext, arguments: EnvironmentArguments) -> dic
         make_volumes(context, session.name, arguments.driver)
     else:
         change_volumes(context, CloneArguments.parse(arguments.request()))
-    for program in (Path(context.session_script), Path(context.session_script).with_name("batch.sh")):
-        replace_file(session / "run" / program.name, program.read_bytes())
+    replace_file(session / "run" / BATCH_SCRIPT, batch_script())
     _install_copying(session)
     install(context, arguments)
     return {"directory": str(session)}
@@ -228,6 +228,8 @@ def submit(context: RequestContext, arguments: SubmitArguments) -> dict[str, Any
     _install_copying(session)
     _remove_old_copying(session)
     argv = job_command(context, session, arguments.submission, arguments.options)
+    if not context.session_script:
+        _install_script(session)
     return {"job_id": _sbatch(argv, context.user, arguments.timeout)}
 
 
@@ -249,7 +251,7 @@ def job_command(context: RequestContext, session: Path, submission: int, options
         f"--chdir={session}",
         "--export=NIL",
         "--propagate=NONE",
-        context.session_script,
+        context.session_script or str(session / "run" / SESSION_SCRIPT),
         str(session),
         str(submission),
     ]
@@ -334,6 +336,26 @@ def _install_copying(session: Path) -> None:
         present = b""
     if present != archive:
         replace_file(path, archive)
+
+
+def _install_script(session: Path) -> None:
+    """Write the batch script, unless this version of it is there. sbatch reads it at once; nothing does so later.
+
+    So it need not reach the disk: a file that a crash cuts off is replaced at the next submission.
+    """
+    path, content = session / "run" / SESSION_SCRIPT, session_script()
+    try:
+        there = read_bytes(path, len(content))
+    except OSError:
+        there = b""
+    if there != content:
+        fresh = path.with_name(f".{path.name}.{new_id()}")
+        try:
+            fresh.write_bytes(content)
+            fresh.rename(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
 
 
 def _remove_old_copying(session: Path) -> None:

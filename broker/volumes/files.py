@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING
 
 from broker.names import new_id
@@ -13,6 +14,9 @@ from broker.volumes.errors import VolumeError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+LOCK_RETRY_S = 0.2
+"""Time between two attempts to take a lock. Each attempt is a request to the file server."""
 
 
 def replace_file(path: Path, content: bytes | Iterable[bytes]) -> None:
@@ -41,16 +45,34 @@ def sync_path(place: Path) -> None:
 
 @contextlib.contextmanager
 def file_lock(
-    path: Path, *, shared: bool = False, wait: bool = True, whose: str = "another operation"
+    path: Path, *, shared: bool = False, wait: bool | float = True, whose: str = "another operation"
 ) -> Iterator[None]:
-    """Hold flock(2) on a file, made if it is missing. VolumeError `busy` if it is held and `wait` is false."""
+    """Hold flock(2) on a file, made if it is missing.
+
+    `wait`: false for no wait, true for an unlimited one, or a number of seconds. VolumeError `busy` if another holds
+    the lock at the end of the wait.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise VolumeError("busy", f"{whose} has {path.parent.name} open") from None
+        if wait is True:
+            fcntl.flock(fd, kind)
+        else:
+            _lock_within(fd, kind, float(wait), f"{whose} has {path.parent.name} open")
         yield
     finally:
         os.close(fd)
+
+
+def _lock_within(fd: int, kind: int, seconds: float, message: str) -> None:
+    """Take a lock within `seconds`, for which flock(2) has no option. VolumeError `busy` with this message."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise VolumeError("busy", message) from None
+            time.sleep(LOCK_RETRY_S)
+        else:
+            return

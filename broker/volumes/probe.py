@@ -1,7 +1,7 @@
 """Choose the driver for a file system and a kernel, by trying what a session's job does.
 
-The trial is `mount_overlay` of session.sh itself, run by bash as the user, in a user and mount namespace, with the
-upper and the working directory on the shared file system, and lower directories there and on the node's disk. Only
+The trial is `mount_overlay` of the batch script itself, run by bash as the user, in a user and mount namespace, with
+the upper and the working directory on the shared file system, and lower directories there and on the node's disk. Only
 the launcher's workers call this module: `prepare` for a new session, `probe` for `berth doctor`. So the user, the
 namespaces and the unit's sandbox are those in which sessions are made.
 
@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from broker.job.bundle import session_script
 from broker.volumes.content import FICLONE
 from broker.volumes.errors import VolumeError
 from broker.volumes.files import replace_file
@@ -36,11 +37,10 @@ from profiles.userfile import read_bytes
 TRIAL_TIMEOUT_S = 50
 """Below the controller's time-out for the launcher's verb. A trial takes a tenth of a second on an idle machine."""
 
-SESSION_SCRIPT = Path(__file__).parents[1] / "job/session.sh"
 TRIAL = """
 source "$1"
-say() { :; }
-refuse_overlay() { printf '%s\\n' none "$2" "$3"; exit 0; }
+log() { :; }
+report_unmountable() { printf '%s\\n' none "$2" "$3"; exit 0; }
 LAYERS=$2 NODE_DIR=$3 MOUNTED=() faults=''
 cd "$LAYERS"
 mount_overlay "$NODE_DIR/merged" top/tree below/tree "$NODE_DIR/image"
@@ -184,7 +184,7 @@ def _environment_key(directory: Path) -> list[str]:
         str(directory.stat().st_dev),
         *(str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("mnt", "user")),
         *(" ".join(line.split()) for line in status if line.startswith(SANDBOX_LINES)),
-        hashlib.sha256(SESSION_SCRIPT.read_bytes() + (TRIAL + TRIAL_ON_NODE + USE_TRIAL).encode()).hexdigest(),
+        hashlib.sha256(session_script() + (TRIAL + TRIAL_ON_NODE + USE_TRIAL).encode()).hexdigest(),
     ]
 
 
@@ -226,7 +226,8 @@ def _mounts_on_node() -> bool:
             (node / "merged").mkdir()
             (node / "image" / IMAGE_FILE).mkdir(parents=True)
             (node / "image" / IMAGE_FILE / "file").write_text("a file\n")
-            script = ["bash", "-c", TRIAL_ON_NODE, "bash", str(SESSION_SCRIPT), str(node), IMAGE_FILE]
+            (node / "functions").write_bytes(session_script())
+            script = ["bash", "-c", TRIAL_ON_NODE, "bash", str(node / "functions"), str(node), IMAGE_FILE]
             done = run_program(["unshare", "--user", "--map-root-user", "--mount", *script], timeout=TRIAL_TIMEOUT_S)
     except (subprocess.TimeoutExpired, OSError):
         return False
@@ -247,18 +248,10 @@ def _try_overlay(room: Path) -> _Trial:
             (node / "image" / IMAGE_FILE).write_text("a file\n")
             _make_layer_files(node / "image/in_image")
             owner = [str(os.getuid()), str(os.getgid())]
-            script = [
-                "bash",
-                "-c",
-                TRIAL,
-                "bash",
-                str(SESSION_SCRIPT),
-                str(room),
-                str(node),
-                IMAGE_FILE,
-                *owner,
-                USE_TRIAL,
-            ]
+            functions = node / "functions"
+            functions.write_bytes(session_script())
+            script = ["bash", "-c", TRIAL, "bash", str(functions), str(room), str(node), IMAGE_FILE, *owner]
+            script.append(USE_TRIAL)
             command = ["unshare", "--user", "--map-root-user", "--mount", *script]
             done = run_program(command, timeout=TRIAL_TIMEOUT_S, cwd=room)
     except subprocess.TimeoutExpired as error:  # nothing is known, and a session keeps its driver for good

@@ -47,6 +47,10 @@ MAX_SAVES = 8
 """Layers that jobs of a session that is never stopped leave: each is a mount of the next job's. A session that is
 stopped has its layers joined."""
 
+LOCK_WAIT_S = 60
+"""Limit for the wait for a lock, which others hold for a moment only. A file server may keep the lock of a client that
+is gone. The save then fails with a message, and a later one may succeed."""
+
 Generation = tuple[int, int]
 
 
@@ -100,7 +104,8 @@ def save_changes(top: Path, generation: Generation, made: Path) -> None:
     Until the commit, the last save is valid. VolumeError `conflict` if a later job has the top.
     """
     layers = Layers(top.parent)
-    with file_lock(layers.root.parent / "lock", shared=True):  # or gc takes the new layer for one that nothing needs
+    # Or gc takes the new layer for one that nothing needs.
+    with file_lock(layers.root.parent / "lock", shared=True, wait=LOCK_WAIT_S):
         read_save(top).check(generation)
         layer = layers.new()
         try:
@@ -146,7 +151,8 @@ def _may_name(top: Path, layer: str) -> bool:
 
 def save_copy(top: Path, generation: Generation, made: Path, layer: str) -> None:
     """Save a copy for a snapshot as the layer of that id, which the launcher has made."""
-    with file_lock(top.parents[1] / "lock", shared=True):  # or gc takes the layer if the launcher's worker has ended
+    # Or gc takes the layer if the launcher's worker has ended.
+    with file_lock(top.parents[1] / "lock", shared=True, wait=LOCK_WAIT_S):
         read_save(top).check(generation)
         with _interruptible():
             pack_changes(made, top.parent / layer)
@@ -155,7 +161,7 @@ def save_copy(top: Path, generation: Generation, made: Path, layer: str) -> None
 
 @contextlib.contextmanager
 def _locked_save(top: Path) -> Iterator[Save]:
-    with file_lock(top / "saved.lock"):
+    with file_lock(top / "saved.lock", wait=LOCK_WAIT_S):
         yield read_save(top)
 
 

@@ -32,6 +32,8 @@ BOOT_SECONDS = float(os.environ.get("VM_BOOT_SECONDS", "900"))
 COMMAND_SECONDS = 600
 """Limit for a command in the guest unless told otherwise: it only ends what hangs."""
 CONNECT_SECONDS = 30
+LOGIN_SECONDS = 300
+"""Limit for ssh's key exchange with the guest. A busy machine needs a minute for it."""
 WEEK_SECONDS = 7 * 24 * 3600
 
 
@@ -95,7 +97,7 @@ class Guest:
         """
         options = (
             "BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR",
-            f"IdentityFile={self.key}", "IdentitiesOnly=yes", f"ConnectTimeout={CONNECT_SECONDS}",
+            f"IdentityFile={self.key}", "IdentitiesOnly=yes", f"ConnectTimeout={LOGIN_SECONDS}",
             "ServerAliveInterval=15", "ServerAliveCountMax=8",
             "ControlMaster=auto", "ControlPath=ssh-%r", "ControlPersist=120",
         )  # fmt: skip

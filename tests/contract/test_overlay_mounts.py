@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,9 +20,11 @@ from broker.names import new_id
 from broker.volumes import operations, probe
 from broker.volumes.errors import VolumeError
 from broker.volumes.storage import Storage
+from tests.job_scripts import BATCH, SESSION
 
-SESSION = Path(operations.__file__).parents[1] / "job/session.sh"
-BATCH = SESSION.with_name("batch.sh")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 REASON = "wrong fs type, bad option, bad superblock on overlay, missing codepage or helper program, or other error"
 REFUSING_MOUNT = f"""#!/bin/bash
 case " $* " in *" -t overlay "*) ;; *) exec /usr/bin/mount "$@" ;; esac
@@ -96,11 +98,9 @@ def test_words_of_the_programs_that_say_nothing_are_left_out(tmp_path: Path, pro
 
 
 def test_batch_jobs_see_no_words_of_mounts_that_succeed(tmp_path: Path, programs: Path) -> None:
-    functions = BATCH.read_text().partition("\nDIRECTORY=")[0].replace("${BASH_SOURCE[0]%/*}", str(SESSION.parent))
     program = (
-        functions
-        + MOUNT.partition("mount_overlay")[0].replace('source "$1"', "")
-        + 'mount_layers "$NODE_DIR/merged" "$4/tree" "$NODE_DIR/empty"\n'
+        MOUNT.partition("mount_overlay")[0].replace("$1", str(BATCH))
+        + 'mount_read_only "$NODE_DIR/merged" "$4/tree" "$NODE_DIR/empty"\n'
         + 'cat "$NODE_DIR/merged/file"; umount "$NODE_DIR/merged"'
     )
     done, _ = mount(tmp_path, programs, program)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from broker.names import new_id
 from broker.volumes import files, garbage, inspection, live_snapshot, operations, record, saves, verification
 from broker.volumes.copy_archive import copy_archive
 from broker.volumes.errors import VolumeError
+from broker.volumes.files import file_lock
 from broker.volumes.image import ImageFiles
 from broker.volumes.operations import SnapshotNote
 from broker.volumes.storage import Storage
@@ -274,3 +276,39 @@ def test_diff_during_a_save_reads_what_the_record_named(
     monkeypatch.setattr(ImageFiles, "_read", lambda _: set[str]())
     told = inspection.diff(running.storage, session, None, image=ImageFiles("image", 0))
     assert [each["path"] for each in told["files"] if each["volume"] == "system"] == ["first"]
+
+
+@pytest.mark.parametrize("held", ["lock", "saved.lock"])
+def test_lock_that_is_never_released_fails_a_save_with_a_message(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    monkeypatch.setattr(saves, "LOCK_WAIT_S", 0.3)
+    before = {*running.storage.layers.all()}
+    with file_lock({"lock": running.storage.lock, "saved.lock": top / "saved.lock"}[held]):
+        with pytest.raises(VolumeError, match="another operation has") as refused:
+            saves.save_changes(top, generation, made(tmp_path, first=b"1"))
+        assert refused.value.kind == "busy"
+    assert {*running.storage.layers.all()} == before
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
+    assert shown(running, session) == {"first"}
+
+
+def test_lock_that_is_released_in_time_is_taken(running: Running, tmp_path: Path) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    held, released = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with file_lock(running.storage.lock):
+            held.set()
+            released.wait(TEST_DEADLINE_S)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(TEST_DEADLINE_S)
+    threading.Timer(0.5, released.set).start()
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
+    holder.join()
+    assert shown(running, session) == {"first"}

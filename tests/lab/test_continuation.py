@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+import pytest
 
 from broker.errors import ExitCode
 from tests.lab.test_explain import told
 
 if TYPE_CHECKING:
     from tests.lab.conftest import User
+
+pytestmark = pytest.mark.waits
 
 
 def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: User, name: str) -> None:
@@ -24,8 +29,8 @@ def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: Us
             terminal = pool.submit(alice.laptop.ssh, name, "sleep 300", options=["-tt"], seconds=180)
             view = alice.carried_on(name, view, 150)
             said = terminal.result()
-        assert f"berth: {name}: the time limit of job".encode() in said.stdout
-        assert b"The session goes on in another job at once: connect again then." in said.stdout
+        assert re.search(f"berth: {name}: job [0-9]+ reaches its time limit at ".encode(), said.stdout)
+        assert b"The session then continues in another job: connect again." in said.stdout
         assert view["host_key_fingerprint"] == host_key
         assert view["generation"] == f"{turn + 2}.0"
     assert alice.laptop.ok(name, "cat turns") == b"0\n1\n2\n"

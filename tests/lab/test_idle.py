@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from broker.schema.connections import CONNECTION_TIMEOUT_S
 from tests.lab.test_explain import told
 from tests.lab.test_greeting import typed
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.lab.conftest import User
+
+pytestmark = pytest.mark.waits
 
 SETTLED = CONNECTION_TIMEOUT_S + 150
 """Seconds: a controller that has just begun waits first, and then comes the idle time."""
@@ -68,7 +72,7 @@ def test_what_nothing_uses_is_warned_and_stopped_and_nothing_else(
         assert "idle since " in alice.ok("show", name)
         alice.wait(name, "stopped", seconds=120)
         said = terminal.result().stdout.decode()
-        assert f"berth: {name}: nothing uses this session: it is stopped at " in said
+        assert f"berth: {name}: this session is idle and will stop at " in said
         for session in (builds, typing, has_gpu):
             view = alice.show(session)
             assert (view["state"], view["idle_stop_at"]) == ("ready", None), session

@@ -7,6 +7,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.lab.test_explain import told
 from tests.lab_cluster import wait_for
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
+
+pytestmark = pytest.mark.waits
 
 
 def serves(lab: Lab, node: str) -> bool:
@@ -103,7 +107,7 @@ def test_with_slurmd_dead_the_next_job_waits_for_the_first_which_still_lives(ali
         with lab.without("slurmd", node=node):
             alice.until(name, lambda now: bool(now["generation"] == "2.0"), what="the job to be lost", seconds=120)
             alice.wait(name, "starting")
-            told = "another job has the volumes of this session open; it gets 300 s to end"
+            told = "another job has the volumes of this session open; waiting up to 300 s for its lock"
             wait_for(lambda: told in lab.sh(f"cat {log}"), what="the next job to wait")
             assert alice.show(name)["state"] == "starting"
             assert not first.done(), "the first job's processes are still there"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tests.lab_cluster import Lab
     from tests.site.deploy import Site
 
+pytestmark = pytest.mark.waits
+
 SMALL = ("--mem=200M", "-t", "60")
 
 

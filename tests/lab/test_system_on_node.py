@@ -221,7 +221,7 @@ class TestFaults:
         kept.start(f"--nodelist={small_disk}")
         kept.says("head -c 80M /dev/urandom >/opt/large")
         wait_until(
-            lambda: "warning: what is outside of the home could not be saved" in kept.log(), "a warning", kept.log
+            lambda: "warning: the changes outside of the home could not be saved" in kept.log(), "a warning", kept.log
         )
         # Before the copy, or while it is made.
         assert "MiB are free" in kept.log() or "No space left on device" in kept.log()

@@ -1,7 +1,7 @@
 """Warn and then stop idle sessions, if their owner, their profile or the site wants it.
 
 What counts as use is measured where it happens: the job looks at processors, GPU and terminals and says in its comment
-since when there was nothing (session.sh, look_at_use), and connections tell what they carry (`connections`). What is
+since when there was nothing (job/container/usage.sh), and connections tell what they carry (`connections`). What is
 not known counts as use.
 """
 

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 ACCOUNT = pwd.getpwnam(USER)
-SCRIPT = Path(__file__).parents[3] / "broker/job/session.sh"
 IMAGE: dict[str, Any] = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 SIF: dict[str, Any] = {"image": "/nowhere/image.sif", "offset": 40960}
 PLAIN: dict[str, Any] = {"label": "", "reason": "", "automatic": False}
@@ -132,7 +131,7 @@ async def running(
         process = await asyncio.create_subprocess_exec(
             *("prlimit", f"--as={memory}", "--"),
             *(PYTHON, "-m", "broker.launcher.server", f"--serve-fd={theirs.fileno()}", f"--storage={shared}/{{user}}"),
-            *(f"--sbatch={programs}/sbatch", f"--session-script={SCRIPT}", *options),
+            *(f"--sbatch={programs}/sbatch", *options),
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[3],
             env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},

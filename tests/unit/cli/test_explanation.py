@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import broker
 from broker.cli.advice import describe_last_end, explain_session
 from broker.controller.reconcile.state import ended
+from broker.job.bundle import session_script
 from broker.schema.sessions import JobView, SessionState
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import operation, ready, view
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOW = 1_800_000_000.0
 LOG = """\
@@ -57,17 +59,20 @@ def test_how_a_job_ended_is_said_with_the_remedy(end: JobState, advice: str) -> 
 
 
 @pytest.mark.parametrize("state", [SessionState.READY, SessionState.STOPPED, SessionState.FAILED])
-@pytest.mark.parametrize("level", ["warning", "error"])
+@pytest.mark.parametrize("level", ["warning", "error", "warning of an earlier version", "error of an earlier version"])
 def test_failed_save_of_the_last_job_is_told(state: SessionState, level: str) -> None:
-    script = (Path(broker.__path__[0]) / "job/session.sh").read_text()
     words = {
-        "warning": "what is outside of the home could not be saved",
-        "error": "what has changed outside of the home since the last save is lost",
+        "warning": "the changes outside of the home could not be saved",
+        "error": "the changes outside of the home since the last save are lost",
+        "warning of an earlier version": "what is outside of the home could not be saved",
+        "error of an earlier version": "what has changed outside of the home since the last save is lost",
     }[level]
-    assert words in script
+    assert (words in session_script().decode()) == (level in {"warning", "error"})
+    level = level.split(maxsplit=1)[0]
     log = f"{LOG}2027-01-15T09:30:01+0000 berth: {level}: {words} (never before): the disk is full\n"
     assert said(log, state=state)["saves"] == f"{words} (never before): the disk is full"
-    assert "saves" not in said(f"{log}2027-01-15T09:30:09+0000 berth: saved\n", state=state)
+    for saved in ("saved the changes outside of the home", "saved", "the system is saved, frozen, 0.1 s"):
+        assert "saves" not in said(f"{log}2027-01-15T09:30:09+0000 berth: {saved}\n", state=state)
     assert "saves" not in said(f"{log}2027-01-15T09:31:01+0000 berth: job 9, start 0, on c1\n", state=state)
 
 

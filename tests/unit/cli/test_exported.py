@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from broker.cli.exported import LOGIN_NODE_PREFIXES, LOGIN_NODE_VARIABLES, OWN_PREFIXES, ExportedEnvironment
 from slurm.commandline import read_command_line
-
-BATCH = Path(__file__).parents[3] / "broker/job/batch.sh"
+from tests.job_scripts import BATCH
 
 
 def exported(words: str, script: str = "", **variables: str) -> ExportedEnvironment:
