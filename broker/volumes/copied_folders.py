@@ -39,8 +39,19 @@ class CopiedFolder:
     """A folder of the source, and the entries that the copy has of it."""
 
     __slots__ = (
-        "doubtful", "folders", "is_whole", "name", "owner", "owners", "parent", "path", "previous", "proof", "proven",
-        "source", "target",
+        "folders",
+        "is_whole",
+        "name",
+        "owner",
+        "owners",
+        "parent",
+        "path",
+        "previous",
+        "proof",
+        "proven",
+        "source",
+        "target",
+        "unproven",
     )  # fmt: skip
 
     def __init__(self, source: Folder, target: Folder, previous: Folder | None) -> None:
@@ -57,7 +68,7 @@ class CopiedFolder:
         """The folder's state when the copy got its attributes, if this state shows every later change of them."""
         self.proven: dict[str, FileState] = {}
         """Files in the copy whose inode, times and size are proven to show every later change."""
-        self.doubtful: dict[str, FileState] = {}
+        self.unproven: dict[str, FileState] = {}
         """Files in the copy that may change without showing it."""
         self.folders: dict[str, CopiedFolder] = {}
         self.is_whole = True
@@ -81,11 +92,11 @@ class CopiedFolder:
 
     def holds(self, name: str) -> bool:
         """Whether the copy may have something of this name."""
-        return not self.is_whole or name in self.proven or name in self.doubtful or name in self.folders
+        return not self.is_whole or name in self.proven or name in self.unproven or name in self.folders
 
     def forget(self, name: str) -> None:
         """Note that the copy has nothing of this name."""
-        for known in (self.proven, self.doubtful, self.folders, self.owners):
+        for known in (self.proven, self.unproven, self.folders, self.owners):
             known.pop(name, None)
 
     def is_in_copy(self) -> bool:
@@ -168,8 +179,8 @@ def _compare_folder(folder: CopiedFolder, number: int) -> FolderChange:
                 same += 1
             else:
                 names.append(name)
-    there = same + sum(name in proven or name in folders or name in folder.doubtful for name in names)
-    has_lost = not folder.is_whole or there < len(proven) + len(folders) + len(folder.doubtful)
+    there = same + sum(name in proven or name in folders or name in folder.unproven for name in names)
+    has_lost = not folder.is_whole or there < len(proven) + len(folders) + len(folder.unproven)
     return FolderChange(number, names, has_lost, is_changed)
 
 

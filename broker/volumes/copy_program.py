@@ -81,5 +81,5 @@ def _wait_for_freeze(word: str, copies: list[TreeCopy]) -> bool:
     line = sys.stdin.readline()
     if line.strip() == "some":
         for copy in copies:
-            copy.disinherit()
+            copy.mark_untrusted()
     return bool(line)

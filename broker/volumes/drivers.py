@@ -54,7 +54,7 @@ class Driver(Protocol):
     def freeze(self, kind: str, volume: Volume) -> Stack:
         """Return the content of a volume without writers as a stack. VolumeError `space`, OSError."""
 
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+    def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
         """Return the volume that continues after its content is `frozen`: nothing writes to a frozen layer again."""
 
     def fork(self, kind: str, stack: Stack) -> Volume:
@@ -84,7 +84,7 @@ class OverlayDriver:
         untouched = self.layers.is_untouched(volume.top, volume.layers, MODES[kind])
         return volume.layers if untouched else (*volume.layers, volume.top)
 
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+    def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
         return volume if volume.top not in frozen else self.fork(kind, frozen)
 
     def fork(self, kind: str, stack: Stack) -> Volume:
@@ -111,7 +111,7 @@ class _CopyDriver(ABC):
     def empty(self, kind: str) -> Volume:
         return Volume(self.layers.new_top(MODES[kind]))
 
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+    def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
         del kind, frozen
         return volume
 
@@ -124,15 +124,15 @@ class _CopyDriver(ABC):
         made = self.layers.new()
         below = str(self.layers.path(previous)) if previous else ""
         copy_tree(str(self.layers.tree(layer)), str(self.layers.path(made)), below)
-        self.mark_alike(layer, made)
+        self.copy_fuse_mark(layer, made)
         return made
 
-    def mark_alike(self, layer: str, copy: str) -> None:
+    def copy_fuse_mark(self, layer: str, copy: str) -> None:
         """Let a copy be mounted like its original, since it has the same kind of deletion marks."""
         if (self.layers.path(layer) / FUSE_WRITTEN).exists():
             (self.layers.path(copy) / FUSE_WRITTEN).touch()
 
-    def as_top(self, layer: str, below: Stack) -> Volume:
+    def make_top(self, layer: str, below: Stack) -> Volume:
         """Make a complete copy writable: overlayfs wants a working directory beside a system volume's."""
         self.layers.path(layer).joinpath(WORK).mkdir(mode=0o700)
         return Volume(layer, below)
@@ -152,7 +152,7 @@ class ReflinkDriver(_CopyDriver):
         return (*volume.layers, self.copy(volume.top, volume.copied))
 
     def fork(self, kind: str, stack: Stack) -> Volume:
-        return self.as_top(self.copy(stack[-1]), stack[:-1]) if stack else self.empty(kind)
+        return self.make_top(self.copy(stack[-1]), stack[:-1]) if stack else self.empty(kind)
 
 
 class PlainDriver(_CopyDriver):
@@ -169,7 +169,7 @@ class PlainDriver(_CopyDriver):
         tree = self.layers.tree(volume.top)
         made = self.layers.new()
         pack_layer(tree, self.layers.path(made))
-        self.mark_alike(volume.top, made)
+        self.copy_fuse_mark(volume.top, made)
         self.layers.flush()
         return (*volume.layers, made)
 
@@ -178,12 +178,12 @@ class PlainDriver(_CopyDriver):
             return self.empty(kind)
         packed = self.layers.squashfs(stack[-1])
         if not packed.exists():  # a live copy
-            return self.as_top(self.copy(stack[-1]), stack[:-1])
+            return self.make_top(self.copy(stack[-1]), stack[:-1])
         top = self.layers.new()
         unpack_layer(packed, self.layers.tree(top))
         self.layers.flush()
-        self.mark_alike(stack[-1], top)
-        return self.as_top(top, stack[:-1])
+        self.copy_fuse_mark(stack[-1], top)
+        return self.make_top(top, stack[:-1])
 
 
 DRIVERS: dict[str, type[OverlayDriver | ReflinkDriver | PlainDriver]] = {
@@ -212,10 +212,10 @@ class NodeDiskDriver:
         """As in Driver."""
         return (*volume.layers, *volume.saved) if kind == "system" else self._home.freeze(kind, volume)
 
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+    def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
         """As in Driver."""
         if kind != "system":
-            return self._home.onward(kind, volume, frozen)
+            return self._home.continue_from(kind, volume, frozen)
         return self._system.fork(kind, frozen) if volume.saved else volume
 
     def fork(self, kind: str, stack: Stack) -> Volume:

@@ -43,9 +43,9 @@ def is_environment(directory: Path) -> bool:
 
 def list_environments(storage: Storage) -> Answer:
     """Return every environment, with the jobs that have begun in it."""
-    place = storage.root / "sessions"
+    folder = storage.root / "sessions"
     found = []
-    for entry in sorted(place.iterdir())[:MAX_ENVIRONMENTS]:
+    for entry in sorted(folder.iterdir())[:MAX_ENVIRONMENTS]:
         if IDENTIFIER.fullmatch(entry.name) and is_environment(entry):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 found.append(_told(storage, entry))

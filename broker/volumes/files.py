@@ -34,9 +34,9 @@ def replace_file(path: Path, content: bytes | Iterable[bytes]) -> None:
         raise
 
 
-def sync_path(place: Path) -> None:
+def sync_path(path: Path) -> None:
     """Have a file on disk or, of a directory, what was last renamed or made in it. OSError."""
-    fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(fd)
     finally:

@@ -95,7 +95,7 @@ def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool])
             elif below(entry.path):
                 _white_out(parent, name, marks)
         for target, source, is_opaque in reversed(folders):
-            _dress(target, source, is_opaque=is_opaque)
+            _copy_folder_properties(target, source, is_opaque=is_opaque)
     if marks is Marks.FUSE:
         (layers.path(made) / FUSE_WRITTEN).touch()
     layers.join_owners(stack, made)
@@ -157,7 +157,7 @@ def _link(source: Folder, name: bytes, target: Folder, new_name: bytes) -> None:
         os.close(read)
 
 
-def _dress(target: Folder, source: Folder, *, is_opaque: bool) -> None:
+def _copy_folder_properties(target: Folder, source: Folder, *, is_opaque: bool) -> None:
     """Give a folder the attributes of the newest one of its name."""
     written = target.descriptor()
     copy_folder_attributes(source.descriptor(), written)

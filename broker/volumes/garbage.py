@@ -69,7 +69,7 @@ def purge_session(storage: Storage, session_id: str) -> Answer:
         _mark_for_removal(directory)
     failpoint("purge.renamed")
     left = [
-        gone for place in ("sessions", "trash") if (gone := _removal_path(storage.root / place / session_id)).exists()
+        gone for parent in ("sessions", "trash") if (gone := _removal_path(storage.root / parent / session_id)).exists()
     ]
     own = _layers_named_by(left)
     if storage.layers.root.is_dir():
@@ -106,7 +106,7 @@ def _collect(
     layers = storage.layers
     failures: dict[str, OSError] = {}
     with file_lock(storage.lock):
-        aside = sorted(set(storage.set_aside()) & set(over))
+        aside = sorted(set(storage.trashed_sessions()) & set(over))
         named = set[str]()
         for session_id, found in storage.records():
             if session_id not in aside:
@@ -125,8 +125,8 @@ def _collect(
     sizes = _sizes(going)
     for path in left:
         _remove_or_note(path, path.name.removeprefix(REMOVAL_PREFIX), failures)
-    told = [{"id": layer, "bytes": size} for layer, size in sizes.items()]
-    return {"layers": told, "bytes": sum(sizes.values()), "sessions": aside}, failures
+    unused = [{"id": layer, "bytes": size} for layer, size in sizes.items()]
+    return {"layers": unused, "bytes": sum(sizes.values()), "sessions": aside}, failures
 
 
 def _sizes(going: Mapping[str, Path]) -> dict[str, int]:

@@ -34,9 +34,9 @@ class JobNote:
 
 def read_job_notes(directory: Path) -> list[JobNote]:
     """Return the notes of the jobs that have begun in an environment, except for incomplete ones; none in a session."""
-    place = directory / "run/jobs"
-    names = sorted(each.name for each in place.iterdir()) if place.is_dir() else []
-    return [job for name in names[:MAX_JOBS] if JOB_KEY.fullmatch(name) and (job := _read(place / name)) is not None]
+    folder = directory / "run/jobs"
+    names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    return [job for name in names[:MAX_JOBS] if JOB_KEY.fullmatch(name) and (job := _read(folder / name)) is not None]
 
 
 def read_user_file(file: Path) -> str:

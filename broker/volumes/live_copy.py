@@ -64,7 +64,7 @@ class TreeCopy:
         self._root = CopiedFolder(self._from.root, self._to.root, self._link_from.root if self._link_from else None)
         self._proof = ChangeProof(os.fstat(self._to.root_descriptor).st_ctime_ns)  # the file system's own clock
         self._copier = EntryCopier(self._proof)
-        self._is_heritable = True
+        self._is_trusted = True
         self._folders: list[CopiedFolder] = []
         """The folders that the first pass has copied, in its order."""
         self._lookers: ParallelScanner | None = None
@@ -96,9 +96,9 @@ class TreeCopy:
         """Note that every system call and page fault of the writers that began before now has ended."""
         self._proof.mark_drained()
 
-    def disinherit(self) -> None:
+    def mark_untrusted(self) -> None:
         """Let no later copy trust this one: some writer was not frozen."""
-        self._is_heritable = False
+        self._is_trusted = False
 
     def first(self) -> None:
         """Copy the source while it changes. `second` copies what changes meanwhile. UnreadableFilesError, OSError."""
@@ -129,12 +129,12 @@ class TreeCopy:
             if (mode := self._restricted.get(folder)) is not None:
                 os.fchmod(folder.target.descriptor(), mode)
         proven = (
-            (path, seen)
+            (path, state)
             for folder in folders
-            for name, seen in folder.proven.items()
+            for name, state in folder.proven.items()
             if (path := folder.below(name)) is not None
         )
-        write_index(os.path.join(self._target, INDEX), proven if self._is_heritable else ())
+        write_index(os.path.join(self._target, INDEX), proven if self._is_trusted else ())
         if self._squash:
             with open(os.path.join(self._target, OWNERS), "wb") as file:
                 for folder in folders:
@@ -166,15 +166,15 @@ class TreeCopy:
                     with self._tolerance(folder, name):
                         self._update_entry(folder, name)
                 with self._tolerance(folder):
-                    self._dress(folder, os.fstat(folder.source.descriptor()))
+                    self._copy_folder_properties(folder, os.fstat(folder.source.descriptor()))
 
     def _update_entry(self, folder: CopiedFolder, name: str) -> None:
         try:
             status = os.stat(name, dir_fd=folder.source.descriptor(), follow_symlinks=False)
-        except FileNotFoundError:  # some writer does not stand still
+        except FileNotFoundError:  # some writer is not frozen
             self._clear(folder, name)
             return
-        for made in self._bring(folder, name, status):
+        for made in self._copy_entry(folder, name, status):
             self._copy_below(made, [])
 
     def _copy_below(self, folder: CopiedFolder, copied: list[CopiedFolder]) -> None:
@@ -189,8 +189,8 @@ class TreeCopy:
                 status, entries = self._list(current)
                 for name, entry in entries:
                     with self._tolerance(current, name):
-                        waiting += self._bring(current, name, entry)
-                self._dress(current, status)
+                        waiting += self._copy_entry(current, name, entry)
+                self._copy_folder_properties(current, status)
 
     @contextlib.contextmanager
     def _tolerance(self, folder: CopiedFolder, name: str = "") -> Iterator[None]:
@@ -203,8 +203,8 @@ class TreeCopy:
             self._unreadable.add(path or b".", is_folder=not name)
         except OSError as error:
             folder.is_whole = False
-            stands_still = self._proof.is_frozen and self._is_heritable
-            if stands_still or error.errno not in CHANGE_ERRORS:
+            is_frozen = self._proof.is_frozen and self._is_trusted
+            if is_frozen or error.errno not in CHANGE_ERRORS:
                 error.filename = printable_path_end(
                     folder.source.below(os.fsencode(name)) if name else folder.source.path
                 )
@@ -224,7 +224,7 @@ class TreeCopy:
             raise UnreadableFilesError from error
         return status, entries
 
-    def _bring(self, folder: CopiedFolder, name: str, status: os.stat_result) -> list[CopiedFolder]:
+    def _copy_entry(self, folder: CopiedFolder, name: str, status: os.stat_result) -> list[CopiedFolder]:
         """Bring one entry into the copy. Return the new folder, if it is one, whose entries must follow."""
         mode = status.st_mode
         if stat.S_ISDIR(mode):
@@ -234,43 +234,45 @@ class TreeCopy:
         if stat.S_ISSOCK(mode):
             self._clear(folder, name)
         else:
-            self._place(folder, name, status)
+            self._copy_leaf(folder, name, status)
             self._stale.discard((folder, name))
         return []
 
-    def _place(self, folder: CopiedFolder, name: str, status: os.stat_result) -> None:
+    def _copy_leaf(self, folder: CopiedFolder, name: str, status: os.stat_result) -> None:
         """Bring one entry that is no folder into the copy."""
-        seen = file_state(status)
-        existing = self._other_name(status) if status.st_nlink > 1 else None
+        state = file_state(status)
+        existing = self._find_other_name(status) if status.st_nlink > 1 else None
         if existing is not None and self._link(existing, folder, name):
             known = existing[0].proven.get(existing[1])
-            self._note(folder, name, known or seen, is_proven=known is not None)
+            self._note(folder, name, known or state, is_proven=known is not None)
             self._note_owner(folder, name, status)
             return
         if existing is None and self._link_previous(folder, name, status):
-            self._note(folder, name, seen, is_proven=True)
+            self._note(folder, name, state, is_proven=True)
         elif (
-            existing is not None or folder.doubtful.get(name) != seen or not self._copier.is_equal(folder, name, status)
+            existing is not None
+            or folder.unproven.get(name) != state
+            or not self._copier.is_equal(folder, name, status)
         ):
             self._clear(folder, name)
-            seen, is_proven = self._copier.copy(folder, name, status)
-            self._note(folder, name, seen, is_proven=is_proven)
+            state, is_proven = self._copier.copy(folder, name, status)
+            self._note(folder, name, state, is_proven=is_proven)
         if status.st_nlink > 1:
             self._names[status.st_dev, status.st_ino] = (folder, name)
         self._note_owner(folder, name, status)
 
     @staticmethod
-    def _note(folder: CopiedFolder, name: str, seen: FileState, *, is_proven: bool) -> None:
+    def _note(folder: CopiedFolder, name: str, state: FileState, *, is_proven: bool) -> None:
         folder.forget(name)
-        (folder.proven if is_proven else folder.doubtful)[name] = seen
+        (folder.proven if is_proven else folder.unproven)[name] = state
 
-    def _other_name(self, status: os.stat_result) -> tuple[CopiedFolder, str] | None:
+    def _find_other_name(self, status: os.stat_result) -> tuple[CopiedFolder, str] | None:
         """Return a name that the copy has of the same file. Another file may have got the noted name since."""
         found = self._names.get((status.st_dev, status.st_ino))
         if found is None or found in self._stale or not found[0].is_in_copy():
             return None
         folder, name = found
-        known = folder.proven.get(name) or folder.doubtful.get(name)
+        known = folder.proven.get(name) or folder.unproven.get(name)
         return found if known is not None and known[0] == status.st_ino else None
 
     def _link(self, existing: tuple[CopiedFolder, str], folder: CopiedFolder, name: str) -> bool:
@@ -312,7 +314,7 @@ class TreeCopy:
             return False
         return True
 
-    def _dress(self, folder: CopiedFolder, status: os.stat_result) -> None:
+    def _copy_folder_properties(self, folder: CopiedFolder, status: os.stat_result) -> None:
         """Give a folder its attributes, times and mode, once its entries are in place."""
         try:
             source = folder.source.descriptor()
@@ -326,8 +328,8 @@ class TreeCopy:
             self._restricted[folder] = mode
         os.fchmod(target, mode | stat.S_IRWXU)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-        seen = file_state(status)
-        folder.proof = seen if self._proof.holds_for(seen) else None
+        state = file_state(status)
+        folder.proof = state if self._proof.holds_for(state) else None
         folder.owner = self._owner(status)
 
     def _remove_others(self, folder: CopiedFolder) -> None:

@@ -155,7 +155,7 @@ def _request_copy(session: SessionVolumes, job_id: int, *, home: str, system: st
     _signal_job(job_id, run_program / "lock")
     failpoint("copy.signalled")
     deadline = time.monotonic() + COPY_TIMEOUT_S
-    while (said := _read_outcome(outcome)).get("ID") != attempt:
+    while (reported := _read_outcome(outcome)).get("ID") != attempt:
         if time.monotonic() > deadline:
             raise VolumeError("files", f"the job did not make the copy within {COPY_TIMEOUT_S:g} s")
         if _job_is_gone(run_program / "lock"):
@@ -163,16 +163,16 @@ def _request_copy(session: SessionVolumes, job_id: int, *, home: str, system: st
                 continue
             raise VolumeError("ended", "the session's job ended while the copy was made")
         time.sleep(POLL_INTERVAL_S)
-    if said.get("RESULT") not in CONSISTENCIES:
+    if reported.get("RESULT") not in CONSISTENCIES:
         for layer in {home, system} - {""} - _saved_layers(session):
             session.storage.layers.discard(layer)  # half a copy, which would take the space that is missing
-        words = said.get("MESSAGE", "the job could not make the copy")
+        words = reported.get("MESSAGE", "the job could not make the copy")
         if words == SESSION_ENDED:
             raise VolumeError("ended", "the session's job ended while the copy was made")
         full = "No space left" in words or "quota" in words.lower()
         raise VolumeError("space" if full else "files", words[:500])
     session.storage.layers.check({home, system} - {""})
-    return CopyOutcome(said["RESULT"], _parse_pause(said.get("PAUSE", "")))
+    return CopyOutcome(reported["RESULT"], _parse_pause(reported.get("PAUSE", "")))
 
 
 def _saved_layers(session: SessionVolumes) -> set[str]:
@@ -182,14 +182,14 @@ def _saved_layers(session: SessionVolumes) -> set[str]:
     return set(read_save(session.storage.layers.path(session.record.system.top)).stack)
 
 
-def _parse_pause(said: str) -> float:
+def _parse_pause(reported: str) -> float:
     """Return the pause in seconds that a job has reported. VolumeError `files` if it is no valid number."""
     try:
-        seconds = float(said or 0)
+        seconds = float(reported or 0)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= COPY_TIMEOUT_S:
-        raise VolumeError("files", f"the job reported an invalid pause: {said!r:.40}")
+        raise VolumeError("files", f"the job reported an invalid pause: {reported!r:.40}")
     return seconds
 
 

@@ -162,7 +162,7 @@ def switch(
             storage.layers.check(set(stack))
             changed = replace(
                 session.record.with_snapshot(before),
-                home=session.driver.onward("home", session.record.home, before.home),
+                home=session.driver.continue_from("home", session.record.home, before.home),
                 system=session.driver.fork("system", stack),
                 digest=target.digest,
             )
@@ -305,8 +305,8 @@ def _continued_record(session: SessionVolumes, made: Snapshot) -> Record:
     """Return the record with that snapshot, and with volumes that continue from it."""
     return replace(
         session.record.with_snapshot(made),
-        home=session.driver.onward("home", session.record.home, made.home),
-        system=session.driver.onward("system", session.record.system, made.system),
+        home=session.driver.continue_from("home", session.record.home, made.home),
+        system=session.driver.continue_from("system", session.record.system, made.system),
         digest=made.digest,
     )
 

@@ -187,26 +187,26 @@ def main(words: Sequence[str]) -> int:
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a save that has begun to come true comes true
     signal.signal(signal.SIGTERM, _raise_interrupted)
-    command, place, *rest = words
+    command, path, *rest = words
     try:
         if command in {"store", "unpack"}:
             with _interruptible():
                 if command == "store":
-                    pack_changes(Path(rest[0]), Path(place))
+                    pack_changes(Path(rest[0]), Path(path))
                 else:
-                    unpack_layer(Path(place) / SQUASHFS, Path(rest[0]))
+                    unpack_layer(Path(path) / SQUASHFS, Path(rest[0]))
             return 0
         submission, _, restarts = rest[0].partition(".")
         generation = (int(submission), int(restarts))
         if command == "claim":
             with _interruptible():
-                claimed = claim_top(Path(place), generation)
+                claimed = claim_top(Path(path), generation)
             print(*reversed(claimed.below))
             print(claimed.own)
         elif len(rest) > 2:
-            save_copy(Path(place), generation, Path(rest[1]), rest[2])
+            save_copy(Path(path), generation, Path(rest[1]), rest[2])
         else:
-            save_changes(Path(place), generation, Path(rest[1]))
+            save_changes(Path(path), generation, Path(rest[1]))
     except OSError as error:
         print(from_os_error(error), file=sys.stderr)
         return FAILED

@@ -61,11 +61,11 @@ class Storage:
     def driver(self, name: str, *, on_node: bool = False) -> Driver:
         return get_driver(name, self.layers, on_node=on_node)
 
-    def set_aside(self) -> list[str]:
+    def trashed_sessions(self) -> list[str]:
         """Return the ids of deleted sessions whose data still exists."""
-        place = self.root / "trash"
+        folder = self.root / "trash"
         return (
-            sorted(each.name for each in place.iterdir() if IDENTIFIER.fullmatch(each.name)) if place.is_dir() else []
+            sorted(each.name for each in folder.iterdir() if IDENTIFIER.fullmatch(each.name)) if folder.is_dir() else []
         )
 
     def records(self) -> Iterator[tuple[str, Record]]:
@@ -73,8 +73,8 @@ class Storage:
 
         VolumeError if a record cannot be read: the removal of unnamed layers needs all records.
         """
-        for place in (self.root / "sessions", self.root / "trash"):
-            for entry in sorted(place.iterdir()):
+        for folder in (self.root / "sessions", self.root / "trash"):
+            for entry in sorted(folder.iterdir()):
                 if not IDENTIFIER.fullmatch(entry.name):
                     continue
                 try:
@@ -101,8 +101,8 @@ class Storage:
         """Return the layers that batch jobs write to, if this is an environment."""
         return {
             begun.top
-            for place in (self.session(session_id), self.trash(session_id))
-            for begun in job_notes.read_job_notes(place)
+            for folder in (self.session(session_id), self.trash(session_id))
+            for begun in job_notes.read_job_notes(folder)
         }
 
     @contextlib.contextmanager

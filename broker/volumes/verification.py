@@ -64,17 +64,17 @@ class Problems:
     """Differences between layers and their checksums: the first MOST_PROBLEMS, and how many there are."""
 
     def __init__(self) -> None:
-        self._told: list[str] = []
+        self._named: list[str] = []
         self._count = 0
 
     def add(self, problem: str) -> None:
         self._count += 1
-        if len(self._told) < MAX_PROBLEMS:
-            self._told.append(printable_path(problem))
+        if len(self._named) < MAX_PROBLEMS:
+            self._named.append(printable_path(problem))
 
     def lines(self) -> list[str]:
-        more = self._count - len(self._told)
-        return [*self._told, f"… and {more} more"] if more else self._told
+        more = self._count - len(self._named)
+        return [*self._named, f"… and {more} more"] if more else self._named
 
 
 class LayerContent:
@@ -130,11 +130,11 @@ class LayerContent:
                 if found is not None and found != known and self._checksum_like(known, name) != known:
                     changed.append(name)
             elif self._is_listed:
-                self._tell(problems, name, "is missing")
+                self._report(problems, name, "is missing")
         for name in sorted(name for name, found in self._sums.items() if found is not None):
-            self._tell(problems, name, "is new")
+            self._report(problems, name, "is new")
         for name in changed:
-            self._tell(problems, name, "has changed")
+            self._report(problems, name, "has changed")
 
     def _entries(self, problems: Problems) -> Iterator[TreeEntry]:
         def note(folder: Folder, error: OSError) -> None:
@@ -175,7 +175,7 @@ class LayerContent:
         self.is_whole = False
         problems.add(f"{self._layer}: {shorten_path(os.fsdecode(path)) or '.'}: cannot be read: {error.strerror}")
 
-    def _tell(self, problems: Problems, name: bytes, what: str) -> None:
+    def _report(self, problems: Problems, name: bytes, what: str) -> None:
         path = self._long[name].path if name in self._long else name
         shown = shorten_path(os.fsdecode(path))
         if path.startswith(LONG_NAME_PREFIX):

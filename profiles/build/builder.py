@@ -135,7 +135,7 @@ def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Ste
             squashfs = tree.squash()
         with steps.step("image"):
             sif = stage / IMAGE
-            apptainer.make_sif(squashfs, sif, steps.seconds_left())
+            apptainer.make_sif(squashfs, sif, steps.remaining_seconds())
             size = sif.stat().st_size
             offset = squashfs_offset(sif)
             return Image(profile.name, profile.version, sif, file_digest(sif), size, created, labels, profile, offset)

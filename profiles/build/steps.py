@@ -68,7 +68,7 @@ class Steps:
         """Run a program as part of the step. Raises CommandFailed."""
         return run_logged(argv, log=self._log, deadline=self._deadline, env=env, line=self._line)
 
-    def seconds_left(self) -> float:
+    def remaining_seconds(self) -> float:
         """Return the remaining time of the build in seconds."""
         return max(1.0, self._deadline - time.monotonic())
 

@@ -144,7 +144,7 @@ def _make(source: Source, target: _Target, path_filter: PathFilter, approve: App
             squashfs = tree.squash()
         with steps.step("image"):
             sif = target.stage / IMAGE
-            apptainer.make_sif(squashfs, sif, steps.seconds_left())
+            apptainer.make_sif(squashfs, sif, steps.remaining_seconds())
             size = sif.stat().st_size
             digest, offset = file_digest(sif), squashfs_offset(sif)
             return Image(target.name, target.version, sif, digest, size, created, labels, profile, offset)
@@ -158,7 +158,7 @@ def _unpacked_layer(layer: Path, room: Path, steps: Steps) -> Path:
         raise ProfilesError(f"the layer {layer} is missing", hint="`berth verify` lists the damaged parts of a session")
     opened = room / layer.name
     opened.mkdir(parents=True)
-    unpack_with_fuse_marks(layer / SQUASHFS, opened / TREE, steps.seconds_left())
+    unpack_with_fuse_marks(layer / SQUASHFS, opened / TREE, steps.remaining_seconds())
     if (layer / FUSE_WRITTEN).exists():
         (opened / FUSE_WRITTEN).touch()
     for name, limit in ((OWNERS, MAX_OWNERS_BYTES), (KEPT, MAX_KEPT_BYTES)):

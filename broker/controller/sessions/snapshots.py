@@ -95,7 +95,7 @@ class Snapshots:
 
         await self._registry.update(session.id, decide)
         self._answering.changed()
-        self._upkeep.collect(session.owner)
+        self._upkeep.schedule_gc(session.owner)
         return taken.snapshot
 
     async def rollback(self, user: str, name: str, request: RollbackRequest) -> SessionView:

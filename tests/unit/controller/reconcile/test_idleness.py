@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.reconcile.idle import WARNED
-from broker.controller.sessions.connections import KEEPS_ALIVE
+from broker.controller.sessions.connections import KEEPALIVE_BYTES
 from broker.errors import ConflictError
 from broker.names import new_id
 from broker.schema.connections import CONNECTION_TIMEOUT_S, ConnectionRecord, ConnectionReport
@@ -133,10 +133,10 @@ def test_use_takes_the_warning_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert (core.row().idle_stop_at, core.row().view().idle_since) == (None, None)
         await says(core, began)
         assert core.row().idle_stop_at is not None
-        await carries(core, clock, connection, KEEPS_ALIVE - 1)
+        await carries(core, clock, connection, KEEPALIVE_BYTES - 1)
         await core.tick()
         assert core.row().idle_stop_at is not None, "an editor that is open and untouched is no use"
-        await carries(core, clock, connection, 2 * KEEPS_ALIVE)
+        await carries(core, clock, connection, 2 * KEEPALIVE_BYTES)
         await core.tick()
         assert core.row().idle_stop_at is None
         assert core.row().view().idle_since == clock.now
