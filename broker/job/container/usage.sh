@@ -10,8 +10,16 @@ measure_cpu_time() { # TICKS: CPU time of all processes that ever ran in the ses
   for file in /proc/[0-9]*/stat; do
     { read -r line <"$file"; } 2>/dev/null || continue
     read -ra fields <<<"${line##*) }" # from the third on: utime, stime, cutime and cstime are 14 to 17 in proc(5)
+    [[ $file != "/proc/$$/stat" ]] || fields[11]=0 fields[12]=0 # measuring is no use of the session
     TICKS=$((TICKS + ${fields[11]:-0} + ${fields[12]:-0} + ${fields[13]:-0} + ${fields[14]:-0}))
   done
+}
+
+measure_children() { # CHILD_TICKS: CPU time of the children of this process that have ended, in USER_HZ
+  local line fields
+  { read -r line <"/proc/$$/stat"; } 2>/dev/null || return 0
+  read -ra fields <<<"${line##*) }"
+  CHILD_TICKS=$((fields[13] + fields[14]))
 }
 
 measure_gpu_work() { # GPU_WORK: the driver's count of work by processes that have a GPU open; empty if the driver does not count
@@ -31,11 +39,12 @@ measure_gpu_work() { # GPU_WORK: the driver's count of work by processes that ha
 }
 
 measure_usage() { # writes when the session was last used, when its GPU was (- without one), and the present time, in seconds of the epoch
-  local TICKS GPU_WORK now=$EPOCHSECONDS typed at
+  local TICKS GPU_WORK CHILD_TICKS=0 now=$EPOCHSECONDS typed at
   ((now - SEEN_AT <= USAGE_VALID_S)) || USED=$now GPU_USED=$now # nobody looked, as in a job that was suspended
   measure_cpu_time
   if ((TICKS < SEEN_TICKS || (TICKS - SEEN_TICKS) * 100 >= (now - SEEN_AT) * USER_HZ * BUSY_PERCENT)); then USED=$now; fi
-  SEEN_TICKS=$TICKS SEEN_AT=$now
+  measure_children
+  SEEN_TICKS=$((TICKS - CHILD_TICKS)) SEEN_AT=$now
   # A terminal's access time is when something last read what was typed there (every 8 s at most); programs of the image
   # that know better whether they are used, such as notebooks, touch the file.
   while read -r typed; do
@@ -49,4 +58,6 @@ measure_usage() { # writes when the session was last used, when its GPU was (- w
     ((GPU_USED <= USED)) || USED=$GPU_USED
   fi
   { echo "$USED $at $now" >/run/berth/node/use.new && mv /run/berth/node/use.new /run/berth/node/use; } 2>/dev/null || :
+  measure_children
+  SEEN_TICKS=$((SEEN_TICKS + CHILD_TICKS)) # without what was run to measure
 }

@@ -35,6 +35,7 @@ relay_log() { # copies the container's output to the job's log until the contain
     IFS= read -r -t "$pause" -u "$LOG" line || ended=$?
     part+=$line
     check_memory
+    check_slurmstepd
     watch_time_limit
     report_idle
     save_when_due

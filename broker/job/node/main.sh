@@ -6,6 +6,8 @@
 # STATE`, in a user and mount namespace where the user is root, and as `container STATE`, as process 1 of the container.
 # docs/reference/session-job.md has the keys, the files, the comment and the exit codes in full.
 
+readonly CANCEL_TIMEOUT_S=60 # slurmctld may be busy, or down
+
 clean_up() { # EXIT: ends the container, saves the system volume, removes the node directory
   local code=$? job pause end=$((SECONDS + STOP_GRACE_S + 2))
   trap '' TERM USR1 USR2
@@ -21,6 +23,8 @@ clean_up() { # EXIT: ends the container, saves the system volume, removes the no
   save_at_end
   [[ -z ${NODE_DIR:-} ]] || remove_tree "$NODE_DIR"
   log "ended with $code"
+  # Without its slurmstepd, Slurm would believe until the time limit that the job runs.
+  [[ -z ${ORPHANED:-} ]] || timeout "$CANCEL_TIMEOUT_S" "${BERTH_SCONTROL%scontrol}scancel" "$SLURM_JOB_ID" || :
 }
 
 handle_sigterm() { # TERM: scancel, preemption, requeue or the time limit; Slurm kills the job KillWait seconds later

@@ -1,4 +1,4 @@
-# Ends a session that lost a process to the memory limit.
+# Ends a session that lost a process to the memory limit, or its slurmstepd.
 
 find_oom_counter() { # CGROUPS: OOM_COUNTER: the file in which the kernel counts out-of-memory kills in this job
   # Standard input is /proc/self/cgroup. Slurm's directory of a job has those of its steps in it. It is named job_ID or,
@@ -25,4 +25,14 @@ check_memory() { # ends a session that lost a process to the memory limit: it is
   while read -r key value; do
     [[ $key != oom_kill || $value == 0 ]] || die "$OUT_OF_MEMORY" "out of memory: a process of the session was killed"
   done <"$OOM_COUNTER"
+}
+
+check_slurmstepd() { # ends a session whose slurmstepd has ended: Slurm would end the job without the processes of it
+  local line fields
+  [[ -z ${STOPPING:-} ]] && { read -r line <"/proc/$$/stat"; } 2>/dev/null || return 0
+  read -ra fields <<<"${line##*) }" # from the third on: the parent is 4 in proc(5)
+  ((fields[1] != PPID)) || return 0
+  log "error: the slurmstepd of this job has ended: the session ends, since Slurm can neither see nor end it any more"
+  ORPHANED=yes
+  handle_sigterm
 }

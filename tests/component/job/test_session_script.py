@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import struct
 import subprocess
 from pathlib import Path
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.gateway.settings import GatewaySettings
+from tests.deadlines import DEADLINE_S
 from tests.job_scripts import SESSION
+from tests.lab_cluster import wait_for
 
 CHECKOUT = Path(__file__).parents[3]
 REFERENCE = CHECKOUT / "docs/reference/session-job.md"
@@ -507,6 +510,20 @@ class TestUse:
         before, after = map(int, done.stdout.split())
         assert after > before
 
+    def test_measuring_is_no_use(self) -> None:
+        """Else a session with a short idle time is never idle on a slow node: it is looked at every few seconds."""
+        look = "for i in {1..100}; do measure_usage; measure_cpu_time; used=$((used + TICKS - SEEN_TICKS)); done"
+        begin = "SEEN_AT=$EPOCHSECONDS SEEN_WORK=0 USED=0 GPU_USED=0 SEEN_TICKS=0 used=0"
+        own = (
+            "read -r line </proc/$$/stat; read -ra all <<<${line##*) }; echo $((all[11] + all[12] + all[13] + all[14]))"
+        )
+        code = f"source {SESSION}; {begin}; {look}; echo $used; {own}"
+        alone = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", "bash", "-c", code]
+        done = subprocess.run(alone, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+        counted, spent = map(int, done.stdout.split())
+        assert spent > 20
+        assert counted <= spent // 4
+
     FAKE = (  # stat(1) of a machine whose GPU is 226:128, and of one process with one file open
         'root=$1; stat() { case "$*" in *render*) echo e2:80 ;; *) echo "$DEVICE $root/proc/7/fd/3" ;; esac; }; '
         'measure_gpu_work; echo "<$GPU_WORK>"'
@@ -687,6 +704,34 @@ class TestCgroups:
         said = self.found(tmp_path, line).stdout
         assert said.splitlines()[1:] == ["/dev/null", "whole"]
         assert "warning: nothing counts out-of-memory kills in /system.slice/slurmstepd.scope" in said
+
+
+class TestSlurmstepd:
+    def test_session_ends_and_cancels_its_job_when_its_parent_has_ended(self, tmp_path: Path) -> None:
+        scancel = tmp_path / "scancel"
+        scancel.write_text(
+            f'#!/bin/sh\necho "$@" >{tmp_path}/cancelled.new; mv {tmp_path}/cancelled.new {tmp_path}/cancelled\n'
+        )
+        scancel.chmod(0o755)
+        code = (
+            f"source {SESSION}; BERTH_SCONTROL={tmp_path}/scontrol SLURM_JOB_ID=7; trap clean_up EXIT; "
+            f"check_slurmstepd; echo alive >{tmp_path}/checked; read -r _ <{tmp_path}/go; "
+            "until ! kill -0 $PPID 2>/dev/null; do read -rt 0.01 _ <> <(:) || :; done; check_slurmstepd; echo missed"
+        )
+        os.mkfifo(tmp_path / "go")
+        parent = ["bash", "-c", f"bash -c {shlex.quote(code)} & read -r _ <{tmp_path}/end"]
+        os.mkfifo(tmp_path / "end")
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(parent, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_for((tmp_path / "checked").exists, what="a check while the parent lives")
+        (tmp_path / "end").write_text("end\n")
+        process.wait(DEADLINE_S)
+        (tmp_path / "go").write_text("go\n")
+        wait_for((tmp_path / "cancelled").exists, what="the job to be cancelled")
+        assert (tmp_path / "cancelled").read_text() == "7\n"
+        said = (tmp_path / "log").read_text()
+        assert "the slurmstepd of this job has ended" in said
+        assert "missed" not in said
 
 
 class TestFinish:
