@@ -1,8 +1,8 @@
 """Record each connection: a line in the log at its end, and records that the controller keeps.
 
-The log is written at once and needs nobody. The controller is told in batches, from when a connection begins: it is
-asked to keep the same record again and again, newer each time, so nothing is counted twice and a lost answer costs
-nothing. While it is away what there is to tell waits, as long as there is room (ADR 47).
+The log does not depend on the controller. The controller gets records in batches, from the beginning of a connection.
+Later records of a connection replace earlier ones, so nothing is counted twice, and a lost response does no harm. While
+the controller is away, records wait, up to a limit (ADR 47).
 """
 
 from __future__ import annotations
@@ -30,18 +30,17 @@ if TYPE_CHECKING:
     from broker.schema.connections import ResolveAnswer
 
 GATHER_S = 1.0
-"""Seconds for which news is gathered before it is told."""
+"""Time for which records are collected before they are sent."""
 RETRY_S = 5.0
-"""Seconds before the controller is told again what it did not take."""
+"""Pause before a failed report is repeated."""
 REPORT_INTERVAL_S = 60.0
-"""Seconds after which the controller hears of what stands once more; the controller takes what it has not heard of
-three times for lost."""
+"""Time between two reports of an open connection. After three missed reports, the controller counts it as lost."""
 MAX_BATCH_RECORDS = 400
-"""Records told at once; one has up to 500 bytes, a request to the controller 256 KiB."""
+"""Records of one report; a record has up to 500 bytes, a request to the controller at most 256 KiB."""
 MAX_PENDING_RECORDS = 20_000
-"""Records that wait. What comes then is in the log alone."""
+"""Waiting records; further ones are in the log only."""
 LAST_REPORT_TIMEOUT_S = 3.0
-"""Seconds in which the controller takes the last records of a gateway that ends."""
+"""Time for the last records of a gateway that ends."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class ClientIdentity:
     user: str
     fingerprint: str
     certificate: str = ""
-    """Which certificate for the key, if it was not let in by itself."""
+    """The certificate, if the login used one."""
 
 
 class ConnectionAudit:
@@ -63,7 +62,7 @@ class ConnectionAudit:
     """
 
     def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str, counts: Counters) -> None:
-        """`gateway`: what this one is called, such as its login node's name."""
+        """`gateway`: the name of this gateway, such as its login node's name."""
         self._tell = tell
         self._counts = counts
         self._gateway = gateway
@@ -93,7 +92,7 @@ class ConnectionAudit:
             _log.warning("the controller does not know of %d connections", len(self._due))
 
     def began(self, relay: Relay, identity: ClientIdentity, peer: str, session: ResolveAnswer) -> None:
-        """The client's next byte goes to the session."""
+        """Record the beginning of a connection, before the client's first byte goes to the session."""
         record = ConnectionRecord(
             id=new_id(),
             user=identity.user,
@@ -108,7 +107,7 @@ class ConnectionAudit:
         self._add(record)
 
     def ended(self, relay: Relay, how: str) -> None:
-        """It is over; nothing happens for one that never began."""
+        """Record the end of a connection; ignore one that has not begun."""
         stood = self._standing.pop(relay, None)
         if stood is None:
             return
@@ -168,7 +167,7 @@ class ConnectionAudit:
         stands.sent, stands.received = relay.sent, relay.received
 
     async def _told(self) -> bool:
-        """Tell the oldest batch; False if it must be told again."""
+        """Send the oldest batch; return False if it must be repeated."""
         batch = [self._due[each] for each in list(self._due)[:MAX_BATCH_RECORDS]]
         try:
             await self._tell(ConnectionReport(gateway=self._gateway, connections=batch))
@@ -207,7 +206,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=-]+")
 
 
 def log_line(event: str, **fields: object) -> str:
-    """`event=… name=value …` on one line; what is not a plain word is a JSON string, so nobody can forge a field."""
+    """`event=… name=value …` on one line; what is not a plain word is a JSON string, so no client can forge a field."""
     return " ".join(f"{name}={_log_value(value)}" for name, value in {"event": event, **fields}.items())
 
 

@@ -78,7 +78,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._counted = False
         """Whether it is one of its user's connections."""
         self.on_login: Callable[[], None] = lambda: None
-        """Called once, when somebody has logged in."""
+        """Called once, when the user has logged in."""
         self._began = time.monotonic()
         self._tries = 0
         self._warned = False
@@ -109,7 +109,7 @@ class GatewayConnection(asyncssh.SSHServer):
             _log.debug("%s", log_line("no login", peer=self._peer, end=exc or "closed"))
 
     def failure(self) -> Failure | None:
-        """What to hold against its source, once it has ended without a login."""
+        """Return the failure that counts against the source of a connection that ended without a login."""
         if self._our_fault:
             return None
         if time.monotonic() - self._began >= self._settings.login_timeout:
@@ -118,7 +118,7 @@ class GatewayConnection(asyncssh.SSHServer):
 
     @property
     def forwards(self) -> int:
-        """How many it has, with those about to be opened."""
+        """The number of its forwards, with those that are being opened."""
         return len(self._relays) + len(self._opening)
 
     def disconnect(self, why: str) -> None:

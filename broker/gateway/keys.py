@@ -52,7 +52,7 @@ class AuthorizedCredentials:
 class CredentialsCache:
     """Asks `ask(user)` at most once per `fresh_seconds` and user.
 
-    While `ask` fails, the last answer holds, from memory. A user whom nobody knows is like one without keys.
+    While `ask` fails, the last response is used. An unknown user is like a user without keys.
     """
 
     def __init__(

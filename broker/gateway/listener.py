@@ -1,7 +1,7 @@
 """The listening socket: accept or refuse a connection before it costs anything.
 
-The server of asyncio makes a transport for everybody first, and drops whom it has just accepted when it is closed at
-that moment (asyncio.Server.close, Python 3.11). A gateway that hands its port over may drop nobody.
+asyncio's server creates a transport for each connection first, and drops a connection that it has just accepted when it
+is closed (asyncio.Server.close, Python 3.11). A gateway that passes its port on must not drop any.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BACKLOG = 4096
 MAX_ACCEPTS_PER_TURN = 32
 """Arrivals that one turn of the loop deals with."""
 ACCEPT_PAUSE_S = 1.0
-"""Seconds in which nobody is accepted after the files or the memory have run out."""
+"""Pause of accepting connections after file descriptors or memory have run out."""
 LOG_INTERVAL_S = 10.0
-"""Seconds between two lines about who was turned away; a flood must not fill the log."""
+"""Time between two log lines about refused connections; a flood must not fill the log."""
 
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 REFUSAL_LINE = b"Not allowed at this time\r\n"
@@ -81,7 +81,7 @@ class Listener:
         return int(self._socket.getsockname()[1])
 
     async def close(self) -> None:
-        """Accept nobody any more. Who was accepted has arrived when this returns."""
+        """Stop accepting connections. On return, all accepted ones have their protocol."""
         if self._resume is not None:
             self._resume.cancel()
         self._loop.remove_reader(self._socket)

@@ -4,12 +4,12 @@
     berth gateway --worker  a worker: serves the socket that is its file descriptor 3; descriptor 4 is the table in
                             which all workers count what each user has (usage)
 
-A worker's standard input is its lifeline: at end of file it accepts nobody any more, and ends when the last of its
-connections has. Its standard output says once that it serves.
+A worker's standard input is its lifeline: at end of file it stops accepting connections, and ends with its last
+connection. It writes one line to its standard output when it serves.
 
-A reload drops nothing. The master executes itself anew, with the program and the configuration as they are by now,
-keeps the sockets, starts new workers on them, and when all of those serve, lets go of the lifelines of the old. The
-kernel's queue of a socket is the same for both, so nobody waits in one that is closed (ADR 44).
+A reload drops no connection. The master executes itself again, with the present program and configuration. It keeps the
+sockets and starts new workers on them. When all of these serve, it closes the lifelines of the old workers. Both use
+the kernel's queue of the same socket, so no client waits in a closed one (ADR 44).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Worker:
         return worker, answer
 
     def retire(self) -> None:
-        """Have it accept nobody any more, and end with its last connection."""
+        """Make it stop accepting connections, and end with its last connection."""
         if self.lifeline is not None:
             os.close(self.lifeline)
             self.lifeline = None
@@ -158,7 +158,7 @@ class Master:
         return [worker for worker in (*self._old, *self._new) if not worker.ended.done()]
 
     async def _keep(self, number: int, sock: socket.socket) -> None:
-        """See to it that there is always a worker for that socket."""
+        """Keep a worker running for that socket."""
         pause, first = FIRST_RETRY_S, True
         while not self._stopping.is_set():
             worker, answer = Worker.start(sock, self._table, self._clear_up)

@@ -1,8 +1,7 @@
 """The gateway's metrics for Prometheus: workers write files, the master adds them up and serves the sums.
 
-Each worker has a file of its own, `<pid>.json` in one directory, written anew every second. What a worker had counted
-when it ended is added to `ended.json`, so that no counter goes down, over any number of reloads, and files do not pile
-up (ADR 48).
+Each worker writes its own file, `<pid>.json` in one directory, every second. When a worker has ended, its counters are
+added to `ended.json`. So counters never decrease, over any number of reloads, and files do not accumulate (ADR 48).
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ WRITE_INTERVAL_S = 1.0
 ENDED_FILE = "ended.json"
 
 COUNTERS = {
-    "logins": ("Clients that came to log in, by what became of it.", "result"),
-    "turned_away": ("Clients that were not let in to try, for failures from their address before.", ""),
-    "forwards": ("Connections to sessions that were asked for, by what became of them.", "result"),
+    "logins": ("Clients that tried to log in, by result.", "result"),
+    "turned_away": ("Clients that were refused because of failures from their address.", ""),
+    "forwards": ("Requested connections to sessions, by result.", "result"),
     "bytes": ("Bytes between clients and sessions, as seen from the client.", "direction"),
-    "controller_errors": ("Questions that the controller did not answer.", ""),
-    "unrecorded": ("Connections that the controller was never told of, for want of room.", ""),
+    "controller_errors": ("Requests that the controller did not answer.", ""),
+    "unrecorded": ("Connections without a record at the controller, because too many records waited.", ""),
 }
 GAUGES = {
     "connections": "Clients that are connected, with those that log in.",
@@ -89,7 +88,7 @@ class MetricsTotals:
                 path.unlink()
 
     def collect(self) -> Iterator[Metric]:
-        """What prometheus_client asks a collector for."""
+        """Yield the metrics, for prometheus_client."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415
 
         with self._lock:
@@ -160,7 +159,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, numbers: object) -> None:
-    """Whole or not at all. A disk that does not take it costs nobody a connection."""
+    """Write the file atomically. A failed write has no effect on connections."""
     draft = path.with_suffix(".draft")
     try:
         draft.write_text(json.dumps(numbers), encoding="utf-8")

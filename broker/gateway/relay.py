@@ -87,8 +87,8 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         return self._finished is None
 
     async def connect(self, host: str, port: int, seconds: float) -> None:
-        """Open the TCP side within `seconds`; OSError (TimeoutError is one) when nobody answers. Close it if no channel
-        follows.
+        """Open the TCP side within `seconds`; OSError, such as TimeoutError, if no server answers. Close it if no
+        channel follows.
         """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds):

@@ -1,8 +1,7 @@
-"""A cache of the controller's last answers on disk, for the time while the controller is away.
+"""A cache of the controller's last responses on disk, for the time while the controller is away.
 
-A file each, so that all workers of a gateway know what one of them has been told, and those after a reload as well.
-Only good answers are kept: what strangers make up leaves nothing here. What is old is removed every minute, and of what
-is more than there is room for the oldest.
+Each response is a file, so all workers of a gateway share the cache, also after a reload. Only successful responses are
+kept, so invented names leave nothing here. Every minute, old responses are removed, and the oldest above the limit.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class ResponseCache(Generic[Answer]):
         stale_seconds: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`directory` is made, for its owner only; what is older than `stale_seconds` is removed, and never told."""
+        """`directory` is created for its owner only. Responses older than `stale_seconds` are removed and not used."""
         self._directory = directory
         self._kind = kind
         self._stale = stale_seconds

@@ -108,7 +108,7 @@ class Gateway:
         await self._stack.aclose()
 
     async def retire(self) -> None:
-        """Accept nobody any more, and return when the last who is here has left: others serve the port now."""
+        """Stop accepting connections, and return when the last one has ended: other workers serve the port now."""
         await self._close()
         await self._live.wait_empty()
 
@@ -207,7 +207,7 @@ class _Server(asyncssh.SSHServerConnection):
         """Send all packets but SSH_MSG_IGNORE, of which asyncssh puts one before every other packet.
 
         They hide the initialisation vectors of CBC ciphers (RFC 4251, section 9.3.1). The gateway's ciphers need none.
-        While the client exchanges keys anew, packets wait and the sessions are paused.
+        While the client exchanges keys again, packets wait and the sessions are paused.
         """
         if pkttype == asyncssh.constants.MSG_IGNORE:
             return
@@ -234,8 +234,8 @@ class _Server(asyncssh.SSHServerConnection):
         return Channel(self, self._loop, encoding, errors, window, max_pktsize)
 
     async def _validate_openssh_certificate(self, username: str, cert: SSHOpenSSHCertificate) -> SSHKey | None:
-        """Ask about the whole certificate: asyncssh itself asks about its authority alone, takes one that names nobody
-        for everybody's, and believes signatures with SHA-1.
+        """Check the whole certificate. asyncssh checks only its authority, accepts a certificate without principals for
+        all users, and accepts signatures with SHA-1.
         """
         client = cast("GatewayConnection", self.get_owner())
         if not await client.validate_certificate(username, cert):

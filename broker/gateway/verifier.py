@@ -88,8 +88,8 @@ class EndpointVerifier:
     async def prove(self, endpoint: EndpointAddress) -> None:
         """Return once the session's sshd has answered to something that it was asked after this call.
 
-        HostKeyMismatchError if what listens there has another host key; OSError (TimeoutError is one) if nobody
-        answers, or nobody who speaks ssh.
+        HostKeyMismatchError if the server has another host key; OSError, such as TimeoutError, if no ssh server
+        answers.
         """
         async with self._place(endpoint):
             stood = endpoint in self._guards
@@ -147,7 +147,7 @@ class EndpointVerifier:
         """Dismiss a guard if there are too many: the oldest that no forward waits for, of the owner's or of whose there
         are most.
 
-        One that is dismissed is made anew when the next forward needs it.
+        The next forward that needs a dismissed guard creates a new one.
         """
         of = Counter(endpoint.owner for endpoint in self._guards)
         if of[owner] <= MAX_GUARDS_PER_OWNER:

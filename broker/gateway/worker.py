@@ -43,7 +43,7 @@ def _usage() -> Usage:
 
 
 def _counted(settings: GatewaySettings, gateway: Gateway) -> contextlib.AbstractAsyncContextManager[None]:
-    """Have what it counts written down, if somebody wants it."""
+    """Publish the counters if the gateway serves metrics."""
     directory = settings.metrics_directory
     return contextlib.nullcontext() if directory is None else metrics.publish_counters(gateway.counts, directory)
 
