@@ -70,4 +70,4 @@ class GatewaySettings:
     stale_seconds: float = 3600.0
     """How long the last known keys and endpoints are used while the controller is down."""
     drain_seconds: float = 10.0
-    """How long standing connections may go on after the gateway was asked to stop."""
+    """Time for which open connections continue after the gateway is stopped."""

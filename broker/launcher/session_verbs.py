@@ -161,7 +161,7 @@ def _host_key(session: Path) -> str:
         assert public is not None
         fresh.with_name(fresh.name + ".pub").unlink()
         fresh.rename(key)
-    line, path = hostkey.line(public, comment), key.with_name(key.name + ".pub")
+    line, path = hostkey.public_key_line(public, comment), key.with_name(key.name + ".pub")
     if _text(path, KEY_BYTES) != line + "\n":
         if path.is_dir():
             _put_aside(path)
@@ -172,7 +172,7 @@ def _host_key(session: Path) -> str:
 def _public_half(key: Path) -> bytes | None:
     """Return the public half of a private key that sshd can use; None for any other content."""
     try:
-        public = hostkey.public_half(_text(key, KEY_BYTES))
+        public = hostkey.public_key_of(_text(key, KEY_BYTES))
     except ValueError:
         return None
     if stat.S_IMODE(key.lstat().st_mode) & 0o077:
@@ -196,8 +196,8 @@ def _put_aside(path: Path) -> None:
 
 def _check_certificate(session: Path, certificate: str) -> None:
     """VerbError `host-key` if the certificate is for another key than the session's: clients would refuse it."""
-    certified = hostkey.certified(certificate)
-    if certified is not None and hostkey.line(certified, "").split()[1] != _host_key(session).split()[1]:
+    certified = hostkey.certified_key(certificate)
+    if certified is not None and hostkey.public_key_line(certified, "").split()[1] != _host_key(session).split()[1]:
         raise VerbError("host-key", "the session's host key is not the one that its certificate is for")
 
 

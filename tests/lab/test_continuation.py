@@ -54,7 +54,7 @@ def test_extended_it_is_not_ended_at_its_first_limit(alice: User, name: str) -> 
     refused = alice.berth("extend", name, "2d")
     assert refused.returncode == 4
     assert b"no job is extended to more than 1 d in all" in refused.stderr
-    assert b"then it stops, and keeps its files" in refused.stderr
+    assert b"then the session stops and keeps its files" in refused.stderr
     held = alice.laptop.ssh(name, "sleep 75; echo held", seconds=120)
     assert held.stdout == b"held\n"
     alice.wait(name, "stopped", seconds=150)
@@ -90,7 +90,7 @@ def test_it_is_stopped_at_its_time(alice: User, name: str) -> None:
     alice.ok("set", name, "--continue", "never")
     view = alice.show(name)
     alice.ok("stop", name, "--keep-until", "40s")
-    assert "as was asked" in alice.ok("show", name)
+    assert "as scheduled" in alice.ok("show", name)
     alice.site.lab.sh(f"scontrol requeue {view['job_id']}")
     alice.until(name, lambda now: now["generation"] != view["generation"], what="the next start")
     now = alice.wait(name, "ready", seconds=60)

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
-from broker.images import image_with
+from broker.images import require_image
 from broker.launcher.arguments import FlattenArguments
 from broker.names import new_id
 from broker.schema.sessions import STARTABLE, SessionState
@@ -79,7 +79,7 @@ class Maintenance:
         await self._collecting.close()
 
     async def _flatten(self, session: Session) -> Session:
-        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         arguments = FlattenArguments(
             session=session.id,
             operation=new_id(),

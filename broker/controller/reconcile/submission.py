@@ -15,8 +15,8 @@ from broker.controller.registry.registry import EventEntry
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
-from broker.format import clock
-from broker.images import image_with
+from broker.format import format_time
+from broker.images import require_image
 from broker.launcher.arguments import HandOverArguments
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
@@ -128,7 +128,7 @@ class Submitter:
 
     async def _submit(self, session: Session, number: int) -> Session:
         try:
-            image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+            image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
             session, login = await asyncio.gather(self._prepared(session, number), self._logins.of(session.owner))
             options = self.options(image.profile, session.options_of(number))
             values: dict[str, Any] = {
@@ -345,7 +345,7 @@ def before(jobs: list[JobRecord]) -> str:
     if last is None or last.ended_at is None or not last.reason:
         return ""
     what = "".join(char for char in last.reason.partition(";")[0] if char.isprintable())
-    return f"job {last.job_id} ended {clock(last.ended_at, 0)}: {what}"
+    return f"job {last.job_id} ended {format_time(last.ended_at, 0)}: {what}"
 
 
 def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "") -> str:

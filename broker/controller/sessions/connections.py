@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.controller.registry.models import Connection
 from broker.controller.sessions import access
 from broker.errors import InvalidInputError, RefusedError
-from broker.schema.connections import UNHEARD
+from broker.schema.connections import CONNECTION_TIMEOUT_S
 from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Connections:
         if any(row.id in known and not known[row.id].is_same(row) for row in rows):
             raise RefusedError("another connection has this id")
         new = {row.id for row in rows if row.id not in known and row.ended_at is None}
-        if new and self._blocking.count_own_connections(caller, now - UNHEARD) + len(new) > OWN_STANDING:
+        if new and self._blocking.count_own_connections(caller, now - CONNECTION_TIMEOUT_S) + len(new) > OWN_STANDING:
             raise RefusedError(
                 f"limit of recorded connections through `berth connect` reached ({OWN_STANDING})",
                 hint="all your connections work, with or without a record",
@@ -154,7 +154,7 @@ def _stands(row: Connection, session: Session | None, now: float) -> bool:
     """Whether a connection is open. It ends with its job, and after UNHEARD without a report."""
     if row.ended_at is not None or session is None or session.endpoint is None:
         return False
-    return row.generation == session.generation and now - row.seen_at < UNHEARD
+    return row.generation == session.generation and now - row.seen_at < CONNECTION_TIMEOUT_S
 
 
 def _seen(row: Connection, session: Session | None, now: float) -> ConnectionView:

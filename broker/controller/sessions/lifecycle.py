@@ -19,7 +19,7 @@ from broker.controller.sessions import access
 from broker.controller.wakeup import ChangeNotifier
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
-from broker.images import published
+from broker.images import published_image
 from broker.names import new_id
 from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, JobView, SessionState, SessionView, StartRequest
@@ -178,7 +178,7 @@ class Sessions:
             raise NotFoundError(
                 f"you have no session named {name}", hint="to make it, name a profile: --profile P[@VERSION]"
             )
-        image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
+        image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
         options = merge_options(request.defaults, request.options)
         wanted = count_gpus(self._submitter.options(image.profile, options))
         await self._limits.check_another(user)

@@ -231,7 +231,7 @@ def test_doctor_names_sessions_whose_layers_cannot_be_joined(controller: Scripte
     controller.sessions["dev"] = view(volumes=Volumes(driver="overlay", unflattened="Input/output error: file"))
     result = run("doctor")
     assert result.exit_code == 1
-    assert "FAIL  layers         those of dev cannot be joined: Input/output error: file" in result.stdout
+    assert "FAIL  layers         the layers of dev cannot be merged: Input/output error: file" in result.stdout
     assert "berth flatten dev" in result.stdout
 
 
@@ -281,7 +281,7 @@ def test_services_get_the_configuration(controller: ScriptedController, monkeypa
         return 3
 
     monkeypatch.setattr("broker.controller.process.run_controller", run_controller)
-    monkeypatch.setattr("broker.gateway.worker.run", lambda settings: seen.append(settings.api_socket))
+    monkeypatch.setattr("broker.gateway.worker.run_worker", lambda settings: seen.append(settings.api_socket))
     assert run("controller").exit_code == 3
     assert run("gateway", "--check").exit_code == 0
     assert seen == [controller.socket]

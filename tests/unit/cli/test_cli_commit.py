@@ -95,12 +95,12 @@ def test_what_goes_in_and_what_does_not_is_shown(
     controller: ScriptedController, sources: list[tuple[Source, PathFilter]]
 ) -> None:
     said = run("profile", "commit", "dev", "mine@2", "--yes").stderr
-    assert "Into mine@2, over base@1:" in said
+    assert "Included in mine@2, on top of base@1:" in said
     assert "  1 packages added:\n    hello 2.12\n" in said
     assert "    git 1 -> 2\n" in said
     assert "  150 files of no package:\n    A /opt/0  2.0 KiB\n" in said
     assert "    … and 50 more" in said
-    assert "Left out:\n  1 paths:\n    /root/.netrc  (may be secret: passwords)\n" in said
+    assert "Excluded:\n  1 paths:\n    /root/.netrc  (may be secret: passwords)\n" in said
     assert controller.asked
     assert len(sources) == 1
 
@@ -145,14 +145,14 @@ def test_a_snapshot_that_stays_is_told(
     controller.failures["DELETE /v1/sessions/dev/snapshots/3"] = errors.ConflictError("busy")
     result = run("profile", "commit", "dev", "mine@2", "--yes")
     assert result.exit_code == 0
-    assert "snapshot 3 of dev, which was made for this, is still there: busy" in result.stderr
+    assert "the temporary snapshot 3 of dev was not deleted: busy" in result.stderr
     assert len(sources) == 1
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["dev", "mine"], 2, "which version of mine?"),
+        (["dev", "mine"], 2, "the version of mine is missing"),
         (["none", "mine@2"], 3, "no session named none"),
         (["dev", "base@1"], 5, "base@1 is published"),
         (["dev", "mine@2", "--include", "opt"], 2, "no absolute path"),
@@ -171,8 +171,8 @@ def test_refusals_come_before_any_work(
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
-        ({"digest": "sha256:other"}, 4, "is not the one that this was made with"),
-        ({"version": "7"}, 4, "base@7 is not there"),
+        ({"digest": "sha256:other"}, 4, "was replaced by another one"),
+        ({"version": "7"}, 4, "base@7 is not available"),
     ],
 )
 def test_without_the_image_that_the_layers_lie_on_it_is_refused(

@@ -12,7 +12,7 @@ import asyncssh
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from broker.cli.advice import explanation
+from broker.cli.advice import explain_session
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.submission import UNCONFIRMED, allowed_binds, job_env
 from broker.controller.registry.registry import EventEntry
@@ -287,7 +287,7 @@ def test_replaced_host_key_is_certified_at_the_next_start(tmp_path: Path) -> Non
         session = core.row()
         assert (session.state, session.host_key) == (SessionState.QUEUED, line)
         files = core.launcher.directories["alice", session.id].files
-        assert host_key.certified(files["host_certificate"]) == PublicKey.parse(line).blob
+        assert host_key.certified_key(files["host_certificate"]) == PublicKey.parse(line).blob
         assert json.loads(files["manifest.json"])["host_key"] == line
         assert session.job_id is not None
         core.scheduler.start(session.job_id)
@@ -349,7 +349,7 @@ def test_key_replaced_after_submission_is_told_with_the_remedy(tmp_path: Path) -
         assert view.reason.startswith(OTHER_HOST_KEY)
         assert other in view.reason
         assert "`berth stop dev` and start it again" in view.reason
-        told = dict(explanation(view, [], "", time.time()))
+        told = dict(explain_session(view, [], "", time.time()))
         assert told["state"] == view.reason
         assert told["do"].startswith("`berth stop dev`, then `berth start dev`")
         core.scheduler.end(session.job_id)

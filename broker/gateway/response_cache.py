@@ -1,8 +1,7 @@
-"""A cache of the controller's last answers on disk, for the time while the controller is away.
+"""A cache of the controller's last responses on disk, for the time while the controller is away.
 
-A file each, so that all workers of a gateway know what one of them has been told, and those after a reload as well.
-Only good answers are kept: what strangers make up leaves nothing here. What is old is removed every minute, and of what
-is more than there is room for the oldest.
+Each response is a file, so all workers of a gateway share the cache, also after a reload. Only successful responses are
+kept, so invented names leave nothing here. Every minute, old responses are removed, and the oldest above the limit.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from pydantic import BaseModel, ValidationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RENEWED_AFTER = 60.0
+REWRITE_AFTER_S = 60.0
 """Seconds after which the same answer is written again, with its time; not at every connection."""
-KNOWN_TO_BE_WRITTEN = 4096
-MOST_FILES = 16384
+MAX_KNOWN_WRITTEN = 4096
+MAX_FILES = 16384
 """Answers that are kept; each is a file of up to some 100 KiB, mostly of less than one."""
-PRUNED_EVERY_S = 60.0
+PRUNE_INTERVAL_S = 60.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -48,7 +47,7 @@ class ResponseCache(Generic[Answer]):
         stale_seconds: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`directory` is made, for its owner only; what is older than `stale_seconds` is removed, and never told."""
+        """`directory` is created for its owner only. Responses older than `stale_seconds` are removed and not used."""
         self._directory = directory
         self._kind = kind
         self._stale = stale_seconds
@@ -61,7 +60,7 @@ class ResponseCache(Generic[Answer]):
         """Remember it. A disk that does not take it is only logged: it is needed on a bad day only."""
         path, text, now = self._path(question), answer.model_dump_json(exclude_defaults=True), self._clock()
         before, at = self._written.get(path, ("", 0.0))
-        if text == before and now - at < RENEWED_AFTER:
+        if text == before and now - at < REWRITE_AFTER_S:
             return
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -73,7 +72,7 @@ class ResponseCache(Generic[Answer]):
             return
         self._written[path] = (text, now)
         self._written.move_to_end(path)
-        while len(self._written) > KNOWN_TO_BE_WRITTEN:
+        while len(self._written) > MAX_KNOWN_WRITTEN:
             self._written.popitem(last=False)
 
     def recall(self, question: tuple[str, ...]) -> Answer | None:
@@ -105,15 +104,15 @@ class ResponseCache(Generic[Answer]):
                     ages.append((now - entry.stat(follow_symlinks=False).st_mtime, entry.path))
         ages.sort()
         for place, (age, path) in enumerate(ages):
-            if age > self._stale or place >= MOST_FILES:
+            if age > self._stale or place >= MAX_FILES:
                 with contextlib.suppress(FileNotFoundError):
                     Path(path).unlink()
 
 
-async def keep_pruned(*memories: ResponseCache[Any]) -> None:
+async def prune_periodically(*memories: ResponseCache[Any]) -> None:
     """Prune them every minute, without holding up the loop, until cancelled."""
     while True:
-        await asyncio.sleep(PRUNED_EVERY_S)
+        await asyncio.sleep(PRUNE_INTERVAL_S)
         for memory in memories:
             try:
                 await asyncio.to_thread(memory.prune)

@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from broker.gateway.counts import Counts
+    from broker.gateway.counters import Counters
 
-KEYS_TIMEOUT = 15.0
+KEYS_TIMEOUT_S = 15.0
 """Seconds; less than the gateway's login timeout, so that the user still gets the message."""
 
-ANSWER_TIMEOUT = 30.0
+RESPONSE_TIMEOUT_S = 30.0
 """Seconds for the other answers. Generous, because the time that the gateway itself is busy counts: in a burst of
 logins an answer may lie there for a while before it is looked at."""
 
-A_USERS_SHARE = 4
+MAX_REQUESTS_PER_USER = 4
 """Questions of each kind about one user, at once; a user whose files hang holds up no other user's."""
 RESTART_S = 10.0
 """Time for which a client keeps waiting when the controller does not answer: a restart may be under way."""
@@ -67,10 +67,13 @@ class ControllerClient:
     none that makes sense, otherwise the error that the controller sent.
     """
 
-    def __init__(self, api_socket: Path, counts: Counts) -> None:
+    def __init__(self, api_socket: Path, counts: Counters) -> None:
         self._counts = counts
         self._api_socket = api_socket
-        self._logins, self._resolves = _Lane(api_socket, LOGIN_QUESTIONS), _Lane(api_socket, RESOLVE_QUESTIONS)
+        self._logins, self._resolves = (
+            _RequestPool(api_socket, LOGIN_QUESTIONS),
+            _RequestPool(api_socket, RESOLVE_QUESTIONS),
+        )
         self._waits = SessionWaits(self._wait)
 
     async def __aenter__(self) -> Self:
@@ -87,7 +90,7 @@ class ControllerClient:
         """Ask which keys and certificates may log in as `user`, none for an unknown one, and what to tell them then."""
         path = f"/v1/gateway/keys/{quote(user, safe='')}?notices=true&certificates=true"
         try:
-            async with asyncio.timeout(KEYS_TIMEOUT):
+            async with asyncio.timeout(KEYS_TIMEOUT_S):
                 return await self._call(self._logins, "GET", path, GatewayKeys, user=user)
         except TimeoutError as error:
             raise _no_answer() from error
@@ -134,7 +137,7 @@ class ControllerClient:
 
     async def _call(
         self,
-        lane: _Lane,
+        lane: _RequestPool,
         method: str,
         path: str,
         answer: type[_Answer],
@@ -163,7 +166,7 @@ class ControllerClient:
         raise _failure(response)
 
 
-class _Lane:
+class _RequestPool:
     """A pool of connections, which allows as many questions at once.
 
     A question is asked to its end, even if its asker is cancelled. Otherwise httpcore's pool would lose a place with
@@ -182,7 +185,7 @@ class _Lane:
         """Ask when there is a place, and `user` has a share left."""
         needed = [self._places]
         if user is not None:
-            needed.insert(0, self._shares.setdefault(user, asyncio.Semaphore(A_USERS_SHARE)))
+            needed.insert(0, self._shares.setdefault(user, asyncio.Semaphore(MAX_REQUESTS_PER_USER)))
         async with contextlib.AsyncExitStack() as stack:
             for each in needed:
                 await stack.enter_async_context(each)
@@ -219,7 +222,7 @@ def _pool(api_socket: Path, most: int) -> httpx.AsyncClient:
             limits=httpx.Limits(max_connections=most, max_keepalive_connections=8),
         ),
         base_url="http://controller",
-        timeout=httpx.Timeout(ANSWER_TIMEOUT, pool=None),
+        timeout=httpx.Timeout(RESPONSE_TIMEOUT_S, pool=None),
         trust_env=False,
     )
 

@@ -18,7 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol, cast
 
 from broker.gateway.admission import Failure
-from broker.gateway.counts import OTHER
+from broker.gateway.counters import OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     import asyncssh
 
     from broker.gateway.admission import LoginThrottle
-    from broker.gateway.counts import Counts
+    from broker.gateway.counters import Counters
     from broker.gateway.relay import PauseReason
 
 LOGIN_BYTES = 128 * 1024
 """Of a client before it is logged in. 40 offers of RSA certificates, the most that there can be, are 80 KiB."""
-SMALL = 1024
+SMALL_PIECE_BYTES = 1024
 """Bytes at once before the login: 64 of the smallest packets, which take asyncssh 2 ms."""
-LARGE = 65536
+LARGE_PIECE_BYTES = 65536
 """Bytes at once of a logged-in client: two of OpenSSH's largest packets."""
 UNSENT_BYTES = 512 * 1024
 """Bytes to a client that the kernel takes before it can send them (tcp(7), TCP_NOTSENT_LOWAT). Without this limit it
 takes megabytes for a client that does not read. A lower limit costs the gateway more processor time in a download."""
-MOST_UNREAD_BYTES = 256 * 1024
+MAX_UNREAD_BYTES = 256 * 1024
 """Data that a logged-in client leaves unread before the gateway reads nothing more from it. Its sessions have been
 paused long before, so the data are answers to its own requests."""
-TURN = 0.005
+TURN_S = 0.005
 """Seconds that one client's turn of the loop should take at most; all those without a login have one together."""
 USER_TURN_S = 0.02
 """Seconds that all connections of one logged-in user should take of one turn of the loop: four that upload fast
 take less, 128 with tiny packets would take more than half a second."""
 
-_buffer = memoryview(bytearray(LARGE))
+_buffer = memoryview(bytearray(LARGE_PIECE_BYTES))
 """Shared by all: between a read and `buffer_updated` nothing else runs."""
 
 
@@ -64,7 +64,7 @@ class PreAuthQueue:
         self._pieces.append(deal)
 
     def _turn(self) -> None:
-        end = time.perf_counter() + TURN
+        end = time.perf_counter() + TURN_S
         while self._pieces:
             self._pieces.popleft()()
             if time.perf_counter() >= end:
@@ -137,7 +137,7 @@ class FairReader(asyncio.BufferedProtocol):
         admission: LoginThrottle,
         logins: PreAuthQueue,
         turn_of: Callable[[str], UserTurn],
-        counts: Counts,
+        counts: Counters,
     ) -> None:
         self.source = source
         self._connection = connection
@@ -154,7 +154,7 @@ class FairReader(asyncio.BufferedProtocol):
         """Whether its next piece waits for its user's turn."""
         self._unheard = 0
         """Pieces that have not had their turn."""
-        self._size = SMALL
+        self._size = SMALL_PIECE_BYTES
         self._failure: Failure | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -235,10 +235,12 @@ class FairReader(asyncio.BufferedProtocol):
         self._connection.data_received(data)
         took = time.perf_counter() - began
         self._turn.spend(took)
-        if self._transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
+        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self._unread = True
             self._transport.pause_reading()
-        self._size = max(self._size // 2, SMALL) if took > TURN else min(2 * self._size, LARGE)
+        self._size = (
+            max(self._size // 2, SMALL_PIECE_BYTES) if took > TURN_S else min(2 * self._size, LARGE_PIECE_BYTES)
+        )
 
     def _go_on_later(self, data: bytes) -> None:
         self._held = False

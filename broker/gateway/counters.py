@@ -20,7 +20,7 @@ MAX_SERIES = 256
 """Names with their labels; the program has some forty. Beyond that a label is counted as OTHER."""
 
 
-class Counts:
+class Counters:
     """Totals since the worker's start by name and label, and functions that return present values."""
 
     def __init__(self) -> None:
