@@ -27,6 +27,7 @@ from broker.names import new_id
 from broker.volumes.files import file_lock
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
+from tests.temporary import let_others_enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,8 +42,7 @@ USER = "nobody" if ROOT else ME
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     """A directory that USER can reach and where everybody may make their own, as /tmp."""
-    for directory in [tmp_path, *[p for p in tmp_path.parents if "pytest-" in p.name or "popen-" in p.name]]:
-        directory.chmod(0o755)
+    let_others_enter(tmp_path)
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

@@ -38,6 +38,7 @@ from broker.volumes.image import ImageFiles
 from broker.volumes.program import run_program
 from profiles.userfile import UnfitFileError, read_bytes, read_records, read_tail
 from tests.fakes.launcher import PYTHON
+from tests.temporary import let_others_enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -111,8 +112,7 @@ async def running(
     base: Path, *options: str, memory: int = MEMORY_BYTES, sbatch: str = "echo 1"
 ) -> AsyncIterator[LauncherClient]:
     """A launcher with little memory, below `base`: its storage, and a scancel that puts `planted` in its place."""
-    for each in [base, *[p for p in base.parents if "pytest-" in p.name or "popen-" in p.name]]:
-        each.chmod(0o755)
+    let_others_enter(base)
     shared, programs = base / "shared", base / "bin"
     shared.mkdir()
     shared.chmod(0o1777)

@@ -34,6 +34,7 @@ from broker.ssh.keys import PublicKey
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON, FakeLauncher, MumblingLauncher, RefusingLauncher
 from tests.fakes.scheduler import FakeScheduler
+from tests.temporary import let_others_enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -59,8 +60,7 @@ async def opened(kind: str, directory: Path, sbatch: str = TAKES) -> AsyncIterat
     if kind == "fake":
         yield FAKES[sbatch](FakeScheduler())
         return
-    for each in [directory, *[p for p in directory.parents if "pytest-" in p.name or "popen-" in p.name]]:
-        each.chmod(0o755)
+    let_others_enter(directory)
     shared, program = directory / "shared", directory / "sbatch"
     shared.mkdir()
     shared.chmod(0o1777)
