@@ -52,24 +52,24 @@ def file_lock(
     `wait`: false for no wait, true for an unlimited one, or a number of seconds. VolumeError `busy` if another holds
     the lock at the end of the wait.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         if wait is True:
-            fcntl.flock(fd, kind)
+            fcntl.flock(lock, kind)
         else:
-            _lock_within(fd, kind, float(wait), f"{whose} has {path.parent.name} open")
+            _lock_within(lock, kind, float(wait), f"{whose} has {path.parent.name} open")
         yield
     finally:
-        os.close(fd)
+        os.close(lock)
 
 
-def _lock_within(fd: int, kind: int, seconds: float, message: str) -> None:
+def _lock_within(lock: int, kind: int, seconds: float, message: str) -> None:
     """Take a lock within `seconds`, for which flock(2) has no option. VolumeError `busy` with this message."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise VolumeError("busy", message) from None
