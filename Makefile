@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 2222
 LABS ?= 3
-SCRIPTS := $(shell git ls-files '*.sh' .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
+WAITING_LABS ?= 2
+SCRIPTS := $(shell git ls-files '*.sh' broker/job/inside/sudo .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
 
 .PHONY: help
 help: ## list the targets
@@ -34,10 +35,18 @@ check: $(VENV)/ready shellcheck ## format, lint, types, import rules (no root, n
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	shellcheck $(SCRIPTS)
+	$(BIN)/python -m broker.job.bundle build/job
+	shellcheck build/job/*.sh
+	for script in build/job/*.sh; do bash -n $$script || exit; done
 
 .PHONY: test
 test: $(VENV)/ready test-programs ## every test, on labs of its own (root)
-	@$(PYTHON) -m tests.site.run --labs $(LABS) --older $(BIN)/pytest -m "not soak and not vm" $(ARGS)
+	@$(if $(ARGS),$(PYTHON) -m tests.site.run --labs $(LABS) --older $(BIN)/pytest -m "not soak and not vm" $(ARGS),\
+		$(PYTHON) -m tests.site.lanes --labs $(LABS) --waiting $(WAITING_LABS) $(BIN)/pytest)
+
+.PHONY: durations
+durations: $(VENV)/ready ## take the seconds of the last run of all tests into tests/durations.json
+	$(BIN)/python -m tests.durations
 
 .PHONY: unit
 unit: $(VENV)/ready ## the tests that start nothing: neither root nor lab

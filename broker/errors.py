@@ -1,7 +1,7 @@
-"""Errors that a user can meet, with text for three readers.
+"""Errors that a user can see, with text for three readers.
 
-`message` and `hint` are for the user (what happened, how to mend it), `reason` is a short constant for metrics and
-`--json`, and the exception's cause is for the log. The exit codes are those of docs/reference/exit-codes.md.
+`message` and `hint` are for the user: what happened, and what to do. `reason` is a short constant for metrics and
+`--json`. The exception's cause is for the log. docs/reference/exit-codes.md lists the exit codes.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import ClassVar
 
-NO_ROOM = "there is no space or no quota left"
-"""How every message begins that is about a full disk or quota."""
+NO_SPACE_LEFT = "there is no space or no quota left"
+"""The beginning of every message about a full disk or quota."""
 
 
 class ExitCode(IntEnum):
-    """What every `berth` command ends with; `berth exec` and `berth ssh` pass the remote command's own code on."""
+    """The exit codes of all `berth` commands. `berth exec` and `berth ssh` return the remote command's exit code."""
 
     OK = 0
     FAILED = 1
@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
 
 
 class BerthError(Exception):
-    """A failure with a message and a remedy; the subclasses fix how HTTP and the shell see it."""
+    """A failure with a message and a hint. Each subclass has a reason, an exit code and an HTTP status."""
 
     reason: ClassVar[str] = "failed"
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
@@ -43,7 +43,7 @@ class BerthError(Exception):
 
 
 class InvalidInputError(BerthError):
-    """The request itself is wrong: a name, an option, a key, a configuration value."""
+    """The request is invalid: a name, an option, a key, or a configuration value."""
 
     reason = "invalid"
     exit_code = ExitCode.USAGE
@@ -51,7 +51,7 @@ class InvalidInputError(BerthError):
 
 
 class NotFoundError(BerthError):
-    """No such session, profile, version or key that this user may see."""
+    """The session, profile, version or key does not exist, or this user may not see it."""
 
     reason = "not-found"
     exit_code = ExitCode.NOT_FOUND
@@ -59,7 +59,7 @@ class NotFoundError(BerthError):
 
 
 class RefusedError(BerthError):
-    """Policy says no: not the owner, not allowed by the site, refused by Slurm."""
+    """The request is forbidden: by ownership, by the site's settings, or by Slurm."""
 
     reason = "refused"
     exit_code = ExitCode.REFUSED
@@ -67,7 +67,7 @@ class RefusedError(BerthError):
 
 
 class ConflictError(BerthError):
-    """Not in this state: it runs already, it is not running, the name is taken."""
+    """The request does not fit the current state: the session already runs, does not run, or the name is taken."""
 
     reason = "conflict"
     exit_code = ExitCode.CONFLICT
@@ -75,7 +75,7 @@ class ConflictError(BerthError):
 
 
 class SlurmUnavailableError(BerthError):
-    """Slurm did not answer. Nothing is known, so nothing was changed."""
+    """Slurm did not answer. Nothing was changed."""
 
     reason = "slurm-unavailable"
     exit_code = ExitCode.SLURM_UNAVAILABLE
@@ -91,7 +91,7 @@ class ControllerUnavailableError(BerthError):
 
 
 class TimedOutError(BerthError):
-    """A wait that the user asked for ended before its condition came true; what was waited for goes on."""
+    """A wait reached its time limit. The operation that the user waited for continues."""
 
     reason = "timed-out"
     exit_code = ExitCode.TIMED_OUT
@@ -99,10 +99,10 @@ class TimedOutError(BerthError):
 
 
 class WaitingError(TimedOutError):
-    """A session that a client wants to connect to is on its way: ask again, and say how long you have waited.
+    """The session that a client wants to connect to is not ready yet. The client asks again, with its waiting time.
 
-    For a gateway, which waits by itself, it says for what: ask again when the session's revision is another one than
-    `revision`, and at the latest after `seconds`.
+    A gateway waits by itself: it asks again when the session's revision differs from `revision`, and at the latest
+    after `seconds`.
     """
 
     reason = "waiting"
@@ -117,7 +117,7 @@ class WaitingError(TimedOutError):
 
 
 class NoSpaceError(BerthError):
-    """No space, or no quota, is left where the data lies; what was asked for changed nothing."""
+    """The disk or the quota for the session's data is full. Nothing was changed."""
 
     reason = "no-space"
     exit_code = ExitCode.NO_SPACE
@@ -142,5 +142,5 @@ _BY_REASON: dict[str, type[BerthError]] = {
 
 
 def from_reason(reason: str, message: str, hint: str) -> BerthError:
-    """Rebuild the error that the API answered with; an unknown reason gives the base class."""
+    """Return the error that an API response describes; BerthError for an unknown reason."""
     return _BY_REASON.get(reason, BerthError)(message, hint=hint)

@@ -1,8 +1,9 @@
 """Failpoints: labelled points at which a test kills or stops a process.
 
-A kill, as by `kill -9`, shows that nothing is lost. A stop shows what becomes of the process when the world changes
-meanwhile. `BERTH_CRASH_AT=<label>` in the environment of a service arms one point, `BERTH_STOP_AT=<label>` has the
-process stop itself there until SIGCONT; docs/behaviour.md lists them. Unset, a point costs two dictionary look-ups.
+A kill, as by `kill -9`, tests that nothing is lost. A stop tests how the process reacts when the state changes while
+it is stopped. `BERTH_CRASH_AT=<label>` in the environment of a service arms one point; with `BERTH_STOP_AT=<label>` the
+process stops itself there until SIGCONT. docs/behaviour.md lists the labels. A point that is not armed costs two
+dictionary look-ups.
 """
 
 import os

@@ -7,15 +7,15 @@ import time
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def clock(at: float, now: float | None = None) -> str:
-    """A point in time for people, in their own zone: `12:03` on the same day, `2026-11-22 12:03` otherwise."""
+def format_time(at: float, now: float | None = None) -> str:
+    """Format a point in time in the local time zone: `12:03` if it is today, else `2026-11-22 12:03`."""
     then, today = time.localtime(at), time.localtime(now)
     same_day = then[:3] == today[:3]
     return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", then)
 
 
-def duration(seconds: float) -> str:
-    """A length of time in its two largest units: `40 s`, `5 min`, `2 h 5 min`, `3 d 4 h`."""
+def format_duration(seconds: float) -> str:
+    """Format a length of time in its two largest units: `40 s`, `5 min`, `2 h 5 min`, `3 d 4 h`."""
     whole = max(0, int(seconds))
     if whole < _MINUTE:
         return f"{whole} s"
@@ -26,8 +26,8 @@ def duration(seconds: float) -> str:
     return _two(whole // _DAY, "d", whole % _DAY // _HOUR, "h")
 
 
-def size(count: int) -> str:
-    """Bytes for people: `512 B`, `1.4 GiB`."""
+def format_size(count: int) -> str:
+    """Format a number of bytes: `512 B`, `1.4 GiB`."""
     value, unit = float(count), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if value < 1024:

@@ -1,4 +1,4 @@
-"""Patterns of valid names, for the command line and the launcher. They check names without loading much else."""
+"""Patterns of valid names, in a module that imports little, for the command line and the launcher."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
 """A session's or profile's name: safe as host name label (RFC 1123), path component and Slurm job name."""
 
 USER_PATTERN = r"^[a-z_][a-z0-9_.-]{0,31}$"
-"""A login name as useradd(8) takes it by default, dots allowed for directory services."""
+"""A login name that useradd(8) accepts by default; dots are allowed for directory services."""
 
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
-"""A profile's version: what dpkg takes for one, without an epoch."""
+"""A profile's version: a version in dpkg's syntax, without an epoch."""
 
 LABEL_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
-"""A snapshot's label; it begins with a letter, so that it is no number."""
+"""A snapshot's label; it begins with a letter, so it cannot be a number."""
 
 PERSISTENT_PATH_PATTERN = r"^~?/[^,:\\\x00-\x1f\x7f]+$"
 """A path whose persistence a profile or session decides: absolute, or below the home as `~/…`."""
 
 CONTINUATION_PATTERN = r"^(always|never|[1-9][0-9]{0,3}[mhd])$"
-"""Whether a session goes on in another job; see schema.Continuation."""
+"""Values of schema.Continuation."""
 
 IDLE_PATTERN = r"^(never|[1-9][0-9]{0,3}[mhd])$"
-"""After which time without use a session is stopped; see schema.IdleTime."""
+"""Values of schema.IdleTime."""
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -34,7 +34,7 @@ IDENTIFIER = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 
 
 def new_id(now: float | None = None) -> str:
-    """A ULID in lower case: 48 bits of milliseconds and 80 random ones, so that ids sort by age and never repeat."""
+    """Return a ULID in lower case: 48 bits of milliseconds and 80 random bits. Ids sort by age and never repeat."""
     milliseconds = int((time.time() if now is None else now) * 1000) & (2**48 - 1)
     number = milliseconds << 80 | int.from_bytes(os.urandom(10))
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))

@@ -1,4 +1,4 @@
-"""One task for each key, which all callers join while it runs."""
+"""One task for each key; all callers join it while it runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _Result = TypeVar("_Result")
 
 
 class SingleFlight(Generic[_Key, _Result]):
-    """The tasks that run, by key.
+    """The running tasks, by key.
 
-    No task is joined once it has ended. asyncio calls a task's callbacks in a later turn of the event loop than the one
-    in which the task ends; code that runs in between would get the result of a task that had ended before it asked.
+    A task that has ended is never joined. asyncio calls a task's callbacks in a later turn of the event loop than the
+    one in which the task ends. A caller in between must not get the result of a task that ended before its call.
     """
 
     def __init__(self, ended: Callable[[_Key, asyncio.Task[_Result]], None] | None = None) -> None:
@@ -25,7 +25,7 @@ class SingleFlight(Generic[_Key, _Result]):
         self._tasks: dict[_Key, asyncio.Task[_Result]] = {}
 
     def join(self, key: _Key, begin: Callable[[], Coroutine[Any, Any, _Result]]) -> asyncio.Task[_Result]:
-        """Return the task of that key; if none runs, make one of what `begin` returns."""
+        """Return the running task of that key; if there is none, start one with the coroutine that `begin` returns."""
         task = self._tasks.get(key)
         if task is None or task.done():
             task = self._tasks[key] = asyncio.create_task(begin())
@@ -37,7 +37,7 @@ class SingleFlight(Generic[_Key, _Result]):
         return task is not None and not task.done()
 
     def __iter__(self) -> Iterator[_Key]:
-        """Iterate over the keys whose tasks run."""
+        """Iterate over the keys of the running tasks."""
         return (key for key, task in self._tasks.items() if not task.done())
 
     def __len__(self) -> int:
@@ -45,11 +45,11 @@ class SingleFlight(Generic[_Key, _Result]):
 
     @property
     def tasks(self) -> list[asyncio.Task[_Result]]:
-        """The tasks that run."""
+        """The running tasks."""
         return [task for task in self._tasks.values() if not task.done()]
 
     async def close(self) -> None:
-        """Cancel the tasks that run, and return when they have ended."""
+        """Cancel the running tasks, and return when they have ended."""
         tasks = self.tasks
         for task in tasks:
             task.cancel()

@@ -1,10 +1,10 @@
-"""A session's state as text, for the command line and for ssh users, and times for people."""
+"""Describe a session's state, deadlines and policies as text, for the command line and for ssh users."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.format import clock, duration, size
+from broker.format import format_duration, format_size, format_time
 from broker.schema.operations import OPERATIONS
 from broker.schema.sessions import SessionState
 from broker.schema.site import EventView
@@ -13,16 +13,15 @@ if TYPE_CHECKING:
     from broker.schema.connections import ConnectionView
     from broker.schema.sessions import OperationView, SessionView
 
-END_IS_NEAR = 600.0
-"""Seconds before the end of a job's time from which on everybody is told of it."""
-
+END_NOTICE_S = 600.0
+"""Seconds before a job's time limit at which Berth begins to show the deadline."""
 
 _REASONS = {
     "AssocGrpCpuLimit": "your account uses as many processors as it may",
     "AssocGrpGRES": "your account uses as many GPUs as it may",
     "AssocMaxJobsLimit": "you have as many jobs as your account allows",
     "BeginTime": "its start time has not come",
-    "Dependency": "the session's former job is still ending",
+    "Dependency": "the session's previous job is still ending",
     "JobHeldAdmin": "an administrator holds it",
     "JobHeldUser": "you hold it",
     "Licenses": "waiting for a licence",
@@ -30,25 +29,25 @@ _REASONS = {
     "PartitionConfig": "it asks for more than the partition has",
     "PartitionDown": "the partition is down",
     "PartitionTimeLimit": "it asks for more time than the partition allows",
-    "Priority": "others are before it",
+    "Priority": "jobs with a higher priority are waiting",
     "QOSMaxGRESPerUser": "you use as many GPUs as your QOS allows",
     "QOSMaxJobsPerUserLimit": "you have as many jobs as your QOS allows",
     "ReqNodeNotAvail": "a node it needs is down or reserved",
     "Reservation": "its reservation has not begun",
     "Resources": "waiting for free resources",
 }
-"""Slurm's commonest reasons for waiting, in words; after "Job Reasons" of Slurm's manual."""
+"""Explanations of Slurm's most common reasons for a pending job; see "Job Reasons" in Slurm's manual."""
 
 
-def state_words(view: SessionView, now: float) -> str:
-    """Where the session is, such as `queued: Resources (waiting for free resources), expected to start 12:30`."""
-    operation = pending(view)
+def describe_state(view: SessionView, now: float) -> str:
+    """Describe the state, such as `queued: Resources (waiting for free resources), expected to start 12:30`."""
+    operation = pending_operation(view)
     if operation is None:
         return _bare_state(view, now)
     if view.state is SessionState.CHANGING:
-        return doing(operation.verb)
+        return describe_operation(operation.verb)
     then = "; then " if view.state is SessionState.STOPPING else "; "
-    return _bare_state(view, now) + then + doing(operation.verb)
+    return _bare_state(view, now) + then + describe_operation(operation.verb)
 
 
 def _bare_state(view: SessionView, now: float) -> str:
@@ -57,106 +56,114 @@ def _bare_state(view: SessionView, now: float) -> str:
         return f"submitting the job to Slurm{because}"
     if view.state is SessionState.QUEUED:
         expected = view.expected_start_at
-        return f"queued{because}{_place(view.ahead)}{_expected(expected, now) if expected is not None else ''}"
+        return f"queued{because}{_position(view.ahead)}{_expected(expected, now) if expected is not None else ''}"
     if view.state is SessionState.STARTING:
         return view.reason or "starting"
     if view.state is SessionState.READY and view.endpoint:
-        ends = end_words(view, now)
+        ends = describe_deadline(view, now)
         return f"ready on {view.endpoint.node}{'; ' if ends else ''}{ends}"
     return f"{view.state}{because}"
 
 
-def end_words(view: SessionView, now: float) -> str:
-    """What comes soon: `its job ends 18:05 (in 4 min), then job 13 carries it on`; empty if nothing does."""
+def describe_deadline(view: SessionView, now: float) -> str:
+    """Describe the next stop or end of the job, such as `will stop at 18:05 (in 4 min) as scheduled`.
+
+    Empty if the job continues for more than END_NOTICE_S.
+    """
     if view.endpoint is not None and view.idle_stop_at is not None:
-        since = "" if view.idle_since is None else f" since {clock(view.idle_since, now)}"
-        at = f"{clock(view.idle_stop_at, now)} (in {duration(view.idle_stop_at - now)})"
-        return f"nothing uses it{since}: it is stopped {at}, unless something does"
-    if view.endpoint is not None and view.stop_at is not None and view.stop_at - now <= END_IS_NEAR:
-        return f"it is stopped {clock(view.stop_at, now)} (in {duration(view.stop_at - now)}), as was asked"
-    if view.endpoint is None or view.ends_at is None or view.ends_at - now > END_IS_NEAR:
+        since = "" if view.idle_since is None else f" since {format_time(view.idle_since, now)}"
+        return f"idle{since}; will stop at {_format_deadline(view.idle_stop_at, now)} unless used"
+    if view.endpoint is not None and view.stop_at is not None and view.stop_at - now <= END_NOTICE_S:
+        return f"will stop at {_format_deadline(view.stop_at, now)} as scheduled"
+    if view.endpoint is None or view.ends_at is None or view.ends_at - now > END_NOTICE_S:
         return ""
-    return f"its job ends {clock(view.ends_at, now)} (in {duration(view.ends_at - now)}), {then_words(view)}"
+    return f"job ends at {_format_deadline(view.ends_at, now)}, {describe_job_end(view)}"
 
 
-def then_words(view: SessionView) -> str:
-    """What happens when the job of a running session ends at its limit."""
+def describe_job_end(view: SessionView) -> str:
+    """Describe what the session does when its job reaches its time limit."""
     if view.next_job_id is not None:
-        return f"then job {view.next_job_id} carries it on"
+        return f"then the session continues in job {view.next_job_id}"
     if view.continuation == "always":
-        return "then another carries it on"
+        return "then the session continues in another job"
     if view.continuation in {"never", ""}:
-        return "then it stops, and keeps its files"
-    return f"then another carries it on if it was used in the last {view.continuation}"
+        return "then the session stops and keeps its files"
+    return f"then the session continues in another job if used in the last {view.continuation}"
 
 
-def idle_words(view: SessionView, now: float) -> str:
-    """Since when nothing uses it, or its GPU: `unused for 3 h`, `its GPU for 5 h`; empty while something does."""
-    told = []
+def describe_idle(view: SessionView, now: float) -> str:
+    """Describe how long the session and its GPU have been idle: `idle for 3 h, GPU for 5 h`; empty if they are used."""
+    parts = []
     if view.idle_since is not None:
-        told.append(f"unused for {duration(now - view.idle_since)}")
+        parts.append(f"idle for {format_duration(now - view.idle_since)}")
     if view.gpu_idle_since is not None and view.gpu_idle_since != view.idle_since:
-        told.append(f"its GPU {'' if told else 'unused '}for {duration(now - view.gpu_idle_since)}")
-    return ", ".join(told)
+        parts.append(f"GPU {'' if parts else 'idle '}for {format_duration(now - view.gpu_idle_since)}")
+    return ", ".join(parts)
 
 
-def idle_time_words(idle: str) -> str:
-    """After which time without use a session is stopped, as schema.IdleTime, in words."""
-    return "not stopped, however long nothing uses it" if idle in {"never", ""} else f"stopped when unused for {idle}"
+def describe_idle_policy(idle: str) -> str:
+    """Describe a value of schema.IdleTime."""
+    return "not stopped when idle" if idle in {"never", ""} else f"stopped when idle for {idle}"
 
 
-def continuation_words(continuation: str) -> str:
-    """Whether a session goes on, as schema.Continuation, in words."""
-    if continuation == "always":
-        return "in another job when one has to end"
+def describe_continuation(continuation: str) -> str:
+    """Describe a value of schema.Continuation, such as `stops when its job has to end`."""
     if continuation in {"never", ""}:
-        return "not: it stops when its job has to end"
-    return f"in another job when one has to end, if it was used in the last {continuation}"
+        return "stops when its job has to end"
+    text = "continues in a new job when its job has to end"
+    return text if continuation == "always" else f"{text}, if used in the last {continuation}"
+
+
+def _format_deadline(at: float, now: float) -> str:
+    return f"{format_time(at, now)} (in {format_duration(at - now)})"
 
 
 def _reason(reason: str) -> str:
-    words = _REASONS.get(reason)
-    return f"{reason} ({words})" if words else reason
+    text = _REASONS.get(reason)
+    return f"{reason} ({text})" if text else reason
 
 
-def _place(ahead: int | None) -> str:
-    """How many are before it."""
+def _position(ahead: int | None) -> str:
     if ahead is None:
         return ""
-    return ", the first in its queue" if ahead == 0 else f", {ahead} {'job' if ahead == 1 else 'jobs'} before it"
+    return "; first in line" if ahead == 0 else f"; {ahead} {'job' if ahead == 1 else 'jobs'} ahead"
 
 
 def _expected(at: float, now: float) -> str:
-    """Slurm's estimate; one that has passed means that Slurm will look again soon."""
-    return f", expected to start {clock(at, now)} (in {duration(at - now)})" if at > now else ", expected to start now"
+    """Describe Slurm's estimate. An estimate in the past means that Slurm will soon try again."""
+    return (
+        f", expected to start {format_time(at, now)} (in {format_duration(at - now)})"
+        if at > now
+        else ", expected to start now"
+    )
 
 
-def doing(verb: str) -> str:
+def describe_operation(verb: str) -> str:
     """Return an operation's verb as a participle, such as `rolling back`."""
     kind = OPERATIONS.get(verb)
     return f"doing {verb}" if kind is None else kind.participle  # unknown: of a later version's controller
 
 
-def pending(view: SessionView) -> OperationView | None:
-    """What is being done to the session's volumes now, if anything is."""
+def pending_operation(view: SessionView) -> OperationView | None:
+    """Return the operation that is changing the session's volumes now, if there is one."""
     return view.operation if view.operation is not None and view.operation.status == "pending" else None
 
 
-def as_of(at: float) -> str:
-    """How old what was read of a running session's system is: `system_as_of` of a report."""
-    then = f"as its job saved it at {clock(at)}" if at else "as it was before its first save"
-    return f"outside of the home, this is the session {then}; what it has changed since is on its node"
+def describe_save_time(at: float) -> str:
+    """Describe how old a report about a running session's system is; `at` is its `system_as_of`."""
+    state = f"the state that the job saved at {format_time(at)}" if at else "the state before the job's first save"
+    return f"outside the home, this is {state}; later changes are on the node"
 
 
 def connection_event(view: ConnectionView) -> EventView:
-    """A connection as something that happened to its session."""
-    told = [
+    """Return the event that describes a connection."""
+    parts = [
         f"from {view.peer}" if view.peer else "",
         f"through {view.gateway}" if view.gateway else "from the login node",
         f"with {view.fingerprint}" if view.fingerprint else "",
-        "until now" if view.ended_at is None else f"for {duration(view.ended_at - view.began_at)}",
-        f"{size(view.sent)} sent, {size(view.received)} received" if view.sent or view.received else "",
+        "until now" if view.ended_at is None else f"for {format_duration(view.ended_at - view.began_at)}",
+        f"{format_size(view.sent)} sent, {format_size(view.received)} received" if view.sent or view.received else "",
         view.end,
     ]
-    detail = ", ".join(filter(None, told))
+    detail = ", ".join(filter(None, parts))
     return EventView(at=view.began_at, actor=view.user, session=view.session, action="connect", detail=detail)

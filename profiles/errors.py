@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ProfilesError(Exception):
-    """Any failure of this package: what happened, and how to mend it."""
+    """Any failure of this package, with its message and its remedy."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class ImageExistsError(ProfilesError):
 
 
 class DamagedImageError(ProfilesError):
-    """What is in the store is not what was published: unreadable description, other size, other digest."""
+    """The image in the store differs from the published one: unreadable description, other size, other digest."""
 
 
 class StoreError(ProfilesError):
@@ -47,11 +47,11 @@ class StoreError(ProfilesError):
 
 
 class PatternError(ProfilesError):
-    """A pattern of paths that cannot be meant, or that matches nothing."""
+    """A pattern of paths that is invalid or matches nothing."""
 
 
 class NothingChangedError(ProfilesError):
-    """There is nothing to make a new image of."""
+    """There is no change for a new image."""
 
 
 class BuildError(ProfilesError):

@@ -1,6 +1,6 @@
-"""Private folders on a local disk. Each is removed after its use, whatever ends the use.
+"""Private folders on a local disk. Each is removed after its use, also after an error.
 
-A process that is killed cannot clean up. The next one of the same user that makes such a folder finds the old one
+A process that is killed cannot clean up. The next process of the same user that makes such a folder finds the old one
 unlocked, and removes it. The standard library alone: the launcher's workers run this with a user's rights.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PREFIX = "berth-local-"
-LOCK = "lock"
+LOCK_NAME = "lock"
 """A file in the folder, held with flock(2) by who uses the folder."""
 
 
@@ -52,10 +52,10 @@ def _make(parent: Path, prefix: str) -> tuple[Path, IO[bytes]]:
 
 def _locked(folder: Path) -> IO[bytes]:
     """Lock a folder. FileNotFoundError if it is gone, BlockingIOError if it is in use."""
-    lock = (folder / LOCK).open("a+b")
+    lock = (folder / LOCK_NAME).open("a+b")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not (folder / LOCK).samefile(f"/proc/self/fd/{lock.fileno()}"):
+        if not (folder / LOCK_NAME).samefile(f"/proc/self/fd/{lock.fileno()}"):
             raise FileNotFoundError(folder)
     except BaseException:
         lock.close()

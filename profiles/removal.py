@@ -11,23 +11,23 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from profiles.walk import FOLDER, Folder, Tree
+from profiles.walk import FOLDER_FLAGS, Folder, Tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MOST_OPEN = 512
+MAX_OPEN_FOLDERS = 512
 """Folders that are open at once. The way back from a deep folder opens all above it again, once for so many."""
-OWNERS_BITS = 0o700
+OWNER_ACCESS = 0o700
 
 
 def remove_tree(path: Path) -> None:
-    """Remove whatever is at `path`, all that lies below it included; done already is done.
+    """Remove the entry at `path` with everything below it. Repeating the call is safe.
 
-    Folders need not be accessible: overlayfs leaves some with mode 000, and people make some. If something cannot be
-    removed, all else is, and then OSError names the first such entry.
+    Folders need not be accessible: overlayfs leaves some with mode 000, and users make some. If something cannot be
+    removed, everything else is, and then OSError names the first such entry.
     """
-    with contextlib.suppress(FileNotFoundError), Tree(path.parent, most_open=MOST_OPEN) as tree:
+    with contextlib.suppress(FileNotFoundError), Tree(path.parent, most_open=MAX_OPEN_FOLDERS) as tree:
         removal = _Removal(path.parent)
         removal.remove(tree.root, os.fsencode(path.name))
         if removal.failure is not None:
@@ -63,7 +63,7 @@ class _Removal:
         """Remove all of a folder but the folders in it; their names."""
         folders = []
         try:
-            _open_up(folder)
+            _grant_access(folder)
             entries = list(folder.entries())  # first, since a listing may leave out names while others are removed
         except OSError as error:
             self._note(error, folder.path)
@@ -99,18 +99,18 @@ class _Removal:
             self.failure = OSError(error.errno, error.strerror, os.fsdecode(self._root + b"/" + path))
 
 
-def _open_up(folder: Folder) -> None:
+def _grant_access(folder: Folder) -> None:
     """Make a folder accessible to its owner, who this process runs as. OSError if it is none or cannot be entered."""
     try:
         descriptor = folder.descriptor()
     except PermissionError:
         assert folder.parent is not None
-        held = os.open(folder.name, os.O_PATH | FOLDER, dir_fd=folder.parent.descriptor())
+        held = os.open(folder.name, os.O_PATH | FOLDER_FLAGS, dir_fd=folder.parent.descriptor())
         try:
-            os.chmod(f"/proc/self/fd/{held}", OWNERS_BITS)  # noqa: PTH101 - which is that folder whatever its name
+            os.chmod(f"/proc/self/fd/{held}", OWNER_ACCESS)  # noqa: PTH101 - which is that folder whatever its name
         finally:
             os.close(held)
         descriptor = folder.descriptor()
-    if os.fstat(descriptor).st_mode & OWNERS_BITS != OWNERS_BITS:
+    if os.fstat(descriptor).st_mode & OWNER_ACCESS != OWNER_ACCESS:
         with contextlib.suppress(PermissionError):  # of another owner's, in which one may write all the same
-            os.fchmod(descriptor, OWNERS_BITS)
+            os.fchmod(descriptor, OWNER_ACCESS)

@@ -1,10 +1,9 @@
 """A bounded reader of files that a user controls.
 
-The owner of such a file can replace it at any moment: by a link to an endless device, a sparse file of terabytes, a
-named pipe that nothing is written to. So a file is opened without following a link and without waiting, and only a
-regular file is read. The reader counts bytes while it reads, because the size that stat(2) reports may be wrong by
-then. Everything here raises UnfitFileError, an OSError, for a file that must not be read, and OSError for one that
-cannot.
+The owner of such a file can replace it at any moment: by a link to an endless device, a sparse file of terabytes, or a
+named pipe without a writer. So a file is opened without following a link and without waiting, and only a regular file
+is read. The reader counts bytes while it reads, because the size from stat(2) may be wrong by then. Everything here
+raises UnfitFileError, an OSError, for a file that must not be read, and OSError for one that cannot.
 
 The standard library alone: the launcher's workers import this.
 """
@@ -25,14 +24,14 @@ PIECE_BYTES = 1 << 16
 
 
 class UnfitFileError(OSError):
-    """A file that Berth does not read because of what it is; `strerror` says why, `filename` is its path."""
+    """Berth does not read this file because of its kind or size; `strerror` has the reason, `filename` its path."""
 
     def __init__(self, path: str | os.PathLike[str], why: str) -> None:
         super().__init__(errno.EINVAL, why, os.fspath(path))
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a regular file, or a link to one, is there. False also for a place that this process may not look at, for
+    """Whether a regular file, or a link to one, exists. False also for a path that this process may not search, for
     which pathlib raises before Python 3.14.
     """
     return os.path.isfile(path)  # noqa: PTH113 - as said above
@@ -88,7 +87,7 @@ def read_text(
 
 
 def read_tail(path: str | os.PathLike[str], most: int) -> bytes:
-    """Return the last `most` bytes of the user's own regular file, whatever its size."""
+    """Return the last `most` bytes of the user's own regular file of any size."""
     with open_regular(path) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - most))
         content = bytearray()

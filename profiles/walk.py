@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-MOST_OPEN = 64
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_OPEN_FOLDERS = 64
 """Folders of one tree that are open at once: a worker may have 1,024 descriptors, and reads several trees together."""
 
 
 class Tree:
     """A root folder, and whichever folders below it are in use. A context manager: it closes what it has opened."""
 
-    def __init__(self, root: str | bytes | os.PathLike[str], *, most_open: int = MOST_OPEN) -> None:
+    def __init__(self, root: str | bytes | os.PathLike[str], *, most_open: int = MAX_OPEN_FOLDERS) -> None:
         """Open `root`; OSError if it is not a folder. `most_open` is at least 2."""
         self.root = Folder(self, None, b"")
         self.path = os.fsencode(root)
         """As it was given."""
-        self.root_descriptor = os.open(root, FOLDER)
+        self.root_descriptor = os.open(root, FOLDER_FLAGS)
         self._most_open = most_open
         self._open: OrderedDict[Folder, int] = OrderedDict()
         """The open folders below the root; that used last comes last."""
@@ -51,11 +51,11 @@ class Tree:
         self._open.clear()
 
     def refresh(self) -> None:
-        """Have each folder opened anew when it is used next, wherever its path leads then.
+        """Open each folder again at its next use, by its path.
 
-        A listing through a descriptor that was open before may lack what is new since (btrfs).
+        A listing through an old descriptor may lack new entries (btrfs).
         """
-        root = os.open(b".", FOLDER, dir_fd=self.root_descriptor)
+        root = os.open(b".", FOLDER_FLAGS, dir_fd=self.root_descriptor)
         self.close()
         self.root_descriptor = root
 
@@ -118,7 +118,7 @@ class Folder:
             folder = folder.parent
         for inner in reversed(closed):
             try:
-                descriptor = os.open(inner.name, FOLDER, dir_fd=descriptor)
+                descriptor = os.open(inner.name, FOLDER_FLAGS, dir_fd=descriptor)
             except OSError as error:
                 error.filename = inner.path
                 raise
@@ -131,7 +131,7 @@ class Folder:
         return at + b"/" + name if name else at
 
     def status(self, name: bytes) -> os.stat_result | None:
-        """Return what lstat(2) says of an entry, None if there is none. OSError."""
+        """Return the result of lstat(2) for an entry, None if there is none. OSError."""
         try:
             return os.stat(name, dir_fd=self.descriptor(), follow_symlinks=False)
         except FileNotFoundError:
@@ -140,7 +140,8 @@ class Folder:
     def entries(self) -> Iterator[os.DirEntry[str]]:
         """Yield the entries in the order of the directory, in one listing of the folder at a time. OSError.
 
-        An entry's `path` is its name only. Its `stat` works as long as the listing goes on, whatever the tree closes.
+        An entry's `path` is its name only. Its `stat` works until the end of the listing, also if the tree closes
+        folders.
         """
         descriptor = os.dup(self.descriptor())  # an entry's `stat` goes by the number, which may come to mean another
         try:
@@ -150,8 +151,8 @@ class Folder:
             os.close(descriptor)
 
 
-class Entry(NamedTuple):
-    """A name in a folder, and what lstat(2) says of it."""
+class TreeEntry(NamedTuple):
+    """A name in a folder, and its result of lstat(2)."""
 
     folder: Folder
     name: bytes
@@ -169,7 +170,7 @@ class Entry(NamedTuple):
 
 def walk(
     folder: Folder, *, is_steady: bool = False, unread: Callable[[Folder, OSError], None] | None = None
-) -> Iterator[Entry]:
+) -> Iterator[TreeEntry]:
     """Yield everything below `folder`: all entries of a folder in a row, and those of its folders later.
 
     What vanishes under way is left out, unless the tree `is_steady`. OSError for a folder that cannot be read, or, with
@@ -182,7 +183,7 @@ def walk(
         try:
             for entry in current.entries():
                 with contextlib.suppress(*vanished):
-                    found = Entry(current, os.fsencode(entry.name), entry.stat(follow_symlinks=False))
+                    found = TreeEntry(current, os.fsencode(entry.name), entry.stat(follow_symlinks=False))
                     if found.is_folder:
                         waiting.append(current.folder(found.name))
                     yield found

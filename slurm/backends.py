@@ -1,4 +1,4 @@
-"""Which way to Slurm: pyslurm where it works, Slurm's own commands everywhere else."""
+"""Choose the connection to Slurm: pyslurm where it works, Slurm's own commands everywhere else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Literal
 
 from slurm.command_scheduler import CommandScheduler
-from slurm.pyslurm_scheduler import WORKER, PyslurmScheduler
+from slurm.pyslurm_scheduler import WORKER_ARGV, PyslurmScheduler
 from slurm.scheduler import NoAnswer
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ async def open_scheduler(
     backend: Backend = "auto",
     *,
     timeout: float = 10.0,  # noqa: ASYNC109 - of each question to come, not of this call
-    worker_argv: Sequence[str] = WORKER,
+    worker_argv: Sequence[str] = WORKER_ARGV,
     run_prefix: Sequence[str] = (),
 ) -> Scheduler:
-    """Open a way to Slurm whose every call takes at most `timeout` seconds; close() it in the end.
+    """Open a connection to Slurm whose every call takes at most `timeout` seconds. The caller must close() it.
 
-    `auto` asks pyslurm for Slurm's version, and takes the commands if that gives no answer: because pyslurm is not
-    installed, was built for another Slurm, or because Slurm is down just now, when the commands serve as well.
-    `worker_argv` starts the process of pyslurm, `run_prefix` goes before each command.
+    `auto` asks pyslurm for Slurm's version, and uses the commands if there is no answer: because pyslurm is not
+    installed or was built for another Slurm, or because Slurm does not answer at the moment. `worker_argv` starts the
+    process of pyslurm, `run_prefix` precedes each command.
     """
     commands = CommandScheduler(run_prefix, timeout=timeout)
     if backend == "commands":

@@ -1,8 +1,8 @@
-"""The scheduler by Slurm's own commands: squeue, sacct, scancel, scontrol. Works wherever Slurm's clients do.
+"""The scheduler that uses Slurm's own commands: squeue, sacct, scancel, scontrol. It works with every Slurm client.
 
-Names and comments are whatever their owners like, line ends and control characters included, and Slurm prints
-them as they are. So that nobody's comment passes for a record of somebody else's job, each call marks its
-records with a word of its own. It goes through the environment, as other users can read command lines.
+Names and comments are arbitrary text of their owners, with line ends and control characters, and Slurm prints them
+unchanged. Each call marks its records with a random word, so that no comment can pass for a record of another user's
+job. The word is in the environment, since other users can read command lines.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from slurm.run import CommandError, run
+from slurm.queue_position import QueuedJob, count_jobs_ahead
+from slurm.run import CommandError, run_command
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
-from slurm.waiting import Waiting, ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-_KEPT = ("HOME", "LD_LIBRARY_PATH", "PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "USER")
-"""What the commands get of our environment; SQUEUE_STATES or SLURM_CLUSTERS, for example, change answers."""
+_KEPT_VARIABLES = ("HOME", "LD_LIBRARY_PATH", "PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "USER")
+"""Variables that the commands get. Others, such as SQUEUE_STATES or SLURM_CLUSTERS, change answers."""
 
-_PLAIN = {"LC_ALL": "C", "TZ": "UTC0"}
-"""With a time zone to look up, the times of 10,000 jobs take squeue half as long again."""
+_FIXED_VARIABLES = {"LC_ALL": "C", "TZ": "UTC0"}
+"""With a time zone to look up, squeue takes half as long again for the times of 10,000 jobs."""
 
-_UNIT = "\x1f"
+_SEPARATOR = "\x1f"
 
 _SQUEUE_FIELDS = (
     "JobId",
@@ -46,16 +46,15 @@ _SQUEUE_FIELDS = (
 _REFUSAL = re.compile(
     r"denied|not permitted|invalid|exceeds|no longer pending|already|finished|disabled", re.IGNORECASE
 )
-"""What scontrol says when slurmctld has answered no: slurm_strerror(3)'s words for job updates."""
+"""Words of scontrol after slurmctld has refused an update: slurm_strerror(3)."""
 
 _SACCT_FIELDS = ("Submit", "End", "JobIDRaw", "User", "State", "ExitCode", "JobName")
 
 
 class CommandScheduler:
-    """Slurm through its commands, each of which gets `timeout` seconds and is killed then.
+    """Slurm through its commands, each of which is killed after `timeout` seconds.
 
-    `run_prefix` goes before every command, for a Slurm that is reached through another program; it must pass
-    the environment on.
+    `run_prefix` precedes every command, for a Slurm behind another program, which must pass the environment on.
     """
 
     name = "commands"
@@ -65,8 +64,8 @@ class CommandScheduler:
         self._timeout = timeout
 
     async def jobs(self, name_prefix: str) -> list[Job]:
-        mark = _UNIT + secrets.token_hex(8)
-        fields = [f"Name:{mark}", *(f"{field}:{_UNIT}" for field in _SQUEUE_FIELDS), f"Comment:{mark}"]
+        mark = _SEPARATOR + secrets.token_hex(8)
+        fields = [f"Name:{mark}", *(f"{field}:{_SEPARATOR}" for field in _SQUEUE_FIELDS), f"Comment:{mark}"]
         output = await self._ask(
             ("squeue", "--noheader", "--all", "--states=all", "--sort=i"),
             {"SQUEUE_FORMAT2": ",".join(fields), "SLURM_TIME_FORMAT": "%s"},
@@ -74,10 +73,10 @@ class CommandScheduler:
         records = output.split(f"{mark}\n")
         if records.pop():
             raise NoAnswer("squeue: the last record is cut off")
-        jobs = [_job(record, mark) for record in records if record.startswith(name_prefix)]
+        jobs = [_parse_job(record, mark) for record in records if record.startswith(name_prefix)]
         if not any(job.state is JobState.PENDING for job in jobs):
             return jobs
-        before = ahead(filter(None, (_waiting(record, mark) for record in records)))
+        before = count_jobs_ahead(filter(None, (_parse_queued_job(record, mark) for record in records)))
         return [replace(job, ahead=before.get(job.id)) for job in jobs]
 
     async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
@@ -89,7 +88,7 @@ class CommandScheduler:
             output = await self._ask(
                 (
                     *("sacct", "--noheader", "--parsable2", "--allocations", "--allusers"),
-                    f"--delimiter={_UNIT}",
+                    f"--delimiter={_SEPARATOR}",
                     f"--format={','.join(_SACCT_FIELDS)}",
                     f"--jobs={','.join(map(str, wanted))}",
                 ),
@@ -99,7 +98,7 @@ class CommandScheduler:
             if "accounting storage is disabled" in str(error):
                 return {}  # an answer after all: this cluster remembers no job
             raise
-        found = {job.id: job for job in _finished_jobs(output, mark)}
+        found = {job.id: job for job in _parse_finished_jobs(output, mark)}
         return {job_id: found[job_id] for job_id in wanted if job_id in found and found[job_id].state.ended}
 
     async def cancel(self, job_id: int) -> None:
@@ -143,51 +142,53 @@ class CommandScheduler:
             raise NoAnswer(str(error)) from error
 
     async def _run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
-        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        finished = await run((*self._prefix, *argv), timeout=self._timeout, env={**kept, **_PLAIN, **env})
+        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        finished = await run_command(
+            (*self._prefix, *argv), timeout=self._timeout, env={**kept, **_FIXED_VARIABLES, **env}
+        )
         return finished.stdout
 
 
-def _job(record: str, mark: str) -> Job:
+def _parse_job(record: str, mark: str) -> Job:
     try:
         name, rest = record.split(mark)
         job_id, user, state, reason, node, restarts, submitted, started, ends, _, _, comment = rest.split(
-            _UNIT, len(_SQUEUE_FIELDS)
+            _SEPARATOR, len(_SQUEUE_FIELDS)
         )
         return Job(
             id=int(job_id),
             name=name,
             user=user,
             state=JobState.parse(state),
-            reason=_text(reason),
-            comment=_text(comment),
-            node=_text(node),
+            reason=_parse_text(reason),
+            comment=_parse_text(comment),
+            node=_parse_text(node),
             restarts=int(restarts),
-            submitted_at=_time(submitted),
-            started_at=_time(started),
-            ends_at=_time(ends),
+            submitted_at=_parse_time(submitted),
+            started_at=_parse_time(started),
+            ends_at=_parse_time(ends),
         )
     except ValueError as error:
         raise NoAnswer(f"squeue: a record cannot be read: {record[:200]!a}") from error
 
 
-def _waiting(record: str, mark: str) -> Waiting | None:
-    """The job as one of the queue; None if it does not wait."""
+def _parse_queued_job(record: str, mark: str) -> QueuedJob | None:
+    """Return the job as one of the queue; None if it does not wait."""
     try:
-        fields = record.partition(mark)[2].split(_UNIT, len(_SQUEUE_FIELDS))
+        fields = record.partition(mark)[2].split(_SEPARATOR, len(_SQUEUE_FIELDS))
         job_id, _, state, reason, _, _, _, _, _, priority, partition, _ = fields
-        return Waiting(int(job_id), int(priority), partition, reason) if state == "PENDING" else None
+        return QueuedJob(int(job_id), int(priority), partition, reason) if state == "PENDING" else None
     except ValueError as error:
         raise NoAnswer(f"squeue: a record cannot be read: {record[:200]!a}") from error
 
 
-def _finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
-    """Read sacct's records; each begins with its time of submission, so with the mark."""
+def _parse_finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
+    """Read sacct's records. Each begins with its time of submission, so with the mark."""
     record = re.compile(
         rf"""
-        {mark}(?P<submit>\d+){_UNIT} (?:{mark})?(?P<end>\w+){_UNIT}
-        (?P<id>\d+){_UNIT} (?P<user>[^{_UNIT}]*){_UNIT} (?P<state>[^{_UNIT}]*){_UNIT}
-        (?P<code>\d+):(?P<signal>\d+){_UNIT} (?P<name>.*?)\n(?={mark}|\Z)
+        {mark}(?P<submit>\d+){_SEPARATOR} (?:{mark})?(?P<end>\w+){_SEPARATOR}
+        (?P<id>\d+){_SEPARATOR} (?P<user>[^{_SEPARATOR}]*){_SEPARATOR} (?P<state>[^{_SEPARATOR}]*){_SEPARATOR}
+        (?P<code>\d+):(?P<signal>\d+){_SEPARATOR} (?P<name>.*?)\n(?={mark}|\Z)
         """,
         re.VERBOSE | re.DOTALL,
     )
@@ -204,7 +205,7 @@ def _finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
             exit_code=int(match["code"]),
             signal=int(match["signal"]),
             submitted_at=float(match["submit"]),
-            ended_at=_time(match["end"]),
+            ended_at=_parse_time(match["end"]),
             cancelled_by=_canceller(match["state"]),
         )
     if end != len(output):
@@ -212,7 +213,7 @@ def _finished_jobs(output: str, mark: str) -> Iterable[FinishedJob]:
 
 
 def _canceller(state: str) -> str:
-    """Who, by `CANCELLED by 1000`."""
+    """Return the user name in a state such as `CANCELLED by 1000`; empty for any other state."""
     uid = re.fullmatch(r"CANCELLED by (\d+)", state)
     if uid is None:
         return ""
@@ -222,9 +223,9 @@ def _canceller(state: str) -> str:
         return uid[1]
 
 
-def _text(field: str) -> str:
+def _parse_text(field: str) -> str:
     return "" if field in {"(null)", "None", "N/A"} else field
 
 
-def _time(field: str) -> float | None:
+def _parse_time(field: str) -> float | None:
     return float(field) if field.isdecimal() else None

@@ -1,6 +1,6 @@
-"""sbatch's command line and the head of its script, read as sbatch reads them, to find what is Berth's own in them.
+"""Parse sbatch's command line and the head of its script as sbatch does, to find Berth's own options.
 
-The real sbatch does the work: nothing here checks a value or knows what an option does. Sources: sbatch(1), and
+The real sbatch does the work: nothing here checks a value or knows the meaning of an option. Sources: sbatch(1), and
 getopt_long(3) with `+`, which stops at the first word that is no option. Standard library only.
 """
 
@@ -17,17 +17,17 @@ from slurm.sbatch import ALIASES, OPTIONS, Option, OptionError, Takes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ENV = Option("env", "", Takes.VALUE)
-"""The one option of ours; sbatch has none that begins so."""
-HETEROGENEOUS = ":"
-"""Stands between the options of a heterogeneous job's components."""
+ENV_OPTION = Option("env", "", Takes.VALUE)
+"""Berth's only option; sbatch has none with this beginning."""
+COMPONENT_SEPARATOR = ":"
+"""The word between the options of a heterogeneous job's components."""
 COMPONENT_ENDS = frozenset({"hetjob", "packjob"})
-"""The words of the line that stands between them in a script."""
+"""The words of the line between components in a script."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """An option as it was given: the words `first` to `last`, the latter not included."""
+class GivenOption:
+    """An option as it was given: the words from `first` to `last`, without the latter."""
 
     name: str
     value: str | None
@@ -37,45 +37,45 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """Options in their order, and the script with its arguments; without a script, it is `--wrap` or standard input."""
+    """Options in their order, and the script with its arguments. Without a script it is `--wrap` or standard input."""
 
     words: tuple[str, ...]
-    options: tuple[Given, ...]
+    options: tuple[GivenOption, ...]
     script: tuple[str, ...]
 
     def value(self, name: str) -> str | None:
-        """What was given last for an option that takes a value; None if it was not given."""
+        """Return the last value of an option; None if it was not given."""
         return next((given.value for given in reversed(self.options) if given.name == name), None)
 
     def has(self, name: str) -> bool:
         return any(given.name == name for given in self.options)
 
     def without(self, *names: str) -> list[str]:
-        """The words before the script, but for those options."""
+        """Return the words before the script, without those options."""
         gone = {at for given in self.options if given.name in names for at in range(given.first, given.last)}
         before = len(self.words) - len(self.script)
         return [word for at, word in enumerate(self.words[:before]) if at not in gone]
 
 
-class UnreadableError(OptionError):
-    """An option is unknown or ambiguous, or its value is missing: sbatch refuses that, unless a plugin has added it."""
+class CommandLineError(OptionError):
+    """An option is unknown or ambiguous, or lacks its value. sbatch refuses it, unless a plugin has added it."""
 
     def __init__(self, message: str, line: CommandLine) -> None:
         super().__init__(message)
         self.line = line
-        """What could be read; the rest, from the word that could not, stands in the script's place."""
+        """The part that could be parsed. The rest, from the invalid word, stands in the script's place."""
 
 
 def read_command_line(words: Sequence[str], options: Mapping[str, Option] = OPTIONS) -> CommandLine:
-    """Take sbatch's words apart, as far as options are among `options`; UnreadableError."""
-    known = {**options, ENV.name: ENV}
+    """Parse the words of a command line with these `options`. CommandLineError."""
+    known = {**options, ENV_OPTION.name: ENV_OPTION}
     letters = {option.letter: option for option in known.values() if option.letter}
-    found: list[Given] = []
+    found: list[GivenOption] = []
     at = 0
     while at < len(words):
         word, first = words[at], at
         at += 1
-        if word == HETEROGENEOUS:
+        if word == COMPONENT_SEPARATOR:
             continue
         if word == "--":
             return CommandLine(tuple(words), tuple(found), tuple(words[at:]))
@@ -93,15 +93,15 @@ def read_command_line(words: Sequence[str], options: Mapping[str, Option] = OPTI
                         raise OptionError(f"--{option.name} needs a value")
                     value = words[at]  # noqa: PLW2901 - the value that follows
                     at += 1
-                found.append(Given(option.name, value, first, at))
+                found.append(GivenOption(option.name, value, first, at))
         except OptionError as error:
             read = CommandLine(tuple(words), tuple(found), tuple(words[first:]))
-            raise UnreadableError(str(error), read) from error
+            raise CommandLineError(str(error), read) from error
     return CommandLine(tuple(words), tuple(found), ())
 
 
 def _long(given: str, known: Mapping[str, Option]) -> Option:
-    """A long option by its name or an abbreviation that is not ambiguous."""
+    """Return a long option by its name or an unambiguous abbreviation."""
     name = ALIASES.get(given, given)
     if name in known:
         return known[name]
@@ -112,12 +112,12 @@ def _long(given: str, known: Mapping[str, Option]) -> Option:
 
 
 def _short(bunch: str, letters: Mapping[str, Option]) -> list[tuple[Option, str | None]]:
-    """The options of one word such as `n4` or `HQ`."""
+    """Return the options of one word such as `n4` or `HQ`."""
     found: list[tuple[Option, str | None]] = []
     while bunch:
         option, bunch = letters.get(bunch[0]), bunch[1:]
         if option is None:
-            raise OptionError("there is an option that sbatch does not have")
+            raise OptionError("an option letter is unknown to sbatch")
         if option.takes is Takes.NOTHING:
             found.append((option, None))
             continue
@@ -129,8 +129,8 @@ def _short(bunch: str, letters: Mapping[str, Option]) -> list[tuple[Option, str 
 _HELP_LINE = re.compile(r"^  (?:-(?P<letter>\w), |    )--(?P<name>[A-Za-z][\w-]*)(?P<value>\[?=)?", re.MULTILINE)
 
 
-def options_of_help(text: str) -> dict[str, Option]:
-    """Every option that a Slurm command's `--help` lists, those of the site's plugins too."""
+def parse_help(text: str) -> dict[str, Option]:
+    """Return every option in the `--help` of a Slurm command, those of the site's plugins included."""
     takes = {"=": Takes.VALUE, "[=": Takes.PERHAPS, None: Takes.NOTHING}
     return {
         line["name"]: Option(line["name"], line["letter"] or "", takes[line["value"]])
@@ -138,8 +138,8 @@ def options_of_help(text: str) -> dict[str, Option]:
     }
 
 
-def head(script: bytes) -> list[bytes]:
-    """The lines of a script in which sbatch looks for `#SBATCH`: all before the first command."""
+def script_head(script: bytes) -> list[bytes]:
+    """Return the lines of a script in which sbatch looks for `#SBATCH`: all before the first command."""
     lines = []
     for line in script.split(b"\n"):
         if line.lstrip() and not line.lstrip().startswith(b"#"):
@@ -148,33 +148,36 @@ def head(script: bytes) -> list[bytes]:
     return lines
 
 
-def words_of(directive: str, script: bytes) -> list[tuple[int, list[str]]]:
-    """The words of each line of a script's head that begins with the directive, such as `#SBATCH`, by line number.
+def directive_words(directive: str, script: bytes) -> list[tuple[int, list[str]]]:
+    """Return the words of each line of a script's head that begins with the directive, such as `#SBATCH`, by line
+    number.
 
-    They are parted as sbatch parts them: at white space, with quotes and backslashes, up to a word that begins with
+    The words are separated as sbatch does: at white space, with quotes and backslashes, until a word that begins with
     `#`. OptionError for a quote that does not end.
     """
     found = []
-    for number, line in enumerate(head(script), 1):
+    for number, line in enumerate(script_head(script), 1):
         text = line.decode(errors="surrogateescape")
         if text.startswith(directive) and (words := _words(text[len(directive) :], number)):
             found.append((number, words))
     return found
 
 
-def of_first_component(line: CommandLine, name: str) -> str | None:
-    """What the command line says last of an option, of a heterogeneous job for the component that runs the script."""
+def option_of_first_component(line: CommandLine, name: str) -> str | None:
+    """Return the last value of an option, in a heterogeneous job for the component that runs the script."""
     inner = {at for given in line.options for at in range(given.first, given.last)}
-    ends = (at for at, word in enumerate(line.words) if word == HETEROGENEOUS and at not in inner)
+    ends = (at for at, word in enumerate(line.words) if word == COMPONENT_SEPARATOR and at not in inner)
     end = next(ends, len(line.words))
     return next((given.value for given in reversed(line.options) if given.name == name and given.first < end), None)
 
 
-def of_head(name: str, script: bytes) -> str | None:
-    """What a script's `#SBATCH` lines say last of an option, for its first component; None also if they are wrong."""
+def option_in_script(name: str, script: bytes) -> str | None:
+    """Return the last value of an option in a script's `#SBATCH` lines, for its first component. None also for invalid
+    lines.
+    """
     found = None
     with contextlib.suppress(OptionError):  # which sbatch tells of
-        for _, words in words_of("#SBATCH", script):
+        for _, words in directive_words("#SBATCH", script):
             if words[0] in COMPONENT_ENDS:
                 break
             given = read_command_line(words).value(name)

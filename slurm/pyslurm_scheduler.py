@@ -1,4 +1,4 @@
-"""The scheduler by pyslurm, which lives in a process of its own: see slurm/pyslurm_worker.py for why and how."""
+"""The scheduler that uses pyslurm, in a process of its own. slurm/pyslurm_worker.py has the reasons."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slurm.queue_position import QueuedJob, count_jobs_ahead
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
-from slurm.waiting import Waiting, ahead
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Iterable, Sequence
 
-LONGEST_ANSWER = 1 << 28
-"""Bytes; a job takes about 300, so this is room for some 900,000 jobs of ours."""
+MAX_ANSWER_BYTES = 1 << 28
+"""A job takes about 300 bytes, so this is room for some 900,000 jobs of Berth's."""
 
-WORKER = (sys.executable, "-P", str(Path(__file__).with_name("pyslurm_worker.py")))
-"""By its path and without a path of its own (-P), so that no directory it is started in can lend it modules."""
+WORKER_ARGV = (sys.executable, "-P", str(Path(__file__).with_name("pyslurm_worker.py")))
+"""By its path and without a search path (-P), so that no working directory can provide modules."""
 
 
 class PyslurmScheduler:
-    """Slurm through a worker process that is started by the first question, one question at a time.
+    """Slurm through a worker process, which the first question starts. It answers one question at a time.
 
-    Each question has `timeout` seconds, in which it waits for the ones before it and perhaps for a new worker. A
-    worker that has not answered by then, that answered with an error, or that died, is killed, and the next
-    question gets a new one. `worker_argv` starts a worker with an interpreter that has pyslurm.
+    Each question has `timeout` seconds, with the wait for earlier questions and perhaps for a new worker. A worker that
+    does not answer in time, answers with an error, or dies, is killed, and the next question gets a new one.
+    `worker_argv` starts a worker with an interpreter that has pyslurm.
     """
 
     name = "pyslurm"
 
-    def __init__(self, worker_argv: Sequence[str] = WORKER, *, timeout: float = 10.0) -> None:
+    def __init__(self, worker_argv: Sequence[str] = WORKER_ARGV, *, timeout: float = 10.0) -> None:
         self._argv = tuple(worker_argv)
         self._timeout = timeout
         self._worker: Process | None = None
@@ -44,7 +44,7 @@ class PyslurmScheduler:
 
     async def jobs(self, name_prefix: str) -> list[Job]:
         answer = await self._ask({"ask": "jobs", "prefix": name_prefix})
-        before = ahead(Waiting(*waiting) for waiting in answer["queue"])
+        before = count_jobs_ahead(QueuedJob(*waiting) for waiting in answer["queue"])
         return [
             Job(
                 id=job_id,
@@ -141,7 +141,7 @@ class PyslurmScheduler:
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     env=env,
-                    limit=LONGEST_ANSWER,
+                    limit=MAX_ANSWER_BYTES,
                     start_new_session=True,
                 )
             )

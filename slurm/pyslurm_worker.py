@@ -1,8 +1,8 @@
 """The process that pyslurm lives in: one JSON line in, one JSON line out, until standard input ends.
 
-pyslurm keeps the interpreter to itself while Slurm does not answer, and libslurm ends the process when it finds no
-configuration; here both hurt nobody. The module imports nothing but pyslurm and the standard library, so that the
-interpreter of another environment can run it: `…/python slurm/pyslurm_worker.py`.
+pyslurm holds the interpreter lock while Slurm does not answer, and libslurm ends the process when it finds no
+configuration; in a process of its own, both do no harm. The module imports nothing but pyslurm and the standard
+library, so that the interpreter of another environment can run it: `…/python slurm/pyslurm_worker.py`.
 
     {"ask": "jobs", "prefix": "berth-"}   → {"answer": {"jobs": [[id, name, …], …], "queue": [[id, priority, …], …]}}
     {"ask": "finished", "ids": [7, 9]}    → {"answer": [[id, name, …], …]}
@@ -35,7 +35,7 @@ _REFUSALS = {
 
 
 def main() -> int:
-    """Answer until standard input ends. What else writes to standard output, libslurm too, goes to standard error."""
+    """Answer until standard input ends. Other output, such as that of libslurm, goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -56,7 +56,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _jobs(pyslurm: Any, request: dict[str, Any]) -> dict[str, list[list[Any]]]:  # noqa: ANN401 - the module has no types
-    """Ours and, if one of them waits, who else does."""
+    """Return Berth's jobs and, if one of them waits, all waiting jobs."""
     prefix = request["prefix"]
     with _no_statistics():
         jobs = pyslurm.Jobs.load()
@@ -85,9 +85,9 @@ def _jobs(pyslurm: Any, request: dict[str, Any]) -> dict[str, list[list[Any]]]: 
 
 @contextlib.contextmanager
 def _no_statistics() -> Iterator[None]:
-    """Keep pyslurm from filling in the statistics of every job that it loads, which nobody here reads.
+    """Keep pyslurm from filling in the statistics of every job, which nothing here reads.
 
-    It does so attribute by attribute: 65 of the 110 ms that loading 10,000 jobs takes (pyslurm 25.11).
+    It does so attribute by attribute: 65 of the 110 ms for 10,000 jobs (pyslurm 25.11).
     """
     module: Any = sys.modules.get("pyslurm.db.stats")
     lister = getattr(module, "instance_to_dict", None)

@@ -1,4 +1,4 @@
-"""The one way to run a program: an argument list, no shell, a time limit, nothing left behind."""
+"""Run a program with an argument list, no shell and a time limit, and leave no process behind."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-STDERR_TAIL = 2000
-"""Characters of standard error that a failure carries."""
+MAX_STDERR_CHARACTERS = 2000
+"""Limit for the standard error in a CommandError."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A program that ended by itself, whatever its exit code."""
+class FinishedCommand:
+    """A program that has ended by itself, with any exit code."""
 
     argv: tuple[str, ...]
     code: int
@@ -27,18 +27,18 @@ class Finished:
 
 
 class CommandError(Exception):
-    """A program could not be run to a good end; `code` is None when it was ended at its time limit or never started."""
+    """A program failed. `code` is None if it was ended at its time limit or never started."""
 
     def __init__(self, argv: Sequence[str], code: int | None, stderr: str) -> None:
         what = "did not run to its end" if code is None else f"ended with {code}"
-        super().__init__(f"{argv[0]} {what}: {stderr.strip()[-STDERR_TAIL:]}")
+        super().__init__(f"{argv[0]} {what}: {stderr.strip()[-MAX_STDERR_CHARACTERS:]}")
         self.argv = tuple(argv)
         self.code = code
-        self.stderr = stderr[-STDERR_TAIL:]
+        self.stderr = stderr[-MAX_STDERR_CHARACTERS:]
 
 
 class _Output(asyncio.SubprocessProtocol):
-    """Collects what a program writes; `exited` when it has ended, `complete` when its pipes are closed too."""
+    """Collects the output of a program. `exited` is set at its end, `complete` when its pipes are closed too."""
 
     def __init__(self) -> None:
         self.written = {1: bytearray(), 2: bytearray()}
@@ -58,17 +58,17 @@ class _Output(asyncio.SubprocessProtocol):
         return self.written[fd].decode(errors="replace")
 
 
-async def run(
+async def run_command(
     argv: Sequence[str],
     *,
     timeout: float,  # noqa: ASYNC109 - killing the process group at the limit is this function's job
     env: Mapping[str, str] | None = None,
     check: bool = True,
-) -> Finished:
+) -> FinishedCommand:
     """Run `argv` for at most `timeout` seconds and return its whole output, decoded as UTF-8 with replacement.
 
-    The program gets no standard input and a process group of its own, which is killed on every way out that
-    leaves it running: time limit, cancellation, error. With `check`, an exit code other than 0 raises CommandError.
+    The program gets no standard input and a process group of its own. The group is killed if this ends while the
+    program runs: by time limit, cancellation or error. With `check`, an exit code other than 0 raises CommandError.
     """
     starting = asyncio.ensure_future(_start(argv, env))
     try:
@@ -90,7 +90,7 @@ async def run(
     code = transport.get_returncode() or 0
     if check and code != 0:
         raise CommandError(argv, code, output.text(2))
-    return Finished(tuple(argv), code, output.text(1), output.text(2))
+    return FinishedCommand(tuple(argv), code, output.text(1), output.text(2))
 
 
 async def _start(argv: Sequence[str], env: Mapping[str, str] | None) -> tuple[asyncio.SubprocessTransport, _Output]:
@@ -106,7 +106,7 @@ async def _start(argv: Sequence[str], env: Mapping[str, str] | None) -> tuple[as
 
 
 async def _end(transport: asyncio.SubprocessTransport, output: _Output) -> None:
-    """Kill the process group if its leader lives, and let go of the pipes."""
+    """Kill the process group if its leader lives, and close the pipes."""
     try:
         if not output.exited.is_set():
             with contextlib.suppress(ProcessLookupError):

@@ -1,8 +1,8 @@
-"""Which of sbatch's options a session may use, and how users may write them.
+"""The options of sbatch that a session may use, and their forms on a command line.
 
-The session's script, name, comment, log and requeueing are the broker's own; everything that asks for
-resources goes through to the real `sbatch`. The tables hold every option of sbatch(1) 26.05, and what older
-ones had. The root launcher imports this module, so it stays small and within the standard library.
+The session's script, name, comment, log and requeueing are the broker's own; every option that requests resources goes
+to the real `sbatch`. The tables hold every option of sbatch(1) 26.05, and those of older releases. The root launcher
+imports this module, so it stays small and within the standard library.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MAX_OPTIONS = 64
-MAX_VALUE = 1024
+MAX_VALUE_CHARACTERS = 1024
 """Characters in one value; Slurm refuses strings of more than 1,024 in most of its fields."""
 
 
 class OptionError(ValueError):
-    """An option cannot be used; the message names it and says why, and what was probably meant."""
+    """An option cannot be used. The message names it, the reason, and the option that was probably meant."""
 
 
 class Takes(Enum):
-    """What follows an option's name."""
+    """The value that follows an option's name."""
 
     NOTHING = "flag"
     VALUE = "value"
@@ -33,7 +33,7 @@ class Takes(Enum):
 
 
 class Option(NamedTuple):
-    """One resource option: its long name, its letter or an empty string, and what it takes."""
+    """One option: its long name, its letter or an empty string, and its kind of value."""
 
     name: str
     letter: str
@@ -102,7 +102,7 @@ def _refused() -> Iterator[tuple[Option, str]]:
 
 
 REFUSED: dict[str, str] = {option.name: reason for option, reason in _refused()}
-"""Why an option of sbatch is not for sessions, by long name."""
+"""The reason why sessions may not use an option of sbatch, by long name."""
 
 OPTIONS: dict[str, Option] = ALLOWED | {option.name: option for option, _ in _refused()}
 """Every option of sbatch by long name, allowed or not."""
@@ -110,22 +110,22 @@ OPTIONS: dict[str, Option] = ALLOWED | {option.name: option for option, _ in _re
 LETTERS: dict[str, str] = {option.letter: option.name for option in OPTIONS.values() if option.letter}
 """Long name by letter, allowed or not."""
 
-_RIVALS = (
+_ALTERNATIVES = (
     frozenset({"mem", "mem-per-cpu", "mem-per-gpu"}),
     frozenset({"gres", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"}),
     frozenset({"core-spec", "thread-spec"}),
     frozenset({"exclusive", "oversubscribe"}),
 )
-"""Options that ask for the same thing in different ways; sbatch refuses two of one set, or adds them up."""
+"""Options that request the same thing in different ways. sbatch refuses two of one set, or adds them up."""
 
 _CANONICAL = re.compile(r"--([a-z][a-z-]*)(?:=(.*))?", re.DOTALL)
 
 
 def parse_options(words: Sequence[str]) -> list[str]:
-    """Turn what a user typed into canonical `--name=value` and `--flag` words, the last of each name.
+    """Return the words of a user as canonical `--name=value` and `--flag` words, the last of each name.
 
-    Accepts what getopt_long(3) does: `--name value`, `--name=value`, `-n 4`, `-n4`, flags in a bunch (`-Os`)
-    and abbreviations of long names that are not ambiguous. Raises OptionError.
+    Accepts the forms of getopt_long(3): `--name value`, `--name=value`, `-n 4`, `-n4`, flags in one word (`-Os`) and
+    unambiguous abbreviations of long names. Raises OptionError.
     """
     found: dict[str, str] = {}
     rest = list(words)
@@ -142,7 +142,7 @@ def parse_options(words: Sequence[str]) -> list[str]:
                 rest.insert(0, f"-{attached}")
                 attached = None
         else:
-            raise OptionError(f"`{_shown(word)}` is not an option of sbatch: options begin with - or --")
+            raise OptionError(f"`{_printable(word)}` is not an option of sbatch: options begin with - or --")
         if attached is None and _allowed(name).takes is Takes.VALUE:
             if not rest:
                 raise OptionError(f"--{name} needs a value")
@@ -155,24 +155,25 @@ def parse_options(words: Sequence[str]) -> list[str]:
 
 
 def check_options(options: Sequence[str]) -> None:
-    """Raise OptionError unless each word is a canonical, allowed option and its value printable ASCII."""
+    """Raise OptionError unless each word is a canonical, allowed option with a value of printable ASCII."""
     if len(options) > MAX_OPTIONS:
         raise OptionError(f"more than {MAX_OPTIONS} options")
     for word in options:
         match = _CANONICAL.fullmatch(word)
         if not match:
-            raise OptionError(f"`{_shown(word)}` is not of the form --name or --name=value")
+            raise OptionError(f"`{_printable(word)}` is not of the form --name or --name=value")
         name, value = match[1], match[2]
         _check_value(_allowed(name), value)
 
 
 def merge_options(defaults: Iterable[str], own: Iterable[str]) -> list[str]:
-    """Lay canonical options over canonical defaults: each replaces the default of its name, and its rivals.
+    """Merge canonical options into canonical defaults. Each replaces the default of its name, and the alternatives to
+    it.
 
-    With `--mem-per-cpu` of one's own, for example, a default `--mem` is left out: sbatch refuses both.
+    For example, a user's `--mem-per-cpu` removes a default `--mem`: sbatch refuses both together.
     """
     mine = {_name(word): word for word in own}
-    replaced = set(mine).union(*(rivals for rivals in _RIVALS if rivals & mine.keys()))
+    replaced = set(mine).union(*(rivals for rivals in _ALTERNATIVES if rivals & mine.keys()))
     return [word for word in defaults if _name(word) not in replaced] + list(mine.values())
 
 
@@ -189,10 +190,12 @@ def _check_value(option: Option, value: str | None) -> None:
         raise OptionError(f"--{option.name} takes no value")
     if not value:
         raise OptionError(f"--{option.name} needs a value")
-    if len(value) > MAX_VALUE:
-        raise OptionError(f"--{option.name}: the value is longer than {MAX_VALUE} characters")
+    if len(value) > MAX_VALUE_CHARACTERS:
+        raise OptionError(f"--{option.name}: the value is longer than {MAX_VALUE_CHARACTERS} characters")
     if not (value.isascii() and value.isprintable()):
-        raise OptionError(f"--{option.name}: the value `{_shown(value)}` has characters that are not printable ASCII")
+        raise OptionError(
+            f"--{option.name}: the value `{_printable(value)}` has characters that are not printable ASCII"
+        )
 
 
 def _allowed(name: str) -> Option:
@@ -202,25 +205,25 @@ def _allowed(name: str) -> Option:
         raise OptionError(f"--{name} cannot be used for a session: {REFUSED[name]}")
     close = difflib.get_close_matches(name, ALLOWED, n=1)
     hint = f"; did you mean --{close[0]}?" if close else ""
-    raise OptionError(f"--{_shown(name)} is not an option of sbatch{hint}")
+    raise OptionError(f"--{_printable(name)} is not an option of sbatch{hint}")
 
 
 def _long_name(given: str) -> str:
-    """Complete an abbreviation, as getopt_long(3) does; a name that leads nowhere is returned as it is."""
+    """Complete an abbreviation as getopt_long(3) does. A name without a match is returned unchanged."""
     known = [*ALLOWED, *REFUSED, *ALIASES]
     matches = [given] if given in known else sorted(name for name in known if given and name.startswith(given))
     if len(matches) > 1:
-        raise OptionError(f"--{_shown(given)} is ambiguous: " + ", ".join(f"--{name}" for name in matches))
+        raise OptionError(f"--{_printable(given)} is ambiguous: " + ", ".join(f"--{name}" for name in matches))
     name = matches[0] if matches else given
     return ALIASES.get(name, name)
 
 
 def _name_of_letter(letter: str) -> str:
     if letter not in LETTERS:
-        raise OptionError(f"-{_shown(letter)} is not an option of sbatch")
+        raise OptionError(f"-{_printable(letter)} is not an option of sbatch")
     return LETTERS[letter]
 
 
-def _shown(text: str) -> str:
-    """Make foreign text fit for a message: short, and nothing in it that a terminal would obey."""
+def _printable(text: str) -> str:
+    """Make untrusted text fit for a message: short, and without control characters."""
     return ascii(text[:60])[1:-1]

@@ -1,6 +1,6 @@
-"""What the broker asks of Slurm: two questions and three orders, behind a Protocol.
+"""The Protocol of a scheduler: two questions and three orders of the broker to Slurm.
 
-No answer is not an answer: a call that cannot get one raises NoAnswer and says nothing about any job.
+A call without an answer raises NoAnswer, and proves nothing about any job.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ if TYPE_CHECKING:
 
 
 class NoAnswer(Exception):  # noqa: N818 - it reads as what it is: Slurm gave no answer
-    """slurmctld, slurmdbd or MUNGE did not answer in time, or what answered could not be understood."""
+    """slurmctld, slurmdbd or MUNGE did not answer in time, or the answer was invalid."""
 
 
 class Refused(Exception):  # noqa: N818 - Slurm did answer, and the answer is no
-    """Slurm refuses the order, such as cancelling a job of somebody else, or raising a time limit, without being an
-    operator.
-    """
+    """Slurm has refused the order. Only an operator may cancel another user's job or raise a time limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One job as slurmctld shows it.
 
-    Times are seconds since the epoch; None where Slurm says none, unknown or N/A.
+    Times are seconds since the epoch; None for an unknown time.
     """
 
     id: int
@@ -36,28 +34,28 @@ class Job:
     user: str
     state: JobState
     reason: str
-    """Slurm's own word for why it waits or ended, such as `Resources`; empty for `None`."""
+    """Slurm's word for the reason of a wait or an end, such as `Resources`; empty for `None`."""
     comment: str
     node: str
-    """Where it runs or ran (a node list for several); empty while it waits."""
+    """The node, or a node list, on which it runs or ran; empty while it waits."""
     restarts: int
-    """How often Slurm has requeued it."""
+    """Number of times that Slurm has requeued it."""
     submitted_at: float | None
     started_at: float | None
-    """When it started; for a pending job when Slurm expects to start it."""
+    """Time of its start; the expected one for a pending job."""
     ends_at: float | None
-    """When its time limit ends it, or when it ended."""
+    """Time at which its time limit ends it, or of its end."""
     ahead: int | None = None
-    """How many jobs that wait have a higher rank in its partition; None unless it waits and may start. As far as
-    Slurm shows them to us: with PrivateData=jobs, that takes an operator."""
+    """Number of waiting jobs with a higher rank in its partition; None unless it waits and may start. It counts the
+    jobs that Slurm shows: with PrivateData=jobs, only an operator sees all."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedJob:
-    """How a job ended, from accounting.
+    """The end of a job, from accounting.
 
-    Ids come again: after some 67 million jobs (MaxJobId), and when a slurmctld that was killed has lost its last
-    seconds. Compare the time of submission too.
+    Ids are used again: after some 67 million jobs (MaxJobId), and after a killed slurmctld has lost its last seconds.
+    So compare the time of submission too.
     """
 
     id: int
@@ -69,51 +67,51 @@ class FinishedJob:
     submitted_at: float | None
     ended_at: float | None
     cancelled_by: str = ""
-    """Who cancelled it, if somebody did."""
+    """The user who cancelled it; empty if it was not cancelled."""
 
 
 class Scheduler(Protocol):
-    """A way to reach one Slurm cluster.
+    """A connection to one Slurm cluster.
 
-    Every method may raise NoAnswer, for a Slurm that does not answer. The next call tries anew.
+    Every method may raise NoAnswer if Slurm does not answer. The next call tries again.
     """
 
     @property
     def name(self) -> str:
-        """`pyslurm` or `commands`: shown by `berth doctor`."""
+        """`pyslurm` or `commands`: `berth doctor` shows it."""
 
     async def jobs(self, name_prefix: str) -> list[Job]:
-        """Return every job whose name starts with `name_prefix` and that slurmctld still knows.
+        """Return every job whose name starts with `name_prefix` and that slurmctld still knows, of all users.
 
-        Live ones and, for MinJobAge seconds, ended ones; those of all users. One query whatever the number of
-        jobs. A job missing from the list is not known any more. A job array is one job with the array's id
-        and, for each task that has been started, one with the task's own.
+        These are the live ones and, for MinJobAge seconds, ended ones. One query for any number of jobs. slurmctld does
+        not know a job any more that is missing from the list. A job array is one job with the array's id and, for each
+        started task, one job with the task's own id.
         """
 
     async def finished(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
-        """Tell how these jobs ended, for those that slurmdbd knows to have ended. One query.
+        """Return the ends of these jobs, for those that slurmdbd lists as ended. One query.
 
-        A cluster without accounting knows of none, which is an answer.
+        A cluster without accounting returns none, which is a valid answer.
         """
 
     async def cancel(self, job_id: int) -> None:
-        """Ask Slurm to end the job; return when slurmctld has taken the order.
+        """Ask Slurm to end the job, and return when slurmctld has accepted the order.
 
-        A job that has ended already, or that Slurm does not know, is fine. Raises Refused if Slurm says no.
+        Return also if the job has ended or is unknown. Raises Refused.
         """
 
     async def set_time_limit(self, job_id: int, minutes: int) -> None:
-        """Let the job run for so many minutes from its start. Raises Refused if Slurm says no: raising a limit takes an
-        operator, and no limit of the partition may be overstepped.
+        """Set the job's time limit in minutes from its start. Raises Refused: only an operator may raise a limit, and
+        none may exceed the partition's limit.
         """
 
     async def start_now(self, job_id: int) -> None:
-        """Let a waiting job start as soon as it can, although its start was put off, as that of a requeued one is by
-        two minutes. Raises Refused if Slurm says no, as of a job that has started.
+        """Let a waiting job start as soon as possible although its start was delayed, as that of a requeued job is by
+        two minutes. Raises Refused, for example for a job that has started.
         """
 
     async def version(self) -> str:
-        """Slurm's version, such as `26.05.5`, as slurmctld answers it."""
+        """Return Slurm's version, such as `26.05.5`, from slurmctld."""
 
     async def close(self) -> None:
-        """Give up what it holds; no call may follow."""
+        """Release all resources. No call may follow."""

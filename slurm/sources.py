@@ -1,7 +1,7 @@
-"""Where sbatch's options come from beside the command line, for sessions: `SBATCH_…` variables and `#SBATCH` lines.
+"""Options for sessions from `SBATCH_…` variables and `#SBATCH` lines.
 
-A variable counts over the script, and the command line over both (sbatch(1)). What a session may not use is left out
-and told, with the reason.
+A variable overrides the script, and the command line overrides both (sbatch(1)). Options that a session may not use are
+left out and reported with the reason.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, NamedTuple
 
-from slurm.commandline import UnreadableError, read_command_line, words_of
+from slurm.commandline import CommandLineError, directive_words, read_command_line
 from slurm.sbatch import ALLOWED, REFUSED, OptionError, Takes, check_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from slurm.commandline import Given
+    from slurm.commandline import GivenOption
 
 DIRECTIVE = "#SBATCH"
 COMPONENT_SEPARATORS = ("hetjob", "packjob")
@@ -40,33 +40,33 @@ _VARIABLES = """
 VARIABLES: dict[str, str] = {
     f"SBATCH_{name}": option for name, _, option in (word.partition("=") for word in _VARIABLES.split())
 }
-"""By variable the option that it stands for. SBATCH_WAIT4SWITCH is a part of `--switches`."""
+"""The option of each variable. SBATCH_WAIT4SWITCH is a part of `--switches`."""
 WAIT_FOR_SWITCH = "SBATCH_WAIT4SWITCH"
 
 
-class Usable(NamedTuple):
-    """Canonical options, as slurm.sbatch has them, and the names of those that are left out, with the reason."""
+class UsableOptions(NamedTuple):
+    """Canonical options of slurm.sbatch, and the names of the options that were left out, with the reasons."""
 
     options: list[str]
     left_out: dict[str, str]
 
 
-def of_environment(variables: Mapping[str, str]) -> Usable:
-    """What the variables say. OptionError for a value that no option may have."""
+def options_from_environment(variables: Mapping[str, str]) -> UsableOptions:
+    """Return the options in the variables. OptionError for a value that no option may have."""
     given = {VARIABLES[name]: value for name, value in variables.items() if name in VARIABLES}
     if "switches" in given and (wait := variables.get(WAIT_FOR_SWITCH)):
         given["switches"] += f"@{wait}"
     return _usable(given.items())
 
 
-def of_script(script: bytes) -> Usable:
-    """Return what the `#SBATCH` lines of a script say. OptionError names the line that cannot be read or used."""
+def options_from_script(script: bytes) -> UsableOptions:
+    """Return the options in the `#SBATCH` lines of a script. OptionError names a line that cannot be parsed or used."""
     if script.startswith(BOM_UTF8):
         raise OptionError(
             "the script begins with a byte order mark, and sbatch reads no such script: save it without one"
         )
-    given: list[Given] = []
-    for number, words in words_of(DIRECTIVE, script):
+    given: list[GivenOption] = []
+    for number, words in directive_words(DIRECTIVE, script):
         if words[0] in COMPONENT_SEPARATORS:
             raise OptionError(
                 f"line {number} of the script begins another component of a heterogeneous job; a session has one: "
@@ -74,13 +74,13 @@ def of_script(script: bytes) -> Usable:
             )
         try:
             line = read_command_line(words)
-        except UnreadableError as error:
+        except CommandLineError as error:
             raise OptionError(f"line {number} of the script: {error}") from error
         given += line.options
     return _usable((each.name, each.value) for each in given)
 
 
-def _usable(given: Iterable[tuple[str, str | None]]) -> Usable:
+def _usable(given: Iterable[tuple[str, str | None]]) -> UsableOptions:
     found: dict[str, str] = {}
     left_out: dict[str, str] = {}
     for name, value in given:
@@ -92,4 +92,4 @@ def _usable(given: Iterable[tuple[str, str | None]]) -> Usable:
             found[name] = f"--{name}" if plain else f"--{name}={value}"
     options = list(found.values())
     check_options(options)
-    return Usable(options, left_out)
+    return UsableOptions(options, left_out)

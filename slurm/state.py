@@ -1,8 +1,8 @@
-"""What a job's state means: a total mapping of the words that Slurm 22.05 to 26.05 say.
+"""Job states: a total mapping of the words of Slurm 22.05 to 26.05.
 
-Slurm keeps one *base* state and any number of *flags*, and shows one word: the strongest flag, or else the
-base. We do the same with every form that has several words, so squeue, sacct, JSON and pyslurm read alike.
-Words, codes and the flags' order are those of `job_state_string()` in libslurm (slurm/slurm.h: job_states).
+Slurm keeps one *base* state and any number of *flags*, and shows one word: the strongest flag, or else the base. Berth
+reduces every form with several words in the same way, so squeue, sacct, JSON and pyslurm read alike. Words, codes and
+the order of the flags are those of `job_state_string()` in libslurm (slurm/slurm.h: job_states).
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ class JobState(StrEnum):
 
     @property
     def waits(self) -> bool:
-        """It holds no node and may start, perhaps only after somebody releases it."""
+        """Whether it holds no node and may start, perhaps only after a release."""
         return self in _WAITS
 
     @property
     def runs(self) -> bool:
-        """It has started and is not over: it holds nodes, or Slurm still cleans up after it."""
+        """Whether it has started and is not over: it holds nodes, or Slurm still cleans up after it."""
         return not (self.waits or self.ended or self is JobState.UNKNOWN)
 
     @property
     def ended(self) -> bool:
-        """It is over for good; this job never starts again unless somebody requeues it."""
+        """Whether it is over for good: it never starts again unless a user requeues it."""
         return self in _ENDED
 
     @property
     def failed(self) -> bool:
-        """It ended, neither well nor by anybody's order."""
+        """Whether it ended without success, and not by an order."""
         return self.ended and self not in {JobState.COMPLETED, JobState.CANCELLED}
 
     @classmethod
@@ -77,10 +77,10 @@ class JobState(StrEnum):
 
     @classmethod
     def combine(cls, words: Iterable[str]) -> JobState:
-        """Reduce a list of words, such as Slurm's JSON has, to one state.
+        """Reduce a list of words, such as in Slurm's JSON, to one state.
 
-        Words that are not known decide nothing, and neither do the flags that Slurm itself never shows alone,
-        such as LAUNCH_FAILED or POWER_UP_NODE. Never raises.
+        Unknown words do not count, nor do the flags that Slurm itself never shows alone, such as LAUNCH_FAILED or
+        POWER_UP_NODE. Never raises.
         """
         known = {_BY_WORD[word] for word in (raw.strip().upper() for raw in words) if word in _BY_WORD}
         for flag in _FLAGS:
@@ -160,7 +160,7 @@ _FLAGS = (
     JobState.RESV_DEL_HOLD,
     JobState.SIGNALING,
 )
-"""Strongest first: what Slurm shows of a job that has several."""
+"""Strongest first: the word that Slurm shows for a job with several."""
 
 _SEPARATOR = re.compile(r"[|,+]")
 _FORM = re.compile(r"([A-Z0-9_]+(?:[|,+][A-Z0-9_]*)*)(?: BY \d+)?")

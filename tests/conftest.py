@@ -18,7 +18,8 @@ import pytest
 from slurm.lab.errors import LabError
 from slurm.lab.releases import RELEASES, SID, TRIXIE
 from tests.deadlines import DEADLINE_S
-from tests.durations import Durations
+from tests.durations import Durations, sort_longest_first
+from tests.failures import FailuresAtOnce
 from tests.lab_cluster import Lab, older_name, wait_for
 from tests.postgresql import PostgreSQL, running
 
@@ -31,9 +32,17 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Record durations where reports of all workers arrive (pytest-xdist), if whole suites run."""
+    """Record durations, and report failures at once, where reports of all workers arrive (pytest-xdist)."""
     if not hasattr(config, "workerinput") and config.getoption("numprocesses", None):
         config.pluginmanager.register(Durations())
+        config.pluginmanager.register(FailuresAtOnce(config))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest files where several workers share the tests: the short ones fill the end."""
+    if hasattr(config, "workerinput"):
+        sort_longest_first(items)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import daemons
 from slurm.lab.enter import exec_argv, nsenter
-from slurm.lab.place import Place
+from slurm.lab.paths import LabPaths
 from slurm.lab.processes import init_pid
 from slurm.lab.spec import LOGIN, NODES
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 class Lab:
     """One lab that is up."""
 
-    place: Place
+    place: LabPaths
 
     @classmethod
     def find(cls, name: str) -> Lab:
         """The lab called `name`. AssertionError, with the remedy, unless all its nodes are up."""
-        place = Place.find(name)
+        place = LabPaths.find(name)
         up = place.ready_file.exists() and all(init_pid(place, node) is not None for node in NODES)
         assert up, f"the lab called {name} is not up: `python3 -m slurm.lab up --name {name}`, or set LAB_NAME"
         return cls(place)
@@ -117,15 +117,15 @@ class Lab:
         """Within the context the daemon is dead, by SIGKILL; after it, it serves again."""
         os.kill(self._pid(daemon, node), signal.SIGKILL)
         named = daemons.daemon_named(daemon, node)
-        wait_for(lambda: daemons.process_of(self.place, node, named) is None, what=f"the end of {daemon}")
+        wait_for(lambda: daemons.daemon_pid(self.place, node, named) is None, what=f"the end of {daemon}")
         try:
             yield
         finally:
-            daemons.start(self.place, node, named)
-            daemons.wait_for(self.place, node, named)
+            daemons.start_daemon(self.place, node, named)
+            daemons.wait_for_daemon(self.place, node, named)
 
     def _pid(self, daemon: str, node: str) -> int:
-        pid = daemons.process_of(self.place, node, daemons.daemon_named(daemon, node))
+        pid = daemons.daemon_pid(self.place, node, daemons.daemon_named(daemon, node))
         assert pid is not None, f"{daemon} does not run on {node}"
         return pid
 

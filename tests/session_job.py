@@ -12,18 +12,17 @@ import termios
 import time
 from dataclasses import dataclass, field
 from fcntl import ioctl
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker.job.bundle import session_script
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
-from broker.volumes.live import OUTCOME_SIZE
+from broker.volumes.live_snapshot import OUTCOME_FILE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.lab_cluster import Lab
 
-SCRIPT = Path(__file__).parents[1] / "broker/job/session.sh"
 ROOM = "/shared/session-job"
 """Everything of these tests, as the nodes see it."""
 MEMORY = "--mem=400"
@@ -49,7 +48,7 @@ class Bench:
         return done.stdout.decode()
 
     def install_script(self) -> None:
-        self.sh(f"cat >{ROOM}/session.sh; chmod 755 {ROOM}/session.sh", stdin=SCRIPT.read_bytes())
+        self.sh(f"cat >{ROOM}/session.sh; chmod 755 {ROOM}/session.sh", stdin=session_script())
 
     def set_up(self) -> None:
         found = re.search(r"\|(\d+)-\d+ *\|FS \(Squashfs", self.sh(f"apptainer sif list {self.image}"))
@@ -209,7 +208,7 @@ class SessionJob:
         """Ask the running job for a copy of its tops to these layers, as the launcher does; the request's id."""
         asked = new_id()
         text = "".join(f"{key}={value}\n" for key, value in {"ID": asked, **layers}.items())
-        self.write("copy.outcome", " " * OUTCOME_SIZE)
+        self.write("copy.outcome", " " * OUTCOME_FILE_BYTES)
         self.write("copy.request.new", text)
         self.bench.sh(f"cd {self.directory}/run; mv copy.request.new copy.request", user=self.owner)
         self.bench.sh(f"scancel --batch --signal=USR2 {self.jobs[-1]}", user=self.owner)

@@ -4,95 +4,103 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.errors import NO_ROOM
-from broker.format import clock, duration
+from broker.errors import NO_SPACE_LEFT
+from broker.format import format_duration, format_time
 from broker.schema.sessions import OTHER_HOST_KEY, SessionState
-from broker.status_text import idle_words, pending, state_words
+from broker.status_text import describe_idle, describe_state, pending_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.schema.sessions import JobView, SessionView
 
-LONG_START = 60.0
-"""Seconds after which a start takes longer than any should: the end of the log may tell why."""
+LONG_START_S = 60.0
+"""Seconds after which a start is unusually slow; then the end of the log is shown."""
 
-_RESTART = "`berth start {name}` starts it again, with everything that was in it"
+_RESTART = "`berth start {name}` starts it again with all its files"
 
-_GIVE_BACK = "; `berth resize {name} --gres=none` gives the GPU back, and it goes on without"
+_GIVE_BACK = "; `berth resize {name} --gres=none` releases the GPU and keeps the session running"
 
 _AFTER_THE_END = {
-    "OUT_OF_MEMORY": "`berth start {name} --mem=…` starts it with more memory; the files are as they were",
-    "TIMEOUT": "`berth start {name} --time=…` gives it more time; `berth set {name} --continue always` has it go on",
-    "NODE_FAIL": _RESTART + ", on another node if Slurm has one",
-    "BOOT_FAIL": _RESTART + ", on another node if Slurm has one",
-    "PREEMPTED": _RESTART + "; `berth set {name} --continue always` has it go on by itself",
+    "OUT_OF_MEMORY": "`berth start {name} --mem=…` starts it with more memory; all files are kept",
+    "TIMEOUT": "`berth start {name} --time=…` gives it more time; `berth set {name} --continue always` lets it "
+    "continue in a new job",
+    "NODE_FAIL": _RESTART + ", on another node if possible",
+    "BOOT_FAIL": _RESTART + ", on another node if possible",
+    "PREEMPTED": _RESTART + "; `berth set {name} --continue always` lets it continue in a new job",
     "CANCELLED": _RESTART,
     "COMPLETED": _RESTART,
-    "DEADLINE": "`berth start {name} --deadline=…` with a later one, or without",
-    "FAILED": "the end of its log, below, says what failed; `berth logs {name}` has all of it",
-    "REFUSED": "change what stands in its way, and start it again: nothing was changed",
-    "LOST": "`berth doctor` says whether Slurm answers; " + _RESTART,
+    "DEADLINE": "start it with a later `--deadline=…`, or without one",
+    "FAILED": "see the end of its log below; `berth logs {name}` shows the whole log",
+    "REFUSED": "nothing was changed; correct the options and start it again",
+    "LOST": "`berth doctor` checks whether Slurm answers; " + _RESTART,
 }
-"""Slurm's word for how the last job ended → what to do."""
+"""Slurm's state of the last job → advice."""
+
+_WAIT = "no action needed; this takes a few seconds"
 
 _BY_ITSELF = {
-    SessionState.SUBMITTING: "nothing: it is submitted as soon as Slurm answers; `berth doctor` says whether it does",
-    SessionState.STARTING: "nothing: this takes seconds",
-    SessionState.READY: "nothing: `berth ssh {name}` leads there",
-    SessionState.STOPPING: "nothing: Slurm ends the job",
-    SessionState.CHANGING: "nothing: it is over in a moment",
-    SessionState.DELETING: "nothing: it is over in a moment",
+    SessionState.SUBMITTING: "no action needed: Berth submits the job when Slurm answers; `berth doctor` checks Slurm",
+    SessionState.STARTING: "no action needed: this takes a few seconds",
+    SessionState.READY: "no action needed: `berth ssh {name}` connects to it",
+    SessionState.STOPPING: "no action needed: Slurm is ending the job",
+    SessionState.CHANGING: _WAIT,
+    SessionState.DELETING: _WAIT,
 }
-"""States in which nobody has to do anything."""
+"""Advice for states in which no user action is needed."""
 
 _WHILE_QUEUED = {
-    "Resources": "a shorter --time, or fewer resources, may fit in sooner: stop it and start it with those",
-    "Priority": "a shorter --time, or fewer resources, may fit in sooner: stop it and start it with those",
-    "BeginTime": "it starts by itself; `scontrol update JobId={job} StartTime=now` starts it at once",
-    "JobHeldUser": "`scontrol release {job}` lets it start",
-    "JobHeldAdmin": "ask the operators why, and when it is released",
-    "PartitionTimeLimit": "stop it and start it with a shorter --time: it never starts like this",
-    "PartitionConfig": "stop it and start it with less: it never starts like this",
+    "Resources": "to start sooner, stop it and start it with a shorter --time or fewer resources",
+    "Priority": "to start sooner, stop it and start it with a shorter --time or fewer resources",
+    "BeginTime": "wait; or start it at once with `scontrol update JobId={job} StartTime=now`",
+    "JobHeldUser": "release the job with `scontrol release {job}`",
+    "JobHeldAdmin": "ask the operators why the job is held",
+    "PartitionTimeLimit": "the job cannot start: stop it and start it with a shorter --time",
+    "PartitionConfig": "the job cannot start: stop it and start it with fewer resources",
     "PartitionDown": "ask the operators, or stop it and start it with another --partition",
     "NodeDown": "stop it and start it without --nodelist, or wait for the node",
     "ReqNodeNotAvail": "stop it and start it without --nodelist, or wait for the node",
-    "Dependency": "it starts as soon as the session's former job is over",
-    "QOSMaxJobsPerUserLimit": "end another job of yours, or stop it and start it with another --qos",
-    "QOSMaxGRESPerUser": "stop another session of yours: `berth list` shows them",
-    "AssocMaxJobsLimit": "end another job of yours, or stop it and start it with another --account",
-    "AssocGrpGRES": "others of your account use them: `squeue -A ACCOUNT` shows who",
-    "AssocGrpCpuLimit": "others of your account use them: `squeue -A ACCOUNT` shows who",
+    "Dependency": "no action needed: it starts when the session's previous job has ended",
+    "QOSMaxJobsPerUserLimit": "end another of your jobs, or stop it and start it with another --qos",
+    "QOSMaxGRESPerUser": "stop another of your sessions; `berth list` shows them",
+    "AssocMaxJobsLimit": "end another of your jobs, or stop it and start it with another --account",
+    "AssocGrpGRES": "other users of your account use them; `squeue -A ACCOUNT` shows their jobs",
+    "AssocGrpCpuLimit": "other users of your account use them; `squeue -A ACCOUNT` shows their jobs",
 }
-"""Slurm's reason for waiting → what can be done."""
+"""Slurm's reason for a pending job → advice."""
 
 
 _SAVED = ("saved", "the system is saved")
-_NOT_SAVED = "what is outside of the home could not be saved"
-_LOST = "what has changed outside of the home since the last save is lost"
-"""Of the lines that session.sh writes to the job's log about saves of a system on the node's disk (ADR 120)."""
+_NOT_SAVED = (
+    "the changes outside of the home could not be saved",
+    "the changes outside of the home since the last save are lost",
+    "what is outside of the home could not be saved",
+    "what has changed outside of the home since the last save is lost",
+)
+"""Of the lines that a job writes to its log about saves of a system on the node's disk (ADR 120), also as the
+scripts of earlier versions write them."""
 
 
-def explanation(view: SessionView, jobs: list[JobView], log: str, now: float) -> Iterator[tuple[str, str]]:
-    """Titled lines: how it is, since when, what can be done; what the job itself said, if that matters."""
-    yield "state", state_words(view, now)
+def explain_session(view: SessionView, jobs: list[JobView], log: str, now: float) -> Iterator[tuple[str, str]]:
+    """Yield titles and texts: state, duration, advice, and the end of the job's log if the session failed."""
+    yield "state", describe_state(view, now)
     if view.stale_since is not None:
-        yield "but", f"Slurm has not answered since {clock(view.stale_since, now)}: this is how it was then"
+        yield "stale", f"Slurm has not answered since {format_time(view.stale_since, now)}; this is the state of then"
     if since := _since(view, jobs, now):
         yield "since", since
-    if unused := idle_words(view, now):
-        yield "idle", unused + (_GIVE_BACK.format(name=view.name) if view.gpu_idle_since is not None else "")
+    if idle := describe_idle(view, now):
+        yield "usage", idle + (_GIVE_BACK.format(name=view.name) if view.gpu_idle_since is not None else "")
     if loss := _unsaved(log):
         yield "saves", loss
     if advice := _advice(view, now):
         yield "do", advice.format(name=view.name, job=view.job_id)
     if view.state is SessionState.FAILED or _starts_long(view, now):
-        for line in last_words(log):
+        for line in describe_last_end(log):
             yield "log", line
 
 
-def last_words(log: str) -> list[str]:
-    """What the last job said went wrong or, if it did not, its last few lines."""
+def describe_last_end(log: str) -> list[str]:
+    """Return the last job's error lines from the log; without any, its last few lines."""
     begun = log.rfind(" berth: job ")
     lines = (log if begun < 0 else log[log.rfind("\n", 0, begun) + 1 :]).splitlines()
     errors = [line for line in lines if " berth: error: " in line]
@@ -106,7 +114,7 @@ def _unsaved(log: str) -> str:
         said = line.partition(" berth: ")[2]
         if said.startswith(_SAVED):
             return ""
-        if _NOT_SAVED in said or _LOST in said:
+        if any(words in said for words in _NOT_SAVED):
             return said.partition(": ")[2]
     return ""
 
@@ -121,24 +129,29 @@ def _since(view: SessionView, jobs: list[JobView], now: float) -> str:
         at = view.submitted_at
     if at is None:
         return ""
-    carried = sum(job.started_at is not None for job in jobs)
-    which = f", in the {carried}. job that has run for it" if view.state is SessionState.READY and carried > 1 else ""
-    return f"{clock(at, now)} ({duration(now - at)} ago){which}"
+    started = sum(job.started_at is not None for job in jobs)
+    which = f"; {_ordinal(started)} job of this session" if view.state is SessionState.READY and started > 1 else ""
+    return f"{format_time(at, now)} ({format_duration(now - at)} ago){which}"
+
+
+def _ordinal(number: int) -> str:
+    suffix = "th" if number % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
 
 
 def _advice(view: SessionView, now: float) -> str:
-    if pending(view) is not None:
-        return "nothing: it is over in a moment"
+    if pending_operation(view) is not None:
+        return _WAIT
     if OTHER_HOST_KEY in view.reason:
-        return "`berth stop {name}`, then `berth start {name}`: its certificate is made for the key that is there then"
+        return "`berth stop {name}`, then `berth start {name}`: Berth then certifies the present host key"
     if _starts_long(view, now):
-        return "it takes unusually long: the end of its log is below; `berth stop {name}` gives up"
-    if NO_ROOM in view.reason:
-        return "`berth gc` removes what nothing needs any more, `berth size {name}` says what takes how much"
+        return "the start is unusually slow; see the end of its log below. `berth stop {name}` cancels it"
+    if NO_SPACE_LEFT in view.reason:
+        return "`berth gc` removes unused layers; `berth size {name}` shows the session's disk usage"
     if view.state is SessionState.QUEUED:
-        return _WHILE_QUEUED.get(view.reason, "nothing: it starts when Slurm lets it")
+        return _WHILE_QUEUED.get(view.reason, "no action needed: it starts when Slurm schedules it")
     return _BY_ITSELF.get(view.state) or _AFTER_THE_END.get(view.outcome, _RESTART)
 
 
 def _starts_long(view: SessionView, now: float) -> bool:
-    return view.state is SessionState.STARTING and view.started_at is not None and now - view.started_at > LONG_START
+    return view.state is SessionState.STARTING and view.started_at is not None and now - view.started_at > LONG_START_S

@@ -1,7 +1,7 @@
 """The `berth` command: the table of commands, their shared options, and the handling of all failures.
 
-A command's module is imported when the command is asked for, and imports what it needs when it runs: starting Python
-and click is most of what `berth --version` costs (ADR 0071).
+A command's module is imported when the command is called, and imports its own dependencies when it runs. So most of the
+time of `berth --version` is the start of Python and click (ADR 0071).
 """
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
@@ -68,11 +68,11 @@ COMMANDS = {
     "registry": "services:registry",
     "ca": "login:ca",
 }
-"""Command → module in `commands` and attribute in it; the order is the one of `berth --help`."""
+"""Command → module in `commands` and attribute in it, in the order of `berth --help`."""
 
 
 class Berth(click.Group):
-    """The top-level group: loads commands on demand, and turns every failure into words and an exit code."""
+    """The top-level group: loads commands on demand, and reports every failure with a message and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -98,18 +98,18 @@ class Berth(click.Group):
     ) -> NoReturn:
         """Run one command and end the process with a code of docs/reference/exit-codes.md."""
         invocation = Invocation()
-        words = list(sys.argv[1:] if args is None else args)
+        arguments = list(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(words, prog_name or "berth", complete_var, False, obj=invocation, **extra)
-        except Exception as error:  # noqa: BLE001 - the last line of defence: no user should meet a bare traceback
+            code = super().main(arguments, prog_name or "berth", complete_var, False, obj=invocation, **extra)
+        except Exception as error:  # noqa: BLE001 - no user should see a bare traceback
             from broker.cli import errors
 
-            code = errors.report(error, as_json=invocation.json or errors.wants_json(words))
+            code = errors.report_error(error, as_json=invocation.json or errors.wants_json(arguments))
         sys.exit(code or 0)
 
 
 def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    """Hand the file on in the environment, for `broker.config.settings.load`, here and in processes that we start."""
+    """Put the path into the environment, for `load_config` in this process and in those that it starts."""
     if value is not None:
         os.environ["BERTH_CONFIG"] = os.path.abspath(value)  # noqa: PTH100 - Path.resolve would follow links
 
@@ -127,14 +127,14 @@ def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None)
 def berth() -> None:
     """Named, persistent environments on a Slurm cluster, reached by ssh.
 
-    `berth start dev --profile base` gives you one, `ssh dev.berth` is the way in, `berth stop dev` ends its job and
-    keeps its files. `--json` works before or after every command.
+    `berth start dev --profile base` creates and starts one, `ssh dev.berth` connects to it, `berth stop dev` ends its
+    job and keeps its files. `--json` works before or after every command.
     """
 
 
 def main() -> NoReturn:
     """Entry point of the `berth` script."""
-    # Looking for garbage among what was just loaded, and once more at the end, is a fifth of what a command costs.
+    # Garbage collection, after the imports and at the end, would take a fifth of a command's time.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     berth.main()

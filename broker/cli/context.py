@@ -14,27 +14,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.client.client import Client
-    from broker.client.http import Asked
+    from broker.client.http import PendingResponse
     from broker.config.settings import Config
 
 
 @dataclass
 class Invocation:
-    """The object that click hands to every command."""
+    """The object that click passes to every command."""
 
     json: bool = False
 
     @cached_property
     def config(self) -> Config:
-        from broker.config.settings import load
+        from broker.config.settings import load_config
 
-        return load()
+        return load_config()
 
     @cached_property
     def client(self) -> Client:
-        """A client of a controller that answers; in personal mode the controller is started if need be.
+        """A client of the controller. In personal mode, the controller is started if it does not run.
 
-        In site mode each call waits while systemd starts the controller.
+        In site mode, each call waits while systemd starts the controller.
         """
         from broker.client.client import Client
         from broker.config.file import site_socket
@@ -48,7 +48,7 @@ class Invocation:
 
     @cached_property
     def api_socket(self) -> Path:
-        """Where a controller answers, without loading all that `client` loads if that can be avoided."""
+        """The controller's socket. In site mode, the modules of `client` are not loaded."""
         from broker.config.file import site_socket
 
         place = site_socket()
@@ -57,8 +57,8 @@ class Invocation:
             place = self.config.api_socket
         return place
 
-    def post(self, path: str, request: dict[str, Any]) -> Asked:
-        """Send a request, so that what reads the answer can be loaded while the controller works on it."""
+    def post(self, path: str, request: dict[str, Any]) -> PendingResponse:
+        """Send a request; the caller can load the response's types while the controller works."""
         import json
 
         from broker.client import http
@@ -67,18 +67,18 @@ class Invocation:
 
         body = json.dumps(request)
         try:
-            return http.ask(self.api_socket, "POST", path, body)
+            return http.send_request(self.api_socket, "POST", path, body)
         except ControllerUnavailableError:  # no controller received the request
             if site_socket() is None:
                 raise
             self._wait_for_start(self.api_socket)
-            return http.ask(self.api_socket, "POST", path, body)
+            return http.send_request(self.api_socket, "POST", path, body)
 
     def _wait_for_start(self, place: Path) -> None:
-        from broker.cli.output import narrate
+        from broker.cli.output import print_note
         from broker.client.service_status import wait_for_start
 
-        wait_for_start(place, self.config.restart_wait, tell=(lambda _: None) if self.json else narrate)
+        wait_for_start(place, self.config.restart_wait, tell=(lambda _: None) if self.json else print_note)
 
 
 pass_invocation = click.make_pass_decorator(Invocation)

@@ -1,6 +1,6 @@
 """Checks of `berth doctor` on this machine, as this user. The controller adds its own checks.
 
-A check that is not ok makes the doctor fail. One that is ok and has a hint is a note: something that only some need.
+A check that is not ok makes the command fail. A check that is ok and has a hint is a note about an optional item.
 """
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from broker.cli import login_key
 from broker.errors import BerthError
 from broker.schema.site import DoctorCheck
-from slurm.run import CommandError, run
+from slurm.run import CommandError, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from broker.cli.context import Invocation
     from broker.client.client import Client
 
-PROGRAM_TIMEOUT = 15.0
-"""Seconds for a program to tell its version."""
+PROGRAM_TIMEOUT_S = 15.0
+"""Time for a program to print its version."""
 
 OLDEST_SSH = (7, 3)
 """ProxyJump and Include came with OpenSSH 7.3 (its release notes)."""
 
 OLDEST_APPTAINER = (1, 4, 4)
-"""Older ones lose deletions in overlays; see docs/quickstart.md."""
+"""Older versions lose deletions in overlays; see docs/quickstart.md."""
 
 
 def every_check(invocation: Invocation) -> Iterator[DoctorCheck]:
-    """All checks, the later ones also when earlier ones fail; what needs the controller is left out without one."""
+    """Yield the results of all checks; without those of the controller if it does not answer."""
     yield _configuration(invocation)
     yield _ssh()
     yield _apptainer()
@@ -56,7 +56,7 @@ def every_check(invocation: Invocation) -> Iterator[DoctorCheck]:
     yield _ssh_config(site.domain)
 
 
-_CONTROLLER_HINT = "`systemctl status berth` says why; in personal mode ~/.local/state/berth/controller.log"
+_CONTROLLER_HINT = "see `systemctl status berth`; in personal mode ~/.local/state/berth/controller.log"
 
 
 def _configuration(invocation: Invocation) -> DoctorCheck:
@@ -78,8 +78,8 @@ def _ssh() -> DoctorCheck:
 
 
 def _apptainer() -> DoctorCheck:
-    """Here it is only for building profiles; the compute nodes need it for sessions, and each job says if it lacks."""
-    hint = f"`berth profile build` takes Apptainer {_dotted(OLDEST_APPTAINER)} or newer"
+    """Check Apptainer, which this machine needs only to build profiles. Each job checks it on its compute node."""
+    hint = f"`berth profile build` requires Apptainer {_dotted(OLDEST_APPTAINER)} or newer"
     said = _program("apptainer", "--version")
     if said is None:
         return DoctorCheck(name="apptainer", ok=True, detail="not installed on this machine", hint=hint)
@@ -89,14 +89,14 @@ def _apptainer() -> DoctorCheck:
 
 
 def _subordinate_ids() -> Iterator[DoctorCheck]:
-    """Building unpacks files of many owners, in a user namespace; root does without."""
+    """Check the ranges of subordinate ids: a build unpacks files of many owners. Root does not need them."""
     if os.geteuid() == 0:
         return
     account = pwd.getpwuid(os.getuid())
     for file in (Path("/etc/subuid"), Path("/etc/subgid")):
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         have = any(line.split(":")[0] in {account.pw_name, str(account.pw_uid)} for line in lines)
-        hint = f"`berth profile build` takes a range of ids: `usermod --add-{file.name}s` as root, see usermod(8)"
+        hint = f"`berth profile build` requires a range of ids: `usermod --add-{file.name}s` as root, see usermod(8)"
         detail = f"{file} has {'a range' if have else 'no range'} for {account.pw_name}"
         yield DoctorCheck(name=file.name, ok=True, detail=detail, hint="" if have else hint)
 
@@ -107,10 +107,10 @@ def _keys(client: Client) -> DoctorCheck:
         return DoctorCheck(
             name="keys",
             ok=False,
-            detail="no public key of yours is known: nobody can log in to your sessions",
+            detail="Berth knows no public key of yours, so no one can log in to your sessions",
             hint="`berth key add ~/.ssh/id_ed25519.pub`; on a login node `berth ssh` makes a key of its own",
         )
-    own = login_key.location()
+    own = login_key.login_key_path()
     here = f"; {own} is there for `berth ssh`" if own.exists() else ""
     return DoctorCheck(name="keys", ok=True, detail=f"{len(keys)} public keys open your sessions{here}")
 
@@ -131,14 +131,14 @@ def _own_file() -> Iterator[DoctorCheck]:
 
 
 def _layers(client: Client) -> Iterator[DoctorCheck]:
-    """The user's sessions whose layers could not be joined: each start mounts more of them."""
+    """Report the user's sessions whose layers could not be merged, which makes each start slower."""
     for view in client.sessions():
         if view.volumes is not None and view.volumes.unflattened:
             yield DoctorCheck(
                 name="layers",
                 ok=False,
-                detail=f"those of {view.name} cannot be joined: {view.volumes.unflattened}",
-                hint=f"`berth flatten {view.name}` once that is mended, with the session stopped",
+                detail=f"the layers of {view.name} cannot be merged: {view.volumes.unflattened}",
+                hint=f"correct the cause, stop the session, and run `berth flatten {view.name}`",
             )
 
 
@@ -156,9 +156,9 @@ def _ssh_config(domain: str) -> DoctorCheck:
 
 
 def _program(*argv: str) -> str | None:
-    """What a program says of its version, on either stream; None if it cannot be run."""
+    """Return a program's output about its version, of stdout or stderr; None if it cannot be run."""
     try:
-        done = asyncio.run(run(argv, timeout=PROGRAM_TIMEOUT))
+        done = asyncio.run(run_command(argv, timeout=PROGRAM_TIMEOUT_S))
     except CommandError:
         return None
     return (done.stdout or done.stderr).strip()

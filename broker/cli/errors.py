@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.output import printable
+from broker.cli.output import escape_controls
 from broker.errors import BerthError, ExitCode, InvalidInputError
 
 if TYPE_CHECKING:
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
 
 
 class InterruptedWaitError(BerthError):
-    """The user pressed Ctrl-C; the message says what goes on all the same."""
+    """The user pressed Ctrl-C; the message names the operation that continues."""
 
     reason = "interrupted"
     exit_code = ExitCode.INTERRUPTED
 
 
-def report(error: Exception, *, as_json: bool) -> ExitCode:
-    """Say what failed and how to mend it; return the code to end with."""
+def report_error(error: Exception, *, as_json: bool) -> ExitCode:
+    """Write the error's message and hint to stderr or the journal; return the exit code."""
     failure = _as_berth_error(error)
-    text = _as_json(failure) if as_json else _as_words(failure)
+    text = _as_json(failure) if as_json else _as_text(failure)
     if not ("JOURNAL_STREAM" in os.environ and _wrote_to_journal(text)):
         click.echo(text, err=True)
     return failure.exit_code
 
 
 def _wrote_to_journal(text: str) -> bool:
-    """Write the failure of a service that systemd has started to the journal; False if this is none."""
+    """Write the failure to the journal if systemd started this process as a service; return whether it did."""
     from broker.service import journal
 
     if not journal.is_connected():
         return False
-    journal.write(text, journal.ERROR)
+    journal.write_entry(text, journal.ERROR)
     return True
 
 
-def wants_json(words: Sequence[str]) -> bool:
-    """Whether `--json` stands on the command line; for command lines so wrong that click never came to read it."""
-    before = words[: words.index("--")] if "--" in words else words
-    return "--json" in before
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether `--json` is on the command line, for command lines that click cannot parse."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options
 
 
 def _as_berth_error(error: Exception) -> BerthError:
@@ -64,14 +64,14 @@ def _as_berth_error(error: Exception) -> BerthError:
 
 
 def _sentence(message: str) -> str:
-    """Click's messages are sentences with a capital and a full stop; ours follow `berth: `."""
+    """Remove the capital and the full stop of click's messages: Berth's messages follow `berth: `."""
     text = message.rstrip(".")
     return text[:1].lower() + text[1:]
 
 
-def _as_words(failure: BerthError) -> str:
+def _as_text(failure: BerthError) -> str:
     text = f"berth: {failure.message}" + (f"\n  hint: {failure.hint}" if failure.hint else "")
-    return printable(text, keep="\n")
+    return escape_controls(text, keep="\n")
 
 
 def _as_json(failure: BerthError) -> str:
@@ -85,26 +85,26 @@ def _as_json(failure: BerthError) -> str:
 
 
 def _unexpected(error: Exception) -> BerthError:
-    """A fault of ours: keep the traceback out of the way but where it can be found."""
+    """Return the error for a bug in Berth; the traceback goes to a file."""
     import traceback
 
-    summary = f"this is a fault in berth: {type(error).__name__}: {error}"
+    summary = f"internal error: {type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error))
     if os.environ.get("BERTH_DEBUG"):
         click.echo(text, err=True, nl=False)
         return BerthError(summary)
     try:
-        place = _keep(text)
+        path = _save_traceback(text)
     except OSError:
-        return BerthError(summary, hint="BERTH_DEBUG=1 shows where it happened")
-    return BerthError(summary, hint=f"{place} has the traceback; please report it. BERTH_DEBUG=1 shows it at once")
+        return BerthError(summary, hint="BERTH_DEBUG=1 shows the traceback")
+    return BerthError(summary, hint=f"please report it with the traceback in {path}; BERTH_DEBUG=1 shows it at once")
 
 
-def _keep(text: str) -> Path:
-    from broker.config.file import xdg
+def _save_traceback(text: str) -> Path:
+    from broker.config.file import xdg_directory
 
-    place = xdg("XDG_STATE_HOME", ".local/state") / "berth" / "traceback.txt"
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    place.write_text(text, encoding="utf-8")
-    place.chmod(0o600)
-    return place
+    path = xdg_directory("XDG_STATE_HOME", ".local/state") / "berth" / "traceback.txt"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    return path

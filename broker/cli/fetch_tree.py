@@ -1,4 +1,4 @@
-"""Copy the output of a job from the top of its home to a directory of the user's, as the user."""
+"""Copy the output of a job from the top of its home to a directory of the user, as the user."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FUSE_WHITEOUT = b".wh."
-"""How fuse-overlayfs marks what was deleted, where it cannot make the kernel's marks."""
+"""Prefix of fuse-overlayfs's whiteouts, where it cannot create the kernel's whiteouts."""
 
-FRESH = ".berth-fetch"
-"""Begins the name of a file that is not whole yet, which may be shorter than its own."""
-LONGEST_FRESH_BYTES = 24
-"""Of such a name, with a slash before it and one before the path."""
-LONGEST_PATH_BYTES = 4095
+DRAFT_PREFIX = ".berth-fetch"
+"""Prefix of the name of an incomplete file; the name may be shorter than the final one."""
+MAX_DRAFT_NAME_BYTES = 24
+"""Length of such a name, with a slash before it and one before the path."""
+MAX_PATH_BYTES = 4095
 """PATH_MAX in limits.h, without the NUL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """A file that is there already and is another one."""
+    """An existing file with another content."""
 
     path: str
 
@@ -37,44 +37,43 @@ class Fetched:
     copied: list[str] = field(default_factory=list)
     clashes: list[Clash] = field(default_factory=list)
     too_long: list[str] = field(default_factory=list)
-    """Paths below the tree that a system call cannot take where they are, or where they are to come to."""
+    """Paths below the tree that are too long for a system call, in the source or in the target."""
 
 
 def fetch_tree(source: Path, target: Path, *, base: Path | None, force: bool) -> Fetched:
-    """Copy the files and links of the tree `source` into `target`, each by a rename; which, as paths.
+    """Copy the files and links of the tree `source` into `target`, each with a rename at the end.
 
-    With `base` only those that are not the same there. Marks of deletion delete nothing; files of other kinds are
-    passed over. One that is there with another content is left, unless `force`; one with too long a path is, too.
-    OSError.
+    With `base`, copy only those that differ from it. Whiteouts and special files are skipped. An existing file with
+    another content is kept unless `force` is set. Raises OSError.
     """
     done = Fetched()
     longest_root = max(len(os.fsencode(each)) for each in (source, target, base or source))
     with Tree(source) as tree:
         results = sorted(entry.path for entry in walk(tree.root) if _is_result(entry.name, entry.status.st_mode))
     for result in results:
-        if longest_root + len(result) + LONGEST_FRESH_BYTES > LONGEST_PATH_BYTES:
+        if longest_root + len(result) + MAX_DRAFT_NAME_BYTES > MAX_PATH_BYTES:
             done.too_long.append(os.fsdecode(result))
             continue
         below = os.fsdecode(result)
-        place, aim = source / below, target / below
-        if base is not None and _same(place, base / below):
+        origin, copy = source / below, target / below
+        if base is not None and _same(origin, base / below):
             continue
-        if os.path.lexists(aim):
-            if _same(place, aim):
+        if os.path.lexists(copy):
+            if _same(origin, copy):
                 continue
-            if not force or aim.is_dir():
-                done.clashes.append(Clash(str(aim)))
+            if not force or copy.is_dir():
+                done.clashes.append(Clash(str(copy)))
                 continue
         try:
-            aim.parent.mkdir(parents=True, exist_ok=True)
+            copy.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            done.clashes.append(Clash(str(aim)))
+            done.clashes.append(Clash(str(copy)))
             continue
-        fresh = aim.with_name(f"{FRESH}.{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        shutil.copy2(place, fresh, follow_symlinks=False)
-        fresh.replace(aim)
-        done.copied.append(str(aim))
+        draft = copy.with_name(f"{DRAFT_PREFIX}.{os.getpid()}")
+        draft.unlink(missing_ok=True)
+        shutil.copy2(origin, draft, follow_symlinks=False)
+        draft.replace(copy)
+        done.copied.append(str(copy))
     return done
 
 

@@ -1,4 +1,4 @@
-"""Print results to stdout and messages to stderr, and escape control characters in text from elsewhere."""
+"""Print results to stdout and messages to stderr, and escape control characters in untrusted text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
-def printable(text: str, *, keep: str = "") -> str:
-    """Write control, format and bidirectional characters as escapes, so that names, reasons and logs from elsewhere
-    cannot move the cursor or pass for something else (docs/security.md, T18). `keep` names characters to let through.
+def escape_controls(text: str, *, keep: str = "") -> str:
+    """Escape control, format and bidirectional characters except those in `keep`.
+
+    Untrusted names, reasons and logs then cannot move the cursor or imitate other text (docs/security.md, T18).
     """
     if text.isprintable():
         return text
@@ -24,30 +25,30 @@ def printable(text: str, *, keep: str = "") -> str:
     )
 
 
-def data(text: str) -> None:
-    """One line of result."""
-    click.echo(printable(text))
+def print_line(text: str) -> None:
+    """Print a line of a result."""
+    click.echo(escape_controls(text))
 
 
-def narrate(text: str) -> None:
-    """One line for the reader, on stderr."""
-    click.echo(printable(text), err=True)
+def print_note(text: str) -> None:
+    """Print a message on stderr."""
+    click.echo(escape_controls(text), err=True)
 
 
-def show_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> None:
-    """Print a result as indented JSON in ASCII, which also escapes whatever a terminal might obey."""
+def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> None:
+    """Print a result as indented JSON in ASCII, which also escapes control characters."""
     plain = value if isinstance(value, (dict, list)) else value.model_dump(mode="json")  # type: ignore[union-attr]
     click.echo(json.dumps(plain, indent=2))
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns, two blanks apart; headings also when there are no rows, for those who cut columns."""
-    cells = [[printable(cell) for cell in row] for row in (headings, *rows)]
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns, two blanks apart. The headings are printed even without rows, for scripts."""
+    cells = [[escape_controls(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def counted(count: int, what: str) -> str:
-    """`1 layer`, `2 layers`."""
+def pluralize(count: int, what: str) -> str:
+    """Return `1 layer` or `2 layers`."""
     return f"{count} {what}{'' if count == 1 else 's'}"

@@ -26,13 +26,13 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 class SessionName(click.ParamType[str]):
-    """A session's name; completed with those that exist."""
+    """A session's name; completed with the existing sessions."""
 
     name = "name"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value.startswith("-"):
-            self.fail(f"{value!r} is an option; the session's name comes before those that are not ours", param, ctx)
+            self.fail(f"{value!r} is an option; put the session's name before sbatch's or ssh's options", param, ctx)
         if not re.fullmatch(NAME_PATTERN, value):
             self.fail(f"{value!r} {_WRONG_NAME}{_suggestion(value, NAME_PATTERN)}", param, ctx)
         return value
@@ -67,7 +67,7 @@ class Time(click.ParamType["float | None"]):
 
 
 class PointInTime(click.ParamType["float | None"]):
-    """A time to come, in seconds since the epoch: `18:00`, `2026-12-24T18:00`, `4h` from now; None for `never`."""
+    """A future time, in seconds since the epoch: `18:00`, `2026-12-24T18:00`, `4h` from now; None for `never`."""
 
     name = "time"
 
@@ -99,7 +99,7 @@ class ProfileReference:
 
 
 class ProfileName(click.ParamType[ProfileReference]):
-    """A profile, with or without its version; completed with those that were built."""
+    """A profile, with or without a version; completed with the published images."""
 
     name = "profile"
 
@@ -112,7 +112,7 @@ class ProfileName(click.ParamType[ProfileReference]):
         if not re.fullmatch(NAME_PATTERN, name):
             self.fail(f"{name!r} {_WRONG_NAME}{_suggestion(name, NAME_PATTERN)}", param, ctx)
         if at and not re.fullmatch(VERSION_PATTERN, version):
-            self.fail(f"{version!r} cannot be a version: give NAME or NAME@VERSION", param, ctx)
+            self.fail(f"{version!r} is not a version: use NAME or NAME@VERSION", param, ctx)
         return ProfileReference(name, version or None)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -121,7 +121,7 @@ class ProfileName(click.ParamType[ProfileReference]):
 
 
 class EnvironmentName(click.ParamType[str]):
-    """What a batch job's environment is made of; completed with sessions and profiles."""
+    """A session or profile for a batch job's environment; completed with both."""
 
     name = "environment"
 
@@ -132,7 +132,7 @@ class EnvironmentName(click.ParamType[str]):
 
 
 class DeletedName(SessionName):
-    """The name of a deleted session; completed with those that can be restored."""
+    """The name of a deleted session; completed with sessions that can be restored."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         del ctx, param
@@ -144,7 +144,7 @@ class DeletedName(SessionName):
 
 
 class SnapshotLabel(click.ParamType[str]):
-    """What a user calls a snapshot: never a number, so that it cannot be taken for one."""
+    """A snapshot's label, which cannot be a number."""
 
     name = "label"
 
@@ -155,7 +155,7 @@ class SnapshotLabel(click.ParamType[str]):
 
 
 class SnapshotReference(click.ParamType[str]):
-    """A snapshot by its number or label; completed with those of the session that was named before it."""
+    """A snapshot's number or label; completed with the snapshots of the session before it."""
 
     name = "snapshot"
 
@@ -176,9 +176,9 @@ class SnapshotReference(click.ParamType[str]):
 
 
 class Kept(click.ParamType[str]):
-    """`home`, `system` (all outside the home), or a path of either.
+    """`home`, `system` (everything outside the home), or a path of either.
 
-    A path below the home directory here is meant to be below the session's: the shell makes it of `~/…`.
+    A path below the user's home on this machine, to which the shell expands `~/…`, means the session's home.
     """
 
     name = "kept"
@@ -199,14 +199,14 @@ SIDES = ("home", "system")
 
 
 def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, object] | None:
-    """The policy that `--keep` and `--fresh` make together, as the API takes it; None without any.
+    """Return the persistence of `--keep` and `--fresh` for the API; None without both options.
 
-    InvalidInputError for what is asked to be both.
+    InvalidInputError if a path is in both.
     """
     if not keep and not fresh:
         return None
     if both := sorted(set(keep) & set(fresh)):
-        raise InvalidInputError(f"{both[0]} cannot be kept and come fresh from the profile at once")
+        raise InvalidInputError(f"{both[0]} cannot be both in --keep and in --fresh")
     return {
         **{side: "fresh" if side in fresh else "keep" for side in SIDES},
         "keep": [path for path in keep if path not in SIDES],
@@ -226,29 +226,29 @@ _WRONG_NAME = "cannot be a name: names have 1 to 39 small letters, digits and hy
 
 
 def _suggestion(value: str, pattern: str) -> str:
-    """A name near to what was typed, for `dev.berth`, `Dev` and `my_dev`."""
+    """Suggest a valid name similar to `value`, such as for `dev.berth`, `Dev` and `my_dev`."""
     near = re.sub(r"[^a-z0-9-]+", "-", value.lower().removesuffix(".berth")).strip("-")
-    return f"; {near!r} would do" if re.fullmatch(pattern, near) else ""
+    return f"; try {near!r}" if re.fullmatch(pattern, near) else ""
 
 
 def known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
-    """What to complete with; a controller that is not there is not started by pressing Tab."""
+    """Return values for completion. It never starts a controller."""
     from broker.client.autostart import passive_client
-    from broker.config.settings import load
+    from broker.config.settings import load_config
 
     try:
-        return look(passive_client(load()))
+        return look(passive_client(load_config()))
     except BerthError:
         return []
 
 
 def _profiles() -> list[str]:
-    from broker.config.settings import load
+    from broker.config.settings import load_config
     from profiles.errors import ProfilesError
     from profiles.image.store import Stores
 
     try:
-        images = Stores(load().profiles.stores).images()
+        images = Stores(load_config().profiles.stores).images()
     except (BerthError, ProfilesError):
         return []
     return sorted({image.name for image in images} | {f"{image.name}@{image.version}" for image in images})

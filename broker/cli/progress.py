@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from broker.cli.output import printable
+from broker.cli.output import escape_controls
 from broker.errors import ControllerUnavailableError, TimedOutError
-from broker.status_text import doing, pending
+from broker.status_text import describe_operation, pending_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from broker.client.client import Client
     from broker.schema.sessions import SessionView
 
-POLL = 25.0
-"""Seconds that one question to the controller waits for a change."""
+POLL_S = 25.0
+"""Time for which one request to the controller waits for a change."""
 
-OUTAGE = 60.0
-"""Seconds that the controller may be away, being restarted or upgraded, before waiting for it ends."""
+OUTAGE_S = 60.0
+"""Time for which the controller may be away, such as for a restart or an upgrade, before the wait fails."""
 
-_RETRY = 0.5
+_RETRY_S = 0.5
 
 
-class Progress:
-    """A line on stderr that says what goes on now. As a context manager, it leaves a clean line behind."""
+class ProgressLine:
+    """A line on stderr with the current state. As a context manager, it clears the line at its exit."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -46,19 +46,19 @@ class Progress:
         self.clear()
 
     def clear(self) -> None:
-        """Leave a clean line for others to write on."""
+        """Clear the line for other output."""
         if self._terminal and self._shown:
             click.echo("\r\x1b[K", nl=False, err=True)
         self._shown = ""
 
     @property
     def changes(self) -> bool:
-        """Whether the line changes in place: then details that pass by quickly are welcome."""
+        """Whether the line changes in place, so that it can show short-lived details."""
         return self._terminal
 
     def show(self, text: str) -> None:
-        """Replace what was said before; the same text again says nothing."""
-        line = printable(text)
+        """Replace the shown text; do nothing if it is the same."""
+        line = escape_controls(text)
         if self._quiet or line == self._shown:
             return
         self._shown = line
@@ -69,11 +69,11 @@ class Progress:
             click.echo(line, err=True)
 
 
-def follow(client: Client, view: SessionView, *, timeout: float | None = None) -> Iterator[SessionView]:
-    """Yield `view`, and then how the session is whenever it changed, or after POLL seconds unchanged; for ever.
+def follow_session(client: Client, view: SessionView, *, timeout: float | None = None) -> Iterator[SessionView]:
+    """Yield `view`, then a new view after each change, and at the latest every POLL_S seconds; without end.
 
-    Raises TimedOutError after `timeout` seconds and NotFoundError once the session is gone. A controller that is being
-    restarted is waited for.
+    Raises TimedOutError after `timeout` seconds and NotFoundError when the session is gone. Waits while the controller
+    restarts.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -86,16 +86,16 @@ def _next(client: Client, view: SessionView, deadline: float | None) -> SessionV
     while True:
         now = time.monotonic()
         if deadline is not None and now >= deadline:
-            operation = pending(view)
+            operation = pending_operation(view)
             raise TimedOutError(
-                f"{view.name} is still {doing(operation.verb) if operation else view.state}",
-                hint=f"it goes on; `berth show {view.name}` says how far it is",
+                f"{view.name} is still {describe_operation(operation.verb) if operation else view.state}",
+                hint=f"the operation continues; `berth show {view.name}` shows its progress",
             )
-        wait = POLL if deadline is None else min(POLL, deadline - now)
+        wait = POLL_S if deadline is None else min(POLL_S, deadline - now)
         try:
             return client.session(view.name, after=view.revision, wait=wait)
         except ControllerUnavailableError:
-            give_up = give_up or now + OUTAGE
-            if time.monotonic() + _RETRY > give_up:
+            give_up = give_up or now + OUTAGE_S
+            if time.monotonic() + _RETRY_S > give_up:
                 raise
-            time.sleep(_RETRY)
+            time.sleep(_RETRY_S)

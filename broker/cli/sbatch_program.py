@@ -1,8 +1,8 @@
 """Find the site's own sbatch, also if a script of that name on PATH runs `berth sbatch`.
 
-Such a script would call itself for ever. So a script called sbatch is run with a variable that names it: when
-`berth sbatch` finds itself called again with that variable, it leaves the named scripts out. A program is run without
-the variable, so that jobs do not inherit it.
+Such a script would call itself without end. So a script called sbatch is run with a variable that lists it. If
+`berth sbatch` is called again with that variable, it skips the listed scripts. A binary is run without the variable, so
+jobs do not inherit it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 VARIABLE = "BERTH_SBATCH_SCRIPTS"
-"""The id of the job in which `berth sbatch` was called, empty outside of jobs, and the scripts that it has run, with
-`:` between them."""
+"""The id of the job in which `berth sbatch` was called (empty outside jobs) and the scripts that it ran, separated by
+`:`."""
 SCRIPT_MAGIC = b"#!"
 """A script's first bytes: execve(2)."""
 
@@ -46,13 +46,13 @@ class SbatchProgram:
         if called:
             raise BerthError(
                 f"{', '.join(called)} runs `berth sbatch` again, and there is no other sbatch on PATH",
-                hint="put the directory of Slurm's own sbatch on PATH, behind that script's",
+                hint="add the directory of Slurm's sbatch to PATH, after the script's directory",
             )
-        raise BerthError("cannot run sbatch: not found", hint="load Slurm's commands, or go to a login node")
+        raise BerthError("cannot run sbatch: not found", hint="load Slurm's commands, or use a login node")
 
 
 def is_called_by_sbatch_script(variables: Mapping[str, str]) -> bool:
-    """Whether a script named sbatch, which `berth sbatch` has run, has called `berth sbatch` again."""
+    """Whether a script named sbatch, which `berth sbatch` ran, called `berth sbatch` again."""
     return bool(_scripts(variables))
 
 
@@ -77,4 +77,4 @@ def _is_script(path: str) -> bool:
         with open(path, "rb") as file:  # noqa: PTH123 - two bytes of it
             return file.read(len(SCRIPT_MAGIC)) == SCRIPT_MAGIC
     except OSError:
-        return False  # a program that can be run but not read
+        return False  # a program that can be executed but not read

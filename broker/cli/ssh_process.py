@@ -28,39 +28,40 @@ def cannot_run(error: OSError) -> BerthError:
 def ssh_command(
     invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str], root: bool = False
 ) -> list[str]:
-    """The ssh(1) that talks straight to the session, as its owner or as its root; raises what the controller refuses
-    with.
+    """Return the ssh(1) command that connects directly to the session, as its owner or as its root.
+
+    Raises the error with which the controller refuses.
     """
     from broker.cli import login_key
     from broker.ssh.host_names import SessionHost
 
     client = invocation.client
     site = client.site()
-    key = login_key.ensure(client, site.login_with)
-    place = _place(client, site.user, name, root=root)
-    _note(client, site.user, place)
+    key = login_key.ensure_certificate(client, site.login_with)
+    endpoint = _resolve(client, site.user, name, root=root)
+    _record_connection(client, site.user, endpoint)
     config = _write_config(site, key)
-    straight = {
-        "HostName": place.host,
-        "Port": str(place.port),
-        "HostKeyAlias": SessionHost(place.owner, place.name).canonical(site.domain),
+    direct = {
+        "HostName": endpoint.host,
+        "Port": str(endpoint.port),
+        "HostKeyAlias": SessionHost(endpoint.owner, endpoint.name).canonical(site.domain),
         "ProxyCommand": "none",
     } | ({"User": "root"} if root else {})
-    options = [word for option, value in straight.items() for word in ("-o", f"{option}={value}")]
+    options = [word for option, value in direct.items() for word in ("-o", f"{option}={value}")]
     return ["ssh", "-F", str(config), *options, *before, f"{name}.{site.domain}", *after]
 
 
-def _place(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer:
-    """Return where the session listens; show a line of progress while the command waits for it."""
-    from broker.cli.progress import Progress
+def _resolve(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer:
+    """Return the session's endpoint; show a line of progress while the session starts."""
+    from broker.cli.progress import ProgressLine
 
-    with Progress() as progress:
+    with ProgressLine() as progress:
         return client.resolve(user, name, root=root, tell=progress.show)
 
 
-def _note(client: Client, user: str, place: ResolveAnswer) -> None:
-    """Record the connection with the controller: ssh goes straight to the session, past the gateway."""
-    from broker.client.proxy_command import peer
+def _record_connection(client: Client, user: str, endpoint: ResolveAnswer) -> None:
+    """Report the connection to the controller: the gateway does not see it."""
+    from broker.client.proxy_command import client_address
     from broker.names import new_id
     from broker.schema.connections import ConnectionRecord
 
@@ -68,9 +69,9 @@ def _note(client: Client, user: str, place: ResolveAnswer) -> None:
     record = ConnectionRecord(
         id=new_id(now),
         user=user,
-        peer=peer(),
-        session_id=place.session_id,
-        generation=place.generation,
+        peer=client_address(),
+        session_id=endpoint.session_id,
+        generation=endpoint.generation,
         began_at=now,
         ended_at=now,
         end="not followed",
@@ -80,9 +81,9 @@ def _note(client: Client, user: str, place: ResolveAnswer) -> None:
 
 
 def _write_config(site: SiteView, key: Path) -> Path:
-    """Keep the ssh_config of `berth ssh` below the user's state folder; it is written only when it would change."""
+    """Write the ssh_config of `berth ssh` below the user's state directory, if it changed."""
     from broker.client import ssh_config
-    from broker.config.file import xdg
+    from broker.config.file import xdg_directory
 
-    directory = xdg("XDG_STATE_HOME", ".local/state") / "berth" / "ssh"
-    return ssh_config.write(directory, site, ssh_config.Way.LOCAL, identity_file=key)
+    directory = xdg_directory("XDG_STATE_HOME", ".local/state") / "berth" / "ssh"
+    return ssh_config.write_ssh_config(directory, site, ssh_config.Route.LOCAL, identity_file=key)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.cli.context import Invocation
-    from broker.cli.progress import Progress as Line
-    from profiles.build.steps import Progress, Step
+    from broker.cli.progress import ProgressLine
+    from profiles.build.steps import Step, StepCallback
     from profiles.errors import ProfilesError
     from profiles.image.store import Image, Store, Stores
 
@@ -30,7 +30,7 @@ store_option = click.option(
 
 
 def stores_of(invocation: Invocation, store: Path | None) -> Stores:
-    """The stores to look in, the first of which is published to. InvalidInputError if there is none."""
+    """Return the stores to search; builds are published to the first. InvalidInputError if there is none."""
     from profiles.image.store import Stores
 
     if store is not None:
@@ -43,26 +43,26 @@ def stores_of(invocation: Invocation, store: Path | None) -> Stores:
 
 
 def store_of(image: Image) -> Store:
-    """A store holds `<name>/<version>/` directories."""
+    """Return the store that contains the image, as `<name>/<version>/`."""
     from profiles.image.store import Store
 
     return Store(image.directory.parent.parent)
 
 
-def described(image: Image) -> dict[str, object]:
-    """An image as JSON says it."""
+def image_json(image: Image) -> dict[str, object]:
+    """Return the image as a JSON object."""
     return {**image.description(), "path": str(image.path)}
 
 
-def published(image: Image) -> str:
-    """The line that says what a build or a commit has made."""
-    from broker.format import size
+def image_line(image: Image) -> str:
+    """Return a line that describes the image of a build or a commit."""
+    from broker.format import format_size
 
-    return f"{image.name}@{image.version} {image.digest} {size(image.size)} {image.path}"
+    return f"{image.name}@{image.version} {image.digest} {format_size(image.size)} {image.path}"
 
 
-def steps_on(line: Line) -> Progress:
-    """Show each step on `line` as it begins and, on a terminal, the last line of its output."""
+def show_steps_on(line: ProgressLine) -> StepCallback:
+    """Return a function that shows each step on `line` and, on a terminal, the last line of its output."""
     every_line = line.changes
 
     def show(step: Step) -> None:
@@ -73,8 +73,8 @@ def steps_on(line: Line) -> Progress:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Raise what the profiles package raises as this command line's errors, with their exit codes."""
+def profile_errors() -> Iterator[None]:
+    """Convert errors of the profiles package to BerthErrors, which have exit codes."""
     from profiles import errors
 
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.format import clock
-from broker.status_text import doing
+from broker.format import format_time
+from broker.status_text import describe_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 SNAPSHOT_HEADINGS = ("NUMBER", "WHEN", "", "LABEL/WHY", "PROFILE", "CONSISTENCY")
 
 _DRIVERS = {
-    "overlay": "only what changed is stored, in layers over each other",
+    "overlay": "stores only changes, as layers",
     "reflink": "whole copies, which share their blocks on disk",
     "plain": "whole copies; snapshots are compressed",
 }
 
 
-def last_operation(view: SessionView, now: float) -> str:
-    """What is being done, or why the last attempt came to nothing; empty when there is nothing to tell."""
+def describe_last_operation(view: SessionView, now: float) -> str:
+    """Describe the pending operation, or the failure of the last one; empty if the last one succeeded."""
     operation = view.operation
     if operation is None or operation.status == "done":
         return ""
-    since = clock(operation.asked_at, now)
+    since = format_time(operation.asked_at, now)
     if operation.status == "pending":
-        return f"{doing(operation.verb)}, since {since}"
+        return f"{describe_operation(operation.verb)}, since {since}"
     hint = f"; {operation.hint}" if operation.hint else ""
     return f"{operation.verb} at {since} failed and changed nothing: {operation.message}{hint}"
 
 
-def policy(view: SessionView) -> str:
-    """What is kept over a stop, such as `home kept; everything outside comes from base@1 at each start`."""
+def describe_persistence(view: SessionView) -> str:
+    """Describe the persistence, such as `home kept; everything outside comes from base@1 at each start`."""
     persistence = view.persistence
     exceptions = [*persistence.keep, *persistence.fresh]
     if persistence.home == persistence.system == "keep" and not exceptions:
@@ -58,47 +58,47 @@ def _clause(side: str, exceptions: Sequence[str], source: str, *, kept: bool) ->
     return f"{side} kept{f', except {paths}, which {again} from {source} at each start' if paths else ''}"
 
 
-def volumes(view: SessionView) -> Iterator[tuple[str, str]]:
-    """How home and system lie on disk, as titled lines for `berth show`."""
+def describe_volumes(view: SessionView) -> Iterator[tuple[str, str]]:
+    """Yield titles and texts about the volumes, for `berth show`."""
     if view.volumes is None:
         return
     driver = view.volumes.driver
-    words = _DRIVERS.get(driver)
-    yield "storage", f"{driver}: {words}" if words else driver
+    description = _DRIVERS.get(driver)
+    yield "storage", f"{driver}: {description}" if description else driver
     for promise in view.volumes.promises:
         yield "", promise
-    if told := layers(view):
-        yield "layers", told
+    if layers := describe_layers(view):
+        yield "layers", layers
     if view.volumes.unflattened:
         yield "", f"cannot be joined: {view.volumes.unflattened}; `berth flatten {view.name}` tries again"
     count = view.volumes.snapshots
     yield "snapshots", f"{count}; `berth snapshots {view.name}` lists them" if count else "none"
 
 
-def layers(view: SessionView) -> str:
-    """How many immutable layers there are, such as `3 under the home`; empty when there are none."""
+def describe_layers(view: SessionView) -> str:
+    """Describe the number of immutable layers, such as `3 under the home`; empty if there are none."""
     counts = view.volumes.layers.items() if view.volumes is not None else ()
     return ", ".join(f"{count} under the {side}" for side, count in counts if count)
 
 
-def consistency(snapshot: SnapshotView) -> str:
-    """Of what moment the snapshot is, for people who must decide whether to trust it."""
+def describe_consistency(snapshot: SnapshotView) -> str:
+    """Describe the consistency of a snapshot."""
     if snapshot.consistency == "stopped":
-        return "of the session without a job, so nothing was at work in it"
+        return "of the stopped session"
     if snapshot.consistency == "frozen":
-        return f"of the running session, frozen: all in it stood still for {_milliseconds(snapshot)}"
+        return f"of the running session, with all processes frozen for {_milliseconds(snapshot)}"
     return (
-        "of the running session, crash-consistent: not all in it could be made to stand still, so files may be of "
-        "slightly different moments"
+        "of the running session, crash-consistent: not all processes could be frozen, so files may be of slightly "
+        "different times"
     )
 
 
 def snapshot_row(snapshot: SnapshotView, now: float) -> tuple[str, ...]:
-    """One line of `berth snapshots`, under SNAPSHOT_HEADINGS."""
+    """Return a row of `berth snapshots`, under SNAPSHOT_HEADINGS."""
     pause = f" ({_milliseconds(snapshot)})" if snapshot.consistency == "frozen" else ""
     return (
         str(snapshot.number),
-        clock(snapshot.at, now),
+        format_time(snapshot.at, now),
         "automatic" if snapshot.automatic else "",
         snapshot.label or snapshot.reason,
         f"{snapshot.profile}@{snapshot.version}",
@@ -106,8 +106,8 @@ def snapshot_row(snapshot: SnapshotView, now: float) -> tuple[str, ...]:
     )
 
 
-def name_of(snapshot: SnapshotView) -> str:
-    """`snapshot 3`, or `snapshot 3 (before-upgrade)` for one with a label."""
+def snapshot_name(snapshot: SnapshotView) -> str:
+    """Return `snapshot 3`, or `snapshot 3 (before-upgrade)` if it has a label."""
     return f"snapshot {snapshot.number}{f' ({snapshot.label})' if snapshot.label else ''}"
 
 

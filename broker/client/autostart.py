@@ -1,4 +1,4 @@
-"""Connect to the controller; in personal mode, start it if it does not run. Nothing is started by hand."""
+"""Connect to the controller; in personal mode, start it if it does not run."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
     from broker.config.settings import Config
 
-START_WITHIN = 120.0
-"""Seconds in which a controller that we start must answer; it may have to wait for its predecessor to end. It takes a
-second, and half a minute on a busy login node with the home on NFS. One that ends is noticed at once."""
+START_TIMEOUT_S = 120.0
+"""Time for a started controller to answer; it may have to wait for the end of its predecessor. The start takes a
+second, and half a minute on a busy login node with the home on NFS. A controller that exits is noticed at once."""
 
-LOG_LIMIT = 2**20
-"""Bytes; a log that has grown beyond it begins anew with the next controller."""
+LOG_LIMIT_BYTES = 2**20
+"""Size of the log above which the next controller truncates it."""
 
 
 def open_client(config: Config, wait_for_start: Callable[[Path], None] = lambda _: None) -> Client:
-    """A client for the controller that holds here. In site mode, `wait_for_start` is called if no controller listens.
+    """Return a client of the controller. In site mode, `wait_for_start` is called if no controller listens.
 
-    In personal mode the controller is running when this returns, and a call that finds it gone starts it again: it
-    leaves when idle. ControllerUnavailableError if it cannot be started, or what the controller itself said.
+    In personal mode, the controller runs on return, and calls start it again if it has exited: it exits when idle.
+    ControllerUnavailableError if it cannot be started, or the error that the controller printed.
     """
     if config.mode is not Mode.PERSONAL:
         return Client(config.api_socket, revive=lambda: wait_for_start(config.api_socket))
@@ -47,14 +47,14 @@ def open_client(config: Config, wait_for_start: Callable[[Path], None] = lambda 
 
 
 def passive_client(config: Config) -> Client:
-    """A client that starts nothing; InvalidInputError if somebody else could be behind the socket."""
+    """Return a client that starts no controller; InvalidInputError if the socket could be another user's."""
     if config.mode is Mode.PERSONAL and config.runtime_dir.exists():
         _check_private(config.runtime_dir, _REMEDIES["runtime_dir"])
     return Client(config.api_socket)
 
 
 def _start(config: Config) -> None:
-    """Start the controller in a session of its own; of several commands at once, one starts it and the others wait."""
+    """Start the controller in its own process session. Of several commands at once, one starts it; the others wait."""
     make_private(config)
     client = Client(config.api_socket)
     with (config.runtime_dir / "starting.lock").open("w+") as lock:
@@ -62,7 +62,7 @@ def _start(config: Config) -> None:
         if client.health():
             return
         log = config.state_dir / "controller.log"
-        with log.open("wb" if log.exists() and log.stat().st_size > LOG_LIMIT else "ab") as output:
+        with log.open("wb" if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES else "ab") as output:
             before = output.tell()
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "broker.cli", "--json", "controller"],
@@ -73,34 +73,34 @@ def _start(config: Config) -> None:
                 env=_environment(),
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_WITHIN
+        deadline = time.monotonic() + START_TIMEOUT_S
         while not client.health():
             if process.poll() is not None:
-                raise _why(log, before)
+                raise _start_error(log, before)
             if time.monotonic() > deadline:
                 raise ControllerUnavailableError(
-                    f"the controller has not answered within {START_WITHIN:g} s, and is still starting",
-                    hint=f"run the command again in a while; the controller's log is {log}",
+                    f"the controller has not answered within {START_TIMEOUT_S:g} s and is still starting",
+                    hint=f"try again shortly; the controller's log is {log}",
                 )
             time.sleep(0.02)
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with paths that hold from another working directory."""
+    """Return this process's environment with absolute paths, for another working directory."""
     environment = dict(os.environ)
     if environment.get("BERTH_CONFIG"):
         environment["BERTH_CONFIG"] = os.path.abspath(environment["BERTH_CONFIG"])  # noqa: PTH100 - Path.resolve would follow links
     return environment
 
 
-def _why(log: Path, before: int) -> BerthError:
-    """What the controller that did not start said: its last line is an error as `--json` prints it."""
+def _start_error(log: Path, before: int) -> BerthError:
+    """Return the error of a controller that did not start: its last line is an error in the form of `--json`."""
     with log.open("rb") as file:
         file.seek(before)
-        said = file.read().decode(errors="replace").strip()
+        output = file.read().decode(errors="replace").strip()
     with contextlib.suppress(ValueError, LookupError, TypeError):
-        error = json.loads(said.splitlines()[-1])["error"]
+        error = json.loads(output.splitlines()[-1])["error"]
         return from_reason(error["reason"], error["message"], error["hint"])
     return ControllerUnavailableError(
-        f"the controller did not start: {said[-1000:] or 'it said nothing'}", hint=f"its whole log is {log}"
+        f"the controller did not start: {output[-1000:] or 'no output'}", hint=f"its log is {log}"
     )

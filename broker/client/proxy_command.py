@@ -1,4 +1,4 @@
-"""`berth connect NAME`: a connection through the site's own sshd, for ProxyCommand.
+"""`berth connect NAME`: a connection through the site's sshd, for ProxyCommand.
 
 Its use in ssh_config(5) is `ProxyCommand ssh login berth connect %h`. It runs once per ssh connection, so it must start
 fast: the standard library only, and nothing of Berth that loads pydantic or an HTTP stack.
@@ -23,18 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-CHUNK = 256 * 1024
-"""Bytes read at once."""
+CHUNK_BYTES = 256 * 1024
 
-STANDING = 60.0
-"""Seconds after which the controller is told what a connection that still stands has carried, as gateways do."""
+REPORT_INTERVAL_S = 60.0
+"""Time between two reports about an open connection to the controller, as for gateways."""
 
-NOTED_WITHIN = 3.0
-"""Seconds for the controller to take note of a connection; nobody waits longer for that."""
+REPORT_TIMEOUT_S = 3.0
+"""Time for the controller to accept a report; then it is dropped."""
 
 
 class Destination(NamedTuple):
-    """Which session, and where its sshd listens."""
+    """A session and the endpoint of its sshd."""
 
     host: str
     port: int
@@ -44,46 +43,45 @@ class Destination(NamedTuple):
 
 @dataclass
 class Traffic:
-    """What has gone through, in bytes, and how it ended."""
+    """The bytes of a connection, and the cause of its end."""
 
     sent: int = 0
     received: int = 0
     end: str = "closed"
 
 
-def resolve(api_socket: Path, user: str, target: str, tell: Callable[[str], None]) -> Destination:
-    """Ask the controller where the session that `user` means by `target` listens; raises what it refuses with.
+def resolve_target(api_socket: Path, user: str, target: str, tell: Callable[[str], None]) -> Destination:
+    """Return the endpoint of the session `target` of `user`, when it is ready. Raises the controller's refusal.
 
-    While it is on its way it is waited for, as long as it takes; `tell` is called with how far it is whenever that
-    changes.
+    `tell` is called with the session's state whenever it changes.
     """
     question = json.dumps({"user": user, "target": target, "patient": True})
-    told = ""
+    shown = ""
     while True:
         try:
-            answer = http.ask(api_socket, "POST", "/v1/resolve", question).answer()
+            answer = http.send_request(api_socket, "POST", "/v1/resolve", question).answer()
             break
         except WaitingError as error:
-            if error.message != told:
-                told = error.message
-                tell(told)
+            if error.message != shown:
+                shown = error.message
+                tell(shown)
     try:
-        found = json.loads(answer)  # a schema.ResolveAnswer, without loading what checks all of it
-        return Destination(str(found["host"]), int(found["port"]), str(found["session_id"]), str(found["generation"]))
+        body = json.loads(answer)  # a schema.ResolveAnswer, without the time to load pydantic
+        return Destination(str(body["host"]), int(body["port"]), str(body["session_id"]), str(body["generation"]))
     except (ValueError, LookupError, TypeError) as error:
         raise ControllerUnavailableError(
-            "the controller's answer makes no sense", hint="`berth doctor` says what is missing"
+            "invalid response from the controller", hint="`berth doctor` shows the cause"
         ) from error
 
 
-def carry(
+def relay_and_report(
     api_socket: Path, user: str, destination: Destination, stdin: int = 0, stdout: int = 1, *, answer_timeout: float
 ) -> None:
-    """Relay, and have the controller know of it, if it answers. Raises as `relay`."""
+    """Relay the connection, and report it to the controller if that answers. Raises as `relay`."""
     record = {
         "id": new_id(),
         "user": user,
-        "peer": peer(),
+        "peer": client_address(),
         "session_id": destination.session_id,
         "generation": destination.generation,
         "began_at": time.time(),
@@ -93,7 +91,7 @@ def carry(
 
     def tell(traffic: Traffic) -> None:
         _note(api_socket, record)
-        while not over.wait(STANDING):
+        while not over.wait(REPORT_INTERVAL_S):
             _note(api_socket, record | {"sent": traffic.sent, "received": traffic.received})
 
     def connected(traffic: Traffic) -> None:
@@ -104,8 +102,8 @@ def carry(
     _note(api_socket, record | vars(traffic) | {"ended_at": time.time()})
 
 
-def peer() -> str:
-    """Where the client is, as the login node's sshd tells its processes (sshd(8), SSH_CONNECTION)."""
+def client_address() -> str:
+    """Return the client's address and port, from the login node's sshd (sshd(8), SSH_CONNECTION)."""
     address, _, rest = os.environ.get("SSH_CONNECTION", "").partition(" ")
     return f"{address}:{rest.partition(' ')[0]}" if rest else ""
 
@@ -113,7 +111,9 @@ def peer() -> str:
 def _note(api_socket: Path, record: dict[str, object]) -> None:
     report = json.dumps({"connections": [record]})  # a schema.ConnectionReport
     with contextlib.suppress(BerthError):
-        http.ask(api_socket, "POST", "/v1/connections", report, extra_time=NOTED_WITHIN - http.TIMEOUT).answer()
+        http.send_request(
+            api_socket, "POST", "/v1/connections", report, extra_time=REPORT_TIMEOUT_S - http.TIMEOUT_S
+        ).answer()
 
 
 def relay(
@@ -126,15 +126,15 @@ def relay(
 ) -> Traffic:
     """Copy between the two file descriptors and a TCP connection until both directions have ended.
 
-    An end of file is passed on in its own direction, the other one goes on. Both descriptors are blocking and stay open
-    except `stdout`, which is closed to say that nothing more comes. BerthError when nobody answers there within
-    `answer_timeout` seconds; `connected` is called, with the counts that grow from then on, when somebody does.
+    An end of file is forwarded; the other direction continues. Both descriptors are blocking. `stdout` is closed at the
+    end of its data. BerthError if the session does not accept within `answer_timeout` seconds; otherwise `connected` is
+    called, with the counts that grow from then on.
     """
     try:
         connection = socket.create_connection((destination.host, destination.port), answer_timeout)
     except OSError as error:
         raise BerthError(
-            f"the session does not answer on {destination.host}", hint="it may be just ending: `berth show` tells"
+            f"the session does not answer on {destination.host}", hint="it may be ending; see `berth show`"
         ) from error
     traffic = Traffic()
     connected(traffic)
@@ -152,7 +152,7 @@ def relay(
 def _send(source: int, connection: socket.socket, traffic: Traffic) -> None:
     # A connection that broke ends this direction; _receive notices the same from its side.
     with contextlib.suppress(OSError):
-        while data := os.read(source, CHUNK):
+        while data := os.read(source, CHUNK_BYTES):
             connection.sendall(data)
             traffic.sent += len(data)
         connection.shutdown(socket.SHUT_WR)
@@ -162,7 +162,7 @@ def _receive(connection: socket.socket, sink: int, traffic: Traffic) -> bool:
     """Copy until the end of file; False when either side broke, so that nothing more could arrive there."""
     broken = "session lost"
     try:
-        while data := connection.recv(CHUNK):
+        while data := connection.recv(CHUNK_BYTES):
             view = memoryview(data)
             broken = "client lost"
             while view:

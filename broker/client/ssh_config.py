@@ -26,8 +26,8 @@ CONFIG_NAME = "ssh_config"
 KNOWN_HOSTS_NAME = "known_hosts"
 
 
-class Way(StrEnum):
-    """How ssh reaches a session."""
+class Route(StrEnum):
+    """The routes of ssh to a session."""
 
     GATEWAY = "gateway"
     """From anywhere, through the site's gateway."""
@@ -37,25 +37,25 @@ class Way(StrEnum):
     """On the login node itself, in personal mode."""
 
 
-def known_hosts(site: SiteView) -> str:
-    """Give the known_hosts file: whom to believe about sessions and gateway, and nothing else."""
+def render_known_hosts(site: SiteView) -> str:
+    """Return the known_hosts file: the authorities for sessions and gateway, and revoked keys."""
     marked = [f"@cert-authority *.{site.domain} {_key(line)}" for line in site.ca_public_keys]
     marked += [f"@revoked * {_key(line)}" for line in site.revoked_host_keys]
     return "# Berth's certificate authority, and keys of deleted sessions\n" + "".join(f"{line}\n" for line in marked)
 
 
-def render(
+def render_ssh_config(
     site: SiteView,
-    way: Way,
+    way: Route,
     known_hosts_file: Path | str,
     *,
     identity_file: Path | None = None,
     berth: str = "berth",
 ) -> str:
-    """Give the ssh_config file.
+    """Return the ssh_config file.
 
-    `identity_file` makes ssh use that key and no other; `berth` is the command that Way.LOCAL calls, for one that is
-    not on the PATH. The settings that protect come first and win over what the user's own file says later.
+    With `identity_file`, ssh uses only that key. `berth` is the command that Route.LOCAL calls, if it is not on PATH.
+    The security settings come first, so they have precedence over the user's own file.
     """
     common = [
         f"User {site.user}",
@@ -75,16 +75,16 @@ def render(
     ]
     jump = f"{site.domain}-gateway"
     through = {
-        Way.GATEWAY: f"ProxyJump {jump}",
-        Way.LOGIN: f"ProxyCommand ssh -a -x -T -l {site.user} {site.login_host} berth connect %h",
-        Way.LOCAL: f"ProxyCommand {berth} connect %h",
+        Route.GATEWAY: f"ProxyJump {jump}",
+        Route.LOGIN: f"ProxyCommand ssh -a -x -T -l {site.user} {site.login_host} berth connect %h",
+        Route.LOCAL: f"ProxyCommand {berth} connect %h",
     }
     blocks = [
         "# Made by `berth ssh-config`, which also overwrites it.",
         _block(f"*.{site.domain} !*.*.{site.domain}", [f"HostName {site.user}.%h"]),
         _block(f"*.{site.domain}", ["Port 22", through[way], *common]),
     ]
-    if way is Way.GATEWAY:
+    if way is Route.GATEWAY:
         where = [
             f"HostName {site.gateway_host}",
             f"Port {site.gateway_port}",
@@ -95,20 +95,22 @@ def render(
     return "\n".join(blocks)
 
 
-def write(
-    directory: Path, site: SiteView, way: Way, *, identity_file: Path | None = None, berth: str = "berth"
+def write_ssh_config(
+    directory: Path, site: SiteView, way: Route, *, identity_file: Path | None = None, berth: str = "berth"
 ) -> Path:
     """Write both files into `directory`, made if missing, and return the ssh_config's path: for `ssh -F`."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     hosts = directory / KNOWN_HOSTS_NAME
     config = directory / CONFIG_NAME
-    _replace(hosts, known_hosts(site).encode())
-    text = render(site, way, _as_user_writes(hosts), identity_file=identity_file, berth=berth)
+    _replace(hosts, render_known_hosts(site).encode())
+    text = render_ssh_config(site, way, _as_user_writes(hosts), identity_file=identity_file, berth=berth)
     _replace(config, text.encode())
     return config
 
 
-def install(home: Path, site: SiteView, way: Way, *, identity_file: Path | None = None, berth: str = "berth") -> bool:
+def install_ssh_config(
+    home: Path, site: SiteView, way: Route, *, identity_file: Path | None = None, berth: str = "berth"
+) -> bool:
     """Make `ssh NAME.<domain>` work for the owner of `home`; True when ~/.ssh/config had to be changed.
 
     Writes ~/.config/berth/ and one managed block, which includes it, at the top of ~/.ssh/config: an Include further
@@ -116,7 +118,7 @@ def install(home: Path, site: SiteView, way: Way, *, identity_file: Path | None 
     stays as it is, byte for byte, as do its mode and a symbolic link in its place. InvalidInputError when the block
     is damaged.
     """
-    included = write(home / ".config" / "berth", site, way, identity_file=identity_file, berth=berth)
+    included = write_ssh_config(home / ".config" / "berth", site, way, identity_file=identity_file, berth=berth)
     ssh = home / ".ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
     # A dotfiles repository may have a link here: its file is to change, not the link.
@@ -144,7 +146,7 @@ def with_block(content: bytes, line: str) -> bytes:
 
 
 def without_block(content: bytes) -> bytes:
-    """Give the file as if the managed block had never been there; ValueError as in `with_block`."""
+    """Return the file without the managed block; ValueError as in `with_block`."""
     kept = []
     inside = False
     for line in content.split(b"\n"):

@@ -1,7 +1,7 @@
 """Find and read the configuration file, without validation of its content.
 
-It is separate from `broker.config.settings`, since validation takes a command longer than all else that it does before
-it asks the controller, which has validated the same file.
+It is separate from `broker.config.settings`, because validation would take most of the time of a command, and the
+controller has validated the same file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RUNTIME_DIR = Path("/run/berth")
 SOCKET_NAME = "api.sock"
 ANSWER_TIMEOUT_S = 10.0
 """Default of `ssh.answer_timeout`: the kernel asks for a connection at 0, 1, 3 and 7 s, and IDEs give up after 15 s."""
-LEAST_ANSWER_TIMEOUT_S, MOST_ANSWER_TIMEOUT_S = 1.0, 300.0
+MIN_ANSWER_TIMEOUT_S, MAX_ANSWER_TIMEOUT_S = 1.0, 300.0
 
 
 class Mode(StrEnum):
@@ -28,11 +28,11 @@ class Mode(StrEnum):
     PERSONAL = "personal"
 
 
-def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Read `path`, else `$BERTH_CONFIG`, else the site's file, else personal mode's; give its path and the settings.
+def read_config(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Read `path`, else `$BERTH_CONFIG`, else the site's file, else personal mode's; return its path and the settings.
 
-    A file that says `mode: personal` changes personal mode's defaults; any other, those of site mode. The settings
-    are as written, only YAML has been checked. Raises InvalidInputError; an explicitly named file must exist.
+    A file with `mode: personal` changes personal mode's defaults; other files change those of site mode. Only the YAML
+    syntax is checked. Raises InvalidInputError; an explicitly named file must exist.
     """
     named = path or (Path(os.environ["BERTH_CONFIG"]) if os.environ.get("BERTH_CONFIG") else None)
     if named is None and SITE_CONFIG.exists():
@@ -41,26 +41,23 @@ def read(path: Path | None = None) -> tuple[Path, dict[str, Any]]:
         values = _parse(named)
         personal = values.get("mode") == Mode.PERSONAL.value
         return named, _merge(personal_defaults() if personal else {"mode": Mode.SITE}, values)
-    own = xdg("XDG_CONFIG_HOME", ".config") / "berth" / "config.yaml"
+    own = xdg_directory("XDG_CONFIG_HOME", ".config") / "berth" / "config.yaml"
     return own, _merge(personal_defaults(), _parse(own) if own.exists() else {})
 
 
 def site_socket() -> Path | None:
-    """Where the controller's socket is, if the file says it plainly and in site mode; None: ask `settings`."""
-    return _site_socket(read()[1])
+    """Return the controller's socket in site mode; None if only `settings` can tell it."""
+    return _site_socket(read_config()[1])
 
 
 def connect_settings() -> tuple[Path, float] | None:
-    """Return the controller's socket and `ssh.answer_timeout`, if the file says both plainly and in site mode.
-
-    None: `broker.config.settings` knows them, or refuses them.
-    """
-    _, values = read()
+    """Return the controller's socket and `ssh.answer_timeout` in site mode; None if only `settings` can tell them."""
+    _, values = read_config()
     socket, ssh = _site_socket(values), values.get("ssh", {})
     seconds = ssh.get("answer_timeout", ANSWER_TIMEOUT_S) if isinstance(ssh, dict) else None
     if socket is None or not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         return None
-    return (socket, float(seconds)) if LEAST_ANSWER_TIMEOUT_S <= seconds <= MOST_ANSWER_TIMEOUT_S else None
+    return (socket, float(seconds)) if MIN_ANSWER_TIMEOUT_S <= seconds <= MAX_ANSWER_TIMEOUT_S else None
 
 
 def _site_socket(values: dict[str, Any]) -> Path | None:
@@ -71,9 +68,9 @@ def _site_socket(values: dict[str, Any]) -> Path | None:
 
 
 def personal_defaults() -> dict[str, Any]:
-    """Everything below the user's own folders (XDG Base Directory Specification 0.8)."""
-    state = xdg("XDG_STATE_HOME", ".local/state") / "berth"
-    data = xdg("XDG_DATA_HOME", ".local/share") / "berth"
+    """Return the defaults of personal mode, below the user's XDG directories (XDG Base Directory Specification 0.8)."""
+    state = xdg_directory("XDG_STATE_HOME", ".local/state") / "berth"
+    data = xdg_directory("XDG_DATA_HOME", ".local/share") / "berth"
     return {
         "mode": Mode.PERSONAL,
         "runtime_dir": _personal_runtime_dir(),
@@ -83,19 +80,19 @@ def personal_defaults() -> dict[str, Any]:
     }
 
 
-def xdg(variable: str, fallback: str) -> Path:
-    """An XDG folder; as the specification asks, a relative value is ignored."""
+def xdg_directory(variable: str, fallback: str) -> Path:
+    """Return an XDG directory; the specification demands that a relative value is ignored."""
     value = os.environ.get(variable, "")
     return Path(value) if value.startswith("/") else Path.home() / fallback
 
 
 def _personal_runtime_dir() -> Path:
-    """A folder on this machine that all our logins agree on, whether or not pam_systemd(8) gave them the variable."""
+    """Return a directory on this machine that is the same for all logins, with or without pam_systemd(8)'s variable."""
     named = os.environ.get("XDG_RUNTIME_DIR", "")
     for base in (Path(named), Path(f"/run/user/{os.getuid()}")):
         if base.is_absolute() and base.is_dir() and base.stat().st_uid == os.getuid():
             return base / "berth"
-    return Path(f"/tmp/berth-{os.getuid()}")  # noqa: S108 - made 0700 and checked to be ours before use
+    return Path(f"/tmp/berth-{os.getuid()}")  # noqa: S108 - created with mode 0700, and its owner checked before use
 
 
 def _parse(path: Path) -> dict[str, Any]:

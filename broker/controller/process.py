@@ -19,7 +19,7 @@ import uvicorn
 
 from broker.config.directories import make_private
 from broker.config.file import Mode
-from broker.config.settings import host_and_port
+from broker.config.settings import parse_host_and_port
 from broker.controller.accounts import AccountCache
 from broker.controller.api import protocol
 from broker.controller.api.app import application
@@ -52,7 +52,7 @@ LINGER = 0.2
 """Seconds that it serves on after it has taken its socket away."""
 PREDECESSOR_LEAVES = 15.0
 """Seconds in which, in personal mode, a controller that is about to leave does: it answers no more, but its last
-requests and submissions may still be under way. Less than personal.START_WITHIN."""
+requests and submissions may still be under way. Less than autostart.START_TIMEOUT_S."""
 
 
 def run_controller(config: Config) -> int:
@@ -114,7 +114,7 @@ async def _metrics(controller: Controller) -> AsyncIterator[None]:
         yield
         return
     try:
-        with served(*host_and_port(listen), controller.registry, controller.reconciler):
+        with served(*parse_host_and_port(listen), controller.registry, controller.reconciler):
             yield
     except OSError as error:
         raise InvalidInputError(

@@ -1,9 +1,8 @@
 """Limit the logins that are not complete, and refuse sources from which logins keep failing.
 
-Both are features of sshd(8) that asyncssh lacks. The penalties are OpenSSH's, constants and all (sshd_config(5),
-PerSourcePenalties), and so is the random early drop (MaxStartups), except for whom it strikes. sshd turns away the one
-who has just arrived, so that a thousand idle connections keep everybody out. Here the one goes whose login makes no
-progress (ADR 43).
+Both are features of sshd(8) that asyncssh lacks. The penalties and their constants are OpenSSH's (sshd_config(5),
+PerSourcePenalties). The random early drop (MaxStartups) differs in one point: sshd refuses the new connection, so a
+thousand idle connections keep all users out. The gateway drops the connection whose login makes no progress (ADR 43).
 """
 
 from __future__ import annotations
@@ -22,29 +21,29 @@ if TYPE_CHECKING:
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-ENFORCED_FROM = 15.0
-"""Seconds of penalty that a source must have gathered before it is refused; less than that is a slip of the hand."""
-HIGHEST = 600.0
-"""Seconds of penalty that a source can gather at most."""
-MOST_SOURCES = 65536
-"""Sources that are remembered; when there are more, the one known for the longest time is forgotten."""
+MIN_ENFORCED_PENALTY_S = 15.0
+"""Penalty from which on a source is refused; a smaller one is a user's mistake."""
+MAX_PENALTY_S = 600.0
+"""Largest penalty of a source."""
+MAX_SOURCES = 65536
+"""Sources with penalties; beyond that, the oldest one is removed."""
 _LOOPBACKS: dict[int, Network] = {4: ipaddress.ip_network("127.0.0.0/8"), 6: ipaddress.ip_network("::1")}
 IPV6_PREFIX = 64
 """Bits of an IPv6 address that count: a client with one address has all of its network. sshd's PerSourceNetBlockSize
 counts all 128 unless it is set; of IPv4 both count all 32."""
 LOOPBACK = "127.0.0.1"
-"""The one source that this machine is, by whichever of its sixteen million loopback addresses it comes."""
+"""The source of all connections from this machine, which has sixteen million loopback addresses."""
 
-GREETING = 256
-"""Bytes that whoever has sent more has begun in earnest: its version and something of a key exchange."""
-ROOM_TO_BEGIN = 0.25
-"""The share of the places that those may keep who have not, however many others there are."""
-STALLED = 5.0
-"""Seconds without a word after which the random early drop may strike."""
+GREETING_BYTES = 256
+"""Bytes above which a login counts as begun: the client's version and a part of the key exchange."""
+NEWCOMER_SHARE = 0.25
+"""Share of the pending logins that is reserved for clients that have not begun their login."""
+STALL_S = 5.0
+"""Time without data after which the random early drop may select a connection."""
 
 
 class Failure(enum.Enum):
-    """The ways in which a connection ends without a login, each with its penalty for the source in seconds."""
+    """The reasons why a connection ends without a login, each with its penalty for the source in seconds."""
 
     NO_ATTEMPT = 1.0
     """It left before it tried: OpenSSH's `noauth`."""
@@ -95,23 +94,23 @@ class LoginThrottle:
 
     @property
     def waiting(self) -> int:
-        """How many have not logged in yet."""
+        """The number of pending logins."""
         return len(self._arrived) + len(self._begun)
 
     def refuses(self, source: str) -> float:
-        """For how many seconds `source` may not even begin; 0 if it may."""
+        """Return the seconds for which `source` is still refused; 0 if it is not."""
         if source not in self._enforced:
             return 0
         left = self._until[source] - self._clock()
         if left <= 0:
             self._forgive(source)
             return 0
-        # A whole office may share one address with somebody's broken script.
+        # Many users may share one address with one broken script.
         return 0 if self._inside[source] else left
 
     def enter(self, arrival: PendingLogin) -> None:
-        """Begin a login. If there are too many, one of them is dropped; it may be this one."""
-        share = self._max_startups.share(self.waiting)
+        """Add a pending login. If there are too many, drop one of them; it may be this one."""
+        share = self._max_startups.drop_probability(self.waiting)
         self._arrived[arrival] = self._clock()
         if share < 1 and self._chance() >= share:
             return
@@ -121,24 +120,24 @@ class LoginThrottle:
             victim.drop()
 
     def heard(self, client: PendingLogin, received: int) -> None:
-        """`client`, which waits, has said something, and so many bytes in all."""
-        if received > GREETING:
+        """Record that the pending `client` has sent data, `received` bytes in total."""
+        if received > GREETING_BYTES:
             self._arrived.pop(client, None)
             self._begun[client] = self._clock()
             self._begun.move_to_end(client)
 
     def leave(self, client: PendingLogin, failure: Failure | None = None) -> None:
-        """The login of `client` has ended, in `failure` or well; or it was our own fault that it did not."""
+        """Remove a pending login that succeeded, or that ended with `failure` or by a fault of the gateway."""
         self._forget(client)
         if failure is not None:
             self._punish(client.source, failure.value)
 
     def inside(self, source: str) -> None:
-        """Somebody from there has logged in."""
+        """Count a logged-in connection from `source`."""
         self._inside[source] += 1
 
     def outside(self, source: str) -> None:
-        """Somebody from there who had logged in has left."""
+        """Count a logged-in connection from `source` less."""
         self._inside[source] -= 1
         if not self._inside[source]:
             del self._inside[source]
@@ -147,18 +146,18 @@ class LoginThrottle:
         now = self._clock()
         for group in (self._arrived, self._begun):
             client = self._first(group)
-            if client is not None and now - group[client] > STALLED:
+            if client is not None and now - group[client] > STALL_S:
                 return client
         return None
 
     def _least(self) -> PendingLogin | None:
-        """Whom to part with when one must go."""
-        if len(self._arrived) > ROOM_TO_BEGIN * self._max_startups.full:
+        """Return the login to drop when the limit is reached."""
+        if len(self._arrived) > NEWCOMER_SHARE * self._max_startups.full:
             return self._first(self._arrived) or self._first(self._begun)
         return self._first(self._begun) or self._first(self._arrived)
 
     def _first(self, group: OrderedDict[PendingLogin, float]) -> PendingLogin | None:
-        """The first whose silence is its own: it is not if we have been too busy to listen."""
+        """Return the first client without unread data; the gateway may have been too busy to read the others' data."""
         for _ in range(len(group)):
             client = next(iter(group))
             if not client.unread():
@@ -173,10 +172,10 @@ class LoginThrottle:
         now = self._clock()
         if self._until.get(source, now) <= now:
             self._forgive(source)
-        until = self._until[source] = min(self._until.get(source, now) + seconds, now + HIGHEST)
-        if until - now >= ENFORCED_FROM:
+        until = self._until[source] = min(self._until.get(source, now) + seconds, now + MAX_PENALTY_S)
+        if until - now >= MIN_ENFORCED_PENALTY_S:
             self._enforced.add(source)
-        while len(self._until) > MOST_SOURCES:
+        while len(self._until) > MAX_SOURCES:
             self._forgive(next(iter(self._until)))
 
     def _forget(self, client: PendingLogin) -> None:
@@ -189,7 +188,7 @@ class LoginThrottle:
 
 
 def source_of(address: str) -> str:
-    """Return what counts as one source: an IPv4 address, an IPv6 network as ADDRESS/64, or this machine."""
+    """Return the source of an address: the IPv4 address, the IPv6 network as ADDRESS/64, or LOOPBACK."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
@@ -201,6 +200,6 @@ def source_of(address: str) -> str:
 
 
 def _includes(network: Network, source: str) -> bool:
-    """Whether something of the source lies in that network, such as one address of an IPv6 source."""
+    """Whether the network contains an address of the source."""
     of = _LOOPBACKS[network.version] if source == LOOPBACK else ipaddress.ip_network(source)
     return of.version == network.version and of.overlaps(network)

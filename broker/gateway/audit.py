@@ -1,8 +1,8 @@
 """Record each connection: a line in the log at its end, and records that the controller keeps.
 
-The log is written at once and needs nobody. The controller is told in batches, from when a connection begins: it is
-asked to keep the same record again and again, newer each time, so nothing is counted twice and a lost answer costs
-nothing. While it is away what there is to tell waits, as long as there is room (ADR 47).
+The log does not depend on the controller. The controller gets records in batches, from the beginning of a connection.
+Later records of a connection replace earlier ones, so nothing is counted twice, and a lost response does no harm. While
+the controller is away, records wait, up to a limit (ADR 47).
 """
 
 from __future__ import annotations
@@ -25,49 +25,48 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from broker.gateway.counts import Counts
+    from broker.gateway.counters import Counters
     from broker.gateway.relay import Relay
     from broker.schema.connections import ResolveAnswer
 
-GATHER = 1.0
-"""Seconds for which news is gathered before it is told."""
-RETRY = 5.0
-"""Seconds before the controller is told again what it did not take."""
-STANDING = 60.0
-"""Seconds after which the controller hears of what stands once more; the controller takes what it has not heard of
-three times for lost."""
-BATCH = 400
-"""Records told at once; one has up to 500 bytes, a request to the controller 256 KiB."""
-MOST = 20_000
-"""Records that wait. What comes then is in the log alone."""
-LAST_WORDS = 3.0
-"""Seconds in which the controller takes the last records of a gateway that ends."""
+GATHER_S = 1.0
+"""Time for which records are collected before they are sent."""
+RETRY_S = 5.0
+"""Pause before a failed report is repeated."""
+REPORT_INTERVAL_S = 60.0
+"""Time between two reports of an open connection. After three missed reports, the controller counts it as lost."""
+MAX_BATCH_RECORDS = 400
+"""Records of one report; a record has up to 500 bytes, a request to the controller at most 256 KiB."""
+MAX_PENDING_RECORDS = 20_000
+"""Waiting records; further ones are in the log only."""
+LAST_REPORT_TIMEOUT_S = 3.0
+"""Time for the last records of a gateway that ends."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ClientIdentity:
     """The user and the key of a login; made once per connection and never changed."""
 
     user: str
     fingerprint: str
     certificate: str = ""
-    """Which certificate for the key, if it was not let in by itself."""
+    """The certificate, if the login used one."""
 
 
-class Audit:
+class ConnectionAudit:
     """Reports to the controller, as an async context manager.
 
     A connection that still stands at its exit counts as ended.
     """
 
-    def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str, counts: Counts) -> None:
-        """`gateway`: what this one is called, such as its login node's name."""
+    def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str, counts: Counters) -> None:
+        """`gateway`: the name of this gateway, such as its login node's name."""
         self._tell = tell
         self._counts = counts
         self._gateway = gateway
-        self._standing: dict[Relay, _Standing] = {}
+        self._standing: dict[Relay, _OpenConnection] = {}
         self._due: dict[str, ConnectionRecord] = {}
         self._news = asyncio.Event()
         self._full = False
@@ -86,14 +85,14 @@ class Audit:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
+            async with asyncio.timeout(LAST_REPORT_TIMEOUT_S):
                 while self._due and await self._told():
                     pass
         if self._due:
             _log.warning("the controller does not know of %d connections", len(self._due))
 
-    def began(self, relay: Relay, identity: Identity, peer: str, session: ResolveAnswer) -> None:
-        """The client's next byte goes to the session."""
+    def began(self, relay: Relay, identity: ClientIdentity, peer: str, session: ResolveAnswer) -> None:
+        """Record the beginning of a connection, before the client's first byte goes to the session."""
         record = ConnectionRecord(
             id=new_id(),
             user=identity.user,
@@ -103,12 +102,12 @@ class Audit:
             generation=session.generation,
             began_at=time.time(),
         )
-        self._standing[relay] = _Standing(record, f"{session.host}:{session.port}")
+        self._standing[relay] = _OpenConnection(record, f"{session.host}:{session.port}")
         self._counts.count("forwards", "opened")
         self._add(record)
 
     def ended(self, relay: Relay, how: str) -> None:
-        """It is over; nothing happens for one that never began."""
+        """Record the end of a connection; ignore one that has not begun."""
         stood = self._standing.pop(relay, None)
         if stood is None:
             return
@@ -135,9 +134,11 @@ class Audit:
         )
 
     def _add(self, record: ConnectionRecord) -> None:
-        if record.id not in self._due and len(self._due) >= MOST:
+        if record.id not in self._due and len(self._due) >= MAX_PENDING_RECORDS:
             if not self._full:
-                _log.error("%d connections wait to be recorded; the next ones are in this log only", MOST)
+                _log.error(
+                    "%d connections wait to be recorded; the next ones are in this log only", MAX_PENDING_RECORDS
+                )
             self._full = True
             self._counts.count("unrecorded")
             return
@@ -147,27 +148,27 @@ class Audit:
     async def _keep_telling(self) -> None:
         while True:
             await self._news.wait()
-            await asyncio.sleep(GATHER)
+            await asyncio.sleep(GATHER_S)
             self._news.clear()
             while self._due:
                 if not await self._told():
-                    await asyncio.sleep(RETRY)
+                    await asyncio.sleep(RETRY_S)
 
     async def _keep_standing(self) -> None:
         while True:
-            await asyncio.sleep(STANDING)
+            await asyncio.sleep(REPORT_INTERVAL_S)
             for relay, stands in self._standing.items():
                 self._count_bytes(relay, stands)
                 self._add(_now(stands.record, relay))
 
-    def _count_bytes(self, relay: Relay, stands: _Standing) -> None:
+    def _count_bytes(self, relay: Relay, stands: _OpenConnection) -> None:
         self._counts.count("bytes", "sent", by=relay.sent - stands.sent)
         self._counts.count("bytes", "received", by=relay.received - stands.received)
         stands.sent, stands.received = relay.sent, relay.received
 
     async def _told(self) -> bool:
-        """Tell the oldest batch; False if it must be told again."""
-        batch = [self._due[each] for each in list(self._due)[:BATCH]]
+        """Send the oldest batch; return False if it must be repeated."""
+        batch = [self._due[each] for each in list(self._due)[:MAX_BATCH_RECORDS]]
         try:
             await self._tell(ConnectionReport(gateway=self._gateway, connections=batch))
         except BerthError as error:
@@ -182,7 +183,7 @@ class Audit:
 
 
 @dataclass(slots=True)
-class _Standing:
+class _OpenConnection:
     """A connection that has not ended."""
 
     record: ConnectionRecord
@@ -199,18 +200,18 @@ def _now(record: ConnectionRecord, relay: Relay, **changes: object) -> Connectio
 
 _NO_PEER = re.compile(r"[^0-9A-Za-z.:%-]")
 """Characters that a record's `peer` cannot have, and the interface name in an IPv6 address can."""
-VALUE_CHARACTERS = 256
+MAX_VALUE_CHARS = 256
 """Characters of one field of a line: clients choose names of any length."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+=-]+")
 
 
 def log_line(event: str, **fields: object) -> str:
-    """`event=… name=value …` on one line; what is not a plain word is a JSON string, so nobody can forge a field."""
+    """`event=… name=value …` on one line; what is not a plain word is a JSON string, so no client can forge a field."""
     return " ".join(f"{name}={_log_value(value)}" for name, value in {"event": event, **fields}.items())
 
 
 def _log_value(value: object) -> str:
     text = str(value)
-    if len(text) > VALUE_CHARACTERS:
-        text = f"{text[:VALUE_CHARACTERS]}…"
+    if len(text) > MAX_VALUE_CHARS:
+        text = f"{text[:MAX_VALUE_CHARS]}…"
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

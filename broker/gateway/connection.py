@@ -15,7 +15,7 @@ import asyncssh
 
 from broker.errors import BerthError, RefusedError
 from broker.gateway.admission import Failure
-from broker.gateway.audit import Identity, log_line
+from broker.gateway.audit import ClientIdentity, log_line
 from broker.gateway.guard import (
     EndpointAddress,
     EndpointUnreachableError,
@@ -24,70 +24,30 @@ from broker.gateway.guard import (
     NotReachedError,
 )
 from broker.gateway.relay import PauseReason, Relay
-from broker.gateway.usage import Allowance, Kind
+from broker.gateway.usage import Allowance, Resource
 from broker.service.log_limit import ALWAYS
 from broker.ssh.certificates import UserCertificate
 from broker.ssh.keys import SIGNATURES, fingerprint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Awaitable, Callable, Coroutine
 
-    from broker.gateway.audit import Audit
-    from broker.gateway.counts import Counts
-    from broker.gateway.guard import EndpointVerifier
-    from broker.gateway.keys import AdmittedKeys, AuthorizedCredentials
+    from broker.gateway.audit import ConnectionAudit
+    from broker.gateway.counters import Counters
+    from broker.gateway.keys import AuthorizedCredentials, CredentialsCache
+    from broker.gateway.live_connections import LiveConnections
     from broker.gateway.settings import GatewaySettings
     from broker.gateway.usage import Usage
+    from broker.gateway.verifier import EndpointVerifier
     from broker.schema.connections import ResolveAnswer
 
 SSH_PORT = 22
 """The only port that a session has, whatever its sshd's real one is; `ssh -J gateway dev.berth` asks for it."""
 
-MAX_TEXT = 400
+MAX_TEXT_CHARS = 400
 """Characters of a message to the user's terminal."""
 
 _log = logging.getLogger(__name__)
-
-
-class Live:
-    """The present connections, by user."""
-
-    def __init__(self) -> None:
-        self._connections: set[GatewayConnection] = set()
-        self._of: dict[str, set[GatewayConnection]] = {}
-        self._empty = asyncio.Event()
-        self._empty.set()
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def __iter__(self) -> Iterator[GatewayConnection]:
-        return iter(tuple(self._connections))
-
-    def of(self, user: str) -> AbstractSet[GatewayConnection]:
-        """Those that are logged in as `user`."""
-        return self._of.get(user, frozenset())
-
-    def add(self, connection: GatewayConnection) -> None:
-        self._connections.add(connection)
-        self._empty.clear()
-
-    def log_in(self, connection: GatewayConnection, user: str) -> None:
-        self._of.setdefault(user, set()).add(connection)
-
-    def remove(self, connection: GatewayConnection, user: str | None) -> None:
-        """`user` is who was logged in on it."""
-        self._connections.discard(connection)
-        if user is not None and connection in self._of.get(user, ()):
-            self._of[user].remove(connection)
-            if not self._of[user]:
-                del self._of[user]
-        if not self._connections:
-            self._empty.set()
-
-    async def wait_empty(self) -> None:
-        await self._empty.wait()
 
 
 class GatewayConnection(asyncssh.SSHServer):
@@ -97,11 +57,11 @@ class GatewayConnection(asyncssh.SSHServer):
         self,
         settings: GatewaySettings,
         *,
-        live: Live,
-        keys: AdmittedKeys,
+        live: LiveConnections[GatewayConnection],
+        keys: CredentialsCache,
         guards: EndpointVerifier,
-        audit: Audit,
-        counts: Counts,
+        audit: ConnectionAudit,
+        counts: Counters,
         usage: Usage,
         resolve: Callable[[str, str], Awaitable[ResolveAnswer]],
     ) -> None:
@@ -113,12 +73,12 @@ class GatewayConnection(asyncssh.SSHServer):
         self._counts = counts
         self._usage = usage
         self._resolve = resolve
-        self._identity: Identity | None = None
-        self._proved: Identity | None = None
+        self._identity: ClientIdentity | None = None
+        self._proved: ClientIdentity | None = None
         self._counted = False
         """Whether it is one of its user's connections."""
         self.on_login: Callable[[], None] = lambda: None
-        """Called once, when somebody has logged in."""
+        """Called once, when the user has logged in."""
         self._began = time.monotonic()
         self._tries = 0
         self._warned = False
@@ -144,12 +104,12 @@ class GatewayConnection(asyncssh.SSHServer):
         for task in self._opening:
             task.cancel()  # nothing waits for a session any more on behalf of a client that has left
         if self._identity is not None and self._counted:
-            self._allowance(self._identity.user, Kind.CONNECTIONS).give_back()
+            self._allowance(self._identity.user, Resource.CONNECTIONS).give_back()
         if self._identity is None:
             _log.debug("%s", log_line("no login", peer=self._peer, end=exc or "closed"))
 
     def failure(self) -> Failure | None:
-        """What to hold against its source, once it has ended without a login."""
+        """Return the failure that counts against the source of a connection that ended without a login."""
         if self._our_fault:
             return None
         if time.monotonic() - self._began >= self._settings.login_timeout:
@@ -158,7 +118,7 @@ class GatewayConnection(asyncssh.SSHServer):
 
     @property
     def forwards(self) -> int:
-        """How many it has, with those about to be opened."""
+        """The number of its forwards, with those that are being opened."""
         return len(self._relays) + len(self._opening)
 
     def disconnect(self, why: str) -> None:
@@ -182,7 +142,7 @@ class GatewayConnection(asyncssh.SSHServer):
         admission = await self._next_try(username)
         if admission is None or key.public_data not in admission.blobs:
             return False
-        self._prove(Identity(username, fingerprint_of(key.public_data)), key, admission)
+        self._prove(ClientIdentity(username, fingerprint_of(key.public_data)), key, admission)
         return True
 
     async def validate_certificate(self, username: str, certificate: asyncssh.SSHCertificate) -> bool:
@@ -196,10 +156,10 @@ class GatewayConnection(asyncssh.SSHServer):
             _log.info("%s", log_line("certificate refused", user=username, peer=self._peer, reason=error))
             return False
         trusted = found.authority in admission.authorities and found.key.blob not in admission.revoked
-        if not trusted or not found.lets_in(username, time.time()):
+        if not trusted or not found.is_valid_for(username, time.time()):
             return False
         words = f"{found.key_id} serial {found.serial}"
-        self._prove(Identity(username, found.key.fingerprint, words), certificate.key, admission)
+        self._prove(ClientIdentity(username, found.key.fingerprint, words), certificate.key, admission)
         return True
 
     async def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
@@ -224,7 +184,7 @@ class GatewayConnection(asyncssh.SSHServer):
             )
         return admission
 
-    def _prove(self, identity: Identity, key: asyncssh.SSHKey, admission: AuthorizedCredentials) -> None:
+    def _prove(self, identity: ClientIdentity, key: asyncssh.SSHKey, admission: AuthorizedCredentials) -> None:
         """What the next signature, if it is `key`'s, will have proved."""
         # asyncssh tells clients which signatures it wants, but then takes any that the key could make.
         key.all_sig_algorithms = {name.encode() for name in SIGNATURES}
@@ -245,19 +205,19 @@ class GatewayConnection(asyncssh.SSHServer):
             _log.info("%s", line, extra=ALWAYS)
         self._live.log_in(self, user)
         self.on_login()
-        connections = self._allowance(user, Kind.CONNECTIONS)
+        connections = self._allowance(user, Resource.CONNECTIONS)
         self._counted = connections.take()
         if not self._counted:
             _log.warning("%s", log_line("too many connections", user=user, peer=self._peer))
             words = f"{user} has {connections.most} connections already"
             self._end(f"{words}: end some, or let them share one (ControlMaster)")
 
-    def _allowance(self, user: str, kind: Kind) -> Allowance:
+    def _allowance(self, user: str, kind: Resource) -> Allowance:
         settings = self._settings
         most = {
-            Kind.CONNECTIONS: settings.max_user_connections,
-            Kind.FORWARDS: settings.max_user_forwards,
-            Kind.WINDOW_BYTES: settings.max_user_window_bytes,
+            Resource.CONNECTIONS: settings.max_user_connections,
+            Resource.FORWARDS: settings.max_user_forwards,
+            Resource.WINDOW_BYTES: settings.max_user_window_bytes,
         }
         return Allowance(self._usage, user, kind, most[kind])
 
@@ -303,7 +263,7 @@ class GatewayConnection(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the connection has ended")
         if self.forwards >= (most := self._settings.max_forwards):
             raise self._refusal(identity, target, RefusedError(f"{most} connections are open already"))
-        forwards = self._allowance(identity.user, Kind.FORWARDS)
+        forwards = self._allowance(identity.user, Resource.FORWARDS)
         if not forwards.take():
             words = f"{identity.user} has {forwards.most} connections to sessions already"
             raise self._refusal(identity, target, RefusedError(words, hint="close some"))
@@ -326,13 +286,13 @@ class GatewayConnection(asyncssh.SSHServer):
         finally:
             self._opening.discard(task)
 
-    async def _connect(self, identity: Identity, session: ResolveAnswer) -> Relay:
+    async def _connect(self, identity: ClientIdentity, session: ResolveAnswer) -> Relay:
         def gone(relay: Relay) -> None:
             if relay in self._relays:
                 self._relays.remove(relay)
-                self._allowance(identity.user, Kind.FORWARDS).give_back()
+                self._allowance(identity.user, Resource.FORWARDS).give_back()
 
-        relay = Relay(self._audit.ended, gone, self._allowance(identity.user, Kind.WINDOW_BYTES))
+        relay = Relay(self._audit.ended, gone, self._allowance(identity.user, Resource.WINDOW_BYTES))
         endpoint = EndpointAddress.of(session)
         try:
             self._guards.prepare(endpoint)
@@ -364,7 +324,7 @@ class GatewayConnection(asyncssh.SSHServer):
         _log.error("%s", log_line("impostor", session=session.session_id, generation=session.generation, at=where))
         return HostKeyMismatchError(f"what answers on {session.host} is not {name}, and was told nothing", hint=hint)
 
-    def _refusal(self, identity: Identity, target: str, error: BerthError) -> asyncssh.ChannelOpenError:
+    def _refusal(self, identity: ClientIdentity, target: str, error: BerthError) -> asyncssh.ChannelOpenError:
         _log.info(
             "%s",
             log_line(
@@ -403,4 +363,4 @@ class GatewayConnection(asyncssh.SSHServer):
 def terminal_text(text: str) -> str:
     """One line of printable ASCII: ssh(1) would show anything else in octal, and a terminal might obey it."""
     line = " ".join(text.split())
-    return "".join(c if " " <= c <= "~" else "?" for c in line)[:MAX_TEXT]
+    return "".join(c if " " <= c <= "~" else "?" for c in line)[:MAX_TEXT_CHARS]

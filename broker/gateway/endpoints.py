@@ -1,8 +1,8 @@
 """A cache of the sessions' last endpoints, for the time while the controller is away.
 
-The cache is used only then. An entry may be out of date, and so may the permission: for as long as the memory lasts
-somebody who may not connect any more still can, if the session still lets them in. That whoever answers there is the
-session is proved each time (guard), so that an endpoint of the past leads nowhere.
+The cache is used only then. Its endpoint and its permission may be out of date: a user who has lost the permission can
+still connect until the entry expires, if the session accepts the user's key. The gateway verifies each time that the
+session's own sshd answers (verifier), so an old endpoint leads nowhere.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from broker.ssh.host_names import SessionHost
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from broker.gateway.memory import ResponseCache
+    from broker.gateway.response_cache import ResponseCache
     from broker.schema.connections import ResolveAnswer
 
 
-class Endpoints:
+class EndpointResolver:
     """Asks `ask(user, target)`, and answers from the cache while the controller is away."""
 
     def __init__(

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from broker.gateway.inlet import SMALL
+from broker.gateway.fair_reader import SMALL_PIECE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import asyncssh
 
-    from broker.gateway.inlet import PreAuthQueue
+    from broker.gateway.fair_reader import PreAuthQueue
 
 STAND_BYTES, STAND_PACKETS = 16 * 1024, 24
 """The most that a server may send before its guard stands. OpenSSH sends some 3 KiB in 7 packets, and perhaps a banner.
@@ -24,7 +24,7 @@ asyncssh deals with 16 KiB of the smallest packets in 30 ms, in pieces of 2 ms."
 ANSWER_BYTES, ANSWER_PACKETS = 64, 1
 """The most that it may send besides for each answer that the gateway asks for."""
 
-_buffer = memoryview(bytearray(SMALL))
+_buffer = memoryview(bytearray(SMALL_PIECE_BYTES))
 """Shared by all: between a read and `buffer_updated` nothing else runs."""
 
 

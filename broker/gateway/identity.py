@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-FIRST_RETRY = 1.0
-LAST_RETRY = 60.0
+FIRST_RETRY_S = 1.0
+MAX_RETRY_S = 60.0
 """Seconds between attempts while the controller does not sign; doubled from the first to the last."""
 
-RENEWAL_CHECK = 3600.0
+RENEWAL_CHECK_S = 3600.0
 """At most so many seconds pass between looks at the clock, which may jump (docs/security.md, F15)."""
 
 _log = logging.getLogger(__name__)
@@ -49,25 +49,25 @@ class HostKeyAndCertificate:
 
         Clients would refuse a gateway that cannot prove itself, so there is no point in listening before.
         """
-        pause = FIRST_RETRY
+        pause = FIRST_RETRY_S
         while not await self._renew() and not self._valid():
             _log.warning("no host certificate yet, the controller is asked again in %g s", pause)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LAST_RETRY)
+            pause = min(2 * pause, MAX_RETRY_S)
 
     async def keep_fresh(self, renewed: Callable[[], Awaitable[None]]) -> None:
         """Renew in the last third of the validity, for ever; `renewed` is called after each time."""
-        pause = FIRST_RETRY
+        pause = FIRST_RETRY_S
         while True:
             wait = self._renewal_due() - time.time()
             if wait > 0:
-                await asyncio.sleep(min(wait, RENEWAL_CHECK))
+                await asyncio.sleep(min(wait, RENEWAL_CHECK_S))
                 continue
             if await self._renew():
                 await renewed()
-                pause = FIRST_RETRY
+                pause = FIRST_RETRY_S
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LAST_RETRY)
+            pause = min(2 * pause, MAX_RETRY_S)
 
     def _renewal_due(self) -> float:
         if self._certificate is None:

@@ -21,11 +21,11 @@ from broker.ssh.keys import PublicKey
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from broker.gateway.memory import ResponseCache
+    from broker.gateway.response_cache import ResponseCache
 
 _USER = re.compile(USER_PATTERN)
 
-_REMEMBERED_USERS = 4096
+_MAX_USERS = 4096
 """Unknown names are remembered too, and anybody can make those up."""
 
 
@@ -49,10 +49,10 @@ class AuthorizedCredentials:
         return cls(_blobs(answer.keys), _blobs(answer.authorities), _blobs(answer.revoked), tuple(answer.notices))
 
 
-class AdmittedKeys:
+class CredentialsCache:
     """Asks `ask(user)` at most once per `fresh_seconds` and user.
 
-    While `ask` fails, the last answer holds, from memory. A user whom nobody knows is like one without keys.
+    While `ask` fails, the last response is used. An unknown user is like a user without keys.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class AdmittedKeys:
         admission = AuthorizedCredentials.of(answer)
         self._known[user] = (admission, self._clock())
         self._known.move_to_end(user)
-        while len(self._known) > _REMEMBERED_USERS:
+        while len(self._known) > _MAX_USERS:
             self._known.popitem(last=False)
         return admission
 

@@ -1,7 +1,7 @@
 """The listening socket: accept or refuse a connection before it costs anything.
 
-The server of asyncio makes a transport for everybody first, and drops whom it has just accepted when it is closed at
-that moment (asyncio.Server.close, Python 3.11). A gateway that hands its port over may drop nobody.
+asyncio's server creates a transport for each connection first, and drops a connection that it has just accepted when it
+is closed (asyncio.Server.close, Python 3.11). A gateway that passes its port on must not drop any.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.gateway.admission import LoginThrottle
-    from broker.gateway.counts import Counts
+    from broker.gateway.counters import Counters
 
 BACKLOG = 4096
 """Connections that the kernel holds while we are busy; a class of students logs in within one second."""
-AT_ONCE = 32
+MAX_ACCEPTS_PER_TURN = 32
 """Arrivals that one turn of the loop deals with."""
-PAUSE = 1.0
-"""Seconds in which nobody is accepted after the files or the memory have run out."""
-LOG_INTERVAL = 10.0
-"""Seconds between two lines about who was turned away; a flood must not fill the log."""
+ACCEPT_PAUSE_S = 1.0
+"""Pause of accepting connections after file descriptors or memory have run out."""
+LOG_INTERVAL_S = 10.0
+"""Time between two log lines about refused connections; a flood must not fill the log."""
 
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-TURNED_AWAY = b"Not allowed at this time\r\n"
+REFUSAL_LINE = b"Not allowed at this time\r\n"
 """What sshd says in place of its version, and ssh(1) shows."""
 
 _log = logging.getLogger(__name__)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int) -> socket.socket:
     """A socket that is bound and does not listen yet, beside others at the same address (socket(7), SO_REUSEPORT)."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -60,7 +60,7 @@ class Listener:
         self,
         sock: socket.socket,
         admission: LoginThrottle,
-        counts: Counts,
+        counts: Counters,
         protocol: Callable[[str], asyncio.BaseProtocol],
     ) -> None:
         self._socket = sock
@@ -81,7 +81,7 @@ class Listener:
         return int(self._socket.getsockname()[1])
 
     async def close(self) -> None:
-        """Accept nobody any more. Who was accepted has arrived when this returns."""
+        """Stop accepting connections. On return, all accepted ones have their protocol."""
         if self._resume is not None:
             self._resume.cancel()
         self._loop.remove_reader(self._socket)
@@ -90,7 +90,7 @@ class Listener:
             await asyncio.wait(self._arriving)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(MAX_ACCEPTS_PER_TURN):
             try:
                 sock, address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
@@ -119,19 +119,19 @@ class Listener:
         with sock:
             sock.setblocking(False)
             with contextlib.suppress(OSError):
-                sock.send(TURNED_AWAY)
+                sock.send(REFUSAL_LINE)
         if not self._turned_away:
             _log.warning("event=turned-away source=%s penalty=%.0f", source, self._admission.refuses(source))
-            self._loop.call_later(LOG_INTERVAL, self._sum_up)
+            self._loop.call_later(LOG_INTERVAL_S, self._sum_up)
         self._turned_away += 1
         self._counts.count("turned_away")
 
     def _sum_up(self) -> None:
         if self._turned_away > 1:
-            _log.warning("event=turned-away count=%d seconds=%g", self._turned_away, LOG_INTERVAL)
+            _log.warning("event=turned-away count=%d seconds=%g", self._turned_away, LOG_INTERVAL_S)
         self._turned_away = 0
 
     def _pause(self, error: OSError) -> None:
-        _log.error("nobody is accepted for %g s: %s", PAUSE, error)
+        _log.error("nobody is accepted for %g s: %s", ACCEPT_PAUSE_S, error)
         self._loop.remove_reader(self._socket)
-        self._resume = self._loop.call_later(PAUSE, self._loop.add_reader, self._socket, self._accept)
+        self._resume = self._loop.call_later(ACCEPT_PAUSE_S, self._loop.add_reader, self._socket, self._accept)

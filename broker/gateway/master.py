@@ -4,12 +4,12 @@
     berth gateway --worker  a worker: serves the socket that is its file descriptor 3; descriptor 4 is the table in
                             which all workers count what each user has (usage)
 
-A worker's standard input is its lifeline: at end of file it accepts nobody any more, and ends when the last of its
-connections has. Its standard output says once that it serves.
+A worker's standard input is its lifeline: at end of file it stops accepting connections, and ends with its last
+connection. It writes one line to its standard output when it serves.
 
-A reload drops nothing. The master executes itself anew, with the program and the configuration as they are by now,
-keeps the sockets, starts new workers on them, and when all of those serve, lets go of the lifelines of the old. The
-kernel's queue of a socket is the same for both, so nobody waits in one that is closed (ADR 44).
+A reload drops no connection. The master executes itself again, with the present program and configuration. It keeps the
+sockets and starts new workers on them. When all of these serve, it closes the lifelines of the old workers. Both use
+the kernel's queue of the same socket, so no client waits in a closed one (ADR 44).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.gateway.listener import bind
-from broker.gateway.metrics import Totals, serve
+from broker.gateway.listener import bind_socket
+from broker.gateway.metrics import MetricsTotals, serve_metrics
 from broker.gateway.usage import UsageTable
 from broker.gateway.watchdog import Watchdog
 from broker.service import notify
@@ -41,11 +41,11 @@ USAGE_FD = 4
 """The descriptor at which a worker finds the table of what users have."""
 READY = b"ready\n"
 
-HANDOVER = "BERTH_GATEWAY_HANDOVER"
+HANDOVER_VARIABLE = "BERTH_GATEWAY_HANDOVER"
 """The environment variable by which a master tells itself what it holds, over a reload."""
-CHECK_TIMEOUT = 60.0
+CHECK_TIMEOUT_S = 60.0
 """Seconds for the new program to look at the new configuration."""
-FIRST_RETRY, LAST_RETRY = 0.5, 30.0
+FIRST_RETRY_S, MAX_RETRY_S = 0.5, 30.0
 """Seconds before a worker that ended is replaced: doubled each time, from the first to the last."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -90,7 +90,7 @@ class Worker:
         return worker, answer
 
     def retire(self) -> None:
-        """Have it accept nobody any more, and end with its last connection."""
+        """Make it stop accepting connections, and end with its last connection."""
         if self.lifeline is not None:
             os.close(self.lifeline)
             self.lifeline = None
@@ -110,7 +110,7 @@ class Master:
         """`numbers`: the workers' counts that are served. `worker_timeout`: seconds until a silent worker is killed."""
         before = _Handover.take()
         self._numbers = numbers
-        self._totals = None if numbers is None else Totals(numbers.directory, fresh=before.address is None)
+        self._totals = None if numbers is None else MetricsTotals(numbers.directory, fresh=before.address is None)
         self._address = address
         self._table = before.table or UsageTable.create()
         self._table.keep_only([pid for pid, _ in before.workers])
@@ -134,7 +134,7 @@ class Master:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if self._numbers is not None and self._totals is not None:
-            serve(self._totals, self._numbers.address.host, self._numbers.address.port)
+            serve_metrics(self._totals, self._numbers.address.host, self._numbers.address.port)
         tasks = [asyncio.create_task(self._keep(number, sock)) for number, sock in enumerate(self._sockets, 1)]
         tasks.append(asyncio.create_task(self._retire_the_old()))
         watching = asyncio.create_task(self._watch())  # also while it stops: a worker that hangs does not end by itself
@@ -158,14 +158,14 @@ class Master:
         return [worker for worker in (*self._old, *self._new) if not worker.ended.done()]
 
     async def _keep(self, number: int, sock: socket.socket) -> None:
-        """See to it that there is always a worker for that socket."""
-        pause, first = FIRST_RETRY, True
+        """Keep a worker running for that socket."""
+        pause, first = FIRST_RETRY_S, True
         while not self._stopping.is_set():
             worker, answer = Worker.start(sock, self._table, self._clear_up)
             self._new.add(worker)
             if await _read(answer) == READY:
                 _log.info("worker %d of %d serves, process %d", number, len(self._sockets), worker.pid)
-                pause = FIRST_RETRY
+                pause = FIRST_RETRY_S
                 if first:
                     self._served_first()
                     first = False
@@ -174,7 +174,7 @@ class Master:
             self._new.remove(worker)
             _log.error("worker process %d ended with status %d; another takes its place", worker.pid, status)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LAST_RETRY)
+            pause = min(2 * pause, MAX_RETRY_S)
 
     def _clear_up(self, pid: int) -> None:
         """Keep what the ended worker `pid` has counted of itself, and clear what it has counted of users."""
@@ -247,11 +247,11 @@ class _Handover:
             "workers": self.workers,
             "usage": self.table.descriptor,
         }
-        os.environ[HANDOVER] = json.dumps(told)
+        os.environ[HANDOVER_VARIABLE] = json.dumps(told)
 
     @classmethod
     def take(cls) -> _Handover:
-        told = json.loads(os.environ.pop(HANDOVER, "null"))
+        told = json.loads(os.environ.pop(HANDOVER_VARIABLE, "null"))
         if told is None:
             return cls(None, [], [], None)
         sockets = [socket.socket(fileno=descriptor) for descriptor in told["sockets"]]
@@ -272,7 +272,7 @@ class _Handover:
             return None
 
 
-def run(address: Address, workers: int, numbers: MetricsTarget | None = None, *, worker_timeout: float) -> None:
+def run_master(address: Address, workers: int, numbers: MetricsTarget | None = None, *, worker_timeout: float) -> None:
     """Be the master until SIGTERM; the arguments are those of Master."""
 
     async def whole() -> None:
@@ -282,9 +282,9 @@ def run(address: Address, workers: int, numbers: MetricsTarget | None = None, *,
 
 
 def _bind(address: Address, count: int) -> list[socket.socket]:
-    sockets = [bind(address.host, address.port)]
+    sockets = [bind_socket(address.host, address.port)]
     port = sockets[0].getsockname()[1]
-    sockets += [bind(address.host, port) for _ in range(count - 1)]
+    sockets += [bind_socket(address.host, port) for _ in range(count - 1)]
     return sockets
 
 
@@ -301,11 +301,11 @@ async def _checks_out() -> bool:
         _log.error("reload: %s", error)
         return False
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT):
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
             return await check.wait() == 0
     except TimeoutError:
         check.kill()
-        _log.error("reload: no answer within %g s", CHECK_TIMEOUT)
+        _log.error("reload: no answer within %g s", CHECK_TIMEOUT_S)
         return False
 
 

@@ -1,8 +1,7 @@
 """The gateway's metrics for Prometheus: workers write files, the master adds them up and serves the sums.
 
-Each worker has a file of its own, `<pid>.json` in one directory, written anew every second. What a worker had counted
-when it ended is added to `ended.json`, so that no counter goes down, over any number of reloads, and files do not pile
-up (ADR 48).
+Each worker writes its own file, `<pid>.json` in one directory, every second. When a worker has ended, its counters are
+added to `ended.json`. So counters never decrease, over any number of reloads, and files do not accumulate (ADR 48).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from broker import __version__
-from broker.gateway.counts import BUCKETS
+from broker.gateway.counters import BUCKETS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -25,19 +24,19 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from broker.gateway.counts import Counts
+    from broker.gateway.counters import Counters
 
-EVERY = 1.0
+WRITE_INTERVAL_S = 1.0
 """Seconds between two writes of a worker's numbers."""
-ENDED = "ended.json"
+ENDED_FILE = "ended.json"
 
 COUNTERS = {
-    "logins": ("Clients that came to log in, by what became of it.", "result"),
-    "turned_away": ("Clients that were not let in to try, for failures from their address before.", ""),
-    "forwards": ("Connections to sessions that were asked for, by what became of them.", "result"),
+    "logins": ("Clients that tried to log in, by result.", "result"),
+    "turned_away": ("Clients that were refused because of failures from their address.", ""),
+    "forwards": ("Requested connections to sessions, by result.", "result"),
     "bytes": ("Bytes between clients and sessions, as seen from the client.", "direction"),
-    "controller_errors": ("Questions that the controller did not answer.", ""),
-    "unrecorded": ("Connections that the controller was never told of, for want of room.", ""),
+    "controller_errors": ("Requests that the controller did not answer.", ""),
+    "unrecorded": ("Connections without a record at the controller, because too many records waited.", ""),
 }
 GAUGES = {
     "connections": "Clients that are connected, with those that log in.",
@@ -50,14 +49,14 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def written(counts: Counts, directory: Path) -> AsyncIterator[None]:
+async def publish_counters(counts: Counters, directory: Path) -> AsyncIterator[None]:
     """Within it a worker's numbers are written every second, and once more at the end."""
     path = directory / f"{os.getpid()}.json"
 
     async def keep_writing() -> None:
         while True:
             _write(path, counts.snapshot())
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(WRITE_INTERVAL_S)
 
     writing = asyncio.create_task(keep_writing())
     try:
@@ -67,7 +66,7 @@ async def written(counts: Counts, directory: Path) -> AsyncIterator[None]:
         _write(path, counts.snapshot())
 
 
-class Totals:
+class MetricsTotals:
     """The sums over all workers, read by the server's thread, written by the master's."""
 
     def __init__(self, directory: Path, *, fresh: bool) -> None:
@@ -81,7 +80,7 @@ class Totals:
 
     def ended(self, pid: int) -> None:
         """Keep what that worker had counted, now that it writes no more."""
-        path, total = self._directory / f"{pid}.json", self._directory / ENDED
+        path, total = self._directory / f"{pid}.json", self._directory / ENDED_FILE
         with self._lock:
             numbers = _read(path)
             if numbers is not None:
@@ -89,7 +88,7 @@ class Totals:
                 path.unlink()
 
     def collect(self) -> Iterator[Metric]:
-        """What prometheus_client asks a collector for."""
+        """Yield the metrics, for prometheus_client."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415
 
         with self._lock:
@@ -110,14 +109,14 @@ class Totals:
                 word = key.partition(" ")[2]
                 histogram.add_metric([word], _buckets(totals, key), seconds)
             yield histogram
-        workers = sum(path.name != ENDED for path in files)
+        workers = sum(path.name != ENDED_FILE for path in files)
         yield GaugeMetricFamily("berth_gateway_workers", "Worker processes, with those that finish.", value=workers)
         info = GaugeMetricFamily("berth_gateway_build_info", "The program that the master runs.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
 
 
-def serve(totals: Totals, host: str, port: int) -> None:
+def serve_metrics(totals: MetricsTotals, host: str, port: int) -> None:
     """Serve `/metrics` there in a thread, until this process ends. What cannot be served is only logged: people's ssh
     does not depend on it.
     """
@@ -160,7 +159,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, numbers: object) -> None:
-    """Whole or not at all. A disk that does not take it costs nobody a connection."""
+    """Write the file atomically. A failed write has no effect on connections."""
     draft = path.with_suffix(".draft")
     try:
         draft.write_text(json.dumps(numbers), encoding="utf-8")

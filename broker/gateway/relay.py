@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 3))
 """A compute node that vanished without a word is noticed within a minute (tcp(7); docs/security.md, F13)."""
 
-AT_ONCE = 65536
+READ_BYTES = 65536
 """Bytes that are taken from a session in one turn of the loop."""
 
-LARGEST_WINDOW_BYTES = 2 * 1024 * 1024
+MAX_WINDOW_BYTES = 2 * 1024 * 1024
 """The window of OpenSSH: 40 MB/s from a client that is 50 ms away."""
 QUICK_S = 1.0
 """Seconds in which a client uses up half of its window for the window to grow. A round trip must take less, or the
@@ -40,7 +40,7 @@ UNSENT_BYTES = 128 * 1024
 LINGER_S = 30.0
 """Seconds for a session to read what is left for it when its client has gone."""
 
-_buffer = memoryview(bytearray(AT_ONCE))
+_buffer = memoryview(bytearray(READ_BYTES))
 """Shared by all: between a read and `buffer_updated` nothing else runs."""
 
 PauseReason = Literal["not open yet", "channel full", "connection full", "key exchange"]
@@ -87,8 +87,8 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         return self._finished is None
 
     async def connect(self, host: str, port: int, seconds: float) -> None:
-        """Open the TCP side within `seconds`; OSError (TimeoutError is one) when nobody answers. Close it if no channel
-        follows.
+        """Open the TCP side within `seconds`; OSError, such as TimeoutError, if no server answers. Close it if no
+        channel follows.
         """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds):
@@ -197,7 +197,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
             return
         now = time.monotonic()
         if now - self._opened < QUICK_S:
-            if self._window < LARGEST_WINDOW_BYTES and self._allowance.take(self._window):
+            if self._window < MAX_WINDOW_BYTES and self._allowance.take(self._window):
                 self._window *= 2
         elif self._window > FIRST_WINDOW_BYTES:
             self._window //= 2

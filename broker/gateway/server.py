@@ -15,20 +15,21 @@ from weakref import WeakValueDictionary
 import asyncssh
 
 from broker.gateway.admission import LoginThrottle
-from broker.gateway.audit import Audit
+from broker.gateway.audit import ConnectionAudit
 from broker.gateway.channel import FIRST_WINDOW_BYTES, Channel
-from broker.gateway.connection import GatewayConnection, Live
-from broker.gateway.controller import ControllerClient
-from broker.gateway.counts import Counts
-from broker.gateway.endpoints import Endpoints
-from broker.gateway.guard import EndpointVerifier
+from broker.gateway.connection import GatewayConnection
+from broker.gateway.controller_client import ControllerClient
+from broker.gateway.counters import Counters
+from broker.gateway.endpoints import EndpointResolver
+from broker.gateway.fair_reader import FairReader, PreAuthQueue, UserTurn
 from broker.gateway.identity import HostKeyAndCertificate
-from broker.gateway.inlet import FairReader, PreAuthQueue, UserTurn
-from broker.gateway.keys import AdmittedKeys
-from broker.gateway.listener import Listener, bind
-from broker.gateway.memory import ResponseCache, keep_pruned
+from broker.gateway.keys import CredentialsCache
+from broker.gateway.listener import Listener, bind_socket
+from broker.gateway.live_connections import LiveConnections
+from broker.gateway.response_cache import ResponseCache, prune_periodically
 from broker.gateway.settings import CIPHERS, KEX, MACS
 from broker.gateway.usage import Usage
+from broker.gateway.verifier import EndpointVerifier
 from broker.schema.connections import ResolveAnswer
 from broker.schema.login import GatewayKeys
 from broker.ssh.keys import SIGNATURES
@@ -46,9 +47,9 @@ if TYPE_CHECKING:
 
 _STOPPING = "the gateway is being stopped, connect again in a moment"
 
-MOST_DEFERRED = 4096
+MAX_DEFERRED_PACKETS = 4096
 """Packets that wait for the end of a key exchange: a client may begin one and never finish it."""
-MOST_PACKET_BYTES = 32768
+MAX_PACKET_BYTES = 32768
 """Data in one packet: OpenSSH's largest."""
 
 _log = logging.getLogger(__name__)
@@ -66,8 +67,8 @@ class Gateway:
         """`sock`: bound, instead of one of its own at the settings' address. `usage`: shared with other workers."""
         self._settings = settings
         self._socket = sock
-        self._live = Live()
-        self.counts = Counts()
+        self._live = LiveConnections[GatewayConnection]()
+        self.counts = Counters()
         self._admission = LoginThrottle(settings.max_startups, settings.penalty_exempt)
         self._usage = usage or Usage()
         self._guards = EndpointVerifier(answer_timeout=settings.answer_timeout)
@@ -89,14 +90,14 @@ class Gateway:
             controller = await stack.enter_async_context(ControllerClient(self._settings.api_socket, self.counts))
             identity = HostKeyAndCertificate(self._settings.host_key, controller.certificate)
             await identity.ready()
-            audit = await stack.enter_async_context(Audit(controller.note, self._settings.name, self.counts))
+            audit = await stack.enter_async_context(ConnectionAudit(controller.note, self._settings.name, self.counts))
             self._logins = PreAuthQueue()
             self._options = await self._asyncssh_options(controller, identity, audit)
             self._listener = Listener(self._bound(), self._admission, self.counts, self._client)
             stack.push_async_callback(self._stop)
             renewal = asyncio.create_task(identity.keep_fresh(lambda: self._present(identity)))
             stack.push_async_callback(_cancel, renewal)
-            stack.push_async_callback(_cancel, asyncio.create_task(keep_pruned(*self._memories)))
+            stack.push_async_callback(_cancel, asyncio.create_task(prune_periodically(*self._memories)))
             self._stack = stack.pop_all()
         _log.info("listening on %s port %d", self._settings.listen_host, self.port)
         return self
@@ -107,12 +108,12 @@ class Gateway:
         await self._stack.aclose()
 
     async def retire(self) -> None:
-        """Accept nobody any more, and return when the last who is here has left: others serve the port now."""
+        """Stop accepting connections, and return when the last one has ended: other workers serve the port now."""
         await self._close()
         await self._live.wait_empty()
 
     def _bound(self) -> socket.socket:
-        return self._socket or bind(self._settings.listen_host, self._settings.listen_port)
+        return self._socket or bind_socket(self._settings.listen_host, self._settings.listen_port)
 
     def _client(self, source: str) -> FairReader:
         connection = _Server(asyncio.get_running_loop(), self._options)
@@ -132,7 +133,7 @@ class Gateway:
         return turn
 
     async def _asyncssh_options(
-        self, controller: ControllerClient, identity: HostKeyAndCertificate, audit: Audit
+        self, controller: ControllerClient, identity: HostKeyAndCertificate, audit: ConnectionAudit
     ) -> asyncssh.SSHServerConnectionOptions:
         settings = self._settings
         known = settings.host_key.parent / "known"
@@ -140,8 +141,8 @@ class Gateway:
         known_keys = ResponseCache(known / "keys", GatewayKeys, stale_seconds=stale)
         known_endpoints = ResponseCache(known / "endpoints", ResolveAnswer, stale_seconds=stale)
         self._memories = (known_keys, known_endpoints)
-        keys = AdmittedKeys(controller.keys, known_keys, fresh_seconds=settings.keys_fresh_seconds)
-        endpoints = Endpoints(controller.resolve, known_endpoints, settings.domain)
+        keys = CredentialsCache(controller.keys, known_keys, fresh_seconds=settings.keys_fresh_seconds)
+        endpoints = EndpointResolver(controller.resolve, known_endpoints, settings.domain)
         options: asyncssh.SSHServerConnectionOptions = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=lambda: GatewayConnection(
                 settings,
@@ -206,13 +207,13 @@ class _Server(asyncssh.SSHServerConnection):
         """Send all packets but SSH_MSG_IGNORE, of which asyncssh puts one before every other packet.
 
         They hide the initialisation vectors of CBC ciphers (RFC 4251, section 9.3.1). The gateway's ciphers need none.
-        While the client exchanges keys anew, packets wait and the sessions are paused.
+        While the client exchanges keys again, packets wait and the sessions are paused.
         """
         if pkttype == asyncssh.constants.MSG_IGNORE:
             return
         super().send_packet(pkttype, *args, handler=handler)
         if self._deferred_packets:
-            if len(self._deferred_packets) > MOST_DEFERRED:
+            if len(self._deferred_packets) > MAX_DEFERRED_PACKETS:
                 self.abort()
             elif (client := self.get_owner()) is not None:
                 cast("GatewayConnection", client).pause("key exchange")
@@ -227,14 +228,14 @@ class _Server(asyncssh.SSHServerConnection):
         encoding: str | None = None,
         errors: str = "strict",
         window: int = FIRST_WINDOW_BYTES,
-        max_pktsize: int = MOST_PACKET_BYTES,
+        max_pktsize: int = MAX_PACKET_BYTES,
     ) -> asyncssh.SSHTCPChannel[bytes]:
         """Make a channel that bounds what it holds."""
         return Channel(self, self._loop, encoding, errors, window, max_pktsize)
 
     async def _validate_openssh_certificate(self, username: str, cert: SSHOpenSSHCertificate) -> SSHKey | None:
-        """Ask about the whole certificate: asyncssh itself asks about its authority alone, takes one that names nobody
-        for everybody's, and believes signatures with SHA-1.
+        """Check the whole certificate. asyncssh checks only its authority, accepts a certificate without principals for
+        all users, and accepts signatures with SHA-1.
         """
         client = cast("GatewayConnection", self.get_owner())
         if not await client.validate_certificate(username, cert):

@@ -56,7 +56,7 @@ class GatewaySettings:
     """From where logins may fail as often as they like."""
     max_auth_tries: int = 40
     """Offers and signatures of keys on one connection: every key of an agent costs one try, the right one two.
-    A session's sshd takes as many (`MaxAuthTries` in broker/job/session.sh)."""
+    A session's sshd takes as many (`MaxAuthTries` in broker/job/container/sshd.sh)."""
     max_forwards: int = 64
     """Forwards that one connection may have at once; multiplexing clients share one connection."""
     max_user_connections: int = 128
@@ -70,4 +70,4 @@ class GatewaySettings:
     stale_seconds: float = 3600.0
     """How long the last known keys and endpoints are used while the controller is down."""
     drain_seconds: float = 10.0
-    """How long standing connections may go on after the gateway was asked to stop."""
+    """Time for which open connections continue after the gateway is stopped."""

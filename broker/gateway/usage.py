@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 MAGIC = b"berth-usage-v1\0\0"
 """A table of another layout is not used; the next layout has the next number."""
-SECTIONS = 256
+MAX_WORKERS = 256
 """Workers at once, with those of the past that still have connections."""
-ROWS = 4096
+MAX_USERS_PER_WORKER = 4096
 """Users with connections in one worker at once. Any more are counted by their worker alone."""
 
 _WORD, _KEY = 8, 16
@@ -37,10 +37,10 @@ _BEATS = 2048
 """Offset of the first worker's beats, behind the process ids."""
 _HEADER_BYTES = 4096
 _KEYS = _WORD
-_NUMBERS = _KEYS + ROWS * _KEY
+_NUMBERS = _KEYS + MAX_USERS_PER_WORKER * _KEY
 
 
-class Kind(enum.IntEnum):
+class Resource(enum.IntEnum):
     """The kinds of resources that are counted."""
 
     CONNECTIONS = 0
@@ -49,9 +49,9 @@ class Kind(enum.IntEnum):
     """Bytes by which the windows of a user's forwards are larger than at their beginning."""
 
 
-_ROW = len(Kind) * _WORD
-_SECTION = -(-(_NUMBERS + ROWS * _ROW) // mmap.PAGESIZE) * mmap.PAGESIZE
-_SIZE = _HEADER_BYTES + SECTIONS * _SECTION
+_ROW = len(Resource) * _WORD
+_SECTION = -(-(_NUMBERS + MAX_USERS_PER_WORKER * _ROW) // mmap.PAGESIZE) * mmap.PAGESIZE
+_SIZE = _HEADER_BYTES + MAX_WORKERS * _SECTION
 """40 MiB of addresses; memory is taken only for the pages that are used."""
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class UsageTable:
         fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
         try:
             taken = set(dict(self.sections()))
-            for index in range(SECTIONS):
+            for index in range(MAX_WORKERS):
                 if index not in taken:
                     self.set_word(_BEATS + index * _WORD, 0)
                     self._set_worker(index, os.getpid())
@@ -112,7 +112,7 @@ class UsageTable:
 
     def sections(self) -> Iterator[tuple[int, int]]:
         """Tell the sections in use, and whose they are."""
-        workers = memoryview(self.memory[len(MAGIC) : len(MAGIC) + SECTIONS * _ID_BYTES]).cast("I")
+        workers = memoryview(self.memory[len(MAGIC) : len(MAGIC) + MAX_WORKERS * _ID_BYTES]).cast("I")
         return ((index, pid) for index, pid in enumerate(workers) if pid)
 
     def beats(self, index: int) -> int:
@@ -144,7 +144,7 @@ class UsageTable:
 
     def used(self, start: int) -> int:
         """Return how many rows of the section at `start` may be in use."""
-        return min(self.word(start), ROWS)
+        return min(self.word(start), MAX_USERS_PER_WORKER)
 
     def word(self, at: int) -> int:
         return int.from_bytes(self.memory[at : at + _WORD], "little")
@@ -170,11 +170,11 @@ class Usage:
         self._section = self._table.claim()
         if self._section is None:
             _log.warning("too many workers have connections: this one counts what its users have by itself")
-        self._counts: Counter[tuple[str, Kind]] = Counter()
+        self._counts: Counter[tuple[str, Resource]] = Counter()
         self._rows: dict[str, int] = {}
         self._free: list[int] = []
 
-    def take(self, user: str, kind: Kind, amount: int, most: int) -> bool:
+    def take(self, user: str, kind: Resource, amount: int, most: int) -> bool:
         """Count `amount` more for `user`; or count nothing and return False if that was more than `most` in all."""
         # To count first and ask then means that two workers at the same moment may both refuse, and never both agree.
         self._add(user, kind, amount)
@@ -183,7 +183,7 @@ class Usage:
         self._add(user, kind, -amount)
         return False
 
-    def give_back(self, user: str, kind: Kind, amount: int) -> None:
+    def give_back(self, user: str, kind: Resource, amount: int) -> None:
         """Count `amount` less for `user`."""
         if amount:
             self._add(user, kind, -amount)
@@ -193,7 +193,7 @@ class Usage:
         if self._section is not None:
             self._table.beat(self._section)
 
-    def total(self, user: str, kind: Kind) -> int:
+    def total(self, user: str, kind: Resource) -> int:
         """Return what `user` has in all workers together."""
         table, key = self._table, _key(user)
         total = self._counts[user, kind]
@@ -202,28 +202,28 @@ class Usage:
                 total += table.word(row + kind * _WORD)
         return total
 
-    def _add(self, user: str, kind: Kind, amount: int) -> None:
+    def _add(self, user: str, kind: Resource, amount: int) -> None:
         self._counts[user, kind] += amount
         if self._section is not None:
             self._write(self._section, user, kind)
-        if not any(self._counts[user, each] for each in Kind):
-            for each in Kind:
+        if not any(self._counts[user, each] for each in Resource):
+            for each in Resource:
                 del self._counts[user, each]
 
-    def _write(self, section: int, user: str, kind: Kind) -> None:
+    def _write(self, section: int, user: str, kind: Resource) -> None:
         table, start = self._table, self._table.start(section)
         number = self._rows.get(user)
         if number is None:
             number = self._free.pop() if self._free else len(self._rows)
-            if number >= ROWS:
+            if number >= MAX_USERS_PER_WORKER:
                 return
             self._rows[user] = number
-            for each in Kind:
+            for each in Resource:
                 table.set_word(table.row(start, number) + each * _WORD, self._counts[user, each])
             table.set_key(start, number, _key(user))
             table.set_word(start, max(table.used(start), number + 1))
         table.set_word(table.row(start, number) + kind * _WORD, self._counts[user, kind])
-        if not any(self._counts[user, each] for each in Kind):
+        if not any(self._counts[user, each] for each in Resource):
             table.set_key(start, number, bytes(_KEY))
             self._free.append(self._rows.pop(user))
 
@@ -234,7 +234,7 @@ class Allowance:
 
     usage: Usage
     user: str
-    kind: Kind
+    kind: Resource
     most: int
 
     def take(self, amount: int = 1) -> bool:

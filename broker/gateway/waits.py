@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
 from broker.schema.base import KnownSession
-from broker.schema.connections import MOST_WAITED_FOR, GatewayWait
+from broker.schema.connections import MAX_WAITED_SESSIONS, GatewayWait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -82,7 +82,7 @@ class SessionWaits:
             self._added.clear()
             sessions = [
                 KnownSession(session_id=session_id, revision=waited.revision)
-                for session_id, waited in islice(self._waited.items(), MOST_WAITED_FOR)
+                for session_id, waited in islice(self._waited.items(), MAX_WAITED_SESSIONS)
             ]
             question = asyncio.ensure_future(self._ask(GatewayWait(sessions=sessions, seconds=HELD_S)))
             question.add_done_callback(_look_at)  # this task may be cancelled before it does

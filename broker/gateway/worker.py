@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def run(settings: GatewaySettings) -> None:
+def run_worker(settings: GatewaySettings) -> None:
     """Serve the socket that the master has passed on; its module says until when.
 
     asyncssh may only warn, the log has our line for each forward.
@@ -43,9 +43,9 @@ def _usage() -> Usage:
 
 
 def _counted(settings: GatewaySettings, gateway: Gateway) -> contextlib.AbstractAsyncContextManager[None]:
-    """Have what it counts written down, if somebody wants it."""
+    """Publish the counters if the gateway serves metrics."""
     directory = settings.metrics_directory
-    return contextlib.nullcontext() if directory is None else metrics.written(gateway.counts, directory)
+    return contextlib.nullcontext() if directory is None else metrics.publish_counters(gateway.counts, directory)
 
 
 async def _serve(settings: GatewaySettings, sock: socket.socket, usage: Usage) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_a
 
 from broker.launcher.request import VerbError
 from broker.names import IDENTIFIER, LABEL_PATTERN, NAME_PATTERN, VERSION_PATTERN
-from broker.volumes.jobs import KEY
+from broker.volumes.job_notes import JOB_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +109,7 @@ ProfileVersion = Annotated[str, _Text("version", VERSION_PATTERN)]
 ImageDigest = Annotated[str, _Text("digest", r"(sha256:[0-9a-f]{64})?")]
 DriverName = Annotated[str, _Text("driver", r"auto|overlay|reflink|plain")]
 Label = Annotated[str, _Text("label", f"({LABEL_PATTERN[1:-1]})?")]
-BatchJobKey = Annotated[str, _Text("job", KEY.pattern)]
+BatchJobKey = Annotated[str, _Text("job", JOB_KEY.pattern)]
 Flag = Annotated[bool, _check_flag]
 Line = Annotated[str, _check_line]
 Text = Annotated[str, _check_text]

@@ -29,6 +29,7 @@ class RequestContext:
     storage: str
     sbatch: str
     session_script: str
+    """The file that is submitted for a session; empty for the joined script, which lies in the session's directory."""
 
     @property
     def root(self) -> Path:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from broker.failpoints import failpoint
+from broker.job.bundle import BATCH_SCRIPT, SESSION_SCRIPT, digest
 from broker.launcher.shares import READY_VERB, Shares
 from broker.launcher.worker import (
     CRASHED,
@@ -267,8 +268,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--account", help="the controller's account (site mode)")
     parser.add_argument("--serve-fd", type=int, help="serve this inherited socket (personal mode)")
     parser.add_argument("--sbatch", default="sbatch")
-    script = os.path.join(os.path.dirname(os.path.dirname(__file__)), "job", "session.sh")  # noqa: PTH118, PTH120 - pathlib is one import more as root
-    parser.add_argument("--session-script", default=script)
+    parser.add_argument("--session-script", default="", help="submit this file in place of the joined batch script")
     parser.add_argument("--minimum-uid", type=int, default=1000, help="refuse requests for accounts below it")
     parser.add_argument(
         "--worker-memory", type=int, default=WORKER_BYTES >> 20, metavar="MIB", help="address space of one worker"
@@ -289,6 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.minimum_uid,
         options.worker_memory << 20,
     )
+    _join_scripts()
     if options.serve_fd is not None:
         Launcher(settings, socket.socket(fileno=options.serve_fd)).serve()
         return 0
@@ -309,6 +310,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except subprocess.TimeoutExpired:
         controller.terminate()
     return _exit_code(controller.wait())
+
+
+def _join_scripts() -> None:
+    """Join the scripts of jobs before any worker is forked, so that all workers use the version that is logged."""
+    priority = "<6>" if "JOURNAL_STREAM" in os.environ else ""  # sd-daemon(3): the unit's plain lines are warnings
+    digests = f"session.sh={digest(SESSION_SCRIPT)} batch.sh={digest(BATCH_SCRIPT)}"
+    with contextlib.suppress(OSError):
+        print(f"{priority}launcher: job scripts {digests}", file=sys.stderr, flush=True)
 
 
 def _exit_code(returncode: int) -> int:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.job.bundle import BATCH_SCRIPT, SESSION_SCRIPT, batch_script, session_script
 from broker.launcher.arguments import (
     CloneArguments,
     EnvironmentArguments,
@@ -32,11 +33,11 @@ from broker.launcher.request import RequestContext, VerbError, check_own, own_di
 from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes, make_volumes
 from broker.names import IDENTIFIER, new_id
 from broker.ssh import host_key as hostkey
-from broker.volumes import batch
+from broker.volumes import environments
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.errors import VolumeError
-from broker.volumes.program import run
-from broker.volumes.record import locked, write
+from broker.volumes.files import file_lock, replace_file
+from broker.volumes.program import run_program
 from profiles.userfile import UnfitFileError, read_bytes, read_tail, read_text
 from slurm.sbatch import OptionError, check_options
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 FILES = {
     "manifest.json": "manifest.json",
-    "batch.json": batch.DESCRIPTION,
+    "batch.json": environments.DESCRIPTION,
     "job.env": "run/job.env",
     "authorized_keys": "run/authorized_keys",
     "revoked_keys": "run/revoked_keys",
@@ -126,8 +127,7 @@ def environment(context: RequestContext, arguments: EnvironmentArguments) -> dic
         make_volumes(context, session.name, arguments.driver)
     else:
         change_volumes(context, CloneArguments.parse(arguments.request()))
-    for program in (Path(context.session_script), Path(context.session_script).with_name("batch.sh")):
-        write(session / "run" / program.name, program.read_bytes())
+    replace_file(session / "run" / BATCH_SCRIPT, batch_script())
     _install_copying(session)
     install(context, arguments)
     return {"directory": str(session)}
@@ -161,18 +161,18 @@ def _host_key(session: Path) -> str:
         assert public is not None
         fresh.with_name(fresh.name + ".pub").unlink()
         fresh.rename(key)
-    line, path = hostkey.line(public, comment), key.with_name(key.name + ".pub")
+    line, path = hostkey.public_key_line(public, comment), key.with_name(key.name + ".pub")
     if _text(path, KEY_BYTES) != line + "\n":
         if path.is_dir():
             _put_aside(path)
-        write(path, (line + "\n").encode())
+        replace_file(path, (line + "\n").encode())
     return line
 
 
 def _public_half(key: Path) -> bytes | None:
     """Return the public half of a private key that sshd can use; None for any other content."""
     try:
-        public = hostkey.public_half(_text(key, KEY_BYTES))
+        public = hostkey.public_key_of(_text(key, KEY_BYTES))
     except ValueError:
         return None
     if stat.S_IMODE(key.lstat().st_mode) & 0o077:
@@ -196,8 +196,8 @@ def _put_aside(path: Path) -> None:
 
 def _check_certificate(session: Path, certificate: str) -> None:
     """VerbError `host-key` if the certificate is for another key than the session's: clients would refuse it."""
-    certified = hostkey.certified(certificate)
-    if certified is not None and hostkey.line(certified, "").split()[1] != _host_key(session).split()[1]:
+    certified = hostkey.certified_key(certificate)
+    if certified is not None and hostkey.public_key_line(certified, "").split()[1] != _host_key(session).split()[1]:
         raise VerbError("host-key", "the session's host key is not the one that its certificate is for")
 
 
@@ -208,7 +208,7 @@ def install(context: RequestContext, arguments: FilesArguments) -> dict[str, Any
     if not arguments.files.keys() <= FILES.keys():
         raise VerbError("invalid", f"not among the files that may be written: {[*arguments.files]!r:.200}")
     for name, content in arguments.files.items():
-        write(session / FILES[name], content.encode())
+        replace_file(session / FILES[name], content.encode())
     return {}
 
 
@@ -228,6 +228,8 @@ def submit(context: RequestContext, arguments: SubmitArguments) -> dict[str, Any
     _install_copying(session)
     _remove_old_copying(session)
     argv = job_command(context, session, arguments.submission, arguments.options)
+    if not context.session_script:
+        _install_script(session)
     return {"job_id": _sbatch(argv, context.user, arguments.timeout)}
 
 
@@ -249,7 +251,7 @@ def job_command(context: RequestContext, session: Path, submission: int, options
         f"--chdir={session}",
         "--export=NIL",
         "--propagate=NONE",
-        context.session_script,
+        context.session_script or str(session / "run" / SESSION_SCRIPT),
         str(session),
         str(submission),
     ]
@@ -292,7 +294,7 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     length = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
-            if IDENTIFIER.fullmatch(entry.name) and not batch.is_environment(entry):
+            if IDENTIFIER.fullmatch(entry.name) and not environments.is_environment(entry):
                 # A file that cannot be read must not hide the others.
                 manifests[entry.name] = _text(entry / "manifest.json", MANIFEST_LIMIT)
                 length += len(manifests[entry.name])
@@ -333,14 +335,34 @@ def _install_copying(session: Path) -> None:
     except OSError:
         present = b""
     if present != archive:
-        write(path, archive)
+        replace_file(path, archive)
+
+
+def _install_script(session: Path) -> None:
+    """Write the batch script, unless this version of it is there. sbatch reads it at once; nothing does so later.
+
+    So it need not reach the disk: a file that a crash cuts off is replaced at the next submission.
+    """
+    path, content = session / "run" / SESSION_SCRIPT, session_script()
+    try:
+        there = read_bytes(path, len(content))
+    except OSError:
+        there = b""
+    if there != content:
+        fresh = path.with_name(f".{path.name}.{new_id()}")
+        try:
+            fresh.write_bytes(content)
+            fresh.rename(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
 
 
 def _remove_old_copying(session: Path) -> None:
     """Remove the program that jobs of earlier versions copied with, unless such a job may still run."""
     old = session / OLD_COPYING
     if old.exists():
-        with contextlib.suppress(VolumeError), locked(session / "run/lock", wait=False):
+        with contextlib.suppress(VolumeError), file_lock(session / "run/lock", wait=False):
             old.unlink(missing_ok=True)
 
 
@@ -374,4 +396,4 @@ def _run(
             "LOGNAME": user.pw_name,
             "SHELL": user.pw_shell,
         }
-    return run(argv, timeout=timeout, env=environment)
+    return run_program(argv, timeout=timeout, env=environment)

@@ -42,12 +42,22 @@ from broker.launcher.arguments import (
     VerifyArguments,
 )
 from broker.launcher.request import RequestContext, VerbError, own_directory
-from broker.volumes import batch, collection, inspection, live, operations, program, record, sizes, verification
+from broker.volumes import (
+    environments,
+    garbage,
+    inspection,
+    live_snapshot,
+    operations,
+    program,
+    record,
+    sizes,
+    verification,
+)
 from broker.volumes.errors import VolumeError, from_os_error
+from broker.volumes.files import file_lock
 from broker.volumes.image import ImageFiles
-from broker.volumes.operations import Image, Note
-from broker.volumes.probe import ON_NODE, probe_anew
-from broker.volumes.record import locked
+from broker.volumes.operations import ImageVersion, SnapshotNote
+from broker.volumes.probe import NODE_DISK_LIMIT, refresh_probe
 from broker.volumes.storage import Storage
 
 if TYPE_CHECKING:
@@ -66,7 +76,7 @@ ANSWER_BYTES = 8 * 2**20
 def make_volumes(context: RequestContext, session_id: str, driver: str) -> Answer:
     """Give a session volumes if it has none: part of `prepare`."""
     storage = _storage(context)
-    return _translate_errors(lambda: operations.create(storage, session_id, driver))
+    return _translate_errors(lambda: operations.create_volumes(storage, session_id, driver))
 
 
 def _snapshot(storage: Storage, arguments: SnapshotArguments) -> Answer:
@@ -75,15 +85,17 @@ def _snapshot(storage: Storage, arguments: SnapshotArguments) -> Answer:
 
 def _copy(storage: Storage, arguments: CopyArguments) -> Answer:
     image, note = _image(arguments), _note(arguments)
-    return live.copy(storage, arguments.session, arguments.operation, job_id=arguments.job_id, image=image, note=note)
+    return live_snapshot.snapshot_running(
+        storage, arguments.session, arguments.operation, job_id=arguments.job_id, image=image, note=note
+    )
 
 
 def _commit_root(storage: Storage, arguments: CommitRootArguments) -> Answer:
-    return live.commit_root(storage, arguments.session, arguments.operation, job_id=arguments.job_id)
+    return live_snapshot.commit_root_layer(storage, arguments.session, arguments.operation, job_id=arguments.job_id)
 
 
 def _hand_over(storage: Storage, arguments: HandOverArguments) -> Answer:
-    return operations.hand_over(
+    return operations.prepare_handover(
         storage, arguments.session, arguments.submission, _image(arguments), most=arguments.most
     )
 
@@ -109,11 +121,13 @@ def _clone(storage: Storage, arguments: CloneArguments) -> Answer:
 
 
 def _environments(storage: Storage, _: EnvironmentsArguments) -> Answer:
-    return batch.environments(storage)
+    return environments.list_environments(storage)
 
 
 def _promote(storage: Storage, arguments: PromoteArguments) -> Answer:
-    return batch.promote(storage, arguments.session, arguments.operation, source_id=arguments.source, key=arguments.job)
+    return environments.promote_job(
+        storage, arguments.session, arguments.operation, source_id=arguments.source, key=arguments.job
+    )
 
 
 def _flatten(storage: Storage, arguments: FlattenArguments) -> Answer:
@@ -126,7 +140,7 @@ def _snapshots(storage: Storage, arguments: SnapshotsArguments) -> Answer:
 
 
 def _forget(storage: Storage, arguments: ForgetArguments) -> Answer:
-    return operations.forget(storage, arguments.session, arguments.snapshot)
+    return operations.delete_snapshot(storage, arguments.session, arguments.snapshot)
 
 
 def _diff(storage: Storage, arguments: DiffArguments) -> Answer:
@@ -139,11 +153,11 @@ def _diff(storage: Storage, arguments: DiffArguments) -> Answer:
 
 
 def _size(storage: Storage, arguments: SizeArguments) -> Answer:
-    return sizes.size(storage, arguments.session)
+    return sizes.session_size(storage, arguments.session)
 
 
 def _usage(storage: Storage, _: UsageArguments) -> Answer:
-    return sizes.usage(storage)
+    return sizes.user_usage(storage)
 
 
 def _verify(storage: Storage, arguments: VerifyArguments) -> Answer:
@@ -151,27 +165,27 @@ def _verify(storage: Storage, arguments: VerifyArguments) -> Answer:
 
 
 def _probe(storage: Storage, _: ProbeArguments) -> Answer:
-    with locked(storage.lock, shared=True):
-        found = probe_anew(storage.layers.root, storage.probe)
+    with file_lock(storage.lock, shared=True):
+        found = refresh_probe(storage.layers.root, storage.probe)
     is_on_node = found.on_node and found.driver != "overlay"
-    promises = [*storage.driver(found.driver).promises, *([ON_NODE] if is_on_node else found.limits)]
+    promises = [*storage.driver(found.driver).promises, *([NODE_DISK_LIMIT] if is_on_node else found.limits)]
     return {"driver": found.driver, "why": found.why, "promises": promises}
 
 
 def _trash(storage: Storage, arguments: TrashArguments) -> Answer:
-    return collection.trash(storage, arguments.session)
+    return garbage.trash_session(storage, arguments.session)
 
 
 def _untrash(storage: Storage, arguments: UntrashArguments) -> Answer:
-    return collection.untrash(storage, arguments.session)
+    return garbage.restore_session(storage, arguments.session)
 
 
 def _purge(storage: Storage, arguments: PurgeArguments) -> Answer:
-    return collection.purge(storage, arguments.session)
+    return garbage.purge_session(storage, arguments.session)
 
 
 def _gc(storage: Storage, arguments: GcArguments) -> Answer:
-    return collection.collect(storage, dry_run=arguments.dry_run, over=arguments.over)
+    return garbage.collect_garbage(storage, dry_run=arguments.dry_run, over=arguments.over)
 
 
 _ACTIONS: dict[type[Arguments], Callable[[Storage, Any], Answer]] = {
@@ -217,7 +231,9 @@ def _act(context: RequestContext, arguments: Arguments) -> Answer:
 def _driver(context: RequestContext, arguments: Arguments) -> str:
     """Return the driver of the session that is changed or cloned."""
     session = getattr(arguments, "source", None) or arguments.request()["session"]
-    return str(_translate_errors(lambda: {"driver": record.load(_storage(context).session(session)).driver})["driver"])
+    return str(
+        _translate_errors(lambda: {"driver": record.load_record(_storage(context).session(session)).driver})["driver"]
+    )
 
 
 def _in_user_namespace(context: RequestContext, arguments: Arguments) -> Answer:
@@ -246,7 +262,7 @@ def _in_user_namespace(context: RequestContext, arguments: Arguments) -> Answer:
 
 def _run_program(command: list[str], request: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        return program.run(command, timeout=None, most=ANSWER_BYTES, given=request.encode(), env=_environment())
+        return program.run_program(command, timeout=None, most=ANSWER_BYTES, given=request.encode(), env=_environment())
     except VolumeError as error:
         raise VerbError("crashed", str(error)) from error
 
@@ -298,12 +314,12 @@ def _storage(context: RequestContext) -> Storage:
     return storage
 
 
-def _image(arguments: ImageArguments) -> Image:
-    return Image(arguments.profile, arguments.version, arguments.digest)
+def _image(arguments: ImageArguments) -> ImageVersion:
+    return ImageVersion(arguments.profile, arguments.version, arguments.digest)
 
 
-def _note(arguments: NoteArguments) -> Note:
-    return Note(arguments.label, arguments.reason, arguments.automatic)
+def _note(arguments: NoteArguments) -> SnapshotNote:
+    return SnapshotNote(arguments.label, arguments.reason, arguments.automatic)
 
 
 if __name__ == "__main__":

@@ -29,31 +29,31 @@ class Strict(BaseModel):
 
 
 class KnownSession(Strict):
-    """A session as a gateway knows it."""
+    """A session and its revision, as the gateway knows them."""
 
     session_id: Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
     revision: Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class SessionWait(KnownSession):
-    """The change that a connection waits for: a revision above this one, for at most so many seconds."""
+    """The change that a connection waits for: a revision above this one, for at most `seconds`."""
 
     seconds: float
 
 
 class ErrorBody(Strict):
-    """The body of every answer that is not a success."""
+    """The body of every response that is not a success."""
 
     reason: str
     message: str
     hint: str = ""
     waiting: SessionWait | None = None
-    """With the reason `waiting`, for a question with `hold` false; missing everywhere else."""
+    """Only with the reason `waiting`, for a request with `hold` false."""
 
 
 MAX_ITEMS = 500
-"""Elements of a list in a request; sbatch has some 130 options."""
+"""Most elements of a list in a request; sbatch has some 130 options."""
 
 
 Timestamp = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
-"""Seconds since the epoch; above that they are milliseconds by mistake."""
+"""Seconds since the epoch; a larger number would be milliseconds by mistake."""

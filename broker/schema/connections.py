@@ -11,25 +11,25 @@ from broker.names import (
 )
 from broker.schema.base import MAX_ITEMS, KnownSession, Strict, Timestamp, UserName
 
-MOST_WAITED_FOR = 2000
-"""Sessions in one question of a gateway's; it has up to 70 bytes for each, and a request to the controller 256 KiB."""
+MAX_WAITED_SESSIONS = 2000
+"""Sessions in one request of a gateway, with up to 70 bytes each; a request to the controller has at most 256 KiB."""
 
 
 class ResolveRequest(Strict):
     """A connection that the gateway, or a user's own `berth connect`, wants to make."""
 
     user: str
-    """Who connects. From anyone but the gateway's account it must be the caller."""
+    """The connecting user. Only the gateway's account may name another user than the caller."""
     target: Annotated[str, StringConstraints(max_length=255)]
-    """The host name that the client asked for: `name`, `name.<domain>` or `owner.name.<domain>`."""
+    """The requested host name: `name`, `name.<domain>` or `owner.name.<domain>`."""
     root: bool = False
-    """For `berth exec --root`: a session in root mode, which is refused otherwise, as it lets in nobody but `root`."""
+    """Allow a session in root mode, for `berth exec --root`; otherwise it is refused, since only `root` can log in."""
     waited: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds for which the one who connects has been waiting, after answers that it is on its way."""
+    """Seconds for which the client has been waiting for the session."""
     patient: bool = False
-    """They see how far it is, and wait as long as it takes."""
+    """Whether the client shows progress and waits without a time limit."""
     hold: bool = True
-    """Whether the controller may keep the question while the session is on its way; a gateway waits by itself."""
+    """Whether the controller may delay its response until the session is ready; a gateway waits by itself."""
 
 
 class ResolveAnswer(Strict):
@@ -45,25 +45,25 @@ class ResolveAnswer(Strict):
 class GatewayWait(Strict):
     """The sessions that clients of one worker of a gateway wait for."""
 
-    sessions: Annotated[list[KnownSession], Field(min_length=1, max_length=MOST_WAITED_FOR)]
+    sessions: Annotated[list[KnownSession], Field(min_length=1, max_length=MAX_WAITED_SESSIONS)]
     seconds: Annotated[float, Field(ge=0, le=60)]
-    """Seconds for which the controller may keep the question."""
+    """Seconds for which the controller may delay its response."""
 
 
 class GatewayWaitAnswer(Strict):
     changed: list[str]
-    """The ids of those whose revision is another one; none after `seconds`."""
+    """The ids of the sessions with another revision; empty after `seconds`."""
 
 
 class ConnectionRecord(Strict):
-    """One connection to a session, as whoever carries it knows it; the same again, newer, as it goes on."""
+    """A connection to a session, as reported by the process that forwards it; a later record replaces an earlier."""
 
     id: Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
     user: UserName
     fingerprint: Annotated[str, StringConstraints(pattern=r"^(SHA256:[A-Za-z0-9+/]{43})?$")] = ""
-    """Of the key that opened the gateway; empty where something else let the user in."""
+    """Fingerprint of the key with which the user logged in to the gateway; empty without a gateway."""
     peer: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.:%-]{0,80}$")] = ""
-    """Where the client is: its address and port."""
+    """The client's address and port."""
     session_id: Annotated[str, StringConstraints(max_length=26)]
     generation: Annotated[str, StringConstraints(max_length=40)]
     began_at: Timestamp
@@ -73,20 +73,20 @@ class ConnectionRecord(Strict):
     received: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Bytes from the session to the client."""
     end: Annotated[str, StringConstraints(max_length=40)] = ""
-    """How it ended: `closed`, `client lost`, `session lost`, `gateway stopped`; `not followed` if nobody looked on."""
+    """The cause of its end: `closed`, `client lost`, `session lost`, `gateway stopped`; `not followed` if unknown."""
 
 
 class ConnectionReport(Strict):
-    """News of connections, from a gateway or from somebody's own `berth connect`."""
+    """Records of connections, from a gateway or from a user's `berth connect`."""
 
     gateway: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{0,253}$")] = ""
-    """Which one; of anybody but the gateway's account it is not believed."""
+    """The gateway's name; ignored unless the caller is the gateway's account."""
     connections: Annotated[list[ConnectionRecord], Field(max_length=MAX_ITEMS), FailFast()]
 
 
 class ConnectionsNoted(Strict):
     noted: int
-    """Those of sessions that nobody knows are not."""
+    """Number of records that were kept; records of unknown sessions are not."""
 
 
 class ConnectionView(Strict):
@@ -98,22 +98,22 @@ class ConnectionView(Strict):
     fingerprint: str
     peer: str
     gateway: str
-    """The gateway that carries it; empty for `berth connect` and `berth ssh`."""
+    """The gateway that forwards it; empty for `berth connect` and `berth ssh`."""
     generation: str
     began_at: float
     seen_at: float
-    """When it was last told of; bytes are as of then."""
+    """Time of the last report; the byte counts are of that time."""
     ended_at: float | None
     sent: int
     received: int
     end: str
-    """Empty while it stands."""
+    """Empty while it is open."""
 
 
 class ConnectionList(Strict):
     connections: list[ConnectionView]
 
 
-UNHEARD = 180.0
-"""Seconds after which a connection counts as lost without a report of its gateway or `berth connect`: three times
-audit.STANDING and connect.STANDING."""
+CONNECTION_TIMEOUT_S = 180.0
+"""Seconds without a report after which a connection counts as lost: three times REPORT_INTERVAL_S of gateway.audit and
+client.proxy_command."""

@@ -1,4 +1,4 @@
-"""API types of the environments of batch jobs. `sessions` says the units."""
+"""API types of the environments of batch jobs. Units are those of `sessions`."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ EnvironmentName = Annotated[str, StringConstraints(pattern=f"{NAME_PATTERN[:-1]}
 """A session, or a profile with or without a version."""
 
 JobKey = Annotated[str, StringConstraints(pattern="^[1-9][0-9]{0,9}(_[0-9]{1,9})?(@[A-Za-z0-9.-]{1,255})?$")]
-"""A job's id; of a job array's task the array's id, `_` and the index, as Slurm's commands write it. With `@NODE.STEP`
-it stands for what a step wrote on another node than the script's."""
+"""A job's id; for a job array's task the array's id, `_` and the index, as in Slurm's commands. With `@NODE.STEP`, the
+output of a step on another node than the script's."""
 
 
 class EnvironmentRequest(Strict):
     of: EnvironmentName
-    """Whose image, system and home the job is to have; a session goes before a profile of the same name."""
+    """The session or profile with the image, system and home for the job; a session has precedence."""
 
 
 class BatchJob(Strict):
-    """What one job, or one task of a job array, has told of itself when it began."""
+    """The data that a job, or a task of a job array, reports when it begins."""
 
     key: JobKey
     top: str
-    """The directory that has what it wrote to its home: with the driver `overlay` only that, else all of the home."""
+    """The directory with its home: with the driver `overlay` only the files that it wrote, else all files."""
     node: str
     work: str
-    """Where it was submitted from, outside of the environment."""
+    """The directory of its submission, outside the environment."""
     inside: str
     """Its working directory in the environment."""
     running: bool
 
 
 class EnvironmentView(Strict):
-    """The environment that a batch job runs in: its directory is a session's in all but that it has no name."""
+    """The environment of a batch job; its directory is like that of a session without a name."""
 
     id: str
     of: str
@@ -46,21 +46,21 @@ class EnvironmentView(Strict):
     version: Version
     directory: str
     shows_submission_directory: bool = True
-    """Whether profile and site show a job the directory that it was submitted from. Only a new environment has it."""
+    """Whether profile and site allow jobs to see the directory of submission. Only in a new environment's view."""
     binds: list[str] = Field(default_factory=list)
-    """Binds of the site, as `SRC:DEST` or `SRC:DEST:ro`. Only a new environment has them."""
+    """Binds of the site, as `SRC:DEST` or `SRC:DEST:ro`. Only in a new environment's view."""
     variables: dict[str, str] = Field(default_factory=dict)
-    """Variables that the profile's `environment` sets. Only a new environment has them."""
+    """Variables of the profile's `environment`. Only in a new environment's view."""
     driver: str = ""
     base: str = ""
-    """The directory that has the home as of submission, where each job's `top` has all of it; else empty."""
+    """The directory of the home as of submission, if each job's `top` has all files; else empty."""
     created_at: float
     used_at: float
-    """When a job last began or ended in it, or when it was made."""
+    """Time when a job last began or ended in it, or of its creation."""
     job_id: int | None = None
-    """The job that was submitted for it, as far as it is known."""
+    """The job that was submitted for it, if known."""
     jobs: list[BatchJob] = Field(default_factory=list)
-    """Those that have begun."""
+    """The jobs and tasks that have begun."""
 
 
 class EnvironmentList(Strict):
@@ -69,5 +69,5 @@ class EnvironmentList(Strict):
 
 class PromoteRequest(Strict):
     name: Name
-    """Of the new session."""
+    """The new session's name."""
     job: JobKey

@@ -19,7 +19,7 @@ class KeyView(Strict):
     algorithm: str
     comment: str = ""
     source: str
-    """`berth` for keys added with `berth key add`, `authorized_keys` for those found in the user's own file."""
+    """`berth` for keys of `berth key add`, `authorized_keys` for keys of the user's own file."""
     added_at: float | None = None
 
 
@@ -33,15 +33,15 @@ class GatewayKeys(Strict):
     user: str
     keys: list[str]
     notices: list[str] = []
-    """What to tell them when they have logged in, one line each; only for a gateway that asks for it."""
+    """Messages for the user after the login, one line each; only if the gateway requests them."""
     authorities: list[str] = []
-    """Whose certificates for `user` let them in; only for a gateway that asks for it, as `revoked`."""
+    """Authorities whose certificates for `user` are accepted; only on request, like `revoked`."""
     revoked: list[str] = []
-    """Keys whose certificates do not."""
+    """Keys whose certificates are not accepted."""
 
 
 class CertificateRequest(Strict):
-    """The gateway asks for a certificate of its own host key."""
+    """A request of the gateway for a certificate of its host key."""
 
     public_key: Annotated[str, StringConstraints(max_length=16384)]
 
@@ -52,20 +52,20 @@ class CertificateAnswer(Strict):
 
 
 class UserCertificateRequest(Strict):
-    """The caller wants a certificate for a key of theirs."""
+    """A request for a certificate of one of the caller's keys."""
 
     public_key: Annotated[str, StringConstraints(max_length=16384)]
     hours: Annotated[float, Field(gt=0, le=24 * 31)] | None = None
-    """For how long; no longer than the site allows, which is the default."""
+    """Validity; default and maximum are the site's limit."""
 
 
 class UserCertificateView(Strict):
-    """What is remembered of the certificates for one of the user's keys."""
+    """The record of the certificates for one of the user's keys."""
 
     fingerprint: str
     comment: str
     serial: int
-    """Of the last one."""
+    """Serial number of the last certificate."""
     issued_at: float
     valid_before: float
     revoked_at: float | None
@@ -82,7 +82,7 @@ class UserCertificateList(Strict):
 
 
 AuthorityKind = Literal["host", "user"]
-"""Whether an authority signs for sessions and gateway, or for users."""
+"""The kind of an authority: `host` signs for sessions and the gateway, `user` for users."""
 
 
 class AuthorityKeyView(Strict):
@@ -92,7 +92,7 @@ class AuthorityKeyView(Strict):
     fingerprint: str
     public_key: str
     standing: Literal["announced", "signing", "former"]
-    """`announced`: signs from the next rotation on. `former`: believed still for what it has signed."""
+    """`announced`: signs after the next rotation. `former`: still trusted for the certificates that it has signed."""
     since: float
 
 
@@ -102,10 +102,10 @@ class AuthorityList(Strict):
 
 class RotateRequest(Strict):
     now: bool = False
-    """Do not wait for those who have not learnt the key that is announced."""
+    """Do not wait until clients have learnt the announced key."""
 
 
 class RetireRequest(Strict):
     fingerprint: Annotated[str, StringConstraints(max_length=64)]
     now: bool = False
-    """Although certificates that it has signed may be valid."""
+    """Retire it even if certificates that it has signed may be valid."""

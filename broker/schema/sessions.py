@@ -1,6 +1,6 @@
-"""API types of sessions: validated at the edge, and shared by server, command line, gateway and TUI.
+"""API types of sessions, for the server, the command line, the gateway and the TUI.
 
-Nothing here knows the database. Times are seconds since the epoch (float, UTC), sizes are bytes.
+Times are seconds since the epoch (float, UTC), sizes are bytes.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ def _without_steps_up(path: str) -> str:
     return path
 
 
-LONGEST_CONNECT_WAIT = 86400.0
+MAX_CONNECT_WAIT_S = 86400.0
 
 
 PersistentPath = Annotated[
     str, StringConstraints(pattern=PERSISTENT_PATH_PATTERN, max_length=1024), AfterValidator(_without_steps_up)
 ]
-"""An absolute path, or one below `~/`, that Apptainer's --bind can take."""
+"""An absolute path, or one below `~/`, that is valid for Apptainer's --bind."""
 
 
 Continuation = Annotated[str, StringConstraints(pattern=CONTINUATION_PATTERN)]
-"""Whether a session goes on in another job when one has to end: `always`, `never`, or while it was used within the time
-before, such as `12h` or `7d`."""
+"""Whether a session continues in a new job when its job has to end: `always`, `never`, or if it was used within a time
+such as `12h` or `7d`."""
 
 
 IdleTime = Annotated[str, StringConstraints(pattern=IDLE_PATTERN)]
-"""After which time without use a session is stopped, such as `8h`, or `never`."""
+"""Idle time after which a session is stopped, such as `8h`, or `never`."""
 
 
 class SessionState(StrEnum):
-    """Where a session is; docs/behaviour.md has the table of transitions."""
+    """The states of a session; docs/behaviour.md has the table of transitions."""
 
-    SUBMITTING = "submitting"  # the intent is recorded; Slurm has not acknowledged the job yet
+    SUBMITTING = "submitting"  # the submission is recorded; Slurm has not acknowledged the job yet
     QUEUED = "queued"  # the job waits in Slurm
     STARTING = "starting"  # the job runs; its sshd is not announced yet
     READY = "ready"  # the endpoint is announced
     STOPPING = "stopping"  # the job was cancelled and has not ended yet
     STOPPED = "stopped"  # no job; the data is kept
     CHANGING = "changing"  # no job; its volumes are being changed
-    FAILED = "failed"  # the job ended by itself in a bad way; the data is kept, `start` tries again
+    FAILED = "failed"  # the job ended with an error; the data is kept, `start` tries again
     DELETING = "deleting"  # the data is being removed
     DELETED = "deleted"  # a tombstone: the name is free, a late job is cancelled
 
 
 class Endpoint(Strict):
-    """Where a running session listens, as its own job announced it."""
+    """The address and host key of a running session, as its job announced them."""
 
     node: str
     port: Annotated[int, Field(ge=1, le=65535)]
@@ -72,86 +72,86 @@ Paths = Annotated[list[PersistentPath], Field(max_length=MAX_ITEMS), FailFast()]
 
 
 class Persistence(Strict):
-    """What of a session is kept over a stop, and what comes from its profile at each start."""
+    """The parts of a session that are kept after a stop, and those that come from its profile at each start."""
 
     home: Literal["keep", "fresh"] = "keep"
     system: Literal["keep", "fresh"] = "keep"
     """Everything outside the home."""
     keep: Paths = []
-    """Paths that are kept although their side is fresh; `~/` is the home."""
+    """Paths that are kept although their volume is fresh; `~/` is the home."""
     fresh: Paths = []
-    """Paths that come from the profile at each start although their side is kept."""
+    """Paths that come from the profile at each start although their volume is kept."""
 
 
 class StartRequest(Strict):
-    """Start a session; an existing one may leave `profile` out and then starts as it is."""
+    """A request to start a session. For an existing session, `profile` is optional."""
 
     profile: Name | None = None
     version: Version | None = None
     options: Options = []
     """sbatch resource options as `--name=value` or `--flag`, checked against slurm.sbatch's table."""
     defaults: Options = []
-    """The same, for a new session only, and where `options` says nothing else: what the user's environment asks for."""
+    """Options of the user's environment, for a new session only; `options` have precedence."""
     persistence: Persistence | None = None
-    """Instead of the profile's, for this session from this start on."""
+    """Replaces the profile's persistence for this session, from this start on."""
 
 
 class ConnectPolicy(Strict):
-    """What connecting to a session does that is not ready; what is None is as the site has it."""
+    """The policy for connections to a session that is not ready; None: the site's default."""
 
     start: bool | None = None
-    """Whether a stopped one is started."""
-    wait: Annotated[float, Field(ge=0, le=LONGEST_CONNECT_WAIT)] | None = None
-    """Seconds for which a connection waits for one that is on its way, before it is told how far that is."""
+    """Whether a connection starts a stopped session."""
+    wait: Annotated[float, Field(ge=0, le=MAX_CONNECT_WAIT_S)] | None = None
+    """Seconds for which a connection waits until the session is ready."""
 
 
 class ContinuationChoice(Strict):
     continuation: Continuation | None
-    """None: as its profile, or else the site, has it."""
+    """None: the default of the profile, or else of the site."""
 
 
 class IdleChoice(Strict):
     idle: IdleTime | None
-    """None: as its profile, or else the site, has it."""
+    """None: the default of the profile, or else of the site."""
 
 
 class StopTime(Strict):
     at: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)] | None
-    """None: it is not to be stopped at any time."""
+    """None: no stop time."""
     keep: bool = False
-    """Until then it goes on in other jobs, whatever its policy says."""
+    """Whether it continues in new jobs until then, whatever its policy is."""
 
 
 class ExtendRequest(Strict):
     seconds: Annotated[float, Field(gt=0, le=366 * 86400)]
-    """How much is added to the job's time; made whole minutes, rounded up."""
+    """Time to add to the job's limit; rounded up to whole minutes."""
 
 
 class ResizeRequest(Strict):
     options: Annotated[Options, Field(min_length=1)]
-    """As StartRequest.options; each replaces the session's own of the same kind."""
+    """As StartRequest.options; each replaces the session's option of the same name."""
 
 
 class JobView(Strict):
-    """One job that carries, carried or was to carry a session."""
+    """A job of a session: the present one, a former one, or a successor."""
 
     submission: int
     job_id: int | None = None
-    """None if Slurm has not taken it."""
+    """None if Slurm has not accepted it."""
     node: str = ""
     gpus: float = 0.0
-    """How many it was asked for with."""
+    """Number of requested GPUs."""
     asked_at: float
     submitted_at: float | None = None
     started_at: float | None = None
-    """Of its last run, if Slurm has started it more than once."""
+    """Start of its last run."""
     ended_at: float | None = None
     restarts: int = 0
-    """How often Slurm has requeued it."""
+    """Number of times that Slurm has requeued it."""
     outcome: str = ""
-    """How it ended: Slurm's state word."""
+    """Slurm's final state of the job."""
     reason: str = ""
-    """Why, in words."""
+    """Explanation of the outcome."""
 
 
 class JobList(Strict):
@@ -159,21 +159,21 @@ class JobList(Strict):
 
 
 class Volumes(Strict):
-    """How a session's home and system lie on the shared file system."""
+    """The storage of a session's home and system."""
 
     driver: str
     """`overlay`, `reflink` or `plain`: chosen by a probe of the file system when the session was made."""
     promises: list[str] = []
-    """What this driver promises, and what it cannot, in words."""
+    """Descriptions of the driver's guarantees and limits."""
     layers: dict[str, int] = {}
-    """How many immutable layers `home` and `system` each have under their top."""
+    """Number of immutable layers of `home` and `system`."""
     snapshots: int = 0
     unflattened: str = ""
-    """The reason why the last attempt to join the layers failed; empty if it did not fail."""
+    """The reason why the last attempt to merge the layers failed; empty if it did not fail."""
 
 
 class OperationView(Strict):
-    """What is being done, or was done last, to a session's volumes."""
+    """The current or last operation on a session's volumes."""
 
     id: str
     verb: str
@@ -181,14 +181,14 @@ class OperationView(Strict):
     status: Literal["pending", "done", "failed"]
     asked_at: float
     reason: str = ""
-    """A failure's short constant, as in ErrorBody."""
+    """For a failure, the reason as in ErrorBody."""
     message: str = ""
-    """What came of it, in words; for a failure why, after which nothing is changed."""
+    """The result, or the cause of a failure, which changed nothing."""
     hint: str = ""
     undo: str = ""
-    """The command that takes it back."""
+    """The command that undoes it."""
     snapshot: int | None = None
-    """The snapshot that it made: of what was before it, or the one that was asked for."""
+    """The snapshot that it took: the requested one, or one of the state before the operation."""
 
 
 class SessionView(Strict):
@@ -199,14 +199,14 @@ class SessionView(Strict):
     owner: str
     state: SessionState
     reason: str = ""
-    """Why it is in this state, in words; for `queued` Slurm's own reason."""
+    """Explanation of the state; for `queued` Slurm's reason."""
     profile: str
     version: str
     digest: str
     options: list[str] = []
     job_id: int | None = None
     generation: str = ""
-    """`<submission>.<restart count>`: changes whenever another job, or the same one anew, carries the session."""
+    """`<submission>.<restart count>`: changes with each new job and each requeue."""
     endpoint: Endpoint | None = None
     host_key_fingerprint: str = ""
     created_at: float
@@ -214,46 +214,46 @@ class SessionView(Strict):
     started_at: float | None = None
     expected_start_at: float | None = None
     ahead: int | None = None
-    """How many jobs are before its own in the queue, as far as Slurm shows them."""
+    """Number of jobs ahead of its job in the queue, as far as Slurm shows them."""
     ends_at: float | None = None
-    """When the job's time limit ends it."""
+    """End of the job's time limit."""
     ended_at: float | None = None
     outcome: str = ""
-    """How the last job ended: Slurm's state word, such as OUT_OF_MEMORY."""
+    """Slurm's final state of the last job, such as OUT_OF_MEMORY."""
     persistence: Persistence = Persistence()
-    """What is kept, by the session's own choice or its profile's."""
+    """The session's persistence, or its profile's."""
     volumes: Volumes | None = None
-    """None until the session's directory is made."""
+    """None until the session's directory is created."""
     operation: OperationView | None = None
     root: bool = False
     """Whether its job runs in root mode, for `berth exec --root`."""
     connecting: ConnectPolicy = ConnectPolicy()
     continuation: Continuation | Literal[""] = ""
-    """Whether it goes on in another job when this one has to end; empty before its first job."""
+    """Whether it continues in a new job when its job has to end; empty before its first job."""
     next_job_id: int | None = None
-    """The job that waits to carry it on."""
+    """The successor: the job in which it will continue."""
     resizing: bool = False
-    """Whether that one is to have other resources, so that its present job ends as soon as it is queued."""
+    """Whether the successor has other resources; then the present job ends when the successor is queued."""
     used_at: float | None = None
-    """When it was last seen to be used: started, or with somebody connected."""
+    """Time of the last known use: its start, or a connection."""
     idle: IdleTime | Literal[""] = ""
-    """After which time without use it is stopped; empty before its first job."""
+    """Idle time after which it is stopped; empty before its first job."""
     idle_since: float | None = None
-    """Since when nothing uses it; None while something does, and while that is not known."""
+    """Time since when it is idle; None while it is used, and while that is unknown."""
     gpu_idle_since: float | None = None
-    """The same of its GPU."""
+    """Time since when its GPU is idle."""
     idle_stop_at: float | None = None
-    """When it is stopped unless something uses it until then."""
+    """Time at which it will be stopped unless it is used."""
     stop_at: float | None = None
-    """When it is to be stopped."""
+    """Scheduled time of its stop."""
     stays: bool = False
-    """Whether it goes on until then, whatever `continuation` says."""
+    """Whether it continues until `stop_at`, whatever `continuation` is."""
     kept_until: float | None = None
-    """Of a deleted session: until when `berth restore` brings it back."""
+    """For a deleted session: the time until which `berth restore` can restore it."""
     revision: int
     """Grows with every change; `GET …?after=REVISION&wait=SECONDS` waits for the next one."""
     stale_since: float | None = None
-    """Set while Slurm does not answer: what is shown was true then."""
+    """Set while Slurm does not answer: the view is of that time."""
 
 
 class DeletedList(Strict):
@@ -273,14 +273,14 @@ LIVE = frozenset(
         SessionState.STOPPING,
     }
 )
-"""States in which a session has, or may have, a job in Slurm."""
+"""States in which a session has, or may have, a job."""
 
 
 STARTABLE = frozenset({SessionState.STOPPED, SessionState.FAILED})
 
 
 MOVING = frozenset(LIVE - {SessionState.READY} | {SessionState.CHANGING, SessionState.DELETING})
-"""States that end by themselves: while a session is in one, Slurm is asked often."""
+"""Transient states: while a session is in one, Slurm is queried often."""
 
 
 OTHER_HOST_KEY = "its job has another host key than Berth knows"

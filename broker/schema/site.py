@@ -25,22 +25,22 @@ class LogText(Strict):
 
 
 class SiteView(Strict):
-    """What a client needs in order to write its ssh configuration."""
+    """The site's settings that a client needs for its ssh configuration."""
 
     user: str
     domain: str
     """The suffix of session host names, such as `berth`: `<owner>.<name>.<domain>`."""
     gateway_host: str
-    """Empty when the site runs no gateway (personal mode)."""
+    """Empty if the site runs no gateway (personal mode)."""
     gateway_port: int
     login_host: str
-    """Where `ssh <login_host> berth connect %h` works."""
+    """The login node, for `ssh <login_host> berth connect %h`."""
     ca_public_keys: list[str]
-    """OpenSSH public-key lines: whose host certificates of sessions and gateway are to be believed."""
+    """OpenSSH public-key lines of the authorities for host certificates of sessions and gateway."""
     revoked_host_keys: list[str] = []
-    """Those of the caller's deleted sessions, for as long as a certificate for them may be valid."""
+    """Host keys of the caller's deleted sessions, as long as their certificates may be valid."""
     login_with: Literal["keys", "certificates", "both"] = "keys"
-    """What lets the caller in."""
+    """Accepted credentials."""
     mode: str
     """`site` or `personal`."""
 
@@ -57,9 +57,9 @@ class DoctorReport(Strict):
 
 
 class RebuildReport(Strict):
-    """What `berth registry rebuild` found."""
+    """The result of `berth registry rebuild`."""
 
     restored: list[str]
-    """`owner/name` of every session that was brought back."""
+    """`owner/name` of every restored session."""
     skipped: list[str] = []
-    """Manifests that could not be used, each with its reason."""
+    """Manifests that could not be used, each with the reason."""

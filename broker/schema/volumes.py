@@ -1,4 +1,4 @@
-"""API types of snapshots and volume operations. `sessions` says the units."""
+"""API types of snapshots and volume operations. Units are those of `sessions`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker.schema.base import Name, Strict, Version
 from broker.schema.sessions import Persistence
 
 SnapshotLabel = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
-"""A snapshot's label: not a number, so that it cannot be taken for one."""
+"""A snapshot's label, which cannot be a number."""
 
 
 SnapshotReference = Annotated[str, StringConstraints(pattern=f"^([1-9][0-9]{{0,8}}|{LABEL_PATTERN[1:-1]})$")]
@@ -30,38 +30,38 @@ class SwitchRequest(Strict):
     profile: Name
     version: Version | None = None
     fresh: bool = False
-    """Begin with an empty system volume even if the session has been on this version before."""
+    """Begin with an empty system volume even if the session has used this version before."""
     persistence: Persistence | None = None
 
 
 class CloneRequest(Strict):
     name: Name
-    """Of the new session."""
+    """The new session's name."""
     at: SnapshotReference | None = None
-    """A snapshot of the source; default: as it is now."""
+    """A snapshot of the source; default: its present state."""
     profile: Name | None = None
     version: Version | None = None
     start: bool = False
-    """Start it as soon as it is made."""
+    """Start it after its creation."""
 
 
 class RestoreRequest(Strict):
     name: Name | None = None
-    """Its name from now on; default: the one it had."""
+    """Its new name; default: its former name."""
 
 
 class SnapshotView(Strict):
     number: int
     label: str = ""
     reason: str = ""
-    """Why it was made, for an automatic one."""
+    """The reason for an automatic snapshot."""
     automatic: bool = False
     at: float
     consistency: Literal["stopped", "frozen", "crash-consistent"]
-    """`stopped`: no job ran. `frozen`: every process stood still during the copy. `crash-consistent`: one could not be
-    stopped, so files may be of slightly different moments."""
+    """`stopped`: no job ran. `frozen`: all processes were frozen during the copy. `crash-consistent`: some could not be
+    frozen, so files may be of slightly different times."""
     pause: float = 0.0
-    """Seconds that the session's processes stood still for it."""
+    """Seconds for which the session's processes were frozen."""
     profile: str
     version: str
     digest: str = ""
@@ -91,44 +91,44 @@ class PackageChange(Strict):
 
 class DiffReport(Strict):
     base: str
-    """What it is compared with: `profile base@1` or `snapshot 3`."""
+    """The base of the comparison: `profile base@1` or `snapshot 3`."""
     packages: list[PackageChange] = Field(default_factory=list)
     files: list[FileChange] = Field(default_factory=list)
     truncated: bool = False
-    """Whether there are more files than are listed."""
+    """Whether more files changed than are listed."""
     content: bool = False
-    """Whether files were read that have the same kind, mode, size, time of modification, attributes and access lists:
-    only then a change is found that left all of these as they were."""
+    """Whether the content of files with the same type, mode, size, modification time, attributes and access lists was
+    compared, too."""
     system_as_of: float | None = None
-    """When a running session's changes outside of its home were saved that this is about, where its job has them on its
-    node's disk; 0 if none were yet."""
+    """If a running session has its changes outside its home on the node's disk: the time of the save that was compared;
+    0 before the first save."""
 
 
 class SizeLine(Strict):
     what: str
     """`home`, `system`, or `snapshot N`."""
     own: int
-    """Bytes that only this has: what deleting it would give back."""
+    """Bytes that a deletion would free."""
     total: int
-    """Bytes that it consists of, shared ones too."""
+    """Bytes with those that are shared."""
     files: int = 0
 
 
 class SizeReport(Strict):
     lines: list[SizeLine]
     bytes: int
-    """All of the session's data, everything counted once."""
+    """All data of the session, shared data counted once."""
     free: int
-    """Bytes free for the user where the data lies."""
+    """Bytes that are free for the user on the file system."""
     system_as_of: float | None = None
     """As in DiffReport."""
 
 
 class VerifyReport(Strict):
     layers: int
-    """How many immutable layers were read."""
+    """Number of layers that were read."""
     recorded: int
-    """How many of them had no checksums yet: they were recorded now, for the next time."""
+    """Number of layers without checksums, whose checksums were recorded now."""
     problems: list[str] = Field(default_factory=list)
 
 
@@ -138,8 +138,8 @@ class GcRequest(Strict):
 
 class GcReport(Strict):
     layers: int
-    """Layers that no stack names."""
+    """Layers that no stack refers to."""
     bytes: int
     sessions: list[str] = Field(default_factory=list)
-    """Names of deleted sessions whose grace time is over."""
+    """Names of deleted sessions whose grace time has passed."""
     dry_run: bool

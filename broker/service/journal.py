@@ -1,8 +1,8 @@
 """The log of a service: to systemd's journal if standard error is connected to it, otherwise as text.
 
-The journal gets each record as one entry with its priority and the name of the process (ADR 117), in its native
-protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL). What goes to standard error all the same has the prefixes of
-sd-daemon(3).
+Each record is one journal entry with its priority and the name of the process (ADR 117), in the native protocol
+(systemd.io/JOURNAL_NATIVE_PROTOCOL). If the journal does not accept an entry, it goes to standard error with the
+prefixes of sd-daemon(3).
 """
 
 from __future__ import annotations
@@ -20,28 +20,27 @@ from broker.service import log_limit
 SOCKET = Path("/run/systemd/journal/socket")
 FORMAT = "%(levelname)s %(name)s: %(message)s"
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-"""Levels and priorities of syslog(3), the highest first; all below has DEBUG."""
+"""Levels of logging and priorities of syslog(3), the highest first. Lower levels have priority DEBUG."""
 DEBUG = 7
 ERROR = 3
-STANDARD_ERROR = 2
-"""Its descriptor."""
+STDERR_FD = 2
 
 _identifier = "berth"
 
 
 def configure_logging(identifier: str) -> None:
-    """Log from INFO on, with the limits of log_limit; in the journal under this name."""
+    """Log from INFO on, with the limits of log_limit; in the journal under the name `identifier`."""
     global _identifier  # noqa: PLW0603 - the name of this process
     _identifier = identifier
     handler: logging.Handler = JournalHandler() if is_connected() else logging.StreamHandler(sys.stderr)
     logging.basicConfig(level=logging.INFO, format=FORMAT, handlers=[handler])
-    log_limit.install()
+    log_limit.install_log_limit()
 
 
-def is_connected(descriptor: int = STANDARD_ERROR) -> bool:
-    """Whether a descriptor is the one that systemd connected to the journal: $JOURNAL_STREAM of systemd.exec(5).
+def is_connected(descriptor: int = STDERR_FD) -> bool:
+    """Whether systemd has connected the descriptor to the journal: $JOURNAL_STREAM of systemd.exec(5).
 
-    The variable alone proves nothing: programs inherit it and get another standard error.
+    The variable alone is no proof: a child process inherits it, but may have another standard error.
     """
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
@@ -51,10 +50,10 @@ def is_connected(descriptor: int = STANDARD_ERROR) -> bool:
     return (device, inode) == (str(status.st_dev), str(status.st_ino))
 
 
-def write(text: str, priority: int) -> None:
-    """Write one entry; if the journal does not take it now, to standard error, each line with the priority.
+def write_entry(text: str, priority: int) -> None:
+    """Write one entry to the journal; if that fails, write it to standard error, each line with the priority.
 
-    Lines that standard error does not take at once either are lost: a journal that hangs must not block the process.
+    Lines that standard error does not accept at once are lost: a journal that hangs must not block the process.
     """
     fields = {"MESSAGE": text, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": _identifier}
     try:
@@ -64,7 +63,7 @@ def write(text: str, priority: int) -> None:
     except OSError:  # journald is restarted, its queue is full, or the entry is longer than a datagram
         lines = "".join(f"<{priority}>{line}\n" for line in text.splitlines())
         with contextlib.suppress(OSError, ValueError):
-            if select.select([], [STANDARD_ERROR], [], 0)[1]:
+            if select.select([], [STDERR_FD], [], 0)[1]:
                 sys.stderr.write(lines)
                 sys.stderr.flush()
 
@@ -75,7 +74,7 @@ class JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             priority = next((each for level, each in PRIORITIES if record.levelno >= level), DEBUG)
-            write(self.format(record), priority)
+            write_entry(self.format(record), priority)
         except Exception:  # noqa: BLE001 - as every handler of logging
             self.handleError(record)
 

@@ -1,7 +1,7 @@
-"""The HTTP server of `/metrics`. It has a thread for each request: requests are few and short.
+"""The HTTP server of `/metrics`, with a thread for each request: requests are few and short.
 
-Any client that reaches the port may connect. So connections are bounded in number and in time. A client that keeps
-them all busy keeps out Prometheus, and costs nothing else.
+Any client that reaches the port may connect, so connections are limited in number and time. A client that uses them
+all keeps Prometheus out, but has no other effect.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 MAX_CONNECTIONS = 16
-"""At once: a few Prometheus servers, and people who look."""
+"""Enough for a few Prometheus servers and a few browsers at once."""
 CONNECTION_TIMEOUT_S = 15.0
-"""For request and answer; Prometheus waits for 10 s."""
+"""Time for request and response together; Prometheus waits for 10 s."""
 
 
 class MetricsServer(ThreadingMixIn, WSGIServer):
-    """Serves a registry in threads of its own from its making until `stop`. OSError if it cannot listen there."""
+    """Serves a registry in its own threads from construction until `stop`. OSError if it cannot listen."""
 
     daemon_threads = True
     request_queue_size = 64
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family = found[0][0]
-        self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = addresses[0][0]
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__((host, port), _Handler)
         self.set_app(make_wsgi_app(registry))
         self._thread = threading.Thread(target=self.serve_forever, daemon=True)
@@ -46,14 +46,14 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
         self._thread.join()
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as socketserver has it
-        """Begin a thread, or hang up if there are enough."""
-        if self._room.acquire(blocking=False):
+        """Start a thread for the connection, or close it if there are MAX_CONNECTIONS."""
+        if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Answer, in its thread."""
+        """Respond, in the connection's thread."""
         limit = threading.Timer(CONNECTION_TIMEOUT_S, _hang_up, (request,))
         limit.daemon = True
         limit.start()
@@ -61,10 +61,10 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
             super().process_request_thread(request, client_address)
         finally:
             limit.cancel()
-            self._room.release()
+            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Say nothing of a client that has gone; the default prints a traceback."""
+        """Ignore a client that has disconnected; the default prints a traceback."""
 
 
 class _Handler(WSGIRequestHandler):

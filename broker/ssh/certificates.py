@@ -1,7 +1,7 @@
-"""OpenSSH certificates (PROTOCOL.certkeys): sign them, and parse them for those who verify.
+"""Sign and parse OpenSSH certificates (PROTOCOL.certkeys).
 
-With one line in known_hosts no host key is ever asked about again; with certificates for users no key of theirs needs
-to lie in a session.
+With host certificates, one line in known_hosts replaces all questions about host keys. With user certificates, no
+public key of a user has to be in a session.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-CLOCK_SKEW = 300
-"""Seconds that a certificate is backdated: a client's clock may be behind ours by so much (docs/security.md, F15)."""
+CLOCK_SKEW_S = 300
+"""Seconds by which a certificate is backdated: a client's clock may be that much behind (docs/security.md, F15)."""
 
 _PRINCIPAL = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,253}[a-z0-9])?")
 _USER_CERTIFICATE, _HOST_CERTIFICATE = 1, 2  # SSH_CERT_TYPE_USER and SSH_CERT_TYPE_HOST
@@ -37,29 +37,29 @@ _KEY_FIELDS = {
     "sk-ecdsa-sha2-nistp256@openssh.com": 3,
     "ssh-rsa": 2,
 }
-"""How many strings of a certificate are the certified key: e and n of RSA, curve and point, an application's name. As
-PublicKey has them too, after the name of the type."""
+"""The number of strings that encode the certified key, by algorithm: e and n for RSA, curve and point, application. A
+PublicKey has the same strings after the algorithm's name."""
 
 
 class CertificateAuthority:
-    """Signs keys. Whoever holds its private key passes for any session, or any user: it stays in the controller."""
+    """Signs keys. Its private key can impersonate any session or any user, so it stays in the controller."""
 
     def __init__(self, keys: CaKeys) -> None:
         self.keys = keys
 
     @classmethod
     def load_or_create(cls, path: Path, comment: str = "berth certificate authority") -> CertificateAuthority:
-        """Take the private key at `path`, made at first use; what is refused is said in broker.ssh.private_key."""
+        """Load the private key at `path`; create it at first use. RefusedError as from `private_key.load_or_create`."""
         return cls(CaKeys(path, comment=comment))
 
     @property
     def public_line(self) -> str:
-        """The key that signs, one OpenSSH public-key line."""
+        """The signing key as an OpenSSH public-key line."""
         return self.trusted_lines[0]
 
     @property
     def trusted_lines(self) -> list[str]:
-        """All keys whose signatures are to be believed, for `@cert-authority` in known_hosts."""
+        """All trusted keys, for `@cert-authority` in known_hosts."""
         return [key.public.line for key in self.keys.all]
 
     def sign_host(
@@ -67,33 +67,33 @@ class CertificateAuthority:
     ) -> str:
         """Return a host certificate for the key, as one line of a `-cert.pub` file.
 
-        It is valid from CLOCK_SKEW seconds ago until `valid_seconds` from now, for exactly these lower-case host
-        names. An empty list would make it valid for every host, and a `*` for many, so both are InvalidInputError.
-        `key_id` is what sshd(8) and `ssh-keygen -L` show; `serial` (64 bits) is what a revocation list names.
+        It is valid from CLOCK_SKEW_S seconds ago until `valid_seconds` from now, for exactly these lower-case host
+        names. InvalidInputError for an empty list, which would be valid for every host, and for a `*`. sshd(8) and
+        `ssh-keygen -L` show `key_id`; a revocation list contains `serial` (64 bits).
         """
         public = PublicKey.parse(public_key_line)
         if not principals:
             raise InvalidInputError("a host certificate needs at least one host name")
         for principal in principals:
             if not _PRINCIPAL.fullmatch(principal):
-                raise InvalidInputError(f"not a host name that can be certified: {principal!r}")
+                raise InvalidInputError(f"invalid host name for a certificate: {principal!r}")
         if valid_seconds <= 0:
-            raise InvalidInputError("a host certificate must be valid for some time")
+            raise InvalidInputError("the validity of a host certificate must be above 0 s")
         now = int(time.time())
         certificate = self.keys.signing.generate_host_certificate(
             asyncssh.import_public_key(public.line),
             key_id,
             serial=serial,
             principals=list(principals),
-            valid_after=now - CLOCK_SKEW,
+            valid_after=now - CLOCK_SKEW_S,
             valid_before=now + int(valid_seconds),
             comment=public.comment or key_id,
         )
         return certificate.export_certificate().decode().strip()
 
     def sign_user(self, public_key_line: str, user: str, *, valid_seconds: float, serial: int, key_id: str) -> str:
-        """Return a user certificate for the key: `user` alone may log in with it, for `valid_seconds` from now, and do
-        everything that a key may.
+        """Return a user certificate for the key. Only `user` may log in with it, for `valid_seconds` from now, with the
+        same rights as with a key.
         """
         public = PublicKey.parse(public_key_line)
         now = int(time.time())
@@ -102,7 +102,7 @@ class CertificateAuthority:
             key_id,
             serial=serial,
             principals=[user],
-            valid_after=now - CLOCK_SKEW,
+            valid_after=now - CLOCK_SKEW_S,
             valid_before=now + int(valid_seconds),
             comment=public.comment or key_id,
         )
@@ -111,7 +111,7 @@ class CertificateAuthority:
 
 @dataclass(frozen=True, slots=True)
 class HostCertificate:
-    """A host certificate as its bearer needs it: the line, and when it begins and ends (seconds since the epoch)."""
+    """A host certificate: its line, its key, and its validity (seconds since the epoch)."""
 
     line: str
     key_blob: bytes
@@ -120,10 +120,7 @@ class HostCertificate:
 
     @classmethod
     def parse(cls, line: str) -> HostCertificate:
-        """Read an ed25519 host certificate. ValueError if it is none.
-
-        The signature is not checked: that is for those who are to trust it.
-        """
+        """Parse an ed25519 host certificate; ValueError for any other text. The signature is not verified."""
         found = _Fields.parse(asyncssh.import_certificate(line).public_data)
         if found.algorithm != "ssh-ed25519":
             raise ValueError("not an ed25519 certificate")
@@ -134,23 +131,23 @@ class HostCertificate:
 
 @dataclass(frozen=True, slots=True)
 class UserCertificate:
-    """A user certificate as whoever is to let its bearer in needs it."""
+    """A user certificate, as the verifying server needs it."""
 
     key: PublicKey
-    """The key that is certified, of a kind and size that may log in."""
+    """The certified key, of an algorithm and size that may log in."""
     serial: int
     key_id: str
     principals: tuple[str, ...]
     valid_after: int
     valid_before: int
     authority: bytes
-    """The public key that has signed it, in its RFC 4253 encoding."""
+    """The public key of the signing authority, in its RFC 4253 encoding."""
 
     @classmethod
     def parse(cls, blob: bytes) -> UserCertificate:
-        """Read what a client offers. ValueError if it is no user certificate, or one that is signed with SHA-1.
+        """Parse the certificate that a client offers; ValueError for other data and for signatures with SHA-1.
 
-        Whether the signature is right is for the ssh library to say, and what its options forbid as well.
+        The signature and the critical options are not checked: asyncssh checks both.
         """
         found = _Fields.parse(blob)
         if found.kind != _USER_CERTIFICATE:
@@ -165,14 +162,14 @@ class UserCertificate:
             key=key,
             serial=found.serial,
             key_id=found.key_id.decode(errors="replace"),
-            principals=tuple(each.decode(errors="replace") for each in found.principals),
+            principals=tuple(name.decode(errors="replace") for name in found.principals),
             valid_after=found.valid_after,
             valid_before=found.valid_before,
             authority=found.authority,
         )
 
-    def lets_in(self, user: str, now: float) -> bool:
-        """Whether it is `user`'s and valid then. One that names nobody is nobody's, as for sshd(8)."""
+    def is_valid_for(self, user: str, now: float) -> bool:
+        """Whether `user` may log in with it at `now`. Without principals it is valid for no user, as in sshd(8)."""
         return user in self.principals and self.valid_after <= now < self.valid_before
 
 
@@ -191,24 +188,24 @@ class _Fields:
 
     @classmethod
     def parse(cls, blob: bytes) -> _Fields:
-        """ValueError if this is no certificate of a kind of key that we know."""
-        fields = wire.Reader(blob)
+        """Parse a certificate; ValueError for other data and for unknown algorithms."""
+        fields = wire.WireReader(blob)
         algorithm = fields.string().decode().removesuffix("-cert-v01@openssh.com")
         if algorithm.startswith("sk-"):
             algorithm += "@openssh.com"
         if algorithm not in _KEY_FIELDS:
-            raise ValueError("not a certificate of a known kind of key")
+            raise ValueError("not a certificate of a supported algorithm")
         fields.string()  # nonce
         key = [algorithm.encode(), *(fields.string() for _ in range(_KEY_FIELDS[algorithm]))]
         serial, kind, key_id = fields.uint64(), fields.uint32(), fields.string()
-        principals = list(wire.strings(fields.string()))
+        principals = list(wire.read_strings(fields.string()))
         valid_after, valid_before = fields.uint64(), fields.uint64()
         fields.string(), fields.string(), fields.string()  # critical options, extensions, reserved
         authority = fields.string()
-        signed_with = wire.Reader(fields.string()).string().decode()
+        signed_with = wire.WireReader(fields.string()).string().decode()
         return cls(
             algorithm=algorithm,
-            key_blob=b"".join(map(wire.string, key)),
+            key_blob=b"".join(map(wire.encode_string, key)),
             serial=serial,
             kind=kind,
             key_id=key_id,

@@ -1,8 +1,8 @@
 """Host names of sessions for ssh: `<owner>.<name>.<domain>`, short `<name>.<domain>` or `<name>`.
 
-Host names are case-insensitive and ssh(1) lower-cases them before use (RFC 4343), so letters are folded here; all else
-is strict. An owner may contain dots and underscores while a session's name may not, therefore names are read from the
-right: first the domain, then one label for the session, and what is left over is the owner.
+Host names are case-insensitive and ssh(1) lower-cases them before use (RFC 4343), so letters are folded here. An owner
+may contain dots and underscores; a session's name may not. So names are parsed from the right: the domain, one label
+for the session, and the rest is the owner.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _OWNER = re.compile(USER_PATTERN)
 
 @dataclass(frozen=True, slots=True)
 class SessionHost:
-    """Whose session, and which."""
+    """A session's owner and name."""
 
     owner: str
     name: str
 
     @classmethod
     def parse(cls, text: str, domain: str, caller: str) -> SessionHost:
-        """Read what a client asked for; a name without an owner is the caller's own.
+        """Parse the host name that a client requests; a name without an owner is the caller's own session.
 
-        InvalidInputError when `text` is none of the three forms; its message is fit for the terminal.
+        InvalidInputError if `text` has none of the three forms; its message is safe for a terminal.
         """
         host = text.lower() if text.isascii() else text
         rest, below_domain = _without_domain(host, domain)
@@ -42,20 +42,20 @@ class SessionHost:
         return cls(owner, name)
 
     def canonical(self, domain: str) -> str:
-        """Give the one name that the host certificate of this session always carries."""
+        """Return the full host name, which the session's host certificate always contains."""
         return f"{self.owner}.{self.name}.{domain}"
 
     def principals(self, domain: str) -> list[str]:
-        """Give all names for the host certificate; the short one is for clients without our configuration."""
+        """Return all names for the host certificate; the short one is for clients without Berth's ssh_config."""
         return [self.canonical(domain), f"{self.name}.{domain}"]
 
 
 def gateway_host(domain: str) -> str:
-    """Give the name that the gateway's host certificate carries besides its real ones.
+    """Return the name that the gateway's host certificate contains besides its real names.
 
-    It lies below `domain`, so that one `@cert-authority *.<domain>` line covers it, and no session can ever have it:
-    session names do not begin with an underscore. A site's real gateway must not be named below `domain`, where a
-    session of the same name could pass for it.
+    It is below `domain`, so one `@cert-authority *.<domain>` line covers it. No session can have it: session names do
+    not begin with an underscore. A site's real gateway must not be named below `domain`, where a session of the same
+    name could impersonate it.
     """
     return f"_gateway.{domain}"
 
@@ -68,6 +68,6 @@ def _without_domain(host: str, domain: str) -> tuple[str, bool]:
 def _refused(text: str, domain: str) -> InvalidInputError:
     shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:80])
     return InvalidInputError(
-        f"{shown!r} is not the name of a session",
+        f"{shown!r} is not a session's host name",
         hint=f"use NAME, NAME.{domain} or OWNER.NAME.{domain}; `berth list` shows your sessions",
     )

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MaxStartups:
-    """With `start` connections that have no login, an arrival costs one that stalls with a probability of `rate`
-    percent, with more of them a higher one; with `full` of them it certainly costs one.
+    """The thresholds for pending logins.
+
+    From `start` pending logins on, a new connection causes the drop of a stalled one with a probability of `rate`
+    percent. The probability grows with the number of pending logins, and is 1 from `full` of them on.
     """
 
     start: int
@@ -17,7 +19,7 @@ class MaxStartups:
 
     @classmethod
     def parse(cls, text: str) -> MaxStartups:
-        """`start:rate:full`, as in sshd_config(5); raises ValueError."""
+        """Parse `start:rate:full`, as in sshd_config(5); ValueError for other text."""
         try:
             start, rate, full = (int(part) for part in text.split(":"))
         except ValueError:
@@ -29,10 +31,10 @@ class MaxStartups:
     def __str__(self) -> str:
         return f"{self.start}:{self.rate}:{self.full}"
 
-    def share(self, waiting: int) -> float:
-        """The probability with which an arrival costs a connection when there are `waiting` already."""
-        if waiting < self.start:
+    def drop_probability(self, pending: int) -> float:
+        """Return the probability that a new connection causes a drop, with `pending` logins already pending."""
+        if pending < self.start:
             return 0
-        if waiting >= self.full:
+        if pending >= self.full:
             return 1
-        return (self.rate + (100 - self.rate) * (waiting - self.start) / (self.full - self.start)) / 100
+        return (self.rate + (100 - self.rate) * (pending - self.start) / (self.full - self.start)) / 100

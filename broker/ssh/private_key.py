@@ -1,4 +1,4 @@
-"""A private key file that is made at first use: the CA's, and the gateway's own host key."""
+"""Private key files that are created at first use: the CA's keys, and the gateway's host key."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def load_or_create(path: Path, comment: str) -> asyncssh.SSHKey:
-    """Load the ed25519 key at `path`; make it, and its directory, when it is not there.
+    """Load the ed25519 key at `path`; create it and its directory if they are missing.
 
-    True when this returns: the key is a regular file, it and its directory belong to this account, and nobody else
-    may read either. Otherwise RefusedError names the remedy. Two processes that start at once get the same key: the
-    new file gets its name by link(2), which never replaces, and whoever comes second loads the first one's.
+    On return, the key is a regular file; it and its directory belong to this account, and no other account may read
+    them. RefusedError with a hint otherwise. Two processes that start at once get the same key: link(2) gives the new
+    file its name and never replaces a file, so the second process loads the first one's key.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _require_private(path.parent, stat.S_ISDIR)
@@ -34,8 +34,8 @@ def load_or_create(path: Path, comment: str) -> asyncssh.SSHKey:
     except (OSError, asyncssh.KeyImportError) as error:
         raise RefusedError(
             f"{path} is not a private key: {error}",
-            hint="restore it from a backup; if there is none, move it away and a new one is made, which every "
-            "client has to learn: berth ssh-config --install",
+            hint="restore it from a backup. Without one, move it away: Berth then creates a new key, and every client "
+            "must run `berth ssh-config --install`",
         ) from error
 
 
@@ -62,11 +62,11 @@ def _create(path: Path, comment: str) -> None:
 def _require_private(path: Path, is_right_kind: Callable[[int], bool]) -> None:
     status = path.lstat()
     if not is_right_kind(status.st_mode):
-        raise RefusedError(f"{path} is a link or of the wrong kind", hint="put the real file or directory there")
+        raise RefusedError(f"{path} is a link or of the wrong type", hint="replace it by the real file or directory")
     if status.st_uid != os.geteuid():
         raise RefusedError(
             f"{path} belongs to another account (uid {status.st_uid})", hint=f"chown it to {os.geteuid()}"
         )
     if status.st_mode & 0o077:
         right = "700" if stat.S_ISDIR(status.st_mode) else "600"
-        raise RefusedError(f"others may read or write {path}", hint=f"chmod {right} {path}")
+        raise RefusedError(f"other users may read or write {path}", hint=f"chmod {right} {path}")

@@ -1,4 +1,4 @@
-"""Data types of ssh's wire format (RFC 4251, section 5) that keys and certificates consist of."""
+"""Encode and decode the data types of ssh's wire format (RFC 4251, section 5)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Reader:
-    """Reads one field after the other; ValueError where the data ends too early."""
+class WireReader:
+    """Reads one field after another; ValueError where the data ends too early."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -25,26 +25,26 @@ class Reader:
     def uint64(self) -> int:
         return int.from_bytes(self._take(8), "big")
 
-    def ended(self) -> bool:
-        """Whether nothing is left."""
+    def at_end(self) -> bool:
+        """Whether all data has been read."""
         return self._offset == len(self._data)
 
     def _take(self, length: int) -> bytes:
         end = self._offset + length
         if end > len(self._data):
             raise ValueError("the data ends in the middle of a field")
-        taken = self._data[self._offset : end]
+        field = self._data[self._offset : end]
         self._offset = end
-        return taken
+        return field
 
 
-def string(value: bytes) -> bytes:
+def encode_string(value: bytes) -> bytes:
     """Encode one length-prefixed string."""
     return struct.pack(">I", len(value)) + value
 
 
-def strings(data: bytes) -> Iterator[bytes]:
-    """The length-prefixed strings that follow one another; ValueError if the last one is cut off."""
-    reader = Reader(data)
-    while not reader.ended():
+def read_strings(data: bytes) -> Iterator[bytes]:
+    """Yield consecutive length-prefixed strings; ValueError if the last one is truncated."""
+    reader = WireReader(data)
+    while not reader.at_end():
         yield reader.string()

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
     from profiles.walk import Folder
 
-SPARSE = b"sparse:"
+SPARSE_PREFIX = b"sparse:"
 """Begins the checksum of a file of which only blocks with data are read."""
 BLOCK_BYTES = 1 << 16
 """Such a block. Part of what the checksum means: it must not change."""
 READ_BYTES = 1 << 20
-LONGEST_NAME = 4096
+MAX_NAME_BYTES = 4096
 """Bytes of a path that a record has as it is, PATH_MAX in limits.h; of a longer one it has a checksum."""
-LONG = b"/sha256:"
+LONG_NAME_PREFIX = b"/sha256:"
 """Begins that name: no path of a layer begins with a slash."""
 _ZEROS = bytes(BLOCK_BYTES)
 
 
 def record_name(path: bytes) -> bytes:
     """Return a path, or its checksum if it is longer than a record may be."""
-    return path if len(path) <= LONGEST_NAME else LONG + hashlib.sha256(path).hexdigest().encode()
+    return path if len(path) <= MAX_NAME_BYTES else LONG_NAME_PREFIX + hashlib.sha256(path).hexdigest().encode()
 
 
 def checksum(folder: Folder, name: bytes, status: os.stat_result, *, is_sparse: bool | None = None) -> bytes:
@@ -47,7 +47,7 @@ def checksum(folder: Folder, name: bytes, status: os.stat_result, *, is_sparse: 
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder.descriptor())
         try:
             if has_holes(status) if is_sparse is None else is_sparse:
-                prefix = SPARSE
+                prefix = SPARSE_PREFIX
                 digest.update(b" %d" % status.st_size)
                 for offset, block in _blocks_with_data(descriptor, status.st_size):
                     digest.update(b" %d " % offset)

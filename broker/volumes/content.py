@@ -14,13 +14,13 @@ import struct
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 FICLONE = 0x40049409  # ioctl_ficlone(2)
-WRITE_OUT = 7
-"""Wait before, write, wait after: sync_file_range(2)."""
+WRITE_AND_WAIT = 7
+"""Flags of sync_file_range(2): wait before, write, wait after."""
 SMALL_BYTES = 1 << 16
 """Size up to which a file is read and written at once."""
 CHUNK_BYTES = 1 << 24
 """Bytes of one copy_file_range(2)."""
-COMPARED_BYTES = 1 << 20
+COMPARE_BYTES = 1 << 20
 """Bytes that are compared at once: a piece that fits into a processor's cache together with its copy."""
 KEPT_MARKS = frozenset({"user.overlay.opaque", "user.overlay.whiteout", "user.overlay.whiteouts"})
 """Of overlayfs' attributes only these are content; the others are about inodes that a copy does not have."""
@@ -28,26 +28,26 @@ NOT_CLONABLE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENO
 
 ACCESS_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
 NAMED_TAGS = (0x02, 0x08)
-"""ACL_USER and ACL_GROUP: the entries of an access list that name somebody."""
+"""ACL_USER and ACL_GROUP: the entries of an access list that name a user or a group."""
 UNKNOWN_ID = 2**32 - 1
 
-Seen = tuple[int, int, int, int]
-"""Inode, time of change and of modification in nanoseconds, size: while they stay, so does the file."""
+FileState = tuple[int, int, int, int]
+"""Inode, time of change and of modification in nanoseconds, size. While these stay the same, so does the file."""
 
 
-def seen_of(status: os.stat_result) -> Seen:
+def file_state(status: os.stat_result) -> FileState:
     return (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
 
 
-def flush(fd: int) -> None:
-    """Have all of a file system on disk (syncfs(2)); OSError with what it could not write."""
+def sync_file_system(fd: int) -> None:
+    """Write a whole file system to disk (syncfs(2)). OSError if that fails."""
     if LIBC.syncfs(fd) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
-def duplicate(source: str, target: str) -> None:
-    """Make a file, or a symbolic link, that is as another one in all but its inode. Raises OSError."""
+def duplicate_file(source: str, target: str) -> None:
+    """Make a file, or a symbolic link, that equals another one in everything but its inode. OSError."""
     status = os.lstat(source)
     if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(source), target)
@@ -59,7 +59,7 @@ def duplicate(source: str, target: str) -> None:
     try:
         written = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
-            if not clone(read, written):
+            if not share_blocks(read, written):
                 copy_extents(read, written, status)
             copy_attributes(read, written)
             os.fchmod(written, stat.S_IMODE(status.st_mode))
@@ -70,8 +70,8 @@ def duplicate(source: str, target: str) -> None:
         os.close(read)
 
 
-def clone(source: int, target: int) -> bool:
-    """Have a new file share the blocks of another; False where the file system does not."""
+def share_blocks(source: int, target: int) -> bool:
+    """Let a new file share the blocks of another. False if the file system cannot."""
     try:
         fcntl.ioctl(target, FICLONE, source)
     except OSError as error:
@@ -89,19 +89,19 @@ def copy_extents(source: int, target: int, status: os.stat_result) -> None:
     os.ftruncate(target, size)
 
 
-def write_out(fd: int) -> bool:
-    """Write a file's dirty pages out and wait for it: the next store into each of them faults. False if it failed."""
+def write_dirty_pages(fd: int) -> bool:
+    """Write a file's dirty pages to disk and wait: the next store into each of them faults. False if it failed."""
     begin, length = ctypes.c_int64(0), ctypes.c_int64(0)  # to its end
-    return bool(LIBC.sync_file_range(fd, begin, length, ctypes.c_uint(WRITE_OUT)) == 0)
+    return bool(LIBC.sync_file_range(fd, begin, length, ctypes.c_uint(WRITE_AND_WAIT)) == 0)
 
 
-def attributes(fd: int) -> dict[str, bytes]:
+def read_attributes(fd: int) -> dict[str, bytes]:
     """Return the extended attributes and access lists of an open file that a copy keeps."""
-    return {name: os.getxattr(fd, name) for name in attribute_names(fd) if is_kept(name)}
+    return {name: os.getxattr(fd, name) for name in attribute_names(fd) if is_copied_attribute(name)}
 
 
 def attribute_names(entry: int | bytes) -> list[str]:
-    """List the extended attributes of an open file, or of what is at a path; none if its file system knows none."""
+    """List the extended attributes of an open file or of a path; none if the file system has none."""
     follow = isinstance(entry, int)  # a descriptor; the system call that takes one wants this to be so
     try:
         return os.listxattr(entry, follow_symlinks=follow)
@@ -113,9 +113,9 @@ def attribute_names(entry: int | bytes) -> list[str]:
 
 def copy_attributes(source: int, target: int) -> None:
     """Make the user's extended attributes and the access lists of `target` those of `source`, both open files."""
-    wanted = attributes(source)
+    wanted = read_attributes(source)
     for name in attribute_names(target):
-        if is_kept(name) and name not in wanted:
+        if is_copied_attribute(name) and name not in wanted:
             os.removexattr(target, name)
     for name, value in wanted.items():
         set_attribute(target, name, value)
@@ -134,24 +134,24 @@ def set_attribute(target: int | bytes, name: str, value: bytes) -> None:
         except OSError as error:
             if name.startswith("user.") or error.errno != errno.EINVAL:
                 raise
-            os.setxattr(target, name, without_unknown_ids(value), follow_symlinks=follow)
+            os.setxattr(target, name, drop_unknown_ids(value), follow_symlinks=follow)
     except OSError as error:
         if name.startswith("user.") or error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}:
             raise
 
 
-def without_unknown_ids(access_list: bytes) -> bytes:
+def drop_unknown_ids(access_list: bytes) -> bytes:
     """Return an access list without entries for users and groups that have no number here (posix_acl_xattr.h of Linux).
 
-    What it says of the file's own group and of all others stays: by its mode alone, the group might have more.
+    The entries for the file's own group and for all others stay: by its mode alone, the group might have more rights.
     """
     head, entries = access_list[:4], list(struct.iter_unpack("<HHI", access_list[4:]))
     kept = [entry for entry in entries if entry[0] not in NAMED_TAGS or entry[2] != UNKNOWN_ID]
     return head + b"".join(struct.pack("<HHI", *entry) for entry in kept)
 
 
-def dress_folder(source: int, target: int) -> None:
-    """Give the open folder `target` the attributes, mode and times of `source`; it hides nothing by them."""
+def copy_folder_attributes(source: int, target: int) -> None:
+    """Give the open folder `target` the attributes, mode and times of `source`, without marks that hide others."""
     copy_attributes(source, target)
     for mark in KEPT_MARKS.intersection(attribute_names(target)):
         os.removexattr(target, mark)
@@ -160,7 +160,7 @@ def dress_folder(source: int, target: int) -> None:
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def is_kept(name: str) -> bool:
+def is_copied_attribute(name: str) -> bool:
     """Whether a copy keeps an extended attribute of this name."""
     if name.startswith("user.overlay.") and not name.startswith("user.overlay.overlay."):  # a session's own, escaped
         return name in KEPT_MARKS
@@ -168,7 +168,7 @@ def is_kept(name: str) -> bool:
 
 
 def has_holes(status: os.stat_result) -> bool:
-    """Whether a file takes less room than it has bytes."""
+    """Whether a file occupies fewer bytes on disk than its size."""
     return status.st_blocks * 512 < status.st_size
 
 
@@ -195,8 +195,8 @@ def same_content(source: int, target: int, theirs: os.stat_result, ours: os.stat
     if has_holes(theirs) or has_holes(ours):  # a hole may be as long as a file system
         ranges = sorted({*data_extents(source, size), *data_extents(target, size)})
     for begin, end in ranges:
-        for at in range(begin, end, COMPARED_BYTES):
-            length = min(COMPARED_BYTES, end - at)
+        for at in range(begin, end, COMPARE_BYTES):
+            length = min(COMPARE_BYTES, end - at)
             if os.pread(source, length, at) != os.pread(target, length, at):
                 return False
     return True

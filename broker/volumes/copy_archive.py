@@ -16,17 +16,19 @@ MODULES = (
     "broker/failpoints.py",
     "broker/names.py",
     "broker/volumes/content.py",
-    "broker/volumes/copied.py",
+    "broker/volumes/copied_folders.py",
     "broker/volumes/copy_index.py",
     "broker/volumes/copy_program.py",
     "broker/volumes/copy_survey.py",
-    "broker/volumes/copying.py",
+    "broker/volumes/entry_copy.py",
     "broker/volumes/errors.py",
+    "broker/volumes/files.py",
     "broker/volumes/layers.py",
-    "broker/volumes/packing.py",
+    "broker/volumes/live_copy.py",
     "broker/volumes/program.py",
     "broker/volumes/record.py",
     "broker/volumes/saves.py",
+    "broker/volumes/squashfs.py",
     "broker/volumes/trials.py",
     "broker/volumes/unreadable.py",
     "profiles/local_folder.py",
@@ -34,7 +36,7 @@ MODULES = (
     "profiles/userfile.py",
     "profiles/walk.py",
 )
-"""Everything that the program imports and that is not the standard library's."""
+"""All modules that the program imports beside the standard library."""
 PACKAGES = ("broker", "broker/volumes", "profiles")
 MAIN = """import sys
 
@@ -46,8 +48,8 @@ from broker.volumes.copy_program import main
 
 raise SystemExit(main())
 """
-"""A command of broker.volumes.saves is a plain word, which no option and no path of a copy is. What a copy does not
-need is not loaded: an older Python can run it."""
+"""Commands of broker.volumes.saves are plain words, unlike the options and paths of a copy. A copy does not import the
+modules of the saves, so that an older Python can run it."""
 _OLDEST = (1980, 1, 1, 0, 0, 0)
 """The first time that a zip archive can have: the same modules make the same archive, byte by byte."""
 

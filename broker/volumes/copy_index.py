@@ -7,30 +7,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.volumes.copied import LONGEST_PATH_BYTES
+from broker.volumes.copied_folders import MAX_PATH_BYTES
 from profiles.userfile import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from broker.volumes.content import Seen
+    from broker.volumes.content import FileState
 
-HEAD = b"proven"
-"""The first record of an index. Those without it hold files whose later changes may show nowhere."""
-INDEX_BYTES = 1 << 30
-"""Limit for an index that is read: some ten million files. A larger one is taken for none, so all is copied."""
-RECORD_BYTES = LONGEST_PATH_BYTES + 84
+INDEX_HEAD = b"proven"
+"""The first record of an index. An index without it has files whose later changes may not show."""
+MAX_INDEX_BYTES = 1 << 30
+"""Limit for an index that is read: some ten million files. A larger one counts as none, so everything is copied."""
+MAX_INDEX_RECORD_BYTES = MAX_PATH_BYTES + 84
 """Limit for one record: a path, four numbers of up to 20 digits, and blanks."""
 
 
-def read_index(path: str | Path) -> dict[bytes, Seen]:
-    """Return what an index says, by path; nothing without a file that is an index and says what is proven."""
+def read_index(path: str | Path) -> dict[bytes, FileState]:
+    """Return the entries of an index by path. Empty if the file is no index, or does not promise that its states are
+    proven.
+    """
     found = {}
     try:
         # Its owner may have replaced it by anything. In root mode it belongs to an id of the namespace.
-        records = read_records(path, INDEX_BYTES, longest=RECORD_BYTES, own=False)
-        if next(records, b"") != HEAD:
+        records = read_records(path, MAX_INDEX_BYTES, longest=MAX_INDEX_RECORD_BYTES, own=False)
+        if next(records, b"") != INDEX_HEAD:
             return {}
         for record in records:
             inode, changed, modified, size, name = record.split(b" ", 4)
@@ -40,8 +42,8 @@ def read_index(path: str | Path) -> dict[bytes, Seen]:
     return found
 
 
-def write_index(path: str, entries: Iterable[tuple[bytes, Seen]]) -> None:
+def write_index(path: str, entries: Iterable[tuple[bytes, FileState]]) -> None:
     """Write an index with these paths, none longer than LONGEST_PATH_BYTES. OSError."""
     with open(path, "wb") as file:
-        file.write(HEAD + b"\0")
-        file.writelines(b"%d %d %d %d %s\0" % (*seen, name) for name, seen in entries)
+        file.write(INDEX_HEAD + b"\0")
+        file.writelines(b"%d %d %d %d %s\0" % (*state, name) for name, state in entries)

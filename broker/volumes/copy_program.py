@@ -17,14 +17,16 @@ import itertools
 import os
 import sys
 
-from broker.volumes.copying import Copy
+from broker.volumes.live_copy import TreeCopy
 
 USAGE = "usage: copying.pyz [--drain] [--squash] SOURCE TARGET PREVIOUS …"
 FAILED, MISUSED, NOT_WANTED = 1, 2, 3
 
 
 def main() -> int:
-    """Copy as the command line says; the exit code. The last line of the standard error says what failed."""
+    """Run the copy of the command line and return the exit code. The last line of the standard error has the reason of
+    a failure.
+    """
     arguments = sys.argv[1:]
     options = list(itertools.takewhile(lambda word: word.startswith("--"), arguments))
     words = arguments[len(options) :]
@@ -35,7 +37,7 @@ def main() -> int:
     gc.disable()  # of millions of numbers and names, none becomes garbage before the end
     try:
         triples = [words[index : index + 3] for index in range(0, len(words), 3)]
-        copies = [Copy(*triple, squash="--squash" in options) for triple in triples]
+        copies = [TreeCopy(*triple, squash="--squash" in options) for triple in triples]
         return _copy(copies, drains="--drain" in options)
     except OSError as error:
         where = f": {os.fsdecode(error.filename)}" if error.filename else ""
@@ -43,7 +45,7 @@ def main() -> int:
         return FAILED
 
 
-def _copy(copies: list[Copy], *, drains: bool) -> int:
+def _copy(copies: list[TreeCopy], *, drains: bool) -> int:
     for copy in copies:
         copy.survey()
     if drains and not _drain(copies):
@@ -62,7 +64,7 @@ def _copy(copies: list[Copy], *, drains: bool) -> int:
     return 0
 
 
-def _drain(copies: list[Copy]) -> bool:
+def _drain(copies: list[TreeCopy]) -> bool:
     for copy in copies:
         copy.prepare()
     if not _wait_for_freeze("ready", copies):
@@ -73,11 +75,11 @@ def _drain(copies: list[Copy]) -> bool:
     return True
 
 
-def _wait_for_freeze(word: str, copies: list[Copy]) -> bool:
-    """Ask the caller to freeze the writers and wait until it has; False if it does not want the copy any more."""
+def _wait_for_freeze(word: str, copies: list[TreeCopy]) -> bool:
+    """Ask the caller to freeze the writers and wait until it has. False if the caller has cancelled the copy."""
     print(word, flush=True)
     line = sys.stdin.readline()
     if line.strip() == "some":
         for copy in copies:
-            copy.disinherit()
+            copy.mark_untrusted()
     return bool(line)

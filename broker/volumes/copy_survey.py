@@ -11,25 +11,26 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from broker.volumes.content import seen_of
-from broker.volumes.copied import CHANGED_MEANWHILE, READ, path_below
+from broker.volumes.content import file_state
+from broker.volumes.copied_folders import CHANGE_ERRORS, READ_FLAGS, path_below
 from broker.volumes.trials import can_share_blocks
-from broker.volumes.unreadable import Unreadable
+from broker.volumes.unreadable import UnreadableFiles
 
 if TYPE_CHECKING:
-    from broker.volumes.content import Seen
+    from broker.volumes.content import FileState
     from profiles.walk import Folder, Tree
 
 
-def survey(source: Tree, target: str, previous: dict[bytes, Seen]) -> None:
-    """Refuse what cannot be copied to the directory `target`; what is as in `previous` will be linked.
+def check_tree(source: Tree, target: str, previous: dict[bytes, FileState]) -> None:
+    """Refuse a tree that cannot be copied to the directory `target`. Files that equal those in `previous` will be
+    linked.
 
-    OSError with ENOSPC if what has to be copied is more than what is free; what can be shared takes none.
-    UnreadableError names files that cannot be read.
+    OSError with ENOSPC if the copy needs more than the free space; shared blocks need none. UnreadableFilesError names
+    files that cannot be read.
     """
     wanted = 0
     counted: set[int] = set()
-    unreadable = Unreadable()
+    unreadable = UnreadableFiles()
     waiting: list[tuple[Folder, bytes | None]] = [(source.root, b"")]
     while waiting:
         folder, path = waiting.pop()
@@ -41,7 +42,7 @@ def survey(source: Tree, target: str, previous: dict[bytes, Seen]) -> None:
                     below = path_below(path, name)
                     if stat.S_ISDIR(status.st_mode):
                         waiting.append((folder.folder(name), below))
-                    elif previous.get(below or b"") != seen_of(status) and status.st_ino not in counted:
+                    elif previous.get(below or b"") != file_state(status) and status.st_ino not in counted:
                         wanted += status.st_blocks * 512
                         if status.st_nlink > 1:
                             counted.add(status.st_ino)
@@ -50,7 +51,7 @@ def survey(source: Tree, target: str, previous: dict[bytes, Seen]) -> None:
         except PermissionError:
             unreadable.add(folder.path or b".", is_folder=True)
         except OSError as error:
-            if error.errno not in CHANGED_MEANWHILE:
+            if error.errno not in CHANGE_ERRORS:
                 raise
     unreadable.refuse()
     _require_room(target, wanted)
@@ -69,7 +70,7 @@ def _can_read(folder: Folder, name: bytes, status: os.stat_result) -> bool:
     if not stat.S_ISREG(status.st_mode) or status.st_mode & stat.S_IRUSR:
         return True
     try:
-        os.close(os.open(name, READ, dir_fd=folder.descriptor()))
+        os.close(os.open(name, READ_FLAGS, dir_fd=folder.descriptor()))
     except PermissionError:
         return False
     return True

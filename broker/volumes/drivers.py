@@ -1,10 +1,10 @@
 """Storage drivers of volumes: three drivers behind one small Protocol.
 
-What lies on disk, and what a snapshot costs, by driver:
+The content on disk, and the cost of a snapshot, by driver:
 
 | driver | a top is | a stack is | a snapshot of a stopped session costs |
 |---|---|---|---|
-| `overlay` | overlayfs' upper directory | as many layers as were frozen | one rename, whatever the size |
+| `overlay` | overlayfs' upper directory | as many layers as were frozen | one rename, for any size |
 | `reflink` | a plain directory | one complete copy | a new inode a file, no data (XFS, btrfs) |
 | `plain` | a plain directory | one complete copy, as zstd squashfs | reading and compressing everything |
 
@@ -18,11 +18,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from broker.volumes.copying import copy_tree
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import HOME_MODE, SYSTEM_MODE, WORK
-from broker.volumes.packing import pack, unpack
+from broker.volumes.live_copy import copy_tree
 from broker.volumes.record import Volume
+from broker.volumes.squashfs import pack_layer, unpack_layer
 from profiles.image.overlayfs import FUSE_WRITTEN
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ MODES = {"home": HOME_MODE, "system": SYSTEM_MODE}
 
 
 class Driver(Protocol):
-    """The contract: what is frozen never changes again, and every answer is a value for the session's record. Nothing
-    that a record names is touched, so a call that fails or dies half-way has changed nothing; what it left is garbage.
+    """The contract of a driver. A frozen layer never changes again, and every result is a value for the session's
+    record.
+
+    A driver does not touch anything that a record names. So a call that fails half-way has changed nothing, and leaves
+    only garbage.
     """
 
     @property
@@ -43,27 +46,29 @@ class Driver(Protocol):
 
     @property
     def promises(self) -> tuple[str, ...]:
-        """What people may count on, and what not, in words."""
+        """Properties that users may count on, and limits, as sentences."""
 
     def empty(self, kind: str) -> Volume:
         """Make a new volume with nothing in it; `kind` is `home` or `system`."""
 
     def freeze(self, kind: str, volume: Volume) -> Stack:
-        """Give the content of a volume that nobody writes to as a stack. VolumeError `space`, OSError."""
+        """Return the content of a volume without writers as a stack. VolumeError `space`, OSError."""
 
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
-        """Give the volume that goes on once what it has is `frozen`: nothing writes to a frozen layer again."""
+    def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+        """Return the volume that continues after its content is `frozen`: nothing writes to a frozen layer again."""
 
     def fork(self, kind: str, stack: Stack) -> Volume:
         """Make a new volume with the content of a stack. VolumeError `space`, OSError."""
 
     def live(self, kind: str, volume: Volume, layer: str) -> Stack:
-        """Tell the stack that a live copy of the volume's top to `layer` is; an empty `layer`: there was nothing."""
+        """Return the stack of a live copy of the volume's top in `layer`. An empty `layer` means that the top was
+        empty.
+        """
 
 
 @dataclass(frozen=True, slots=True)
-class Overlay:
-    """A stack under an upper directory; everything in constant time."""
+class OverlayDriver:
+    """A stack under an upper directory. Every operation takes constant time."""
 
     layers: Layers
     name: ClassVar[str] = "overlay"
@@ -79,7 +84,7 @@ class Overlay:
         untouched = self.layers.is_untouched(volume.top, volume.layers, MODES[kind])
         return volume.layers if untouched else (*volume.layers, volume.top)
 
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+    def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
         return volume if volume.top not in frozen else self.fork(kind, frozen)
 
     def fork(self, kind: str, stack: Stack) -> Volume:
@@ -91,10 +96,10 @@ class Overlay:
 
 
 @dataclass(frozen=True, slots=True)
-class _Copying(ABC):
-    """What the drivers have in common whose tops are plain directories and whose stacks end in a complete copy of one.
+class _CopyDriver(ABC):
+    """Common part of the drivers whose tops are plain directories, and whose stacks end with a complete copy of one.
 
-    Below it a system volume has what `berth exec --root` made: layers, which its stacks share as overlay's do.
+    Below that copy a system volume has the layers of `berth exec --root`, which its stacks share as with overlay.
     """
 
     layers: Layers
@@ -106,7 +111,7 @@ class _Copying(ABC):
     def empty(self, kind: str) -> Volume:
         return Volume(self.layers.new_top(MODES[kind]))
 
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+    def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
         del kind, frozen
         return volume
 
@@ -115,26 +120,26 @@ class _Copying(ABC):
         return (*volume.layers, layer)
 
     def copy(self, layer: str, previous: str = "") -> str:
-        """Copy a layer that nobody writes to, building on an earlier copy of it; the new one's id."""
+        """Copy a layer without writers, based on an earlier copy of it, and return the id of the new layer."""
         made = self.layers.new()
         below = str(self.layers.path(previous)) if previous else ""
         copy_tree(str(self.layers.tree(layer)), str(self.layers.path(made)), below)
-        self.mark_alike(layer, made)
+        self.copy_fuse_mark(layer, made)
         return made
 
-    def mark_alike(self, layer: str, copy: str) -> None:
-        """Have a copy mounted as its original is: whoever wrote the one's marks of deletion wrote the other's."""
+    def copy_fuse_mark(self, layer: str, copy: str) -> None:
+        """Let a copy be mounted like its original, since it has the same kind of deletion marks."""
         if (self.layers.path(layer) / FUSE_WRITTEN).exists():
             (self.layers.path(copy) / FUSE_WRITTEN).touch()
 
-    def as_top(self, layer: str, below: Stack) -> Volume:
+    def make_top(self, layer: str, below: Stack) -> Volume:
         """Make a complete copy writable: overlayfs wants a working directory beside a system volume's."""
         self.layers.path(layer).joinpath(WORK).mkdir(mode=0o700)
         return Volume(layer, below)
 
 
-class Reflink(_Copying):
-    """Complete copies that share their blocks until one of them is written to (ioctl_ficlone(2))."""
+class ReflinkDriver(_CopyDriver):
+    """Complete copies that share their blocks until one of them is changed (ioctl_ficlone(2))."""
 
     name: ClassVar[str] = "reflink"
     promises: ClassVar[tuple[str, ...]] = (
@@ -147,11 +152,11 @@ class Reflink(_Copying):
         return (*volume.layers, self.copy(volume.top, volume.copied))
 
     def fork(self, kind: str, stack: Stack) -> Volume:
-        return self.as_top(self.copy(stack[-1]), stack[:-1]) if stack else self.empty(kind)
+        return self.make_top(self.copy(stack[-1]), stack[:-1]) if stack else self.empty(kind)
 
 
-class Plain(_Copying):
-    """Plain directories, and snapshots of them packed as zstd squashfs: for file systems that can do nothing better."""
+class PlainDriver(_CopyDriver):
+    """Plain directories, and snapshots of them packed as zstd squashfs: where a file system has no better way."""
 
     name: ClassVar[str] = "plain"
     promises: ClassVar[tuple[str, ...]] = (
@@ -163,8 +168,8 @@ class Plain(_Copying):
         del kind
         tree = self.layers.tree(volume.top)
         made = self.layers.new()
-        pack(tree, self.layers.path(made))
-        self.mark_alike(volume.top, made)
+        pack_layer(tree, self.layers.path(made))
+        self.copy_fuse_mark(volume.top, made)
         self.layers.flush()
         return (*volume.layers, made)
 
@@ -173,29 +178,31 @@ class Plain(_Copying):
             return self.empty(kind)
         packed = self.layers.squashfs(stack[-1])
         if not packed.exists():  # a live copy
-            return self.as_top(self.copy(stack[-1]), stack[:-1])
+            return self.make_top(self.copy(stack[-1]), stack[:-1])
         top = self.layers.new()
-        unpack(packed, self.layers.tree(top))
+        unpack_layer(packed, self.layers.tree(top))
         self.layers.flush()
-        self.mark_alike(stack[-1], top)
-        return self.as_top(top, stack[:-1])
+        self.copy_fuse_mark(stack[-1], top)
+        return self.make_top(top, stack[:-1])
 
 
-DRIVERS: dict[str, type[Overlay | Reflink | Plain]] = {driver.name: driver for driver in (Overlay, Reflink, Plain)}
+DRIVERS: dict[str, type[OverlayDriver | ReflinkDriver | PlainDriver]] = {
+    driver.name: driver for driver in (OverlayDriver, ReflinkDriver, PlainDriver)
+}
 
 
-class SystemOnNode:
+class NodeDiskDriver:
     """A driver whose system volumes have their top on the node's disk while a job runs (ADR 120).
 
-    What a job has saved is a packed layer, which every job mounts as it is. So a system volume is a stack, as with
-    `overlay`, whose top on the shared file system nothing writes to.
+    Each save of a job is a packed layer, which later jobs mount. So a system volume is a stack, as with `overlay`, and
+    nothing writes to its top on the shared file system.
     """
 
     def __init__(self, home: Driver, layers: Layers) -> None:
         self.name = home.name
         self.promises = home.promises
         self._home = home
-        self._system = Overlay(layers)
+        self._system = OverlayDriver(layers)
 
     def empty(self, kind: str) -> Volume:
         """As in Driver."""
@@ -205,10 +212,10 @@ class SystemOnNode:
         """As in Driver."""
         return (*volume.layers, *volume.saved) if kind == "system" else self._home.freeze(kind, volume)
 
-    def onward(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
+    def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
         """As in Driver."""
         if kind != "system":
-            return self._home.onward(kind, volume, frozen)
+            return self._home.continue_from(kind, volume, frozen)
         return self._system.fork(kind, frozen) if volume.saved else volume
 
     def fork(self, kind: str, stack: Stack) -> Volume:
@@ -220,9 +227,9 @@ class SystemOnNode:
         return (*volume.layers, *volume.below, layer) if kind == "system" else self._home.live(kind, volume, layer)
 
 
-def driver_named(name: str, layers: Layers, *, on_node: bool = False) -> Driver:
-    """VolumeError `invalid` for a name that is none."""
+def get_driver(name: str, layers: Layers, *, on_node: bool = False) -> Driver:
+    """Return the driver called `name`. VolumeError `invalid` if there is none."""
     if name not in DRIVERS:
         raise VolumeError("invalid", f"{name!r} is no driver: {', '.join(DRIVERS)}")
     driver = DRIVERS[name](layers)
-    return SystemOnNode(driver, layers) if on_node else driver
+    return NodeDiskDriver(driver, layers) if on_node else driver

@@ -7,17 +7,16 @@ import os
 
 from profiles.userfile import UnfitFileError
 
-NAME_CHARACTERS = 1000
-"""Of a path in a message. A path of a user's may have any length."""
+MAX_PATH_CHARACTERS = 1000
+"""Limit for a path in a message. A user's path may have any length."""
 
 
 class VolumeError(Exception):
-    """Nothing was changed.
+    """A volume operation failed and changed nothing.
 
-    `kind` is `invalid` (the request makes no sense), `missing` (a session, snapshot or layer is not there), `busy` (a
-    job has the volumes open), `ended` (the job that was to do it has ended), `space` (no space left, or quota used up),
-    `conflict` (not in this state), `unclear` (Slurm did not answer), or `files` (anything else that the file system
-    says).
+    `kind` is `invalid` (an invalid request), `missing` (no such session, snapshot or layer), `busy` (a job has the
+    volumes open), `ended` (the job that was asked has ended), `space` (no space left, or quota used up), `conflict`
+    (not possible in this state), `unclear` (Slurm did not answer), or `files` (any other error of the file system).
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -25,17 +24,17 @@ class VolumeError(Exception):
         self.kind = kind
 
 
-def short_name(path: str) -> str:
-    """Return a path for a message: of a long one without its middle."""
-    half = NAME_CHARACTERS // 2
-    return path if len(path) <= NAME_CHARACTERS else f"{path[:half]}…{path[-half:]}"
+def shorten_path(path: str) -> str:
+    """Return a path for a message. The middle of a long path is left out."""
+    half = MAX_PATH_CHARACTERS // 2
+    return path if len(path) <= MAX_PATH_CHARACTERS else f"{path[:half]}…{path[-half:]}"
 
 
 def from_os_error(error: OSError) -> VolumeError:
-    """The same failure in the launcher's words."""
+    """Return an OSError as the VolumeError for the launcher's answer."""
     if isinstance(error, UnfitFileError):
         return VolumeError("files", f"{error.filename} {error.strerror}")
-    where = f": {short_name(os.fsdecode(error.filename))}" if error.filename else ""
+    where = f": {shorten_path(os.fsdecode(error.filename))}" if error.filename else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return VolumeError("space", f"{error.strerror}{where}")
     return VolumeError("files", f"{error.strerror or error}{where}")

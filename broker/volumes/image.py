@@ -1,4 +1,4 @@
-"""The paths in an image, which lies under a system volume's layers."""
+"""List the paths in the image below a system volume's layers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import subprocess
 from dataclasses import dataclass, field
 
 from broker.volumes.errors import VolumeError
-from broker.volumes.program import run
+from broker.volumes.program import run_program
 
-LIMIT = 120
+LIST_TIMEOUT_S = 120
 """Seconds for reading the list of an image's files; 25,000 take half a second."""
-LIST_BYTES = 128 * 2**20
+MAX_LIST_BYTES = 128 * 2**20
 """Limit for that list: some two million files. An image that a user made may claim any number."""
 
 
@@ -47,7 +47,7 @@ class ImageFiles:
     def _read(self) -> set[str]:
         command = ["unsquashfs", "-l", "-d", "", "-offset", str(self.offset), self.image]
         try:
-            done = run(command, timeout=LIMIT, most=LIST_BYTES)
+            done = run_program(command, timeout=LIST_TIMEOUT_S, most=MAX_LIST_BYTES)
             done.check_returncode()
         except FileNotFoundError as error:
             raise VolumeError("files", "unsquashfs is not installed here (squashfs-tools)") from error

@@ -1,7 +1,8 @@
 """Disk space of a layer's files by inode, and the file beside an immutable layer that stores it.
 
-A file may have names in several layers: live copies and flattening link. So no sum over a layer's names, and no number
-of links, which changes with the next layer, says what a layer alone takes. What is kept is the inode numbers.
+A file may have names in several layers, since live copies and flattening link files. So neither a sum over a layer's
+names nor the number of links, which changes with the next layer, gives the space of one layer. The stored data is the
+inode numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.names import new_id
-from broker.volumes.copying import TREE
+from broker.volumes.live_copy import TREE
 from profiles.userfile import read_bytes
 from profiles.walk import Tree
 
@@ -32,12 +33,12 @@ Key = tuple[int, int]
 TREE_NAME = TREE.encode()
 INODES = "inodes"
 """Beside a layer's `tree`."""
-INODES_BYTES = 2**28
+MAX_INODES_BYTES = 2**28
 """Limit for this file: 33 million files with one name each."""
 BLOCK_BYTES = 512
 """Of st_blocks in stat(2)."""
-MOST_BLOCKS = 2**40
-"""Of one layer, 512 TiB: a file that tells of more is damaged."""
+MAX_BLOCKS = 2**40
+"""Limit for one layer, 512 TiB. A file with a larger number is damaged."""
 MAGIC = 0x31_65_64_6F_6E_69_62_7E
 HEAD = struct.Struct("=8Q")
 """MAGIC, the inode and the time of change (ns) of `tree`, Inodes.blocks, Inodes.files, how many numbers `single` and
@@ -58,7 +59,7 @@ class Inodes:
     linked: dict[int, int] = field(default_factory=dict)
     """Blocks of files that had more names, wherever these were."""
     has_one_device: bool = True
-    """Whether numbers tell all files apart: a folder may be another file system (a btrfs subvolume)."""
+    """Whether inode numbers identify all files: a folder may be another file system (a btrfs subvolume)."""
 
     @property
     def bytes(self) -> int:
@@ -147,9 +148,9 @@ def _key(layer: Folder) -> Key | None:
 
 
 def read_inodes(layer: Path, key: Key) -> Inodes | None:
-    """Return what is kept of the tree that `key` is of; None without a whole file of that tree."""
+    """Return the stored inodes of the tree that `key` identifies; None without a complete file of that tree."""
     try:
-        content = memoryview(read_bytes(layer / INODES, INODES_BYTES))
+        content = memoryview(read_bytes(layer / INODES, MAX_INODES_BYTES))
         magic, inode, changed, blocks, files, single, linked, checksum = HEAD.unpack_from(content)
     except (OSError, struct.error):
         return None
@@ -166,18 +167,18 @@ def read_inodes(layer: Path, key: Key) -> Inodes | None:
         single=numbers[:single],
         linked=dict(zip(numbers[single : single + linked], numbers[single + linked :], strict=True)),
     )
-    return found if found.bytes <= MOST_BLOCKS * BLOCK_BYTES else None
+    return found if found.bytes <= MAX_BLOCKS * BLOCK_BYTES else None
 
 
 def write_inodes(layer: Path, key: Key, inodes: Inodes) -> bool:
-    """Keep the inodes of a layer's tree; False if that is not possible. A later call counts again then.
+    """Store the inodes of a layer's tree. False if that is not possible; a later call then counts again.
 
-    The file is not synced: after a crash its checksum tells whether it is whole.
+    The file is not synced: after a crash its checksum shows whether it is complete.
     """
-    if inodes.bytes > MOST_BLOCKS * BLOCK_BYTES:
+    if inodes.bytes > MAX_BLOCKS * BLOCK_BYTES:
         return False
     body = inodes.single + array("Q", inodes.linked) + array("Q", inodes.linked.values())
-    if HEAD.size + len(body) * body.itemsize > INODES_BYTES:
+    if HEAD.size + len(body) * body.itemsize > MAX_INODES_BYTES:
         return False
     fields = (MAGIC, *key, inodes.blocks, inodes.files, len(inodes.single), len(inodes.linked))
     head = HEAD.pack(*fields, 0)[: -body.itemsize]

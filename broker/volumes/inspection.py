@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.volumes import record
-from broker.volumes.comparison import Depth, compare, open_both
-from broker.volumes.drivers import Overlay
-from broker.volumes.packages import installed, package_changes
-from broker.volumes.packing import has_lists, unpack
-from profiles.image.overlayfs import Marks, marks_of
+from broker.volumes import files, record
+from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
+from broker.volumes.drivers import OverlayDriver
+from broker.volumes.packages import installed_packages, package_changes
+from broker.volumes.squashfs import has_access_lists, unpack_layer
+from profiles.image.overlayfs import Marks, detect_marks
 from profiles.local_folder import local_folder
 from profiles.removal import remove_tree
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from broker.volumes.image import ImageFiles
     from broker.volumes.record import Record, Stack, Volume
     from broker.volumes.storage import Storage
-    from profiles.image.overlayfs import Stack as OpenStack
+    from profiles.image.overlayfs import OpenStack
 
 Answer = dict[str, Any]
 
-MOST_FILES = 5000
-"""Changed files that a diff tells of."""
-MOST_CHARACTERS = 2**20
-"""Of their paths together."""
+MAX_FILES = 5000
+"""Changed files that a diff returns."""
+MAX_CHARACTERS = 2**20
+"""Limit for the characters of their paths together."""
 
 
 def diff(
@@ -41,13 +41,13 @@ def diff(
     image: ImageFiles,
     content: bool = False,
 ) -> Answer:
-    """Compare what a session has now with its profile, or with one of its snapshots.
+    """Compare the present content of a session with its profile, or with one of its snapshots.
 
-    `base_packages` is the image's packages.txt. Files are told up to MOST_FILES; those of a home in comparison with a
-    profile are all of it. With `content`, files that look the same are read.
+    `base_packages` is the image's packages.txt. At most MAX_FILES files are returned. Compared with a profile, all
+    files of a home are new. With `content`, files with equal metadata are read.
     """
-    with record.locked(storage.lock, shared=True):  # or what a layer was replaced by goes before it is read
-        found = record.load(storage.session(session_id))
+    with files.file_lock(storage.lock, shared=True):  # or what a layer was replaced by goes before it is read
+        found = record.load_record(storage.session(session_id))
         return {"system_as_of": storage.saved_at(session_id, found)} | _compared(
             storage, found, number, base_packages, image, content=content
         )
@@ -56,59 +56,63 @@ def diff(
 def _compared(
     storage: Storage, found: Record, number: int | None, base_packages: str, image: ImageFiles, *, content: bool
 ) -> Answer:
-    """As `diff`, of a session whose layers nobody removes meanwhile."""
+    """Do as `diff`, for a session whose layers no operation removes meanwhile."""
     snapshot = None if number is None else found.snapshot(number)
     files: list[dict[str, str]] = []
     characters = 0
-    homes = (snapshot.home if snapshot else (), _now(found.home))
-    systems = (snapshot.system if snapshot else (), _now(found.system))
+    homes = (snapshot.home if snapshot else (), _present_stack(found.home))
+    systems = (snapshot.system if snapshot else (), _present_stack(found.system))
     local = {*systems[0], *systems[1]} if found.on_node else set[str]()
-    with _unpacked(storage, {*homes[0], *homes[1], *systems[0], *systems[1]}, local) as trees:
-        with _opened(storage, systems, trees) as (before, after):
-            packages = package_changes(installed(before, base_packages), installed(after, base_packages))
+    with _unpacked_trees(storage, {*homes[0], *homes[1], *systems[0], *systems[1]}, local) as trees:
+        with _open_stacks(storage, systems, trees) as (before, after):
+            packages = package_changes(
+                installed_packages(before, base_packages), installed_packages(after, base_packages)
+            )
         for volume, stacks in (("home", homes), ("system", systems)):
             # A plain directory is mounted by no overlay: everything in it is content.
-            marks = Marks.NONE if volume == "home" and found.driver != Overlay.name else None
+            marks = Marks.NONE if volume == "home" and found.driver != OverlayDriver.name else None
             squashed = (storage.layers.squashfs(layer) for stack in stacks for layer in stack)
             packed = [file for file in squashed if file.exists()]
             # Beside layers of an earlier version there is nothing of their access lists.
-            depth = Depth(seconds=bool(packed), lists=all(has_lists(path) for path in packed), content=content)
-            with _opened(storage, stacks, trees, marks) as (before, after):
+            depth = ComparisonDepth(
+                seconds=bool(packed), lists=all(has_access_lists(path) for path in packed), content=content
+            )
+            with _open_stacks(storage, stacks, trees, marks) as (before, after):
                 over = image if volume == "system" else None
-                for change, path in compare(before, after, over, depth):
-                    files.append({"change": change, "volume": volume, "path": printable(path)})
+                for change, path in compare_stacks(before, after, over, depth):
+                    files.append({"change": change, "volume": volume, "path": printable_path(path)})
                     characters += len(files[-1]["path"])
-                    if len(files) > MOST_FILES or characters > MOST_CHARACTERS:
+                    if len(files) > MAX_FILES or characters > MAX_CHARACTERS:
                         return {"packages": packages, "files": files[:-1], "truncated": True}
     return {"packages": packages, "files": files, "truncated": False}
 
 
-def printable(path: str) -> str:
-    """A path as text that can be sent: bytes that are no UTF-8 become escapes."""
+def printable_path(path: str) -> str:
+    """Return a path as text that can be sent: bytes that are no UTF-8 become escapes."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _now(volume: Volume) -> Stack:
+def _present_stack(volume: Volume) -> Stack:
     return (*volume.layers, *volume.saved, volume.top)
 
 
 @contextlib.contextmanager
-def _unpacked(storage: Storage, layers: set[str], local: set[str]) -> Iterator[dict[str, Path]]:
+def _unpacked_trees(storage: Storage, layers: set[str], local: set[str]) -> Iterator[dict[str, Path]]:
     """Give the tree of each layer; a layer that is packed is unpacked for the time of the block, one of `local` on
     this machine's disk: a file server need not hold what a node's disk does. The caller holds the storage's lock: else
     `collect` takes what is unpacked for something left behind.
     """
     packed = sorted(layer for layer in layers if storage.layers.squashfs(layer).exists())
     trees = {layer: storage.layers.tree(layer) for layer in layers}
-    with _room(storage.layers.root) as room, local_folder() as near:
+    with _temporary_folder(storage.layers.root) as room, local_folder() as near:
         for layer in packed:
             trees[layer] = (near if layer in local else room) / layer
-            unpack(storage.layers.squashfs(layer), trees[layer])
+            unpack_layer(storage.layers.squashfs(layer), trees[layer])
         yield trees
 
 
 @contextlib.contextmanager
-def _room(layers: Path) -> Iterator[Path]:
+def _temporary_folder(layers: Path) -> Iterator[Path]:
     """Make a directory beside the layers for the time of the block; gc removes one that a killed process left."""
     room = Path(tempfile.mkdtemp(prefix=".diff-", dir=layers))
     try:
@@ -118,11 +122,13 @@ def _room(layers: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _opened(
+def _open_stacks(
     storage: Storage, stacks: tuple[Stack, Stack], trees: dict[str, Path], marks: Marks | None = None
 ) -> Iterator[tuple[OpenStack, OpenStack]]:
     """Open two stacks, to be read with `marks`, or with those of the program that mounts each of them."""
     before, after = ([trees[layer] for layer in stack] for stack in stacks)
-    found = [marks_of(storage.layers.path(layer) for layer in stack) if marks is None else marks for stack in stacks]
-    with open_both(before, after, (found[0], found[1])) as opened:
+    found = [
+        detect_marks(storage.layers.path(layer) for layer in stack) if marks is None else marks for stack in stacks
+    ]
+    with open_stacks(before, after, (found[0], found[1])) as opened:
         yield opened

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.names import IDENTIFIER, new_id
-from broker.volumes.content import KEPT_MARKS, attributes, dress_folder, flush
-from broker.volumes.copying import OWNERS, TREE
+from broker.volumes.content import KEPT_MARKS, copy_folder_attributes, read_attributes, sync_file_system
 from broker.volumes.errors import VolumeError
-from broker.volumes.record import sync
+from broker.volumes.files import sync_path
+from broker.volumes.live_copy import OWNERS, TREE
 from profiles.removal import remove_tree
 from profiles.userfile import read_pieces
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORK = "work"
-ASIDE = ".gone-"
-"""Begins the name of what nothing names any more and is to be removed."""
+REMOVAL_PREFIX = ".gone-"
+"""Prefix of the name of a directory that no record needs and that will be removed."""
 SQUASHFS = "layer.squashfs"
 HOME_MODE, SYSTEM_MODE = 0o700, 0o755
 """Of a volume's own root: the session's home, and its `/`, through which the accounts of packages have to get."""
-OWNERS_BYTES = 2**30
+MAX_OWNERS_BYTES = 2**30
 """Limit for a layer's `owners`: some ten million files."""
-SLACK = 64 * 2**20
-"""Bytes that are left free: manifests and logs need some even when a copy has taken the rest."""
+RESERVED_BYTES = 64 * 2**20
+"""Bytes that stay free: manifests and logs need some even after a copy has used the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,51 +51,54 @@ class Layers:
         return self.root / layer / SQUASHFS
 
     def new(self) -> str:
-        """Make an empty directory for a layer; its id."""
+        """Make an empty directory for a layer and return its id."""
         layer = new_id()
         self.path(layer).mkdir(mode=0o700)
         return layer
 
     def new_top(self, mode: int, like: str = "") -> str:
-        """Make an empty top, on disk before a record names it; its id. With `like`, its root is as that layer's."""
+        """Make an empty top, on disk before a record names it, and return its id. With `like`, its root equals that
+        layer's.
+        """
         top = self.new()
         for name, bits in ((TREE, mode), (WORK, 0o700)):
             self.path(top).joinpath(name).mkdir()
             self.path(top).joinpath(name).chmod(bits)
         if like and self.tree(like).exists():  # a packed snapshot has none
-            dress_root(self.tree(like), self.tree(top))
-        sync(self.path(top))
-        sync(self.root)
+            copy_root_attributes(self.tree(like), self.tree(top))
+        sync_path(self.path(top))
+        sync_path(self.root)
         return top
 
     def is_untouched(self, top: str, below: Sequence[str], mode: int) -> bool:
-        """Whether a top is as it was made: nothing was written to it, and its root is as in the newest layer below.
+        """Whether a top is unchanged since it was made: it is empty, and its root equals that of the newest layer
+        below.
 
-        The times of the root do not count: they change with each file that comes and goes.
+        The times of the root do not count: they change with each file that is created and removed.
         """
         with os.scandir(self.tree(top)) as entries:
             if next(entries, None) is not None:
                 return False
-        with _opened(self.tree(top)) as fd:
+        with _open_folder(self.tree(top)) as fd:
             root = (stat.S_IMODE(os.fstat(fd).st_mode), _root_attributes(fd))
         if below:
-            with _opened(self.tree(below[-1])) as fd:
+            with _open_folder(self.tree(below[-1])) as fd:
                 return root == (stat.S_IMODE(os.fstat(fd).st_mode), _root_attributes(fd))
-        with _opened(self.path(top) / WORK) as fd:  # made together; each has access lists of its own mode
+        with _open_folder(self.path(top) / WORK) as fd:  # made together; each has access lists of its own mode
             inherited = _root_attributes(fd)
         for found in (root[1], inherited):
             found.pop("system.posix_acl_access", None)
         return root == (mode, inherited)
 
     def check(self, layers: set[str]) -> None:
-        """VolumeError `missing` names a layer that is not there."""
+        """Require that these layers exist. VolumeError `missing` names one that does not."""
         for layer in sorted(layers):
             if not self.tree(layer).is_dir() and not self.squashfs(layer).is_file():
-                raise VolumeError("missing", f"the layer {layer} is not there: {self.path(layer)}")
+                raise VolumeError("missing", f"the layer {layer} is missing: {self.path(layer)}")
 
     def join_owners(self, stack: Sequence[str], layer: str) -> None:
         """Give `layer` the owners that the layers of `stack`, oldest first, have written down."""
-        left = OWNERS_BYTES
+        left = MAX_OWNERS_BYTES
         for each in stack:
             path = self.path(each) / OWNERS
             if not os.path.lexists(path):
@@ -106,10 +109,10 @@ class Layers:
                     joined.write(piece)
 
     def flush(self) -> None:
-        """Have every layer on disk, before a record names a new one instead of an old one."""
+        """Write every layer to disk, before a record names a new one instead of an old one."""
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            flush(fd)
+            sync_file_system(fd)
         finally:
             os.close(fd)
 
@@ -117,32 +120,32 @@ class Layers:
         return sorted(entry.name for entry in self.root.iterdir() if IDENTIFIER.fullmatch(entry.name))
 
     def aside(self, layer: str) -> Path:
-        """Where a layer that nothing names is put, to be removed."""
-        return self.root / f"{ASIDE}{layer}"
+        """Return the path to which a layer without a name in any record is renamed before its removal."""
+        return self.root / f"{REMOVAL_PREFIX}{layer}"
 
     def put_aside(self, layer: str) -> None:
-        """Have a layer be none any more, by a rename."""
+        """Rename a layer, so that it counts as none."""
         with contextlib.suppress(FileNotFoundError):
             self.path(layer).rename(self.aside(layer))
 
     def discard(self, layer: str) -> None:
-        """Remove a layer that nothing names; done already is done."""
+        """Remove a layer that no record names. Repeating the call is safe."""
         self.put_aside(layer)
         remove_tree(self.aside(layer))
 
     def discarded(self) -> list[Path]:
-        """What has been left by a removal, a probe or a diff that was interrupted: nothing else begins with a dot."""
+        """Return the leftovers of an interrupted removal, probe or diff: no other name begins with a dot."""
         return [entry for entry in self.root.iterdir() if entry.name.startswith(".")]
 
 
-def dress_root(like: Path, tree: Path) -> None:
-    """Give a volume's root the attributes of another one's. OSError."""
-    with _opened(like) as source, _opened(tree) as target:
-        dress_folder(source, target)
+def copy_root_attributes(like: Path, tree: Path) -> None:
+    """Copy the attributes of one volume's root to another. OSError."""
+    with _open_folder(like) as source, _open_folder(tree) as target:
+        copy_folder_attributes(source, target)
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def _open_folder(folder: Path) -> Iterator[int]:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         yield fd
@@ -151,12 +154,12 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _root_attributes(fd: int) -> dict[str, bytes]:
-    return {name: value for name, value in attributes(fd).items() if name not in KEPT_MARKS}
+    return {name: value for name, value in read_attributes(fd).items() if name not in KEPT_MARKS}
 
 
-def require_room(path: Path, wanted: int) -> None:
-    """VolumeError `space` if fewer than `wanted` bytes are free for the user on the file system of `path`."""
+def require_free_space(path: Path, wanted: int) -> None:
+    """Require `wanted` bytes of free space for the user on the file system of `path`. VolumeError `space`."""
     found = os.statvfs(path)
     free = found.f_bavail * found.f_frsize
-    if free < wanted + SLACK:
+    if free < wanted + RESERVED_BYTES:
         raise VolumeError("space", f"this needs about {wanted >> 20} MiB, and {free >> 20} MiB are free")

@@ -1,8 +1,8 @@
 """Operations on the volumes of a session without a job: snapshot, rollback, clone, switch and others.
 
-Each operation has an id, makes all that is new beside what is there, and comes true by one rename of volumes.json.
-Called again with the same id, after a crash of whoever had called it, it answers as before and does nothing. Each may
-raise VolumeError and OSError, and has then changed nothing; layers that were made in vain are left to `collect`.
+Each operation has an id. It makes new layers beside the old ones, and one rename of volumes.json is its commit point.
+Called again with the same id, for example after a crash of the caller, it returns the same answer and does nothing.
+Each operation may raise VolumeError and OSError, and has then changed nothing; `collect_garbage` removes unused layers.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from broker.failpoints import failpoint
-from broker.volumes import flattening, record
-from broker.volumes.drivers import Overlay
+from broker.volumes import record
+from broker.volumes.drivers import OverlayDriver
 from broker.volumes.errors import VolumeError
+from broker.volumes.files import file_lock
+from broker.volumes.flatten import join_layers
 from broker.volumes.layers import SYSTEM_MODE
-from broker.volumes.probe import ON_NODE, noted_limits, remembered
-from broker.volumes.record import Handover, Record, Snapshot, Volume, locked
+from broker.volumes.probe import NODE_DISK_LIMIT, cached_limits, cached_probe
+from broker.volumes.record import Handover, Record, Snapshot, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from broker.volumes.record import Stack
-    from broker.volumes.storage import Session, Storage
+    from broker.volumes.storage import SessionVolumes, Storage
 
 Answer = dict[str, Any]
 
-WORDS_CHARACTERS = 200
-"""Limit for a failure's message in a record: the message is shown on one line of a terminal or two."""
+MAX_FAILURE_CHARACTERS = 200
+"""Limit for a failure's message in a record: it is shown on one or two lines of a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class ImageVersion:
     """The profile version that a system volume lies over."""
 
     profile: str
@@ -41,52 +43,50 @@ class Image:
     digest: str
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> Image:
+    def of(cls, snapshot: Snapshot) -> ImageVersion:
         return cls(snapshot.profile, snapshot.version, snapshot.digest)
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """What people are told about a snapshot."""
+class SnapshotNote:
+    """The label and the reason of a snapshot, for users."""
 
     label: str = ""
     reason: str = ""
     automatic: bool = False
 
 
-def create(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
-    """Give a session empty volumes, unless it has some. `auto` takes the driver that a probe finds."""
+def create_volumes(storage: Storage, session_id: str, driver: str = "auto") -> Answer:
+    """Give a session empty volumes, unless it has some. `auto` uses the driver that a probe finds."""
     directory = storage.session(session_id)
-    with locked(storage.lock, shared=True), locked(directory / "volumes.lock"):
+    with file_lock(storage.lock, shared=True), file_lock(directory / "volumes.lock"):
         if not (directory / "volumes.json").exists():
             if record.was_started(directory):
-                raise VolumeError(
-                    "files", f"{directory / 'volumes.json'} is gone: it says which layers are this session's"
-                )
+                raise VolumeError("files", f"{directory / 'volumes.json'} is missing: it names this session's layers")
             on_node = False
-            if driver != Overlay.name:  # forced by the site, wherever the kernel mounts
+            if driver != OverlayDriver.name:  # forced by the site, wherever the kernel mounts
                 found = None
                 with contextlib.nullcontext() if driver == "auto" else contextlib.suppress(VolumeError):
-                    found = remembered(storage.layers.root, storage.probe)
+                    found = cached_probe(storage.layers.root, storage.probe)
                 if driver == "auto":
                     assert found is not None
                     driver = found.driver
-                on_node = found is not None and found.on_node and driver != Overlay.name
+                on_node = found is not None and found.on_node and driver != OverlayDriver.name
             chosen = storage.driver(driver, on_node=on_node)
             home, system = chosen.empty("home"), chosen.empty("system")
             made = Record(driver=chosen.name, home=home, system=system, on_node=on_node)
             failpoint("volumes.made")
-            record.commit(directory, made)
-        return facts(storage, record.load(directory))
+            record.commit_record(directory, made)
+        return describe_volumes(storage, record.load_record(directory))
 
 
-def facts(storage: Storage, found: Record) -> Answer:
-    """What `berth show` tells of a session's volumes."""
+def describe_volumes(storage: Storage, found: Record) -> Answer:
+    """Return the facts about a session's volumes that `berth show` prints."""
     return {
         "driver": found.driver,
         "promises": [
             *storage.driver(found.driver).promises,
-            *([ON_NODE] if found.on_node else noted_limits(storage.probe)),
+            *([NODE_DISK_LIMIT] if found.on_node else cached_limits(storage.probe)),
         ],
         "layers": {
             "home": len(found.home.layers),
@@ -96,78 +96,78 @@ def facts(storage: Storage, found: Record) -> Answer:
     } | ({"unflattened": found.unflattened} if found.unflattened else {})
 
 
-def snapshot(storage: Storage, session_id: str, operation: str, image: Image, note: Note) -> Answer:
-    """Keep what a stopped session has now. VolumeError `conflict` if a snapshot has that label already."""
+def snapshot(storage: Storage, session_id: str, operation: str, image: ImageVersion, note: SnapshotNote) -> Answer:
+    """Take a snapshot of a stopped session. VolumeError `conflict` if another snapshot has that label."""
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         with session.stopped():
-            made = _frozen(session, image, note)
-            changed = _onward(session, made)
-            return finish(session, operation, changed, {"snapshot": asdict(made)})
+            made = _freeze(session, image, note)
+            changed = _continued_record(session, made)
+            return commit_answer(session, operation, changed, {"snapshot": asdict(made)})
 
 
-def hand_over(storage: Storage, session_id: str, submission: int, image: Image, *, most: int) -> Answer:
-    """Have the job of `submission`, which waits for the end of the one that runs, begin with new tops, so that what it
-    finds is an automatic snapshot. Only where that costs nothing, with overlays, and below `most` layers.
+def prepare_handover(storage: Storage, session_id: str, submission: int, image: ImageVersion, *, most: int) -> Answer:
+    """Let the job of `submission`, which waits for the end of the running one, begin with new tops. The previous
+    content becomes an automatic snapshot. Only with overlays, where this costs nothing, and below `most` layers.
     """
     with storage.opened(session_id) as session:
         found = session.record
         there = found.handover is not None and found.handover.submission == submission
         fits = max(len(found.home.layers), len(found.system.layers)) < most
-        if session.driver.name == Overlay.name and fits and not there:
-            check_image(session, image.digest)
+        if session.driver.name == OverlayDriver.name and fits and not there:
+            require_image(session, image.digest)
             tops = {
                 kind: session.driver.fork(kind, (volume.top,)).top
                 for kind, volume in (("home", found.home), ("system", found.system))
             }
             failpoint("volumes.handover-made")
             session.commit(replace(found, handover=Handover(submission, **tops, **asdict(image))))
-        return {"volumes": facts(storage, session.record)}
+        return {"volumes": describe_volumes(storage, session.record)}
 
 
-def rollback(storage: Storage, session_id: str, operation: str, number: int, image: Image) -> Answer:
-    """Make a stopped session what it was at a snapshot; what it is now becomes an automatic one."""
+def rollback(storage: Storage, session_id: str, operation: str, number: int, image: ImageVersion) -> Answer:
+    """Return a stopped session to a snapshot. Its present content becomes an automatic snapshot."""
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         with session.stopped():
             target = session.record.snapshot(number)
             storage.layers.check({*target.home, *target.system})
-            before = _frozen(session, image, Note(reason=f"before rollback to {number}", automatic=True))
+            before = _freeze(session, image, SnapshotNote(reason=f"before rollback to {number}", automatic=True))
             changed = replace(
                 session.record.with_snapshot(before),
                 home=session.driver.fork("home", target.home),
                 system=session.driver.fork("system", target.system),
                 digest=target.digest,
             )
-            return finish(session, operation, changed, {"before": asdict(before), "snapshot": asdict(target)})
+            return commit_answer(session, operation, changed, {"before": asdict(before), "snapshot": asdict(target)})
 
 
 def switch(
-    storage: Storage, session_id: str, operation: str, image: Image, target: Image, *, fresh: bool = False
+    storage: Storage, session_id: str, operation: str, image: ImageVersion, target: ImageVersion, *, fresh: bool = False
 ) -> Answer:
-    """Put a stopped session's home over another image; what it is now becomes an automatic snapshot.
+    """Put a stopped session's home over another image. Its present content becomes an automatic snapshot.
 
-    The system volume is that of the newest snapshot over the same image, or else, or with `fresh`, an empty one.
+    The system volume is that of the newest snapshot over the same image. Without one, or with `fresh`, it is empty.
     """
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         with session.stopped():
             there = f"{target.profile}@{target.version}"
-            before = _frozen(session, image, Note(reason=f"before switch to {there}", automatic=True))
-            been = [each for each in session.record.snapshots if Image.of(each) == target and not fresh]
+            before = _freeze(session, image, SnapshotNote(reason=f"before switch to {there}", automatic=True))
+            been = [each for each in session.record.snapshots if ImageVersion.of(each) == target and not fresh]
             stack = been[-1].system if been else ()
             storage.layers.check(set(stack))
             changed = replace(
                 session.record.with_snapshot(before),
-                home=session.driver.onward("home", session.record.home, before.home),
+                home=session.driver.continue_from("home", session.record.home, before.home),
                 system=session.driver.fork("system", stack),
                 digest=target.digest,
             )
             kept = {"before": asdict(before), "system": "kept" if stack else "fresh"}
-            return finish(session, operation, changed, kept)
+            return commit_answer(session, operation, changed, kept)
 
 
 def clone(
@@ -177,28 +177,28 @@ def clone(
     *,
     source_id: str,
     number: int | None,
-    image: Image,
-    target: Image | None = None,
+    image: ImageVersion,
+    target: ImageVersion | None = None,
 ) -> Answer:
-    """Make the session `session_id`, with its directory, of what another has now, or had at a snapshot.
+    """Make the session `session_id` from the present content of another session, or from one of its snapshots.
 
-    The other one must be stopped unless a snapshot is named. With a `target` image the new system volume is empty.
-    The source gets a snapshot of what was cloned, if it has none: the two share it.
+    The other session must be stopped unless a snapshot is named. With a `target` image the new system volume is empty.
+    If there is no snapshot of the cloned content, the source gets one: the two share it.
     """
     directory = storage.session(session_id)
     with storage.opened(source_id) as source:
         if (directory / "volumes.json").exists():
-            return record.load(directory).done[operation] | {"source": facts(storage, source.record)}
+            return record.load_record(directory).done[operation] | {"source": describe_volumes(storage, source.record)}
         if number is None:
             with source.stopped():
-                note = Note(reason=f"cloned to {session_id}", automatic=True)
-                origin = _frozen(source, image, note)
-                source.commit(_onward(source, origin))
+                note = SnapshotNote(reason=f"cloned to {session_id}", automatic=True)
+                origin = _freeze(source, image, note)
+                source.commit(_continued_record(source, origin))
         else:
             origin = source.record.snapshot(number)
         failpoint("clone.source-kept")
         storage.layers.check({*origin.home, *origin.system})
-        system: Stack = () if target is not None and target != Image.of(origin) else origin.system
+        system: Stack = () if target is not None and target != ImageVersion.of(origin) else origin.system
         made = Record(
             driver=source.record.driver,
             home=source.driver.fork("home", origin.home),
@@ -206,58 +206,58 @@ def clone(
             digest=origin.digest if target is None else target.digest,
             on_node=source.record.on_node,
         )
-        answer = {"snapshot": asdict(origin), "volumes": facts(storage, made)}
+        answer = {"snapshot": asdict(origin), "volumes": describe_volumes(storage, made)}
         failpoint("clone.forked")
         for each in (directory, directory / "run"):
             each.mkdir(mode=0o700, exist_ok=True)
-        record.commit(directory, made.with_answer(operation, answer))
-        return answer | {"source": facts(storage, source.record)}
+        record.commit_record(directory, made.with_answer(operation, answer))
+        return answer | {"source": describe_volumes(storage, source.record)}
 
 
-def forget(storage: Storage, session_id: str, number: int) -> Answer:
-    """Drop a snapshot; the layers that only it had go with the next `collect`."""
+def delete_snapshot(storage: Storage, session_id: str, number: int) -> Answer:
+    """Delete a snapshot. The layers that only it names go with the next `collect_garbage`."""
     with storage.opened(session_id) as session:
         gone = session.record.snapshot(number)
         kept = tuple(each for each in session.record.snapshots if each.number != number)
         session.commit(replace(session.record, snapshots=kept))
-        return {"snapshot": asdict(gone), "volumes": facts(storage, session.record)}
+        return {"snapshot": asdict(gone), "volumes": describe_volumes(storage, session.record)}
 
 
 def snapshots(storage: Storage, session_id: str) -> Answer:
-    """Every snapshot, the oldest first."""
-    found = record.load(storage.session(session_id))
-    return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": facts(storage, found)}
+    """Return every snapshot, oldest first."""
+    found = record.load_record(storage.session(session_id))
+    return {"snapshots": [asdict(each) for each in found.snapshots], "volumes": describe_volumes(storage, found)}
 
 
 def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, below: Callable[[str], bool]) -> Answer:
     """Join the layers of deep stacks of a session without a job into one each, if the driver has stacks.
 
-    VolumeError `busy`, and nothing is changed, if a job has begun by the time that they are joined: layers that it has
-    mounted must keep a name. Snapshots keep the layers that they name. Files are linked, not copied, so it costs no
-    space but folders. It may be interrupted at any point. `below` tells which paths the image under the system volume
-    has, whose digest is `digest`.
+    VolumeError `busy`, and nothing is changed, if a job has begun before the layers are joined: mounted layers must
+    keep a name. Snapshots keep their layers. Files are linked, not copied, so only folders take space. The call may be
+    interrupted at any point. `below` decides whether a path exists in the image under the system volume, whose digest
+    is `digest`.
     """
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
-        check_image(session, digest)
+        require_image(session, digest)
         joined = session.record
-        before = facts(storage, joined)["layers"]
-        with _noted(session), contextlib.ExitStack() as exclusion, contextlib.ExitStack() as undoing:
-            home = _joined(session, session.record.home, lambda _: False, undoing)
-            system = _joined(session, session.record.system, below, undoing)
+        before = describe_volumes(storage, joined)["layers"]
+        with _note_failure(session), contextlib.ExitStack() as exclusion, contextlib.ExitStack() as undoing:
+            home = _join_volume(session, session.record.home, lambda _: False, undoing)
+            system = _join_volume(session, session.record.system, below, undoing)
             failpoint("flatten.joined")
             exclusion.enter_context(session.stopped())
             if (session.record.home, session.record.system) != (joined.home, joined.system):
                 raise VolumeError("busy", "a job has saved the session's system meanwhile")
             undoing.pop_all()  # from here on the record may name them
             changed = replace(session.record, home=home, system=system, unflattened="")
-            return finish(session, operation, changed, {"layers_before": before})
+            return commit_answer(session, operation, changed, {"layers_before": before})
 
 
 @contextlib.contextmanager
-def _noted(session: Session) -> Iterator[None]:
-    """Keep in the record why layers could not be joined, for users with a deep stack; then raise it."""
+def _note_failure(session: SessionVolumes) -> Iterator[None]:
+    """Record why layers could not be joined, for users with a deep stack, and raise the error."""
     try:
         yield
     except (OSError, VolumeError) as error:
@@ -269,20 +269,20 @@ def _noted(session: Session) -> Iterator[None]:
                 each if each.isascii() and each.isprintable() and each not in '"\\' else "?" for each in words
             )
             with contextlib.suppress(OSError):  # no room: then it is not noted
-                session.commit(replace(session.record, unflattened=plain[:WORDS_CHARACTERS]))
+                session.commit(replace(session.record, unflattened=plain[:MAX_FAILURE_CHARACTERS]))
         raise
 
 
-def check_label(session: Session, label: str) -> None:
-    """VolumeError `conflict` if another snapshot of the session has that label."""
+def require_unused_label(session: SessionVolumes, label: str) -> None:
+    """Require that no other snapshot of the session has that label. VolumeError `conflict`."""
     if label and any(each.label == label for each in session.record.snapshots):
         raise VolumeError("conflict", f"a snapshot is labelled {label} already")
 
 
-def _frozen(session: Session, image: Image, note: Note) -> Snapshot:
-    """A snapshot of both volumes of a stopped session, which is not in its record yet."""
-    check_label(session, note.label)
-    check_image(session, image.digest)
+def _freeze(session: SessionVolumes, image: ImageVersion, note: SnapshotNote) -> Snapshot:
+    """Return a snapshot of both volumes of a stopped session. It is not in the session's record yet."""
+    require_unused_label(session, note.label)
+    require_image(session, image.digest)
     home = session.driver.freeze("home", session.record.home)
     system = session.driver.freeze("system", session.record.system)
     failpoint("volumes.frozen")
@@ -301,37 +301,39 @@ def _frozen(session: Session, image: Image, note: Note) -> Snapshot:
     )
 
 
-def _onward(session: Session, made: Snapshot) -> Record:
-    """The record with that snapshot, and with volumes that go on from it."""
+def _continued_record(session: SessionVolumes, made: Snapshot) -> Record:
+    """Return the record with that snapshot, and with volumes that continue from it."""
     return replace(
         session.record.with_snapshot(made),
-        home=session.driver.onward("home", session.record.home, made.home),
-        system=session.driver.onward("system", session.record.system, made.system),
+        home=session.driver.continue_from("home", session.record.home, made.home),
+        system=session.driver.continue_from("system", session.record.system, made.system),
         digest=made.digest,
     )
 
 
-def check_image(session: Session, digest: str) -> None:
-    """VolumeError `conflict` if the system volume lies over another image than whoever asks takes it to."""
+def require_image(session: SessionVolumes, digest: str) -> None:
+    """Require that the system volume lies over the image with this digest. VolumeError `conflict`."""
     if session.record.digest not in {"", digest}:
-        raise VolumeError("conflict", "the session has been switched to another image meanwhile")
+        raise VolumeError("conflict", "the session was switched to another image meanwhile")
 
 
-def finish(session: Session, operation: str, changed: Record, answer: Answer) -> Answer:
-    """Let an operation come true, together with its answer."""
-    answer = answer | {"volumes": facts(session.storage, changed)}
+def commit_answer(session: SessionVolumes, operation: str, changed: Record, answer: Answer) -> Answer:
+    """Commit an operation together with its answer."""
+    answer = answer | {"volumes": describe_volumes(session.storage, changed)}
     failpoint("volumes.before-commit")
     session.commit(changed.with_answer(operation, answer))
     failpoint("volumes.committed")
     return answer
 
 
-def _joined(session: Session, volume: Volume, below: Callable[[str], bool], undoing: contextlib.ExitStack) -> Volume:
+def _join_volume(
+    session: SessionVolumes, volume: Volume, below: Callable[[str], bool], undoing: contextlib.ExitStack
+) -> Volume:
     stack = (*volume.layers, *volume.saved)
     if len(stack) < 2:
         return volume
     layers = session.storage.layers
-    layer = flattening.join(layers, stack, below)
+    layer = join_layers(layers, stack, below)
     undoing.callback(layers.discard, layer)
     if not volume.saved:
         return replace(volume, layers=(layer,))

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.image import dpkg
-from profiles.image.overlayfs import Kind
+from profiles.image.overlayfs import EntryKind
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
-    from profiles.image.overlayfs import Found, MergedFolder, Stack
+    from profiles.image.overlayfs import LayerEntry, MergedFolder, OpenStack
 
 STATUS_BYTES = 64 * 2**20
 """Limit for dpkg's list of packages: 20,000 packages take 25 MB."""
@@ -23,8 +23,8 @@ Packages = dict[str, str]
 """Version by name; Python packages are named `pip NAME`."""
 
 
-def of_image(text: str) -> Packages:
-    """The packages that an image's packages.txt lists: lines of kind, name, version."""
+def image_packages(text: str) -> Packages:
+    """Return the packages of an image's packages.txt: lines of kind, name, version."""
     found: Packages = {}
     for line in text.splitlines():
         kind, _, rest = line.partition(" ")
@@ -37,14 +37,14 @@ def of_image(text: str) -> Packages:
     return found
 
 
-def installed(stack: Stack, image_packages: str) -> Packages:
-    """Tell what is installed where these layers lie over the image."""
-    found = of_image(image_packages)
-    is_hidden, status = _text(stack, os.fsencode(dpkg.STATUS).split(b"/"))
+def installed_packages(stack: OpenStack, image_text: str) -> Packages:
+    """Return the packages that are installed where these layers lie over the image."""
+    found = image_packages(image_text)
+    is_hidden, status = _read_text(stack, os.fsencode(dpkg.STATUS).split(b"/"))
     if is_hidden:
         found = {name: version for name, version in found.items() if name.startswith("pip ")}
-        found |= {each.name: each.version for each in dpkg.installed({dpkg.STATUS: status}.get).values()}
-    lib = _folder(stack, [b"opt", b"venv", b"lib"])
+        found |= {each.name: each.version for each in dpkg.read_packages({dpkg.STATUS: status}.get).values()}
+    lib = _find_folder(stack, [b"opt", b"venv", b"lib"])
     if lib is None:
         return found
     if lib.hides:  # the image's environment is gone
@@ -52,14 +52,14 @@ def installed(stack: Stack, image_packages: str) -> Packages:
     for python in sorted(each for each in lib.names() if each.startswith(b"python3")):
         folder = lib.inside(python).inside(b"site-packages")
         seen = [each for name in folder.names() if (each := folder.found(name)) is not None]
-        gone = dict(pair for each in seen if each.kind is Kind.WHITEOUT for pair in _distribution(each))
+        gone = dict(pair for each in seen if each.kind is EntryKind.WHITEOUT for pair in _distribution(each))
         found = {name: version for name, version in found.items() if gone.get(name) != version}
-        found |= dict(pair for each in seen if each.kind is Kind.DIRECTORY for pair in _distribution(each))
+        found |= dict(pair for each in seen if each.kind is EntryKind.DIRECTORY for pair in _distribution(each))
     return found
 
 
 def package_changes(before: Packages, after: Packages) -> list[dict[str, str]]:
-    """What has come, gone, or another version, by name."""
+    """Return the packages that were added, removed or changed to another version, by name."""
     return [
         {"name": name, "before": before.get(name, ""), "after": after.get(name, "")}
         for name in sorted(before.keys() | after.keys())
@@ -67,16 +67,16 @@ def package_changes(before: Packages, after: Packages) -> list[dict[str, str]]:
     ]
 
 
-def _text(stack: Stack, path: list[bytes]) -> tuple[bool, str]:
-    """Tell whether the layers decide what a file is, and its text: empty if it is not there or deleted.
+def _read_text(stack: OpenStack, path: list[bytes]) -> tuple[bool, str]:
+    """Return whether the layers contain or hide a file, and its text: empty if it is absent or deleted.
 
-    A file of a layer may be of any account of the session. No link is followed: it would lead out of the layers.
+    A file of a layer may belong to any account of the session. No link is followed: it would lead out of the layers.
     """
-    folder = _folder(stack, path[:-1])
+    folder = _find_folder(stack, path[:-1])
     found = folder.found(path[-1]) if folder is not None else None
-    if folder is None or (found is not None and found.kind not in {Kind.FILE, Kind.WHITEOUT}):
+    if folder is None or (found is not None and found.kind not in {EntryKind.FILE, EntryKind.WHITEOUT}):
         return False, ""
-    if found is None or found.kind is Kind.WHITEOUT:
+    if found is None or found.kind is EntryKind.WHITEOUT:
         return folder.hides or found is not None, ""
     try:
         return True, read_text(Path(os.fsdecode(found.folder.tree.path), found.path), STATUS_BYTES, own=False)
@@ -84,19 +84,19 @@ def _text(stack: Stack, path: list[bytes]) -> tuple[bool, str]:
         return True, ""
 
 
-def _folder(stack: Stack, path: list[bytes]) -> MergedFolder | None:
+def _find_folder(stack: OpenStack, path: list[bytes]) -> MergedFolder | None:
     """Return a folder, as a merged one; None if a link or a file is in its place or on the way to it."""
     folder = stack.root
     for name in path:
         found = folder.found(name)
-        if found is not None and found.kind not in {Kind.DIRECTORY, Kind.WHITEOUT}:
+        if found is not None and found.kind not in {EntryKind.DIRECTORY, EntryKind.WHITEOUT}:
             return None
         folder = folder.inside(name)
     return folder
 
 
-def _distribution(found: Found) -> list[tuple[str, str]]:
-    """Return the name and version that the folder of a package's description tells, if it is one."""
+def _distribution(found: LayerEntry) -> list[tuple[str, str]]:
+    """Return the name and version of a Python package if this folder has its description."""
     match = DIST_INFO.fullmatch(os.fsdecode(found.name))
     return [(f"pip {_normal(match[1])}", match[2])] if match else []
 

@@ -1,7 +1,7 @@
 """Choose the driver for a file system and a kernel, by trying what a session's job does.
 
-The trial is `mount_overlay` of session.sh itself, run by bash as the user, in a user and mount namespace, with the
-upper and the working directory on the shared file system, and lower directories there and on the node's disk. Only
+The trial is `mount_overlay` of the batch script itself, run by bash as the user, in a user and mount namespace, with
+the upper and the working directory on the shared file system, and lower directories there and on the node's disk. Only
 the launcher's workers call this module: `prepare` for a new session, `probe` for `berth doctor`. So the user, the
 namespaces and the unit's sandbox are those in which sessions are made.
 
@@ -25,22 +25,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from broker.job.bundle import session_script
 from broker.volumes.content import FICLONE
 from broker.volumes.errors import VolumeError
-from broker.volumes.program import run
-from broker.volumes.record import write
+from broker.volumes.files import replace_file
+from broker.volumes.program import run_program
 from profiles.local_folder import local_folder
 from profiles.removal import remove_tree
 from profiles.userfile import read_bytes
 
 TRIAL_TIMEOUT_S = 50
-"""Below what the controller waits for the launcher's verb. A trial takes a tenth of a second of a free machine."""
+"""Below the controller's time-out for the launcher's verb. A trial takes a tenth of a second on an idle machine."""
 
-SESSION_SCRIPT = Path(__file__).parents[1] / "job/session.sh"
 TRIAL = """
 source "$1"
-say() { :; }
-refuse_overlay() { printf '%s\\n' none "$2" "$3"; exit 0; }
+log() { :; }
+report_unmountable() { printf '%s\\n' none "$2" "$3"; exit 0; }
 LAYERS=$2 NODE_DIR=$3 MOUNTED=() faults=''
 cd "$LAYERS"
 mount_overlay "$NODE_DIR/merged" top/tree below/tree "$NODE_DIR/image"
@@ -62,7 +62,7 @@ rm -r "merged/$3" && mkdir "merged/$3" && [[ -z $(ls -A "merged/$3") ]] && umoun
 """
 """A script for bash. It ends with 0 if the kernel takes the node's disk as the upper directory."""
 IMAGE_FILE = "of_the_image"
-USE = """
+USE_TRIAL = """
 cannot() { printf '%s ' "$1"; }
 mkdir -m 500 made && mkdir -m 0 unfolded || cannot closed-folders
 (umask 333 && echo text >written) && mv written kept && rm -f kept || cannot read-only-files
@@ -81,22 +81,22 @@ FAULTS = {
     "layer-files": "removes no read-only file of a layer",
     "layer-folders": "opens no closed folder of a layer",
 }
-"""What USE writes, in words."""
+"""The words of USE_TRIAL as sentences."""
 
-ON_NODE = (
+NODE_DISK_LIMIT = (
     "outside of the home, a running job has its changes on its node's disk and saves them from time to time and at its "
     "end: a lost node, or a job that is killed, loses those since the last save"
 )
-"""What a site's people have to know of a system volume on the node's disk (ADR 120)."""
-LIMIT = "outside of the home, fuse-overlayfs {faults}: install packages with `berth exec --root NAME -- COMMAND`"
-"""What a session cannot do where fuse-overlayfs has these faults, and the way round it."""
-MOST_LIMITS = 5
-MOST_REASON = 150
-"""Characters of why the kernel refuses: with all faults beside it, it has to fit a launcher's answer."""
+"""A warning for users whose system volume is on the node's disk (ADR 120)."""
+FUSE_LIMIT = "outside of the home, fuse-overlayfs {faults}: install packages with `berth exec --root NAME -- COMMAND`"
+"""A warning for sessions where fuse-overlayfs has these faults, with the remedy."""
+MAX_LIMITS = 5
+MAX_REASON_CHARACTERS = 150
+"""Limit for the kernel's reason: together with all faults it must fit into a launcher's answer."""
 VALIDITY_S = 86400.0
-"""Time for which a result holds for new sessions, in the same surroundings: mounting to find out takes longer than all
-else that a new session needs."""
-NOTE_BYTES = 64 * 1024
+"""Seconds for which a result is valid for new sessions in the same environment: the mounts of a probe take longer than
+everything else that a new session needs."""
+MAX_NOTE_BYTES = 64 * 1024
 """Limit for the file that keeps the result, which has some hundred bytes."""
 SANDBOX_LINES = ("CapBnd:", "NoNewPrivs:", "Seccomp:", "Seccomp_filters:")
 """Lines of /proc/PID/status (proc(5)) that show what a unit's sandbox takes away."""
@@ -109,7 +109,7 @@ class Probe:
     driver: str
     why: str
     limits: tuple[str, ...] = ()
-    """What sessions with this driver cannot do here, in words, with what to do instead."""
+    """Limits of sessions with this driver here, each with its remedy."""
     on_node: bool = False
     """Whether the kernel refuses the shared file system, but takes the node's disk: a driver without overlays then has
     its system volumes there while a job runs."""
@@ -132,45 +132,48 @@ class _Trial:
         return " and ".join(FAULTS[word] for word in dict.fromkeys(self.faults.split()) if word in FAULTS)
 
 
-def remembered(directory: Path, note: Path) -> Probe:
-    """As `probe`, but what was found within VALIDITY_S in the same surroundings is taken from the file `note`."""
-    where = _surroundings(directory)
+def cached_probe(directory: Path, note: Path) -> Probe:
+    """Return the result that the file `note` has from the last VALIDITY_S in the same environment, else that of a new
+    probe.
+    """
+    where = _environment_key(directory)
     try:
-        found = json.loads(read_bytes(note, NOTE_BYTES))
+        found = json.loads(read_bytes(note, MAX_NOTE_BYTES))
         if found["where"] == where and 0 <= time.time() - found["at"] < VALIDITY_S:
             words = (str(found["driver"])[:20], str(found["why"])[:1000])
-            return Probe(*words, _told_limits(found), found["on_node"] is True)
+            return Probe(*words, _parse_limits(found), found["on_node"] is True)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # not there, or not ours
-    return probe_anew(directory, note)
+    return refresh_probe(directory, note)
 
 
-def probe_anew(directory: Path, note: Path) -> Probe:
-    """As `probe`, and note it for `remembered`."""
-    found = probe(directory)
-    said = {"where": _surroundings(directory), "at": time.time(), **asdict(found)}
+def refresh_probe(directory: Path, note: Path) -> Probe:
+    """Run a probe and store its result for `cached_probe`."""
+    found = probe_driver(directory)
+    said = {"where": _environment_key(directory), "at": time.time(), **asdict(found)}
     with contextlib.suppress(OSError):  # a full disk: then the next one tries again
-        write(note, json.dumps(said).encode())
+        replace_file(note, json.dumps(said).encode())
     return found
 
 
-def noted_limits(note: Path) -> tuple[str, ...]:
-    """Return what sessions cannot do, as the last probe found it; nothing if none has."""
+def cached_limits(note: Path) -> tuple[str, ...]:
+    """Return the limits of sessions by the last probe; none without a probe."""
     try:
-        return _told_limits(json.loads(read_bytes(note, NOTE_BYTES)))
+        return _parse_limits(json.loads(read_bytes(note, MAX_NOTE_BYTES)))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ()
 
 
-def _told_limits(found: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(each)[:500] for each in found["limits"][:MOST_LIMITS])
+def _parse_limits(found: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(each)[:500] for each in found["limits"][:MAX_LIMITS])
 
 
-def _surroundings(directory: Path) -> list[str]:
-    """Return what the answer depends on: machine, kernel, file system, sandbox, and the job's own way to mount.
+def _environment_key(directory: Path) -> list[str]:
+    """Return everything that the result depends on: machine, kernel, file system, sandbox, and the job's own mount
+    code.
 
-    A mount namespace is a unit's own, so a restart of the unit, perhaps with other settings, begins another. Numbers of
-    namespaces and of devices mean something only until the machine boots.
+    A mount namespace belongs to one start of a unit, so a restart of the unit, perhaps with other settings, has another
+    one. Numbers of namespaces and devices are valid only until the machine boots.
     """
     system = os.uname()
     status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -181,26 +184,26 @@ def _surroundings(directory: Path) -> list[str]:
         str(directory.stat().st_dev),
         *(str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("mnt", "user")),
         *(" ".join(line.split()) for line in status if line.startswith(SANDBOX_LINES)),
-        hashlib.sha256(SESSION_SCRIPT.read_bytes() + (TRIAL + TRIAL_ON_NODE + USE).encode()).hexdigest(),
+        hashlib.sha256(session_script() + (TRIAL + TRIAL_ON_NODE + USE_TRIAL).encode()).hexdigest(),
     ]
 
 
-def probe(directory: Path) -> Probe:
-    """Choose for sessions below `directory`, which must exist and be writable. OSError if it is not.
+def probe_driver(directory: Path) -> Probe:
+    """Choose the driver for sessions below `directory`, which must exist and be writable. OSError if it is not.
 
     VolumeError if the trial does not end.
     """
     room = Path(tempfile.mkdtemp(prefix=".probe-", dir=directory))
     try:
-        trial = _overlay(room)
+        trial = _try_overlay(room)
         if trial.how == "kernel":
             return Probe("overlay", "kernel overlayfs works here in a user namespace")
         faults = trial.told_faults()
-        limits = (LIMIT.format(faults=faults),) if faults else ()
-        refused = f"the kernel refuses overlayfs ({trial.kernel[:MOST_REASON]})"
+        limits = (FUSE_LIMIT.format(faults=faults),) if faults else ()
+        refused = f"the kernel refuses overlayfs ({trial.kernel[:MAX_REASON_CHARACTERS]})"
         on_node = _mounts_on_node()
-        also = f"; {ON_NODE}" if on_node else f"; {limits[0]}" if limits else ""
-        if _reflink(room):
+        also = f"; {NODE_DISK_LIMIT}" if on_node else f"; {limits[0]}" if limits else ""
+        if _can_share_blocks(room):
             return Probe("reflink", f"{refused}, but files can share blocks{also}", limits, on_node)
         if faults:
             return Probe("plain", f"{refused}{also}", limits, on_node)
@@ -223,18 +226,19 @@ def _mounts_on_node() -> bool:
             (node / "merged").mkdir()
             (node / "image" / IMAGE_FILE).mkdir(parents=True)
             (node / "image" / IMAGE_FILE / "file").write_text("a file\n")
-            script = ["bash", "-c", TRIAL_ON_NODE, "bash", str(SESSION_SCRIPT), str(node), IMAGE_FILE]
-            done = run(["unshare", "--user", "--map-root-user", "--mount", *script], timeout=TRIAL_TIMEOUT_S)
+            (node / "functions").write_bytes(session_script())
+            script = ["bash", "-c", TRIAL_ON_NODE, "bash", str(node / "functions"), str(node), IMAGE_FILE]
+            done = run_program(["unshare", "--user", "--map-root-user", "--mount", *script], timeout=TRIAL_TIMEOUT_S)
     except (subprocess.TimeoutExpired, OSError):
         return False
     return done.returncode == 0
 
 
-def _overlay(room: Path) -> _Trial:
+def _try_overlay(room: Path) -> _Trial:
     """Mount an overlay as a job does, and change something through it."""
     for name in ("top/tree", "top/work", "below/tree"):
         (room / name).mkdir(parents=True)
-    _fill(room / "below/tree/in_layer")
+    _make_layer_files(room / "below/tree/in_layer")
     (room / "below/tree/file").write_text("a file\n")
     (room / "below/tree/gone").write_text("a file\n")
     try:
@@ -242,11 +246,14 @@ def _overlay(room: Path) -> _Trial:
             for name in ("merged", "image"):
                 (node / name).mkdir()
             (node / "image" / IMAGE_FILE).write_text("a file\n")
-            _fill(node / "image/in_image")
+            _make_layer_files(node / "image/in_image")
             owner = [str(os.getuid()), str(os.getgid())]
-            script = ["bash", "-c", TRIAL, "bash", str(SESSION_SCRIPT), str(room), str(node), IMAGE_FILE, *owner, USE]
+            functions = node / "functions"
+            functions.write_bytes(session_script())
+            script = ["bash", "-c", TRIAL, "bash", str(functions), str(room), str(node), IMAGE_FILE, *owner]
+            script.append(USE_TRIAL)
             command = ["unshare", "--user", "--map-root-user", "--mount", *script]
-            done = run(command, timeout=TRIAL_TIMEOUT_S, cwd=room)
+            done = run_program(command, timeout=TRIAL_TIMEOUT_S, cwd=room)
     except subprocess.TimeoutExpired as error:  # nothing is known, and a session keeps its driver for good
         words = f"the trial of an overlay in {room.parent} did not end within {TRIAL_TIMEOUT_S} s"
         raise VolumeError("files", f"{words}: the machine is too busy, or a file server does not answer") from error
@@ -260,8 +267,8 @@ def _overlay(room: Path) -> _Trial:
     return _Trial("none", words, words)
 
 
-def _fill(folder: Path) -> None:
-    """Make what USE changes: read-only files, and a folder that nobody may write to."""
+def _make_layer_files(folder: Path) -> None:
+    """Make the files that USE_TRIAL changes: read-only files, and a folder without write permission."""
     for name in ("removed", "renamed", "replaced", "closed/file"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +277,7 @@ def _fill(folder: Path) -> None:
     (folder / "closed").chmod(0o555)
 
 
-def _reflink(room: Path) -> bool:
+def _can_share_blocks(room: Path) -> bool:
     source, target = room / "source", room / "target"
     source.write_bytes(os.urandom(4096))
     with source.open("rb") as read, target.open("wb") as written:

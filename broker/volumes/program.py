@@ -13,16 +13,16 @@ from broker.volumes.errors import VolumeError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-OUTPUT_BYTES = 2**20
+MAX_OUTPUT_BYTES = 2**20
 """Limit for each output of a program, unless its caller allows more."""
 _PIECE_BYTES = 1 << 16
 
 
-def run(
+def run_program(
     argv: Sequence[str],
     *,
     timeout: float | None,
-    most: int = OUTPUT_BYTES,
+    most: int = MAX_OUTPUT_BYTES,
     given: bytes = b"",
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
@@ -64,8 +64,8 @@ def _read(process: subprocess.Popen[bytes], most: int, timeout: float | None) ->
                 if not piece:
                     selector.unregister(key.fileobj)
                 (output if key.fileobj is process.stdout else errors).extend(piece)
-            del errors[:-OUTPUT_BYTES]
+            del errors[:-MAX_OUTPUT_BYTES]
             if len(output) > most:
                 name = os.fspath(process.args[0]) if isinstance(process.args, list) else "a program"
-                raise VolumeError("files", f"{name} said more than {most >> 10} KiB")
+                raise VolumeError("files", f"{name} printed more than {most >> 10} KiB")
     return bytes(output), bytes(errors)

@@ -6,8 +6,6 @@ written beside it, fsync(2), rename(2), and fsync(2) of the directory; who chang
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import re
@@ -15,29 +13,29 @@ from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Self
 
-from broker.names import IDENTIFIER, new_id
+from broker.names import IDENTIFIER
 from broker.volumes.errors import VolumeError
+from broker.volumes.files import replace_file, sync_path
 from profiles.userfile import read_bytes, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 FORMAT = 1
 RECORD = "volumes.json"
 SAVED = "saved"
-"""In the directory of a system volume's top that jobs have on their nodes' disks: what they have saved of it."""
-MOST_BYTES = 4 * 2**20
+"""File in the directory of a system volume's top on the node's disk: the saves of the jobs."""
+MAX_RECORD_BYTES = 4 * 2**20
 """Limit for volumes.json: room for more than 1,000 snapshots of 40 layers each. The worst content takes 25 times as
 much memory once it is parsed."""
-BEGUN_BYTES = 4096
+MAX_BEGUN_BYTES = 4096
 """Limit for `run/begun`, which has one number in it."""
-DONE_KEPT = 16
+MAX_ANSWERS = 16
 """Answers of so many past operations are kept; only the last one can ever be asked for again."""
-AUTOMATIC_KEPT = 20
-"""Automatic snapshots beyond this many are forgotten, the oldest first."""
+MAX_AUTOMATIC_SNAPSHOTS = 20
+"""The oldest automatic snapshots beyond this number are deleted."""
 
-WORD_CHARACTERS = 256
+MAX_TEXT_CHARACTERS = 256
 """Characters of a label, a reason, or a name of an image."""
 
 _SUBMISSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -56,14 +54,14 @@ class Volume:
     copied: str = ""
     """The layer that the last live copy of this top made: the next one can build on it."""
     below: Stack = ()
-    """Of a system volume on the node's disk: the layers that earlier jobs have saved over `layers` since this top was
-    made. The file `saved` beside the top says so, not this record."""
+    """Layers that earlier jobs have saved over `layers` since this top was made, for a system volume on the node's
+    disk. They come from the file `saved` beside the top, not from this record."""
     own: str = ""
-    """The layer that the last job has saved over these, from the same file; empty if it has saved none."""
+    """The layer that the last job has saved over these, from the same file; empty without a save."""
 
     @property
     def saved(self) -> Stack:
-        """What jobs have saved of this top."""
+        """The layers that jobs have saved of this top."""
         return (*self.below, self.own) if self.own else self.below
 
 
@@ -88,9 +86,9 @@ class Snapshot:
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
         values = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        found = cls(**values | {"home": _stack(data["home"]), "system": _stack(data["system"])})
+        found = cls(**values | {"home": _parse_stack(data["home"]), "system": _parse_stack(data["system"])})
         words = (found.consistency, found.profile, found.version, found.digest, found.label, found.reason)
-        if not all(isinstance(word, str) and len(word) <= WORD_CHARACTERS for word in words):
+        if not all(isinstance(word, str) and len(word) <= MAX_TEXT_CHARACTERS for word in words):
             raise ValueError(f"snapshot {found.number!r:.20} has an invalid or too long text")
         times = (found.at, found.pause)
         if type(found.number) is not int or not all(type(each) in {int, float} and isfinite(each) for each in times):
@@ -100,8 +98,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """From one job to the next without a moment between them: the job of `submission` writes to new tops, and what the
-    one before it leaves is a snapshot. Both hold from when that job has said in `run/begun` that it begins (ADR 92).
+    """A handover from one job to the next without a stop. The job of `submission` writes to new tops, and the content
+    that the job before it leaves becomes a snapshot. Both are valid once that job has written its number to `run/begun`
+    (ADR 92).
     """
 
     submission: int
@@ -115,29 +114,29 @@ class Handover:
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
-        tops = {"home": _layer(data["home"]), "system": _layer(data["system"])}
-        words = {name: str(data[name])[:WORD_CHARACTERS] for name in ("profile", "version", "digest")}
+        tops = {"home": _parse_layer(data["home"]), "system": _parse_layer(data["system"])}
+        words = {name: str(data[name])[:MAX_TEXT_CHARACTERS] for name in ("profile", "version", "digest")}
         return cls(submission=int(data["submission"]), **words, **tops)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What volumes.json says."""
+    """The content of volumes.json."""
 
     driver: str
     home: Volume
     system: Volume
     snapshots: tuple[Snapshot, ...] = ()
     digest: str = ""
-    """Of the image that the system volume lies over; empty until it is first told."""
+    """Digest of the image below the system volume; empty until it is first known."""
     last_number: int = 0
-    """The number of the newest snapshot ever made, also if it is gone: numbers are never used twice."""
+    """The number of the newest snapshot ever made, even if it was deleted: numbers are never used twice."""
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The answers of the last operations, by their ids."""
+    """The answers of the last operations, by operation id."""
     handover: Handover | None = None
-    """What the next job finds, if it was asked for while this one still runs."""
+    """The tops of the next job, if it was submitted while the present one still runs."""
     unflattened: str = ""
-    """The reason of the last failure to join its layers; on a line of its own, for the session to tell at a login."""
+    """The reason of the last failure to join the layers. It has a line of its own, so that a login can show it."""
     on_node: bool = False
     """Whether a job has the system volume's top on its node's disk and saves it (ADR 120)."""
 
@@ -149,10 +148,10 @@ class Record:
         raise VolumeError("missing", f"there is no snapshot {number}")
 
     def with_snapshot(self, snapshot: Snapshot) -> Record:
-        """Add a snapshot, and forget the oldest automatic ones if there are too many."""
+        """Add a snapshot, and delete the oldest automatic ones if there are too many."""
         snapshots = (*self.snapshots, snapshot)
         newest = {each.digest: each.number for each in snapshots}  # the way back to each image that it has been on
-        surplus = sum(each.automatic for each in snapshots) - AUTOMATIC_KEPT
+        surplus = sum(each.automatic for each in snapshots) - MAX_AUTOMATIC_SNAPSHOTS
         kept = []
         for each in snapshots:
             if each.automatic and surplus > 0 and each.number not in newest.values():
@@ -162,12 +161,12 @@ class Record:
         return replace(self, snapshots=tuple(kept), last_number=snapshot.number)
 
     def with_answer(self, operation: str, answer: dict[str, Any]) -> Record:
-        """Note what an operation has come to."""
-        kept = list(self.done.items())[-(DONE_KEPT - 1) :]
+        """Add the answer of an operation."""
+        kept = list(self.done.items())[-(MAX_ANSWERS - 1) :]
         return replace(self, done=dict([*kept, (operation, answer)]))
 
     def handed_over(self, at: float) -> Record:
-        """As it is once the next job has begun."""
+        """Return the record after the next job has begun."""
         to = self.handover
         assert to is not None
         left = Snapshot(
@@ -204,15 +203,15 @@ class Record:
         return self.named_layers() - written
 
     def mount(self) -> str:
-        """What session.sh reads: the driver, each volume as its top and its layers, the newest first, and `node` if
-        the system volume's top is on the node's disk.
+        """Return the line that session.sh reads: the driver, each volume as its top and its layers, newest first, and
+        `node` if the system volume's top is on the node's disk.
         """
         volumes = (("home", self.home), ("system", self.system))
         stacks = (f"{name}={','.join([each.top, *reversed(each.layers)])}" for name, each in volumes)
         return ";".join([self.driver, *stacks, *(["node"] if self.on_node else [])])
 
     def newest(self) -> str:
-        """What the session tells at a login: how many snapshots, the last one's number, its time (s) and its label."""
+        """Return the line for a login: the number of snapshots, and the last one's number, time (s) and label."""
         if not self.snapshots:
             return ""
         last = max(self.snapshots, key=lambda each: each.number)
@@ -230,15 +229,15 @@ class Record:
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
-        """VolumeError `files` for anything that is no record of ours."""
+        """Parse the text of volumes.json. VolumeError `files` if it is not valid."""
         try:
             data = json.loads(text)
             if data["format"] != FORMAT:
                 raise VolumeError("files", f"volumes.json has format {data['format']!r}, not {FORMAT}")
             return cls(
                 driver=str(data["driver"]),
-                home=_volume(data["home"]),
-                system=_volume(data["system"]),
+                home=_parse_volume(data["home"]),
+                system=_parse_volume(data["system"]),
                 snapshots=tuple(Snapshot.read(each) for each in data["snapshots"]),
                 digest=str(data.get("digest", "")),
                 last_number=int(data["last_number"]),
@@ -248,27 +247,29 @@ class Record:
                 on_node=data.get("on_node") is True,
             )
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise VolumeError("files", f"volumes.json cannot be understood: {error!s:.200}") from error
+            raise VolumeError("files", f"volumes.json is damaged: {error!s:.200}") from error
 
 
-def _layer(value: object) -> str:
+def _parse_layer(value: object) -> str:
     if not isinstance(value, str) or IDENTIFIER.fullmatch(value) is None:
         raise ValueError(f"{value!r:.80} is no layer")
     return value
 
 
-def _stack(values: object) -> Stack:
+def _parse_stack(values: object) -> Stack:
     if not isinstance(values, list):
         raise TypeError(f"{values!r:.80} is no list of layers")
-    return tuple(_layer(value) for value in values)
+    return tuple(_parse_layer(value) for value in values)
 
 
-def _volume(data: dict[str, Any]) -> Volume:
-    return Volume(_layer(data["top"]), _stack(data["layers"]), _layer(data["copied"]) if data["copied"] else "")
+def _parse_volume(data: dict[str, Any]) -> Volume:
+    return Volume(
+        _parse_layer(data["top"]), _parse_stack(data["layers"]), _parse_layer(data["copied"]) if data["copied"] else ""
+    )
 
 
 def was_started(session: Path) -> bool:
-    """Whether a session has been submitted, so that it had volumes; OSError if that cannot be told."""
+    """Whether a session has been submitted, so that it had volumes. OSError if that is unknown."""
     try:
         (session / "manifest.json").stat()
     except FileNotFoundError:
@@ -276,17 +277,17 @@ def was_started(session: Path) -> bool:
     return True
 
 
-def load(session: Path) -> Record:
-    """The record in a session's directory, as it is since a job has been handed over to, if one has; the next change
-    writes that down. With what jobs have saved of a system volume on the node's disk.
+def load_record(session: Path) -> Record:
+    """Return the record in a session's directory, after a handover if the next job has begun; the next change writes
+    that down. It includes the saves of a system volume on the node's disk.
 
     VolumeError `missing` if there is no record.
     """
     try:
-        found = Record.parse(read_bytes(session / RECORD, MOST_BYTES))
+        found = Record.parse(read_bytes(session / RECORD, MAX_RECORD_BYTES))
     except FileNotFoundError:
         raise VolumeError("missing", f"{session.name} has no volumes") from None
-    submission, at = _begun(session / "run/begun")
+    submission, at = _read_begun(session / "run/begun")
     if found.handover is not None and submission >= found.handover.submission:
         found = found.handed_over(at)
     if not found.on_node:
@@ -295,10 +296,10 @@ def load(session: Path) -> Record:
     return replace(found, system=replace(found.system, below=save.below, own=save.own))
 
 
-def _begun(file: Path) -> tuple[int, float]:
-    """The last submission that was handed over to and whose job has begun, and when; 0 if none has."""
+def _read_begun(file: Path) -> tuple[int, float]:
+    """Return the last submission with a handover whose job has begun, and the time; 0 if there is none."""
     try:
-        said = read_text(file, BEGUN_BYTES).partition("\n")[0]
+        said = read_text(file, MAX_BEGUN_BYTES).partition("\n")[0]
         return (int(said) if _SUBMISSION.fullmatch(said) else 0), file.stat(follow_symlinks=False).st_mtime
     except FileNotFoundError:
         return 0, 0.0
@@ -306,7 +307,7 @@ def _begun(file: Path) -> tuple[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """What jobs have saved of a system volume's top: the content of the file `saved` in the top's directory."""
+    """The saves of a system volume's top: the content of the file `saved` in the top's directory."""
 
     generation: tuple[int, int] = (0, 0)
     """Submission and restart count of the job that has the top, or had it last."""
@@ -317,7 +318,7 @@ class Save:
     is_kept: bool = False
     """Whether a snapshot may name `own`, so that the job's next save does not remove it."""
     at: float = 0.0
-    """When a job has last saved, in seconds since the epoch; 0 if none has."""
+    """Time of the last save, in seconds since the epoch; 0 without a save."""
     replaced: Stack = ()
     """Layers that a later save has replaced, and that could not be removed yet."""
 
@@ -329,80 +330,41 @@ class Save:
         """VolumeError `conflict` if a job has begun after the one of that generation."""
         if self.generation > generation:
             later, own = (".".join(map(str, each)) for each in (self.generation, generation))
-            raise VolumeError("conflict", f"start {later} has the session's system by now, and this is start {own}")
+            raise VolumeError("conflict", f"start {later} already has the session's system; this is start {own}")
 
 
 def read_save(top: Path) -> Save:
-    """What jobs have saved of a top. VolumeError `files` for a file that is none of ours; OSError."""
+    """Return the saves of a top. VolumeError `files` if the file is not valid; OSError."""
     try:
         # NFS looks at a directory anew when it is opened, and else may hold a name for absent for a minute.
         os.close(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        data = json.loads(read_bytes(top / SAVED, MOST_BYTES))
+        data = json.loads(read_bytes(top / SAVED, MAX_RECORD_BYTES))
         submission, restarts = data["generation"]
-        own = _layer(data["own"]) if data["own"] else ""
+        own = _parse_layer(data["own"]) if data["own"] else ""
         generation, at = (int(submission), int(restarts)), float(data["at"])
         if not isfinite(at):
-            raise ValueError("no time")
-        below, replaced = _stack(data["below"]), _stack(data["replaced"])
+            raise ValueError("the time is invalid")
+        below, replaced = _parse_stack(data["below"]), _parse_stack(data["replaced"])
         return Save(generation, below, own, is_kept=data["is_kept"] is True, at=at, replaced=replaced)
     except FileNotFoundError:
         return Save()
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise VolumeError("files", f"{top / SAVED} cannot be understood: {error!s:.200}") from error
+        raise VolumeError("files", f"{top / SAVED} is damaged: {error!s:.200}") from error
 
 
 def write_save(top: Path, save: Save) -> None:
-    """Put it in the place of what is there, on disk. OSError: the one or the other is there."""
-    write(top / SAVED, json.dumps(asdict(save)).encode() + b"\n")
-    sync(top)
+    """Replace the saves of a top, on disk. OSError: either the old or the new file is there."""
+    replace_file(top / SAVED, json.dumps(asdict(save)).encode() + b"\n")
+    sync_path(top)
 
 
-def commit(session: Path, record: Record) -> None:
-    """Put `record` in the place of the one that is there: all of it or, if this raises, nothing."""
+def commit_record(session: Path, record: Record) -> None:
+    """Replace the record of a session as a whole. If this raises, nothing has changed."""
     text = record.text().encode()
-    if len(text) > MOST_BYTES:
+    if len(text) > MAX_RECORD_BYTES:
         raise VolumeError(
             "conflict",
-            f"the session has too many snapshots to note another change: {len(record.snapshots)}; delete some",
+            f"the session has too many snapshots to record another change: {len(record.snapshots)}; delete some",
         )
-    write(session / RECORD, text)
-    sync(session)
-
-
-def write(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Replace a file by rename, so that a reader sees the old or the new one whole, also after a crash."""
-    fresh = path.with_name(f".{path.name}.{new_id()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-
-
-def sync(place: Path) -> None:
-    """Have a file on disk or, of a directory, what was last renamed or made in it. OSError."""
-    fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False, wait: bool = True, whose: str = "another operation") -> Iterator[None]:
-    """Hold flock(2) on a file, made if it is missing. VolumeError `busy` if it is held and `wait` is false."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.flock(fd, kind if wait else kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise VolumeError("busy", f"{whose} has {path.parent.name} open") from None
-        yield
-    finally:
-        os.close(fd)
+    replace_file(session / RECORD, text)
+    sync_path(session)

@@ -1,9 +1,9 @@
 """Saves of a system volume from a node's disk (ADR 120). Each save is a packed layer, and only one job may make them.
 
 ```
-layers/<top>/saved        record.Save, replaced as a whole: a save comes true by this rename alone
+layers/<top>/saved        record.Save, replaced as a whole: this rename is the commit point of a save
 layers/<top>/saved.lock   flock: held while `saved` is read and replaced
-layers/<id>/              what one job has changed: layer.squashfs  kept  deep/  owners  fuse, and an empty tree/, whose
+layers/<id>/              the changes of one job: layer.squashfs  kept  deep/  owners  fuse, and an empty tree/, whose
                           attributes are those of the session's /
 ```
 
@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from broker.failpoints import failpoint
-from broker.volumes.copying import OWNERS, TREE
 from broker.volumes.errors import VolumeError, from_os_error
-from broker.volumes.layers import SQUASHFS, Layers, dress_root
-from broker.volumes.packing import DEEP, KEPT, pack, unpack
-from broker.volumes.record import locked, read_save, sync, write_save
+from broker.volumes.files import file_lock, sync_path
+from broker.volumes.layers import SQUASHFS, Layers, copy_root_attributes
+from broker.volumes.live_copy import OWNERS, TREE
+from broker.volumes.record import read_save, write_save
+from broker.volumes.squashfs import DEEP, KEPT, pack_layer, unpack_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,44 +43,48 @@ FUSE_WRITTEN = "fuse"
 """As in profiles.image.overlayfs."""
 COMMANDS = frozenset({"claim", "save", "store", "unpack"})
 FAILED, SUPERSEDED = 1, 3
-MOST_SAVES = 8
+MAX_SAVES = 8
 """Layers that jobs of a session that is never stopped leave: each is a mount of the next job's. A session that is
 stopped has its layers joined."""
+
+LOCK_WAIT_S = 60
+"""Limit for the wait for a lock, which others hold for a moment only. A file server may keep the lock of a client that
+is gone. The save then fails with a message, and a later one may succeed."""
 
 Generation = tuple[int, int]
 
 
-def claim(top: Path, generation: Generation) -> Save:
-    """Make a top that of the job of this generation. The job begins with what was saved of it: layers below its own
-    changes and, if there are many, one that it has to unpack and to save with these.
+def claim_top(top: Path, generation: Generation) -> Save:
+    """Assign a top to the job of this generation. The job begins with the saved layers below its own changes. If there
+    are many, it must unpack the newest one and save it together with its own changes.
 
-    VolumeError `conflict` if a later job has it. A full disk is no reason not to begin: an older job that is cut off
-    and comes back could save nothing there either.
+    VolumeError `conflict` if a later job has the top. A full disk does not stop the job: an older job that was cut off
+    and returns could save nothing there either.
     """
     with _locked_save(top) as before:
         before.check(generation)
-        claimed = _claimed(before, generation)
+        claimed = _claim_record(before, generation)
         with contextlib.suppress(OSError):
             write_save(top, claimed)
         return claimed
 
 
-def _claimed(before: Save, generation: Generation) -> Save:
-    if len(before.stack) < MOST_SAVES:
+def _claim_record(before: Save, generation: Generation) -> Save:
+    if len(before.stack) < MAX_SAVES:
         return replace(before, generation=generation, below=before.stack, own="", is_kept=False)
     *below, own = before.stack
     # One that is below may have come from a snapshot.
     return replace(before, generation=generation, below=tuple(below), own=own, is_kept=before.is_kept or not before.own)
 
 
-def store(made: Path, target: Path) -> None:
-    """Pack the layer directory `made` of the node's disk into the new layer's directory `target`, on disk when this
-    returns. VolumeError, OSError.
+def pack_changes(made: Path, target: Path) -> None:
+    """Pack the layer directory `made` of the node's disk into the new layer's directory `target`, and write it to disk.
+    VolumeError, OSError.
     """
     layers = Layers(target.parent)
     (target / TREE).mkdir(exist_ok=True)
-    dress_root(made / TREE, target / TREE)
-    pack(made / TREE, target, in_job=True)
+    copy_root_attributes(made / TREE, target / TREE)
+    pack_layer(made / TREE, target, in_job=True)
     if (made / FUSE_WRITTEN).exists():
         (target / FUSE_WRITTEN).touch()
     if (made / OWNERS).exists():
@@ -88,39 +93,40 @@ def store(made: Path, target: Path) -> None:
         layers.flush()
     for name in (SQUASHFS, KEPT, OWNERS):
         if (target / name).exists():
-            sync(target / name)
-    sync(target)
-    sync(layers.root)
+            sync_path(target / name)
+    sync_path(target)
+    sync_path(layers.root)
 
 
-def save(top: Path, generation: Generation, made: Path) -> None:
-    """Save what a job has changed: the directory `made`, whose `tree` nobody writes to, as a layer of the top's.
+def save_changes(top: Path, generation: Generation, made: Path) -> None:
+    """Save the changes of a job, the directory `made` whose `tree` has no writers, as a layer of the top.
 
-    Until it has come true as a whole, the last save is what counts. VolumeError `conflict` if a later job has the top.
+    Until the commit, the last save is valid. VolumeError `conflict` if a later job has the top.
     """
     layers = Layers(top.parent)
-    with locked(layers.root.parent / "lock", shared=True):  # or gc takes the new layer for one that nothing needs
+    # Or gc takes the new layer for one that nothing needs.
+    with file_lock(layers.root.parent / "lock", shared=True, wait=LOCK_WAIT_S):
         read_save(top).check(generation)
         layer = layers.new()
         try:
-            with _ending():
-                store(made, layers.path(layer))
-            replaced = _note(top, generation, layer, is_kept=False)
+            with _interruptible():
+                pack_changes(made, layers.path(layer))
+            replaced = _record_save(top, generation, layer, is_kept=False)
         except (OSError, VolumeError):
             layers.discard(layer)  # it may have the room that is missing
             raise
-    with contextlib.suppress(VolumeError, OSError), locked(layers.root.parent / "lock", wait=False):
+    with contextlib.suppress(VolumeError, OSError), file_lock(layers.root.parent / "lock", wait=False):
         for each in replaced:  # else the next save does, or gc
             layers.discard(each)
 
 
-def _note(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> Stack:
-    """Have a layer be what the job has saved. Return what nothing needs any more."""
+def _record_save(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> Stack:
+    """Record a layer as the job's save, and return the layers that are not needed any more."""
     layers = Layers(top.parent)
     with _locked_save(top) as before:
         before.check(generation)
         # Without room for it, the claim was not noted.
-        claimed = before if before.generation == generation else _claimed(before, generation)
+        claimed = before if before.generation == generation else _claim_record(before, generation)
         own = (claimed.own,) if claimed.own and not claimed.is_kept else ()
         replaced = tuple(each for each in (*claimed.replaced, *own) if layers.path(each).exists())
         failpoint("save.packed")
@@ -128,15 +134,15 @@ def _note(top: Path, generation: Generation, layer: str, *, is_kept: bool) -> St
         try:
             write_save(top, noted)
         except OSError:
-            if not _names(top, layer):
+            if not _may_name(top, layer):
                 raise
             return ()  # It may be lost with the server's memory: what it replaces stays until the next save.
         failpoint("save.noted")
         return replaced
 
 
-def _names(top: Path, layer: str) -> bool:
-    """Whether what is saved of a top names this layer, as far as that can be read; else it may."""
+def _may_name(top: Path, layer: str) -> bool:
+    """Whether the saves of a top name this layer. True also if they cannot be read."""
     try:
         return layer in read_save(top).stack
     except (OSError, VolumeError):
@@ -145,22 +151,23 @@ def _names(top: Path, layer: str) -> bool:
 
 def save_copy(top: Path, generation: Generation, made: Path, layer: str) -> None:
     """Save a copy for a snapshot as the layer of that id, which the launcher has made."""
-    with locked(top.parents[1] / "lock", shared=True):  # or gc takes the layer if the launcher's worker has ended
+    # Or gc takes the layer if the launcher's worker has ended.
+    with file_lock(top.parents[1] / "lock", shared=True, wait=LOCK_WAIT_S):
         read_save(top).check(generation)
-        with _ending():
-            store(made, top.parent / layer)
-        _note(top, generation, layer, is_kept=True)
+        with _interruptible():
+            pack_changes(made, top.parent / layer)
+        _record_save(top, generation, layer, is_kept=True)
 
 
 @contextlib.contextmanager
 def _locked_save(top: Path) -> Iterator[Save]:
-    with locked(top / "saved.lock"):
+    with file_lock(top / "saved.lock", wait=LOCK_WAIT_S):
         yield read_save(top)
 
 
 @contextlib.contextmanager
-def _ending() -> Iterator[None]:
-    """Let SIGTERM end what is done within the context; `main` holds it back at other times."""
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM end the work within the context. `main` holds SIGTERM back at other times."""
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         yield
@@ -168,36 +175,38 @@ def _ending() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end(_number: int, _frame: object) -> NoReturn:
-    """End with an error; the program that packs is killed on the way out (broker.volumes.program.run)."""
+def _raise_interrupted(_number: int, _frame: object) -> NoReturn:
+    """Raise an error. The program that packs is killed on the way out (broker.volumes.program.run_program)."""
     raise VolumeError("files", "the job ended before what has changed was packed")
 
 
 def main(words: Sequence[str]) -> int:
-    """Do what the command line says; the exit code. The last line of the standard error says what failed."""
+    """Run the command of the command line and return the exit code. The last line of the standard error has the reason
+    of a failure.
+    """
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a save that has begun to come true comes true
-    signal.signal(signal.SIGTERM, _end)
-    command, place, *rest = words
+    signal.signal(signal.SIGTERM, _raise_interrupted)
+    command, path, *rest = words
     try:
         if command in {"store", "unpack"}:
-            with _ending():
+            with _interruptible():
                 if command == "store":
-                    store(Path(rest[0]), Path(place))
+                    pack_changes(Path(rest[0]), Path(path))
                 else:
-                    unpack(Path(place) / SQUASHFS, Path(rest[0]))
+                    unpack_layer(Path(path) / SQUASHFS, Path(rest[0]))
             return 0
         submission, _, restarts = rest[0].partition(".")
         generation = (int(submission), int(restarts))
         if command == "claim":
-            with _ending():
-                claimed = claim(Path(place), generation)
+            with _interruptible():
+                claimed = claim_top(Path(path), generation)
             print(*reversed(claimed.below))
             print(claimed.own)
         elif len(rest) > 2:
-            save_copy(Path(place), generation, Path(rest[1]), rest[2])
+            save_copy(Path(path), generation, Path(rest[1]), rest[2])
         else:
-            save(Path(place), generation, Path(rest[1]))
+            save_changes(Path(path), generation, Path(rest[1]))
     except OSError as error:
         print(from_os_error(error), file=sys.stderr)
         return FAILED

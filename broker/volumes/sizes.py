@@ -1,7 +1,7 @@
 """Disk space of a session's parts, and of all layers of a user.
 
 Each layer is counted once. Every inode has a set of holders: the parts of the session whose layers have names of it,
-and whatever else needs it. The sums over these sets answer every question.
+and other sessions that need it. The sums over these sets answer every question.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Share:
         self.files += files
 
 
-def size(storage: Storage, session_id: str) -> Answer:
-    """Return how much disk space a session takes: what each volume and snapshot alone has, and what it consists of.
+def session_size(storage: Storage, session_id: str) -> Answer:
+    """Return the disk space of a session: of each volume and snapshot alone, and of its parts.
 
-    VolumeError if a record of the user's cannot be read. What other sessions only write to is not looked into: Berth
-    links none of it to a layer.
+    VolumeError if a record of the user's cannot be read. Tops of other sessions are not read: Berth links none of their
+    files to a layer.
     """
-    found = record.load(storage.session(session_id))
+    found = record.load_record(storage.session(session_id))
     layers = CountedLayers(storage)
     layers.add(found, HELD)
     parts = _parts(found)
@@ -71,8 +71,8 @@ def size(storage: Storage, session_id: str) -> Answer:
     return {"lines": lines, "bytes": total, "free": free, "system_as_of": storage.saved_at(session_id, found)}
 
 
-def usage(storage: Storage) -> Answer:
-    """Return how many bytes of disk all layers of a user take, those of deleted sessions that are kept included."""
+def user_usage(storage: Storage) -> Answer:
+    """Return the bytes of disk that all layers of a user take, those of deleted sessions that are kept included."""
     if not storage.layers.root.is_dir():  # of one who has never had a session
         return {"bytes": 0}
     layers = CountedLayers(storage)
@@ -104,7 +104,7 @@ class CountedLayers:
         self.holders: dict[str, int] = {}
         self.immutable: set[str] = set()
         self.written: set[str] = set()
-        """Layers that are written to, whatever `immutable` says."""
+        """Layers with writers, even if `immutable` has them."""
         self._storage = storage
         self._is_written_out: bool | None = None
 

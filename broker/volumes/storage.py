@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.names import IDENTIFIER
-from broker.volumes import jobs, record
-from broker.volumes.drivers import Driver, driver_named
+from broker.volumes import job_notes, record
+from broker.volumes.drivers import Driver, get_driver
 from broker.volumes.errors import VolumeError
+from broker.volumes.files import file_lock
 from broker.volumes.layers import Layers
-from broker.volumes.record import Record, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from broker.volumes.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,42 +54,42 @@ class Storage:
         return self.root / "trash" / session_id
 
     def make(self) -> None:
-        """Make what is missing of the directories; the root itself is there, and the user's own."""
+        """Make the missing directories. The root itself exists and belongs to the user."""
         for name in ("layers", "sessions", "trash"):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
     def driver(self, name: str, *, on_node: bool = False) -> Driver:
-        return driver_named(name, self.layers, on_node=on_node)
+        return get_driver(name, self.layers, on_node=on_node)
 
-    def set_aside(self) -> list[str]:
-        """The ids of deleted sessions whose data is still there."""
-        place = self.root / "trash"
+    def trashed_sessions(self) -> list[str]:
+        """Return the ids of deleted sessions whose data still exists."""
+        folder = self.root / "trash"
         return (
-            sorted(each.name for each in place.iterdir() if IDENTIFIER.fullmatch(each.name)) if place.is_dir() else []
+            sorted(each.name for each in folder.iterdir() if IDENTIFIER.fullmatch(each.name)) if folder.is_dir() else []
         )
 
     def records(self) -> Iterator[tuple[str, Record]]:
-        """The record of each session that has one, deleted ones too, by its id.
+        """Yield the id and the record of each session that has one, deleted sessions included.
 
-        VolumeError for one that cannot be read: who removes what no record names must know them all.
+        VolumeError if a record cannot be read: the removal of unnamed layers needs all records.
         """
-        for place in (self.root / "sessions", self.root / "trash"):
-            for entry in sorted(place.iterdir()):
+        for folder in (self.root / "sessions", self.root / "trash"):
+            for entry in sorted(folder.iterdir()):
                 if not IDENTIFIER.fullmatch(entry.name):
                     continue
                 try:
-                    yield entry.name, record.load(entry)
+                    yield entry.name, record.load_record(entry)
                 except VolumeError as error:
                     if error.kind != "missing" or record.was_started(entry):
                         raise VolumeError("files", f"{entry}: {error}") from error
 
     def saved_at(self, session_id: str, found: Record) -> float | None:
-        """When the system of a session that runs was last saved, 0 if it never was. None if no job has it on its node:
-        its layers are what it is.
+        """Return the time of the last save of a running session's system, 0 without a save. None if no job has the
+        system on its node, so that its layers are its present content.
         """
         if found.on_node:
             try:
-                with locked(self.session(session_id) / "run/lock", shared=True, wait=False):
+                with file_lock(self.session(session_id) / "run/lock", shared=True, wait=False):
                     pass
             except FileNotFoundError:
                 pass  # it never had a job
@@ -96,24 +98,26 @@ class Storage:
         return None
 
     def job_tops(self, session_id: str) -> set[str]:
-        """The layers that batch jobs write to, if this is an environment of some."""
+        """Return the layers that batch jobs write to, if this is an environment."""
         return {
-            begun.top for place in (self.session(session_id), self.trash(session_id)) for begun in jobs.begun(place)
+            begun.top
+            for folder in (self.session(session_id), self.trash(session_id))
+            for begun in job_notes.read_job_notes(folder)
         }
 
     @contextlib.contextmanager
-    def opened(self, session_id: str) -> Iterator[Session]:
-        """A session whose record nobody else changes meanwhile, and whose layers nobody removes."""
+    def opened(self, session_id: str) -> Iterator[SessionVolumes]:
+        """Open a session: until the end, no other operation changes its record, and none removes its layers."""
         directory = self.session(session_id)
         if not directory.is_dir():
             raise VolumeError("missing", f"there is no session {session_id} in {self.root}")
-        with locked(self.lock, shared=True), locked(directory / "volumes.lock"):
-            found = record.load(directory)
-            yield Session(self, session_id, directory, found, self.driver(found.driver, on_node=found.on_node))
+        with file_lock(self.lock, shared=True), file_lock(directory / "volumes.lock"):
+            found = record.load_record(directory)
+            yield SessionVolumes(self, session_id, directory, found, self.driver(found.driver, on_node=found.on_node))
 
 
 @dataclass(slots=True)
-class Session:
+class SessionVolumes:
     """One session's volumes, opened for change."""
 
     storage: Storage
@@ -124,16 +128,16 @@ class Session:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Keep every job of the session out: it takes the same lock before it mounts anything. VolumeError `busy`.
+        """Keep every job of the session out: a job takes the same lock before it mounts anything. VolumeError `busy`.
 
         The record is read again: a job may have begun, saved its system and ended since.
         """
         (self.directory / "run").mkdir(mode=0o700, exist_ok=True)
-        with locked(self.directory / "run/lock", wait=False, whose="a job"):
-            self.record = record.load(self.directory)
+        with file_lock(self.directory / "run/lock", wait=False, whose="a job"):
+            self.record = record.load_record(self.directory)
             yield
 
     def commit(self, changed: Record) -> None:
-        """The one moment in which an operation comes true."""
-        record.commit(self.directory, changed)
+        """Replace the session's record: the commit point of every operation."""
+        record.commit_record(self.directory, changed)
         self.record = changed

@@ -10,12 +10,12 @@ import mmap
 import os
 import time
 
-from broker.volumes.content import FICLONE, seen_of, write_out
+from broker.volumes.content import FICLONE, file_state, write_dirty_pages
 
-TRIAL_S = 0.5
-"""Time for a store of this program to show in a time stamp: the clock of the slowest file servers has coarser steps,
+STORE_TRIAL_S = 0.5
+"""Seconds for a store of this program to show in a time stamp. The clock of the slowest file servers has coarser steps,
 and is not trusted."""
-TRIAL_STEP_S = 0.005
+STORE_TRIAL_STEP_S = 0.005
 """A little more than a kernel's tick, which is the step of most time stamps."""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
@@ -46,15 +46,15 @@ def shows_stores(directory: str) -> bool:
     try:
         os.write(descriptor, b"x" * mmap.PAGESIZE)
         with mmap.mmap(descriptor, mmap.PAGESIZE) as mapped:
-            deadline = time.monotonic() + TRIAL_S
+            deadline = time.monotonic() + STORE_TRIAL_S
             while time.monotonic() < deadline:
                 mapped[0] = 1
-                if not write_out(descriptor):
+                if not write_dirty_pages(descriptor):
                     return False
-                before = seen_of(os.fstat(descriptor))
-                time.sleep(TRIAL_STEP_S)
+                before = file_state(os.fstat(descriptor))
+                time.sleep(STORE_TRIAL_STEP_S)
                 mapped[0] = 2
-                if seen_of(os.fstat(descriptor)) != before:
+                if file_state(os.fstat(descriptor)) != before:
                     return True
         return False
     except OSError:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from broker.volumes import record
-from broker.volumes.checksums import LONG, LONGEST_NAME, SPARSE, checksum, record_name
-from broker.volumes.errors import short_name
-from broker.volumes.inspection import printable
+from broker.volumes import files, record
+from broker.volumes.checksums import LONG_NAME_PREFIX, MAX_NAME_BYTES, SPARSE_PREFIX, checksum, record_name
+from broker.volumes.errors import shorten_path
+from broker.volumes.inspection import printable_path
 from broker.volumes.layers import SQUASHFS
-from broker.volumes.packing import DEEP, KEPT
+from broker.volumes.squashfs import DEEP, KEPT
 from profiles.userfile import read_records
-from profiles.walk import Entry, Tree, walk
+from profiles.walk import Tree, TreeEntry, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 
 Answer = dict[str, Any]
 
-MOST_PROBLEMS = 200
-"""Problems that `verify` names; the others it counts."""
+MAX_PROBLEMS = 200
+"""Problems that `verify` names; it counts the others."""
 SUMS = "sums"
 """Beside a layer's `tree`: a checksum a path, written when the layer was first verified."""
-SUMS_BYTES = 2**30
+MAX_SUMS_BYTES = 2**30
 """Limit for that file: some ten million files."""
-LONGEST_SUM_BYTES = len(SPARSE) + 64 + 1 + LONGEST_NAME
+MAX_SUM_BYTES = len(SPARSE_PREFIX) + 64 + 1 + MAX_NAME_BYTES
 """Bytes of one of its records: a SHA-256 in hexadecimal digits, a blank, and the name of an entry."""
 
 
 def verify(storage: Storage, session_id: str) -> Answer:
-    """Read every immutable layer of a session, and compare it with what it was when it was first read.
+    """Read every immutable layer of a session, and compare it with its checksums.
 
-    A layer that was never verified gets its checksums now. Tops are not read: they are being written to, or will be.
-    What cannot be read is a problem, and all else is compared. VolumeError; OSError for a damaged file of checksums.
+    A layer without checksums gets them now. Tops are not read, since sessions write to them. Unreadable files are
+    problems; everything else is compared. VolumeError; OSError for a damaged file of checksums.
     """
-    immutable = record.load(storage.session(session_id)).immutable_layers()
+    immutable = record.load_record(storage.session(session_id)).immutable_layers()
     recorded = 0
     problems = Problems()
     for layer in sorted(immutable):
         try:
-            content = Content(storage.layers, layer)
+            content = LayerContent(storage.layers, layer)
         except (FileNotFoundError, NotADirectoryError):
-            problems.add(f"{layer}: the layer is not there")
+            problems.add(f"{layer}: the layer is missing")
             continue
         with content:
             content.read(problems)
@@ -64,20 +64,20 @@ class Problems:
     """Differences between layers and their checksums: the first MOST_PROBLEMS, and how many there are."""
 
     def __init__(self) -> None:
-        self._told: list[str] = []
+        self._named: list[str] = []
         self._count = 0
 
     def add(self, problem: str) -> None:
         self._count += 1
-        if len(self._told) < MOST_PROBLEMS:
-            self._told.append(printable(problem))
+        if len(self._named) < MAX_PROBLEMS:
+            self._named.append(printable_path(problem))
 
     def lines(self) -> list[str]:
-        more = self._count - len(self._told)
-        return [*self._told, f"… and {more} more"] if more else self._told
+        more = self._count - len(self._named)
+        return [*self._named, f"… and {more} more"] if more else self._named
 
 
-class Content:
+class LayerContent:
     """The content of a layer now. A context manager."""
 
     def __init__(self, layers: Layers, layer: str) -> None:
@@ -86,13 +86,13 @@ class Content:
         self.is_whole = True
         """Whether all of it could be read."""
         self._is_listed = True
-        """Whether all folders could be read, so that what was not found is not there."""
+        """Whether all folders could be read, so that an entry that was not found does not exist."""
         self._layer = layer
         self._is_packed = layers.squashfs(layer).exists()
         self._tree = Tree(layers.path(layer) if self._is_packed else layers.tree(layer))
         self._sums: dict[bytes, bytes | None] = {}
         """Checksums by the name that a record has; None for what could not be read."""
-        self._long: dict[bytes, Entry] = {}
+        self._long: dict[bytes, TreeEntry] = {}
         """Entries whose paths are too long for a record."""
 
     def __enter__(self) -> Self:
@@ -102,13 +102,13 @@ class Content:
         self._tree.close()
 
     def read(self, problems: Problems) -> None:
-        """Read everything, and tell what cannot be read."""
+        """Read everything, and report what cannot be read."""
         folder, before = self._tree.root, b""
         for entry in self._entries(problems):
             if entry.folder is not folder:
                 folder, before = entry.folder, entry.folder.below(b"")
             name = record_name(before + entry.name)
-            if name.startswith(LONG):
+            if name.startswith(LONG_NAME_PREFIX):
                 self._long[name] = entry
             try:
                 self._sums[name] = checksum(*entry)
@@ -118,25 +118,25 @@ class Content:
 
     def record(self) -> None:
         """Write the checksums down. OSError."""
-        record.write(self.file, (b"%s %s\0" % (digest, name) for name, digest in self._sums.items() if digest))
+        files.replace_file(self.file, (b"%s %s\0" % (digest, name) for name, digest in self._sums.items() if digest))
 
     def compare(self, problems: Problems) -> None:
         """Compare with the file of checksums, of which one record at a time is in memory; once only. OSError."""
         changed = []
-        for each in read_records(self.file, SUMS_BYTES, longest=LONGEST_SUM_BYTES):
+        for each in read_records(self.file, MAX_SUMS_BYTES, longest=MAX_SUM_BYTES):
             known, _, name = each.partition(b" ")
             if name in self._sums:
                 found = self._sums.pop(name)
                 if found is not None and found != known and self._checksum_like(known, name) != known:
                     changed.append(name)
             elif self._is_listed:
-                self._tell(problems, name, "is not there any more")
+                self._report(problems, name, "is missing")
         for name in sorted(name for name, found in self._sums.items() if found is not None):
-            self._tell(problems, name, "was not there before")
+            self._report(problems, name, "is new")
         for name in changed:
-            self._tell(problems, name, "is not what it was")
+            self._report(problems, name, "has changed")
 
-    def _entries(self, problems: Problems) -> Iterator[Entry]:
+    def _entries(self, problems: Problems) -> Iterator[TreeEntry]:
         def note(folder: Folder, error: OSError) -> None:
             self._is_listed = False
             self._note_unread(problems, folder.path, error)
@@ -147,7 +147,7 @@ class Content:
             return
         for name in (SQUASHFS.encode(), KEPT.encode()):
             if (status := root.status(name)) is not None:
-                yield Entry(root, name, status)
+                yield TreeEntry(root, name, status)
         yield from walk(root.folder(DEEP.encode()), unread=note)
 
     def _checksum_like(self, known: bytes, name: bytes) -> bytes | None:
@@ -158,7 +158,7 @@ class Content:
         try:
             folder, last = self._find(name)
             status = folder.status(last)
-            return None if status is None else checksum(folder, last, status, is_sparse=known.startswith(SPARSE))
+            return None if status is None else checksum(folder, last, status, is_sparse=known.startswith(SPARSE_PREFIX))
         except OSError:
             return None
 
@@ -173,11 +173,11 @@ class Content:
 
     def _note_unread(self, problems: Problems, path: bytes, error: OSError) -> None:
         self.is_whole = False
-        problems.add(f"{self._layer}: {short_name(os.fsdecode(path)) or '.'}: cannot be read: {error.strerror}")
+        problems.add(f"{self._layer}: {shorten_path(os.fsdecode(path)) or '.'}: cannot be read: {error.strerror}")
 
-    def _tell(self, problems: Problems, name: bytes, what: str) -> None:
+    def _report(self, problems: Problems, name: bytes, what: str) -> None:
         path = self._long[name].path if name in self._long else name
-        shown = short_name(os.fsdecode(path))
-        if path.startswith(LONG):
-            shown = f"what had a path of more than {LONGEST_NAME} bytes ({shown[1:]})"
+        shown = shorten_path(os.fsdecode(path))
+        if path.startswith(LONG_NAME_PREFIX):
+            shown = f"an entry with a path of more than {MAX_NAME_BYTES} bytes ({shown[1:]})"
         problems.add(f"{self._layer}: {shown}: {what}")

@@ -1,8 +1,8 @@
 """Build an image from a profile and publish it, as an ordinary user.
 
-It needs no root, and no setuid program but newuidmap(1). The image's tree is made in a private folder on a local disk:
-by mmdebstrap(1) for `debian:` bases, by unpacking the base's SIF otherwise. Each further step runs as root of that
-tree. The tree becomes a zstd squashfs, that a SIF, and the SIF a version in the store, by one rename.
+The build needs no root, and no setuid program except newuidmap(1). It makes the image's tree in a private folder on a
+local disk: with mmdebstrap(1) for `debian:` bases, otherwise from the base's SIF. Each further step runs as root of
+that tree. The tree becomes a zstd squashfs, that a SIF, and one rename publishes the SIF as a version in the store.
 """
 
 from __future__ import annotations
@@ -15,16 +15,27 @@ import time
 from typing import TYPE_CHECKING
 
 from profiles.build import namespace, network
-from profiles.build.steps import Progress, Step, Steps
-from profiles.build.tree import Tree
+from profiles.build.steps import Step, StepCallback, Steps
+from profiles.build.tree import ImageTree
 from profiles.build.workspace import default_parent, free_bytes, workspace
 from profiles.errors import BuildError, ProfilesError
 from profiles.image import apptainer
 from profiles.image.sif import squashfs_offset
-from profiles.image.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, Stores, digest_of, verify
+from profiles.image.store import (
+    DESCRIPTION,
+    IMAGE,
+    LOG,
+    PACKAGES,
+    RECIPE,
+    Image,
+    Store,
+    Stores,
+    file_digest,
+    verify_image,
+)
 from profiles.recipe.base import BaseKind
 from profiles.recipe.environment import shell_lines
-from profiles.recipe.spec import load
+from profiles.recipe.spec import load_profile
 from profiles.userfile import is_file
 
 if TYPE_CHECKING:
@@ -32,7 +43,7 @@ if TYPE_CHECKING:
 
     from profiles.recipe.spec import Profile
 
-__all__ = ["Progress", "Step", "build"]
+__all__ = ["Step", "StepCallback", "build"]
 
 SESSION_PACKAGES = (
     "bash",
@@ -47,13 +58,13 @@ SESSION_PACKAGES = (
     "procps",
     "tzdata",
 )
-"""What every session needs: an sshd, what terminals need, and what people reach for when something is wrong."""
+"""Packages that every session needs: an sshd, the data of terminals, and tools to find problems."""
 
-TIME_LIMIT = 3600.0
-"""Seconds that a whole build may take."""
+TIME_LIMIT_S = 3600.0
+"""Seconds for a whole build."""
 
-ROOM = 3 * 1024**3
-"""Bytes that a build wants free where it works: triton-xpu takes 1.6 GB as a tree and 0.6 GB as squashfs."""
+MIN_FREE_BYTES = 3 * 1024**3
+"""Free bytes that a build requires in its folder: triton-xpu takes 1.6 GB as a tree and 0.6 GB as squashfs."""
 
 TOOLS = {
     "apptainer": "apptainer",
@@ -72,19 +83,19 @@ def build(
     *,
     store: Store,
     bases: Stores | None = None,
-    progress: Progress = lambda _: None,
+    progress: StepCallback = lambda _: None,
     work: Path | None = None,
-    time_limit: float = TIME_LIMIT,
+    time_limit: float = TIME_LIMIT_S,
 ) -> Image:
     """Build the profile in the file `recipe` and publish it in `store`.
 
-    `bases` is where `profile:` bases are looked for (default: `store`), `work` the folder on a local disk to build in
-    (default: $TMPDIR, else /var/tmp), `time_limit` in seconds. Raises ProfileError for a wrong recipe,
-    ImageExistsError if the version is published, before the build or by its end, StoreError, and BuildError for a
-    step that failed. Then, and when it is interrupted, nothing is published and nothing left but the log that a
-    BuildError names.
+    `bases` is searched for `profile:` bases (default: `store`). `work` is the folder on a local disk to build in
+    (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. Raises ProfileError for an invalid recipe,
+    ImageExistsError if the version is published, before the build or at its end, StoreError, and BuildError for a
+    failed step. Then, and after an interruption, nothing is published, and only the log that a BuildError names is
+    left.
     """
-    profile = load(recipe)
+    profile = load_profile(recipe)
     stage = store.stage(profile.name, profile.version)
     try:
         with (stage / LOG).open("wb") as log:
@@ -101,21 +112,21 @@ def build(
 
 
 def _plan(profile: Profile) -> list[str]:
-    """List the steps that this profile needs, in order."""
+    """List the steps of this profile, in order."""
     first = ["debian"] if profile.base.kind is BaseKind.DEBIAN else ["unpack", "packages"]
     own = [name for name in ("files", "pip", "post") if getattr(profile, name)]
     return ["check", *first, *own, "finish", "squashfs", "image"]
 
 
 def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Steps) -> Image:
-    """Take the steps; leaves SIF and list of packages in `stage`."""
+    """Run the steps, and leave the SIF and the list of packages in `stage`."""
     with steps.step("check"):
         check_machine(profile.base.kind, parent)
         base = _base_image(profile, bases)
         created = time.time()
         labels = make_labels(profile, base, created)
     with workspace(parent) as folder:
-        tree = Tree(folder, steps.run)
+        tree = ImageTree(folder, steps.run)
         _fill(tree, profile, base, steps)
         with steps.step("finish"):
             environment = shell_lines(_environment(profile), venv=bool(profile.pip))
@@ -124,14 +135,14 @@ def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Ste
             squashfs = tree.squash()
         with steps.step("image"):
             sif = stage / IMAGE
-            apptainer.seal(squashfs, sif, steps.seconds_left())
+            apptainer.make_sif(squashfs, sif, steps.remaining_seconds())
             size = sif.stat().st_size
             offset = squashfs_offset(sif)
-            return Image(profile.name, profile.version, sif, digest_of(sif), size, created, labels, profile, offset)
+            return Image(profile.name, profile.version, sif, file_digest(sif), size, created, labels, profile, offset)
 
 
-def _fill(tree: Tree, profile: Profile, base: Path | None, steps: Steps) -> None:
-    """Put into the tree what the profile says."""
+def _fill(tree: ImageTree, profile: Profile, base: Path | None, steps: Steps) -> None:
+    """Fill the tree with the content of the profile."""
     packages = [*SESSION_PACKAGES, *profile.apt, *(["python3-venv"] if profile.pip else [])]
     if base is None:
         with steps.step("debian"):
@@ -153,7 +164,7 @@ def _fill(tree: Tree, profile: Profile, base: Path | None, steps: Steps) -> None
 
 
 def check_machine(kind: BaseKind, parent: Path) -> None:
-    """Raise ProfilesError for what a build on such a base lacks on this machine, before anything is done."""
+    """Raise ProfilesError, before anything is done, if the machine lacks something that such a build needs."""
     unneeded = {"unsquashfs"} if kind is BaseKind.DEBIAN else {"mmdebstrap"}
     if os.geteuid() == 0:
         unneeded.add("newuidmap")
@@ -161,7 +172,7 @@ def check_machine(kind: BaseKind, parent: Path) -> None:
     if missing:
         names = ", ".join(sorted({TOOLS[tool] for tool in missing}))
         raise ProfilesError(f"not installed: {', '.join(missing)}", hint=f"in Debian: {names}")
-    if said := namespace.problem():
+    if said := namespace.namespace_problem():
         raise ProfilesError(
             f"user namespaces do not work here: {said}",
             hint="it takes a range of ids for you in /etc/subuid and /etc/subgid (usermod --add-subuids), and a "
@@ -170,15 +181,15 @@ def check_machine(kind: BaseKind, parent: Path) -> None:
     if os.statvfs(parent).f_flag & os.ST_NOEXEC:
         raise ProfilesError(f"{parent} is mounted noexec", hint="set TMPDIR to another folder on a local disk")
     free = free_bytes(parent)
-    if free < ROOM:
+    if free < MIN_FREE_BYTES:
         raise ProfilesError(
-            f"{free // 1024**2} MiB are free in {parent}, a build wants {ROOM // 1024**2} MiB",
+            f"{free // 1024**2} MiB are free in {parent}, a build wants {MIN_FREE_BYTES // 1024**2} MiB",
             hint="make room, or set TMPDIR to a folder on a local disk that has it",
         )
 
 
 def _base_image(profile: Profile, bases: Stores) -> Path | None:
-    """Find the SIF to start from and make sure of it; None for a `debian:` base."""
+    """Find and verify the SIF to start from; None for a `debian:` base."""
     base = profile.base
     match base.kind:
         case BaseKind.DEBIAN:
@@ -191,24 +202,24 @@ def _base_image(profile: Profile, bases: Stores) -> Path | None:
             return base.path
         case BaseKind.PROFILE:
             image = bases.find(base.name, base.version)
-            verify(image)
+            verify_image(image)
             return image.path
 
 
 def make_labels(profile: Profile, base: Path | None, created: float) -> dict[str, str]:
-    """Make the labels that tell, from the SIF alone, where it comes from."""
+    """Return the labels that record the origin of a SIF."""
     return {
         "berth.profile": profile.name,
         "berth.version": profile.version,
         "berth.base": str(profile.base),
-        **({"berth.base.digest": digest_of(base)} if base else {}),
+        **({"berth.base.digest": file_digest(base)} if base else {}),
         "berth.created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
-        "berth.builder": f"berth {_own_version()}, apptainer {apptainer.version()}",
+        "berth.builder": f"berth {_own_version()}, apptainer {apptainer.apptainer_version()}",
     }
 
 
 def _environment(profile: Profile) -> dict[str, str]:
-    """Give a fresh Debian the one UTF-8 locale that it has without further packages."""
+    """Add the only UTF-8 locale of a fresh Debian to the profile's environment."""
     return {**({"LANG": "C.UTF-8"} if profile.base.kind is BaseKind.DEBIAN else {}), **profile.environment}
 
 

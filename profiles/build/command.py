@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
-"""So that a builder ended by SIGKILL takes what it started with it: prctl(2), PR_SET_PDEATHSIG."""
+"""Ends the programs of a builder that was ended by SIGKILL: prctl(2), PR_SET_PDEATHSIG."""
 
 
-_MARK = re.compile(r"(E|error|ERROR|FATAL ERROR|fatal): ", re.IGNORECASE)
-"""How apt, pip, mksquashfs and git begin the line that says what is wrong."""
+_ERROR_LINE = re.compile(r"(E|error|ERROR|FATAL ERROR|fatal): ", re.IGNORECASE)
+"""The beginning of an error line of apt, pip, mksquashfs and git."""
 
 
 class CommandFailed(Exception):  # noqa: N818 - it says what happened
-    """A program ended with another code than 0, was not there, or did not end in time.
+    """A program ended with another code than 0, did not exist, or did not end in time.
 
-    `complaint` is the line of its output that most likely says why, empty if there is none.
+    `complaint` is the line of its output that most likely has the reason, empty if there is none.
     """
 
     def __init__(self, argv: Sequence[str], why: str, output: str = "") -> None:
         super().__init__(f"{argv[0]} {why}")
         self.argv = tuple(argv)
         lines = [line.strip() for line in output.splitlines() if line.strip()]
-        marked = [line for line in lines if _MARK.match(line)]
+        marked = [line for line in lines if _ERROR_LINE.match(line)]
         self.complaint = (marked or lines[-1:] or [""])[0][:500]
 
 
-def run(
+def run_logged(
     argv: Sequence[str],
     *,
     log: BinaryIO,
@@ -44,10 +44,10 @@ def run(
     env: Mapping[str, str] | None = None,
     line: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Run `argv` to its end, at the latest at `deadline` (time.monotonic), and return its output, stderr included.
+    """Run `argv` until it ends or `deadline` (time.monotonic), and return its output, stderr included.
 
-    The output goes to `log` as it comes and, line by line, to `line`. Raises CommandFailed. On every way out that
-    leaves it running, an exception from `line` and Ctrl-C among them, its whole process group is killed.
+    The output goes to `log` and, line by line, to `line` as it arrives. Raises CommandFailed. If this returns or raises
+    while the program runs, for example by an exception from `line` or by Ctrl-C, the whole process group is killed.
     """
     log.write(f"$ {' '.join(argv)}\n".encode())
     log.flush()
@@ -64,7 +64,7 @@ def run(
     except OSError as error:
         raise CommandFailed(argv, f"cannot be run: {error.strerror}") from error
     try:
-        output = _follow(process, argv, log, deadline, line)
+        output = _read_output(process, argv, log, deadline, line)
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -78,14 +78,14 @@ def run(
     return text
 
 
-def _follow(
+def _read_output(
     process: subprocess.Popen[bytes],
     argv: Sequence[str],
     log: BinaryIO,
     deadline: float,
     line: Callable[[str], None],
 ) -> bytes:
-    """Read to the end of the output and of the process."""
+    """Read the output until it and the process have ended."""
     assert process.stdout is not None  # for the type checker: Popen was told to make it
     output = bytearray()
     shown = 0

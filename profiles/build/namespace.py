@@ -1,8 +1,8 @@
-"""Run a program as root over a tree of one's own files.
+"""Run a program as root over a tree of the user's own files.
 
-An ordinary user becomes root of a user namespace that has their own id as 0 and their subordinate ids (subuid(5)) as
-the others, so packages that own files by several users unpack as they should. Root runs the program as root. Nothing
-here needs a setuid program but newuidmap(1) and newgidmap(1).
+An ordinary user becomes root of a user namespace that maps the user's own id to 0 and has the user's subordinate ids
+(subuid(5)) as the others. So packages whose files have several owners unpack as they should. Root runs the program as
+root. Nothing here needs a setuid program except newuidmap(1) and newgidmap(1).
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from profiles.removal import remove_tree
 INSIDE = Path(__file__).parent / "inside"
 """The scripts that run in the namespace, and in the tree."""
 
-CHECK_TIMEOUT = 30.0
-REMOVE_TIMEOUT = 300.0
+CHECK_TIMEOUT_S = 30.0
+REMOVE_TIMEOUT_S = 300.0
 
 
 def as_root(*argv: str) -> list[str]:
-    """Let `argv` run as root over the user's files, with mounts and processes of its own that end with it."""
+    """Return the command that runs `argv` as root over the user's files, with mounts and processes of its own."""
     isolated = ["--mount", "--pid", "--fork", "--kill-child"]
     user = [] if os.geteuid() == 0 else ["--user", "--map-auto", "--map-root-user"]
     return ["unshare", *user, *isolated, *argv]
 
 
-def inside(tree: Path, kit: Path, *argv: str) -> list[str]:
-    """Let `argv` run as root of `tree`, which sees the folder `kit` as /run/berth-build."""
+def in_tree(tree: Path, kit: Path, *argv: str) -> list[str]:
+    """Return the command that runs `argv` as root of `tree`, with the folder `kit` at /run/berth-build."""
     return as_root("/bin/sh", str(INSIDE / "enter.sh"), str(tree), str(kit), *argv)
 
 
-def problem() -> str:
-    """Say why this user cannot be root of a namespace; empty if they can."""
+def namespace_problem() -> str:
+    """Return why this user cannot be root of a namespace; empty if they can."""
     try:
         done = subprocess.run(
             as_root("true"),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=CHECK_TIMEOUT,
+            timeout=CHECK_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -48,20 +48,20 @@ def problem() -> str:
     return "" if done.returncode == 0 else done.stderr.strip() or f"unshare ended with {done.returncode}"
 
 
-def remove(path: Path) -> None:
-    """Remove a tree in which files may belong to subordinate ids; fine if it is gone."""
-    if _removed(path):
+def remove_as_root(path: Path) -> None:
+    """Remove a tree whose files may belong to subordinate ids. Return if it does not exist."""
+    if _remove_without_namespace(path):
         return
     subprocess.run(
         as_root("rm", "-rf", "--one-file-system", "--", str(path)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=REMOVE_TIMEOUT,
+        timeout=REMOVE_TIMEOUT_S,
         check=True,
     )
 
 
-def _removed(path: Path) -> bool:
+def _remove_without_namespace(path: Path) -> bool:
     """Try without a namespace, which is enough until packages have been unpacked."""
     try:
         remove_tree(path)

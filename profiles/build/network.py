@@ -1,7 +1,7 @@
-"""Network settings that a build takes from its machine. With them it reaches package sources the way the machine does.
+"""Network settings of the machine for a build, so that the build reaches package sources as the machine does.
 
-Taken over: proxies, the certificate bundle, pip's configuration and apt's `Acquire` options. Nothing of it stays in the
-image, but for the Debian mirror in its sources.list. docs/howto/profiles.md tells users.
+A build uses the machine's proxies, certificate bundle, pip configuration and `Acquire` options of apt. The image keeps
+only the Debian mirror in its sources.list. docs/howto/profiles.md has the description for users.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KIT = "/run/berth-build"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-"""Variables that name a certificate bundle: the first one set on the machine counts, and all are set in the tree."""
+"""Variables that name a certificate bundle. The first one that the machine has set counts; all are set in the tree."""
 
 MIRROR = "BERTH_DEBIAN_MIRROR"
 """A mirror's URL, or a sources.list line, for mmdebstrap(1); without it mmdebstrap's own default."""
@@ -27,13 +27,13 @@ APT_OPTIONS = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::R
 
 
 def outside_environment() -> dict[str, str]:
-    """Make the environment for programs that run outside the tree, mmdebstrap first of all."""
+    """Return the environment of programs that run outside the tree, such as mmdebstrap."""
     kept = {name: os.environ[name] for name in ("TMPDIR", "HOME") if name in os.environ}
     return {"PATH": PATH, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **kept, **_proxies()}
 
 
 def inside_environment(kit: Path) -> dict[str, str]:
-    """Make the environment for programs that run in the tree; `kit` is filled with the files that it names."""
+    """Return the environment of programs that run in the tree, and put the files that it names into `kit`."""
     environment = {
         "PATH": PATH,
         "HOME": "/root",
@@ -55,7 +55,7 @@ def inside_environment(kit: Path) -> dict[str, str]:
 
 
 def certificates() -> Path | None:
-    """Find the certificate bundle that this machine trusts: what its environment names, else the system's."""
+    """Find the certificate bundle that this machine trusts: the one in its environment, else the system's."""
     named = [os.environ[name] for name in BUNDLES if os.environ.get(name)]
     default = ssl.get_default_verify_paths().cafile
     for candidate in (*named, default, "/etc/ssl/certs/ca-certificates.crt"):
@@ -65,18 +65,18 @@ def certificates() -> Path | None:
 
 
 def mirrors() -> list[str]:
-    """List the mirrors for mmdebstrap; an empty list means its own default."""
+    """Return the mirrors for mmdebstrap; empty for its own default."""
     return [os.environ[MIRROR]] if os.environ.get(MIRROR) else []
 
 
 def apt_settings(bundle: Path | None) -> str:
-    """Write the machine's apt settings about fetching as apt.conf(5), with `bundle` as its trusted certificates."""
+    """Return the machine's apt settings for downloads as apt.conf(5), with `bundle` as the trusted certificates."""
     trust = [f'Acquire::https::CaInfo "{bundle}";'] if bundle else []
     return "".join(f"{line}\n" for line in [*_machine_settings(), *trust])
 
 
 def _machine_settings() -> list[str]:
-    """List them; none where there is no apt."""
+    """Return the settings of apt; none on a machine without apt."""
     try:
         done = subprocess.run(
             ["apt-config", "dump"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=True
@@ -92,7 +92,7 @@ def _proxies() -> dict[str, str]:
 
 
 def _copy_pip_configuration(kit: Path) -> None:
-    """Put pip's files where $XDG_CONFIG_DIRS makes pip look; the user's own has the last word, as on the machine."""
+    """Put pip's files where $XDG_CONFIG_DIRS leads pip. The user's own file counts last, as on the machine."""
     home = Path(os.environ.get("HOME", "/nonexistent"))
     named = os.environ.get("PIP_CONFIG_FILE")
     user = [Path(named)] if named else [home / ".config/pip/pip.conf", home / ".pip/pip.conf"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from profiles.build.command import CommandFailed, run
+from profiles.build.command import CommandFailed, run_logged
 from profiles.errors import BuildError, ProfilesError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where a build is: the step begins when `line` is empty, else `line` is one of its output."""
+    """The present step of a build. `line` is a line of its output, or empty at its beginning."""
 
     name: str
     number: int
@@ -25,7 +25,7 @@ class Step:
     line: str = ""
 
 
-Progress = Callable[[Step], None]
+StepCallback = Callable[[Step], None]
 
 REMEDIES = {
     "debian": "is every package's name right, and does the network reach the Debian mirror?",
@@ -37,9 +37,9 @@ REMEDIES = {
 
 
 class Steps:
-    """Runs the named steps, in this order, one after the other."""
+    """Runs the named steps in this order."""
 
-    def __init__(self, names: Sequence[str], log: BinaryIO, progress: Progress, deadline: float) -> None:
+    def __init__(self, names: Sequence[str], log: BinaryIO, progress: StepCallback, deadline: float) -> None:
         self._names = list(names)
         self._log = log
         self._progress = progress
@@ -48,7 +48,7 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Announce a step for the time of the block. What fails in it becomes a BuildError that names it."""
+        """Announce a step for the time of the block. An error in it becomes a BuildError that names the step."""
         self._now = Step(name, self._names.index(name) + 1, len(self._names))
         self._log.write(f"== {self._now.number}/{self._now.total} {name} {time.strftime('%H:%M:%S')}\n".encode())
         self._progress(self._now)
@@ -66,14 +66,14 @@ class Steps:
 
     def run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """Run a program as part of the step. Raises CommandFailed."""
-        return run(argv, log=self._log, deadline=self._deadline, env=env, line=self._line)
+        return run_logged(argv, log=self._log, deadline=self._deadline, env=env, line=self._line)
 
-    def seconds_left(self) -> float:
-        """Tell how long the build may still take."""
+    def remaining_seconds(self) -> float:
+        """Return the remaining time of the build in seconds."""
         return max(1.0, self._deadline - time.monotonic())
 
     def extend(self, seconds: float) -> None:
-        """Give the build more time: somebody was asked something meanwhile."""
+        """Give the build more time, for a question to the user."""
         self._deadline += seconds
 
     def _line(self, text: str) -> None:

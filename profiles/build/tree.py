@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
     from profiles.recipe.spec import File
 
-Run = Callable[[Sequence[str], Mapping[str, str]], str]
+ProgramRunner = Callable[[Sequence[str], Mapping[str, str]], str]
 """Runs a program with an environment to its end and returns its output; raises when it fails."""
 
 LEAVE_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*")
 """Not unpacked by dpkg, as in Debian's own slim images; the copyright files stay."""
 
 EMPTIED = ("dev/*", "proc/*", "sys/*", "tmp/*", "var/tmp/*", "run/berth-build")
-"""What a tree holds only while it is worked on."""
+"""Content that a tree has only while it is built."""
 
 ZSTD_LEVEL = 3
 """Measured with 1.6 GB on 2 cores: level 1 is no faster and 6 % larger."""
 
 
-class Tree:
+class ImageTree:
     """A tree below `folder`, which must be empty, private and on a local disk."""
 
-    def __init__(self, folder: Path, run: Run) -> None:
+    def __init__(self, folder: Path, run: ProgramRunner) -> None:
         self.path = folder / "tree"
         self.squashfs = folder / "tree.squashfs"
         self._run = run
@@ -40,7 +40,7 @@ class Tree:
         self._inside = network.inside_environment(self._kit)
 
     def debian(self, suite: str, packages: Sequence[str]) -> None:
-        """Fill the tree with a Debian and packages at once, recommended ones left out."""
+        """Fill the tree with a Debian and packages, without recommended packages."""
         settings = self._kit / "apt-outside.conf"
         settings.write_text(network.apt_settings(network.certificates()))
         options = [
@@ -55,13 +55,13 @@ class Tree:
         self._run(namespace.as_root(*mmdebstrap, *what), self._outside)
 
     def unpack(self, sif: Path) -> None:
-        """Fill the tree with what a SIF file holds."""
+        """Fill the tree with the content of a SIF file."""
         offset = squashfs_offset(sif)
         unsquashfs = ["unsquashfs", "-no-progress", "-quiet", "-no-xattrs", "-dest", str(self.path)]
         self._run(namespace.as_root(*unsquashfs, "-offset", str(offset), str(sif)), self._outside)
 
     def install(self, packages: Sequence[str]) -> None:
-        """Add Debian packages; without a word if all are there."""
+        """Add Debian packages; do nothing if all are installed."""
         self._script("install.sh", *packages)
 
     def add(self, files: Sequence[File]) -> None:
@@ -80,15 +80,15 @@ class Tree:
         self._script("pip.sh", *requirements)
 
     def post(self, script: str) -> None:
-        """Run a profile's own script, by bash, until its first failing command."""
+        """Run a profile's own script with bash, until its first failing command."""
         (self._kit / "post").write_text(script)
         self._enter("/bin/bash", "-euo", "pipefail", f"{network.KIT}/post")
 
     def finish(self, environment: str, labels: str) -> str:
-        """Make it fit for sessions; return the list of all packages in it, one a line."""
+        """Prepare the tree for sessions, and return the list of all packages in it, one a line."""
         scratch = self._kit / "scratch"
         scratch.mkdir()
-        apptainer.metadata(scratch).rename(self._kit / "metadata")
+        apptainer.make_metadata(scratch).rename(self._kit / "metadata")
         (self._kit / "environment.sh").write_text(environment)
         (self._kit / "labels.json").write_text(labels)
         self._script("finish.sh")
@@ -108,4 +108,4 @@ class Tree:
         return self._enter("/bin/sh", f"{network.KIT}/{name}", *arguments)
 
     def _enter(self, *argv: str) -> str:
-        return self._run(namespace.inside(self.path, self._kit, *argv), self._inside)
+        return self._run(namespace.in_tree(self.path, self._kit, *argv), self._inside)

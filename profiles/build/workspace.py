@@ -1,4 +1,4 @@
-"""The private folder of one build on a local disk. It is removed afterwards, however the build ends."""
+"""The private folder of one build on a local disk. It is removed at the end of the build, in any case."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ PREFIX = "berth-build-"
 
 
 def default_parent() -> Path:
-    """Tell where builds work: $TMPDIR, else /var/tmp, the place for large temporary files (hier(7))."""
+    """Return the folder for builds: $TMPDIR, else /var/tmp, which is for large temporary files (hier(7))."""
     return Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 - the folder made in it is private
 
 
 def workspace(parent: Path) -> AbstractContextManager[Path]:
     """Make a folder below `parent`, mode 0700, for the time of the block. Raises OSError."""
-    return local_folder(parent, PREFIX, namespace.remove)
+    return local_folder(parent, PREFIX, namespace.remove_as_root)
 
 
 def free_bytes(folder: Path) -> int:
-    """Tell how much room there is for this user."""
+    """Return the bytes that this user may still write."""
     return shutil.disk_usage(folder).free

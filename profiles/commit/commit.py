@@ -1,7 +1,7 @@
 """Publish an image made from a session's system layers, for `berth profile commit`.
 
-It works as a build does: in a private folder, as root of a user namespace, and nothing is published unless all of it
-is. The base is unpacked, what the layers say is compared with it and put to whoever asked, and then laid over it.
+A commit works like a build: in a private folder, as root of a user namespace, and it publishes everything or nothing.
+It unpacks the base, compares the layers with it, asks the caller to approve the changes, and applies the layers.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiles.build import namespace, network
-from profiles.build.builder import TIME_LIMIT, check_machine, make_labels
-from profiles.build.steps import Progress, Steps
-from profiles.build.tree import Tree
+from profiles.build.builder import TIME_LIMIT_S, check_machine, make_labels
+from profiles.build.steps import StepCallback, Steps
+from profiles.build.tree import ImageTree
 from profiles.build.workspace import default_parent, workspace
 from profiles.commit import tree_worker
 from profiles.commit.filters import PathFilter
 from profiles.commit.findings import Findings
-from profiles.commit.generate_recipe import write
+from profiles.commit.generate_recipe import generate_recipe
 from profiles.errors import BuildError, NothingChangedError, PatternError, ProfilesError
 from profiles.image import apptainer
-from profiles.image.layered_tree import KEPT, KEPT_BYTES, OWNERS, OWNERS_BYTES, TREE
+from profiles.image.layered_tree import KEPT, MAX_KEPT_BYTES, MAX_OWNERS_BYTES, OWNERS, TREE
 from profiles.image.overlayfs import FUSE_WRITTEN
 from profiles.image.sif import squashfs_offset
-from profiles.image.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, digest_of, verify
-from profiles.image.unpack_layers import unpack
+from profiles.image.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, file_digest, verify_image
+from profiles.image.unpack_layers import unpack_with_fuse_marks
 from profiles.recipe.base import BaseKind
-from profiles.recipe.spec import load
+from profiles.recipe.spec import load_profile
 from profiles.userfile import read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SQUASHFS = "layer.squashfs"
-"""In a layer's directory, instead of `tree`, where storage keeps layers packed."""
+"""File in a layer's directory, instead of `tree`, where the storage keeps layers packed."""
 
 STEPS = ("check", "unpack", "layers", "compare", "apply", "finish", "squashfs", "image")
 
 Approve = Callable[[Findings], None]
-"""Shown what would go in; returns if that is wanted, and raises what the commit is to end with if not."""
+"""Gets the changes and returns if they are approved. Otherwise it raises the exception that ends the commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is committed: the system layers of a session over the image that it was started from."""
+    """The source of a commit: the system layers of a session over the image that it was started from."""
 
     session: str
     """The session's name, for the labels and the recipe's first line."""
@@ -58,33 +58,33 @@ class Source:
     """Directories with `tree` or `layer.squashfs`, and perhaps `owners`; oldest first."""
 
 
-def commit(
+def commit_session(
     source: Source,
     *,
     name: str,
     version: str,
     store: Store,
     approve: Approve,
-    sieve: PathFilter | None = None,
-    progress: Progress = lambda _: None,
+    path_filter: PathFilter | None = None,
+    progress: StepCallback = lambda _: None,
     work: Path | None = None,
-    time_limit: float = TIME_LIMIT,
+    time_limit: float = TIME_LIMIT_S,
 ) -> Image:
     """Make an image of the session's system and publish it in `store` as `name`@`version`.
 
-    `work` is the folder on a local disk to work in (default: $TMPDIR, else /var/tmp), `time_limit` in seconds, without
-    the time that `approve` takes. Raises PatternError, ImageExistsError, StoreError, NothingChangedError, BuildError
-    for a step that failed, and what `approve` raises. Nothing is published then, and nothing left but the log that a
-    BuildError names.
+    `work` is the folder on a local disk to work in (default: $TMPDIR, else /var/tmp). `time_limit` is in seconds,
+    without the time of `approve`. Raises PatternError, ImageExistsError, StoreError, NothingChangedError, BuildError
+    for a failed step, and every exception of `approve`. Then nothing is published, and only the log that a BuildError
+    names is left.
     """
-    sieve = sieve or PathFilter()
-    sieve.check()
+    path_filter = path_filter or PathFilter()
+    path_filter.check()
     stage = store.stage(name, version)
     try:
         with (stage / LOG).open("wb") as log:
             steps = Steps(STEPS, log, progress, time.monotonic() + time_limit)
             target = _Target(name, version, stage, work or default_parent())
-            image = _make(source, target, sieve, approve, steps)
+            image = _make(source, target, path_filter, approve, steps)
             (stage / DESCRIPTION).write_text(json.dumps(image.description(), indent=1))
         return store.publish(stage, name, version)
     except BuildError as error:
@@ -99,30 +99,30 @@ class _Target:
     name: str
     version: str
     stage: Path
-    """Where what is published is put together."""
+    """The folder in which the version is prepared."""
     work: Path
-    """Where there is room to work."""
+    """A folder with room for the tree."""
 
 
-def _make(source: Source, target: _Target, sieve: PathFilter, approve: Approve, steps: Steps) -> Image:
-    """Take the steps; leaves SIF, recipe and list of packages in the stage."""
+def _make(source: Source, target: _Target, path_filter: PathFilter, approve: Approve, steps: Steps) -> Image:
+    """Run the steps, and leave the SIF, the recipe and the list of packages in the stage."""
     with steps.step("check"):
         check_machine(BaseKind.PROFILE, target.work)
-        verify(source.base)
+        verify_image(source.base)
     with workspace(target.work) as folder:
-        tree = Tree(folder, steps.run)
+        tree = ImageTree(folder, steps.run)
         with steps.step("unpack"):
             tree.unpack(source.base.path)
         with steps.step("layers"):
-            layers = [_opened(layer, folder / "layers", steps) for layer in source.layers]
-        request = tree_worker.Request(
-            str(tree.path), [str(layer) for layer in layers], [*sieve.include], [*sieve.exclude]
+            layers = [_unpacked_layer(layer, folder / "layers", steps) for layer in source.layers]
+        request = tree_worker.TreeRequest(
+            str(tree.path), [str(layer) for layer in layers], [*path_filter.include], [*path_filter.exclude]
         )
         request.write(folder)
         with steps.step("compare"):
-            _within("compare", folder, steps)
+            _run_tree_worker("compare", folder, steps)
             findings = Findings.from_json((folder / tree_worker.FINDINGS).read_text())
-        _check(findings, source)
+        _require_changes(findings, source)
         began = time.monotonic()
         approve(findings)
         steps.extend(time.monotonic() - began)
@@ -132,9 +132,11 @@ def _make(source: Source, target: _Target, sieve: PathFilter, approve: Approve, 
                 f"Committed from the session {source.session} on {time.strftime('%Y-%m-%d', time.gmtime(created))}."
             )
             recipe = target.stage / RECIPE
-            recipe.write_text(write(target.name, target.version, source.base, findings, heading), encoding="utf-8")
-            profile = load(recipe)
-            _within("apply", folder, steps)
+            recipe.write_text(
+                generate_recipe(target.name, target.version, source.base, findings, heading), encoding="utf-8"
+            )
+            profile = load_profile(recipe)
+            _run_tree_worker("apply", folder, steps)
         with steps.step("finish"):
             labels = make_labels(profile, source.base.path, created) | {"berth.commit": source.session}
             (target.stage / PACKAGES).write_text(tree.finish("", json.dumps(labels)))
@@ -142,32 +144,32 @@ def _make(source: Source, target: _Target, sieve: PathFilter, approve: Approve, 
             squashfs = tree.squash()
         with steps.step("image"):
             sif = target.stage / IMAGE
-            apptainer.seal(squashfs, sif, steps.seconds_left())
+            apptainer.make_sif(squashfs, sif, steps.remaining_seconds())
             size = sif.stat().st_size
-            digest, offset = digest_of(sif), squashfs_offset(sif)
+            digest, offset = file_digest(sif), squashfs_offset(sif)
             return Image(target.name, target.version, sif, digest, size, created, labels, profile, offset)
 
 
-def _opened(layer: Path, room: Path, steps: Steps) -> Path:
-    """Find a layer's directory with a `tree` in it: the layer's own, or one below `room` that it is unpacked to."""
+def _unpacked_layer(layer: Path, room: Path, steps: Steps) -> Path:
+    """Return a layer's directory with a `tree` in it: the layer's own, or one below `room` with the unpacked layer."""
     if not (layer / SQUASHFS).is_file():
         if (layer / TREE).is_dir():
             return layer
-        raise ProfilesError(f"the layer {layer} is not there", hint="`berth verify` says what of a session is damaged")
+        raise ProfilesError(f"the layer {layer} is missing", hint="`berth verify` lists the damaged parts of a session")
     opened = room / layer.name
     opened.mkdir(parents=True)
-    unpack(layer / SQUASHFS, opened / TREE, steps.seconds_left())
+    unpack_with_fuse_marks(layer / SQUASHFS, opened / TREE, steps.remaining_seconds())
     if (layer / FUSE_WRITTEN).exists():
         (opened / FUSE_WRITTEN).touch()
-    for name, limit in ((OWNERS, OWNERS_BYTES), (KEPT, KEPT_BYTES)):
+    for name, limit in ((OWNERS, MAX_OWNERS_BYTES), (KEPT, MAX_KEPT_BYTES)):
         if (layer / name).exists():
             with (opened / name).open("wb") as copy:
                 copy.writelines(read_pieces(layer / name, limit, own=False))
     return opened
 
 
-def _within(what: str, folder: Path, steps: Steps) -> None:
-    """Run profiles.commit.tree_worker as root of the tree; its environment holds nothing of the caller's."""
+def _run_tree_worker(what: str, folder: Path, steps: Steps) -> None:
+    """Run profiles.commit.tree_worker as root of the tree. Its environment has nothing of the caller's."""
     environment = network.outside_environment() | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -176,11 +178,11 @@ def _within(what: str, folder: Path, steps: Steps) -> None:
     steps.run(namespace.as_root(sys.executable, "-m", "profiles.commit.tree_worker", str(folder), what), environment)
 
 
-def _check(findings: Findings, source: Source) -> None:
-    """Raise PatternError for patterns without effect, NothingChangedError if the new image would be the old one."""
+def _require_changes(findings: Findings, source: Source) -> None:
+    """Raise PatternError for patterns without effect, NothingChangedError if the new image would equal the base."""
     if findings.unmatched:
         raise PatternError(
-            f"nothing that has changed is called {findings.unmatched[0]}",
+            f"no changed path matches {findings.unmatched[0]}",
             hint="--include and --exclude take absolute paths, as the session sees them",
         )
     if findings.empty:

@@ -1,4 +1,4 @@
-"""Compare a session's system with its image. Runs as root of the image's tree, which may read all of it."""
+"""Compare a session's system with its image. This runs as root of the image's tree, which may read all of it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from profiles.commit.filters import below, matches, of_the_moment
-from profiles.commit.findings import Change, Findings, LeftOut
-from profiles.commit.secrets import HEAD
+from profiles.commit.filters import is_below, matches_any, transient_kind
+from profiles.commit.findings import ChangedPath, Findings, LeftOut
+from profiles.commit.secrets import HEAD_BYTES
 from profiles.image import dpkg
-from profiles.image.overlayfs import Entry, Kind
+from profiles.image.overlayfs import EntryKind, MergedEntry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from profiles.commit.filters import PathFilter
-    from profiles.image.layered_tree import Layered
+    from profiles.image.layered_tree import LayeredTree
 
 _ACCOUNTS = tuple(f"etc/{name}{copy}" for name in ("group", "gshadow", "passwd", "shadow") for copy in ("", "-"))
-"""Told line by line."""
+"""Files that are compared line by line."""
 
 _BYPRODUCTS = (
     "etc/alternatives",
@@ -46,9 +46,9 @@ _BYPRODUCTS = (
     "var/lib/shells.state",
     "var/lib/ucf",
 )
-"""What packages' own scripts write; where packages have changed it is not told as somebody's."""
+"""Files that the scripts of packages write. They are no changes of the user where packages have changed."""
 
-_STATE = (
+_MANAGER_STATE = (
     "etc/.pwd.lock",
     "etc/ld.so.cache",
     "var/cache",
@@ -58,24 +58,26 @@ _STATE = (
     "*.pyc",
     *_ACCOUNTS,
 )
-"""What package managers and programs keep for themselves, whoever ran them."""
+"""State of package managers and programs, which is no change of the user."""
 
-TOO_LONG = "its path is too long for system calls"
+PATH_TOO_LONG = "its path is too long for system calls"
 
 _DIST_INFO = re.compile(r"(?P<folder>.+)/(?P<name>[A-Za-z0-9._]+)-(?P<version>[^-/]+)\.dist-info")
 
 
-def compare(system: Layered, sieve: PathFilter) -> Findings:
-    """Tell what has changed. Raises OSError for what cannot be read."""
-    before, now = dpkg.installed(system.text_before), dpkg.installed(system.text)
+def compare_system(system: LayeredTree, path_filter: PathFilter) -> Findings:
+    """Return the changes. Raises OSError for what cannot be read."""
+    before, now = dpkg.read_packages(system.text_before), dpkg.read_packages(system.text)
     added = sorted(now.keys() - before.keys())
     removed = sorted(before.keys() - now.keys())
     changed = sorted(name for name in before.keys() & now.keys() if before[name].version != now[name].version)
-    asked = (now.keys() - dpkg.automatic(system.text)) - (before.keys() - dpkg.automatic(system.text_before))
-    pip, theirs = _pip(system)
-    owned = dpkg.files(system.text, [now[name] for name in (*added, *changed)], system.real)
+    asked = (now.keys() - dpkg.automatic_packages(system.text)) - (
+        before.keys() - dpkg.automatic_packages(system.text_before)
+    )
+    pip, theirs = _find_python_packages(system)
+    owned = dpkg.packaged_files(system.text, [now[name] for name in (*added, *changed)], system.real)
     owned |= dict.fromkeys(theirs - owned.keys(), "")
-    lost = dpkg.files(system.text_before, [before[name] for name in (*removed, *changed)], system.real)
+    lost = dpkg.packaged_files(system.text_before, [before[name] for name in (*removed, *changed)], system.real)
     findings = Findings(
         added=[(name, now[name].version) for name in added],
         removed=[(name, before[name].version) for name in removed],
@@ -85,16 +87,16 @@ def compare(system: Layered, sieve: PathFilter) -> Findings:
         accounts=[*_new_lines(system, "etc/group"), *_new_lines(system, "etc/passwd")],
         unmatched=[
             each
-            for each in (*sieve.include, *sieve.exclude)
-            if not any(matches(path, [each]) for path in system.entries)
+            for each in (*path_filter.include, *path_filter.exclude)
+            if not any(matches_any(path, [each]) for path in system.entries)
         ],
     )
-    quiet = (*_STATE, *(_BYPRODUCTS if added or removed or changed else ()))
-    return _files(system, sieve, findings, _Packaged(owned, lost.keys() - owned.keys(), quiet))
+    quiet = (*_MANAGER_STATE, *(_BYPRODUCTS if added or removed or changed else ()))
+    return _sort_paths(system, path_filter, findings, _PackageFiles(owned, lost.keys() - owned.keys(), quiet))
 
 
-class _Packaged:
-    """What belongs to packages that were added, changed or removed."""
+class _PackageFiles:
+    """The files of packages that were added, changed or removed."""
 
     def __init__(self, owned: dict[str, str], lost: set[str], quiet: tuple[str, ...]) -> None:
         self.owned = owned
@@ -103,12 +105,12 @@ class _Packaged:
         self.quiet = quiet
 
     def has(self, path: str, source: Path | None) -> bool:
-        """Whether the file at `path` is as a package has it, or for packages to make or remove."""
+        """Whether the file at `path` equals its package's, or is one that packages make or remove."""
         if source is None:
-            return path in self.lost or matches(path, self.quiet)
+            return path in self.lost or matches_any(path, self.quiet)
         if path in self.owned:
             return not self.owned[path] or self.is_as_packed(path, source)
-        return matches(path, self.quiet)
+        return matches_any(path, self.quiet)
 
     def is_as_packed(self, path: str, source: Path) -> bool:
         """Whether a file has the very content that its package came with."""
@@ -119,68 +121,68 @@ class _Packaged:
             return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest() == md5
 
 
-def _files(system: Layered, sieve: PathFilter, findings: Findings, packaged: _Packaged) -> Findings:
-    """Sort every path of the layers into its list."""
+def _sort_paths(system: LayeredTree, path_filter: PathFilter, findings: Findings, packaged: _PackageFiles) -> Findings:
+    """Put every path of the layers into its list."""
     of_packages = 0
     left_out: dict[str, LeftOut] = {}
     top = ""
     for entry in system.entries.values():
-        if why := _why_not(entry, sieve, packaged):
-            if not (top and below(entry.path, top)):
+        if why := _exclusion_reason(entry, path_filter, packaged):
+            if not (top and is_below(entry.path, top)):
                 top = entry.path  # of a directory that is left out everything is
-            if entry.opaque or not _same(system, entry):
+            if entry.opaque or not _is_in_image(system, entry):
                 left_out.setdefault(top, LeftOut(f"/{top}", why))
             continue
         for path in system.gone_below(entry):
             if packaged.has(path, None):
                 of_packages += 1
             else:
-                findings.files.append(Change(f"/{path}", "D"))
-        if entry.source is None or _same(system, entry):
+                findings.files.append(ChangedPath(f"/{path}", "D"))
+        if entry.source is None or _is_in_image(system, entry):
             continue
-        if packaged.has(entry.path, entry.source) or (entry.kind is Kind.DIRECTORY and of_the_moment(entry.path)):
+        if packaged.has(entry.path, entry.source) or (entry.kind is EntryKind.DIRECTORY and transient_kind(entry.path)):
             of_packages += 1
         else:
-            findings.files.append(_change(system, entry, entry.source))
+            findings.files.append(_changed_path(system, entry, entry.source))
     return replace(
         findings,
-        files=_without_inner(findings.files, system),
+        files=_drop_nested(findings.files, system),
         of_packages=of_packages,
-        left_out=[*left_out.values(), *(LeftOut(f"/{path}", TOO_LONG) for path in system.too_long)],
+        left_out=[*left_out.values(), *(LeftOut(f"/{path}", PATH_TOO_LONG) for path in system.too_long)],
     )
 
 
-def _without_inner(changes: list[Change], system: Layered) -> list[Change]:
-    """Sort by path; leave out what was in a deleted directory, and ordinary new ones with something in them."""
-    told: list[Change] = []
+def _drop_nested(changes: list[ChangedPath], system: LayeredTree) -> list[ChangedPath]:
+    """Sort by path, without the content of deleted directories and without ordinary new directories with content."""
+    told: list[ChangedPath] = []
     gone = ""
     parents = {f"/{path.rpartition('/')[0]}" for path in system.entries}
     for each in sorted(changes, key=lambda each: os.fsencode(each.path).split(b"/")):
         if each.change == "D":
-            if gone and below(each.path, gone):
+            if gone and is_below(each.path, gone):
                 continue
             gone = each.path
-        plain = (each.change, each.kind, each.mode, each.uid, each.gid) == ("A", Kind.DIRECTORY, 0o755, 0, 0)
+        plain = (each.change, each.kind, each.mode, each.uid, each.gid) == ("A", EntryKind.DIRECTORY, 0o755, 0, 0)
         if not (plain and each.path in parents):
             told.append(each)
     return told
 
 
-def _why_not(entry: Entry, sieve: PathFilter, packaged: _Packaged) -> str:
+def _exclusion_reason(entry: MergedEntry, path_filter: PathFilter, packaged: _PackageFiles) -> str:
     source = entry.source
-    if entry.kind is Kind.OTHER:
+    if entry.kind is EntryKind.OTHER:
         return "neither file, folder nor link"
-    public = entry.kind is not Kind.FILE or source is None or packaged.is_as_packed(entry.path, source)
-    head = None if public or source is None else partial(_head, source)
-    return sieve.why_not(entry.path, directory=entry.kind in {Kind.DIRECTORY, Kind.WHITEOUT}, head=head)
+    public = entry.kind is not EntryKind.FILE or source is None or packaged.is_as_packed(entry.path, source)
+    head = None if public or source is None else partial(_read_head, source)
+    return path_filter.why_not(entry.path, directory=entry.kind in {EntryKind.DIRECTORY, EntryKind.WHITEOUT}, head=head)
 
 
-def _head(source: Path) -> bytes:
+def _read_head(source: Path) -> bytes:
     with source.open("rb") as file:
-        return file.read(HEAD)
+        return file.read(HEAD_BYTES)
 
 
-def _same(system: Layered, entry: Entry) -> bool:
+def _is_in_image(system: LayeredTree, entry: MergedEntry) -> bool:
     """Whether the image has the same already: content, kind, permissions and owner."""
     image = system.under(entry.path)
     if entry.source is None or image is None:
@@ -188,45 +190,45 @@ def _same(system: Layered, entry: Entry) -> bool:
     status, old = entry.source.lstat(), image.lstat()
     if stat.S_IFMT(status.st_mode) != stat.S_IFMT(old.st_mode):
         return False
-    if entry.kind is Kind.SYMLINK:
+    if entry.kind is EntryKind.SYMLINK:
         return entry.source.readlink() == image.readlink()
     owner = system.owner(entry, status)
     if (owner.uid, owner.gid, owner.mode) != (old.st_uid, old.st_gid, stat.S_IMODE(old.st_mode)):
         return False
-    return entry.kind is not Kind.FILE or (
+    return entry.kind is not EntryKind.FILE or (
         status.st_size == old.st_size and filecmp.cmp(entry.source, image, shallow=False)
     )
 
 
-def _change(system: Layered, entry: Entry, source: Path) -> Change:
+def _changed_path(system: LayeredTree, entry: MergedEntry, source: Path) -> ChangedPath:
     status = source.lstat()
     owner = system.owner(entry, status)
-    return Change(
+    return ChangedPath(
         path=f"/{entry.path}",
         change="A" if system.under(entry.path) is None else "M",
         kind=entry.kind,
         uid=owner.uid,
         gid=owner.gid,
         mode=owner.mode,
-        size=status.st_size if entry.kind is Kind.FILE else 0,
-        target=str(source.readlink()) if entry.kind is Kind.SYMLINK else "",
-        source=str(source) if entry.kind is Kind.FILE else "",
+        size=status.st_size if entry.kind is EntryKind.FILE else 0,
+        target=str(source.readlink()) if entry.kind is EntryKind.SYMLINK else "",
+        source=str(source) if entry.kind is EntryKind.FILE else "",
     )
 
 
-def _new_lines(system: Layered, file: str) -> list[str]:
+def _new_lines(system: LayeredTree, file: str) -> list[str]:
     """List the lines of accounts that the image does not have like that."""
     old = {"", *(system.text_before(file) or "").split("\n")}
     return [line for line in (system.text(file) or "").split("\n") if line not in old]
 
 
-def _pip(system: Layered) -> tuple[list[tuple[str, str]], set[str]]:
-    """Find the Python packages that the layers bring, and the paths that their records name (PEP 376, RECORD)."""
+def _find_python_packages(system: LayeredTree) -> tuple[list[tuple[str, str]], set[str]]:
+    """Find the Python packages of the layers, and the paths that their records name (PEP 376, RECORD)."""
     packages, paths = set[tuple[str, str]](), set[str]()
     debians = re.compile(r"usr/lib/python3[^/]*/dist-packages")
     for entry in system.entries.values():
         match = _DIST_INFO.fullmatch(entry.path)
-        if entry.kind is not Kind.DIRECTORY or match is None or debians.fullmatch(match["folder"]):
+        if entry.kind is not EntryKind.DIRECTORY or match is None or debians.fullmatch(match["folder"]):
             continue
         if (record := system.text(f"{entry.path}/RECORD")) is None:
             continue

@@ -15,14 +15,16 @@ from profiles.errors import PatternError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-NEVER = ("dev", "home", "proc", "run", "sys", "tmp", "var/tmp", ".singularity.d", "singularity")
-"""Directories that are the machine's, the session's or Apptainer's, whatever is asked for."""
+NEVER_COMMITTED = ("dev", "home", "proc", "run", "sys", "tmp", "var/tmp", ".singularity.d", "singularity")
+"""Directories of the machine, the session or Apptainer, which no pattern can include."""
 
-_MACHINES = {f"etc/{name}": "the machine's own" for name in ("hostname", "hosts", "machine-id", "mtab", "resolv.conf")}
+_MACHINE_FILES = {
+    f"etc/{name}": "the machine's own" for name in ("hostname", "hosts", "machine-id", "mtab", "resolv.conf")
+}
 
-_MACHINES["etc/apt/apt.conf.d/95berth"] = "the session's own"
+_MACHINE_FILES["etc/apt/apt.conf.d/95berth"] = "the session's own"
 
-_MOMENTS = (
+_TRANSIENT = (
     ("root/.cache", "a cache"),
     ("var/cache/apt", "a cache"),
     ("var/lib/apt/lists", "a cache"),
@@ -30,64 +32,64 @@ _MOMENTS = (
     ("var/mail", "mail"),
     ("var/spool/mail", "mail"),
 )
-"""Directories whose files are left out; the directories themselves, which programs may want, are not."""
+"""Directories whose files are left out. The directories themselves stay, since programs may need them."""
 
 
-def below(path: str, directory: str) -> bool:
+def is_below(path: str, directory: str) -> bool:
     """Whether `path` is `directory` or in it; both relative."""
     return path == directory or path.startswith(f"{directory}/")
 
 
-def of_the_moment(path: str) -> str:
-    """Say what files in this place are, if it is one of logs, caches and the like; else nothing."""
-    return next((what for place, what in _MOMENTS if below(path, place)), "")
+def transient_kind(path: str) -> str:
+    """Return the kind of files in this directory if it has logs, caches or the like; else an empty string."""
+    return next((what for place, what in _TRANSIENT if is_below(path, place)), "")
 
 
 @dataclass(frozen=True, slots=True)
 class PathFilter:
-    """What goes in and what is left out; `include` and `exclude` are the user's own patterns, which say otherwise.
+    """Selects the files of an image. `include` and `exclude` are the user's own patterns, which override the defaults.
 
-    A pattern is an absolute path in which `*`, `?` and `[…]` stand for what they stand for in a shell, `*` also for
-    slashes; it is about everything below what it names, too. What both name is left out.
+    A pattern is an absolute path in which `*`, `?` and `[…]` have their meaning of a shell, `*` also for slashes. It
+    also matches everything below what it names. A path that both match is left out.
     """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
 
     def check(self) -> None:
-        """Raise PatternError for patterns that cannot be meant."""
+        """Raise PatternError for invalid patterns."""
         for pattern in (*self.include, *self.exclude):
             if not pattern.startswith("/") or len(pattern.strip("/")) == 0:
                 raise PatternError(f"{pattern!r} is no absolute path below /")
         for pattern in self.include:
-            for directory in NEVER:
-                if below(pattern.strip("/"), directory):
+            for directory in NEVER_COMMITTED:
+                if is_below(pattern.strip("/"), directory):
                     raise PatternError(
                         f"{pattern} cannot go into an image: /{directory} never does",
                         hint="put what every session should have elsewhere, such as below /opt",
                     )
 
     def why_not(self, path: str, *, directory: bool, head: Callable[[], bytes] | None) -> str:
-        """Say why `path`, relative, is left out; empty if it goes in.
+        """Return why the relative `path` is left out; empty if it is included.
 
-        `head` reads a file's beginning; None for what has no content that could be secret.
+        `head` reads a file's beginning; None for an entry without content that could be secret.
         """
-        for place in NEVER:
-            if below(path, place):
+        for place in NEVER_COMMITTED:
+            if is_below(path, place):
                 return "never part of an image"
-        if matches(path, self.exclude):
+        if matches_any(path, self.exclude):
             return "excluded"
-        if matches(path, self.include):
+        if matches_any(path, self.include):
             return ""
-        if path in _MACHINES:
-            return _MACHINES[path]
-        if not directory and (what := of_the_moment(path)):
+        if path in _MACHINE_FILES:
+            return _MACHINE_FILES[path]
+        if not directory and (what := transient_kind(path)):
             return what
-        return f"may be secret: {what}" if head is not None and (what := secrets.why(path, head)) else ""
+        return f"may be secret: {what}" if head is not None and (what := secrets.find_secret(path, head)) else ""
 
 
-def matches(path: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns names `path`, relative, or something that it is in."""
+def matches_any(path: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns matches the relative `path` or one of its parents."""
     for pattern in patterns:
         plain = pattern.strip("/")
         if fnmatchcase(path, plain) or fnmatchcase(path, f"{plain}/*"):

@@ -1,8 +1,8 @@
 """Generate the recipe of a committed image: a profile that reproduces the session.
 
-It stands on the session's own profile. Packages become `apt` and `pip`, small texts `files`, and what is to be done
-to the rest (links, directories, owners, deletions) `post`. What no profile can say, such as programs that were compiled
-in the session, is told in comments: the image has it, the recipe would not make it.
+Its base is the session's own profile. Packages become `apt` and `pip`, and small texts `files`. Commands for the rest
+(links, directories, owners, deletions) become `post`. Comments name what no profile can reproduce, such as programs
+that were compiled in the session: the image has them, the recipe would not make them.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from profiles.image.overlayfs import Kind
+from profiles.image.overlayfs import EntryKind
 from profiles.recipe.spec import AptPackage, File, PipPackage
 from profiles.recipe.yaml_document import MAX_BYTES
 from profiles.userfile import read_bytes
 
 if TYPE_CHECKING:
-    from profiles.commit.findings import Change, Findings
+    from profiles.commit.findings import ChangedPath, Findings
     from profiles.image.store import Image
 
-LARGEST = 64 * 1024
-"""Bytes of a file that is still told with its text."""
+MAX_FILE_BYTES = 64 * 1024
+"""Limit for a file whose text the recipe repeats."""
 
-ROOM = MAX_BYTES - 32 * 1024
-"""Bytes of all texts together: a profile has a limit, and there is more to it."""
+MAX_TEXT_BYTES = MAX_BYTES - 32 * 1024
+"""Limit for all texts together: a profile has a limit, and has other content too."""
 
-MOST_FILES = 300
-MOST_COMMENTS = 200
-_LONGEST_COMMENT = 120
+MAX_FILES = 300
+MAX_COMMENTS = 200
+_MAX_COMMENT_CHARACTERS = 120
 
 _APT, _PIP = TypeAdapter[str](AptPackage), TypeAdapter[str](PipPackage)
-_NOT_TOLD = ("/etc/shadow", "/etc/gshadow")
-"""Whatever is in them, no recipe repeats it."""
+_NEVER_REPEATED = ("/etc/shadow", "/etc/gshadow")
+"""Files whose content no recipe repeats."""
 
 
-def write(name: str, version: str, base: Image, findings: Findings, heading: str) -> str:
-    """Write the recipe of `name`@`version`; `heading` is a line that says where it comes from.
+def generate_recipe(name: str, version: str, base: Image, findings: Findings, heading: str) -> str:
+    """Return the recipe of `name`@`version`. `heading` is a line about its origin.
 
-    The result can be read by profiles.recipe.spec.loads. Resources, persistence, binds and services are those of the
-    base's profile; environment is not repeated, as an image has that of its base.
+    profiles.recipe.spec.parse_profile can read the result. Resources, persistence, binds and services are those of the
+    base's profile. The environment is not repeated, since an image has that of its base.
     """
     recipe = _Recipe()
     old = base.profile
@@ -52,7 +52,7 @@ def write(name: str, version: str, base: Image, findings: Findings, heading: str
     if findings.removed:
         packages = [package for package, _ in findings.removed]
         recipe.post.append(f"apt-get -q -y purge {shlex.join(packages)}")
-    recipe.post += [command for line in findings.accounts if (command := _account(line))]
+    recipe.post += [command for line in findings.accounts if (command := _account_command(line))]
     for change in findings.files:
         recipe.tell(change)
     data = {
@@ -73,11 +73,11 @@ def write(name: str, version: str, base: Image, findings: Findings, heading: str
     }
     said = {key: value for key, value in data.items() if value}
     body = yaml.dump(said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    return f"{_comments([heading, *recipe.comments()])}{body}"
+    return f"{_comment_lines([heading, *recipe.comments()])}{body}"
 
 
 class _Recipe:
-    """Takes changes and puts each where a profile can say it."""
+    """Puts each change into the part of a profile that can express it."""
 
     def __init__(self) -> None:
         self.files: list[dict[str, str]] = []
@@ -85,25 +85,25 @@ class _Recipe:
         self._bytes = 0
         self._untold: list[str] = []
 
-    def tell(self, change: Change) -> None:
-        """Say one change, by a file, by a command, or as what cannot be said."""
-        command = _command(change)
-        if change.kind == Kind.FILE and change.change != "D":
+    def tell(self, change: ChangedPath) -> None:
+        """Express one change as a file, as a command, or as a comment."""
+        command = _change_command(change)
+        if change.kind == EntryKind.FILE and change.change != "D":
             text = self._text(change)
             if text is None:
                 self._untold.append(f"{change.path} ({change.size} bytes)")
                 return
-            self._bytes += _room(text)
+            self._bytes += _size_in_profile(text)
             mode = change.mode & 0o777
             self.files.append({"destination": change.path, "content": text, "mode": f"{mode:04o}"})
-        if command and self._bytes + _room(command) > ROOM:
+        if command and self._bytes + _size_in_profile(command) > MAX_TEXT_BYTES:
             self._untold.append(change.path)
         elif command:
-            self._bytes += _room(command)
+            self._bytes += _size_in_profile(command)
             self.post.append(command)
 
     def checked(self, kind: TypeAdapter[str], words: list[str]) -> list[str]:
-        """Keep those words that a profile takes."""
+        """Return the words that a profile accepts."""
         good = []
         for word in words:
             try:
@@ -118,31 +118,31 @@ class _Recipe:
     def comments(self) -> list[str]:
         if not self._untold:
             return []
-        more = len(self._untold) - MOST_COMMENTS
+        more = len(self._untold) - MAX_COMMENTS
         return [
             "",
             "In the image, but not made by this recipe:",
-            *(f"  {each}" for each in self._untold[:MOST_COMMENTS]),
+            *(f"  {each}" for each in self._untold[:MAX_COMMENTS]),
             *([f"  and {more} more"] if more > 0 else []),
         ]
 
-    def _text(self, change: Change) -> str | None:
+    def _text(self, change: ChangedPath) -> str | None:
         """Read a small text that a profile can hold."""
-        if change.size > LARGEST or len(self.files) >= MOST_FILES:
+        if change.size > MAX_FILE_BYTES or len(self.files) >= MAX_FILES:
             return None
-        if change.path.rstrip("-") in _NOT_TOLD:
+        if change.path.rstrip("-") in _NEVER_REPEATED:
             return None
         try:
-            text = read_bytes(change.source, LARGEST, own=False).decode()
+            text = read_bytes(change.source, MAX_FILE_BYTES, own=False).decode()
             File(destination=change.path, content=text)
         except (OSError, UnicodeDecodeError, ValidationError):
             return None
         plain = all(char.isprintable() or char in "\n\t" for char in text)
-        return text if plain and self._bytes + _room(text) <= ROOM else None
+        return text if plain and self._bytes + _size_in_profile(text) <= MAX_TEXT_BYTES else None
 
 
-def _account(line: str) -> str:
-    """Write the command that makes a group or user, unless a package has made it; empty for a line that is neither."""
+def _account_command(line: str) -> str:
+    """Return the command that makes a group or user, unless a package has made it; empty for any other line."""
     match [shlex.quote(part) for part in line.split(":")]:
         case [name, _, gid, _] if gid.isdigit():
             return f"getent group {name} >/dev/null || groupadd -g {gid} {name}"
@@ -152,8 +152,8 @@ def _account(line: str) -> str:
     return ""
 
 
-def _command(change: Change) -> str:
-    """Write the command that makes of the base's path what it became; empty if a file's text says all."""
+def _change_command(change: ChangedPath) -> str:
+    """Return the command that turns the base's path into the changed one; empty if a file's text is enough."""
     if not change.path.isprintable():
         return ""
     path = shlex.quote(change.path)
@@ -161,10 +161,10 @@ def _command(change: Change) -> str:
         return f"rm -rf -- {path}"
     owner = f"{change.uid}:{change.gid}"
     match change.kind:
-        case Kind.SYMLINK:
+        case EntryKind.SYMLINK:
             parent = shlex.quote(str(PurePosixPath(change.path).parent))
             return f"mkdir -p -- {parent} && ln -sfn -- {shlex.quote(change.target)} {path}"
-        case Kind.DIRECTORY:
+        case EntryKind.DIRECTORY:
             return f"install -d -o {change.uid} -g {change.gid} -m {change.mode:04o} -- {path}"
         case _:
             commands = [f"chown {owner} -- {path}"] if owner != "0:0" else []
@@ -173,16 +173,16 @@ def _command(change: Change) -> str:
             return " && ".join(commands)
 
 
-def _room(text: str) -> int:
-    """Tell how many bytes of a profile a text takes, as it is quoted and indented there."""
+def _size_in_profile(text: str) -> int:
+    """Return the bytes of a text in a profile, where it is quoted and indented."""
     return len(yaml.dump(text, Dumper=_Dumper, allow_unicode=True).encode()) + 8 * text.count("\n") + 80
 
 
-def _comments(lines: list[str]) -> str:
-    return "".join(f"# {_printable(line)[:_LONGEST_COMMENT]}".rstrip() + "\n" for line in lines)
+def _comment_lines(lines: list[str]) -> str:
+    return "".join(f"# {_escape(line)[:_MAX_COMMENT_CHARACTERS]}".rstrip() + "\n" for line in lines)
 
 
-def _printable(text: str) -> str:
+def _escape(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

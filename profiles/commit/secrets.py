@@ -1,7 +1,7 @@
-"""Find files that may hold secrets, by their place and by their content. Such files have no place in an image.
+"""Find files that may hold secrets, by their path and by their content. An image must not have such files.
 
-An image is for everybody who can reach its store. What is here errs on the side of leaving something out, which whoever
-commits a session sees and can correct; package files that are as their package has them are not asked about.
+Everybody who can reach its store can read an image. So these rules rather leave out too much: the user who commits a
+session sees the list and can correct it. Unchanged files of packages are not checked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HEAD = 1 << 20
+HEAD_BYTES = 1 << 20
 """Bytes of a file that are looked at."""
 
 _PLACES = (
@@ -99,16 +99,17 @@ _SETTINGS = (
         "a password in an address",
     ),
 )
-"""In files that are somebody's settings: elsewhere, such lines are examples and code."""
+"""Checked in files with a user's settings. Elsewhere such lines are examples and code."""
 
 _HASHES = (re.compile(rb"^[^:\n]+:[!*]?\$[^:\n]+:", re.MULTILINE), "password hashes")
 _SHADOW = ("etc/shadow", "etc/gshadow")
 
 
-def why(path: str, head: Callable[[], bytes]) -> str:
-    """Say what secret the file at `path`, relative and without a leading slash, may hold; empty if it seems fine.
+def find_secret(path: str, head: Callable[[], bytes]) -> str:
+    """Return which secret the file at `path` may hold; empty if none was found. `path` is relative, without a leading
+    slash.
 
-    `head` reads the first HEAD bytes of a regular file; it is not called if the path says enough.
+    `head` reads the first HEAD_BYTES of a regular file. It is not called if the path decides.
     """
     name = path.rpartition("/")[2]
     for pattern, what in _PLACES:

@@ -11,18 +11,18 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from profiles.commit.apply import apply
-from profiles.commit.compare import compare
-from profiles.commit.filters import NEVER, PathFilter
+from profiles.commit.apply import apply_layers
+from profiles.commit.compare import compare_system
+from profiles.commit.filters import NEVER_COMMITTED, PathFilter
 from profiles.commit.findings import Findings
-from profiles.image.layered_tree import Layered
+from profiles.image.layered_tree import LayeredTree
 
 REQUEST, FINDINGS = "request.json", "findings.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be compared and applied."""
+class TreeRequest:
+    """The arguments of a comparison or an application."""
 
     tree: str
     layers: list[str]
@@ -35,14 +35,14 @@ class Request:
 
 
 def main(folder: Path, what: str) -> None:
-    request = Request(**json.loads((folder / REQUEST).read_text()))
-    system = Layered(Path(request.tree), [Path(layer) for layer in request.layers])
+    request = TreeRequest(**json.loads((folder / REQUEST).read_text()))
+    system = LayeredTree(Path(request.tree), [Path(layer) for layer in request.layers])
     if what == "compare":
-        findings = compare(system, PathFilter(request.include, request.exclude))
+        findings = compare_system(system, PathFilter(request.include, request.exclude))
         (folder / FINDINGS).write_text(findings.to_json())
     else:
         findings = Findings.from_json((folder / FINDINGS).read_text())
-        apply(system, {*NEVER, *(each.path.removeprefix("/") for each in findings.left_out)})
+        apply_layers(system, {*NEVER_COMMITTED, *(each.path.removeprefix("/") for each in findings.left_out)})
 
 
 if __name__ == "__main__":

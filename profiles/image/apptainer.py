@@ -11,18 +11,18 @@ from profiles.errors import ProfilesError
 if TYPE_CHECKING:
     from pathlib import Path
 
-TIMEOUT = 60.0
+TIMEOUT_S = 60.0
 ARCHITECTURES = {"x86_64": "2", "aarch64": "4", "ppc64le": "6", "riscv64": "12"}
-"""What `apptainer sif add --partarch` calls the machines of uname(2)."""
+"""Values of `apptainer sif add --partarch` for the machines of uname(2)."""
 
 
-def version() -> str:
-    """Ask for Apptainer's version, such as `1.4.5`. Raises ProfilesError if there is none."""
+def apptainer_version() -> str:
+    """Return Apptainer's version, such as `1.4.5`. Raises ProfilesError if Apptainer is missing."""
     return _apptainer("--version").rpartition(" ")[2].strip()
 
 
-def metadata(folder: Path) -> Path:
-    """Have Apptainer make, below `folder`, what it wants to find as /.singularity.d in an image; return its path.
+def make_metadata(folder: Path) -> Path:
+    """Let Apptainer make, below `folder`, the files that it expects as /.singularity.d in an image. Return their path.
 
     Without these files `APPTAINERENV_…`, `--env` and `apptainer run` have no effect.
     """
@@ -34,7 +34,7 @@ def metadata(folder: Path) -> Path:
     return found
 
 
-def seal(squashfs: Path, sif: Path, timeout: float) -> None:
+def make_sif(squashfs: Path, sif: Path, timeout: float) -> None:
     """Make a SIF file whose root file system is `squashfs`; `timeout` in seconds, for the copying."""
     architecture = ARCHITECTURES.get(platform.machine(), "2")
     _apptainer("sif", "new", str(sif))
@@ -43,7 +43,7 @@ def seal(squashfs: Path, sif: Path, timeout: float) -> None:
     _apptainer("sif", "add", *kind, str(sif), str(squashfs), timeout=timeout)
 
 
-def _apptainer(*arguments: str, timeout: float = TIMEOUT) -> str:
+def _apptainer(*arguments: str, timeout: float = TIMEOUT_S) -> str:
     try:
         done = subprocess.run(
             ["apptainer", *arguments],

@@ -21,8 +21,8 @@ EXTENDED_STATES = "var/lib/apt/extended_states"
 _FIELD = re.compile(r"^(Package|Version|Architecture|Status|Auto-Installed): *(.*)$", re.MULTILINE)
 _CONFFILE = re.compile(r"^ (/.*) ([0-9a-f]{32})(?: obsolete| remove-on-upgrade)*$", re.MULTILINE)
 
-Read = Callable[[str], str | None]
-"""The text of the file at a relative path, None if there is none."""
+TextReader = Callable[[str], str | None]
+"""Returns the text of the file at a relative path, None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Package:
     """MD5 of its configuration files as it has them, by path without a leading slash."""
 
 
-def installed(read: Read) -> dict[str, Package]:
-    """List what dpkg says to be installed, by name."""
+def read_packages(read: TextReader) -> dict[str, Package]:
+    """Return the packages that dpkg lists as installed, by name."""
     found = {}
     for paragraph in (read(STATUS) or "").split("\n\n"):
         fields = dict(_FIELD.findall(paragraph))
@@ -48,8 +48,8 @@ def installed(read: Read) -> dict[str, Package]:
     return found
 
 
-def automatic(read: Read) -> set[str]:
-    """Name the packages that apt installed because another one needed them; the others somebody asked for."""
+def automatic_packages(read: TextReader) -> set[str]:
+    """Return the packages that apt installed as dependencies of others."""
     found = set()
     for paragraph in (read(EXTENDED_STATES) or "").split("\n\n"):
         fields = dict(_FIELD.findall(paragraph))
@@ -58,8 +58,8 @@ def automatic(read: Read) -> set[str]:
     return found
 
 
-def files(read: Read, packages: Iterable[Package], real: Callable[[str], str]) -> dict[str, str]:
-    """Map the paths of these packages, relative, to the MD5 that each file has in its package; empty if there is none.
+def packaged_files(read: TextReader, packages: Iterable[Package], real: Callable[[str], str]) -> dict[str, str]:
+    """Map the relative paths of these packages to the MD5 of each file in its package; empty if there is none.
 
     `real` turns a path into the one where the file is: `bin/x` into `usr/bin/x` where /bin is a link.
     """

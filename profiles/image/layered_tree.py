@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profiles.image.overlayfs import Entry, Kind, marks_of, merged, opened
+from profiles.image.overlayfs import EntryKind, MergedEntry, detect_marks, open_stack, walk_merged
 from profiles.userfile import read_records, read_text
 from profiles.walk import Tree, walk
 
@@ -20,67 +20,67 @@ TREE, OWNERS = "tree", "owners"
 """In a layer's directory: what it holds, and the owners of it that were not its maker."""
 KEPT = "kept"
 """Beside a layer that was packed: records of what squashfs cannot hold, such as folders whose paths are too long."""
-KEPT_BYTES = 2**30
-LONGEST_KEPT_BYTES = 2**20
+MAX_KEPT_BYTES = 2**30
+MAX_KEPT_RECORD_BYTES = 2**20
 """Limits for this file and for one of its records."""
 
-OWNERS_BYTES = 2**30
+MAX_OWNERS_BYTES = 2**30
 """Limit for that list: some ten million files."""
-LONGEST_OWNER_BYTES = 2**22
+MAX_OWNER_RECORD_BYTES = 2**22
 """Bytes of one of its records, which has a path: there are longer ones than system calls take."""
-TEXT_BYTES = 64 * 2**20
+MAX_TEXT_BYTES = 64 * 2**20
 """Limit for a file that is read whole, such as dpkg's list of packages: 20,000 packages take 25 MB."""
-PATH_BYTES = 4095
+MAX_PATH_BYTES = 4095
 """PATH_MAX of limits.h, without the NUL at the end."""
 
-_APART = re.compile(rb'\{"deep":\d+\} (.+)', re.DOTALL)
+_DEEP_RECORD = re.compile(rb'\{"deep":\d+\} (.+)', re.DOTALL)
 """A record of KEPT for a folder that is not in the squashfs."""
-_OWNER = re.compile(rb"(\d+) (\d+) ([0-7]+) (?:\./)?(.+)", re.DOTALL)
+_OWNER_RECORD = re.compile(rb"(\d+) (\d+) ([0-7]+) (?:\./)?(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who owns a file as root of the session saw it, and its permissions, with the set-id bits."""
+    """Owner and permissions of a file as root of the session saw them, with the set-id bits."""
 
     uid: int
     gid: int
     mode: int
 
 
-class Layered:
-    """A tree under layers, oldest first; each a directory with `tree` and perhaps `owners`. Raises OSError."""
+class LayeredTree:
+    """A tree under layers, oldest first. Each layer is a directory with `tree` and perhaps `owners`. Raises OSError."""
 
     def __init__(self, tree: Path, layers: Sequence[Path]) -> None:
         self.tree = tree
         trees = [layer / TREE for layer in layers]
-        longest = PATH_BYTES - max(len(os.fsencode(root)) for root in (tree, *trees)) - len("/")
-        self.entries: dict[str, Entry] = {}
-        """What the layers say, in the order of the paths."""
+        longest = MAX_PATH_BYTES - max(len(os.fsencode(root)) for root in (tree, *trees)) - len("/")
+        self.entries: dict[str, MergedEntry] = {}
+        """The entries of the layers, in the order of the paths."""
         self.too_long: list[str] = []
-        """The topmost paths that no system call takes. What is below them is passed over, too."""
-        with opened(trees, marks_of(layers)) as stack:
-            for entry in merged(stack, longest=longest):
+        """The topmost paths that no system call takes. Everything below them is skipped too."""
+        with open_stack(trees, detect_marks(layers)) as stack:
+            for entry in walk_merged(stack, longest=longest):
                 path = entry.path
                 if len(os.fsencode(path)) > longest:
                     self.too_long.append(path)
                 else:
                     self.entries[path] = entry
         for layer in layers:
-            self.too_long += packed_apart(layer)
+            self.too_long += deep_folders(layer)
         self._owners = [read_owners(layer) for layer in layers]
         self._links: dict[str, str] = {}
         self._shows: dict[str, bool] = {"": True}
         """By directory: whether what the tree has in it shows through the layers, and no link leads there."""
 
     def find(self, path: str) -> Path | None:
-        """Where the file is that a session sees at `path`, relative; links in it are not followed."""
+        """Return the file that a session sees at the relative `path`. Links in it are not followed."""
         entry = self.entries.get(path)
         if entry is not None and not entry.deleted:
             return entry.source
         return None if entry is not None else self.under(path)
 
     def under(self, path: str) -> Path | None:
-        """Where the tree has the file that shows through the layers at `path`; None if nothing does."""
+        """Return the tree's file that shows through the layers at `path`; None if nothing does."""
         found = self.tree / path
         return found if self._shows_in(path.rpartition("/")[0]) and os.path.lexists(found) else None
 
@@ -93,32 +93,32 @@ class Layered:
         shows = self._shows[directory]
         for each in reversed(unknown):
             above = self.entries.get(each)
-            hidden = above is not None and (above.opaque or above.kind is not Kind.DIRECTORY)
+            hidden = above is not None and (above.opaque or above.kind is not EntryKind.DIRECTORY)
             shows = shows and not hidden and not (self.tree / each).is_symlink()
             self._shows[each] = shows
         return shows
 
     def text(self, path: str) -> str | None:
         """Read a file as a session sees it; None if it is not there."""
-        return _text(self.find(path))
+        return _read_text(self.find(path))
 
     def text_before(self, path: str) -> str | None:
         """Read a file of the tree itself; None if it is not there."""
-        return _text(self.tree / path if _within(self.tree, path.split("/")) else None)
+        return _read_text(self.tree / path if _has_no_links(self.tree, path.split("/")) else None)
 
     def real(self, path: str) -> str:
-        """Tell where a file is whose first directory may be a link: /bin, /lib and the like in a merged /usr."""
+        """Return the path of a file whose first directory may be a link, such as /bin and /lib in a merged /usr."""
         first, slash, rest = path.partition("/")
         if first not in self._links:
             place = self.find(first)
             self._links[first] = str(place.readlink()).strip("/") if place and place.is_symlink() else first
         return f"{self._links[first]}{slash}{rest}" if slash else path
 
-    def owner(self, entry: Entry, status: os.stat_result) -> Owner:
-        """Tell whose an entry of the layers is to be; `status` is that of its source.
+    def owner(self, entry: MergedEntry, status: os.stat_result) -> Owner:
+        """Return the owner of an entry of the layers; `status` is that of its source.
 
-        The newest layer that has written it down decides, then the tree, whose owners sessions cannot change; what is
-        new is root's.
+        The newest layer that records one decides, then the tree, whose owners sessions cannot change. A new file
+        belongs to root.
         """
         for number in range(len(self._owners) - 1, -1, -1):
             known = self._owners[number].get(entry.path)
@@ -133,14 +133,16 @@ class Layered:
                 return Owner(theirs.st_uid, theirs.st_gid, stat.S_IMODE(status.st_mode))
         return Owner(0, 0, stat.S_IMODE(status.st_mode))
 
-    def gone_below(self, entry: Entry) -> Iterator[str]:
-        """Yield the paths of the tree that an entry hides: all for a whiteout or a file, what is inside if opaque."""
+    def gone_below(self, entry: MergedEntry) -> Iterator[str]:
+        """Yield the paths of the tree that an entry hides: all for a whiteout or a file, the content of an opaque
+        directory.
+        """
         below = self.under(entry.path)
         if below is None:
             return
         if entry.deleted:
             yield entry.path
-        if (entry.opaque or entry.kind is not Kind.DIRECTORY) and below.is_dir() and not below.is_symlink():
+        if (entry.opaque or entry.kind is not EntryKind.DIRECTORY) and below.is_dir() and not below.is_symlink():
             with Tree(below) as tree:
                 for inner in walk(tree.root, is_steady=True):
                     path = f"{entry.path}/{os.fsdecode(inner.path)}"
@@ -148,20 +150,20 @@ class Layered:
                         yield path
 
 
-def packed_apart(layer: Path) -> list[str]:
+def deep_folders(layer: Path) -> list[str]:
     """Return the paths of the folders that a packed layer has beside its squashfs. OSError."""
     if not os.path.lexists(layer / KEPT):
         return []
-    records = read_records(layer / KEPT, KEPT_BYTES, longest=LONGEST_KEPT_BYTES, own=False)
-    return [os.fsdecode(found[1]) for record in records if (found := _APART.fullmatch(record))]
+    records = read_records(layer / KEPT, MAX_KEPT_BYTES, longest=MAX_KEPT_RECORD_BYTES, own=False)
+    return [os.fsdecode(found[1]) for record in records if (found := _DEEP_RECORD.fullmatch(record))]
 
 
 def read_owners(layer: Path) -> dict[str, Owner]:
     """Read a layer's `owners`: records `UID GID MODE PATH`, MODE in octal, each ended by a NUL; {} if it has none."""
     found = {}
     try:
-        for record in read_records(layer / OWNERS, OWNERS_BYTES, longest=LONGEST_OWNER_BYTES, own=False):
-            if match := _OWNER.fullmatch(record):
+        for record in read_records(layer / OWNERS, MAX_OWNERS_BYTES, longest=MAX_OWNER_RECORD_BYTES, own=False):
+            if match := _OWNER_RECORD.fullmatch(record):
                 path = os.fsdecode(match[4]).lstrip("/")
                 found[path] = Owner(int(match[1]), int(match[2]), int(match[3], 8) & 0o7777)
     except FileNotFoundError:
@@ -169,8 +171,8 @@ def read_owners(layer: Path) -> dict[str, Owner]:
     return found
 
 
-def _within(tree: Path, parts: Sequence[str]) -> bool:
-    """Whether no directory on the way is a link: the tree may be a stranger's, and links in it lead out of it."""
+def _has_no_links(tree: Path, parts: Sequence[str]) -> bool:
+    """Whether no directory of a path is a link: the tree may be untrusted, and links in it may lead out of it."""
     place = tree
     for part in parts[:-1]:
         place /= part
@@ -179,10 +181,10 @@ def _within(tree: Path, parts: Sequence[str]) -> bool:
     return True
 
 
-def _text(path: Path | None) -> str | None:
+def _read_text(path: Path | None) -> str | None:
     try:
         if path is None or not stat.S_ISREG(path.lstat().st_mode):
             return None
-        return read_text(path, TEXT_BYTES, own=False, errors="surrogateescape")
+        return read_text(path, MAX_TEXT_BYTES, own=False, errors="surrogateescape")
     except FileNotFoundError:
         return None

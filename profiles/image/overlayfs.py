@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiles.walk import MOST_OPEN, Folder, Tree
+from profiles.walk import MAX_OPEN_FOLDERS, Folder, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,18 +38,18 @@ WHITEOUT_PREFIX = ".wh."
 OPAQUE_FILE = ".wh..wh..opq"
 WHITEOUT_XATTR = "user.overlay.whiteout"
 FUSE_WRITTEN = "fuse"
-"""Beside the tree of a top that fuse-overlayfs has written to: it marks deletions in ways of its own, so a stack with
-such a layer is mounted by it ever after."""
-OPEN_TOGETHER = 600
+"""File beside the tree of a top that fuse-overlayfs has written to. It has its own marks of deletion, so it must mount
+every stack with such a layer."""
+MAX_OPEN_TOGETHER = 600
 """Folders of all trees that are open at once: a process may open 1,024 files."""
-LEAST_OPEN = 2
+MIN_OPEN = 2
 """Folders of one tree that are open at once, however many trees there are."""
-OPEN_BESIDE = 100
+OTHER_OPEN_FILES = 100
 """Other files of a process, such as a folder that is being listed."""
 
 
 class Marks(StrEnum):
-    """The program that mounts a stack, and so decides what in its layers is a mark."""
+    """The program that mounts a stack, and so decides which files in its layers are marks."""
 
     NONE = "none"
     """None: a plain directory, in which everything is content."""
@@ -74,7 +74,7 @@ _ESCAPED_XATTRS = "user.overlay.overlay."
 """Below it the kernel keeps what a session's programs call `user.overlay.` (overlayfs.rst, "nesting")."""
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     FILE = "file"
     DIRECTORY = "directory"
     SYMLINK = "symlink"
@@ -84,12 +84,12 @@ class Kind(StrEnum):
     """Nothing is here any more."""
 
 
-class Found(NamedTuple):
+class LayerEntry(NamedTuple):
     """A name in one layer's folder."""
 
     folder: Folder
     name: bytes
-    kind: Kind
+    kind: EntryKind
     layer: int
     """The place in the stack: 0 is the oldest."""
     status: os.stat_result
@@ -103,11 +103,11 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
+class MergedEntry:
     """One path of the merged view."""
 
-    found: Found
-    """In the newest layer that says anything of the path: where its content, mode and times are."""
+    found: LayerEntry
+    """The entry of the newest layer that has the path: its content, mode and times."""
     depth: int
     """Number of folders that it is in."""
     opaque: bool = False
@@ -119,7 +119,7 @@ class Entry:
         return self.found.path
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EntryKind:
         return self.found.kind
 
     @property
@@ -129,16 +129,16 @@ class Entry:
 
     @property
     def source(self) -> Path | None:
-        """Its place in the layer, None for a whiteout. The kernel may refuse to take so long a path."""
+        """The path in the layer, None for a whiteout. The kernel may refuse such a long path."""
         return None if self.deleted else Path(os.fsdecode(self.found.folder.tree.path), self.path)
 
     @property
     def deleted(self) -> bool:
-        """Whether this is a whiteout: what is at this path under the stack, if anything, is not to be seen."""
-        return self.kind is Kind.WHITEOUT
+        """Whether this is a whiteout, which hides the path under the stack."""
+        return self.kind is EntryKind.WHITEOUT
 
 
-class Stack:
+class OpenStack:
     """The open trees of a stack's layers, oldest first."""
 
     def __init__(self, trees: Sequence[Tree], marks: Marks, *, is_steady: bool = True) -> None:
@@ -154,33 +154,35 @@ class Stack:
 
 
 class MergedFolder:
-    """The folders of several layers that show as one."""
+    """Folders of several layers that show as one."""
 
-    def __init__(self, stack: Stack, folders: Sequence[tuple[int, Folder]], *, hides: bool) -> None:
+    def __init__(self, stack: OpenStack, folders: Sequence[tuple[int, Folder]], *, hides: bool) -> None:
         self.stack = stack
         self.folders = folders
         """With the numbers of their layers, newest first."""
         self.hides = hides
         """Whether nothing shows from under the stack."""
-        self._listings: dict[int, Mapping[bytes, Found]] = {}
+        self._listings: dict[int, Mapping[bytes, LayerEntry]] = {}
 
     def names(self, without: Collection[Tree] = ()) -> set[bytes]:
-        """Read the layers, but the trees `without`; return the names that they say anything of, deletions too."""
+        """Read the layers, except the trees `without`. Return the names in them, deletions included."""
         for number, folder in self.folders:
             if folder.tree not in without and number not in self._listings:
-                self._listings[number] = _listing(self.stack, number, folder)
+                self._listings[number] = _read_folder(self.stack, number, folder)
         return {name for listing in self._listings.values() for name in listing}
 
-    def all_found(self, name: bytes) -> Iterator[Found]:
-        """Yield what the layers say of a name, newest first."""
+    def all_found(self, name: bytes) -> Iterator[LayerEntry]:
+        """Yield the entries of a name in the layers, newest first."""
         for number, folder in self.folders:
             listing = self._listings.get(number)
             found = _look_up(self.stack, number, folder, name) if listing is None else listing.get(name)
             if found is not None:
                 yield found
 
-    def found(self, name: bytes) -> Found | None:
-        """Return what the newest layer that says anything of a name says, a whiteout too; None if none does."""
+    def found(self, name: bytes) -> LayerEntry | None:
+        """Return the entry of a name in the newest layer that has one, which may be a whiteout; None if no layer has
+        one.
+        """
         return next(self.all_found(name), None)
 
     def inside(self, name: bytes) -> MergedFolder:
@@ -188,7 +190,7 @@ class MergedFolder:
         together: list[tuple[int, Folder]] = []
         hides = self.hides
         for found in self.all_found(name):
-            if found.kind is not Kind.DIRECTORY:
+            if found.kind is not EntryKind.DIRECTORY:
                 hides = True
                 break
             folder = found.folder.folder(found.name)
@@ -200,20 +202,20 @@ class MergedFolder:
 
 
 @contextlib.contextmanager
-def opened(layers: Sequence[str | os.PathLike[str]], marks: Marks = Marks.KERNEL) -> Iterator[Stack]:
+def open_stack(layers: Sequence[str | os.PathLike[str]], marks: Marks = Marks.KERNEL) -> Iterator[OpenStack]:
     """Open the trees of a stack, oldest first. OSError for one that is no folder."""
     with open_trees(layers) as trees:
-        yield Stack(trees, marks)
+        yield OpenStack(trees, marks)
 
 
 @contextlib.contextmanager
 def open_trees(layers: Sequence[str | os.PathLike[str]]) -> Iterator[list[Tree]]:
-    """Open trees, so that all of them together keep a process's limit of open files.
+    """Open trees, so that all of them together stay below a process's limit of open files.
 
-    Of hundreds of layers each needs a few, so the limit is raised, as far as a process may: setrlimit(2).
+    Hundreds of layers need a few each, so the limit is raised as far as a process may: setrlimit(2).
     """
-    most_open = max(LEAST_OPEN, min(MOST_OPEN, OPEN_TOGETHER // max(1, len(layers)) - 1))
-    _allow_open(len(layers) * (most_open + 1) + OPEN_BESIDE)
+    most_open = max(MIN_OPEN, min(MAX_OPEN_FOLDERS, MAX_OPEN_TOGETHER // max(1, len(layers)) - 1))
+    _allow_open(len(layers) * (most_open + 1) + OTHER_OPEN_FILES)
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(Tree(layer, most_open=most_open)) for layer in layers]
 
@@ -226,26 +228,26 @@ def _allow_open(files: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def marks_of(layers: Iterable[Path]) -> Marks:
-    """Tell the program that mounts a stack of these layers' directories, which have a `tree` each."""
+def detect_marks(layers: Iterable[Path]) -> Marks:
+    """Return the program that mounts a stack of these layers' directories, which have a `tree` each."""
     return Marks.FUSE if any((layer / FUSE_WRITTEN).exists() for layer in layers) else Marks.KERNEL
 
 
-def is_own_attribute(name: str, marks: Marks) -> bool:
+def is_overlay_attribute(name: str, marks: Marks) -> bool:
     """Whether an extended attribute is a mark of the program that mounts the layer, and no content."""
     return name.startswith(_OWN_XATTRS[marks]) and not name.startswith(_ESCAPED_XATTRS)
 
 
-def merged(stack: Stack, *, longest: int | None = None) -> Iterator[Entry]:
-    """Yield what a stack shows over something that is not looked at.
+def walk_merged(stack: OpenStack, *, longest: int | None = None) -> Iterator[MergedEntry]:
+    """Yield the entries that a stack shows, without those below the stack.
 
-    A directory comes before what is in it, names in the order of their bytes; the root itself is left out. Whiteouts
-    are told only where something under the stack could show: not in opaque directories. It may be that nothing is
-    there, as overlayfs also whites out what an older layer had. A directory over a file or a whiteout of an older
-    layer is opaque, whether or not it is marked. What is in a directory whose path has more than `longest` bytes is
-    left out. Raises OSError for what cannot be read.
+    A directory comes before its entries, names in the order of their bytes; the root itself is left out. Whiteouts
+    appear only where something under the stack could show: not in opaque directories. There may be nothing to hide,
+    since overlayfs also makes whiteouts for entries of older layers. A directory over a file or a whiteout of an older
+    layer is opaque, with or without a mark. The content of a directory whose path has more than `longest` bytes is left
+    out. Raises OSError for what cannot be read.
     """
-    under_way = [_steps(stack.root, 0, longest)]
+    under_way = [_walk_folder(stack.root, 0, longest)]
     while under_way:  # a tree may be deeper than Python calls
         step = next(under_way[-1], None)
         if step is None:
@@ -254,56 +256,58 @@ def merged(stack: Stack, *, longest: int | None = None) -> Iterator[Entry]:
         entry, inside = step
         yield entry
         if inside is not None:
-            under_way.append(_steps(inside, len(under_way), longest))
+            under_way.append(_walk_folder(inside, len(under_way), longest))
 
 
-def _steps(folder: MergedFolder, depth: int, longest: int | None) -> Iterator[tuple[Entry, MergedFolder | None]]:
-    """Yield what a merged folder holds, with the merged folder of a directory that is to be entered."""
+def _walk_folder(
+    folder: MergedFolder, depth: int, longest: int | None
+) -> Iterator[tuple[MergedEntry, MergedFolder | None]]:
+    """Yield the entries of a merged folder, each with the merged folder of a directory to enter."""
     for name in sorted(folder.names()):
         found = folder.found(name)
         assert found is not None  # one of the listings has the name
-        if found.kind is Kind.DIRECTORY:
+        if found.kind is EntryKind.DIRECTORY:
             inside = folder.inside(name)
             is_entered = longest is None or len(found.folder.below(name)) <= longest
-            yield Entry(found, depth, opaque=inside.hides and not folder.hides), inside if is_entered else None
-        elif found.kind is not Kind.WHITEOUT or not folder.hides:
-            yield Entry(found, depth), None
+            yield MergedEntry(found, depth, opaque=inside.hides and not folder.hides), inside if is_entered else None
+        elif found.kind is not EntryKind.WHITEOUT or not folder.hides:
+            yield MergedEntry(found, depth), None
 
 
-def _vanished(stack: Stack) -> contextlib.suppress:
-    """Pass over what vanishes, if the stack is not steady."""
+def _ignore_vanished(stack: OpenStack) -> contextlib.suppress:
+    """Ignore entries that vanish, if the stack is not steady."""
     return contextlib.suppress(*(() if stack.is_steady else (FileNotFoundError, NotADirectoryError)))
 
 
-def _listing(stack: Stack, layer: int, folder: Folder) -> Mapping[bytes, Found]:
+def _read_folder(stack: OpenStack, layer: int, folder: Folder) -> Mapping[bytes, LayerEntry]:
     """Read one layer's folder, its marks translated."""
-    listing: dict[bytes, Found] = {}
-    gone: dict[bytes, Found] = {}
+    listing: dict[bytes, LayerEntry] = {}
+    gone: dict[bytes, LayerEntry] = {}
     prefix = os.fsencode(WHITEOUT_PREFIX)
-    with _vanished(stack):
+    with _ignore_vanished(stack):
         for entry in folder.entries():
             name = os.fsencode(entry.name)
             if stack.marks is Marks.FUSE and entry.name == OPAQUE_FILE:
                 continue
-            with _vanished(stack):
+            with _ignore_vanished(stack):
                 status = entry.stat(follow_symlinks=False)
                 if stack.marks is Marks.FUSE and name.startswith(prefix):
                     whiteout = name.removeprefix(prefix)
-                    gone[whiteout] = Found(folder, whiteout, Kind.WHITEOUT, layer, status, stack.marks)
+                    gone[whiteout] = LayerEntry(folder, whiteout, EntryKind.WHITEOUT, layer, status, stack.marks)
                 else:
-                    kind = _kind(stack.marks, folder, name, status)
-                    listing[name] = Found(folder, name, kind, layer, status, stack.marks)
+                    kind = _entry_kind(stack.marks, folder, name, status)
+                    listing[name] = LayerEntry(folder, name, kind, layer, status, stack.marks)
     return gone | listing  # what is there although it was whited out was made afterwards
 
 
-def _look_up(stack: Stack, layer: int, folder: Folder, name: bytes) -> Found | None:
-    """Return what one layer says of a name in its folder."""
-    with _vanished(stack):
+def _look_up(stack: OpenStack, layer: int, folder: Folder, name: bytes) -> LayerEntry | None:
+    """Return one layer's entry of a name in its folder."""
+    with _ignore_vanished(stack):
         if (status := folder.status(name)) is not None:
-            return Found(folder, name, _kind(stack.marks, folder, name, status), layer, status, stack.marks)
+            return LayerEntry(folder, name, _entry_kind(stack.marks, folder, name, status), layer, status, stack.marks)
         mark = os.fsencode(WHITEOUT_PREFIX) + name
         if stack.marks is Marks.FUSE and (status := _short_status(folder, mark)) is not None:
-            return Found(folder, name, Kind.WHITEOUT, layer, status, stack.marks)
+            return LayerEntry(folder, name, EntryKind.WHITEOUT, layer, status, stack.marks)
     return None
 
 
@@ -317,37 +321,37 @@ def _short_status(folder: Folder, name: bytes) -> os.stat_result | None:
         return None
 
 
-def _kind(marks: Marks, folder: Folder, name: bytes, status: os.stat_result) -> Kind:
+def _entry_kind(marks: Marks, folder: Folder, name: bytes, status: os.stat_result) -> EntryKind:
     mode = status.st_mode
     if stat.S_ISREG(mode):
         is_whiteout = marks is Marks.KERNEL and not status.st_size and _has_attribute(folder, name, WHITEOUT_XATTR)
-        return Kind.WHITEOUT if is_whiteout else Kind.FILE
+        return EntryKind.WHITEOUT if is_whiteout else EntryKind.FILE
     if stat.S_ISDIR(mode):
-        return Kind.DIRECTORY
+        return EntryKind.DIRECTORY
     if stat.S_ISLNK(mode):
-        return Kind.SYMLINK
+        return EntryKind.SYMLINK
     is_device = marks is not Marks.NONE and stat.S_ISCHR(mode) and status.st_rdev == 0
-    return Kind.WHITEOUT if is_device else Kind.OTHER
+    return EntryKind.WHITEOUT if is_device else EntryKind.OTHER
 
 
 def _has_attribute(folder: Folder, name: bytes, attribute: str) -> bool:
     try:
-        return _attribute(folder.short_path(name), attribute) is not None
+        return _read_attribute(folder.short_path(name), attribute) is not None
     except PermissionError:  # a file that its owner may not read: no program leaves a mark so
         return False
 
 
-def _is_opaque(stack: Stack, folder: Folder) -> bool:
+def _is_opaque(stack: OpenStack, folder: Folder) -> bool:
     """Whether a layer's folder hides those of the layers below it."""
-    with _vanished(stack):
+    with _ignore_vanished(stack):
         descriptor = folder.descriptor()
-        if any(_attribute(descriptor, name) == b"y" for name in OPAQUE_XATTRS[stack.marks]):
+        if any(_read_attribute(descriptor, name) == b"y" for name in OPAQUE_XATTRS[stack.marks]):
             return True
         return stack.marks is Marks.FUSE and folder.status(os.fsencode(OPAQUE_FILE)) is not None
     return False
 
 
-def _attribute(place: int | bytes, name: str) -> bytes | None:
+def _read_attribute(place: int | bytes, name: str) -> bytes | None:
     """Return an attribute of an open folder, or of a file; None if it has none."""
     try:
         return os.getxattr(place, name) if isinstance(place, int) else os.getxattr(place, name, follow_symlinks=False)

@@ -1,7 +1,7 @@
 """Find the root file system in a SIF file. Sessions mount it from there without Apptainer.
 
 The layout is that of github.com/sylabs/sif, pkg/sif (header.go, descriptor.go): a global header of 128 bytes, and
-descriptors of 585 bytes where it says; numbers are little-endian.
+descriptors of 585 bytes at the place in the header; numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_DESCRIPTORS = 4096
 
 
 def squashfs_offset(sif: Path) -> int:
-    """Tell at which byte of a SIF file its root file system begins.
+    """Return the byte of a SIF file at which its root file system begins.
 
     Raises ProfilesError if it is no SIF file, or its root file system is no squashfs, and OSError.
     """

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, ProfilesError, StoreError
 from profiles.image.sif import squashfs_offset
 from profiles.recipe.spec import Profile
-from profiles.recipe.versions import sort_key
+from profiles.recipe.versions import version_sort_key
 from profiles.userfile import read_bytes
 
 if TYPE_CHECKING:
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 
 IMAGE = "image.sif"
 DESCRIPTION = "image.json"
-DESCRIPTION_BYTES = 8 * 2**20
+MAX_DESCRIPTION_BYTES = 8 * 2**20
 """Limit for that file, which the controller reads: some times what document.MAX_BYTES lets a recipe have."""
 RECIPE = "profile.yaml"
 LOG = "build.log"
 PACKAGES = "packages.txt"
-FAILED = ".failed.log"
+FAILED_LOG_SUFFIX = ".failed.log"
 """`<store>/<name>/<version>.failed.log` is the log of the last build of a version that failed."""
 
-STALE_AFTER = 86400.0
-"""Seconds after which a stage was left by a builder that was killed: no build may take that long."""
+STALE_STAGE_S = 86400.0
+"""Seconds after which a stage is the leftover of a killed builder: no build may take that long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What one version of a profile was built into."""
+    """The image that was built from one version of a profile."""
 
     name: str
     version: str
@@ -60,15 +60,15 @@ class Image:
     labels: Mapping[str, str]
     profile: Profile
     offset: int
-    """At which byte of the SIF file its squashfs begins."""
+    """Byte of the SIF file at which its squashfs begins."""
 
     @property
     def directory(self) -> Path:
-        """Where profile.yaml, build.log and packages.txt stand beside it."""
+        """The directory of the SIF file, with profile.yaml, build.log and packages.txt."""
         return self.path.parent
 
     def description(self) -> dict[str, Any]:
-        """Build what image.json says: everything but the place, so that a store can be moved."""
+        """Return the content of image.json: everything except the path, so that a store can be moved."""
         return {
             "name": self.name,
             "version": self.version,
@@ -82,8 +82,8 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """Everything found: images sorted by name and age of version, and what could not be understood."""
+class StoreContents:
+    """The content of a store: images sorted by name and age of version, and damaged versions."""
 
     images: list[Image]
     damaged: list[DamagedImageError]
@@ -98,14 +98,14 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
 
-    def contents(self) -> Contents:
+    def contents(self) -> StoreContents:
         """Read all that is published.
 
         A store that does not exist is empty; damaged versions are reported, not raised.
         """
-        contents = Contents([], [])
+        contents = StoreContents([], [])
         for directory in _visible(self.path):
-            for version in sorted(_versions(directory), key=lambda path: (sort_key(path.name), path.name)):
+            for version in sorted(_versions(directory), key=lambda path: (version_sort_key(path.name), path.name)):
                 try:
                     contents.images.append(read_image(version))
                 except DamagedImageError as error:
@@ -113,11 +113,11 @@ class Store:
         return contents
 
     def images(self) -> list[Image]:
-        """List the images that can be used; `contents` also tells about the others."""
+        """List the images that can be used; `contents` has the damaged ones too."""
         return self.contents().images
 
     def find(self, name: str, version: str | None = None) -> Image:
-        """Find this version, or the newest. Raises NoSuchImageError with what there is, DamagedImageError."""
+        """Return this version, or the newest. Raises NoSuchImageError with the alternatives, DamagedImageError."""
         return Stores([self]).find(name, version)
 
     def versions(self, name: str) -> list[str]:
@@ -126,7 +126,7 @@ class Store:
             return []
         return sorted(
             (path.name for path in _versions(self.path / name)),
-            key=lambda version: (sort_key(version), version),
+            key=lambda version: (version_sort_key(version), version),
         )
 
     def stage(self, name: str, version: str) -> Path:
@@ -156,9 +156,9 @@ class Store:
             )
 
     def publish(self, stage: Path, name: str, version: str) -> Image:
-        """Make what `stage` holds visible as this version, whole and on disk.
+        """Publish the content of `stage` as this version, as a whole and on disk.
 
-        Raises ImageExistsError, having changed nothing, if the version is there by now; StoreError.
+        Raises ImageExistsError, having changed nothing, if the version exists meanwhile; StoreError.
         """
         for file in stage.iterdir():
             file.chmod(0o644)
@@ -172,12 +172,12 @@ class Store:
             self.check_free(name, version)
             raise StoreError(f"cannot publish to {target}: {error.strerror}") from error
         _sync(target.parent)
-        target.with_name(f"{version}{FAILED}").unlink(missing_ok=True)
+        target.with_name(f"{version}{FAILED_LOG_SUFFIX}").unlink(missing_ok=True)
         return read_image(target)
 
     def keep_log(self, stage: Path, name: str, version: str) -> Path | None:
-        """Keep a failed build's log beside the versions, in place of an earlier one; tell where."""
-        kept = self.path / name / f"{version}{FAILED}"
+        """Keep a failed build's log beside the versions, instead of an earlier one. Return its path."""
+        kept = self.path / name / f"{version}{FAILED_LOG_SUFFIX}"
         try:
             (stage / LOG).replace(kept)
             kept.chmod(0o644)
@@ -203,26 +203,26 @@ class Store:
             (self.path / name).rmdir()
 
     def verify(self, image: Image) -> None:
-        """Read the whole SIF file; raise DamagedImageError if it is not what was published."""
-        verify(image)
+        """Read the whole SIF file. Raise DamagedImageError if it differs from the published one."""
+        verify_image(image)
 
 
 class Stores:
-    """Several stores, searched in order: the first that has a version is asked for it."""
+    """Several stores in order. The first one that has a version provides it."""
 
     def __init__(self, stores: Sequence[Store | Path]) -> None:
         self.stores = [store if isinstance(store, Store) else Store(store) for store in stores]
 
-    def contents(self) -> Contents:
+    def contents(self) -> StoreContents:
         """Read all stores; of a version that several have, the one that `find` would return is listed."""
-        contents = Contents([], [])
+        contents = StoreContents([], [])
         seen: set[tuple[str, str]] = set()
         for store in self.stores:
             found = store.contents()
             contents.damaged.extend(found.damaged)
             contents.images.extend(image for image in found.images if (image.name, image.version) not in seen)
             seen.update((image.name, image.version) for image in found.images)
-        contents.images.sort(key=lambda image: (image.name, sort_key(image.version), image.version))
+        contents.images.sort(key=lambda image: (image.name, version_sort_key(image.version), image.version))
         return contents
 
     def images(self) -> list[Image]:
@@ -235,7 +235,7 @@ class Stores:
             every = {version for store in self.stores for version in store.versions(name)}
             if not every:
                 raise _not_found(self.stores, name, None)
-            version = max(every, key=lambda each: (sort_key(each), each))
+            version = max(every, key=lambda each: (version_sort_key(each), each))
         for store in self.stores:
             if version in store.versions(name):
                 return read_image(store.path / name / version)
@@ -243,14 +243,14 @@ class Stores:
 
 
 def read_image(directory: Path) -> Image:
-    """Read what `directory` says of its image. Raises DamagedImageError that names the file.
+    """Read the description of an image from `directory`. Raises DamagedImageError that names the file.
 
-    Images published before descriptions had the offset are asked for it themselves.
+    The SIF file itself gives the offset of images whose descriptions are older than this field.
     """
     file = directory / DESCRIPTION
     hint = "build it anew under another version, and delete this one"
     try:
-        data = json.loads(read_bytes(file, DESCRIPTION_BYTES, own=False, follow=True))
+        data = json.loads(read_bytes(file, MAX_DESCRIPTION_BYTES, own=False, follow=True))
         image = Image(
             name=str(data["name"]),
             version=str(data["version"]),
@@ -276,20 +276,20 @@ def read_image(directory: Path) -> Image:
     return image
 
 
-def digest_of(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """`sha256:…` of a file."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def verify(image: Image) -> None:
+def verify_image(image: Image) -> None:
     """Raise DamagedImageError unless the SIF file has the size and the digest that were published."""
     hint = "delete this version and build it anew under another"
     try:
         size = image.path.stat().st_size
         if size != image.size:
             raise DamagedImageError(f"{image.path} has {size} bytes instead of {image.size}", hint=hint)
-        if digest_of(image.path) != image.digest:
+        if file_digest(image.path) != image.digest:
             raise DamagedImageError(f"{image.path} is not what was published: its digest differs", hint=hint)
     except OSError as error:
         raise DamagedImageError(f"{image.path} cannot be read: {error.strerror}", hint=hint) from error
@@ -297,7 +297,7 @@ def verify(image: Image) -> None:
 
 def _not_found(stores: Sequence[Store], name: str, version: str | None) -> NoSuchImageError:
     versions = sorted(
-        {each for store in stores for each in store.versions(name)}, key=lambda each: (sort_key(each), each)
+        {each for store in stores for each in store.versions(name)}, key=lambda each: (version_sort_key(each), each)
     )
     if versions:
         return NoSuchImageError(f"profile {name} has no version {version}", hint=f"there is: {', '.join(versions)}")
@@ -331,12 +331,12 @@ def _sweep(directory: Path) -> None:
     for path in directory.glob(".*"):
         with contextlib.suppress(OSError):
             status = path.lstat()
-            if status.st_uid == os.getuid() and status.st_mtime < time.time() - STALE_AFTER:
+            if status.st_uid == os.getuid() and status.st_mtime < time.time() - STALE_STAGE_S:
                 shutil.rmtree(path)
 
 
 def _sync(path: Path) -> None:
-    """Have what `path` holds reach the disk before anything that says so."""
+    """Write the content of `path` to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
 """Unpack layers that storage keeps as squashfs files into directories.
 
-A whiteout cannot be unpacked everywhere: overlayfs itself, which a container's own disk often is, refuses to hold one.
-So whiteouts are written as fuse-overlayfs would write them, as files `.wh.NAME`, and the file `fuse` beside the tree
-has profiles.image.overlayfs read them so.
+A whiteout cannot be unpacked everywhere: overlayfs itself, which a container's own disk often is, refuses whiteouts. So
+they become files `.wh.NAME`, as fuse-overlayfs makes them, and the file `fuse` beside the tree announces them to
+profiles.image.overlayfs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WHITEOUT = re.compile(rb"^c\S+ +\d+/\d+ +0, *0 +\S+ +\S+ ([^\n]+)$", re.MULTILI
 """As `unsquashfs -lln -d ''` lists one; a name with a line end in it is not understood, and what it hid comes back."""
 
 
-def unpack(squashfs: Path, target: Path, timeout: float) -> None:
+def unpack_with_fuse_marks(squashfs: Path, target: Path, timeout: float) -> None:
     """Unpack a layer into `target`, which is made; files are the caller's. `timeout` in seconds, for each of two steps.
 
     Raises ProfilesError, OSError.

@@ -24,11 +24,11 @@ def shell_lines(environment: Mapping[str, str], *, venv: bool) -> str:
     `$NAME` and `${NAME}` in a value stand for what the variable is at that point, `$$` for one dollar sign; everything
     else stands for itself: no command is ever run.
     """
-    lines = [f"export {name}={quote(value)}\n" for name, value in environment.items()]
+    lines = [f"export {name}={quote_value(value)}\n" for name, value in environment.items()]
     return (VENV if venv else "") + "".join(lines)
 
 
-def quote(value: str) -> str:
+def quote_value(value: str) -> str:
     """Quote one value for sh(1), with its references left open."""
     parts = []
     at = 0

@@ -7,6 +7,6 @@ from pathlib import Path
 LIBRARY = Path(__file__).parents[1] / "library"
 
 
-def shipped() -> dict[str, Path]:
+def shipped_profiles() -> dict[str, Path]:
     """Map the names of the shipped profiles to their files, for `load` and `build`."""
     return {file.parent.name: file for file in sorted(LIBRARY.glob("*/profile.yaml"))}

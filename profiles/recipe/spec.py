@@ -1,7 +1,6 @@
 """The schema of a profile's YAML, and its reader.
 
-A profile is a recipe: what it is built on and what is added, and what a session made from it asks of Slurm by
-default.
+A profile is a recipe: its base and its additions, and the default Slurm options of its sessions.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pydantic import (
 
 from profiles.errors import ProfileError
 from profiles.recipe.base import Base, parse_base
-from profiles.recipe.yaml_document import Document, parse
+from profiles.recipe.yaml_document import YamlDocument, parse_yaml
 from profiles.userfile import is_file
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
@@ -35,7 +34,7 @@ CONTINUATION_PATTERN = r"^(always|never|[1-9][0-9]{0,3}[mhd])$"
 IDLE_PATTERN = r"^(never|[1-9][0-9]{0,3}[mhd])$"
 
 RESERVED_VARIABLES = re.compile(r"(BERTH|SLURM|APPTAINER|SINGULARITY)_|(HOME|USER|LOGNAME)$")
-"""Set by the session, by Slurm or by Apptainer; a profile that set them would break one of the three."""
+"""Variables that the session, Slurm or Apptainer set. A profile that set them would break one of the three."""
 
 
 def _one_line(text: str) -> str:
@@ -65,7 +64,7 @@ def _persistent(text: str) -> str:
     return text
 
 
-def _once(text: str, info: ValidationInfo) -> str:
+def _not_kept(text: str, info: ValidationInfo) -> str:
     """Refuse to keep and to renew one thing: a path of `fresh` that is, holds or lies in one of `keep`."""
     for kept in info.data.get("keep", []):
         if kept == text:
@@ -75,7 +74,7 @@ def _once(text: str, info: ValidationInfo) -> str:
     return text
 
 
-def _mode(value: object) -> object:
+def _parse_mode(value: object) -> object:
     """`0644` is octal, as in chmod(1); numbers come from image.json, where it is written as one."""
     if isinstance(value, str):
         if not re.fullmatch(r"0?[0-7]{3}", value):
@@ -84,7 +83,7 @@ def _mode(value: object) -> object:
     return value
 
 
-def _flag(value: object) -> object:
+def _parse_flag(value: object) -> object:
     """Take `true` and `false` as switches of an option without a value, any other text as its value."""
     return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
@@ -101,19 +100,19 @@ Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN)]
 AptPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[0-9A-Za-z.+:~-]+)?$")]
 PipPackage = Annotated[Line, StringConstraints(pattern=r"^[A-Za-z0-9][^\n]*$", max_length=500)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_variable)]
-ResourceValue = Annotated[bool | Line, BeforeValidator(_flag)]
+ResourceValue = Annotated[bool | Line, BeforeValidator(_parse_flag)]
 ResourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
 BindPath = Annotated[AbsolutePath, AfterValidator(_bindable)]
 PersistentPath = Annotated[Line, AfterValidator(_bindable), AfterValidator(_persistent), Field(max_length=1024)]
-Mode = Annotated[int, BeforeValidator(_mode), Field(ge=0, le=0o777)]
+Mode = Annotated[int, BeforeValidator(_parse_mode), Field(ge=0, le=0o777)]
 
 
-class Strict(BaseModel):
+class ProfileModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class File(Strict):
+class File(ProfileModel):
     """A file of the image: its text, or a file to copy, named relative to the profile."""
 
     destination: AbsolutePath
@@ -128,8 +127,8 @@ class File(Strict):
         return self
 
 
-class Bind(Strict):
-    """A path of the shared file system that sessions want to see; the site decides whether they may."""
+class BindSpec(ProfileModel):
+    """A path of the shared file system for sessions; the site decides whether they may mount it."""
 
     source: BindPath
     destination: BindPath = ""
@@ -143,7 +142,7 @@ class Bind(Strict):
         return data
 
 
-class Service(Strict):
+class Service(ProfileModel):
     """A web service of the session: its command, and the socket in the run directory that it listens on."""
 
     name: Name
@@ -152,16 +151,16 @@ class Service(Strict):
     description: Line = ""
 
 
-class Persistence(Strict):
-    """What of a session is kept over a stop, and what comes from the profile at each start."""
+class PersistenceSpec(ProfileModel):
+    """The parts of a session that are kept over a stop, and those that come from the profile at each start."""
 
     home: Literal["keep", "fresh"] = "keep"
     system: Literal["keep", "fresh"] = "keep"
     keep: list[PersistentPath] = []
-    fresh: list[Annotated[PersistentPath, AfterValidator(_once)]] = []
+    fresh: list[Annotated[PersistentPath, AfterValidator(_not_kept)]] = []
 
 
-class Profile(Strict):
+class Profile(ProfileModel):
     """One version of a profile, checked. Relative paths are resolved against the file it was read from."""
 
     name: Name
@@ -174,10 +173,10 @@ class Profile(Strict):
     post: str = ""
     environment: dict[Variable, Line] = {}
     resources: dict[ResourceName, ResourceValue] = {}
-    persistence: Persistence = Persistence()
+    persistence: PersistenceSpec = PersistenceSpec()
     idle: Annotated[str, StringConstraints(pattern=IDLE_PATTERN)] | None = None
     continuation: Annotated[str, StringConstraints(pattern=CONTINUATION_PATTERN)] | None = None
-    binds: list[Bind] = []
+    binds: list[BindSpec] = []
     submission_directory: bool = True
     services: list[Service] = []
 
@@ -204,45 +203,45 @@ class Profile(Strict):
         return options
 
 
-_PLAINLY = {
+_PLAIN_MESSAGES = {
     "model_type": "must be a map of keys and values",
     "dict_type": "must be a map of keys and values",
     "list_type": "must be a list",
     "string_type": "must be text",
     "literal_error": "must be `keep` or `fresh`",
 }
-"""What pydantic says in Python's words, in YAML's."""
+"""Messages of pydantic, which uses Python's terms, in YAML's terms."""
 
-_PARTS: dict[str, type[BaseModel]] = {
+_NESTED_MODELS: dict[str, type[BaseModel]] = {
     "files": File,
-    "persistence": Persistence,
-    "binds": Bind,
+    "persistence": PersistenceSpec,
+    "binds": BindSpec,
     "services": Service,
 }
 
 
-def load(path: Path) -> Profile:
-    """Read and check a profile. Raises ProfileError, naming file and line, for the first thing wrong."""
+def load_profile(path: Path) -> Profile:
+    """Read and check a profile. Raises ProfileError with file and line of the first problem."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ProfileError(f"cannot be read: {error.strerror}", file=path) from error
     except UnicodeDecodeError as error:
         raise ProfileError("is not UTF-8 text", file=path) from error
-    return loads(text, path)
+    return parse_profile(text, path)
 
 
-def loads(text: str, path: Path) -> Profile:
-    """Check a profile's text; `path` is where it stands, for messages and for relative paths."""
-    document = parse(text, path)
+def parse_profile(text: str, path: Path) -> Profile:
+    """Check a profile's text. `path` is its file, for messages and for relative paths."""
+    document = parse_yaml(text, path)
     try:
         profile = Profile.model_validate(document.data)
     except ValidationError as error:
-        raise _first(error, document, path) from error
-    return _resolved(profile, path.resolve().parent, document, path)
+        raise _first_problem(error, document, path) from error
+    return _resolve_paths(profile, path.resolve().parent, document, path)
 
 
-def _resolved(profile: Profile, folder: Path, document: Document, path: Path) -> Profile:
+def _resolve_paths(profile: Profile, folder: Path, document: YamlDocument, path: Path) -> Profile:
     files = []
     for index, file in enumerate(profile.files):
         if file.source is not None:
@@ -260,8 +259,8 @@ def _resolved(profile: Profile, folder: Path, document: Document, path: Path) ->
     return profile.model_copy(update={"files": files, "base": profile.base.resolved(folder)})
 
 
-def _first(error: ValidationError, document: Document, path: Path) -> ProfileError:
-    """Pick the complaint that stands highest in the file and say it in the words of this schema."""
+def _first_problem(error: ValidationError, document: YamlDocument, path: Path) -> ProfileError:
+    """Return the problem that is first in the file, in the terms of this schema."""
     details = min(error.errors(include_url=False), key=lambda each: document.line(each["loc"]))
     place = details["loc"]
     dotted = ".".join(str(part) for part in place if part != "[key]")
@@ -270,12 +269,12 @@ def _first(error: ValidationError, document: Document, path: Path) -> ProfileErr
         return _unknown_key(place, line, path)
     if details["type"] == "missing":
         return ProfileError(f"`{dotted}` is missing", file=path, line=line)
-    said = _PLAINLY.get(details["type"]) or details["msg"].removeprefix("Value error, ")
+    said = _PLAIN_MESSAGES.get(details["type"]) or details["msg"].removeprefix("Value error, ")
     return ProfileError(f"`{dotted}`: {said}" if dotted else said, file=path, line=line)
 
 
 def _unknown_key(place: tuple[str | int, ...], line: int, path: Path) -> ProfileError:
-    model = _PARTS.get(str(place[0]), Profile) if len(place) > 1 else Profile
+    model = _NESTED_MODELS.get(str(place[0]), Profile) if len(place) > 1 else Profile
     known = list(model.model_fields)
     near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"

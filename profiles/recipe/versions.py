@@ -9,7 +9,7 @@ _END = 0
 _TILDE = -1
 
 
-def sort_key(version: str) -> tuple[tuple[tuple[int, ...], int], ...]:
+def version_sort_key(version: str) -> tuple[tuple[tuple[int, ...], int], ...]:
     """Make a key that sorts versions, oldest first; two spellings of one number, 1.1 and 1.01, are equal."""
     return tuple((_rank(text), int(number or 0)) for text, number in _PARTS.findall(version))
 

@@ -24,25 +24,25 @@ MAX_NODES = 5000
 MAX_DEPTH = 16
 
 Data = str | list["Data"] | dict[str, "Data"]
-Place = tuple[str | int, ...]
-"""Where a value is: the keys and indices that lead to it."""
+YamlPath = tuple[str | int, ...]
+"""The path of a value: the keys and indices that lead to it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """The data and, for every place in it, the line (from 1) of its key or list item."""
+class YamlDocument:
+    """The data and, for every path in it, the line (from 1) of its key or list item."""
 
     data: Data
-    lines: dict[Place, int]
+    lines: dict[YamlPath, int]
 
-    def line(self, place: Place) -> int:
-        """Tell the line of `place`, or of the nearest thing around it that the file has."""
+    def line(self, place: YamlPath) -> int:
+        """Return the line of `place`, or of the nearest value around it that the file has."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 0)
 
 
-def parse(text: str, file: Path) -> Document:
+def parse_yaml(text: str, file: Path) -> YamlDocument:
     """Read one YAML document. Raises ProfileError, with the line, for anything refused."""
     if len(text.encode()) > MAX_BYTES:
         raise ProfileError(
@@ -62,7 +62,7 @@ def parse(text: str, file: Path) -> Document:
     if node is None:
         raise ProfileError("empty", file=file)
     reader = _Reader(file)
-    return Document(reader.read(node, ()), reader.lines)
+    return YamlDocument(reader.read(node, ()), reader.lines)
 
 
 def _check_events(text: str, file: Path) -> None:
@@ -94,10 +94,10 @@ class _Reader:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.lines: dict[Place, int] = {}
+        self.lines: dict[YamlPath, int] = {}
         self.nodes = 0
 
-    def read(self, node: yaml.Node, place: Place) -> Data:
+    def read(self, node: yaml.Node, place: YamlPath) -> Data:
         line = node.start_mark.line + 1
         self.nodes += 1
         if len(place) > MAX_DEPTH:  # the events were shallower: only an alias of something around it gets here
@@ -111,7 +111,7 @@ class _Reader:
             return [self.read(child, (*place, index)) for index, child in enumerate(node.value)]
         return str(node.value)
 
-    def _mapping(self, node: yaml.MappingNode, place: Place) -> Data:
+    def _mapping(self, node: yaml.MappingNode, place: YamlPath) -> Data:
         data: dict[str, Data] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1

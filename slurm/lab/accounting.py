@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from slurm.lab.commands import run
+from slurm.lab.commands import run_tool
 from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
 from slurm.lab.spec import LOGIN
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
-    from slurm.lab.spec import Spec
+    from slurm.lab.paths import LabPaths
+    from slurm.lab.spec import LabSpec
 
 
-def register(place: Place, spec: Spec) -> None:
-    """Register what slurmdbd does not know yet; LabError if it does not know all users afterwards."""
+def register_users(place: LabPaths, spec: LabSpec) -> None:
+    """Register everything that slurmdbd does not have yet. LabError if it does not know all users afterwards."""
     wanted = {*spec.users, *spec.operators}
     if wanted <= _users(place):
         return
@@ -31,12 +31,12 @@ def register(place: Place, spec: Spec) -> None:
     )
     log = place.log(LOGIN, "slurmdbd")
     # sacctmgr ends with 1 if any of these exists already, and goes on with the rest.
-    run(exec_argv(LOGIN, ["sacctmgr", "--immediate"], lab=place), stdin=script, log=log, check=False)
+    run_tool(exec_argv(LOGIN, ["sacctmgr", "--immediate"], lab=place), stdin=script, log=log, check=False)
     missing = wanted - _users(place)
     if missing:
         raise LabError(f"slurmdbd does not take users {', '.join(sorted(missing))}", log=log)
 
 
-def _users(place: Place) -> set[str]:
+def _users(place: LabPaths) -> set[str]:
     argv = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=user"]
-    return set(run(exec_argv(LOGIN, argv, lab=place)).split())
+    return set(run_tool(exec_argv(LOGIN, argv, lab=place)).split())

@@ -1,4 +1,4 @@
-"""Directories that are made once: found by the hash of what they are made from, published by rename."""
+"""Directories that are made once, found by the hash of their sources, and published by rename."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING, TextIO
 
-from slurm.lab.commands import run
+from slurm.lab.commands import run_tool
 from slurm.lab.interrupts import terminable
 from slurm.lab.modes import world_readable
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from slurm.lab.progress import Progress
+    from slurm.lab.progress import ProgressLog
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
-def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progress: Progress) -> Path:
-    """Return `<root>/<name>-<key>`, calling `make(work directory)` first if it is not there.
+def cached_tree(root: Path, name: str, key: str, make: Callable[[Path], None], progress: ProgressLog) -> Path:
+    """Return `<root>/<name>-<key>`, and call `make(work directory)` first if it does not exist.
 
-    `make` creates `<work directory>/tree`, which becomes the result by one rename: a half-made tree is never found. Two
-    processes that want the same tree take turns.
+    `make` creates `<work directory>/tree`, which one rename publishes: a half-made tree is never found. Two processes
+    that need the same tree take turns.
     """
     final = root / f"{name}-{key}"
     if final.is_dir():
@@ -44,7 +44,7 @@ def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progre
             with terminable(), world_readable():
                 make(work)
                 # The name promises the contents, also after a power cut.
-                run(["sync", "--file-system", str(work)], seconds=300)
+                run_tool(["sync", "--file-system", str(work)], seconds=300)
             (work / "tree").rename(final)
         finally:
             _remove(work)
@@ -52,7 +52,7 @@ def cached(root: Path, name: str, key: str, make: Callable[[Path], None], progre
 
 
 def keep_newest(root: Path, name: str, count: int) -> None:
-    """Remove all trees of this name but the `count` that were marked as used last."""
+    """Remove all trees of this name except the `count` that were used last."""
     trees = [path for path in root.glob(f"{name}-*") if _KEY.fullmatch(path.name.removeprefix(f"{name}-"))]
     trees.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in trees[count:]:
@@ -73,8 +73,8 @@ def _take(lock: TextIO, say: Callable[[], None]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def digest(parts: Iterable[str], files: Iterable[Path] = ()) -> str:
-    """A short hash of texts and of the names, modes and contents of files and directories."""
+def digest_of(parts: Iterable[str], files: Iterable[Path] = ()) -> str:
+    """Return a short hash of texts and of the names, modes and contents of files and directories."""
     total = hashlib.sha256()
     for part in parts:
         total.update(len(part.encode()).to_bytes(8, "big") + part.encode())

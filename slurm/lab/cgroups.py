@@ -10,10 +10,10 @@ from pathlib import Path
 
 from slurm.lab.errors import LabError
 
-NEEDED = ("devices", "memory", "freezer", "cpuset", "cpu", "cpuacct")
-"""What Slurm's cgroup/v1 plugins want."""
+V1_CONTROLLERS = ("devices", "memory", "freezer", "cpuset", "cpu", "cpuacct")
+"""The controllers of Slurm's cgroup/v1 plugins."""
 
-NEEDED_V2 = ("memory", "cpuset", "cpu")
+V2_CONTROLLERS = ("memory", "cpuset", "cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,10 @@ class Hierarchy:
 
 
 def hierarchies(mountinfo: Path = Path("/proc/self/mountinfo")) -> tuple[Hierarchy, ...]:
-    """The hierarchies that Slurm will use: the unified one if it has the memory controller, else those of cgroup v1.
+    """Return the hierarchies that Slurm will use: the unified one if it has the memory controller, else those of cgroup
+    v1.
 
-    Raises LabError that names the controllers which the kernel does not offer.
+    Raises LabError with the controllers that the kernel does not offer.
     """
     v1: dict[str, Hierarchy] = {}
     for line in mountinfo.read_text().splitlines():
@@ -36,13 +37,13 @@ def hierarchies(mountinfo: Path = Path("/proc/self/mountinfo")) -> tuple[Hierarc
         mount = Path(left.split(" ")[4])
         if kind == "cgroup2":
             offered = (mount / "cgroup.controllers").read_text().split()
-            if all(name in offered for name in NEEDED_V2):
+            if all(name in offered for name in V2_CONTROLLERS):
                 return (Hierarchy(mount, "unified"),)
         if kind == "cgroup":
-            names = [name for name in options.split(",") if name in NEEDED]
+            names = [name for name in options.split(",") if name in V1_CONTROLLERS]
             # Keyed by name: a hierarchy may be mounted at several places.
             v1.update({name: Hierarchy(mount, ",".join(names)) for name in names})
-    missing = [name for name in NEEDED if name not in v1]
+    missing = [name for name in V1_CONTROLLERS if name not in v1]
     if missing:
         raise LabError(
             f"the kernel offers no cgroup controllers {', '.join(missing)}",
@@ -51,8 +52,8 @@ def hierarchies(mountinfo: Path = Path("/proc/self/mountinfo")) -> tuple[Hierarc
     return tuple(dict.fromkeys(v1.values()))
 
 
-def create(name: str) -> list[tuple[Path, str]]:
-    """Make the cgroup `name` in every hierarchy; return the directories with their hierarchy's controllers."""
+def create_cgroups(name: str) -> list[tuple[Path, str]]:
+    """Make the cgroup `name` in every hierarchy. Return the directories with their hierarchy's controllers."""
     made = []
     for hierarchy in hierarchies():
         path = hierarchy.mount / name
@@ -67,10 +68,10 @@ def create(name: str) -> list[tuple[Path, str]]:
     return made
 
 
-def hand_down(path: Path) -> None:
-    """Let the children of a cgroup v2 have all its controllers.
+def delegate_controllers(path: Path) -> None:
+    """Give the children of a cgroup v2 all its controllers.
 
-    A cgroup may have processes or hand controllers down, not both: what is in it moves to the leaf `init`.
+    A cgroup may have either processes or children with controllers. So its processes move to the leaf `init`.
     """
     leaf = path / "init"
     leaf.mkdir(exist_ok=True)
@@ -86,18 +87,18 @@ def _enable_for_children(path: Path) -> None:
         try:
             (path / "cgroup.subtree_control").write_text(f"+{name}")
         except OSError as error:
-            if name in NEEDED_V2:
+            if name in V2_CONTROLLERS:
                 raise LabError(f"{path} does not hand its controller {name} down: {error.strerror}") from error
 
 
-def existing(pattern: str) -> list[Path]:
-    """The cgroups of this name pattern in all hierarchies that are mounted below /sys/fs/cgroup."""
+def existing_cgroups(pattern: str) -> list[Path]:
+    """Return the cgroups of this name pattern in all hierarchies below /sys/fs/cgroup."""
     top = Path("/sys/fs/cgroup")
     return sorted({*top.glob(pattern), *top.glob(f"*/{pattern}")})
 
 
-def members(paths: list[Path]) -> set[int]:
-    """The processes in these cgroups and below, by the machine's process ids."""
+def cgroup_processes(paths: list[Path]) -> set[int]:
+    """Return the machine's process ids of the processes in these cgroups and below."""
     pids: set[int] = set()
     for path in paths:
         for file in path.rglob("cgroup.procs"):
@@ -106,7 +107,7 @@ def members(paths: list[Path]) -> set[int]:
     return pids
 
 
-def remove(paths: list[Path], *, seconds: float = 10) -> None:
+def remove_cgroups(paths: list[Path], *, seconds: float = 10) -> None:
     """Remove these cgroups with all below them; the last exits may take the kernel a moment."""
     deadline = time.monotonic() + seconds
     for path in paths:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import LabPaths, cache_root
 from slurm.lab.preflight import check_root
 from slurm.lab.releases import RELEASES, SID
-from slurm.lab.spec import NODES, Bind, Publish, Spec
+from slurm.lab.spec import NODES, LabBind, LabSpec, PublishedPort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,9 @@ _SLURMS = ", ".join(f"{suite} with Slurm {release.slurm}" for suite, release in 
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; 0 is success, 1 a failure that was explained, 2 a wrong command line, 130 an interruption."""
+    """Run one command. Return 0 for success, 1 for a failure with a message, 2 for a wrong command line, 130 for an
+    interruption.
+    """
     own, command = _split(argv)
     options = _parser().parse_args(own)
     options.command = command
@@ -41,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The lab's own arguments, and what follows `--`."""
+    """Return the lab's own arguments, and those after `--`."""
     own = list(argv)
     if "--" not in own:
         return own, []
@@ -49,8 +51,8 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return own[:at], own[at + 1 :]
 
 
-def _place(options: argparse.Namespace) -> Place:
-    return Place.find(options.name, options.state)
+def _place(options: argparse.Namespace) -> LabPaths:
+    return LabPaths.find(options.name, options.state)
 
 
 def _cache(options: argparse.Namespace) -> Path:
@@ -59,18 +61,18 @@ def _cache(options: argparse.Namespace) -> Path:
 
 def _up(options: argparse.Namespace) -> None:
     from slurm.lab import layers, lifecycle, preflight  # noqa: PLC0415 - see the top
-    from slurm.lab.progress import Progress  # noqa: PLC0415 - see the top
+    from slurm.lab.progress import ProgressLog  # noqa: PLC0415 - see the top
 
-    place, cache, progress = _place(options), _cache(options), Progress(quiet=options.quiet)
+    place, cache, progress = _place(options), _cache(options), ProgressLog(quiet=options.quiet)
     chosen = [Path(path).resolve() for path in options.layer]
-    binds = tuple(Bind.parse(text) for text in options.bind)
-    published = [Publish.parse(text) for text in options.publish]
+    binds = tuple(LabBind.parse(text) for text in options.bind)
+    published = [PublishedPort.parse(text) for text in options.publish]
     if options.pyslurm and not RELEASES[options.suite].pyslurm:
         raise LabError(f"there is no pyslurm for Debian {options.suite}", hint="without --pyslurm: Slurm's commands do")
-    preflight.check(place, cache, progress, free_gib=options.min_free_gib)
+    preflight.check_host(place, cache, progress, free_gib=options.min_free_gib)
     if options.pyslurm:
         chosen.insert(0, layers.pyslurm_layer(cache, progress))
-    spec = Spec(
+    spec = LabSpec(
         name=options.name,
         users=tuple(options.users.split(",")),
         operators=tuple(options.operator),
@@ -78,20 +80,20 @@ def _up(options: argparse.Namespace) -> None:
         binds=binds,
         suite=options.suite,
     )
-    lifecycle.up(place, spec, published, cache, progress)
+    lifecycle.bring_up(place, spec, published, cache, progress)
 
 
 def _down(options: argparse.Namespace) -> None:
     from slurm.lab import lifecycle  # noqa: PLC0415 - see the top
 
-    lifecycle.down(_place(options), keep=options.keep)
+    lifecycle.take_down(_place(options), keep=options.keep)
 
 
 def _status(options: argparse.Namespace) -> int:
-    from slurm.lab.status import render, status  # noqa: PLC0415 - see the top
+    from slurm.lab.status import lab_status, render_status  # noqa: PLC0415 - see the top
 
-    data = status(_place(options))
-    print(json.dumps(data, indent=2) if options.json else render(data))
+    data = lab_status(_place(options))
+    print(json.dumps(data, indent=2) if options.json else render_status(data))
     return 0 if data["healthy"] else 1
 
 
@@ -105,7 +107,7 @@ def _exec(options: argparse.Namespace) -> int:
     if options.tty:
         from slurm.lab import terminal  # noqa: PLC0415 - see the top
 
-        return terminal.run(argv, place, options.node, options.user)
+        return terminal.run_on_terminal(argv, place, options.node, options.user)
     os.execvp(argv[0], argv)  # noqa: S606 - it becomes the command: nothing stands between it and its caller
     raise AssertionError("execvp returned")  # pragma: no cover
 
@@ -124,9 +126,9 @@ def _restart(options: argparse.Namespace) -> None:
     from slurm.lab import daemons, lifecycle  # noqa: PLC0415 - see the top
 
     place = _place(options)
-    with lifecycle.locked(place):
+    with lifecycle.lab_lock(place):
         daemon = daemons.daemon_named(options.daemon, options.node)
-        daemons.kill(place, options.node, daemon)
+        daemons.kill_daemon(place, options.node, daemon)
         lifecycle.start_daemons(place, daemon.name, nodes=[options.node])
 
 
@@ -134,7 +136,7 @@ def _node(options: argparse.Namespace) -> None:
     from slurm.lab import lifecycle, node  # noqa: PLC0415 - see the top
 
     place = _place(options)
-    with lifecycle.locked(place):
+    with lifecycle.lab_lock(place):
         if options.power == "down":
             node.power_off(place, options.node)
         else:
@@ -145,25 +147,25 @@ def _publish(options: argparse.Namespace) -> None:
     from slurm.lab import lifecycle, publish  # noqa: PLC0415 - see the top
 
     place = _place(options)
-    with lifecycle.locked(place):
-        lifecycle.load(place)
-        publish.publish(place, Publish.parse(options.port))
+    with lifecycle.lab_lock(place):
+        lifecycle.load_spec(place)
+        publish.publish_port(place, PublishedPort.parse(options.port))
 
 
 def _unpublish(options: argparse.Namespace) -> None:
     from slurm.lab import lifecycle, publish  # noqa: PLC0415 - see the top
 
     place = _place(options)
-    with lifecycle.locked(place):
-        publish.unpublish(place, options.port)
+    with lifecycle.lab_lock(place):
+        publish.unpublish_port(place, options.port)
 
 
 def _layer(options: argparse.Namespace) -> None:
     from slurm.lab import layers, preflight  # noqa: PLC0415 - see the top
-    from slurm.lab.progress import Progress  # noqa: PLC0415 - see the top
+    from slurm.lab.progress import ProgressLog  # noqa: PLC0415 - see the top
 
-    cache, progress = _cache(options), Progress(quiet=options.quiet)
-    preflight.check(Place("", cache), cache, progress)
+    cache, progress = _cache(options), ProgressLog(quiet=options.quiet)
+    preflight.check_host(LabPaths("", cache), cache, progress)
     if options.pyslurm:
         print(layers.pyslurm_layer(cache, progress))
         return

@@ -1,4 +1,4 @@
-"""Run a program to its end, with a time limit and an error that says what it printed."""
+"""Run a program until it ends, with a time limit and an error that has the end of its output."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-TAIL = 1500
-"""Characters of output that an error carries."""
+MAX_TAIL_CHARACTERS = 1500
+"""Limit for the output in an error."""
 
 
-def run(
+def run_tool(
     argv: Sequence[str],
     *,
     seconds: float = 60,
@@ -30,9 +30,9 @@ def run(
 ) -> str:
     """Run `argv` and return its standard output.
 
-    With `log`, everything it prints is appended there instead and "" is returned. A missing program, no end within
-    `seconds` and, with `check`, an exit code other than 0 raise LabError. Its process group is killed on every way out
-    that leaves it running, interruption included.
+    With `log`, all output is appended there instead and "" is returned. A missing program, no end within `seconds` and,
+    with `check`, an exit code other than 0 raise LabError. The process group is killed if this ends while the program
+    runs, also by an interruption.
     """
     with contextlib.ExitStack() as stack:
         sink = subprocess.PIPE if log is None else stack.enter_context(log.open("a"))
@@ -55,6 +55,6 @@ def run(
                 if stream is not None:
                     stream.close()
     if check and process.returncode != 0:
-        said = "" if log else (err.strip() or out.strip())[-TAIL:]
+        said = "" if log else (err.strip() or out.strip())[-MAX_TAIL_CHARACTERS:]
         raise LabError(f"{' '.join(argv[:6])} ended with {process.returncode}: {said}".rstrip(": "), log=log, hint=hint)
     return out or ""

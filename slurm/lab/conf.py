@@ -8,7 +8,7 @@ from slurm.lab.rootfs import DATADIR
 from slurm.lab.spec import COMPUTE, LOGIN
 
 if TYPE_CHECKING:
-    from slurm.lab.spec import Spec
+    from slurm.lab.spec import LabSpec
 
 GPUS = 2
 SHARDS = 8
@@ -17,10 +17,10 @@ MEMORY_MIB = 16000
 
 COMPUTE_LIST = f"c[1-{len(COMPUTE)}]"
 DATABASE_SOCKET = "/run/mariadbd/mysqld.sock"
-"""The database knows one account: Slurm's, by the user id behind the connection."""
+"""The database has one account, Slurm's, by the user id of the connection."""
 
 
-def slurm_conf(spec: Spec) -> str:
+def slurm_conf(spec: LabSpec) -> str:
     return f"""\
 ClusterName={spec.name}
 SlurmctldHost={LOGIN}
@@ -98,7 +98,7 @@ StorageLoc=slurm_acct_db
 
 
 def mariadb_conf() -> str:
-    """Small and in no hurry to reach the disk: what is committed survives a SIGKILL, not a power cut."""
+    """A small database that does not wait for the disk: a commit survives a SIGKILL, but not a power cut."""
     return f"""\
 [mariadbd]
 datadir={DATADIR}

@@ -1,4 +1,4 @@
-"""The daemons of the cluster: where each runs, how it is started, how one knows that it serves."""
+"""The daemons of the cluster: their nodes, how each is started, and how to test that it serves."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import cgroups, conf
-from slurm.lab.commands import run
+from slurm.lab.commands import run_tool
 from slurm.lab.enter import ROOT_PATH, exec_argv, nsenter
 from slurm.lab.errors import LabError
-from slurm.lab.processes import init_pid, listens, of_node
+from slurm.lab.processes import init_pid, is_port_open, node_processes
 from slurm.lab.progress import wait_until
 from slurm.lab.spec import COMPUTE, LOGIN, NODES
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import LabPaths
 
 
-PROBE_SECONDS = 15
-START_SECONDS = 5
-"""How long a daemon that was started may take to become a process of its name."""
+PROBE_TIMEOUT_S = 15
+START_TIMEOUT_S = 5
+"""Seconds until a started daemon must be a process of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Daemon:
     socket: str = ""
     """Or the Unix socket."""
     directories: tuple[str, ...] = ()
-    """What it needs in /run, made for its user."""
+    """The directories in /run that it needs, made for its user."""
     probe: tuple[str, ...] = ()
     """A command that succeeds once it also answers."""
 
@@ -76,7 +76,7 @@ DAEMONS = (
 
 
 def daemon_named(name: str, node: str) -> Daemon:
-    """The daemon called `name`; LabError if there is none or it does not run on `node`."""
+    """Return the daemon called `name`. LabError if there is none or it does not run on `node`."""
     for daemon in DAEMONS:
         if daemon.name == name and node in daemon.nodes:
             return daemon
@@ -84,8 +84,8 @@ def daemon_named(name: str, node: str) -> Daemon:
     raise LabError(f"no daemon {name!r} on {node}", hint=f"there are {', '.join(offered)}")
 
 
-def start(place: Place, node: str, daemon: Daemon) -> None:
-    """Start it and return at once; `wait_for` says when it serves."""
+def start_daemon(place: LabPaths, node: str, daemon: Daemon) -> None:
+    """Start a daemon and return at once; `wait_for_daemon` waits until it serves."""
     pid = _init(place, node)
     prepare = "umask 022; " + "".join(f"install -d -o {daemon.user} {path}; " for path in daemon.directories)
     # In the node's cgroups, so that what it uses counts as the node's, and adopted by the node's init.
@@ -98,48 +98,48 @@ def start(place: Place, node: str, daemon: Daemon) -> None:
         )  # fmt: skip
 
 
-def serves(place: Place, node: str, daemon: Daemon) -> bool:
-    """Whether the daemon runs and listens. A stopped process still counts: the kernel listens for it."""
+def is_listening(place: LabPaths, node: str, daemon: Daemon) -> bool:
+    """Whether the daemon runs and listens. A stopped process still counts: the kernel accepts connections for it."""
     pid = init_pid(place, node)
-    if pid is None or process_of(place, node, daemon) is None:
+    if pid is None or daemon_pid(place, node, daemon) is None:
         return False
     if daemon.socket:
         return _accepts(f"/proc/{pid}/root{daemon.socket}")
-    return daemon.port is None or listens(pid, daemon.port)
+    return daemon.port is None or is_port_open(pid, daemon.port)
 
 
-def answers(place: Place, node: str, daemon: Daemon) -> bool:
-    """Whether the daemon serves and, where it has one, its probe succeeds."""
-    if not serves(place, node, daemon):
+def is_answering(place: LabPaths, node: str, daemon: Daemon) -> bool:
+    """Whether the daemon listens and its probe, if it has one, succeeds."""
+    if not is_listening(place, node, daemon):
         return False
     if not daemon.probe:
         return True
     try:
-        run(exec_argv(node, daemon.probe, lab=place), seconds=PROBE_SECONDS)
+        run_tool(exec_argv(node, daemon.probe, lab=place), seconds=PROBE_TIMEOUT_S)
     except LabError:
         return False
     return True
 
 
-def wait_for(place: Place, node: str, daemon: Daemon, *, seconds: float = 30) -> None:
+def wait_for_daemon(place: LabPaths, node: str, daemon: Daemon, *, seconds: float = 30) -> None:
     """Return once the daemon answers; LabError if it ends or after `seconds`."""
     log = place.log(node, daemon.name)
     seen, since = False, time.monotonic()
 
     def done() -> bool:
         nonlocal seen
-        runs = process_of(place, node, daemon) is not None
-        if not runs and (seen or time.monotonic() - since > START_SECONDS):
+        runs = daemon_pid(place, node, daemon) is not None
+        if not runs and (seen or time.monotonic() - since > START_TIMEOUT_S):
             raise LabError(f"{daemon.name} on {node} ended", log=log, hint="the end of the log says why")
         seen = runs
-        return answers(place, node, daemon)
+        return is_answering(place, node, daemon)
 
     wait_until(done, seconds=seconds, what=f"{daemon.name} on {node} does not serve", log=log)
 
 
-def stop(place: Place, node: str, daemon: Daemon, *, seconds: float = 10) -> None:
+def stop_daemon(place: LabPaths, node: str, daemon: Daemon, *, seconds: float = 10) -> None:
     """Ask the daemon to end, so that it can save its state; return when it is gone."""
-    pid = process_of(place, node, daemon)
+    pid = daemon_pid(place, node, daemon)
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -147,28 +147,28 @@ def stop(place: Place, node: str, daemon: Daemon, *, seconds: float = 10) -> Non
         wait_until(lambda: not path.exists(), seconds=seconds, what=f"the end of {daemon.name}")
 
 
-def kill(place: Place, node: str, daemon: Daemon) -> None:
+def kill_daemon(place: LabPaths, node: str, daemon: Daemon) -> None:
     """Kill the daemon if it runs, stopped or not, and return when it is gone."""
-    while (pid := process_of(place, node, daemon)) is not None:
+    while (pid := daemon_pid(place, node, daemon)) is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         path = Path(f"/proc/{pid}")
         wait_until(lambda: not path.exists(), seconds=10, what=f"the end of {daemon.name}")  # noqa: B023 - run at once
 
 
-def process_of(place: Place, node: str, daemon: Daemon) -> int | None:
-    """Its process id on the machine: the one that the node's init adopted. None if it does not run."""
+def daemon_pid(place: LabPaths, node: str, daemon: Daemon) -> int | None:
+    """Return the process id on the machine of the process that the node's init adopted. None if it does not run."""
     pid = init_pid(place, node)
     if pid is None:
         return None
-    for candidate, name in of_node(pid).items():
+    for candidate, name in node_processes(pid).items():
         if name == daemon.name and _parent(candidate) == pid:
             return candidate
     return None
 
 
-def _own_cgroups(place: Place, node: str) -> list[Path]:
-    groups = cgroups.existing(place.cgroup(node))
+def _own_cgroups(place: LabPaths, node: str) -> list[Path]:
+    groups = cgroups.existing_cgroups(place.cgroup(node))
     return [path / "init" if (path / "init").is_dir() else path for path in groups]
 
 
@@ -184,7 +184,7 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def _init(place: Place, node: str) -> int:
+def _init(place: LabPaths, node: str) -> int:
     pid = init_pid(place, node)
     if pid is None:
         raise LabError(f"node {node} is not up", hint=f"python3 -m slurm.lab node {node} up --name {place.name}")

@@ -1,4 +1,4 @@
-"""The one failure of the lab: what happened, where its log is, how to mend it."""
+"""The only error of the lab: a message, a log and a remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LabError(Exception):
         self.log = log
 
     def render(self) -> str:
-        """The message, its log and its remedy as lines for a terminal."""
+        """Return the message, its log and its remedy as lines for a terminal."""
         lines = [f"slurm.lab: {self.message}"]
         if self.log is not None:
             lines.append(f"  log:    {self.log}")

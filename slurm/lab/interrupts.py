@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Within this, SIGTERM raises KeyboardInterrupt in the main thread; other threads may not change signals."""
+    """Let SIGTERM raise KeyboardInterrupt in the main thread within this context. Only it may change signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -27,7 +27,7 @@ def terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Within this, SIGINT and SIGTERM wait: tearing down must come to its end."""
+    """Hold SIGINT and SIGTERM back within this context: a removal must be completed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

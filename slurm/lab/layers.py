@@ -6,16 +6,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurm.lab import reach
-from slurm.lab.cache import cached, digest
-from slurm.lab.commands import run
+from slurm.lab import host_settings
+from slurm.lab.cache import cached_tree, digest_of
+from slurm.lab.commands import run_tool
 from slurm.lab.errors import LabError
-from slurm.lab.rootfs import root
+from slurm.lab.rootfs import node_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slurm.lab.progress import Progress
+    from slurm.lab.progress import ProgressLog
 
 HERE = Path(__file__).parent
 
@@ -31,7 +31,7 @@ def build_layer(
     *,
     parents: Sequence[Path] = (),
     base: Path | None = None,
-    progress: Progress,
+    progress: ProgressLog,
     seconds: float = 900,
 ) -> Path:
     """Run `script` with bash, as root, in a node's root with the machine's network; return the tree of what it changed.
@@ -43,16 +43,16 @@ def build_layer(
     for path in (script, *inputs):
         if not path.exists():
             raise LabError(f"layer {name}: {path} does not exist")
-    below = [base or root(cache, progress), *parents]
-    key = digest([path.name for path in below], [script, *inputs])
+    below = [base or node_root(cache, progress), *parents]
+    key = digest_of([path.name for path in below], [script, *inputs])
 
     def make(work: Path) -> None:
         log = cache / f"{name}.log"
         log.unlink(missing_ok=True)
         progress.say(f"making layer {name} (once for each version; log: {log})")
         settings = work / "reach"
-        reach.write(settings)
-        run(
+        host_settings.write_host_settings(settings)
+        run_tool(
             ["bash", str(HERE / "layer.sh")],
             seconds=seconds,
             log=log,
@@ -65,19 +65,19 @@ def build_layer(
                 "ROOT": str(work / "root"),
                 "SCRIPT": str(script.resolve()),
                 "INPUTS": "\n".join(str(path.resolve()) for path in inputs),
-                "SETTINGS": "\n".join(f"{key}={value}" for key, value in reach.environment().items()),
+                "SETTINGS": "\n".join(f"{key}={value}" for key, value in host_settings.network_variables().items()),
             },
         )
         progress.say(f"layer {name} made")
 
-    return cached(cache, f"layer-{name}", key, make, progress)
+    return cached_tree(cache, f"layer-{name}", key, make, progress)
 
 
-def pyslurm_layer(cache: Path, progress: Progress) -> Path:
-    """The layer with pyslurm for the root's Python: a wheel in /opt/wheels, and unpacked in /opt/pyslurm for a .pth."""
+def pyslurm_layer(cache: Path, progress: ProgressLog) -> Path:
+    """Return the layer with pyslurm for the root's Python: a wheel in /opt/wheels, unpacked in /opt/pyslurm."""
     return build_layer(cache, "pyslurm", PYSLURM, PYSLURM_INPUTS, progress=progress)
 
 
 def lowerdir(paths: Sequence[Path]) -> str:
-    """The value of overlayfs's option of this name, which lists the topmost first; `paths` has the lowest first."""
+    """Return the value of overlayfs's option of this name: the topmost first, while `paths` has the lowest first."""
     return ":".join(str(path) for path in reversed(paths))

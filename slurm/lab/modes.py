@@ -1,4 +1,4 @@
-"""File modes that do not depend on who calls."""
+"""File modes that do not depend on the caller's umask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def world_readable() -> Iterator[None]:
-    """Within this, new files get the modes of a system's own: a lab brought up with umask 077 must work too."""
+    """Give new files the usual modes within this context: a lab that is brought up with umask 077 must work too."""
     previous = os.umask(0o022)
     try:
         yield

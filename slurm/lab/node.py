@@ -1,4 +1,4 @@
-"""One node: booted by node.sh, ended by killing its init."""
+"""A node: node.sh boots it, and killing its init ends it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from slurm.lab.progress import wait_until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slurm.lab.place import Place
-    from slurm.lab.spec import Spec
+    from slurm.lab.paths import LabPaths
+    from slurm.lab.spec import LabSpec
 
 NODE_SH = Path(__file__).with_name("node.sh")
 
 
-def boot(place: Place, spec: Spec, nodes: Sequence[str], lower: Sequence[Path]) -> None:
+def boot_nodes(place: LabPaths, spec: LabSpec, nodes: Sequence[str], lower: Sequence[Path]) -> None:
     """Start these nodes, all at once, and return when each has its root in place and its init runs.
 
     `lower` are their read-only trees, the lowest first.
     """
-    made = [(node, cgroups.create(place.cgroup(node))) for node in nodes]
+    made = [(node, cgroups.create_cgroups(place.cgroup(node))) for node in nodes]
     booting = [(node, groups, _start(place, spec, node, lower, groups)) for node, groups in made]
     for node, groups, reader in booting:
         log = place.log(node, "boot")
@@ -39,16 +39,18 @@ def boot(place: Place, spec: Spec, nodes: Sequence[str], lower: Sequence[Path]) 
                 raise LabError(f"node {node} does not boot", log=log, hint="the end of the log says why")
         for path, controllers in groups:
             if controllers == "unified":
-                cgroups.hand_down(path)
+                cgroups.delegate_controllers(path)
         wait_until(partial(_is_up, place, node), seconds=5, what=f"init of {node}", log=log)
 
 
-def _is_up(place: Place, node: str) -> bool:
+def _is_up(place: LabPaths, node: str) -> bool:
     return init_pid(place, node) is not None
 
 
-def _start(place: Place, spec: Spec, node: str, lower: Sequence[Path], groups: Sequence[tuple[Path, str]]) -> BinaryIO:
-    """Begin to boot; what is returned reads `ready` when it is done, or ends when it failed."""
+def _start(
+    place: LabPaths, spec: LabSpec, node: str, lower: Sequence[Path], groups: Sequence[tuple[Path, str]]
+) -> BinaryIO:
+    """Begin to boot. The returned file has `ready` at the end of the boot, or ends after a failure."""
     directory = place.node_dir(node)
     directory.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe()
@@ -72,7 +74,7 @@ def _start(place: Place, spec: Spec, node: str, lower: Sequence[Path], groups: S
     return os.fdopen(read_end, "rb")
 
 
-def power_off(place: Place, node: str) -> None:
+def power_off(place: LabPaths, node: str) -> None:
     """End the node at once, as if its plug was pulled, and with it every process in it."""
     pid = init_pid(place, node)
     if pid is None:

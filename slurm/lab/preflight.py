@@ -1,4 +1,4 @@
-"""What the machine must have, checked before anything is begun: one clear message for each thing that is missing."""
+"""Check the machine before anything is begun, with one clear message for each missing part."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import cgroups
-from slurm.lab.commands import run
+from slurm.lab.commands import run_tool
 from slurm.lab.errors import LabError
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
-    from slurm.lab.progress import Progress
+    from slurm.lab.paths import LabPaths
+    from slurm.lab.progress import ProgressLog
 
 GIB = 1 << 30
-FREE_GIB = 6.0
+MIN_FREE_GIB = 6.0
 
 HOST_PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
@@ -27,7 +27,7 @@ HOST_PROGRAMS = {
     "nsenter": "util-linux",
     "mount": "mount",
 }
-"""What the lab runs on the machine itself → the Debian package that has it."""
+"""The programs that the lab runs on the machine itself, and their Debian packages."""
 
 
 def check_root() -> None:
@@ -35,8 +35,8 @@ def check_root() -> None:
         raise LabError("the lab needs root: it makes namespaces, mounts and control groups", hint="run it with sudo")
 
 
-def check(place: Place, cache: Path, progress: Progress, *, free_gib: float = FREE_GIB) -> None:
-    """Raise LabError at the first thing that is missing; programs that Debian has are installed."""
+def check_host(place: LabPaths, cache: Path, progress: ProgressLog, *, free_gib: float = MIN_FREE_GIB) -> None:
+    """Raise LabError for the first missing part. Programs that Debian has are installed."""
     check_root()
     check_disk([place.state, cache], free_gib)
     cgroups.hierarchies()
@@ -69,8 +69,8 @@ def _check_namespaces() -> None:
         )
 
 
-def _check_overlay(place: Place) -> None:
-    """Mount a small overlay where the nodes' own will be: file systems differ in what they can carry."""
+def _check_overlay(place: LabPaths) -> None:
+    """Mount a small overlay where the nodes' own will be: not every file system supports one."""
     parent = next(each for each in (place.state, *place.state.parents) if each.exists())
     with tempfile.TemporaryDirectory(dir=parent, prefix=".slurmlab-probe-") as probe:
         script = 'cd "$0"; mkdir l u w m; mount -t overlay overlay -o volatile,lowerdir=l,upperdir=u,workdir=w m'
@@ -83,7 +83,7 @@ def _check_overlay(place: Place) -> None:
         )
 
 
-def _install_programs(progress: Progress) -> None:
+def _install_programs(progress: ProgressLog) -> None:
     missing = sorted({package for program, package in HOST_PROGRAMS.items() if shutil.which(program) is None})
     if not missing:
         return
@@ -92,5 +92,5 @@ def _install_programs(progress: Progress) -> None:
     progress.say(f"installing {', '.join(missing)} with apt-get")
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     hint = f"apt-get install {' '.join(missing)}"
-    run(["apt-get", "update", "-q"], seconds=300, env=env, hint=hint)
-    run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], seconds=600, env=env, hint=hint)
+    run_tool(["apt-get", "update", "-q"], seconds=300, env=env, hint=hint)
+    run_tool(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], seconds=600, env=env, hint=hint)

@@ -14,15 +14,15 @@ from slurm.lab.errors import LabError
 from slurm.lab.spec import NODES
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import LabPaths
 
 PROC = Path("/proc")
 
 
-def init_pid(place: Place, node: str) -> int | None:
-    """The machine's process id of the node's PID 1; None if the node is down.
+def init_pid(place: LabPaths, node: str) -> int | None:
+    """Return the machine's process id of the node's PID 1; None if the node is down.
 
-    The number in the state directory counts only while that process leads a pid namespace of its own and sits in the
+    The number in the state directory counts only while that process leads a pid namespace of its own and is in the
     node's network namespace: numbers are used again.
     """
     try:
@@ -33,8 +33,8 @@ def init_pid(place: Place, node: str) -> int | None:
     return pid if alive else None
 
 
-def of_node(pid: int) -> dict[int, str]:
-    """All processes in the pid namespace whose init is `pid`: process id on the machine → command name."""
+def node_processes(pid: int) -> dict[int, str]:
+    """Return the processes in the pid namespace whose init is `pid`: process id on the machine → command name."""
     space = (PROC / str(pid) / "ns/pid").readlink()
     found = {}
     for entry in _all_pids():
@@ -44,13 +44,13 @@ def of_node(pid: int) -> dict[int, str]:
     return found
 
 
-def of_lab(place: Place) -> set[int]:
-    """Every process that holds on to something of the lab: a cgroup, a network namespace, a node's pid namespace."""
-    pids = cgroups.members(cgroups.existing(place.cgroup("*")))
-    spaces = {path.stat().st_ino for path in network.existing(place)}
+def lab_processes(place: LabPaths) -> set[int]:
+    """Return every process that holds a resource of the lab: a cgroup, a network namespace, a node's pid namespace."""
+    pids = cgroups.cgroup_processes(cgroups.existing_cgroups(place.cgroup("*")))
+    spaces = {path.stat().st_ino for path in network.existing_namespaces(place)}
     roots = {pid for node in NODES if (pid := init_pid(place, node)) is not None}
     for root in roots:
-        pids.update(of_node(root))
+        pids.update(node_processes(root))
     for pid in _all_pids():
         with contextlib.suppress(OSError):
             if (PROC / str(pid) / "ns/net").stat().st_ino in spaces:
@@ -58,10 +58,10 @@ def of_lab(place: Place) -> set[int]:
     return pids - {os.getpid()}
 
 
-def kill_all(place: Place, *, seconds: float = 15) -> None:
+def kill_all(place: LabPaths, *, seconds: float = 15) -> None:
     """Kill every process of the lab and return when none is left."""
     deadline = time.monotonic() + seconds
-    while pids := {pid for pid in of_lab(place) if not _is_zombie(pid)}:
+    while pids := {pid for pid in lab_processes(place) if not _is_zombie(pid)}:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -70,8 +70,8 @@ def kill_all(place: Place, *, seconds: float = 15) -> None:
         time.sleep(0.02)
 
 
-def listens(pid: int, port: int) -> bool:
-    """Whether something listens on TCP `port` in the network namespace of `pid`."""
+def is_port_open(pid: int, port: int) -> bool:
+    """Whether a process listens on TCP `port` in the network namespace of `pid`."""
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in (PROC / str(pid) / "net" / table).read_text().splitlines()[1:]:
@@ -86,7 +86,7 @@ def _all_pids() -> list[int]:
 
 
 def _inside_pid(pid: int) -> int:
-    """Its process id in its own, innermost pid namespace."""
+    """Return the process id in the process's own, innermost pid namespace."""
     for line in (PROC / str(pid) / "status").read_text().splitlines():
         if line.startswith("NSpid:"):
             return int(line.split()[-1])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Progress:
+class ProgressLog:
     """Prints `[ 12.3 s] what`; several threads may share one."""
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -35,9 +35,9 @@ def wait_until(
     hint: str = "",
     every: float = 0.03,
 ) -> None:
-    """Return once `condition()` holds, asking again after `every` seconds.
+    """Return once `condition()` holds. It is called every `every` seconds.
 
-    After `seconds` raise LabError naming `what` and `log`.
+    After `seconds` raise LabError with `what` and `log`.
     """
     deadline = time.monotonic() + seconds
     while not condition():

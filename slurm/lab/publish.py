@@ -1,7 +1,8 @@
 """A loopback port of the machine that leads to a port of a node.
 
-The forwarder listens in the machine's network namespace and then moves into the node's: a socket stays where it was
-made. So nothing routes between the two networks, and the forwarder ends with the lab like all else in its namespaces.
+The forwarder listens in the machine's network namespace and then moves into the node's: a socket stays in the namespace
+in which it was made. So nothing routes between the two networks, and the forwarder ends with the lab, like everything
+else in its namespaces.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import network, processes
 from slurm.lab.errors import LabError
-from slurm.lab.spec import ADDRESSES, Publish
+from slurm.lab.spec import ADDRESSES, PublishedPort
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import LabPaths
 
 CLONE_NEWNET = 0x40000000
-CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 
 
-def publish(place: Place, wanted: Publish) -> None:
-    """Return once connections to the port reach the node; nothing happens if they do already."""
+def publish_port(place: LabPaths, wanted: PublishedPort) -> None:
+    """Return once connections to the port reach the node. Do nothing if they already do."""
     record = _record(place, wanted)
     if record.exists():
         if record.read_text().split()[0] == str(wanted):
@@ -57,27 +58,27 @@ def publish(place: Place, wanted: Publish) -> None:
     record.write_text(f"{wanted} {forwarder.pid}\n")
 
 
-def unpublish(place: Place, port: int) -> None:
+def unpublish_port(place: LabPaths, port: int) -> None:
     """End the forwarding from this port of the machine; LabError if there is none."""
-    for each, pid in published(place).items():
+    for each, pid in published_ports(place).items():
         if each.port == port:
-            if pid in processes.of_lab(place):
+            if pid in processes.lab_processes(place):
                 os.kill(pid, signal.SIGTERM)
             _record(place, each).unlink()
             return
     raise LabError(f"port {port} is not published")
 
 
-def published(place: Place) -> dict[Publish, int]:
-    """What is published, with the process id of each forwarder."""
+def published_ports(place: LabPaths) -> dict[PublishedPort, int]:
+    """Return the published ports, with the process id of each forwarder."""
     found = {}
     for record in sorted(place.published.glob("*")):
         text, pid = record.read_text().split()
-        found[Publish.parse(text)] = int(pid)
+        found[PublishedPort.parse(text)] = int(pid)
     return found
 
 
-def _record(place: Place, entry: Publish) -> Path:
+def _record(place: LabPaths, entry: PublishedPort) -> Path:
     return place.published / f"{entry.address}:{entry.port}"
 
 
@@ -114,7 +115,7 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
     """Move bytes through a pipe inside the kernel until the source ends, then end the sink's direction."""
     read_end, write_end = os.pipe()
     try:
-        while count := os.splice(source.fileno(), write_end, CHUNK):
+        while count := os.splice(source.fileno(), write_end, CHUNK_BYTES):
             while count:
                 count -= os.splice(read_end, sink.fileno(), count)
     except OSError:

@@ -1,4 +1,4 @@
-"""The releases of Slurm that a lab's nodes can have, by the suite of Debian that each comes in, and what differs."""
+"""The releases of Slurm for a lab's nodes, by Debian suite, and their differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _CLUSTER = (
     "slurmctld", "slurmd", "slurm-client", "slurmdbd", "munge",
     "mariadb-server-core", "mariadb-client-core", "tini", "openssh-server", "python3",
 )  # fmt: skip
-"""What the daemons of slurm.lab.daemons are in, and a Python for jobs."""
+"""The packages of the daemons in slurm.lab.daemons, and a Python for jobs."""
 
 _EVERYTHING = (
     # the cluster
@@ -27,10 +27,10 @@ _EVERYTHING = (
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release of Slurm, and what nodes that have it are made of."""
+    """A release of Slurm, and the packages of its nodes."""
 
     slurm: str
-    """Its number, without the last part, which moves."""
+    """Its number, without the last part, which changes."""
     packages: tuple[str, ...]
     pyslurm: bool = False
     """Whether slurm/lab/pyslurm.sh builds a pyslurm for it."""

@@ -1,4 +1,4 @@
-"""The root file system of all nodes: a Debian, made once for each recipe and never written to afterwards."""
+"""The root file system of all nodes: a Debian, made once for each recipe and never changed afterwards."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-from slurm.lab.cache import cached, digest
-from slurm.lab.commands import run
+from slurm.lab.cache import cached_tree, digest_of
+from slurm.lab.commands import run_tool
 from slurm.lab.releases import RELEASES, SID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from slurm.lab.progress import Progress
+    from slurm.lab.progress import ProgressLog
 
 DATADIR = "/var/lib/slurm/mariadb"
 
@@ -45,23 +45,23 @@ OPTIONS = (
 )
 
 
-ALONE = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+IN_NAMESPACES = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 """In namespaces of its own: an interrupted mmdebstrap leaves neither processes nor mounts over what is deleted then."""
 
 
-def root(cache: Path, progress: Progress, suite: str = SID) -> Path:
-    """The root's directory, made first if this recipe has none in the cache (sid: about 40 s and 0.8 GB)."""
+def node_root(cache: Path, progress: ProgressLog, suite: str = SID) -> Path:
+    """Return the root's directory, made first if the cache has none of this recipe (sid: about 40 s and 0.8 GB)."""
     name = "root" if suite == SID else f"root-{suite}"
     return debian_tree(cache, name, RELEASES[suite].packages, CUSTOMIZE, progress, suite=suite)
 
 
 def tree_key(packages: Sequence[str], customize: str, suite: str = SID) -> str:
-    """Return a key that changes with everything that `debian_tree` is told, except the state of the Debian archive."""
-    return digest([suite, platform.machine(), *packages, *OPTIONS, customize])
+    """Return a key that changes with every argument of `debian_tree`, but not with the state of the Debian archive."""
+    return digest_of([suite, platform.machine(), *packages, *OPTIONS, customize])
 
 
 def debian_tree(
-    cache: Path, name: str, packages: Sequence[str], customize: str, progress: Progress, *, suite: str = SID
+    cache: Path, name: str, packages: Sequence[str], customize: str, progress: ProgressLog, *, suite: str = SID
 ) -> Path:
     """Return a directory with a Debian of these packages, made first if the cache has none.
 
@@ -75,9 +75,10 @@ def debian_tree(
         hook = work / "customize.sh"
         hook.write_text(customize)
         tree = work / "tree"
-        run(
+        run_tool(
             [
-                *ALONE, "mmdebstrap", *OPTIONS, f"--include={','.join(packages)}", f'--customize-hook=sh {hook} "$1"',
+                *IN_NAMESPACES, "mmdebstrap", *OPTIONS, f"--include={','.join(packages)}",
+                f'--customize-hook=sh {hook} "$1"',
                 suite, str(tree),
             ],
             seconds=900,
@@ -88,7 +89,7 @@ def debian_tree(
         tree.chmod(0o755)
         progress.say(f"{name} file system made")
 
-    return cached(cache, name, tree_key(packages, customize, suite), make, progress)
+    return cached_tree(cache, name, tree_key(packages, customize, suite), make, progress)
 
 
 def _proxies() -> dict[str, str]:

@@ -7,26 +7,26 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from slurm.lab import cgroups, conf, reach
-from slurm.lab.commands import run
-from slurm.lab.spec import ADDRESSES, FIRST_UID, LOGIN, SUBIDS, Account
+from slurm.lab import cgroups, conf, host_settings
+from slurm.lab.commands import run_tool
+from slurm.lab.spec import ADDRESSES, FIRST_UID, LOGIN, SUBIDS, LabAccount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from slurm.lab.place import Place
-    from slurm.lab.spec import Spec
+    from slurm.lab.paths import LabPaths
+    from slurm.lab.spec import LabSpec
 
 FIRST_SUBID = 200_000
 
 
-def write(place: Place, spec: Spec, lower: Sequence[Path]) -> None:
+def write_site(place: LabPaths, spec: LabSpec, lower: Sequence[Path]) -> None:
     """Write the site layer and the users' homes. `lower` are the trees below it, the lowest first."""
     etc = place.site / "etc"
     for directory in ("slurm", "munge", "ssh", "sudoers.d", "my.cnf.d"):
         (etc / directory).mkdir(parents=True, exist_ok=True)
-    reach.write(place.site)
+    host_settings.write_host_settings(place.site)
     with (etc / "hosts").open("a") as hosts:
         hosts.writelines(f"{address} {node}\n" for node, address in ADDRESSES.items())
     write_accounts(etc, spec.accounts, lower)
@@ -37,7 +37,7 @@ def write(place: Place, spec: Spec, lower: Sequence[Path]) -> None:
         _make_home(place.state / account.home[1:] if shared else place.site / account.home[1:], account, lower)
 
 
-def _write_slurm(etc: Path, spec: Spec) -> None:
+def _write_slurm(etc: Path, spec: LabSpec) -> None:
     ids = _ids(etc, "slurm")
     unified = any(each.controllers == "unified" for each in cgroups.hierarchies())
     texts = {
@@ -65,11 +65,11 @@ def _write_secrets(etc: Path) -> None:
         os.chown(path, *ids)
     host_key = etc / "ssh/ssh_host_ed25519_key"
     host_key.unlink(missing_ok=True)
-    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", LOGIN, "-f", str(host_key)])
+    run_tool(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", LOGIN, "-f", str(host_key)])
 
 
-def write_accounts(etc: Path, accounts: Sequence[Account], lower: Sequence[Path]) -> None:
-    """Write passwd and its kin: what the topmost layer that has them says, and the lab's accounts."""
+def write_accounts(etc: Path, accounts: Sequence[LabAccount], lower: Sequence[Path]) -> None:
+    """Write passwd and its companions: the content of the topmost layer that has them, and the lab's accounts."""
     lines = {
         "passwd": "".join(f"{a.name}:x:{a.uid}:{a.uid}:{a.name}:{a.home}:{a.shell}\n" for a in accounts),
         "group": "".join(f"{a.name}:x:{a.uid}:\n" for a in accounts),
@@ -90,11 +90,11 @@ def write_accounts(etc: Path, accounts: Sequence[Account], lower: Sequence[Path]
 
 
 def topmost(lower: Sequence[Path], name: str) -> Path:
-    """The file that the overlay of `lower` shows."""
+    """Return the file that the overlay of `lower` shows."""
     return next(path / name for path in reversed(lower) if (path / name).exists())
 
 
-def _make_home(home: Path, account: Account, lower: Sequence[Path]) -> None:
+def _make_home(home: Path, account: LabAccount, lower: Sequence[Path]) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     if not home.exists():
         skeleton = topmost(lower, "etc/skel")

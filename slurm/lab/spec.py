@@ -1,4 +1,4 @@
-"""What a lab is made of: plain data, decided before anything is started."""
+"""The specification of a lab: plain data, complete before anything is started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPUTE = ("c1", "c2", "c3")
 NODES = (LOGIN, *COMPUTE)
 
 ADDRESSES = {node: f"10.77.0.{10 + index}" for index, node in enumerate(NODES)}
-"""Every lab uses the same ones: they exist inside its own namespaces only."""
+"""Every lab uses the same addresses: they exist only inside its own namespaces."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
@@ -27,7 +27,7 @@ SUBIDS = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class LabAccount:
     """A line of the lab's passwd."""
 
     name: str
@@ -37,7 +37,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Bind:
+class LabBind:
     """A directory of the machine that every node sees."""
 
     source: str
@@ -45,7 +45,7 @@ class Bind:
     read_only: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Bind:
+    def parse(cls, text: str) -> LabBind:
         """Read `SRC:DEST` or `SRC:DEST:ro`."""
         source, _, rest = text.partition(":")
         target, _, mode = rest.partition(":")
@@ -58,7 +58,7 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class Publish:
+class PublishedPort:
     """A loopback port of the machine that leads to a port of a node."""
 
     address: str
@@ -67,7 +67,7 @@ class Publish:
     node_port: int
 
     @classmethod
-    def parse(cls, text: str) -> Publish:
+    def parse(cls, text: str) -> PublishedPort:
         """Read `ADDRESS:PORT:NODE:PORT`."""
         match = re.fullmatch(r"(127\.[0-9.]+):(\d+):([a-z0-9]+):(\d+)", text)
         if match is None:
@@ -82,8 +82,8 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
-    """One lab. Two labs with equal fingerprints are the same lab."""
+class LabSpec:
+    """One lab. Labs with equal fingerprints are the same lab."""
 
     name: str = "lab"
     users: tuple[str, ...] = ("alice", "bob", "carol")
@@ -91,7 +91,7 @@ class Spec:
     """System accounts that are Slurm operators."""
     layers: tuple[str, ...] = ()
     """Read-only trees over the root, the lowest first."""
-    binds: tuple[Bind, ...] = ()
+    binds: tuple[LabBind, ...] = ()
     suite: str = SID
     """The Debian of the nodes, and so their Slurm."""
 
@@ -110,14 +110,14 @@ class Spec:
                 raise LabError(f"--layer {path}: overlayfs does not take ':' and ',' in a path")
 
     @property
-    def accounts(self) -> tuple[Account, ...]:
+    def accounts(self) -> tuple[LabAccount, ...]:
         """People first, then operators; ids depend on the position only."""
         people = [
-            Account(name, FIRST_UID + index, f"/shared/home/{name}", "/bin/bash")
+            LabAccount(name, FIRST_UID + index, f"/shared/home/{name}", "/bin/bash")
             for index, name in enumerate(self.users)
         ]
         system = [
-            Account(name, FIRST_SYSTEM_UID + index, f"/var/lib/{name}", "/usr/sbin/nologin")
+            LabAccount(name, FIRST_SYSTEM_UID + index, f"/var/lib/{name}", "/usr/sbin/nologin")
             for index, name in enumerate(self.operators)
         ]
         return (*people, *system)
@@ -126,7 +126,7 @@ class Spec:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
-    def from_json(cls, data: dict[str, object]) -> Spec:
+    def from_json(cls, data: dict[str, object]) -> LabSpec:
         """Rebuild what `dataclasses.asdict` made of a Spec."""
         binds = data["binds"]
         assert isinstance(binds, list)
@@ -135,13 +135,13 @@ class Spec:
             users=_strings(data["users"]),
             operators=_strings(data["operators"]),
             layers=_strings(data["layers"]),
-            binds=tuple(Bind(**bind) for bind in binds),
+            binds=tuple(LabBind(**bind) for bind in binds),
             suite=str(data["suite"]),
         )
 
 
 def node_named(name: str) -> str:
-    """`name` if it is a node; LabError otherwise."""
+    """Return `name` if it is a node. LabError otherwise."""
     if name not in NODES:
         raise LabError(f"no node {name!r}", hint=f"the nodes are {', '.join(NODES)}")
     return name

@@ -1,25 +1,25 @@
-"""What `status` tells: every node, its daemons by process id, what Slurm thinks of it, and the published ports."""
+"""The status of a lab: every node, its daemons by process id, its state in Slurm, and the published ports."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from slurm.lab import daemons, publish
-from slurm.lab.commands import run
+from slurm.lab.commands import run_tool
 from slurm.lab.enter import exec_argv
 from slurm.lab.errors import LabError
 from slurm.lab.processes import init_pid
 from slurm.lab.spec import ADDRESSES, LOGIN, NODES
 
 if TYPE_CHECKING:
-    from slurm.lab.place import Place
+    from slurm.lab.paths import LabPaths
 
-ANSWER_SECONDS = 5
-"""How long Slurm may take to answer before it counts as silent."""
+ANSWER_TIMEOUT_S = 5
+"""Seconds after which Slurm counts as silent."""
 
 
-def status(place: Place) -> dict[str, Any]:
-    """The lab as plain data for JSON; `healthy` is true if every daemon serves and Slurm answers."""
+def lab_status(place: LabPaths) -> dict[str, Any]:
+    """Return the lab as plain data for JSON. `healthy` is true if every daemon serves and Slurm answers."""
     nodes = {node: _node(place, node) for node in NODES}
     states = _slurm_states(place) if nodes[LOGIN]["pid"] else None
     for node, entry in nodes.items():
@@ -35,13 +35,13 @@ def status(place: Place) -> dict[str, Any]:
         "nodes": nodes,
         "published": [
             {"address": p.address, "port": p.port, "node": p.node, "node_port": p.node_port, "pid": pid}
-            for p, pid in publish.published(place).items()
+            for p, pid in publish.published_ports(place).items()
         ],
     }
 
 
-def render(data: dict[str, Any]) -> str:
-    """The same for people."""
+def render_status(data: dict[str, Any]) -> str:
+    """Return the status as text."""
     health = "healthy" if data["healthy"] else "not healthy" if data["up"] else "down"
     lines = [f"lab {data['name']}: {health}   (state: {data['state']})"]
     for name, node in data["nodes"].items():
@@ -58,15 +58,15 @@ def render(data: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _node(place: Place, node: str) -> dict[str, Any]:
+def _node(place: LabPaths, node: str) -> dict[str, Any]:
     return {
         "pid": init_pid(place, node),
         "address": ADDRESSES[node],
         "netns": place.netns(node),
         "daemons": {
             daemon.name: {
-                "pid": daemons.process_of(place, node, daemon),
-                "serves": daemons.serves(place, node, daemon),
+                "pid": daemons.daemon_pid(place, node, daemon),
+                "serves": daemons.is_listening(place, node, daemon),
                 "log": str(place.log(node, daemon.name)),
             }
             for daemon in daemons.DAEMONS
@@ -75,11 +75,11 @@ def _node(place: Place, node: str) -> dict[str, Any]:
     }
 
 
-def _slurm_states(place: Place) -> dict[str, str] | None:
-    """What slurmctld says of each compute node, such as `idle`; None if it does not answer."""
+def _slurm_states(place: LabPaths) -> dict[str, str] | None:
+    """Return slurmctld's state of each compute node, such as `idle`; None if it does not answer."""
     argv = ["sinfo", "--noheader", "--Node", "--partition=gpu", "--format=%N %T"]
     try:
-        answer = run(exec_argv(LOGIN, argv, lab=place), seconds=ANSWER_SECONDS)
+        answer = run_tool(exec_argv(LOGIN, argv, lab=place), seconds=ANSWER_TIMEOUT_S)
     except LabError:
         return None
     return dict(line.split() for line in answer.splitlines())

@@ -1,4 +1,4 @@
-"""A command in a node with a terminal of that node: job control, window size and `tty` are as after a login."""
+"""A command in a node with a terminal of that node: job control, window size and `tty` work as after a login."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from slurm.lab.processes import init_pid
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slurm.lab.place import Place
+    from slurm.lab.paths import LabPaths
 
 TTY_GID = 5
 """Debian's group `tty`."""
 
 END_OF_INPUT = b"\x04"
-"""What Ctrl-D sends."""
+"""The byte of Ctrl-D."""
 
 TIOCGPTN = 0x80045430
 TIOCSPTLCK = 0x40045431
 """ioctl_tty(2): a new terminal's number, and its lock. Python's termios does not have them."""
 
 
-def run(argv: Sequence[str], place: Place, node: str, user: str) -> int:
+def run_on_terminal(argv: Sequence[str], place: LabPaths, node: str, user: str) -> int:
     """Run `argv`, made by exec_argv for this node and user, on a new terminal; return its code as a shell would."""
     pid = init_pid(place, node)
     if pid is None:
@@ -57,7 +57,7 @@ def run(argv: Sequence[str], place: Place, node: str, user: str) -> int:
 
 
 def _open(pid: int, uid: int) -> tuple[int, int]:
-    """A pair from the node's own devpts, which is reached through its init."""
+    """Return a pair from the node's own devpts, which is reached through its init."""
     devpts = Path(f"/proc/{pid}/root/dev/pts")
     master = os.open(devpts / "ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
@@ -73,7 +73,7 @@ def _copy_size(master: int) -> None:
 
 
 def _relay(master: int) -> None:
-    """Copy both ways until the terminal's last user is gone."""
+    """Copy in both directions until the last user of the terminal has closed it."""
     sources = [master, 0]
     while True:
         ready, _, _ = select.select(sources, [], [])

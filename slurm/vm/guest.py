@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slurm.lab.cache import cached, digest
+from slurm.lab.cache import cached_tree, digest_of
 from slurm.lab.errors import LabError
 from slurm.lab.progress import wait_until
 from slurm.vm import monitor, qemu
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from slurm.lab.progress import Progress
+    from slurm.lab.progress import ProgressLog
 
 SSH_PORT = 22
 BOOT_SECONDS = float(os.environ.get("VM_BOOT_SECONDS", "900"))
@@ -32,6 +32,8 @@ BOOT_SECONDS = float(os.environ.get("VM_BOOT_SECONDS", "900"))
 COMMAND_SECONDS = 600
 """Limit for a command in the guest unless told otherwise: it only ends what hangs."""
 CONNECT_SECONDS = 30
+LOGIN_SECONDS = 300
+"""Limit for ssh's key exchange with the guest. A busy machine needs a minute for it."""
 WEEK_SECONDS = 7 * 24 * 3600
 
 
@@ -50,7 +52,7 @@ class Guest:
         *,
         payload: Path | None = None,
         accelerated: Sequence[str] = (),
-        progress: Progress,
+        progress: ProgressLog,
     ) -> None:
         """Start from `image`, the disks of slurm.vm.image or a saved guest; return when it is up. It begins clean.
 
@@ -95,7 +97,7 @@ class Guest:
         """
         options = (
             "BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR",
-            f"IdentityFile={self.key}", "IdentitiesOnly=yes", f"ConnectTimeout={CONNECT_SECONDS}",
+            f"IdentityFile={self.key}", "IdentitiesOnly=yes", f"ConnectTimeout={LOGIN_SECONDS}",
             "ServerAliveInterval=15", "ServerAliveCountMax=8",
             "ControlMaster=auto", "ControlPath=ssh-%r", "ControlPersist=120",
         )  # fmt: skip
@@ -218,7 +220,7 @@ def saved(
     recipe: Sequence[str] = (),
     payload: Path | None = None,
     key: Path,
-    progress: Progress,
+    progress: ProgressLog,
 ) -> Path:
     """Return a guest that was started from `parent`, prepared and saved while it ran: it continues in seconds.
 
@@ -228,7 +230,7 @@ def saved(
     kernel = parent / "kernel" if (parent / "kernel").exists() else parent
     accelerated = qemu.acceleration(kernel / "vmlinuz")
     week = str(int(time.time()) // WEEK_SECONDS)
-    total = digest((
+    total = digest_of((
         identity(parent), payload.parent.name if payload else "", qemu.version(), *accelerated,
         qemu.processor(accelerated),
         str(qemu.MEMORY_MIB), qemu.KERNEL, week, *recipe,
@@ -251,4 +253,4 @@ def saved(
         finally:
             qemu.end(guest.state)
 
-    return cached(cache, name, total, make, progress)
+    return cached_tree(cache, name, total, make, progress)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import rootfs
-from slurm.lab.cache import cached, digest
-from slurm.lab.commands import run
+from slurm.lab.cache import cached_tree, digest_of
+from slurm.lab.commands import run_tool
 from slurm.lab.layers import build_layer, lowerdir
 from slurm.lab.releases import RELEASES, SID
 from slurm.vm import qemu
@@ -19,7 +19,7 @@ from slurm.vm import qemu
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from slurm.lab.progress import Progress
+    from slurm.lab.progress import ProgressLog
 
 HERE = Path(__file__).parent
 SYSTEM = HERE / "system.sh"
@@ -52,7 +52,7 @@ rm -f etc/munge/munge.key etc/ssh/ssh_host_*_key* etc/hostname
 """
 
 
-def debian(cache: Path, progress: Progress) -> Path:
+def debian(cache: Path, progress: ProgressLog) -> Path:
     """Return the guest's Debian, without settings of ours (590 MB)."""
     return rootfs.debian_tree(cache, "vm-root", PACKAGES, CUSTOMIZE, progress)
 
@@ -64,7 +64,7 @@ def layer(
     inputs: Sequence[Path] = (),
     *,
     parents: Sequence[Path] = (),
-    progress: Progress,
+    progress: ProgressLog,
 ) -> Path:
     """Build a layer over the guest's system, as slurm.lab.layers does over a node's root."""
     return build_layer(
@@ -73,16 +73,16 @@ def layer(
     )  # fmt: skip
 
 
-def system(cache: Path, progress: Progress) -> Path:
+def system(cache: Path, progress: ProgressLog) -> Path:
     """Return the layer with the cluster's settings, accounts and keys, and which units start."""
     return build_layer(cache, "vm-system", SYSTEM, [FILES], base=debian(cache, progress), progress=progress)
 
 
-def disks(cache: Path, layers: Sequence[Path], progress: Progress) -> Path:
+def disks(cache: Path, layers: Sequence[Path], progress: ProgressLog) -> Path:
     """Return a directory with `root.raw`, `xfs.raw`, `vmlinuz` and `initrd`; `layers` lie over the system's."""
     trees = [debian(cache, progress), system(cache, progress), *layers]
     public = key(cache).with_suffix(".pub").read_text().strip()
-    recipe = digest([*(path.name for path in trees), public, ROOT_SIZE, XFS_SIZE], [DISK])
+    recipe = digest_of([*(path.name for path in trees), public, ROOT_SIZE, XFS_SIZE], [DISK])
 
     def make(work: Path) -> None:
         log = cache / "vm-disks.log"
@@ -90,7 +90,7 @@ def disks(cache: Path, layers: Sequence[Path], progress: Progress) -> Path:
         progress.say(f"writing the guest's disks (once for each version; log: {log})")
         out = work / "tree"
         out.mkdir()
-        run(
+        run_tool(
             ["bash", str(DISK)],
             seconds=WRITE_SECONDS,
             log=log,
@@ -107,26 +107,26 @@ def disks(cache: Path, layers: Sequence[Path], progress: Progress) -> Path:
         )
         progress.say("disks written")
 
-    return cached(cache, "vm-disks", recipe, make, progress)
+    return cached_tree(cache, "vm-disks", recipe, make, progress)
 
 
-def payload(cache: Path, trees: Mapping[str, Path], progress: Progress) -> Path:
+def payload(cache: Path, trees: Mapping[str, Path], progress: ProgressLog) -> Path:
     """Return a read-only disk with each of `trees`, directories of the cache, under its name at the top."""
-    recipe = digest([word for name, tree in sorted(trees.items()) for word in (name, str(tree.relative_to(cache)))])
+    recipe = digest_of([word for name, tree in sorted(trees.items()) for word in (name, str(tree.relative_to(cache)))])
 
     def make(work: Path) -> None:
         everything, out = work / "everything", work / "tree"
         everything.mkdir()
         out.mkdir()
         for name, tree in trees.items():
-            run(["cp", "-al", str(tree), str(everything / name)])
+            run_tool(["cp", "-al", str(tree), str(everything / name)])
         disk = out / qemu.PAYLOAD
         disk.touch()
         os.truncate(disk, qemu.PAYLOAD_BYTES)
         options = ["-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-d", str(everything)]
-        run(["mke2fs", *options, str(disk)], seconds=WRITE_SECONDS, hint="apt-get install e2fsprogs")
+        run_tool(["mke2fs", *options, str(disk)], seconds=WRITE_SECONDS, hint="apt-get install e2fsprogs")
 
-    return cached(cache, "vm-payload", recipe, make, progress) / qemu.PAYLOAD
+    return cached_tree(cache, "vm-payload", recipe, make, progress) / qemu.PAYLOAD
 
 
 def key(cache: Path) -> Path:
@@ -134,5 +134,5 @@ def key(cache: Path) -> Path:
     path = cache / "vm-key"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vm", "-f", str(path)])
+        run_tool(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vm", "-f", str(path)])
     return path

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurm.lab.commands import run
+from slurm.lab.commands import run_tool
 from slurm.lab.errors import LabError
 from slurm.lab.progress import wait_until
 from slurm.vm import monitor
@@ -51,7 +51,7 @@ def acceleration(kernel: Path, device: Path = Path("/dev/kvm")) -> Sequence[str]
     argv = [PROGRAM, "-M", "q35", *VIRTUAL, "-m", "512", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1",
             "-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"]  # fmt: skip
     try:
-        said = run(argv, seconds=PROBE_SECONDS)
+        said = run_tool(argv, seconds=PROBE_SECONDS)
     except LabError:
         return EMULATED
     return VIRTUAL if "Kernel panic" in said else EMULATED
@@ -61,7 +61,7 @@ def acceleration(kernel: Path, device: Path = Path("/dev/kvm")) -> Sequence[str]
 def version() -> str:
     """Return what a saved guest depends on: the first line of qemu's version."""
     hint = "apt-get install qemu-system-x86 qemu-utils"
-    return run([PROGRAM, "--version"], hint=hint).splitlines()[0]
+    return run_tool([PROGRAM, "--version"], hint=hint).splitlines()[0]
 
 
 def processor(accelerated: Sequence[str]) -> str:
@@ -76,7 +76,7 @@ def overlay(backing: Path, target: Path) -> None:
     """Make a disk whose changes to `backing` are kept in `target`."""
     kind = "raw" if backing.suffix == ".raw" else "qcow2"
     hint = "apt-get install qemu-utils"
-    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", kind, str(target)], hint=hint)
+    run_tool(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", kind, str(target)], hint=hint)
 
 
 def start(

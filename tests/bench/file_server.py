@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import os
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -40,15 +41,19 @@ CLOCK = "s=$EPOCHREALTIME; {}; e=$EPOCHREALTIME; echo $((${{e/./}} - ${{s/./}}))
 OUTPUT = "build/vm-bench-{site}.json"
 
 
-def files(folder: str, size: int, source: str) -> str:
-    """Return a script that makes FILES files of `size` bytes in a new folder, 100 in each folder below it."""
-    return (
-        f"rm -rf {folder}; mkdir -p {folder}; cd {folder}; for d in $(seq {FILES // 100}); do mkdir d$d; "
-        f"for f in $(seq 100); do head -c {size} {source} >d$d/f$f; done; done; cd; "
+def files(folder: str, size: int) -> str:
+    """Return a script that makes FILES files of `size` random bytes in a new folder, 100 in each folder below it."""
+    program = (
+        "import os, sys\n"
+        f"for i in range({FILES}):\n"
+        f"    path = f'{{sys.argv[1]}}/d{{i // 100}}'\n"
+        "    os.makedirs(path, exist_ok=True)\n"
+        f"    open(f'{{path}}/f{{i}}', 'wb').write(os.urandom({size}))\n"
     )
+    return f"rm -rf {folder}; python3 -c {shlex.quote(program)} {folder}"
 
 
-MAKE_TAR = files(f"{MEMORY}/small", SMALL_BYTES, "/dev/zero") + f"cd {MEMORY}; tar -cf {TAR} small; rm -rf small"
+MAKE_TAR = f"{files(f'{MEMORY}/small', SMALL_BYTES)}; cd {MEMORY}; tar -cf {TAR} small; rm -rf small"
 UNPACK = "rm -rf small; mkdir small; cd small; sync -f .; " + CLOCK.format(f"tar -xf {TAR}")
 
 
@@ -99,7 +104,7 @@ def measure(alice: Person, runs: int) -> Iterator[Result]:
     )  # root is squashed on NFS
     alice.ok("start", SESSION, "--profile", "base", "--mem=600M", *WAIT)
     yield measure_untar(alice, runs)
-    alice.inside(SESSION, files("many", FILE_BYTES, "/dev/urandom"))
+    alice.inside(SESSION, files("many", FILE_BYTES))
     alice.ok("stop", SESSION, *WAIT)
     kept = Kept(alice)
     yield measured(SNAPSHOT, kept.snapshot, kept.copy, runs)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from tests.bench.report import UnmeasurableError
 from tests.lab_cluster import Lab
 from tests.site import deploy
@@ -52,7 +52,7 @@ class Ground:
     def of(cls, lab: str) -> Ground:
         """Build the image if need be, and give alice a key that gateway, sessions and the login node's sshd accept."""
         site = deploy.Site(Lab.find(lab))
-        deploy.build_profile(site, PROFILE, Progress())
+        deploy.build_profile(site, PROFILE, ProgressLog())
         image = json.loads(site.run(f"berth profile show {PROFILE} --json", user=USER))["path"]
         site.lab.sh(_PREPARE, user=USER)
         site.lab.sh(f"echo login $(cat /etc/ssh/ssh_host_ed25519_key.pub) >>{ROOM}/known_hosts")

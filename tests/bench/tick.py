@@ -35,7 +35,7 @@ from broker.controller.wakeup import ChangeNotifier
 from broker.schema.sessions import SessionState
 from profiles.image.store import Stores
 from slurm.backends import Backend, open_scheduler
-from slurm.run import run
+from slurm.run import run_command
 
 if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
@@ -131,7 +131,7 @@ class Loop:
 async def squeue() -> float:
     """The seconds of the query by hand, run by the runner that every command of ours is run by."""
     began = time.perf_counter()
-    await run(SQUEUE, timeout=TIMEOUT)
+    await run_command(SQUEUE, timeout=TIMEOUT)
     return time.perf_counter() - began
 
 

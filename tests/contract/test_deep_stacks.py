@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,15 +12,16 @@ import pytest
 from broker.names import new_id
 from broker.volumes import operations
 from broker.volumes.errors import VolumeError
-from broker.volumes.operations import Note
-from broker.volumes.record import locked
+from broker.volumes.files import file_lock
+from broker.volumes.operations import SnapshotNote
+from tests.job_scripts import BATCH, SESSION
 from tests.volumes.filesystems import mounted
 from tests.volumes.running import IMAGE, Running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-SESSION = Path(operations.__file__).parents[1] / "job/session.sh"
 MOUNT = """
 source "$1"
 NODE_DIR=$2/node LAYERS=$2/layers MOUNTED=()
@@ -32,9 +32,8 @@ cat "$NODE_DIR/merged/oldest" "$NODE_DIR/merged/newest"
 echo written >"$NODE_DIR/merged/file"
 """
 """session.sh's own function, with the top and the layers as arguments, the newest first."""
-BATCH = SESSION.with_name("batch.sh")
 MOUNT_TO_READ = """
-mount_layers "$NODE_DIR/merged" "${@:4}"
+mount_read_only "$NODE_DIR/merged" "${@:4}"
 cat "$NODE_DIR/merged/oldest" "$NODE_DIR/merged/newest"
 findmnt --noheadings --output FSTYPE "$NODE_DIR/merged"
 """
@@ -64,8 +63,7 @@ def test_kernel_mounts_a_stack_of_any_depth(tmp_path: Path, depth: int) -> None:
 
 @pytest.mark.parametrize("depth", [2, 200])
 def test_kernel_mounts_a_batch_jobs_stack_of_any_depth(tmp_path: Path, depth: int) -> None:
-    functions = BATCH.read_text().partition("\nDIRECTORY=")[0].replace("${BASH_SOURCE[0]%/*}", str(SESSION.parent))
-    program = functions + MOUNT.replace('source "$1"', "").replace(MOUNT[MOUNT.index("mount_overlay") :], MOUNT_TO_READ)
+    program = MOUNT.partition("mount_overlay")[0].replace("$1", str(BATCH)) + MOUNT_TO_READ
     done, _ = _mount(tmp_path, depth, program)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "oldest\nnewest\noverlay\n"
@@ -97,7 +95,7 @@ def _deep(running: Running, names: int = 1) -> str:
             home = layers.tree(running.record(session).home.top)
             for name in range(1, names):
                 (home / f"name{name}").hardlink_to(home / "file")
-        operations.snapshot(running.storage, session, new_id(), IMAGE, Note())
+        operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())
     return session
 
 
@@ -127,7 +125,7 @@ def test_flattening_that_fails_leaves_nothing(running: Running) -> None:
     os.mknod(system / "gone", 0o020600)  # a mark of deletion: only for one it has to be known what the image has
     with pytest.raises(OSError, match="Input/output"):
         operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=unreadable)
-    with locked(running.storage.session(session) / "run/lock"), pytest.raises(VolumeError, match="a job"):
+    with file_lock(running.storage.session(session) / "run/lock"), pytest.raises(VolumeError, match="a job"):
         operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
     assert running.storage.layers.all() == before
     reason = "Input/output error: gone"

@@ -57,7 +57,7 @@ def test_deep_tree_is_counted_verified_and_removed(actor: Actor, make: Callable[
     assert actor("verify", session=session) == {"layers": 1, "recorded": 0, "problems": []}
     write_at_the_end(tree, b"changed")
     (problem,) = actor("verify", session=session)["problems"]
-    assert problem.endswith("end: is not what it was")
+    assert problem.endswith("end: has changed")
     assert len(problem) < 1200
     (tree / "other").write_text("y")
     assert len(actor("verify", session=session)["problems"]) == 2

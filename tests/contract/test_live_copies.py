@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from broker.volumes import copying
+from broker.volumes import entry_copy, live_copy
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from tests.volumes import writer
 from tests.volumes.changes import tree
@@ -134,7 +134,7 @@ class Copies:
 def wait_until_old(path: Path) -> None:
     """Until a time stamp of a change now would differ from the file's, however coarse they are."""
     deadline = time.monotonic() + LIMIT_S
-    while time.time_ns() - path.stat().st_ctime_ns <= copying.RACY_NS * 1.1:
+    while time.time_ns() - path.stat().st_ctime_ns <= entry_copy.RACY_NS * 1.1:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -308,7 +308,7 @@ def test_files_of_one_number_in_two_subvolumes_stay_two(tmp_path: Path) -> None:
             subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S)
             (source / name / "file").write_text(name)
             (source / name / "second").hardlink_to(source / name / "file")
-        copying.copy_tree(str(source), str(target))
+        live_copy.copy_tree(str(source), str(target))
         for name in ("one", "other"):
             copied = target / "tree" / name
             assert [(copied / each).read_text() for each in ("file", "second")] == [name, name]

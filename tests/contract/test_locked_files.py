@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import broker
 from broker.names import new_id
 from broker.volumes import operations
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
@@ -21,12 +19,13 @@ from broker.volumes.drivers import MODES
 from broker.volumes.storage import Storage
 from profiles.local_folder import PREFIX
 from profiles.removal import remove_tree
+from tests.job_scripts import BATCH
 from tests.volumes.running import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-BATCH = Path(broker.__path__[0]) / "job/batch.sh"
 WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
 AS_ON_NFS = ["unshare", "--map-root-user", "--", *WITHOUT_OVERRIDE, sys.executable]
 UNSHARE = f"""#!/bin/bash
@@ -46,7 +45,7 @@ from broker.volumes.storage import Storage
 from tests.volumes.running import IMAGE
 
 try:
-    operations.snapshot(Storage(Path(sys.argv[1])), "s" * 26, "o" * 26, IMAGE, operations.Note())
+    operations.snapshot(Storage(Path(sys.argv[1])), "s" * 26, "o" * 26, IMAGE, operations.SnapshotNote())
 except OSError as error:
     print(error.strerror)
 """
@@ -59,7 +58,7 @@ def storage(tmp_path: Path) -> Storage:
     storage = Storage(tmp_path)
     storage.make()
     storage.session("s" * 26).mkdir()
-    operations.create(storage, "s" * 26, "plain")
+    operations.create_volumes(storage, "s" * 26, "plain")
     return storage
 
 
@@ -109,8 +108,7 @@ def test_live_copy_is_refused_with_the_remedy(home: Path, tmp_path: Path) -> Non
 
 
 def test_copy_for_a_batch_job_is_refused_with_the_remedy(home: Path) -> None:
-    functions = BATCH.read_text().partition("\nDIRECTORY=")[0].replace("${BASH_SOURCE[0]%/*}", str(BATCH.parent))
-    program = f'{functions}\nLAYERS=$1 HOME_STACK=("$2") TOP=copied DRIVER=plain\nmake_top'
+    program = f'source {BATCH}\nLAYERS=$1 HOME_STACK=("$2") TOP=copied DRIVER=plain\nmake_job_layer'
     for number in range(100):
         (home / f"work/{number}").mkdir()
         (home / f"work/{number}").chmod(0)
@@ -141,7 +139,7 @@ def test_read_only_entries_come_back_with_their_attributes(
         os.setxattr(path, ATTRIBUTE, b"value")
         path.chmod(mode)
     home.chmod(0o555)
-    taken = operations.snapshot(storage, session, new_id(), IMAGE, operations.Note())["snapshot"]["number"]
+    taken = operations.snapshot(storage, session, new_id(), IMAGE, operations.SnapshotNote())["snapshot"]["number"]
     remove_tree(home)
     home.mkdir()
     operations.rollback(storage, session, new_id(), taken, IMAGE)

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,9 +20,11 @@ from broker.names import new_id
 from broker.volumes import operations, probe
 from broker.volumes.errors import VolumeError
 from broker.volumes.storage import Storage
+from tests.job_scripts import BATCH, SESSION
 
-SESSION = Path(operations.__file__).parents[1] / "job/session.sh"
-BATCH = SESSION.with_name("batch.sh")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 REASON = "wrong fs type, bad option, bad superblock on overlay, missing codepage or helper program, or other error"
 REFUSING_MOUNT = f"""#!/bin/bash
 case " $* " in *" -t overlay "*) ;; *) exec /usr/bin/mount "$@" ;; esac
@@ -96,11 +98,9 @@ def test_words_of_the_programs_that_say_nothing_are_left_out(tmp_path: Path, pro
 
 
 def test_batch_jobs_see_no_words_of_mounts_that_succeed(tmp_path: Path, programs: Path) -> None:
-    functions = BATCH.read_text().partition("\nDIRECTORY=")[0].replace("${BASH_SOURCE[0]%/*}", str(SESSION.parent))
     program = (
-        functions
-        + MOUNT.partition("mount_overlay")[0].replace('source "$1"', "")
-        + 'mount_layers "$NODE_DIR/merged" "$4/tree" "$NODE_DIR/empty"\n'
+        MOUNT.partition("mount_overlay")[0].replace("$1", str(BATCH))
+        + 'mount_read_only "$NODE_DIR/merged" "$4/tree" "$NODE_DIR/empty"\n'
         + 'cat "$NODE_DIR/merged/file"; umount "$NODE_DIR/merged"'
     )
     done, _ = mount(tmp_path, programs, program)
@@ -129,8 +129,8 @@ def test_volume_is_at_fault_where_the_node_mounts_others(tmp_path: Path, program
 def test_probe_quotes_why_the_kernel_refuses(tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (programs / "unshare").unlink()
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setattr(probe, "_reflink", lambda _: False)
-    found = probe.probe(tmp_path)
+    monkeypatch.setattr(probe, "_can_share_blocks", lambda _: False)
+    found = probe.probe_driver(tmp_path)
     assert found == probe.Probe("overlay", f"the kernel refuses overlayfs ({REASON}); fuse-overlayfs works, slower")
     assert [each for each in tmp_path.iterdir() if each.name.startswith(".probe")] == []
 
@@ -147,8 +147,8 @@ def test_home_is_no_overlay_where_fuse_has_faults(
 ) -> None:
     """As on NFS, where dpkg's folders of mode 0 and git's read-only files are beyond fuse-overlayfs."""
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setattr(probe, "_reflink", lambda _: shares_blocks)
-    found = probe.probe(tmp_path)
+    monkeypatch.setattr(probe, "_can_share_blocks", lambda _: shares_blocks)
+    found = probe.probe_driver(tmp_path)
     assert (found.driver, found.limits) == (driver, (f"outside of the home, {FAULTS}",))
     assert found.why.startswith(f"the kernel refuses overlayfs ({REASON})")
     assert found.why.endswith(FAULTS)
@@ -157,10 +157,10 @@ def test_home_is_no_overlay_where_fuse_has_faults(
 
 def test_longest_answer_of_the_probe_fits_the_launchers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     trial = probe._Trial("fuse", "x" * 200, "", " ".join(probe.FAULTS))
-    monkeypatch.setattr(probe, "_overlay", lambda _: trial)
+    monkeypatch.setattr(probe, "_try_overlay", lambda _: trial)
     for shares_blocks in (True, False):
-        monkeypatch.setattr(probe, "_reflink", lambda _, answer=shares_blocks: answer)
-        found = probe.probe(tmp_path)
+        monkeypatch.setattr(probe, "_can_share_blocks", lambda _, answer=shares_blocks: answer)
+        found = probe.probe_driver(tmp_path)
         for words in (found.why, *found.limits):
             assert answers.parse(answers.WORDS, words, "words") == words
 
@@ -173,7 +173,7 @@ def test_trial_that_does_not_end_decides_nothing(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(probe, "TRIAL_TIMEOUT_S", 1)
     with pytest.raises(VolumeError, match="did not end within 1 s: the machine is too busy"):
-        probe.remembered(tmp_path, tmp_path / "probe.json")
+        probe.cached_probe(tmp_path, tmp_path / "probe.json")
     assert not (tmp_path / "probe.json").exists()
     assert [each for each in tmp_path.iterdir() if each.name.startswith(".probe")] == []
 
@@ -182,15 +182,15 @@ def test_session_is_told_its_limits_with_the_drivers_promises(
     tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setattr(probe, "_reflink", lambda _: False)
+    monkeypatch.setattr(probe, "_can_share_blocks", lambda _: False)
     storage, session = Storage(tmp_path), new_id()
     storage.make()
     storage.session(session).mkdir()
     for _ in range(2):  # anew, and as it was noted
-        told = operations.create(storage, session)
+        told = operations.create_volumes(storage, session)
         assert told["driver"] == "plain"
         assert told["promises"] == [*storage.driver("plain").promises, f"outside of the home, {FAULTS}"]
-        assert probe.remembered(storage.layers.root, storage.probe).limits == (f"outside of the home, {FAULTS}",)
+        assert probe.cached_probe(storage.layers.root, storage.probe).limits == (f"outside of the home, {FAULTS}",)
 
 
 def test_probe_meets_what_the_kernels_try_leaves_for_fuse(
@@ -200,9 +200,9 @@ def test_probe_meets_what_the_kernels_try_leaves_for_fuse(
     install(programs / "mount", REFUSING_MOUNT.replace('mkdir "$work/work" && chmod 0 "$work/work"', '>"$work/work"'))
     done, _ = mount(tmp_path, programs)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setattr(probe, "_reflink", lambda _: False)
+    monkeypatch.setattr(probe, "_can_share_blocks", lambda _: False)
     assert done.returncode == 70, done.stdout + done.stderr
-    found = probe.probe(tmp_path)
+    found = probe.probe_driver(tmp_path)
     assert found.driver == "plain"
     assert REASON in found.why
     assert "fuse-overlayfs (cannot open workdir: " in found.why
@@ -211,10 +211,10 @@ def test_probe_meets_what_the_kernels_try_leaves_for_fuse(
 def test_result_of_another_sandbox_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a unit's restart with other settings: it mounts in another namespace, under other rules."""
     note, results = tmp_path / "probe.json", iter(["plain", "reflink"])
-    monkeypatch.setattr(probe, "probe", lambda _: probe.Probe(next(results), "tried"))
-    assert [probe.remembered(tmp_path, note).driver for _ in range(2)] == ["plain", "plain"]
+    monkeypatch.setattr(probe, "probe_driver", lambda _: probe.Probe(next(results), "tried"))
+    assert [probe.cached_probe(tmp_path, note).driver for _ in range(2)] == ["plain", "plain"]
     script = "import sys; from pathlib import Path; from broker.volumes import probe as p; " + (
-        "p.probe = lambda _: p.Probe('overlay', 'tried'); print(p.remembered(*map(Path, sys.argv[1:])).driver)"
+        "p.probe_driver = lambda _: p.Probe('overlay', 'tried'); print(p.cached_probe(*map(Path, sys.argv[1:])).driver)"
     )
     command = [sys.executable, "-c", script, str(tmp_path), str(note)]
     ours = note.read_bytes()

@@ -8,17 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from broker.names import new_id
-from broker.volumes import collection, inspection, live, operations, record, saves, verification
+from broker.volumes import files, garbage, inspection, live_snapshot, operations, record, saves, verification
 from broker.volumes.copy_archive import copy_archive
 from broker.volumes.errors import VolumeError
+from broker.volumes.files import file_lock
 from broker.volumes.image import ImageFiles
-from broker.volumes.operations import Note
+from broker.volumes.operations import SnapshotNote
 from broker.volumes.storage import Storage
 from tests.deadlines import TEST_DEADLINE_S
 from tests.lab_cluster import wait_for
@@ -73,7 +75,7 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_last_one_or_the_new_one(
 ) -> None:
     session = running.create()
     top, generation = running.begin_job(session)
-    saves.save(top, generation, made(tmp_path, first=b"1"))
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
     program = tmp_path / "copying.pyz"
     program.write_bytes(copy_archive())
     number = ".".join(map(str, generation))
@@ -81,7 +83,7 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_last_one_or_the_new_one(
     done = by_program(program, "save", top, number, new, crash_at=point)
     assert done.returncode == -signal.SIGKILL
     assert shown(running, session) == ({"first"} if point == "save.packed" else {"first", "second"})
-    collection.collect(running.storage)
+    garbage.collect_garbage(running.storage)
     assert {*running.storage.layers.all()} == running.record(session).named_layers()
     number = f"{next(running.submissions)}.0"
     done = by_program(program, "claim", top, number)
@@ -89,7 +91,7 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_last_one_or_the_new_one(
     done = by_program(program, "save", top, number, made(tmp_path, third=b"3"))
     assert (done.returncode, done.stderr) == (0, "")
     assert shown(running, session) >= {"first", "third"}
-    taken = operations.snapshot(running.storage, session, new_id(), IMAGE, Note())["snapshot"]
+    taken = operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())["snapshot"]
     assert len(taken["system"]) == 2
     assert verification.verify(running.storage, session)["problems"] == []
 
@@ -97,30 +99,30 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_last_one_or_the_new_one(
 def test_an_older_job_is_told_so_and_changes_nothing(running: Running, tmp_path: Path) -> None:
     session = running.create()
     top, older = running.begin_job(session)
-    saves.save(top, older, made(tmp_path, first=b"1"))
+    saves.save_changes(top, older, made(tmp_path, first=b"1"))
     newer = (older[0], 1)  # the same job, requeued
-    assert len(saves.claim(top, newer).below) == 1
+    assert len(saves.claim_top(top, newer).below) == 1
     before = record.read_save(top)
-    with pytest.raises(VolumeError, match="has the session's system by now") as refused:
-        saves.claim(top, older)
+    with pytest.raises(VolumeError, match="already has the session's system") as refused:
+        saves.claim_top(top, older)
     assert refused.value.kind == "conflict"
-    with pytest.raises(VolumeError, match="has the session's system by now"):
-        saves.save(top, older, made(tmp_path, late=b"0"))
+    with pytest.raises(VolumeError, match="already has the session's system"):
+        saves.save_changes(top, older, made(tmp_path, late=b"0"))
     assert record.read_save(top) == before
     assert {*running.storage.layers.all()} == running.record(session).named_layers()
-    saves.save(top, newer, made(tmp_path, second=b"2"))
+    saves.save_changes(top, newer, made(tmp_path, second=b"2"))
     assert shown(running, session) == {"first", "second"}
 
 
 def test_many_jobs_without_a_stop_leave_few_layers(running: Running) -> None:
     session = running.create()
-    for number in range(saves.MOST_SAVES + 4):
+    for number in range(saves.MAX_SAVES + 4):
         running.change(session, "system", number, 3)
         before = shown(running, session)
-    assert len(running.record(session).system.saved) == saves.MOST_SAVES
-    collection.collect(running.storage)
+    assert len(running.record(session).system.saved) == saves.MAX_SAVES
+    garbage.collect_garbage(running.storage)
     assert shown(running, session) == before
-    operations.snapshot(running.storage, session, new_id(), IMAGE, Note())
+    operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())
     operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
     assert shown(running, session) == before
     assert len(running.record(session).system.layers) == 1
@@ -129,22 +131,22 @@ def test_many_jobs_without_a_stop_leave_few_layers(running: Running) -> None:
 def test_layers_that_could_not_be_removed_go_with_the_next_save(running: Running, tmp_path: Path) -> None:
     session = running.create()
     top, generation = running.begin_job(session)
-    with record.locked(running.storage.lock, shared=True):  # an operation is under way
+    with files.file_lock(running.storage.lock, shared=True):  # an operation is under way
         for number in range(3):
-            saves.save(top, generation, made(tmp_path, first=b"%d" % number))
+            saves.save_changes(top, generation, made(tmp_path, first=b"%d" % number))
     assert len(running.storage.layers.all()) == 2 + 3
-    saves.save(top, generation, made(tmp_path, first=b"last"))
+    saves.save_changes(top, generation, made(tmp_path, first=b"last"))
     assert {*running.storage.layers.all()} == running.record(session).named_layers()
 
 
 def test_a_full_shared_file_system_costs_nothing_of_the_last_save(small: Running, tmp_path: Path) -> None:
     session = small.create()
     top, generation = small.begin_job(session)
-    saves.save(top, generation, made(tmp_path, first=b"1"))
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
     with open("/dev/urandom", "rb") as source:  # noqa: PTH123 - a device
         large = made(tmp_path, first=b"1", large=source.read(SMALL))
     with pytest.raises(VolumeError) as refused:
-        saves.save(top, generation, large)
+        saves.save_changes(top, generation, large)
     assert refused.value.kind == "space"
     assert {*small.storage.layers.all()} == small.record(session).named_layers()
     assert shown(small, session) == {"first"}
@@ -153,7 +155,7 @@ def test_a_full_shared_file_system_costs_nothing_of_the_last_save(small: Running
 def test_a_claim_needs_no_room(small: Running, tmp_path: Path) -> None:
     session = small.create()
     top, generation = small.begin_job(session)
-    saves.save(top, generation, made(tmp_path, first=b"1"))
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
     ballast = small.storage.root / "ballast"
     for piece in (2**20, 4096, 512):
         with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
@@ -161,10 +163,10 @@ def test_a_claim_needs_no_room(small: Running, tmp_path: Path) -> None:
                 pass
         os.sync()  # which gives back what was set aside for more
     later = (next(small.submissions), 0)
-    assert saves.claim(top, later).below == record.read_save(top).stack
+    assert saves.claim_top(top, later).below == record.read_save(top).stack
     assert record.read_save(top).generation == generation, "there was room to note it"
     ballast.unlink()
-    saves.save(top, later, made(tmp_path, second=b"2"))
+    saves.save_changes(top, later, made(tmp_path, second=b"2"))
     assert shown(small, session) == {"first", "second"}
 
 
@@ -174,11 +176,11 @@ def test_a_job_that_begins_while_layers_are_joined_keeps_what_it_saves(
     session = running.create()
     for name in ("first", "second"):
         top, generation = running.begin_job(session)
-        saves.save(top, generation, made(tmp_path, **{name: b"1"}))
+        saves.save_changes(top, generation, made(tmp_path, **{name: b"1"}))
 
     def one_more_job(point: str) -> None:
         if point == "flatten.joined":
-            saves.save(*running.begin_job(session), made(tmp_path, third=b"1"))
+            saves.save_changes(*running.begin_job(session), made(tmp_path, third=b"1"))
 
     monkeypatch.setattr(operations, "failpoint", one_more_job)
     with pytest.raises(VolumeError) as refused:
@@ -196,27 +198,27 @@ def test_save_that_is_named_stays_when_the_file_system_fails_after_it(
 ) -> None:
     session = running.create()
     top, generation = running.begin_job(session)
-    saves.save(top, generation, made(tmp_path, first=b"1"))
-    real = record.sync
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
+    real = files.sync_path
 
     def fail(place: Path) -> None:
         if place == top:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(place)
 
-    monkeypatch.setattr(record, "sync", fail)
-    saves.save(top, generation, made(tmp_path, second=b"2"))
+    monkeypatch.setattr(record, "sync_path", fail)
+    saves.save_changes(top, generation, made(tmp_path, second=b"2"))
     monkeypatch.undo()
     assert shown(running, session) == {"second"}
     assert running.record(session).named_layers() <= {*running.storage.layers.all()}
-    saves.save(*running.begin_job(session), made(tmp_path, third=b"3"))
+    saves.save_changes(*running.begin_job(session), made(tmp_path, third=b"3"))
     assert {*running.storage.layers.all()} == running.record(session).named_layers(), "what was left goes"
 
 
 def test_end_of_the_job_ends_what_packs_and_leaves_nothing(running: Running, tmp_path: Path) -> None:
     session = running.create()
     top, generation = running.begin_job(session)
-    saves.save(top, generation, made(tmp_path, first=b"1"))
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
     before = {*running.storage.layers.all()}
     program, packer, started = tmp_path / "copying.pyz", tmp_path / "bin/mksquashfs", tmp_path / "started"
     program.write_bytes(copy_archive())
@@ -241,16 +243,18 @@ def test_snapshot_of_a_job_that_began_on_a_full_disk_has_all_of_it(
 ) -> None:
     session = running.create()
     top, generation = running.begin_job(session)
-    saves.save(top, generation, made(tmp_path, first=b"1"))
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
     later = (next(running.submissions), 0)  # its claim was not noted
 
-    def copied(_session: object, _job: int, *, home: str, system: str) -> live.Outcome:
+    def copied(_session: object, _job: int, *, home: str, system: str) -> live_snapshot.CopyOutcome:
         running.storage.layers.tree(home).mkdir()
         saves.save_copy(top, later, made(tmp_path, second=b"2"), system)
-        return live.Outcome("frozen", 0.0)
+        return live_snapshot.CopyOutcome("frozen", 0.0)
 
-    monkeypatch.setattr(live, "_copied_by_job", copied)
-    taken = live.copy(running.storage, session, new_id(), job_id=1, image=IMAGE, note=Note())["snapshot"]
+    monkeypatch.setattr(live_snapshot, "_request_copy", copied)
+    taken = live_snapshot.snapshot_running(
+        running.storage, session, new_id(), job_id=1, image=IMAGE, note=SnapshotNote()
+    )["snapshot"]
     assert list(taken["system"]) == list(record.read_save(top).stack)
     assert len(taken["system"]) == 2
 
@@ -261,14 +265,50 @@ def test_diff_during_a_save_reads_what_the_record_named(
     """The layer of the save before is removed with the next one."""
     session = running.create()
     top, generation = running.begin_job(session)
-    saves.save(top, generation, made(tmp_path, first=b"1"))
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
     real = Storage.saved_at
 
     def save_first(storage: Storage, session_id: str, found: record.Record) -> float | None:
-        saves.save(top, generation, made(tmp_path, second=b"2"))
+        saves.save_changes(top, generation, made(tmp_path, second=b"2"))
         return real(storage, session_id, found)
 
     monkeypatch.setattr(Storage, "saved_at", save_first)
     monkeypatch.setattr(ImageFiles, "_read", lambda _: set[str]())
     told = inspection.diff(running.storage, session, None, image=ImageFiles("image", 0))
     assert [each["path"] for each in told["files"] if each["volume"] == "system"] == ["first"]
+
+
+@pytest.mark.parametrize("held", ["lock", "saved.lock"])
+def test_lock_that_is_never_released_fails_a_save_with_a_message(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    monkeypatch.setattr(saves, "LOCK_WAIT_S", 0.3)
+    before = {*running.storage.layers.all()}
+    with file_lock({"lock": running.storage.lock, "saved.lock": top / "saved.lock"}[held]):
+        with pytest.raises(VolumeError, match="another operation has") as refused:
+            saves.save_changes(top, generation, made(tmp_path, first=b"1"))
+        assert refused.value.kind == "busy"
+    assert {*running.storage.layers.all()} == before
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
+    assert shown(running, session) == {"first"}
+
+
+def test_lock_that_is_released_in_time_is_taken(running: Running, tmp_path: Path) -> None:
+    session = running.create()
+    top, generation = running.begin_job(session)
+    held, released = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with file_lock(running.storage.lock):
+            held.set()
+            released.wait(TEST_DEADLINE_S)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(TEST_DEADLINE_S)
+    threading.Timer(0.5, released.set).start()
+    saves.save_changes(top, generation, made(tmp_path, first=b"1"))
+    holder.join()
+    assert shown(running, session) == {"first"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.sbatch import ALIASES, ALLOWED, LETTERS, OPTIONS, REFUSED, Takes, merge_options, parse_options
-from slurm.sources import VARIABLES, WAIT_FOR_SWITCH, of_environment
+from slurm.sources import VARIABLES, WAIT_FOR_SWITCH, options_from_environment
 
 if TYPE_CHECKING:
     from tests.lab_cluster import Lab
@@ -82,7 +82,7 @@ def test_variables_make_the_job_that_our_options_of_them_make(each_lab: Lab, var
         return [line for line in lines if not re.search(r"JobId=|(?:Submit|AccrueT|Suspend)Time=|SubmitLine=", line)]
 
     given = dict(word.split("=", 1) for word in variables.split())
-    ours = merge_options(of_environment(given).options, parse_options(options.split()))
+    ours = merge_options(options_from_environment(given).options, parse_options(options.split()))
     assert shown("", " ".join(ours)) == shown(variables, options)
 
 

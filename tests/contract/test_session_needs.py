@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.reconcile import job_comment
+from broker.job.bundle import session_script
 from broker.launcher.request import RequestContext
 from broker.launcher.session_verbs import UNCLEAR, job_command
 from broker.names import new_id
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
-SOURCE = Path(__file__).parents[2] / "broker/job/session.sh"
 ROOM = "/shared/session-needs"
 SUBMISSION = 3
 FINGERPRINT = "SHA256:" + "x" * 43
@@ -42,7 +42,7 @@ case $2 in
     echo "foreign ${{FOREIGN-none}}"
     env | grep ^SLURM
     ENDS_AT=0 BERTH_SCONTROL=scontrol
-    ask_end
+    query_end_time
     echo "ends at $ENDS_AT"
     find_oom_counter /sys/fs/cgroup </proc/self/cgroup
     echo "counter $OOM_COUNTER"
@@ -50,7 +50,7 @@ case $2 in
     trap 'echo "got USR2"' USR2
     trap 'echo "got TERM"; exit 0' TERM
     BERTH_SESSION_ID=${{1##*/}} BERTH_SUBMISSION=$2 FINGERPRINT={FINGERPRINT}
-    announce 40000 ''
+    update_job_comment 40000 ''
     sleep infinity &
     until wait $!; do kill -0 $! || break; done
     ;;
@@ -111,7 +111,7 @@ class Slurm:
 def slurm(each_lab: Lab) -> Iterator[Slurm]:
     room = each_lab.shared / ROOM.removeprefix("/shared/")
     room.mkdir(exist_ok=True)
-    (room / "session.sh").write_bytes(SOURCE.read_bytes())
+    (room / "session.sh").write_bytes(session_script())
     (room / "job.sh").write_text(JOB)
     for path in (room, *room.iterdir()):
         path.chmod(0o755)
@@ -152,7 +152,7 @@ def test_a_shard_is_told_to_the_job(slurm: Slurm) -> None:
 
 
 def test_signals_reach_the_batch_shell(slurm: Slurm) -> None:
-    """USR2 as broker.volumes.live sends it, TERM as scancel does."""
+    """USR2 as broker.volumes.live_snapshot sends it, TERM as scancel does."""
     job_id = slurm.submit("--mem=100", "--time=5")
     slurm.wait_for_announcement(job_id)
     slurm.lab.sh(f"scancel --batch --signal=USR2 {job_id}", user="alice")

@@ -188,10 +188,10 @@ def test_each_layer_is_walked_once_and_then_never(actor: Actor, monkeypatch: pyt
     session = _many(actor, 5)
     storage = Storage(actor.root)
     folders = sum(len(found[1]) for found in os.walk(actor.root / "layers"))
-    assert _layers_read(lambda: sizes.size(storage, session), monkeypatch) <= folders + 1
-    again = _layers_read(lambda: sizes.size(storage, session), monkeypatch)
+    assert _layers_read(lambda: sizes.session_size(storage, session), monkeypatch) <= folders + 1
+    again = _layers_read(lambda: sizes.session_size(storage, session), monkeypatch)
     assert again <= 4 * len(actor.layers())
-    assert _layers_read(lambda: sizes.usage(storage), monkeypatch) == again
+    assert _layers_read(lambda: sizes.user_usage(storage), monkeypatch) == again
 
 
 def _truncate(file: Path) -> None:
@@ -242,7 +242,7 @@ def test_numbers_that_a_user_made_up_break_nothing(actor: Actor, monkeypatch: py
     real = inodes.write_inodes
     monkeypatch.setattr(inodes, "write_inodes", lambda layer, key, _: real(layer, key, inodes.Inodes(files=2**63)))
     storage = Storage(actor.root)
-    sizes.size(storage, session)
+    sizes.session_size(storage, session)
     answer = actor("size", session=session)
     assert all(0 <= line["own"] <= line["total"] for line in answer["lines"])
 

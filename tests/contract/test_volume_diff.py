@@ -17,8 +17,8 @@ from broker.names import new_id
 from broker.volumes import inspection, operations
 from broker.volumes.content import ACCESS_LISTS
 from broker.volumes.image import ImageFiles
-from broker.volumes.operations import Note
-from broker.volumes.packing import KEPT
+from broker.volumes.operations import SnapshotNote
+from broker.volumes.squashfs import KEPT
 from profiles.removal import remove_tree
 from tests.volumes.access_list import access_list
 from tests.volumes.filesystems import mounted
@@ -109,7 +109,7 @@ def told(running: Running, session: str, number: int, image: ImageFiles, kind: s
 
 
 def printable(changes: Changes) -> Changes:
-    return {(change, inspection.printable(path)) for change, path in changes}
+    return {(change, inspection.printable_path(path)) for change, path in changes}
 
 
 @pytest.mark.parametrize("ground", GROUNDS, indirect=True)
@@ -133,9 +133,9 @@ def test_diff_tells_what_differs_between_the_mounted_views(ground: tuple[str, Pa
             system = printable(differences(then["system"], views["system"], seconds=seconds))
             found = told(running, session, number, image, "system", content=True)
             # What lies in the image is known by its path alone: what a layer has of it counts as modified.
-            of_image = {("M", inspection.printable(path)) for path in then["system"] if running.below(path)}
+            of_image = {("M", inspection.printable_path(path)) for path in then["system"] if running.below(path)}
             assert found - of_image == system - of_image
-        answer = operations.snapshot(running.storage, session, new_id(), IMAGE, Note())
+        answer = operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())
         snapshots[answer["snapshot"]["number"]] = views
         if chance.random() < 0.3:
             operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
@@ -152,7 +152,7 @@ def test_content_and_attributes_are_compared(ground: tuple[str, Path]) -> None:
         (top / name).write_text("before")
         os.setxattr(top / name, ACCESS_LISTS[0], access_list(4))
         os.utime(top / name, ns=(10**18, 10**18))
-    number = operations.snapshot(running.storage, session, new_id(), IMAGE, Note())["snapshot"]["number"]
+    number = operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())["snapshot"]["number"]
     top = layers.tree(running.record(session).home.top)
     for name, text in (("same", "before"), ("bytes", "after!"), ("attribute", "before"), ("list", "before")):
         (top / name).write_text(text)
@@ -183,7 +183,7 @@ def test_content_of_sparse_files_is_compared_without_their_holes(tmp_path: Path)
         os.utime(file.name, ns=(10**18, 10**18))
 
     write(b"one")
-    number = operations.snapshot(running.storage, session, new_id(), IMAGE, Note())["snapshot"]["number"]
+    number = operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())["snapshot"]["number"]
     write(b"one")
     assert told(running, session, number, image, "home", content=True) == set()
     write(b"two")

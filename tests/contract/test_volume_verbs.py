@@ -15,12 +15,12 @@ import pytest
 
 from broker.launcher.request import VerbError
 from broker.names import new_id
-from broker.volumes import live
+from broker.volumes import live_snapshot
 from broker.volumes.content import ACCESS_LISTS
 from broker.volumes.errors import VolumeError
-from broker.volumes.live import Outcome
-from broker.volumes.operations import Image, Note
-from broker.volumes.record import AUTOMATIC_KEPT, Handover, Record, Volume
+from broker.volumes.live_snapshot import CopyOutcome
+from broker.volumes.operations import ImageVersion, SnapshotNote
+from broker.volumes.record import MAX_AUTOMATIC_SNAPSHOTS, Handover, Record, Volume
 from broker.volumes.storage import Storage
 from tests.volumes.access_list import access_list
 from tests.volumes.act import IMAGE, OTHER, Actor, DiedError
@@ -28,7 +28,7 @@ from tests.volumes.act import IMAGE, OTHER, Actor, DiedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from broker.volumes.storage import Session
+    from broker.volumes.storage import SessionVolumes
 
 
 @pytest.fixture(scope="module")
@@ -161,16 +161,16 @@ def test_what_root_installed_is_in_snapshots_and_comes_back(actor: Actor, driver
 def root_made(actor: Actor, session: str) -> None:
     """What is left when the job of a session in root mode was asked for a copy, and the verb has published it."""
 
-    def copied(opened: Session, *_: object, system: str, **__: object) -> Outcome:
+    def copied(opened: SessionVolumes, *_: object, system: str, **__: object) -> CopyOutcome:
         layer = opened.storage.layers.path(system)
         (layer / "tree").mkdir()
         (layer / "tree/by-root").write_text("x")
         (layer / "owners").write_bytes(b"33 33 644 by-root\0")
-        return Outcome("frozen", 0.0)
+        return CopyOutcome("frozen", 0.0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "_copied_by_job", copied)
-        live.commit_root(Storage(actor.root), session, new_id(), job_id=1)
+        patch.setattr(live_snapshot, "_request_copy", copied)
+        live_snapshot.commit_root_layer(Storage(actor.root), session, new_id(), job_id=1)
 
 
 def test_a_clone_over_another_image_has_an_empty_system(actor: Actor, session: str) -> None:
@@ -274,10 +274,10 @@ def test_a_missing_layer_is_named_before_anything_changes(actor: Actor, session:
 
 def test_old_automatic_snapshots_are_forgotten_and_labelled_ones_never(actor: Actor, session: str) -> None:
     taken(actor, session, label="mine")
-    for _ in range(AUTOMATIC_KEPT + 3):
+    for _ in range(MAX_AUTOMATIC_SNAPSHOTS + 3):
         taken(actor, session, automatic=True)
     kept = actor.record(session).snapshots
-    assert [each.number for each in kept] == [1, *range(5, AUTOMATIC_KEPT + 5)]
+    assert [each.number for each in kept] == [1, *range(5, MAX_AUTOMATIC_SNAPSHOTS + 5)]
 
 
 # Deletion and collection
@@ -492,9 +492,9 @@ def test_verify_notices_any_change_of_an_immutable_layer(actor: Actor, session: 
     (layer / "other").unlink()
     problems = actor("verify", session=session)["problems"]
     assert [problem.partition(": ")[2] for problem in problems] == [
-        "other: is not there any more",
-        "added: was not there before",
-        "file: is not what it was",
+        "other: is missing",
+        "added: is new",
+        "file: has changed",
     ]
 
 
@@ -746,7 +746,7 @@ def test_a_system_is_never_taken_to_lie_over_another_image(actor: Actor, session
 def test_the_way_back_to_another_image_is_not_forgotten(actor: Actor, session: str) -> None:
     (actor.top(session, "system") / "tool").write_text("x")
     actor("switch", session=session, operation=new_id(), to=OTHER)
-    for _ in range(AUTOMATIC_KEPT + 3):
+    for _ in range(MAX_AUTOMATIC_SNAPSHOTS + 3):
         taken(actor, session, automatic=True, **OTHER)
     assert actor("switch", session=session, operation=new_id(), **OTHER, to=IMAGE)["system"] == "kept"
     assert actor.shows(session, "system") == {"tool": "x"}
@@ -772,14 +772,14 @@ def test_a_copy_of_an_earlier_attempt_acknowledges_nothing(
             (run / "copy.outcome").write_text(f"ID={request['ID']}\nRESULT=frozen\nPAUSE=0.2\n")
             return False
 
-        monkeypatch.setattr(live, "_job_is_gone", copied)
+        monkeypatch.setattr(live_snapshot, "_job_is_gone", copied)
 
-    monkeypatch.setattr(live, "_signal", signalled)
-    request: dict[str, Any] = {"job_id": 1, "image": Image(**IMAGE), "note": Note()}
+    monkeypatch.setattr(live_snapshot, "_signal_job", signalled)
+    request: dict[str, Any] = {"job_id": 1, "image": ImageVersion(**IMAGE), "note": SnapshotNote()}
     operation = new_id()
     with pytest.raises(KeyboardInterrupt):
-        live.copy(Storage(actor.root), session, operation, **request)
-    made = live.copy(Storage(actor.root), session, operation, **request)["snapshot"]
+        live_snapshot.snapshot_running(Storage(actor.root), session, operation, **request)
+    made = live_snapshot.snapshot_running(Storage(actor.root), session, operation, **request)["snapshot"]
     assert made["pause"] == 0.2
     assert made["home"] == (asked[1],)
 

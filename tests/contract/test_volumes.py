@@ -15,8 +15,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from broker.names import new_id
-from broker.volumes import collection, live, operations
-from broker.volumes.operations import Note
+from broker.volumes import garbage, live_snapshot, operations
+from broker.volumes.operations import SnapshotNote
 from profiles.removal import remove_tree
 from tests.volumes.filesystems import mounted
 from tests.volumes.history import STEPS, History, comparable, copy_here
@@ -83,7 +83,7 @@ def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
         return shown
 
     first = made("everything")
-    taken = operations.snapshot(storage, session, new_id(), IMAGE, Note("everything"))["snapshot"]["number"]
+    taken = operations.snapshot(storage, session, new_id(), IMAGE, SnapshotNote("everything"))["snapshot"]["number"]
     changed = made("turn-over")
 
     def shows(which: str, wanted: dict[str, Tree], *kinds: str) -> None:
@@ -108,12 +108,12 @@ def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
     operations.flatten(storage, copy, new_id(), digest=IMAGE.digest, below=running.below)
     shows(session, changed)
     shows(copy, first)
-    collection.collect(storage)
+    garbage.collect_garbage(storage)
     shows(session, changed)
     shows(copy, first)
-    collection.purge(storage, session)
+    garbage.purge_session(storage, session)
     shows(copy, first)
-    collection.purge(storage, copy)
+    garbage.purge_session(storage, copy)
     assert storage.layers.all() == []
     remove_tree(running.base.parent)
 
@@ -167,7 +167,7 @@ def test_root_of_a_volume_keeps_its_attributes_through_everything(
     roots = Roots(running)
     roots.change(session, 1, only=only)
     first = roots.shown(session)
-    taken = operations.snapshot(storage, session, new_id(), IMAGE, Note())["snapshot"]["number"]
+    taken = operations.snapshot(storage, session, new_id(), IMAGE, SnapshotNote())["snapshot"]["number"]
     assert roots.shown(session) == first
     roots.change(session, 2, only=only)
     second = roots.shown(session)
@@ -177,8 +177,10 @@ def test_root_of_a_volume_keeps_its_attributes_through_everything(
     assert roots.shown(session) == second
     roots.change(session, 3, only=only)
     third = roots.shown(session)
-    monkeypatch.setattr(live, "_copied_by_job", copy_here)
-    copied = live.copy(storage, session, new_id(), job_id=1, image=IMAGE, note=Note())["snapshot"]["number"]
+    monkeypatch.setattr(live_snapshot, "_request_copy", copy_here)
+    copied = live_snapshot.snapshot_running(storage, session, new_id(), job_id=1, image=IMAGE, note=SnapshotNote())[
+        "snapshot"
+    ]["number"]
     roots.change(session, 4, only=only)
     operations.rollback(storage, session, new_id(), copied, IMAGE)
     assert roots.shown(session) == third
@@ -187,8 +189,8 @@ def test_root_of_a_volume_keeps_its_attributes_through_everything(
     operations.clone(storage, copy, new_id(), source_id=session, number=taken, image=IMAGE)
     assert roots.shown(copy) == first
     operations.flatten(storage, session, new_id(), digest=IMAGE.digest, below=running.below)
-    operations.snapshot(storage, session, new_id(), IMAGE, Note())
-    operations.hand_over(storage, session, 2, IMAGE, most=30)
+    operations.snapshot(storage, session, new_id(), IMAGE, SnapshotNote())
+    operations.prepare_handover(storage, session, 2, IMAGE, most=30)
     handover = running.record(session).handover
     if handover is not None:
         (storage.session(session) / "run/begun").write_text("2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ PACKAGES = ("broker", "profiles", "slurm")
 LEFT_OUT = {"slurm/lab", "slurm/vm", "broker/controller/registry/migrations"}
 """Directories that are no part of the program, and the migrations, which Alembic loads by path."""
 SHELL = "broker/job"
-"""The scripts that run on a compute node; the first comment of each says what it is for."""
+"""The parts of the scripts that run on a compute node; the first comment of each says what it is for."""
 
 _HEAD = """\
 # Modules
@@ -52,7 +53,7 @@ def docstring(path: Path) -> str:
 
 
 def _folders(root: Path) -> list[Path]:
-    found = [root / SHELL]
+    found: list[Path] = []
     for package in PACKAGES:
         found += [path.parent for path in (root / package).rglob("__init__.py")]
     kept = [path for path in found if not any(str(path.relative_to(root)).startswith(each) for each in LEFT_OUT)]
@@ -63,8 +64,13 @@ def _section(root: Path, folder: Path) -> str:
     name = str(folder.relative_to(root))
     rows: list[tuple[str, str]] = []
     if name == SHELL:
-        about = "What runs on a compute node: the batch scripts that Slurm copies there."
-        rows = [(path.name, _first_comment(path)) for path in sorted(folder.glob("*.sh"))]
+        about = first_sentence(docstring(folder / "__init__.py"))
+        files = [*folder.glob("*.py"), *folder.rglob("*.sh"), folder / "inside/sudo"]
+        rows = [
+            (str(path.relative_to(folder)), first_sentence(docstring(path)) if path.suffix == ".py" else _comment(path))
+            for path in sorted(files)
+            if path.stem != "__init__"
+        ]
     else:
         about = first_sentence(docstring(folder / "__init__.py")) if name != "broker" else "What all parts share."
         rows = [(path.stem, first_sentence(docstring(path))) for path in modules(root) if path.parent == folder]
@@ -72,11 +78,8 @@ def _section(root: Path, folder: Path) -> str:
     return f"## {name}\n\n{about}\n\n| module | what it is |\n|---|---|\n{table}"
 
 
-def _first_comment(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    comment = []
-    for line in lines:
-        if not line.startswith("# "):
-            break
-        comment.append(line.lstrip("# "))
+def _comment(path: Path) -> str:
+    """Return the first sentence of a shell part's first comment."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#!")]
+    comment = [line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("# "), lines)]
     return first_sentence(" ".join(comment))

@@ -4,7 +4,7 @@ the cluster's own `sbatch --help`.
 
 from __future__ import annotations
 
-from slurm.sbatch import ALLOWED, MAX_OPTIONS, MAX_VALUE, OPTIONS, REFUSED, Takes
+from slurm.sbatch import ALLOWED, MAX_OPTIONS, MAX_VALUE_CHARACTERS, OPTIONS, REFUSED, Takes
 from slurm.sources import VARIABLES
 
 _HEAD = f"""\
@@ -32,7 +32,7 @@ If an option is given more than once, the first of these sources counts:
 An option also replaces options of lower rank that ask for the same resource in another form: one of `--mem`,
 `--mem-per-cpu`, `--mem-per-gpu`; one of `--gres`, `--gpus`, `--gpus-per-node`, `--gpus-per-socket`, `--gpus-per-task`;
 one of `--core-spec`, `--thread-spec`; one of `--exclusive`, `--oversubscribe`. There may be at most {MAX_OPTIONS}
-options, with values of at most {MAX_VALUE:,} printable ASCII characters.
+options, with values of at most {MAX_VALUE_CHARACTERS:,} printable ASCII characters.
 
 `berth start` refuses the other options on the command line, with the reason in the table. It omits and names them in a
 script, and omits them in a variable. `--tasks-per-node` is another name of `--ntasks-per-node`; `SBATCH_WAIT4SWITCH` is

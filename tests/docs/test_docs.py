@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.cli.errors import InterruptedWaitError
-from broker.config.settings import load
+from broker.config.settings import load_config
 from broker.errors import BerthError, ExitCode
 from broker.schema.sessions import SessionState
-from broker.status_text import state_words
-from profiles.recipe.spec import load as profile_of
+from broker.status_text import describe_state
+from profiles.recipe.spec import load_profile as profile_of
 from tests.docs import api_page
 from tests.docs.fields import descriptions
 from tests.docs.generate import ROOT, commands, pages, settings
@@ -134,7 +134,7 @@ def test_every_yaml_block_is_a_configuration_or_a_profile(tmp_path: Path) -> Non
         for block in re.findall(r"^ *```yaml\n(.*?)^ *```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
             file = tmp_path / "block.yaml"
             file.write_text(textwrap.dedent(block), encoding="utf-8")
-            read: BaseModel = profile_of(file) if block.startswith("name:") else load(file)
+            read: BaseModel = profile_of(file) if block.startswith("name:") else load_config(file)
             kinds.add(type(read).__name__)
     assert kinds == {"Config", "Profile"}
 
@@ -142,7 +142,7 @@ def test_every_yaml_block_is_a_configuration_or_a_profile(tmp_path: Path) -> Non
 def test_the_gateways_words_are_quoted_as_they_are() -> None:
     for state, reason in (("queued", "Priority"), ("stopped", ""), ("failed", "…")):
         view = make_session("alice", state=SessionState(state), reason=reason).view()
-        assert f"`dev is {state_words(view, 0)}" in _text("howto/ssh.md")
+        assert f"`dev is {describe_state(view, 0)}" in _text("howto/ssh.md")
 
 
 def test_every_decision_has_a_number_of_its_own() -> None:

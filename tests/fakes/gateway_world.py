@@ -56,7 +56,9 @@ class World:
             ca_public_keys=[self.authority.public_line],
             mode="site",
         )
-        return ssh_config.write(self.place / "laptop", site, ssh_config.Way.GATEWAY, identity_file=self.key)
+        return ssh_config.write_ssh_config(
+            self.place / "laptop", site, ssh_config.Route.GATEWAY, identity_file=self.key
+        )
 
     def trust_everybody(self) -> None:
         """Let sessions be what is no sshd."""

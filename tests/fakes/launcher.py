@@ -92,10 +92,10 @@ class FakeLauncher(LauncherClient):
         del limit
         self._note("submit", user, str(submission), *options)
         directory = self._directory(user, session_id)
-        certified = hostkey.certified(files.get("host_certificate", ""))
+        certified = hostkey.certified_key(files.get("host_certificate", ""))
         if (
             certified is not None
-            and hostkey.line(certified, "").split()[1] != self._made(user, session_id).host_key.split()[1]
+            and hostkey.public_key_line(certified, "").split()[1] != self._made(user, session_id).host_key.split()[1]
         ):
             raise LauncherError("host-key", "the session's host key is not the one that its certificate is for")
         directory.files.update(files)

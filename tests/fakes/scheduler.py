@@ -7,9 +7,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from slurm.queue_position import QueuedJob, count_jobs_ahead
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
-from slurm.waiting import Waiting, ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -108,7 +108,9 @@ class FakeScheduler:
     async def jobs(self, name_prefix: str) -> list[Job]:
         await self._note(f"jobs {name_prefix}")
         waiting = [job for job in self._jobs.values() if job.state is JobState.PENDING]
-        before = ahead(Waiting(job.id, 0 if "Held" in job.reason else 1, "gpu", job.reason) for job in waiting)
+        before = count_jobs_ahead(
+            QueuedJob(job.id, 0 if "Held" in job.reason else 1, "gpu", job.reason) for job in waiting
+        )
         ours = [job for job in self._jobs.values() if job.name.startswith(name_prefix)]
         return [replace(job, ahead=before.get(job.id)) for job in ours]
 

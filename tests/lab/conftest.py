@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from tests.lab import ways
 from tests.lab.images import ROOM, STORE, published
 from tests.lab.services import restart
@@ -61,7 +61,7 @@ def crashing(site: Site) -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def image(site: Site) -> str:
     """The profile that tests start sessions from, built."""
-    deploy.build_profile(site, "base", Progress(quiet=True))
+    deploy.build_profile(site, "base", ProgressLog(quiet=True))
     return "base"
 
 
@@ -69,7 +69,7 @@ def image(site: Site) -> str:
 def other(site: Site, image: str) -> str:
     """A second image, which stands on the first, built; its version is 1."""
     assert image
-    deploy.build_profile(site, "other", Progress(quiet=True))
+    deploy.build_profile(site, "other", ProgressLog(quiet=True))
     return "other"
 
 
@@ -77,7 +77,7 @@ def other(site: Site, image: str) -> str:
 def apart(site: Site, image: str) -> str:
     """A profile that shows no batch job where it was submitted from, built."""
     assert image
-    deploy.build_profile(site, "apart", Progress(quiet=True))
+    deploy.build_profile(site, "apart", ProgressLog(quiet=True))
     return "apart"
 
 

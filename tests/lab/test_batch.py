@@ -81,7 +81,7 @@ def test_what_it_writes_is_its_own_until_it_is_fetched(session_apart: str, work:
     work.sh("echo other >result")
     clash = work.user.berth("fetch", job)
     assert clash.returncode == ExitCode.CONFLICT
-    assert f"1 file that differ are there already: {WORK}/result".encode() in clash.stderr
+    assert f"1 file not copied, because another version exists: {WORK}/result".encode() in clash.stderr
     assert work.sh("cat result") == "other\n"
     work.user.ok("fetch", job, "--force")
     assert work.sh("cat result") == "mine\n"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from tests.lab.batch_work import Work
 from tests.site import deploy
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def variables(site: Site, image: str) -> str:
     """A profile that sets variables, built."""
     assert image
-    deploy.build_profile(site, "variables", Progress(quiet=True))
+    deploy.build_profile(site, "variables", ProgressLog(quiet=True))
     return "variables"
 
 
@@ -72,7 +72,10 @@ def test_variables_that_export_names_count_most(work: Work, variables: str) -> N
         assert said[name].splitlines() == ["/shared/home/alice" if name == "script" else "none", *once, *once], name
     dropped = work.sh("cat inherited.said")
     assert "the job does not get LD_LIBRARY_PATH, TMPDIR, of the login node" in dropped
-    assert "the profile's value counts for PYTHONPATH, RATE; to pass it on, name it: --export=ALL,PYTHONPATH" in dropped
+    assert (
+        "the job gets the profile's value of PYTHONPATH, RATE; to pass the present value, use --export=ALL,PYTHONPATH"
+        in dropped
+    )
     assert "berth:" not in work.sh("cat none.said")
 
 
@@ -102,14 +105,19 @@ def test_where_the_node_is_not_mounted_the_job_has_its_own_copy(work: Work, apar
         assert f"cannot access '{place}/{marker}'" in said[name], said[name]
     for name in ("root", "usr", "etc", "tmp", "vartmp"):
         assert lines[name][:2] == [never[name], never[name]]
-        assert told[name] == f"berth: the job works in the environment's own {never[name]}, which goes with the job\n"
+        assert (
+            told[name]
+            == f"berth: the job works in the environment's own {never[name]}, which is deleted at the job's end\n"
+        )
     assert lines["home"][:2] == ["/home/alice", "/shared/home/alice"]
     assert lines["apart"][:2] == ["/home/alice/batch", work.path]
     assert lines["asked"][:2] == ["/home/alice", work.path]
     assert f"cannot access '/shared/home/alice/batch/{marker}'" in said["apart"]
     for name in ("home", "above", "top", "asked"):
-        assert "is or holds the home, which no job in an environment sees: it works in its own copy" in told[name]
-    assert "profile or site show no job in an environment /shared/home/alice/batch" in told["apart"]
+        assert "jobs in an environment do not see the home of the login node, which is in" in told[name]
+    assert (
+        "the profile or the site does not allow jobs in an environment to see /shared/home/alice/batch" in told["apart"]
+    )
     job = work.sh("sed -n 's/^Submitted batch job //p' apart.said").strip()
     assert work.sh("ls mine || echo not here").strip() == "mine"  # of the job that was asked to work elsewhere
     work.sh("rm mine")

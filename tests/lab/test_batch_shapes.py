@@ -132,7 +132,7 @@ SHAPES = {
     "chdir-tmp": Shape(
         bash("pwd; echo x >$SLURM_JOB_ID; ls $SLURM_JOB_ID; rm $SLURM_JOB_ID"),
         'sb --wait -D /tmp -o "$PWD/out" job.sh',
-        inside={"said.err": "berth: the job works in the environment's own /tmp, which goes with the job\n"},
+        inside={"said.err": "berth: the job works in the environment's own /tmp, which is deleted at the job's end\n"},
     ),
     "odd-names": Shape(bash("pwd; echo x >made"), "mkdir 'a b,c:d\"e'; cd 'a b,c:d\"e'; sb --wait -o out ../job.sh"),
     "finds-itself": Shape(

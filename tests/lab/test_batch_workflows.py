@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.layers import build_layer
-from slurm.lab.place import cache_root
-from slurm.lab.progress import Progress
+from slurm.lab.paths import cache_root
+from slurm.lab.progress import ProgressLog
 from tests.lab.batch_work import WORK, Work
 from tests.site import deploy
 
@@ -82,7 +82,9 @@ def work(people: dict[str, User], image: str) -> Work:
 def snakemake(work: Work) -> Work:
     """The same directory with a virtual environment more, which has Snakemake and its executor for Slurm."""
     lock = deploy.CHECKOUT / "requirements-workflows.lock"
-    layer = build_layer(cache_root(), "workflows", deploy.HERE / "workflows.sh", [lock], progress=Progress(quiet=True))
+    layer = build_layer(
+        cache_root(), "workflows", deploy.HERE / "workflows.sh", [lock], progress=ProgressLog(quiet=True)
+    )
     aim = work.lab.shared / WORK.removeprefix("/shared/")
     subprocess.run(["cp", "-a", str(layer / "opt/workflows"), str(aim)], check=True, timeout=120)
     work.lab.sh(f"chown -R alice {WORK}/workflows")

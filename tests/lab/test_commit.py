@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from profiles.recipe.spec import loads
+from profiles.recipe.spec import parse_profile
 from tests.lab import images
 from tests.lab.images import APPTAINER, ROOM, SITE_STORE, STORE, inside, workspaces
 
@@ -48,7 +48,7 @@ environment = network.inside_environment(top / "kit") | {"DEBIAN_FRONTEND": "non
 done = subprocess.run(
     namespace.as_root("sh", "-c", outside, "sh", script), env=environment | {"TMPDIR": "/tmp"}, check=False
 )
-namespace.remove(top)
+namespace.remove_as_root(top)
 sys.exit(done.returncode)
 """
 """Makes the layer argv[2] as `berth exec --root` does: argv[3] runs as root over the image argv[1], and what it has
@@ -94,7 +94,7 @@ os.setxattr(tree / "etc/opaque", "user.overlay.opaque", b"y")
 COMMIT = """
 import json, sys
 from pathlib import Path
-from profiles.commit.commit import Source, commit
+from profiles.commit.commit import Source, commit_session
 from profiles.errors import ProfilesError
 from profiles.commit.filters import PathFilter
 from profiles.image.store import Store, read_image
@@ -106,10 +106,10 @@ def approve(findings):
     if asked.get("no"):
         raise No
 try:
-    image = commit(
+    image = commit_session(
         Source("dev", read_image(Path(asked["base"]).parent), [Path(layer) for layer in asked["layers"]]),
         name=asked["name"], version=asked["version"], approve=approve,
-        sieve=PathFilter(asked.get("include", []), asked.get("exclude", [])),
+        path_filter=PathFilter(asked.get("include", []), asked.get("exclude", [])),
         store=Store(Path("/shared/profile-tests/store")),
     )
     tell(path=image.path, digest=image.digest, labels=image.labels, offset=image.offset)
@@ -278,7 +278,7 @@ class TestRecipe:
 
     def test_it_says_as_code_what_it_can(self, lab: Lab, grown: Committed, tmp_path: Path) -> None:
         text = lab.sh(f"cat {grown.image.removesuffix('image.sif')}profile.yaml")
-        profile = loads(text, tmp_path / "profile.yaml")
+        profile = parse_profile(text, tmp_path / "profile.yaml")
         assert (profile.name, profile.version, str(profile.base)) == ("grown", "1", "profile:base@1")
         assert {each.partition("=")[0] for each in profile.apt} >= {"hello", "adduser"}
         assert {file.destination: file.content for file in profile.files}["/etc/motd"] == "welcome\n"
@@ -319,11 +319,11 @@ class TestRefusals:
 
     def test_a_layer_that_is_gone_is_named(self, lab: Lab, base: str) -> None:
         refused = commit(lab, base, [f"{LAYERS}/99"], "gone").end
-        assert "layers/99 is not there" in refused["message"]
+        assert "layers/99 is missing" in refused["message"]
 
     def test_patterns_without_effect_are_told(self, lab: Lab, base: str, layers: list[str]) -> None:
         refused = commit(lab, base, layers, "typo", include=["/opt/nothing"]).end
-        assert "nothing that has changed is called /opt/nothing" in refused["message"]
+        assert "no changed path matches /opt/nothing" in refused["message"]
 
 
 @pytest.fixture

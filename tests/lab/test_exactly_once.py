@@ -13,6 +13,8 @@ from tests.lab_cluster import wait_for
 if TYPE_CHECKING:
     from tests.lab.conftest import User
 
+pytestmark = pytest.mark.waits
+
 
 def _one_job(user: User, name: str) -> None:
     """The session becomes ready, and no other job was ever queued for it, not even one that was cancelled since."""

@@ -56,7 +56,7 @@ def test_an_image_that_is_gone(alice: User, name: str) -> None:
     image = str(json.loads(alice.ok("profile", "show", "base", "--json"))["path"])
     alice.ok("start", name, "--no-wait", "--begin=now+1hour")
     job = alice.wait(name, "queued")["job_id"]
-    assert "StartTime=now` starts it at once" in told(alice, name)["do"]
+    assert "StartTime=now`" in told(alice, name)["do"]
     folder = image.rpartition("/")[0]
     for node in COMPUTE:  # on this lab's nodes only: other labs have the same store
         lab.sh(f"mount -t tmpfs -o ro none {folder}", node=node)

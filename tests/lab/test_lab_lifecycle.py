@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from slurm.lab.enter import exec_argv
-from slurm.lab.place import Place
+from slurm.lab.paths import LabPaths
 from slurm.lab.spec import NODES
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> N
 class Cluster:
     """A lab that is up."""
 
-    place: Place
+    place: LabPaths
 
     def run(
         self, *command: str, node: str = "login", user: str = "alice", stdin: bytes = b"", seconds: float = 60
@@ -72,7 +72,7 @@ class Cluster:
 def up(name: str, state: Path, *options: str) -> Cluster:
     done = cli("up", "--name", name, "--state", str(state), *options)
     assert done.returncode == 0, done.stderr
-    return Cluster(Place.find(name))
+    return Cluster(LabPaths.find(name))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,7 +104,7 @@ def test_up_starts_daemons_that_died(lab: Cluster) -> None:
     os.kill(lab.status()["nodes"]["c1"]["daemons"]["slurmd"]["pid"], signal.SIGKILL)
     wait_for(lambda: not lab.status()["healthy"], "the death is told")
     done = cli("up", "--name", NAME, *options(lab))
-    assert "already up; started again: slurmd on c1" in done.stderr
+    assert "already up; restarted: slurmd on c1" in done.stderr
     assert lab.status()["healthy"]
 
 

@@ -7,6 +7,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.lab.test_explain import told
 from tests.lab_cluster import wait_for
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
+
+pytestmark = pytest.mark.waits
 
 
 def serves(lab: Lab, node: str) -> bool:
@@ -83,7 +87,7 @@ def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable
         assert "NODE_FAIL" in alice.ok("history", name)
         alice.wait(ends, "failed", seconds=60)
         assert told(alice, ends)["state"].startswith("failed: the node failed; start the session again")
-        assert "on another node if Slurm has one" in told(alice, ends)["do"]
+        assert "on another node if possible" in told(alice, ends)["do"]
         assert "NODE_FAIL (the node failed" in alice.ok("history", ends)
         assert "the node failed" in alice.ok("show", ends)
     finally:
@@ -103,7 +107,7 @@ def test_with_slurmd_dead_the_next_job_waits_for_the_first_which_still_lives(ali
         with lab.without("slurmd", node=node):
             alice.until(name, lambda now: bool(now["generation"] == "2.0"), what="the job to be lost", seconds=120)
             alice.wait(name, "starting")
-            told = "another job has the volumes of this session open; it gets 300 s to end"
+            told = "another job has the volumes of this session open; waiting up to 300 s for its lock"
             wait_for(lambda: told in lab.sh(f"cat {log}"), what="the next job to wait")
             assert alice.show(name)["state"] == "starting"
             assert not first.done(), "the first job's processes are still there"

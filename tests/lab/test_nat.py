@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
 
+pytestmark = pytest.mark.waits
+
 FORGETS = 20
 """Seconds; home routers take minutes, some firewalls less than one. More than the 15 s between our keepalives."""
 IDLE = 45

@@ -14,7 +14,6 @@ from tests.lab_cluster import wait_for
 if TYPE_CHECKING:
     from tests.lab.conftest import User
 
-SCRIPT = "/opt/berth/src/broker/job/session.sh"
 SUPERSEDED, LOCKED = 73, 68
 
 
@@ -30,7 +29,7 @@ def by_hand(disk: Disk, *options: str, submission: int) -> str:
     """The id of a job that runs the session's script under another name, so that nobody takes it for the session's."""
     log = f"{disk.directory}/run/by-hand.log"
     words = ["sbatch", "--parsable", f"--output={log}", "--export=NIL", "--mem=400", f"--chdir={disk.directory}"]
-    return disk.sh(f"{' '.join([*words, *options])} {SCRIPT} {disk.directory} {submission}")
+    return disk.sh(f"{' '.join([*words, *options])} {disk.directory}/run/session.sh {disk.directory} {submission}")
 
 
 def code(disk: Disk, job: str) -> int:

@@ -213,7 +213,7 @@ def test_the_penalties_are_sshds(alice: User) -> None:
         "authfail": Failure.NO_LOGIN.value,
         "noauth": Failure.NO_ATTEMPT.value,
         "grace-exceeded": Failure.TOO_SLOW.value,
-        "max": admission.HIGHEST,
-        "min": admission.ENFORCED_FROM,
-        "max-sources4": admission.MOST_SOURCES,
+        "max": admission.MAX_PENALTY_S,
+        "min": admission.MIN_ENFORCED_PENALTY_S,
+        "max-sources4": admission.MAX_SOURCES,
     }.items() <= constants.items()

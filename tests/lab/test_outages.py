@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tests.lab_cluster import Lab
     from tests.site.deploy import Site
 
+pytestmark = pytest.mark.waits
+
 SMALL = ("--mem=200M", "-t", "60")
 
 
@@ -157,16 +159,16 @@ def _two_slurmctlds(site: Site) -> Iterator[None]:
 def _failed_over(lab: Lab) -> Iterator[None]:
     """The first slurmctld is dead and the second one in charge; after it the first one has taken charge again."""
     first = daemons.daemon_named("slurmctld", LOGIN)
-    pid = daemons.process_of(lab.place, LOGIN, first)
+    pid = daemons.daemon_pid(lab.place, LOGIN, first)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: daemons.process_of(lab.place, LOGIN, first) is None, what="the end of the first slurmctld")
+    wait_for(lambda: daemons.daemon_pid(lab.place, LOGIN, first) is None, what="the end of the first slurmctld")
     try:
         lab.run(["scontrol", "takeover", "1"], seconds=60)
         wait_for(lambda: _serving(lab) == {"backup"}, what="the second slurmctld to take over", seconds=60)
         yield
     finally:
-        daemons.start(lab.place, LOGIN, first)
+        daemons.start_daemon(lab.place, LOGIN, first)
         wait_for(lambda: "primary" in _serving(lab), what="the first slurmctld to be back", seconds=120)
 
 

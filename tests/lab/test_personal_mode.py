@@ -325,7 +325,7 @@ def test_bob_can_use_neither_carols_socket_nor_her_files(carol: Carol, dev: str)
     done = carol.lab.run(["berth", "--config", f"{as_hers}/c.yaml", "list"], user=BOB, node=NODE)
     carol.lab.sh(f"rm -r {as_hers}", node=NODE)
     assert done.returncode == 2
-    assert b"belongs to somebody else" in done.stderr
+    assert b"belongs to another user" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from slurm.commandline import options_of_help
+from slurm.commandline import parse_help
 
 if TYPE_CHECKING:
     from tests.lab.conftest import User
@@ -153,7 +153,7 @@ def lab_with_work(site: object, lab: Lab) -> Lab:
 
 
 def test_every_option_makes_the_same_job(lab_with_work: Lab) -> None:
-    listed = options_of_help(lab_with_work.sh("sbatch --help", user="alice"))
+    listed = parse_help(lab_with_work.sh("sbatch --help", user="alice"))
     assert len(listed) > 90
     cases = {}
     for name, option in listed.items():

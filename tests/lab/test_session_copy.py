@@ -189,7 +189,7 @@ class TestFailures:
         self.fails(session, text, "Disk quota exceeded: x")
 
     def test_a_copy_that_hangs_in_the_pause_is_given_up(self, session: SessionJob, bench: Bench) -> None:
-        bench.sh(f"sed -i 's/^readonly STILL_LIMIT=.*/readonly STILL_LIMIT=2/' {ROOM}/session.sh")
+        bench.sh(f"sed -i 's/^readonly FREEZE_LIMIT_S=.*/readonly FREEZE_LIMIT_S=2/' {ROOM}/session.sh")
         try:
             hanging = "import time; print('copied', flush=True); input(); time.sleep(1000)"
             self.fails(session, hanging, "not done within 2 s")

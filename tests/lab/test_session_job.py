@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.session_job import ROOM, SCRIPT, SessionJob, in_terminal, wait_until
+from broker.job.bundle import session_script
+from tests.session_job import ROOM, SessionJob, in_terminal, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ class TestRunning:
         argv = running.ssh_argv("-b", "-", f"alice@{node}", program="sftp")
         done = subprocess.run(argv, input=batch, capture_output=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr.decode()
-        assert running.bench.sh(f"cat {ROOM}/alice/back").encode() == SCRIPT.read_bytes()
+        assert running.bench.sh(f"cat {ROOM}/alice/back").encode() == session_script()
 
     def test_the_environment_of_job_and_image_reaches_a_command(self, running: SessionJob) -> None:
         words = r"""two  words "quoted" back\slash $dollar #hash's"""
@@ -119,7 +120,7 @@ class TestRunning:
 
     def test_it_sees_no_process_but_its_own(self, running: SessionJob) -> None:
         seen = running.says("ps -eo pid=,args=").splitlines()
-        assert seen[0].split()[:3] == ["1", "/bin/bash", "/run/berth/node/enter"]
+        assert seen[0].split()[:3] == ["1", "/bin/bash", "/run/berth/node/job.sh"]
         assert "slurm" not in "".join(seen)
 
     def test_a_key_that_is_not_authorized_and_a_password_are_refused(self, running: SessionJob) -> None:
@@ -206,7 +207,7 @@ class TestLife:
 
     def test_near_the_time_limit_it_is_told_and_goes_on(self, session: SessionJob) -> None:
         session.start("--nodelist=c1", "--time=1")
-        wait_until(lambda: "the time limit of job" in session.log(), "the warning", session.log, seconds=60)
+        wait_until(lambda: "reaches its time limit" in session.log(), "the warning", session.log, seconds=60)
         assert session.says("echo alive") == "alive"
 
 
@@ -282,6 +283,8 @@ class TestOutage:
             wait_until(lambda: session.job().state == "RUNNING", "the job to run", session.log)
             with bench.lab.paused("slurmctld"):
                 lock.communicate(timeout=10)
-                wait_until(lambda: "did not take the announcement" in session.log(), "a failed try", session.log, 90)
+                wait_until(
+                    lambda: "did not update the comment of the job" in session.log(), "a failed try", session.log, 90
+                )
         session.announced()
         assert session.says("echo alive") == "alive"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.volumes.saves import MOST_SAVES
+from broker.volumes.saves import MAX_SAVES
 from tests.session_job import ROOM, new_id, wait_until
 
 if TYPE_CHECKING:
@@ -141,18 +141,18 @@ class TestSaves:
         assert saved(kept)["generation"] == [1, 1]
 
     def test_jobs_that_follow_one_another_leave_few_layers(self, kept: SessionJob) -> None:
-        for number in range(MOST_SAVES + 2):
+        for number in range(MAX_SAVES + 2):
             kept.start(f"--nodelist=c{number % 3 + 1}")
             kept.says(f"echo {number} >/opt/{number}; rm -f /opt/{number - 2}; rm -f /etc/motd")
             kept.stop()
-        assert len(saved(kept)["below"]) == MOST_SAVES - 1
+        assert len(saved(kept)["below"]) == MAX_SAVES - 1
         assert saved(kept)["own"] != ""
         kept.start("--nodelist=c1")
-        assert kept.says("ls /opt; ! ls /etc/motd 2>/dev/null") == f"{MOST_SAVES}\n{MOST_SAVES + 1}"
+        assert kept.says("ls /opt; ! ls /etc/motd 2>/dev/null") == f"{MAX_SAVES}\n{MAX_SAVES + 1}"
         kept.stop()
         kept.configure(BERTH_ROOT="yes")
         kept.start("--nodelist=c2")
-        assert kept.says("ls /opt; ! ls /etc/motd 2>/dev/null") == f"{MOST_SAVES}\n{MOST_SAVES + 1}"
+        assert kept.says("ls /opt; ! ls /etc/motd 2>/dev/null") == f"{MAX_SAVES}\n{MAX_SAVES + 1}"
 
     def test_a_warning_of_the_end_saves(self, kept: SessionJob) -> None:
         kept.start("--nodelist=c1", "--time=30")
@@ -200,7 +200,7 @@ class TestFaults:
         kept.bench.sh(f"cat >{kept.layer(kept.system[0])}/saved", user="alice", stdin=json.dumps(later).encode())
         before = layers(kept)
         kept.stop()
-        assert "start 2.0 has the session's system by now, and this is start 1.0" in kept.log()
+        assert "start 2.0 already has the session's system; this is start 1.0" in kept.log()
         assert (saved(kept), layers(kept)) == (later, before)
         kept.submit("--nodelist=c1")
         assert kept.ended().code == 73
@@ -221,7 +221,7 @@ class TestFaults:
         kept.start(f"--nodelist={small_disk}")
         kept.says("head -c 80M /dev/urandom >/opt/large")
         wait_until(
-            lambda: "warning: what is outside of the home could not be saved" in kept.log(), "a warning", kept.log
+            lambda: "warning: the changes outside of the home could not be saved" in kept.log(), "a warning", kept.log
         )
         # Before the copy, or while it is made.
         assert "MiB are free" in kept.log() or "No space left on device" in kept.log()

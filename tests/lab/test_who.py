@@ -81,4 +81,4 @@ def test_a_controller_that_was_away_learns_of_what_happened_meanwhile(
     wait_for(lambda: crashing.ended("broker"), what="the controller's end")
     alice.laptop.ok(session, "true")
     restart(crashing)
-    wait_for(lambda: ended() == 2, what="the second connection to be known", seconds=30 + audit.RETRY)
+    wait_for(lambda: ended() == 2, what="the second connection to be known", seconds=30 + audit.RETRY_S)

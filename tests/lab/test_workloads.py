@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from tests.lab.kept import Kept
 from tests.lab.services import restart
 from tests.lab.workloads.course import PROFILE, Course
@@ -43,7 +43,7 @@ def course(
     crashing: Site, alice: User, new_name: Callable[[str], str], tmp_path: Path
 ) -> Iterator[Callable[..., Course]]:
     """Begins a course of some workloads."""
-    deploy.build_profile(crashing, PROFILE, Progress(quiet=True))
+    deploy.build_profile(crashing, PROFILE, ProgressLog(quiet=True))
 
     def begin(members: tuple[Workload, ...], scale: int) -> Course:
         session = Kept(alice, new_name("w"))

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from tests.site import deploy
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Display:
 
 
 def test_a_window_opens_on_the_laptop(site: Site, alice: User, name: str, tmp_path: Path) -> None:
-    deploy.build_profile(site, "x11", Progress(quiet=True))
+    deploy.build_profile(site, "x11", ProgressLog(quiet=True))
     alice.ok("start", name, "--profile", "x11")
     (tmp_path / "authority").touch()
     display = Display(tmp_path / "authority")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import asyncssh
 import pytest
 
-from broker.gateway import guard
-from broker.gateway.guard import EndpointAddress, EndpointVerifier, HostKeyMismatchError
+from broker.gateway import guard, verifier
+from broker.gateway.guard import EndpointAddress, HostKeyMismatchError
+from broker.gateway.verifier import EndpointVerifier
 from broker.ssh.keys import PublicKey
 from tests.deadlines import DEADLINE_S
 from tests.fakes import flooding, openssh
@@ -170,8 +171,8 @@ def test_keystrokes_pass_while_many_flooding_servers_are_asked(place: Path, deal
 
 
 def test_guards_of_one_owner_never_cost_another_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MOST", 6)
-    monkeypatch.setattr(guard, "MOST_OF_OWNER", 4)
+    monkeypatch.setattr(verifier, "MAX_GUARDS", 6)
+    monkeypatch.setattr(verifier, "MAX_GUARDS_PER_OWNER", 4)
 
     async def silent(*_: object) -> None:
         pass

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import publish
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place
+from slurm.lab.paths import LabPaths
 from slurm.lab.preflight import check_root
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from tests.site import deploy
 from tests.site.laptop import Laptop
 from tests.site.programs import main as install_programs
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     try:
         with step("begin", remedy="run it as root"):
             check_root()
-        run(options.port, Progress())
+        run(options.port, ProgressLog())
     except DemoError as error:
         print(f"\ndemo: {error}\n", file=sys.stderr)
         return 1
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(port: int, progress: Progress) -> None:
+def run(port: int, progress: ProgressLog) -> None:
     if install_programs(["openssh-client"]) != 0:
         raise DemoError("begin", "ssh is missing", remedy="apt-get install openssh-client")
     with step("bring up the cluster with Berth on it", log=f"{LAB_LOGS}; {CONTROLLER_LOG}"):
@@ -126,8 +126,8 @@ def step(name: str, *, log: str = "", remedy: str = LOOK) -> Iterator[None]:
 
 def _checked(port: int) -> int:
     """The port, unless somebody other than our own lab has it."""
-    lab = Place.find("lab")
-    if any(entry.port == port for entry in publish.published(lab)):
+    lab = LabPaths.find("lab")
+    if any(entry.port == port for entry in publish.published_ports(lab)):
         return port
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

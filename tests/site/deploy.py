@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import layers, lifecycle, publish
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
-from slurm.lab.preflight import check
-from slurm.lab.progress import Progress
-from slurm.lab.spec import LOGIN, Bind, Publish, Spec
+from slurm.lab.paths import LabPaths, cache_root
+from slurm.lab.preflight import check_host
+from slurm.lab.progress import ProgressLog
+from slurm.lab.spec import LOGIN, LabBind, LabSpec, PublishedPort
 from tests.lab_cluster import Lab
 
 if TYPE_CHECKING:
@@ -138,30 +138,30 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None
         time.sleep(0.1)
 
 
-def up(name: str = "lab", *, publish_port: int | None = None, progress: Progress | None = None) -> Site:
+def up(name: str = "lab", *, publish_port: int | None = None, progress: ProgressLog | None = None) -> Site:
     """The lab with Berth on it, made or found running."""
-    progress = progress or Progress()
+    progress = progress or ProgressLog()
     cache = cache_root()
-    place = Place.find(name)
-    check(place, cache, progress)
+    place = LabPaths.find(name)
+    check_host(place, cache, progress)
     pyslurm = layers.pyslurm_layer(cache, progress)
     berth = layers.build_layer(
         cache, "berth", HERE / "layer.sh", [CHECKOUT / "requirements.lock"], parents=[pyslurm], progress=progress
     )
-    spec = Spec(
+    spec = LabSpec(
         name=name,
         operators=(SERVICE_ACCOUNT,),
         layers=(str(pyslurm), str(berth)),
-        binds=(Bind(str(CHECKOUT), SOURCE, read_only=True), Bind(str(images(cache)), "/profiles")),
+        binds=(LabBind(str(CHECKOUT), SOURCE, read_only=True), LabBind(str(images(cache)), "/profiles")),
     )
-    wanted = [Publish("127.0.0.1", publish_port, LOGIN, GATEWAY_PORT)] if publish_port else []
-    lifecycle.up(place, spec, wanted, cache, progress)
+    wanted = [PublishedPort("127.0.0.1", publish_port, LOGIN, GATEWAY_PORT)] if publish_port else []
+    lifecycle.bring_up(place, spec, wanted, cache, progress)
     site = Site(Lab.find(name))
     deploy(site, progress)
     return site
 
 
-def build_profile(site: Site, name: str, progress: Progress) -> None:
+def build_profile(site: Site, name: str, progress: ProgressLog) -> None:
     """Build one of the shipped profiles, or of the recipes beside this file, as the profile team would, unless it is
     built, and show each step as it begins.
 
@@ -200,10 +200,10 @@ def images(cache: Path) -> Path:
 
 def published(site: Site, port: int) -> bool:
     """Whether that loopback port of the machine leads to this site's gateway already."""
-    return Publish("127.0.0.1", port, LOGIN, GATEWAY_PORT) in publish.published(site.lab.place)
+    return PublishedPort("127.0.0.1", port, LOGIN, GATEWAY_PORT) in publish.published_ports(site.lab.place)
 
 
-def deploy(site: Site, progress: Progress) -> None:
+def deploy(site: Site, progress: ProgressLog) -> None:
     """Install Berth on a running lab and start its services; what is there already stays."""
     site.run("sh -eu", user="root", stdin=_INSTALL.encode())
     site.run("sh -c 'cat >/etc/berth/config.yaml'", user="root", stdin=(HERE / "config.yaml").read_bytes())

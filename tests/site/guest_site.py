@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab import lifecycle
-from slurm.lab.cache import digest, keep_newest, mark_used
-from slurm.lab.commands import run
+from slurm.lab.cache import digest_of, keep_newest, mark_used
+from slurm.lab.commands import run_tool
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import LabPaths, cache_root
 from slurm.vm import image
 from slurm.vm.guest import Guest, saved
 from tests.site import deploy, quickstart
 
 if TYPE_CHECKING:
-    from slurm.lab.progress import Progress
+    from slurm.lab.progress import ProgressLog
 
 HERE = Path(__file__).parent
 CHECKOUT = deploy.CHECKOUT
@@ -63,7 +63,7 @@ SITES = {
 }
 
 
-def site_image(name: str, progress: Progress) -> Path:
+def site_image(name: str, progress: ProgressLog) -> Path:
     """Return the saved guest of a site with the checkout's Berth on it, made first if the cache has none."""
     cache = cache_root()
     key = image.key(cache)
@@ -72,7 +72,7 @@ def site_image(name: str, progress: Progress) -> Path:
     booted = saved(cache, "vm-booted", disks, key=key, progress=progress)
     payload = image.payload(cache, {"berth": berth_layer(progress)} | _profiles(cache, progress), progress)
     recipe = [name, *map(str, (quickstart.commands(2), quickstart.commands(3), quickstart.commands(5)))]
-    recipe += [quickstart.block(4, "yaml"), digest([], [Path(__file__)])]
+    recipe += [quickstart.block(4, "yaml"), digest_of([], [Path(__file__)])]
 
     def prepare(guest: Guest) -> None:
         progress.say(f"installing Berth on the site {name}, as the quickstart does")
@@ -145,7 +145,7 @@ def _with_journal(guest: Guest, error: LabError) -> LabError:
     return LabError(f"Berth does not answer in the guest: {error.message}\n{journal}")
 
 
-def push(guest: Guest, kind: Kind, progress: Progress) -> None:
+def push(guest: Guest, kind: Kind, progress: ProgressLog) -> None:
     """Install the checkout's code in a guest that runs, as an upgrade does, and restart the services."""
     layer = berth_layer(progress)
     progress.say("copying the code into the guest")
@@ -160,14 +160,14 @@ def push(guest: Guest, kind: Kind, progress: Progress) -> None:
     progress.say("the guest runs the checkout's code")
 
 
-def berth_layer(progress: Progress) -> Path:
+def berth_layer(progress: ProgressLog) -> Path:
     """Return a tree with Berth in /opt/berth, installed by the quickstart's first step from the checkout as it is."""
     cache = cache_root()
     inputs = CHECKOUT / "build/vm-inputs"
     shutil.rmtree(inputs, ignore_errors=True)
     (inputs / "checkout").mkdir(parents=True)
     list_files = ["git", "-C", str(CHECKOUT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
-    for name in sorted(set(run([*list_files, *INSTALLED]).split("\0"))):
+    for name in sorted(set(run_tool([*list_files, *INSTALLED]).split("\0"))):
         source, target = CHECKOUT / name, inputs / "checkout" / name
         if name and source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,12 +180,12 @@ def berth_layer(progress: Progress) -> Path:
     )  # fmt: skip
 
 
-def _dependencies(cache: Path, progress: Progress) -> Path:
+def _dependencies(cache: Path, progress: ProgressLog) -> Path:
     script, lock = HERE / "vm_dependencies.sh", CHECKOUT / "requirements.lock"
     return image.layer(cache, "vm-dependencies", script, [lock], progress=progress)
 
 
-def _profiles(cache: Path, progress: Progress) -> dict[str, Path]:
+def _profiles(cache: Path, progress: ProgressLog) -> dict[str, Path]:
     """Return the directories of the profiles, in the lab's store; a lab builds those that are not there."""
     store = deploy.images(cache)
     missing = [profile for profile in PROFILES if not (store / profile / "1/image.sif").exists()]
@@ -197,5 +197,5 @@ def _profiles(cache: Path, progress: Progress) -> dict[str, Path]:
             for profile in missing:
                 deploy.build_profile(site, profile, progress)
         finally:
-            lifecycle.down(Place.find(name))
+            lifecycle.take_down(LabPaths.find(name))
     return {profile: store / profile for profile in PROFILES}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from tests.site import deploy
 from tests.site.laptop import Laptop
 
@@ -42,7 +42,7 @@ _COLOURS = {"background": "#1b1f24", "text": "#d5dae0", "prompt": "#7ee787"}
 
 
 def main() -> int:
-    progress = Progress()
+    progress = ProgressLog()
     site = deploy.up(NAME, publish_port=PORT, progress=progress)
     deploy.build_profile(site, PROFILE, progress)
     laptop = Laptop.of(site, "alice", Path("build"), PORT)

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from slurm.lab import lifecycle
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
+from slurm.lab.paths import LabPaths, cache_root
 from slurm.lab.preflight import check_root
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from slurm.lab.releases import TRIXIE
-from slurm.lab.rootfs import root
+from slurm.lab.rootfs import node_root
 from tests.lab_cluster import older_name
 from tests.site import deploy
 
@@ -49,21 +49,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     names = [NAME] if options.labs == 1 else [f"{NAME}-gw{index}" for index in range(options.labs)]
-    # In the order they stand in: what takes long on a lab begins early, and the many short unit tests fill the end.
+    # In the order of collection: the longest files first.
     spread = ["--dist", "loadfile", "--no-loadscope-reorder"]
     workers = [] if options.labs == 1 else ["-n", str(options.labs), *spread]
     try:
         check_root()
-        with _alone():
+        with alone():
             try:
                 if NAME == OURS:
-                    _down(names)
+                    take_labs_down(names)
                 _up(names, older=options.older)
                 environment = os.environ | {"LAB_NAME": NAME}
                 return subprocess.run([*options.command, *workers], env=environment, check=False).returncode
             finally:
                 if not os.environ.get("KEEP_LAB"):
-                    _down(names)
+                    take_labs_down(names)
     except (LabError, deploy.SiteError) as error:
         print(f"tests: {error}", file=sys.stderr)
         return 1
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Hold this checkout's labs; LabError when another run has them."""
     lock = deploy.CHECKOUT / "build/tests.lock"
     lock.parent.mkdir(exist_ok=True)
@@ -84,24 +84,26 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _down(names: list[str]) -> None:
+def take_labs_down(names: list[str]) -> None:
+    """Take labs down, and the ones with an older Slurm that tests made beside them."""
     for name in names:
         for each in (name, older_name(name)):
-            lifecycle.down(Place.find(each))
+            lifecycle.take_down(LabPaths.find(each))
 
 
 def _up(names: list[str], *, older: bool) -> None:
     """Bring the labs up, and build the profiles that tests start sessions from into the store that all labs see."""
-    progress = Progress()
+    progress = ProgressLog()
     sites = [deploy.up(name, progress=progress) for name in names]
     with ThreadPoolExecutor() as pool:
-        made = [pool.submit(root, cache_root(), progress, TRIXIE)] if older else []
-        list(pool.map(lambda group: _build(sites[0], group, progress), PROFILES))
+        made = [pool.submit(node_root, cache_root(), progress, TRIXIE)] if older else []
+        list(pool.map(lambda group: build_group(sites[0], group, progress), PROFILES))
         for each in made:
             each.result()
 
 
-def _build(site: deploy.Site, group: tuple[str, ...], progress: Progress) -> None:
+def build_group(site: deploy.Site, group: tuple[str, ...], progress: ProgressLog) -> None:
+    """Build profiles one after the other, unless they are built."""
     for profile in group:
         deploy.build_profile(site, profile, progress)
 

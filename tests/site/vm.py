@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab.errors import LabError
-from slurm.lab.place import cache_root
+from slurm.lab.paths import cache_root
 from slurm.lab.preflight import check_disk, check_root
-from slurm.lab.progress import Progress
+from slurm.lab.progress import ProgressLog
 from slurm.vm import image, qemu
 from slurm.vm.guest import Guest
 from tests.site import guest_site
@@ -60,7 +60,7 @@ def site_of(state: Path) -> str:
     return (state / "site").read_text()
 
 
-def start(state: Path, site: str, progress: Progress) -> Guest:
+def start(state: Path, site: str, progress: ProgressLog) -> Guest:
     """Start a guest of this site."""
     machine = guest(state)
     try:
@@ -74,7 +74,7 @@ def start(state: Path, site: str, progress: Progress) -> Guest:
 
 def _up(options: argparse.Namespace) -> None:
     if qemu.running(options.state) is None:
-        start(options.state, options.site or DEFAULT, Progress())
+        start(options.state, options.site or DEFAULT, ProgressLog())
     elif options.site not in {None, site := site_of(options.state)}:
         raise LabError(f"the guest that runs is of the site {site}", hint="make vm-down")
 
@@ -90,7 +90,7 @@ def _shell(options: argparse.Namespace) -> int:
 
 def _push(options: argparse.Namespace) -> None:
     kind = guest_site.SITES[site_of(options.state)]
-    guest_site.push(guest(options.state), kind, Progress())
+    guest_site.push(guest(options.state), kind, ProgressLog())
 
 
 def _down(options: argparse.Namespace) -> None:
@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
         for site in sites:
             began = time.monotonic()
             try:
-                start(options.state, site, Progress())
+                start(options.state, site, ProgressLog())
                 up = time.monotonic()
                 environment = os.environ | {"VM_STATE": str(options.state)}
                 worst = max(worst, abs(subprocess.run(options.command, env=environment, check=False).returncode))

@@ -14,7 +14,7 @@ from broker.controller.reconcile.operation_steps import OperationExecutor
 from broker.controller.registry.manifest import Unfinished
 from broker.controller.registry.operation import Operation
 from broker.schema.operations import OPERATIONS, permission_for
-from broker.status_text import doing
+from broker.status_text import describe_operation
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {file: file.read_text(encoding="utf-8") for file in sorted((ROOT / "broker").rglob("*.py"))}
@@ -42,7 +42,7 @@ def test_only_the_table_distinguishes_operations() -> None:
 
 @pytest.mark.parametrize("verb", OPERATIONS)
 def test_people_read_what_an_operation_does(verb: str) -> None:
-    assert doing(verb) == OPERATIONS[verb].participle
+    assert describe_operation(verb) == OPERATIONS[verb].participle
 
 
 def test_participles_differ() -> None:

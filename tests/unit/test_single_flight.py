@@ -80,7 +80,7 @@ PARTS: dict[str, Callable[[Core, Session], asyncio.Task[Any]]] = {
     "operation": lambda core, session: core.operator.carry_out(session),
     "submission": lambda core, session: core.submitter.submit(session),
     "flattening": lambda core, session: core.upkeep.flatten(session),
-    "collection": lambda core, session: core.upkeep.collect(session.owner),
+    "collection": lambda core, session: core.upkeep.schedule_gc(session.owner),
     "environments": lambda core, session: core.batch.sweep(session.owner),
 }
 

@@ -85,7 +85,8 @@ def test_session_continues_in_another_job_at_its_time_limit(guest: Guest, alice:
     )
     assert view["host_key_fingerprint"] == before["host_key_fingerprint"]
     assert files_are_kept(alice, continued)
-    assert "COMPLETED" in alice.ok("history", continued)
+    # The job begins to end 5 s before its limit. Under emulation Slurm may still find it there after the limit.
+    assert re.search(rf"^{job} .*(COMPLETED|TIMEOUT)", alice.ok("history", continued), re.MULTILINE)
 
 
 @pytest.mark.parametrize("process", KILLED)

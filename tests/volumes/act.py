@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes, make_volumes
 from broker.names import new_id
-from broker.volumes import live, record
+from broker.volumes import live_snapshot, record
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Actor:
         os._exit(0)
 
     def _do(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
-        vars(live)["_signal"] = self._job  # there is no Slurm here
+        vars(live_snapshot)["_signal_job"] = self._job  # there is no Slurm here
         place = RequestContext(pwd.getpwuid(os.getuid()), str(self.root), "sbatch", "session.sh")
         if verb != "make":
             return change_volumes(place, VOLUME_VERBS[verb].parse(request))
@@ -122,13 +122,13 @@ class Actor:
         text = f"RESULT={result}\nPAUSE=0.001\nMESSAGE={message}\nID={asked['ID']}\n"
         with (run / "copy.outcome").open("r+b", buffering=0) as outcome:
             outcome.write(text.encode())
-        vars(live)["_job_is_gone"] = lambda _: False
+        vars(live_snapshot)["_job_is_gone"] = lambda _: False
 
     def session(self, session: str) -> Path:
         return self.root / "sessions" / session
 
     def record(self, session: str) -> Record:
-        return record.load(self.session(session))
+        return record.load_record(self.session(session))
 
     def top(self, session: str, kind: str = "home") -> Path:
         """Where a job would write to."""

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from broker.names import new_id
-from broker.volumes import collection, live, operations, saves
-from broker.volumes.copying import Copy
-from broker.volumes.live import Outcome
-from broker.volumes.operations import Note
+from broker.volumes import garbage, live_snapshot, operations, saves
+from broker.volumes.live_copy import TreeCopy
+from broker.volumes.live_snapshot import CopyOutcome
+from broker.volumes.operations import SnapshotNote
 from profiles.removal import remove_tree
 from tests.volumes.running import IMAGE, OTHER_IMAGE, Running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from broker.volumes.storage import Session
+    from broker.volumes.storage import SessionVolumes
     from tests.volumes.changes import Tree
 
 KINDS = ("home", "system")
@@ -46,15 +46,15 @@ class Model:
     copies: Iterator[int] = field(default_factory=itertools.count)
     now: dict[tuple[str, str], Path] = field(default_factory=dict)
     snapshots: dict[tuple[str, int], dict[str, Path]] = field(default_factory=dict)
-    images: dict[tuple[str, int], operations.Image] = field(default_factory=dict)
-    image: dict[str, operations.Image] = field(default_factory=dict)
+    images: dict[tuple[str, int], operations.ImageVersion] = field(default_factory=dict)
+    image: dict[str, operations.ImageVersion] = field(default_factory=dict)
 
     def copy(self, source: Path) -> Path:
         target = self.folder / str(next(self.copies))
         subprocess.run(["cp", "-a", "--", source, target], check=True)
         return target
 
-    def add(self, session: str, home: Path, system: Path, image: operations.Image = IMAGE) -> None:
+    def add(self, session: str, home: Path, system: Path, image: operations.ImageVersion = IMAGE) -> None:
         self.now[session, "home"], self.now[session, "system"] = self.copy(home), self.copy(system)
         self.image[session] = image
 
@@ -126,7 +126,7 @@ class History:
 
     def snapshot(self) -> None:
         session = self.session()
-        answer = operations.snapshot(self.running.storage, session, new_id(), self.model.image[session], Note())
+        answer = operations.snapshot(self.running.storage, session, new_id(), self.model.image[session], SnapshotNote())
         self.model.keep(session, answer["snapshot"]["number"])
 
     def copy_alive(self) -> None:
@@ -134,13 +134,15 @@ class History:
         session = self.session()
         if self.running.on_node:
             self.job = self.running.begin_job(session)
-        with mock.patch.object(live, "_copied_by_job", self._copy_on_node if self.running.on_node else copy_here):
-            answer = live.copy(
-                self.running.storage, session, new_id(), job_id=1, image=self.model.image[session], note=Note()
+        with mock.patch.object(
+            live_snapshot, "_request_copy", self._copy_on_node if self.running.on_node else copy_here
+        ):
+            answer = live_snapshot.snapshot_running(
+                self.running.storage, session, new_id(), job_id=1, image=self.model.image[session], note=SnapshotNote()
             )
         self.model.keep(session, answer["snapshot"]["number"])
 
-    def _copy_on_node(self, session: Session, job_id: int, *, home: str, system: str) -> Outcome:
+    def _copy_on_node(self, session: SessionVolumes, job_id: int, *, home: str, system: str) -> CopyOutcome:
         """The same where the job has not changed the system that it has on its node."""
         node = self.running.base.parent / "node"
         saves.save_copy(*self.job, self.running.empty_top(session.id, node), system)
@@ -152,7 +154,7 @@ class History:
         session = self.session()
         submission, directory = next(self.submissions), self.running.storage.session(session)
         image = self.model.image[session]
-        operations.hand_over(self.running.storage, session, submission, image, most=30)
+        operations.prepare_handover(self.running.storage, session, submission, image, most=30)
         if self.random.random() < 0.3:
             return
         if self.random.random() < 0.5:
@@ -223,30 +225,30 @@ class History:
         numbers = [number for name, number in self.model.snapshots if name == session]
         if numbers and self.random.random() < 0.3:
             number = self.random.choice(numbers)
-            operations.forget(self.running.storage, session, number)
+            operations.delete_snapshot(self.running.storage, session, number)
             del self.model.snapshots[session, number]
             del self.model.images[session, number]
 
     def collect(self) -> None:
-        planned = collection.collect(self.running.storage, dry_run=True)
-        removed = collection.collect(self.running.storage)
+        planned = garbage.collect_garbage(self.running.storage, dry_run=True)
+        removed = garbage.collect_garbage(self.running.storage)
         assert planned == removed
-        assert collection.collect(self.running.storage)["layers"] == []
+        assert garbage.collect_garbage(self.running.storage)["layers"] == []
 
 
-def copy_here(session: Session, job_id: int, *, home: str, system: str) -> Outcome:
+def copy_here(session: SessionVolumes, job_id: int, *, home: str, system: str) -> CopyOutcome:
     """What session.sh and copying.pyz do together on the node, for tops that nothing writes to."""
     del job_id
     layers = session.storage.layers
     for volume, layer in ((session.record.home, home), (session.record.system, system)):
         if layer:
             previous = str(layers.path(volume.copied)) if volume.copied else ""
-            copy = Copy(str(layers.tree(volume.top)), str(layers.path(layer)), previous)
+            copy = TreeCopy(str(layers.tree(volume.top)), str(layers.path(layer)), previous)
             copy.first()
             copy.second()
             copy.complete()
             copy.close()
-    return Outcome("frozen", 0.0)
+    return CopyOutcome("frozen", 0.0)
 
 
 def without_links(tree: Tree) -> Tree:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from broker.names import new_id
 from broker.volumes import operations, record, saves
-from broker.volumes.layers import dress_root
-from broker.volumes.operations import Image
-from broker.volumes.packing import unpack
+from broker.volumes.layers import copy_root_attributes
+from broker.volumes.operations import ImageVersion
+from broker.volumes.squashfs import unpack_layer
 from broker.volumes.storage import Storage
 from profiles.removal import remove_tree
 from tests.deadlines import TEST_DEADLINE_S
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from tests.volumes.changes import Tree
 
 SCRIPT = Path(changes.__file__)
-IMAGE = Image("base", "1", "sha256:" + "1" * 64)
-OTHER_IMAGE = Image("other", "2", "sha256:" + "2" * 64)
+IMAGE = ImageVersion("base", "1", "sha256:" + "1" * 64)
+OTHER_IMAGE = ImageVersion("other", "2", "sha256:" + "2" * 64)
 KERNEL = "mount -t overlay overlay -o userxattr,lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 FUSE = "fuse-overlayfs -o lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 
@@ -68,14 +68,14 @@ class Running:
     def create(self) -> str:
         session = new_id()
         self.storage.session(session).mkdir(mode=0o700)
-        operations.create(self.storage, session, self.driver)
+        operations.create_volumes(self.storage, session, self.driver)
         if self.on_node:
             directory = self.storage.session(session)
-            record.commit(directory, replace(record.load(directory), on_node=True))
+            record.commit_record(directory, replace(record.load_record(directory), on_node=True))
         return session
 
     def record(self, session: str) -> Record:
-        return record.load(self.storage.session(session))
+        return record.load_record(self.storage.session(session))
 
     def change(self, session: str, kind: str, seed: int = 0, count: int = 0, what: str = "") -> Tree:
         """Mount a volume, change it at random or as `what` says, and tell what it then is."""
@@ -97,7 +97,7 @@ class Running:
     def begin_job(self, session: str) -> tuple[Path, tuple[int, int]]:
         """Be a job that begins: the system's top on the shared file system, and the job's generation."""
         top, generation = self.storage.layers.path(self.record(session).system.top), (next(self.submissions), 0)
-        claimed = saves.claim(top, generation)
+        claimed = saves.claim_top(top, generation)
         system = self.record(session).system
         assert (system.below, system.own) == (claimed.below, claimed.own)
         return top, generation
@@ -108,10 +108,10 @@ class Running:
         made = node / "top"
         (made / "work").mkdir(parents=True)
         if system.own:
-            unpack(layers.squashfs(system.own), made / "tree")
+            unpack_layer(layers.squashfs(system.own), made / "tree")
         else:
             (made / "tree").mkdir()
-        dress_root(layers.tree(system.saved[-1] if system.saved else system.top), made / "tree")
+        copy_root_attributes(layers.tree(system.saved[-1] if system.saved else system.top), made / "tree")
         return made
 
     def _change_on_node(self, session: str, seed: int, count: int, what: str) -> Tree:
@@ -126,12 +126,12 @@ class Running:
                 lower.append(layers.tree(layer))
                 if layers.squashfs(layer).exists():
                     lower[-1] = node / layer
-                    unpack(layers.squashfs(layer), lower[-1])
+                    unpack_layer(layers.squashfs(layer), lower[-1])
             stack = ":".join(map(str, [*lower, self.base]))
             mount = KERNEL.format(lower=stack, top=made, merged=self.base.parent / "merged")
             shown = self._run(mount, self.base.parent / "merged", "system", seed, count=count, what=what)
             if any((made / "tree").iterdir()):
-                saves.save(top, generation, made)
+                saves.save_changes(top, generation, made)
             return shown
         finally:
             remove_tree(node)

@@ -16,14 +16,16 @@ from broker.cli.prompts import announce_restart, yes_option
 @click.command()
 @name_argument
 @click.argument("new", type=SessionName(), metavar="NEW")
-@click.option("--at", type=SnapshotReference(), metavar="SNAPSHOT", help="As it was in this snapshot; default: now.")
+@click.option(
+    "--at", type=SnapshotReference(), metavar="SNAPSHOT", help="Copy this snapshot; default: the present state."
+)
 @click.option(
     "--profile",
     type=ProfileName(),
     metavar="PROFILE[@VERSION]",
-    help="With this profile, and what it brings in place of all that was changed outside the home.",
+    help="Use this profile, without the changes outside the home.",
 )
-@click.option("--start", is_flag=True, help="Start it too, with the options of NAME, and wait until you can log in.")
+@click.option("--start", is_flag=True, help="Start it with the options of NAME, and wait until it is ready.")
 @no_wait_option
 @timeout_option
 @json_option
@@ -39,10 +41,10 @@ def clone(
     no_wait: bool,
     timeout: float | None,
 ) -> None:
-    """Make a new session with the files of another.
+    """Create a session with the files of another.
 
-    NEW begins with all that NAME has, or had in a snapshot; from then on neither sees what the other does. It takes
-    no time, and space only for what becomes different. NAME may be running, and goes on; see `berth snapshot`.
+    NEW begins with the files of NAME, or of a snapshot of NAME. Later changes of one do not affect the other. A clone
+    is fast and needs disk space only for later changes. NAME may be running and keeps running; see `berth snapshot`.
 
     \b
       berth clone dev trial --start
@@ -70,17 +72,17 @@ def clone(
 
         announce(invocation, view, domain)
     elif invocation.json:
-        output.show_json(view)
+        output.print_json(view)
     elif no_wait:
-        output.narrate(f"{new} is being made")
+        output.print_note(f"{new} is being created")
     else:
-        output.narrate(f"{new} is there; `berth start {new}` starts it")
+        output.print_note(f"{new} was created; `berth start {new}` starts it")
 
 
 @click.command()
 @name_argument
 @click.argument("profile", type=ProfileName(), metavar="PROFILE[@VERSION]")
-@click.option("--fresh", is_flag=True, help="Begin as the profile is, even if the session has been on it before.")
+@click.option("--fresh", is_flag=True, help="Begin without changes, even if the session has used the profile before.")
 @yes_option
 @no_wait_option
 @timeout_option
@@ -96,27 +98,27 @@ def switch(
     no_wait: bool,
     timeout: float | None,
 ) -> None:
-    """Give a session another profile, or another version.
+    """Switch a session to another profile or version.
 
-    Its home stays. What was changed outside it belongs to the old profile and stays behind, in a snapshot; it is said
-    how to go back there. A session that has been on the new one before finds what it changed there then, unless
-    --fresh is given.
+    The home stays. Changes outside the home belong to the old profile: they stay in a snapshot, and the command prints
+    how to return to it. A session that has used the new profile before gets its changes from then, unless --fresh is
+    given.
 
-    A session that runs is stopped for it, after asking, and started again under its name. To work with two profiles
-    at once, `berth clone --profile` makes a second session.
+    A running session is stopped, after a question, and started again under its name. To use two profiles at the same
+    time, create a second session with `berth clone --profile`.
     """
-    from broker.cli.wait import asking, finish
+    from broker.cli.wait import asking, finish_operation
     from broker.schema.volumes import SwitchRequest
 
     view = invocation.client.session(name)
     announce_restart(
         invocation,
         view,
-        f"from {view.profile}@{view.version} to {profile}, its home stays, and how it is now is kept as a snapshot",
+        f"switches from {view.profile}@{view.version} to {profile}; keeps its home and a snapshot of its present state",
         undone=f"{name} was not switched",
         yes=yes,
     )
     request = SwitchRequest(profile=profile.name, version=profile.version, fresh=fresh)
     with asking(invocation, name, "switch"):
         view = invocation.client.switch(name, request)
-    finish(invocation, view, f"{name} is on {profile} now", no_wait=no_wait, timeout=timeout)
+    finish_operation(invocation, view, f"switched {name} to {profile}", no_wait=no_wait, timeout=timeout)

@@ -21,15 +21,15 @@ def config() -> None:
 @json_option
 @pass_invocation
 def show(invocation: Invocation) -> None:
-    """Print every setting as it holds here, as YAML.
+    """Print all settings as YAML, with defaults.
 
-    Defaults included: what it prints could be a configuration file.
+    The output is a valid configuration file.
     """
     import yaml
 
     settings = invocation.config.model_dump(mode="json")
     if invocation.json:
-        output.show_json(settings)
+        output.print_json(settings)
     else:
         click.echo(yaml.safe_dump(settings, sort_keys=False, allow_unicode=False), nl=False)
 
@@ -39,14 +39,14 @@ def show(invocation: Invocation) -> None:
 @json_option
 @pass_invocation
 def check(invocation: Invocation, file: Path | None) -> None:
-    """Say whether FILE, or what holds here, is right.
+    """Check FILE, or the current configuration.
 
-    Exit code 2 if it is wrong.
+    Exit code 2 if it is invalid.
     """
-    from broker.config.settings import load
+    from broker.config.settings import load_config
 
-    checked = load(file)
+    checked = load_config(file)
     if invocation.json:
-        output.show_json({"ok": True, "mode": checked.mode})
+        output.print_json({"ok": True, "mode": checked.mode})
     else:
-        output.narrate(f"the configuration is right ({checked.mode} mode)")
+        output.print_note(f"the configuration is valid ({checked.mode} mode)")

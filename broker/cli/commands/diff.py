@@ -16,7 +16,7 @@ from broker.cli.params import SnapshotReference
 if TYPE_CHECKING:
     from broker.schema.volumes import DiffReport, PackageChange
 
-NOT_READ = "compared: kind, mode, size, time, link target, attributes; `--content` compares the bytes too"
+NOT_READ = "compared: type, mode, size, time, link target, attributes; `--content` also compares the content"
 
 
 @click.command()
@@ -24,26 +24,26 @@ NOT_READ = "compared: kind, mode, size, time, link target, attributes; `--conten
 @click.option(
     "--from", "since", type=SnapshotReference(), metavar="SNAPSHOT", help="Compare with this; default: the profile."
 )
-@click.option("--content", is_flag=True, help="Read files that look the same, too: slower, and misses no change.")
+@click.option("--content", is_flag=True, help="Also compare the content of files that look the same; slower.")
 @json_option
 @pass_invocation
 def diff(invocation: Invocation, name: str, *, since: str | None, content: bool) -> None:
-    """Show which packages and files have changed.
+    """Show changed packages and files.
 
-    Packages come first, then files, each line with A for added, M for modified or D for deleted, a tab and what it is,
-    as `git diff --name-status` prints it. Of a running session, files may change while they are compared.
+    Packages come first, then files. Each line has A for added, M for modified or D for deleted, a tab, and the name,
+    as in `git diff --name-status`. Files of a running session may change during the comparison.
 
-    A file is modified if its kind, mode, size, time of modification, link target, extended attributes or access lists
-    differ. A program that changes bytes and then restores the time is found with --content only.
+    A file is modified if its type, mode, size, modification time, link target, extended attributes or access lists
+    differ. Only --content finds a change that kept the size and restored the modification time.
     """
-    from broker.cli.progress import Progress
+    from broker.cli.progress import ProgressLine
 
-    with Progress(quiet=invocation.json) as progress:
+    with ProgressLine(quiet=invocation.json) as progress:
         if progress.changes:
             progress.show(f"{name}: {'comparing, reading the files' if content else 'comparing'}")
         report = invocation.client.diff(name, since, content=content)
     if invocation.json:
-        output.show_json(report)
+        output.print_json(report)
     else:
         _print(name, report)
 
@@ -52,17 +52,17 @@ def _print(name: str, report: DiffReport) -> None:
     from broker import status_text
 
     if report.system_as_of is not None:
-        output.narrate(status_text.as_of(report.system_as_of))
+        output.print_note(status_text.describe_save_time(report.system_as_of))
     if not report.packages and not report.files:
-        output.narrate(f"{name}: nothing has changed against {report.base}")
+        output.print_note(f"{name}: no changes since {report.base}")
         if not report.content:
-            output.narrate(NOT_READ)
+            output.print_note(NOT_READ)
         return
-    output.narrate(f"{name}: {output.counted(len(report.packages), 'package')} changed against {report.base}")
+    output.print_note(f"{name}: {output.pluralize(len(report.packages), 'package')} changed since {report.base}")
     for package in report.packages:
         _line(*_package(package))
     many = "more than " if report.truncated else ""
-    output.narrate(f"{name}: {many}{output.counted(len(report.files), 'file')} changed against {report.base}")
+    output.print_note(f"{name}: {many}{output.pluralize(len(report.files), 'file')} changed since {report.base}")
     for file in report.files:
         _line(file.change, file.path)
 
@@ -76,4 +76,4 @@ def _package(package: PackageChange) -> tuple[str, str]:
 
 
 def _line(change: str, what: str) -> None:
-    click.echo(f"{change}\t{output.printable(what)}")
+    click.echo(f"{change}\t{output.escape_controls(what)}")

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @json_option
 @pass_invocation
 def doctor(invocation: Invocation) -> None:
-    """Say what is missing, and how to mend it.
+    """Check this machine and the controller.
 
-    Here and in the controller. Exit code 1 if something fails; `note` marks what only some people need.
+    Each problem has a hint. Exit code 1 if a check fails; `note` marks optional items.
     """
     from broker.cli.doctor_checks import every_check
     from broker.schema.site import DoctorReport
@@ -33,13 +33,13 @@ def doctor(invocation: Invocation) -> None:
         if not invocation.json:
             _print(check)
     if invocation.json:
-        output.show_json(DoctorReport(checks=checks))
+        output.print_json(DoctorReport(checks=checks))
     if not all(check.ok for check in checks):
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 def _print(check: DoctorCheck) -> None:
     mark = ("note" if check.hint else "ok") if check.ok else "FAIL"
-    output.data(f"{mark:<5} {check.name:<14} {check.detail}")
+    output.print_line(f"{mark:<5} {check.name:<14} {check.detail}")
     if check.hint:
-        output.data(f"{'':<5} {'':<14} {check.hint}")
+        output.print_line(f"{'':<5} {'':<14} {check.hint}")

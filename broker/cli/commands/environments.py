@@ -20,18 +20,18 @@ from broker.errors import ConflictError, NotFoundError
 if TYPE_CHECKING:
     from broker.schema.environments import BatchJob, EnvironmentView
 
-TOLD_CHARACTERS = 200
-"""Of a path that is too long."""
+SHOWN_CHARS = 200
+"""Characters of a path that is too long, for the error message."""
 
 
 class JobId(click.ParamType[str]):
-    """A batch job that ran in an environment, or a task of a job array as `42_7`; completed with those there are."""
+    """The id of a batch job with an environment, or of a job array's task as `42_7`; completed with known jobs."""
 
     name = "job"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not re.fullmatch(r"[1-9][0-9]{0,9}(_[0-9]{1,9})?", value):
-            self.fail(f"{value!r} is neither a job's id nor, as `42_7`, that of a job array's task", param, ctx)
+            self.fail(f"{value!r} is neither a job id nor the id of a job array's task such as `42_7`", param, ctx)
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -53,18 +53,23 @@ job_argument = click.argument("job", type=JobId(), metavar="JOBID")
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIRECTORY",
-    help="Put it there. Default: where the job was submitted from.",
+    help="Copy the files there; default: the directory of the job's submission.",
 )
-@click.option("--all", "everything", is_flag=True, help="All that it wrote to its home, and not its directory alone.")
-@click.option("--force", is_flag=True, help="Replace files that are there already and differ.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Copy all files that it wrote to its home, not only those in its working directory.",
+)
+@click.option("--force", is_flag=True, help="Replace existing files that differ.")
 @json_option
 @pass_invocation
 def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool, force: bool) -> None:
-    """Bring home what a batch job wrote.
+    """Copy the output of a batch job.
 
-    A job of `berth sbatch --env` works in a copy of the session's home. What it wrote in its working directory comes to
-    where it was submitted from, as if it had run there; files that are there already and differ are left alone, and
-    named, unless --force is given. JOBID of a job array stands for all its tasks; `42_7` for one.
+    A job of `berth sbatch --env` works in a copy of the session's home. This command copies the files that the job
+    wrote in its working directory to the directory of its submission. Existing files that differ are listed and not
+    replaced, unless --force is given. The JOBID of a job array selects all its tasks; `42_7` selects one.
     """
     from broker.cli.fetch_tree import Clash, fetch_tree
 
@@ -82,23 +87,23 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
         clashes += done.clashes
         too_long += done.too_long
     if invocation.json:
-        output.show_json({"copied": copied, "left": [*(clash.path for clash in clashes), *too_long]})
+        output.print_json({"copied": copied, "left": [*(clash.path for clash in clashes), *too_long]})
     else:
         for path in copied:
-            output.data(path)
+            output.print_line(path)
     if clashes:
         raise ConflictError(
-            f"{output.counted(len(clashes), 'file')} that differ are there already: "
+            f"{output.pluralize(len(clashes), 'file')} not copied, because another version exists: "
             + ", ".join(clash.path for clash in clashes[:5]),
-            hint="--force replaces them, --to DIRECTORY puts everything elsewhere; all others were brought",
+            hint="all other files were copied; --force replaces these, --to DIRECTORY copies to another directory",
         )
     if too_long:
         raise ConflictError(
-            f"{output.counted(len(too_long), 'path')} too long to be brought, such as {too_long[0][:TOLD_CHARACTERS]}…",
-            hint="--to DIRECTORY puts everything below a shorter path; all others were brought",
+            f"{output.pluralize(len(too_long), 'path')} too long to copy, such as {too_long[0][:SHOWN_CHARS]}…",
+            hint="all other files were copied; use --to DIRECTORY with a shorter path",
         )
     if not invocation.json:
-        output.narrate(f"{output.counted(len(copied), 'file')} of job {job}")
+        output.print_note(f"{output.pluralize(len(copied), 'file')} of job {job}")
 
 
 @click.command()
@@ -109,30 +114,30 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
 @json_option
 @pass_invocation
 def promote(invocation: Invocation, job: str, name: str, *, no_wait: bool, timeout: float | None) -> None:
-    """Make a session of what a batch job has left.
+    """Create a session from a batch job's files.
 
-    NAME gets the job's image, the system that it ran with and its home as the job left it, to look into in peace. The
-    job must have ended; of a job array name one task, as `42_7`.
+    NAME gets the job's image and system, and its home as the job left it. The job must have ended; of a job array, give
+    one task, such as `42_7`.
     """
     from broker.cli.wait import asking, until_made
     from broker.schema.environments import PromoteRequest
 
     found = [pair for pair in _begun(invocation, job) if pair[1].key == job]
     if not found:
-        raise NotFoundError(f"{job} is a job array", hint=f"name one of its tasks, as `berth promote {job}_1 {name}`")
+        raise NotFoundError(f"{job} is a job array", hint=f"give one of its tasks: `berth promote {job}_1 {name}`")
     environment = found[-1][0]
     with asking(invocation, name, "promote"):
         view = invocation.client.promote(environment.id, PromoteRequest(name=name, job=job))
     if not no_wait:
         view = until_made(invocation, view, timeout=timeout, ready=False)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
     else:
-        output.narrate(f"{name} is {'being made' if no_wait else 'there'}; `berth start {name}` starts it")
+        output.print_note(f"{name} {'is being' if no_wait else 'was'} created; `berth start {name}` starts it")
 
 
 def _begun(invocation: Invocation, job: str) -> list[tuple[EnvironmentView, BatchJob]]:
-    """All that has begun of a job, with its environment; NotFoundError if nothing has."""
+    """Return the job's tasks that have begun, with their environments; NotFoundError if there are none."""
     environments = invocation.client.environments()
     number = int(job.partition("_")[0])
     found = [
@@ -144,20 +149,20 @@ def _begun(invocation: Invocation, job: str) -> list[tuple[EnvironmentView, Batc
     if found:
         return found
     if any(environment.job_id == number for environment in environments):
-        raise NotFoundError(f"job {job} has not begun yet", hint=f"`squeue -j {number}` says why it waits")
+        raise NotFoundError(f"job {job} has not begun yet", hint=f"`squeue -j {number}` shows why it waits")
     raise NotFoundError(
-        f"nothing is known of a job {job} in an environment",
-        hint="only jobs of `berth sbatch --env` have one, and it is kept for some days after their end",
+        f"there is no environment of job {job}",
+        hint="only jobs of `berth sbatch --env` have one; Berth deletes it some days after their end",
     )
 
 
 def _stands_for(job: str, key: str) -> bool:
-    """Whether a user who names the job means this too: a task of the array, or what a step wrote on another node."""
+    """Whether the user's `job` includes `key`: the job, a task of its array, or a step on another node."""
     task = key.partition("@")[0]
     return job in {task, task.partition("_")[0]}
 
 
 def _below_home(begun: BatchJob) -> Path | None:
-    """The job's working directory as a path in its home; None for one that the site shows inside: all is there."""
+    """Return the job's working directory relative to its home; None if it is a directory of the site."""
     parts = Path(begun.inside).parts
     return Path(*parts[3:]) if parts[:2] == ("/", "home") else None

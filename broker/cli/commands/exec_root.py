@@ -1,8 +1,7 @@
 """`berth exec --root`: start a session in root mode for one command, keep its changes, and leave root mode.
 
-Whatever happens between (a command that fails, a lost connection, Ctrl-C, a closed terminal), the session is brought
-back to what it was: started again if it had a job, else stopped. Only a kill that nobody can catch leaves it in root
-mode; `berth show` then says how to end that.
+After a failed command, a lost connection, Ctrl-C or a closed terminal, the session also leaves root mode: it is started
+again if it had a job, else stopped. Only SIGKILL leaves it in root mode; `berth show` then says how to end root mode.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ import subprocess
 from typing import TYPE_CHECKING, NoReturn
 
 from broker.cli.errors import InterruptedWaitError
-from broker.cli.output import narrate
+from broker.cli.output import print_note
 from broker.cli.prompts import announce_restart
 from broker.cli.session_text import ENDED, has_job
 from broker.cli.ssh_process import cannot_run, ssh_command
 from broker.cli.wait import asking, until_done, until_ended, until_ready
 from broker.errors import BerthError, ConflictError
 from broker.schema.sessions import SessionState, StartRequest
-from broker.status_text import pending
+from broker.status_text import pending_operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from broker.schema.sessions import OperationView, SessionView
 
 LOST = 255
-"""What ssh(1) ends with when it failed itself; a command may do so too, and is then taken for lost."""
+"""Exit code of ssh(1) for its own failure. A command that ends with it counts as lost, too."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
@@ -40,47 +39,47 @@ def run_as_root(
 ) -> int:
     """Run `command`, quoted for a shell, as root in the session; return its exit code.
 
-    What it changed outside the home is kept if that is 0 or `keep` is set, and ssh did not fail. `before` goes to
-    ssh(1) before the command.
+    Changes outside the home are kept if the code is 0 or `keep` is set, and ssh did not fail. `before`: options of
+    ssh(1).
     """
     view = invocation.client.session(name)
     _check_free(view)
     announce_restart(
         invocation,
         view,
-        "it is started in root mode for this command",
+        "will start in root mode for this command",
         undone=f"nothing was run in {name}",
         yes=yes,
     )
-    view = invocation.client.session(name)  # the question may have stood for long
+    view = invocation.client.session(name)  # the user may have answered the question late
     _check_free(view)
     with _on_signals(_interrupt), _root_mode(invocation, name, had_job=has_job(view)):
         code = _run(invocation, name, before, command)
         if code == 0 or (keep and code != LOST):
             _commit(invocation, name)
         else:
-            _say(invocation, f"{_why_not_kept(code)}; nothing of it is kept")
+            _say(invocation, f"{_why_not_kept(code)}; its changes are discarded")
     return code
 
 
 def _check_free(view: SessionView) -> None:
-    """ConflictError while another `berth exec --root` has the session, or has left it in root mode."""
+    """Raise ConflictError if another `berth exec --root` uses the session, or has left it in root mode."""
     if _in_root_mode(view):
         raise ConflictError(
-            f"{view.name} is in root mode already, for another command",
-            hint=f"wait for that one; if it is gone, `berth stop {view.name}` ends root mode",
+            f"{view.name} is already in root mode for another command",
+            hint=f"wait for that command; if it no longer runs, `berth stop {view.name}` ends root mode",
         )
 
 
 def _in_root_mode(view: SessionView) -> bool:
-    """Whether it is, or is on its way there."""
-    operation = pending(view)
+    """Whether the session is in root mode, or enters it."""
+    operation = pending_operation(view)
     return view.root or (operation is not None and operation.verb == "root")
 
 
 @contextlib.contextmanager
 def _root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Iterator[None]:
-    """The session in root mode, ready. Refused, it is left alone: it may be in root mode for somebody else."""
+    """Provide the session in root mode. If the request is refused, the session may serve another command: leave it."""
     try:
         view = _ask_for_root_mode(invocation, name)
     except InterruptedWaitError:
@@ -107,17 +106,17 @@ def _until_in_root_mode(invocation: Invocation, view: SessionView) -> None:
     except InterruptedWaitError:
         raise InterruptedWaitError(f"interrupted; nothing was run in {view.name}") from None
     if view.state is not SessionState.READY:
-        raise ConflictError(f"{view.name} was stopped on its way into root mode; nothing was run")
+        raise ConflictError(f"{view.name} was stopped before it was in root mode; nothing was run")
 
 
 def _run(invocation: Invocation, name: str, before: Sequence[str], command: str) -> int:
-    """Run the real ssh and wait for it; InterruptedWaitError only after it has ended."""
+    """Run ssh(1) and wait for its end, also after Ctrl-C; then InterruptedWaitError."""
     argv = ssh_command(invocation, name, before=before, after=["--", command], root=True)
-    process, heard = None, list[int]()
+    process, signals = None, list[int]()
     try:
-        with _on_signals(heard.append):  # while it starts there is nobody yet whom we could end
+        with _on_signals(signals.append):  # until it has started, there is no process to end
             process = subprocess.Popen(argv)
-        if heard:
+        if signals:
             raise KeyboardInterrupt
         return process.wait()
     except OSError as error:
@@ -126,47 +125,47 @@ def _run(invocation: Invocation, name: str, before: Sequence[str], command: str)
         if process is not None:
             process.terminate()
             process.wait()
-        raise InterruptedWaitError("interrupted; nothing of what the command did is kept") from None
+        raise InterruptedWaitError("interrupted; the command's changes are discarded") from None
 
 
 def _commit(invocation: Invocation, name: str) -> None:
-    """Make what root changed part of the session. Only the second Ctrl-C ends that: the command did what it should."""
+    """Keep the changes in the session. Only a second Ctrl-C interrupts this, since the command succeeded."""
     try:
         with asking(invocation, name, "commit-root"):
             view = invocation.client.commit_root(name)
         _, operation = until_done(invocation, view)
     except InterruptedWaitError:
         operation = _insist(invocation, name)
-    _say(invocation, operation.message or f"{name}: what the command changed outside the home is part of it now")
+    _say(invocation, operation.message or f"{name}: the command's changes outside the home are kept")
     if operation.undo:
         _say(invocation, f"to undo: {operation.undo}")
 
 
 def _insist(invocation: Invocation, name: str) -> OperationView:
-    """Wait on for the commit, until Ctrl-C is pressed once more."""
+    """Continue to wait for the commit, until a second Ctrl-C."""
     try:
-        _say(invocation, f"{name}: what the command changed is being kept; Ctrl-C again ends that")
+        _say(invocation, f"{name}: the command's changes are being saved; press Ctrl-C again to interrupt")
         view = invocation.client.session(name)
         if view.operation is not None and view.operation.verb == "commit-root":
             return until_done(invocation, view)[1]
     except (KeyboardInterrupt, InterruptedWaitError):
         raise InterruptedWaitError(
-            "interrupted while what the command changed was being kept",
-            hint=f"`berth events {name}` says whether it was",
+            "interrupted while the command's changes were being saved",
+            hint=f"`berth events {name}` shows whether they were saved",
         ) from None
-    raise InterruptedWaitError("interrupted; nothing of what the command did is kept")
+    raise InterruptedWaitError("interrupted; the command's changes are discarded")
 
 
 def _bring_back(invocation: Invocation, name: str, *, had_job: bool) -> None:
     try:
         _leave_root_mode(invocation, name, had_job=had_job)
-    except OSError:  # nobody reads what we say any more, but the session is to come back all the same
-        _fall_silent()
+    except OSError:  # the terminal is closed; the session must still leave root mode
+        _discard_output()
         _leave_root_mode(invocation, name, had_job=had_job)
 
 
 def _leave_root_mode(invocation: Invocation, name: str, *, had_job: bool) -> None:
-    """Stop the session, and start it again if it had a job: its next start is an ordinary one."""
+    """Stop the session, and start it again in normal mode if it had a job."""
     client = invocation.client
     try:
         view = client.session(name)
@@ -180,8 +179,8 @@ def _leave_root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Non
         raise
     except BerthError as error:
         raise type(error)(
-            f"{name} could not be brought back from root mode: {error.message}",
-            hint=f"`berth stop {name}` ends root mode, `berth start {name}` starts it as usual",
+            f"{name} could not leave root mode: {error.message}",
+            hint=f"`berth stop {name}` ends root mode, `berth start {name}` starts it in normal mode",
         ) from error
     _say(invocation, f"{name} is {'ready again' if had_job else 'stopped again'}")
 
@@ -192,17 +191,17 @@ def _why_not_kept(code: int) -> str:
     return f"the command ended with {code}"
 
 
-def _fall_silent() -> None:
-    """Let what we write from now on go nowhere, instead of failing on a closed terminal or pipe."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _discard_output() -> None:
+    """Redirect all further output to /dev/null, because the terminal or pipe is closed."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
+        os.dup2(null, stream)
+    os.close(null)
 
 
 def _say(invocation: Invocation, text: str) -> None:
     if not invocation.json:
-        narrate(text)
+        print_note(text)
 
 
 def _interrupt(_signal: int) -> NoReturn:
@@ -211,10 +210,10 @@ def _interrupt(_signal: int) -> NoReturn:
 
 @contextlib.contextmanager
 def _on_signals(call: Callable[[int], None]) -> Iterator[None]:
-    """Let Ctrl-C, a closed terminal and a polite kill all `call` this with their number."""
-    before = {each: signal.signal(each, lambda number, _frame: call(number)) for each in _SIGNALS}
+    """Call `call` with the signal's number on SIGINT, SIGHUP and SIGTERM."""
+    before = {number: signal.signal(number, lambda number, _frame: call(number)) for number in _SIGNALS}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -20,16 +20,18 @@ from broker.cli.params import Time
 @json_option
 @pass_invocation
 def extend(invocation: Invocation, name: str, seconds: float) -> None:
-    """Give the job of a running session more time.
+    """Extend the time limit of a session's job.
 
-    TIME is what is added, such as 30m or 4h. Not every site lets jobs be extended: then it is said what happens at the
-    end, and nothing is changed; exit code 4.
+    TIME is added to the limit, such as 30m or 4h. If the site does not allow it, nothing is changed, and the message
+    says what happens at the job's end; exit code 4.
     """
-    from broker.format import clock, duration
+    from broker.format import format_duration, format_time
 
     view = invocation.client.extend(name, seconds)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
     elif view.ends_at is not None:
         now = time.time()
-        output.narrate(f"{name}: its job ends {clock(view.ends_at, now)} (in {duration(view.ends_at - now)})")
+        output.print_note(
+            f"{name}: the job ends at {format_time(view.ends_at, now)} (in {format_duration(view.ends_at - now)})"
+        )

@@ -9,15 +9,15 @@ import click
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.errors import InvalidInputError
-from broker.format import clock
+from broker.format import format_time
 
 MAX_FILE_BYTES = 16384
-"""No public key is longer. A private key that was picked by mistake should not travel."""
+"""No public key is longer. A private key that was selected by mistake must not be sent."""
 
 
 @click.group()
 def key() -> None:
-    """Say which public keys open your sessions."""
+    """Manage the public keys for your sessions."""
 
 
 @key.command()
@@ -27,32 +27,32 @@ def key() -> None:
 def add(invocation: Invocation, file: IO[bytes]) -> None:
     """Add a public key from FILE, or from stdin for `-`.
 
-    Such as ~/.ssh/id_ed25519.pub. It opens sessions that run already as well.
+    For example ~/.ssh/id_ed25519.pub. The key also works for sessions that already run.
     """
     added = invocation.client.add_key(read_public_key(file))
     if invocation.json:
-        output.show_json(added)
+        output.print_json(added)
     else:
-        output.data(f"{added.fingerprint} {added.algorithm} {added.comment}".rstrip())
+        output.print_line(f"{added.fingerprint} {added.algorithm} {added.comment}".rstrip())
 
 
 def read_public_key(file: IO[bytes]) -> str:
-    """Return the one public key in a file. InvalidInputError if there is none, or several, or a private one.
+    """Return the public key in a file. InvalidInputError if the file has no key, several keys, or a private key.
 
-    Lines are those of sshd (`broker.ssh.keys`): in text mode, Python would begin a new one at a carriage return.
+    Lines are split as in `broker.ssh.keys`; Python's text mode would also split at a carriage return.
     """
     content = file.read(MAX_FILE_BYTES + 1)
     if b"PRIVATE KEY" in content:
-        raise InvalidInputError("this is a private key; it stays with you", hint="give the file that ends in .pub")
+        raise InvalidInputError("this is a private key; never share it", hint="use the file that ends in .pub")
     if len(content) > MAX_FILE_BYTES:
         raise InvalidInputError(
-            f"a file with a public key has at most {MAX_FILE_BYTES} bytes", hint="give the file that ends in .pub"
+            f"a file with a public key has at most {MAX_FILE_BYTES} bytes", hint="use the file that ends in .pub"
         )
     lines = [line.strip(" \t\r") for line in content.decode(errors="replace").split("\n")]
     lines = [line for line in lines if line and not line.startswith("#")]
     if len(lines) != 1:
         raise InvalidInputError(
-            f"expected one public key, found {len(lines)} lines", hint="one at a time; `-` reads stdin"
+            f"expected one public key, found {len(lines)} lines", hint="add one key at a time; `-` reads stdin"
         )
     return lines[0]
 
@@ -61,19 +61,19 @@ def read_public_key(file: IO[bytes]) -> str:
 @json_option
 @pass_invocation
 def list_keys(invocation: Invocation) -> None:
-    """List the keys that open your sessions, with their source."""
+    """List the public keys that can log in to your sessions."""
     keys = invocation.client.keys()
     if invocation.json:
-        output.show_json({"keys": [each.model_dump(mode="json") for each in keys]})
+        output.print_json({"keys": [each.model_dump(mode="json") for each in keys]})
         return
-    output.table(
+    output.print_table(
         ("FINGERPRINT", "TYPE", "SOURCE", "ADDED", "COMMENT"),
         [
             (
                 each.fingerprint,
                 each.algorithm,
                 each.source,
-                "" if each.added_at is None else clock(each.added_at),
+                "" if each.added_at is None else format_time(each.added_at),
                 each.comment,
             )
             for each in keys
@@ -88,10 +88,10 @@ def list_keys(invocation: Invocation) -> None:
 def remove(invocation: Invocation, fingerprint: str) -> None:
     """Remove a key that was added with `berth key add`.
 
-    Keys in ~/.ssh/authorized_keys are removed there. Connections that stand are not ended.
+    Remove keys of ~/.ssh/authorized_keys in that file. Open connections are not closed.
     """
     removed = invocation.client.remove_key(fingerprint)
     if invocation.json:
-        output.show_json(removed)
+        output.print_json(removed)
     else:
-        output.narrate(f"removed {removed.fingerprint} {removed.comment}".rstrip())
+        output.print_note(f"removed {removed.fingerprint} {removed.comment}".rstrip())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 kind_argument = click.argument("kind", type=click.Choice(["host", "user"]))
 
-now_option = click.option("--now", is_flag=True, help="Do not wait; see above for whom that locks out.")
+now_option = click.option("--now", is_flag=True, help="Do not wait; see above for the users that this locks out.")
 
 
 @click.command()
@@ -27,22 +27,21 @@ now_option = click.option("--now", is_flag=True, help="Do not wait; see above fo
     metavar="FILE|-",
     help="Certify this public key and print the certificate. Default: the key of `berth ssh`.",
 )
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="For so long, if the site allows it.")
-@click.option("--list", "listing", is_flag=True, help="Show the certificates that you have instead.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Validity, up to the site's limit.")
+@click.option("--list", "listing", is_flag=True, help="List your certificates instead.")
 @json_option
 @pass_invocation
 def login(invocation: Invocation, *, public_key: IO[bytes] | None, hours: float | None, listing: bool) -> None:
-    """Get a certificate that lets you in for some hours.
+    """Get a login certificate for some hours.
 
-    For sites that want no key to open sessions by itself (`ssh.login_with`). The certificate is for one key and one
-    user, you. On a login node the key is the one that `berth ssh` uses. For a laptop, ask the login node, which lets
-    you in as it always does:
+    For sites that require certificates (`ssh.login_with`). The certificate is for one of your keys and for your
+    account. On a login node, the default is the key of `berth ssh`. For a laptop, request it over the login node:
 
     \b
       cd ~/.ssh
       ssh LOGIN berth login --public-key - <id_ed25519.pub >id_ed25519-cert.pub
 
-    OpenSSH takes the certificate by itself when it lies beside the key under that name.
+    OpenSSH uses the certificate if it is beside the key under that name.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.cli.commands.keys import read_public_key
     from broker.schema.login import UserCertificateRequest
@@ -53,47 +52,47 @@ def login(invocation: Invocation, *, public_key: IO[bytes] | None, hours: float 
     if public_key is None:
         from broker.cli import login_key
 
-        view = login_key.certify(invocation.client, hours)
+        view = login_key.certify_key(invocation.client, hours)
         if invocation.json:
-            output.show_json(view)
+            output.print_json(view)
             return
     else:
         answer = invocation.client.sign(UserCertificateRequest(public_key=read_public_key(public_key), hours=hours))
         if invocation.json:
-            output.show_json(answer)
+            output.print_json(answer)
             return
-        output.data(answer.certificate)
+        output.print_line(answer.certificate)
         view = answer.view
-    _say_until_when(view)
+    _print_validity(view)
 
 
-def _say_until_when(view: UserCertificateView) -> None:
-    from broker.format import clock, duration
+def _print_validity(view: UserCertificateView) -> None:
+    from broker.format import format_duration, format_time
 
     now = time.time()
-    until = f"until {clock(view.valid_before, now)}, for {duration(view.valid_before - now)}"
-    output.narrate(f"{view.fingerprint} lets you in {until}")
+    until = f"{format_time(view.valid_before, now)} ({format_duration(view.valid_before - now)})"
+    output.print_note(f"the certificate for {view.fingerprint} is valid until {until}")
 
 
 def _list(invocation: Invocation) -> None:
-    from broker.format import clock
+    from broker.format import format_time
 
     found = invocation.client.certificates()
     if invocation.json:
-        output.show_json({"certificates": [each.model_dump(mode="json") for each in found]})
+        output.print_json({"certificates": [each.model_dump(mode="json") for each in found]})
         return
     if not found:
-        output.narrate("You have no certificates.")
+        output.print_note("You have no certificates.")
         return
     now = time.time()
-    output.table(
+    output.print_table(
         ("KEY", "COMMENT", "SINCE", "UNTIL", ""),
         [
             (
                 each.fingerprint,
                 each.comment,
-                clock(each.issued_at, now),
-                clock(each.valid_before, now),
+                format_time(each.issued_at, now),
+                format_time(each.valid_before, now),
                 "revoked" if each.revoked_at is not None else "",
             )
             for each in found
@@ -106,46 +105,46 @@ def _list(invocation: Invocation) -> None:
 @json_option
 @pass_invocation
 def logout(invocation: Invocation, fingerprint: str | None) -> None:
-    """Have your certificates let nobody in any more.
+    """Revoke your login certificates.
 
-    All of them, or those for one key, as `berth login --list` shows it. Connections that stand stay; `berth stop`
-    ends them. A key that opens by itself goes on doing so until `berth key remove`.
+    All of them, or those for the key FINGERPRINT of `berth login --list`. Open connections stay; `berth stop` ends
+    them. A key that is allowed without a certificate stays allowed until `berth key remove`.
     """
     from broker.cli import login_key
 
     revoked = invocation.client.revoke(fingerprint)
-    login_key.forget([each.fingerprint for each in revoked])
+    login_key.delete_login_key([each.fingerprint for each in revoked])
     if invocation.json:
-        output.show_json({"revoked": [each.model_dump(mode="json") for each in revoked]})
+        output.print_json({"revoked": [each.model_dump(mode="json") for each in revoked]})
         return
     for each in revoked:
-        output.data(each.fingerprint)
-    output.narrate(f"{output.counted(len(revoked), 'certificate')} revoked")
+        output.print_line(each.fingerprint)
+    output.print_note(f"{output.pluralize(len(revoked), 'certificate')} revoked")
 
 
 @click.group()
 def ca() -> None:
-    """Look after the certificate authorities."""
+    """Manage the certificate authorities."""
 
 
 @ca.command("list")
 @json_option
 @pass_invocation
 def list_authorities(invocation: Invocation) -> None:
-    """List the keys whose certificates are believed.
+    """List the keys of the certificate authorities.
 
-    `host` signs for sessions and gateway, `user` what `berth login` gives.
+    `host` signs for sessions and the gateway, `user` for `berth login`.
     """
-    from broker.format import clock
+    from broker.format import format_time
 
     found = invocation.client.authorities()
     if invocation.json:
-        output.show_json({"keys": [each.model_dump(mode="json") for each in found]})
+        output.print_json({"keys": [each.model_dump(mode="json") for each in found]})
         return
     now = time.time()
-    output.table(
+    output.print_table(
         ("FOR", "KEY", "STANDING", "SINCE"),
-        [(each.kind, each.fingerprint, each.standing, clock(each.since, now)) for each in found],
+        [(each.kind, each.fingerprint, each.standing, format_time(each.since, now)) for each in found],
     )
 
 
@@ -155,14 +154,15 @@ def list_authorities(invocation: Invocation) -> None:
 @json_option
 @pass_invocation
 def rotate(invocation: Invocation, kind: AuthorityKind, *, now: bool) -> None:
-    """Put another key in an authority's place, without a gap.
+    """Replace an authority's signing key, without a gap.
 
-    For `host` in two steps, since clients must learn the new key first: the first call announces it, and the second,
-    `ssh.ca_overlap_days` later, has it sign. With --now it signs at once: who has not run `berth ssh-config` since
-    then refuses sessions that start from now on. For `user` it signs at once, and nobody has to do anything. What the
-    old key has signed is good until `berth ca retire`. For root and the service account.
+    `host` needs two calls, because clients must learn the new key first. The first call announces the key. The second
+    call, `ssh.ca_overlap_days` later, makes it the signing key. With --now, it signs at once; clients that have not run
+    `berth ssh-config` since then refuse all sessions that start later. `user` signs with the new key at once, and users
+    need not do anything. Certificates of the old key stay valid until `berth ca retire`. For root and the service
+    account.
     """
-    _told(invocation, invocation.client.rotate(kind, now=now))
+    _print_key(invocation, invocation.client.rotate(kind, now=now))
 
 
 @ca.command()
@@ -172,17 +172,17 @@ def rotate(invocation: Invocation, kind: AuthorityKind, *, now: bool) -> None:
 @json_option
 @pass_invocation
 def retire(invocation: Invocation, kind: AuthorityKind, fingerprint: str, *, now: bool) -> None:
-    """Have a key that signs no more believed no more.
+    """Stop trusting a former signing key.
 
-    As long as certificates that it has signed may be valid, only with --now: for `host`, sessions that have not been
-    started since are refused then, by clients that ask; for `user`, everybody must `berth login` again. For root and
-    the service account.
+    While certificates of the key may still be valid, this needs --now. For `host`, clients then refuse sessions that
+    have not been started since the rotation; for `user`, all users must run `berth login` again. For root and the
+    service account.
     """
-    _told(invocation, invocation.client.retire(kind, fingerprint, now=now), gone=True)
+    _print_key(invocation, invocation.client.retire(kind, fingerprint, now=now), gone=True)
 
 
-def _told(invocation: Invocation, key: AuthorityKeyView, *, gone: bool = False) -> None:
+def _print_key(invocation: Invocation, key: AuthorityKeyView, *, gone: bool = False) -> None:
     if invocation.json:
-        output.show_json(key)
+        output.print_json(key)
     else:
-        output.narrate(f"{key.fingerprint} is {'no longer believed' if gone else key.standing}")
+        output.print_note(f"{key.fingerprint} is {'no longer trusted' if gone else key.standing}")

@@ -18,30 +18,30 @@ if TYPE_CHECKING:
     from broker.schema.connections import ConnectionView
 
 TAIL_BYTES = 1 << 20
-"""How much of the log's end is fetched for `-n`; a job's log is seldom longer."""
+"""Bytes of the log's end that are fetched for `-n`; few logs are longer."""
 
-FOLLOW_INTERVAL = 1.0
-"""Seconds between two looks at a log that is followed; each look is a small read on the shared file system."""
+FOLLOW_INTERVAL_S = 1.0
+"""Time between two reads of a followed log; each read is a small one on the shared file system."""
 
-_OVERLAP = 1024
-"""Characters that must match to find where the last look ended."""
+_OVERLAP_CHARS = 1024
+"""Characters that must match to find the end of the last read."""
 
 
 @click.command()
 @name_argument
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="LINES", help="Only the last LINES lines.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until the job ends.")
+@click.option("-f", "--follow", is_flag=True, help="Also print new lines, until the job ends.")
 @json_option
 @pass_invocation
 def logs(invocation: Invocation, name: str, *, lines: int | None, follow: bool) -> None:
     """Print the log of a session's jobs, newest last.
 
-    It has what mounting the image, sshd and the job itself said.
+    It has the messages of the job script, of the image's mount, and of sshd.
     """
     text = invocation.client.log(name, tail=TAIL_BYTES)
     shown = text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else [])
     if invocation.json and not follow:
-        output.show_json({"text": shown})
+        output.print_json({"text": shown})
         return
     _write(shown)
     if follow:
@@ -53,77 +53,79 @@ def _follow(invocation: Invocation, name: str, seen: str) -> None:
 
     client = invocation.client
     while True:
-        ended = client.session(name).state in ENDED  # asked before the look, so that the last words are not missed
+        ended = client.session(name).state in ENDED  # before the read, so that no last lines are missed
         text = client.log(name, tail=TAIL_BYTES)
         _write(added(seen, text))
         if ended:
             return
         seen = text
-        time.sleep(FOLLOW_INTERVAL)
+        time.sleep(FOLLOW_INTERVAL_S)
 
 
 def added(seen: str, text: str) -> str:
-    """What `text`, a later tail of a growing log, has after `seen`; all of it if the log was begun anew."""
+    """Return the text that a later tail `text` of a log has after `seen`; all of it if the log was replaced."""
     if text.startswith(seen):
         return text[len(seen) :]
-    last = seen[-_OVERLAP:]
-    place = text.rfind(last)
-    return text if place < 0 else text[place + len(last) :]
+    last = seen[-_OVERLAP_CHARS:]
+    position = text.rfind(last)
+    return text if position < 0 else text[position + len(last) :]
 
 
 def _write(text: str) -> None:
-    click.echo(output.printable(text, keep="\n\t"), nl=False)
+    click.echo(output.escape_controls(text, keep="\n\t"), nl=False)
 
 
 @click.command()
 @click.argument("name", type=SessionName(), metavar="[NAME]", required=False)
-@click.option("--no-connections", is_flag=True, help="Leave out who connected.")
+@click.option("--no-connections", is_flag=True, help="Leave out connections.")
 @json_option
 @pass_invocation
 def events(invocation: Invocation, name: str | None, *, no_connections: bool) -> None:
-    """Print what happened to one or all of your sessions.
+    """List the events of one or all of your sessions.
 
-    And who did it, newest last.
+    With the user who caused each event; newest last.
     """
-    from broker.format import clock
+    from broker.format import format_time
 
-    happened = invocation.client.events(name, connections=not no_connections)
+    listed = invocation.client.events(name, connections=not no_connections)
     if invocation.json:
-        output.show_json({"events": [event.model_dump(mode="json") for event in happened]})
+        output.print_json({"events": [event.model_dump(mode="json") for event in listed]})
         return
     now = time.time()
-    output.table(
+    output.print_table(
         ("WHEN", "SESSION", "WHO", "WHAT", "DETAIL"),
-        [(clock(event.at, now), event.session, event.actor, event.action, event.detail) for event in happened],
+        [(format_time(event.at, now), event.session, event.actor, event.action, event.detail) for event in listed],
     )
 
 
 @click.command()
 @name_argument
-@click.option("--all", "ended", is_flag=True, help="Those that have ended too, as far back as the site remembers.")
+@click.option(
+    "--all", "ended", is_flag=True, help="Also show closed connections, as long as the site keeps their records."
+)
 @json_option
 @pass_invocation
 def who(invocation: Invocation, name: str, *, ended: bool) -> None:
-    """Show who is connected to a session.
+    """Show the connections to a session.
 
-    From where, with which key, since when, and how much went to the session and came from it: as of a minute ago at
-    most. `berth ssh` goes straight to the session, so that of it only the beginning is known: --all has it.
+    With user, client address, key, start, and bytes sent to and received from the session, at most a minute old. Of
+    `berth ssh`, which connects directly, only the start is known; see --all.
     """
     found = invocation.client.connections(name, ended=ended)
     if invocation.json:
-        output.show_json({"connections": [each.model_dump(mode="json") for each in found]})
+        output.print_json({"connections": [each.model_dump(mode="json") for each in found]})
         return
     if not found:
-        output.narrate(f"Nobody {'has been' if ended else 'is'} connected to {name}, as far as Berth knows.")
+        output.print_note(f"Berth knows of no {'' if ended else 'open '}connections to {name}.")
         return
     headings = ("WHO", "FROM", "THROUGH", "KEY", "SINCE", "TIME", "SENT", "RECEIVED", "END")
     rows = [_row(each, time.time()) for each in found]
     last = None if ended else -1
-    output.table(headings[:last], [row[:last] for row in rows])
+    output.print_table(headings[:last], [row[:last] for row in rows])
 
 
 def _row(view: ConnectionView, now: float) -> tuple[str, ...]:
-    from broker.format import clock, duration, size
+    from broker.format import format_duration, format_size, format_time
 
     until = now if view.ended_at is None else view.ended_at
     return (
@@ -131,9 +133,9 @@ def _row(view: ConnectionView, now: float) -> tuple[str, ...]:
         view.peer or "-",
         view.gateway or "-",
         view.fingerprint or "-",
-        clock(view.began_at, now),
-        duration(until - view.began_at),
-        size(view.sent),
-        size(view.received),
+        format_time(view.began_at, now),
+        format_duration(until - view.began_at),
+        format_size(view.sent),
+        format_size(view.received),
         view.end or "-",
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _vs_code(scheme: str) -> Callable[[str, str, str], str]:
-    """`SCHEME://vscode-remote/ssh-remote+HOST/PATH`, which the Remote - SSH extension opens; Cursor kept the form."""
+    """Return a function for links `SCHEME://vscode-remote/ssh-remote+HOST/PATH` of the Remote - SSH extension."""
 
     def link(host: str, _user: str, path: str) -> str:
         return f"{scheme}://vscode-remote/ssh-remote+{host}{quote(path)}"
@@ -29,7 +29,7 @@ def _vs_code(scheme: str) -> Callable[[str, str, str], str]:
 
 
 def _jetbrains(host: str, user: str, path: str) -> str:
-    """Gateway's own: it asks for the IDE, and keeps what it deploys in the session's home."""
+    """Return a link of JetBrains Gateway, which asks for the IDE and installs it in the session's home."""
     fields = {"type": "ssh", "deploy": "true", "host": host, "port": "22", "user": user, "projectPath": path}
     return "jetbrains-gateway://connect#" + "&".join(
         f"{name}={quote(value, safe='')}" for name, value in fields.items()
@@ -37,7 +37,7 @@ def _jetbrains(host: str, user: str, path: str) -> str:
 
 
 def _zed(host: str, _user: str, path: str) -> str:
-    """As `zed ssh://HOST/PATH` on the command line."""
+    """Return a link that opens the same as `zed ssh://HOST/PATH`."""
     return f"zed://ssh/{host}{quote(path)}"
 
 
@@ -68,11 +68,11 @@ def open_session(invocation: Invocation, name: str, ide: str, *, path: str | Non
     view = invocation.client.session(name)
     link = LINKS[ide](f"{view.name}.{invocation.client.site().domain}", view.owner, path or f"/home/{view.owner}")
     if invocation.json:
-        output.show_json({"link": link})
+        output.print_json({"link": link})
         return
     opener = shutil.which("xdg-open") if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else None
     if only_print or opener is None:
-        output.data(link)
+        output.print_line(link)
         return
     done = subprocess.run([opener, link], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -80,4 +80,4 @@ def open_session(invocation: Invocation, name: str, ide: str, *, path: str | Non
             f"{ide} could not be opened: {done.stderr.strip()[-200:] or f'xdg-open ended with {done.returncode}'}",
             hint=f"is it installed here? `berth open {name} {ide} --print` gives the link",
         )
-    output.narrate(f"{ide} is opening {view.name}")
+    output.print_note(f"{ide} is opening {view.name}")

@@ -14,7 +14,7 @@ from broker.cli import output
 from broker.cli.commands.profile_commit import commit
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import ProfileName, ProfileReference
-from broker.cli.stores import described, published, steps_on, store_of, store_option, stores_of, translated
+from broker.cli.stores import image_json, image_line, profile_errors, show_steps_on, store_of, store_option, stores_of
 from broker.errors import (
     BerthError,
     ConflictError,
@@ -49,18 +49,18 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
     takes minutes. A version that is published already is never overwritten. Without
     --store the image goes to the first of profiles.stores.
     """
-    with translated():
-        from broker.cli.progress import Progress
+    with profile_errors():
+        from broker.cli.progress import ProgressLine
         from profiles.build import builder
 
         stores = stores_of(invocation, store)
         target: Store = stores.stores[0]
-        with Progress(quiet=invocation.json) as line:
-            image = builder.build(_recipe(recipe), store=target, bases=stores, progress=steps_on(line))
+        with ProgressLine(quiet=invocation.json) as line:
+            image = builder.build(_recipe(recipe), store=target, bases=stores, progress=show_steps_on(line))
     if invocation.json:
-        output.show_json(described(image))
+        output.print_json(image_json(image))
     else:
-        output.data(published(image))
+        output.print_line(image_line(image))
 
 
 @profile.command("list")
@@ -68,39 +68,39 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
 @json_option
 @pass_invocation
 def list_profiles(invocation: Invocation, store: Path | None) -> None:
-    """List the images that sessions can be made of.
+    """List the images for sessions.
 
-    `newest` is what a name without a version means.
+    `newest` marks the default version of a name.
     """
-    from broker.format import clock, size
+    from broker.format import format_size, format_time
 
-    with translated():
-        from profiles.recipe.shipped import shipped
+    with profile_errors():
+        from profiles.recipe.shipped import shipped_profiles
 
         contents = stores_of(invocation, store).contents()
         newest = {image.name: image for image in contents.images}
         if invocation.json:
-            listed = [described(image) | {"newest": newest[image.name] is image} for image in contents.images]
-            output.show_json({"profiles": listed, "damaged": [error.message for error in contents.damaged]})
+            listed = [image_json(image) | {"newest": newest[image.name] is image} for image in contents.images]
+            output.print_json({"profiles": listed, "damaged": [error.message for error in contents.damaged]})
             return
-    output.table(
+    output.print_table(
         ("NAME", "VERSION", "", "SIZE", "BUILT", "DESCRIPTION"),
         [
             (
                 image.name,
                 image.version,
                 "newest" if newest[image.name] is image else "",
-                size(image.size),
-                clock(image.created),
+                format_size(image.size),
+                format_time(image.created),
                 image.profile.description,
             )
             for image in contents.images
         ],
     )
     for error in contents.damaged:
-        output.narrate(f"damaged: {error.message}")
-    if unbuilt := sorted(shipped().keys() - newest.keys()):
-        output.narrate(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
+        output.print_note(f"damaged: {error.message}")
+    if unbuilt := sorted(shipped_profiles().keys() - newest.keys()):
+        output.print_note(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
 
 
 @profile.command()
@@ -109,18 +109,18 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 @json_option
 @pass_invocation
 def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
-    """Show the recipe that an image was made of.
+    """Show the recipe of an image.
 
-    Whole, defaults included, with the image's digest, labels and place.
+    With all defaults, and the image's digest, labels and path.
     """
-    with translated():
+    with profile_errors():
         image = stores_of(invocation, store).find(wanted.name, wanted.version)
     if invocation.json:
-        output.show_json(described(image))
+        output.print_json(image_json(image))
         return
     import yaml
 
-    click.echo(yaml.safe_dump(described(image), sort_keys=False, allow_unicode=False), nl=False)
+    click.echo(yaml.safe_dump(image_json(image), sort_keys=False, allow_unicode=False), nl=False)
 
 
 @profile.command()
@@ -131,36 +131,37 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
 def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
     """Compare an image's digest with the published one.
 
-    This reads all of it. Exit code 1 if they differ.
+    Reads the whole image. Exit code 1 if they differ.
     """
-    with translated():
+    with profile_errors():
         stores = stores_of(invocation, store)
         image = stores.find(wanted.name, wanted.version)
         store_of(image).verify(image)
     if invocation.json:
-        output.show_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
+        output.print_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
     else:
-        output.narrate(f"{image.name}@{image.version} is what was published: {image.digest}")
+        output.print_note(f"{image.name}@{image.version} has the published digest {image.digest}")
 
 
 @profile.command()
 @profile_argument
 @store_option
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask at.")
-@click.option("--force", is_flag=True, help="Also while sessions of yours use it; the controller is not asked.")
+@click.option("--yes", is_flag=True, help="Do not ask. Required without a terminal.")
+@click.option("--force", is_flag=True, help="Delete it also if your sessions use it, without asking the controller.")
 @json_option
 @pass_invocation
 def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None, *, yes: bool, force: bool) -> None:
     """Delete one version of a profile's image.
 
-    Stop the sessions that use it first: on a network file system they break when it goes. While one of your own
-    does, it is not deleted; those of others are not looked at. Sessions made of it cannot be started again.
+    Stop all sessions that use it first: on a network file system, running sessions break without it. The command
+    refuses while one of your own sessions uses it; it does not check other users' sessions. Sessions with this image
+    cannot be started again.
     """
     if wanted.version is None:
         raise InvalidInputError(
-            f"which version of {wanted.name}?", hint="`berth profile list` shows them: NAME@VERSION"
+            f"the version of {wanted.name} is missing", hint="use NAME@VERSION; `berth profile list` shows the versions"
         )
-    with translated():
+    with profile_errors():
         image = stores_of(invocation, store).find(wanted.name, wanted.version)
         if not force:
             _require_unused(invocation, image)
@@ -168,13 +169,13 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
             raise BerthError(f"{wanted} was not deleted")
         store_of(image).delete(image.name, image.version)
     if invocation.json:
-        output.show_json({"deleted": str(wanted), "digest": image.digest})
+        output.print_json({"deleted": str(wanted), "digest": image.digest})
     else:
-        output.narrate(f"deleted {wanted}")
+        output.print_note(f"deleted {wanted}")
 
 
 def _require_unused(invocation: Invocation, image: Image) -> None:
-    """ConflictError while a session of the caller's may have the image mounted."""
+    """Raise ConflictError while one of the caller's sessions may have the image mounted."""
     from broker.schema.sessions import LIVE
 
     try:
@@ -182,12 +183,12 @@ def _require_unused(invocation: Invocation, image: Image) -> None:
     except ControllerUnavailableError as error:
         raise ControllerUnavailableError(
             f"cannot tell whether sessions use {image.name}@{image.version}: {error.message}",
-            hint="--force deletes it all the same",
+            hint="--force deletes it without this check",
         ) from error
     if users := [view.name for view in sessions if view.digest == image.digest and view.state in LIVE]:
         raise ConflictError(
             f"{image.name}@{image.version} is in use: {', '.join(users)}",
-            hint=f"`berth stop {users[0]}` first; --force deletes it all the same, which may break what runs",
+            hint=f"`berth stop {users[0]}` first; --force deletes it anyway, which may break running sessions",
         )
 
 
@@ -195,17 +196,17 @@ def _confirmed(image: Image) -> bool:
     if not sys.stdin.isatty():
         raise InvalidInputError(
             f"{image.name}@{image.version} was not deleted: there is no terminal to ask at",
-            hint="--yes deletes without asking",
+            hint="--yes deletes without a question",
         )
-    question = f"Delete {image.path.parent}? Others' sessions that use it may break, and none can be started again."
-    return click.confirm(output.printable(question), err=True)
+    question = f"Delete {image.path.parent}? Running sessions that use it may break, and none can be started again."
+    return click.confirm(output.escape_controls(question), err=True)
 
 
 def _recipe(word: str) -> Path:
-    """The profile file that `word` means: a file, a directory that has one, or one that comes with Berth."""
+    """Return the path of the profile `word`: a file, a directory with a profile.yaml, or a shipped profile."""
     import difflib
 
-    from profiles.recipe.shipped import shipped
+    from profiles.recipe.shipped import shipped_profiles
     from profiles.userfile import is_file
 
     path = Path(word)
@@ -213,11 +214,11 @@ def _recipe(word: str) -> Path:
         return path / "profile.yaml"
     if is_file(path) or "/" in word:
         return path
-    known = shipped()
+    known = shipped_profiles()
     if word in known:
         return known[word]
     near = difflib.get_close_matches(word, known, n=1)
     raise NotFoundError(
-        f"there is no file {word}, and no profile of that name comes with Berth",
-        hint=f"did you mean {near[0]}?" if near else f"these come with it: {', '.join(known)}",
+        f"there is no file {word}, and no shipped profile of that name",
+        hint=f"did you mean {near[0]}?" if near else f"shipped profiles: {', '.join(known)}",
     )

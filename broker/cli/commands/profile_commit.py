@@ -17,7 +17,7 @@ from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import ProfileName, ProfileReference, SnapshotReference
 from broker.cli.prompts import confirm, yes_option
-from broker.cli.stores import described, published, steps_on, stores_of, translated
+from broker.cli.stores import image_json, image_line, profile_errors, show_steps_on, stores_of
 from broker.errors import BerthError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -27,16 +27,18 @@ if TYPE_CHECKING:
     from profiles.commit.findings import Findings
     from profiles.image.store import Image
 
-MOST_LINES = 100
-"""Of each list that is shown before the question."""
+MAX_SHOWN_LINES = 100
+"""Lines of each list that are shown before the question."""
 
 
 @click.command()
 @name_argument
 @click.argument("wanted", type=ProfileName(), metavar="PROFILE@VERSION")
-@click.option("--at", type=SnapshotReference(), metavar="SNAPSHOT", help="As it was then, instead of as it is now.")
-@click.option("--include", multiple=True, metavar="PATH", help="Take this in although it would be left out.")
-@click.option("--exclude", multiple=True, metavar="PATH", help="Leave this out.")
+@click.option(
+    "--at", type=SnapshotReference(), metavar="SNAPSHOT", help="Use this snapshot instead of the present state."
+)
+@click.option("--include", multiple=True, metavar="PATH", help="Include this although it is excluded by default.")
+@click.option("--exclude", multiple=True, metavar="PATH", help="Exclude this.")
 @click.option(
     "--store",
     metavar="DIR",
@@ -57,35 +59,35 @@ def commit(
     store: Path | None,
     yes: bool,
 ) -> None:
-    """Make an image of a session's system.
+    """Build an image from a session's system.
 
-    Everything outside the home that was changed goes in: packages, files, deletions. The home never does, nor do
-    logs, caches, and files that may hold secrets. What goes in and what is left out is shown before you are asked;
-    --include and --exclude correct it, with patterns of absolute paths, and may be given several times.
+    The image gets all changes outside the home: packages, files, deletions. It never gets the home, logs, caches, or
+    files that may contain secrets. The command shows both lists before it asks; --include and --exclude change them,
+    with patterns of absolute paths, and may be repeated.
 
-    The image is published as PROFILE@VERSION, with a recipe, profile.yaml, that says as code how to make it. This
-    runs here and as you, and takes minutes; the session goes on meanwhile.
+    The image is published as PROFILE@VERSION, with a recipe, profile.yaml, that builds the same. The build runs on this
+    machine as your user and takes some minutes; the session keeps running.
     """
     if wanted.version is None:
-        raise InvalidInputError(f"which version of {wanted.name}?", hint="name one that is not there yet: NAME@VERSION")
+        raise InvalidInputError(f"the version of {wanted.name} is missing", hint="use a new one: NAME@VERSION")
     if invocation.json and not yes:
-        raise InvalidInputError("--json shows no list to decide by", hint="--yes goes on without asking")
-    with translated():
-        from broker.cli.progress import Progress
-        from broker.images import image_with
+        raise InvalidInputError("--json requires --yes, since it shows no list before the question", hint="add --yes")
+    with profile_errors():
+        from broker.cli.progress import ProgressLine
+        from broker.images import require_image
         from profiles.commit.commit import Source
-        from profiles.commit.commit import commit as publish
+        from profiles.commit.commit import commit_session as publish
         from profiles.commit.filters import PathFilter
 
         stores = stores_of(invocation, store)
         target = stores.stores[0]
         target.check_free(wanted.name, wanted.version)
-        sieve = PathFilter(include, exclude)
-        sieve.check()
+        path_filter = PathFilter(include, exclude)
+        path_filter.check()
         found: list[Findings] = []
-        with _snapshot(invocation, name, at) as snapshot, Progress(quiet=invocation.json) as line:
+        with _snapshot(invocation, name, at) as snapshot, ProgressLine(quiet=invocation.json) as line:
             where = stores_of(invocation, None) if store else stores
-            base = image_with(where, snapshot.profile, snapshot.version, snapshot.digest)
+            base = require_image(where, snapshot.profile, snapshot.version, snapshot.digest)
 
             def approve(findings: Findings) -> None:
                 found.append(findings)
@@ -100,18 +102,18 @@ def commit(
                 version=wanted.version,
                 store=target,
                 approve=approve,
-                sieve=sieve,
-                progress=steps_on(line),
+                path_filter=path_filter,
+                progress=show_steps_on(line),
             )
     if invocation.json:
-        output.show_json({**described(image), "committed": asdict(found[0])})
+        output.print_json({**image_json(image), "committed": asdict(found[0])})
     else:
-        output.data(published(image))
+        output.print_line(image_line(image))
 
 
 @contextlib.contextmanager
 def _snapshot(invocation: Invocation, name: str, at: str | None) -> Iterator[SnapshotView]:
-    """The snapshot to commit; one of now is made for it and goes again, whatever comes of it."""
+    """Provide the snapshot to commit; without `at`, take a temporary one and delete it at the end."""
     from broker.cli.wait import until_done
     from broker.schema.volumes import SnapshotRequest
 
@@ -128,7 +130,7 @@ def _snapshot(invocation: Invocation, name: str, at: str | None) -> Iterator[Sna
         try:
             client.delete_snapshot(name, made)
         except BerthError as error:
-            output.narrate(f"snapshot {made} of {name}, which was made for this, is still there: {error.message}")
+            output.print_note(f"the temporary snapshot {made} of {name} was not deleted: {error.message}")
 
 
 def _find(snapshots: list[SnapshotView], name: str, reference: str) -> SnapshotView:
@@ -148,10 +150,10 @@ def _layers(invocation: Invocation, snapshot: SnapshotView) -> list[Path]:
 
 
 def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
-    """Say, on stderr, what would go in and what would not."""
-    from broker.format import size
+    """Print the included and the excluded changes on stderr."""
+    from broker.format import format_size
 
-    output.narrate(f"Into {wanted}, over {base.name}@{base.version}:")
+    output.print_note(f"Included in {wanted}, on top of {base.name}@{base.version}:")
     for title, lines in (
         ("packages added", [f"{name} {version}" for name, version in findings.added]),
         ("packages changed", [f"{name} {before} -> {now}" for name, before, now in findings.changed]),
@@ -162,20 +164,20 @@ def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
         _list(title, lines)
     _list(
         "files of no package",
-        [f"{each.change} {each.path}{f'  {size(each.size)}' if each.size else ''}" for each in findings.files],
+        [f"{each.change} {each.path}{f'  {format_size(each.size)}' if each.size else ''}" for each in findings.files],
     )
     if findings.of_packages:
-        output.narrate(f"  and {findings.of_packages} paths of packages and package managers")
+        output.print_note(f"  and {findings.of_packages} paths of packages and package managers")
     if findings.left_out:
-        output.narrate("Left out:")
+        output.print_note("Excluded:")
         _list("paths", [f"{each.path}  ({each.why})" for each in findings.left_out])
 
 
 def _list(title: str, lines: list[str]) -> None:
     if not lines:
         return
-    output.narrate(f"  {len(lines)} {title}:")
-    for line in lines[:MOST_LINES]:
-        output.narrate(f"    {line}")
-    if len(lines) > MOST_LINES:
-        output.narrate(f"    … and {len(lines) - MOST_LINES} more; --json tells of all")
+    output.print_note(f"  {len(lines)} {title}:")
+    for line in lines[:MAX_SHOWN_LINES]:
+        output.print_note(f"    {line}")
+    if len(lines) > MAX_SHOWN_LINES:
+        output.print_note(f"    … and {len(lines) - MAX_SHOWN_LINES} more; --json lists all")

@@ -22,14 +22,14 @@ from broker.errors import InvalidInputError
 def resize(
     invocation: Invocation, name: str, resources: tuple[str, ...], *, no_wait: bool, timeout: float | None
 ) -> None:
-    """Give a running session other resources.
+    """Change the resources of a running session.
 
-    It goes on in another job, under its name, with its files; programs that ran are gone. The present job ends when the
-    next one is in the queue; should Slurm refuse that, nothing is changed. Each option replaces the session's own of
-    the same kind, for later starts too.
+    The session continues in a new job with its files; running programs end. The present job ends when the new one is in
+    the queue. If Slurm refuses the new job, nothing is changed. Each option replaces the session's option of the same
+    name, also for later starts.
 
     \b
-      berth resize dev --gres=none            give the GPU back
+      berth resize dev --gres=none            release the GPU
       berth resize dev --gres=gpu:intel:1 --mem=32G
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from slurm.sbatch import OptionError, parse_options
@@ -39,7 +39,7 @@ def resize(
     except OptionError as error:
         raise InvalidInputError(str(error), hint="sbatch(1) explains the options") from error
     if not options:
-        raise InvalidInputError("what is it to have?", hint=f"`berth resize {name} --gres=none`, for example")
+        raise InvalidInputError("no resource options were given", hint=f"for example `berth resize {name} --gres=none`")
     before = invocation.client.session(name)
     view = invocation.client.resize(name, options)
     if not no_wait:
@@ -47,10 +47,10 @@ def resize(
 
         view = until_resized(invocation, view, before.job_id, timeout=timeout)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
     elif no_wait:
-        output.narrate(f"{name} goes on in another job as soon as Slurm has it")
+        output.print_note(f"{name} will continue in a new job when Slurm has queued it")
     else:
         from broker.cli.session_text import state_line
 
-        output.narrate(state_line(view))
+        output.print_note(state_line(view))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def controller(invocation: Invocation) -> None:
     """Run the controller in the foreground, until SIGTERM.
 
-    Site mode: berth-launcher starts it, see docs/quickstart.md. Personal mode: the first command that needs it does.
+    In site mode, berth-launcher starts it; see docs/quickstart.md. In personal mode, the first command starts it.
     """
     from broker.controller.process import run_controller
 
@@ -31,13 +31,13 @@ def controller(invocation: Invocation) -> None:
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Only see whether it could start with the configuration as it is.")
+@click.option("--check", is_flag=True, help="Only check whether it can start with the present configuration.")
 @click.option("--worker", is_flag=True, hidden=True)
 @pass_invocation
 def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
     """Run the gateway in the foreground, until SIGTERM.
 
-    On SIGHUP it goes on with the program and the configuration as they are by then, and no connection ends for it.
+    On SIGHUP it loads the present program and configuration; open connections are kept.
     """
     from broker.gateway import master
     from broker.gateway import worker as one_worker
@@ -46,25 +46,25 @@ def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
     journal.configure_logging("berth-gateway")
     config = invocation.config
     if not config.gateway.enabled:
-        raise ConflictError("gateway.enabled is false", hint="in personal mode people come in through the site's sshd")
+        raise ConflictError("gateway.enabled is false", hint="in personal mode, use the site's sshd instead")
     settings = _gateway_settings(config)
     if check:
         return
     if worker:
-        one_worker.run(settings)
+        one_worker.run_worker(settings)
     else:
         address = master.Address(settings.listen_host, settings.listen_port)
         numbers = _numbers(config, settings)
-        master.run(address, config.gateway_workers, numbers, worker_timeout=config.gateway.worker_timeout)
+        master.run_master(address, config.gateway_workers, numbers, worker_timeout=config.gateway.worker_timeout)
 
 
 def _numbers(config: Config, settings: GatewaySettings) -> MetricsTarget | None:
-    from broker.config.settings import host_and_port
+    from broker.config.settings import parse_host_and_port
     from broker.gateway.master import Address, MetricsTarget
 
     if config.gateway.metrics_listen is None or settings.metrics_directory is None:
         return None
-    return MetricsTarget(settings.metrics_directory, Address(*host_and_port(config.gateway.metrics_listen)))
+    return MetricsTarget(settings.metrics_directory, Address(*parse_host_and_port(config.gateway.metrics_listen)))
 
 
 def _gateway_settings(config: Config) -> GatewaySettings:
@@ -92,24 +92,24 @@ def _gateway_settings(config: Config) -> GatewaySettings:
 
 @click.group()
 def registry() -> None:
-    """Look after the database that knows all sessions."""
+    """Manage the database of sessions."""
 
 
 @registry.command()
 @json_option
 @pass_invocation
 def rebuild(invocation: Invocation) -> None:
-    """Bring every session back into a registry that was lost.
+    """Rebuild a lost registry from the sessions' manifests.
 
-    They are found by the manifests beside their files. For root and the service account. Sessions that the
-    registry knows are left alone, so it may be repeated.
+    Sessions that are in the registry are not changed, so the command may be repeated. For root and the service
+    account.
     """
     report = invocation.client.rebuild()
     if invocation.json:
-        output.show_json(report)
+        output.print_json(report)
         return
     for restored in report.restored:
-        output.data(restored)
+        output.print_line(restored)
     for skipped in report.skipped:
-        output.narrate(f"skipped {skipped}")
-    output.narrate(f"{len(report.restored)} sessions restored, {len(report.skipped)} manifests skipped")
+        output.print_note(f"skipped {skipped}")
+    output.print_note(f"{len(report.restored)} sessions restored, {len(report.skipped)} manifests skipped")

@@ -1,4 +1,4 @@
-"""`berth set`: change what a session does on a connection, at its job's end, and when it is idle."""
+"""`berth set`: change how a session behaves on a connection, at its job's end, and when it is idle."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
@@ -25,20 +25,20 @@ DEFAULT = "default"
 
 
 class Policy(click.ParamType["str | None"]):
-    """A word or a time such as `12h` that the pattern allows, or `default`."""
+    """A parameter whose value matches a pattern, such as `never` or `12h`, or is `default`."""
 
     name = "policy"
 
-    def __init__(self, pattern: str, words: str) -> None:
-        """`words`: what it may be, for whoever gives something else."""
+    def __init__(self, pattern: str, values: str) -> None:
+        """`values`: the allowed values, for the error message."""
         self._pattern = pattern
-        self._words = words
+        self._values = values
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | None:
         if not isinstance(value, str) or value == DEFAULT:
             return None
         if re.fullmatch(self._pattern, value) is None:
-            self.fail(f"{value!r} is neither {self._words}, nor {DEFAULT}", param, ctx)
+            self.fail(f"{value!r} is neither {self._values}, nor {DEFAULT}", param, ctx)
         return value
 
 
@@ -47,26 +47,26 @@ class Policy(click.ParamType["str | None"]):
 @click.option(
     "--start-on-connect",
     type=click.Choice(["yes", "no", DEFAULT]),
-    help="Whether connecting to it starts it when it is stopped.",
+    help="Whether a connection starts the session if it is stopped.",
 )
 @click.option(
     "--connect-wait",
     type=Time(default=DEFAULT),
     metavar="TIME",
-    help="How long a connection waits for it while it is on its way, such as 30s or 10m.",
+    help="How long a connection waits while the session starts, such as 30s or 10m.",
 )
 @click.option(
     "--continue",
     "continuation",
     type=Policy(CONTINUATION_PATTERN, "always, never, a time such as 12h or 7d"),
     metavar="POLICY",
-    help="Whether it goes on in another job when one has to end: always, never, or while it was used in the last 12h.",
+    help="Continue in a new job when the job has to end: always, never, or if used within a time such as 12h.",
 )
 @click.option(
     "--idle",
     type=Policy(IDLE_PATTERN, "never, a time such as 8h or 2d"),
     metavar="TIME",
-    help="After which time without use it is stopped, such as 8h: never, or a time.",
+    help="Stop the session when it is idle for a time such as 8h; or never.",
 )
 @json_option
 @pass_invocation
@@ -81,16 +81,16 @@ def set_options(
     continuation: str | None,
     idle: str | None,
 ) -> None:
-    """Decide how a session behaves by itself.
+    """Change a session's policies.
 
-    `default` takes what the profile or the site has: `berth show` says what holds. IDEs give up after 15 seconds or so,
-    and are told nothing by ssh then; a longer wait is for those who connect from a terminal.
+    `default` selects the profile's or the site's value. `berth show` shows the current values. IDEs give up after
+    about 15 seconds without a message; use a longer wait only for terminals.
 
-    A job has to end at its time limit, when one of higher priority takes its place, and when its node fails. A session
-    is used while somebody is connected to it.
+    A job has to end at its time limit, by preemption, or when its node fails. A session is used while a client is
+    connected.
 
-    It is idle while its processors and its GPU do no work, nobody types in its terminals, and its connections carry
-    nothing but what keeps them. It is told before it is stopped, and keeps everything.
+    A session is idle while its processors and its GPU do no work, its terminals get no input, and its connections
+    carry only keepalive messages. Berth warns its users before it stops the session. All files are kept.
 
     \b
       berth set dev --connect-wait 10m
@@ -114,22 +114,21 @@ def set_options(
     if ctx.get_parameter_source("idle") is given:
         view, changed = invocation.client.set_idle(name, idle), changed | {"idle"}
     if view is None:
-        raise InvalidInputError("what is to be set?", hint="`berth set --help` has the options")
+        raise InvalidInputError("no option was given", hint="`berth set --help` lists them")
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
         return
-    for line in _told(view, changed):
-        output.narrate(line)
+    for line in _describe_changes(view, changed):
+        output.print_note(line)
 
 
-def _told(view: SessionView, changed: set[str]) -> Iterator[str]:
-    """How the session behaves now, as far as that was changed."""
-    from broker.cli.session_text import connecting
-    from broker.status_text import continuation_words, idle_time_words
+def _describe_changes(view: SessionView, changed: set[str]) -> Iterator[str]:
+    from broker.cli.session_text import describe_connect_policy
+    from broker.status_text import describe_continuation, describe_idle_policy
 
     if changed & {"start", "wait"}:
-        yield f"{view.name}: {connecting(view)}"
+        yield f"{view.name}: {describe_connect_policy(view)}"
     if "continuation" in changed:
-        yield f"{view.name} goes on {continuation_words(view.continuation)}"
+        yield f"{view.name} {describe_continuation(view.continuation)}"
     if "idle" in changed:
-        yield f"{view.name} is {idle_time_words(view.idle)}"
+        yield f"{view.name} is {describe_idle_policy(view.idle)}"

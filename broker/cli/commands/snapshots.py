@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 @json_option
 @pass_invocation
 def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: bool, timeout: float | None) -> None:
-    """Keep how a session is now, as a snapshot.
+    """Save a session's present state as a snapshot.
 
-    Of a stopped session it takes no time, however large it is. A running one goes on: what changed since its last
-    snapshot is copied, and only at the end of that everything in it stands still for a moment. It is said how long,
-    and if that could not be done. Prints the snapshot's number.
+    A snapshot of a stopped session is fast at any size. A running session keeps running while its changes since the
+    last snapshot are copied; at the end of the copy, its processes are frozen for a moment. The command prints the
+    length of the pause, or that they could not be frozen, and the snapshot's number.
 
     \b
       berth snapshot dev before-upgrade
       berth rollback dev before-upgrade
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.cli.session_text import state_line
-    from broker.cli.volume_text import consistency, name_of
+    from broker.cli.volume_text import describe_consistency, snapshot_name
     from broker.cli.wait import asking, until_done
     from broker.schema.volumes import SnapshotRequest
 
@@ -47,17 +47,17 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
         view = invocation.client.snapshot(name, SnapshotRequest(label=label))
     if no_wait:
         if invocation.json:
-            output.show_json(view)
+            output.print_json(view)
         else:
-            output.narrate(state_line(view))
+            output.print_note(state_line(view))
         return
     _, operation = until_done(invocation, view, timeout=timeout)
     made = _numbered(invocation, name, operation.snapshot)
     if invocation.json:
-        output.show_json(made)
+        output.print_json(made)
         return
-    output.narrate(f"{name}: {name_of(made)}, {consistency(made)}")
-    output.data(str(made.number))
+    output.print_note(f"{name}: {snapshot_name(made)}, {describe_consistency(made)}")
+    output.print_line(str(made.number))
 
 
 def _numbered(invocation: Invocation, name: str, number: int | None) -> SnapshotView:
@@ -65,14 +65,14 @@ def _numbered(invocation: Invocation, name: str, number: int | None) -> Snapshot
         if each.number == number:
             return each
     raise NotFoundError(
-        f"the snapshot of {name} was made, and is gone already", hint=f"`berth events {name}` says who deleted it"
+        f"the snapshot of {name} was already deleted", hint=f"`berth events {name}` shows who deleted it"
     )
 
 
 @click.command()
 @name_argument
 @click.option(
-    "--delete", "unwanted", type=SnapshotReference(), metavar="SNAPSHOT", help="Delete this one instead, for good."
+    "--delete", "unwanted", type=SnapshotReference(), metavar="SNAPSHOT", help="Delete this snapshot permanently."
 )
 @yes_option
 @json_option
@@ -80,9 +80,9 @@ def _numbered(invocation: Invocation, name: str, number: int | None) -> Snapshot
 def snapshots(invocation: Invocation, name: str, *, unwanted: str | None, yes: bool) -> None:
     """List the snapshots of a session, or delete one.
 
-    `automatic` marks those that Berth made before something that changes the session; WHY says before what.
-    CONSISTENCY is `stopped` if no job ran, `frozen` if everything in the session stood still while it was made, and
-    for how long, and `crash-consistent` if that could not be done.
+    `automatic` marks snapshots that Berth took before it changed the session; WHY names the change. CONSISTENCY is
+    `stopped` if no job ran, `frozen` if all processes were frozen during the copy, with the length of the pause, and
+    `crash-consistent` if they could not be frozen.
     """
     from broker.cli.volume_text import SNAPSHOT_HEADINGS, snapshot_row
 
@@ -91,25 +91,25 @@ def snapshots(invocation: Invocation, name: str, *, unwanted: str | None, yes: b
         return
     kept = invocation.client.snapshots(name)
     if invocation.json:
-        output.show_json({"snapshots": [each.model_dump(mode="json") for each in kept]})
+        output.print_json({"snapshots": [each.model_dump(mode="json") for each in kept]})
     elif kept:
         now = time.time()
-        output.table(SNAPSHOT_HEADINGS, [snapshot_row(each, now) for each in kept])
+        output.print_table(SNAPSHOT_HEADINGS, [snapshot_row(each, now) for each in kept])
     else:
-        output.narrate(f"{name} has no snapshots. `berth snapshot {name}` makes one.")
+        output.print_note(f"{name} has no snapshots. `berth snapshot {name}` makes one.")
 
 
 def _delete(invocation: Invocation, name: str, reference: str, *, yes: bool) -> None:
-    from broker.cli.volume_text import name_of
+    from broker.cli.volume_text import snapshot_name
 
     confirm(
-        f"Delete snapshot {reference} of {name}, for good?", undone=f"snapshot {reference} was not deleted", yes=yes
+        f"Delete snapshot {reference} of {name} permanently?", undone=f"snapshot {reference} was not deleted", yes=yes
     )
     gone = invocation.client.delete_snapshot(name, reference)
     if invocation.json:
-        output.show_json(gone)
+        output.print_json(gone)
     else:
-        output.narrate(f"deleted {name_of(gone)} of {name}; what only it needed is removed in the background")
+        output.print_note(f"deleted {snapshot_name(gone)} of {name}; its disk space is freed in the background")
 
 
 @click.command()
@@ -123,24 +123,24 @@ def _delete(invocation: Invocation, name: str, reference: str, *, yes: bool) -> 
 def rollback(
     invocation: Invocation, name: str, snapshot: str, *, yes: bool, no_wait: bool, timeout: float | None
 ) -> None:
-    """Make a session what it was in a snapshot.
+    """Roll a session back to a snapshot.
 
-    SNAPSHOT is a number or label of `berth snapshots`. Home, system and profile become those of then. How it is now
-    is kept as a snapshot first, and it is said how to go back there. Nothing is copied, so it takes no time.
+    SNAPSHOT is a number or label of `berth snapshots`. The rollback restores home, system and profile. It saves the
+    present state as a snapshot first, and prints how to return to it. It copies nothing, so it is fast.
 
-    A session that runs is stopped for it, after asking, and started again under its name; the command returns when
-    one can log in. --yes does not ask.
+    A running session is stopped, after a question, and started again under its name; the command returns when it is
+    ready.
     """
-    from broker.cli.wait import asking, finish
+    from broker.cli.wait import asking, finish_operation
     from broker.schema.volumes import RollbackRequest
 
     announce_restart(
         invocation,
         invocation.client.session(name),
-        f"back to snapshot {snapshot}, and how it is now is kept as a snapshot",
+        f"rolls back to snapshot {snapshot}; its present state becomes a snapshot",
         undone=f"{name} was not rolled back",
         yes=yes,
     )
     with asking(invocation, name, "rollback"):
         view = invocation.client.rollback(name, RollbackRequest(snapshot=snapshot))
-    finish(invocation, view, f"{name} is as it was in snapshot {snapshot}", no_wait=no_wait, timeout=timeout)
+    finish_operation(invocation, view, f"rolled {name} back to snapshot {snapshot}", no_wait=no_wait, timeout=timeout)

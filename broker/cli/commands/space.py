@@ -17,28 +17,30 @@ from broker.errors import ExitCode
 @json_option
 @pass_invocation
 def size(invocation: Invocation, name: str) -> None:
-    """Show what a session takes on disk.
+    """Show the disk usage of a session.
 
-    OWN is what only this has: what deleting it would give back. TOTAL counts what it shares with others too.
+    OWN is the space that a deletion would free. TOTAL includes data that is shared with others.
     """
-    from broker.cli.progress import Progress
-    from broker.format import size
-    from broker.status_text import as_of
+    from broker.cli.progress import ProgressLine
+    from broker.format import format_size
+    from broker.status_text import describe_save_time
 
-    with Progress(quiet=invocation.json) as progress:
+    with ProgressLine(quiet=invocation.json) as progress:
         if progress.changes:
             progress.show(f"{name}: counting")
         report = invocation.client.size(name)
     if invocation.json:
-        output.show_json(report)
+        output.print_json(report)
         return
-    output.table(
+    output.print_table(
         ("WHAT", "OWN", "TOTAL", "FILES"),
-        [(line.what, size(line.own), size(line.total), str(line.files)) for line in report.lines],
+        [(line.what, format_size(line.own), format_size(line.total), str(line.files)) for line in report.lines],
     )
-    output.narrate(f"{size(report.bytes)} in all, what is shared counted once; {size(report.free)} free")
+    output.print_note(
+        f"{format_size(report.bytes)} in total, shared data counted once; {format_size(report.free)} free"
+    )
     if report.system_as_of is not None:
-        output.narrate(as_of(report.system_as_of))
+        output.print_note(describe_save_time(report.system_as_of))
 
 
 @click.command()
@@ -48,24 +50,23 @@ def size(invocation: Invocation, name: str) -> None:
 def verify(invocation: Invocation, name: str) -> None:
     """Compare a session's layers with their checksums.
 
-    Its own and those of its snapshots; this reads all of them. A layer that has no checksums yet gets them, for the
-    next time. What was written since the last snapshot is not compared: it changes. Exit code 1 if a layer is not
-    what it was.
+    Reads all layers of the session and its snapshots. For layers without checksums, it records them. Changes since the
+    last snapshot are not in a layer, so they are not compared. Exit code 1 if a layer differs.
     """
-    from broker.cli.progress import Progress
+    from broker.cli.progress import ProgressLine
 
-    with Progress(quiet=invocation.json) as progress:
+    with ProgressLine(quiet=invocation.json) as progress:
         if progress.changes:
             progress.show(f"{name}: reading every layer")
         report = invocation.client.verify(name)
     if invocation.json:
-        output.show_json(report)
+        output.print_json(report)
     else:
         for problem in report.problems:
-            output.data(problem)
-        recorded = f"; {report.recorded} of them had no checksums and got them now" if report.recorded else ""
-        found = output.counted(len(report.problems), "problem") if report.problems else "all as they were"
-        output.narrate(f"{name}: {output.counted(report.layers, 'layer')} read, {found}{recorded}")
+            output.print_line(problem)
+        recorded = f"; recorded checksums of {report.recorded} of them" if report.recorded else ""
+        result = output.pluralize(len(report.problems), "problem") if report.problems else "no problems"
+        output.print_note(f"{name}: {output.pluralize(report.layers, 'layer')} read, {result}{recorded}")
     if report.problems:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
@@ -75,46 +76,46 @@ def verify(invocation: Invocation, name: str) -> None:
 @json_option
 @pass_invocation
 def flatten(invocation: Invocation, name: str) -> None:
-    """Make few layers of the many of a stopped session.
+    """Merge the layers of a stopped session.
 
-    Berth does it by itself when there are so many that they would slow the session down. Nothing in the session or
-    its snapshots looks different afterwards. What takes long goes on in the background.
+    Berth does this automatically when many layers would slow the session down. The content of the session and its
+    snapshots does not change. The work is done in the background.
     """
-    from broker.cli.volume_text import layers
+    from broker.cli.volume_text import describe_layers
 
     view = invocation.client.flatten(name)
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
         return
     deepest = max(view.volumes.layers.values(), default=0) if view.volumes else 0
-    more = "; fewer when that is done in the background" if deepest > 1 else ""
-    output.narrate(f"{name}: {layers(view) or 'no layers'}{more}")
+    more = "; they are merged in the background" if deepest > 1 else ""
+    output.print_note(f"{name}: {describe_layers(view) or 'no layers'}{more}")
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @json_option
 @pass_invocation
 def gc(invocation: Invocation, *, dry_run: bool) -> None:
-    """Give back the space that nothing of yours needs any more.
+    """Free disk space that you no longer need.
 
-    Layers that no session and no snapshot is made of, and deleted sessions whose time to be restored is over.
+    Removes layers that no session and no snapshot uses, and deleted sessions that can no longer be restored.
     """
-    from broker.cli.progress import Progress
-    from broker.format import size
+    from broker.cli.progress import ProgressLine
+    from broker.format import format_size
     from broker.schema.volumes import GcRequest
 
-    with Progress(quiet=invocation.json) as progress:
+    with ProgressLine(quiet=invocation.json) as progress:
         if progress.changes:
-            progress.show("looking for what nothing needs")
+            progress.show("looking for unused layers")
         report = invocation.client.gc(GcRequest(dry_run=dry_run))
     if invocation.json:
-        output.show_json(report)
+        output.print_json(report)
         return
     for name in report.sessions:
-        output.data(name)
+        output.print_line(name)
     would = "would be " if report.dry_run else ""
-    output.narrate(
-        f"{would}given back: {size(report.bytes)} in {output.counted(report.layers, 'layer')}, "
-        f"{output.counted(len(report.sessions), 'deleted session')}"
+    output.print_note(
+        f"{would}freed: {format_size(report.bytes)} in {output.pluralize(report.layers, 'layer')}, "
+        f"{output.pluralize(len(report.sessions), 'deleted session')}"
     )

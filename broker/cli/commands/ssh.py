@@ -1,7 +1,7 @@
 """`berth ssh`, `exec` and `connect`: connect to a session from a login node.
 
-`ssh` and `exec` become the real ssh(1), which talks straight to the session's sshd and checks its host certificate
-under the session's own name: no process of ours stays in between (ADR 0073).
+`ssh` and `exec` replace themselves by ssh(1), which connects directly to the session's sshd and verifies its host
+certificate for the session's name. No process of Berth stays in between (ADR 0073).
 """
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[SSH OPTIONS AND COMMAND]...")
 @pass_invocation
 def ssh(invocation: Invocation, name: str, words: tuple[str, ...]) -> NoReturn:
-    """Log in to a session from here, with the real ssh.
+    """Log in to a session from a login node, with ssh.
 
-    A session that is stopped is started, and one that is on its way waited for; Ctrl-C ends the waiting, and nothing
-    else. What follows NAME is for ssh, as in `berth ssh dev -L 8888:localhost:8888`. The exit code is ssh's.
+    Starts a stopped session, and waits until it is ready; Ctrl-C ends only the wait. Arguments after NAME are passed to
+    ssh, as in `berth ssh dev -L 8888:localhost:8888`. The exit code is ssh's.
     """
     _become_ssh(invocation, name, before=[], after=words)
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("-t", "terminal", is_flag=True, help="Give the command a terminal.")
-@click.option("--root", is_flag=True, help="As root, to install what ordinary users cannot; see above.")
-@click.option("--keep", is_flag=True, help="With --root: keep what was changed even if the command fails.")
-@click.option("--yes", is_flag=True, help="With --root: end what runs in the session without asking.")
+@click.option("--root", is_flag=True, help="Run the command as root, to install software; see above.")
+@click.option("--keep", is_flag=True, help="With --root: keep the changes even if the command fails.")
+@click.option("--yes", is_flag=True, help="With --root: end running programs without a question.")
 @click.argument("name", type=SessionName(), metavar="NAME")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]...")
 @pass_invocation
@@ -55,25 +55,27 @@ def execute(
 ) -> NoReturn:
     """Run a command in a session.
 
-    Its arguments arrive as given, stdin and stdout byte for byte. The exit code is the command's, and 255 if
-    ssh itself failed. Options stand before NAME.
+    Arguments, stdin and stdout are passed unchanged. The exit code is the command's, or 255 if ssh failed. Put options
+    before NAME.
 
-    With --root the session is stopped, after asking, and started for this one command in root mode, where root may
-    be any user and give files to any. If the command ends with 0, what it changed outside the home becomes part of
-    the session, and how it was before is kept as a snapshot; otherwise nothing is kept. Then the session is started
-    again, or left stopped if it was.
+    With --root, the session is stopped, after a question, and started in root mode for this command. There, root may
+    become any user and own files of any user. If the command ends with 0, its changes outside the home are kept, and
+    the state before is saved as a snapshot; otherwise the changes are discarded. Then the session is started again, or
+    stays stopped if it was.
 
     \b
       berth exec --root dev -- apt-get install -y postgresql
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     if (keep or yes) and not root:
-        raise InvalidInputError("--keep and --yes go with --root", hint=f"`berth exec --root {name} -- COMMAND`")
+        raise InvalidInputError("--keep and --yes require --root", hint=f"`berth exec --root {name} -- COMMAND`")
     command = words[1:] if words[:1] == ("--",) else words
     if not command:
-        raise InvalidInputError("which command?", hint=f"`berth exec {name} -- COMMAND`; `berth ssh {name}` logs in")
+        raise InvalidInputError(
+            "the command is missing", hint=f"`berth exec {name} -- COMMAND`; `berth ssh {name}` logs in"
+        )
     if command[0].startswith("-"):
         raise InvalidInputError(
-            f"{command[0]!r} is not a command", hint=f"options stand before the name: `berth exec -t {name} -- COMMAND`"
+            f"{command[0]!r} is not a command", hint=f"put options before the name: `berth exec -t {name} -- COMMAND`"
         )
     before = ["-t" if terminal else "-T"]
     if not root:
@@ -88,11 +90,10 @@ def execute(
 @click.argument("host", metavar="HOST")
 @pass_invocation
 def connect(invocation: Invocation, host: str) -> None:
-    """Be ssh's ProxyCommand: stdin and stdout to a session.
+    """Connect stdin and stdout to a session, for ssh.
 
-    As in `ProxyCommand ssh LOGIN berth connect %h`. HOST is NAME, NAME.DOMAIN or OWNER.NAME.DOMAIN. `berth ssh-
-    config` writes the line. A session that is stopped is started, and one that is on its way waited for; how far it
-    is goes to stderr.
+    As in `ProxyCommand ssh LOGIN berth connect %h`, which `berth ssh-config` writes. HOST is NAME, NAME.DOMAIN or
+    OWNER.NAME.DOMAIN. Starts a stopped session, and waits until it is ready, with progress on stderr.
     """
     from broker.client import proxy_command as way
     from broker.config.file import connect_settings
@@ -102,20 +103,20 @@ def connect(invocation: Invocation, host: str) -> None:
         config = invocation.config
         there = invocation.client.resolve(_user(), host, tell=_tell)
         found = way.Destination(there.host, there.port, there.session_id, there.generation)
-        way.carry(config.api_socket, _user(), found, answer_timeout=config.ssh.answer_timeout)
+        way.relay_and_report(config.api_socket, _user(), found, answer_timeout=config.ssh.answer_timeout)
     else:
         place, seconds = settings
-        way.carry(place, _user(), way.resolve(place, _user(), host, _tell), answer_timeout=seconds)
+        way.relay_and_report(place, _user(), way.resolve_target(place, _user(), host, _tell), answer_timeout=seconds)
 
 
 def _tell(how_far: str) -> None:
-    from broker.cli.output import narrate
+    from broker.cli.output import print_note
 
-    narrate(f"berth: {how_far}")
+    print_note(f"berth: {how_far}")
 
 
 def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str]) -> NoReturn:
-    """Replace this process by ssh(1). Raises what the controller refuses with, before ssh is asked."""
+    """Replace this process by ssh(1). Raises the error with which the controller refuses, before ssh starts."""
     from broker.cli.ssh_process import cannot_run, ssh_command
 
     argv = ssh_command(invocation, name, before=before, after=after)

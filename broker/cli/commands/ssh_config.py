@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.output import narrate, show_json
+from broker.cli.output import print_json, print_note
 from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from broker.client.ssh_config import Way
+    from broker.client.ssh_config import Route
     from broker.schema.site import SiteView
 
 ELSEWHERE = "~/.config/berth/known_hosts"
-"""Where the printed configuration looks for the other file."""
+"""The path of known_hosts in the printed configuration."""
 
 
 @click.command("ssh-config")
@@ -31,11 +31,11 @@ ELSEWHERE = "~/.config/berth/known_hosts"
 @click.option(
     "--via",
     type=click.Choice(["gateway", "login", "local"]),
-    help="The way in: the site's gateway, the login node's sshd, or from the login node itself. Default: the gateway "
-    "if the site has one, else `local` with --install and `login` without.",
+    help="The route: the site's gateway, the login node's sshd, or from the login node itself. Default: the gateway if "
+    "the site has one, else `local` with --install and `login` without.",
 )
-@click.option("--gateway", metavar="HOST[:PORT]", help="Reach the gateway here instead.")
-@click.option("--login", metavar="HOST", help="Reach the login node here instead.")
+@click.option("--gateway", metavar="HOST[:PORT]", help="Use this address of the gateway.")
+@click.option("--login", metavar="HOST", help="Use this address of the login node.")
 @click.option("--identity", metavar="FILE", type=click.Path(path_type=Path), help="Use this private key and no other.")
 @json_option
 @pass_invocation
@@ -50,68 +50,68 @@ def ssh_config(
     login: str | None,
     identity: Path | None,
 ) -> None:
-    """Print, write or install what OpenSSH's client needs.
+    """Print, write or install a configuration of OpenSSH.
 
-    On a laptop without Berth, ask the login node:
+    On a laptop without Berth, get it from the login node:
 
     \b
       mkdir -p ~/.config/berth
       ssh LOGIN berth ssh-config --known-hosts > ~/.config/berth/known_hosts
       ssh LOGIN berth ssh-config > ~/.config/berth/ssh_config
 
-    and let the first line of ~/.ssh/config be `Include ~/.config/berth/ssh_config`. With --json both files are
-    printed at once. `ssh -F DIR/ssh_config NAME.berth` uses what --output wrote.
+    and make `Include ~/.config/berth/ssh_config` the first line of ~/.ssh/config. --json prints both files.
+    `ssh -F DIR/ssh_config NAME.berth` uses the files of --output.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.client import ssh_config
 
     if install and (output or known_hosts):
-        raise InvalidInputError("--install goes with neither --output nor --known-hosts")
+        raise InvalidInputError("--install cannot be combined with --output or --known-hosts")
     site = _as_seen(invocation.client.site(), gateway, login)
     way = _way(site, via, install=install)
     if install or output:
         _write(invocation, site, way, output, identity)
         return
-    hosts = ssh_config.known_hosts(site)
-    config = ssh_config.render(site, way, ELSEWHERE, identity_file=identity, berth=_own_command())
+    hosts = ssh_config.render_known_hosts(site)
+    config = ssh_config.render_ssh_config(site, way, ELSEWHERE, identity_file=identity, berth=_own_command())
     if invocation.json:
-        show_json({"ssh_config": config, "known_hosts": hosts})
+        print_json({"ssh_config": config, "known_hosts": hosts})
     else:
         click.echo(hosts if known_hosts else config, nl=False)
 
 
-def _write(invocation: Invocation, site: SiteView, way: Way, output: Path | None, identity: Path | None) -> None:
-    """Write both files. What is for this machine gets the key that is kept here, so that nothing else is needed."""
+def _write(invocation: Invocation, site: SiteView, way: Route, output: Path | None, identity: Path | None) -> None:
+    """Write both files. A configuration for this machine uses the key of `berth ssh`."""
     from broker.cli import login_key
     from broker.client import ssh_config
 
-    if identity is None and (output is None or way is ssh_config.Way.LOCAL):
-        identity = login_key.ensure(invocation.client, site.login_with)
+    if identity is None and (output is None or way is ssh_config.Route.LOCAL):
+        identity = login_key.ensure_certificate(invocation.client, site.login_with)
     if output is not None:
-        place = ssh_config.write(output.absolute(), site, way, identity_file=identity, berth=_own_command())
+        place = ssh_config.write_ssh_config(output.absolute(), site, way, identity_file=identity, berth=_own_command())
         done = f"`ssh -F {place} NAME.{site.domain}` now works"
     else:
-        changed = ssh_config.install(Path.home(), site, way, identity_file=identity, berth=_own_command())
-        done = f"`ssh NAME.{site.domain}` {'now works' if changed else 'was set up already; brought up to date'}"
+        changed = ssh_config.install_ssh_config(Path.home(), site, way, identity_file=identity, berth=_own_command())
+        done = f"`ssh NAME.{site.domain}` {'now works' if changed else 'was already installed; updated'}"
     if invocation.json:
-        show_json({"via": way.value})
+        print_json({"via": way.value})
     else:
-        narrate(done)
+        print_note(done)
 
 
-def _way(site: SiteView, via: str | None, *, install: bool) -> Way:
-    from broker.client.ssh_config import Way
+def _way(site: SiteView, via: str | None, *, install: bool) -> Route:
+    from broker.client.ssh_config import Route
 
-    if via == Way.GATEWAY and not site.gateway_host:
-        raise InvalidInputError("this site runs no gateway", hint="--via login goes through the login node's sshd")
+    if via == Route.GATEWAY and not site.gateway_host:
+        raise InvalidInputError("this site runs no gateway", hint="use --via login, through the login node's sshd")
     if via is not None:
-        return Way(via)
+        return Route(via)
     if site.gateway_host:
-        return Way.GATEWAY
-    return Way.LOCAL if install else Way.LOGIN
+        return Route.GATEWAY
+    return Route.LOCAL if install else Route.LOGIN
 
 
 def _as_seen(site: SiteView, gateway: str | None, login: str | None) -> SiteView:
-    """The site as the client's machine reaches it, where that differs from what the site says of itself."""
+    """Return the site with the addresses that the user gives, as the client's machine reaches it."""
     seen: dict[str, object] = {}
     if gateway is not None:
         host, colon, port = gateway.partition(":")
@@ -124,7 +124,7 @@ def _as_seen(site: SiteView, gateway: str | None, login: str | None) -> SiteView
 
 
 def _own_command() -> str:
-    """How ssh_config(5) calls this very program: with its whole path, since ssh's PATH may lack it."""
+    """Return the command for this program in ssh_config(5), with its full path, since ssh's PATH may lack it."""
     own = Path(sys.argv[0])
     words = (
         [str(own.absolute().with_name("berth"))] if own.name == "berth-cli" else [sys.executable, "-m", "broker.cli"]

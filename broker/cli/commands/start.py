@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     "--profile",
     type=ProfileName(),
     metavar="PROFILE[@VERSION]",
-    help="What a new session is made of; without VERSION, the newest. A session that exists keeps its own.",
+    help="The profile of a new session; default version: the newest. An existing session keeps its profile.",
 )
 @click.option(
     "--keep",
     type=Kept(),
     metavar="PATH|home|system",
     multiple=True,
-    help="Keep this over a stop: the home, the system (all outside it), or a path. May be repeated.",
+    help="Keep this after a stop: the home, the system (everything outside the home), or a path. May be repeated.",
 )
 @click.option(
     "--fresh",
     type=Kept(),
     metavar="PATH|home|system",
     multiple=True,
-    help="Take this from the profile at each start instead. May be repeated.",
+    help="Reset this to the profile at each start. May be repeated.",
 )
 @click.option(
     "--from-script",
     "script",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Take the options of this script's #SBATCH lines, as far as a session can have them.",
+    help="Use the options of this script's #SBATCH lines that sessions support.",
 )
 @no_wait_option
 @timeout_option
@@ -66,26 +66,25 @@ def start(
     no_wait: bool,
     timeout: float | None,
 ) -> None:
-    """Start a session and wait until you can log in.
+    """Start a session and wait until it is ready.
 
-    It may be new or stopped. After NAME, sbatch's resource options are taken as sbatch takes them:
+    The session may be new or stopped. After NAME, give resource options as for sbatch:
 
     \b
       berth start dev --profile triton-xpu --gres=gpu:intel:1 --mem 16G -t 8:00:00
 
-    What it keeps over a stop is what its profile says, and without a word in the profile everything. --keep and
-    --fresh say it for this session, from this start on and instead of all that the profile says: what is not named
-    is kept.
+    By default, the profile decides what is kept after a stop; without a rule in the profile, everything is kept. --keep
+    and --fresh replace the profile's rules for this session, from this start on; paths that are not named are kept.
 
     \b
       berth start dev --fresh system --keep /opt/cache --fresh ~/.config/app
 
-    A batch script becomes a session with --from-script. As with sbatch, an option on the command line counts over the
-    same one in an SBATCH_ variable, and that over the script's; for a new session the variables count without a script
-    too. What a session cannot have, such as --output, is left out and named.
+    --from-script uses the options of a batch script. As with sbatch, the command line has precedence over SBATCH_
+    variables, and these over the script; for a new session, the variables apply without a script, too. Options that
+    sessions do not support, such as --output, are left out with a message.
 
-    Ctrl-C leaves the session starting. A session that is on its way or ready already is left as it is; asking for
-    another profile, other options or other --keep and --fresh then is a conflict, exit code 5.
+    Ctrl-C ends only the wait. A session that is starting or ready is not changed: another profile, other options, or
+    other --keep and --fresh are a conflict then, exit code 5.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     options, defaults = _options(resources, script)
     request = {
@@ -100,7 +99,7 @@ def start(
 
         view = SessionView.model_validate_json(asked.answer())
         already = view.state.value == "ready"
-        domain = invocation.client.site().domain  # asked for now, while Slurm is busy, rather than at the end
+        domain = invocation.client.site().domain  # now, while Slurm works
         if not no_wait:
             from broker.cli.wait import until_ready
 
@@ -113,22 +112,22 @@ def start(
 
 
 def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], list[str]]:
-    """What is asked for, and what the environment asks for beside that."""
+    """Return the requested options, and the default options of the environment's SBATCH_ variables."""
     from slurm.sbatch import OptionError, merge_options, parse_options
 
     try:
         own = parse_options(words)
         if script is None and not any(name.startswith("SBATCH_") for name in os.environ):
             return own, []
-        from slurm.sources import of_environment, of_script
+        from slurm.sources import options_from_environment, options_from_script
 
-        variables = of_environment(os.environ).options
+        variables = options_from_environment(os.environ).options
         if script is None:
             return own, variables
-        said = of_script(script.read_bytes())
-        for name, reason in said.left_out.items():
-            output.narrate(f"{script.name}: --{name} is left out: {reason}")
-        return merge_options(merge_options(said.options, variables), own), []
+        read = options_from_script(script.read_bytes())
+        for name, reason in read.left_out.items():
+            output.print_note(f"{script.name}: --{name} is left out: {reason}")
+        return merge_options(merge_options(read.options, variables), own), []
     except OptionError as error:
         raise InvalidInputError(
             str(error), hint="`berth start NAME --profile PROFILE [SBATCH OPTIONS]`; sbatch(1) explains them"
@@ -136,19 +135,19 @@ def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], li
 
 
 def announce(invocation: Invocation, view: SessionView, domain: str, *, already: bool = False) -> None:
-    """Say that the session is ready, or how far it is, and the way in."""
+    """Print the session's state and, if it is ready, the ssh command."""
     from broker.cli.session_text import state_line
-    from broker.format import clock
+    from broker.format import format_time
     from broker.schema.sessions import SessionState
 
     if invocation.json:
-        output.show_json(view)
+        output.print_json(view)
         return
     if view.state is not SessionState.READY:
-        output.narrate(state_line(view))
+        output.print_note(state_line(view))
         return
-    runs = "runs already" if already else "is ready"
+    runs = "already runs" if already else "is ready"
     where = f" on {view.endpoint.node}" if view.endpoint else ""
-    left = f"; its job ends {clock(view.ends_at)}" if view.ends_at is not None else ""
-    output.narrate(f"{view.name} {runs}{where}{left}")
-    output.data(f"ssh {view.name}.{domain}")
+    left = f"; the job ends at {format_time(view.ends_at)}" if view.ends_at is not None else ""
+    output.print_note(f"{view.name} {runs}{where}{left}")
+    output.print_line(f"ssh {view.name}.{domain}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def application(services: Services) -> FastAPI:
-    """The application; its OpenAPI document is at /openapi.json."""
+    """Build the application; its OpenAPI document is at /openapi.json."""
     failures: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in (422, "default")}
     app = FastAPI(title="Berth", version=__version__, docs_url=None, redoc_url=None, responses=failures)
     app.state.stopping = asyncio.Event()

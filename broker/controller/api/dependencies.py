@@ -64,16 +64,16 @@ class Services:
     logins: LoginPolicy
     site: Site
     checks: Callable[[str], Awaitable[list[DoctorCheck]]]
-    """For the user who asks."""
+    """Takes the caller's user name."""
     rebuild: Callable[[], Awaitable[RebuildReport]]
     in_use: Callable[[], AbstractContextManager[None]]
-    """Entered for every request: the controller is in use."""
+    """Entered for the time of every request, so that a personal controller knows that it is in use."""
     own_uid: int
 
 
 def require_operator(services: Services, who: Caller) -> None:
     if who.uid not in {0, services.own_uid}:
-        raise RefusedError("this is for root and the service account", hint="ask the operators")
+        raise RefusedError("only root and the service account may do this", hint="ask the site's operators")
 
 
 def is_gateway(services: Services, who: Caller) -> bool:
@@ -82,4 +82,4 @@ def is_gateway(services: Services, who: Caller) -> bool:
 
 def require_gateway(services: Services, who: Caller) -> None:
     if not is_gateway(services, who):
-        raise RefusedError("only the gateway may ask this")
+        raise RefusedError("only the gateway may send this request")

@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 async def _berth_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, BerthError)
-    if error.status >= 500 and not isinstance(error, WaitingError):  # that one is an ordinary answer
-        log.warning("%s: %s", type(error).__name__, error.message)
+    if error.status >= 500 and not isinstance(error, WaitingError):  # an ordinary answer
+        log.warning("request failed error=%s message=%s", type(error).__name__, error.message)
     return error_response(error)
 
 
 def error_response(error: BerthError, status: int | None = None) -> JSONResponse:
     body = ErrorBody(reason=error.reason, message=error.message, hint=error.hint, waiting=_waiting(error))
-    # Older programs do not know `waiting`, and never ask for it.
+    # Older clients do not know `waiting`, and never request it.
     return JSONResponse(body.model_dump(exclude_none=True), status_code=status or error.status)
 
 
@@ -38,7 +38,7 @@ def _waiting(error: BerthError) -> SessionWait | None:
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    """What the framework refuses by itself: a path or method that is not there."""
+    """Answer a refusal of the framework: an unknown path or method."""
     assert isinstance(error, HTTPException)
     kind = NotFoundError if error.status_code == NotFoundError.status else InvalidInputError
     return error_response(kind(f"{request.method} {request.scope['path']}: {error.detail}"), error.status_code)
@@ -47,7 +47,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    named = first["type"] != "json_invalid"  # which tells a place in the text instead
+    named = first["type"] != "json_invalid"  # its location is an offset in the text
     where = ".".join(str(part) for part in first["loc"][1:] if named) or "the request"
     return await _berth_error(
         request, InvalidInputError(f"{where}: {first['msg']}", hint=_NAME_HINT if where == "name" else "")
@@ -58,14 +58,14 @@ _NAME_HINT = "a name has up to 39 lower-case letters, digits and hyphens and beg
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+    log.error("request failed method=%s path=%s", request.method, request.scope["path"], exc_info=error)
     return await _berth_error(
-        request, BerthError("the controller failed at this request", hint="its log has the cause")
+        request, BerthError("the controller failed to process this request", hint="the controller's log has the cause")
     )
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Have every exception of a route answered."""
+    """Answer every exception of a route."""
     app.add_exception_handler(BerthError, _berth_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -35,29 +35,29 @@ CONNECTIONS = 256
 TOTAL_CONNECTIONS = 4096
 """Connections of all users together, at some 20 KiB. The gateway, root and the service account have their own room."""
 UNKNOWN_CONNECTIONS = 512
-"""Connections of uids whose account is not known yet, together, while the name service is asked."""
+"""Connections of all uids whose account is being looked up."""
 SUBORDINATE_CONNECTIONS = 64
-"""The same of subordinate uids, which one user can have by the thousand."""
+"""The same for subordinate uids, of which one user can have thousands."""
 GATEWAYS = 8
 """Gateways of a site that share one account: other login nodes reach the socket through its sshd. After a reload a
 gateway counts twice, since its old workers finish while new ones serve."""
 OTHER_FILES = 256
 """Descriptors that the controller needs for the registry, Slurm and the launcher."""
 ACCEPTS_AT_ONCE = 64
-"""Connections that are accepted before the event loop does something else; refusing so many takes a millisecond."""
+"""Connections that are accepted in one turn of the event loop; refusing so many takes a millisecond."""
 BACKLOG = 4096
-"""Connections that wait for accept(2): Linux' own bound, net.core.somaxconn. A client beyond it waits or is refused."""
+"""Connections that wait for accept(2): the default of net.core.somaxconn in Linux. More wait or fail."""
 LOOKUP_TIMEOUT_S = 30.0
-"""Time for the name service to know an account, before its connection is refused."""
+"""Time limit for looking up an account; then its connection is refused."""
 UNREAD_BYTES = 64 * 1024
-"""Read of a refused client before the close: Linux resets a connection that is closed with something unread."""
+"""Bytes read from a refused client before the close: Linux resets a connection that is closed with unread data."""
 PAUSE_S = 0.2
 """Time without accepting after the kernel had no descriptor or no memory for a connection."""
 
 log = logging.getLogger(__name__)
 
 
-_BUSY, _AGAIN = "the controller has as many connections as it can serve", "try again in a moment"
+_BUSY, _AGAIN = "the controller has no free connection", "try again in a moment"
 
 
 class _TooManyError(RefusedError):
@@ -65,12 +65,10 @@ class _TooManyError(RefusedError):
 
 
 class ConnectionRoom:
-    """The numbers of connections that each uid has, and may have."""
+    """The number of connections of each uid, and its limit."""
 
     def __init__(self, reserved: Mapping[int, int], *, files: int | None = None) -> None:
-        """`reserved`: how many connections uids may have besides what the users share. `files`: how many descriptors
-        this process may have.
-        """
+        """`reserved`: connections of uids with their own limit. `files`: the limit of this process's descriptors."""
         self._reserved = dict(reserved)
         self._open: Counter[int] = Counter()
         self._shared = 0
@@ -83,7 +81,7 @@ class ConnectionRoom:
         return uid in self._reserved
 
     def reserve(self, uid: int, connections: int) -> None:
-        """Give a uid its own room from now on, if it has none."""
+        """Give a uid its own limit, if it has none."""
         if uid not in self._reserved:
             self._reserved[uid] = connections
             self._shared -= self._open[uid]
@@ -91,19 +89,19 @@ class ConnectionRoom:
     def take(self, uid: int) -> BerthError | None:
         """Count one more connection; return the reason if there is no room for it.
 
-        One user may have as many as are left for all others, so that several users who take all they can leave some.
+        One user may have at most as many as are free, so that several users with many connections leave some free.
         """
-        mine = self._open[uid]
+        own = self._open[uid]
         if uid in self._reserved:
             most = self._reserved[uid]
         else:
-            if self._total - self._shared <= mine < CONNECTIONS:
+            if self._total - self._shared <= own < CONNECTIONS:
                 return ControllerUnavailableError(_BUSY, hint=_AGAIN)
             most = CONNECTIONS
-        if mine >= most:
+        if own >= most:
             return _TooManyError(
-                f"you have {mine} connections to the controller, and may have no more",
-                hint="end some of your programs that use Berth, or wait until they have their answers",
+                f"limit of connections to the controller reached ({own} of {most})",
+                hint="stop some of your programs that use Berth, or wait for their answers",
             )
         self._open[uid] += 1
         self._shared += uid not in self._reserved
@@ -125,7 +123,7 @@ class _Seat:
         self._taken = True
 
     def leave(self) -> None:
-        """Count it no more. A second call changes nothing."""
+        """Stop counting it. Repeating this is harmless."""
         if self._taken:
             self._taken = False
             self._room.release(self.uid)
@@ -134,8 +132,8 @@ class _Seat:
 class ApiListener:
     """The listening socket as an async context manager.
 
-    Within it connections are accepted, and served by `server` if their user may have one. The socket is closed when it
-    is left; connections that were accepted go on.
+    Inside its block, connections are accepted; `server` serves those within the limits. At the end of the block the
+    socket is closed; accepted connections continue.
     """
 
     def __init__(
@@ -170,7 +168,7 @@ class ApiListener:
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener.fileno())
             self._listener.close()
-        await asyncio.sleep(0)  # each has begun then, so it closes its connection
+        await asyncio.sleep(0)  # each task has started then, and closes its connection
         for task in self._beginnings:
             task.cancel()
         await asyncio.gather(*self._beginnings, return_exceptions=True)
@@ -182,7 +180,7 @@ class ApiListener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptor or no memory: the connection stays in the kernel's queue
-                log.error("no connection is accepted for %g s: %s", PAUSE_S, error)
+                log.error("accept failed pause_s=%g error=%s", PAUSE_S, error)
                 self._loop.remove_reader(self._listener.fileno())
                 self._loop.call_later(PAUSE_S, self._accept_again)
                 return
@@ -222,7 +220,7 @@ class ApiListener:
         task.add_done_callback(self._beginnings.discard)
 
     async def _begin(self, connection: socket.socket, seat: _Seat, queue: bool | None, *, reserved: bool) -> None:
-        """Have the connection served, or refuse it."""
+        """Serve the connection, or refuse it."""
         served = False
         try:
             try:
@@ -238,7 +236,7 @@ class ApiListener:
             await self._loop.connect_accepted_socket(lambda: self._protocol(seat), connection)
             served = True
         except OSError as error:
-            log.warning("a connection of uid %d was not served: %s", seat.uid, error)
+            log.warning("connection not served uid=%d error=%s", seat.uid, error)
         finally:
             if not served:
                 connection.close()
@@ -256,9 +254,9 @@ class ApiListener:
 
 
 def _refuse(connection: socket.socket, uid: int, error: BerthError, reason: str) -> None:
-    """Say why, as far as the kernel takes it at once, and close. `reason` is for metrics."""
+    """Send the error without waiting, and close the connection. `reason` is for metrics."""
     CONNECTIONS_REFUSED.labels(reason).inc()
-    log.warning("a connection of uid %d is refused: %s", uid, error.message)
+    log.warning("connection refused uid=%d error=%s", uid, error.message)
     body = ErrorBody(reason=error.reason, message=error.message, hint=error.hint).model_dump_json().encode()
     head = (
         f"HTTP/1.1 {error.status} Refused\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -271,11 +269,11 @@ def _refuse(connection: socket.socket, uid: int, error: BerthError, reason: str)
 
 
 def reserved_connections(own_uid: int, gateway: tuple[str, int] | None) -> dict[int, int]:
-    """Return the room of root, of the controller's own account and of `gateway`, an account and its connections."""
+    """Return the limits of root, of the controller's account and of `gateway` (an account and its limit)."""
     reserved = {0: CONNECTIONS, own_uid: CONNECTIONS}
     if gateway is not None:
         account, connections = gateway
-        with contextlib.suppress(KeyError):  # an unknown account gets its room when it is known
+        with contextlib.suppress(KeyError):  # an unknown account gets its limit once it is known
             uid = pwd.getpwnam(account).pw_uid
             reserved[uid] = max(connections, reserved.get(uid, 0))
     return reserved

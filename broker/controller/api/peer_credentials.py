@@ -21,7 +21,7 @@ _UCRED = struct.Struct("iII")  # pid, uid, gid
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """Return the uid of the process that has connected, as of then; OSError if the connection is gone."""
+    """Return the uid that the peer had when it connected. OSError if the connection is closed."""
     uid: int = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
     return uid
 
@@ -43,16 +43,15 @@ class Caller:
 
 
 async def caller(request: Request) -> Caller:
-    """Return the request's sender; RefusedError for an account that has no name here, or that this controller does not
-    serve.
+    """Return the request's sender. RefusedError for a uid without an account or one that is not served.
 
-    The application's `state.only_uid` says whom it serves; None is everybody.
+    If the application's `state.only_uid` is set, it serves only that uid.
     """
     peer = getattr(request.state, "peer", None)
     if not isinstance(peer, Peer):
-        raise RefusedError("this request came with no identity")
+        raise RefusedError("this connection has no peer credentials")
     if request.app.state.only_uid not in {None, peer.uid}:
-        raise RefusedError("this controller is another user's own")
+        raise RefusedError("this controller belongs to another user")
     name = await peer.accounts.name(peer.uid)
     if name is None:
         raise RefusedError(no_account(peer.uid))

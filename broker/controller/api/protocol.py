@@ -25,22 +25,22 @@ MAX_METHOD_BYTES = 16
 MAX_TARGET_BYTES = 4096
 MAX_HEADERS = 64
 REQUEST_TIMEOUT_S = 15.0
-"""Time for a whole request to arrive, body included, from its first byte or from the connection's begin. Clients are on
-this machine and send at once."""
+"""Time for a whole request to arrive, from its first byte or from the start of the connection. Clients are local, and
+send at once."""
 KEEP_ALIVE_S = 5
 """Time that a connection may be idle after an answer. httpx, the gateway's client, closes after the same time."""
 ANSWER_TIMEOUT_S = 60.0
-"""Time in which a client must have taken what was sent. The largest answer, a log's tail, has some MiB."""
+"""Time in which a client must have read the answer. The largest one, the tail of a log, has a few MiB."""
 
 
 STOP_TIMEOUT_S = 5
-"""Time for requests under way to be answered when the controller is stopped; those that wait are answered at once."""
+"""Time to answer active requests when the controller is stopped; waiting requests are answered at once."""
 
 
 class _BoundedConnection(h11.Connection):
-    """An h11 connection that bounds complete heads, too.
+    """An h11 connection that limits complete heads, too.
 
-    h11 bounds only an incomplete head: one that arrives at once may be of any length.
+    h11 limits only incomplete heads: one that arrives at once may have any length.
     """
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
@@ -58,10 +58,10 @@ class _BoundedConnection(h11.Connection):
 
 
 class ApiProtocol(H11Protocol):
-    """A connection of `peer`. `lost` is called once when it has ended, and with it all its requests.
+    """A connection of `peer`. `lost` is called once when the connection and all its requests have ended.
 
-    A request goes on without its client, and may have to wait for an hour until it can be carried out. If it did not
-    count until then, a client that asks and leaves could have any number of them.
+    A request continues without its client, and may wait for an hour. It counts until then, so that a client that
+    disconnects early cannot have any number of them.
     """
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, peer: Peer, lost: Callable[[], None]) -> None:
@@ -70,17 +70,17 @@ class ApiProtocol(H11Protocol):
         self._lost = lost
         self._ended = False
         self._requests = 0
-        """Those that are dealt with now."""
-        self._application, self.app = self.app, self._deal
+        """Requests in progress."""
+        self._application, self.app = self.app, self._handle
         self._arrival: asyncio.TimerHandle | None = None
-        """Ends the connection when a request has not arrived in time."""
+        """Closes the connection if a request does not arrive in time."""
         self._stall: asyncio.TimerHandle | None = None
-        """Ends the connection when the client does not take the answer."""
+        """Closes the connection if the client does not read the answer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn declares its own Transport union
         super().connection_made(transport)
         self.client = None  # the caller is in the scope's state, and nowhere else
-        transport.set_write_buffer_limits(high=0)  # pause_writing is called as soon as something is not taken
+        transport.set_write_buffer_limits(high=0)  # so pause_writing is called as soon as anything is buffered
         self._watch_arrival()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -92,12 +92,12 @@ class ApiProtocol(H11Protocol):
         self._ended = True
         self._leave_if_idle()
 
-    async def _deal(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has them
+    async def _handle(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has them
         self._requests += 1
         cycle = self.cycle
         try:
             await self._application(scope, receive, send)
-        except asyncio.CancelledError:  # by uvicorn alone, of what takes longer than a stop may
+        except asyncio.CancelledError:  # only uvicorn cancels, after STOP_TIMEOUT_S
             if cycle.response_started:
                 self.transport.abort()
             elif not cycle.disconnected:
@@ -111,7 +111,7 @@ class ApiProtocol(H11Protocol):
             self._lost()
 
     def data_received(self, data: bytes) -> None:
-        """Hand the data on in pieces, so that the bound of a head holds whatever the size of one read is."""
+        """Pass the data on in pieces, so that the limit of a head holds for reads of any size."""
         for start in range(0, len(data), MAX_HEAD_BYTES):
             if self.transport.is_closing():
                 return
@@ -120,7 +120,7 @@ class ApiProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY:  # of this request, or of the next that came with it
+        if self.conn.their_state is h11.SEND_BODY:  # of this request, or of the next one
             self._watch_arrival()
         elif self._arrival is not None:  # idle: the keep-alive timer runs
             self._arrival.cancel()
@@ -138,7 +138,7 @@ class ApiProtocol(H11Protocol):
             self._stall = None
 
     def _watch_arrival(self) -> None:
-        """Have a timer run exactly while a request is expected that has not arrived as a whole."""
+        """Run a timer while a request has not arrived completely."""
         if self.conn.their_state in {h11.IDLE, h11.SEND_BODY}:
             if self._arrival is None:
                 self._arrival = self.loop.call_later(REQUEST_TIMEOUT_S, self.transport.abort)
@@ -147,15 +147,15 @@ class ApiProtocol(H11Protocol):
             self._arrival = None
 
     def _should_upgrade(self) -> bool:
-        """Never upgrade: a header must not cause lines in the log."""
+        """Never upgrade: a client must not be able to fill the log."""
         return False
 
 
 async def _answer_stop(send: Any) -> None:  # noqa: ANN401 - as above
-    """Answer a request that the controller's end has interrupted."""
+    """Answer a request that the stop of the controller has interrupted."""
     error = ControllerUnavailableError(
-        "the controller was stopped before this was done",
-        hint="what was begun may continue: `berth list` and `berth show NAME` tell in a moment",
+        "the controller stopped before the request was complete",
+        hint="the operation may continue: `berth list` and `berth show NAME` show it shortly",
     )
     body = ErrorBody(reason=error.reason, message=error.message, hint=error.hint).model_dump_json().encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -164,7 +164,7 @@ async def _answer_stop(send: Any) -> None:  # noqa: ANN401 - as above
 
 
 def settings(app: Any) -> dict[str, Any]:  # noqa: ANN401 - an ASGI application, which uvicorn types for itself
-    """Return what `uvicorn.Config` gets. Everything is given that it would take from the environment otherwise."""
+    """Return the arguments of `uvicorn.Config`, including those that it would read from the environment."""
     return {
         "app": app,
         "interface": "asgi3",

@@ -23,12 +23,12 @@ LARGEST_BODY = 256 * 1024
 
 
 class RequestLimits:
-    """ASGI middleware that counts each request, and refuses a body that is too large before a byte of it is kept."""
+    """ASGI middleware that counts each request, and refuses a body that is too large before it reads any of it."""
 
     def __init__(
         self, app: ASGIApp, in_use: Callable[[], AbstractContextManager[None]], methods: frozenset[str]
     ) -> None:
-        """`methods`: those of all routes, which have series of their own."""
+        """`methods`: the methods of all routes, each with its own series in the metrics."""
         self._app = app
         self._in_use = in_use
         self._methods = methods
@@ -39,7 +39,7 @@ class RequestLimits:
             return
         began, status = time.monotonic(), 0
 
-        async def noting(message: Message) -> None:
+        async def record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -47,12 +47,12 @@ class RequestLimits:
 
         try:
             with self._in_use():
-                await self._admit(scope, receive, noting)
+                await self._admit(scope, receive, record_status)
         except Exception:
             status = status or 500
             raise
         finally:
-            # The route's own pattern and methods: a client may have asked for anything.
+            # The route's pattern, not the path of the request: labels must be few.
             path = getattr(scope.get("route"), "path", OTHER)
             method = scope["method"] if scope["method"] in self._methods else OTHER
             observe_request(method, path, status, time.monotonic() - began)
@@ -60,7 +60,7 @@ class RequestLimits:
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > LARGEST_BODY:
-            refusal = InvalidInputError(f"a request's body must tell its length, of at most {LARGEST_BODY} bytes")
+            refusal = InvalidInputError(f"a request needs a Content-Length of at most {LARGEST_BODY} bytes")
             await error_response(refusal)(scope, receive, send)
             return
         await self._app(scope, receive, send)

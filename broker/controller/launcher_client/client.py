@@ -11,7 +11,6 @@ import re
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from broker.controller.launcher_client import answers
@@ -39,7 +38,6 @@ ANSWER_LIMIT = 64 * 2**20
 """Bytes of one answer: every manifest of one user."""
 _ANSWER_BEGIN = re.compile(rb'\{"id": ([0-9]{1,18}), ')
 """As launcher.server.Launcher writes it."""
-SESSION_SCRIPT = Path(__file__).parents[2] / "job/session.sh"
 
 
 class _Admission:
@@ -258,7 +256,6 @@ async def spawned(storage: str) -> LauncherClient:
             "broker.launcher.server",
             f"--serve-fd={theirs.fileno()}",
             f"--storage={storage}",
-            f"--session-script={SESSION_SCRIPT}",
             "--minimum-uid=1",
             pass_fds=[theirs.fileno()],
             stdin=asyncio.subprocess.DEVNULL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.errors import (
-    NO_ROOM,
+    NO_SPACE_LEFT,
     BerthError,
     ConflictError,
     InvalidInputError,
@@ -49,7 +49,7 @@ def to_user_error(error: LauncherError, name: str) -> BerthError:
     kind, message = error.kind, error.message
     if kind == "space":
         return NoSpaceError(
-            f"{NO_ROOM} for {name}, and nothing was changed: {message}",
+            f"{NO_SPACE_LEFT} for {name}, and nothing was changed: {message}",
             hint=f"`berth gc` removes data that no session needs; `berth size {name}` shows what takes space",
         )
     if kind == "busy":

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LAST_PAUSE = 1.0, 3600.0
-"""Seconds before data that could not be removed is tried again: the first pause, since a job that has ended may have
-it open for a moment, then doubling up to the last.
+"""Seconds before the next attempt to remove data: the first pause, since a job that has ended may have it open for a
+moment, then doubling up to the last.
 """
 
 
@@ -44,11 +44,11 @@ class DeletionWorker:
 
     @property
     def under_way(self) -> bool:
-        """Whether anything is being removed right now."""
+        """Whether data is being removed right now."""
         return len(self._running) > 0
 
     async def resume(self, sessions: Iterable[Session]) -> None:
-        """Begin with what is to go: those of the sessions that are being deleted, and all whose grace is over."""
+        """Start the removal for sessions that are being deleted, and for all whose grace time is over."""
         going = [session for session in sessions if session.state is SessionState.DELETING]
         over = await self._registry.kept_deleted(over_at=time.time())
         for session in [*going, *over]:
@@ -56,17 +56,17 @@ class DeletionWorker:
                 self._running.join(session.id, partial(self._remove, session))
 
     async def close(self) -> None:
-        """End what removes data; it goes on at the next start."""
+        """Cancel the removals; the next controller repeats them."""
         await self._running.close()
 
     def _done(self, session_id: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._backoff.failed(session_id)
-            log.error("the removal of %s was interrupted", session_id, exc_info=error)
+            log.error("removal failed session=%s", session_id, exc_info=error)
         self._changes.notify()
 
     async def _remove(self, session: Session) -> None:
-        """Set the data aside or, if it is not to be kept (any more), remove it."""
+        """Set the data aside, or remove it if there is no grace time or it is over."""
         kept = session.state is SessionState.DELETING and session.kept_until is not None
         try:
             await self._launcher.trash(session.owner, session.id)
@@ -75,7 +75,7 @@ class DeletionWorker:
                 await self._launcher.purge(session.owner, session.id)
         except BerthError as error:
             done = "set aside" if kept else "removed"
-            log.warning("the data of %s could not be %s yet: %s", session.id, done, error.message)
+            log.warning("data not %s yet session=%s error=%s", done, session.id, error.message)
             self._backoff.failed(session.id)
             reason = f"its data could not be {done} yet; Berth tries again: {error.message}"
             await self._registry.update(session.id, lambda _: ({"reason": reason}, None))
@@ -85,11 +85,11 @@ class DeletionWorker:
         await self._registry.update(session.id, _gone(session))
 
 
-def _gone(seen: Session) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if now.state is SessionState.DELETING:
+def _gone(observed: Session) -> Transition:
+    def decide(current: Session) -> RowChange | None:
+        if current.state is SessionState.DELETING:
             return {"state": SessionState.DELETED, "reason": ""}, EventEntry("berth", "deleted")
-        if now.state is SessionState.DELETED and now.kept_until == seen.kept_until:
+        if current.state is SessionState.DELETED and current.kept_until == observed.kept_until:
             return {"kept_until": None, "reason": ""}, EventEntry("berth", "purged")
         return None
 

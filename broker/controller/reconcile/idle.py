@@ -1,7 +1,7 @@
 """Warn and then stop idle sessions, if their owner, their profile or the site wants it.
 
 What counts as use is measured where it happens: the job looks at processors, GPU and terminals and says in its comment
-since when there was nothing (session.sh, look_at_use), and connections tell what they carry (`connections`). What is
+since when there was nothing (job/container/usage.sh), and connections tell what they carry (`connections`). What is
 not known counts as use.
 """
 
@@ -16,8 +16,8 @@ from broker.controller.reconcile.scheduled_stop import stop
 from broker.controller.reconcile.succession import seconds_of
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import BerthError
-from broker.format import clock, duration
-from broker.schema.connections import UNHEARD
+from broker.format import format_duration, format_time
+from broker.schema.connections import CONNECTION_TIMEOUT_S
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
 
@@ -41,7 +41,7 @@ class IdlePolicy:
     def __init__(self, registry: AsyncRegistry, launcher: LauncherClient) -> None:
         self._registry = registry
         self._launcher = launcher
-        self._knows_at = time.time() + UNHEARD
+        self._knows_at = time.time() + CONNECTION_TIMEOUT_S
         """From when on every connection that stands has been told of."""
         self._telling = SingleFlight[str, None]()
         """What is being written for jobs, by session: nobody waits for a user's file system."""
@@ -106,10 +106,10 @@ def _idle(now: float) -> Transition:
         at, since = stop_time(session, now), session.unused_since
         if at is None or since is None:
             return JobChange({}, EventEntry("berth", "used"), job={"idle_stop_at": None})
-        idle = f"nothing had used it for {duration(now - since)}"
+        idle = f"nothing had used it for {format_duration(now - since)}"
         if now >= at:
             return stop("berth", idle, because=idle)(session)
-        entry = EventEntry("berth", "idle", f"since {clock(since)}; it is stopped {clock(at)}")
+        entry = EventEntry("berth", "idle", f"since {format_time(since)}; it is stopped {format_time(at)}")
         return JobChange({}, entry, job={"idle_stop_at": at})
 
     return decide

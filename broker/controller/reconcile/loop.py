@@ -212,7 +212,7 @@ class Reconciler:
         if session.reason == CANCELLED_OUTSIDE:
             self._cancelled[session.id] = session
         self._operator.resume([session])
-        self._upkeep.look(session)
+        self._upkeep.flatten_if_deep(session)
         if session.state is SessionState.SUBMITTING and session.job.attempted_at is None:
             self._submitter.submit(session)
 

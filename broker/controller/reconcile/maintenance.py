@@ -1,6 +1,6 @@
 """Background maintenance: flatten deep stacks of layers, and remove layers that no record names.
 
-Nobody waits for it, and an interruption loses nothing.
+No request waits for it, and an interruption loses nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
-from broker.images import image_with
+from broker.images import require_image
 from broker.launcher.arguments import FlattenArguments
 from broker.names import new_id
 from broker.schema.sessions import STARTABLE, SessionState
@@ -51,35 +51,35 @@ class Maintenance:
         self._flattening = SingleFlight[str, "Session"](self._ended)
         self._collecting = SingleFlight[str, "GcResult"](self._ended)
 
-    def look(self, session: Session) -> None:
-        """Flatten a session without a job whose stacks are deeper than they may be."""
+    def flatten_if_deep(self, session: Session) -> None:
+        """Flatten a session without a job whose stacks have more than `storage.flatten_at` layers."""
         layers = (session.volumes or {}).get("layers", {})
         deepest = max(layers.values(), default=0)
         if session.state in STARTABLE and session.pending is None and deepest > self._settings.flatten_at:
             self.flatten(session)
 
     def flatten(self, session: Session) -> asyncio.Task[Session]:
-        """Begin, or join what is under way; the task returns the session as it then is. What the launcher is asked for
-        meanwhile waits until its verb has let go of the session's record.
+        """Start a task, or join a running one; it returns the session as it is afterwards. Meanwhile other verbs on
+        the session wait in the launcher for its lock.
         """
         return self._flattening.join(session.id, lambda: self._flatten(session))
 
-    def collect(self, user: str) -> asyncio.Task[GcResult]:
-        """Begin to remove what nothing of the user's names, or join what is under way."""
-        return self._collecting.join(user, lambda: self.collected(user))
+    def schedule_gc(self, user: str) -> asyncio.Task[GcResult]:
+        """Start a task that removes the data that no session of the user needs, or join a running one."""
+        return self._collecting.join(user, lambda: self.run_gc(user))
 
-    async def collected(self, user: str, *, dry_run: bool = False) -> GcResult:
-        """Remove what nothing of the user's names; of deleted sessions, those whose grace is over."""
+    async def run_gc(self, user: str, *, dry_run: bool = False) -> GcResult:
+        """Remove the layers that no session of the user needs, and deleted sessions whose grace time is over."""
         over = await self._registry.kept_deleted(user, over_at=time.time())
         return await self._launcher.gc(user, over=[session.id for session in over], dry_run=dry_run)
 
     async def close(self) -> None:
-        """End what is under way; it is done anew another time."""
+        """Cancel the tasks; they are repeated later."""
         await self._flattening.close()
         await self._collecting.close()
 
     async def _flatten(self, session: Session) -> Session:
-        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         arguments = FlattenArguments(
             session=session.id,
             operation=new_id(),
@@ -92,13 +92,13 @@ class Maintenance:
         except BerthError:
             await self._note_failure(session)
             raise
-        now = await self._registry.update(session.id, _flattened(session, volumes))
+        current = await self._registry.update(session.id, _flattened(session, volumes))
         self._changes.notify()
-        self.collect(session.owner)
-        return now
+        self.schedule_gc(session.owner)
+        return current
 
     async def _note_failure(self, session: Session) -> None:
-        """Show what the session's record now says prevents flattening."""
+        """Store the reason that prevents flattening, as the session's record has it."""
         with contextlib.suppress(BerthError):  # the launcher is gone: the next operation shows it
             _, volumes = await self._launcher.snapshots(session.owner, session.id)
             await self._registry.update(session.id, _flattened(session, volumes))
@@ -108,17 +108,17 @@ class Maintenance:
     def _ended(key: str, task: asyncio.Task[Session] | asyncio.Task[GcResult]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if isinstance(error, BerthError):  # the next time is soon enough
-            log.warning("upkeep for %s was not done: %s", key, error.message)
+        if isinstance(error, BerthError):  # the next attempt is soon enough
+            log.warning("maintenance failed key=%s error=%s", key, error.message)
         else:
-            log.error("upkeep for %s failed", key, exc_info=error)
+            log.error("maintenance failed key=%s", key, exc_info=error)
 
 
 def _flattened(seen: Session, volumes: dict[str, object]) -> Transition:
-    """Take over what the launcher told, unless something newer has been told since."""
+    """Store the volumes that the launcher reported, unless newer ones have been stored since."""
 
-    def decide(now: Session) -> RowChange | None:
-        if now.volumes != seen.volumes or now.state is SessionState.DELETED:
+    def decide(current: Session) -> RowChange | None:
+        if current.volumes != seen.volumes or current.state is SessionState.DELETED:
             return None
         return {"volumes": volumes}, None
 

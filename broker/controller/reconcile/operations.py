@@ -145,7 +145,7 @@ class OperationRunner:
                 self._backoff.failed(session.id)
                 return session
             log.warning("the manifest of %s tells of a %s that failed: %s", session.id, intent.verb, trouble.message)
-        self._upkeep.collect(session.owner)  # what it had made so far
+        self._upkeep.schedule_gc(session.owner)  # what it had made so far
         return await self._conclude(session, _failed(intent, session.state, error))
 
     async def _conclude(self, session: Session, decide: Transition) -> Session:
@@ -156,7 +156,7 @@ class OperationRunner:
             self._tries.pop(now.intent.id, None)
         if now.state is SessionState.SUBMITTING and not self._submitter.under_way(now.id):
             self._submitter.submit(now)
-        self._upkeep.look(now)
+        self._upkeep.flatten_if_deep(now)
         return now
 
     async def _tell(self, session_id: str, volumes: dict[str, Any]) -> None:

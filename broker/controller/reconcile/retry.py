@@ -1,4 +1,4 @@
-"""Schedule the next try after a failure: the pause doubles with each one."""
+"""Schedule the next attempt after a failure: the pause doubles each time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 
 
 class Backoff:
-    """The time of the next try for each key. A key that never failed is due at once."""
+    """The time of the next attempt for each key. A key without a failure is due at once."""
 
     def __init__(self, first: float, last: float) -> None:
-        """Seconds after the first failure, and at most."""
+        """`first` and `last`: the first and the longest pause, in seconds."""
         self._first = first
         self._last = last
         self._pauses: dict[str, float] = {}
@@ -19,12 +19,12 @@ class Backoff:
         return time.monotonic() >= self._due.get(key, 0.0)
 
     def failed(self, key: str) -> None:
-        """It did not succeed: the next try comes later."""
+        """Record a failed attempt: the next one is due after a longer pause."""
         pause = min(2 * self._pauses[key], self._last) if key in self._pauses else self._first
         self._pauses[key] = pause
         self._due[key] = time.monotonic() + pause
 
     def forget(self, key: str) -> None:
-        """It has succeeded, or is given up."""
+        """Reset the key, after a success or when it is given up."""
         self._pauses.pop(key, None)
         self._due.pop(key, None)

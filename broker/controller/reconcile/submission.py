@@ -15,14 +15,14 @@ from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
-from broker.format import clock
-from broker.images import image_with
+from broker.format import format_time
+from broker.images import require_image
 from broker.launcher.arguments import HandOverArguments
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
 from broker.ssh.host_names import SessionHost
 from broker.ssh.keys import PublicKey
-from slurm.gres import gpus
+from slurm.gres import count_gpus
 from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
@@ -130,11 +130,11 @@ class Submitter:
 
     async def _submit(self, session: Session, number: int) -> Session:
         try:
-            image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+            image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
             session, login = await asyncio.gather(self._prepared(session, number), self._logins.of(session.owner))
             options = self.options(image.profile, session.options_of(number))
             job: dict[str, Any] = {
-                "gpus": gpus(options),
+                "gpus": count_gpus(options),
                 "continuation_default": image.profile.continuation or self._config.slurm.continuation,
                 "idle_default": image.profile.idle or self._config.slurm.idle,
             }
@@ -362,7 +362,7 @@ def before(jobs: list[Job]) -> str:
     if last is None or last.ended_at is None or not last.reason:
         return ""
     what = "".join(char for char in last.reason.partition(";")[0] if char.isprintable())
-    return f"job {last.job_id} ended {clock(last.ended_at, 0)}: {what}"
+    return f"job {last.job_id} ended {format_time(last.ended_at, 0)}: {what}"
 
 
 def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "") -> str:

@@ -18,7 +18,7 @@ CARRIED = frozenset({SessionState.QUEUED, SessionState.STARTING, SessionState.RE
 """States in which a successor counts; in every other one its job is one too many, and is cancelled."""
 
 END_EARLY = 5.0
-"""Seconds before its time limit at which a session's job ends by itself: session.sh's END_EARLY."""
+"""Seconds before its time limit at which a session's job ends by itself: END_EARLY_S in job/node/time_limit.sh."""
 TIME_UP = 30.0
 """A job that ends well within so many seconds of its limit has ended because of it: it needs some to shut down."""
 

@@ -11,13 +11,13 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions import access
 from broker.controller.wakeup import ChangeNotifier
 from broker.errors import BerthError, ConflictError, WaitingError
-from broker.format import clock, duration
+from broker.format import format_duration, format_time
 from broker.schema.connections import ResolveAnswer
 from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, SessionState, StartRequest
 from broker.single_flight import SingleFlight
 from broker.ssh.host_names import SessionHost
-from broker.status_text import end_words, state_words
+from broker.status_text import describe_deadline, describe_state
 
 if TYPE_CHECKING:
     from broker.config.settings import SshSettings
@@ -157,7 +157,7 @@ class ConnectService:
         return [
             self._how_far(session)
             for session in sessions
-            if session.state in ON_ITS_WAY or end_words(session.view(), now)
+            if session.state in ON_ITS_WAY or describe_deadline(session.view(), now)
         ]
 
     async def _started(self, session: Session, *, waited: float, hold: bool) -> tuple[Session, bool]:
@@ -184,9 +184,9 @@ class ConnectService:
             raise ConflictError(f"{self._how_far(session)}; {start}")
         ago = None if session.job.ended_at is None else time.time() - session.job.ended_at
         if ago is not None and ago < SETTLES and not _was_well(session):
-            wait = duration(SETTLES - ago)
+            wait = format_duration(SETTLES - ago)
             raise ConflictError(
-                f"{self._how_far(session)}, {duration(ago)} ago", hint=f"{start}; connecting does it in {wait}"
+                f"{self._how_far(session)}, {format_duration(ago)} ago", hint=f"{start}; connecting does it in {wait}"
             )
 
     async def _start(self, session: Session) -> SessionView:
@@ -223,8 +223,8 @@ class ConnectService:
 
     def _how_far(self, session: Session) -> str:
         stale = self._reconciler.stale_since
-        since = "" if stale is None else f" (as of {clock(stale)}; Slurm does not answer)"
-        return f"{session.name} is {state_words(session.view(stale), time.time())}{since}"
+        since = "" if stale is None else f" (as of {format_time(stale)}; Slurm does not answer)"
+        return f"{session.name} is {describe_state(session.view(stale), time.time())}{since}"
 
     async def _refresh_keys(self, session: Session) -> None:
         login = await self._logins.of(session.owner)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.controller.registry.models import Connection
 from broker.controller.sessions import access
 from broker.errors import InvalidInputError, RefusedError
-from broker.schema.connections import UNHEARD
+from broker.schema.connections import CONNECTION_TIMEOUT_S
 from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from broker.controller.registry.models import Session
     from broker.schema.connections import ConnectionRecord, ConnectionReport, ConnectionView
 
-KEEPS_ALIVE = 10 * 1024
-"""Bytes that a connection carries between two reports, a minute apart, although nobody works with it: what clients and
-IDEs send to keep it. Typing into an editor over ssh takes several times as much."""
+KEEPALIVE_BYTES = 10 * 1024
+"""Bytes that an idle connection carries between two reports, a minute apart: keep-alive messages of clients and IDEs.
+Typing into an editor over ssh takes several times as much."""
 OWN_REPORT = 50
 """Records in one report of a user, whose `berth connect` and `berth ssh` send one at a time."""
 OWN_STANDING = 256
-"""Connections that users may say to have open: each is a process of theirs on the login node."""
+"""Open connections that users may report: each is a process of theirs on the login node."""
 OWN_KEPT = 1000
-"""Records that users may leave by their own word, the newest; the API shows as many at most."""
+"""Records that are kept of a user's own reports, the newest; the API shows as many at most."""
 TRIM_AFTER = 500
 """New records of one owner after which the oldest are removed."""
-SWEEP = 3600.0
-"""Seconds between two removals of what is too old."""
+SWEEP_INTERVAL_S = 3600.0
+"""Time between two removals of old records."""
 LOST = "lost"
-"""How a connection ended of which nobody says how: its gateway or its job is gone."""
+"""The end of a connection without a report of its end: its gateway or its job is gone."""
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class Connections:
     """Records of connections. Each call asks `access` first."""
 
     def __init__(self, registry: AsyncRegistry, *, days: float, records: int) -> None:
-        """`days`: how long a record is kept after the last that was heard of its connection. `records`: how many of
-        gateways are kept for each owner.
+        """`days`: time for which a record is kept after the last report of its connection. `records`: number of
+        gateways' records that are kept for each owner.
         """
         self._registry = registry
         self._blocking = registry.blocking
@@ -58,28 +58,31 @@ class Connections:
         """New records since the last trim, by owner of a session."""
 
     async def note(self, report: ConnectionReport, caller: str | None) -> int:
-        """Keep what a gateway, or with `caller` somebody of their own connections, tells; how many of these it knows
-        sessions for. RefusedError, keeping nothing, if `caller` speaks of others.
+        """Store a report of a gateway, or of the user `caller`; return how many of its sessions exist.
+
+        RefusedError, and nothing is stored, if `caller` reports connections of other users.
         """
         return await asyncio.to_thread(self._note, report, caller)
 
     async def standing(self, user: str, name: str) -> list[ConnectionView]:
-        """Those who are connected to the session now, the first first."""
+        """Return the open connections to the session, oldest first."""
         session = await access.resolve_own(self._registry, user, name, Permission.SEE)
         rows = await self._registry.connections_of(session.owner, session.id, standing=True)
         now = time.time()
         return [row.view() for row in rows if _stands(row, session, now)]
 
     async def all(self, user: str, name: str | None = None) -> list[ConnectionView]:
-        """All that are remembered of one or all of the user's sessions, the newest last."""
+        """Return all stored connections to one or all of the user's sessions, oldest first."""
         one = None if name is None else await access.resolve_own(self._registry, user, name, Permission.SEE)
         rows = await self._registry.connections_of(user, None if one is None else one.id)
-        sessions = {each.id: each for each in await self._registry.by_ids({row.session_id for row in rows})}
+        sessions = {session.id: session for session in await self._registry.by_ids({row.session_id for row in rows})}
         now = time.time()
         return [_seen(row, sessions.get(row.session_id), now) for row in rows if row.seen_at > now - self._kept]
 
     def _note(self, report: ConnectionReport, caller: str | None) -> int:
-        sessions = {each.id: each for each in self._blocking.by_ids({r.session_id for r in report.connections})}
+        sessions = {
+            session.id: session for session in self._blocking.by_ids({r.session_id for r in report.connections})
+        }
         if caller is not None:
             _check_own(report, sessions, caller)
         now = time.time()
@@ -93,28 +96,28 @@ class Connections:
             self._check_room(rows, caller, now)
         carried = self._blocking.note_connections(rows)
         if len(carried) < len({row.id for row in rows}):
-            log.warning("%d records of connections have the id of another", len(rows) - len(carried))
+            log.warning("connection records refused reason=foreign-id count=%d", len(rows) - len(carried))
         noted = [row for row in rows if row.id in carried]
         active = {row.session_id for row in noted if _is_active(carried[row.id])}
         self._blocking.note_use({row.session_id for row in noted}, active, now)
         self._trim([row for row in noted if carried[row.id] is None], own=caller is not None)
-        if now - self._swept > SWEEP:
+        if now - self._swept > SWEEP_INTERVAL_S:
             self._swept = now
-            log.info("%d old records of connections removed", self._blocking.forget_connections(now - self._kept))
+            log.info("connection records removed count=%d", self._blocking.forget_connections(now - self._kept))
             for owner in self._blocking.owners_of_connections(min(self._records, OWN_KEPT)):
                 self._trim_owner(owner)
         return len(noted)
 
     def _check_room(self, rows: list[Connection], caller: str, now: float) -> None:
-        """RefusedError if the user's own word is about others' connections, or about more than one user has."""
+        """RefusedError if a user's own report is about other users' connections, or about too many."""
         known = {row.id: row for row in self._blocking.known_connections({row.id for row in rows})}
         if any(row.id in known and not known[row.id].is_same(row) for row in rows):
-            raise RefusedError("this is the id of another connection")
+            raise RefusedError("another connection has this id")
         new = {row.id for row in rows if row.id not in known and row.ended_at is None}
-        if new and self._blocking.count_own_connections(caller, now - UNHEARD) + len(new) > OWN_STANDING:
+        if new and self._blocking.count_own_connections(caller, now - CONNECTION_TIMEOUT_S) + len(new) > OWN_STANDING:
             raise RefusedError(
-                f"you have {OWN_STANDING} connections through `berth connect`, and no more are recorded",
-                hint="all your connections work, recorded or not",
+                f"limit of recorded connections through `berth connect` reached ({OWN_STANDING})",
+                hint="all your connections work, with or without a record",
             )
 
     def _trim(self, new: list[Connection], *, own: bool) -> None:
@@ -130,8 +133,8 @@ class Connections:
 
 
 def _is_active(carried: int | None) -> bool:
-    """Whether somebody works with a connection: it is new, or carries more than what keeps it."""
-    return carried is None or carried >= KEEPS_ALIVE
+    """Whether a connection is in use: it is new, or carries more than keep-alive messages."""
+    return carried is None or carried >= KEEPALIVE_BYTES
 
 
 def _check_own(report: ConnectionReport, sessions: dict[str, Session], caller: str) -> None:
@@ -140,19 +143,18 @@ def _check_own(report: ConnectionReport, sessions: dict[str, Session], caller: s
     for record in report.connections:
         session = sessions.get(record.session_id)
         if record.user != caller or (session is not None and not access.allowed(caller, session, Permission.CONNECT)):
-            raise RefusedError(f"{caller} can tell of their own connections only")
+            raise RefusedError(f"{caller} can report only their own connections")
 
 
 def _row(record: ConnectionRecord, session: Session, gateway: str, now: float) -> Connection:
-    told = record.model_dump()
-    return Connection(**told, session=session.name, owner=session.owner, gateway=gateway, seen_at=now)
+    return Connection(**record.model_dump(), session=session.name, owner=session.owner, gateway=gateway, seen_at=now)
 
 
 def _stands(row: Connection, session: Session | None, now: float) -> bool:
-    """Whether it stands. A connection ends with its job, and without news of its gateway or `berth connect`."""
+    """Whether a connection is open. It ends with its job, and after UNHEARD without a report."""
     if row.ended_at is not None or session is None or session.endpoint is None:
         return False
-    return row.generation == session.generation and now - row.seen_at < UNHEARD
+    return row.generation == session.generation and now - row.seen_at < CONNECTION_TIMEOUT_S
 
 
 def _seen(row: Connection, session: Session | None, now: float) -> ConnectionView:

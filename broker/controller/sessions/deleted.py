@@ -36,56 +36,58 @@ class DeletedSessions:
         self._limits = limits
 
     async def all(self, user: str) -> list[SessionView]:
-        """The user's sessions that can be brought back, the one deleted last at the end."""
+        """Return the user's sessions that can be restored; the one that was deleted last is the last."""
         found = await self._registry.kept_deleted(user)
-        return [self._answering.view(session) for session in found if _can_come_back(session)]
+        return [self._answering.view(session) for session in found if _can_be_restored(session)]
 
     async def restore(self, user: str, name: str, new_name: str | None) -> SessionView:
-        """Bring back the one of that name that was deleted last, stopped, under its name or another.
+        """Restore the session of that name that was deleted last, under its name or `new_name`. It is stopped.
 
-        ConflictError if that name is taken.
+        ConflictError if the name is taken.
         """
-        deleted = [each for each in await self._kept(user) if each.name == name]
+        deleted = [session for session in await self._kept(user) if session.name == name]
         session = access.allowed_deleted(user, name, deleted[-1] if deleted else None, permission_for("restore"))
-        wanted = new_name or name
+        final_name = new_name or name
         try:
             async with self._limits.turn(user):
                 await self._limits.check_another(user)
-                session = await self._registry.update(session.id, _restore(user, wanted))
+                session = await self._registry.update(session.id, _restore(user, final_name))
         except ConflictError as error:
             if error.hint:
                 raise
             raise ConflictError(
-                f"you have another session named {wanted}",
+                f"you have another session named {final_name}",
                 hint=f"`berth restore {name} --as NEW` gives it another name",
             ) from error
         return await self._answering.wait_for_operation(session)
 
     async def gc(self, user: str, *, dry_run: bool) -> GcReport:
-        """Remove what nothing of the user's names, or say what would be removed."""
+        """Remove the data that no session of the user needs. With `dry_run`, only report it."""
         try:
-            found = await self._upkeep.collected(user, dry_run=dry_run)
+            result = await self._upkeep.run_gc(user, dry_run=dry_run)
         except LauncherError as error:
             raise to_user_error(error, "your sessions") from error
-        rows = await self._registry.by_ids(found.sessions)
+        rows = await self._registry.by_ids(result.sessions)
         names = sorted(row.name for row in rows if row.owner == user)
-        return GcReport(layers=found.layers, bytes=found.bytes, sessions=names, dry_run=dry_run)
+        return GcReport(layers=result.layers, bytes=result.bytes, sessions=names, dry_run=dry_run)
 
     async def _kept(self, user: str) -> list[Session]:
         found = await self._registry.kept_deleted(user)
-        return [session for session in found if _can_come_back(session)]
+        return [session for session in found if _can_be_restored(session)]
 
 
-def _can_come_back(session: Session) -> bool:
+def _can_be_restored(session: Session) -> bool:
     return session.state is SessionState.DELETED and session.kept_until is not None and session.kept_until > time.time()
 
 
 def _restore(user: str, name: str) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if not _can_come_back(now):
-            raise ConflictError(f"{now.name} is being restored, or its grace is over", hint="`berth list` shows yours")
-        intent = Operation.new("restore", user, arguments={"was": now.name})
+    def decide(current: Session) -> RowChange | None:
+        if not _can_be_restored(current):
+            raise ConflictError(
+                f"{current.name} is being restored, or its grace time is over", hint="`berth list` shows your sessions"
+            )
+        intent = Operation.new("restore", user, arguments={"was": current.name})
         values = {"state": SessionState.CHANGING, "reason": CHANGING, "name": name, "operation": intent.record()}
-        return values, EventEntry(user, "restore", "" if name == now.name else f"as {name}")
+        return values, EventEntry(user, "restore", "" if name == current.name else f"as {name}")
 
     return decide

@@ -22,7 +22,7 @@ from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.snapshots import check_copyable, check_free
 from broker.errors import BerthError, ConflictError, NotFoundError
-from broker.images import image_with, published
+from broker.images import published_image, require_image
 from broker.launcher.arguments import CopyArguments, EnvironmentArguments
 from broker.names import new_id
 from broker.schema.environments import EnvironmentView
@@ -107,7 +107,7 @@ class Environments:
             raise NotFoundError(f"you have no environment {environment_id}")
         if await self._registry.find(user, request.name) is not None:
             raise ConflictError(f"you have a session named {request.name} already", hint="give it another name")
-        image = await asyncio.to_thread(published, self._stores, environment.profile, environment.version)
+        image = await asyncio.to_thread(published_image, self._stores, environment.profile, environment.version)
         now = time.time()
         arguments = {"source": environment_id, "job": request.job, "name": f"job {request.job}"}
         session = Session(
@@ -140,7 +140,7 @@ class Environments:
     async def _of_session(self, user: str, session: Session) -> EnvironmentView:
         check_free(session)
         check_copyable(session)
-        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         number = None
         if session.state is SessionState.READY:
             assert session.job.job_id is not None

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.sessions import access
 from broker.errors import ConflictError, RefusedError, SlurmUnavailableError
-from broker.format import clock, duration
+from broker.format import format_duration, format_time
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
-from broker.status_text import then_words
+from broker.status_text import describe_job_end
 from slurm.scheduler import NoAnswer, Refused
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Extending:
             raise ConflictError(
                 f"{name} has no running job with a time limit", hint=f"`berth start {name} --time=…` gives the next one"
             )
-        instead = f"its job ends {clock(ends, time.time())}, {then_words(session.view())}"
+        instead = f"the job ends at {format_time(ends, time.time())}, {describe_job_end(session.view())}"
         minutes = math.ceil((ends - started + seconds) / 60)
         self._check(minutes * 60, instead)
         try:
@@ -73,14 +73,14 @@ class Extending:
         if longest is None:
             raise RefusedError("this site does not extend jobs", hint=instead)
         if seconds > longest:
-            raise RefusedError(f"no job is extended to more than {duration(longest)} in all", hint=instead)
+            raise RefusedError(f"no job is extended to more than {format_duration(longest)} in all", hint=instead)
 
 
 def _extended(user: str, seen: Session, ends: float) -> Transition:
     def decide(now: Session) -> RowChange | None:
         if now.job.job_id != seen.job.job_id or now.state not in RUNS:
             return None
-        entry = EventEntry(user, "extend", f"job {now.job.job_id}, until {clock(ends)}")
+        entry = EventEntry(user, "extend", f"job {now.job.job_id}, until {format_time(ends)}")
         return JobChange({}, entry, job={"ends_at": ends})
 
     return decide

@@ -19,14 +19,14 @@ from broker.controller.sessions import access
 from broker.controller.wakeup import ChangeNotifier
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
-from broker.images import published
+from broker.images import published_image
 from broker.names import new_id
 from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, JobView, SessionState, SessionView, StartRequest
 from broker.schema.site import EventView
 from broker.status_text import connection_event
 from profiles.errors import ProfilesError
-from slurm.gres import gpus
+from slurm.gres import count_gpus
 from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
@@ -178,9 +178,9 @@ class Sessions:
             raise NotFoundError(
                 f"you have no session named {name}", hint="to make it, name a profile: --profile P[@VERSION]"
             )
-        image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
+        image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
         options = merge_options(request.defaults, request.options)
-        wanted = gpus(self._submitter.options(image.profile, options))
+        wanted = count_gpus(self._submitter.options(image.profile, options))
         await self._limits.check_another(user)
         await self._limits.check_storage(user)
         await self._limits.check_start(user, wanted)
@@ -207,7 +207,7 @@ class Sessions:
         except ProfilesError:  # the submission says so, in its own words
             wanted = session.job.gpus
         else:
-            wanted = gpus(self._submitter.options(image.profile, request.options or session.options))
+            wanted = count_gpus(self._submitter.options(image.profile, request.options or session.options))
         await self._limits.check_storage(user)
         await self._limits.check_start(user, wanted)
         return await self._registry.update(session.id, _restart(user, request, why, wanted))

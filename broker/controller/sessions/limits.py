@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import RefusedError
-from broker.format import size
+from broker.format import format_size
 from broker.schema.sessions import LIVE
 from broker.single_flight import SingleFlight
 
@@ -74,7 +74,7 @@ class Limits:
             _, taken = self._measured.get(user, (-math.inf, 0))
         if taken > most:
             raise RefusedError(
-                f"your sessions take {size(taken)} of disk space, and this site allows {size(most)}",
+                f"your sessions take {format_size(taken)} of disk space, and this site allows {format_size(most)}",
                 hint="`berth size NAME` says what takes how much; `berth snapshots NAME --delete N`, `berth delete "
                 "--purge` and `berth gc` make room",
             )

@@ -1,4 +1,4 @@
-"""Wait some seconds for a long request, and answer with the session or with the failure."""
+"""Wait a few seconds for a long request, and answer with the session or with the failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from broker.schema.sessions import SessionView
 
 ANSWER_WITHIN = 8.0
-"""Seconds that a request waits for what it has asked for, before it is answered with what is under way."""
+"""Seconds that a request waits for its operation; then the answer shows the pending operation."""
 
 
 class PendingOperations:
@@ -36,35 +36,35 @@ class PendingOperations:
         return session.view(self._reconciler.stale_since)
 
     def changed(self) -> None:
-        """Tell those who wait, and those who act."""
+        """Notify waiting requests, and wake the reconcile loop."""
         self._changes.notify()
         self._reconciler.wake()
 
     async def wait_for_operation(self, session: Session) -> SessionView:
-        """Have the operation just recorded in `session` carried out, as far as it is in a few seconds.
+        """Start the operation that was just recorded in `session`, and wait a few seconds for its result.
 
-        Raises what a failed one says.
+        Return the session, perhaps with the operation still pending. If it has failed, its error is raised.
         """
-        asked = session.pending
-        assert asked is not None
-        failpoint(f"{asked.verb}.intent-recorded")
+        requested = session.pending
+        assert requested is not None
+        failpoint(f"{requested.verb}.intent-recorded")
         self._changes.notify()
         self._operator.resume([session])
         self._reconciler.wake()
         deadline = time.monotonic() + ANSWER_WITHIN
         while True:
             change = self._changes.next()
-            now = await self._registry.require(session.id)
-            said = now.intent
-            if said is not None and said.id == asked.id and (error := said.error()) is not None:
+            current = await self._registry.require(session.id)
+            latest = current.intent
+            if latest is not None and latest.id == requested.id and (error := latest.error()) is not None:
                 raise error
             left = deadline - time.monotonic()
-            if said is None or said.id != asked.id or not said.pending or left <= 0:
-                return self.view(now)
+            if latest is None or latest.id != requested.id or not latest.pending or left <= 0:
+                return self.view(current)
             await ChangeNotifier.until(change, left)
 
     async def wait_for_task(self, session: Session, task: asyncio.Task[Session]) -> SessionView:
-        """The session once that background task has ended, or as it was after a few seconds; raises what it says."""
+        """Return the session after a background task, or as it is after a few seconds. The task's error is raised."""
         done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN)
         if not done:
             return self.view(session)

@@ -12,7 +12,7 @@ from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.sessions import access
 from broker.errors import ConflictError, InvalidInputError
-from broker.format import clock
+from broker.format import format_time
 from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, SessionState
 
@@ -63,7 +63,7 @@ class Policies:
         """
         await access.resolve_own(self._registry, user, name, Permission.STOP)
         if wanted.at is not None and wanted.at <= time.time():
-            raise InvalidInputError(f"{clock(wanted.at)} is not in the future")
+            raise InvalidInputError(f"{format_time(wanted.at)} is not in the future")
         session = await self._update(user, name, Permission.STOP, _stop_time(user, wanted))
         await self._install(session, {})
         return self._changed(session)
@@ -118,7 +118,7 @@ def _stop_time(user: str, wanted: StopTime) -> Transition:
     def decide(now: Session) -> RowChange | None:
         if now.state not in LIVE or now.state is SessionState.STOPPING:
             raise ConflictError(f"{now.name} is {now.state.value}", hint=f"`berth start {now.name}` starts it")
-        detail = "never" if wanted.at is None else f"{'keep until' if wanted.keep else 'at'} {clock(wanted.at)}"
+        detail = "never" if wanted.at is None else f"{'keep until' if wanted.keep else 'at'} {format_time(wanted.at)}"
         return {"stop_at": wanted.at, "stays": wanted.keep and wanted.at is not None}, EventEntry(
             user, "stop-time", detail
         )

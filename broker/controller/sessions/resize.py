@@ -14,10 +14,10 @@ from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.pending import ANSWER_WITHIN
 from broker.errors import ConflictError, InvalidInputError
-from broker.images import image_with
+from broker.images import require_image
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
-from slurm.gres import gpus
+from slurm.gres import count_gpus
 from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Resizing:
         except OptionError as error:
             raise InvalidInputError(str(error)) from error
         session = await access.resolve_own(self._registry, user, name, Permission.START)
-        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         wanted = merge_options(session.options, options)
-        having = gpus(self._submitter.options(image.profile, wanted))
+        having = count_gpus(self._submitter.options(image.profile, wanted))
         async with self._limits.turn(user):
             if having > session.job.gpus and not session.job.gpus:
                 await self._limits.check_start(user, having)

@@ -17,7 +17,7 @@ from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.errors import ConflictError, NotFoundError
-from broker.images import image_with, published
+from broker.images import published_image, require_image
 from broker.launcher.arguments import DiffArguments
 from broker.names import new_id
 from broker.schema.operations import permission_for
@@ -95,7 +95,7 @@ class Snapshots:
 
         await self._registry.update(session.id, decide)
         self._answering.changed()
-        self._upkeep.collect(session.owner)
+        self._upkeep.schedule_gc(session.owner)
         return taken.snapshot
 
     async def rollback(self, user: str, name: str, request: RollbackRequest) -> SessionView:
@@ -120,7 +120,7 @@ class Snapshots:
         """
         session = await self._resolve(user, name, permission_for("switch"))
         check_free(session)
-        image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
+        image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
         if (image.name, image.version) == (session.profile, session.version) and not request.fresh:
             raise ConflictError(
                 f"{name} is on {image.name}@{image.version} already", hint="--fresh begins with an empty system"
@@ -146,14 +146,14 @@ class Snapshots:
             check_free(source)
             check_copyable(source)
         if request.profile is not None:
-            image = await asyncio.to_thread(published, self._stores, request.profile, request.version)
+            image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
         elif request.version is not None:
             profile = source.profile if snapshot is None else snapshot.profile
-            image = await asyncio.to_thread(published, self._stores, profile, request.version)
+            image = await asyncio.to_thread(published_image, self._stores, profile, request.version)
         elif snapshot is not None:
             image = await self._image_of(snapshot)
         else:
-            image = await asyncio.to_thread(image_with, self._stores, *source.image.values())
+            image = await asyncio.to_thread(require_image, self._stores, *source.image.values())
         before = source.digest if snapshot is None else snapshot.digest
         to = Target.of(image, source.policy if source.persistence_chosen else None)
         arguments = {
@@ -192,7 +192,7 @@ class Snapshots:
         session = await self._resolve(user, name, Permission.INSPECT)
         number = None if reference is None else (await self._find(session, reference)).number
         base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
-        image = await asyncio.to_thread(image_with, self._stores, *session.image.values())
+        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         packages = await asyncio.to_thread(_packages, image)
         arguments = DiffArguments(
             session=session.id,
@@ -264,7 +264,7 @@ class Snapshots:
         )
 
     async def _image_of(self, snapshot: SnapshotView) -> Image:
-        return await asyncio.to_thread(image_with, self._stores, snapshot.profile, snapshot.version, snapshot.digest)
+        return await asyncio.to_thread(require_image, self._stores, snapshot.profile, snapshot.version, snapshot.digest)
 
 
 def _packages(image: Image) -> str:

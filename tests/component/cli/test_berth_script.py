@@ -11,6 +11,7 @@ import pytest
 from broker.cli.working_directory import WorkingDirectory
 from broker.schema.environments import EnvironmentView
 from slurm.sbatch import ALIASES, OPTIONS, Option, Takes
+from tests.job_scripts import BATCH
 
 BROKER = Path(__file__).parents[3] / "broker"
 
@@ -125,10 +126,8 @@ def test_everything_else_goes_to_python_also_by_a_link(berth: Path, tmp_path: Pa
 
 def batch(code: str, *arguments: str) -> str:
     """Run code with the functions of batch.sh in reach."""
-    text = (BROKER / "job/batch.sh").read_text()
-    program = text[: text.index("\nDIRECTORY=")].replace("${BASH_SOURCE[0]%/*}", str(BROKER / "job"))
     environment = {"PATH": "/usr/bin:/bin"}
-    command = ["bash", "-c", f"{program}\n{code}", "test", *arguments]
+    command = ["bash", "-c", f"source {BATCH}\n{code}", "test", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -161,7 +160,7 @@ HELP = """
     ],
 )
 def test_each_component_of_srun_begins_in_the_environment(words: str, wrapped: str) -> None:
-    wrap = 'BEGINS=(STEP); wrap_programs srun "$@"; echo "${WORDS[*]}"'
+    wrap = 'BEGINS=(STEP); wrap_command srun "$@"; echo "${WORDS[*]}"'
     code = f"srun() {{ cat <<'HELP'\n{HELP}HELP\n}}\n{wrap}"
     assert batch(code, *words.split()).strip() == wrapped
 
@@ -232,7 +231,7 @@ def test_what_is_never_shown() -> None:
     view = EnvironmentView.model_construct(binds=[], shows_submission_directory=True)
     for path in (f"/{each}" for each in [*NEVER, "shared/a\nb", *SHOWN]):
         shown = path[1:] in SHOWN
-        code = f'{ACCOUNT}; realpath() {{ echo /mnt/gpfs/alice; }}; find_homes; if may_show "$1"; then echo yes; fi'
+        code = f'{ACCOUNT}; realpath() {{ echo /mnt/gpfs/alice; }}; find_homes; if can_show "$1"; then echo yes; fi'
         assert batch(code, path) == ("yes\n" if shown else ""), path
         told = WorkingDirectory(path, ("/shared/home/alice", "/mnt/gpfs/alice"), "alice").remarks(view, 42)
         assert bool(told) != shown, path
@@ -241,5 +240,5 @@ def test_what_is_never_shown() -> None:
 def test_one_directory_in_another_is_shown_once(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     code = f"""{ACCOUNT}; BERTH_SUBMISSION_DIRECTORY=yes; is_systems_own() {{ false; }}
-      find_shown "$1/a" "$1/a/b" "$1/none"; printf '%s\n' "${{SHOWN[@]#"$1"}}" """
+      find_shown_directories "$1/a" "$1/a/b" "$1/none"; printf '%s\n' "${{SHOWN[@]#"$1"}}" """
     assert batch(code, str(tmp_path)).split() == ["/a"]

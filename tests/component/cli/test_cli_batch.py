@@ -74,7 +74,8 @@ def test_the_carrier_has_the_scripts_head_line_for_line_and_all_of_it(
 ) -> None:
     done = sbatch("-J", "x", "--env", "dev", "-D", "/elsewhere", "job.sh", "a", "two words")
     dropped = (
-        "berth: the job does not get PYTHONPATH, of the login node; to pass it on, name it: --export=ALL,PYTHONPATH"
+        "berth: the job does not get PYTHONPATH of the login node; "
+        "to pass the present value, use --export=ALL,PYTHONPATH"
     )
     said = f"sbatch: what it says\n{dropped}\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, "Submitted batch job 42\n", said)
@@ -288,7 +289,7 @@ def test_fetch_brings_what_was_written_where_it_was_submitted(controller: Script
     (place / "result").write_text("mine")
     clash = run("fetch", "42")
     assert clash.exit_code == ExitCode.CONFLICT
-    assert "--force replaces them" in clash.output
+    assert "--force replaces these" in clash.output
     assert (place / "result").read_text() == "mine"
     assert run("fetch", "42", "--force").exit_code == 0
     assert (place / "result").read_text() == "of 42\n"
@@ -302,7 +303,7 @@ def test_a_job_stands_for_its_tasks_and_its_nodes(controller: ScriptedController
     assert [Path(path).name for path in fetched["copied"]] == ["result", "more", "result", "more"]
     assert (tmp_path / "a/result").read_text() == "of 42_2@c2.0\n"
     assert len(json.loads(run("fetch", "42", "--to", str(tmp_path / "b"), "--force", "--json").output)["copied"]) == 6
-    for words, says in [(("fetch", "7"), "nothing is known of a job 7"), (("fetch", "42_9"), "has not begun yet")]:
+    for words, says in [(("fetch", "7"), "there is no environment of job 7"), (("fetch", "42_9"), "has not begun yet")]:
         result = run(*words)
         assert result.exit_code == ExitCode.NOT_FOUND
         assert says in result.output
@@ -317,7 +318,7 @@ def test_promote_names_one_job(controller: ScriptedController, tmp_path: Path) -
     ]
     result = run("promote", "42_1", "debug")
     assert result.exit_code == 0, result.output
-    assert "debug is there; `berth start debug` starts it" in result.output
+    assert "debug was created; `berth start debug` starts it" in result.output
     method, path, body = next(each for each in controller.asked if each[1].endswith("/promote"))
     assert (method, path, body) == ("POST", "/v1/environments/01e/promote", {"name": "debug", "job": "42_1"})
     whole = run("promote", "42", "debug")

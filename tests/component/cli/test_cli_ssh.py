@@ -42,7 +42,7 @@ async def session(controller: ScriptedController, tmp_path: Path, *, principal: 
     names = principal or f"{me}.dev.berth"
     await openssh.run(["ssh-keygen", "-q", "-s", authority, "-I", "dev", "-h", "-n", names, f"{host}.pub"])
     controller.site = controller.site.model_copy(update={"user": me, "ca_public_keys": [openssh.public(authority)]})
-    key = await asyncio.to_thread(login_key.ensure, Client(controller.socket), "keys")
+    key = await asyncio.to_thread(login_key.ensure_certificate, Client(controller.socket), "keys")
     async with openssh.sshd(tmp_path, openssh.public(key)) as port:
         controller.resolved = controller.resolved.model_copy(update={"owner": me, "port": port})
         yield
@@ -96,12 +96,14 @@ def test_connect_asks_and_relays_without_loading_the_whole_configuration(
     async def scene() -> None:
         async with session(controller, tmp_path):
             proxy = f"ProxyCommand={sys.executable} -X importtime -m broker.cli connect %h 2>{tmp_path / 'loaded'}"
-            config = ssh_config.write(tmp_path / "ssh", controller.site, ssh_config.Way.LOCAL, identity_file=key())
+            config = ssh_config.write_ssh_config(
+                tmp_path / "ssh", controller.site, ssh_config.Route.LOCAL, identity_file=key()
+            )
             copied = await openssh.run(["ssh", "-F", config, "-o", proxy, "dev.berth", "cat"], b"to and fro")
             assert (copied.code, copied.out, copied.err) == (0, b"to and fro", "")
 
     def key() -> Path:
-        return login_key.ensure(Client(controller.socket), "keys")
+        return login_key.ensure_certificate(Client(controller.socket), "keys")
 
     asyncio.run(scene())
     [asked] = [body for method, path, body in controller.asked if path == "/v1/resolve"]
@@ -119,14 +121,14 @@ def test_exec_without_a_command(controller: ScriptedController, words: tuple[str
 
 def test_the_key_is_made_once_and_added_again_when_it_was_lost(controller: ScriptedController) -> None:
     client = Client(controller.socket)
-    key = login_key.ensure(client, "keys")
+    key = login_key.ensure_certificate(client, "keys")
     assert key.stat().st_mode & 0o777 == 0o600
     made = key.read_bytes()
     [view] = controller.keys.values()
     printed = subprocess.run(["ssh-keygen", "-lf", key], capture_output=True, text=True, check=True).stdout.split()
     assert (view.fingerprint, view.comment) == (printed[1], f"berth@{os.uname().nodename}")
     controller.keys.clear()
-    assert login_key.ensure(client, "keys").read_bytes() == made
+    assert login_key.ensure_certificate(client, "keys").read_bytes() == made
     assert list(controller.keys) == [view.fingerprint]
 
 

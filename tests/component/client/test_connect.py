@@ -63,7 +63,7 @@ def http(status: int, body: object) -> bytes:
 def test_resolve_asks_and_understands(api: Path) -> None:
     found = {"session_id": "01", "owner": "alice", "name": "dev", "generation": "1.0", "host": "c2", "port": 4022}
     with controller(api, http(200, found)) as asked:
-        assert proxy_command.resolve(api, "alice", "dev.berth", print) == ("c2", 4022, "01", "1.0")
+        assert proxy_command.resolve_target(api, "alice", "dev.berth", print) == ("c2", 4022, "01", "1.0")
     head, _, body = asked[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/resolve HTTP/1.0\r\n")
     assert json.loads(body) == {"user": "alice", "target": "dev.berth", "patient": True}
@@ -75,7 +75,7 @@ def test_a_session_on_its_way_is_waited_for_and_each_step_told_once(api: Path) -
     waiting = [http(503, {"reason": "waiting", "message": step, "hint": ""}) for step in steps]
     told: list[str] = []
     with controller(api, *waiting, http(200, found)) as asked:
-        assert proxy_command.resolve(api, "alice", "dev.berth", told.append) == ("c2", 4022, "01", "1.0")
+        assert proxy_command.resolve_target(api, "alice", "dev.berth", told.append) == ("c2", 4022, "01", "1.0")
     assert told == ["dev is queued", "dev is starting"]
     assert len(asked) == 4
 
@@ -83,14 +83,14 @@ def test_a_session_on_its_way_is_waited_for_and_each_step_told_once(api: Path) -
 def test_resolve_raises_the_refusal_as_it_was_meant(api: Path) -> None:
     refusal = {"reason": "conflict", "message": "dev is stopped", "hint": "berth start dev"}
     with controller(api, http(409, refusal)), pytest.raises(ConflictError, match="dev is stopped") as caught:
-        proxy_command.resolve(api, "alice", "dev", print)
+        proxy_command.resolve_target(api, "alice", "dev", print)
     assert caught.value.hint == "berth start dev"
 
 
 @pytest.mark.parametrize("body", [{}, [], "oops", {"host": "c"}, {"host": "c", "port": "ssh"}])
 def test_an_answer_that_names_no_place_is_no_answer(api: Path, body: object) -> None:
     with controller(api, http(200, body)), pytest.raises(ControllerUnavailableError, match="no sense"):
-        proxy_command.resolve(api, "alice", "dev", print)
+        proxy_command.resolve_target(api, "alice", "dev", print)
 
 
 def there(port: int) -> proxy_command.Destination:
@@ -223,7 +223,9 @@ def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, mo
 
     with controller(api, http(200, {"noted": 1}), http(200, {"noted": 1})) as asked, session(talk) as to:
         thread = threading.Thread(
-            target=proxy_command.carry, args=(api, "alice", to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S}
+            target=proxy_command.relay_and_report,
+            args=(api, "alice", to, stdin, stdout),
+            kwargs={"answer_timeout": DEADLINE_S},
         )
         thread.start()
         while not asked:
@@ -248,7 +250,7 @@ def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, mo
 
 
 def test_the_controller_is_told_again_while_it_stands(api: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy_command, "STANDING", 0.01)
+    monkeypatch.setattr(proxy_command, "REPORT_INTERVAL_S", 0.01)
     stdin, to_stdin = os.pipe()
     from_stdout, stdout = os.pipe()
 
@@ -257,7 +259,9 @@ def test_the_controller_is_told_again_while_it_stands(api: Path, monkeypatch: py
 
     with controller(api, *[http(200, {"noted": 1})] * 3) as asked, session(talk) as to:
         thread = threading.Thread(
-            target=proxy_command.carry, args=(api, "alice", to, stdin, stdout), kwargs={"answer_timeout": DEADLINE_S}
+            target=proxy_command.relay_and_report,
+            args=(api, "alice", to, stdin, stdout),
+            kwargs={"answer_timeout": DEADLINE_S},
         )
         thread.start()
         while len(asked) < 3:

@@ -55,8 +55,8 @@ class Laptop:
         self.key = openssh.make_key(place / "laptop")
 
     async def fetch(self, site: Site) -> None:
-        self.config = ssh_config.write(
-            self._place / "ssh", await site.view(me()), ssh_config.Way.LOCAL, identity_file=self.key
+        self.config = ssh_config.write_ssh_config(
+            self._place / "ssh", await site.view(me()), ssh_config.Route.LOCAL, identity_file=self.key
         )
 
     async def believes(self, port: int) -> bool:

@@ -13,16 +13,17 @@ import asyncssh
 import pytest
 
 from broker.errors import ConflictError, RefusedError
-from broker.gateway import controller
-from broker.gateway.audit import Audit, Identity, log_line
-from broker.gateway.connection import GatewayConnection, Live, terminal_text
-from broker.gateway.counts import Counts
-from broker.gateway.guard import EndpointVerifier
-from broker.gateway.keys import AdmittedKeys
-from broker.gateway.memory import ResponseCache
+from broker.gateway import controller_client
+from broker.gateway.audit import ClientIdentity, ConnectionAudit, log_line
+from broker.gateway.connection import GatewayConnection, terminal_text
+from broker.gateway.counters import Counters
+from broker.gateway.keys import CredentialsCache
+from broker.gateway.live_connections import LiveConnections
+from broker.gateway.response_cache import ResponseCache
 from broker.gateway.server import Gateway
 from broker.gateway.settings import GatewaySettings
 from broker.gateway.usage import Usage
+from broker.gateway.verifier import EndpointVerifier
 from broker.schema.login import GatewayKeys
 from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh
@@ -216,8 +217,8 @@ def test_a_controller_that_restarts_disturbs_nobody(place: Path) -> None:
 
 
 def test_a_controller_that_hangs_is_a_controller_that_is_down(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller, "KEYS_TIMEOUT", 0.2)
-    monkeypatch.setattr(controller, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(controller_client, "KEYS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(controller_client, "RESPONSE_TIMEOUT_S", 0.5)
 
     async def scene(w: World) -> None:
         assert (await w.ssh("dev.berth", "true")).code == 0
@@ -463,15 +464,15 @@ def test_a_login_without_proof_is_cut_off(place: Path) -> None:
     async def never(report: object) -> None:
         raise AssertionError(report)
 
-    keys = AdmittedKeys(nobody, ResponseCache(place / "known", GatewayKeys, stale_seconds=1), fresh_seconds=1)
-    for proved in (None, Identity("alice", "SHA256:x")):
+    keys = CredentialsCache(nobody, ResponseCache(place / "known", GatewayKeys, stale_seconds=1), fresh_seconds=1)
+    for proved in (None, ClientIdentity("alice", "SHA256:x")):
         server = GatewayConnection(
             settings,
-            live=Live(),
+            live=LiveConnections(),
             keys=keys,
             guards=EndpointVerifier(answer_timeout=1),
-            audit=Audit(never, "gw", Counts()),
-            counts=Counts(),
+            audit=ConnectionAudit(never, "gw", Counters()),
+            counts=Counters(),
             usage=Usage(),
             resolve=resolve,
         )

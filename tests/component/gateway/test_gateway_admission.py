@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 import pytest
 
-from broker.gateway import admission, inlet
+from broker.gateway import admission, fair_reader
 from broker.gateway.admission import Failure, LoginThrottle, source_of
 from broker.ssh.max_startups import MaxStartups
 from tests.fakes.gateway_world import World, play, until
@@ -59,7 +59,7 @@ class Door:
 
     def begin(self, name: str) -> Client:
         client = self.arrive(name)
-        self.admission.heard(client, 2 * admission.GREETING)
+        self.admission.heard(client, 2 * admission.GREETING_BYTES)
         return client
 
     def fail(self, failure: Failure, times: int = 1, source: str = "192.0.2.1") -> None:
@@ -75,7 +75,7 @@ def test_max_startups_is_refused_unless_it_makes_sense(text: str) -> None:
 
 def test_the_share_grows_from_rate_to_all() -> None:
     policy = MaxStartups.parse("10:30:60")
-    assert [round(policy.share(waiting), 2) for waiting in (9, 10, 35, 59, 60)] == [0, 0.3, 0.65, 0.99, 1]
+    assert [round(policy.drop_probability(waiting), 2) for waiting in (9, 10, 35, 59, 60)] == [0, 0.3, 0.65, 0.99, 1]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_when_the_house_is_full_the_silent_one_goes_and_not_the_newcomer() -> No
     door = Door()
     silent, greeting = door.arrive("silent"), door.arrive("greeting")
     begun = [door.begin(f"begun {number}") for number in range(2)]
-    door.admission.heard(greeting, admission.GREETING)
+    door.admission.heard(greeting, admission.GREETING_BYTES)
     newcomer = door.arrive("newcomer")
     assert silent.dropped
     assert not any(client.dropped for client in (greeting, *begun, newcomer))
@@ -141,7 +141,7 @@ def test_of_those_that_have_begun_the_one_goes_that_was_heard_longest_ago() -> N
     door = Door()
     clients = [door.arrive(str(number)) for number in range(4)]
     for door.now, number in enumerate([0, 1, 2, 3, 0], 1):
-        door.admission.heard(clients[number], 2 * admission.GREETING)
+        door.admission.heard(clients[number], 2 * admission.GREETING_BYTES)
     newcomer = door.arrive("newcomer")
     assert [client.dropped for client in (*clients, newcomer)] == [False, True, False, False, False]
 
@@ -237,7 +237,7 @@ def test_exempt_networks_are_never_punished() -> None:
 
 
 def test_sources_without_number_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MOST_SOURCES", 100)
+    monkeypatch.setattr(admission, "MAX_SOURCES", 100)
     door = Door()
     for number in range(250):
         door.fail(Failure.ABUSE, source=f"198.51.100.{number}")
@@ -345,7 +345,7 @@ def test_a_login_consists_of_so_many_bytes_and_no_more(place: Path) -> None:
     async def scene(w: World) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.gateway.port)
         ignored = (12).to_bytes(4, "big") + b"\x06\x02" + bytes(10)  # SSH_MSG_IGNORE, the smallest packet
-        writer.write(b"SSH-2.0-flood\r\n" + ignored * (inlet.LOGIN_BYTES // len(ignored) + 1))
+        writer.write(b"SSH-2.0-flood\r\n" + ignored * (fair_reader.LOGIN_BYTES // len(ignored) + 1))
         with contextlib.suppress(ConnectionError):
             await reader.read(-1)
         writer.close()

@@ -12,10 +12,10 @@ import pytest
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import InvalidInputError
 from broker.gateway import audit
-from broker.gateway.audit import Audit, Identity
-from broker.gateway.counts import Counts
+from broker.gateway.audit import ClientIdentity, ConnectionAudit
+from broker.gateway.counters import Counters
 from broker.gateway.relay import Relay
-from broker.gateway.usage import Allowance, Kind, Usage
+from broker.gateway.usage import Allowance, Resource, Usage
 from broker.schema.connections import ConnectionReport, ResolveAnswer
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.gateway_process import gateway_process
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 ANSWER = ResolveAnswer(
     session_id="01session", owner="alice", name="dev", generation="1.0", host="c1", port=22, fingerprint="SHA256:x"
 )
-ALICE = Identity("alice", "SHA256:" + "A" * 43)
+ALICE = ClientIdentity("alice", "SHA256:" + "A" * 43)
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "GATHER", 0.01)
-    monkeypatch.setattr(audit, "RETRY", 0.05)
-    monkeypatch.setattr(audit, "STANDING", 0.1)
+    monkeypatch.setattr(audit, "GATHER_S", 0.01)
+    monkeypatch.setattr(audit, "RETRY_S", 0.05)
+    monkeypatch.setattr(audit, "REPORT_INTERVAL_S", 0.1)
 
 
 def only(w: World) -> ConnectionRecord:
@@ -120,9 +120,9 @@ def test_a_gateway_that_is_stopped_says_so_of_what_stood(place: Path) -> None:
 
 def test_there_is_an_end_to_what_waits(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO, "broker")
-    monkeypatch.setattr(audit, "MOST", 3)
-    monkeypatch.setattr(audit, "BATCH", 2)
-    monkeypatch.setattr(audit, "STANDING", 60)
+    monkeypatch.setattr(audit, "MAX_PENDING_RECORDS", 3)
+    monkeypatch.setattr(audit, "MAX_BATCH_RECORDS", 2)
+    monkeypatch.setattr(audit, "REPORT_INTERVAL_S", 60)
     reports: list[ConnectionReport] = []
     up = asyncio.Event()
 
@@ -131,8 +131,8 @@ def test_there_is_an_end_to_what_waits(caplog: pytest.LogCaptureFixture, monkeyp
         reports.append(report)
 
     async def scene() -> None:
-        async with Audit(tell, "gw1", Counts()) as audited:
-            allowance = Allowance(Usage(), "alice", Kind.WINDOW_BYTES, 0)
+        async with ConnectionAudit(tell, "gw1", Counters()) as audited:
+            allowance = Allowance(Usage(), "alice", Resource.WINDOW_BYTES, 0)
             relays = [Relay(lambda *_: None, lambda _: None, allowance) for _ in range(5)]
             for relay in relays:
                 audited.began(relay, ALICE, "192.0.2.7:1", ANSWER)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 import pytest
 
-from broker.gateway import inlet, relay
+from broker.gateway import fair_reader, relay
 from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.deaf import deaf_session
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
@@ -212,8 +212,8 @@ def _channels(w: World) -> list[asyncssh.SSHTCPChannel[bytes]]:
 
 
 def test_client_that_asks_and_never_reads_is_not_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inlet, "UNSENT_BYTES", 16384)
-    monkeypatch.setattr(inlet, "MOST_UNREAD_BYTES", 131072)
+    monkeypatch.setattr(fair_reader, "UNSENT_BYTES", 16384)
+    monkeypatch.setattr(fair_reader, "MAX_UNREAD_BYTES", 131072)
 
     async def scene(w: World) -> None:
         sock = socket.socket()

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Self
 import asyncssh
 import pytest
 
-from broker.gateway import guard
-from broker.gateway.guard import EndpointAddress, EndpointVerifier, HostKeyMismatchError
+from broker.gateway import guard, verifier
+from broker.gateway.guard import EndpointAddress, HostKeyMismatchError
+from broker.gateway.verifier import EndpointVerifier
 from broker.ssh.keys import PublicKey
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
@@ -361,7 +362,7 @@ def test_guard_that_its_server_never_ends_is_made_anew(place: Path, monkeypatch:
 
 
 def test_guards_do_not_become_many(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MOST", 3)
+    monkeypatch.setattr(verifier, "MAX_GUARDS", 3)
 
     async def scene(guards: EndpointVerifier) -> None:
         async with Session(place) as session:
@@ -372,12 +373,12 @@ def test_guards_do_not_become_many(place: Path, monkeypatch: pytest.MonkeyPatch)
     alone(scene)
 
 
-@pytest.mark.parametrize("most", [guard.MOST_OF_OWNER, 2])
+@pytest.mark.parametrize("most", [verifier.MAX_GUARDS_PER_OWNER, 2])
 def test_forwards_to_many_sessions_of_one_owner_all_get_through(
     place: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     """A script logs in to all of its user's sessions at once."""
-    monkeypatch.setattr(guard, "MOST_OF_OWNER", most)
+    monkeypatch.setattr(verifier, "MAX_GUARDS_PER_OWNER", most)
 
     async def scene(guards: EndpointVerifier) -> None:
         async def forward(endpoint: EndpointAddress) -> None:
@@ -395,7 +396,7 @@ def test_forwards_to_many_sessions_of_one_owner_all_get_through(
 
 
 def test_forward_beyond_unanswered_guards_waits_for_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MOST_OF_OWNER", 2)
+    monkeypatch.setattr(verifier, "MAX_GUARDS_PER_OWNER", 2)
 
     async def scene(guards: EndpointVerifier) -> None:
         port = openssh.free_port()

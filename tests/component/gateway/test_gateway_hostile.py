@@ -9,7 +9,7 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
-from broker.gateway import inlet
+from broker.gateway import fair_reader
 from tests.deadlines import DEADLINE_S
 from tests.fakes.gateway_world import World, play, until
 from tests.fakes.hostile import HELLO, IGNORE, ODD, VERSION, kexinit, packet
@@ -104,19 +104,19 @@ def test_no_client_without_a_login_has_more_than_a_kilobyte_of_a_turn(
 ) -> None:
     """asyncssh deals with all that it is given before anybody else has a turn."""
     given: list[int] = []
-    begin = inlet.FairReader._begin
+    begin = fair_reader.FairReader._begin
 
-    def counted(self: inlet.FairReader, data: bytes) -> None:
+    def counted(self: fair_reader.FairReader, data: bytes) -> None:
         given.append(len(data))
         begin(self, data)
 
-    monkeypatch.setattr(inlet.FairReader, "_begin", counted)
+    monkeypatch.setattr(fair_reader.FairReader, "_begin", counted)
 
     async def scene(w: World) -> None:
         given.clear()
         await asyncio.gather(*(hostile(w.gateway.port, ODD["ignore without end"]) for _ in range(5)))
-        assert max(given) <= inlet.SMALL
-        assert sum(given) <= 5 * (inlet.LOGIN_BYTES + inlet.SMALL)
+        assert max(given) <= fair_reader.SMALL_PIECE_BYTES
+        assert sum(given) <= 5 * (fair_reader.LOGIN_BYTES + fair_reader.SMALL_PIECE_BYTES)
 
     play_well(place, scene, caplog)
 
@@ -125,14 +125,14 @@ def test_a_logged_in_client_with_tiny_packets_gets_shorter_turns(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sizes: set[int] = set()
-    go_on = inlet.FairReader._go_on
+    go_on = fair_reader.FairReader._go_on
 
-    def seen(self: inlet.FairReader, data: bytes) -> None:
+    def seen(self: fair_reader.FairReader, data: bytes) -> None:
         sizes.add(self._size)
         go_on(self, data)
 
-    monkeypatch.setattr(inlet.FairReader, "_go_on", seen)
-    monkeypatch.setattr(inlet, "TURN", 0.0)  # every turn is too long
+    monkeypatch.setattr(fair_reader.FairReader, "_go_on", seen)
+    monkeypatch.setattr(fair_reader, "TURN_S", 0.0)  # every turn is too long
 
     async def scene(w: World) -> None:
         sizes.clear()
@@ -140,7 +140,7 @@ def test_a_logged_in_client_with_tiny_packets_gets_shorter_turns(
             for _ in range(50):
                 client.send_debug("x" * 1000)
             await client.open_connection(w.canonical, 22)
-        assert min(sizes) == inlet.SMALL
+        assert min(sizes) == fair_reader.SMALL_PIECE_BYTES
 
     play_well(place, scene, caplog)
 
@@ -161,16 +161,16 @@ def test_all_connections_of_one_user_share_a_turn(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The loop deals with data of one of them; the rest waits for the next turn."""
-    monkeypatch.setattr(inlet, "USER_TURN_S", 1e-9)  # one piece is too long
+    monkeypatch.setattr(fair_reader, "USER_TURN_S", 1e-9)  # one piece is too long
     dealt: list[int] = []
     turn = 0
-    go_on = inlet.FairReader._go_on
+    go_on = fair_reader.FairReader._go_on
 
-    def seen(self: inlet.FairReader, data: bytes) -> None:
+    def seen(self: fair_reader.FairReader, data: bytes) -> None:
         dealt.append(turn)
         go_on(self, data)
 
-    monkeypatch.setattr(inlet.FairReader, "_go_on", seen)
+    monkeypatch.setattr(fair_reader.FairReader, "_go_on", seen)
 
     async def scene(w: World) -> None:
         nonlocal turn

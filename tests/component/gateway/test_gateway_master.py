@@ -22,15 +22,13 @@ if TYPE_CHECKING:
 
     import asyncssh
 
-RELOADS = 100
-
 
 def play(
     place: Path, scene: Callable[[World, GatewayProcess], Awaitable[None]], workers: int = 1, **gateway: object
 ) -> None:
     async def whole() -> None:
         async with (
-            asyncio.timeout(12 * RELOADS),
+            asyncio.timeout(4 * TEST_DEADLINE_S),
             world(place) as made,
             gateway_process(made, workers=workers, **gateway) as process,
         ):
@@ -95,7 +93,8 @@ def test_what_one_worker_was_told_all_know_and_those_after_a_reload(place: Path)
     play(place, scene, workers=3)
 
 
-def test_a_hundred_reloads_under_load_drop_nobody(place: Path) -> None:
+@pytest.mark.parametrize("reloads", [12, pytest.param(100, marks=pytest.mark.soak)])
+def test_reloads_under_load_drop_nobody(place: Path, reloads: int) -> None:
     """Two logins after the other all the time, two that stand, and a new one before each reload that stands over it."""
 
     async def scene(w: World, process: GatewayProcess) -> None:
@@ -109,7 +108,7 @@ def test_a_hundred_reloads_under_load_drop_nobody(place: Path) -> None:
                 reached += 1
 
         load = [asyncio.create_task(come_and_go()) for _ in range(2)]
-        for _ in range(RELOADS):
+        for _ in range(reloads):
             before = await Standing.open(w, process)
             await process.reload()
             assert await before.works()
@@ -117,8 +116,8 @@ def test_a_hundred_reloads_under_load_drop_nobody(place: Path) -> None:
             assert all([await each.works() for each in standing])
         done = True
         await asyncio.gather(*load)
-        assert reached > RELOADS, "that was no load"
-        assert process.said.count("serving with") == RELOADS + 1
+        assert reached > reloads, "that was no load"
+        assert process.said.count("serving with") == reloads + 1
         assert len(process.workers()) <= 3, "only the first generation has connections yet, and the last serves"
         for each in standing:
             await each.close()

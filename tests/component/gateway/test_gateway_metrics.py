@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import pytest
 
-from broker.gateway.counts import Counts
-from broker.gateway.metrics import Totals
+from broker.gateway.counters import Counters
+from broker.gateway.metrics import MetricsTotals
 from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.gateway_process import GatewayProcess, free_port, gateway_process
 from tests.fakes.gateway_world import World, until, world
@@ -153,21 +153,21 @@ def test_without_the_setting_nothing_is_written(place: Path) -> None:
 
 
 def test_what_an_earlier_gateway_has_left_is_forgotten(tmp_path: Path) -> None:
-    counts = Counts()
+    counts = Counters()
     counts.count("logins", "accepted")
-    first = Totals(tmp_path, fresh=True)
+    first = MetricsTotals(tmp_path, fresh=True)
     (tmp_path / "7.json").write_text('{"totals": {"logins accepted": 2}, "seconds": {}, "now": {"connections": 3}}')
     assert value(first, "berth_gateway_logins_total") == 2
     assert value(first, "berth_gateway_connections") == 3
     first.ended(7)
     first.ended(7)
-    assert value(Totals(tmp_path, fresh=False), "berth_gateway_logins_total") == 2
+    assert value(MetricsTotals(tmp_path, fresh=False), "berth_gateway_logins_total") == 2
     assert value(first, "berth_gateway_connections") == 0
-    assert value(Totals(tmp_path, fresh=True), "berth_gateway_logins_total") == 0
+    assert value(MetricsTotals(tmp_path, fresh=True), "berth_gateway_logins_total") == 0
 
 
 def test_seconds_become_a_histogram() -> None:
-    counts = Counts()
+    counts = Counters()
     for seconds in (0.001, 0.005, 0.3, 60):
         counts.took("controller_seconds", "keys", seconds)
     assert counts.snapshot()["totals"] == {
@@ -178,5 +178,5 @@ def test_seconds_become_a_histogram() -> None:
     assert counts.snapshot()["seconds"] == {"controller_seconds keys": pytest.approx(60.306)}
 
 
-def value(totals: Totals, name: str) -> float:
+def value(totals: MetricsTotals, name: str) -> float:
     return sum(sample.value for family in totals.collect() for sample in family.samples if sample.name == name)

@@ -58,7 +58,7 @@ def test_what_is_no_name_costs_one_channel_and_no_question(place: Path) -> None:
             await still_works(w, client)
             before = len(w.controller.asked)
             for target in NO_NAMES:
-                assert "is not the name of a session" in await refusal(client, target), target
+                assert "is not a session's host name" in await refusal(client, target), target
             assert not [each for each in w.controller.asked[before:] if "resolve" in each]
             await still_works(w, client)
 

@@ -11,8 +11,8 @@ import asyncssh
 import pytest
 
 from broker.errors import BerthError, ConflictError, ControllerUnavailableError, NotFoundError
-from broker.gateway.endpoints import Endpoints
-from broker.gateway.memory import ResponseCache
+from broker.gateway.endpoints import EndpointResolver
+from broker.gateway.response_cache import ResponseCache
 from broker.schema.connections import ResolveAnswer
 from tests.fakes import openssh
 from tests.fakes.gateway_world import play, until
@@ -136,7 +136,7 @@ def test_only_a_controller_that_is_away_is_bridged(tmp_path: Path) -> None:
     async def scene() -> None:
         nonlocal says, now
         memory = ResponseCache(tmp_path / "known", ResolveAnswer, stale_seconds=60, clock=lambda: now)
-        known = Endpoints(ask, memory, "berth")
+        known = EndpointResolver(ask, memory, "berth")
         assert (await known.resolve("alice", "dev")).host == "c1"
         says = ControllerUnavailableError("away")
         now = 60

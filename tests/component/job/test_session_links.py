@@ -1,18 +1,22 @@
-"""session.sh and the symbolic links of an image or a volume: none leads the job out of their tree, also not one that
-appears between two commands.
+"""Symbolic links of an image or a volume do not lead the session script out of their tree, also not one that appears
+between two commands.
 
-The tests run in a user and mount namespace, as the job's `hold` does. `real` stands for the user's real home.
+The tests run in a user and mount namespace, as the job's `namespace_main` does. `real` stands for the user's real home.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "broker/job/session.sh"
+from tests.job_scripts import SESSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 SETTINGS = (
     "room=$1 NODE_DIR=$1/node VOLUME=$1/volume HOME_DIR=$1/volume IMAGE=$1/node/image\n"
@@ -20,6 +24,7 @@ SETTINGS = (
     "LAYERS=$1 HOME_STACK=(volume) POINTS=() EXCEPTIONS=() MOUNTED=() BINDS=(); declare -A VIEWS=()\n"
 )
 BAD_IMAGE, BAD_VOLUMES = 67, 74
+FROM = "from=${EXCEPTIONS[0]%%:*}"
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def room(tmp_path: Path) -> Path:
 
 def job(room: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run code with the script's functions in reach; it may find the real home unchanged afterwards."""
-    program = f"source {SCRIPT}\n{SETTINGS}{code}"
+    program = f"source {SESSION}\n{SETTINGS}{code}"
     command = [*NAMESPACE, "bash", "-c", program, "test", str(room)]
     env = {"PATH": os.environ["PATH"]}
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=env, check=False)
@@ -68,7 +73,7 @@ class TestInside:
     @pytest.mark.parametrize("links", [39, 40])
     def test_up_to_40_links_are_followed_inside(self, room: Path, links: int, end: str) -> None:
         make_chain(room / "node/image/etc", "x", links, end)
-        assert job(room, 'inside "$IMAGE" /etc/x/y; echo "$FOUND"').stdout == "/etc/real/y\n"
+        assert job(room, 'resolve_path "$IMAGE" /etc/x/y; echo "$RESOLVED"').stdout == "/etc/real/y\n"
 
     @pytest.mark.parametrize("end", ["/etc/real", "../../../etc/real"])
     @pytest.mark.parametrize(
@@ -77,7 +82,7 @@ class TestInside:
     )
     def test_41_links_are_refused(self, room: Path, tree: str, code: int, whose: str, end: str) -> None:
         make_chain(room / tree, "x", 41, end)
-        done = job(room, f'inside "$room/{tree}" /x; echo "$FOUND"')
+        done = job(room, f'resolve_path "$room/{tree}" /x; echo "$RESOLVED"')
         assert done.returncode == code
         assert f"{whose}: /x leads through more than 40 symbolic links" in done.stdout
 
@@ -85,15 +90,15 @@ class TestInside:
     def test_circles_are_refused(self, room: Path, links: dict[str, str]) -> None:
         for name, target in links.items():
             room.joinpath("volume", name).symlink_to(target)
-        assert job(room, 'inside "$VOLUME" /a').returncode == BAD_VOLUMES
+        assert job(room, 'resolve_path "$VOLUME" /a').returncode == BAD_VOLUMES
 
     def test_target_keeps_line_ends(self, room: Path) -> None:
         room.joinpath("volume/x").symlink_to("two\nlines\n\n")
-        assert job(room, 'inside "$VOLUME" /x; echo "$FOUND."').stdout == "/two\nlines\n\n.\n"
+        assert job(room, 'resolve_path "$VOLUME" /x; echo "$RESOLVED."').stdout == "/two\nlines\n\n.\n"
 
     def test_link_that_vanishes_is_refused(self, room: Path) -> None:
         room.joinpath("volume/x").symlink_to("y")
-        done = job(room, 'readlink() { rm "$3"; command readlink "$@"; }; inside "$VOLUME" /x')
+        done = job(room, 'readlink() { rm "$3"; command readlink "$@"; }; resolve_path "$VOLUME" /x')
         assert done.returncode == BAD_VOLUMES
 
 
@@ -115,12 +120,14 @@ class TestView:
     def test_no_program_follows_a_link(self, room: Path, use: str) -> None:
         room.joinpath("volume/x").symlink_to(room / "real")
         room.joinpath("volume/file").symlink_to(room / "real/file")
-        assert job(room, f'view "$VOLUME"; {use}').returncode != 0
+        assert job(room, f'mount_view "$VOLUME"; {use}').returncode != 0
         assert not room.joinpath("copy").exists()
 
     def test_flags_that_the_namespace_may_not_take_away_stay(self, room: Path) -> None:
         """As on a file system that the node has mounted with nosuid."""
-        room.joinpath("inner").write_text(f"source {SCRIPT}\n{SETTINGS}view $VOLUME; pin $VOLUME /y $NODE_DIR/y; pwd\n")
+        room.joinpath("inner").write_text(
+            f"source {SESSION}\n{SETTINGS}mount_view $VOLUME; bind_from_volume $VOLUME /y $NODE_DIR/y; pwd\n"
+        )
         room.joinpath("volume/y").mkdir()
         fixed = 'mount --bind "$VOLUME" "$VOLUME"; mount -o remount,bind,nosuid,nodev "$VOLUME"'
         done = job(room, f'{fixed}; {" ".join(NAMESPACE)} bash "$room/inner" "$room"')
@@ -128,7 +135,7 @@ class TestView:
 
     def test_node_that_lacks_the_option_is_unfit(self, room: Path) -> None:
         old = 'mount() { command mount "${@/nosymfollow/noatime}"; }'
-        done = job(room, f'{old}; view "$VOLUME"; touch "$VIEW/file"')
+        done = job(room, f'{old}; mount_view "$VOLUME"; touch "$VIEW/file"')
         assert done.returncode == 70
         assert "Linux 5.10" in done.stdout
         assert not room.joinpath("volume/file").exists()
@@ -138,7 +145,7 @@ class TestSkel:
     def fill(self, swap: str = ":") -> str:
         """Fill the home of a session that keeps it; the swap happens when /etc/skel has been found."""
         start = 'BERTH_HOME=keep; mkdir "$VOLUME/tree"; '
-        return f'{start}{after("inside", swap)}umask 022; mount_home; ls -A "$VOLUME"'
+        return f'{start}{after("resolve_path", swap)}umask 022; mount_home; ls -A "$VOLUME"'
 
     def test_empty_home_begins_as_the_images(self, room: Path) -> None:
         done = job(room, self.fill())
@@ -162,7 +169,7 @@ class TestSkel:
 
 class TestKept:
     def keep(self, path: str, swap: str = "") -> str:
-        return f'BERTH_KEEP=/home/alice/{path}; {swap}except home "$VOLUME" /etc/skel; from=${{EXCEPTIONS[0]%%:*}}; '
+        return f'BERTH_KEEP=/home/alice/{path}; {swap}add_exceptions home "$VOLUME" /etc/skel; {FROM}; '
 
     def test_target_of_a_link_is_kept_with_its_links(self, room: Path) -> None:
         room.joinpath("volume/y").mkdir()
@@ -181,7 +188,7 @@ class TestKept:
 
     def test_what_is_fresh_is_copied_from_the_image_alone(self, room: Path) -> None:
         room.joinpath("node/image/etc/skel/conf").symlink_to(room / "real")
-        done = job(room, 'BERTH_HOME=keep BERTH_FRESH=/home/alice/conf/secret; except home "$VOLUME" /etc/skel')
+        done = job(room, 'BERTH_HOME=keep BERTH_FRESH=/home/alice/conf/secret; add_exceptions home "$VOLUME" /etc/skel')
         assert done.returncode == 0
         assert list(room.joinpath("node/fresh/home-0").iterdir()) == []
 
@@ -206,7 +213,8 @@ class TestKept:
     def test_folder_that_becomes_a_link_before_it_is_filled_is_refused(self, room: Path) -> None:
         room.joinpath("volume/a").mkdir()
         swap = after(
-            "inside", '[[ ! -d $VOLUME/a || -L $VOLUME/a ]] || { rmdir "$VOLUME/a"; ln -s "$room/real" "$VOLUME/a"; }'
+            "resolve_path",
+            '[[ ! -d $VOLUME/a || -L $VOLUME/a ]] || { rmdir "$VOLUME/a"; ln -s "$room/real" "$VOLUME/a"; }',
         )
         done = job(room, self.keep("a/b/c", swap))
         assert done.returncode == BAD_VOLUMES
@@ -224,14 +232,14 @@ class TestMountPoints:
     def test_missing_ones_are_made_where_links_lead_inside(self, room: Path) -> None:
         room.joinpath("volume/data").symlink_to("/kept/data")
         points = 'POINTS=("d /home/alice/data/deep" "f /home/alice/data/file")'
-        assert job(room, f'{points}; mend_points home "$VOLUME"').returncode == 0
+        assert job(room, f'{points}; restore_mount_points home "$VOLUME"').returncode == 0
         assert room.joinpath("volume/kept/data/deep").is_dir()
         assert room.joinpath("volume/kept/data/file").is_file()
 
     @pytest.mark.parametrize("point", ["d /home/alice/a/b", "f /home/alice/a/b"])
     def test_place_that_becomes_a_link_is_refused(self, room: Path, point: str) -> None:
-        swap = after("inside", 'ln -sfT "$room/real" "$VOLUME/a"')
-        done = job(room, f'{swap}POINTS=("{point}"); mend_points home "$VOLUME"')
+        swap = after("resolve_path", 'ln -sfT "$room/real" "$VOLUME/a"')
+        done = job(room, f'{swap}POINTS=("{point}"); restore_mount_points home "$VOLUME"')
         assert done.returncode == BAD_VOLUMES
         assert "there is no place for" in done.stdout
 
@@ -249,7 +257,7 @@ class TestAccounts:
             place = room.joinpath("node", each, link)
             place.parent.mkdir(exist_ok=True)
             place.symlink_to(outside if link == "etc" else outside / "passwd")
-        done = job(room, "check_accounts")
+        done = job(room, "check_account_files")
         assert done.returncode == (BAD_IMAGE if tree == "image" else BAD_VOLUMES)
         assert "/etc/passwd is a link that leads to a file of the node's" in done.stdout
 
@@ -258,7 +266,7 @@ class TestAccounts:
             room.joinpath("node/root", folder).mkdir()
         room.joinpath("node/root/usr/passwd").touch()
         room.joinpath("node/root/etc/passwd").symlink_to("../usr/passwd")
-        assert job(room, "check_accounts").returncode == 0
+        assert job(room, "check_account_files").returncode == 0
 
 
 class TestJobsFolder:
@@ -268,8 +276,10 @@ class TestJobsFolder:
     def test_link_of_the_sessions_is_replaced_and_not_followed(self, room: Path, name: str) -> None:
         room.joinpath("node/run", name).symlink_to(room / "real/secret")
         running = 'BERTH_SESSION_NAME=dev CONTAINER=$$ PORT=1 DIRECTORY=$room; trap "" USR1'
-        watched = "WATCH_AT=0 TOLD_USE='' TOLD_STOP=''"
-        assert job(room, f'{running}; {watched}; tell_idle 100; mkdir "$room/run"; keep_watch').returncode == 0
+        watched = "USAGE_CHECK_AT=0 REPORTED_USAGE='' ANNOUNCED_STOP=''"
+        assert (
+            job(room, f'{running}; {watched}; announce_idle_stop 100; mkdir "$room/run"; report_idle').returncode == 0
+        )
         assert not room.joinpath("node/run", name).is_symlink()
 
     @pytest.mark.parametrize(
@@ -286,5 +296,7 @@ class TestJobsFolder:
     )
     def test_what_is_no_word_of_use_is_passed_over(self, room: Path, put: str) -> None:
         start = 'cd "$NODE_DIR/run"; used="" gpu="" looked=""'
-        done = job(room, f'{start}; {put}; take_use; echo "$((${{#used}} <= 60)) $gpu.$looked"; [[ $used != secret ]]')
+        done = job(
+            room, f'{start}; {put}; read_usage; echo "$((${{#used}} <= 60)) $gpu.$looked"; [[ $used != secret ]]'
+        )
         assert (done.stdout, done.returncode) == ("1 .\n", 0), done.stderr

@@ -1,10 +1,10 @@
-"""session.sh without a cluster: what it reads, what it refuses, what it writes for sshd."""
+"""The session script without a cluster: the files it reads, its refusals, and its configuration of sshd."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
+import shlex
 import struct
 import subprocess
 from pathlib import Path
@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.gateway.settings import GatewaySettings
+from tests.deadlines import DEADLINE_S
+from tests.job_scripts import SESSION
+from tests.lab_cluster import wait_for
 
 CHECKOUT = Path(__file__).parents[3]
-SCRIPT = CHECKOUT / "broker/job/session.sh"
 REFERENCE = CHECKOUT / "docs/reference/session-job.md"
 
 GOOD = {
@@ -42,7 +44,7 @@ def bash(
     code: str, *arguments: str, stdin: str = "", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run code with the script's functions in reach; `id -un` says alice."""
-    program = f"source {SCRIPT}\nid() {{ echo alice; }}\n{DEFAULTS}{code}"
+    program = f"source {SESSION}\nid() {{ echo alice; }}\n{DEFAULTS}{code}"
     variables = {"PATH": "/usr/bin:/bin", **(env or {})}
     command = ["bash", "-c", program, "test", *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=20, env=variables, check=False)
@@ -55,14 +57,6 @@ def read(text: str, code: str = "") -> subprocess.CompletedProcess[str]:
 
 def job_env(**changes: str) -> str:
     return "".join(f"{key}={value}\n" for key, value in (GOOD | changes).items())
-
-
-def test_shellcheck_has_nothing_to_say() -> None:
-    program = shutil.which("shellcheck")
-    assert program is not None, "shellcheck is not installed"
-    done = subprocess.run([program, str(SCRIPT)], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == ""
-    assert done.returncode == 0
 
 
 class TestJobEnv:
@@ -247,7 +241,7 @@ class TestSkeleton:
             "plain/next": "dangling",
         }.items():
             tmp_path.joinpath(name).symlink_to(target)
-        assert bash('inside "$1" "$2"; echo "$FOUND"', str(tmp_path), path).stdout == f"{leads_to}\n"
+        assert bash('resolve_path "$1" "$2"; echo "$RESOLVED"', str(tmp_path), path).stdout == f"{leads_to}\n"
 
     def skeleton(self, tmp_path: Path, code: str = "") -> Path:
         (tmp_path / "skeleton").mkdir()
@@ -330,7 +324,9 @@ class TestRequest:
     def test_only_ids_are_taken(self, tmp_path: Path) -> None:
         (tmp_path / "run").mkdir()
         (tmp_path / "run/copy.request").write_text(f"ID=op\nHOME={A}\nSYSTEM=../x\nHOME_PREVIOUS=\nPATH=/evil\n")
-        done = bash('DIRECTORY=$1; declare -A ASKED; read_request; declare -p ASKED; echo "$PATH"', str(tmp_path))
+        done = bash(
+            'DIRECTORY=$1; declare -A REQUEST; read_copy_request; declare -p REQUEST; echo "$PATH"', str(tmp_path)
+        )
         taken, path = done.stdout.splitlines()
         assert set(re.findall(r"\[(\w+)\]=\"?(\w+)", taken)) == {("ID", "op"), ("HOME", A)}
         assert path == "/usr/bin:/bin"
@@ -350,13 +346,13 @@ class TestRequest:
 
 
 def test_sshd_takes_as_many_keys_as_the_gateway() -> None:
-    (tries,) = re.findall(r'"MaxAuthTries (\d+)"', SCRIPT.read_text())
+    (tries,) = re.findall(r'"MaxAuthTries (\d+)"', SESSION.read_text())
     assert int(tries) == GatewaySettings.__dataclass_fields__["max_auth_tries"].default
 
 
 class TestLoginEnvironment:
     def setenv(self, **variables: str) -> dict[str, str]:
-        done = bash('login_environment; printf %s "$SETENV"', env=variables)
+        done = bash('set_login_environment; printf %s "$SETENV"', env=variables)
         assert done.returncode == 0, done.stderr
         assert "\n" not in done.stdout
         keyword, *words = sshd_words(done.stdout)
@@ -416,7 +412,7 @@ class TestLoginEnvironment:
 
     @pytest.mark.parametrize(("locales", "choice"), [("C\nC.utf8\nPOSIX", False), ("C\nde_DE.utf8", True), ("", False)])
     def test_clients_choose_a_locale_where_there_is_a_choice(self, locales: str, choice: bool) -> None:
-        code = f"locale() {{ printf '%s\\n' '{locales}'; }}; SSHD=/dev/null BERTH_OWNER=alice; sshd_config"
+        code = f"locale() {{ printf '%s\\n' '{locales}'; }}; SSHD=/dev/null BERTH_OWNER=alice; write_sshd_config"
         done = bash(code, env={"LANG": "C.UTF-8"})
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
@@ -485,20 +481,20 @@ class TestMemoryCounter:
 
 class TestReference:
     def test_every_exit_code_is_in_the_reference(self) -> None:
-        script = dict(re.findall(r"^readonly ([A-Z_]+)=(6[4-9]|7\d) +#", SCRIPT.read_text(), re.MULTILINE))
+        script = dict(re.findall(r"^readonly ([A-Z_]+)=(6[4-9]|7\d) +#", SESSION.read_text(), re.MULTILINE))
         page = dict(re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", REFERENCE.read_text(), re.MULTILINE))
         assert {code: name for name, code in script.items()} == page
         assert len(page) == 11
 
     def test_every_key_is_in_the_reference(self) -> None:
-        cases = SCRIPT.read_text().split("case ${BASH_REMATCH[1]} in")[1].split("printf -v")[0]
+        cases = SESSION.read_text().split("case ${BASH_REMATCH[1]} in")[1].split("printf -v")[0]
         page = REFERENCE.read_text().split("## run/job.env")[1].split("\n## ")[0]
         assert set(re.findall(r"BERTH_[A-Z_]+", cases)) == set(re.findall(r"^\| `(BERTH_[A-Z_]+)`", page, re.MULTILINE))
 
 
 @pytest.mark.parametrize("arguments", [(), ("relative", "1"), ("/a",), ("/a", "1", "/b"), ("/with,comma", "1")])
 def test_a_wrong_call_is_refused(arguments: tuple[str, ...]) -> None:
-    command = ["bash", str(SCRIPT), *arguments]
+    command = ["bash", str(SESSION), *arguments]
     env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "c1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=env, check=False)
     assert done.returncode == 64
@@ -510,13 +506,27 @@ class TestUse:
 
     def test_processor_time_is_kept_when_a_process_has_ended(self) -> None:
         burn = "for ((i = 0; i < 300000; i++)); do :; done"
-        done = bash(f"processor_time; echo $TICKS; ( {burn} ); processor_time; echo $TICKS")
+        done = bash(f"measure_cpu_time; echo $TICKS; ( {burn} ); measure_cpu_time; echo $TICKS")
         before, after = map(int, done.stdout.split())
         assert after > before
 
+    def test_measuring_is_no_use(self) -> None:
+        """Else a session with a short idle time is never idle on a slow node: it is looked at every few seconds."""
+        look = "for i in {1..100}; do measure_usage; measure_cpu_time; used=$((used + TICKS - SEEN_TICKS)); done"
+        begin = "SEEN_AT=$EPOCHSECONDS SEEN_WORK=0 USED=0 GPU_USED=0 SEEN_TICKS=0 used=0"
+        own = (
+            "read -r line </proc/$$/stat; read -ra all <<<${line##*) }; echo $((all[11] + all[12] + all[13] + all[14]))"
+        )
+        code = f"source {SESSION}; {begin}; {look}; echo $used; {own}"
+        alone = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", "bash", "-c", code]
+        done = subprocess.run(alone, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+        counted, spent = map(int, done.stdout.split())
+        assert spent > 20
+        assert counted <= spent // 4
+
     FAKE = (  # stat(1) of a machine whose GPU is 226:128, and of one process with one file open
         'root=$1; stat() { case "$*" in *render*) echo e2:80 ;; *) echo "$DEVICE $root/proc/7/fd/3" ;; esac; }; '
-        'gpu_work; echo "<$WORK>"'
+        'measure_gpu_work; echo "<$GPU_WORK>"'
     )
 
     @pytest.mark.parametrize(
@@ -544,13 +554,14 @@ class TestUse:
         ("time", "seconds"), [("8h", 28800), ("90m", 5400), ("2d", 172800), ("never", 0), ("", 0), ("m", 0), ("0h", 0)]
     )
     def test_times_are_read_as_the_broker_writes_them(self, time: str, seconds: int) -> None:
-        assert bash(f"seconds_of '{time}'; echo $SECONDS_OF").stdout == f"{seconds}\n"
+        assert bash(f"parse_duration '{time}'; echo $DURATION_S").stdout == f"{seconds}\n"
 
     WATCH = (
-        'DIRECTORY=$1 NODE_DIR=$1 PORT=7 CONTAINER=$$ WATCH_AT=0 TOLD_USE=$3 TOLD_STOP="" ANNOUNCER=0 LISTENS=yes; '
-        'BERTH_SESSION_NAME=dev; trap "" USR1; announce() { echo "announced $1$2"; }; '
+        'DIRECTORY=$1 NODE_DIR=$1 PORT=7 CONTAINER=$$ USAGE_CHECK_AT=0 REPORTED_USAGE=$3 ANNOUNCED_STOP=""; '
+        "COMMENT_UPDATE=0 LISTENS=yes; "
+        'BERTH_SESSION_NAME=dev; trap "" USR1; update_job_comment() { echo "announced $1$2"; }; '
         "unset EPOCHSECONDS; EPOCHSECONDS=100000; "
-        'eval "$2"; keep_watch; wait; echo "in $((WATCH_AT - EPOCHSECONDS)) s"'
+        'eval "$2"; report_idle; wait; echo "in $((USAGE_CHECK_AT - EPOCHSECONDS)) s"'
     )
 
     def watch(self, place: Path, use: str, *, idle: str = "never\n\n", told: str = "") -> list[str]:
@@ -590,7 +601,7 @@ class TestUse:
     def test_the_terminals_are_told_when_it_is_stopped(self, tmp_path: Path) -> None:
         self.watch(tmp_path, "99000 - 99990\n", idle="8h\n100600\n", told=":99000:")
         notice = tmp_path.joinpath("run/notice").read_bytes().decode()
-        assert notice.startswith("\r\nberth: dev: nothing uses this session: it is stopped at ")
+        assert notice.startswith("\r\nberth: dev: this session is idle and will stop at ")
 
 
 def test_fingerprint_is_of_the_key_that_sshd_proves(tmp_path: Path) -> None:
@@ -695,13 +706,41 @@ class TestCgroups:
         assert "warning: nothing counts out-of-memory kills in /system.slice/slurmstepd.scope" in said
 
 
+class TestSlurmstepd:
+    def test_session_ends_and_cancels_its_job_when_its_parent_has_ended(self, tmp_path: Path) -> None:
+        scancel = tmp_path / "scancel"
+        scancel.write_text(
+            f'#!/bin/sh\necho "$@" >{tmp_path}/cancelled.new; mv {tmp_path}/cancelled.new {tmp_path}/cancelled\n'
+        )
+        scancel.chmod(0o755)
+        code = (
+            f"source {SESSION}; BERTH_SCONTROL={tmp_path}/scontrol SLURM_JOB_ID=7; trap clean_up EXIT; "
+            f"check_slurmstepd; echo alive >{tmp_path}/checked; read -r _ <{tmp_path}/go; "
+            "until ! kill -0 $PPID 2>/dev/null; do read -rt 0.01 _ <> <(:) || :; done; check_slurmstepd; echo missed"
+        )
+        os.mkfifo(tmp_path / "go")
+        parent = ["bash", "-c", f"bash -c {shlex.quote(code)} & read -r _ <{tmp_path}/end"]
+        os.mkfifo(tmp_path / "end")
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(parent, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_for((tmp_path / "checked").exists, what="a check while the parent lives")
+        (tmp_path / "end").write_text("end\n")
+        process.wait(DEADLINE_S)
+        (tmp_path / "go").write_text("go\n")
+        wait_for((tmp_path / "cancelled").exists, what="the job to be cancelled")
+        assert (tmp_path / "cancelled").read_text() == "7\n"
+        said = (tmp_path / "log").read_text()
+        assert "the slurmstepd of this job has ended" in said
+        assert "missed" not in said
+
+
 class TestFinish:
     def finished(self, tmp_path: Path, container: str) -> tuple[int, int]:
-        """Run finish() with this container; return the script's exit code, and the processes that are left of it."""
-        code = f"exec {{OUT}}< <(exec bash -c {container!r}); CONTAINER=$!; read -ru $OUT; trap finish EXIT; exit 9"
+        """Run clean_up() with this container; return the script's exit code, and the processes that are left of it."""
+        code = f"exec {{OUT}}< <(exec bash -c {container!r}); CONTAINER=$!; read -ru $OUT; trap clean_up EXIT; exit 9"
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(
-                ["bash", "-c", f"source {SCRIPT}\n{code}"],
+                ["bash", "-c", f"source {SESSION}\n{code}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -106,7 +106,7 @@ def of_two_keys(key: Path) -> None:
     """The public key in front is another's than the secret one's."""
     lines = key.read_text().splitlines()
     data = base64.b64decode("".join(lines[1:-1]))
-    public = host_key.public_half(key.read_text())
+    public = host_key.public_key_of(key.read_text())
     mixed = data.replace(public, public[:-1] + bytes([public[-1] ^ 1]), 1)
     key.write_text("\n".join([lines[0], base64.b64encode(mixed).decode(), lines[-1], ""]))
 
@@ -207,5 +207,5 @@ def test_certificate_for_a_former_key_submits_nothing(
 )
 def test_no_text_breaks_the_reader(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - which one, no caller asks
-        host_key.public_half(text)
-    assert host_key.certified(text) is None
+        host_key.public_key_of(text)
+    assert host_key.certified_key(text) is None

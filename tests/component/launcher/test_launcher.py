@@ -12,7 +12,7 @@ import signal
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -20,12 +20,14 @@ from hypothesis import strategies as st
 
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
+from broker.job.bundle import digest, session_script
 from broker.launcher.request import RequestContext, VerbError, checked_user, own_directory
 from broker.launcher.worker import Settings, run_worker
 from broker.names import new_id
-from broker.volumes.record import locked
+from broker.volumes.files import file_lock
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
+from tests.temporary import let_others_enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,8 +42,7 @@ USER = "nobody" if ROOT else ME
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     """A directory that USER can reach and where everybody may make their own, as /tmp."""
-    for directory in [tmp_path, *[p for p in tmp_path.parents if "pytest-" in p.name or "popen-" in p.name]]:
-        directory.chmod(0o755)
+    let_others_enter(tmp_path)
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -50,9 +51,14 @@ def storage(tmp_path: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def running(
-    storage: Path, sbatch: str = "exit 1", **environment: str
+    storage: Path,
+    sbatch: str = "exit 1",
+    *,
+    script: str = "/session.sh",
+    log: IO[bytes] | None = None,
+    **environment: str,
 ) -> AsyncIterator[tuple[LauncherClient, int]]:
-    """A launcher whose sbatch is the given shell script, and its process id."""
+    """A launcher whose sbatch is the given shell script, and its process id. Without `script` it submits its own."""
     program = storage / "sbatch"
     program.write_text(f"#!/bin/sh\n{sbatch}\n")
     program.chmod(0o755)
@@ -64,10 +70,11 @@ async def running(
         f"--serve-fd={theirs.fileno()}",
         f"--storage={storage}/{{user}}",
         f"--sbatch={program}",
-        "--session-script=/session.sh",
+        f"--session-script={script}",
         pass_fds=[theirs.fileno()],
         cwd=Path(__file__).parents[3],
         env=os.environ | environment,
+        stderr=log,
     )
     theirs.close()
     async with asyncio.timeout(DEADLINE_S), LauncherClient(ours, process) as launcher:
@@ -135,13 +142,37 @@ def test_submit_gives_sbatch_a_fixed_form_and_an_environment_made_from_nothing(s
     asyncio.run(scenario())
 
 
+def test_joined_script_is_submitted_and_its_digest_is_logged(storage: Path, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        run = storage / USER / "sessions" / ID / "run"
+        script = f'for a; do case $a in *.sh) echo "$a"; cat "$a"; esac; done >{storage}/seen; echo 42'
+        (storage / "seen").touch()
+        (storage / "seen").chmod(0o666)
+        with (tmp_path / "log").open("wb") as log:
+            async with running(storage, script, script="", log=log) as (launcher, _):
+                await launcher.prepare(USER, ID, "auto")
+                inodes = []
+                for content in (None, b"of an earlier version", None):
+                    if content is not None:
+                        (run / "session.sh").write_bytes(content)
+                    await submit(launcher)
+                    assert (storage / "seen").read_bytes() == f"{run}/session.sh\n".encode() + session_script()
+                    inodes.append((run / "session.sh").stat().st_ino)
+                assert inodes[1] == inodes[2], "the same version is not written again"
+                assert stat.S_IMODE((run / "session.sh").stat().st_mode) == 0o600
+        said = (tmp_path / "log").read_text()
+        assert said == f"launcher: job scripts session.sh={digest('session.sh')} batch.sh={digest('batch.sh')}\n"
+
+    asyncio.run(scenario())
+
+
 def test_program_of_an_earlier_version_goes_once_no_job_uses_it(storage: Path) -> None:
     async def scenario() -> None:
         run = storage / USER / "sessions" / ID / "run"
         async with running(storage, "echo 42") as (launcher, _):
             await launcher.prepare(USER, ID, "auto")
             (run / "copying.py").write_text("of an earlier version")
-            with locked(run / "lock"):
+            with file_lock(run / "lock"):
                 (run / "lock").chmod(0o666)  # as the user's own, whoever runs the tests
                 await submit(launcher)
                 assert (run / "copying.py").exists(), "the job that runs is of that version"

@@ -23,6 +23,7 @@ from broker.launcher.shares import LONG_AT_ONCE, LONG_PLACES, SHORT_AT_ONCE, SHO
 from broker.names import new_id
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON
+from tests.temporary import let_others_enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,8 +69,7 @@ def test_every_long_verb_is_one_of_the_launchers() -> None:
 @contextlib.asynccontextmanager
 async def launcher_at(base: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, int]]:
     """The lines of a launcher, and its process id: a controller that keeps nothing back is at the other end."""
-    for each in [base, *[p for p in base.parents if "pytest-" in p.name or "popen-" in p.name]]:
-        each.chmod(0o755)
+    let_others_enter(base)
     base.joinpath("shared").mkdir()
     base.joinpath("shared").chmod(0o1777)
     ours, theirs = socket.socketpair()

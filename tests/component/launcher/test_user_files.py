@@ -35,9 +35,10 @@ from broker.names import new_id
 from broker.volumes.copy_archive import ARCHIVE
 from broker.volumes.errors import VolumeError
 from broker.volumes.image import ImageFiles
-from broker.volumes.program import run
+from broker.volumes.program import run_program
 from profiles.userfile import UnfitFileError, read_bytes, read_records, read_tail
 from tests.fakes.launcher import PYTHON
+from tests.temporary import let_others_enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 ACCOUNT = pwd.getpwnam(USER)
-SCRIPT = Path(__file__).parents[3] / "broker/job/session.sh"
 IMAGE: dict[str, Any] = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 SIF: dict[str, Any] = {"image": "/nowhere/image.sif", "offset": 40960}
 PLAIN: dict[str, Any] = {"label": "", "reason": "", "automatic": False}
@@ -112,14 +112,16 @@ async def running(
     base: Path, *options: str, memory: int = MEMORY_BYTES, sbatch: str = "echo 1"
 ) -> AsyncIterator[LauncherClient]:
     """A launcher with little memory, below `base`: its storage, and a scancel that puts `planted` in its place."""
-    for each in [base, *[p for p in base.parents if "pytest-" in p.name or "popen-" in p.name]]:
-        each.chmod(0o755)
+    let_others_enter(base)
     shared, programs = base / "shared", base / "bin"
     shared.mkdir()
     shared.chmod(0o1777)
     programs.mkdir()
-    run = shared / USER / "sessions" / ID / "run"
-    scripts = {"sbatch": sbatch, "scancel": f"rm {run}/copy.outcome; mv -T {run}/planted {run}/copy.outcome"}
+    run_program = shared / USER / "sessions" / ID / "run"
+    scripts = {
+        "sbatch": sbatch,
+        "scancel": f"rm {run_program}/copy.outcome; mv -T {run_program}/planted {run_program}/copy.outcome",
+    }
     for name, script in scripts.items():
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
@@ -129,7 +131,7 @@ async def running(
         process = await asyncio.create_subprocess_exec(
             *("prlimit", f"--as={memory}", "--"),
             *(PYTHON, "-m", "broker.launcher.server", f"--serve-fd={theirs.fileno()}", f"--storage={shared}/{{user}}"),
-            *(f"--sbatch={programs}/sbatch", f"--session-script={SCRIPT}", *options),
+            *(f"--sbatch={programs}/sbatch", *options),
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[3],
             env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
@@ -415,11 +417,11 @@ def test_a_program_that_never_stops_talking_is_ended(to: int, monkeypatch: pytes
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     if to == 1:
-        with pytest.raises(VolumeError, match=r"unsquashfs said more than"):
+        with pytest.raises(VolumeError, match=r"unsquashfs printed more than"):
             ImageFiles("/nowhere/image.sif", 0).has("etc")
     else:
         with pytest.raises(subprocess.TimeoutExpired):
-            run(["unsquashfs"], timeout=0.3)
+            run_program(["unsquashfs"], timeout=0.3)
 
 
 def test_packing_and_unpacking_do_with_little_memory(tmp_path: Path) -> None:

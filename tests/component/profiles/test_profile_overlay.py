@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from profiles.image.overlayfs import OPAQUE_XATTRS, Entry, Kind, Marks, merged, opened
+from profiles.image.overlayfs import OPAQUE_XATTRS, EntryKind, Marks, MergedEntry, open_stack, walk_merged
 
 OPAQUE = "user.overlay.opaque"
 
@@ -28,9 +28,9 @@ def layer(folder: Path, name: str, *what: str) -> Path:
     return root
 
 
-def read(*layers: Path, marks: Marks = Marks.FUSE) -> list[Entry]:
-    with opened(layers, marks) as stack:
-        return [*merged(stack)]
+def read(*layers: Path, marks: Marks = Marks.FUSE) -> list[MergedEntry]:
+    with open_stack(layers, marks) as stack:
+        return [*walk_merged(stack)]
 
 
 def shown(*layers: Path, marks: Marks = Marks.FUSE) -> list[str]:
@@ -61,7 +61,7 @@ def test_the_newest_layer_decides_and_directories_come_before_what_is_in_them(tm
     entries = {entry.path: entry for entry in read(old, new)}
     assert entries["d/b"].source == new / "d/b"
     assert entries["d/a"].source == old / "d/a"
-    assert (entries["d"].kind, entries["d/a"].kind) == (Kind.DIRECTORY, Kind.FILE)
+    assert (entries["d"].kind, entries["d/a"].kind) == (EntryKind.DIRECTORY, EntryKind.FILE)
 
 
 def test_whiteouts_hide_what_is_below_and_are_told(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_whiteouts_hide_what_is_below_and_are_told(tmp_path: Path) -> None:
     assert shown(old, new) == ["D again 1", "D d 1", "- e 1", "D e/x 1", "D f 1"]
     assert shown(old, new, newest) == ["- again 2", "D d 1", "- e 1", "D e/x 1", "O f 2"]
     gone = read(old, new)[0]
-    assert (gone.source, gone.kind) == (None, Kind.WHITEOUT)
+    assert (gone.source, gone.kind) == (None, EntryKind.WHITEOUT)
 
 
 def test_an_opaque_directory_hides_what_is_below_and_needs_no_whiteouts(tmp_path: Path) -> None:
@@ -105,11 +105,11 @@ def test_links_are_not_followed_and_names_may_be_any_bytes(tmp_path: Path) -> No
     Path(os.fsdecode(bytes(one) + b"/\xff\n")).touch()
     kinds = {entry.path: entry.kind for entry in read(one)}
     assert kinds == {
-        "link": Kind.SYMLINK,
-        "pipe": Kind.OTHER,
-        "real": Kind.DIRECTORY,
-        "real/a": Kind.FILE,
-        "\udcff\n": Kind.FILE,
+        "link": EntryKind.SYMLINK,
+        "pipe": EntryKind.OTHER,
+        "real": EntryKind.DIRECTORY,
+        "real/a": EntryKind.FILE,
+        "\udcff\n": EntryKind.FILE,
     }
 
 
@@ -130,11 +130,11 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 KERNEL = """
 import os, pathlib, subprocess, sys
-from profiles.image.overlayfs import merged, opened
+from profiles.image.overlayfs import open_stack, walk_merged
 
 def read(*layers):
-    with opened(layers) as stack:
-        return [*merged(stack)]
+    with open_stack(layers) as stack:
+        return [*walk_merged(stack)]
 
 def mount(lower, upper):
     options = f"userxattr,lowerdir={lower},upperdir={upper},workdir=work"

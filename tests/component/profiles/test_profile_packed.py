@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from profiles.errors import ProfilesError
-from profiles.image.overlayfs import Marks, merged, opened
-from profiles.image.unpack_layers import unpack
+from profiles.image.overlayfs import Marks, open_stack, walk_merged
+from profiles.image.unpack_layers import unpack_with_fuse_marks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,9 +30,9 @@ def test_whiteouts_and_opaque_directories_survive(tmp_path: Path) -> None:
     packing = ["mksquashfs", str(tree), str(tmp_path / "a.squashfs"), "-quiet", "-pf", str(tmp_path / "pseudo")]
     subprocess.run(packing, check=True, capture_output=True, timeout=60)
     (tree / "plain").chmod(0o755)
-    unpack(tmp_path / "a.squashfs", tmp_path / "out", 60)
-    with opened([tmp_path / "out"], Marks.FUSE) as stack:
-        entries = {entry.path: entry for entry in merged(stack)}
+    unpack_with_fuse_marks(tmp_path / "a.squashfs", tmp_path / "out", 60)
+    with open_stack([tmp_path / "out"], Marks.FUSE) as stack:
+        entries = {entry.path: entry for entry in walk_merged(stack)}
     assert {path for path, entry in entries.items() if entry.deleted} == set(gone)
     assert {path for path, entry in entries.items() if entry.opaque} == {"d"}
     assert len(entries) == 3 * len(NAMES) + 2
@@ -47,11 +47,11 @@ def test_name_that_looks_like_a_whiteout_leads_nowhere(tmp_path: Path) -> None:
     (tree / "a\nc--------- 0/0 0, 0 2024-01-01 00:00 /b/link/x").mkdir(parents=True)
     packing = ["mksquashfs", str(tree), str(tmp_path / "a.squashfs"), "-quiet"]
     subprocess.run(packing, check=True, capture_output=True, timeout=60)
-    unpack(tmp_path / "a.squashfs", tmp_path / "out", 60)
+    unpack_with_fuse_marks(tmp_path / "a.squashfs", tmp_path / "out", 60)
     assert list(real.iterdir()) == []
 
 
 def test_what_is_no_squashfs_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.squashfs").write_bytes(b"x" * 200)
     with pytest.raises(ProfilesError, match=r"cannot unpack .*a\.squashfs"):
-        unpack(tmp_path / "a.squashfs", tmp_path / "out", 60)
+        unpack_with_fuse_marks(tmp_path / "a.squashfs", tmp_path / "out", 60)

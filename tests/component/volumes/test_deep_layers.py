@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes.comparison import Depth, compare, open_both
-from broker.volumes.flattening import join
+from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
+from broker.volumes.flatten import join_layers
 from broker.volumes.layers import Layers
-from broker.volumes.packing import pack
+from broker.volumes.squashfs import pack_layer
 from profiles.commit import commit
 from profiles.commit import compare as comparing
-from profiles.commit.apply import apply
+from profiles.commit.apply import apply_layers
 from profiles.commit.filters import PathFilter
 from profiles.commit.findings import LeftOut
-from profiles.image.layered_tree import PATH_BYTES, Layered
-from profiles.image.overlayfs import Marks, merged, opened
+from profiles.image.layered_tree import MAX_PATH_BYTES, LayeredTree
+from profiles.image.overlayfs import Marks, open_stack, walk_merged
 from tests.volumes.deep import make_chain, removed_afterwards
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def test_diff_tells_what_lies_deep(layers: Layers) -> None:
     make_chain(layers.tree(lower), DEPTH, NAME, b"old")
     make_chain(layers.tree(upper), DEPTH, NAME, b"new")
     trees = [layers.tree(lower), layers.tree(upper)]
-    with open_both(trees[:1], trees, (Marks.KERNEL, Marks.KERNEL)) as (before, after):
-        assert [*compare(before, after, None, Depth(content=True))] == [("A", f"{INNERMOST}/new")]
-    with open_both(trees, trees[:1], (Marks.KERNEL, Marks.KERNEL)) as (before, after):
-        assert [*compare(before, after, None, Depth())] == [("D", f"{INNERMOST}/new")]
-    with open_both(trees, [], (Marks.KERNEL, Marks.KERNEL)) as (before, after):
-        assert [*compare(before, after, None, Depth())] == [("D", os.fsdecode(NAME))]
+    with open_stacks(trees[:1], trees, (Marks.KERNEL, Marks.KERNEL)) as (before, after):
+        assert [*compare_stacks(before, after, None, ComparisonDepth(content=True))] == [("A", f"{INNERMOST}/new")]
+    with open_stacks(trees, trees[:1], (Marks.KERNEL, Marks.KERNEL)) as (before, after):
+        assert [*compare_stacks(before, after, None, ComparisonDepth())] == [("D", f"{INNERMOST}/new")]
+    with open_stacks(trees, [], (Marks.KERNEL, Marks.KERNEL)) as (before, after):
+        assert [*compare_stacks(before, after, None, ComparisonDepth())] == [("D", os.fsdecode(NAME))]
 
 
 def test_flatten_joins_what_lies_deep(layers: Layers) -> None:
@@ -70,9 +70,9 @@ def test_flatten_joins_what_lies_deep(layers: Layers) -> None:
     make_chain(layers.tree(lower), DEPTH, NAME, b"old")
     make_chain(layers.tree(upper), DEPTH, NAME, b"new")
     (layers.tree(upper) / "first").touch()
-    made = join(layers, (lower, upper), lambda _: False)
-    with opened([layers.tree(made)]) as stack:
-        entries = [*merged(stack)]
+    made = join_layers(layers, (lower, upper), lambda _: False)
+    with open_stack([layers.tree(made)]) as stack:
+        entries = [*walk_merged(stack)]
     assert {entry.path for entry in entries if entry.kind == "file"} == {
         "first", f"{INNERMOST}/old", f"{INNERMOST}/new"
     }  # fmt: skip
@@ -81,8 +81,8 @@ def test_flatten_joins_what_lies_deep(layers: Layers) -> None:
 def test_file_with_too_many_names_is_copied_deep_down(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
     lower = layer(layers)
     make_chain(layers.tree(lower), DEPTH, NAME, b"file")
-    with opened([layers.tree(lower)]) as stack:
-        *_, deepest = merged(stack)
+    with open_stack([layers.tree(lower)]) as stack:
+        *_, deepest = walk_merged(stack)
         folder = deepest.found.folder
         for name in (b"second", b"third"):
             os.link(b"file", name, src_dir_fd=folder.descriptor(), dst_dir_fd=folder.descriptor())
@@ -95,10 +95,10 @@ def test_file_with_too_many_names_is_copied_deep_down(layers: Layers, monkeypatc
         link(source, target, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "link", limited)
-    made = join(layers, (lower,), lambda _: False)
+    made = join_layers(layers, (lower,), lambda _: False)
     monkeypatch.undo()
-    with opened([layers.tree(made)]) as stack:
-        files = {entry.found.name: entry.found.status for entry in merged(stack) if entry.kind == "file"}
+    with open_stack([layers.tree(made)]) as stack:
+        files = {entry.found.name: entry.found.status for entry in walk_merged(stack) if entry.kind == "file"}
     assert files.keys() == {b"file", b"second", b"third"}
     assert len({status.st_ino for status in files.values()}) == 1
 
@@ -117,17 +117,17 @@ def test_commit_takes_deep_folders_and_names_what_is_too_long(layers: Layers, ro
     tree = room / "image"
     (tree / "gone").mkdir(parents=True)
     make_chain(tree / "gone", 1100, b"g", b"file")
-    system = Layered(tree, [layers.path(lower)])
-    found = comparing.compare(system, PathFilter())
+    system = LayeredTree(tree, [layers.path(lower)])
+    found = comparing.compare_system(system, PathFilter())
     paths = [(each.change, each.path) for each in found.files]
     assert ("A", "/usr/plain") in paths
     assert ("A", "/opt/" + "d/" * 1100 + "file") in paths
     assert ("D", "/gone") in paths
     (left,) = found.left_out
-    assert left == LeftOut(left.path, comparing.TOO_LONG)
-    longest = PATH_BYTES - max(len(os.fsencode(each)) for each in (tree, layers.tree(lower))) - 1
+    assert left == LeftOut(left.path, comparing.PATH_TOO_LONG)
+    longest = MAX_PATH_BYTES - max(len(os.fsencode(each)) for each in (tree, layers.tree(lower))) - 1
     assert longest < len(left.path.removeprefix("/")) <= longest + 2
-    apply(system, {each.path.removeprefix("/") for each in found.left_out})
+    apply_layers(system, {each.path.removeprefix("/") for each in found.left_out})
     assert (tree / "usr/plain").read_text() == "plain"
     assert os.path.lexists(tree / ("opt/" + "d/" * 1100 + "file"))
     assert not (tree / "gone").exists()
@@ -138,13 +138,13 @@ def test_commit_names_what_a_packed_layer_has_beside_its_squashfs(layers: Layers
     make_chain(layers.tree(source), 20, b"n" * 250, b"file")
     (layers.tree(source) / "plain").write_text("plain")
     layers.tree(made).rmdir()
-    pack(layers.tree(source), layers.path(made))
+    pack_layer(layers.tree(source), layers.path(made))
     steps = SimpleNamespace(seconds_left=lambda: 60.0)
-    opened_layer = commit._opened(layers.path(made), room, steps)  # type: ignore[arg-type]
+    opened_layer = commit._unpacked_layer(layers.path(made), room, steps)  # type: ignore[arg-type]
     (room / "image").mkdir()
-    found = comparing.compare(Layered(room / "image", [opened_layer]), PathFilter())
+    found = comparing.compare_system(LayeredTree(room / "image", [opened_layer]), PathFilter())
     assert ("A", "/plain") in [(each.change, each.path) for each in found.files]
-    (left,) = [each for each in found.left_out if each.why == comparing.TOO_LONG]
+    (left,) = [each for each in found.left_out if each.why == comparing.PATH_TOO_LONG]
     assert 3000 < len(left.path) < 4096
 
 
@@ -157,8 +157,8 @@ def test_time_of_diff_grows_with_the_depth_and_not_with_its_square(layers: Layer
         make_chain(layers.tree(upper), depth, NAME, b"new")
         trees = [layers.tree(lower), layers.tree(upper)]
         began = time.process_time()
-        with open_both(trees[:1], trees, (Marks.KERNEL, Marks.KERNEL)) as (before, after):
-            assert len([*compare(before, after, None, Depth())]) == 1
+        with open_stacks(trees[:1], trees, (Marks.KERNEL, Marks.KERNEL)) as (before, after):
+            assert len([*compare_stacks(before, after, None, ComparisonDepth())]) == 1
         return time.process_time() - began
 
     few = min(seconds(250) for _ in range(3))
@@ -174,7 +174,7 @@ def test_stack_of_more_layers_than_a_process_may_have_files(layers: Layers) -> N
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))  # as login shells have it
     try:
-        made = join(layers, tuple(stack), lambda _: False)
+        made = join_layers(layers, tuple(stack), lambda _: False)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len([*(layers.tree(made) / "a/b").iterdir()]) == len(stack)

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 USES = """
-from broker.volumes import flattening, inspection, packing, probe
+from broker.volumes import flatten, inspection, probe, squashfs
 from broker.volumes.layers import Layers
 from broker.volumes.storage import Storage
 
 
 def unpacking(place):
     (place / "squashfs").touch()
-    packing._unsquash_on_local_disk(place / "squashfs", place / "target")
+    squashfs._unsquash_on_local_disk(place / "squashfs", place / "target")
 
 
 def probing(place):
-    probe._overlay(place / "room")
+    probe._try_overlay(place / "room")
 
 
 def probing_the_node(place):
@@ -37,12 +37,12 @@ def probing_the_node(place):
 
 def joining(place):
     layers = Layers(packed(place))
-    flattening._repack(layers, ("layer",), "made", lambda path: False)
+    flatten._repack(layers, ("layer",), "made", lambda path: False)
 
 
 def comparing(place):
     layers = packed(place)
-    with inspection._unpacked(Storage(place), {"layer"}, {"layer"}):
+    with inspection._unpacked_trees(Storage(place), {"layer"}, {"layer"}):
         pass
 
 
@@ -52,11 +52,11 @@ def packed(place):
     return place / "layers"
 """
 CALLED = {
-    "unpacking": "packing._unsquash",
-    "probing": "probe.run",
-    "probing_the_node": "probe.run",
-    "joining": "flattening.unpack",
-    "comparing": "inspection.unpack",
+    "unpacking": "squashfs._unsquash",
+    "probing": "probe.run_program",
+    "probing_the_node": "probe.run_program",
+    "joining": "flatten.unpack_layer",
+    "comparing": "inspection.unpack_layer",
 }
 """By use, what it calls while it has a folder on the local disk."""
 KILLED = """

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.names import new_id
-from broker.volumes.comparison import Depth, compare, open_both
-from broker.volumes.flattening import join
+from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
+from broker.volumes.flatten import join_layers
 from broker.volumes.layers import Layers
-from broker.volumes.packages import installed
-from profiles.image.layered_tree import Layered
-from profiles.image.overlayfs import FUSE_WRITTEN, Marks, marks_of, merged, opened
+from broker.volumes.packages import installed_packages
+from profiles.image.layered_tree import LayeredTree
+from profiles.image.overlayfs import FUSE_WRITTEN, Marks, detect_marks, open_stack, walk_merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,20 +76,20 @@ def shown_by_mount(trees: Sequence[Path], folder: Path, marks: Marks) -> set[str
 
 
 def shown_by_merged(trees: Sequence[Path], marks: Marks) -> set[str]:
-    with opened(trees, marks) as stack:
-        return {entry.path for entry in merged(stack) if not entry.deleted}
+    with open_stack(trees, marks) as stack:
+        return {entry.path for entry in walk_merged(stack) if not entry.deleted}
 
 
 def shown_by_diff(trees: Sequence[Path], marks: Marks) -> set[str]:
-    with open_both([], trees, (marks, marks)) as (before, after):
-        return {path for change, path in compare(before, after, None, Depth()) if change == "A"}
+    with open_stacks([], trees, (marks, marks)) as (before, after):
+        return {path for change, path in compare_stacks(before, after, None, ComparisonDepth()) if change == "A"}
 
 
 def left_by_diff(trees: Sequence[Path], marks: Marks) -> set[str]:
     """Take what a comparison of both layers with the lower one tells to be deleted and added."""
     left = shown_by_merged(trees[:1], marks)
-    with open_both(trees[:1], trees, (marks, marks)) as (before, after):
-        for change, path in compare(before, after, None, Depth()):
+    with open_stacks(trees[:1], trees, (marks, marks)) as (before, after):
+        for change, path in compare_stacks(before, after, None, ComparisonDepth()):
             if change == "D" or (change == "M" and not (trees[-1] / path).is_dir()):
                 left = {each for each in left if each != path and not each.startswith(f"{path}/")}
             if change in {"A", "M"}:
@@ -98,13 +98,13 @@ def left_by_diff(trees: Sequence[Path], marks: Marks) -> set[str]:
 
 
 def shown_by_commit(layers: Sequence[Path], empty: Path) -> set[str]:
-    entries = Layered(empty, layers).entries
+    entries = LayeredTree(empty, layers).entries
     return {path for path, entry in entries.items() if not entry.deleted}
 
 
 def shown_over_image(layers: Sequence[Path], paths: set[str]) -> set[str]:
     """Take the lower layer for the image's tree."""
-    system = Layered(layers[0] / "tree", layers[1:])
+    system = LayeredTree(layers[0] / "tree", layers[1:])
     return {path for path in paths if system.find(path) is not None}
 
 
@@ -124,7 +124,7 @@ def test_every_reader_sees_what_the_mount_shows(tmp_path: Path, marks: Marks, fo
         (layers.path(upper) / FUSE_WRITTEN).touch()
     shown = shown_by_mount(trees, tmp_path, marks)
     paths = [layers.path(layer) for layer in (lower, upper)]
-    assert marks_of(paths) is marks
+    assert detect_marks(paths) is marks
     (tmp_path / "empty").mkdir()
     assert shown_by_merged(trees, marks) == shown
     assert shown_by_diff(trees, marks) == shown
@@ -132,12 +132,12 @@ def test_every_reader_sees_what_the_mount_shows(tmp_path: Path, marks: Marks, fo
     assert shown_by_commit(paths, tmp_path / "empty") == shown
     everything = shown | shown_by_merged(trees[:1], marks)
     assert shown_over_image(paths, everything) == shown
-    with opened(trees, marks) as stack:
-        assert installed(stack, "").keys() == {
+    with open_stack(trees, marks) as stack:
+        assert installed_packages(stack, "").keys() == {
             f"pip {name}" for name, path in (("gone", GONE), ("left", LEFT)) if f"{path}/METADATA" in shown
         }
-    made = join(layers, (lower, upper), lambda _: False)
-    assert marks_of([layers.path(made)]) is marks
+    made = join_layers(layers, (lower, upper), lambda _: False)
+    assert detect_marks([layers.path(made)]) is marks
     assert shown_by_merged([layers.tree(made)], marks) == shown
 
 

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes import copied as copied_folders
-from broker.volumes import copying
+from broker.volumes import copied_folders, entry_copy, live_copy
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.copy_program import USAGE
-from broker.volumes.copying import Copy, remove
+from broker.volumes.entry_copy import remove_entry
+from broker.volumes.live_copy import TreeCopy
 from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from broker.volumes.copied import CopiedFolder
+    from broker.volumes.copied_folders import CopiedFolder
     from profiles.walk import Folder
 
 
@@ -45,7 +45,7 @@ def room(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class SwappingCopy(Copy):
+class SwappingCopy(TreeCopy):
     """A copy under whose eyes `swapped` becomes a link to the real home once the folder `when` has been listed."""
 
     room: Path
@@ -81,7 +81,7 @@ def test_folder_that_becomes_a_link_is_not_followed(room: Path, when: bytes, swa
 def copied(room: Path, source: Path, previous: str = "", change: Callable[[], object] = lambda: None) -> Path:
     """Copy a tree whose files are old; `change` comes between the two passes."""
     target = room / f"layer{len(list(room.glob('layer*')))}"
-    copy = Copy(str(source), str(target), previous)
+    copy = TreeCopy(str(source), str(target), previous)
     try:
         copy.survey()
         copy.mark_drained()
@@ -97,8 +97,8 @@ def copied(room: Path, source: Path, previous: str = "", change: Callable[[], ob
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time stamps prove at once that a file has not changed, on any file system."""
-    monkeypatch.setattr(copying, "RACY_NS", 0)
-    monkeypatch.setattr(copying, "shows_stores", lambda _: True)
+    monkeypatch.setattr(entry_copy, "RACY_NS", 0)
+    monkeypatch.setattr(live_copy, "shows_stores", lambda _: True)
 
 
 def content(root: Path) -> dict[bytes, tuple[int, int, int, bytes]]:
@@ -139,7 +139,7 @@ def roomy(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "room").mkdir()
     yield tmp_path / "room"
     with Tree(tmp_path) as tree:
-        remove(tree.root, b"room")
+        remove_entry(tree.root, b"room")
 
 
 @pytest.mark.usefixtures("trusting")
@@ -155,8 +155,8 @@ def test_paths_beyond_all_limits_are_copied_and_the_rest_is_linked(roomy: Path, 
 
     def change() -> None:
         write(innermost, b"changes", b"new")
-        remove(innermost, b"goes")
-        remove(innermost, b"folder")
+        remove_entry(innermost, b"goes")
+        remove_entry(innermost, b"folder")
 
     layer = copied(roomy, roomy / "source", change=change)
     assert content(layer / "tree") == content(roomy / "source")
@@ -181,8 +181,8 @@ def test_folders_that_change_while_a_copy_is_made(roomy: Path) -> None:
 
     def change() -> None:
         with Tree(source) as tree:
-            remove(tree.root, b"removed")
-            remove(tree.root, b"replaced")
+            remove_entry(tree.root, b"removed")
+            remove_entry(tree.root, b"replaced")
         (source / "replaced").write_text("a file")
         (source / "moved").rename(source / "elsewhere")
         (source / "socket").unlink()
@@ -280,7 +280,7 @@ def test_second_pass_only_looks_at_what_has_not_changed(roomy: Path, depth: int)
     for number in range(300):
         write(innermost, b"file%d" % number, b"old")
     write(innermost, b"changed", b"old")
-    copy = Copy(str(roomy / "source"), str(roomy / "layer"))
+    copy = TreeCopy(str(roomy / "source"), str(roomy / "layer"))
     copy.mark_drained()
     copy.first()
     write(innermost, b"changed", b"new")
@@ -295,7 +295,7 @@ def test_second_pass_only_looks_at_what_has_not_changed(roomy: Path, depth: int)
     assert watch.counts.total() <= 10, watch.counts
 
 
-class CachedCopy(Copy):
+class CachedCopy(TreeCopy):
     """A copy on a network client that has a file's status in its cache from before another machine wrote to it."""
 
     cached: os.stat_result
@@ -333,7 +333,7 @@ def test_file_is_not_linked_by_a_status_from_a_clients_cache(roomy: Path, is_liv
 @pytest.mark.usefixtures("trusting")
 @pytest.mark.parametrize("ends", [False, True], ids=["all-answer", "one-ends"])
 def test_processes_that_look_together_miss_nothing(roomy: Path, monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
-    monkeypatch.setattr(copied_folders, "SHARE_FILES", 1)
+    monkeypatch.setattr(copied_folders, "FILES_PER_PROCESS", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
     source = roomy / "source"
     for name in "abcdef":
@@ -341,7 +341,7 @@ def test_processes_that_look_together_miss_nothing(roomy: Path, monkeypatch: pyt
         for number in range(5):
             (source / name / f"file{number}").write_text("old")
 
-    class Failing(Copy):
+    class Failing(TreeCopy):
         def second(self) -> None:
             assert self._lookers is not None
             others = [process for _, process, *_ in self._lookers._others]

@@ -14,8 +14,8 @@ from broker.schema.sessions import LIVE, SessionState, Volumes
 from broker.schema.site import DoctorCheck, RebuildReport
 from profiles.errors import BuildError
 from profiles.image import store as profile_store
-from profiles.image.store import IMAGE, Image, Store, digest_of
-from profiles.recipe.spec import load
+from profiles.image.store import IMAGE, Image, Store, file_digest
+from profiles.recipe.spec import load_profile
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import view
 
@@ -74,12 +74,12 @@ def recipe(directory: Path, version: str = "1") -> Path:
 
 def published(store: Store, file: Path) -> Image:
     """An image whose SIF file is only some bytes: enough for all that does not run it."""
-    profile = load(file)
+    profile = load_profile(file)
     stage = store.stage(profile.name, profile.version)
     sif = stage / IMAGE
     sif.write_bytes(b"squashfs " * 100)
     image = Image(
-        profile.name, profile.version, sif, digest_of(sif), sif.stat().st_size, 1_790_000_000.0, {}, profile, 4096
+        profile.name, profile.version, sif, file_digest(sif), sif.stat().st_size, 1_790_000_000.0, {}, profile, 4096
     )
     (stage / profile_store.DESCRIPTION).write_text(json.dumps(image.description()))
     return store.publish(stage, profile.name, profile.version)
@@ -231,7 +231,7 @@ def test_doctor_names_sessions_whose_layers_cannot_be_joined(controller: Scripte
     controller.sessions["dev"] = view(volumes=Volumes(driver="overlay", unflattened="Input/output error: file"))
     result = run("doctor")
     assert result.exit_code == 1
-    assert "FAIL  layers         those of dev cannot be joined: Input/output error: file" in result.stdout
+    assert "FAIL  layers         the layers of dev cannot be merged: Input/output error: file" in result.stdout
     assert "berth flatten dev" in result.stdout
 
 
@@ -281,7 +281,7 @@ def test_services_get_the_configuration(controller: ScriptedController, monkeypa
         return 3
 
     monkeypatch.setattr("broker.controller.process.run_controller", run_controller)
-    monkeypatch.setattr("broker.gateway.worker.run", lambda settings: seen.append(settings.api_socket))
+    monkeypatch.setattr("broker.gateway.worker.run_worker", lambda settings: seen.append(settings.api_socket))
     assert run("controller").exit_code == 3
     assert run("gateway", "--check").exit_code == 0
     assert seen == [controller.socket]

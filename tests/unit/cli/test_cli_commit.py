@@ -13,7 +13,7 @@ import pytest
 from broker import errors
 from broker.schema import volumes
 from profiles.commit import commit as committing
-from profiles.commit.findings import Change, Findings, LeftOut
+from profiles.commit.findings import ChangedPath, Findings, LeftOut
 from profiles.image.store import Store
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, view
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FOUND = Findings(
     added=[("hello", "2.12")],
     changed=[("git", "1", "2")],
-    files=[Change(f"/opt/{number}", "A", "file", size=2048) for number in range(150)],
+    files=[ChangedPath(f"/opt/{number}", "A", "file", size=2048) for number in range(150)],
     of_packages=7,
     left_out=[LeftOut("/root/.netrc", "may be secret: passwords")],
 )
@@ -62,14 +62,14 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, PathFilter]]:
         version: str,
         store: Store,
         approve: Callable[[Findings], None],
-        sieve: PathFilter,
+        path_filter: PathFilter,
         **_: Any,  # noqa: ANN401 - what is not looked at
     ) -> Image:
-        seen.append((source, sieve))
+        seen.append((source, path_filter))
         approve(FOUND)
         return publish(store, name, version)
 
-    monkeypatch.setattr(committing, "commit", commit)
+    monkeypatch.setattr(committing, "commit_session", commit)
     return seen
 
 
@@ -78,11 +78,11 @@ def test_a_snapshot_is_made_committed_and_forgotten(
 ) -> None:
     result = run("profile", "commit", "dev", "mine@2", "--yes", "--include", "/root/.netrc", "--exclude", "/opt/1*")
     assert result.exit_code == 0, result.stderr
-    [(source, sieve)] = sources
+    [(source, path_filter)] = sources
     root = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".local/share/berth/layers"
     assert source.layers == [root / "A", root / "B"]
     assert (source.session, source.base.name) == ("dev", "base")
-    assert (sieve.include, sieve.exclude) == (("/root/.netrc",), ("/opt/1*",))
+    assert (path_filter.include, path_filter.exclude) == (("/root/.netrc",), ("/opt/1*",))
     assert [each[:2] for each in controller.asked if each[0] != "GET"] == [
         ("POST", "/v1/sessions/dev/snapshots"),
         ("DELETE", "/v1/sessions/dev/snapshots/3"),
@@ -95,12 +95,12 @@ def test_what_goes_in_and_what_does_not_is_shown(
     controller: ScriptedController, sources: list[tuple[Source, PathFilter]]
 ) -> None:
     said = run("profile", "commit", "dev", "mine@2", "--yes").stderr
-    assert "Into mine@2, over base@1:" in said
+    assert "Included in mine@2, on top of base@1:" in said
     assert "  1 packages added:\n    hello 2.12\n" in said
     assert "    git 1 -> 2\n" in said
     assert "  150 files of no package:\n    A /opt/0  2.0 KiB\n" in said
     assert "    … and 50 more" in said
-    assert "Left out:\n  1 paths:\n    /root/.netrc  (may be secret: passwords)\n" in said
+    assert "Excluded:\n  1 paths:\n    /root/.netrc  (may be secret: passwords)\n" in said
     assert controller.asked
     assert len(sources) == 1
 
@@ -145,14 +145,14 @@ def test_a_snapshot_that_stays_is_told(
     controller.failures["DELETE /v1/sessions/dev/snapshots/3"] = errors.ConflictError("busy")
     result = run("profile", "commit", "dev", "mine@2", "--yes")
     assert result.exit_code == 0
-    assert "snapshot 3 of dev, which was made for this, is still there: busy" in result.stderr
+    assert "the temporary snapshot 3 of dev was not deleted: busy" in result.stderr
     assert len(sources) == 1
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["dev", "mine"], 2, "which version of mine?"),
+        (["dev", "mine"], 2, "the version of mine is missing"),
         (["none", "mine@2"], 3, "no session named none"),
         (["dev", "base@1"], 5, "base@1 is published"),
         (["dev", "mine@2", "--include", "opt"], 2, "no absolute path"),
@@ -171,8 +171,8 @@ def test_refusals_come_before_any_work(
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
-        ({"digest": "sha256:other"}, 4, "is not the one that this was made with"),
-        ({"version": "7"}, 4, "base@7 is not there"),
+        ({"digest": "sha256:other"}, 4, "was replaced by another one"),
+        ({"version": "7"}, 4, "base@7 is not available"),
     ],
 )
 def test_without_the_image_that_the_layers_lie_on_it_is_refused(

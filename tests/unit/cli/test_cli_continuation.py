@@ -47,7 +47,7 @@ def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) ->
     result = run("history", "dev")
     heading, first, second, third = result.stdout.splitlines()
     assert re.split(" {2,}", heading) == ["JOB", "NODE", "STARTED", "RAN FOR", "GPU HOURS", "ENDED AS"]
-    assert first.strip() == "Slurm has not taken it"
+    assert first.strip() == "not submitted"
     assert re.split(" {2,}", second)[-2:] == ["8 h", "16.0"]
     assert re.split(" {2,}", third)[:2] == ["7", "c1"]
     assert re.split(" {2,}", third)[3:] == ["1 h 30 min", "1.5", "NODE_FAIL (the node failed) (requeued 1x)"]
@@ -61,7 +61,7 @@ def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) ->
 def test_set_decides_whether_it_goes_on(controller: ScriptedController, policy: str, sent: str | None) -> None:
     result = run("set", "dev", "--continue", policy)
     assert controller.asked[-1] == ("PUT", "/v1/sessions/dev/continuation", {"continuation": sent})
-    assert result.stderr == "dev goes on in another job when one has to end, if it was used in the last 12h\n"
+    assert result.stderr == "dev continues in a new job when its job has to end, if used in the last 12h\n"
 
 
 @pytest.mark.parametrize("policy", ["", "sometimes", "0h", "12", "12w", "-1h"])
@@ -76,20 +76,22 @@ def test_extend_tells_the_new_end(controller: ScriptedController) -> None:
     controller.script["dev"].append(ready(ends_at=time.time() + 6 * 3600 + 30))
     result = run("extend", "dev", "4h")
     assert controller.asked[-1] == ("POST", "/v1/sessions/dev/extend", {"seconds": 14400.0})
-    assert result.stderr.startswith("dev: its job ends ")
+    assert result.stderr.startswith("dev: the job ends at ")
     assert result.stderr.endswith("(in 6 h)\n")
     assert run("extend", "dev", "soon").exit_code == 2
 
 
 def test_extend_that_is_refused_says_what_happens_instead(controller: ScriptedController) -> None:
     controller.script["dev"].append(
-        RefusedError("this site does not extend jobs", hint="its job ends 18:05, then job 13 carries it on")
+        RefusedError(
+            "this site does not extend jobs", hint="the job ends at 18:05, then the session continues in job 13"
+        )
     )
     result = run("extend", "dev", "30m")
     assert result.exit_code == 4
     assert result.stderr.splitlines() == [
         "berth: this site does not extend jobs",
-        "  hint: its job ends 18:05, then job 13 carries it on",
+        "  hint: the job ends at 18:05, then the session continues in job 13",
     ]
 
 
@@ -97,12 +99,12 @@ def test_list_and_show_tell_of_the_end_before_it_comes(controller: ScriptedContr
     controller.sessions["dev"] = ready(continuation="always", next_job_id=13, ends_at=time.time() + 245)
     assert "4 min, then job 13" in run("list").stdout
     shown = run("show", "dev").stdout
-    assert "ready on c2; its job ends " in shown
-    assert "(in 4 min), then job 13 carries it on" in shown
-    assert "goes on    in another job when one has to end" in shown
+    assert "ready on c2; job ends at " in shown
+    assert "(in 4 min), then the session continues in job 13" in shown
+    assert "job's end  continues in a new job when its job has to end" in shown
     controller.sessions["dev"] = ready(continuation="never", ends_at=time.time() + 245)
-    assert "then it stops, and keeps its files" in run("show", "dev").stdout
+    assert "then the session stops and keeps its files" in run("show", "dev").stdout
     controller.sessions["dev"] = ready(continuation="12h", used_at=time.time() - 130)
-    assert "if it was used in the last 12h; it was used 2 min ago" in run("show", "dev").stdout
+    assert "if used in the last 12h; last used 2 min ago" in run("show", "dev").stdout
     controller.sessions["dev"] = ready(continuation="never", ends_at=time.time() + 3600)
-    assert "its job ends" not in run("show", "dev").stdout
+    assert "job ends" not in run("show", "dev").stdout

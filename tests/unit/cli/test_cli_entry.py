@@ -13,9 +13,9 @@ import pytest
 
 from broker import __version__, errors
 from broker.cli.app import COMMANDS, berth
-from broker.cli.output import printable
+from broker.cli.output import escape_controls
 from broker.errors import ExitCode
-from broker.format import clock, duration, size
+from broker.format import format_duration, format_size, format_time
 from broker.schema import volumes
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import view
@@ -162,9 +162,9 @@ def test_completion_scripts(shell: str) -> None:
 
 
 def test_printable() -> None:
-    assert printable("plain ünïcödé") == "plain ünïcödé"
-    assert printable("\x1b[2J\u202eab\x00\x9b") == "\\x1b[2J\\u202eab\\x00\\x9b"
-    assert printable("a\tb\n", keep="\n\t") == "a\tb\n"
+    assert escape_controls("plain ünïcödé") == "plain ünïcödé"
+    assert escape_controls("\x1b[2J\u202eab\x00\x9b") == "\\x1b[2J\\u202eab\\x00\\x9b"
+    assert escape_controls("a\tb\n", keep="\n\t") == "a\tb\n"
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,13 @@ def test_printable() -> None:
     ],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_clock_and_size() -> None:
-    assert len(clock(1_790_000_000, 1_790_000_001)) == 5
-    assert len(clock(1_790_000_000, 1_790_090_000)) == 16
-    assert [size(each) for each in (0, 1023, 1024, 3 * 1024**3)] == ["0 B", "1023 B", "1.0 KiB", "3.0 GiB"]
+    assert len(format_time(1_790_000_000, 1_790_000_001)) == 5
+    assert len(format_time(1_790_000_000, 1_790_090_000)) == 16
+    assert [format_size(each) for each in (0, 1023, 1024, 3 * 1024**3)] == ["0 B", "1023 B", "1.0 KiB", "3.0 GiB"]
 
 
 def test_ctrl_c_anywhere(monkeypatch: pytest.MonkeyPatch, controller: ScriptedController) -> None:

@@ -68,7 +68,7 @@ def test_what_root_did_is_kept_and_the_session_comes_back(controller: ScriptedCo
     assert not controller.script["dev"]
     lines = result.stderr.splitlines()
     assert lines[0] == (
-        "dev: it is started in root mode for this command; what runs in it ends, and it is started again afterwards"
+        "dev: will start in root mode for this command; its programs end, and it is started again afterwards"
     )
     assert lines[-1] == "dev is ready again"
     assert {"kept", "to undo: berth rollback dev 4", "dev: stopping; then entering root mode"} <= set(lines)
@@ -99,9 +99,9 @@ def test_a_running_session_is_asked_about(controller: ScriptedController) -> Non
 @pytest.mark.parametrize(
     ("code", "words", "says"),
     [
-        (7, (), "the command ended with 7; nothing of it is kept"),
-        (255, (), "the connection was lost, or the command ended with 255; nothing of it is kept"),
-        (255, ("--keep",), "the connection was lost, or the command ended with 255; nothing of it is kept"),
+        (7, (), "the command ended with 7; its changes are discarded"),
+        (255, (), "the connection was lost, or the command ended with 255; its changes are discarded"),
+        (255, ("--keep",), "the connection was lost, or the command ended with 255; its changes are discarded"),
     ],
 )
 def test_nothing_is_kept_of_a_command_that_fails(
@@ -174,7 +174,7 @@ def test_a_session_that_cannot_be_brought_back_says_how_to(controller: ScriptedC
     controller.failures["POST /v1/sessions/dev/stop"] = errors.SlurmUnavailableError("Slurm does not answer")
     result = run("exec", "--root", "--yes", "dev", "true")
     assert result.exit_code == 6
-    assert "dev could not be brought back from root mode: Slurm does not answer" in result.stderr
+    assert "dev could not leave root mode: Slurm does not answer" in result.stderr
     assert "`berth stop dev` ends root mode" in result.stderr
 
 
@@ -207,7 +207,7 @@ def test_interrupted_nothing_is_kept_and_the_session_comes_back(
         code = process.wait(30)
     if ending is not signal.SIGHUP:
         assert code == 130
-        assert said.endswith("dev is ready again\nberth: interrupted; nothing of what the command did is kept\n")
+        assert said.endswith("dev is ready again\nberth: interrupted; the command's changes are discarded\n")
     assert "root/commit" not in posts(controller)
     assert posts(controller)[-2:] == ["stop", "start"]
     assert not controller.script["dev"]
@@ -230,7 +230,7 @@ def test_ctrl_c_while_it_is_kept_waits_for_that(controller: ScriptedController) 
             assert process.poll() is None
         process.send_signal(signal.SIGINT)  # and again: now we are to leave at once
         controller.script["dev"] += back()
-        assert "interrupted while what the command changed was being kept" in process.stderr.read()
+        assert "interrupted while the command's changes were being saved" in process.stderr.read()
         assert process.wait(30) == 130
     assert posts(controller)[-2:] == ["stop", "start"]
 
@@ -254,7 +254,7 @@ def test_ctrl_c_while_the_controller_answers(
     assert posts(controller)[-2:] == ["stop", "start"]
     if committing:
         assert result.exit_code == 0
-        assert "is being kept; Ctrl-C again ends that\n" in result.stderr
+        assert "are being saved; press Ctrl-C again to interrupt\n" in result.stderr
         assert "\nkept\n" in result.stderr
     else:
         assert result.exit_code == 130
@@ -271,7 +271,7 @@ def test_ctrl_c_before_it_was_asked_to_keep_anything(
     controller.script["dev"] += [*into_root_mode(), *back()]
     result = run("exec", "--root", "--yes", "dev", "true")
     assert result.exit_code == 130
-    assert result.stderr.endswith("berth: interrupted; nothing of what the command did is kept\n")
+    assert result.stderr.endswith("berth: interrupted; the command's changes are discarded\n")
 
 
 def test_no_ssh(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_wrong_names_are_refused_before_anything_is_asked(
         result = run(command, name)
         assert result.exit_code == 2
         assert "small letters" in result.stderr
-        assert (f"'{near}' would do" in result.stderr) == (near is not None)
+        assert (f"try '{near}'" in result.stderr) == (near is not None)
     assert controller.asked == []
 
 
@@ -143,7 +143,7 @@ def test_stop_gives_up_after_its_timeout_and_says_that_it_goes_on(controller: Sc
     controller.sessions["dev"] = view("dev", SessionState.STOPPING)
     result = run("stop", "dev", "--timeout", "0.05")
     assert result.exit_code == 8
-    assert "it goes on" in result.stderr
+    assert "the operation continues" in result.stderr
 
 
 def test_delete_needs_a_terminal_or_yes(controller: ScriptedController) -> None:
@@ -166,7 +166,7 @@ def test_delete_asks_at_a_terminal(controller: ScriptedController, answer: bytes
         os.write(leader, answer)
         assert process.wait(30) == code
         assert process.stderr is not None
-        assert "Delete dev and every file in it?" in process.stderr.read()
+        assert "Delete dev and all its files?" in process.stderr.read()
     os.close(leader)
     assert ("dev" in controller.sessions) == (code == 1)
 
@@ -176,7 +176,7 @@ def test_delete_waits_until_it_is_gone(controller: ScriptedController) -> None:
     controller.script["dev"] += [view("dev", SessionState.DELETING), None]
     result = run("delete", "dev", "--yes")
     assert (result.exit_code, controller.sessions) == (0, {})
-    assert result.stderr.splitlines()[-1] == "dev is deleted, for good"
+    assert result.stderr.splitlines()[-1] == "dev is deleted permanently"
 
 
 def test_a_session_with_a_job_is_not_deleted(controller: ScriptedController) -> None:
@@ -196,7 +196,7 @@ def test_logs_end(controller: ScriptedController) -> None:
 
 
 def test_logs_follow_until_the_job_has_ended(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.cli.commands.logs.FOLLOW_INTERVAL", 0)
+    monkeypatch.setattr("broker.cli.commands.logs.FOLLOW_INTERVAL_S", 0)
     controller.sessions["dev"] = view("dev", SessionState.STOPPED)
     controller.logs["dev"] += ["one\n", "one\ntwo\n"]
     assert run("logs", "dev", "--follow").stdout == "one\ntwo\n"
@@ -231,7 +231,7 @@ def test_events_without_connections(controller: ScriptedController) -> None:
 
 def test_who_is_connected(controller: ScriptedController) -> None:
     controller.sessions["dev"] = ready()
-    assert "Nobody is connected to dev" in run("who", "dev").stderr
+    assert "Berth knows of no open connections to dev." in run("who", "dev").stderr
     usual: dict[str, Any] = {"session": "dev", "user": "alice", "generation": "1.0", "began_at": CREATED}
     usual |= {"seen_at": CREATED, "received": 2048}
     key = "SHA256:" + "A" * 43

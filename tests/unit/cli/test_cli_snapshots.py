@@ -51,12 +51,12 @@ def changing(verb: str, **values: object) -> sessions.SessionView:
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (kept(3), "dev: snapshot 3, of the session without a job, so nothing was at work in it"),
+        (kept(3), "dev: snapshot 3, of the stopped session"),
         (
             kept(3, label="good", consistency="frozen", pause=0.0414),
-            "dev: snapshot 3 (good), of the running session, frozen: all in it stood still for 41 ms",
+            "dev: snapshot 3 (good), of the running session, with all processes frozen for 41 ms",
         ),
-        (kept(3, consistency="crash-consistent"), "crash-consistent: not all in it could be made to stand still"),
+        (kept(3, consistency="crash-consistent"), "crash-consistent: not all processes could be frozen"),
     ],
 )
 def test_a_snapshot_says_what_it_is_of(controller: ScriptedController, made: volumes.SnapshotView, says: str) -> None:
@@ -142,7 +142,7 @@ def test_a_snapshot_is_deleted_only_after_asking(controller: ScriptedController)
     assert refused.exit_code == 2
     assert "--yes" in refused.stderr
     result = run("snapshots", "dev", "--delete", "clean", "--yes")
-    assert result.stderr.startswith("deleted snapshot 1 (clean) of dev; what only it needed ")
+    assert result.stderr.startswith("deleted snapshot 1 (clean) of dev; its disk space ")
     assert json.loads(run("snapshots", "dev", "--delete", "2", "--yes", "--json").stdout)["number"] == 2
     assert run("snapshots", "dev", "--delete", "2", "--yes").exit_code == 3
     assert controller.snapshots["dev"] == []
@@ -154,7 +154,7 @@ def test_rollback_of_a_stopped_session_asks_nothing_and_says_how_to_undo_it(cont
     result = run("rollback", "dev", "3")
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        "dev: back to snapshot 3, and how it is now is kept as a snapshot; it has no job, and is left without one",
+        "dev: rolls back to snapshot 3; its present state becomes a snapshot; it has no job and stays stopped",
         "dev: rolling back",
         "dev is as in snapshot 3",
         "to undo: berth rollback dev 4",
@@ -166,7 +166,7 @@ def test_rollback_of_a_running_session_needs_a_yes_and_waits_until_it_is_back(co
     controller.sessions["dev"] = ready()
     refused = run("rollback", "dev", "good")
     assert refused.exit_code == 2
-    assert "what runs in it ends, and it is started again" in refused.stderr
+    assert "its programs end, and it is started again" in refused.stderr
     assert "dev was not rolled back: there is no terminal to ask at" in refused.stderr
     assert posted(controller) == []
     pending, done = operation("rollback"), operation("rollback", "done", undo="berth rollback dev 4")
@@ -184,7 +184,7 @@ def test_rollback_of_a_running_session_needs_a_yes_and_waits_until_it_is_back(co
         "dev: rolling back",
         "dev: submitting the job to Slurm",
         "dev: starting on c2",
-        "dev is as it was in snapshot good",
+        "rolled dev back to snapshot good",
         "dev: ready on c2",
         "to undo: berth rollback dev 4",
     ]
@@ -230,15 +230,15 @@ def test_ctrl_c_leaves_it_rolling_back(controller: ScriptedController) -> None:
             process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         assert process.stderr is not None
-        assert "berth: interrupted; dev goes on rolling back\n  hint: `berth show dev`" in process.stderr.read()
+        assert "berth: interrupted; dev is still rolling back\n  hint: `berth show dev`" in process.stderr.read()
 
 
 @pytest.mark.parametrize(
     ("call", "words", "goes_on"),
     [
-        ("snapshot", ("snapshot", "dev"), "dev goes on taking a snapshot"),
-        ("switch", ("switch", "dev", "base@2"), "dev goes on switching its profile"),
-        ("restore", ("restore", "old", "--as", "new"), "new goes on being restored"),
+        ("snapshot", ("snapshot", "dev"), "dev is still taking a snapshot"),
+        ("switch", ("switch", "dev", "base@2"), "dev is still switching its profile"),
+        ("restore", ("restore", "old", "--as", "new"), "new is still being restored"),
     ],
 )
 def test_ctrl_c_while_the_controller_answers(
@@ -261,7 +261,7 @@ def test_ctrl_c_while_a_clone_is_made(controller: ScriptedController, monkeypatc
     monkeypatch.setattr(http, "_split", interrupted)
     result = run("clone", "dev", "trial")
     assert result.exit_code == 130
-    assert "berth: interrupted; trial goes on being cloned\n" in result.stderr
+    assert "berth: interrupted; trial is still being cloned\n" in result.stderr
     assert controller.sessions["trial"].state is SessionState.CHANGING
 
 
@@ -279,7 +279,7 @@ def test_a_running_session_is_asked_about_at_a_terminal(
         os.write(leader, answer)
         assert process.wait(30) == code
         assert process.stderr is not None
-        assert "End what runs in dev?" in process.stderr.read()
+        assert "End all programs in dev?" in process.stderr.read()
     os.close(leader)
     assert len(posted(controller)) == (code == 0)
 
@@ -289,10 +289,10 @@ def test_switch(controller: ScriptedController) -> None:
     controller.script["dev"] += [changing("switch"), view(operation=done)]
     result = run("switch", "dev", "triton-xpu@2", "--fresh")
     assert result.stderr.splitlines() == [
-        "dev: from base@1 to triton-xpu@2, its home stays, and how it is now is kept as a snapshot; "
-        "it has no job, and is left without one",
+        "dev: switches from base@1 to triton-xpu@2; keeps its home and a snapshot of its present state; "
+        "it has no job and stays stopped",
         "dev: switching its profile",
-        "dev is on triton-xpu@2 now",
+        "switched dev to triton-xpu@2",
         "to undo: berth switch dev base@1",
     ]
     [(path, body)] = posted(controller)
@@ -304,7 +304,7 @@ def test_clone(controller: ScriptedController) -> None:
     making = view("trial", SessionState.CHANGING, operation=operation("clone"))
     controller.script["trial"] += [making, view("trial", operation=operation("clone", "done"))]
     result = run("clone", "dev", "trial", "--at", "12", "--profile", "base@2")
-    assert result.stderr.splitlines() == ["trial: being cloned", "trial is there; `berth start trial` starts it"]
+    assert result.stderr.splitlines() == ["trial: being cloned", "trial was created; `berth start trial` starts it"]
     assert result.stdout == ""
     [(path, body)] = posted(controller)
     assert path == "/v1/sessions/dev/clone"
@@ -328,14 +328,14 @@ def test_a_clone_that_could_not_be_started_is_there(controller: ScriptedControll
     controller.script["trial"] += [view("trial", SessionState.STOPPED, operation=done, reason="no such account")]
     result = run("clone", "dev", "trial", "--start")
     assert result.exit_code == 1
-    assert "berth: trial is made, but did not become ready, it is stopped: no such account\n" in result.stderr
+    assert "berth: trial was created but did not become ready; it is stopped: no such account\n" in result.stderr
     assert "`berth start trial` starts it" in result.stderr
 
 
 def test_clone_as_json_and_without_waiting(controller: ScriptedController) -> None:
     making = view("trial", SessionState.CHANGING, operation=operation("clone"))
     controller.script["trial"] += [making] * 2
-    assert run("clone", "dev", "trial", "--no-wait").stderr == "trial is being made\n"
+    assert run("clone", "dev", "trial", "--no-wait").stderr == "trial is being created\n"
     assert json.loads(run("clone", "dev", "trial", "--no-wait", "--json").stdout)["name"] == "trial"
 
 
@@ -344,7 +344,7 @@ def test_a_clone_that_could_not_be_made_is_gone(controller: ScriptedController) 
     controller.script["trial"] += [making, None]
     result = run("clone", "dev", "trial", "--at", "12")
     assert result.exit_code == 1
-    assert result.stderr.endswith("berth: trial could not be made\n  hint: `berth events` says why\n")
+    assert result.stderr.endswith("berth: trial could not be created\n  hint: `berth events` shows why\n")
 
 
 @pytest.mark.parametrize("words", [(), ("--no-wait",)])
@@ -353,14 +353,15 @@ def test_delete_says_until_when_it_can_be_brought_back(controller: ScriptedContr
     controller.script["dev"] += [view("dev", SessionState.DELETING, kept_until=until), None]
     result = run("delete", "dev", "--yes", *words)
     day = time.strftime("%Y-%m-%d", time.localtime(until))
-    assert result.stderr.splitlines()[-1].startswith(f"dev is {'being ' if words else ''}deleted; until {day} ")
-    assert result.stderr.endswith(" `berth restore dev` undoes that\n")
+    assert result.stderr.splitlines()[-1].startswith(
+        f"dev is {'being ' if words else ''}deleted; `berth restore dev` restores it until {day} "
+    )
 
 
 def test_delete_purge(controller: ScriptedController) -> None:
     controller.script["dev"] += [view("dev", SessionState.DELETING), None]
     result = run("delete", "dev", "--purge", "--yes")
-    assert result.stderr.splitlines()[-1] == "dev is deleted, for good"
+    assert result.stderr.splitlines()[-1] == "dev is deleted permanently"
     assert ("DELETE", "/v1/sessions/dev?purge", None) in controller.asked
 
 
@@ -378,7 +379,7 @@ def test_deleted_sessions_are_listed_and_restored(controller: ScriptedController
         view("dev2", operation=operation("restore", "done")),
     ]
     result = run("restore", "old", "--as", "dev2")
-    assert result.stderr.splitlines()[-1] == "dev2 is back; `berth start dev2` starts it"
+    assert result.stderr.splitlines()[-1] == "dev2 was restored; `berth start dev2` starts it"
     assert posted(controller) == [("/v1/deleted/old/restore", {"name": "dev2"})]
     assert run("list", "--deleted").stderr == "There is nothing to restore.\n"
     assert run("restore", "old").exit_code == 3

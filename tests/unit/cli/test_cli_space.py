@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.cli.volume_text import policy
+from broker.cli.volume_text import describe_persistence
 from broker.schema import sessions
 from broker.schema import volumes as volume_schema
 from broker.schema.sessions import Persistence, SessionState
@@ -48,8 +48,8 @@ def test_diff_prints_packages_and_then_files(controller: ScriptedController) -> 
         "D\t/etc/motd",
     ]
     assert result.stderr.splitlines() == [
-        "dev: 3 packages changed against profile base@1",
-        "dev: 2 files changed against profile base@1",
+        "dev: 3 packages changed since profile base@1",
+        "dev: 2 files changed since profile base@1",
     ]
     assert json.loads(run("diff", "dev", "--json", "--from", "3").stdout)["base"] == "profile base@1"
     assert controller.asked[-1][:2] == ("GET", "/v1/sessions/dev/diff?from")
@@ -58,8 +58,8 @@ def test_diff_prints_packages_and_then_files(controller: ScriptedController) -> 
 def test_diff_that_finds_nothing_and_one_that_finds_too_much(controller: ScriptedController) -> None:
     controller.answers["GET /v1/sessions/dev/diff"] = volume_schema.DiffReport(base="snapshot 3")
     result = run("diff", "dev", "--from", "3")
-    compared = "compared: kind, mode, size, time, link target, attributes; `--content` compares the bytes too"
-    assert (result.stdout, result.stderr) == ("", f"dev: nothing has changed against snapshot 3\n{compared}\n")
+    compared = "compared: type, mode, size, time, link target, attributes; `--content` also compares the content"
+    assert (result.stdout, result.stderr) == ("", f"dev: no changes since snapshot 3\n{compared}\n")
 
 
 def test_diff_that_read_the_files_needs_no_hint(controller: ScriptedController) -> None:
@@ -67,10 +67,10 @@ def test_diff_that_read_the_files_needs_no_hint(controller: ScriptedController) 
     controller.answers["GET /v1/sessions/dev/diff"] = report
     result = run("diff", "dev", "--content")
     assert controller.asked[-1][1] == "/v1/sessions/dev/diff?content"
-    assert (result.stdout, result.stderr) == ("", "dev: nothing has changed against snapshot 3\n")
+    assert (result.stdout, result.stderr) == ("", "dev: no changes since snapshot 3\n")
     file = volume_schema.FileChange(change="M", volume="home", path="/home/alice/x")
     controller.answers["GET /v1/sessions/dev/diff"] = volume_schema.DiffReport(base="b", files=[file], truncated=True)
-    assert run("diff", "dev").stderr.splitlines()[-1] == "dev: more than 1 file changed against b"
+    assert run("diff", "dev").stderr.splitlines()[-1] == "dev: more than 1 file changed since b"
 
 
 def test_size(controller: ScriptedController) -> None:
@@ -85,7 +85,7 @@ def test_size(controller: ScriptedController) -> None:
         "home        1.0 KiB  4.0 KiB  12",
         "snapshot 1  0 B      3.0 KiB  10",
     ]
-    assert result.stderr == "4.0 KiB in all, what is shared counted once; 1.0 GiB free\n"
+    assert result.stderr == "4.0 KiB in total, shared data counted once; 1.0 GiB free\n"
     assert json.loads(run("size", "dev", "--json").stdout)["free"] == 1 << 30
 
 
@@ -93,7 +93,7 @@ def test_verify(controller: ScriptedController) -> None:
     path = "POST /v1/sessions/dev/verify"
     controller.answers[path] = volume_schema.VerifyReport(layers=1, recorded=1)
     result = run("verify", "dev")
-    said = "dev: 1 layer read, all as they were; 1 of them had no checksums and got them now\n"
+    said = "dev: 1 layer read, no problems; recorded checksums of 1 of them\n"
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", said)
     controller.answers[path] = volume_schema.VerifyReport(
         layers=2, recorded=0, problems=["/home/alice/x: other content"]
@@ -108,7 +108,7 @@ def test_verify(controller: ScriptedController) -> None:
 def test_flatten(controller: ScriptedController) -> None:
     many, few = (sessions.Volumes(driver="overlay", layers={"home": count, "system": 1}) for count in (30, 1))
     controller.script["dev"] += [view(volumes=many), view(volumes=few), view()]
-    went_on = "dev: 30 under the home, 1 under the system; fewer when that is done in the background\n"
+    went_on = "dev: 30 under the home, 1 under the system; they are merged in the background\n"
     assert run("flatten", "dev").stderr == went_on
     assert run("flatten", "dev").stderr == "dev: 1 under the home, 1 under the system\n"
     assert json.loads(run("flatten", "dev", "--json").stdout)["name"] == "dev"
@@ -120,9 +120,9 @@ def test_gc(controller: ScriptedController) -> None:
     controller.answers["POST /v1/gc"] = report
     result = run("gc", "--dry-run")
     assert result.stdout == "old\n"
-    assert result.stderr == "would be given back: 2.0 KiB in 2 layers, 1 deleted session\n"
+    assert result.stderr == "would be freed: 2.0 KiB in 2 layers, 1 deleted session\n"
     controller.answers["POST /v1/gc"] = report.model_copy(update={"dry_run": False})
-    assert run("gc").stderr.startswith("given back: ")
+    assert run("gc").stderr.startswith("freed: ")
     assert json.loads(run("gc", "--json").stdout)["layers"] == 2
     assert [body for _, path, body in controller.asked if path == "/v1/gc"] == [
         {"dry_run": True},
@@ -155,7 +155,7 @@ def test_gc(controller: ScriptedController) -> None:
     ],
 )
 def test_the_policy_in_words(persistence: dict[str, object], words: str) -> None:
-    assert policy(view(persistence=Persistence.model_validate(persistence))) == words
+    assert describe_persistence(view(persistence=Persistence.model_validate(persistence))) == words
 
 
 def test_show_tells_how_a_session_is_kept(controller: ScriptedController) -> None:
@@ -165,7 +165,7 @@ def test_show_tells_how_a_session_is_kept(controller: ScriptedController) -> Non
     controller.sessions["dev"] = view(volumes=volumes)
     out = run("show", "dev").stdout
     assert "  kept       everything\n" in out
-    assert "  storage    overlay: only what changed is stored, in layers over each other\n" in out
+    assert "  storage    overlay: stores only changes, as layers\n" in out
     assert "             a snapshot takes no time\n" in out
     assert "  layers     3 under the home\n" in out
     assert "  snapshots  2; `berth snapshots dev` lists them\n" in out
@@ -201,7 +201,7 @@ def test_root_mode_and_changes_show_in_the_list(controller: ScriptedController) 
 
 def test_show_of_a_deleted_session(controller: ScriptedController) -> None:
     controller.sessions["dev"] = view("dev", SessionState.DELETED, kept_until=CREATED)
-    assert "`berth restore dev` brings it back until " in run("show", "dev").stdout
+    assert "`berth restore dev` restores it until " in run("show", "dev").stdout
 
 
 def test_start_with_a_policy_of_its_own(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:

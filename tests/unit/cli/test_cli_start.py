@@ -65,7 +65,7 @@ def test_an_existing_session_needs_no_profile(controller: ScriptedController) ->
         (("--comment=x",), "--comment"),
         (("gpu",), "gpu"),
         (("--profile", "base@../x"), "version"),
-        (("--profile", "Base"), "'base' would do"),
+        (("--profile", "Base"), "try 'base'"),
         (("--timeout", "0"), "--timeout"),
     ],
 )
@@ -81,7 +81,7 @@ def test_wrong_words_are_refused_before_anything_is_asked(
 def test_the_name_comes_first(controller: ScriptedController) -> None:
     result = run("start", "--gres=gpu:1", "dev")
     assert result.exit_code == 2
-    assert "the session's name comes before" in result.stderr
+    assert "put the session's name before" in result.stderr
     assert controller.asked == []
 
 
@@ -115,7 +115,7 @@ def test_a_session_that_runs_already_is_fine(controller: ScriptedController) -> 
     controller.sessions["dev"] = ready()
     result = run("start", "dev")
     assert (result.exit_code, result.stdout) == (0, "ssh dev.berth\n")
-    assert "runs already on c2" in result.stderr
+    assert "already runs on c2" in result.stderr
 
 
 def test_other_options_for_a_running_session_are_a_conflict(controller: ScriptedController) -> None:
@@ -147,7 +147,7 @@ def test_stopped_by_somebody_meanwhile(controller: ScriptedController) -> None:
 def test_timeout_leaves_it_starting(controller: ScriptedController) -> None:
     result = run("start", "dev", "--timeout", "0.05")
     assert result.exit_code == 8
-    assert "it goes on" in result.stderr
+    assert "the operation continues" in result.stderr
     assert [method for method, _, _ in controller.asked].count("POST") == 1
 
 
@@ -160,7 +160,7 @@ def test_a_controller_that_restarts_is_waited_for(controller: ScriptedController
 def test_a_controller_that_stays_away_is_given_up(
     controller: ScriptedController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.cli.progress.OUTAGE", 0.01)
+    monkeypatch.setattr("broker.cli.progress.OUTAGE_S", 0.01)
     controller.failures["GET /v1/sessions/dev"] = errors.ControllerUnavailableError("gone")
     assert run("start", "dev").exit_code == 7
 
@@ -181,8 +181,8 @@ def test_ctrl_c_on_a_terminal_leaves_it_starting(controller: ScriptedController)
         assert process.stdout is not None
         assert process.stdout.read() == b""
     assert "\r" in seen  # one line that changes
-    assert "queued: Priority (others are before it)" in plain(seen)
-    assert "interrupted; dev goes on starting" in plain(seen)
+    assert "queued: Priority (jobs with a higher priority are waiting)" in plain(seen)
+    assert "interrupted; dev is still starting" in plain(seen)
     assert "POST" not in {method for method, path, _ in controller.asked if path.endswith("/stop")}
 
 

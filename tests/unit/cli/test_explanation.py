@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import broker
-from broker.cli.advice import explanation, last_words
+from broker.cli.advice import describe_last_end, explain_session
 from broker.controller.reconcile.state import ended
+from broker.job.bundle import session_script
 from broker.schema.sessions import JobView, SessionState
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import operation, ready, view
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOW = 1_800_000_000.0
 LOG = """\
@@ -28,7 +30,7 @@ LOG = """\
 
 def said(log: str = "", jobs: list[JobView] | None = None, **values: Any) -> dict[str, str]:  # noqa: ANN401 - fields
     shown = view("dev", values.pop("state"), **values) if "state" in values else ready(**values)
-    return dict(explanation(shown, jobs or [], log, NOW))
+    return dict(explain_session(shown, jobs or [], log, NOW))
 
 
 @pytest.mark.parametrize("state", [state for state in SessionState if state is not SessionState.DELETED])
@@ -57,25 +59,28 @@ def test_how_a_job_ended_is_said_with_the_remedy(end: JobState, advice: str) -> 
 
 
 @pytest.mark.parametrize("state", [SessionState.READY, SessionState.STOPPED, SessionState.FAILED])
-@pytest.mark.parametrize("level", ["warning", "error"])
+@pytest.mark.parametrize("level", ["warning", "error", "warning of an earlier version", "error of an earlier version"])
 def test_failed_save_of_the_last_job_is_told(state: SessionState, level: str) -> None:
-    script = (Path(broker.__path__[0]) / "job/session.sh").read_text()
     words = {
-        "warning": "what is outside of the home could not be saved",
-        "error": "what has changed outside of the home since the last save is lost",
+        "warning": "the changes outside of the home could not be saved",
+        "error": "the changes outside of the home since the last save are lost",
+        "warning of an earlier version": "what is outside of the home could not be saved",
+        "error of an earlier version": "what has changed outside of the home since the last save is lost",
     }[level]
-    assert words in script
+    assert (words in session_script().decode()) == (level in {"warning", "error"})
+    level = level.split(maxsplit=1)[0]
     log = f"{LOG}2027-01-15T09:30:01+0000 berth: {level}: {words} (never before): the disk is full\n"
     assert said(log, state=state)["saves"] == f"{words} (never before): the disk is full"
-    assert "saves" not in said(f"{log}2027-01-15T09:30:09+0000 berth: saved\n", state=state)
+    for saved in ("saved the changes outside of the home", "saved", "the system is saved, frozen, 0.1 s"):
+        assert "saves" not in said(f"{log}2027-01-15T09:30:09+0000 berth: {saved}\n", state=state)
     assert "saves" not in said(f"{log}2027-01-15T09:31:01+0000 berth: job 9, start 0, on c1\n", state=state)
 
 
 def test_a_failure_comes_with_what_the_last_job_said_of_it() -> None:
     lines = said(LOG, state=SessionState.FAILED, outcome="FAILED", reason="the job failed")
     assert lines["log"].endswith("image.sif is not there or cannot be read")
-    assert last_words(LOG.replace("error", "warning"))[-1].endswith("ended with 67")
-    assert last_words("") == []
+    assert describe_last_end(LOG.replace("error", "warning"))[-1].endswith("ended with 67")
+    assert describe_last_end("") == []
 
 
 @pytest.mark.parametrize(
@@ -83,9 +88,9 @@ def test_a_failure_comes_with_what_the_last_job_said_of_it() -> None:
     [
         ("Resources", "waiting for free resources", "a shorter --time"),
         ("JobHeldUser", "you hold it", "`scontrol release 7`"),
-        ("PartitionTimeLimit", "more time than the partition allows", "it never starts like this"),
-        ("QOSMaxGRESPerUser", "as many GPUs as your QOS allows", "stop another session"),
-        ("SomethingNew", "SomethingNew", "it starts when Slurm lets it"),
+        ("PartitionTimeLimit", "more time than the partition allows", "the job cannot start"),
+        ("QOSMaxGRESPerUser", "as many GPUs as your QOS allows", "stop another of your sessions"),
+        ("SomethingNew", "SomethingNew", "it starts when Slurm schedules it"),
     ],
 )
 def test_why_it_waits_is_said_in_words(reason: str, words: str, advice: str) -> None:
@@ -98,17 +103,17 @@ def test_why_it_waits_is_said_in_words(reason: str, words: str, advice: str) -> 
 
 def test_a_start_that_takes_long_shows_the_log() -> None:
     short: dict[str, Any] = {"state": SessionState.STARTING, "reason": "starting on c1"}
-    assert said(LOG, **short, started_at=NOW - 5)["do"] == "nothing: this takes seconds"
+    assert said(LOG, **short, started_at=NOW - 5)["do"] == "no action needed: this takes a few seconds"
     lines = said("mounting\n", **short, started_at=NOW - 90)
-    assert lines["do"].startswith("it takes unusually long")
+    assert lines["do"].startswith("the start is unusually slow")
     assert lines["log"] == "mounting"
 
 
 def test_a_ready_one_says_how_often_it_was_carried_on() -> None:
     jobs = [JobView(submission=number, asked_at=1.0, started_at=2.0) for number in (2, 1)]
-    assert said(jobs=jobs, started_at=NOW - 3600)["since"].endswith("(1 h ago), in the 2. job that has run for it")
-    assert said(operation=operation("snapshot"))["do"] == "nothing: it is over in a moment"
-    assert "has not answered since" in said(stale_since=NOW - 60)["but"]
+    assert said(jobs=jobs, started_at=NOW - 3600)["since"].endswith("(1 h ago); 2nd job of this session")
+    assert said(operation=operation("snapshot"))["do"] == "no action needed; this takes a few seconds"
+    assert "has not answered since" in said(stale_since=NOW - 60)["stale"]
 
 
 def test_the_command_prints_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from broker.cli.exported import LOGIN_NODES, LOGIN_NODES_BEGINNINGS, OWN_BEGINNINGS, Exported
+from broker.cli.exported import LOGIN_NODE_PREFIXES, LOGIN_NODE_VARIABLES, OWN_PREFIXES, ExportedEnvironment
 from slurm.commandline import read_command_line
+from tests.job_scripts import BATCH
 
-BATCH = Path(__file__).parents[3] / "broker/job/batch.sh"
 
-
-def exported(words: str, script: str = "", **variables: str) -> Exported:
-    return Exported.of(read_command_line(words.split()), script.encode(), variables)
+def exported(words: str, script: str = "", **variables: str) -> ExportedEnvironment:
+    return ExportedEnvironment.of(read_command_line(words.split()), script.encode(), variables)
 
 
 @pytest.mark.parametrize(
@@ -46,11 +44,11 @@ def exported(words: str, script: str = "", **variables: str) -> Exported:
 def test_what_counts_of_export(
     words: str, script: str, variables: dict[str, str], inherits: bool, named: tuple[str, ...]
 ) -> None:
-    assert exported(words, script, **variables) == Exported(inherits, named)
+    assert exported(words, script, **variables) == ExportedEnvironment(inherits, named)
 
 
 def test_what_opens_the_environment_is_never_passed_on() -> None:
-    given = Exported(True, ("BERTH_X", "A", "APPTAINER_BIND"))
+    given = ExportedEnvironment(True, ("BERTH_X", "A", "APPTAINER_BIND"))
     assert given.explicit == ("A",)
     assert given.remarks({}, {}) == [
         "the job does not get APPTAINER_BIND, BERTH_X, which would change how its environment is opened"
@@ -59,17 +57,18 @@ def test_what_opens_the_environment_is_never_passed_on() -> None:
 
 def test_what_every_login_has_is_not_worth_a_word() -> None:
     login = {"XDG_SESSION_ID": "3", "SSH_TTY": "x", "LS_COLORS": "x", "MAIL": "x", "_": "x", "HOME": "x", "LR": "1"}
-    assert Exported(True, ()).remarks(login, {}) == []
+    assert ExportedEnvironment(True, ()).remarks(login, {}) == []
 
 
 def test_what_is_dropped_or_overridden_is_said_unless_it_is_named() -> None:
     variables = {"LD_LIBRARY_PATH": "x", "CONDA_PREFIX": "x", "A": "1", "B": "2", "PATH": "x"}
     profile = {"A": "1", "B": "3", "C": "4", "PATH": "y"}
-    assert Exported(True, ("CONDA_PREFIX",)).remarks(variables, profile) == [
-        "the job does not get LD_LIBRARY_PATH, of the login node; to pass it on, name it: --export=ALL,LD_LIBRARY_PATH",
-        "the profile's value counts for B; to pass it on, name it: --export=ALL,B",
+    assert ExportedEnvironment(True, ("CONDA_PREFIX",)).remarks(variables, profile) == [
+        "the job does not get LD_LIBRARY_PATH of the login node; "
+        "to pass the present value, use --export=ALL,LD_LIBRARY_PATH",
+        "the job gets the profile's value of B; to pass the present value, use --export=ALL,B",
     ]
-    assert Exported(False, ()).remarks(variables, profile) == []
+    assert ExportedEnvironment(False, ()).remarks(variables, profile) == []
 
 
 def test_the_node_drops_the_same_variables() -> None:
@@ -77,5 +76,5 @@ def test_the_node_drops_the_same_variables() -> None:
     body = text[text.index("forget_login_node() {") :].split("\n}\n")[0]
     names = re.findall(r"\b[A-Z][A-Z0-9_]*\b", body.split("unset ")[1].split("\n  for ")[0])
     beginnings = re.findall(r"\$\{!(\w+)@\}", body)
-    assert set(names) == LOGIN_NODES
-    assert {each for each in beginnings if each != "BASH_FUNC_"} == {*LOGIN_NODES_BEGINNINGS, *OWN_BEGINNINGS}
+    assert set(names) == LOGIN_NODE_VARIABLES
+    assert {each for each in beginnings if each != "BASH_FUNC_"} == {*LOGIN_NODE_PREFIXES, *OWN_PREFIXES}

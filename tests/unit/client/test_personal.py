@@ -126,7 +126,7 @@ def test_a_controller_that_takes_long_is_not_said_to_have_failed(
 
     real = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", start_slowly)
-    monkeypatch.setattr(autostart, "START_WITHIN", 0.1)
+    monkeypatch.setattr(autostart, "START_TIMEOUT_S", 0.1)
     try:
         with pytest.raises(ControllerUnavailableError, match="is still starting") as refused:
             open_client(config)

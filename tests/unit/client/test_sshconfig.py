@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.client import ssh_config
-from broker.client.ssh_config import BEGIN, END, Way
+from broker.client.ssh_config import BEGIN, END, Route
 from broker.errors import InvalidInputError
 from broker.schema.site import SiteView
 from tests.fakes import openssh
@@ -47,7 +47,7 @@ def understood(config: Path, host: str, *options: str) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
 
 
-@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("way", Route)
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [
@@ -57,8 +57,8 @@ def understood(config: Path, host: str, *options: str) -> dict[str, str]:
         ("b.smith.dev.berth", "b.smith.dev.berth"),
     ],
 )
-def test_a_session_is_verified_under_its_canonical_name(tmp_path: Path, way: Way, asked: str, meant: str) -> None:
-    config = ssh_config.write(tmp_path, site(), way)
+def test_a_session_is_verified_under_its_canonical_name(tmp_path: Path, way: Route, asked: str, meant: str) -> None:
+    config = ssh_config.write_ssh_config(tmp_path, site(), way)
     settings = understood(config, asked)
     assert settings["hostname"] == meant
     assert settings["user"] == "alice"
@@ -70,7 +70,7 @@ def test_a_session_is_verified_under_its_canonical_name(tmp_path: Path, way: Way
 
 
 def test_through_the_gateway(tmp_path: Path) -> None:
-    config = ssh_config.write(tmp_path, site(), Way.GATEWAY)
+    config = ssh_config.write_ssh_config(tmp_path, site(), Route.GATEWAY)
     assert understood(config, "dev.berth")["proxyjump"] == "berth-gateway"
     jump = understood(config, "berth-gateway")
     assert jump["hostname"] == "gw.example.org"
@@ -81,23 +81,23 @@ def test_through_the_gateway(tmp_path: Path) -> None:
 
 
 def test_through_the_login_node_and_on_it(tmp_path: Path) -> None:
-    config = ssh_config.write(tmp_path, site(gateway_host=""), Way.LOGIN)
+    config = ssh_config.write_ssh_config(tmp_path, site(gateway_host=""), Route.LOGIN)
     command = understood(config, "dev.berth")["proxycommand"]
     assert command == "ssh -a -x -T -l alice login.example.org berth connect %h"
-    config = ssh_config.write(tmp_path, site(), Way.LOCAL, berth="/opt/berth/bin/berth")
+    config = ssh_config.write_ssh_config(tmp_path, site(), Route.LOCAL, berth="/opt/berth/bin/berth")
     assert understood(config, "dev.berth")["proxycommand"] == "/opt/berth/bin/berth connect %h"
     assert "gateway" not in config.read_text()
 
 
 def test_other_hosts_are_left_alone(tmp_path: Path) -> None:
-    config = ssh_config.write(tmp_path, site(), Way.GATEWAY)
+    config = ssh_config.write_ssh_config(tmp_path, site(), Route.GATEWAY)
     (tmp_path / "empty").touch()
     for host in ("example.org", "berth", "berth.example.org", "gw.example.org"):
         assert understood(config, host) == understood(tmp_path / "empty", host)
 
 
 def test_the_users_own_settings_cannot_weaken_it(tmp_path: Path) -> None:
-    config = ssh_config.write(tmp_path, site(), Way.GATEWAY)
+    config = ssh_config.write_ssh_config(tmp_path, site(), Route.GATEWAY)
     theirs = tmp_path / "theirs"
     theirs.write_text(
         f"Include {config}\nHost *\n  StrictHostKeyChecking no\n  ForwardAgent yes\n  User bob\n  Port 2200\n"
@@ -113,7 +113,7 @@ def test_the_users_own_settings_cannot_weaken_it(tmp_path: Path) -> None:
 
 
 def test_a_shared_connections_socket_has_a_short_name(tmp_path: Path) -> None:
-    config = ssh_config.write(tmp_path, site(), Way.GATEWAY)
+    config = ssh_config.write_ssh_config(tmp_path, site(), Route.GATEWAY)
     theirs = tmp_path / "theirs"
     theirs.write_text(f"Include {config}\nHost *\n  ControlMaster auto\n  ControlPath ~/.ssh/cm-%r@%h:%p\n")
     name = "a" * 39
@@ -126,7 +126,7 @@ def test_a_shared_connections_socket_has_a_short_name(tmp_path: Path) -> None:
 
 def test_one_key_and_no_other_where_that_is_asked_for(tmp_path: Path) -> None:
     key = tmp_path / "a key with 100%"
-    config = ssh_config.write(tmp_path / "a directory with 100%", site(), Way.GATEWAY, identity_file=key)
+    config = ssh_config.write_ssh_config(tmp_path / "a directory with 100%", site(), Route.GATEWAY, identity_file=key)
     for host in ("dev.berth", "berth-gateway"):
         settings = understood(config, host)
         assert settings["identityfile"].replace("%%", "%") == str(key)
@@ -135,11 +135,11 @@ def test_one_key_and_no_other_where_that_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_path_that_ssh_cannot_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="quotation mark"):
-        ssh_config.write(tmp_path / 'a "quoted" directory', site(), Way.GATEWAY)
+        ssh_config.write_ssh_config(tmp_path / 'a "quoted" directory', site(), Route.GATEWAY)
 
 
 def test_known_hosts_believes_the_authority_about_sessions_only(tmp_path: Path) -> None:
-    config = ssh_config.write(tmp_path, site(), Way.GATEWAY)
+    config = ssh_config.write_ssh_config(tmp_path, site(), Route.GATEWAY)
     hosts = config.with_name("known_hosts")
     assert hosts.read_text().splitlines()[-1] == "@cert-authority *.berth " + " ".join(CA.split()[:2])
     for host, found in [("alice.dev.berth", 0), ("_gateway.berth", 0), ("example.org", 1), ("berth", 1)]:
@@ -151,7 +151,7 @@ def test_known_hosts_believes_the_authority_about_sessions_only(tmp_path: Path) 
 
 
 def test_installing_into_nothing(tmp_path: Path) -> None:
-    assert ssh_config.install(tmp_path, site(), Way.GATEWAY)
+    assert ssh_config.install_ssh_config(tmp_path, site(), Route.GATEWAY)
     config = tmp_path / ".ssh" / "config"
     assert config.stat().st_mode & 0o777 == 0o600
     assert config.parent.stat().st_mode & 0o777 == 0o700
@@ -163,18 +163,18 @@ def test_installing_again_changes_nothing(tmp_path: Path) -> None:
     config = tmp_path / ".ssh" / "config"
     config.parent.mkdir()
     config.write_text("Host x\n  User y")
-    assert ssh_config.install(tmp_path, site(), Way.GATEWAY)
+    assert ssh_config.install_ssh_config(tmp_path, site(), Route.GATEWAY)
     before = config.stat()
     text = config.read_bytes()
     assert text.endswith(b"Host x\n  User y")
-    assert not ssh_config.install(tmp_path, site(), Way.GATEWAY)
+    assert not ssh_config.install_ssh_config(tmp_path, site(), Route.GATEWAY)
     assert config.stat() == before
     assert understood(config, "x")["user"] == "y"
 
 
 def test_a_changed_site_reaches_an_installed_configuration(tmp_path: Path) -> None:
-    ssh_config.install(tmp_path, site(), Way.GATEWAY)
-    assert not ssh_config.install(tmp_path, site(gateway_port=2200), Way.GATEWAY)
+    ssh_config.install_ssh_config(tmp_path, site(), Route.GATEWAY)
+    assert not ssh_config.install_ssh_config(tmp_path, site(gateway_port=2200), Route.GATEWAY)
     assert understood(tmp_path / ".ssh" / "config", "berth-gateway")["port"] == "2200"
 
 
@@ -186,7 +186,7 @@ def test_mode_and_link_are_kept(tmp_path: Path) -> None:
     real.chmod(0o644)
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "config").symlink_to("../dotfiles/sshconfig")
-    ssh_config.install(tmp_path, site(), Way.LOGIN)
+    ssh_config.install_ssh_config(tmp_path, site(), Route.LOGIN)
     assert (tmp_path / ".ssh" / "config").is_symlink()
     assert real.read_bytes().startswith(BEGIN)
     assert real.stat().st_mode & 0o777 == 0o644
@@ -197,7 +197,7 @@ def test_a_block_further_down_is_moved_to_the_top(tmp_path: Path) -> None:
     config = tmp_path / ".ssh" / "config"
     config.parent.mkdir()
     config.write_text("Host x\n  User y\n# >>> berth >>>\nInclude old\n# <<< berth <<<\nHost z\n")
-    ssh_config.install(tmp_path, site(), Way.GATEWAY)
+    ssh_config.install_ssh_config(tmp_path, site(), Route.GATEWAY)
     assert config.read_text().endswith("# <<< berth <<<\nHost x\n  User y\nHost z\n")
     assert config.read_text().count("Include") == 1
 
@@ -209,7 +209,7 @@ def test_a_damaged_block_is_not_guessed_at(tmp_path: Path, damaged: bytes) -> No
     content = b"Host x\n" + damaged + b"\nHost y\n"
     config.write_bytes(content)
     with pytest.raises(InvalidInputError, match="without its counterpart") as caught:
-        ssh_config.install(tmp_path, site(), Way.GATEWAY)
+        ssh_config.install_ssh_config(tmp_path, site(), Route.GATEWAY)
     assert "remove the lines" in caught.value.hint
     assert config.read_bytes() == content
 
@@ -218,14 +218,14 @@ def test_an_interrupted_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypa
     config = tmp_path / ".ssh" / "config"
     config.parent.mkdir()
     config.write_text("Host x\n")
-    ssh_config.write(tmp_path / ".config" / "berth", site(), Way.GATEWAY)
+    ssh_config.write_ssh_config(tmp_path / ".config" / "berth", site(), Route.GATEWAY)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        ssh_config.install(tmp_path, site(), Way.GATEWAY)
+        ssh_config.install_ssh_config(tmp_path, site(), Route.GATEWAY)
     assert config.read_text() == "Host x\n"
     assert [each.name for each in config.parent.iterdir()] == ["config"]
 
@@ -257,9 +257,9 @@ def test_below_the_real_home_paths_are_short(tmp_path: Path, monkeypatch: pytest
     mine = pwd.struct_passwd((*entry[:5], str(tmp_path), entry[6]))
     monkeypatch.setattr(pwd, "getpwuid", lambda _: mine)
     monkeypatch.setenv("HOME", str(tmp_path))
-    ssh_config.install(tmp_path, site(), Way.GATEWAY)
+    ssh_config.install_ssh_config(tmp_path, site(), Route.GATEWAY)
     assert b'Include "~/.config/berth/ssh_config"' in (tmp_path / ".ssh" / "config").read_bytes()
     assert '"~/.config/berth/known_hosts"' in (tmp_path / ".config" / "berth" / "ssh_config").read_text()
     monkeypatch.setenv("HOME", "/elsewhere")
-    ssh_config.install(tmp_path, site(), Way.GATEWAY)
+    ssh_config.install_ssh_config(tmp_path, site(), Route.GATEWAY)
     assert f'Include "{tmp_path}/.config'.encode() in (tmp_path / ".ssh" / "config").read_bytes()

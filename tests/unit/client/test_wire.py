@@ -46,7 +46,7 @@ def answering(*parts: bytes) -> Iterator[tuple[Path, list[bytes]]]:
 
 def test_the_request_and_a_good_answer() -> None:
     with answering(b"HTTP/1.1 202 Accepted\r\nContent-Length: 10\r\n\r\n{", b'"a": "b"}') as (place, heard):
-        assert http.ask(place, "POST", "/v1/x", "{}").answer() == b'{"a": "b"}'
+        assert http.send_request(place, "POST", "/v1/x", "{}").answer() == b'{"a": "b"}'
     head, _, body = heard[0].partition(b"\r\n\r\n")
     assert head.splitlines()[0] == b"POST /v1/x HTTP/1.0"
     assert b"Content-Length: 2" in head
@@ -56,25 +56,25 @@ def test_the_request_and_a_good_answer() -> None:
 def test_a_refusal_is_rebuilt() -> None:
     body = b'{"reason": "not-found", "message": "no such thing", "hint": "look"}'
     with answering(b"HTTP/1.0 404 Not Found\r\n\r\n" + body) as (place, _), pytest.raises(NotFoundError) as caught:
-        http.ask(place, "GET", "/").answer()
+        http.send_request(place, "GET", "/").answer()
     assert (caught.value.message, caught.value.hint) == ("no such thing", "look")
 
 
 @pytest.mark.parametrize("body", [b"Internal Server Error", b"{}", b"[]"])
 def test_a_refusal_in_other_words(body: bytes) -> None:
     with answering(b"HTTP/1.0 500 Oops\r\n\r\n" + body) as (place, _), pytest.raises(BerthError, match="answered 500"):
-        http.ask(place, "GET", "/").answer()
+        http.send_request(place, "GET", "/").answer()
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{"])
 def test_no_answer(answer: bytes) -> None:
     with answering(answer) as (place, _), pytest.raises(ControllerUnavailableError, match="does not answer"):
-        http.ask(place, "GET", "/").answer()
+        http.send_request(place, "GET", "/").answer()
 
 
 def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(ControllerUnavailableError, match="does not answer"):
-        http.ask(tmp_path / "api.sock", "GET", "/")
+        http.send_request(tmp_path / "api.sock", "GET", "/")
 
 
 def test_what_start_loads_before_it_asks() -> None:
@@ -100,7 +100,7 @@ def test_a_full_queue_of_the_controller_is_waited_for() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(socket.socket, "connect", connect)
-            assert http.ask(place, "GET", "/").answer() == b"fine"
+            assert http.send_request(place, "GET", "/").answer() == b"fine"
     assert len(tries) == 4
 
 
@@ -126,7 +126,7 @@ def test_refusal_is_read_although_nothing_can_be_sent() -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(http, "_connect", connect_and_wait)
-            asked = http.ask(directory / "api.sock", "GET", "/")
+            asked = http.send_request(directory / "api.sock", "GET", "/")
         with pytest.raises(RefusedError, match="no account"):
             asked.answer()
     shutil.rmtree(directory)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from broker.cli.commands.services import _gateway_settings
 from broker.config.file import Mode
-from broker.config.settings import Config, known_keys, load
+from broker.config.settings import Config, known_settings, load_config
 from broker.errors import InvalidInputError
 
 
@@ -22,10 +22,10 @@ def written(directory: Path, text: str | bytes) -> Path:
 def test_a_named_file_is_a_sites_unless_it_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/home/alice/state")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    site = load(written(tmp_path, "storage: {root: '/shared/{user}'}"))
+    site = load_config(written(tmp_path, "storage: {root: '/shared/{user}'}"))
     assert (site.mode, site.state_dir, site.gateway.enabled) == (Mode.SITE, Path("/var/lib/berth"), True)
     assert site.registry_url == "sqlite:////var/lib/berth/registry.db"
-    own = load(written(tmp_path, "mode: personal"))
+    own = load_config(written(tmp_path, "mode: personal"))
     assert (own.mode, own.gateway.enabled) == (Mode.PERSONAL, False)
     assert (own.state_dir, own.api_socket) == (Path("/home/alice/state/berth"), tmp_path / "berth/api.sock")
 
@@ -33,9 +33,9 @@ def test_a_named_file_is_a_sites_unless_it_says_otherwise(tmp_path: Path, monkey
 def test_the_environment_names_a_file_that_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BERTH_CONFIG", str(tmp_path / "none.yaml"))
     with pytest.raises(InvalidInputError, match=r"none\.yaml"):
-        load()
+        load_config()
     monkeypatch.setenv("BERTH_CONFIG", str(written(tmp_path, "ssh: {domain: lab}")))
-    assert load().ssh.domain == "lab"
+    assert load_config().ssh.domain == "lab"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_environment_names_a_file_that_must_exist(tmp_path: Path, monkeypatc
 def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, text: str | bytes, words: str, hint: str) -> None:
     file = written(tmp_path, text)
     with pytest.raises(InvalidInputError) as failure:
-        load(file)
+        load_config(file)
     assert str(file) in failure.value.message
     assert words in failure.value.message
     assert hint in failure.value.hint
@@ -72,7 +72,7 @@ def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, text: str | bytes,
 def test_a_gateway_that_a_session_could_pass_for_is_refused(tmp_path: Path, host: str) -> None:
     for text in (f"gateway: {{host: {host}}}", f"ssh: {{login_host: {host}}}"):
         with pytest.raises(InvalidInputError, match=r"gateway\.host") as failure:
-            load(written(tmp_path, text))
+            load_config(written(tmp_path, text))
         assert ": :" not in failure.value.message
 
 
@@ -87,14 +87,14 @@ def test_a_gateway_that_a_session_could_pass_for_is_refused(tmp_path: Path, host
     ],
 )
 def test_other_names_of_the_gateway_are_fine(tmp_path: Path, text: str) -> None:
-    assert load(written(tmp_path, text)).gateway.host
+    assert load_config(written(tmp_path, text)).gateway.host
 
 
 def test_every_sections_keys_are_known_for_hints() -> None:
     for name, field in Config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            assert known_keys(name) == sorted(field.annotation.model_fields)
-    assert known_keys("nothing") == []
+            assert known_settings(name) == sorted(field.annotation.model_fields)
+    assert known_settings("nothing") == []
 
 
 def test_gateway_waits_for_sessions_as_long_as_the_site_says() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.config import file as configfile
-from broker.config.settings import load
+from broker.config.settings import load_config
 from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 @pytest.mark.parametrize("text", ["", "mode: site", "runtime_dir: /run/other", "mode: site\nruntime_dir: /run/x"])
 def test_a_plain_site_is_read_alike(written: Callable[[str], Path], text: str) -> None:
     written(text)
-    assert configfile.site_socket() == load().api_socket
+    assert configfile.site_socket() == load_config().api_socket
 
 
 @pytest.mark.parametrize("text", ["", "ssh: {answer_timeout: 20}", "ssh: {answer_timeout: 2.5, domain: berth}"])
 def test_time_for_an_answer_is_read_alike(written: Callable[[str], Path], text: str) -> None:
     written(text)
-    assert configfile.connect_settings() == (load().api_socket, load().ssh.answer_timeout)
+    assert configfile.connect_settings() == (load_config().api_socket, load_config().ssh.answer_timeout)
 
 
 @pytest.mark.parametrize("value", ["0.5", "301", "soon", ".nan", ".inf", "[]"])
@@ -43,7 +43,7 @@ def test_impossible_time_for_an_answer_is_refused(written: Callable[[str], Path]
     written(f"ssh: {{answer_timeout: {value}}}")
     assert configfile.connect_settings() is None
     with pytest.raises(InvalidInputError, match=r"ssh\.answer_timeout"):
-        load()
+        load_config()
 
 
 @pytest.mark.parametrize("text", ["mode: personal", "mode: other", "runtime_dir: 7", "runtime_dir: ~/run"])
@@ -66,4 +66,4 @@ def test_no_file_means_personal_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     assert configfile.site_socket() is None
-    assert load().runtime_dir == tmp_path / "berth"
+    assert load_config().runtime_dir == tmp_path / "berth"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.config.settings import Config, host_and_port
+from broker.config.settings import Config, parse_host_and_port
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.metrics_exporter import served
-from broker.gateway.counts import MAX_SERIES, Counts
+from broker.gateway.counters import MAX_SERIES, Counters
 from broker.service import metrics_server
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Core, site_config
@@ -105,7 +105,7 @@ def test_clients_that_stall_take_few_threads_and_not_for_long(tmp_path: Path, mo
 
 
 def test_labels_beyond_a_bound_are_counted_together() -> None:
-    counts = Counts()
+    counts = Counters()
     for number in range(MAX_SERIES * 4):
         counts.count("forwards", f"invented-{number}")
     totals = counts.snapshot()["totals"]
@@ -122,7 +122,7 @@ def test_labels_beyond_a_bound_are_counted_together() -> None:
     ],
 )
 def test_an_address_has_a_host_and_a_port(text: str, parts: tuple[str, int]) -> None:
-    assert host_and_port(text) == parts
+    assert parse_host_and_port(text) == parts
     assert Config.model_validate({"metrics": {"listen": text}}).metrics.listen == text
 
 

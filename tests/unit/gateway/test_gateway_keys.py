@@ -11,8 +11,8 @@ import pytest
 
 from broker.errors import ControllerUnavailableError
 from broker.gateway.identity import HostKeyAndCertificate
-from broker.gateway.keys import AdmittedKeys
-from broker.gateway.memory import ResponseCache
+from broker.gateway.keys import CredentialsCache
+from broker.gateway.response_cache import ResponseCache
 from broker.schema.login import GatewayKeys
 from broker.ssh.certificates import CertificateAuthority, HostCertificate
 from tests.deadlines import DEADLINE_S
@@ -42,9 +42,9 @@ class Controller:
             raise ControllerUnavailableError("down")
         return GatewayKeys(user=user, keys=[LINE, "garbage"] if user == "alice" else [])
 
-    def admitted(self) -> AdmittedKeys:
+    def admitted(self) -> CredentialsCache:
         memory = ResponseCache(self.place / "known", GatewayKeys, stale_seconds=60, clock=lambda: self.now)
-        return AdmittedKeys(self.keys, memory, fresh_seconds=5, clock=lambda: self.now)
+        return CredentialsCache(self.keys, memory, fresh_seconds=5, clock=lambda: self.now)
 
 
 def test_a_burst_of_one_user_asks_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.gateway.memory import ResponseCache, keep_pruned
+from broker.gateway.response_cache import ResponseCache, prune_periodically
 from broker.schema.login import GatewayKeys
 from tests.deadlines import DEADLINE_S
 
@@ -75,7 +75,7 @@ def test_it_is_the_owners_and_the_old_goes_at_the_next_start(tmp_path: Path) -> 
 
 
 def test_old_answers_go_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.gateway.memory.PRUNED_EVERY_S", 0.01)
+    monkeypatch.setattr("broker.gateway.response_cache.PRUNE_INTERVAL_S", 0.01)
 
     async def scene() -> None:
         known = memory(tmp_path / "known")
@@ -83,7 +83,7 @@ def test_old_answers_go_while_it_runs(tmp_path: Path, monkeypatch: pytest.Monkey
         Clock.now += 300
         known.keep(("bob", "dev.berth"), keys("new"))
         Clock.now += 301
-        pruning = asyncio.create_task(keep_pruned(known))
+        pruning = asyncio.create_task(prune_periodically(known))
         async with asyncio.timeout(DEADLINE_S):
             while len(list((tmp_path / "known").iterdir())) != 1:  # noqa: ASYNC110 - a thread removes it
                 await asyncio.sleep(0.01)
@@ -94,7 +94,7 @@ def test_old_answers_go_while_it_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_of_too_many_answers_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.gateway.memory.MOST_FILES", 10)
+    monkeypatch.setattr("broker.gateway.response_cache.MAX_FILES", 10)
     known = memory(tmp_path / "known")
     for number in range(30):
         Clock.now += 1

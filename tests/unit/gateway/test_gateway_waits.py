@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.errors import ControllerUnavailableError
-from broker.gateway import controller, waits
-from broker.gateway.controller import ControllerClient
-from broker.gateway.counts import Counts
+from broker.gateway import controller_client, waits
+from broker.gateway.controller_client import ControllerClient
+from broker.gateway.counters import Counters
 from broker.gateway.waits import SessionWaits
 from broker.names import new_id
 from broker.schema.connections import GatewayWait, GatewayWaitAnswer
@@ -158,12 +158,12 @@ async def leave(call: asyncio.Task[GatewayKeys], seconds: float) -> None:
 
 def test_abandoned_calls_use_up_no_connections(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """httpcore's pool loses a place for each request that is cancelled while its connection is made."""
-    monkeypatch.setattr(controller, "KEYS_TIMEOUT", 5)
+    monkeypatch.setattr(controller_client, "KEYS_TIMEOUT_S", 5)
 
     async def scene() -> None:
         path = place / "api.sock"
         server = await asyncio.start_unix_server(slow_keys, path)
-        async with ControllerClient(path, Counts()) as client:
+        async with ControllerClient(path, Counters()) as client:
             for _ in range(6):
                 calls = [asyncio.create_task(client.keys("alice")) for _ in range(200)]
                 await asyncio.gather(*(leave(call, number / 10_000) for number, call in enumerate(calls)))

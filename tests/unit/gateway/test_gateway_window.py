@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from broker.gateway.channel import FIRST_WINDOW_BYTES
-from broker.gateway.relay import LARGEST_WINDOW_BYTES, Relay
-from broker.gateway.usage import Allowance, Kind, Usage
+from broker.gateway.relay import MAX_WINDOW_BYTES, Relay
+from broker.gateway.usage import Allowance, Resource, Usage
 from tests.deadlines import DEADLINE_S
 from tests.fakes.full_listener import full_listener
 
@@ -63,7 +63,7 @@ class Session:
 
 def test_node_that_accepts_no_connection_is_given_the_sites_own_time() -> None:
     async def scene() -> None:
-        forward = Relay(lambda *_: None, lambda _: None, Allowance(Usage(), "alice", Kind.WINDOW_BYTES, 1))
+        forward = Relay(lambda *_: None, lambda _: None, Allowance(Usage(), "alice", Resource.WINDOW_BYTES, 1))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(DEADLINE_S) as deadline:
                 await forward.connect("127.0.0.1", port, 0.2)
@@ -77,7 +77,7 @@ def test_node_that_accepts_no_connection_is_given_the_sites_own_time() -> None:
 def test_window_grows_for_clients_far_and_near(round_trip: float, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(round_trip)
     monkeypatch.setattr("broker.gateway.relay.time", SimpleNamespace(monotonic=lambda: client.now))
-    allowance = Allowance(Usage(), "alice", Kind.WINDOW_BYTES, LARGEST_WINDOW_BYTES)
+    allowance = Allowance(Usage(), "alice", Resource.WINDOW_BYTES, MAX_WINDOW_BYTES)
     forward = Relay(lambda *_: None, lambda _: None, allowance)
     forward.upstream_made(cast("Any", Session()))
     forward.connection_made(cast("Any", client))
@@ -85,4 +85,4 @@ def test_window_grows_for_clients_far_and_near(round_trip: float, monkeypatch: p
     client.upload(forward, 20 * round_trip)
     before = forward.sent
     client.upload(forward, 40 * round_trip)
-    assert forward.sent - before > 20 * 0.8 * LARGEST_WINDOW_BYTES
+    assert forward.sent - before > 20 * 0.8 * MAX_WINDOW_BYTES

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from broker.launcher.arguments import KeysArguments
 from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.session_verbs import KEYS_LIMIT, keys
-from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE, plain_keys
+from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE_CHARS, plain_keys
 from tests.fakes.judge import UNRESTRICTED, Judge
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ options = st.sampled_from(
         "RESTRICT",
         "nonsense",
         'restrict,"',
-        "restrict," + "no-pty," * (MAX_LINE // 7) + "no-pty",
+        "restrict," + "no-pty," * (MAX_LINE_CHARS // 7) + "no-pty",
         "#",
         "\ufeff",
     ]
@@ -135,7 +135,7 @@ def fingerprint(key: str) -> str:
         f"ssh-ed25519\t  {ED25519.split()[1]}\n",
         f"restrict {ECDSA}\n{ED25519}\n",
         f"#restrict {ED25519}\n{ED25519}\n",
-        f"{ECDSA} {'x' * MAX_LINE}\n{ED25519}\n",
+        f"{ECDSA} {'x' * MAX_LINE_CHARS}\n{ED25519}\n",
         f"{ECDSA}\0\n{ED25519} restrict\n",
     ],
     ids=range(10),
@@ -170,7 +170,7 @@ def rsa_with_zeros() -> str:
 @pytest.mark.parametrize(
     ("restricted", "plain"),
     [
-        (f"restrict,{'no-pty,' * MAX_LINE}no-pty {ED25519}", ED25519),
+        (f"restrict,{'no-pty,' * MAX_LINE_CHARS}no-pty {ED25519}", ED25519),
         (f"restrict ssh-ed25519 {ED25519.split()[1][:30]}\v{ED25519.split()[1][30:]}", ED25519),
         (f"restrict {ED25519}\r", ED25519),
         (f"restrict {ED25519}\0", ED25519),

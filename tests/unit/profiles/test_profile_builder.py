@@ -16,8 +16,8 @@ from profiles.build.steps import Steps
 from profiles.build.workspace import workspace
 from profiles.errors import BuildError, ImageExistsError, ProfileError
 from profiles.image.store import Store
-from profiles.recipe.shipped import shipped
-from profiles.recipe.spec import load
+from profiles.recipe.shipped import shipped_profiles
+from profiles.recipe.spec import load_profile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def left_in(store: Path) -> set[str]:
 
 
 def test_the_shipped_profiles_are_right() -> None:
-    profiles = {name: load(file) for name, file in shipped().items()}
+    profiles = {name: load_profile(file) for name, file in shipped_profiles().items()}
     assert set(profiles) == {"base", "triton-xpu"}
     assert all(profile.name == name for name, profile in profiles.items())
     assert profiles["triton-xpu"].resources_as_options() == ["--gres=gpu:intel:1"]
@@ -97,8 +97,8 @@ def test_namespaces_that_do_not_work_are_told(tmp_path: Path, monkeypatch: pytes
 
 def test_too_little_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "TOOLS", {"sh": "dash"})
-    monkeypatch.setattr(namespace, "problem", lambda: "")
-    monkeypatch.setattr(builder, "ROOM", 1 << 60)
+    monkeypatch.setattr(namespace, "namespace_problem", lambda: "")
+    monkeypatch.setattr(builder, "MIN_FREE_BYTES", 1 << 60)
     with pytest.raises(BuildError, match="MiB are free in") as caught:
         build(recipe(tmp_path), store=Store(tmp_path / "store"), work=tmp_path)
     assert "TMPDIR" in caught.value.hint
@@ -106,7 +106,7 @@ def test_too_little_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_folder_where_nothing_can_be_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "TOOLS", {"sh": "dash"})
-    monkeypatch.setattr(namespace, "problem", lambda: "")
+    monkeypatch.setattr(namespace, "namespace_problem", lambda: "")
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
     with pytest.raises(BuildError, match="is mounted noexec"):
         build(recipe(tmp_path), store=Store(tmp_path / "store"), work=tmp_path)

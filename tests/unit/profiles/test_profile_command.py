@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiles.build.command import CommandFailed, run
+from profiles.build.command import CommandFailed, run_logged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def gone(pid: int) -> bool:
 
 def test_lines_come_as_they_are_written_and_the_log_has_all() -> None:
     log, lines = BytesIO(), list[str]()
-    output = run(
+    output = run_logged(
         ["sh", "-c", "echo one; echo two >&2; printf thr; printf ee"], log=log, deadline=soon(), line=lines.append
     )
     assert lines == ["one", "two", "three"]
@@ -42,7 +42,7 @@ def test_lines_come_as_they_are_written_and_the_log_has_all() -> None:
 def test_files_are_made_for_everybody_whatever_the_callers_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        run(["touch", str(tmp_path / "file")], log=BytesIO(), deadline=soon())
+        run_logged(["touch", str(tmp_path / "file")], log=BytesIO(), deadline=soon())
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
@@ -61,20 +61,20 @@ def test_files_are_made_for_everybody_whatever_the_callers_umask(tmp_path: Path)
 )
 def test_a_failure_tells_the_line_that_matters(script: str, complaint: str) -> None:
     with pytest.raises(CommandFailed, match="sh ended with") as caught:
-        run(["sh", "-c", script], log=BytesIO(), deadline=soon())
+        run_logged(["sh", "-c", script], log=BytesIO(), deadline=soon())
     assert caught.value.complaint == complaint
 
 
 def test_a_program_that_is_not_there() -> None:
     with pytest.raises(CommandFailed):
-        run(["/no/such/program"], log=BytesIO(), deadline=soon())
+        run_logged(["/no/such/program"], log=BytesIO(), deadline=soon())
 
 
 def test_at_the_deadline_the_whole_group_is_killed() -> None:
     started = list[str]()
     began = time.monotonic()
     with pytest.raises(CommandFailed, match="did not end in time"):
-        run(["sh", "-c", "sleep 60 & echo $!; wait"], log=BytesIO(), deadline=soon(0.5), line=started.append)
+        run_logged(["sh", "-c", "sleep 60 & echo $!; wait"], log=BytesIO(), deadline=soon(0.5), line=started.append)
     assert time.monotonic() - began < 10
     assert gone(int(started[0]))
 
@@ -87,5 +87,5 @@ def test_an_interrupt_kills_the_whole_group() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(["sh", "-c", "sleep 60 & echo $!; wait"], log=BytesIO(), deadline=soon(), line=interrupt)
+        run_logged(["sh", "-c", "sleep 60 & echo $!; wait"], log=BytesIO(), deadline=soon(), line=interrupt)
     assert gone(int(started[0]))

@@ -12,15 +12,15 @@ import pytest
 
 from profiles.commit import commit, generate_recipe, tree_worker
 from profiles.commit.commit import Source
-from profiles.commit.compare import compare
+from profiles.commit.compare import compare_system
 from profiles.commit.filters import PathFilter
-from profiles.commit.findings import Change, Findings, LeftOut
+from profiles.commit.findings import ChangedPath, Findings, LeftOut
 from profiles.errors import BuildError, ImageExistsError
 from profiles.image import dpkg
-from profiles.image.layered_tree import Layered, Owner, read_owners
+from profiles.image.layered_tree import LayeredTree, Owner, read_owners
 from profiles.image.overlayfs import FUSE_WRITTEN
 from profiles.image.store import Image, Store
-from profiles.recipe.spec import Profile, loads
+from profiles.recipe.spec import Profile, parse_profile
 from tests.fakes.core import publish
 
 ROOT = Path(__file__).parents[3]
@@ -131,7 +131,7 @@ def layer(tmp_path: Path) -> Path:
 
 
 def test_packages_files_and_the_rest_are_told_apart(tree: Path, layer: Path) -> None:
-    found = compare(Layered(tree, [layer]), PathFilter())
+    found = compare_system(LayeredTree(tree, [layer]), PathFilter())
     assert found.added == [("needed", "4"), ("new", "1:3")]
     assert (found.removed, found.changed) == ([("gone", "2")], [("old", "1", "2")])
     assert found.by_hand == [("dependency", "1"), ("new", "1:3")]
@@ -153,14 +153,14 @@ def test_only_a_line_feed_ends_a_line(tree: Path, tmp_path: Path, separator: str
     account = f"newd:x:450:450:a{separator}toor:x:0:0:b:/var/lib/newd:/bin/false"
     listed = f"/opt/a{separator}/opt/file"
     files(tmp_path / "l/tree", {"etc/passwd": f"{account}\n", "var/lib/dpkg/info/old.list": f"{listed}\n"})
-    system = Layered(tree, [tmp_path / "l"])
-    assert compare(system, PathFilter()).accounts == [account]
-    assert dpkg.files(system.text, [dpkg.Package("old", "1", "all")], str) == {listed.removeprefix("/"): ""}
+    system = LayeredTree(tree, [tmp_path / "l"])
+    assert compare_system(system, PathFilter()).accounts == [account]
+    assert dpkg.packaged_files(system.text, [dpkg.Package("old", "1", "all")], str) == {listed.removeprefix("/"): ""}
 
 
 def test_only_traces_of_running_are_no_change(tree: Path, tmp_path: Path) -> None:
     files(tmp_path / "l/tree", {"etc/same": "same", "usr/lib/x/__pycache__/y.pyc": "", "var/cache/z": "", "opt/d/": ""})
-    found = compare(Layered(tree, [tmp_path / "l"]), PathFilter())
+    found = compare_system(LayeredTree(tree, [tmp_path / "l"]), PathFilter())
     assert found.empty
     assert [each.path for each in found.files] == []
 
@@ -168,8 +168,8 @@ def test_only_traces_of_running_are_no_change(tree: Path, tmp_path: Path) -> Non
 def test_the_newest_layer_counts_and_an_opaque_directory_hides_the_images(tree: Path, tmp_path: Path) -> None:
     files(tmp_path / "1/tree", {"opt/d/.wh..wh..opq": "", "opt/d/c": "c", "opt/x": "x", "opt/y": "1"})
     files(tmp_path / "2/tree", {"opt/.wh.x": "", "opt/y": "2"})
-    system = Layered(tree, [tmp_path / "1", tmp_path / "2"])
-    found = compare(system, PathFilter())
+    system = LayeredTree(tree, [tmp_path / "1", tmp_path / "2"])
+    found = compare_system(system, PathFilter())
     assert [(each.change, each.path) for each in found.files] == [
         ("D", "/opt/d/a"), ("D", "/opt/d/b"), ("A", "/opt/d/c"), ("A", "/opt/y"),
     ]  # fmt: skip
@@ -179,8 +179,8 @@ def test_the_newest_layer_counts_and_an_opaque_directory_hides_the_images(tree: 
 
 
 def test_patterns_decide_and_those_that_match_nothing_are_told(tree: Path, layer: Path) -> None:
-    sieve = PathFilter(include=["/root/.netrc"], exclude=["/opt/new", "/nothing"])
-    found = compare(Layered(tree, [layer]), sieve)
+    path_filter = PathFilter(include=["/root/.netrc"], exclude=["/opt/new", "/nothing"])
+    found = compare_system(LayeredTree(tree, [layer]), path_filter)
     assert "/root/.netrc" in [each.path for each in found.files]
     assert [each.path for each in found.left_out if each.why == "excluded"] == ["/opt/new"]
     assert found.unmatched == ["/nothing"]
@@ -191,7 +191,7 @@ def test_owners_are_read_and_the_newest_counts(tree: Path, tmp_path: Path) -> No
     files(tmp_path / "2/tree", {"b": "", "c": ""})
     (tmp_path / "1/owners").write_bytes(b"450 42 4750 a\0000 42 640 ./b\0000 7 755 with space\nand line\0")
     assert read_owners(tmp_path / "1")["with space\nand line"] == Owner(0, 7, 0o755)
-    system = Layered(tree, [tmp_path / "1", tmp_path / "2"])
+    system = LayeredTree(tree, [tmp_path / "1", tmp_path / "2"])
     owner = {path: system.owner(entry, entry.source.lstat()) for path, entry in system.entries.items() if entry.source}
     assert owner["a"] == Owner(450, 42, 0o4750)
     assert owner["b"] == Owner(0, 42, (tmp_path / "2/tree/b").stat().st_mode & 0o7777), "changed by a session since"
@@ -205,7 +205,7 @@ def test_what_was_shown_is_what_is_applied(tree: Path, layer: Path, tmp_path: Pa
     (tree / "srv").symlink_to(tmp_path / "outside")
     files(tmp_path / "outside", {"kept": "kept"})
     files(layer / "tree/srv", {"data": "data"})
-    request = tree_worker.Request(str(tree), [str(layer)], [], ["/opt/d"])
+    request = tree_worker.TreeRequest(str(tree), [str(layer)], [], ["/opt/d"])
     request.write(tmp_path)
     for what in ("compare", "apply"):
         command = [
@@ -242,17 +242,17 @@ def base_image() -> Image:
         "resources: {gres: gpu:1, exclusive: true}\npersistence: {home: fresh, keep: [~/.cache]}\n"
         "binds: [{source: /shared/data}]\nservices: [{name: web, command: serve, socket: web.sock}]\n"
     )
-    return Image("base", "1", Path("/x"), "sha256:0", 1, 1.0, {}, loads(text, Path("/profile.yaml")), 4096)
+    return Image("base", "1", Path("/x"), "sha256:0", 1, 1.0, {}, parse_profile(text, Path("/profile.yaml")), 4096)
 
 
 def written(findings: Findings, tmp_path: Path) -> tuple[str, Profile]:
-    text = generate_recipe.write("mine", "2+1", base_image(), findings, "Committed.")
-    return text, loads(text, tmp_path / "profile.yaml")
+    text = generate_recipe.generate_recipe("mine", "2+1", base_image(), findings, "Committed.")
+    return text, parse_profile(text, tmp_path / "profile.yaml")
 
 
-def change(path: Path, at: str, content: bytes, mode: int = 0o644, owner: int = 0) -> Change:
+def change(path: Path, at: str, content: bytes, mode: int = 0o644, owner: int = 0) -> ChangedPath:
     path.write_bytes(content)
-    return Change(at, "A", "file", owner, owner, mode, len(content), "", str(path))
+    return ChangedPath(at, "A", "file", owner, owner, mode, len(content), "", str(path))
 
 
 def test_the_recipe_takes_over_what_sessions_ask_for(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_what_cannot_be_said_as_code_is_said_as_comment(tmp_path: Path) -> None:
     findings = Findings(
         files=[
             change(tmp_path / "a", "/opt/binary", b"\x7fELF\x00"),
-            change(tmp_path / "b", "/opt/large", b"x" * (generate_recipe.LARGEST + 1)),
+            change(tmp_path / "b", "/opt/large", b"x" * (generate_recipe.MAX_FILE_BYTES + 1)),
             change(tmp_path / "c", "/opt/colon:name\nline", b"x"),
             change(tmp_path / "d", "/etc/shadow", b"root:*:1\n"),
         ]
@@ -296,9 +296,9 @@ def test_what_cannot_be_said_as_code_is_said_as_comment(tmp_path: Path) -> None:
 def test_however_much_there_is_the_recipe_is_a_profile(tmp_path: Path) -> None:
     texts = [change(tmp_path / f"{n}", f"/opt/{n}", b"\xf0\x9f\x99\x82 \n" * 3000) for n in range(30)]
     many = [change(tmp_path / "x", f"/srv/{n}", b"x") for n in range(3000)]
-    gone = [Change(f"/usr/{'x' * 200}/{n}", "D") for n in range(3000)]
+    gone = [ChangedPath(f"/usr/{'x' * 200}/{n}", "D") for n in range(3000)]
     text, profile = written(Findings(files=[*texts, *many, *gone]), tmp_path)
-    assert 0 < len(profile.files) <= generate_recipe.MOST_FILES
+    assert 0 < len(profile.files) <= generate_recipe.MAX_FILES
     assert "more\n" in text
 
 
@@ -311,9 +311,9 @@ def test_commands_say_what_files_cannot(tmp_path: Path) -> None:
         accounts=["newd:x:450:", "newd:x:450:450:A B:/var/lib/newd:/bin/false", "broken"],
         files=[
             change(tmp_path / "a", "/opt/a b", b"x", 0o4755, owner=450),
-            Change("/opt/link", "A", "symlink", target="it's"),
-            Change("/opt/dir", "A", "directory", 450, 450, 0o750),
-            Change("/etc/-x", "D"),
+            ChangedPath("/opt/link", "A", "symlink", target="it's"),
+            ChangedPath("/opt/dir", "A", "directory", 450, 450, 0o750),
+            ChangedPath("/etc/-x", "D"),
         ],
     )
     _, profile = written(findings, tmp_path)
@@ -333,7 +333,7 @@ def test_a_published_version_is_refused_before_any_work(tmp_path: Path) -> None:
     store = Store(tmp_path)
     base = publish(store)
     with pytest.raises(ImageExistsError):
-        commit.commit(Source("dev", base, []), name="base", version="1", store=store, approve=lambda _: None)
+        commit.commit_session(Source("dev", base, []), name="base", version="1", store=store, approve=lambda _: None)
 
 
 def test_a_base_that_is_not_what_was_published_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +342,6 @@ def test_a_base_that_is_not_what_was_published_is_refused(tmp_path: Path, monkey
     base = publish(store)
     base.path.write_bytes(b"SIX")
     with pytest.raises(BuildError, match="its digest differs") as caught:
-        commit.commit(Source("dev", base, []), name="new", version="1", store=store, approve=lambda _: None)
+        commit.commit_session(Source("dev", base, []), name="new", version="1", store=store, approve=lambda _: None)
     assert caught.value.log == tmp_path / "store/new/1.failed.log"
     assert store.versions("new") == []

@@ -5,7 +5,7 @@ import subprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.recipe.environment import quote, shell_lines
+from profiles.recipe.environment import quote_value, shell_lines
 
 
 def as_the_shell_sees_it(quoted: str) -> str:
@@ -17,16 +17,16 @@ def as_the_shell_sees_it(quoted: str) -> str:
 
 
 def test_references_are_followed_and_nothing_is_run() -> None:
-    assert as_the_shell_sees_it(quote("${HOME}:$HOME/x")) == "/home/it s:/home/it s/x"
-    assert as_the_shell_sees_it(quote("$A1-${A1}b $NOT_THERE!")) == "one-oneb !"
-    assert as_the_shell_sees_it(quote("$$5 $1 $(id) `id` ${ $")) == "$5 $1 $(id) `id` ${ $"
-    assert as_the_shell_sees_it(quote("")) == ""
+    assert as_the_shell_sees_it(quote_value("${HOME}:$HOME/x")) == "/home/it s:/home/it s/x"
+    assert as_the_shell_sees_it(quote_value("$A1-${A1}b $NOT_THERE!")) == "one-oneb !"
+    assert as_the_shell_sees_it(quote_value("$$5 $1 $(id) `id` ${ $")) == "$5 $1 $(id) `id` ${ $"
+    assert as_the_shell_sees_it(quote_value("")) == ""
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.text(st.characters(min_codepoint=32, exclude_characters="$\x7f", exclude_categories=["Cs"]), max_size=60))
 def test_any_other_text_stands_for_itself(value: str) -> None:
-    assert as_the_shell_sees_it(quote(value)) == value
+    assert as_the_shell_sees_it(quote_value(value)) == value
 
 
 def test_lines_keep_their_order_and_the_venv_is_put_in_once() -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.recipe.spec import Bind, File, Persistence, Profile, Service, loads
+from profiles.recipe.spec import BindSpec, File, PersistenceSpec, Profile, Service, parse_profile
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -17,8 +17,8 @@ REFERENCE = Path(__file__).parents[3] / "docs/reference/profile.md"
 def test_every_key_has_a_heading() -> None:
     parts: dict[str, type[BaseModel]] = {
         "files": File,
-        "persistence": Persistence,
-        "binds": Bind,
+        "persistence": PersistenceSpec,
+        "binds": BindSpec,
         "services": Service,
     }
     keys = {f"{key}.{part}" for key, model in parts.items() for part in model.model_fields} | set(Profile.model_fields)
@@ -29,4 +29,4 @@ def test_the_example_is_right(tmp_path: Path) -> None:
     (tmp_path / "solver.conf").write_text("")
     example = re.search(r"```yaml\n(.*?)```", REFERENCE.read_text(), re.DOTALL)
     assert example
-    assert loads(example[1], tmp_path / "profile.yaml").resources_as_options()[-1] == "--time=8:00:00"
+    assert parse_profile(example[1], tmp_path / "profile.yaml").resources_as_options()[-1] == "--time=8:00:00"

@@ -53,7 +53,7 @@ def test_places_of_secrets(path: str) -> None:
     def unread() -> bytes:
         raise AssertionError("the path says enough")
 
-    assert secrets.why(path, unread)
+    assert secrets.find_secret(path, unread)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_places_of_secrets(path: str) -> None:
     ],
 )
 def test_contents_of_secrets(content: bytes) -> None:
-    assert secrets.why("opt/x", lambda: content)
+    assert secrets.find_secret("opt/x", lambda: content)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_contents_of_secrets(content: bytes) -> None:
     ],
 )
 def test_what_is_no_secret(path: str, content: bytes) -> None:
-    assert secrets.why(path, lambda: content) == ""
+    assert secrets.find_secret(path, lambda: content) == ""
 
 
 @pytest.mark.parametrize(
@@ -113,49 +113,49 @@ def test_what_is_no_secret(path: str, content: bytes) -> None:
     ],
 )
 def test_settings_with_secrets(path: str, content: bytes) -> None:
-    assert secrets.why(path, lambda: content)
+    assert secrets.find_secret(path, lambda: content)
 
 
 def test_keys_of_openssh_are_known(tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "x", "-f", tmp_path / "key"], check=True, timeout=30)
-    assert secrets.why("opt/key", (tmp_path / "key").read_bytes) == "a private key"
-    assert secrets.why("opt/key.pub", (tmp_path / "key.pub").read_bytes) == ""
+    assert secrets.find_secret("opt/key", (tmp_path / "key").read_bytes) == "a private key"
+    assert secrets.find_secret("opt/key.pub", (tmp_path / "key.pub").read_bytes) == ""
 
 
-def why(sieve: PathFilter, path: str, content: bytes = b"", *, directory: bool = False) -> str:
-    return sieve.why_not(path, directory=directory, head=None if directory else lambda: content)
+def why(path_filter: PathFilter, path: str, content: bytes = b"", *, directory: bool = False) -> str:
+    return path_filter.why_not(path, directory=directory, head=None if directory else lambda: content)
 
 
 def test_the_machines_and_the_moments_own_is_left_out() -> None:
-    sieve = PathFilter()
+    path_filter = PathFilter()
     for path in ("home", "home/alice/x", "tmp/x", "run/x", "proc/1", "var/tmp/x", ".singularity.d/env/x"):
-        assert why(sieve, path) == "never part of an image"
-    assert why(sieve, "etc/resolv.conf") == "the machine's own"
-    assert why(sieve, "var/log/x/y") == "a log"
-    assert why(sieve, "root/.cache/x") == "a cache"
-    assert why(sieve, "var/log/x", directory=True) == "", "programs may want the folder"
-    assert why(sieve, "root/.netrc").startswith("may be secret")
+        assert why(path_filter, path) == "never part of an image"
+    assert why(path_filter, "etc/resolv.conf") == "the machine's own"
+    assert why(path_filter, "var/log/x/y") == "a log"
+    assert why(path_filter, "root/.cache/x") == "a cache"
+    assert why(path_filter, "var/log/x", directory=True) == "", "programs may want the folder"
+    assert why(path_filter, "root/.netrc").startswith("may be secret")
     for path in ("homes", "etc/hosts.allow", "opt/tmp/x", "var/logs", "usr/bin/x"):
-        assert why(sieve, path) == ""
+        assert why(path_filter, path) == ""
 
 
 def test_the_user_has_the_last_word_but_for_what_never_goes_in() -> None:
-    sieve = PathFilter(include=["/opt/*.token", "/root", "/var/log/keep/"], exclude=["/opt/data", "/root/.ssh"])
-    sieve.check()
-    assert why(sieve, "opt/a.token") == ""
-    assert why(sieve, "root/.netrc") == ""
-    assert why(sieve, "var/log/keep/deep/x") == ""
-    assert why(sieve, "var/log/other") == "a log"
-    assert why(sieve, "root/.ssh/id") == "excluded", "what both name is left out"
-    assert why(sieve, "opt/data") == why(sieve, "opt/data/x/y", directory=True) == "excluded"
-    assert why(sieve, "opt/database") == ""
+    path_filter = PathFilter(include=["/opt/*.token", "/root", "/var/log/keep/"], exclude=["/opt/data", "/root/.ssh"])
+    path_filter.check()
+    assert why(path_filter, "opt/a.token") == ""
+    assert why(path_filter, "root/.netrc") == ""
+    assert why(path_filter, "var/log/keep/deep/x") == ""
+    assert why(path_filter, "var/log/other") == "a log"
+    assert why(path_filter, "root/.ssh/id") == "excluded", "what both name is left out"
+    assert why(path_filter, "opt/data") == why(path_filter, "opt/data/x/y", directory=True) == "excluded"
+    assert why(path_filter, "opt/database") == ""
 
 
 @pytest.mark.parametrize("pattern", ["opt", "", "/", "//", "~/x"])
 def test_patterns_are_absolute(pattern: str) -> None:
-    for sieve in (PathFilter(include=[pattern]), PathFilter(exclude=[pattern])):
+    for path_filter in (PathFilter(include=[pattern]), PathFilter(exclude=[pattern])):
         with pytest.raises(PatternError, match="no absolute path"):
-            sieve.check()
+            path_filter.check()
 
 
 @pytest.mark.parametrize("pattern", ["/home", "/home/alice/.bashrc", "/run/x", "/tmp"])  # noqa: S108 - not of this machine

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from profiles.errors import ProfileError
 from profiles.recipe import yaml_document
 from profiles.recipe.base import Base, BaseKind
-from profiles.recipe.spec import Profile, load, loads
+from profiles.recipe.spec import Profile, load_profile, parse_profile
 
 FILE = Path("/somewhere/profile.yaml")
 HEAD = "name: dev\nversion: 1.10\nbase: debian:sid\n"
@@ -18,13 +18,13 @@ HEAD = "name: dev\nversion: 1.10\nbase: debian:sid\n"
 
 def refused(text: str) -> ProfileError:
     with pytest.raises(ProfileError) as caught:
-        loads(text, FILE)
+        parse_profile(text, FILE)
     return caught.value
 
 
 def test_every_key_is_read(tmp_path: Path) -> None:
     (tmp_path / "motd").write_text("hello")
-    profile = loads(
+    profile = parse_profile(
         HEAD
         + """
 description: For everyone
@@ -84,7 +84,7 @@ services:
     ],
 )
 def test_bases(text: str, base: Base) -> None:
-    assert loads(f"name: a\nversion: 1\nbase: {text}\n", FILE).base == base
+    assert parse_profile(f"name: a\nversion: 1\nbase: {text}\n", FILE).base == base
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_paths_whose_persistence_cannot_be_told_are_refused(key: str, path: str)
 
 
 def test_paths_whose_side_is_kept_already_may_be_named() -> None:
-    kept = loads(HEAD + "persistence: {keep: [/opt/a], fresh: [/opt/ab]}\n", FILE).persistence
+    kept = parse_profile(HEAD + "persistence: {keep: [/opt/a], fresh: [/opt/ab]}\n", FILE).persistence
     assert (kept.system, kept.keep, kept.fresh) == ("keep", ["/opt/a"], ["/opt/ab"])
 
 
@@ -166,20 +166,20 @@ def test_deep_and_large_texts_are_refused() -> None:
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"none\.yaml: cannot be read: No such file"):
-        load(tmp_path / "none.yaml")
+        load_profile(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProfileError, match="not UTF-8"):
-        load(tmp_path / "binary.yaml")
+        load_profile(tmp_path / "binary.yaml")
 
 
 @given(st.text(max_size=300))
 def test_any_text_is_a_profile_or_a_profile_error(text: str) -> None:
     with pytest.raises(ProfileError):
-        loads(text, FILE)
+        parse_profile(text, FILE)
 
 
 @given(st.dictionaries(st.sampled_from(list(Profile.model_fields)), st.text(max_size=40) | st.just("[]")))
 def test_any_values_are_a_profile_or_a_profile_error(values: dict[str, str]) -> None:
     text = "".join(f"{key}: {value}\n" for key, value in values.items())
     with contextlib.suppress(ProfileError):
-        loads(text, FILE)
+        parse_profile(text, FILE)

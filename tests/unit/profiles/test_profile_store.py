@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, StoreError
-from profiles.image.store import Image, Store, Stores, digest_of
-from profiles.recipe.spec import loads
-from profiles.recipe.versions import sort_key
+from profiles.image.store import Image, Store, Stores, file_digest
+from profiles.recipe.spec import parse_profile
+from profiles.recipe.versions import version_sort_key
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.sif import sif_bytes
 
@@ -29,8 +29,8 @@ def publish(store: Store, name: str, version: str, content: bytes = b"SIF") -> I
     sif.write_bytes(content)
     recipe = f"name: {name}\nversion: {version}\nbase: debian:sid\nresources: {{mem: 1G, exclusive: true}}\n"
     (stage / "profile.yaml").write_text(recipe)
-    profile = loads(recipe, stage / "profile.yaml")
-    image = Image(name, version, sif, digest_of(sif), len(content), 1.5, {"berth.profile": name}, profile, 4096)
+    profile = parse_profile(recipe, stage / "profile.yaml")
+    image = Image(name, version, sif, file_digest(sif), len(content), 1.5, {"berth.profile": name}, profile, 4096)
     (stage / "image.json").write_text(json.dumps(image.description()))
     return store.publish(stage, name, version)
 
@@ -104,9 +104,9 @@ def test_of_many_publishers_of_one_version_one_wins(tmp_path: Path) -> None:
     store = Store(tmp_path)
     stages = [store.stage("base", "1") for _ in range(8)]
     for number, stage in enumerate(stages):
-        profile = loads("name: base\nversion: 1\nbase: debian:sid\n", stage / "profile.yaml")
+        profile = parse_profile("name: base\nversion: 1\nbase: debian:sid\n", stage / "profile.yaml")
         (stage / "image.sif").write_text(str(number))
-        image = Image("base", "1", stage / "image.sif", digest_of(stage / "image.sif"), 1, 0, {}, profile, 4096)
+        image = Image("base", "1", stage / "image.sif", file_digest(stage / "image.sif"), 1, 0, {}, profile, 4096)
         (stage / "image.json").write_text(json.dumps(image.description()))
     barrier = threading.Barrier(len(stages))
     won: list[Image] = []
@@ -245,9 +245,9 @@ def test_versions_sort_as_dpkg_sorts_them() -> None:
     ordered = ["0.9", "1~~", "1~", "1", "1a", "1.0~rc1", "1.0", "1.0+b1", "1.2", "1.10", "2", "10", "2026.1"]
     shuffled = ordered.copy()
     random.Random(1).shuffle(shuffled)  # noqa: S311 - any order but the right one will do
-    assert sorted(shuffled, key=sort_key) == ordered
+    assert sorted(shuffled, key=version_sort_key) == ordered
 
 
 @given(st.lists(st.from_regex(r"[0-9A-Za-z][0-9A-Za-z.+~-]{0,9}", fullmatch=True)))
 def test_any_versions_can_be_sorted(versions: list[str]) -> None:
-    assert len(sorted(versions, key=sort_key)) == len(versions)
+    assert len(sorted(versions, key=version_sort_key)) == len(versions)

@@ -114,7 +114,7 @@ def test_other_standard_errors_are_left_as_they_are(journald: Datagrams) -> None
 def test_entry_longer_than_a_datagram_goes_to_standard_error(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Datagrams(place / "journal") as journald, pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "SOCKET", journald.path)
-        journal.write("x" * (8 << 20), 4)
+        journal.write_entry("x" * (8 << 20), 4)
         assert journald.waiting() == []
     assert capfd.readouterr().err.startswith("<4>xxxx")
 
@@ -123,7 +123,7 @@ def test_journal_that_takes_nothing_holds_nobody_up(place: Path, capfd: pytest.C
     with Datagrams(place / "journal") as journald, pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "SOCKET", journald.path)
         for _ in range(2000):  # far more than a queue of datagrams holds (net.unix.max_dgram_qlen)
-            journal.write("a line", 6)
+            journal.write_entry("a line", 6)
         taken = len(journald.waiting())
     assert taken + capfd.readouterr().err.count("<6>a line\n") == 2000
 

@@ -17,7 +17,7 @@ from broker.service.log_limit import (
     MAX_MESSAGE_CHARS,
     TRACEBACKS_PER_WINDOW,
     LogLimit,
-    install,
+    install_log_limit,
 )
 from tests.deadlines import DEADLINE_S
 
@@ -35,7 +35,7 @@ class Log:
         self.handler = logging.StreamHandler(self.stream)
         self.handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         self.logger.addHandler(self.handler)
-        install(self.logger)
+        install_log_limit(self.logger)
 
     @property
     def lines(self) -> list[str]:
@@ -141,6 +141,6 @@ def test_a_message_that_cannot_be_formatted_breaks_nothing(log: Log) -> None:
 
 
 def test_a_second_installation_changes_nothing(log: Log) -> None:
-    install(log.logger)
+    install_log_limit(log.logger)
     assert len(log.handler.filters) == 1
     assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)

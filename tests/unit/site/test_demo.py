@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place
-from slurm.lab.progress import Progress
+from slurm.lab.paths import LabPaths
+from slurm.lab.progress import ProgressLog
 from tests.lab_cluster import Lab
 from tests.site import demo, deploy
 
@@ -28,7 +28,7 @@ class HereLab(Lab):
 
 @pytest.fixture
 def site(tmp_path: Path) -> deploy.Site:
-    return deploy.Site(HereLab(Place("here", tmp_path)))
+    return deploy.Site(HereLab(LabPaths("here", tmp_path)))
 
 
 def berth(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -82,7 +82,7 @@ def test_a_build_is_seen_to_move(
     berth(tmp_path, monkeypatch, f"[ $2 = build ] || exit 3; echo '[1/2] one' >&2; cat {went_on}; echo '[2/2] two' >&2")
     os.mkfifo(went_on)
 
-    class Watching(Progress):
+    class Watching(ProgressLog):
         def say(self, what: str) -> None:
             super().say(what)
             if "one" in what:
@@ -98,7 +98,7 @@ def test_a_build_that_fails_says_its_last_words(
 ) -> None:
     berth(tmp_path, monkeypatch, "[ $2 = build ] || exit 3; seq 100 >&2; echo the log is here >&2; exit 1")
     with pytest.raises(deploy.SiteError) as caught:
-        deploy.build_profile(site, "tools", Progress(quiet=True))
+        deploy.build_profile(site, "tools", ProgressLog(quiet=True))
     assert caught.value.message.startswith("building the profile tools failed:\n82\n")
     assert caught.value.message.endswith("100\nthe log is here\n")
 
@@ -107,7 +107,7 @@ def test_a_build_that_hangs_is_ended(site: deploy.Site, tmp_path: Path, monkeypa
     berth(tmp_path, monkeypatch, "[ $2 = build ] || exit 3; exec sleep 60")
     monkeypatch.setattr(deploy, "BUILD_TIMEOUT", 0.2)
     with pytest.raises(deploy.SiteError, match=r"did not end within 0\.2 s"):
-        deploy.build_profile(site, "tools", Progress(quiet=True))
+        deploy.build_profile(site, "tools", ProgressLog(quiet=True))
 
 
 def test_a_command_that_hangs_is_a_site_error(site: deploy.Site) -> None:

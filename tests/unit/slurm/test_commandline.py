@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slurm.commandline import UnreadableError, head, options_of_help, read_command_line, words_of
+from slurm.commandline import CommandLineError, directive_words, parse_help, read_command_line, script_head
 from slurm.sbatch import OPTIONS, OptionError, Takes
 
 
@@ -40,7 +40,7 @@ def test_what_is_ours_is_taken_out_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("words", ["--no-such job.sh", "-n", "--ntask 3 job.sh", "-y job.sh", "-Q --env"])
 def test_what_cannot_be_read_leaves_the_rest_to_sbatch(words: str) -> None:
-    with pytest.raises(UnreadableError) as failure:
+    with pytest.raises(CommandLineError) as failure:
         read_command_line(["--env=dev", *words.split()])
     line = failure.value.line
     assert line.value("env") == "dev"
@@ -48,7 +48,7 @@ def test_what_cannot_be_read_leaves_the_rest_to_sbatch(words: str) -> None:
 
 
 def test_an_option_of_a_plugin_is_learnt_from_the_help() -> None:
-    told = options_of_help(
+    told = parse_help(
         "Usage: sbatch [OPTIONS]\n"
         "  -x, --exclude=hosts...      exclude\n"
         "      --exclusive[=user]      alone\n"
@@ -69,9 +69,9 @@ def test_an_option_of_a_plugin_is_learnt_from_the_help() -> None:
 
 def test_the_head_ends_at_the_first_command() -> None:
     script = b"#!/bin/sh\n#SBATCH -n1\n\n  # more\n#SBATCH -n2\necho\n#SBATCH -n3\n"
-    assert head(script) == [b"#!/bin/sh", b"#SBATCH -n1", b"", b"  # more", b"#SBATCH -n2"]
-    assert words_of("#SBATCH", script) == [(2, ["-n1"]), (5, ["-n2"])]
-    assert words_of("#BERTH", b"#!/bin/sh\n #BERTH --env x\n# BERTH --env y\n#BERTH\n") == []
+    assert script_head(script) == [b"#!/bin/sh", b"#SBATCH -n1", b"", b"  # more", b"#SBATCH -n2"]
+    assert directive_words("#SBATCH", script) == [(2, ["-n1"]), (5, ["-n2"])]
+    assert directive_words("#BERTH", b"#!/bin/sh\n #BERTH --env x\n# BERTH --env y\n#BERTH\n") == []
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_the_head_ends_at_the_first_command() -> None:
     ],
 )
 def test_words_of_a_line(text: str, words: list[str]) -> None:
-    assert words_of("#SBATCH", f"#!/bin/sh\n#SBATCH{text}\n".encode()) == [(2, words)]
+    assert directive_words("#SBATCH", f"#!/bin/sh\n#SBATCH{text}\n".encode()) == [(2, words)]
 
 
 def test_a_quote_that_does_not_end() -> None:
     with pytest.raises(OptionError, match="line 2 of the script"):
-        words_of("#SBATCH", b"#!/bin/sh\n#SBATCH --comment='x\n")
+        directive_words("#SBATCH", b"#!/bin/sh\n#SBATCH --comment='x\n")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from slurm.lab.cache import cached, digest
-from slurm.lab.progress import Progress
+from slurm.lab.cache import cached_tree, digest_of
+from slurm.lab.progress import ProgressLog
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUIET = Progress(quiet=True)
+QUIET = ProgressLog(quiet=True)
 
 
 def plant(work: Path) -> None:
@@ -22,12 +22,12 @@ def plant(work: Path) -> None:
 
 
 def test_made_once_and_nothing_but_the_tree_is_kept(tmp_path: Path) -> None:
-    made = cached(tmp_path, "thing", "k1", plant, QUIET)
+    made = cached_tree(tmp_path, "thing", "k1", plant, QUIET)
 
     def never(_work: Path) -> None:
         pytest.fail("made a second time")
 
-    assert cached(tmp_path, "thing", "k1", never, QUIET) == made
+    assert cached_tree(tmp_path, "thing", "k1", never, QUIET) == made
     assert [path.name for path in made.iterdir()] == ["file"]
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == ["thing-k1"]
 
@@ -38,9 +38,9 @@ def test_a_failure_leaves_no_tree_and_the_next_one_starts_afresh(tmp_path: Path)
         raise RuntimeError("half-way")
 
     with pytest.raises(RuntimeError, match="half-way"):
-        cached(tmp_path, "thing", "k1", breaks, QUIET)
+        cached_tree(tmp_path, "thing", "k1", breaks, QUIET)
     assert [path.name for path in tmp_path.iterdir()] == [".thing-k1.lock"]
-    assert (cached(tmp_path, "thing", "k1", plant, QUIET) / "file").read_text() == "made"
+    assert (cached_tree(tmp_path, "thing", "k1", plant, QUIET) / "file").read_text() == "made"
 
 
 def test_two_that_want_the_same_take_turns_and_the_second_says_that_it_waits(
@@ -54,7 +54,7 @@ def test_two_that_want_the_same_take_turns_and_the_second_says_that_it_waits(
         assert go_on.wait(10)
         plant(work)
 
-    class Releasing(Progress):
+    class Releasing(ProgressLog):
         """Lets the first one finish once the second one has said that it waits."""
 
         def say(self, what: str) -> None:
@@ -62,9 +62,9 @@ def test_two_that_want_the_same_take_turns_and_the_second_says_that_it_waits(
             go_on.set()
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(cached, tmp_path, "thing", "k1", slow, QUIET)
+        first = pool.submit(cached_tree, tmp_path, "thing", "k1", slow, QUIET)
         assert begun.wait(10)
-        second = pool.submit(cached, tmp_path, "thing", "k1", slow, Releasing())
+        second = pool.submit(cached_tree, tmp_path, "thing", "k1", slow, Releasing())
         assert first.result(20) == second.result(20)
     assert len(calls) == 1
     assert "waiting for another process that makes thing" in capsys.readouterr().err
@@ -75,14 +75,14 @@ def test_digest_changes_with_texts_names_modes_and_contents(tmp_path: Path) -> N
     (top / "sub").mkdir(parents=True)
     file = top / "sub/file"
     file.write_text("one")
-    seen = {digest(["a"], [top]), digest(["b"], [top]), digest(["a", ""], [top]), digest(["a"], [file])}
+    seen = {digest_of(["a"], [top]), digest_of(["b"], [top]), digest_of(["a", ""], [top]), digest_of(["a"], [file])}
     file.write_text("two")
-    seen.add(digest(["a"], [top]))
+    seen.add(digest_of(["a"], [top]))
     file.chmod(0o755)
-    seen.add(digest(["a"], [top]))
+    seen.add(digest_of(["a"], [top]))
     file.rename(top / "sub/other")
-    seen.add(digest(["a"], [top]))
+    seen.add(digest_of(["a"], [top]))
     (top / "sub/link").symlink_to("other")
-    seen.add(digest(["a"], [top]))
+    seen.add(digest_of(["a"], [top]))
     assert len(seen) == 8
-    assert digest(["a"], [top]) in seen
+    assert digest_of(["a"], [top]) in seen

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from slurm.lab import cgroups, conf, preflight, publish, reach, site
+from slurm.lab import cgroups, conf, host_settings, preflight, publish, site
 from slurm.lab.errors import LabError
-from slurm.lab.place import Place, cache_root
-from slurm.lab.spec import Account, Spec
+from slurm.lab.paths import LabPaths, cache_root
+from slurm.lab.spec import LabAccount, LabSpec
 
 V1 = "{n} 1 0:{n} / /sys/fs/cgroup/{dir} rw shared:1 - cgroup cgroup rw,{options}\n"
 
@@ -58,7 +58,7 @@ def test_cgroup_conf_follows_the_hierarchy() -> None:
 
 
 def test_slurm_conf_carries_the_labs_name() -> None:
-    assert conf.slurm_conf(Spec(name="other")).startswith("ClusterName=other\n")
+    assert conf.slurm_conf(LabSpec(name="other")).startswith("ClusterName=other\n")
 
 
 def test_pip_settings_that_mean_something_elsewhere_are_carried_over(
@@ -71,12 +71,12 @@ def test_pip_settings_that_mean_something_elsewhere_are_carried_over(
     )
     monkeypatch.setenv("PIP_TIMEOUT", "77")
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    reach.write(tmp_path / "tree")
+    host_settings.write_host_settings(tmp_path / "tree")
     text = (tmp_path / "tree/etc/pip.conf").read_text()
     assert "index-url = https://mirror.example/simple\n" in text
     assert "extra-index-url = https://two.example/simple\n" in text
     assert "timeout = 77\n" in text
-    assert reach.environment()["https_proxy"] == "http://proxy.example:3128"
+    assert host_settings.network_variables()["https_proxy"] == "http://proxy.example:3128"
     assert (tmp_path / "tree/etc/resolv.conf").exists()
 
 
@@ -89,8 +89,8 @@ def test_accounts_are_added_to_what_the_topmost_layer_says(tmp_path: Path) -> No
     etc = tmp_path / "site/etc"
     etc.mkdir(parents=True)
     accounts = [
-        Account("alice", 5001, "/shared/home/alice", "/bin/bash"),
-        Account("service", 901, "/var/lib/service", "/x"),
+        LabAccount("alice", 5001, "/shared/home/alice", "/bin/bash"),
+        LabAccount("service", 901, "/var/lib/service", "/x"),
     ]
     site.write_accounts(etc, accounts, [tmp_path / "low", tmp_path / "high"])
     assert (etc / "passwd").read_text().splitlines()[:2] == [
@@ -106,11 +106,11 @@ def test_place_takes_its_directories_from_the_environment(tmp_path: Path, monkey
     monkeypatch.delenv("LAB_STATE", raising=False)
     monkeypatch.delenv("LAB_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert Place.find("unit-none").state == tmp_path / "build/lab/unit-none"
+    assert LabPaths.find("unit-none").state == tmp_path / "build/lab/unit-none"
     assert cache_root() == Path("/x/slurm-lab")
     monkeypatch.setenv("LAB_STATE", str(tmp_path / "here"))
     monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
-    assert Place.find("unit-none").state == tmp_path / "here"
+    assert LabPaths.find("unit-none").state == tmp_path / "here"
     assert cache_root() == tmp_path / "cache"
 
 

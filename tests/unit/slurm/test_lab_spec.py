@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.errors import LabError
-from slurm.lab.spec import Bind, Publish, Spec
+from slurm.lab.spec import LabBind, LabSpec, PublishedPort
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def test_spec_survives_json_and_its_fingerprint_tells_differences(tmp_path: Path) -> None:
-    spec = Spec(operators=("service",), layers=(str(tmp_path),), binds=(Bind(str(tmp_path), "/x", read_only=True),))
-    assert Spec.from_json(json.loads(json.dumps(asdict(spec)))) == spec
+    spec = LabSpec(
+        operators=("service",), layers=(str(tmp_path),), binds=(LabBind(str(tmp_path), "/x", read_only=True),)
+    )
+    assert LabSpec.from_json(json.loads(json.dumps(asdict(spec)))) == spec
     others = [
         replace(spec, users=("dave",)),
         replace(spec, operators=()),
@@ -27,7 +29,7 @@ def test_spec_survives_json_and_its_fingerprint_tells_differences(tmp_path: Path
 
 
 def test_accounts_have_fixed_ids_and_homes() -> None:
-    accounts = {each.name: each for each in Spec(operators=("service",)).accounts}
+    accounts = {each.name: each for each in LabSpec(operators=("service",)).accounts}
     assert (accounts["alice"].uid, accounts["carol"].uid, accounts["service"].uid) == (5001, 5003, 901)
     assert accounts["bob"].home == "/shared/home/bob"
     assert accounts["service"].shell == "/usr/sbin/nologin"
@@ -35,29 +37,29 @@ def test_accounts_have_fixed_ids_and_homes() -> None:
 
 def test_a_debian_that_nodes_cannot_have_is_refused_with_those_they_can() -> None:
     with pytest.raises(LabError) as refused:
-        Spec(suite="bookworm")
+        LabSpec(suite="bookworm")
     assert refused.value.hint == "there are sid, trixie"
 
 
 @pytest.mark.parametrize("name", ["", "Lab", "1lab", "a.b", "a/b", "x" * 21])
 def test_names_that_would_not_do_for_the_kernel_are_refused(name: str) -> None:
     with pytest.raises(LabError):
-        Spec(name=name)
+        LabSpec(name=name)
 
 
 def test_user_names_and_layers_are_checked(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="no user name"):
-        Spec(users=("alice:x",))
+        LabSpec(users=("alice:x",))
     with pytest.raises(LabError, match="no such directory"):
-        Spec(layers=(str(tmp_path / "missing"),))
+        LabSpec(layers=(str(tmp_path / "missing"),))
     (tmp_path / "a:b").mkdir()
     with pytest.raises(LabError, match="overlayfs"):
-        Spec(layers=(str(tmp_path / "a:b"),))
+        LabSpec(layers=(str(tmp_path / "a:b"),))
 
 
 def test_publish_reads_what_it_writes() -> None:
     text = "127.0.0.1:2222:login:22"
-    assert str(Publish.parse(text)) == text
+    assert str(PublishedPort.parse(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -65,12 +67,12 @@ def test_publish_reads_what_it_writes() -> None:
 )
 def test_publish_refuses_other_forms(text: str) -> None:
     with pytest.raises(LabError):
-        Publish.parse(text)
+        PublishedPort.parse(text)
 
 
 def test_bind_reads_its_forms_and_refuses_others(tmp_path: Path) -> None:
-    assert Bind.parse(f"{tmp_path}:/x") == Bind(str(tmp_path), "/x")
-    assert Bind.parse(f"{tmp_path}:/x:ro") == Bind(str(tmp_path), "/x", read_only=True)
+    assert LabBind.parse(f"{tmp_path}:/x") == LabBind(str(tmp_path), "/x")
+    assert LabBind.parse(f"{tmp_path}:/x:ro") == LabBind(str(tmp_path), "/x", read_only=True)
     for text in (f"{tmp_path}", f"{tmp_path}:x", f"{tmp_path}:/x:no", f"{tmp_path}/missing:/x"):
         with pytest.raises(LabError, match="--bind"):
-            Bind.parse(text)
+            LabBind.parse(text)

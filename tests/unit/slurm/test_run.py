@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.run import STDERR_TAIL, CommandError, Finished, run
+from slurm.run import MAX_STDERR_CHARACTERS, CommandError, FinishedCommand, run_command
 from tests.deadlines import DEADLINE_S
 
 # Starts a grandchild in the same process group, writes both process ids, and stays.
@@ -39,49 +39,49 @@ def assert_all_end(pids: Path) -> None:
 
 def test_output_and_code() -> None:
     code = "import sys; print('out\\xff'); print('err', file=sys.stderr); sys.exit(3)"
-    finished = asyncio.run(run((sys.executable, "-c", code), timeout=20, check=False))
-    assert finished == Finished((sys.executable, "-c", code), 3, "outÿ\n", "err\n")
+    finished = asyncio.run(run_command((sys.executable, "-c", code), timeout=20, check=False))
+    assert finished == FinishedCommand((sys.executable, "-c", code), 3, "outÿ\n", "err\n")
 
 
 def test_bytes_that_are_not_utf_8_are_replaced() -> None:
-    finished = asyncio.run(run(("printf", "a\\377b"), timeout=20))
+    finished = asyncio.run(run_command(("printf", "a\\377b"), timeout=20))
     assert finished.stdout == "a\ufffdb"
 
 
 def test_a_failure_carries_code_and_the_end_of_stderr() -> None:
     code = "import sys; sys.stderr.write('x' * 10000 + 'the end'); sys.exit(4)"
     with pytest.raises(CommandError, match=r"ended with 4: x+the end") as caught:
-        asyncio.run(run((sys.executable, "-c", code), timeout=20))
+        asyncio.run(run_command((sys.executable, "-c", code), timeout=20))
     assert caught.value.code == 4
-    assert len(caught.value.stderr) == STDERR_TAIL
+    assert len(caught.value.stderr) == MAX_STDERR_CHARACTERS
 
 
 def test_a_signal_is_a_negative_code() -> None:
     with pytest.raises(CommandError) as caught:
-        asyncio.run(run(("sh", "-c", "kill -9 $$"), timeout=20))
+        asyncio.run(run_command(("sh", "-c", "kill -9 $$"), timeout=20))
     assert caught.value.code == -9
 
 
 def test_a_missing_program_never_started() -> None:
     with pytest.raises(CommandError) as caught:
-        asyncio.run(run(("/nonexistent/program",), timeout=20))
+        asyncio.run(run_command(("/nonexistent/program",), timeout=20))
     assert caught.value.code is None
 
 
 def test_there_is_no_input_and_no_shell() -> None:
-    assert asyncio.run(run(("cat",), timeout=20)).stdout == ""
-    assert asyncio.run(run(("printf", "%s", "$(id); *"), timeout=20)).stdout == "$(id); *"
+    assert asyncio.run(run_command(("cat",), timeout=20)).stdout == ""
+    assert asyncio.run(run_command(("printf", "%s", "$(id); *"), timeout=20)).stdout == "$(id); *"
 
 
 def test_the_environment_is_the_one_given() -> None:
-    assert asyncio.run(run(("/usr/bin/env",), timeout=20, env={"A": "1"})).stdout == "A=1\n"
+    assert asyncio.run(run_command(("/usr/bin/env",), timeout=20, env={"A": "1"})).stdout == "A=1\n"
 
 
 def test_at_the_time_limit_the_whole_group_is_killed(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     start = time.monotonic()
     with pytest.raises(CommandError, match=r"no end after 3 s") as caught:
-        asyncio.run(run(("sh", "-c", FAMILY, "sh", str(pids)), timeout=3))
+        asyncio.run(run_command(("sh", "-c", FAMILY, "sh", str(pids)), timeout=3))
     assert time.monotonic() - start < 15
     assert caught.value.code is None
     assert_all_end(pids)
@@ -91,7 +91,7 @@ def test_cancellation_kills_the_whole_group(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
 
     async def start_and_cancel() -> None:
-        task = asyncio.create_task(run(("sh", "-c", FAMILY, "sh", str(pids)), timeout=600))
+        task = asyncio.create_task(run_command(("sh", "-c", FAMILY, "sh", str(pids)), timeout=600))
         await until_exists(pids)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -107,7 +107,7 @@ def test_a_start_that_is_cancelled_at_once_leaves_nothing(tmp_path: Path, turns:
     pids = tmp_path / "pids"
 
     async def start_and_cancel() -> None:
-        task = asyncio.create_task(run(("sh", "-c", FAMILY, "sh", str(pids)), timeout=600))
+        task = asyncio.create_task(run_command(("sh", "-c", FAMILY, "sh", str(pids)), timeout=600))
         for _ in range(turns):
             await asyncio.sleep(0)
             time.sleep(0.02)  # noqa: ASYNC251 - so that the program is ahead of the event loop
@@ -126,7 +126,7 @@ def test_a_descendant_that_left_the_group_and_keeps_the_pipes_does_not_hold_us_u
     start = time.monotonic()
     try:
         with pytest.raises(CommandError, match=r"no end after 2 s"):
-            asyncio.run(run(("sh", "-c", script), timeout=2))
+            asyncio.run(run_command(("sh", "-c", script), timeout=2))
         assert time.monotonic() - start < 15
     finally:
         os.kill(int(pid.read_text()), 9)

@@ -12,7 +12,7 @@ from slurm.sbatch import (
     ALLOWED,
     LETTERS,
     MAX_OPTIONS,
-    MAX_VALUE,
+    MAX_VALUE_CHARACTERS,
     REFUSED,
     OptionError,
     Takes,
@@ -141,7 +141,7 @@ def test_each_letter_stands_for_its_long_name(letter: str) -> None:
         "--part=gpu",
         "--hold=1",
         "--exclusive=",
-        "--mem=" + "4" * (MAX_VALUE + 1),
+        "--mem=" + "4" * (MAX_VALUE_CHARACTERS + 1),
         "--MEM=4G",
     ],
 )

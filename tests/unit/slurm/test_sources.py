@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from slurm.sbatch import ALLOWED, OPTIONS, REFUSED, OptionError
-from slurm.sources import VARIABLES, of_environment, of_script
+from slurm.sources import VARIABLES, options_from_environment, options_from_script
 
 
 def test_every_variable_stands_for_an_option() -> None:
@@ -14,7 +14,7 @@ def test_every_variable_stands_for_an_option() -> None:
 
 
 def test_variables_become_options() -> None:
-    found = of_environment(
+    found = options_from_environment(
         {
             "SBATCH_TIMELIMIT": "8:00:00",
             "SBATCH_MEM_PER_NODE": "4G",
@@ -47,7 +47,7 @@ def test_a_script_becomes_options() -> None:
 python3 train.py
 #SBATCH --nice=5
 """
-    found = of_script(script)
+    found = options_from_script(script)
     assert found.options == ["--mem=2G", "--gres=gpu:intel:1", "--time=8:00:00"]
     assert found.left_out == {name: REFUSED[name] for name in ("output", "job-name")}
 
@@ -62,18 +62,18 @@ python3 train.py
 )
 def test_what_cannot_be_used_is_refused(line: str, says: str) -> None:
     with pytest.raises(OptionError, match=says):
-        of_script(f"#!/bin/bash\n#SBATCH {line}\n".encode())
+        options_from_script(f"#!/bin/bash\n#SBATCH {line}\n".encode())
 
 
 @pytest.mark.parametrize("word", ["hetjob", "packjob"])
 def test_a_heterogeneous_job_is_refused_with_the_line(word: str) -> None:
     with pytest.raises(OptionError, match="line 3 of the script begins another component of a heterogeneous job"):
-        of_script(f"#!/bin/bash\n#SBATCH -n1\n#SBATCH {word}\n#SBATCH -n2\n".encode())
+        options_from_script(f"#!/bin/bash\n#SBATCH -n1\n#SBATCH {word}\n#SBATCH -n2\n".encode())
 
 
 def test_a_byte_order_mark_is_refused_in_words() -> None:
     with pytest.raises(OptionError, match="begins with a byte order mark"):
-        of_script(b"\xef\xbb\xbf#!/bin/bash\n#SBATCH --time=5\n")
+        options_from_script(b"\xef\xbb\xbf#!/bin/bash\n#SBATCH --time=5\n")
 
 
 def test_no_option_is_both_allowed_and_refused() -> None:

@@ -44,7 +44,7 @@ def test_names_are_read_from_the_right(text: str) -> None:
     ],
 )  # fmt: skip
 def test_everything_else_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInputError, match="is not the name of a session") as caught:
+    with pytest.raises(InvalidInputError, match="is not a session's host name") as caught:
         SessionHost.parse(text, "berth", "me")
     assert len(caught.value.message) < 150
     assert caught.value.message.isprintable()

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import InvalidInputError
-from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE, SIGNATURES, PublicKey, plain_keys
+from broker.ssh.keys import MAX_FILE_KEYS, MAX_LINE_CHARS, SIGNATURES, PublicKey, plain_keys
 from tests.fakes import openssh
 
 if TYPE_CHECKING:
@@ -72,33 +72,33 @@ def test_sha1_is_no_signature() -> None:
 BLOB = ED25519.split()[1]
 
 REFUSED = {
-    "": "there is no public key",
-    "# ssh-ed25519": "there is no public key",
+    "": "the text has no public key",
+    "# ssh-ed25519": "the text has no public key",
     "-----BEGIN OPENSSH PRIVATE KEY-----": "private key",
     "ssh-ed25519": "is missing",
     f"ssh-dss {BLOB}": "DSA",
     f"ssh-ed25519-cert-v01@openssh.com {BLOB}": "certificate",
-    f'command="id" {ED25519}': "options in front",
-    f"restrict {ED25519}": "options in front",
-    f"no-pty,no-x11-forwarding {ED25519}": "options in front",
-    f"cert-authority {ED25519}": "options in front",
-    f"from=10.0.0.0/8 {ED25519}": "options in front",
-    f"ssh-ed448 {BLOB}": "unknown type",
-    BLOB: "unknown type",
+    f'command="id" {ED25519}': "options before a key",
+    f"restrict {ED25519}": "options before a key",
+    f"no-pty,no-x11-forwarding {ED25519}": "options before a key",
+    f"cert-authority {ED25519}": "options before a key",
+    f"from=10.0.0.0/8 {ED25519}": "options before a key",
+    f"ssh-ed448 {BLOB}": "unknown key type",
+    BLOB: "unknown key type",
     f"ssh-ed25519 {BLOB[:-4]}": "damaged",
     f"ssh-ed25519 {BLOB}AAAA": "damaged",
     f"ssh-ed25519 {BLOB[:20]}!{BLOB[21:]}": "damaged",
     f"ecdsa-sha2-nistp256 {BLOB}": "damaged",
     f"ssh-rsa {BLOB}": "damaged",
-    f"{ED25519}\n{OTHER}": "one key a line",
-    f"{ED25519}\r{OTHER}": "one key a line",
+    f"{ED25519}\n{OTHER}": "several lines",
+    f"{ED25519}\r{OTHER}": "several lines",
     f"{ED25519}\0": "control character",
     f"{ED25519} me\x1b[2J": "control character",
     f"{ED25519} me\u2028{OTHER}": "control character",
     f"ssh-ed25519\v{BLOB}": "control character",
     f"ssh-ed25519\u00a0{BLOB}": "not a public key",
     f"\u017fsh-ed25519 {BLOB}": "not a public key",
-    f"ssh-ed25519 {BLOB} {'x' * MAX_LINE}": "at most",
+    f"ssh-ed25519 {BLOB} {'x' * MAX_LINE_CHARS}": "at most",
 }
 
 
@@ -111,7 +111,7 @@ def test_everything_else_is_refused_with_a_remedy(line: str) -> None:
 
 def test_a_weak_rsa_key_is_refused(tmp_path: Path) -> None:
     line = openssh.public(openssh.make_key(tmp_path / "weak", "rsa", "-b", "1024"))
-    with pytest.raises(InvalidInputError, match="2048 to 16384 bits, this one has 1024"):
+    with pytest.raises(InvalidInputError, match="2048 to 16384 bits, this key has 1024"):
         PublicKey.parse(line)
 
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes.packages import Packages, installed
-from profiles.image.overlayfs import opened
+from broker.volumes.packages import Packages, installed_packages
+from profiles.image.overlayfs import open_stack
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def packages(tree: Path, of_image: str) -> Packages:
-    with opened([tree]) as stack:
-        return installed(stack, of_image)
+    with open_stack([tree]) as stack:
+        return installed_packages(stack, of_image)
 
 
 STATUS = "Package: tool\nStatus: install ok installed\nVersion: 1\n"

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.volumes import packing
-from broker.volumes.comparison import Depth, compare, open_both
+from broker.volumes import squashfs
+from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
 from broker.volumes.content import data_extents
-from broker.volumes.copying import copy_tree, remove
+from broker.volumes.entry_copy import remove_entry
 from broker.volumes.errors import VolumeError
 from broker.volumes.layers import SQUASHFS, Layers
-from broker.volumes.packing import DEEP, KEPT, pack, unpack
-from broker.volumes.verification import Content, Problems
+from broker.volumes.live_copy import copy_tree
+from broker.volumes.squashfs import DEEP, KEPT, pack_layer, unpack_layer
+from broker.volumes.verification import LayerContent, Problems
 from profiles.image.overlayfs import Marks
 from profiles.walk import Tree, walk
 
@@ -39,7 +40,7 @@ def room(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "room/unpacked").rmdir()
     yield tmp_path / "room"
     with Tree(tmp_path) as tree:
-        remove(tree.root, b"room")
+        remove_entry(tree.root, b"room")
 
 
 def access_list(owner: int) -> bytes:
@@ -99,8 +100,8 @@ def test_what_squashfs_cannot_hold_comes_back(room: Path) -> None:
     for name, seconds in (("link", old), ("fifo", new), ("both", old), ("holes", new), ("folder", old), ("", old)):
         os.utime(tree / name, (1, seconds), follow_symlinks=False)
     wanted = shown(tree)
-    pack(tree, room / "layer")
-    unpack(room / "layer" / SQUASHFS, room / "unpacked")
+    pack_layer(tree, room / "layer")
+    unpack_layer(room / "layer" / SQUASHFS, room / "unpacked")
     assert shown(room / "unpacked") == wanted
 
 
@@ -115,8 +116,8 @@ def test_paths_that_squashfs_tools_cannot_take_come_back(room: Path, name: bytes
             with open(b"file", "wb", opener=partial(os.open, dir_fd=folder.descriptor())) as file:
                 file.write(b"content")
     wanted = shown(room / "tree")
-    pack(room / "tree", room / "layer")
-    unpack(room / "layer" / SQUASHFS, room / "unpacked")
+    pack_layer(room / "tree", room / "layer")
+    unpack_layer(room / "layer" / SQUASHFS, room / "unpacked")
     assert shown(room / "unpacked") == wanted
 
 
@@ -124,16 +125,16 @@ def test_records_that_could_not_be_read_again_are_refused(room: Path, monkeypatc
     for number in range(10):
         (room / f"tree/{number}").touch()
         os.truncate(room / f"tree/{number}", 1 << 20)
-    monkeypatch.setattr(packing, "KEPT_BYTES", 100)
-    pack(room / "tree", room / "layer")
+    monkeypatch.setattr(squashfs, "MAX_KEPT_BYTES", 100)
+    pack_layer(room / "tree", room / "layer")
     assert 0 < (room / "layer" / KEPT).stat().st_size <= 100
-    unpack(room / "layer" / SQUASHFS, room / "unpacked")
+    unpack_layer(room / "layer" / SQUASHFS, room / "unpacked")
     assert {path.read_bytes() for path in room.glob("unpacked/*")} == {bytes(1 << 20)}
     for number in range(10):
         os.setxattr(room / f"tree/{number}", ACCESS, access_list(1234))
     (room / "second").mkdir()
     with pytest.raises(VolumeError, match="access lists"):
-        pack(room / "tree", room / "second")
+        pack_layer(room / "tree", room / "second")
 
 
 @pytest.mark.parametrize(
@@ -152,10 +153,10 @@ def test_records_that_could_not_be_read_again_are_refused(room: Path, monkeypatc
 def test_damaged_record_is_refused(room: Path, record: bytes) -> None:
     (room / "tree/file").write_text("content")
     (room / "outside").write_text("content")
-    pack(room / "tree", room / "layer")
+    pack_layer(room / "tree", room / "layer")
     (room / "layer" / KEPT).write_bytes(record + b"\0")
     with pytest.raises(VolumeError, match="is damaged"):
-        unpack(room / "layer" / SQUASHFS, room / "unpacked")
+        unpack_layer(room / "layer" / SQUASHFS, room / "unpacked")
     assert (room / "outside").stat().st_mtime > 1
 
 
@@ -169,11 +170,11 @@ def test_all_that_a_packed_layer_has_is_verified(room: Path) -> None:
             os.mkdir(b"n" * 250, dir_fd=folder.descriptor())
             folder = folder.folder(b"n" * 250)
             os.close(os.open(b"file", os.O_WRONLY | os.O_CREAT, dir_fd=folder.descriptor()))
-    pack(room / "tree", room / "layer")
+    pack_layer(room / "tree", room / "layer")
 
     def problems() -> list[str]:
         found = Problems()
-        with Content(layers, "layer") as content:
+        with LayerContent(layers, "layer") as content:
             content.read(found)
             if content.file.exists():
                 content.compare(found)
@@ -189,7 +190,7 @@ def test_all_that_a_packed_layer_has_is_verified(room: Path) -> None:
     (room / "layer" / SQUASHFS).chmod(0o640)
     assert len(problems()) == 3
     deep.unlink()
-    assert f"layer: {deep.relative_to(room / 'layer')}: is not there any more" in problems()
+    assert f"layer: {deep.relative_to(room / 'layer')}: is missing" in problems()
 
 
 def test_file_system_without_extended_attributes(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,9 +204,9 @@ def test_file_system_without_extended_attributes(room: Path, monkeypatch: pytest
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "listxattr", refuse)
-        pack(room / "tree", room / "layer")
-        unpack(room / "layer" / SQUASHFS, room / "unpacked")
+        pack_layer(room / "tree", room / "layer")
+        unpack_layer(room / "layer" / SQUASHFS, room / "unpacked")
         copy_tree(str(room / "unpacked"), str(room / "copy"))
-        with open_both([room / "tree"], [room / "copy/tree"], (Marks.NONE, Marks.NONE)) as (before, after):
-            assert not [*compare(before, after, None, Depth(seconds=True))]
+        with open_stacks([room / "tree"], [room / "copy/tree"], (Marks.NONE, Marks.NONE)) as (before, after):
+            assert not [*compare_stacks(before, after, None, ComparisonDepth(seconds=True))]
     assert shown(room / "copy/tree") == wanted

@@ -515,7 +515,7 @@ def test_a_call_that_outlasts_a_stop_is_told_so(
         assert head.split()[1] == b"502"
         said = ErrorBody.model_validate_json(body)
         assert said.reason == "controller-unavailable"
-        assert "was stopped before this was done" in said.message
+        assert "stopped before the request was complete" in said.message
         writer.close()
 
     monkeypatch.setattr(protocol, "STOP_TIMEOUT_S", 1)

@@ -325,7 +325,7 @@ def test_one_users_connections_have_a_bound_and_the_answer_says_so(
             held = [await asyncio.open_unix_connection(path) for _ in range(4)]
             refused = await raw(path, b"")
             assert refused.startswith(b"HTTP/1.1 429 ")
-            assert b"you have 4 connections" in refused
+            assert b"limit of connections to the controller reached (4 of 4)" in refused
             await close(held.pop()[1])
             client = Client(path)
             while not await asyncio.to_thread(client.health):  # noqa: ASYNC110 - until the server has seen the end

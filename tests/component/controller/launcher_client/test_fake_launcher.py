@@ -34,6 +34,7 @@ from broker.ssh.keys import PublicKey
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON, FakeLauncher, MumblingLauncher, RefusingLauncher
 from tests.fakes.scheduler import FakeScheduler
+from tests.temporary import let_others_enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 ID = "01jd0000000000000000000000"
 USER = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 FILES = {"job.env": "A=1\n", "manifest.json": "{}", "authorized_keys": "", "host_certificate": "x"}
-SCRIPT = Path(__file__).parents[4] / "broker/job/session.sh"
 KINDS = ["fake", "real"]
 IMAGE: dict[str, Any] = {"profile": "base", "version": "1", "digest": "sha256:" + "1" * 64}
 OTHER: dict[str, Any] = {"profile": "other", "version": "2", "digest": "sha256:" + "2" * 64}
@@ -60,8 +60,7 @@ async def opened(kind: str, directory: Path, sbatch: str = TAKES) -> AsyncIterat
     if kind == "fake":
         yield FAKES[sbatch](FakeScheduler())
         return
-    for each in [directory, *[p for p in directory.parents if "pytest-" in p.name or "popen-" in p.name]]:
-        each.chmod(0o755)
+    let_others_enter(directory)
     shared, program = directory / "shared", directory / "sbatch"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -76,7 +75,6 @@ async def opened(kind: str, directory: Path, sbatch: str = TAKES) -> AsyncIterat
             f"--serve-fd={theirs.fileno()}",
             f"--storage={shared}/{{user}}",
             f"--sbatch={program}",
-            f"--session-script={SCRIPT}",
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parents[4],
         )

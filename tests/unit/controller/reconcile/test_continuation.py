@@ -495,7 +495,7 @@ def test_near_the_end_everybody_is_told(tmp_path: Path, clock: Clock) -> None:
         await core.tick()
         told = await core.connecting.notices("alice")
         assert len(told) == 1
-        assert told[0].startswith("dev is ready on c1; its job ends ")
-        assert told[0].endswith(f"(in 5 min), then job {core.row().next_job_id} carries it on")
+        assert told[0].startswith("dev is ready on c1; job ends at ")
+        assert told[0].endswith(f"(in 5 min), then the session continues in job {core.row().next_job_id}")
 
     play(tmp_path, clock, scene)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.reconcile.idle import WARNED
-from broker.controller.sessions.connections import KEEPS_ALIVE
+from broker.controller.sessions.connections import KEEPALIVE_BYTES
 from broker.errors import ConflictError
 from broker.names import new_id
-from broker.schema.connections import UNHEARD, ConnectionRecord, ConnectionReport
+from broker.schema.connections import CONNECTION_TIMEOUT_S, ConnectionRecord, ConnectionReport
 from broker.schema.sessions import IdleChoice, SessionState, StartRequest, StopTime
-from broker.status_text import end_words
+from broker.status_text import describe_deadline
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, ready
 from tests.fakes.core import Clock, Core, publish, site_config
@@ -40,7 +40,7 @@ def play(
     async def scene() -> None:
         launcher = FakeLauncher(FakeScheduler(now=clock.time))
         core = Core.make(site_config(tmp_path, slurm={"idle": site}), launcher)
-        clock.now += UNHEARD
+        clock.now += CONNECTION_TIMEOUT_S
         await scenario(core, clock)
 
     asyncio.run(scene())
@@ -87,7 +87,7 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         at = core.row().job.idle_stop_at or 0.0
         assert at == pytest.approx(began + 8 * HOUR, abs=3)
         assert file(core, "idle") == f"8h\n{int(at)}\n"
-        assert "nothing uses it since " in end_words(core.row().view(), clock.now)
+        assert "idle since " in describe_deadline(core.row().view(), clock.now)
         assert await core.connecting.notices("alice") != []
         clock.now = at - 1
         await core.tick()
@@ -133,10 +133,10 @@ def test_use_takes_the_warning_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert (core.row().job.idle_stop_at, core.row().view().idle_since) == (None, None)
         await says(core, began)
         assert core.row().job.idle_stop_at is not None
-        await carries(core, clock, connection, KEEPS_ALIVE - 1)
+        await carries(core, clock, connection, KEEPALIVE_BYTES - 1)
         await core.tick()
         assert core.row().job.idle_stop_at is not None, "an editor that is open and untouched is no use"
-        await carries(core, clock, connection, 2 * KEEPS_ALIVE)
+        await carries(core, clock, connection, 2 * KEEPALIVE_BYTES)
         await core.tick()
         assert core.row().job.idle_stop_at is None
         assert core.row().view().idle_since == clock.now
@@ -215,7 +215,7 @@ def test_a_controller_that_has_just_begun_knows_too_little(tmp_path: Path, monke
         again = Core.make(core.config, core.launcher)
         await again.tick()
         assert again.row().state is SessionState.READY
-        clock.now += UNHEARD
+        clock.now += CONNECTION_TIMEOUT_S
         await again.tick()
         assert again.row().state is SessionState.STOPPING
         again.registry.close()
@@ -251,7 +251,7 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
 def test_set_decides_when_it_is_stopped(controller: ScriptedController, time: str, sent: str | None) -> None:
     result = run("set", "dev", "--idle", time)
     assert controller.asked[-1] == ("PUT", "/v1/sessions/dev/idle", {"idle": sent})
-    assert result.stderr == "dev is stopped when unused for 8h\n"
+    assert result.stderr == "dev is stopped when idle for 8h\n"
 
 
 @pytest.mark.parametrize("time", ["", "always", "0h", "12", "12w", "-1h"])
@@ -265,11 +265,11 @@ def test_a_time_that_is_none_is_refused_at_once(controller: ScriptedController, 
 def test_list_show_and_explain_tell_of_it(controller: ScriptedController) -> None:
     now = time.time()
     controller.sessions["dev"] = ready(idle="8h", idle_since=now - 3 * HOUR - 5, gpu_idle_since=now - 5 * HOUR - 5)
-    assert "unused for 3 h, its GPU for 5 h" in run("list").stdout
+    assert "idle for 3 h, GPU for 5 h" in run("list").stdout
     shown = run("show", "dev").stdout
-    assert "idle       unused for 3 h, its GPU for 5 h" in shown
-    assert "when idle  it is stopped when unused for 8h" in shown
+    assert "usage      idle for 3 h, GPU for 5 h" in shown
+    assert "idle stop  stopped when idle for 8h" in shown
     told = run("explain", "dev").stdout
-    assert "`berth resize dev --gres=none` gives the GPU back, and it goes on without" in told
+    assert "`berth resize dev --gres=none` releases the GPU and keeps the session running" in told
     controller.sessions["dev"] = ready(idle="8h", idle_since=now - 7.9 * HOUR, idle_stop_at=now + 245)
-    assert "(in 4 min), unless something does" in run("show", "dev").stdout
+    assert "(in 4 min) unless used" in run("show", "dev").stdout

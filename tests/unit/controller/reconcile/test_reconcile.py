@@ -12,7 +12,7 @@ from broker.controller.reconcile.observation import end, observe
 from broker.controller.reconcile.state import Outcome
 from broker.controller.registry.registry import EventEntry
 from broker.schema.sessions import SessionState
-from broker.status_text import state_words
+from broker.status_text import describe_state
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S
@@ -494,13 +494,13 @@ def test_the_place_in_the_queue_is_kept_up_to_date(tmp_path: Path, clock: Clock)
         seen = []
         for job in [*others, core.row().job.job_id or 0]:
             await core.tick()
-            seen.append((core.row().job.ahead, state_words(core.row().view(), clock.now)))
+            seen.append((core.row().job.ahead, describe_state(core.row().view(), clock.now)))
             scheduler.start(job)
         await core.tick()
         assert seen == [
-            (2, "queued, 2 jobs before it"),
-            (1, "queued, 1 job before it"),
-            (0, "queued, the first in its queue"),
+            (2, "queued; 2 jobs ahead"),
+            (1, "queued; 1 job ahead"),
+            (0, "queued; first in line"),
         ]
         assert core.row().job.ahead is None
 

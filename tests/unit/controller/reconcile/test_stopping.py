@@ -12,7 +12,7 @@ from broker.controller.reconcile.succession import goes_on, successor_due
 from broker.controller.registry.manifest import Manifest
 from broker.errors import ConflictError, ExitCode, InvalidInputError
 from broker.schema.sessions import ContinuationChoice, SessionState, StartRequest, StopTime
-from broker.status_text import end_words
+from broker.status_text import describe_deadline
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, ready, view
@@ -182,5 +182,5 @@ def test_what_is_no_time_asks_for_nothing(controller: ScriptedController, words:
 
 def test_everybody_is_told_that_it_is_near() -> None:
     now = time.time()
-    assert end_words(ready(stop_at=now + 240), now).endswith("(in 4 min), as was asked")
-    assert end_words(ready(stop_at=now + 2 * HOUR), now) == ""
+    assert describe_deadline(ready(stop_at=now + 240), now).endswith("(in 4 min) as scheduled")
+    assert describe_deadline(ready(stop_at=now + 2 * HOUR), now) == ""

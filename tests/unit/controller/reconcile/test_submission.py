@@ -12,7 +12,7 @@ import asyncssh
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from broker.cli.advice import explanation
+from broker.cli.advice import explain_session
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.submission import UNCONFIRMED, allowed_binds, job_env
 from broker.controller.registry.registry import EventEntry
@@ -22,7 +22,7 @@ from broker.schema.sessions import OTHER_HOST_KEY, SessionState, StartRequest
 from broker.ssh import host_key
 from broker.ssh.keys import PublicKey
 from profiles.image.store import Store
-from profiles.recipe.spec import loads
+from profiles.recipe.spec import parse_profile
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher, SlowLauncher
@@ -262,7 +262,7 @@ def test_only_what_profile_and_site_allow_is_bound(source: str, site: list[str],
         RECIPE.format(name="base", version="1")
         + f"binds:\n  - source: {source}\n    destination: /data\n    readonly: false\n"
     )
-    profile = loads(text, Path("profile.yaml"))
+    profile = parse_profile(text, Path("profile.yaml"))
     if bound is None:
         with pytest.raises(RefusedError, match=source):
             allowed_binds(profile, site)
@@ -287,7 +287,7 @@ def test_replaced_host_key_is_certified_at_the_next_start(tmp_path: Path) -> Non
         session = core.row()
         assert (session.state, session.host_key) == (SessionState.QUEUED, line)
         files = core.launcher.directories["alice", session.id].files
-        assert host_key.certified(files["host_certificate"]) == PublicKey.parse(line).blob
+        assert host_key.certified_key(files["host_certificate"]) == PublicKey.parse(line).blob
         assert json.loads(files["manifest.json"])["host_key"] == line
         assert session.job.job_id is not None
         core.scheduler.start(session.job.job_id)
@@ -349,7 +349,7 @@ def test_key_replaced_after_submission_is_told_with_the_remedy(tmp_path: Path) -
         assert view.reason.startswith(OTHER_HOST_KEY)
         assert other in view.reason
         assert "`berth stop dev` and start it again" in view.reason
-        told = dict(explanation(view, [], "", time.time()))
+        told = dict(explain_session(view, [], "", time.time()))
         assert told["state"] == view.reason
         assert told["do"].startswith("`berth stop dev`, then `berth start dev`")
         core.scheduler.end(session.job.job_id)

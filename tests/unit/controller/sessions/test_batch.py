@@ -116,7 +116,7 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
         core.launcher.volumes.full = False
         assert await core.batch.all("alice") == []
         publish_again(core)
-        with pytest.raises(RefusedError, match="not the one that this was made with"):
+        with pytest.raises(RefusedError, match="was replaced by another one"):
             await core.batch.make("alice", DEV)
 
     play(tmp_path, scenario)

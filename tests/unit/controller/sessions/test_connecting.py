@@ -114,7 +114,7 @@ def test_who_waits_too_long_is_told_how_far_it_is(tmp_path: Path) -> None:
         await core.tick()
         with pytest.raises(ConflictError) as told:
             await as_the_gateway(core)
-        assert told.value.message == "dev is queued: Priority (others are before it), the first in its queue"
+        assert told.value.message == "dev is queued: Priority (jobs with a higher priority are waiting); first in line"
         assert told.value.hint.startswith("it goes on: connect again")
         assert core.row().state is SessionState.QUEUED
         with pytest.raises(WaitingError):

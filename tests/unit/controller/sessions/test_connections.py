@@ -10,7 +10,7 @@ import pytest
 from broker.controller.sessions.connections import OWN_KEPT, OWN_REPORT, OWN_STANDING, TRIM_AFTER
 from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from broker.names import new_id
-from broker.schema.connections import UNHEARD, ConnectionRecord, ConnectionReport
+from broker.schema.connections import CONNECTION_TIMEOUT_S, ConnectionRecord, ConnectionReport
 from slurm.state import JobState
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
@@ -101,10 +101,10 @@ def test_who_is_not_heard_of_any_more_is_lost(tmp_path: Path, clock: Clock) -> N
         await core.ready()
         begun = record(core, clock)
         await told(core, begun)
-        clock.now += UNHEARD - 1
+        clock.now += CONNECTION_TIMEOUT_S - 1
         assert len(await core.connections.standing("alice", "dev")) == 1
         await told(core, begun.model_copy(update={"sent": 9}))
-        clock.now += UNHEARD - 1
+        clock.now += CONNECTION_TIMEOUT_S - 1
         assert [view.sent for view in await core.connections.standing("alice", "dev")] == [9]
         clock.now += 2
         assert await core.connections.standing("alice", "dev") == []
@@ -121,7 +121,7 @@ def test_nobody_is_connected_to_a_job_that_is_gone(tmp_path: Path, clock: Clock)
         session = await core.ready()
         await told(core, record(core, clock), caller="alice")
         assert len(await core.connections.standing("alice", "dev")) == 1
-        clock.now += UNHEARD - 1
+        clock.now += CONNECTION_TIMEOUT_S - 1
         assert len(await core.connections.standing("alice", "dev")) == 1
         assert session.job.job_id is not None
         core.scheduler.end(session.job.job_id, JobState.TIMEOUT)
@@ -154,7 +154,7 @@ def test_a_users_own_record_is_lost_without_news(tmp_path: Path, clock: Clock) -
     async def scene(core: Core) -> None:
         await core.ready()
         await told(core, record(core, clock), caller="alice")
-        clock.now += UNHEARD + 1
+        clock.now += CONNECTION_TIMEOUT_S + 1
         assert await core.connections.standing("alice", "dev") == []
         assert [view.end for view in await core.connections.all("alice", "dev")] == ["lost"]
 
@@ -209,7 +209,7 @@ def test_a_users_own_records_have_a_bound(tmp_path: Path, clock: Clock) -> None:
             noted += await told(core, *(record(core, clock) for _ in range(OWN_REPORT)), caller="alice")
         with pytest.raises(RefusedError, match="256"):
             await told(core, *(record(core, clock) for _ in range(OWN_REPORT)), caller="alice")
-        clock.now += UNHEARD + 1
+        clock.now += CONNECTION_TIMEOUT_S + 1
         assert await told(core, record(core, clock), caller="alice") == 1, "those that were lost do not count"
         for _ in range(OWN_KEPT // OWN_REPORT + 10):
             await told(core, *(record(core, clock, ended_at=clock.now) for _ in range(OWN_REPORT)), caller="alice")

@@ -58,13 +58,13 @@ def test_the_limit_is_raised_by_whole_minutes(tmp_path: Path, clock: Clock) -> N
 @pytest.mark.parametrize(
     ("longest", "continuation", "message", "instead"),
     [
-        (None, "never", "this site does not extend jobs", "then it stops, and keeps its files"),
-        (2 * HOUR, "always", "no job is extended to more than 2 h in all", "then another carries it on"),
+        (None, "never", "this site does not extend jobs", "then the session stops and keeps its files"),
+        (2 * HOUR, "always", "no job is extended to more than 2 h in all", "then the session continues in another job"),
         (
             2 * HOUR,
             "12h",
             "no job is extended to more than",
-            "then another carries it on if it was used in the last 12h",
+            "then the session continues in another job if used in the last 12h",
         ),
     ],
 )
@@ -77,7 +77,7 @@ def test_what_the_site_does_not_allow_is_refused_with_what_happens_instead(
             await core.extending.extend("alice", "dev", 4 * HOUR)
         assert refused.value.message.startswith(message)
         assert refused.value.hint.endswith(instead)
-        assert refused.value.hint.startswith("its job ends ")
+        assert refused.value.hint.startswith("the job ends at ")
         assert core.row() == before
         assert not any(asked.startswith("set_time_limit") for asked in core.scheduler.asked)
 

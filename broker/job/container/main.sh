@@ -1,0 +1,57 @@
+# Process 1 of the container: starts sshd, answers requests of the job, and ends the session's processes.
+
+readonly STOP_GRACE_S=3 # seconds between TERM and KILL for the session's processes; below any sane KillWait
+readonly BIND_TRIES=20 # ports tried before giving up
+
+write_to_terminals() { # writes the notice to every terminal of the session; a terminal that takes nothing now is skipped
+  local terminal tellers=()
+  for terminal in /dev/pts/[0-9]*; do
+    [[ -w $terminal ]] || continue
+    timeout 2 cat /run/berth/node/notice >"$terminal" 2>/dev/null &
+    tellers+=($!)
+  done
+  [[ ${#tellers[@]} -eq 0 ]] || wait "${tellers[@]}" || :
+  rm -f /run/berth/node/notice
+}
+
+shut_down() { # CODE: ends every process of the session with TERM; those that remain are killed when this one, the first, exits
+  local end=$((SECONDS + STOP_GRACE_S)) pause
+  trap '' TERM USR1
+  kill -TERM -1 2>/dev/null || :
+  kill -CONT -1 2>/dev/null || :
+  exec {pause}<> <(:)
+  while kill -0 -1 2>/dev/null && ((SECONDS <= end)); do read -rt 0.05 -u "$pause" || :; done
+  exit "$1"
+}
+
+container_main() { # process 1 of the container's PID namespace: runs sshd on a free port of BERTH_PORTS
+  local lowest=${BERTH_PORTS%-*} highest=${BERTH_PORTS#*-} start=$((RANDOM << 15 | RANDOM)) try code ports
+  local config=/run/berth/node/sshd_config
+  ports=$((highest - lowest + 1))
+  # shut_down() signals everything it can see: that must be the session and not all of the user's processes on the node.
+  [[ $$ -eq 1 ]] || die "$UNFIT_NODE" "apptainer.conf on this node does not allow PID namespaces"
+  SIGNALLED='' SEEN_TICKS=0 SEEN_AT=$EPOCHSECONDS SEEN_WORK=0 USED=$EPOCHSECONDS GPU_USED=$EPOCHSECONDS
+  trap 'shut_down 0' TERM
+  trap 'SIGNALLED=yes' USR1
+  umask 022
+  SSHD=/usr/sbin/sshd
+  [[ -x $SSHD ]] || die "$BAD_CONTENT" "the image has no $SSHD"
+  adapt_accounts
+  [[ ! -s /run/berth/node/owners ]] || apply_owners /run/berth/node/owners
+  write_sshd_config >"$config"
+  # sshd binds the port before the job publishes it: a port that was free a moment ago may be taken.
+  for ((try = 0; try < BIND_TRIES && try < ports; try++)); do
+    code=0
+    run_sshd $((lowest + (start + try) % ports)) || code=$?
+    # The PID file is written once sshd listens: an end before that may be a port in use, later ones are final.
+    [[ $code -ne 255 || -e /run/berth/node/sshd.pid ]] && break
+    "$SSHD" -t -f "$config" || break
+  done
+  shut_down "$code"
+}
+
+if [[ ${1-} == container ]]; then # bash reads no further
+  # shellcheck disable=SC1090 # start_container has written it
+  source "$2"
+  container_main
+fi

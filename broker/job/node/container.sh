@@ -1,0 +1,56 @@
+# Starts the container, and relays its output to the job's log.
+
+readonly MEMORY_CHECK_S=2 # seconds between two looks at the memory
+readonly LOG_CHECK_LINES=5000 # lines between two looks at the log's size
+
+report_no_namespace() { # ends the job: unshare has failed before namespace_main ran
+  local root="; root mode needs a line of yours in /etc/subuid and /etc/subgid (usermod --add-subuids), util-linux 2.38"
+  die "$UNFIT_NODE" "$SLURMD_NODENAME could not create a user namespace, see above${BERTH_ROOT:+$root}"
+}
+
+start_container() { # CONTAINER: the process of namespace_main(); LOG: the output of it and of all its children
+  local map=() id owners=() script=$NODE_DIR/run/job.sh state=$NODE_DIR/run/state
+  [[ -z $BERTH_ROOT ]] || map=(--map-users auto --map-groups auto)
+  # This script runs again in the namespace and in the container, which do not see Slurm's spool directory.
+  cp -- "$0" "$script"
+  declare -p DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK ON_NODE OWNER_UID OWNER_GID "${!BERTH_@}" >"$state"
+  if [[ -n $BERTH_ROOT ]]; then
+    for id in "${SYSTEM_STACK[@]/#/"$LAYERS/"}"; do
+      [[ ! -f $id/owners ]] || owners=("$id/owners" "${owners[@]}") # the oldest first
+    done
+    [[ ${#owners[@]} -eq 0 ]] || cat "${owners[@]}" >"$NODE_DIR/run/owners"
+  fi
+  exec {LOG}< <(
+    exec unshare --user --map-root-user "${map[@]}" --mount /bin/bash "$script" namespace "$state" 2>&1
+  )
+  CONTAINER=$!
+}
+
+relay_log() { # copies the container's output to the job's log until the container has ended
+  local line part='' count=0 announced='' ended pause
+  while :; do
+    ended=0 pause=$((TIME_CHECK_AT - EPOCHSECONDS))
+    ((pause < MEMORY_CHECK_S)) || pause=$MEMORY_CHECK_S
+    ((pause > 0)) || pause=0.1
+    IFS= read -r -t "$pause" -u "$LOG" line || ended=$?
+    part+=$line
+    check_memory
+    check_slurmstepd
+    watch_time_limit
+    report_idle
+    save_when_due
+    if ((ended > 128)); then # nothing said for a while; a line may be half read
+      [[ -z ${STOPPING:-} ]] || kill -TERM "$CONTAINER" 2>/dev/null || :
+      continue
+    fi
+    ((ended == 0)) || break
+    line=${part%$'\r'} part=''
+    printf '%s\n' "$line" || :
+    if [[ -z $announced && $line =~ ^"Server listening on "[^\ ]+" port "([0-9]+)\.$ ]]; then
+      announced=yes LISTENS=yes PORT=${BASH_REMATCH[1]} USAGE_CHECK_AT=$((EPOCHSECONDS + 5)) # whoever waits for it comes first
+      { set_first_process_id && update_job_comment "$PORT" '' && check_apptainer_version; } &
+      COMMENT_UPDATE=$!
+    fi
+    if ((++count % LOG_CHECK_LINES == 0)); then trim_log || :; fi
+  done
+}

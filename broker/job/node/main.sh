@@ -1,0 +1,80 @@
+# The batch script of a session's job: checks, start, signals and clean-up.
+#
+#   sbatch … session.sh SESSION_DIRECTORY SUBMISSION
+#
+# All else comes from SESSION_DIRECTORY/run/job.env and SESSION_DIRECTORY/volumes.json. The script runs again as `namespace
+# STATE`, in a user and mount namespace where the user is root, and as `container STATE`, as process 1 of the container.
+# docs/reference/session-job.md has the keys, the files, the comment and the exit codes in full.
+
+readonly CANCEL_TIMEOUT_S=60 # slurmctld may be busy, or down
+
+clean_up() { # EXIT: ends the container, saves the system volume, removes the node directory
+  local code=$? job pause end=$((SECONDS + STOP_GRACE_S + 2))
+  trap '' TERM USR1 USR2
+  for job in $(jobs -p); do kill "$job" 2>/dev/null || :; done
+  if [[ -n ${CONTAINER:-} ]] && kill -TERM "$CONTAINER" 2>/dev/null; then
+    # Not by a shell in the background: as this one, it would ignore TERM by now, and outlive the job's script. And a
+    # shell that is forked while signals come may run a trap that it no longer has ("run_pending_traps: bad value").
+    exec {pause}<> <(:)
+    while kill -0 "$CONTAINER" 2>/dev/null && ((SECONDS <= end)); do read -rt 0.05 -u "$pause" || :; done
+    kill -KILL "$CONTAINER" 2>/dev/null || :
+    wait "$CONTAINER" || :
+  fi
+  save_at_end
+  [[ -z ${NODE_DIR:-} ]] || remove_tree "$NODE_DIR"
+  log "ended with $code"
+  # Without its slurmstepd, Slurm would believe until the time limit that the job runs.
+  [[ -z ${ORPHANED:-} ]] || timeout "$CANCEL_TIMEOUT_S" "${BERTH_SCONTROL%scontrol}scancel" "$SLURM_JOB_ID" || :
+}
+
+handle_sigterm() { # TERM: scancel, preemption, requeue or the time limit; Slurm kills the job KillWait seconds later
+  STOPPING=yes
+  log "received SIGTERM, shutting down"
+  if [[ -n ${CONTAINER:-} ]]; then kill -TERM "$CONTAINER" 2>/dev/null || :; else exit 0; fi
+}
+
+node_main() {
+  local code=0
+  [[ $# -eq 2 && $1 =~ ^/[^,:]*$ && -n ${SLURM_JOB_ID:-} && -n ${SLURMD_NODENAME:-} ]] ||
+    die "$USAGE" "usage: sbatch … session.sh SESSION_DIRECTORY SUBMISSION"
+  readonly DIRECTORY=$1 LAYERS=${1%/*/*}/layers OWNER_UID=$UID OWNER_GID=${GROUPS[0]}
+  trap clean_up EXIT
+  trap handle_sigterm TERM
+  trap 'TIME_CHECK_AT=0' USR1 # Slurm says that the time limit is near: it may be nearer than we thought
+  trap 'copy_live &' USR2
+  # --export=NIL leaves Slurm's own variables only; what a site's prolog adds must not add mounts.
+  unset "${!BERTH_@}" "${!APPTAINER_@}" "${!SINGULARITY_@}"
+  export PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+  umask 077
+  cd /
+  log "job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}, on $SLURMD_NODENAME"
+
+  load_job_env
+  [[ $BERTH_SUBMISSION == "$2" ]] || die "$SUPERSEDED" "this is submission $2, and the session is at $BERTH_SUBMISSION"
+  check_files
+  check_node
+  lock_volumes
+  read_volumes
+  make_node_dir
+  [[ -z $ON_NODE ]] || claim_system
+  trim_log
+  export BERTH_SESSION_ID BERTH_SESSION_NAME BERTH_OWNER BERTH_PROFILE BERTH_PROFILE_VERSION BERTH_BEFORE
+  export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
+  start_container
+  read_host_key
+  find_oom_counter /sys/fs/cgroup </proc/self/cgroup
+  ENDS_AT=${SLURM_JOB_END_TIME:-$NEVER} TIME_CHECK_AT=0 WARNED_ABOUT=''
+  [[ $ENDS_AT =~ ^[0-9]+$ ]] || ENDS_AT=$NEVER
+  TIME_CHECK_AT=$((ENDS_AT - WARN_EARLY_S[0]))
+  USAGE_CHECK_AT=0 REPORTED_USAGE='' ANNOUNCED_STOP=$(tail -n +2 "$DIRECTORY/run/idle" 2>/dev/null) || : # of an earlier job
+  relay_log
+  until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
+  CONTAINER=''
+  [[ -e $NODE_DIR/held ]] || report_no_namespace
+  check_memory
+  [[ -z ${STOPPING:-} ]] || code=0
+  exit "$code"
+}
+
+# Tests and the probe read the functions without running them.
+[[ ${BASH_SOURCE[0]} != "$0" ]] || node_main "$@"

@@ -1,0 +1,23 @@
+"""Failed tests are reported when they fail, not only at the end of a run of several minutes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+
+class FailuresAtOnce:
+    """A plugin that prints one line for each failure as it happens; pytest prints the details at the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = crash.message.partition("\n")[0] if crash else report.longreprtext.strip().rpartition("\n")[2]
+            terminal.ensure_newline()
+            terminal.write_line(f"FAILED {report.nodeid}: {reason}", red=True)

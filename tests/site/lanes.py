@@ -1,0 +1,168 @@
+"""Run every test, in lanes, and stop early if the first one fails. `make test` without ARGS is this program.
+
+1. Unit tests and checks of the pages, in all cores. If one fails, nothing else begins.
+2. Component tests, while the labs come up and their profiles are built.
+3. Tests on labs, the longest files first. Files that are marked `waits` have labs of their own: a lab whose tests wait
+   costs memory and almost no processor time.
+
+Lanes that run beside others write to build/lanes/, and their output is printed when they end. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from slurm.lab.errors import LabError
+from slurm.lab.paths import cache_root
+from slurm.lab.preflight import check_root
+from slurm.lab.progress import ProgressLog
+from slurm.lab.releases import TRIXIE
+from slurm.lab.rootfs import node_root
+from tests.site import deploy
+from tests.site.run import NAME, OURS, PROFILES, alone, build_group, take_labs_down
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SHORT = "not soak and not vm"
+"""The tests of `make test`."""
+BUILD = deploy.CHECKOUT / "build"
+CORES = os.cpu_count() or 1
+
+
+@dataclass
+class Lane:
+    """One run of pytest with workers of its own."""
+
+    name: str
+    folders: tuple[str, ...]
+    marks: str = SHORT
+    workers: int = CORES
+    lab: str = ""
+    spread: str = "loadfile"
+    beside: bool = False
+    """Whether it runs beside another lane, so that its output goes to a file."""
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _files: str = field(default="", init=False)
+    """The folder for the tests' own files. pytest keeps those of three runs and removes older ones in Python, which
+    fails on the deep trees of an interrupted run."""
+
+    @property
+    def log(self) -> Path:
+        """Return the file for the output of a lane that runs beside others."""
+        return BUILD / f"lanes/{self.name}.log"
+
+    def start(self, pytest: str) -> None:
+        """Start pytest; return at once."""
+        options = ["-m", self.marks, "-n", str(self.workers), "--dist", self.spread]
+        options += ["--no-loadscope-reorder"] if self.spread == "loadfile" else []
+        self._files = tempfile.mkdtemp(prefix="berth-")
+        options += ["--basetemp", f"{self._files}/files"]
+        environment = os.environ | {"TEST_DURATIONS": str(BUILD / f"durations/{self.name}.json")}
+        environment |= {"LAB_NAME": self.lab} if self.lab else {}
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            output = log if self.beside else None
+            self._process = subprocess.Popen([pytest, *options, *self.folders], env=environment, stdout=output)
+
+    def finish(self) -> int:
+        """Wait for the end, print the output if it went to a file, and return pytest's exit code."""
+        if self._process is None:
+            return 0
+        code = self._process.wait()
+        self._remove_files()
+        if self.beside:
+            sys.stdout.write(self.log.read_text(errors="replace"))
+        print(f"lane {self.name}: exit code {code}", flush=True)
+        return code
+
+    def stop(self) -> None:
+        """Send SIGTERM if it still runs, and wait for its end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+            self._remove_files()
+
+    def _remove_files(self) -> None:
+        subprocess.run(["rm", "-rf", self._files], check=False)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="tests.site.lanes")
+    parser.add_argument("--labs", type=int, default=3, help="labs for tests that work")
+    parser.add_argument("--waiting", type=int, default=2, help="labs for tests that mostly wait")
+    parser.add_argument("pytest", help="the program")
+    options = parser.parse_args(argv)
+    began_at = time.monotonic()
+    unit = Lane("unit", ("tests/unit", "tests/docs"), spread="load")
+    unit.start(options.pytest)
+    try:
+        if unit.finish() != 0:
+            print("tests: a unit test failed, so no other lane was started", file=sys.stderr)
+            return 1
+        check_root()
+        with alone():
+            return _on_labs(options)
+    except (LabError, deploy.SiteError) as error:
+        print(f"tests: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        unit.stop()
+        print(f"tests: {time.monotonic() - began_at:.0f} s in all", flush=True)
+
+
+def _on_labs(options: argparse.Namespace) -> int:
+    waiting = f"{NAME}-waits"
+    work = [f"{NAME}-gw{index}" for index in range(options.labs)]
+    wait = [f"{waiting}-gw{index}" for index in range(options.waiting)]
+    folders = ("tests/contract", "tests/lab", "tests/load")
+    component = Lane("component", ("tests/component",), beside=True)
+    working = Lane("lab", folders, f"{SHORT} and not waits", options.labs, NAME)
+    waits = Lane("waits", folders, f"{SHORT} and waits", options.waiting, waiting, beside=True)
+    lanes = (component, waits, working)
+    try:
+        if NAME == OURS:
+            take_labs_down([*work, *wait])
+        component.start(options.pytest)
+        _bring_up(work)
+        working.start(options.pytest)
+        for name in wait:
+            deploy.up(name)
+        waits.start(options.pytest)
+        return max([working.finish(), component.finish(), waits.finish()], key=abs)
+    finally:
+        for lane in lanes:
+            lane.stop()
+        if not os.environ.get("KEEP_LAB"):
+            take_labs_down([*work, *wait])
+
+
+def _bring_up(names: Sequence[str]) -> None:
+    """Bring labs up, and meanwhile, on the first, build the profiles that tests start sessions from."""
+    progress = ProgressLog()
+    first = deploy.up(names[0], progress=progress)
+    with ThreadPoolExecutor() as pool:
+        older = pool.submit(node_root, cache_root(), progress, TRIXIE)
+        builds = [pool.submit(build_group, first, group, progress) for group in PROFILES]
+        for name in names[1:]:
+            deploy.up(name, progress=progress)
+        for each in builds:
+            each.result()
+        older.result()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    raise SystemExit(main(sys.argv[1:]))
