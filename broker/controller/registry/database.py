@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from pydantic_core import from_json
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from broker.controller.registry.filesystem import network_file_system
+from broker.controller.registry.registry import Registry
+from broker.controller.registry.transactions import Lock, RegistryError
 from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-from broker.controller.registry.registry import Registry
-from broker.controller.registry.transactions import Lock, RegistryError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -80,7 +81,7 @@ def open_registry(url: str, *, alone: bool = False, lock: Lock | None = None) ->
         engine = _sqlite(parsed, alone=alone)
     else:
         own = {name: value for name, value in CLIENT_SETTINGS.items() if name not in parsed.query}
-        engine = sqlalchemy.create_engine(parsed, pool_pre_ping=True, connect_args=own)
+        engine = _create_engine(parsed, pool_pre_ping=True, connect_args=own)
     if lock is not None:
         lock.guard(engine)
     try:
@@ -94,6 +95,10 @@ def open_registry(url: str, *, alone: bool = False, lock: Lock | None = None) ->
     return Registry(engine, lock)
 
 
+_create_engine = functools.partial(sqlalchemy.create_engine, json_deserializer=from_json)
+"""A session has up to six JSON columns: read by json.loads, they are a sixth of the time that its rows take."""
+
+
 def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
     assert url.database is not None
     kind = network_file_system(Path(url.database).parent)
@@ -104,11 +109,9 @@ def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
         )
     if kind:
         # One connection for all threads, each of which waits for its turn: a second would never get the lock.
-        engine = sqlalchemy.create_engine(
-            url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT
-        )
+        engine = _create_engine(url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT)
     else:
-        engine = sqlalchemy.create_engine(url)
+        engine = _create_engine(url)
     sqlalchemy_event.listen(engine, "connect", functools.partial(_configure_sqlite, _NETWORK if kind else _LOCAL))
     return engine
 
