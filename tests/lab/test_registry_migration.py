@@ -63,7 +63,7 @@ def test_a_migration_changes_neither_sessions_nor_their_jobs(
     assert [_facts(alice, each.name) for each in (running, stopped)] == before
     assert view["state"] == "ready"
     assert running.marks() == ["before"] * 2
-    assert running.snapshot("live")["consistency"] != "stopped"
+    assert running.snapshot("live")["consistency"] == "frozen"
     running.mark("after")
 
     now = alice.carried_on(running.name, view, 150)
