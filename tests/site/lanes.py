@@ -140,7 +140,7 @@ def main(argv: list[str]) -> int:
 
 
 def _on_labs(options: argparse.Namespace) -> int:
-    waiting = f"{NAME}-waits"
+    waiting = f"{NAME}w"  # a lab has at most 20 characters, and those with an older Slurm have a longer name
     work = [f"{NAME}-gw{index}" for index in range(options.labs)]
     wait = [f"{waiting}-gw{index}" for index in range(options.waiting)]
     folders = ("tests/contract", "tests/lab", "tests/load")
