@@ -51,6 +51,8 @@ def _absolute(path: Path) -> Path:
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0)]
+MAX_SUBMIT_TIMEOUT_S = 3600.0
+"""The launcher accepts no longer time limit of a call."""
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
 
 
@@ -122,7 +124,7 @@ class SlurmSettings(Section):
     """`pyslurm`, or Slurm's `commands`; `auto` selects pyslurm if it can be imported and answers."""
     query_timeout: Seconds = 30.0
     """Time-out of a query."""
-    submit_timeout: Seconds = 30.0
+    submit_timeout: Annotated[float, Field(gt=0, le=MAX_SUBMIT_TIMEOUT_S)] = 30.0
     """Time-out of sbatch. If the job was queued nevertheless, it is found by its name."""
     submit_grace: Seconds = 60.0
     """Time for a job to appear after a submission without a clear answer; then it is submitted again."""

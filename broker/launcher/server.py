@@ -40,6 +40,7 @@ from broker.launcher.worker import (
     set_process_option,
 )
 from broker.service import notify
+from broker.volumes.copy_archive import copy_archive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -313,8 +314,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _join_scripts() -> None:
-    """Join the scripts of jobs before any worker is forked, so that all workers use the version that is logged."""
+    """Join the scripts of jobs, and make the archive that they run, before any worker is forked.
+
+    All workers use these versions, also while an update replaces the files.
+    """
     priority = "<6>" if "JOURNAL_STREAM" in os.environ else ""  # sd-daemon(3): the unit's plain lines are warnings
+    copy_archive()
     digests = f"session.sh={digest(SESSION_SCRIPT)} batch.sh={digest(BATCH_SCRIPT)}"
     with contextlib.suppress(OSError):
         print(f"{priority}launcher: job scripts {digests}", file=sys.stderr, flush=True)

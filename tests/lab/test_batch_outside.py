@@ -115,6 +115,7 @@ def test_where_the_node_is_not_mounted_the_job_has_its_own_copy(work: Work, apar
     assert f"cannot access '/shared/home/alice/batch/{marker}'" in said["apart"]
     for name in ("home", "above", "top", "asked"):
         assert "jobs in an environment do not see the home of the login node, which is in" in told[name]
+        assert "the job works in its own copy of the home" in told[name]
     assert (
         "the profile or the site does not allow jobs in an environment to see /shared/home/alice/batch" in told["apart"]
     )

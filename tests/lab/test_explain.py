@@ -56,7 +56,7 @@ def test_an_image_that_is_gone(alice: User, name: str) -> None:
     image = str(json.loads(alice.ok("profile", "show", "base", "--json"))["path"])
     alice.ok("start", name, "--no-wait", "--begin=now+1hour")
     job = alice.wait(name, "queued")["job_id"]
-    assert "StartTime=now`" in told(alice, name)["do"]
+    assert f"start it at once with `scontrol update JobId={job} StartTime=now`" in told(alice, name)["do"]
     folder = image.rpartition("/")[0]
     for node in COMPUTE:  # on this lab's nodes only: other labs have the same store
         lab.sh(f"mount -t tmpfs -o ro none {folder}", node=node)
@@ -157,7 +157,7 @@ def test_a_full_disk_or_quota(carol: User, disk: Disk, new_name: Callable[[str],
     assert b"`berth gc` removes data that no session needs" in refused.stderr
     lines = told(carol, name)
     assert lines["state"].startswith(f"stopped: there is no space or no quota left for {name}")
-    assert f"`berth size {name}` says what takes how much" in lines["do"]
+    assert f"`berth size {name}` shows the session's disk usage" in lines["do"]
     assert "there is no space or no quota left" in carol.ok("show", name)
     assert "REFUSED (there is no space or no quota left" in carol.ok("history", name)
     assert carol.show(runs)["state"] == "ready"

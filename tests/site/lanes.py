@@ -38,6 +38,9 @@ SHORT = "not soak and not vm"
 """The tests of `make test`."""
 BUILD = deploy.CHECKOUT / "build"
 CORES = os.cpu_count() or 1
+LANE_LIMIT_S = 3000
+"""A lane that takes longer hangs. pytest's faulthandler_timeout shows where."""
+STOP_LIMIT_S = 60
 
 
 @dataclass
@@ -79,7 +82,12 @@ class Lane:
         """Wait for the end, print the output if it went to a file, and return pytest's exit code."""
         if self._process is None:
             return 0
-        code = self._process.wait()
+        try:
+            code = self._process.wait(LANE_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            print(f"tests: lane {self.name} did not end within {LANE_LIMIT_S} s", file=sys.stderr)
+            self._process.send_signal(signal.SIGINT)
+            code = self._wait_or_kill() or 1
         self._remove_files()
         if self.beside:
             sys.stdout.write(self.log.read_text(errors="replace"))
@@ -87,11 +95,19 @@ class Lane:
         return code
 
     def stop(self) -> None:
-        """Send SIGTERM if it still runs, and wait for its end."""
+        """Send SIGINT if it still runs, and wait for its end."""
         if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
+            self._process.send_signal(signal.SIGINT)  # pytest takes down what its fixtures have started
+            self._wait_or_kill()
             self._remove_files()
+
+    def _wait_or_kill(self) -> int:
+        assert self._process is not None
+        try:
+            return self._process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def _remove_files(self) -> None:
         subprocess.run(["rm", "-rf", self._files], check=False)
@@ -124,7 +140,7 @@ def main(argv: list[str]) -> int:
 
 
 def _on_labs(options: argparse.Namespace) -> int:
-    waiting = f"{NAME}-waits"
+    waiting = f"{NAME}w"  # a lab has at most 20 characters, and those with an older Slurm have a longer name
     work = [f"{NAME}-gw{index}" for index in range(options.labs)]
     wait = [f"{waiting}-gw{index}" for index in range(options.waiting)]
     folders = ("tests/contract", "tests/lab", "tests/load")

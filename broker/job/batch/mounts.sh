@@ -35,7 +35,7 @@ make_job_layer() { # the layer that the job writes to, unless it is there: with 
     mkdir -m "$(stat -c %a "$base")" "$LAYERS/$TOP/tree"
   else
     if ! said=$(LC_ALL=C cp -a --reflink=auto -T "$base" "$LAYERS/$TOP/copying" 2>&1 | first_lines); then
-      log "$said"
+      printf '%s\n' "$said" >&2
       [[ $said != *'Permission denied'* ]] ||
         die "$BAD_VOLUMES" "files of the home cannot be read, see above: run \`chmod u+r\` on them in the session\
  (\`chmod u+rx\` for directories), and submit again"

@@ -1,7 +1,10 @@
 # Chooses the environment of ssh logins: the job's and the image's, without variables that would mislead programs.
 
 set_login_environment() { # SETENV: the line of sshd_config that gives ssh logins the environment of the job and the image
-  local name value
+  local name value entry
+  local -A given=()
+  # Constants and variables of this script may have names that the image exports: logins get the image's values.
+  while IFS= read -rd '' entry; do [[ $entry != [A-Za-z_]*=* ]] || given[${entry%%=*}]=${entry#*=}; done </proc/self/environ
   # sshd starts every login from a clean environment. It takes the first SetEnv line only, so all goes on one.
   # A login shell's /etc/profile overwrites PATH; the image's profile.d puts BERTH_PATH back.
   export BERTH_PATH=$PATH XDG_RUNTIME_DIR=/run/berth/node
@@ -27,6 +30,10 @@ set_login_environment() { # SETENV: the line of sshd_config that gives ssh login
     esac
     if [[ $name == SLURM* ]] && ! is_login_variable "$name"; then continue; fi
     value=${!name}
+    case $name in
+      PATH | LD_LIBRARY_PATH | LANG | XDG_RUNTIME_DIR | BERTH_*) ;; # set above
+      *) value=${given[$name]-$value} ;;
+    esac
     [[ $value != *[$'\n\r']* ]] || continue # cannot be written on one line
     value=${value//\\/\\\\}
     SETENV+=" \"$name=${value//\"/\\\"}\""

@@ -28,8 +28,12 @@ clean_up() { # EXIT: ends the container, saves the system volume, removes the no
 }
 
 handle_sigterm() { # TERM: scancel, preemption, requeue or the time limit; Slurm kills the job KillWait seconds later
-  STOPPING=yes
   log "received SIGTERM, shutting down"
+  stop_container
+}
+
+stop_container() { # ends the session; the job ends with its container
+  STOPPING=yes
   if [[ -n ${CONTAINER:-} ]]; then kill -TERM "$CONTAINER" 2>/dev/null || :; else exit 0; fi
 }
 

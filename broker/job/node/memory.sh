@@ -34,5 +34,5 @@ check_slurmstepd() { # ends a session whose slurmstepd has ended: Slurm would en
   ((fields[1] != PPID)) || return 0
   log "error: the slurmstepd of this job has ended: the session ends, since Slurm can neither see nor end it any more"
   ORPHANED=yes
-  handle_sigterm
+  stop_container
 }

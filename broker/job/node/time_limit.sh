@@ -19,7 +19,7 @@ watch_time_limit() { # at TIME_CHECK_AT: warns, or ends the session before Slurm
   if ((left <= END_EARLY_S)); then
     log "time limit reached"
     TIME_CHECK_AT=$NEVER
-    handle_sigterm
+    stop_container
     return 0
   fi
   TIME_CHECK_AT=$((ENDS_AT - END_EARLY_S))

@@ -139,7 +139,7 @@ def test_commit_names_what_a_packed_layer_has_beside_its_squashfs(layers: Layers
     (layers.tree(source) / "plain").write_text("plain")
     layers.tree(made).rmdir()
     pack_layer(layers.tree(source), layers.path(made))
-    steps = SimpleNamespace(seconds_left=lambda: 60.0)
+    steps = SimpleNamespace(remaining_seconds=lambda: 60.0)
     opened_layer = commit._unpacked_layer(layers.path(made), room, steps)  # type: ignore[arg-type]
     (room / "image").mkdir()
     found = comparing.compare_system(LayeredTree(room / "image", [opened_layer]), PathFilter())

@@ -110,7 +110,7 @@ def test_json_has_all_of_it(controller: ScriptedController, sources: list[tuple[
     shown = json.loads(result.stdout)
     assert (shown["name"], shown["version"]) == ("mine", "2")
     assert len(shown["committed"]["files"]) == 150
-    assert "Into" not in result.stderr
+    assert "Included in" not in result.stderr
     refused = run("profile", "commit", "dev", "mine@3", "--json")
     assert refused.exit_code == 2
     assert (len(sources), len(controller.snapshots["dev"])) == (1, 1)

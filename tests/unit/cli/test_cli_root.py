@@ -226,7 +226,7 @@ def test_ctrl_c_while_it_is_kept_waits_for_that(controller: ScriptedController) 
         controller.wait_asked("GET", "/v1/sessions/dev?after&wait", max(looks, len(into_root_mode())))
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
-        while "is being kept" not in process.stderr.readline():
+        while "are being saved" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)  # and again: now we are to leave at once
         controller.script["dev"] += back()

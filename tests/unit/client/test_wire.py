@@ -62,7 +62,8 @@ def test_a_refusal_is_rebuilt() -> None:
 
 @pytest.mark.parametrize("body", [b"Internal Server Error", b"{}", b"[]"])
 def test_a_refusal_in_other_words(body: bytes) -> None:
-    with answering(b"HTTP/1.0 500 Oops\r\n\r\n" + body) as (place, _), pytest.raises(BerthError, match="answered 500"):
+    refused = pytest.raises(BerthError, match="responded with status 500")
+    with answering(b"HTTP/1.0 500 Oops\r\n\r\n" + body) as (place, _), refused:
         http.send_request(place, "GET", "/").answer()
 
 

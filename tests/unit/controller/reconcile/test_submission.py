@@ -218,7 +218,7 @@ def test_an_image_that_is_gone_or_another_one_is_refused_and_the_session_kept(tm
         with pytest.raises(RefusedError, match="base"):
             await core.start()
         publish(store, content=b"another")
-        with pytest.raises(RefusedError, match="not the one"):
+        with pytest.raises(RefusedError, match="was replaced"):
             await core.start()
         assert core.row().state is SessionState.STOPPED
         assert core.launcher.submissions() == 1

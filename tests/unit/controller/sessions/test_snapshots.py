@@ -252,8 +252,8 @@ def test_a_snapshot_whose_image_is_gone_or_another_is_refused_before_anything_is
         await core.tick()
         before = core.row()
         store.delete("base", "1")
-        for word in ("not there", "not the one"):
-            if word == "not the one":
+        for word in ("not available", "was replaced"):
+            if word == "was replaced":
                 publish(store, content=b"not what it was")
             with pytest.raises(RefusedError, match=word) as failure:
                 await core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1"))
