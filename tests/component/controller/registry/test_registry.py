@@ -167,7 +167,8 @@ def _under_the_first_tables(url: str) -> None:
         old = session.job.model_dump() | session.model_dump()
         table = sqlalchemy.Table("session", sqlalchemy.MetaData(), autoload_with=connection)
         values = {column.name: old[column.name] for column in table.columns}
-        connection.execute(table.insert().values(values | {"state": "stopped", "options": ["--mem=1G"]}))
+        values |= {"state": "stopped", "options": ["--mem=1G"], "job_id": 7, "node": "c1"}
+        connection.execute(table.insert().values(values))
         job = sqlalchemy.Table("job", sqlalchemy.MetaData(), autoload_with=connection)
         carried = {"session_id": old["id"], "submission": 1, "job_id": 7, "node": "c1", "asked_at": 1.0, "outcome": ""}
         connection.execute(job.insert().values(carried))
