@@ -71,7 +71,7 @@ def test_a_migration_changes_neither_sessions_nor_their_jobs(
     assert now["host_key_fingerprint"] == view["host_key_fingerprint"]
     assert running.marks() == ["after"] * 2
     assert set(alice.every_job(now["id"])) == {str(view["job_id"]), str(now["job_id"])}
-    assert [job["job_id"] for job in _jobs(alice, running.name)] == [view["job_id"], now["job_id"]]
+    assert [job["job_id"] for job in _jobs(alice, running.name)] == [now["job_id"], view["job_id"]]
     running.stop()
     assert alice.jobs(now["id"]) == []
     stopped.again()
