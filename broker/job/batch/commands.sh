@@ -30,7 +30,7 @@ run_slurm_command() { # NODE_DIR COMMAND HOST_PATH DIRECTORY PATH LIBRARIES PREL
   shift 8
   case $command in
     srun) run_srun "$@" ;;
-    sbatch | salloc) submit "$command" "$@" ;;
+    sbatch | salloc) submit_job "$command" "$@" ;;
   esac
   export HOME=$LOGIN_HOME
   change_directory "$OUTSIDE" "$SEEN" /
