@@ -28,7 +28,7 @@ LOCK_NAME = "lock"
 def local_folder(
     parent: Path | None = None, prefix: str = PREFIX, remove: Callable[[Path], None] = remove_tree
 ) -> Iterator[Path]:
-    """Make a folder below `parent`, mode 0700, for the time of the block; nothing but LOCK is in it. Raises OSError.
+    """Make a folder below `parent`, mode 0700, for the time of the block. It has LOCK_NAME only. Raises OSError.
 
     `parent`: by default where temporary files go. `remove` removes a folder with all that is in it.
     """

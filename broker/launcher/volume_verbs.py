@@ -70,7 +70,7 @@ Answer = dict[str, Any]
 
 TOO_LARGE = "the request needs more memory than it may have: a file that it reads is too large, or nested too deep"
 ANSWER_BYTES = 8 * 2**20
-"""Limit for the answer of a verb in a namespace. The largest is a diff of inspection.MOST_CHARACTERS in escapes."""
+"""Limit for the answer of a verb in a namespace. The largest is a diff of inspection.MAX_CHARACTERS in escapes."""
 
 
 def make_volumes(context: RequestContext, session_id: str, driver: str) -> Answer:

@@ -27,7 +27,7 @@ NICENESS = 10
 """Priority of a long verb's worker (nice(2)): it yields the processor to short ones, the controller and the gateway."""
 WORKER_BYTES = 2 * 2**30
 """Address space of a worker, and of each program that it starts (RLIMIT_AS in setrlimit(2)). `verify` of a layer with a
-million files takes 0.4 GiB, mksquashfs with packing.THREADS 0.5 GiB. The readers of users' files need little:
+million files takes 0.4 GiB, mksquashfs with squashfs.PACK_THREADS 0.5 GiB. The readers of users' files need little:
 this is for what they do not foresee."""
 MESSAGE_CHARACTERS = 2000
 """Characters of what is said of a failure: sbatch's own words may be a page."""

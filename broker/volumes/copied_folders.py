@@ -63,7 +63,7 @@ class CopiedFolder:
         self.parent: CopiedFolder | None = None
         self.name = ""
         self.path: bytes | None = b""
-        """Relative to the root; None for a path that is longer than LONGEST_PATH_BYTES."""
+        """Relative to the root; None for a path that is longer than MAX_PATH_BYTES."""
         self.proof: FileState | None = None
         """The folder's state when the copy got its attributes, if this state shows every later change of them."""
         self.proven: dict[str, FileState] = {}
@@ -118,7 +118,7 @@ class CopiedFolder:
 
 
 def path_below(path: bytes | None, name: bytes) -> bytes | None:
-    """Return the path of an entry of the folder at `path`; None if it is longer than LONGEST_PATH_BYTES."""
+    """Return the path of an entry of the folder at `path`; None if it is longer than MAX_PATH_BYTES."""
     if path is None:
         return None
     below = path + b"/" + name if path else name

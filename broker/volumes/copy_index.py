@@ -43,7 +43,7 @@ def read_index(path: str | Path) -> dict[bytes, FileState]:
 
 
 def write_index(path: str, entries: Iterable[tuple[bytes, FileState]]) -> None:
-    """Write an index with these paths, none longer than LONGEST_PATH_BYTES. OSError."""
+    """Write an index with these paths, none longer than MAX_PATH_BYTES. OSError."""
     with open(path, "wb") as file:
         file.write(INDEX_HEAD + b"\0")
         file.writelines(b"%d %d %d %d %s\0" % (*state, name) for name, state in entries)

@@ -100,7 +100,7 @@ def _present_stack(volume: Volume) -> Stack:
 def _unpacked_trees(storage: Storage, layers: set[str], local: set[str]) -> Iterator[dict[str, Path]]:
     """Give the tree of each layer; a layer that is packed is unpacked for the time of the block, one of `local` on
     this machine's disk: a file server need not hold what a node's disk does. The caller holds the storage's lock: else
-    `collect` takes what is unpacked for something left behind.
+    garbage collection removes what is unpacked.
     """
     packed = sorted(layer for layer in layers if storage.layers.squashfs(layer).exists())
     trees = {layer: storage.layers.tree(layer) for layer in layers}

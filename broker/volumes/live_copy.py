@@ -6,7 +6,7 @@ changed. What is written to is always a new file, so `previous` itself never cha
 
 `index` holds only files whose states are proven to show every later change (`entry_copy`), so that the next copy can
 trust it. The second pass looks at each file
-once (`copied`, ADR 113), and does the rest of its work only for what is not proven to be unchanged.
+once (`copied_folders`, ADR 113), and does the rest of its work only for what is not proven to be unchanged.
 
 Both sides are walked by descriptors: paths of any length, folders of any depth. Kept are content, holes, hard links
 within the tree, modes, times, extended attributes, FIFOs, symbolic links and overlayfs' marks of deletion (character

@@ -139,7 +139,7 @@ def _new_target_layer(session: SessionVolumes, kind: str) -> str:
 
 def _request_copy(session: SessionVolumes, job_id: int, *, home: str, system: str) -> CopyOutcome:
     """Let the job copy its tops to these layers. VolumeError `ended` if the job ends meanwhile, `space`, `files`."""
-    run_program = session.directory / "run"
+    run_directory = session.directory / "run"
     attempt = new_id()  # not the operation's: a job may still be busy with an earlier attempt, at other layers
     request = {
         "ID": attempt,
@@ -148,17 +148,17 @@ def _request_copy(session: SessionVolumes, job_id: int, *, home: str, system: st
         "SYSTEM": system,
         "SYSTEM_PREVIOUS": session.record.system.copied if system else "",
     }
-    outcome = run_program / "copy.outcome"
+    outcome = run_directory / "copy.outcome"
     replace_file(outcome, b" " * OUTCOME_FILE_BYTES)
-    replace_file(run_program / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
+    replace_file(run_directory / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
     failpoint("copy.requested")
-    _signal_job(job_id, run_program / "lock")
+    _signal_job(job_id, run_directory / "lock")
     failpoint("copy.signalled")
     deadline = time.monotonic() + COPY_TIMEOUT_S
     while (reported := _read_outcome(outcome)).get("ID") != attempt:
         if time.monotonic() > deadline:
             raise VolumeError("files", f"the job did not make the copy within {COPY_TIMEOUT_S:g} s")
-        if _job_is_gone(run_program / "lock"):
+        if _job_is_gone(run_directory / "lock"):
             if _read_outcome(outcome).get("ID") == attempt:
                 continue
             raise VolumeError("ended", "the session's job ended while the copy was made")

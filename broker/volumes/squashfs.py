@@ -191,7 +191,7 @@ class _PackingSurvey:
         self._unreadable = UnreadableFiles()
 
     def records(self) -> Iterator[tuple[bytes, Record]]:
-        """Yield path and record of each entry that squashfs would change. UnreadableError at the end, OSError.
+        """Yield path and record of each entry that squashfs would change. UnreadableFilesError at the end, OSError.
 
         A folder comes after all below it: what is done there changes its times.
         """

@@ -35,7 +35,7 @@ class UnreadableFiles:
             self._named[path] = "chmod u+rx" if is_folder else "chmod u+r"
 
     def refuse(self) -> None:
-        """Raise UnreadableError if there are any."""
+        """Raise UnreadableFilesError if there are any."""
         if not self._count:
             return
         names = ", ".join(printable_path_end(path) for path in self._named)

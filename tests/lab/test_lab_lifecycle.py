@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 NAME = "labtest"
+OWN_FILES = Path()
+"""The folder of the files of this worker's tests, set by _own_files()."""
 
 
 def cli(*argv: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
@@ -78,6 +81,13 @@ def up(name: str, state: Path, *options: str) -> Cluster:
 @pytest.fixture(scope="module", autouse=True)
 def _tidy() -> None:
     """These labs are the tests' own, and go with them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let leftovers() know the files of this worker's tests."""
+    global OWN_FILES  # noqa: PLW0603 - one module's tests
+    OWN_FILES = tmp_path_factory.getbasetemp()
 
 
 @pytest.fixture(scope="module")
@@ -410,8 +420,13 @@ def members(spaces: set[str]) -> list[int]:
 
 
 def leftovers(before: set[str], name: str) -> set[str]:
-    """What has appeared since `before`, except what carries the name of another lab."""
-    return {item for item in machine() - before if "slurmlab." not in item or f"slurmlab.{name}." in item}
+    """Return what has appeared since `before`, without what belongs to another lab or to tests that run beside these.
+
+    Those mount below a folder for temporary files of their own.
+    """
+    others = f"mount {tempfile.gettempdir()}/"
+    found = {item for item in machine() - before if "slurmlab." not in item or f"slurmlab.{name}." in item}
+    return {item for item in found if not item.startswith(others) or item.startswith(f"mount {OWN_FILES}/")}
 
 
 def test_down_leaves_nothing(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _row(record: ConnectionRecord, session: Session, gateway: str, now: float) -
 
 
 def _stands(row: Connection, session: Session | None, now: float) -> bool:
-    """Whether a connection is open. It ends with its job, and after UNHEARD without a report."""
+    """Whether a connection is open. It ends with its job, and after CONNECTION_TIMEOUT_S without a report."""
     if row.ended_at is not None or session is None or session.endpoint is None:
         return False
     return row.generation == session.generation and now - row.seen_at < CONNECTION_TIMEOUT_S

@@ -21,7 +21,7 @@ find_outside() { # PATH, of inside: OUTSIDE: what the node's daemons know it as,
 
 run_slurm_command() { # NODE_DIR COMMAND HOST_PATH DIRECTORY PATH LIBRARIES PRELOAD BASH_ENV ARGUMENT…: outside, for the script inside
   local command=$2
-  # shellcheck disable=SC1090,SC1091 # namespace_main has written it
+  # shellcheck disable=SC1090,SC1091 # environment_main has written it
   source "$1/outside"
   export PATH=$3
   BEGINS=(/bin/bash "$DIRECTORY/run/batch.sh" step "${@:3:6}")
@@ -30,7 +30,7 @@ run_slurm_command() { # NODE_DIR COMMAND HOST_PATH DIRECTORY PATH LIBRARIES PREL
   shift 8
   case $command in
     srun) run_srun "$@" ;;
-    sbatch | salloc) submit "$command" "$@" ;;
+    sbatch | salloc) submit_job "$command" "$@" ;;
   esac
   export HOME=$LOGIN_HOME
   change_directory "$OUTSIDE" "$SEEN" /

@@ -4,7 +4,7 @@ readonly MARK='#### berth: the script itself follows; the node cuts it off here'
 readonly PASSED_ON=(HUP INT QUIT USR1 USR2 TERM CONT ALRM WINCH) # signals, to the script
 readonly LOCK_WAIT_S=300 # seconds that a job that was requeued waits for its former run to end
 
-open_job_env() { # sets what session.sh's functions need
+open_job_env() { # sets what the functions of lib.sh and node/ need
   LAYERS=${DIRECTORY%/*/*}/layers OWNER_UID=$UID OWNER_GID=${GROUPS[0]}
   [[ -n ${SLURM_JOB_ID:-} && -n ${SLURMD_NODENAME:-} ]] || die "$USAGE" "this is for jobs of Slurm"
   BERTH_SUBMISSION_DIRECTORY=''

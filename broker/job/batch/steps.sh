@@ -16,7 +16,7 @@ run_step() { # HOST_PATH DIRECTORY PATH LIBRARIES PRELOAD BASH_ENV PROGRAM ARGUM
   done
   [[ -s ${NODE_DIR:-}/run/pid ]] || die "$UNFIT_NODE" "the environment could not be opened on $SLURMD_NODENAME"
   if [[ -s $DIRECTORY/run/nodes/$SLURM_JOB_ID.cast ]]; then
-    # shellcheck disable=SC1091 # namespace_main has written it
+    # shellcheck disable=SC1091 # environment_main has written it
     (source "$NODE_DIR/outside" && collect_broadcast_files)
   fi
   # shellcheck disable=SC2016 # for the shell inside

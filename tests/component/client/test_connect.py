@@ -89,7 +89,7 @@ def test_resolve_raises_the_refusal_as_it_was_meant(api: Path) -> None:
 
 @pytest.mark.parametrize("body", [{}, [], "oops", {"host": "c"}, {"host": "c", "port": "ssh"}])
 def test_an_answer_that_names_no_place_is_no_answer(api: Path, body: object) -> None:
-    with controller(api, http(200, body)), pytest.raises(ControllerUnavailableError, match="no sense"):
+    with controller(api, http(200, body)), pytest.raises(ControllerUnavailableError, match="invalid response"):
         proxy_command.resolve_target(api, "alice", "dev", print)
 
 

@@ -161,7 +161,7 @@ def test_crash_while_a_key_is_made_leaves_one_that_serves(
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Path, "rename", dies) if point == "rename" else (session_verbs, "write", dies)))
+        patch.setattr(*((Path, "rename", dies) if point == "rename" else (session_verbs, "replace_file", dies)))
         with pytest.raises(OSError, match="killed"):
             _host_key(session)
     whole(session, _host_key(session))

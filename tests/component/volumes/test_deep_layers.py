@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import resource
 import stat
@@ -171,6 +172,7 @@ def test_stack_of_more_layers_than_a_process_may_have_files(layers: Layers) -> N
     for number, each in enumerate(stack):
         (layers.tree(each) / "a/b").mkdir(parents=True)
         (layers.tree(each) / "a/b" / str(number)).touch()
+    gc.collect()  # files that earlier tests left open are closed now
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))  # as login shells have it
     try:
