@@ -369,6 +369,10 @@ class TestLoginEnvironment:
         assert "LINES_" not in seen
         assert seen["AFTER"] == "there"
 
+    def test_variables_of_the_image_keep_their_values_though_the_script_has_some_of_that_name(self) -> None:
+        seen = self.setenv(USAGE="of the image", LOG_STYLE="colours", LOCKED="no", ODD="a=b")
+        assert seen.items() >= {"USAGE": "of the image", "LOG_STYLE": "colours", "LOCKED": "no", "ODD": "a=b"}.items()
+
     def test_slurms_tasks_steps_and_launchers_stay_behind(self) -> None:
         gone = dict.fromkeys(
             (
