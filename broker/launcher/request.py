@@ -66,7 +66,8 @@ def own_directory(path: Path, uid: int) -> None:
         path.mkdir(mode=0o700, parents=False)
     except FileExistsError:
         status = path.lstat()
-        if stat.S_ISDIR(status.st_mode) and status.st_uid == uid and not status.st_mode & 0o022:
+        theirs = stat.S_ISDIR(status.st_mode) and status.st_uid == uid
+        if theirs and status.st_mode & 0o055 and not status.st_mode & 0o022:  # a full quota refuses even no change
             path.chmod(0o700)
         check_own(path, uid)
     except FileNotFoundError:

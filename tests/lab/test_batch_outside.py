@@ -71,7 +71,7 @@ def test_variables_that_export_names_count_most(work: Work, variables: str) -> N
         once = [f"{variable}={value}" for variable, value in (profile | given).items()]
         assert said[name].splitlines() == ["/shared/home/alice" if name == "script" else "none", *once, *once], name
     dropped = work.sh("cat inherited.said")
-    assert "the job does not get LD_LIBRARY_PATH, TMPDIR, of the login node" in dropped
+    assert "the job does not get LD_LIBRARY_PATH, TMPDIR of the login node" in dropped
     assert (
         "the job gets the profile's value of PYTHONPATH, RATE; to pass the present value, use --export=ALL,PYTHONPATH"
         in dropped
