@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 TIME_WAS_UP = "the job's time was up"
 
+FORGOTTEN_S = 360.0
+"""Time after the request for a successor from which an answer of Slurm without its job means that the job has ended and
+is forgotten. Slurm forgets a job MinJobAge after its end, by default 300 s (slurm.conf(5))."""
+
 
 @dataclass(frozen=True, slots=True)
 class Matched:
@@ -127,7 +131,7 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Row
     if job.state.waits and heir is not None and not heir.state.ended and session.fingerprint:
         # Requeued, and there is a job that waits for its end: that one goes on at once, and this one is a stray.
         return _succession(session, {"outcome": "REQUEUED", "reason": "", "ended_at": now}, heir)
-    return values | _of_heir(heir), _entry(session, values)
+    return values | _of_heir(session, heir, now), _entry(session, values)
 
 
 def _known_keys(session: Session) -> list[str]:
@@ -138,11 +142,14 @@ def _known_keys(session: Session) -> list[str]:
     return [*known, session.fingerprint] if session.state is SessionState.READY and session.fingerprint else known
 
 
-def _of_heir(heir: Job | None) -> dict[str, Any]:
+def _of_heir(session: Session, heir: Job | None, now: float) -> dict[str, Any]:
+    gone = {"successor": 0, "successor_job": None, "resize": None}
     if heir is None:
-        return {}
-    if heir.state.ended:  # somebody has cancelled it, or Slurm has
-        return {"successor": 0, "successor_job": None, "resize": None}
+        counts = session.successor_job is not None and session.state in CARRIED
+        asked_at = session.successor_at if counts else None
+        return gone if asked_at is not None and now - asked_at >= FORGOTTEN_S else {}
+    if heir.state.ended:  # a user or Slurm has cancelled it
+        return gone
     return {"successor_job": heir.id}
 
 
