@@ -135,6 +135,10 @@ def test_a_requeued_job_waits_under_its_id_with_one_restart_more(asker: Asker, n
     job_id = started(asker, name)
     asker.cluster.requeue(job_id)
     wait_until(asker, name, job_id, lambda state: state.waits)
+    wait_for(  # until slurmctld has looked at its queue, the job keeps the reason of its last start, such as Prolog
+        lambda: asker.jobs(name)[job_id].reason == "BeginTime",
+        what="the reason BeginTime",
+    )
     job = asker.jobs(name)[job_id]
     assert (job.restarts, job.node, job.reason) == (1, "", "BeginTime")
     assert job.started_at is not None

@@ -59,8 +59,8 @@ class Maintenance:
             self.flatten(session)
 
     def flatten(self, session: Session) -> asyncio.Task[Session]:
-        """Start a task, or join a running one; it returns the session as it is afterwards. Meanwhile other verbs on
-        the session wait in the launcher for its lock.
+        """Start a task, or join a running one. The task returns the changed session. Meanwhile, other verbs on the
+        session wait in the launcher for its lock.
         """
         return self._flattening.join(session.id, lambda: self._flatten(session))
 

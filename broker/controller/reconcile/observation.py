@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 TIME_WAS_UP = "the job's time was up"
 
+FORGOTTEN_S = 360.0
+"""Time after the request for a successor from which an answer of Slurm without its job means that the job has ended and
+is forgotten. Slurm forgets a job MinJobAge after its end, by default 300 s (slurm.conf(5))."""
+
 
 @dataclass(frozen=True, slots=True)
 class Matched:
@@ -127,7 +131,7 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Row
     if job.state.waits and heir is not None and not heir.state.ended and session.job.fingerprint:
         # Requeued, and there is a job that waits for its end: that one goes on at once, and this one is a stray.
         return _succession(session, {"outcome": "REQUEUED", "reason": "", "ended_at": now}, heir)
-    dropped = {"successor": 0} if heir is not None and heir.state.ended else {}  # cancelled by somebody, or by Slurm
+    dropped = {"successor": 0} if _has_lost_successor(session, heir, now) else {}
     waiting = {} if heir is None or dropped else {"job_id": heir.id}
     return JobChange(values | dropped, _entry(session, values, columns), job=columns, next_job=waiting)
 
@@ -139,6 +143,16 @@ def _known_keys(session: Session) -> list[str]:
     known = [_fingerprint(session.host_key)] if session.host_key else []
     believed = session.job.fingerprint if session.state is SessionState.READY else ""
     return [*known, believed] if believed else known
+
+
+def _has_lost_successor(session: Session, heir: Job | None, now: float) -> bool:
+    """Whether a user or Slurm has cancelled the successor, or Slurm has forgotten it."""
+    if heir is not None:
+        return heir.state.ended
+    job = session.next_job
+    if job is None or job.job_id is None or session.state not in CARRIED:
+        return False
+    return now - (job.submitted_at or job.attempted_at or job.asked_at) >= FORGOTTEN_S
 
 
 def ending(session: Session, end: Outcome, heir: Job | None, now: float) -> RowChange:

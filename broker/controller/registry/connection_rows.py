@@ -104,6 +104,6 @@ class ConnectionRows(Transactions):
         return self.all_rows(query.order_by(column(Connection.began_at).desc()).limit(limit))[::-1]
 
     def forget_connections(self, before: float) -> int:
-        """Remove the records that were last told of before that time; how many there were."""
+        """Remove the records that were last reported before that time. Return their number."""
         with self.transaction() as db:
             return db.connection().execute(delete(Connection).where(column(Connection.seen_at) < before)).rowcount

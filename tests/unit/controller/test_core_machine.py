@@ -551,6 +551,18 @@ def test_short_lives() -> None:
     run_state_machine_as_test(Machine, settings=_settings(25, 25))
 
 
+def test_forgotten_successor_is_submitted_again() -> None:
+    state = Machine()
+    state.first_controller(begun="")
+    state.everything_goes_well_until_it_is_ready(name="dev")
+    state.the_end_of_its_job_is_near(mood="answers", name="dev", policy="always")
+    (session,) = state._sessions()
+    assert session.next_job_id is not None
+    state.scheduler.end(session.next_job_id, JobState.CANCELLED)
+    state.scheduler.forget(session.next_job_id)
+    state.teardown()
+
+
 @pytest.mark.soak
 def test_long_lives() -> None:
     run_state_machine_as_test(Machine, settings=_settings(1000, 50))
