@@ -49,13 +49,21 @@ class Running:
     submissions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
-    def on(cls, folder: Path, driver: str, *, by_fuse: bool = False, on_node: bool = False) -> Running:
+    def on(
+        cls, folder: Path, driver: str, *, by_fuse: bool = False, on_node: bool = False, node: Path | None = None
+    ) -> Running:
+        """Make the storage of a user in `folder`, and what nodes have in `node`, by default in the same folder."""
         storage = Storage(folder / "user")
         storage.root.mkdir(mode=0o700)
         storage.make()
+        local = node or folder
         for name in ("image", "empty", "merged"):
-            (folder / name).mkdir()
-        return cls(storage, folder / "image", driver, by_fuse, on_node)
+            (local / name).mkdir()
+        return cls(storage, local / "image", driver, by_fuse, on_node)
+
+    def model(self, kind: str) -> Path:
+        """The directory for plain directories: on the file system that a volume's files are on while a job runs."""
+        return (self.base.parent if kind == "system" and self.on_node else self.storage.root.parent) / "model"
 
     def exact(self, kind: str) -> bool:
         """Whether hard links stay together whatever is written to them: a system volume is always an overlay."""
