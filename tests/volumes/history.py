@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 KINDS = ("home", "system")
 STEPS = 14
 """Operations of one history."""
+MOST_SHOWN = 5
+"""How many paths a failure names."""
 
 
 @dataclass(slots=True)
@@ -122,7 +124,9 @@ class History:
         for kind in KINDS:
             shown = self.running.change(session, kind)
             wanted = self.running.plain(self.model.now[session, kind], kind, 0, 0)
-            assert comparable(self.running, kind, shown) == comparable(self.running, kind, wanted)
+            found, expected = (comparable(self.running, kind, tree) for tree in (shown, wanted))
+            other = [path for path in sorted(found | expected) if found.get(path) != expected.get(path)]
+            assert not other, [(kind, path, found.get(path), expected.get(path)) for path in other[:MOST_SHOWN]]
 
     def snapshot(self) -> None:
         session = self.session()
