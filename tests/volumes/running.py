@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 SCRIPT = Path(changes.__file__)
 IMAGE = ImageVersion("base", "1", "sha256:" + "1" * 64)
 OTHER_IMAGE = ImageVersion("other", "2", "sha256:" + "2" * 64)
-KERNEL = "mount -t overlay overlay -o userxattr,lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
+MOUNT = "LIBMOUNT_FORCE_MOUNT2=always mount -t overlay overlay"  # as session.sh: fsconfig(2) takes 256 bytes an option
+KERNEL = MOUNT + " -o userxattr,lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 FUSE = "fuse-overlayfs -o lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 
 
