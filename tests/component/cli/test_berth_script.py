@@ -11,6 +11,7 @@ import pytest
 from broker.cli.working_directory import WorkingDirectory
 from broker.schema.environments import EnvironmentView
 from slurm.sbatch import ALIASES, OPTIONS, Option, Takes
+from tests.deadlines import DEADLINE_S
 from tests.job_scripts import BATCH
 
 BROKER = Path(__file__).parents[3] / "broker"
@@ -35,7 +36,13 @@ def berth(tmp_path: Path) -> Path:
 def run(berth: Path, *words: str, **variables: str) -> str:
     environment = {"PATH": f"{berth.parent}:/usr/bin:/bin", **variables}
     done = subprocess.run(
-        [berth, *words], cwd=berth.parents[1], env=environment, capture_output=True, text=True, timeout=20, check=True
+        [berth, *words],
+        cwd=berth.parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
     )
     return done.stdout
 
@@ -120,7 +127,7 @@ def test_everything_else_goes_to_python_also_by_a_link(berth: Path, tmp_path: Pa
     assert run(berth, "list", "--json") == "berth-cli [list] [--json]"
     link = tmp_path / "berth"
     link.symlink_to(berth)
-    done = subprocess.run([link, "list"], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([link, "list"], capture_output=True, text=True, timeout=DEADLINE_S, check=True)
     assert done.stdout == "berth-cli [list]"
 
 
@@ -128,7 +135,7 @@ def batch(code: str, *arguments: str, **variables: str) -> str:
     """Run code with the functions of batch.sh in reach, in an environment of PATH and these variables."""
     environment = {"PATH": "/usr/bin:/bin", **variables}
     command = ["bash", "-c", f"source {BATCH}\n{code}", "test", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
