@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from broker.client.client import Client
 
 _Known = TypeVar("_Known")
-_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 class SessionName(click.ParamType[str]):
@@ -44,47 +42,6 @@ class SessionName(click.ParamType[str]):
             for view in known(lambda client: client.sessions())
             if view.name.startswith(incomplete)
         ]
-
-
-class Time(click.ParamType["float | None"]):
-    """A length of time such as `30s`, `10m`, `2h` or `7d`, in seconds; None for the word `default`, if there is one."""
-
-    name = "time"
-
-    def __init__(self, default: str | None = None) -> None:
-        self._default = default
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        if not isinstance(value, str):
-            return None if value is None else float(str(value))
-        if value == self._default:
-            return None
-        found = re.fullmatch(r"([0-9]{1,6})(s|m|min|h|d)?", value)
-        if found is None:
-            word = f", nor {self._default!r}" if self._default else ""
-            self.fail(f"{value!r} is not a time such as 30s, 10m or 2h{word}", param, ctx)
-        return float(found[1]) * _SECONDS[found[2] or ""]
-
-
-class PointInTime(click.ParamType["float | None"]):
-    """A future time, in seconds since the epoch: `18:00`, `2026-12-24T18:00`, `4h` from now; None for `never`."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        if not isinstance(value, str) or value == "never":
-            return None
-        now = datetime.now().astimezone()
-        if re.fullmatch(r"[0-9]{1,6}(s|m|min|h|d)", value):
-            return now.timestamp() + (Time().convert(value, param, ctx) or 0.0)
-        try:
-            if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}", value):
-                hour, _, minute = value.partition(":")
-                at = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
-                return (at if at > now else at + timedelta(days=1)).timestamp()
-            return datetime.fromisoformat(value).astimezone().timestamp()
-        except (ValueError, OverflowError, OSError):
-            self.fail(f"{value!r} is not a time such as 18:00, 2026-12-24T18:00, 4h or never", param, ctx)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ from broker.config.file import (
     read_config,
 )
 from broker.errors import InvalidInputError
-from broker.schema.sessions import MAX_CONNECT_WAIT_S, Continuation, IdleTime
+from broker.names import MAX_CONNECT_WAIT_S
+from broker.schema.sessions import Continuation, IdleTime
 from broker.ssh.keys import PublicKey
 from broker.ssh.max_startups import MaxStartups
 from slurm.sbatch import check_options

@@ -13,6 +13,8 @@ from pydantic import AfterValidator, FailFast, Field, StringConstraints
 from broker.names import (
     CONTINUATION_PATTERN,
     IDLE_PATTERN,
+    MAX_CONNECT_WAIT_S,
+    MAX_EXTENSION_S,
     PERSISTENT_PATH_PATTERN,
 )
 from broker.schema.base import MAX_ITEMS, Name, Strict, Version
@@ -22,9 +24,6 @@ def _without_steps_up(path: str) -> str:
     if set(path.split("/")[1:]) & {"", ".", ".."}:
         raise ValueError("must be a plain path: no empty parts, `.` or `..`")
     return path
-
-
-MAX_CONNECT_WAIT_S = 86400.0
 
 
 PersistentPath = Annotated[
@@ -123,7 +122,7 @@ class StopTime(Strict):
 
 
 class ExtendRequest(Strict):
-    seconds: Annotated[float, Field(gt=0, le=366 * 86400)]
+    seconds: Annotated[float, Field(gt=0, le=MAX_EXTENSION_S)]
     """Time to add to the job's limit; rounded up to whole minutes."""
 
 

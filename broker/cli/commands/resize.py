@@ -32,12 +32,9 @@ def resize(
       berth resize dev --gres=none            release the GPU
       berth resize dev --gres=gpu:intel:1 --mem=32G
     """  # noqa: D301 - \b is click's mark for lines to leave alone
-    from slurm.sbatch import OptionError, parse_options
+    from broker.cli.resources import parse_resources
 
-    try:
-        options = parse_options(resources)
-    except OptionError as error:
-        raise InvalidInputError(str(error), hint="sbatch(1) explains the options") from error
+    options = parse_resources(resources, hint="sbatch(1) explains the options")
     if not options:
         raise InvalidInputError("no resource options were given", hint=f"for example `berth resize {name} --gres=none`")
     before = invocation.client.session(name)

@@ -10,8 +10,9 @@ import click
 
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import DeletedName, PointInTime, SessionName
+from broker.cli.params import DeletedName, SessionName
 from broker.cli.prompts import confirm, yes_option
+from broker.cli.time_params import Duration, PointInTime
 from broker.errors import ConflictError, InvalidInputError
 
 _GIVEN = click.core.ParameterSource.COMMANDLINE
@@ -21,9 +22,9 @@ no_wait_option = click.option("--no-wait", is_flag=True, help="Return at once; t
 
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Wait at most this long (exit code 8); the operation continues.",
+    type=Duration(bare_unit_s=1.0),
+    metavar="TIME",
+    help="Wait at most this long, such as 10m or 600 (seconds); exit code 8. The operation continues.",
 )
 
 
@@ -114,8 +115,8 @@ def stop(
     Returns when the job has ended and `berth start NAME` can start the session again. It is no error if the session is
     already stopped.
 
-    TIME is 18:00, 2026-12-24T18:00, or 4h from now. If a job has to end before that time, the session continues in a
-    new job: with --at if its policy allows it, with --keep-until in any case.
+    TIME is 18:00, 2026-12-24T18:00, or a time from now such as 4h or 1h30m. If a job has to end before that time, the
+    session continues in a new job: with --at if its policy allows it, with --keep-until in any case.
 
     \b
       berth stop dev --at 18:00

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from broker.schema.sessions import SessionView
 
 
+_OPTIONS_HINT = "`berth start NAME --profile PROFILE [SBATCH OPTIONS]`; sbatch(1) explains them"
+
+
 @click.command(context_settings={"ignore_unknown_options": True})
 @name_argument
 @click.option(
@@ -73,6 +76,8 @@ def start(
     \b
       berth start dev --profile triton-xpu --gres=gpu:intel:1 --mem 16G -t 8:00:00
 
+    Times and sizes may also be written as 4h, 1h30m, 2d, 16GB or 1.5G. As in Slurm, a bare number is minutes or MiB.
+
     By default, the profile decides what is kept after a stop; without a rule in the profile, everything is kept. --keep
     and --fresh replace the profile's rules for this session, from this start on; paths that are not named are kept.
 
@@ -113,10 +118,11 @@ def start(
 
 def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], list[str]]:
     """Return the requested options, and the default options of the environment's SBATCH_ variables."""
-    from slurm.sbatch import OptionError, merge_options, parse_options
+    from broker.cli.resources import parse_resources
+    from slurm.sbatch import OptionError, merge_options
 
+    own = parse_resources(words, hint=_OPTIONS_HINT)
     try:
-        own = parse_options(words)
         if script is None and not any(name.startswith("SBATCH_") for name in os.environ):
             return own, []
         from slurm.sources import options_from_environment, options_from_script
@@ -129,9 +135,7 @@ def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], li
             output.print_note(f"{script.name}: --{name} is left out: {reason}")
         return merge_options(merge_options(read.options, variables), own), []
     except OptionError as error:
-        raise InvalidInputError(
-            str(error), hint="`berth start NAME --profile PROFILE [SBATCH OPTIONS]`; sbatch(1) explains them"
-        ) from error
+        raise InvalidInputError(str(error), hint=_OPTIONS_HINT) from error
 
 
 def announce(invocation: Invocation, view: SessionView, domain: str, *, already: bool = False) -> None:
