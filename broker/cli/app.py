@@ -19,6 +19,7 @@ import click
 
 from broker import __version__
 from broker.cli.context import Invocation, json_option
+from broker.cli.output import prepare_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +98,7 @@ class Berth(click.Group):
         **extra: Any,  # noqa: ANN401 - as above
     ) -> NoReturn:
         """Run one command and end the process with a code of docs/reference/exit-codes.md."""
+        prepare_streams()
         invocation = Invocation()
         arguments = list(sys.argv[1:] if args is None else args)
         try:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -13,7 +14,17 @@ import click
 from click.shell_completion import CompletionItem
 
 from broker.errors import BerthError, InvalidInputError
-from broker.names import LABEL_PATTERN, NAME_PATTERN, PERSISTENT_PATH_PATTERN, VERSION_PATTERN
+from broker.names import (
+    LABEL_PATTERN,
+    MAX_CERTIFICATE_HOURS,
+    MAX_FINGERPRINT_CHARS,
+    MAX_HOST_CHARS,
+    MAX_ITEMS,
+    MAX_PATH_CHARS,
+    NAME_PATTERN,
+    PERSISTENT_PATH_PATTERN,
+    VERSION_PATTERN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +32,8 @@ if TYPE_CHECKING:
     from broker.client.client import Client
 
 _Known = TypeVar("_Known")
+_SHOWN_CHARS = 60
+"""Characters of a wrong value in a message."""
 
 
 class SessionName(click.ParamType[str]):
@@ -53,6 +66,39 @@ class ProfileReference:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}" if self.version else self.name
+
+
+class PlainText(click.ParamType[str]):
+    """A word of printable ASCII, of limited length; what it names, and an example, are for the message."""
+
+    name = "text"
+
+    def __init__(self, what: str, longest: int) -> None:
+        self._what = what
+        self._longest = longest
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not (value.isascii() and value.isprintable() and 0 < len(value) <= self._longest):
+            shown = ascii(value[:_SHOWN_CHARS])
+            self.fail(f"{shown} is not {self._what}: up to {self._longest} printable characters", param, ctx)
+        return value
+
+
+FINGERPRINT = PlainText("a key's fingerprint such as SHA256:…", MAX_FINGERPRINT_CHARS)
+HOST = PlainText("the host name of a session", MAX_HOST_CHARS)
+
+
+class Hours(click.FloatRange):
+    """A number of hours, up to the longest validity of a certificate that any site allows."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True, max=MAX_CERTIFICATE_HOURS)
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        hours: float = super().convert(value, param, ctx)
+        if math.isnan(hours):
+            self.fail(f"{value!r} is not a number of hours", param, ctx)
+        return hours
 
 
 class ProfileName(click.ParamType[ProfileReference]):
@@ -147,9 +193,19 @@ class Kept(click.ParamType[str]):
         path = f"~{value.removeprefix(here)}" if here and value.startswith(f"{here}/") else value
         path = path.rstrip("/")
         steps = path.split("/")[1:]
-        if not re.fullmatch(PERSISTENT_PATH_PATTERN, path) or set(steps) & {"", ".", ".."}:
+        wrong = not re.fullmatch(PERSISTENT_PATH_PATTERN, path) or set(steps) & {"", ".", ".."}
+        if wrong or not is_utf8(path) or len(path) > MAX_PATH_CHARS:
             self.fail(f"{value!r} {_WRONG_PATH}", param, ctx)
         return path
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text can be sent to the controller: an argument of other bytes cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 SIDES = ("home", "system")
@@ -162,6 +218,8 @@ def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, o
     """
     if not keep and not fresh:
         return None
+    if max(len(keep), len(fresh)) > MAX_ITEMS:
+        raise InvalidInputError(f"more than {MAX_ITEMS} paths in --keep or in --fresh")
     if both := sorted(set(keep) & set(fresh)):
         raise InvalidInputError(f"{both[0]} cannot be both in --keep and in --fresh")
     return {
@@ -172,7 +230,8 @@ def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, o
 
 
 _WRONG_PATH = (
-    "is neither `home`, `system`, nor a path that begins with / or ~/ and has no comma, colon or backslash in it"
+    "is neither `home`, `system`, nor a path that begins with / or ~/ and has no comma, colon or backslash in it, and "
+    f"at most {MAX_PATH_CHARS} characters"
 )
 
 _WRONG_LABEL = (

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 from broker import errors
 from broker.client import http
+from broker.client.answers import parse_answer
 from broker.schema import volumes
 from broker.schema.connections import (
     ConnectionList,
@@ -257,12 +258,12 @@ class Client:
     def set_idle(self, name: str, idle: str | None) -> SessionView:
         """Set the idle time after which the session is stopped; None: the default of the profile or the site."""
         body = IdleChoice(idle=idle).model_dump_json()
-        return SessionView.model_validate_json(self._request("PUT", _session(name) + "/idle", body))
+        return parse_answer(SessionView, self._request("PUT", _session(name) + "/idle", body))
 
     def set_continuation(self, name: str, continuation: str | None) -> SessionView:
         """Set whether the session continues in a new job; None: the default of the profile or the site."""
         body = ContinuationChoice(continuation=continuation).model_dump_json()
-        return SessionView.model_validate_json(self._request("PUT", _session(name) + "/continuation", body))
+        return parse_answer(SessionView, self._request("PUT", _session(name) + "/continuation", body))
 
     def set_stop_time(self, name: str, at: float | None, *, keep: bool = False) -> SessionView:
         """Set or clear the session's stop time; with `keep`, it continues until then."""
@@ -275,16 +276,16 @@ class Client:
     def extend(self, name: str, seconds: float) -> SessionView:
         """Extend the time limit of the session's job."""
         body = ExtendRequest(seconds=seconds).model_dump_json()
-        return SessionView.model_validate_json(self._request("POST", _session(name) + "/extend", body))
+        return parse_answer(SessionView, self._request("POST", _session(name) + "/extend", body))
 
     def jobs(self, name: str) -> list[JobView]:
         """Return the jobs of the session, the latest first."""
-        return JobList.model_validate_json(self._request("GET", _session(name) + "/jobs")).jobs
+        return parse_answer(JobList, self._request("GET", _session(name) + "/jobs")).jobs
 
     def set_connecting(self, name: str, policy: ConnectPolicy) -> SessionView:
         """Change the policy for connections; only the fields that are set in `policy`."""
         body = policy.model_dump_json(exclude_unset=True)
-        return SessionView.model_validate_json(self._request("PATCH", _session(name) + "/connecting", body))
+        return parse_answer(SessionView, self._request("PATCH", _session(name) + "/connecting", body))
 
     def doctor(self) -> list[DoctorCheck]:
         return self._get("/v1/doctor", DoctorReport).checks
@@ -294,7 +295,7 @@ class Client:
         return self._send("POST", "/v1/rebuild", RebuildReport, extra_time=3600)
 
     def _get(self, path: str, answer: type[_Answer], *, extra_time: float = 0) -> _Answer:
-        return answer.model_validate_json(self._request("GET", path, extra_time=extra_time))
+        return parse_answer(answer, self._request("GET", path, extra_time=extra_time))
 
     def _send(
         self,
@@ -306,7 +307,7 @@ class Client:
         extra_time: float = 0,
     ) -> _Answer:
         content = None if body is None else body.model_dump_json()
-        return answer.model_validate_json(self._request(method, path, content, extra_time=extra_time))
+        return parse_answer(answer, self._request(method, path, content, extra_time=extra_time))
 
     def _request(self, method: str, path: str, body: str | None = None, *, extra_time: float = 0) -> bytes:
         try:

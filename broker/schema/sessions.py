@@ -15,9 +15,11 @@ from broker.names import (
     IDLE_PATTERN,
     MAX_CONNECT_WAIT_S,
     MAX_EXTENSION_S,
+    MAX_ITEMS,
+    MAX_PATH_CHARS,
     PERSISTENT_PATH_PATTERN,
 )
-from broker.schema.base import MAX_ITEMS, Name, Strict, Version
+from broker.schema.base import Name, Strict, Version
 
 
 def _without_steps_up(path: str) -> str:
@@ -27,7 +29,9 @@ def _without_steps_up(path: str) -> str:
 
 
 PersistentPath = Annotated[
-    str, StringConstraints(pattern=PERSISTENT_PATH_PATTERN, max_length=1024), AfterValidator(_without_steps_up)
+    str,
+    StringConstraints(pattern=PERSISTENT_PATH_PATTERN, max_length=MAX_PATH_CHARS),
+    AfterValidator(_without_steps_up),
 ]
 """An absolute path, or one below `~/`, that is valid for Apptainer's --bind."""
 

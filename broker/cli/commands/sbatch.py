@@ -300,8 +300,7 @@ def _run_sbatch(words: Sequence[str], stdin: bytes | None, note: Callable[[int],
             process.stdin.close()
         while part := os.read(process.stdout.fileno(), 65536):
             printed += part
-            sys.stdout.buffer.write(part)
-            sys.stdout.buffer.flush()
+            output.write_bytes(part)
             if job_id is None and (job_id := _job_id(printed)) is not None:
                 note(job_id)
     return process.returncode, job_id

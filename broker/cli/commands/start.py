@@ -100,9 +100,10 @@ def start(
     } | ({"defaults": defaults} if defaults else {})
     try:
         asked = invocation.post(f"/v1/sessions/{name}/start", request)
+        from broker.client.answers import parse_answer
         from broker.schema.sessions import SessionView
 
-        view = SessionView.model_validate_json(asked.answer())
+        view = parse_answer(SessionView, asked.answer())
         already = view.state.value == "ready"
         domain = invocation.client.site().domain  # now, while Slurm works
         if not no_wait:
