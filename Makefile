@@ -63,7 +63,7 @@ soak: $(VENV)/ready test-programs ## the long forms of the tests (root)
 
 .PHONY: vm-test
 vm-test: $(VENV)/ready vm-programs ## tests on virtual machines with systemd, cgroup v2 and NFS, the short form (root)
-	@$(PYTHON) -m tests.site.vm run --sites $(if $(SITES),$(SITES),ext4,nfs-ext4) $(BIN)/pytest -m "vm and short" tests/vm $(ARGS)
+	@$(PYTHON) -m tests.site.vm run --sites $(or $(SITES),short) $(BIN)/pytest -m "vm and short" tests/vm $(ARGS)
 
 .PHONY: vm-soak
 vm-soak: $(VENV)/ready vm-programs ## the long form: all tests on all sites, or on SITES=nfs-ext4,nfs-xfs (root)

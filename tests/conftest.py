@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from slurm.lab.errors import LabError
 from slurm.lab.releases import RELEASES, SID, TRIXIE
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
     class SupportsFileno(Protocol):
         def fileno(self) -> int: ...
+
+
+settings.register_profile("order", deadline=None)  # a busy machine is no fault: tests check order, not times
+settings.load_profile("order")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -34,7 +34,7 @@ class Route(StrEnum):
     LOGIN = "login"
     """From anywhere, through the site's own sshd: personal mode."""
     LOCAL = "local"
-    """On the login node itself, in personal mode."""
+    """On the login node itself: `berth ssh` in either mode, and `ssh-config --install` in personal mode."""
 
 
 def render_known_hosts(site: SiteView) -> str:
@@ -46,7 +46,7 @@ def render_known_hosts(site: SiteView) -> str:
 
 def render_ssh_config(
     site: SiteView,
-    way: Route,
+    route: Route,
     known_hosts_file: Path | str,
     *,
     identity_file: Path | None = None,
@@ -82,9 +82,9 @@ def render_ssh_config(
     blocks = [
         "# Made by `berth ssh-config`, which also overwrites it.",
         _block(f"*.{site.domain} !*.*.{site.domain}", [f"HostName {site.user}.%h"]),
-        _block(f"*.{site.domain}", ["Port 22", through[way], *common]),
+        _block(f"*.{site.domain}", ["Port 22", through[route], *common]),
     ]
-    if way is Route.GATEWAY:
+    if route is Route.GATEWAY:
         where = [
             f"HostName {site.gateway_host}",
             f"Port {site.gateway_port}",
@@ -96,20 +96,20 @@ def render_ssh_config(
 
 
 def write_ssh_config(
-    directory: Path, site: SiteView, way: Route, *, identity_file: Path | None = None, berth: str = "berth"
+    directory: Path, site: SiteView, route: Route, *, identity_file: Path | None = None, berth: str = "berth"
 ) -> Path:
     """Write both files into `directory`, made if missing, and return the ssh_config's path: for `ssh -F`."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     hosts = directory / KNOWN_HOSTS_NAME
     config = directory / CONFIG_NAME
     _replace(hosts, render_known_hosts(site).encode())
-    text = render_ssh_config(site, way, _as_user_writes(hosts), identity_file=identity_file, berth=berth)
+    text = render_ssh_config(site, route, _as_user_writes(hosts), identity_file=identity_file, berth=berth)
     _replace(config, text.encode())
     return config
 
 
 def install_ssh_config(
-    home: Path, site: SiteView, way: Route, *, identity_file: Path | None = None, berth: str = "berth"
+    home: Path, site: SiteView, route: Route, *, identity_file: Path | None = None, berth: str = "berth"
 ) -> bool:
     """Make `ssh NAME.<domain>` work for the owner of `home`; True when ~/.ssh/config had to be changed.
 
@@ -118,7 +118,7 @@ def install_ssh_config(
     stays as it is, byte for byte, as do its mode and a symbolic link in its place. InvalidInputError when the block
     is damaged.
     """
-    included = write_ssh_config(home / ".config" / "berth", site, way, identity_file=identity_file, berth=berth)
+    included = write_ssh_config(home / ".config" / "berth", site, route, identity_file=identity_file, berth=berth)
     ssh = home / ".ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
     # A dotfiles repository may have a link here: its file is to change, not the link.

@@ -303,8 +303,8 @@ def _manifests_in(directory: Path) -> dict[str, str]:
     return manifests
 
 
-_ACTIONS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]] = {
-    **dict.fromkeys(VOLUME_VERBS.values(), change_volumes),
+_HANDLERS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]] = {
+    **dict.fromkeys(VOLUME_VERBS.values(), change_volumes),  # snapshot, rollback, …: broker.launcher.volume_verbs
     PrepareArguments: prepare,
     CloneArguments: clone,
     EnvironmentArguments: environment,
@@ -319,10 +319,10 @@ _ACTIONS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]]
 
 
 def _verb(kind: type[Arguments]) -> Callable[[RequestContext, Mapping[str, Any]], dict[str, Any]]:
-    return lambda context, request: _ACTIONS[kind](context, kind.parse(request))
+    return lambda context, request: _HANDLERS[kind](context, kind.parse(request))
 
 
-VERBS = {kind.VERB: _verb(kind) for kind in _ACTIONS}
+VERBS = {kind.VERB: _verb(kind) for kind in _HANDLERS}
 """By name; each validates its request first. VerbError if it fails."""
 
 

@@ -188,7 +188,7 @@ def _gc(storage: Storage, arguments: GcArguments) -> Answer:
     return garbage.collect_garbage(storage, dry_run=arguments.dry_run, over=arguments.over)
 
 
-_ACTIONS: dict[type[Arguments], Callable[[Storage, Any], Answer]] = {
+_VOLUME_HANDLERS: dict[type[Arguments], Callable[[Storage, Any], Answer]] = {
     SnapshotArguments: _snapshot,
     CopyArguments: _copy,
     CommitRootArguments: _commit_root,
@@ -211,7 +211,7 @@ _ACTIONS: dict[type[Arguments], Callable[[Storage, Any], Answer]] = {
     PurgeArguments: _purge,
     GcArguments: _gc,
 }
-VOLUME_VERBS = {kind.VERB: kind for kind in _ACTIONS}
+VOLUME_VERBS = {kind.VERB: kind for kind in _VOLUME_HANDLERS}
 
 
 def change_volumes(context: RequestContext, arguments: Arguments) -> Answer:
@@ -225,7 +225,7 @@ def change_volumes(context: RequestContext, arguments: Arguments) -> Answer:
 
 def _act(context: RequestContext, arguments: Arguments) -> Answer:
     storage = _storage(context)
-    return _translate_errors(lambda: _ACTIONS[type(arguments)](storage, arguments))
+    return _translate_errors(lambda: _VOLUME_HANDLERS[type(arguments)](storage, arguments))
 
 
 def _driver(context: RequestContext, arguments: Arguments) -> str:

@@ -52,7 +52,7 @@ class SessionState(StrEnum):
     QUEUED = "queued"  # the job waits in Slurm
     STARTING = "starting"  # the job runs; its sshd is not announced yet
     READY = "ready"  # the endpoint is announced
-    STOPPING = "stopping"  # the job was cancelled and has not ended yet
+    STOPPING = "stopping"  # a stop is recorded: the controller cancels the job and waits for its end
     STOPPED = "stopped"  # no job; the data is kept
     CHANGING = "changing"  # no job; its volumes are being changed
     FAILED = "failed"  # the job ended with an error; the data is kept, `start` tries again

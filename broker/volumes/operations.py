@@ -101,7 +101,7 @@ def snapshot(storage: Storage, session_id: str, operation: str, image: ImageVers
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
-        with session.stopped():
+        with session.jobs_locked_out():
             made = _freeze(session, image, note)
             changed = _continued_record(session, made)
             return commit_answer(session, operation, changed, {"snapshot": asdict(made)})
@@ -131,7 +131,7 @@ def rollback(storage: Storage, session_id: str, operation: str, number: int, ima
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
-        with session.stopped():
+        with session.jobs_locked_out():
             target = session.record.snapshot(number)
             storage.layers.check({*target.home, *target.system})
             before = _freeze(session, image, SnapshotNote(reason=f"before rollback to {number}", automatic=True))
@@ -154,7 +154,7 @@ def switch(
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
-        with session.stopped():
+        with session.jobs_locked_out():
             there = f"{target.profile}@{target.version}"
             before = _freeze(session, image, SnapshotNote(reason=f"before switch to {there}", automatic=True))
             been = [each for each in session.record.snapshots if ImageVersion.of(each) == target and not fresh]
@@ -190,7 +190,7 @@ def clone(
         if (directory / "volumes.json").exists():
             return record.load_record(directory).done[operation] | {"source": describe_volumes(storage, source.record)}
         if number is None:
-            with source.stopped():
+            with source.jobs_locked_out():
                 note = SnapshotNote(reason=f"cloned to {session_id}", automatic=True)
                 origin = _freeze(source, image, note)
                 source.commit(_continued_record(source, origin))
@@ -247,7 +247,7 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
             home = _join_volume(session, session.record.home, lambda _: False, undoing)
             system = _join_volume(session, session.record.system, below, undoing)
             failpoint("flatten.joined")
-            exclusion.enter_context(session.stopped())
+            exclusion.enter_context(session.jobs_locked_out())
             if (session.record.home, session.record.system) != (joined.home, joined.system):
                 raise VolumeError("busy", "a job has saved the session's system meanwhile")
             undoing.pop_all()  # from here on the record may name them

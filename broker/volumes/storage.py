@@ -127,7 +127,7 @@ class SessionVolumes:
     driver: Driver
 
     @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
+    def jobs_locked_out(self) -> Iterator[None]:
         """Keep every job of the session out: a job takes the same lock before it mounts anything. VolumeError `busy`.
 
         The record is read again: a job may have begun, saved its system and ended since.

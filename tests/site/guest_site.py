@@ -62,6 +62,9 @@ SITES = {
     "personal-nfs": Kind("nfs-ext4", "/export/ext4", personal=True),
 }
 
+SHORT = ("ext4", "nfs-ext4")
+"""The sites that share the tests of the short form."""
+
 
 def site_image(name: str, progress: ProgressLog) -> Path:
     """Return the saved guest of a site with the checkout's Berth on it, made first if the cache has none."""

@@ -5,6 +5,7 @@ One session of alice's serves almost all tests, since starting one takes ten sec
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,14 +25,17 @@ LIMIT = "makes no folder without write permission"
 """How the doctor and the driver's promises name the faults of fuse-overlayfs on a file server."""
 PRICE = "loses those since the last save"
 """How the doctor and the driver's promises name what a system volume on the node's disk costs (ADR 120)."""
+IDLE, CONTINUED = "1m", "always"
+"""Policies that tests give to the session, and that no default is."""
 FIRST, LAST = "test_quickstart.py", "test_survival.py"
 """The files with what a site is in any case, and with what reboots the guest."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files; leave out what the site has not, and in the short form what is for another site.
+    """Order the files; leave out what the site has not, and in the short form what its other site shows.
 
-    That is, the tests of the services in personal mode, and those of personal mode elsewhere. `short` may have sites.
+    That is, the tests of the services in personal mode, and those of personal mode elsewhere. `short` may have a site:
+    the two sites of the short form share its tests. On any other site, all of them run.
     """
     items.sort(key=lambda item: (item.path != HERE / FIRST, item.path == HERE / LAST))
     file = _state() / "site"
@@ -43,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def elsewhere(item: pytest.Item) -> bool:
         mark = item.get_closest_marker("short")
-        return is_short and mark is not None and site not in (mark.args or (site,))
+        return is_short and site in guest_site.SHORT and mark is not None and site not in (mark.args or (site,))
 
     left_out = [item for item in items if item.path == HERE / without or elsewhere(item)]
     config.hook.pytest_deselected(items=left_out)
@@ -113,11 +117,15 @@ def started() -> list[int]:
 def dev(request: pytest.FixtureRequest, alice: Person, started: list[int]) -> str:
     """A session with one of the two GPUs, ready. A job that an earlier test run has left is continued.
 
-    Tests leave it ready. After one that failed it is started again, so that the others can show something.
+    Tests leave it ready. After one that failed it is started again, so that the others can show something. Policies
+    that a killed test has left are reset.
     """
     failed = request.session.testsfailed
     if started != [failed]:
-        alice.ok("start", SESSION, "--profile", "base", "--gres=gpu:intel:1", "--mem=600M", *WAIT)
+        options = ("--profile", "base", "--gres=gpu:intel:1", "--mem=600M")
+        view = json.loads(alice.ok("start", SESSION, *options, "--json", *WAIT))
+        if view["idle"] == IDLE or view["continuation"] == CONTINUED:
+            alice.ok("set", SESSION, "--idle", "default", "--continue", "default")
         started[:] = [failed]
     return SESSION
 

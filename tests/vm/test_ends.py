@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.progress import wait_until
-from tests.vm.conftest import files_are_kept
+from tests.vm.conftest import CONTINUED, IDLE, files_are_kept
 from tests.vm.person import SECONDS, WAIT
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def test_memory_overrun_ends_the_session_in_words(alice: Person, kept: str) -> N
 
 @pytest.fixture
 def idle_time(alice: Person, kept: str) -> Iterator[str]:
-    alice.ok("set", kept, "--idle", "1m")
+    alice.ok("set", kept, "--idle", IDLE)
     yield kept
     alice.ok("set", kept, "--idle", "default")
 
@@ -66,7 +66,7 @@ def test_unused_session_is_warned_and_stopped(alice: Person, idle_time: str) -> 
 
 @pytest.fixture
 def continued(alice: Person, kept: str) -> Iterator[str]:
-    alice.ok("set", kept, "--continue", "always")
+    alice.ok("set", kept, "--continue", CONTINUED)
     yield kept
     alice.ok("set", kept, "--continue", "default")
 

@@ -67,38 +67,40 @@ def ssh_config(
     if install and (output or known_hosts):
         raise InvalidInputError("--install cannot be combined with --output or --known-hosts")
     site = _as_seen(invocation.client.site(), gateway, login)
-    way = _way(site, via, install=install)
+    route = _choose_route(site, via, install=install)
     if install or output:
-        _write(invocation, site, way, output, identity)
+        _write(invocation, site, route, output, identity)
         return
     hosts = ssh_config.render_known_hosts(site)
-    config = ssh_config.render_ssh_config(site, way, ELSEWHERE, identity_file=identity, berth=_own_command())
+    config = ssh_config.render_ssh_config(site, route, ELSEWHERE, identity_file=identity, berth=_own_command())
     if invocation.json:
         print_json({"ssh_config": config, "known_hosts": hosts})
     else:
         write(hosts if known_hosts else config)
 
 
-def _write(invocation: Invocation, site: SiteView, way: Route, output: Path | None, identity: Path | None) -> None:
+def _write(invocation: Invocation, site: SiteView, route: Route, output: Path | None, identity: Path | None) -> None:
     """Write both files. A configuration for this machine uses the key of `berth ssh`."""
     from broker.cli import login_key
     from broker.client import ssh_config
 
-    if identity is None and (output is None or way is ssh_config.Route.LOCAL):
+    if identity is None and (output is None or route is ssh_config.Route.LOCAL):
         identity = login_key.ensure_certificate(invocation.client, site.login_with)
     if output is not None:
-        place = ssh_config.write_ssh_config(output.absolute(), site, way, identity_file=identity, berth=_own_command())
+        place = ssh_config.write_ssh_config(
+            output.absolute(), site, route, identity_file=identity, berth=_own_command()
+        )
         done = f"`ssh -F {place} NAME.{site.domain}` now works"
     else:
-        changed = ssh_config.install_ssh_config(Path.home(), site, way, identity_file=identity, berth=_own_command())
+        changed = ssh_config.install_ssh_config(Path.home(), site, route, identity_file=identity, berth=_own_command())
         done = f"`ssh NAME.{site.domain}` {'now works' if changed else 'was already installed; updated'}"
     if invocation.json:
-        print_json({"via": way.value})
+        print_json({"via": route.value})
     else:
         print_note(done)
 
 
-def _way(site: SiteView, via: str | None, *, install: bool) -> Route:
+def _choose_route(site: SiteView, via: str | None, *, install: bool) -> Route:
     from broker.client.ssh_config import Route
 
     if via == Route.GATEWAY and not site.gateway_host:

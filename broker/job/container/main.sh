@@ -30,7 +30,7 @@ container_main() { # process 1 of the container's PID namespace: runs sshd on a 
   ports=$((highest - lowest + 1))
   # shut_down() signals everything it can see: that must be the session and not all of the user's processes on the node.
   [[ $$ -eq 1 ]] || die "$UNFIT_NODE" "apptainer.conf on this node does not allow PID namespaces"
-  SIGNALLED='' SEEN_TICKS=0 SEEN_AT=$EPOCHSECONDS SEEN_WORK=0 USED=$EPOCHSECONDS GPU_USED=$EPOCHSECONDS
+  SIGNALLED='' SEEN_TICKS=0 OWN_TICKS=0 SEEN_AT=$EPOCHSECONDS SEEN_WORK=0 USED=$EPOCHSECONDS GPU_USED=$EPOCHSECONDS
   trap 'shut_down 0' TERM
   trap 'SIGNALLED=yes' USR1
   umask 022

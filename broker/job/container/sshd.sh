@@ -54,6 +54,12 @@ write_sshd_config() {
   echo "$SETENV"
 }
 
+serve_requests() { # by serve_own: does what the job asks for
+  [[ ! -f /run/berth/node/notice ]] || write_to_terminals
+  if [[ -f /run/berth/node/look ]]; then rm -f /run/berth/node/look && measure_usage; fi
+  if [[ -f /run/berth/node/stand ]]; then rm -f /run/berth/node/stand && freeze_processes; fi
+}
+
 run_sshd() { # PORT: runs sshd until it ends, and returns its code; meanwhile serves each request of the job (SIGUSR1)
   local code sshd
   "$SSHD" -D -e -f /run/berth/node/sshd_config -p "$1" &
@@ -63,9 +69,7 @@ run_sshd() { # PORT: runs sshd until it ends, and returns its code; meanwhile se
     [[ -n $SIGNALLED ]] || { code=0 && wait "$sshd"; } || code=$?
     if [[ -n $SIGNALLED ]]; then
       SIGNALLED=''
-      [[ ! -f /run/berth/node/notice ]] || write_to_terminals
-      if [[ -f /run/berth/node/look ]]; then rm -f /run/berth/node/look && measure_usage; fi
-      if [[ -f /run/berth/node/stand ]]; then rm -f /run/berth/node/stand && freeze_processes; fi
+      serve_own serve_requests
     fi
     # A signal for us has ended wait, and not sshd.
     if ((code <= 128)) || ! kill -0 "$sshd" 2>/dev/null; then return "$code"; fi

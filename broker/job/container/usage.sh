@@ -10,7 +10,7 @@ measure_cpu_time() { # TICKS: CPU time of all processes that ever ran in the ses
   for file in /proc/[0-9]*/stat; do
     { read -r line <"$file"; } 2>/dev/null || continue
     read -ra fields <<<"${line##*) }" # from the third on: utime, stime, cutime and cstime are 14 to 17 in proc(5)
-    [[ $file != "/proc/$$/stat" ]] || fields[11]=0 fields[12]=0 # measuring is no use of the session
+    [[ $file != "/proc/$$/stat" ]] || fields[11]=0 fields[12]=0 # serving the job is no use of the session
     TICKS=$((TICKS + ${fields[11]:-0} + ${fields[12]:-0} + ${fields[13]:-0} + ${fields[14]:-0}))
   done
 }
@@ -22,34 +22,45 @@ measure_children() { # CHILD_TICKS: CPU time of the children of this process tha
   CHILD_TICKS=$((fields[13] + fields[14]))
 }
 
+serve_own() { # COMMAND ARGUMENT…: runs a function of ours; OWN_TICKS: CPU time of all children that such functions had
+  local CHILD_TICKS=0
+  measure_children
+  OWN_TICKS=$((OWN_TICKS - CHILD_TICKS)) # meanwhile, CHILD_TICKS and this are the sum
+  "$@"
+  measure_children
+  OWN_TICKS=$((OWN_TICKS + CHILD_TICKS))
+}
+
 measure_gpu_work() { # GPU_WORK: the driver's count of work by processes that have a GPU open; empty if the driver does not count
   local device file key value known
   local -A render=()
   GPU_WORK=0
-  while read -r device; do render[$device]=yes; done < <(stat -Lc '%t:%T' /dev/dri/render* 2>/dev/null)
+  # No process substitution: its process may end after the measurement, which would then count it as use.
+  for device in $(stat -Lc '%t:%T' /dev/dri/render* 2>/dev/null); do render[$device]=yes; done
   while read -r device file; do
-    [[ -n ${render[$device]:-} ]] || continue
+    [[ -n $device && -n ${render[$device]:-} ]] || continue
     known=''
     while read -r key value _; do
       # Nanoseconds, or cycles: Documentation/gpu/drm-usage-stats.rst of Linux.
       case $key in drm-engine-capacity-*) ;; drm-engine-* | drm-cycles-*) known=yes GPU_WORK=$((GPU_WORK + value)) ;; esac
     done 2>/dev/null <"${file/\/fd\//\/fdinfo\/}" || continue # it has been closed
     [[ -n $known ]] || { GPU_WORK='' && return 0; }
-  done < <(stat -Lc '%t:%T %n' /proc/[0-9]*/fd/* 2>/dev/null)
+  done <<<"$(stat -Lc '%t:%T %n' /proc/[0-9]*/fd/* 2>/dev/null)"
 }
 
-measure_usage() { # writes when the session was last used, when its GPU was (- without one), and the present time, in seconds of the epoch
-  local TICKS GPU_WORK CHILD_TICKS=0 now=$EPOCHSECONDS typed at
+measure_usage() { # by serve_own: writes when the session was last used, when its GPU was (- without one), and the present time, in seconds of the epoch
+  local TICKS GPU_WORK now=$EPOCHSECONDS typed at
   ((now - SEEN_AT <= USAGE_VALID_S)) || USED=$now GPU_USED=$now # nobody looked, as in a job that was suspended
   measure_cpu_time
-  if ((TICKS < SEEN_TICKS || (TICKS - SEEN_TICKS) * 100 >= (now - SEEN_AT) * USER_HZ * BUSY_PERCENT)); then USED=$now; fi
   measure_children
-  SEEN_TICKS=$((TICKS - CHILD_TICKS)) SEEN_AT=$now
+  TICKS=$((TICKS - OWN_TICKS - CHILD_TICKS))
+  if ((TICKS < SEEN_TICKS || (TICKS - SEEN_TICKS) * 100 >= (now - SEEN_AT) * USER_HZ * BUSY_PERCENT)); then USED=$now; fi
+  SEEN_TICKS=$TICKS SEEN_AT=$now
   # A terminal's access time is when something last read what was typed there (every 8 s at most); programs of the image
   # that know better whether they are used, such as notebooks, touch the file.
-  while read -r typed; do
+  for typed in $(stat -c %X /dev/pts/[0-9]* /run/berth/node/active 2>/dev/null); do
     ((typed <= USED)) || USED=$typed
-  done < <(stat -c %X /dev/pts/[0-9]* /run/berth/node/active 2>/dev/null)
+  done
   at=-
   if ((${SLURM_GPUS_ON_NODE:-0} + ${SLURM_SHARDS_ON_NODE:-0} > 0)); then
     measure_gpu_work
@@ -58,6 +69,4 @@ measure_usage() { # writes when the session was last used, when its GPU was (- w
     ((GPU_USED <= USED)) || USED=$GPU_USED
   fi
   { echo "$USED $at $now" >/run/berth/node/use.new && mv /run/berth/node/use.new /run/berth/node/use; } 2>/dev/null || :
-  measure_children
-  SEEN_TICKS=$((SEEN_TICKS + CHILD_TICKS)) # without what was run to measure
 }

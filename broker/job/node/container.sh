@@ -1,4 +1,4 @@
-# Starts the container, and relays its output to the job's log.
+# Starts the container, and watches it until its end: its output, its sshd, and the checks of each interval.
 
 readonly MEMORY_CHECK_S=2 # seconds between two looks at the memory
 readonly LOG_CHECK_LINES=5000 # lines between two looks at the log's size
@@ -26,7 +26,9 @@ start_container() { # CONTAINER: the process of namespace_main(); LOG: the outpu
   CONTAINER=$!
 }
 
-relay_log() { # copies the container's output to the job's log until the container has ended
+# Copies the container's output to the job's log until the container has ended. Between two lines it runs the periodic
+# checks. The line with which sshd says that it listens makes the session `ready`: update_job_comment() publishes the port.
+watch_container() {
   local line part='' count=0 announced='' ended pause
   while :; do
     ended=0 pause=$((TIME_CHECK_AT - EPOCHSECONDS))

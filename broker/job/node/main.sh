@@ -71,7 +71,7 @@ node_main() {
   [[ $ENDS_AT =~ ^[0-9]+$ ]] || ENDS_AT=$NEVER
   TIME_CHECK_AT=$((ENDS_AT - WARN_EARLY_S[0]))
   USAGE_CHECK_AT=0 REPORTED_USAGE='' ANNOUNCED_STOP=$(tail -n +2 "$DIRECTORY/run/idle" 2>/dev/null) || : # of an earlier job
-  relay_log
+  watch_container
   until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
   CONTAINER=''
   [[ -e $NODE_DIR/held ]] || report_no_namespace

@@ -514,19 +514,21 @@ class TestUse:
         before, after = map(int, done.stdout.split())
         assert after > before
 
-    def test_measuring_is_no_use(self) -> None:
+    def test_serving_the_job_is_no_use(self) -> None:
         """Else a session with a short idle time is never idle on a slow node: it is looked at every few seconds."""
-        look = "for i in {1..100}; do measure_usage; measure_cpu_time; used=$((used + TICKS - SEEN_TICKS)); done"
-        begin = "SEEN_AT=$EPOCHSECONDS SEEN_WORK=0 USED=0 GPU_USED=0 SEEN_TICKS=0 used=0"
-        own = (
-            "read -r line </proc/$$/stat; read -ra all <<<${line##*) }; echo $((all[11] + all[12] + all[13] + all[14]))"
-        )
-        code = f"source {SESSION}; {begin}; {look}; echo $used; {own}"
-        alone = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", "bash", "-c", code]
+        node = "mount -t tmpfs none /run; mkdir -p /run/berth/node"
+        begin = "SEEN_AT=$EPOCHSECONDS SEEN_WORK=0 USED=0 GPU_USED=0 SEEN_TICKS=0 OWN_TICKS=0 SLURM_GPUS_ON_NODE=1"
+        serve = "for i in {1..100}; do >/run/berth/node/look; serve_own serve_requests; done; echo $OWN_TICKS"
+        work = "bash -c 'for ((i = 0; i < 300000; i++)); do :; done'"
+        look = "measure_cpu_time; echo $((TICKS - OWN_TICKS))"
+        code = f"source {SESSION}; {node}; {begin}; {look}; {serve}; {look}; {work}; {look}; cat /run/berth/node/use"
+        alone = ["unshare", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "bash", "-euc", code]
         done = subprocess.run(alone, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
-        counted, spent = map(int, done.stdout.split())
-        assert spent > 20
-        assert counted <= spent // 4
+        before, own, served, worked, *use = map(int, done.stdout.split())
+        assert own > 20
+        assert served == before
+        assert worked > served
+        assert len(use) == 3
 
     FAKE = (  # stat(1) of a machine whose GPU is 226:128, and of one process with one file open
         'root=$1; stat() { case "$*" in *render*) echo e2:80 ;; *) echo "$DEVICE $root/proc/7/fd/3" ;; esac; }; '
