@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ class Invocation:
     """The object that click passes to every command."""
 
     json: bool = False
+    names: list[str] = field(default_factory=list)
+    """The sessions that the command line names, for suggestions."""
 
     @cached_property
     def config(self) -> Config:

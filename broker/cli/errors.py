@@ -70,8 +70,8 @@ def _as_berth_error(error: Exception) -> BerthError:
 
 
 def _sentence(message: str) -> str:
-    """Remove the capital and the full stop of click's messages: Berth's messages follow `berth: `."""
-    text = message.rstrip(".")
+    """Make click's message one line, without its capital and full stop: Berth's messages follow `berth: `."""
+    text = " ".join(message.split()).rstrip(".").replace(". Choose from:", "; choose from:")
     return text[:1].lower() + text[1:]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from broker.cli.context import Invocation
 from broker.errors import BerthError, InvalidInputError
 from broker.names import (
     LABEL_PATTERN,
@@ -46,6 +47,8 @@ class SessionName(click.ParamType[str]):
             self.fail(f"{value!r} is an option; put the session's name before sbatch's or ssh's options", param, ctx)
         if not re.fullmatch(NAME_PATTERN, value):
             self.fail(f"{value!r} {_WRONG_NAME}{_suggestion(value, NAME_PATTERN)}", param, ctx)
+        if ctx is not None and (invocation := ctx.find_object(Invocation)) is not None:
+            invocation.names.append(value)
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

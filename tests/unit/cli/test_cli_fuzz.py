@@ -19,7 +19,8 @@ import click
 import pytest
 
 from broker import cli
-from broker.cli.app import COMMANDS, berth
+from broker.cli.app import berth
+from broker.cli.command_table import COMMANDS
 from broker.errors import ConflictError, ExitCode
 from broker.schema import volumes
 from broker.schema.site import RebuildReport
