@@ -12,6 +12,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
@@ -141,12 +142,30 @@ def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> No
     write(f"{json.dumps(plain, indent=2)}\n")
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns, two blanks apart. The headings are printed even without rows, for scripts."""
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, shrink: int | None = None) -> None:
+    """Print aligned columns, two blanks apart. The headings are printed even without rows, for scripts.
+
+    On a terminal, the column `shrink` is shortened until the table fits, and then whole lines are.
+    """
     cells = [[escape_controls(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    room = None
+    if shrink is not None and is_terminal(sys.stdout):
+        room = shutil.get_terminal_size().columns
+        excess = sum(widths) + 2 * (len(widths) - 1) - room
+        widths[shrink] = min(widths[shrink], max(len(headings[shrink]), widths[shrink] - excess))
+        for row in cells:
+            row[shrink] = shorten(row[shrink], widths[shrink])
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    write("".join(f"{line}\n" for line in lines))
+    write("".join(f"{line if room is None else shorten(line, room)}\n" for line in lines))
+
+
+def shorten(text: str, width: int, *, tail: str = "") -> str:
+    """Return the text in at most `width` characters; `…` marks a cut. The ending `tail` is kept if there is room."""
+    if len(text) <= width:
+        return text
+    end = tail if text.endswith(tail) and len(tail) < width // 2 + 1 else ""
+    return f"{text[: max(width - 1 - len(end), 0)]}…{end}"
 
 
 def pluralize(count: int, what: str) -> str:

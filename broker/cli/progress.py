@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
-from broker.cli.output import escape_controls, is_terminal, write
+from broker.cli.output import escape_controls, is_terminal, shorten, write
 from broker.errors import ControllerUnavailableError, TimedOutError
 from broker.status_text import describe_operation, pending_operation
 
@@ -62,7 +62,8 @@ class ProgressLine:
         self._shown = line
         if self._terminal:
             width = shutil.get_terminal_size().columns
-            write(f"\r{line[: width - 1]}\x1b[K", err=True)
+            _, separator, end = line.rpartition(", ")
+            write(f"\r{shorten(line, width - 1, tail=separator + end)}\x1b[K", err=True)
         else:
             write(f"{line}\n", err=True)
 
