@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from broker.client.client import Client
@@ -59,7 +60,7 @@ class Invocation:
             place = self.config.api_socket
         return place
 
-    def post(self, path: str, request: dict[str, Any]) -> PendingResponse:
+    def post(self, path: str, request: Mapping[str, object]) -> PendingResponse:
         """Send a request; the caller can load the response's types while the controller works."""
         import json
 

@@ -19,6 +19,8 @@ from broker.cli.several import all_option, apply_to_each, print_views, raise_fai
 from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from broker.schema.sessions import SessionView
 
 
@@ -121,7 +123,7 @@ def start(
     raise_failures(failed, len(chosen))
 
 
-def begin(invocation: Invocation, name: str, request: dict[str, object]) -> SessionView:
+def begin(invocation: Invocation, name: str, request: Mapping[str, object]) -> SessionView:
     """Request the start of a session, and return it."""
     try:
         asked = invocation.post(f"/v1/sessions/{name}/start", request)
@@ -135,7 +137,7 @@ def begin(invocation: Invocation, name: str, request: dict[str, object]) -> Sess
         raise interrupted_start(name) from None
 
 
-def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], list[str]]:
+def _options(words: Sequence[str], script: Path | None) -> tuple[list[str], list[str]]:
     """Return the requested options, and the default options of the environment's SBATCH_ variables."""
     from slurm.sbatch import OptionError, merge_options
 

@@ -56,8 +56,8 @@ def test_every_way_to_ask_for_help() -> None:
     for words in ((), ("-h",), ("help",)):
         result = run(*words)
         assert (result.exit_code, result.stdout) == (0, usual)
-    for words in (("help", "profile", "build"), ("profile", "build", "-h")):
-        assert run(*words).stdout == run("profile", "build", "--help").stdout
+    assert run("help", "profile", "build").stdout == run("profile", "build", "--help").stdout
+    assert run("profile", "build", "-h").stdout == run("profile", "build", "--help").stdout
     assert run("profile").stdout == run("profile", "--help").stdout
     assert run("profile").exit_code == 0
     assert run("rm", "--help").stdout.startswith("Usage: berth delete ")
