@@ -4,15 +4,15 @@ Control characters of untrusted text are escaped. A terminal's encoding, a full 
 internal error.
 """
 
+# ruff: noqa: PLC0415 - most commands print no JSON and no table
+
 from __future__ import annotations
 
 import codecs
 import contextlib
 import errno
 import io
-import json
 import os
-import shutil
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
@@ -138,6 +138,8 @@ def print_note(text: str) -> None:
 
 def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> None:
     """Print a result as indented JSON in ASCII, which also escapes control characters."""
+    import json
+
     plain = value if isinstance(value, (dict, list)) else value.model_dump(mode="json")  # type: ignore[union-attr]
     write(f"{json.dumps(plain, indent=2)}\n")
 
@@ -151,6 +153,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, shrin
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     room = None
     if shrink is not None and is_terminal(sys.stdout):
+        import shutil
+
         room = shutil.get_terminal_size().columns
         excess = sum(widths) + 2 * (len(widths) - 1) - room
         widths[shrink] = min(widths[shrink], max(len(headings[shrink]), widths[shrink] - excess))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.cli.volume_text import describe_last_operation, describe_persistence, describe_volumes
 from broker.format import format_duration, format_time
-from broker.schema.sessions import SessionState
+from broker.schema.states import SessionState
 from broker.status_text import (
     describe_continuation,
     describe_idle,
@@ -142,7 +142,7 @@ def session_page(view: SessionView, domain: str, now: float) -> Iterator[tuple[s
     if view.endpoint:
         yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
     yield from _policies(view, now)
-    if view.connecting.model_dump(exclude_none=True):
+    if view.connecting.start is not None or view.connecting.wait is not None:
         yield "connecting", describe_connect_policy(view)
     yield "kept", describe_persistence(view)
     yield from describe_volumes(view)

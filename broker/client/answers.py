@@ -17,7 +17,12 @@ def parse_answer(answer: type[_Answer], content: bytes) -> _Answer:
     try:
         return answer.model_validate_json(content)
     except ValueError as error:  # pydantic's ValidationError is one
-        raise BerthError(
-            "the controller's response is invalid",
-            hint="the controller may have another version than this command; `berth --version` prints the command's",
-        ) from error
+        raise invalid_response() from error
+
+
+def invalid_response() -> BerthError:
+    """Return the error for a response that the controller's version of the API does not have here."""
+    return BerthError(
+        "the controller's response is invalid",
+        hint="the controller may have another version than this command; `berth version` prints the command's",
+    )

@@ -176,7 +176,7 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
 
 def _require_unused(invocation: Invocation, image: Image) -> None:
     """Raise ConflictError while one of the caller's sessions may have the image mounted."""
-    from broker.schema.sessions import LIVE
+    from broker.schema.states import LIVE
 
     try:
         sessions = invocation.client.sessions()

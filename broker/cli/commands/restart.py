@@ -29,7 +29,7 @@ def restart(invocation: Invocation, names: tuple[str, ...], *, every: bool, time
     It starts with its present options, and keeps its files; running programs end. A stopped session is started.
     """
     from broker.cli.wait import until_ended, until_ready
-    from broker.schema.sessions import LIVE
+    from broker.schema.states import LIVE
 
     chosen = selected_names(invocation, names, LIVE, every=every)
     failed: list[BerthError] = []

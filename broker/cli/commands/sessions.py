@@ -41,12 +41,12 @@ def show(invocation: Invocation, name: str) -> None:
     """
     from broker.cli.session_text import session_page
 
-    view = invocation.client.session(name)
+    view = invocation.client.read_session(name)
     if invocation.json:
         output.print_json(view)
         return
     output.print_line(view.name)
-    for title, text in session_page(view, invocation.client.site().domain, time.time()):
+    for title, text in session_page(view, invocation.client.domain(), time.time()):
         output.print_line(f"  {title:<10} {text}")
 
 
@@ -84,7 +84,7 @@ def stop(
       berth stop dev --keep-until 2026-12-24T08:00
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.cli.session_text import ENDED, describe_stop_time
-    from broker.schema.sessions import LIVE
+    from broker.schema.states import LIVE
 
     given = [word for word in ("at", "keep_until") if ctx.get_parameter_source(word) is _GIVEN]
     if len(given) > 1:

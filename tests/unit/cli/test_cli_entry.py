@@ -12,11 +12,14 @@ import pytest
 
 from broker import __version__, errors
 from broker.cli.output import escape_controls
+from broker.cli.session_text import session_page, session_table
+from broker.client.client import Client
+from broker.client.records import parse_records
 from broker.errors import ExitCode
 from broker.format import format_duration, format_size, format_time
 from broker.schema import volumes
 from tests.fakes.command_line import command_line, run
-from tests.fakes.controller import view
+from tests.fakes.controller import operation, ready, view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,24 +87,66 @@ def test_another_configuration(controller: ScriptedController, tmp_path: Path) -
     assert controller.asked == []
 
 
-def test_what_is_imported_for_which_command(controller: ScriptedController) -> None:
-    """Start-up time is a promise (ADR 0041); what would break it first is an import at the top of a module."""
-    controller.sessions.clear()
-    for words, absent in (
-        (
-            ["--version"],
-            {"pydantic", "yaml", "asyncio", "http.client", "broker.client.client", "broker.cli.commands.sessions"},
-        ),
-        (
-            ["list"],
-            {"asyncio", "rich", "asyncssh", "sqlmodel", "fastapi", "profiles.image.store", "broker.cli.commands.start"},
-        ),
-    ):
-        code = "import sys; from broker.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=30, check=True
-        )
-        assert not absent & set(done.stderr.split()), words
+SLOW = {
+    "pydantic",
+    "asyncio",
+    "asyncssh",
+    "sqlmodel",
+    "fastapi",
+    "http.client",
+    "email",
+    "rich",
+    "profiles.image.store",
+}
+"""Modules that take long to import, and what needs them."""
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        (["--version"], SLOW | {"yaml", "json", "socket", "shutil", "broker.client.client"}),
+        (["version"], SLOW | {"yaml", "json", "socket", "shutil", "broker.client.client"}),
+        (["--help"], SLOW | {"yaml", "json", "socket", "broker.client.client", "broker.cli.commands"}),
+        (["list"], SLOW | {"typing_extensions", "broker.schema.sessions", "broker.cli.commands.start"}),
+        (["list", "--json"], SLOW | {"typing_extensions", "broker.schema.sessions", "broker.cli.session_text"}),
+        (["show", "dev"], SLOW | {"typing_extensions", "broker.schema.sessions", "broker.cli.commands.start"}),
+    ],
+)
+def test_slow_modules_are_not_imported(controller: ScriptedController, words: list[str], absent: set[str]) -> None:
+    """Start-up time is a promise (ADR 0071); what would break it first is an import at the top of a module."""
+    controller.sessions = {"dev": ready(options=["--gres=gpu:1"], volumes={"driver": "overlay", "layers": {"home": 2}})}
+    code = "import sys; from broker.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=30, check=True)
+    assert not absent & set(done.stderr.split())
+
+
+def test_a_record_is_as_the_model(controller: ScriptedController) -> None:
+    """`list` and `show` read responses without the models, and must see the same in them."""
+    shown = ready(
+        volumes={"driver": "overlay", "layers": {"home": 2}, "snapshots": 1},
+        operation=operation("snapshot", "done", snapshot=1),
+        persistence={"home": "fresh", "keep": ["~/x"]},
+        stop_at=2e9,
+    )
+    controller.sessions = {"dev": shown}
+    record = Client(controller.socket).read_session("dev")
+    assert record.model_dump(mode="json") == shown.model_dump(mode="json")
+    assert list(session_page(record, "berth", 1e9)) == list(session_page(shown, "berth", 1e9))
+    assert session_table([record], 1e9, wide=True) == session_table([shown], 1e9, wide=True)
+    assert Client(controller.socket).domain() == controller.site.domain
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"sessions": 1}', b'{"sessions": [1]}', b"\xff"])
+def test_a_response_that_is_no_list_of_records(content: bytes) -> None:
+    with pytest.raises(errors.BerthError, match="the controller's response is invalid"):
+        parse_records(content, "sessions")
+
+
+def test_a_record_without_a_field_or_with_an_unknown_state() -> None:
+    (record,) = parse_records(b'{"sessions": [{"state": "new"}]}', "sessions")
+    for name in ("state", "name"):
+        with pytest.raises(errors.BerthError, match="the controller's response is invalid"):
+            getattr(record, name)
 
 
 def test_version() -> None:
