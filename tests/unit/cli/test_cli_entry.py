@@ -18,6 +18,7 @@ from broker.client.records import parse_records
 from broker.errors import ExitCode
 from broker.format import format_duration, format_size, format_time
 from broker.schema import volumes
+from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import operation, ready, view
 
@@ -116,7 +117,9 @@ def test_slow_modules_are_not_imported(controller: ScriptedController, words: li
     """Start-up time is a promise (ADR 0071); what would break it first is an import at the top of a module."""
     controller.sessions = {"dev": ready(options=["--gres=gpu:1"], volumes={"driver": "overlay", "layers": {"home": 2}})}
     code = "import sys; from broker.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=DEADLINE_S, check=True
+    )
     assert not absent & set(done.stderr.split())
 
 
@@ -162,7 +165,12 @@ def complete(line: str) -> list[str]:
         "COMP_CWORD": str(len(words) - 1),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "broker.cli"], env=environment, capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-m", "broker.cli"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
     )
     return [row.split(",", 1)[1] for row in done.stdout.splitlines() if row]
 
