@@ -24,6 +24,7 @@ from broker.cli.command_table import COMMANDS
 from broker.errors import ConflictError, ExitCode
 from broker.schema import volumes
 from broker.schema.site import RebuildReport
+from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, operation, ready, view
 
@@ -197,7 +198,7 @@ def test_the_outputs_of_a_process(controller: ScriptedController, line: str, cod
     variable, equals, _ = line.partition(" ")[0].partition("=")
     settings = line.partition(" ")[0] if equals and variable.isupper() else ""
     command = f"{settings} {sys.executable} -m broker.cli {line.removeprefix(settings)}"
-    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == code
     assert done.stderr.decode().startswith(says)
     assert "Traceback" not in done.stderr.decode()

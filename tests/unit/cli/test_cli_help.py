@@ -15,6 +15,7 @@ from broker import __version__
 from broker.cli.app import berth
 from broker.cli.command_table import ALIASES, COMMANDS, GROUPS, HIDDEN, SUGGESTIONS
 from broker.errors import ExitCode
+from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ready, view
 
@@ -135,7 +136,7 @@ def test_help_of_sbatch_is_berths_then_sbatchs(controller: ScriptedController, t
         env=os.environ | {"PATH": f"{sbatch.parent}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
         check=True,
     )
     assert done.stdout.startswith("Usage: berth sbatch ")
