@@ -98,6 +98,8 @@ def _show_help(error: click.exceptions.NoArgsIsHelpError) -> ExitCode:
     """Print the help of a group that was called alone; return the exit code."""
     try:
         write(f"{error.format_message()}\n")
+    except click.exceptions.Exit as left:
+        return ExitCode(left.exit_code)
     except BerthError as failed:
         from broker.cli import errors
 

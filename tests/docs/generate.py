@@ -104,7 +104,8 @@ def pages() -> dict[Path, str]:
 
 def commands() -> Iterator[tuple[str, click.Context]]:
     """Every command with its whole name, groups before what is in them."""
-    yield from _below(click.Context(berth, info_name="berth", terminal_width=WIDTH, max_content_width=WIDTH))
+    shown = {"info_name": "berth", "terminal_width": WIDTH, "max_content_width": WIDTH} | berth.context_settings
+    yield from _below(click.Context(berth, **shown))
 
 
 def _below(context: click.Context) -> Iterator[tuple[str, click.Context]]:

@@ -56,7 +56,7 @@ def test_every_way_to_ask_for_help() -> None:
     usual = run("--help").stdout
     for words in ((), ("-h",), ("help",)):
         result = run(*words)
-        assert (result.exit_code, result.stdout) == (0, usual)
+        assert (result.exit_code, result.stdout) == (0, usual), (words, result.stderr)
     assert run("help", "profile", "build").stdout == run("profile", "build", "--help").stdout
     assert run("profile", "build", "-h").stdout == run("profile", "build", "--help").stdout
     assert run("profile").stdout == run("profile", "--help").stdout
