@@ -104,8 +104,11 @@ def pages() -> dict[Path, str]:
 
 def commands() -> Iterator[tuple[str, click.Context]]:
     """Every command with its whole name, groups before what is in them."""
-    shown = {"info_name": "berth", "terminal_width": WIDTH, "max_content_width": WIDTH} | berth.context_settings
-    yield from _below(click.Context(berth, **shown))
+    names = berth.context_settings["help_option_names"]
+    context = click.Context(
+        berth, info_name="berth", terminal_width=WIDTH, max_content_width=WIDTH, help_option_names=names
+    )
+    yield from _below(context)
 
 
 def _below(context: click.Context) -> Iterator[tuple[str, click.Context]]:
