@@ -109,7 +109,6 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Row
     columns: dict[str, Any] = {
         "job_id": job.id,
         "outcome": outcome.outcome,
-        "restarts": job.restarts,
         "missing_since": None,
         "submitted_at": session.job.submitted_at or job.submitted_at,
         "expected_start_at": job.started_at if job.state.waits else None,
@@ -117,6 +116,8 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Row
     }
     if job.state.runs:
         columns |= {"node": job.node, "started_at": job.started_at}
+    if job.state is not JobState.COMPLETING:  # one that will be requeued counts the next run already
+        columns |= {"restarts": job.restarts}
     if job.state.runs and job.state is not JobState.COMPLETING:  # whose end is when it ended, and not its limit
         columns |= {"ends_at": job.ends_at}
     if job.state.waits:  # a requeued job has left its node

@@ -105,6 +105,24 @@ def test_what_a_job_says_untruly_is_no_endpoint(tmp_path: Path, lie: dict[str, o
     asyncio.run(scenario())
 
 
+def test_a_job_that_ends_to_be_requeued_is_still_its_present_run(tmp_path: Path) -> None:
+    """Slurm counts the next run while it is completing. Else the session would be ready in a run that has not begun."""
+
+    async def scenario() -> None:
+        core = make(tmp_path, FakeScheduler())
+        ready = await core.ready()
+        assert ready.job.job_id is not None
+        core.scheduler.change(ready.job.job_id, state=JobState.COMPLETING, restarts=ready.job.restarts + 1)
+        await core.tick()
+        assert (core.row().state, core.row().generation) == (SessionState.READY, ready.generation)
+        core.scheduler.change(ready.job.job_id, state=JobState.PENDING)
+        await core.tick()
+        assert core.row().state is SessionState.QUEUED
+        assert core.row().job.restarts == ready.job.restarts + 1
+
+    asyncio.run(scenario())
+
+
 def test_a_requeued_job_loses_its_endpoint_until_it_announces_itself_anew(tmp_path: Path) -> None:
     async def scenario() -> None:
         core = make(tmp_path, FakeScheduler())
