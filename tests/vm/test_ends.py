@@ -59,7 +59,7 @@ def idle_time(alice: Person, kept: str) -> Iterator[str]:
 def test_unused_session_is_warned_and_stopped(alice: Person, idle_time: str) -> None:
     alice.until(idle_time, lambda view: view["idle_stop_at"] is not None, what="a warning", seconds=LIMIT_SECONDS)
     view = alice.until(idle_time, lambda view: bool(view["state"] == "stopped"), what="the stop")
-    assert re.fullmatch(r"nothing had used it for \d+ min", view["reason"]), view["reason"]
+    assert re.fullmatch(r"idle for \d+ min", view["reason"]), view["reason"]
     assert view["reason"] in alice.ok("events", idle_time)
     comes_back(alice, idle_time)
 
