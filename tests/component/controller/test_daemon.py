@@ -225,7 +225,7 @@ def test_there_is_one_controller_at_a_time(home: Home, monkeypatch: pytest.Monke
     monkeypatch.setattr(daemon, "LOCK_TIMEOUT_S", 0.2)
     with (
         daemon._exclusive_lock(home.config),
-        pytest.raises(ConflictError, match="runs already"),
+        pytest.raises(ConflictError, match="another controller uses"),
         daemon._exclusive_lock(home.config),
     ):
         pass

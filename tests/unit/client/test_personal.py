@@ -111,7 +111,7 @@ def test_a_controller_that_does_not_start_says_why_in_its_own_words(config: Conf
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BERTH_CONFIG", str(broken))
         patch.setenv("PYTHONPATH", str(Path(broker.__file__).parent.parent))
-        with pytest.raises(InvalidInputError, match="no SQLAlchemy URL"):
+        with pytest.raises(InvalidInputError, match="is not an SQLAlchemy URL"):
             open_client(config)
 
 

@@ -59,11 +59,16 @@ def test_the_limit_is_raised_by_whole_minutes(tmp_path: Path, clock: Clock) -> N
     ("longest", "continuation", "message", "instead"),
     [
         (None, "never", "this site does not extend jobs", "then the session stops and keeps its files"),
-        (2 * HOUR, "always", "no job is extended to more than 2 h in all", "then the session continues in another job"),
+        (
+            2 * HOUR,
+            "always",
+            "this site extends jobs to at most 2 h in total",
+            "then the session continues in another job",
+        ),
         (
             2 * HOUR,
             "12h",
-            "no job is extended to more than",
+            "this site extends jobs to at most",
             "then the session continues in another job if used in the last 12h",
         ),
     ],
