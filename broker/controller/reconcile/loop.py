@@ -136,13 +136,11 @@ class Reconciler:
 
         They are subtracted, so that the rate of queries does not depend on the number of sessions.
         """
-        wanted = min(
-            AGE_FACTOR * (time.monotonic() - self._changed_at), MOVING_QUERY_S if self.moving else IDLE_QUERY_S
-        )
+        pause = min(AGE_FACTOR * (time.monotonic() - self._changed_at), MOVING_QUERY_S if self.moving else IDLE_QUERY_S)
         now = time.time()
         for late in (now - at for at in self._ends):
-            wanted = min(wanted, -late if late < 0 else min(AGE_FACTOR * late, MOVING_QUERY_S))
-        return max(wanted - took, FIRST_QUERY_S, min(LOAD_FACTOR * self._query_took, MAX_PAUSE_S))
+            pause = min(pause, -late if late < 0 else min(AGE_FACTOR * late, MOVING_QUERY_S))
+        return max(pause - took, FIRST_QUERY_S, min(LOAD_FACTOR * self._query_took, MAX_PAUSE_S))
 
     async def _guarded_tick(self) -> bool:
         try:

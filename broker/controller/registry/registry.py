@@ -174,8 +174,8 @@ class Registry(CredentialRows, ConnectionRows):
             return {row[0]: row[1] for row in db.execute(query)}
 
     def by_ids(self, ids: Iterable[str]) -> list[Session]:
-        wanted = list(ids)
-        return self.all_rows(select(Session).where(column(Session.id).in_(wanted))) if wanted else []
+        known = list(ids)
+        return self.all_rows(select(Session).where(column(Session.id).in_(known))) if known else []
 
     def update(self, session_id: str, decide: Transition) -> Session:
         """Change a session by compare-and-set, and return the current session.
@@ -199,8 +199,8 @@ class Registry(CredentialRows, ConnectionRows):
                 if decision is None:
                     return session
                 change = JobChange(*decision)
-                wanted = _jobs_of_change(session, change)
-                jobs = [(job.submission, new) for job, columns in wanted if (new := _changed(job, columns))]
+                changed_jobs = _jobs_of_change(session, change)
+                jobs = [(job.submission, new) for job, columns in changed_jobs if (new := _changed(job, columns))]
                 values = _changed(session, change.values)
                 if not values and not jobs:
                     return session

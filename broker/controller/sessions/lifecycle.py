@@ -185,10 +185,10 @@ class Sessions:
             )
         image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
         options = merge_options(request.defaults, request.options)
-        wanted = count_gpus(self._submitter.options(image.profile, options))
+        gpus = count_gpus(self._submitter.options(image.profile, options))
         await self._limits.check_another(user)
         await self._limits.check_storage(user)
-        await self._limits.check_start(user, wanted)
+        await self._limits.check_start(user, gpus)
         now = time.time()
         session = Session(
             **Target.of(image, request.persistence).columns(),
@@ -203,19 +203,19 @@ class Sessions:
             submissions=1,
             first_start=True,
         )
-        session.job_row = JobRow(session_id=session.id, submission=1, asked_at=now, options=options, gpus=wanted)
+        session.job_row = JobRow(session_id=session.id, submission=1, asked_at=now, options=options, gpus=gpus)
         return await self._registry.create(session, EventEntry(user, "start", f"{image.name}@{image.version}"))
 
     async def _restart(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
         try:
             image = await asyncio.to_thread(self._stores.find, session.profile, session.version)
         except ProfilesError:  # the submission reports this error
-            wanted = session.job.gpus
+            gpus = session.job.gpus
         else:
-            wanted = count_gpus(self._submitter.options(image.profile, request.options or session.options))
+            gpus = count_gpus(self._submitter.options(image.profile, request.options or session.options))
         await self._limits.check_storage(user)
-        await self._limits.check_start(user, wanted)
-        return await self._registry.update(session.id, _restart(user, request, why, wanted))
+        await self._limits.check_start(user, gpus)
+        return await self._registry.update(session.id, _restart(user, request, why, gpus))
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
         return await access.resolve_own(self._registry, user, name, permission)
@@ -261,10 +261,10 @@ def _check_unchanged(session: Session, request: StartRequest) -> None:
 def _check_profile(session: Session, request: StartRequest) -> None:
     other = request.profile not in {None, session.profile} or request.version not in {None, session.version}
     if other:
-        wanted = f"{request.profile or session.profile}{f'@{request.version}' if request.version else ''}"
+        target = f"{request.profile or session.profile}{f'@{request.version}' if request.version else ''}"
         raise ConflictError(
             f"{session.name} was created from {session.profile}@{session.version}",
-            hint=f"leave --profile out, or `berth switch {session.name} {wanted}`, or start another session",
+            hint=f"leave --profile out, or `berth switch {session.name} {target}`, or start another session",
         )
 
 
