@@ -12,7 +12,7 @@ import os
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -40,6 +41,9 @@ from broker.schema.sessions import MAX_CONNECT_WAIT_S, Continuation, IdleTime
 from broker.ssh.keys import PublicKey
 from broker.ssh.max_startups import MaxStartups
 from slurm.sbatch import check_options
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 def _absolute(path: Path) -> Path:
@@ -73,7 +77,18 @@ Listen = Annotated[str, AfterValidator(_listen)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """A section of the file. Numbers are finite, and `yes` is no number: YAML reads it as true, which is 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, field: ValidationInfo) -> object:
+        if isinstance(value, bool) and field.field_name is not None:
+            kind = cls.model_fields[field.field_name].annotation
+            if kind is not bool and bool not in get_args(kind):
+                raise ValueError("must not be `true`, `false`, `yes` or `no`")
+        return value
 
 
 class StorageSettings(Section):
@@ -325,11 +340,21 @@ def _check(path: Path, values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        text = first["msg"].removeprefix("Value error, ")  # Berth's own errors, which contain the setting
-        what = text if text != first["msg"] and not where else f"{where}: {text}"
-        raise InvalidInputError(f"{path}: {what}", hint=_hint(first["type"], where)) from error
+        faults = error.errors()
+        found = [_fault(fault) for fault in faults]
+        what = found[0] if len(found) == 1 else "\n  ".join([f"{len(found)} faults", *found])
+        hints = dict.fromkeys(_hint(fault["type"], _setting(fault)) for fault in faults)  # each once, in their order
+        raise InvalidInputError(f"{path}: {what}", hint="; ".join(hints)) from error
+
+
+def _setting(fault: ErrorDetails) -> str:
+    return ".".join(str(part) for part in fault["loc"])
+
+
+def _fault(fault: ErrorDetails) -> str:
+    text = fault["msg"].removeprefix("Value error, ")  # Berth's own errors, which may contain the setting
+    where = _setting(fault)
+    return f"{where}: {text}" if where else text
 
 
 def _hint(kind: str, where: str) -> str:

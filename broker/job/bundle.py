@@ -34,7 +34,7 @@ PARTS = {
         *("node/time_limit", "node/idle", "node/live_copy", "node/saves", "node/container", "node/main"),
     ),
     BATCH_SCRIPT: (
-        "lib",
+        *("batch/given", "lib"),
         *(*_MOUNTS, *_CHECKS),
         *("batch/variables", "batch/directories", "batch/mounts", "batch/binds", "batch/namespace", "batch/job"),
         *("batch/commands", "batch/options", "batch/steps", "batch/main"),

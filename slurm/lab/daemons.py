@@ -121,7 +121,7 @@ def is_answering(place: LabPaths, node: str, daemon: Daemon) -> bool:
     return True
 
 
-def wait_for_daemon(place: LabPaths, node: str, daemon: Daemon, *, seconds: float = 30) -> None:
+def wait_for_daemon(place: LabPaths, node: str, daemon: Daemon, *, seconds: float = 120) -> None:
     """Return once the daemon answers; LabError if it ends or after `seconds`."""
     log = place.log(node, daemon.name)
     seen, since = False, time.monotonic()

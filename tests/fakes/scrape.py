@@ -6,12 +6,14 @@ import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.deadlines import DEADLINE_S
+
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
 
 def scrape(port: int) -> Samples:
     """By name and the values of its labels, in the order of their names."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
         text = answer.read().decode()
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from slurm.lab.progress import ProgressLog
+from tests.deadlines import DEADLINE_S
 from tests.lab import ways
 from tests.lab.images import ROOM, STORE, published
 from tests.lab.services import restart
@@ -210,7 +211,7 @@ def people(site: Site, image: str, tmp_path_factory: pytest.TempPathFactory) -> 
     port = _free_port()
     entry = f"127.0.0.1:{port}:login:{deploy.GATEWAY_PORT}"
     publish = [sys.executable, "-m", "slurm.lab", "publish", "--name", site.lab.place.name, entry]
-    subprocess.run(publish, check=True, timeout=30)
+    subprocess.run(publish, check=True, timeout=DEADLINE_S)
     directory: Path = tmp_path_factory.mktemp("laptops")
     return {name: User(name, site, Laptop.of(site, name, directory / name, port)) for name in ("alice", "bob", "carol")}
 

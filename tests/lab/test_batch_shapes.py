@@ -122,6 +122,15 @@ SHAPES = {
         bash("echo ${A-none}", "#SBATCH --export=ALL\n"), "export A=1; SBATCH_EXPORT=NONE sb --wait -o out job.sh"
     ),
     "export-odd-values": Shape(bash('printf "%q\\n" "$A"'), "export A=$'a\\nb\\t\"c\\\\'; sb --wait -o out job.sh"),
+    "export-names-that-the-scripts-use": Shape(
+        bash(
+            'echo "$WORK $TOP $NOTE $MASK $HOMES $USAGE $LOG_STYLE $name $code"\n'
+            "srun bash -c 'echo $WORK $NODE_DIR $USAGE $note $words'\n"
+            "scontrol show job $SLURM_JOB_ID | grep -c JobState; echo $command"
+        ),
+        "export WORK=1 TOP=2 NOTE=3 MASK=4 HOMES=5 USAGE=6 LOG_STYLE=7 name=8 code=9 NODE_DIR=10 note=11 words=12"
+        " command=13; sb --wait -o out job.sh",
+    ),
     "slurms-variables": Shape(bash("compgen -e | grep ^SLURM | sort"), "sb --wait -o out -n2 -c1 job.sh"),
     "umask": Shape(bash("umask; srun sh -c umask; mkdir made; stat -c %a made"), "umask 027; sb --wait -o out job.sh"),
     "limits": Shape(bash("ulimit -n -s -c; srun bash -c 'ulimit -n'"), "ulimit -n 777; sb --wait -o out job.sh"),

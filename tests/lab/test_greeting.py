@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.deadlines import DEADLINE_S
+
 if TYPE_CHECKING:
     from tests.lab.conftest import User
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 def typed(user: User, session: str, words: str, *, command: str = "", term: str = "xterm-256color") -> str:
     """What a terminal shows of a login in which these words are typed."""
     argv = ["env", f"TERM={term}", *user.laptop.argv(session, [command] if command else [], options=["-tt"])]
-    done = subprocess.run(argv, input=words.encode(), capture_output=True, timeout=30, check=False)
+    done = subprocess.run(argv, input=words.encode(), capture_output=True, timeout=DEADLINE_S, check=False)
     return done.stdout.decode().replace("\r\n", "\n")
 
 
@@ -66,7 +68,7 @@ def test_a_locale_that_the_image_lacks_is_c_utf_8_without_a_word(alice: User, na
     script = "locale charmap; perl -e 1; bash -c 'echo $LANG$LC_ALL$LC_CTYPE'; bash -lc 'locale charmap'"
     argv = alice.laptop.argv(name, [script], options=["-o", "SendEnv=LANG LC_*"])
     environment = {"PATH": "/usr/bin:/bin", "LANG": lang, "LC_ALL": lang, "LC_CTYPE": lang}
-    done = subprocess.run(argv, capture_output=True, timeout=30, check=False, env=environment)
+    done = subprocess.run(argv, capture_output=True, timeout=DEADLINE_S, check=False, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"UTF-8\nC.UTF-8\nUTF-8\n", b"")
 
 
@@ -79,5 +81,5 @@ def test_a_locale_that_the_image_has_is_the_clients_choice(alice: User, name: st
     for lang, expected in (("de_DE.UTF-8", "de_DE.UTF-8"), ("fr_FR.UTF-8", "C.UTF-8")):
         argv = alice.laptop.argv(name, ["bash -lc 'echo $LANG; locale charmap'"], options=["-o", "SendEnv=LANG"])
         environment = {"PATH": "/usr/bin:/bin", "LANG": lang}
-        done = subprocess.run(argv, capture_output=True, timeout=30, check=False, env=environment)
+        done = subprocess.run(argv, capture_output=True, timeout=DEADLINE_S, check=False, env=environment)
         assert (done.stdout.decode(), done.stderr) == (f"{expected}\nUTF-8\n", b"")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from tests.deadlines import DEADLINE_S
+
 if TYPE_CHECKING:
     from tests.lab.conftest import User
 
@@ -57,7 +59,7 @@ def test_bob_hears_nothing_on_a_port_that_was_alices(alice: User, bob: User, nam
             tries += [pool.submit(alice.laptop.ssh, name, "echo in") for _ in range(TRIES)]
             ends = [each.result() for each in tries]
         assert all(each.returncode == 255 for each in ends[8:])
-        out, _ = recorder.communicate(b"\n", timeout=30)
+        out, _ = recorder.communicate(b"\n", timeout=DEADLINE_S)
     finally:
         recorder.kill()
         recorder.wait()

@@ -28,6 +28,7 @@ import pytest
 from slurm.lab.enter import exec_argv
 from slurm.lab.paths import LabPaths
 from slurm.lab.spec import NODES
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -238,7 +239,7 @@ def test_a_killed_exec_takes_its_command_along_and_an_interrupt_reaches_it(lab: 
         assert process.stdout.readline() == b"ready\n"
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout.read() == b"caught\n"
-        assert process.wait(timeout=10) == 9
+        assert process.wait(timeout=DEADLINE_S) == 9
 
 
 def test_terminal_belongs_to_the_node_and_follows_the_window(lab: Cluster) -> None:
@@ -260,7 +261,7 @@ def test_terminal_belongs_to_the_node_and_follows_the_window(lab: Cluster) -> No
     wait_for(lambda: lab.run(*size, user="root").stdout == b"50 120\n", "the new size in the node")
     os.write(master, b"go\r")
     read_until(master, b"50 120")
-    assert process.wait(timeout=10) == 7
+    assert process.wait(timeout=DEADLINE_S) == 7
     os.close(master)
 
 
@@ -306,7 +307,7 @@ def test_published_port_carries_many_connections_to_their_end(lab: Cluster) -> N
 def echo(port: int, data: bytes) -> bytes | None:
     """Send `data`, end the sending side, read to the end, or until whoever listened has gone; None if nobody does."""
     try:
-        connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
     except ConnectionRefusedError:
         return None
     with connection:
@@ -336,7 +337,7 @@ def test_ssh_with_a_key_through_a_published_port(lab: Cluster, tmp_path: Path) -
     known = ["-o", f"UserKnownHostsFile={tmp_path / 'known'}", "-o", "ConnectTimeout=10"]
     done = subprocess.run(
         ["ssh", *options, *known, "alice@127.0.0.1", "hostname; id -un; sinfo -ho %P"],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["login", "alice", "gpu*", "urgent"], done.stderr
     assert cli("unpublish", "--name", NAME, str(port)).returncode == 0
@@ -447,8 +448,8 @@ def test_down_leaves_nothing(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert leftovers(before, name) == set()
-    assert inside.wait(timeout=5) != 0
-    assert outside.wait(timeout=5) != 0
+    assert inside.wait(timeout=DEADLINE_S) != 0
+    assert outside.wait(timeout=DEADLINE_S) != 0
     assert members(spaces) == []
     assert not (tmp_path / "state").exists()
     assert cli("down", "--name", name).returncode == 0
@@ -497,7 +498,7 @@ def test_an_interrupted_up_takes_down_what_it_began(tmp_path: Path, signum: sign
         assert process.stderr is not None
         assert any("nodes booted" in line for line in process.stderr)
         process.send_signal(signum)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=DEADLINE_S) == 130
     assert leftovers(before, name) == set()
 
 
@@ -545,7 +546,7 @@ def test_refusals_are_one_clear_message_and_nothing_half_done(
         *options,
     ]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=environment)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False, env=environment)
     assert done.returncode == 1, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ import pytest
 
 from slurm.lab.network import SWITCH
 from slurm.lab.spec import ADDRESSES, LOGIN
+from tests.deadlines import DEADLINE_S
 from tests.site import deploy
 from tests.site.laptop import THERE
 
@@ -76,15 +77,15 @@ def outside(lab: Lab) -> Iterator[str]:
     }
     try:
         for command in commands:
-            subprocess.run(command.split(), check=True, timeout=10)
+            subprocess.run(command.split(), check=True, timeout=DEADLINE_S)
         inside = ["ip", "netns", "exec", router]
-        subprocess.run([*inside, "nft", "-f", "-"], input=RULES, text=True, check=True, timeout=10)
+        subprocess.run([*inside, "nft", "-f", "-"], input=RULES, text=True, check=True, timeout=DEADLINE_S)
         for name, value in settings.items():
-            subprocess.run([*inside, "sh", "-c", f"echo {value} >/proc/sys/{name}"], check=True, timeout=10)
+            subprocess.run([*inside, "sh", "-c", f"echo {value} >/proc/sys/{name}"], check=True, timeout=DEADLINE_S)
         yield outside
     finally:
         for namespace in (router, outside):
-            subprocess.run(["ip", "netns", "delete", namespace], check=False, timeout=10)
+            subprocess.run(["ip", "netns", "delete", namespace], check=False, timeout=DEADLINE_S)
 
 
 def test_a_connection_outlives_a_router_that_forgets_silent_ones(

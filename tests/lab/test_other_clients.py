@@ -22,6 +22,7 @@ from ssh2.session import Session
 
 from broker.gateway import admission
 from broker.gateway.admission import Failure
+from tests.deadlines import DEADLINE_S
 from tests.site.deploy import GATEWAY_PORT
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def test_asyncssh(session: str, key: Path, port: int) -> None:
 
 def test_libssh2(session: str, key: Path, port: int) -> None:
     """libssh2 wants a socket for the connection inside, so a thread carries the bytes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as sock:
         jump = _libssh2_login(sock, key)
         channel = jump.direct_tcpip(f"{session}.berth", 22)
         near, far = socket.socketpair()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.deadlines import DEADLINE_S
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def sshd(site: Site) -> Iterator[str]:
         yield f"{NODE} " + site.lab.sh(f"cat {place}/key.pub", node=NODE)
     finally:
         daemon.kill()
-        daemon.communicate(timeout=10)
+        daemon.communicate(timeout=DEADLINE_S)
         site.lab.sh(f"rm -rf {place}", node=NODE)
 
 
@@ -241,7 +242,7 @@ def test_the_laptops_terminal_is_one(laptop: Laptop, dev: str) -> None:
         while b"end\r\n" not in seen:
             seen += os.read(near, 4096)
     finally:
-        process.wait(timeout=30)
+        process.wait(timeout=DEADLINE_S)
         os.close(near)
     lines = seen.decode().split()
     assert lines[0].startswith("/dev/pts/")
@@ -277,7 +278,7 @@ def test_the_controller_leaves_when_idle_and_the_next_command_finds_all_as_it_wa
             assert len(carol.controllers()) == 1
             assert echoes(b"after\n")
         finally:
-            _, said = connection.communicate(timeout=30)
+            _, said = connection.communicate(timeout=DEADLINE_S)
         assert (connection.returncode, said) == (0, b"")
 
 

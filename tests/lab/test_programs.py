@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.deadlines import DEADLINE_S
 from tests.lab_cluster import wait_for
 from tests.session_job import ROOM, SessionJob
 
@@ -101,7 +102,7 @@ def _service(running: SessionJob) -> None:
 class TestForwards:
     def test_a_forward_of_standard_input_reaches_it(self, running: SessionJob) -> None:
         argv = running.ssh_argv("-W", f"[::1]:{IPV6_PORT}")
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE_S, check=False)
         assert done.stdout == b"from [::1]"
 
     @pytest.mark.parametrize(

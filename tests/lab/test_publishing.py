@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.deadlines import DEADLINE_S
 from tests.lab import images
 from tests.lab.images import ROOM, STORE, built, inside, workspaces, write
 from tests.lab_cluster import wait_for
@@ -86,7 +87,7 @@ def building(lab: Lab, image: str) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=DEADLINE_S)
 
 
 def sleepers(lab: Lab) -> str:

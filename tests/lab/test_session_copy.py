@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
+from tests.deadlines import DEADLINE_S
 from tests.session_job import ROOM, SessionJob, new_id, wait_until
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class TestCopy:
             wait_until(lambda: session.ssh("test -e ready").returncode == 0, "the shell", session.log)
             for _ in range(10):
                 assert session.copy(HOME=new_id())["RESULT"] == "frozen"
-            shown = client.communicate(timeout=30)[0].decode()
+            shown = client.communicate(timeout=DEADLINE_S)[0].decode()
         assert "Stopped" not in shown
         assert "over" in shown
         assert "T (stopped)" in shown

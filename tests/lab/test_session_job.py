@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.job.bundle import session_script
+from tests.deadlines import DEADLINE_S
 from tests.session_job import ROOM, SessionJob, in_terminal, wait_until
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class occupied:  # noqa: N801 - reads as what it does: `with occupied(…)`
         assert self._process.stdout.readline() == b"\n"
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=DEADLINE_S)
 
 
 class TestRefusals:
@@ -282,7 +283,7 @@ class TestOutage:
             session.submit("--nodelist=c1")
             wait_until(lambda: session.job().state == "RUNNING", "the job to run", session.log)
             with bench.lab.paused("slurmctld"):
-                lock.communicate(timeout=10)
+                lock.communicate(timeout=DEADLINE_S)
                 wait_until(
                     lambda: "did not update the comment of the job" in session.log(), "a failed try", session.log, 90
                 )

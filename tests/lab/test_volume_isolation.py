@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm.lab.spec import NODES
+from tests.deadlines import DEADLINE_S
 from tests.lab.kept import Kept
 from tests.lab_cluster import wait_for
 
@@ -146,7 +147,7 @@ def test_what_is_deleted_restored_and_purged_is_unreadable_at_every_moment(alice
     finally:
         for node in watched:
             lab.sh("touch /tmp/enough", node=node)
-        said = [each.communicate(timeout=30)[0].decode() for each in prying]
+        said = [each.communicate(timeout=DEADLINE_S)[0].decode() for each in prying]
         for node in watched:
             lab.sh("rm -f /tmp/enough", node=node)
     for text in said:

@@ -11,6 +11,7 @@ import subprocess
 import termios
 from typing import TYPE_CHECKING
 
+from tests.deadlines import DEADLINE_S
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def test_a_terminal_is_one_with_the_size_of_the_users(alice: User, name: str) ->
         while b"interactive" not in seen:
             seen += os.read(near, 4096)
     finally:
-        process.wait(timeout=30)
+        process.wait(timeout=DEADLINE_S)
         os.close(near)
     lines = seen.decode().split()
     assert lines[0].startswith("/dev/pts/")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab.progress import ProgressLog
+from tests.deadlines import DEADLINE_S
 from tests.site import deploy
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Display:
         self._cookie = secrets.token_bytes(16)
         self.environment = os.environ | {"DISPLAY": f":{self.number}", "XAUTHORITY": str(authority)}
         add = ["xauth", "add", f":{self.number}", "MIT-MAGIC-COOKIE-1", self._cookie.hex()]
-        subprocess.run(add, env=self.environment, check=True, timeout=10, capture_output=True)
+        subprocess.run(add, env=self.environment, check=True, timeout=DEADLINE_S, capture_output=True)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 

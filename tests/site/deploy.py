@@ -39,6 +39,8 @@ PROFILE_TEAM = "carol"
 GATEWAY_PORT = 2222
 BUILD_TIMEOUT = 900
 """Seconds for one profile, over a slow network."""
+WAIT_LIMIT_S = 120
+"""Seconds for one service to start or to end; as in tests/deadlines.py, it only ends what hangs."""
 
 COMMANDS = {
     "broker": (
@@ -91,7 +93,7 @@ class Site:
         pid = self.pid(service)
         if pid is not None:
             self.lab.sh(f"kill -{signal} {pid}")
-        wait_until(lambda: self.ended(service), f"{service} to end", 30)
+        wait_until(lambda: self.ended(service), f"{service} to end", WAIT_LIMIT_S)
 
     def ended(self, service: str) -> bool:
         """Whether the service is gone, and the controller too, which outlives a killed launcher by a moment."""
@@ -111,7 +113,7 @@ class Site:
 
         before = workers()
         self.lab.sh(f"kill -HUP {self.pid('gateway')}")
-        wait_until(lambda: not before & (now := workers()) and len(now) == len(before), "new workers", 30)
+        wait_until(lambda: not before & (now := workers()) and len(now) == len(before), "new workers", WAIT_LIMIT_S)
 
     def controller_pid(self) -> int:
         """The controller's process id in the login node: the launcher's child."""
@@ -212,7 +214,7 @@ def deploy(site: Site, progress: ProgressLog) -> None:
             progress.say(f"starting {service}")
             site.start(service)
         try:
-            wait_until(answers, f"{service} to answer", 30)
+            wait_until(answers, f"{service} to answer", WAIT_LIMIT_S)
         except SiteError as error:
             raise SiteError(f"{error}; the end of its log:\n{site.log(service)[-2000:]}") from None
 

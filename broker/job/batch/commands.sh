@@ -37,7 +37,7 @@ run_slurm_command() { # NODE_DIR COMMAND HOST_PATH DIRECTORY PATH LIBRARIES PREL
   case $command in
     sbcast) broadcast_file "$@" ;;
     scontrol | squeue | sacct) rewrite_script_path "$command" "$@" ;;
-    *) exec "$command" "$@" ;;
+    *) exec_as_given "$command" "$@" ;;
   esac
 }
 
@@ -57,7 +57,7 @@ run_srun() { # ARGUMENT…
     export SLURM_REMOTE_CWD=/
   fi
   wrap_command srun "$@"
-  exec srun "${WORDS[@]}"
+  exec_as_given srun "${WORDS[@]}"
 }
 
 submit_job() { # COMMAND ARGUMENT…: a job that has nothing to do with the environment, but for one that submits itself again
@@ -70,9 +70,9 @@ submit_job() { # COMMAND ARGUMENT…: a job that has nothing to do with the envi
   export HOME=$LOGIN_HOME
   for name in "${!BERTH_@}"; do export -n "${name?}"; done
   eval "$DROPPED"
-  [[ $1 == sbatch ]] || exec "$@"
+  [[ $1 == sbatch ]] || exec_as_given "$@"
   wrap_command "$@"
-  exec sbatch "${WORDS[@]}"
+  exec_as_given sbatch "${WORDS[@]}"
 }
 
 find_outer_directory() { # OUTER_DIRECTORY: what stands on the node for the directory inside, which is the environment's own
@@ -82,7 +82,7 @@ find_outer_directory() { # OUTER_DIRECTORY: what stands on the node for the dire
 
 broadcast_file() { # ARGUMENT…: also to the places that the environment has of its own on each node
   local aim=${*: -1}
-  sbcast "$@" || exit
+  (exec_as_given sbcast "$@") || exit
   if [[ $aim == /tmp/* || $aim == /var/tmp/* ]]; then
     printf '%s\n' "$aim" >>"$DIRECTORY/run/nodes/$SLURM_JOB_ID.cast"
     collect_broadcast_files
@@ -102,9 +102,9 @@ collect_broadcast_files() { # into the environment on this node, what sbcast has
 
 rewrite_script_path() { # COMMAND ARGUMENT…: what it says, with the script where the user has it
   local line
-  if [[ $1 == scontrol && " ${*:2}" != *" sho"* ]] || ! find_script_file; then exec "$@"; fi
+  if [[ $1 == scontrol && " ${*:2}" != *" sho"* ]] || ! find_script_file; then exec_as_given "$@"; fi
   set +e
-  "$@" | while IFS= read -r line || [[ -n $line ]]; do printf '%s\n' "${line//"$CARRIER_FILE"/"$SCRIPT_FILE"}"; done
+  (exec_as_given "$@") | while IFS= read -r line || [[ -n $line ]]; do printf '%s\n' "${line//"$CARRIER_FILE"/"$SCRIPT_FILE"}"; done
   exit "${PIPESTATUS[0]}"
 }
 

@@ -54,7 +54,7 @@ open_environment() { # NOTE COMMAND ARGUMENT…: CONTAINER: runs the command in 
   shift
   make_job_dir
   declare -p LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID TOP WORK SUBMITTED INSIDE SHOWN LOGIN_HOME HOMES \
-    NOTED NOTED_WORK CARRIER HOST_PATH MASK EXPLICIT DROPPED "${!BERTH_@}" >"$NODE_DIR/state"
+    NOTED NOTED_WORK CARRIER HOST_PATH MASK EXPLICIT DROPPED _GIVEN "${!BERTH_@}" >"$NODE_DIR/state"
   mkdir -p "${NOTE%/*}"
   # A command in the background would have these signals ignored.
   env --default-signal=INT,QUIT unshare --user --map-root-user --mount \

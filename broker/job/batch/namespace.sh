@@ -60,8 +60,9 @@ environment_main() { # STATE COMMAND ARGUMENT…
     printf %s "$EXPLICIT" # what the image sets, Apptainer has set by now
     echo 'exec "$@"'
   } >"$NODE_DIR/run/enter"
+  find_replaced
   # No PID namespace: Slurm ends a job's processes, and those of its steps join these.
-  env --default-signal=INT,QUIT "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
+  env --default-signal=INT,QUIT "${REPLACED[@]}" "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
     --home "$HOME_DIR:/home/$BERTH_OWNER" --cwd "$INSIDE" --bind "$DIRECTORY/run:/run/berth/session:ro" \
     --bind "$DIRECTORY:/run/berth/record:ro" --bind "$NODE_DIR/run:/run/berth/node" --bind /:/run/berth/host \
     "${BINDS[@]}" "$NODE_DIR/root" /bin/bash /run/berth/node/enter "$@" <&0 &

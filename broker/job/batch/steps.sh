@@ -20,7 +20,7 @@ run_step() { # HOST_PATH DIRECTORY PATH LIBRARIES PRELOAD BASH_ENV PROGRAM ARGUM
     (source "$NODE_DIR/outside" && collect_broadcast_files)
   fi
   # shellcheck disable=SC2016 # for the shell inside
-  exec nsenter --target "$(<"$NODE_DIR/run/pid")" --user --mount --preserve-credentials -- /bin/bash -c '
+  exec_as_given nsenter --target "$(<"$NODE_DIR/run/pid")" --user --mount --preserve-credentials -- /bin/bash -c '
     if ! cd -- "$1" 2>/dev/null; then # as Slurm does, and in its words
       echo "error: couldn'\''t chdir to \`$1'\'': No such file or directory: going to /tmp instead" >&2
       cd /tmp || exit
@@ -42,7 +42,7 @@ open_for_step() { # NOTE: on a node where the job's script is not; the first of 
   key+=@$SLURMD_NODENAME.$SLURM_STEP_ID
   trap clean_up_run EXIT
   save_umask
-  EXPLICIT='' # a step has the variables that srun gives it
+  EXPLICIT='' _GIVEN=() # a step has the variables that srun gives it
   unset "${!BERTH_@}"
   open_job_env
   lock_job_note "$key" '' 0 || exit 0

@@ -4,8 +4,6 @@
 # to jobs that are submitted from inside.
 forget_login_node() {
   local name
-  local -A before=()
-  while IFS= read -r name; do before[$name]=${!name}; done < <(compgen -e)
   unset LD_LIBRARY_PATH LD_PRELOAD LIBRARY_PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH PKG_CONFIG_PATH MANPATH INFOPATH \
     PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV PERL5LIB R_LIBS TMPDIR TMP TEMP BASH_ENV ENV DISPLAY XAUTHORITY \
     PROMPT_COMMAND LS_COLORS MAIL
@@ -14,19 +12,21 @@ forget_login_node() {
     unset "$name"
   done
   DROPPED=''
-  for name in "${!before[@]}"; do
-    [[ -v $name || $name =~ ^(BERTH_|APPTAINER|SINGULARITY) || ! $name =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] ||
-      DROPPED+="[[ -v $name ]] || export $name=${before[$name]@Q}"$'\n'
+  for name in "${!_GIVEN[@]}"; do
+    [[ ! -v $name ]] || continue
+    [[ $name =~ ^(BERTH_|APPTAINER|SINGULARITY) ]] || DROPPED+="[[ -v $name ]] || export $name=${_GIVEN[$name]@Q}"$'\n'
+    unset "_GIVEN[$name]"
   done
 }
 
-read_explicit_variables() { # NAMES: EXPLICIT: shell lines that set the variables that the submission names, with their values of now
+read_explicit_variables() { # NAMES: EXPLICIT: shell lines that set the variables that the submission names, with the values that they came with
   local name names
   IFS=, read -ra names <<<"$1"
   EXPLICIT=''
   for name in "${names[@]}"; do
     case $name in PWD | OLDPWD | SHLVL | _ | UID | EUID | PPID | SHELLOPTS | BASHOPTS) continue ;; esac # bash's own
-    [[ ! -v $name ]] || EXPLICIT+="export $name=${!name@Q}"$'\n'
+    [[ $name =~ ^[A-Za-z_][A-Za-z0-9_]*$ && -v _GIVEN[$name] ]] || continue
+    EXPLICIT+="export $name=${_GIVEN[$name]@Q}"$'\n'
   done
 }
 

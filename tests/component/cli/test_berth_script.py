@@ -11,6 +11,7 @@ import pytest
 from broker.cli.working_directory import WorkingDirectory
 from broker.schema.environments import EnvironmentView
 from slurm.sbatch import ALIASES, OPTIONS, Option, Takes
+from tests.deadlines import DEADLINE_S
 from tests.job_scripts import BATCH
 
 BROKER = Path(__file__).parents[3] / "broker"
@@ -35,7 +36,13 @@ def berth(tmp_path: Path) -> Path:
 def run(berth: Path, *words: str, **variables: str) -> str:
     environment = {"PATH": f"{berth.parent}:/usr/bin:/bin", **variables}
     done = subprocess.run(
-        [berth, *words], cwd=berth.parents[1], env=environment, capture_output=True, text=True, timeout=20, check=True
+        [berth, *words],
+        cwd=berth.parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
     )
     return done.stdout
 
@@ -120,15 +127,15 @@ def test_everything_else_goes_to_python_also_by_a_link(berth: Path, tmp_path: Pa
     assert run(berth, "list", "--json") == "berth-cli [list] [--json]"
     link = tmp_path / "berth"
     link.symlink_to(berth)
-    done = subprocess.run([link, "list"], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([link, "list"], capture_output=True, text=True, timeout=DEADLINE_S, check=True)
     assert done.stdout == "berth-cli [list]"
 
 
-def batch(code: str, *arguments: str) -> str:
-    """Run code with the functions of batch.sh in reach."""
-    environment = {"PATH": "/usr/bin:/bin"}
+def batch(code: str, *arguments: str, **variables: str) -> str:
+    """Run code with the functions of batch.sh in reach, in an environment of PATH and these variables."""
+    environment = {"PATH": "/usr/bin:/bin", **variables}
     command = ["bash", "-c", f"source {BATCH}\n{code}", "test", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -171,6 +178,16 @@ def test_nothing_of_the_login_node_is_passed_on() -> None:
     names = {line.partition("=")[0] for line in said}
     assert {"LR", "SLURM_JOB_ID", "PATH"} <= names
     assert not names & {"LD_LIBRARY_PATH", "CONDA_PREFIX", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "MODULEPATH"}
+
+
+def test_programs_get_the_users_value_of_a_variable_whose_name_the_script_uses() -> None:
+    theirs = {"WORK": "/work/alice", "USAGE": "constant", "LOG_STYLE": "of lib.sh", "PARTS": "(1 2)", "name": "a\nb"}
+    code = f"f() {{ local name=x; WORK=ours PARTS=(1 2); exec_as_given printenv {' '.join(theirs)}; }}; f"
+    assert batch(code, **theirs) == "\n".join([*theirs.values(), ""])
+    assert batch("f() { local name; exec_as_given printenv name; }; f", **theirs) == "a\nb\n"
+    assert batch("PATH=$PATH:/x; exec_as_given printenv PATH").endswith(":/x\n"), "which the script sets for the job"
+    assert batch("read_explicit_variables name; echo $EXPLICIT", **theirs) == "export name=$'a\\nb'\n"
+    assert batch("unset MAIL; find_replaced; echo ${#REPLACED[@]}") == "0\n"
 
 
 ACCOUNT = "getent() { echo alice:x:1:1::/shared/home/alice:/bin/sh; }; BERTH_OWNER=alice; find_homes"

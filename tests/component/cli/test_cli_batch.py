@@ -20,6 +20,7 @@ from broker.errors import ExitCode
 from broker.schema.environments import BatchJob, EnvironmentView
 from broker.schema.sessions import SessionState
 from profiles.removal import remove_tree
+from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, view
 from tests.lab_cluster import wait_for
@@ -201,7 +202,7 @@ def test_interrupted_it_keeps_what_a_job_may_need(controller: ScriptedController
         assert process.stdout.readline() == b"Submitted batch job 42\n"
         wait_for((made(controller) / "run/job").exists, what="the job to be noted")
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=DEADLINE_S)
     assert process.returncode == ExitCode.INTERRUPTED
     assert controller.environments
     assert (made(controller) / "run/job").read_text() == "42\n"

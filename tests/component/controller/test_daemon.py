@@ -367,7 +367,7 @@ def test_a_launcher_with_another_storage_is_refused(home: Home) -> None:
             pass_fds=[theirs.fileno()],
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=DEADLINE_S,
             check=False,
         )
     assert result.returncode != 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.deadlines import DEADLINE_S
 from tests.job_scripts import SESSION
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def job(room: Path, code: str) -> subprocess.CompletedProcess[str]:
     program = f"source {SESSION}\n{SETTINGS}{code}"
     command = [*NAMESPACE, "bash", "-c", program, "test", str(room)]
     env = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=env, check=False)
     assert [path.name for path in room.joinpath("real").iterdir()] == ["secret"], done.stdout + done.stderr
     assert room.joinpath("real/secret").read_text() == "secret\n", done.stdout + done.stderr
     return done

@@ -47,7 +47,9 @@ def bash(
     program = f"source {SESSION}\nid() {{ echo alice; }}\n{DEFAULTS}{code}"
     variables = {"PATH": "/usr/bin:/bin", **(env or {})}
     command = ["bash", "-c", program, "test", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=20, env=variables, check=False)
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=DEADLINE_S, env=variables, check=False
+    )
 
 
 def read(text: str, code: str = "") -> subprocess.CompletedProcess[str]:
@@ -500,7 +502,7 @@ class TestReference:
 def test_a_wrong_call_is_refused(arguments: tuple[str, ...]) -> None:
     command = ["bash", str(SESSION), *arguments]
     env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURMD_NODENAME": "c1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=env, check=False)
     assert done.returncode == 64
     assert "usage: sbatch" in done.stdout
 
@@ -615,8 +617,8 @@ def test_fingerprint_is_of_the_key_that_sshd_proves(tmp_path: Path) -> None:
     key = tmp_path / "run/ssh_host_ed25519_key"
     key.parent.mkdir()
     for path in (key, tmp_path / "other"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, timeout=20)
-    listed = subprocess.check_output(["ssh-keygen", "-lf", f"{key}.pub"], text=True, timeout=20)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, timeout=DEADLINE_S)
+    listed = subprocess.check_output(["ssh-keygen", "-lf", f"{key}.pub"], text=True, timeout=DEADLINE_S)
     code = f"DIRECTORY={tmp_path}; read_host_key; echo $FINGERPRINT"
     (tmp_path / "other.pub").rename(f"{key}.pub")
     assert bash(code).stdout.split() == [listed.split()[1]]

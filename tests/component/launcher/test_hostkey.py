@@ -19,6 +19,7 @@ from broker.launcher.arguments import SubmitArguments
 from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.session_verbs import _host_key, submit
 from broker.ssh import host_key
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ ID = "01jd0000000000000000000000"
 def keygen(path: Path, *options: str) -> str:
     """Make a pair; its public line without the comment."""
     command = ["ssh-keygen", "-q", "-f", str(path), "-N", "", "-t", "ed25519", *options]
-    subprocess.run(command, check=True, timeout=20, stdin=subprocess.DEVNULL)
+    subprocess.run(command, check=True, timeout=DEADLINE_S, stdin=subprocess.DEVNULL)
     return key_of(path.with_name(path.name + ".pub").read_text())
 
 
@@ -40,7 +41,7 @@ def key_of(line: str) -> str:
 def proven(key: Path) -> str:
     """The key that sshd would prove, as OpenSSH itself reads it."""
     command = ["ssh-keygen", "-y", "-P", "", "-f", str(key)]
-    return key_of(subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout)
+    return key_of(subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE_S).stdout)
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def rsa(key: Path) -> None:
 
 
 def with_passphrase(key: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", key], check=True, timeout=20)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", key], check=True, timeout=DEADLINE_S)
 
 
 def of_two_keys(key: Path) -> None:
@@ -183,7 +184,7 @@ def certificate_of(session: Path, tmp_path: Path) -> str:
     public = tmp_path / "host.pub"
     public.write_text(_host_key(session))
     command = ["ssh-keygen", "-q", "-s", str(tmp_path / "ca"), "-I", "x", "-h", "-n", "alice.dev.berth", str(public)]
-    subprocess.run(command, check=True, timeout=20)
+    subprocess.run(command, check=True, timeout=DEADLINE_S)
     return (tmp_path / "host-cert.pub").read_text()
 
 

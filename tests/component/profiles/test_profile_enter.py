@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from profiles.build.namespace import INSIDE
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ def test_link_in_the_place_of_a_mount_point_is_refused(tmp_path: Path, place: st
     link.symlink_to(tmp_path / "real")
     command = [*NAMESPACE, "sh", str(INSIDE / "enter.sh"), str(tmp_path / "tree"), str(tmp_path / "kit"), "true"]
     env = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=env, check=False)
     assert done.returncode == 1
     assert f"/{place} of the base is a symbolic link" in done.stderr
     assert list(tmp_path.joinpath("real").iterdir()) == []

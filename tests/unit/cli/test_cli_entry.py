@@ -17,6 +17,7 @@ from broker.cli.output import escape_controls
 from broker.errors import ExitCode
 from broker.format import format_duration, format_size, format_time
 from broker.schema import volumes
+from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import view
 
@@ -114,7 +115,7 @@ def test_what_is_imported_for_which_command(controller: ScriptedController) -> N
     ):
         code = "import sys; from broker.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
         done = subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=30, check=True
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=DEADLINE_S, check=True
         )
         assert not absent & set(done.stderr.split()), words
 
@@ -132,7 +133,12 @@ def complete(line: str) -> list[str]:
         "COMP_CWORD": str(len(words) - 1),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "broker.cli"], env=environment, capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-m", "broker.cli"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
     )
     return [row.split(",", 1)[1] for row in done.stdout.splitlines() if row]
 

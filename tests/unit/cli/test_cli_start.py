@@ -15,6 +15,7 @@ import pytest
 
 from broker import errors
 from broker.schema.sessions import SessionState
+from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, plain, ready, view
 
@@ -177,7 +178,7 @@ def test_ctrl_c_on_a_terminal_leaves_it_starting(controller: ScriptedController)
         finally:
             process.send_signal(signal.SIGINT)
         seen = _read_all(leader)
-        assert process.wait(timeout=10) == 130
+        assert process.wait(timeout=DEADLINE_S) == 130
         assert process.stdout is not None
         assert process.stdout.read() == b""
     assert "\r" in seen  # one line that changes

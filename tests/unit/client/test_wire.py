@@ -16,6 +16,7 @@ import pytest
 
 from broker.client import http
 from broker.errors import BerthError, ControllerUnavailableError, NotFoundError, RefusedError
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 def test_what_start_loads_before_it_asks() -> None:
     """The controller is asked first, and what reads its answer is loaded while it works."""
     code = "import sys, broker.client.http, broker.config.file, broker.cli.commands.start; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=DEADLINE_S)
     assert not {"pydantic", "http.client", "asyncio", "broker.schema", "broker.config.settings"} & set(
         done.stdout.split()
     )

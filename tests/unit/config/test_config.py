@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import pytest
-from pydantic import BaseModel
+import yaml
+from pydantic import BaseModel, ValidationError
 
 from broker.cli.commands.services import _gateway_settings
 from broker.config.file import Mode
 from broker.config.settings import Config, known_settings, load_config
 from broker.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def written(directory: Path, text: str | bytes) -> Path:
@@ -88,6 +93,37 @@ def test_a_gateway_that_a_session_could_pass_for_is_refused(tmp_path: Path, host
 )
 def test_other_names_of_the_gateway_are_fine(tmp_path: Path, text: str) -> None:
     assert load_config(written(tmp_path, text)).gateway.host
+
+
+def test_all_faults_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "mode: site\nstorage: {root: '/shared/{user}', flatten_at: 1}\nssh: {connect_wat: 5}\nrestart_wait: -1\n"
+    )
+    with pytest.raises(InvalidInputError) as refused:
+        load_config(file)
+    assert str(refused.value.message).splitlines()[0].endswith(": 3 faults")
+    for setting in ("storage.flatten_at", "ssh.connect_wat", "restart_wait"):
+        assert refused.value.message.count(f"\n  {setting}: ") == 1
+    assert "did you mean connect_wait?" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("value", ["true", "no", ".inf", ".nan"])
+def test_a_number_is_a_finite_number_in_every_section(value: str) -> None:
+    """A class of fault: Python takes `true` for 1."""
+
+    def numbers(model: type[BaseModel]) -> Iterator[tuple[type[BaseModel], str]]:
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from numbers(field.annotation)
+            elif {field.annotation, *get_args(field.annotation)} & {int, float}:
+                yield model, name
+
+    found = [*numbers(Config)]
+    assert len(found) > 20
+    for model, name in found:
+        with pytest.raises(ValidationError, match=name):
+            model.model_validate({name: yaml.safe_load(value)})
 
 
 def test_every_sections_keys_are_known_for_hints() -> None:

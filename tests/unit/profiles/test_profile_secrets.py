@@ -10,6 +10,7 @@ import pytest
 from profiles.commit import secrets
 from profiles.commit.filters import PathFilter
 from profiles.errors import PatternError
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +118,9 @@ def test_settings_with_secrets(path: str, content: bytes) -> None:
 
 
 def test_keys_of_openssh_are_known(tmp_path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "x", "-f", tmp_path / "key"], check=True, timeout=30)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "x", "-f", tmp_path / "key"], check=True, timeout=DEADLINE_S
+    )
     assert secrets.find_secret("opt/key", (tmp_path / "key").read_bytes) == "a private key"
     assert secrets.find_secret("opt/key.pub", (tmp_path / "key.pub").read_bytes) == ""
 

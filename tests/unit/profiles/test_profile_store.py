@@ -17,7 +17,7 @@ from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageErro
 from profiles.image.store import Image, Store, Stores, file_digest
 from profiles.recipe.spec import parse_profile
 from profiles.recipe.versions import version_sort_key
-from tests.deadlines import TEST_DEADLINE_S
+from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.sif import sif_bytes
 
 CHECKOUT = Path(__file__).parents[3]
@@ -113,7 +113,7 @@ def test_of_many_publishers_of_one_version_one_wins(tmp_path: Path) -> None:
     lost: list[ImageExistsError] = []
 
     def contend(stage: Path) -> None:
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=DEADLINE_S)
         try:
             won.append(store.publish(stage, "base", "1"))
         except ImageExistsError as error:
@@ -123,7 +123,7 @@ def test_of_many_publishers_of_one_version_one_wins(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=10)
+        thread.join(timeout=DEADLINE_S)
     assert (len(won), len(lost)) == (1, 7)
     store.verify(store.find("base", "1"))
 

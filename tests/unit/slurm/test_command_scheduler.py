@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from slurm.command_scheduler import CommandScheduler
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
+from tests.deadlines import DEADLINE_S
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class Commands:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.scheduler = CommandScheduler(
-            ("/usr/bin/env", "-C", str(folder), f"PATH={folder}:{os.environ['PATH']}"), timeout=10
+            ("/usr/bin/env", "-C", str(folder), f"PATH={folder}:{os.environ['PATH']}"), timeout=DEADLINE_S
         )
 
     def put(self, name: str, source: str) -> None:

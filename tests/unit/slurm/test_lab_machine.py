@@ -16,6 +16,7 @@ from slurm.lab import cgroups, conf, host_settings, preflight, publish, site
 from slurm.lab.errors import LabError
 from slurm.lab.paths import LabPaths, cache_root
 from slurm.lab.spec import LabAccount, LabSpec
+from tests.deadlines import DEADLINE_S
 
 V1 = "{n} 1 0:{n} / /sys/fs/cgroup/{dir} rw shared:1 - cgroup cgroup rw,{options}\n"
 
@@ -122,7 +123,9 @@ def test_too_little_disk_is_told_with_both_numbers(tmp_path: Path) -> None:
 
 def test_an_old_python_is_told_before_anything_is_imported() -> None:
     script = "import sys, runpy; sys.version_info = (3, 10, 2); sys.version = '3.10.2 x'; runpy.run_module('slurm.lab')"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, "slurm.lab: Python 3.10.2 is too old")
 
 
@@ -135,7 +138,7 @@ def test_forwarder_carries_both_directions_and_their_ends() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as target:
         address = target.getsockname()
         threading.Thread(target=publish.forward, args=(listener, address), daemon=True).start()
-        client = socket.create_connection(listener.getsockname(), timeout=10)
+        client = socket.create_connection(listener.getsockname(), timeout=DEADLINE_S)
         server, _ = target.accept()
         server.settimeout(10)
         with closing(client), closing(server):
@@ -146,7 +149,7 @@ def test_forwarder_carries_both_directions_and_their_ends() -> None:
             threading.Thread(target=send_all, args=(server, data)).start()
             assert read_all(client) == data
         target.close()
-        with socket.create_connection(listener.getsockname(), timeout=10) as refused:
+        with socket.create_connection(listener.getsockname(), timeout=DEADLINE_S) as refused:
             assert refused.recv(1) == b""
 
 

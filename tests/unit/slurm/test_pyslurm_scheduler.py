@@ -229,7 +229,7 @@ def test_what_pyslurm_prints_is_no_answer(tmp_path: Path, capfd: pytest.CaptureF
 def test_a_question_that_is_given_up_while_the_worker_starts_holds_up_nobody(tmp_path: Path, turns: int) -> None:
     """Cancelled after so many turns of the event loop; a descendant of the worker keeps its pipes open."""
     pid = tmp_path / "pid"
-    scheduler = PyslurmScheduler(("sh", "-c", f"sleep 600 & echo $! >{pid}; wait"), timeout=20)
+    scheduler = PyslurmScheduler(("sh", "-c", f"sleep 600 & echo $! >{pid}; wait"), timeout=DEADLINE_S)
 
     async def ask_and_give_up() -> None:
         task = asyncio.create_task(scheduler.version())

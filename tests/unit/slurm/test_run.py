@@ -39,42 +39,42 @@ def assert_all_end(pids: Path) -> None:
 
 def test_output_and_code() -> None:
     code = "import sys; print('out\\xff'); print('err', file=sys.stderr); sys.exit(3)"
-    finished = asyncio.run(run_command((sys.executable, "-c", code), timeout=20, check=False))
+    finished = asyncio.run(run_command((sys.executable, "-c", code), timeout=DEADLINE_S, check=False))
     assert finished == FinishedCommand((sys.executable, "-c", code), 3, "outÿ\n", "err\n")
 
 
 def test_bytes_that_are_not_utf_8_are_replaced() -> None:
-    finished = asyncio.run(run_command(("printf", "a\\377b"), timeout=20))
+    finished = asyncio.run(run_command(("printf", "a\\377b"), timeout=DEADLINE_S))
     assert finished.stdout == "a\ufffdb"
 
 
 def test_a_failure_carries_code_and_the_end_of_stderr() -> None:
     code = "import sys; sys.stderr.write('x' * 10000 + 'the end'); sys.exit(4)"
     with pytest.raises(CommandError, match=r"ended with 4: x+the end") as caught:
-        asyncio.run(run_command((sys.executable, "-c", code), timeout=20))
+        asyncio.run(run_command((sys.executable, "-c", code), timeout=DEADLINE_S))
     assert caught.value.code == 4
     assert len(caught.value.stderr) == MAX_STDERR_CHARACTERS
 
 
 def test_a_signal_is_a_negative_code() -> None:
     with pytest.raises(CommandError) as caught:
-        asyncio.run(run_command(("sh", "-c", "kill -9 $$"), timeout=20))
+        asyncio.run(run_command(("sh", "-c", "kill -9 $$"), timeout=DEADLINE_S))
     assert caught.value.code == -9
 
 
 def test_a_missing_program_never_started() -> None:
     with pytest.raises(CommandError) as caught:
-        asyncio.run(run_command(("/nonexistent/program",), timeout=20))
+        asyncio.run(run_command(("/nonexistent/program",), timeout=DEADLINE_S))
     assert caught.value.code is None
 
 
 def test_there_is_no_input_and_no_shell() -> None:
-    assert asyncio.run(run_command(("cat",), timeout=20)).stdout == ""
-    assert asyncio.run(run_command(("printf", "%s", "$(id); *"), timeout=20)).stdout == "$(id); *"
+    assert asyncio.run(run_command(("cat",), timeout=DEADLINE_S)).stdout == ""
+    assert asyncio.run(run_command(("printf", "%s", "$(id); *"), timeout=DEADLINE_S)).stdout == "$(id); *"
 
 
 def test_the_environment_is_the_one_given() -> None:
-    assert asyncio.run(run_command(("/usr/bin/env",), timeout=20, env={"A": "1"})).stdout == "A=1\n"
+    assert asyncio.run(run_command(("/usr/bin/env",), timeout=DEADLINE_S, env={"A": "1"})).stdout == "A=1\n"
 
 
 def test_at_the_time_limit_the_whole_group_is_killed(tmp_path: Path) -> None:

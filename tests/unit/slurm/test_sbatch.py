@@ -20,6 +20,7 @@ from slurm.sbatch import (
     merge_options,
     parse_options,
 )
+from tests.deadlines import DEADLINE_S
 
 # The long names that sbatch 26.05.5 itself lists, taken from getopt's own answers to ambiguous abbreviations.
 # tests/contract/test_sbatch_table.py asks the real program.
@@ -175,7 +176,7 @@ def test_own_options_replace_defaults_and_their_rivals() -> None:
 def test_importing_the_table_costs_the_root_launcher_no_third_party_module() -> None:
     code = "import sys; before = set(sys.modules); import slurm.sbatch; print(*(set(sys.modules) - before))"
     loaded = subprocess.run(
-        [sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=DEADLINE_S, check=True
     ).stdout.split()
     tops = {module.partition(".")[0] for module in loaded} - {"slurm"}
     assert tops <= sys.stdlib_module_names
