@@ -43,7 +43,7 @@ def test_memory_overrun_ends_the_session_in_words(alice: Person, kept: str) -> N
     view = alice.until(kept, lambda view: bool(view["state"] == "failed"), what="the end of the session")
     assert view["outcome"] == "OUT_OF_MEMORY"
     lines = alice.explain(kept)
-    assert lines["state"].startswith("failed: out of memory: the session used more than its job asked for")
+    assert lines["state"].startswith("failed: out of memory: the session used more than its job requested")
     assert "--mem=" in lines["do"]
     assert "OUT_OF_MEMORY" in alice.ok("history", kept)
     comes_back(alice, kept)

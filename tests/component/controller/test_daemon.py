@@ -195,7 +195,7 @@ def test_a_hanging_sbatch_does_not_keep_it(home: Home) -> None:
     assert home.client.session("dev").state is SessionState.SUBMITTING
 
 
-@pytest.mark.parametrize("point", ["start.last_operation-recorded", "start.prepared", "start.submitted"])
+@pytest.mark.parametrize("point", ["start.intent-recorded", "start.prepared", "start.submitted"])
 def test_a_crash_leaves_what_the_next_one_goes_on_with(home: Home, point: str) -> None:
     process = home.start(BERTH_CRASH_AT=point)
     home.wait(home.client.health, process)

@@ -162,7 +162,7 @@ def test_a_promotion_counts_as_a_session(tmp_path: Path) -> None:
         made = await core.environments.make("alice", EnvironmentRequest(of="base"))
         core.launcher.volumes.begin_job("alice", made.id, "7", {})
         await core.start()
-        with pytest.raises(RefusedError, match="this site allows 1"):
+        with pytest.raises(RefusedError, match=r"session limit reached \(1 of 1\)"):
             await core.environments.promote("alice", made.id, PromoteRequest(name="debug", job="7"))
 
     play(tmp_path, scenario, limits={"sessions": 1})

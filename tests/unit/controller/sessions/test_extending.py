@@ -92,7 +92,7 @@ def test_what_the_site_does_not_allow_is_refused_with_what_happens_instead(
 def test_what_slurm_does_not_allow_is_told_in_its_words(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         before = await core.ready()
-        with pytest.raises(RefusedError, match="Slurm does not extend the job: Access/permission denied"):
+        with pytest.raises(RefusedError, match="Slurm refused to extend the job: Access/permission denied"):
             await core.extend.extend("alice", "dev", HOUR)
         assert core.row() == before
 

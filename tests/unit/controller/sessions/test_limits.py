@@ -83,7 +83,7 @@ def test_gpus_are_counted_while_somebody_has_them_or_waits_for_them(tmp_path: Pa
         core.scheduler.end(job_id, JobState.CANCELLED)
         await core.tick()
         await core.start("three", request=GPU)
-        with pytest.raises(RefusedError, match="this site allows 1: three"):
+        with pytest.raises(RefusedError, match=r"with a GPU reached \(1 of 1\): three"):
             await core.start("one", request=StartRequest())
         assert core.row("one").state is SessionState.STOPPED
 
