@@ -75,7 +75,7 @@ def test_a_start_of_a_session_on_its_way_changes_nothing(core: Core, state: Sess
         assert (await core.start(request=StartRequest(options=["--mem=1G"]))).state is state
         with pytest.raises(ConflictError, match="other options"):
             await core.start(request=StartRequest(options=["--mem=2G"]))
-        with pytest.raises(ConflictError, match="made from"):
+        with pytest.raises(ConflictError, match="created from"):
             await core.start(request=StartRequest(profile="other"))
         assert core.row() == before
         assert core.launcher.asked == []

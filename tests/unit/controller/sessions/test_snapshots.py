@@ -212,7 +212,7 @@ def test_a_job_that_slurm_requeues_ends_its_copy_with_words(core: Core) -> None:
         operation = core.row().view().operation
         assert operation is not None
         assert (operation.status, operation.reason) == ("failed", "conflict")
-        assert "anew" in operation.message
+        assert "Slurm restarted the job" in operation.message
         assert core.row().state is SessionState.QUEUED
 
     asyncio.run(scenario())
