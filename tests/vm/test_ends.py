@@ -61,6 +61,7 @@ def test_unused_session_is_warned_and_stopped(alice: Person, idle_time: str) -> 
     view = alice.until(idle_time, lambda view: bool(view["state"] == "stopped"), what="the stop")
     assert re.fullmatch(r"idle for \d+ min", view["reason"]), view["reason"]
     assert view["reason"] in alice.ok("events", idle_time)
+    alice.ok("set", idle_time, "--idle", "default")  # or it may stop again before anything uses it
     comes_back(alice, idle_time)
 
 

@@ -22,6 +22,7 @@ SEEDS = (1, 2, 3)
 HISTORY_SECONDS = 1800
 PROGRAM = "/tmp/berth-histories"  # noqa: S108 - in the guest
 FOLDER = "/home/alice/histories"
+NODE = "/tmp/berth-histories-node"  # noqa: S108 - in the guest
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,10 @@ def program(alice: Person) -> str:
 def test_history_of_volumes_shows_what_plain_directories_show(
     alice: Person, site: str, program: str, seed: int
 ) -> None:
-    """On a file server only the home's files change: the kernel mounts no overlay there for the system volume."""
-    kinds = "home,system" if DRIVERS[site] == "overlay" else "home"
+    """On a file server the system volume's changes are on the node's disk while a job runs (ADR 120)."""
+    node = "" if DRIVERS[site] == "overlay" else NODE
     alice.sh(
-        f"rm -rf {FOLDER}; cd {program}; "
-        f"/opt/berth/bin/python -B -m tests.volumes.history {DRIVERS[site]} {kinds} {FOLDER} {seed}",
+        f"rm -rf {FOLDER} {NODE}; mkdir {NODE}; cd {program}; "
+        f"/opt/berth/bin/python -B -m tests.volumes.history {DRIVERS[site]} {FOLDER} '{node}' {seed}",
         seconds=HISTORY_SECONDS,
     )

@@ -1,8 +1,8 @@
 """Random histories of sessions' volumes, and the plain directories that the volumes must equal afterwards.
 
-`python -m tests.volumes.history DRIVER KINDS FOLDER SEED…` runs one history for each seed in FOLDER, on the file
-system that the folder is on and as the user who calls it. KINDS are the volumes whose files change: `home`, or
-`home,system`. It needs Berth and the standard library only.
+`python -m tests.volumes.history DRIVER FOLDER NODE SEED…` runs one history for each seed in FOLDER, on the file system
+that the folder is on and as the user who calls it. NODE is a directory on the node's disk for jobs that have the system
+volume's top there, or empty. It needs Berth and the standard library only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from profiles.removal import remove_tree
 from tests.volumes.running import IMAGE, OTHER_IMAGE, Running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from broker.volumes.storage import SessionVolumes
     from tests.volumes.changes import Tree
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 KINDS = ("home", "system")
 STEPS = 14
 """Operations of one history."""
+MOST_SHOWN = 5
+"""How many paths a failure names."""
 
 
 @dataclass(slots=True)
@@ -42,29 +45,30 @@ class Model:
     """Plain directories beside the sessions: one for each volume now, and a copy for each snapshot."""
 
     running: Running
-    folder: Path
     copies: Iterator[int] = field(default_factory=itertools.count)
     now: dict[tuple[str, str], Path] = field(default_factory=dict)
     snapshots: dict[tuple[str, int], dict[str, Path]] = field(default_factory=dict)
     images: dict[tuple[str, int], operations.ImageVersion] = field(default_factory=dict)
     image: dict[str, operations.ImageVersion] = field(default_factory=dict)
 
-    def copy(self, source: Path) -> Path:
-        target = self.folder / str(next(self.copies))
+    def copy(self, kind: str, source: Path) -> Path:
+        target = self.running.model(kind) / str(next(self.copies))
+        target.parent.mkdir(exist_ok=True)
         subprocess.run(["cp", "-a", "--", source, target], check=True)
         return target
 
     def add(self, session: str, home: Path, system: Path, image: operations.ImageVersion = IMAGE) -> None:
-        self.now[session, "home"], self.now[session, "system"] = self.copy(home), self.copy(system)
+        for kind, source in (("home", home), ("system", system)):
+            self.now[session, kind] = self.copy(kind, source)
         self.image[session] = image
 
     def keep(self, session: str, number: int) -> None:
-        self.snapshots[session, number] = {kind: self.copy(self.now[session, kind]) for kind in KINDS}
+        self.snapshots[session, number] = {kind: self.copy(kind, self.now[session, kind]) for kind in KINDS}
         self.images[session, number] = self.image[session]
 
     def back(self, session: str, number: int) -> None:
         for kind, copy in self.snapshots[session, number].items():
-            self.now[session, kind] = self.copy(copy)
+            self.now[session, kind] = self.copy(kind, copy)
         self.image[session] = self.images[session, number]
 
 
@@ -75,23 +79,21 @@ def comparable(running: Running, kind: str, tree: Tree) -> Tree:
     for path, entry in tree.items():
         forgotten = {"time"} if running.by_fuse and "target" in entry else set()  # of links that it copies up
         shown[path] = {name: value for name, value in entry.items() if name not in left_out | forgotten}
-        if running.driver == "plain" and "time" in entry:
+        packed = running.driver == "plain" or (running.on_node and kind == "system")
+        if packed and "time" in entry:
             shown[path]["time"] //= 10**9
     return shown
 
 
 class History:
-    """Random operations on sessions, and the same on their model. `kinds` are the volumes whose files change."""
+    """Random operations on sessions, and the same on their model."""
 
-    def __init__(self, running: Running, seed: int, kinds: Sequence[str] = KINDS) -> None:
+    def __init__(self, running: Running, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a failure has to come again
         self.running = running
-        self.kinds = kinds
-        self.model = Model(self.running, self.running.base.parent / "model")
-        self.model.folder.mkdir()
+        self.model = Model(self.running)
         empty = self.running.base.parent / "empty"
-        if "system" in kinds:
-            self.running.plain(self.running.base, "system", seed, 40)
+        self.running.plain(self.running.base, "system", seed, 40)
         self.sessions = [self.running.create()]
         self.submissions = itertools.count(2)
         self.model.add(self.sessions[0], empty, self.running.base)
@@ -113,16 +115,18 @@ class History:
 
     def work(self) -> None:
         session, seed = self.session(), self.random.randrange(10**6)
-        for kind in self.kinds:
+        for kind in KINDS:
             self.running.change(session, kind, seed, 25)
             self.running.plain(self.model.now[session, kind], kind, seed, 25)
         self.check(session)
 
     def check(self, session: str) -> None:
-        for kind in self.kinds:
+        for kind in KINDS:
             shown = self.running.change(session, kind)
             wanted = self.running.plain(self.model.now[session, kind], kind, 0, 0)
-            assert comparable(self.running, kind, shown) == comparable(self.running, kind, wanted)
+            found, expected = (comparable(self.running, kind, tree) for tree in (shown, wanted))
+            other = [path for path in sorted(found | expected) if found.get(path) != expected.get(path)]
+            assert not other, [(kind, path, found.get(path), expected.get(path)) for path in other[:MOST_SHOWN]]
 
     def snapshot(self) -> None:
         session = self.session()
@@ -159,7 +163,7 @@ class History:
             return
         if self.random.random() < 0.5:
             self.copy_alive()
-        for kind in self.kinds:
+        for kind in KINDS:
             self.running.change(session, kind, submission, 10)
             self.running.plain(self.model.now[session, kind], kind, submission, 10)
         asked = self.running.record(session)
@@ -203,7 +207,7 @@ class History:
         been = [number for (name, number), at in self.model.images.items() if name == session and at == target]
         assert answer["system"] == ("kept" if been and self._stack(session, max(been)) else "fresh")
         system = self.model.snapshots[session, max(been)]["system"] if been else self.running.base
-        self.model.now[session, "system"] = self.model.copy(system)
+        self.model.now[session, "system"] = self.model.copy("system", system)
         self.model.image[session] = target
         self.check(session)
 
@@ -212,7 +216,7 @@ class History:
 
     def flatten(self) -> None:
         session = self.session()
-        before = {kind: self.running.change(session, kind) for kind in self.kinds}
+        before = {kind: self.running.change(session, kind) for kind in KINDS}
         operations.flatten(
             self.running.storage, session, new_id(), digest=self.model.image[session].digest, below=self.running.below
         )
@@ -256,15 +260,18 @@ def without_links(tree: Tree) -> Tree:
 
 
 def main() -> None:
-    driver, kinds, folder = sys.argv[1], sys.argv[2].split(","), Path(sys.argv[3])
+    driver, folder, disk = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     for seed in map(int, sys.argv[4:]):
         room = folder / f"seed{seed}"
         room.mkdir(parents=True)
         print(f"seed {seed}", flush=True)
-        history = History(Running.on(room, driver), seed, kinds)
+        node = Path(tempfile.mkdtemp(prefix="node-", dir=disk)) if disk else None
+        history = History(Running.on(room, driver, on_node=node is not None, node=node), seed)
         history.run(STEPS)
         print(f"seed {seed}: {len(history.sessions)} sessions, {len(history.model.snapshots)} snapshots", flush=True)
         remove_tree(room)
+        if node is not None:
+            remove_tree(node)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 SCRIPT = Path(changes.__file__)
 IMAGE = ImageVersion("base", "1", "sha256:" + "1" * 64)
 OTHER_IMAGE = ImageVersion("other", "2", "sha256:" + "2" * 64)
-KERNEL = "mount -t overlay overlay -o userxattr,lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
+MOUNT = "LIBMOUNT_FORCE_MOUNT2=always mount -t overlay overlay"  # as session.sh: fsconfig(2) takes 256 bytes an option
+KERNEL = MOUNT + " -o userxattr,lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 FUSE = "fuse-overlayfs -o lowerdir={lower},upperdir={top}/tree,workdir={top}/work {merged}"
 
 
@@ -49,13 +50,21 @@ class Running:
     submissions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
-    def on(cls, folder: Path, driver: str, *, by_fuse: bool = False, on_node: bool = False) -> Running:
+    def on(
+        cls, folder: Path, driver: str, *, by_fuse: bool = False, on_node: bool = False, node: Path | None = None
+    ) -> Running:
+        """Make the storage of a user in `folder`, and what nodes have in `node`, by default in the same folder."""
         storage = Storage(folder / "user")
         storage.root.mkdir(mode=0o700)
         storage.make()
+        local = node or folder
         for name in ("image", "empty", "merged"):
-            (folder / name).mkdir()
-        return cls(storage, folder / "image", driver, by_fuse, on_node)
+            (local / name).mkdir()
+        return cls(storage, local / "image", driver, by_fuse, on_node)
+
+    def model(self, kind: str) -> Path:
+        """The directory for plain directories: on the file system that a volume's files are on while a job runs."""
+        return (self.base.parent if kind == "system" and self.on_node else self.storage.root.parent) / "model"
 
     def exact(self, kind: str) -> bool:
         """Whether hard links stay together whatever is written to them: a system volume is always an overlay."""
