@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.observation import end, observe
+from broker.controller.reconcile.observation import observe, record_end
 from broker.controller.reconcile.state import Outcome
 from broker.controller.registry.registry import EventEntry
 from broker.schema.sessions import SessionState
@@ -366,9 +366,9 @@ def test_what_was_seen_does_not_overwrite_what_was_asked_since(newer: dict[str, 
     scheduler = FakeScheduler()
     job = scheduler.change(scheduler.submit("berth-" + seen.id), id=7, state=JobState.RUNNING, node="c1")
     assert observe(seen, job, None, 1.0)(now) is None
-    assert end(seen, Outcome(SessionState.FAILED), None, 1.0)(now) is None
+    assert record_end(seen, Outcome(SessionState.FAILED), None, 1.0)(now) is None
     assert observe(seen, job, None, 1.0)(seen) is not None
-    assert end(seen, Outcome(SessionState.FAILED), None, 1.0)(seen) is not None
+    assert record_end(seen, Outcome(SessionState.FAILED), None, 1.0)(seen) is not None
 
 
 def test_an_unclear_submission_is_repeated_only_after_the_grace(tmp_path: Path, clock: Clock) -> None:
@@ -393,7 +393,7 @@ def test_an_unclear_submission_is_repeated_only_after_the_grace(tmp_path: Path, 
 
 def test_data_that_cannot_be_removed_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr("broker.controller.reconcile.deletion.FIRST_PAUSE", 0.01)
+        monkeypatch.setattr("broker.controller.reconcile.deletion.FIRST_PAUSE_S", 0.01)
         core = make(tmp_path, FakeScheduler())
         session = core.registry.create(make_session(state=SessionState.STOPPED), EventEntry("alice", "start"))
         core.launcher.failures["trash"] = LauncherError("files", "Permission denied")
