@@ -116,7 +116,7 @@ class Gateway:
         return self._socket or bind_socket(self._settings.listen_host, self._settings.listen_port)
 
     def _client(self, source: str) -> FairReader:
-        connection = _Server(asyncio.get_running_loop(), self._options)
+        connection = _SSHConnection(asyncio.get_running_loop(), self._options)
         return FairReader(
             connection,
             source,
@@ -200,7 +200,7 @@ class Gateway:
             self._guards.close()
 
 
-class _Server(asyncssh.SSHServerConnection):
+class _SSHConnection(asyncssh.SSHServerConnection):
     """asyncssh's side of one connection."""
 
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:

@@ -25,8 +25,8 @@ from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.loop import Reconciler
 from broker.controller.reconcile.maintenance import Maintenance
-from broker.controller.reconcile.operations import OperationRunner
-from broker.controller.reconcile.scheduled_stop import ScheduledStopPolicy
+from broker.controller.reconcile.operation_runner import OperationRunner
+from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.models import JobRow, Session

@@ -15,7 +15,7 @@ import broker.controller.reconcile.deletion
 import broker.controller.reconcile.idle
 import broker.controller.reconcile.loop
 import broker.controller.reconcile.maintenance
-import broker.controller.reconcile.operations
+import broker.controller.reconcile.operation_runner
 import broker.controller.reconcile.retry
 import broker.controller.reconcile.submission
 import broker.controller.registry.operation
@@ -63,7 +63,7 @@ MODULES = (
     broker.controller.sessions.limits,
     broker.controller.sessions.connect,
     broker.controller.sessions.connections,
-    broker.controller.reconcile.operations,
+    broker.controller.reconcile.operation_runner,
     broker.controller.sessions.policies,
     broker.controller.reconcile.loop,
     broker.controller.sessions.lifecycle,

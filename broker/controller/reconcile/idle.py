@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.scheduled_stop import stop
+from broker.controller.reconcile.stop import stop
 from broker.controller.reconcile.succession import seconds_of
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import BerthError

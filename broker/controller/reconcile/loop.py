@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.idle import IdlePolicy
     from broker.controller.reconcile.maintenance import Maintenance
     from broker.controller.reconcile.observation import Matched
-    from broker.controller.reconcile.operations import OperationRunner
-    from broker.controller.reconcile.scheduled_stop import ScheduledStopPolicy
+    from broker.controller.reconcile.operation_runner import OperationRunner
+    from broker.controller.reconcile.stop import ScheduledStopPolicy
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session

@@ -59,7 +59,7 @@ class DeletedSessions:
                 f"you have another session named {final_name}",
                 hint=f"`berth restore {name} --as NEW` gives it another name",
             ) from error
-        return await self._pending.wait_for_operation(session)
+        return await self._pending.start_operation(session)
 
     async def gc(self, user: str, *, dry_run: bool) -> GcReport:
         """Remove the data that no session of the user needs. With `dry_run`, only report it."""

@@ -126,7 +126,7 @@ class Environments:
             await self._limits.check_storage(user)
             entry = EventEntry(user, "promote", f"of job {request.job}")
             session = await self._registry.create(session, entry)
-        return await self._pending.wait_for_operation(session)
+        return await self._pending.start_operation(session)
 
     def sweep(self, user: str) -> asyncio.Task[None]:
         """Start to remove the user's expired environments, or join the running removal."""

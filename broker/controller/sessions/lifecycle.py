@@ -10,7 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker.controller.reconcile.scheduled_stop import NO_TIME, stop
+from broker.controller.reconcile.stop import NO_TIME, stop
 from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import Target
 from broker.controller.registry.models import JobRow, Session

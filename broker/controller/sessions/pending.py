@@ -12,7 +12,7 @@ from broker.failpoints import failpoint
 
 if TYPE_CHECKING:
     from broker.controller.reconcile.loop import Reconciler
-    from broker.controller.reconcile.operations import OperationRunner
+    from broker.controller.reconcile.operation_runner import OperationRunner
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.schema.sessions import SessionView
@@ -40,7 +40,7 @@ class PendingOperations:
         self._changes.notify()
         self._reconciler.wake()
 
-    async def wait_for_operation(self, session: Session) -> SessionView:
+    async def start_operation(self, session: Session) -> SessionView:
         """Start the operation that was just recorded in `session`, and wait a few seconds for its result.
 
         Return the session, perhaps with the operation still pending. If it has failed, its error is raised.

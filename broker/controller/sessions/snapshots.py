@@ -188,7 +188,7 @@ class Snapshots:
             if request.start:
                 await self._limits.check_start(user, source.job.gpus)
             clone = await self._registry.create(clone, EventEntry(user, "clone", f"of {name}"))
-        return await self._pending.wait_for_operation(clone)
+        return await self._pending.start_operation(clone)
 
     async def diff(self, user: str, name: str, reference: str | None, *, content: bool = False) -> DiffReport:
         """Compare with a snapshot or with the profile. With `content`, read files of equal metadata, too."""
@@ -250,7 +250,7 @@ class Snapshots:
     async def _begin(self, session: Session, operation: Operation, detail: str) -> SessionView:
         decide = _begun(operation, EventEntry(operation.actor, operation.verb, detail))
         session = await self._registry.update(session.id, decide)
-        return await self._pending.wait_for_operation(session)
+        return await self._pending.start_operation(session)
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
         return await access.resolve_own(self._registry, user, name, permission)
