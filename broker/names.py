@@ -1,4 +1,7 @@
-"""Patterns of valid names, in a module that imports little, for the command line and the launcher."""
+"""Patterns of valid names and limits of values.
+
+This module imports little, for the command line and the launcher.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,22 @@ CONTINUATION_PATTERN = r"^(always|never|[1-9][0-9]{0,3}[mhd])$"
 
 IDLE_PATTERN = r"^(never|[1-9][0-9]{0,3}[mhd])$"
 """Values of schema.IdleTime."""
+
+MAX_CONNECT_WAIT_S = 86400.0
+"""Longest time for which a connection waits for its session."""
+
+MAX_ITEMS = 500
+"""Most elements of a list in a request; sbatch has some 130 options."""
+
+MAX_PATH_CHARS = 1024
+MAX_HOST_CHARS = 255
+MAX_FINGERPRINT_CHARS = 64
+
+MAX_CERTIFICATE_HOURS = 24.0 * 31
+"""Longest validity of a user's certificate that a site can allow."""
+
+MAX_EXTENSION_S = 366 * 86400.0
+"""Longest extension of a job's time limit in one request."""
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

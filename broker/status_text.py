@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from broker.format import format_duration, format_size, format_time
 from broker.schema.operations import OPERATIONS
-from broker.schema.sessions import SessionState
-from broker.schema.site import EventView
+from broker.schema.states import SessionState
 
 if TYPE_CHECKING:
     from broker.schema.connections import ConnectionView
     from broker.schema.sessions import OperationView, SessionView
+    from broker.schema.site import EventView
 
 END_NOTICE_S = 600.0
 """Seconds before a job's time limit at which Berth begins to show the deadline."""
@@ -157,6 +157,8 @@ def describe_save_time(at: float) -> str:
 
 def connection_event(view: ConnectionView) -> EventView:
     """Return the event that describes a connection."""
+    from broker.schema.site import EventView  # noqa: PLC0415 - it takes long to import
+
     parts = [
         f"from {view.peer}" if view.peer else "",
         f"through {view.gateway}" if view.gateway else "from the login node",

@@ -1,4 +1,4 @@
-"""The `berth` command: the table of commands, their shared options, and the handling of all failures.
+"""The `berth` command: the commands, their shared options, and the handling of all failures.
 
 A command's module is imported when the command is called, and imports its own dependencies when it runs. So most of the
 time of `berth --version` is the start of Python and click (ADR 0071).
@@ -18,57 +18,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from broker import __version__
+from broker.cli.command_table import ALIASES, COMMANDS, GROUPS, HIDDEN
 from broker.cli.context import Invocation, json_option
+from broker.cli.output import prepare_streams, write
+from broker.errors import BerthError, ExitCode, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-COMMANDS = {
-    "start": "start:start",
-    "list": "sessions:list_sessions",
-    "show": "sessions:show",
-    "ssh": "ssh:ssh",
-    "exec": "ssh:execute",
-    "open": "open:open_session",
-    "stop": "sessions:stop",
-    "extend": "extend:extend",
-    "resize": "resize:resize",
-    "set": "set:set_options",
-    "delete": "sessions:delete",
-    "restore": "sessions:restore",
-    "snapshot": "snapshots:snapshot",
-    "snapshots": "snapshots:snapshots",
-    "rollback": "snapshots:rollback",
-    "clone": "clone:clone",
-    "switch": "clone:switch",
-    "diff": "diff:diff",
-    "size": "space:size",
-    "verify": "space:verify",
-    "flatten": "space:flatten",
-    "gc": "space:gc",
-    "sbatch": "sbatch:sbatch",
-    "fetch": "environments:fetch",
-    "promote": "environments:promote",
-    "logs": "logs:logs",
-    "events": "logs:events",
-    "explain": "history:explain",
-    "history": "history:history",
-    "who": "logs:who",
-    "profile": "profile:profile",
-    "key": "keys:key",
-    "login": "login:login",
-    "logout": "login:logout",
-    "ssh-config": "ssh_config:ssh_config",
-    "doctor": "doctor:doctor",
-    "config": "config:config",
-    "completion": "completion:completion",
-    "connect": "ssh:connect",
-    "controller": "services:controller",
-    "gateway": "services:gateway",
-    "registry": "services:registry",
-    "ca": "login:ca",
-}
-"""Command → module in `commands` and attribute in it, in the order of `berth --help`."""
 
 
 class Berth(click.Group):
@@ -80,12 +36,35 @@ class Berth(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in COMMANDS:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        module, _, attribute = COMMANDS[name].location.partition(":")
         command = getattr(import_module(f"broker.cli.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
+        command.hidden = name in HIDDEN
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command, under its own name also if an alias was given. UsageError with a suggestion."""
+        word, *rest = args
+        name = ALIASES.get(word, word)
+        if name in COMMANDS or word.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, [name, *rest])
+        from broker.cli.suggestions import similar_command
+
+        near = similar_command(word)
+        raise click.UsageError(f"no such command {word!r}{f'; did you mean {near!r}?' if near else ''}", ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in groups, without an import of any."""
+        del ctx
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                width = max(map(len, COMMANDS))
+                formatter.write_dl([(name.ljust(width), entry.summary) for name, entry in group.items()])
 
     def main(
         self,
@@ -97,15 +76,35 @@ class Berth(click.Group):
         **extra: Any,  # noqa: ANN401 - as above
     ) -> NoReturn:
         """Run one command and end the process with a code of docs/reference/exit-codes.md."""
+        prepare_streams()
         invocation = Invocation()
         arguments = list(sys.argv[1:] if args is None else args)
         try:
             code = super().main(arguments, prog_name or "berth", complete_var, False, obj=invocation, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            code = _show_help(error)
         except Exception as error:  # noqa: BLE001 - no user should see a bare traceback
             from broker.cli import errors
 
+            if isinstance(error, NotFoundError) and invocation.names:
+                from broker.cli.suggestions import with_similar_session
+
+                error = with_similar_session(error, invocation)
             code = errors.report_error(error, as_json=invocation.json or errors.wants_json(arguments))
         sys.exit(code or 0)
+
+
+def _show_help(error: click.exceptions.NoArgsIsHelpError) -> ExitCode:
+    """Print the help of a group that was called alone; return the exit code."""
+    try:
+        write(f"{error.format_message()}\n")
+    except click.exceptions.Exit as left:
+        return ExitCode(left.exit_code)
+    except BerthError as failed:
+        from broker.cli import errors
+
+        return errors.report_error(failed, as_json=False)
+    return ExitCode.OK
 
 
 def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -114,7 +113,7 @@ def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None)
         os.environ["BERTH_CONFIG"] = os.path.abspath(value)  # noqa: PTH100 - Path.resolve would follow links
 
 
-@click.command(cls=Berth, context_settings={"help_option_names": ["--help"]})
+@click.command(cls=Berth, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="berth", message="%(prog)s %(version)s")
 @click.option(
     "--config",
@@ -128,7 +127,9 @@ def berth() -> None:
     """Named, persistent environments on a Slurm cluster, reached by ssh.
 
     `berth start dev --profile base` creates and starts one, `ssh dev.berth` connects to it, `berth stop dev` ends its
-    job and keeps its files. `--json` works before or after every command.
+    job and keeps its files. `--json` works before or after every command. `berth help COMMAND` explains a command.
+
+    `ls` and `ps` are short for list, `rm` for delete, and `status` for show.
     """
 
 

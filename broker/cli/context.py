@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from broker.client.client import Client
@@ -23,6 +24,8 @@ class Invocation:
     """The object that click passes to every command."""
 
     json: bool = False
+    names: list[str] = field(default_factory=list)
+    """The sessions that the command line names, for suggestions."""
 
     @cached_property
     def config(self) -> Config:
@@ -57,7 +60,7 @@ class Invocation:
             place = self.config.api_socket
         return place
 
-    def post(self, path: str, request: dict[str, Any]) -> PendingResponse:
+    def post(self, path: str, request: Mapping[str, object]) -> PendingResponse:
         """Send a request; the caller can load the response's types while the controller works."""
         import json
 

@@ -4,18 +4,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.output import escape_controls
+from broker.cli.output import escape_controls, output_error, write
 from broker.errors import BerthError, ExitCode, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 
 
 class InterruptedWaitError(BerthError):
@@ -30,7 +34,7 @@ def report_error(error: Exception, *, as_json: bool) -> ExitCode:
     failure = _as_berth_error(error)
     text = _as_json(failure) if as_json else _as_text(failure)
     if not ("JOURNAL_STREAM" in os.environ and _wrote_to_journal(text)):
-        click.echo(text, err=True)
+        write(f"{text}\n", err=True)
     return failure.exit_code
 
 
@@ -53,6 +57,8 @@ def wants_json(arguments: Sequence[str]) -> bool:
 def _as_berth_error(error: Exception) -> BerthError:
     if isinstance(error, BerthError):
         return error
+    if isinstance(error, OSError) and error.filename is None and error.errno in _DISK_ERRORS:
+        return output_error(error)  # of click's own output, such as help
     if isinstance(error, click.Abort):
         return InterruptedWaitError("interrupted")
     if isinstance(error, click.UsageError):
@@ -64,8 +70,8 @@ def _as_berth_error(error: Exception) -> BerthError:
 
 
 def _sentence(message: str) -> str:
-    """Remove the capital and the full stop of click's messages: Berth's messages follow `berth: `."""
-    text = message.rstrip(".")
+    """Make click's message one line, without its capital and full stop: Berth's messages follow `berth: `."""
+    text = " ".join(message.split()).rstrip(".").replace(". Choose from:", "; choose from:")
     return text[:1].lower() + text[1:]
 
 
@@ -91,7 +97,7 @@ def _unexpected(error: Exception) -> BerthError:
     summary = f"internal error: {type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error))
     if os.environ.get("BERTH_DEBUG"):
-        click.echo(text, err=True, nl=False)
+        write(text, err=True)
         return BerthError(summary)
     try:
         path = _save_traceback(text)

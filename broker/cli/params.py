@@ -4,17 +4,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from broker.cli.context import Invocation
 from broker.errors import BerthError, InvalidInputError
-from broker.names import LABEL_PATTERN, NAME_PATTERN, PERSISTENT_PATH_PATTERN, VERSION_PATTERN
+from broker.names import (
+    LABEL_PATTERN,
+    MAX_CERTIFICATE_HOURS,
+    MAX_FINGERPRINT_CHARS,
+    MAX_HOST_CHARS,
+    MAX_ITEMS,
+    MAX_PATH_CHARS,
+    NAME_PATTERN,
+    PERSISTENT_PATH_PATTERN,
+    VERSION_PATTERN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +33,8 @@ if TYPE_CHECKING:
     from broker.client.client import Client
 
 _Known = TypeVar("_Known")
-_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_SHOWN_CHARS = 60
+"""Characters of a wrong value in a message."""
 
 
 class SessionName(click.ParamType[str]):
@@ -35,6 +47,8 @@ class SessionName(click.ParamType[str]):
             self.fail(f"{value!r} is an option; put the session's name before sbatch's or ssh's options", param, ctx)
         if not re.fullmatch(NAME_PATTERN, value):
             self.fail(f"{value!r} {_WRONG_NAME}{_suggestion(value, NAME_PATTERN)}", param, ctx)
+        if ctx is not None and (invocation := ctx.find_object(Invocation)) is not None:
+            invocation.names.append(value)
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -46,47 +60,6 @@ class SessionName(click.ParamType[str]):
         ]
 
 
-class Time(click.ParamType["float | None"]):
-    """A length of time such as `30s`, `10m`, `2h` or `7d`, in seconds; None for the word `default`, if there is one."""
-
-    name = "time"
-
-    def __init__(self, default: str | None = None) -> None:
-        self._default = default
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        if not isinstance(value, str):
-            return None if value is None else float(str(value))
-        if value == self._default:
-            return None
-        found = re.fullmatch(r"([0-9]{1,6})(s|m|min|h|d)?", value)
-        if found is None:
-            word = f", nor {self._default!r}" if self._default else ""
-            self.fail(f"{value!r} is not a time such as 30s, 10m or 2h{word}", param, ctx)
-        return float(found[1]) * _SECONDS[found[2] or ""]
-
-
-class PointInTime(click.ParamType["float | None"]):
-    """A future time, in seconds since the epoch: `18:00`, `2026-12-24T18:00`, `4h` from now; None for `never`."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        if not isinstance(value, str) or value == "never":
-            return None
-        now = datetime.now().astimezone()
-        if re.fullmatch(r"[0-9]{1,6}(s|m|min|h|d)", value):
-            return now.timestamp() + (Time().convert(value, param, ctx) or 0.0)
-        try:
-            if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}", value):
-                hour, _, minute = value.partition(":")
-                at = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
-                return (at if at > now else at + timedelta(days=1)).timestamp()
-            return datetime.fromisoformat(value).astimezone().timestamp()
-        except (ValueError, OverflowError, OSError):
-            self.fail(f"{value!r} is not a time such as 18:00, 2026-12-24T18:00, 4h or never", param, ctx)
-
-
 @dataclass(frozen=True, slots=True)
 class ProfileReference:
     """`NAME` for the newest version, or `NAME@VERSION`."""
@@ -96,6 +69,39 @@ class ProfileReference:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}" if self.version else self.name
+
+
+class PlainText(click.ParamType[str]):
+    """A word of printable ASCII, of limited length; what it names, and an example, are for the message."""
+
+    name = "text"
+
+    def __init__(self, what: str, longest: int) -> None:
+        self._what = what
+        self._longest = longest
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not (value.isascii() and value.isprintable() and 0 < len(value) <= self._longest):
+            shown = ascii(value[:_SHOWN_CHARS])
+            self.fail(f"{shown} is not {self._what}: up to {self._longest} printable characters", param, ctx)
+        return value
+
+
+FINGERPRINT = PlainText("a key's fingerprint such as SHA256:…", MAX_FINGERPRINT_CHARS)
+HOST = PlainText("the host name of a session", MAX_HOST_CHARS)
+
+
+class Hours(click.FloatRange):
+    """A number of hours, up to the longest validity of a certificate that any site allows."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True, max=MAX_CERTIFICATE_HOURS)
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        hours: float = super().convert(value, param, ctx)
+        if math.isnan(hours):
+            self.fail(f"{value!r} is not a number of hours", param, ctx)
+        return hours
 
 
 class ProfileName(click.ParamType[ProfileReference]):
@@ -190,9 +196,19 @@ class Kept(click.ParamType[str]):
         path = f"~{value.removeprefix(here)}" if here and value.startswith(f"{here}/") else value
         path = path.rstrip("/")
         steps = path.split("/")[1:]
-        if not re.fullmatch(PERSISTENT_PATH_PATTERN, path) or set(steps) & {"", ".", ".."}:
+        wrong = not re.fullmatch(PERSISTENT_PATH_PATTERN, path) or set(steps) & {"", ".", ".."}
+        if wrong or not is_utf8(path) or len(path) > MAX_PATH_CHARS:
             self.fail(f"{value!r} {_WRONG_PATH}", param, ctx)
         return path
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text can be sent to the controller: an argument of other bytes cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 SIDES = ("home", "system")
@@ -205,6 +221,8 @@ def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, o
     """
     if not keep and not fresh:
         return None
+    if max(len(keep), len(fresh)) > MAX_ITEMS:
+        raise InvalidInputError(f"more than {MAX_ITEMS} paths in --keep or in --fresh")
     if both := sorted(set(keep) & set(fresh)):
         raise InvalidInputError(f"{both[0]} cannot be both in --keep and in --fresh")
     return {
@@ -215,7 +233,8 @@ def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, o
 
 
 _WRONG_PATH = (
-    "is neither `home`, `system`, nor a path that begins with / or ~/ and has no comma, colon or backslash in it"
+    "is neither `home`, `system`, nor a path that begins with / or ~/ and has no comma, colon or backslash in it, and "
+    f"at most {MAX_PATH_CHARS} characters"
 )
 
 _WRONG_LABEL = (

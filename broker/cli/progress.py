@@ -7,9 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
-import click
-
-from broker.cli.output import escape_controls
+from broker.cli.output import escape_controls, is_terminal, shorten, write
 from broker.errors import ControllerUnavailableError, TimedOutError
 from broker.status_text import describe_operation, pending_operation
 
@@ -34,7 +32,7 @@ class ProgressLine:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
+        self._terminal = is_terminal(sys.stderr)
         self._shown = ""
 
     def __enter__(self) -> Self:
@@ -48,7 +46,7 @@ class ProgressLine:
     def clear(self) -> None:
         """Clear the line for other output."""
         if self._terminal and self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
+            write("\r\x1b[K", err=True)
         self._shown = ""
 
     @property
@@ -64,9 +62,10 @@ class ProgressLine:
         self._shown = line
         if self._terminal:
             width = shutil.get_terminal_size().columns
-            click.echo(f"\r{line[: width - 1]}\x1b[K", nl=False, err=True)
+            _, separator, end = line.rpartition(", ")
+            write(f"\r{shorten(line, width - 1, tail=separator + end)}\x1b[K", err=True)
         else:
-            click.echo(line, err=True)
+            write(f"{line}\n", err=True)
 
 
 def follow_session(client: Client, view: SessionView, *, timeout: float | None = None) -> Iterator[SessionView]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.output import escape_controls, print_note
+from broker.cli.output import escape_controls, is_terminal, print_note
 from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def confirm(question: str, *, undone: str, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         raise InvalidInputError(f"{undone}: there is no terminal to ask at", hint="--yes continues without a question")
     if not click.confirm(escape_controls(question), err=True):
         raise BerthError(undone)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.cli.volume_text import describe_last_operation, describe_persistence, volume_rows
 from broker.format import format_duration, format_time
-from broker.schema.sessions import SessionState
+from broker.schema.states import SessionState
 from broker.status_text import (
     describe_continuation,
     describe_idle,
@@ -19,11 +19,14 @@ from broker.status_text import (
 from slurm.gres import requested_gres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from broker.schema.sessions import SessionView
 
 HEADINGS = ("NAME", "STATE", "PROFILE", "NODE/REASON", "JOB", "GPU", "TIME LEFT")
+WIDE_HEADINGS = ("SINCE", "OPTIONS", "ID")
+SHRINKING_COLUMN = HEADINGS.index("NODE/REASON")
+"""The column of `berth list` that is shortened if the table does not fit the terminal."""
 
 DELETED_HEADINGS = ("NAME", "PROFILE", "KEPT UNTIL", "SNAPSHOTS")
 
@@ -62,6 +65,26 @@ def session_row(view: SessionView, now: float) -> tuple[str, ...]:
     if view.next_job_id is not None:
         left += f", then job {view.next_job_id}"
     return (view.name, state, f"{view.profile}@{view.version}", where, job, describe_gpu(view.options), left)
+
+
+def session_table(
+    views: Sequence[SessionView], now: float, *, wide: bool = False
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the headings and rows of `berth list`."""
+    stops = any(_describe_stop(view, now) for view in views)
+    headings = HEADINGS + (("STOPS",) if stops else ()) + (WIDE_HEADINGS if wide else ())
+    rows = []
+    for view in views:
+        row = session_row(view, now) + ((_describe_stop(view, now),) if stops else ())
+        rows.append(row + ((format_time(view.created_at, now), " ".join(view.options), view.id) if wide else ()))
+    return headings, rows
+
+
+def _describe_stop(view: SessionView, now: float) -> str:
+    """Describe the scheduled stop in a few characters; empty if the session has no job or no stop time."""
+    if view.stop_at is None or view.state not in _WITH_JOB:
+        return ""
+    return f"{'until' if view.stays else 'at'} {format_time(view.stop_at, now)}"
 
 
 def deleted_row(view: SessionView, now: float) -> tuple[str, ...]:
@@ -119,7 +142,7 @@ def session_page(view: SessionView, domain: str, now: float) -> Iterator[tuple[s
     if view.endpoint:
         yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
     yield from _policies(view, now)
-    if view.connecting.model_dump(exclude_none=True):
+    if view.connecting.start is not None or view.connecting.wait is not None:
         yield "connecting", describe_connect_policy(view)
     yield "kept", describe_persistence(view)
     yield from volume_rows(view)

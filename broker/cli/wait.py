@@ -14,7 +14,7 @@ from broker.cli.errors import InterruptedWaitError
 from broker.cli.progress import ProgressLine, follow_session
 from broker.cli.session_text import ENDED, state_line
 from broker.errors import BerthError, ConflictError, NotFoundError, from_reason
-from broker.schema.sessions import SessionState
+from broker.schema.states import SessionState
 from broker.status_text import describe_operation, pending_operation
 
 if TYPE_CHECKING:

@@ -37,7 +37,8 @@ from broker.config.file import (
     read_config,
 )
 from broker.errors import InvalidInputError
-from broker.schema.sessions import MAX_CONNECT_WAIT_S, Continuation, IdleTime
+from broker.names import MAX_CERTIFICATE_HOURS, MAX_CONNECT_WAIT_S
+from broker.schema.sessions import Continuation, IdleTime
 from broker.ssh.keys import PublicKey
 from broker.ssh.max_startups import MaxStartups
 from slurm.sbatch import check_options
@@ -188,7 +189,7 @@ class SshSettings(Section):
     those of user_ca_keys are accepted as well."""
     user_ca_keys: list[Annotated[str, AfterValidator(lambda line: PublicKey.parse(line).line)]] = []
     """Public keys of the site's own authorities, whose user certificates are accepted."""
-    user_certificate_hours: Annotated[float, Field(gt=0, le=24 * 31)] = 16.0
+    user_certificate_hours: Annotated[float, Field(gt=0, le=MAX_CERTIFICATE_HOURS)] = 16.0
     """Longest validity of a certificate of `berth login`, in hours."""
     ca_overlap_days: Annotated[float, Field(ge=0, le=365)] = 14.0
     """Days for which the next key of the host authority is announced before it may sign. Within this time, every client

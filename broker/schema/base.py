@@ -51,9 +51,5 @@ class ErrorBody(Strict):
     """Only with the reason `waiting`, for a request with `hold` false."""
 
 
-MAX_ITEMS = 500
-"""Most elements of a list in a request; sbatch has some 130 options."""
-
-
 Timestamp = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 """Seconds since the epoch; a larger number would be milliseconds by mistake."""

@@ -8,8 +8,10 @@ from pydantic import FailFast, Field, StringConstraints
 
 from broker.names import (
     IDENTIFIER,
+    MAX_HOST_CHARS,
+    MAX_ITEMS,
 )
-from broker.schema.base import MAX_ITEMS, KnownSession, Strict, Timestamp, UserName
+from broker.schema.base import KnownSession, Strict, Timestamp, UserName
 
 MAX_WAITED_SESSIONS = 2000
 """Sessions in one request of a gateway, with up to 70 bytes each; a request to the controller has at most 256 KiB."""
@@ -20,7 +22,7 @@ class ResolveRequest(Strict):
 
     user: str
     """The connecting user. Only the gateway's account may name another user than the caller."""
-    target: Annotated[str, StringConstraints(max_length=255)]
+    target: Annotated[str, StringConstraints(max_length=MAX_HOST_CHARS)]
     """The requested host name: `name`, `name.<domain>` or `owner.name.<domain>`."""
     root: bool = False
     """Allow a session in root mode, for `berth exec --root`; otherwise it is refused, since only `root` can log in."""

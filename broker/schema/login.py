@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from broker.names import MAX_CERTIFICATE_HOURS, MAX_FINGERPRINT_CHARS
 from broker.schema.base import Strict
 
 
@@ -55,7 +56,7 @@ class UserCertificateRequest(Strict):
     """A request for a certificate of one of the caller's keys."""
 
     public_key: Annotated[str, StringConstraints(max_length=16384)]
-    hours: Annotated[float, Field(gt=0, le=24 * 31)] | None = None
+    hours: Annotated[float, Field(gt=0, le=MAX_CERTIFICATE_HOURS)] | None = None
     """Validity; default and maximum are the site's limit."""
 
 
@@ -106,6 +107,6 @@ class RotateRequest(Strict):
 
 
 class RetireRequest(Strict):
-    fingerprint: Annotated[str, StringConstraints(max_length=64)]
+    fingerprint: Annotated[str, StringConstraints(max_length=MAX_FINGERPRINT_CHARS)]
     now: bool = False
     """Retire it even if certificates that it has signed may be valid."""

@@ -3,9 +3,10 @@
 Times are seconds since the epoch (float, UTC), sizes are bytes.
 """
 
+# ruff: noqa: PLC0414 - the states are a part of this schema
+
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, FailFast, Field, StringConstraints
@@ -13,9 +14,17 @@ from pydantic import AfterValidator, FailFast, Field, StringConstraints
 from broker.names import (
     CONTINUATION_PATTERN,
     IDLE_PATTERN,
+    MAX_CONNECT_WAIT_S,
+    MAX_EXTENSION_S,
+    MAX_ITEMS,
+    MAX_PATH_CHARS,
     PERSISTENT_PATH_PATTERN,
 )
-from broker.schema.base import MAX_ITEMS, Name, Strict, Version
+from broker.schema.base import Name, Strict, Version
+from broker.schema.states import LIVE as LIVE
+from broker.schema.states import MOVING as MOVING
+from broker.schema.states import STARTABLE as STARTABLE
+from broker.schema.states import SessionState as SessionState
 
 
 def _without_steps_up(path: str) -> str:
@@ -24,11 +33,10 @@ def _without_steps_up(path: str) -> str:
     return path
 
 
-MAX_CONNECT_WAIT_S = 86400.0
-
-
 PersistentPath = Annotated[
-    str, StringConstraints(pattern=PERSISTENT_PATH_PATTERN, max_length=1024), AfterValidator(_without_steps_up)
+    str,
+    StringConstraints(pattern=PERSISTENT_PATH_PATTERN, max_length=MAX_PATH_CHARS),
+    AfterValidator(_without_steps_up),
 ]
 """An absolute path, or one below `~/`, that is valid for Apptainer's --bind."""
 
@@ -40,21 +48,6 @@ such as `12h` or `7d`."""
 
 IdleTime = Annotated[str, StringConstraints(pattern=IDLE_PATTERN)]
 """Idle time after which a session is stopped, such as `8h`, or `never`."""
-
-
-class SessionState(StrEnum):
-    """The states of a session; docs/behaviour.md has the table of transitions."""
-
-    SUBMITTING = "submitting"  # the submission is recorded; Slurm has not acknowledged the job yet
-    QUEUED = "queued"  # the job waits in Slurm
-    STARTING = "starting"  # the job runs; its sshd is not announced yet
-    READY = "ready"  # the endpoint is announced
-    STOPPING = "stopping"  # a stop is recorded: the controller cancels the job and waits for its end
-    STOPPED = "stopped"  # no job; the data is kept
-    CHANGING = "changing"  # no job; its volumes are being changed
-    FAILED = "failed"  # the job ended with an error; the data is kept, `start` tries again
-    DELETING = "deleting"  # the data is being removed
-    DELETED = "deleted"  # a tombstone: the name is free, a late job is cancelled
 
 
 class Endpoint(Strict):
@@ -123,7 +116,7 @@ class StopTime(Strict):
 
 
 class ExtendRequest(Strict):
-    seconds: Annotated[float, Field(gt=0, le=366 * 86400)]
+    seconds: Annotated[float, Field(gt=0, le=MAX_EXTENSION_S)]
     """Time to add to the job's limit; rounded up to whole minutes."""
 
 
@@ -262,25 +255,6 @@ class DeletedList(Strict):
 
 class SessionList(Strict):
     sessions: list[SessionView]
-
-
-LIVE = frozenset(
-    {
-        SessionState.SUBMITTING,
-        SessionState.QUEUED,
-        SessionState.STARTING,
-        SessionState.READY,
-        SessionState.STOPPING,
-    }
-)
-"""States in which a session has, or may have, a job."""
-
-
-STARTABLE = frozenset({SessionState.STOPPED, SessionState.FAILED})
-
-
-MOVING = frozenset(LIVE - {SessionState.READY} | {SessionState.CHANGING, SessionState.DELETING})
-"""Transient states: while a session is in one, Slurm is queried often."""
 
 
 OTHER_HOST_KEY = "its job has another host key than Berth knows"

@@ -25,13 +25,13 @@ from pydantic import (
 
 from profiles.errors import ProfileError
 from profiles.recipe.base import Base, parse_base
+from profiles.recipe.duration import policy_time
+from profiles.recipe.resources import to_slurm_value
 from profiles.recipe.yaml_document import YamlDocument, parse_yaml
 from profiles.userfile import is_file
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
-CONTINUATION_PATTERN = r"^(always|never|[1-9][0-9]{0,3}[mhd])$"
-IDLE_PATTERN = r"^(never|[1-9][0-9]{0,3}[mhd])$"
 
 RESERVED_VARIABLES = re.compile(r"(BERTH|SLURM|APPTAINER|SINGULARITY)_|(HOME|USER|LOGNAME)$")
 """Variables that the session, Slurm or Apptainer set. A profile that set them would break one of the three."""
@@ -92,6 +92,14 @@ def _variable(name: str) -> str:
     if RESERVED_VARIABLES.match(name):
         raise ValueError(f"{name} is set by the session itself")
     return name
+
+
+def _parse_continuation(text: str) -> str:
+    return text if text in {"always", "never"} else policy_time(text)
+
+
+def _parse_idle(text: str) -> str:
+    return text if text == "never" else policy_time(text)
 
 
 Line = Annotated[str, AfterValidator(_one_line)]
@@ -174,8 +182,8 @@ class Profile(ProfileModel):
     environment: dict[Variable, Line] = {}
     resources: dict[ResourceName, ResourceValue] = {}
     persistence: PersistenceSpec = PersistenceSpec()
-    idle: Annotated[str, StringConstraints(pattern=IDLE_PATTERN)] | None = None
-    continuation: Annotated[str, StringConstraints(pattern=CONTINUATION_PATTERN)] | None = None
+    idle: Annotated[str, AfterValidator(_parse_idle)] | None = None
+    continuation: Annotated[str, AfterValidator(_parse_continuation)] | None = None
     binds: list[BindSpec] = []
     submission_directory: bool = True
     services: list[Service] = []
@@ -238,7 +246,20 @@ def parse_profile(text: str, path: Path) -> Profile:
         profile = Profile.model_validate(document.data)
     except ValidationError as error:
         raise _first_problem(error, document, path) from error
+    profile = profile.model_copy(update={"resources": _parse_resources(profile, document, path)})
     return _resolve_paths(profile, path.resolve().parent, document, path)
+
+
+def _parse_resources(profile: Profile, document: YamlDocument, path: Path) -> dict[str, bool | str]:
+    """Return the resources with times and sizes in Slurm's forms."""
+    parsed: dict[str, bool | str] = {}
+    for name, value in profile.resources.items():
+        try:
+            parsed[name] = to_slurm_value(name, value) if isinstance(value, str) else value
+        except ValueError as error:
+            line = document.line(("resources", name))
+            raise ProfileError(f"`resources.{name}`: {error}", file=path, line=line) from error
+    return parsed
 
 
 def _resolve_paths(profile: Profile, folder: Path, document: YamlDocument, path: Path) -> Profile:

@@ -41,6 +41,28 @@ shows the commands in use.
 | `BERTH_ENV` | the environment of `berth sbatch`, unless --env names one; it overrides the script's `#BERTH --env` |
 | `BERTH_DEBUG` | if set, a fault in berth itself shows its traceback at once |
 | `XDG_CONFIG_HOME`, `XDG_DATA_HOME`, `XDG_STATE_HOME`, `XDG_RUNTIME_DIR` | the directories of personal mode |
+
+## Times and sizes
+
+Options, arguments and [profiles](profile.md) take the same forms. As in Slurm, a bare number is minutes or MiB; only
+`--timeout` takes a bare number as seconds. All units of sizes are powers of 1024.
+
+| time | meaning |
+|---|---|
+| `90` | 90 minutes |
+| `30s`, `15m`, `15min`, `4h`, `2d` | seconds, minutes, hours, days |
+| `1h30m`, `1d12h`, `1.5h` | the sum of the parts; any part can have a fraction |
+| `90:30` | 90 minutes and 30 seconds |
+| `1:30:00` | hours, minutes and seconds |
+| `2-12`, `2-12:30`, `2-12:30:00` | days, hours, minutes and seconds |
+
+| size | meaning |
+|---|---|
+| `4096` | 4096 MiB |
+| `512M`, `16G`, `1T` | MiB, GiB, TiB |
+| `16GB`, `16GiB`, `1.5G` | the same units; a fraction is rounded up to whole MiB |
+
+The API and [the configuration](config.md) have seconds and bytes.
 """
 
 _CONFIG_HEAD = """\
@@ -82,7 +104,11 @@ def pages() -> dict[Path, str]:
 
 def commands() -> Iterator[tuple[str, click.Context]]:
     """Every command with its whole name, groups before what is in them."""
-    yield from _below(click.Context(berth, info_name="berth", terminal_width=WIDTH, max_content_width=WIDTH))
+    names = berth.context_settings["help_option_names"]
+    context = click.Context(
+        berth, info_name="berth", terminal_width=WIDTH, max_content_width=WIDTH, help_option_names=names
+    )
+    yield from _below(context)
 
 
 def _below(context: click.Context) -> Iterator[tuple[str, click.Context]]:

@@ -60,10 +60,11 @@ def clone(
     }
     asked = invocation.post(f"/v1/sessions/{name}/clone", request)
     from broker.cli.wait import asking, until_made
+    from broker.client.answers import parse_answer
     from broker.schema.sessions import SessionView
 
     with asking(invocation, new, "clone"):
-        view = SessionView.model_validate_json(asked.answer())
+        view = parse_answer(SessionView, asked.answer())
         domain = invocation.client.site().domain if start else ""  # now, while Slurm is busy, rather than at the end
     if not no_wait:
         view = until_made(invocation, view, timeout=timeout, ready=start)

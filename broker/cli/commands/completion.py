@@ -7,6 +7,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from broker.cli import output
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "fish", "zsh"]))
@@ -22,4 +24,4 @@ def completion(shell: str) -> None:
 
     chosen = get_completion_class(shell)
     assert chosen is not None
-    click.echo(chosen(berth, {}, "berth", "_BERTH_COMPLETE").source())
+    output.write(f"{chosen(berth, {}, 'berth', '_BERTH_COMPLETE').source()}\n")

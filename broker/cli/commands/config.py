@@ -31,7 +31,7 @@ def show(invocation: Invocation) -> None:
     if invocation.json:
         output.print_json(settings)
     else:
-        click.echo(yaml.safe_dump(settings, sort_keys=False, allow_unicode=False), nl=False)
+        output.write(yaml.safe_dump(settings, sort_keys=False, allow_unicode=False))
 
 
 @config.command()

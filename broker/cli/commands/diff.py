@@ -76,4 +76,4 @@ def _package(package: PackageChange) -> tuple[str, str]:
 
 
 def _line(change: str, what: str) -> None:
-    click.echo(f"{change}\t{output.escape_controls(what)}")
+    output.write(f"{change}\t{output.escape_controls(what)}\n")

@@ -11,20 +11,24 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import Time
+from broker.cli.time_params import Duration
+from broker.names import MAX_EXTENSION_S
 
 
 @click.command()
 @name_argument
-@click.argument("seconds", type=Time(), metavar="TIME")
+@click.argument("seconds", type=Duration(longest_s=MAX_EXTENSION_S), metavar="TIME")
 @json_option
 @pass_invocation
 def extend(invocation: Invocation, name: str, seconds: float) -> None:
     """Extend the time limit of a session's job.
 
-    TIME is added to the limit, such as 30m or 4h. If the site does not allow it, nothing is changed, and the message
-    says what happens at the job's end; exit code 4.
-    """
+    TIME is added to the limit: 90 (minutes), 30m, 4h, 1h30m, 2d, or a form of Slurm such as 1:30:00 or 2-12. If the
+    site does not allow it, nothing is changed, and the message says what happens at the job's end; exit code 4.
+
+    \b
+      berth extend dev 4h
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.format import format_duration, format_time
 
     view = invocation.client.extend(name, seconds)

@@ -8,6 +8,7 @@ import click
 
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.cli.params import FINGERPRINT
 from broker.errors import InvalidInputError
 from broker.format import format_time
 
@@ -82,7 +83,7 @@ def list_keys(invocation: Invocation) -> None:
 
 
 @key.command()
-@click.argument("fingerprint", metavar="FINGERPRINT")
+@click.argument("fingerprint", type=FINGERPRINT, metavar="FINGERPRINT")
 @json_option
 @pass_invocation
 def remove(invocation: Invocation, fingerprint: str) -> None:

@@ -11,6 +11,7 @@ import click
 
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.cli.params import FINGERPRINT, Hours
 
 if TYPE_CHECKING:
     from broker.schema.login import AuthorityKeyView, AuthorityKind, UserCertificateView
@@ -27,7 +28,7 @@ now_option = click.option("--now", is_flag=True, help="Do not wait; see above fo
     metavar="FILE|-",
     help="Certify this public key and print the certificate. Default: the key of `berth ssh`.",
 )
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Validity, up to the site's limit.")
+@click.option("--hours", type=Hours(), help="Validity, up to the site's limit.")
 @click.option("--list", "listing", is_flag=True, help="List your certificates instead.")
 @json_option
 @pass_invocation
@@ -101,7 +102,7 @@ def _list(invocation: Invocation) -> None:
 
 
 @click.command()
-@click.argument("fingerprint", metavar="[FINGERPRINT]", required=False)
+@click.argument("fingerprint", type=FINGERPRINT, metavar="[FINGERPRINT]", required=False)
 @json_option
 @pass_invocation
 def logout(invocation: Invocation, fingerprint: str | None) -> None:
@@ -167,7 +168,7 @@ def rotate(invocation: Invocation, kind: AuthorityKind, *, now: bool) -> None:
 
 @ca.command()
 @kind_argument
-@click.argument("fingerprint")
+@click.argument("fingerprint", type=FINGERPRINT)
 @now_option
 @json_option
 @pass_invocation

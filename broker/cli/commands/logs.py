@@ -72,7 +72,7 @@ def added(seen: str, text: str) -> str:
 
 
 def _write(text: str) -> None:
-    click.echo(output.escape_controls(text, keep="\n\t"), nl=False)
+    output.write(output.escape_controls(text, keep="\n\t"))
 
 
 @click.command()

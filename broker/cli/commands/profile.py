@@ -120,7 +120,7 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
         return
     import yaml
 
-    click.echo(yaml.safe_dump(image_json(image), sort_keys=False, allow_unicode=False), nl=False)
+    output.write(yaml.safe_dump(image_json(image), sort_keys=False, allow_unicode=False))
 
 
 @profile.command()
@@ -176,7 +176,7 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
 
 def _require_unused(invocation: Invocation, image: Image) -> None:
     """Raise ConflictError while one of the caller's sessions may have the image mounted."""
-    from broker.schema.sessions import LIVE
+    from broker.schema.states import LIVE
 
     try:
         sessions = invocation.client.sessions()
@@ -193,7 +193,7 @@ def _require_unused(invocation: Invocation, image: Image) -> None:
 
 
 def _confirmed(image: Image) -> bool:
-    if not sys.stdin.isatty():
+    if not output.is_terminal(sys.stdin):
         raise InvalidInputError(
             f"{image.name}@{image.version} was not deleted: there is no terminal to ask at",
             hint="--yes deletes without a question",

@@ -9,10 +9,11 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument, no_wait_option, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.cli.resources import ResourceCommand, parse_resources
 from broker.errors import InvalidInputError
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(cls=ResourceCommand, context_settings={"ignore_unknown_options": True})
 @name_argument
 @no_wait_option
 @timeout_option
@@ -32,12 +33,7 @@ def resize(
       berth resize dev --gres=none            release the GPU
       berth resize dev --gres=gpu:intel:1 --mem=32G
     """  # noqa: D301 - \b is click's mark for lines to leave alone
-    from slurm.sbatch import OptionError, parse_options
-
-    try:
-        options = parse_options(resources)
-    except OptionError as error:
-        raise InvalidInputError(str(error), hint="sbatch(1) explains the options") from error
+    options = parse_resources(resources, hint="sbatch(1) explains the options")
     if not options:
         raise InvalidInputError("no resource options were given", hint=f"for example `berth resize {name} --gres=none`")
     before = invocation.client.session(name)

@@ -76,7 +76,8 @@ class _Script(click.ParamType[str]):
 )
 @click.argument("words", nargs=-1, type=_Script(), metavar="[SBATCH OPTIONS]... [SCRIPT [ARGS]...]")
 @pass_invocation
-def sbatch(invocation: Invocation, words: tuple[str, ...]) -> None:
+@click.pass_context
+def sbatch(ctx: click.Context, invocation: Invocation, words: tuple[str, ...]) -> None:
     """Submit a batch job, optionally in an environment.
 
     All arguments are passed to the site's sbatch; output and exit code are those of sbatch, so
@@ -92,6 +93,8 @@ def sbatch(invocation: Invocation, words: tuple[str, ...]) -> None:
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     if is_called_by_sbatch_script(os.environ):
         _become(words)  # the first call created the environment, and the wrapper script has the options
+    if words[:1] in {("-h",), ("--help",)}:
+        output.write(f"{ctx.get_help()}\n\n")  # sbatch's own help follows
     submission = Submission.read(words)
     if submission.environment:
         sys.exit(submission.submit_into(invocation, submission.environment))
@@ -300,8 +303,7 @@ def _run_sbatch(words: Sequence[str], stdin: bytes | None, note: Callable[[int],
             process.stdin.close()
         while part := os.read(process.stdout.fileno(), 65536):
             printed += part
-            sys.stdout.buffer.write(part)
-            sys.stdout.buffer.flush()
+            output.write_bytes(part)
             if job_id is None and (job_id := _job_id(printed)) is not None:
                 note(job_id)
     return process.returncode, job_id

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import click
@@ -12,34 +11,14 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import Time
+from broker.cli.time_params import DEFAULT, Duration, PolicyTime
 from broker.errors import InvalidInputError
-from broker.names import CONTINUATION_PATTERN, IDLE_PATTERN
+from broker.names import MAX_CONNECT_WAIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.schema.sessions import SessionView
-
-DEFAULT = "default"
-
-
-class Policy(click.ParamType["str | None"]):
-    """A parameter whose value matches a pattern, such as `never` or `12h`, or is `default`."""
-
-    name = "policy"
-
-    def __init__(self, pattern: str, values: str) -> None:
-        """`values`: the allowed values, for the error message."""
-        self._pattern = pattern
-        self._values = values
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | None:
-        if not isinstance(value, str) or value == DEFAULT:
-            return None
-        if re.fullmatch(self._pattern, value) is None:
-            self.fail(f"{value!r} is neither {self._values}, nor {DEFAULT}", param, ctx)
-        return value
 
 
 @click.command("set")
@@ -51,20 +30,20 @@ class Policy(click.ParamType["str | None"]):
 )
 @click.option(
     "--connect-wait",
-    type=Time(default=DEFAULT),
+    type=Duration(default=True, zero=True, longest_s=MAX_CONNECT_WAIT_S),
     metavar="TIME",
     help="How long a connection waits while the session starts, such as 30s or 10m.",
 )
 @click.option(
     "--continue",
     "continuation",
-    type=Policy(CONTINUATION_PATTERN, "always, never, a time such as 12h or 7d"),
+    type=PolicyTime("always", "never"),
     metavar="POLICY",
     help="Continue in a new job when the job has to end: always, never, or if used within a time such as 12h.",
 )
 @click.option(
     "--idle",
-    type=Policy(IDLE_PATTERN, "never, a time such as 8h or 2d"),
+    type=PolicyTime("never"),
     metavar="TIME",
     help="Stop the session when it is idle for a time such as 8h; or never.",
 )
@@ -91,6 +70,8 @@ def set_options(
 
     A session is idle while its processors and its GPU do no work, its terminals get no input, and its connections
     carry only keepalive messages. Berth warns its users before it stops the session. All files are kept.
+
+    TIME is 90 (minutes), 30s, 15m, 4h, 1h30m, 2d, or a form of Slurm such as 1:30:00 or 2-12.
 
     \b
       berth set dev --connect-wait 10m

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from broker.cli.context import Invocation, pass_invocation
-from broker.cli.params import SessionName
+from broker.cli.params import HOST, SessionName
 from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def execute(
 
 
 @click.command()
-@click.argument("host", metavar="HOST")
+@click.argument("host", type=HOST, metavar="HOST")
 @pass_invocation
 def connect(invocation: Invocation, host: str) -> None:
     """Connect stdin and stdout to a session, for ssh.

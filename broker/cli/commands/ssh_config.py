@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.output import print_json, print_note
+from broker.cli.output import print_json, print_note, write
 from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def ssh_config(
     if invocation.json:
         print_json({"ssh_config": config, "known_hosts": hosts})
     else:
-        click.echo(hosts if known_hosts else config, nl=False)
+        write(hosts if known_hosts else config)
 
 
 def _write(invocation: Invocation, site: SiteView, route: Route, output: Path | None, identity: Path | None) -> None:

@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli import output
-from broker.cli.commands.sessions import name_argument, no_wait_option, timeout_option
+from broker.cli.commands.sessions import no_wait_option, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import Kept, ProfileName, ProfileReference, persistence_of
-from broker.errors import InvalidInputError
+from broker.cli.resources import NameOrResource, ResourceCommand, parse_resources, split_names
+from broker.cli.several import all_option, apply_to_each, print_views, raise_failures, selected_names
+from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from broker.schema.sessions import SessionView
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
-@name_argument
+_OPTIONS_HINT = "`berth start NAME --profile PROFILE [SBATCH OPTIONS]`; sbatch(1) explains them"
+
+
+@click.command(cls=ResourceCommand, context_settings={"ignore_unknown_options": True})
 @click.option(
     "--profile",
     type=ProfileName(),
@@ -52,14 +58,17 @@ if TYPE_CHECKING:
 @no_wait_option
 @timeout_option
 @json_option
-@click.argument("resources", nargs=-1, type=click.UNPROCESSED, metavar="[SBATCH OPTIONS]...")
+@all_option("stopped")
+@click.argument("words", nargs=-1, type=NameOrResource(), metavar="NAME... [SBATCH OPTIONS]...")
 @pass_invocation
+@click.pass_context
 def start(
+    ctx: click.Context,
     invocation: Invocation,
-    name: str,
+    words: tuple[str, ...],
     profile: ProfileReference | None,
-    resources: tuple[str, ...],
     *,
+    every: bool,
     keep: tuple[str, ...],
     fresh: tuple[str, ...],
     script: Path | None,
@@ -68,10 +77,12 @@ def start(
 ) -> None:
     """Start a session and wait until it is ready.
 
-    The session may be new or stopped. After NAME, give resource options as for sbatch:
+    The session may be new or stopped; several are started together. After NAME, give resource options as for sbatch:
 
     \b
       berth start dev --profile triton-xpu --gres=gpu:intel:1 --mem 16G -t 8:00:00
+
+    Times and sizes may also be written as 4h, 1h30m, 2d, 16GB or 1.5G. As in Slurm, a bare number is minutes or MiB.
 
     By default, the profile decides what is kept after a stop; without a rule in the profile, everything is kept. --keep
     and --fresh replace the profile's rules for this session, from this start on; paths that are not named are kept.
@@ -86,6 +97,9 @@ def start(
     Ctrl-C ends only the wait. A session that is starting or ready is not changed: another profile, other options, or
     other --keep and --fresh are a conflict then, exit code 5.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.cli.session_text import ENDED
+
+    names, resources = split_names(words, ctx)
     options, defaults = _options(resources, script)
     request = {
         "profile": profile.name if profile else None,
@@ -93,30 +107,42 @@ def start(
         "options": options,
         "persistence": persistence_of(keep, fresh),
     } | ({"defaults": defaults} if defaults else {})
+    chosen = selected_names(invocation, names, ENDED, every=every)
+    failed: list[BerthError] = []
+    views = {view.name: view for view in apply_to_each(chosen, lambda name: begin(invocation, name, request), failed)}
+    ready = {name for name, view in views.items() if view.state.value == "ready"}
+    domain = invocation.client.site().domain if views else ""  # now, while Slurm works
+    started = list(views.values())
+    if not no_wait:
+        from broker.cli.wait import until_ready
+
+        started = apply_to_each(list(views), lambda name: until_ready(invocation, views[name], timeout=timeout), failed)
+    for view in [] if invocation.json else started:
+        announce(invocation, view, domain, already=view.name in ready)
+    print_views(invocation, started, single=len(chosen) == 1)
+    raise_failures(failed, len(chosen))
+
+
+def begin(invocation: Invocation, name: str, request: Mapping[str, object]) -> SessionView:
+    """Request the start of a session, and return it."""
     try:
         asked = invocation.post(f"/v1/sessions/{name}/start", request)
+        from broker.client.answers import parse_answer
         from broker.schema.sessions import SessionView
 
-        view = SessionView.model_validate_json(asked.answer())
-        already = view.state.value == "ready"
-        domain = invocation.client.site().domain  # now, while Slurm works
-        if not no_wait:
-            from broker.cli.wait import until_ready
-
-            view = until_ready(invocation, view, timeout=timeout)
+        return parse_answer(SessionView, asked.answer())
     except KeyboardInterrupt:
         from broker.cli.wait import interrupted_start
 
         raise interrupted_start(name) from None
-    announce(invocation, view, domain, already=already)
 
 
-def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], list[str]]:
+def _options(words: Sequence[str], script: Path | None) -> tuple[list[str], list[str]]:
     """Return the requested options, and the default options of the environment's SBATCH_ variables."""
-    from slurm.sbatch import OptionError, merge_options, parse_options
+    from slurm.sbatch import OptionError, merge_options
 
+    own = parse_resources(words, hint=_OPTIONS_HINT)
     try:
-        own = parse_options(words)
         if script is None and not any(name.startswith("SBATCH_") for name in os.environ):
             return own, []
         from slurm.sources import options_from_environment, options_from_script
@@ -129,9 +155,7 @@ def _options(words: tuple[str, ...], script: Path | None) -> tuple[list[str], li
             output.print_note(f"{script.name}: --{name} is left out: {reason}")
         return merge_options(merge_options(read.options, variables), own), []
     except OptionError as error:
-        raise InvalidInputError(
-            str(error), hint="`berth start NAME --profile PROFILE [SBATCH OPTIONS]`; sbatch(1) explains them"
-        ) from error
+        raise InvalidInputError(str(error), hint=_OPTIONS_HINT) from error
 
 
 def announce(invocation: Invocation, view: SessionView, domain: str, *, already: bool = False) -> None:

@@ -57,18 +57,22 @@ def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) ->
     assert told["gpu_hours"] == pytest.approx(17.5, abs=0.1)
 
 
-@pytest.mark.parametrize(("policy", "sent"), [("always", "always"), ("12h", "12h"), ("default", None)])
+@pytest.mark.parametrize(
+    ("policy", "sent"),
+    [("always", "always"), ("12h", "12h"), ("default", None), ("1h30m", "90m"), ("2-12", "60h"), ("90", "90m")],
+)
 def test_set_decides_whether_it_goes_on(controller: ScriptedController, policy: str, sent: str | None) -> None:
     result = run("set", "dev", "--continue", policy)
     assert controller.asked[-1] == ("PUT", "/v1/sessions/dev/continuation", {"continuation": sent})
     assert result.stderr == "dev continues in a new job when its job has to end, if used in the last 12h\n"
 
 
-@pytest.mark.parametrize("policy", ["", "sometimes", "0h", "12", "12w", "-1h"])
+@pytest.mark.parametrize("policy", ["", "sometimes", "0h", "0", "12w", "-1h", "90s", "9999d1h"])
 def test_a_policy_that_is_none_is_refused_at_once(controller: ScriptedController, policy: str) -> None:
     result = run("set", "dev", f"--continue={policy}")
     assert result.exit_code == 2
-    assert "is neither always, never, a time such as 12h or 7d, nor default" in result.stderr
+    assert ", or always, never, default" in result.stderr
+    assert re.search(r"1h30m, 2d|whole number of minutes", result.stderr)
     assert controller.asked == []
 
 
@@ -78,7 +82,26 @@ def test_extend_tells_the_new_end(controller: ScriptedController) -> None:
     assert controller.asked[-1] == ("POST", "/v1/sessions/dev/extend", {"seconds": 14400.0})
     assert result.stderr.startswith("dev: the job ends at ")
     assert result.stderr.endswith("(in 6 h)\n")
-    assert run("extend", "dev", "soon").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("4", 240), ("1:00:00", 3600), ("1h30m", 5400), ("2d", 172800), ("1-12", 129600), ("90:30", 5430), ("1.5h", 5400)],
+)
+def test_extend_takes_every_form_of_a_time(controller: ScriptedController, given: str, seconds: float) -> None:
+    controller.script["dev"].append(ready(ends_at=time.time() + 3600))
+    assert run("extend", "dev", given).exit_code == 0
+    assert controller.asked[-1] == ("POST", "/v1/sessions/dev/extend", {"seconds": float(seconds)})
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"), [("soon", "1h30m"), ("0", "not longer than 0"), ("367d", "366 d"), ("400d", "366 d")]
+)
+def test_extend_refuses_other_times_at_once(controller: ScriptedController, given: str, reason: str) -> None:
+    result = run("extend", "dev", given)
+    assert result.exit_code == 2
+    assert reason in result.stderr
+    assert controller.asked == []
 
 
 def test_extend_that_is_refused_says_what_happens_instead(controller: ScriptedController) -> None:

@@ -64,7 +64,7 @@ def test_an_existing_session_needs_no_profile(controller: ScriptedController) ->
     [
         (("--grse=gpu:1",), "--gres"),
         (("--comment=x",), "--comment"),
-        (("gpu",), "gpu"),
+        (("--mem=1G", "gpu"), "`gpu` is not an option of sbatch"),
         (("--profile", "base@../x"), "version"),
         (("--profile", "Base"), "try 'base'"),
         (("--timeout", "0"), "--timeout"),

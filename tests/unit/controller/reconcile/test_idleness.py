@@ -254,11 +254,11 @@ def test_set_decides_when_it_is_stopped(controller: ScriptedController, time: st
     assert result.stderr == "dev is stopped when idle for 8h\n"
 
 
-@pytest.mark.parametrize("time", ["", "always", "0h", "12", "12w", "-1h"])
+@pytest.mark.parametrize("time", ["", "always", "0h", "0", "90s", "12w", "-1h"])
 def test_a_time_that_is_none_is_refused_at_once(controller: ScriptedController, time: str) -> None:
     result = run("set", "dev", f"--idle={time}")
     assert result.exit_code == 2
-    assert "is neither never, a time such as 8h or 2d, nor default" in result.stderr
+    assert ", or never, default" in result.stderr
     assert controller.asked == []
 
 

@@ -1,0 +1,76 @@
+"""The part of the client that manages keys, certificates and certificate authorities."""
+
+# ruff: noqa: PLC0415 - each call imports the types that it needs: all of them take long
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from broker.client.request_sender import RequestSender
+
+if TYPE_CHECKING:
+    from broker.schema.login import (
+        AuthorityKeyView,
+        AuthorityKind,
+        KeyView,
+        UserCertificateAnswer,
+        UserCertificateRequest,
+        UserCertificateView,
+    )
+
+
+class AccessClient(RequestSender):
+    """Calls about the access to sessions."""
+
+    def keys(self) -> list[KeyView]:
+        from broker.schema.login import KeyList
+
+        return self._get("/v1/keys", KeyList).keys
+
+    def add_key(self, public_key: str) -> KeyView:
+        from broker.schema.login import KeyAdd, KeyView
+
+        return self._send("POST", "/v1/keys", KeyView, KeyAdd(public_key=public_key))
+
+    def remove_key(self, fingerprint: str) -> KeyView:
+        from broker.schema.login import KeyView
+
+        return self._send("DELETE", f"/v1/keys/{quote(fingerprint, safe='')}", KeyView)
+
+    def certificates(self) -> list[UserCertificateView]:
+        """Return the caller's certificates that have not expired, including revoked ones."""
+        from broker.schema.login import UserCertificateList
+
+        return self._get("/v1/certificates", UserCertificateList).certificates
+
+    def sign(self, request: UserCertificateRequest) -> UserCertificateAnswer:
+        """Request a certificate for one of the caller's keys."""
+        from broker.schema.login import UserCertificateAnswer
+
+        return self._send("POST", "/v1/certificates", UserCertificateAnswer, request)
+
+    def revoke(self, fingerprint: str | None = None) -> list[UserCertificateView]:
+        """Revoke the certificates for that key, or all of the caller; return the revoked ones."""
+        from broker.schema.login import UserCertificateList
+
+        query = "" if fingerprint is None else "?" + urlencode({"fingerprint": fingerprint})
+        return self._send("DELETE", "/v1/certificates" + query, UserCertificateList).certificates
+
+    def authorities(self) -> list[AuthorityKeyView]:
+        from broker.schema.login import AuthorityList
+
+        return self._get("/v1/ca", AuthorityList).keys
+
+    def rotate(self, kind: AuthorityKind, *, now: bool = False) -> AuthorityKeyView:
+        """Announce an authority's next key, or make the announced key the signing key; for operators."""
+        from broker.schema.login import AuthorityKeyView, RotateRequest
+
+        return self._send("POST", f"/v1/ca/{kind}/rotate", AuthorityKeyView, RotateRequest(now=now))
+
+    def retire(self, kind: AuthorityKind, fingerprint: str, *, now: bool = False) -> AuthorityKeyView:
+        """Stop trusting a key of an authority; for operators."""
+        from broker.schema.login import AuthorityKeyView, RetireRequest
+
+        request = RetireRequest(fingerprint=fingerprint, now=now)
+        return self._send("POST", f"/v1/ca/{kind}/retire", AuthorityKeyView, request)
