@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SNAPSHOT, CLONE, UNTAR = "snapshot", "clone", "home-untar"
 TARGETS = {SNAPSHOT: Target(1.5), CLONE: Target(1.5), UNTAR: Target(1.8)}
-FILES, FILE_BYTES, SMALL_BYTES = 500, 50_000, 2_000
+FILES, FILE_BYTES, SMALL_BYTES = 200, 50_000, 2_000
 SESSION = "measured"
 ROOT = "/shared/berth/alice"
 API = f"curl -sf --unix-socket {guest_site.API_SOCKET} -H content-type:application/json http://localhost/v1/sessions"
