@@ -45,7 +45,7 @@ def main() -> int:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        import pyslurm  # noqa: PLC0415 - whoever asked is to learn that it is not there
+        import pyslurm  # noqa: PLC0415 - a missing pyslurm is reported to the caller
     except ImportError as error:
         return {"error": f"pyslurm cannot be imported: {error}"}
     try:

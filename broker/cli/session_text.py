@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from broker.cli.volume_text import describe_last_operation, describe_persistence, describe_volumes
+from broker.cli.volume_text import describe_last_operation, describe_persistence, volume_rows
 from broker.format import format_duration, format_time
 from broker.schema.states import SessionState
 from broker.status_text import (
@@ -145,7 +145,7 @@ def session_page(view: SessionView, domain: str, now: float) -> Iterator[tuple[s
     if view.connecting.start is not None or view.connecting.wait is not None:
         yield "connecting", describe_connect_policy(view)
     yield "kept", describe_persistence(view)
-    yield from describe_volumes(view)
+    yield from volume_rows(view)
     yield "ssh", f"ssh {view.name}.{domain}"
     if view.host_key_fingerprint:
         yield "host key", view.host_key_fingerprint

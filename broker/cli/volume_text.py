@@ -58,7 +58,7 @@ def _clause(side: str, exceptions: Sequence[str], source: str, *, kept: bool) ->
     return f"{side} kept{f', except {paths}, which {again} from {source} at each start' if paths else ''}"
 
 
-def describe_volumes(view: SessionView) -> Iterator[tuple[str, str]]:
+def volume_rows(view: SessionView) -> Iterator[tuple[str, str]]:
     """Yield titles and texts about the volumes, for `berth show`."""
     if view.volumes is None:
         return

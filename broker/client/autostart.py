@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.client.client import Client
-from broker.config.directories import _REMEDIES, _check_private, make_private
+from broker.config.directories import REMEDIES, check_private, make_private
 from broker.config.file import Mode
 from broker.errors import BerthError, ControllerUnavailableError, from_reason
 
@@ -49,7 +49,7 @@ def open_client(config: Config, wait_for_start: Callable[[Path], None] = lambda 
 def passive_client(config: Config) -> Client:
     """Return a client that starts no controller; InvalidInputError if the socket could be another user's."""
     if config.mode is Mode.PERSONAL and config.runtime_dir.exists():
-        _check_private(config.runtime_dir, _REMEDIES["runtime_dir"])
+        check_private(config.runtime_dir, REMEDIES["runtime_dir"])
     return Client(config.api_socket)
 
 

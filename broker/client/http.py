@@ -65,7 +65,7 @@ def send_request(
 
 
 def _connect(connection: socket.socket, path: str) -> None:
-    """Connect, and wait for a place in the controller's queue: a socket with a time-out gets EAGAIN if it is full."""
+    """Connect, and wait for a place in the controller's queue: a socket with a timeout gets EAGAIN if it is full."""
     deadline = time.monotonic() + QUEUE_TIMEOUT_S
     while True:
         try:

@@ -12,7 +12,7 @@ _MAPPINGS = frozenset({"layers"})
 """Fields that are mappings in the models, too."""
 
 
-class Record:
+class JsonRecord:
     """A JSON object whose fields are attributes, as in the model of `broker.schema` that it stands for."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ class Record:
             value = SessionState(value) if name == "state" else value
         except (KeyError, ValueError) as error:
             raise invalid_response() from error
-        return Record(value) if isinstance(value, dict) and name not in _MAPPINGS else value
+        return JsonRecord(value) if isinstance(value, dict) and name not in _MAPPINGS else value
 
     def model_dump(self, *, mode: str = "json") -> dict[str, Any]:
         """Return the JSON object, as the method of the model does with the mode `json`."""
@@ -34,12 +34,12 @@ class Record:
         return self._fields
 
 
-def parse_record(content: bytes) -> Record:
+def parse_record(content: bytes) -> JsonRecord:
     """Return the record in a response; BerthError if the controller sent something else."""
     return _record(_parse(content))
 
 
-def parse_records(content: bytes, name: str) -> list[Record]:
+def parse_records(content: bytes, name: str) -> list[JsonRecord]:
     """Return the records in the list `name` of a response; BerthError if the controller sent something else."""
     records = getattr(_record(_parse(content)), name)
     if not isinstance(records, list):
@@ -54,7 +54,7 @@ def _parse(content: bytes) -> object:
         raise invalid_response() from error
 
 
-def _record(fields: object) -> Record:
+def _record(fields: object) -> JsonRecord:
     if not isinstance(fields, dict):
         raise invalid_response()
-    return Record(fields)
+    return JsonRecord(fields)

@@ -19,25 +19,25 @@ def make_private(config: Config) -> None:
 
     InvalidInputError if another user owns one of them or may write to it: its content could not be trusted.
     """
-    for setting, remedy in _REMEDIES.items():
+    for setting, remedy in REMEDIES.items():
         directory: Path = getattr(config, setting)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except FileExistsError:
-            pass  # not a directory: `_check_private` reports it
+            pass  # not a directory: `check_private` reports it
         except OSError as error:
             raise InvalidInputError(f"cannot create {directory}: {error.strerror}", hint=remedy) from error
-        _check_private(directory, remedy)
+        check_private(directory, remedy)
 
 
-_REMEDIES = {
+REMEDIES = {
     "runtime_dir": "set XDG_RUNTIME_DIR, or runtime_dir in ~/.config/berth/config.yaml, to one of your directories on "
     "this machine; the owner of this one may be an attacker",
     "state_dir": "set XDG_STATE_HOME, or state_dir in ~/.config/berth/config.yaml, to one of your directories",
 }
 
 
-def _check_private(directory: Path, remedy: str) -> None:
+def check_private(directory: Path, remedy: str) -> None:
     """Accept a directory, or a link to one, that belongs to this user and that no other user may write to.
 
     Remove all rights of other users.

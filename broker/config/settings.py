@@ -134,14 +134,14 @@ class ProfileSettings(Section):
 
 
 class SlurmSettings(Section):
-    """Queries to Slurm, their time-outs, and policies of jobs."""
+    """Queries to Slurm, their timeouts, and policies of jobs."""
 
     backend: Literal["auto", "pyslurm", "commands"] = "auto"
     """`pyslurm`, or Slurm's `commands`; `auto` selects pyslurm if it can be imported and answers."""
     query_timeout: Seconds = 30.0
-    """Time-out of a query."""
+    """Timeout of a query."""
     submit_timeout: Annotated[float, Field(gt=0, le=MAX_SUBMIT_TIMEOUT_S)] = 30.0
-    """Time-out of sbatch. If the job was queued nevertheless, it is found by its name."""
+    """Timeout of sbatch. If the job was queued nevertheless, it is found by its name."""
     submit_grace: Seconds = 60.0
     """Time for a job to appear after a submission without a clear answer; then it is submitted again."""
     lost_grace: Seconds = 360.0

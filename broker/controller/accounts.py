@@ -2,7 +2,7 @@
 
 A directory service may take seconds to answer, or be away. So threads of this cache ask it, and not the event loop. A
 name that was found remains valid for a while, because the name service gives the same answer for an account that is
-gone and for a directory that is down.
+deleted and for a directory that is down.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class AccountCache:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def is_missing(self, uid: int) -> bool:
-        """Whether the name service has said a moment ago that this uid has no account."""
+        """Whether the name service reported recently that this uid has no account."""
         return self._missing.get(uid, 0.0) > time.monotonic()
 
     def is_known(self, uid: int) -> bool:
@@ -117,7 +117,7 @@ class AccountCache:
             self._known[uid] = _Known(name, now, now + FRESH_S)
             return name
         if self.is_known(uid):
-            log.warning("the name service does not know uid %d any more; the account counts for another hour", uid)
+            log.warning("the name service no longer knows uid %d; the account stays valid for up to an hour", uid)
             known = self._known[uid]
             known.ask_at = now + RETRY_S
             return known.name
@@ -130,7 +130,7 @@ class AccountCache:
 
 
 def _ranges(path: Path) -> list[range]:
-    """Return the ranges of such a file, joined where they touch; none where it cannot be read."""
+    """Return the ranges of a file such as /etc/subuid, joined where they touch; none if it is unreadable."""
     found = []
     with contextlib.suppress(OSError):
         for line in path.read_text(errors="replace").splitlines():

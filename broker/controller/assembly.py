@@ -17,20 +17,20 @@ from broker.controller.reconcile.deletion import DeletionWorker
 from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.loop import Reconciler
 from broker.controller.reconcile.maintenance import Maintenance
-from broker.controller.reconcile.operations import OperationRunner
-from broker.controller.reconcile.scheduled_stop import Stopping
+from broker.controller.reconcile.operation_runner import OperationRunner
+from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.reconcile.submission import Submitter
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.sessions.connect import ConnectService
 from broker.controller.sessions.connections import Connections
 from broker.controller.sessions.deleted import DeletedSessions
 from broker.controller.sessions.environments import Environments
-from broker.controller.sessions.extend import Extending
+from broker.controller.sessions.extend import ExtendService
 from broker.controller.sessions.lifecycle import Sessions
 from broker.controller.sessions.limits import Limits
 from broker.controller.sessions.pending import PendingOperations
 from broker.controller.sessions.policies import Policies
-from broker.controller.sessions.resize import Resizing
+from broker.controller.sessions.resize import ResizeService
 from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.site import Site
 from broker.controller.wakeup import ChangeNotifier
@@ -50,8 +50,7 @@ if TYPE_CHECKING:
 class Controller:
     """The parts between the API and the outside world: registry, Slurm, launcher.
 
-    `process` has its life cycle. Each part is made at first use, with the parts that it needs; `services` needs all of
-    them.
+    `process` has its life cycle. Each part is created at its first use, together with the parts that it needs.
     """
 
     def __init__(self, config: Config, registry: Registry, scheduler: Scheduler, launcher: LauncherClient) -> None:
@@ -101,7 +100,7 @@ class Controller:
         )
 
     @cached_property
-    def upkeep(self) -> Maintenance:
+    def maintenance(self) -> Maintenance:
         return Maintenance(
             settings=self.config.storage,
             registry=self.async_registry,
@@ -111,12 +110,12 @@ class Controller:
         )
 
     @cached_property
-    def operator(self) -> OperationRunner:
+    def operations(self) -> OperationRunner:
         return OperationRunner(
             registry=self.async_registry,
             launcher=self.launcher,
             submitter=self.submitter,
-            upkeep=self.upkeep,
+            maintenance=self.maintenance,
             changes=self.changes,
         )
 
@@ -129,11 +128,11 @@ class Controller:
         return Continuation(settings=self.config.slurm, registry=self.async_registry, submitter=self.submitter)
 
     @cached_property
-    def stopping(self) -> Stopping:
-        return Stopping(self.async_registry)
+    def scheduled_stop(self) -> ScheduledStopPolicy:
+        return ScheduledStopPolicy(self.async_registry)
 
     @cached_property
-    def idleness(self) -> IdlePolicy:
+    def idle_policy(self) -> IdlePolicy:
         return IdlePolicy(self.async_registry, self.launcher)
 
     @cached_property
@@ -143,19 +142,19 @@ class Controller:
             registry=self.async_registry,
             scheduler=self.scheduler,
             submitter=self.submitter,
-            operator=self.operator,
+            operations=self.operations,
             deletion=self.deletion,
-            upkeep=self.upkeep,
+            maintenance=self.maintenance,
             continuation=self.continuation,
-            stopping=self.stopping,
-            idleness=self.idleness,
+            scheduled_stop=self.scheduled_stop,
+            idle_policy=self.idle_policy,
             changes=self.changes,
         )
 
     @cached_property
-    def answering(self) -> PendingOperations:
+    def pending(self) -> PendingOperations:
         return PendingOperations(
-            registry=self.async_registry, operator=self.operator, reconciler=self.reconciler, changes=self.changes
+            registry=self.async_registry, operations=self.operations, reconciler=self.reconciler, changes=self.changes
         )
 
     @cached_property
@@ -185,7 +184,7 @@ class Controller:
         )
 
     @cached_property
-    def connecting(self) -> ConnectService:
+    def connect(self) -> ConnectService:
         return ConnectService(
             registry=self.async_registry,
             sessions=self.sessions,
@@ -203,8 +202,8 @@ class Controller:
         )
 
     @cached_property
-    def extending(self) -> Extending:
-        return Extending(
+    def extend(self) -> ExtendService:
+        return ExtendService(
             settings=self.config.slurm,
             registry=self.async_registry,
             scheduler=self.scheduler,
@@ -212,8 +211,8 @@ class Controller:
         )
 
     @cached_property
-    def resizing(self) -> Resizing:
-        return Resizing(
+    def resize(self) -> ResizeService:
+        return ResizeService(
             registry=self.async_registry,
             stores=self.stores,
             submitter=self.submitter,
@@ -227,58 +226,59 @@ class Controller:
             registry=self.async_registry,
             stores=self.stores,
             launcher=self.launcher,
-            upkeep=self.upkeep,
-            answering=self.answering,
+            maintenance=self.maintenance,
+            pending=self.pending,
             limits=self.limits,
         )
 
     @cached_property
     def deleted(self) -> DeletedSessions:
         return DeletedSessions(
-            registry=self.async_registry, upkeep=self.upkeep, answering=self.answering, limits=self.limits
+            registry=self.async_registry, maintenance=self.maintenance, pending=self.pending, limits=self.limits
         )
 
     @cached_property
-    def batch(self) -> Environments:
+    def environments(self) -> Environments:
         return Environments(
             settings=self.config.storage,
             registry=self.async_registry,
             stores=self.stores,
             launcher=self.launcher,
             scheduler=self.scheduler,
-            answering=self.answering,
+            pending=self.pending,
             limits=self.limits,
         )
 
     def services(self, in_use: Callable[[], AbstractContextManager[None]]) -> Services:
-        """Return the parts that the API calls; each request enters `in_use`."""
+        """Return the parts that the API calls. Each request enters `in_use`."""
         outside = (self.config, self.registry, self.scheduler, self.launcher)
-        looked_at = (self.config, self.scheduler, self.launcher, self.stores, self.reconciler)
+        checked = (self.config, self.scheduler, self.launcher, self.stores, self.reconciler)
         return Services(
             config=self.config,
             sessions=self.sessions,
-            connecting=self.connecting,
+            connect=self.connect,
             policies=self.policies,
-            extending=self.extending,
-            resizing=self.resizing,
+            extend=self.extend,
+            resize=self.resize,
             connections=self.connections,
             snapshots=self.snapshots,
             deleted=self.deleted,
-            batch=self.batch,
+            environments=self.environments,
             keys=self.keys,
             logins=self.logins,
             site=Site(self.config, self.async_registry, self.authority, self.user_authority),
-            checks=functools.partial(controller_checks, *looked_at),
+            checks=functools.partial(controller_checks, *checked),
             rebuild=functools.partial(rebuild, *outside),
             in_use=in_use,
             own_uid=os.getuid(),
         )
 
     async def finish(self, *, wait: bool = True) -> None:
-        """Wait for what was begun, however long it takes; without `wait`, as when another controller may have the
-        registry, leave the rest to the next one.
+        """Wait for running submissions, and cancel the other tasks, which the next controller repeats.
+
+        Without `wait`, as when another controller may have the registry, cancel only.
         """
         if wait:
             await self.submitter.drain()
-        for part in (self.operator, self.deletion, self.upkeep, self.batch, self.idleness):
+        for part in (self.operations, self.deletion, self.maintenance, self.environments, self.idle_policy):
             await part.close()

@@ -1,6 +1,6 @@
 """A signal to calls that wait: the caller has disconnected, or the controller is stopping.
 
-A call looks at it where it waits, and only there. What the call has begun continues: other calls may have joined it.
+A call checks the signal only while it waits. Tasks that it has started continue: other calls may have joined them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 async def departure(request: Request) -> AsyncIterator[asyncio.Event]:
-    """Give an event that is set when the caller of `request` closes its connection before it has its answer.
+    """Yield an event that is set when the caller of `request` closes its connection before the answer.
 
-    It is set, too, when the controller is being stopped (`app.state.stopping`): the caller then has the answer that
-    there is, and asks the next controller.
+    The event is also set when the controller is stopping (`app.state.stopping`): the caller gets the present answer,
+    and repeats the request to the next controller.
     """
     gone = asyncio.Event()
     watches = [

@@ -1,4 +1,4 @@
-"""The controller's checks for `berth doctor`, with a hint how to fix what is missing."""
+"""The controller's checks for `berth doctor`, each with a hint on how to repair a failure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from slurm.scheduler import Scheduler
 
 
-async def controller_checks(  # noqa: PLR0917 - every part that is looked at, and for whom
+async def controller_checks(  # noqa: PLR0917 - every part that is checked, and the user
     config: Config, scheduler: Scheduler, launcher: LauncherClient, stores: Stores, reconciler: Reconciler, user: str
 ) -> list[DoctorCheck]:
-    """Every check, also when an earlier one failed; what depends on who asks is told for `user`."""
+    """Run all checks, also after a failed one. Checks that depend on the user run for `user`."""
     return [
         await _slurm(scheduler, reconciler),
         *([_sbatch()] if config.mode is Mode.PERSONAL else [_launcher(launcher)]),
@@ -52,7 +52,7 @@ async def _slurm(scheduler: Scheduler, reconciler: Reconciler) -> DoctorCheck:
 
 
 def _sbatch() -> DoctorCheck:
-    """Personal mode: the launcher finds it on the controller's PATH, which is that of the command that started it."""
+    """Check for sbatch on the controller's PATH: in personal mode that of the command that started the controller."""
     found = shutil.which("sbatch")
     remedy = (
         "put Slurm's programs on the PATH, also of shells that are not interactive; "
@@ -73,7 +73,7 @@ def _launcher(launcher: LauncherClient) -> DoctorCheck:
 
 
 async def _storage(launcher: LauncherClient, user: str) -> DoctorCheck:
-    """How a new session's volumes would lie where this user's data lies."""
+    """Report the driver that a new session of this user gets."""
     try:
         driver, why = await launcher.probe(user)
     except BerthError as error:

@@ -11,10 +11,7 @@ if TYPE_CHECKING:
 
 
 class FencedScheduler:
-    """A scheduler whose orders first call `check`, which raises to refuse them.
-
-    Questions go to the scheduler behind it.
-    """
+    """A scheduler that calls `check` before each order; `check` raises to refuse it. Queries are not checked."""
 
     def __init__(self, scheduler: Scheduler, check: Callable[[], None]) -> None:
         self._scheduler = scheduler

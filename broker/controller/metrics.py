@@ -1,5 +1,6 @@
-"""Counters of the controller for Prometheus. Labels come from closed sets: no user, no session, no word of a client
-(ADR 48, ADR 99).
+"""Counters of the controller for Prometheus.
+
+Label values come from closed sets: no user, no session, no text from a client (ADR 48, ADR 99).
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ log = logging.getLogger(__name__)
 
 REQUESTS = Counter("berth_http_requests", "Requests to the API that were answered.", ["method", "path", "status"])
 REQUEST_SECONDS = Histogram(
-    "berth_http_request_seconds",
-    "How long they took, with what they waited for on purpose.",
+    "berth_http_request_duration_seconds",
+    "Durations of requests to the API, including intended waits.",
     ["method", "path"],
     buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60),
 )
 CONNECTIONS_REFUSED = Counter(
     "berth_http_connections_refused",
-    "Connections to the API that were closed at once: no account, too many of one user, no room, too many unknown.",
+    "Refused connections to the API, by reason: no account, a user's limit, the total limit, unknown accounts.",
     ["reason"],
 )
 RECONCILE_SECONDS = Histogram(
-    "berth_reconcile_seconds",
-    "How long one look at Slurm and all sessions took.",
+    "berth_reconcile_duration_seconds",
+    "Durations of ticks of the reconcile loop.",
     buckets=(0.02, 0.1, 0.5, 2, 10, 60),
 )
-RECONCILE_FAILURES = Counter("berth_reconcile_failures", "Looks that ended with an error of Berth's own.")
+RECONCILE_FAILURES = Counter(
+    "berth_reconcile_failures", "Ticks of the reconcile loop that failed with an internal error."
+)
 LAUNCHER_SECONDS = Histogram(
-    "berth_launcher_seconds",
-    "How long the launcher's verbs took, by how they ended.",
+    "berth_launcher_duration_seconds",
+    "Durations of launcher calls, by outcome.",
     ["verb", "outcome"],
     buckets=(0.02, 0.1, 0.5, 2, 10, 60, 600),
 )
@@ -55,9 +58,9 @@ LAUNCHER_OUTCOMES = frozenset(
         *("unclear", "crashed", "timed-out", "gone"),
     }
 )
-"""The ends of a verb that have a series of their own; the word comes from a process of a user."""
+"""Outcomes of launcher calls that have their own series. A user's process may report any other word."""
 OTHER = "other"
-BUILD = Gauge("berth_build_info", "The program that runs.", ["version"])
+BUILD = Gauge("berth_build_info", "The version of the running program.", ["version"])
 BUILD.labels(__version__).set(1)
 
 

@@ -1,4 +1,4 @@
-"""Export the controller's metrics to Prometheus. Some are counted only when Prometheus asks."""
+"""Export the controller's metrics to Prometheus. Some are counted only at a scrape."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class _Sessions(Collector):
-    """A collector that reads the present values when Prometheus asks."""
+    """A collector that reads the present values at each scrape."""
 
     def __init__(self, registry: Registry, reconciler: Reconciler) -> None:
         self._registry = registry
@@ -37,26 +37,26 @@ class _Sessions(Collector):
         sessions = GaugeMetricFamily("berth_sessions", "Sessions, by state.", labels=["state"])
         try:
             counted = self._registry.count()
-        except BerthError as error:  # the rest can be told all the same
-            log.warning("sessions are not counted: %s", error.message)
+        except BerthError as error:  # the other metrics are still exported
+            log.warning("sessions not counted error=%s", error.message)
         else:
             for state in set(SessionState) - {SessionState.DELETED}:
                 sessions.add_metric([state.value], counted.get(state, 0))
             yield sessions
-            idle = GaugeMetricFamily("berth_idle_gpus", "GPUs of ready sessions that have had no work for ten minutes.")
+            idle = GaugeMetricFamily("berth_idle_gpus", "GPUs of ready sessions that have been idle for ten minutes.")
             idle.add_metric([], self._registry.count_idle_gpus())
             yield idle
         since = self._reconciler.stale_since
         yield GaugeMetricFamily(
             "berth_slurm_stale_seconds",
-            "For how long Slurm has not answered; 0 while it does.",
+            "Seconds since Slurm stopped answering; 0 while it answers.",
             value=0 if since is None else max(time.time() - since, 0),
         )
 
 
 @contextlib.contextmanager
 def served(host: str, port: int, registry: Registry, reconciler: Reconciler) -> Iterator[None]:
-    """Within it `/metrics` is served there, by a thread. OSError if that cannot be."""
+    """Serve `/metrics` at that address from a thread, during the block. OSError if the address cannot be bound."""
     collector = _Sessions(registry, reconciler)
     REGISTRY.register(collector)
     try:

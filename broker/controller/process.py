@@ -46,25 +46,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 0.5
-"""Seconds between looks at whether a personal controller is still needed."""
-LINGER = 0.2
-"""Seconds that it serves on after it has taken its socket away."""
-PREDECESSOR_LEAVES = 15.0
-"""Seconds in which, in personal mode, a controller that is about to leave does: it answers no more, but its last
-requests and submissions may still be under way. Less than autostart.START_TIMEOUT_S."""
+IDLE_POLL_S = 0.5
+"""Seconds between checks whether a personal controller is still needed."""
+DRAIN_S = 0.2
+"""Seconds for which a personal controller serves after it has removed its socket."""
+LOCK_TIMEOUT_S = 15.0
+"""Seconds that a personal controller waits for the lock of one that is ending. That one answers no new request, but may
+complete its last requests and submissions. Less than autostart.START_TIMEOUT_S."""
 
 
 def run_controller(config: Config) -> int:
-    """Run the controller in this process until SIGTERM or SIGINT, or in personal mode until idle. Returns the exit
-    code.
+    """Run the controller until SIGTERM or SIGINT, or in personal mode until idle, and return the exit code.
 
-    BerthError if it cannot start: another controller runs, the registry cannot be opened, the launcher was started with
-    other settings.
+    BerthError if it cannot start: another controller runs, the registry cannot be opened, or the launcher has other
+    settings.
     """
     journal.configure_logging("berth-controller")
     os.umask(0o077)
-    with _alone(config), contextlib.closing(_bind(config)) as listener:
+    with _exclusive_lock(config), contextlib.closing(_bind(config)) as listener:
         return asyncio.run(_main(config, listener))
 
 
@@ -73,7 +72,7 @@ async def _main(config: Config, listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # The lock is let go last: what the launcher does for this controller has ended by then.
+    # The lock is released last, after the launcher's work for this controller has ended.
     async with hold_registry(config.registry_url) as lock, _launcher(config) as launcher:
         launcher.check = lock.check
         alone = config.mode is Mode.PERSONAL
@@ -82,16 +81,16 @@ async def _main(config: Config, listener: socket.socket) -> int:
         scheduler = FencedScheduler(backend, lock.check)
         try:
             controller = Controller(config, registry, scheduler, launcher)
-            use = Use()
+            activity = ActivityTracker()
             running = _background(controller.reconciler.run())
             metrics = _metrics(controller)
-            async with metrics, running as reconciling, _serving(controller.services(use.once), listener):
+            async with metrics, running as reconciling, _serving(controller.services(activity.request), listener):
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
                 launcher.tell_ready()
                 ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
                 ends.append(asyncio.create_task(lock.lost.wait()))
                 if config.mode is Mode.PERSONAL:
-                    ends.append(asyncio.create_task(_idle(config, controller.reconciler, use)))
+                    ends.append(asyncio.create_task(_idle(config, controller.reconciler, activity)))
                 await _first_of(ends)
             await controller.finish(wait=not lock.lost.is_set())
         finally:
@@ -101,14 +100,14 @@ async def _main(config: Config, listener: socket.socket) -> int:
             log.error("the lock on the registry is lost: %s; ending, so that the next start takes it", lock.why)
             return 1
         if launcher.gone.is_set() and not stop.is_set():
-            log.error("the launcher has left; ending, so that both are started anew")
+            log.error("the launcher has left; ending, so that systemd restarts both")
             return 1
     return 0
 
 
 @contextlib.asynccontextmanager
 async def _metrics(controller: Controller) -> AsyncIterator[None]:
-    """What is counted, where the configuration wants it to be served."""
+    """Serve the metrics during the block, if the configuration has an address for them."""
     listen = controller.config.metrics.listen
     if listen is None:
         yield
@@ -122,16 +121,16 @@ async def _metrics(controller: Controller) -> AsyncIterator[None]:
         ) from error
 
 
-class Use:
-    """The use of the API: whether there is a request now, and when the last one ended."""
+class ActivityTracker:
+    """The activity of the API: whether it has a request now, and when the last one ended."""
 
     def __init__(self) -> None:
         self._requests = 0
         self._last = time.monotonic()
 
     @contextlib.contextmanager
-    def once(self) -> Iterator[None]:
-        """One request, until it is answered."""
+    def request(self) -> Iterator[None]:
+        """Count a request during the block."""
         self._requests += 1
         try:
             yield
@@ -141,12 +140,12 @@ class Use:
 
     @property
     def idle(self) -> float:
-        """Seconds since the last request was answered; 0 while one is under way."""
+        """Seconds since the end of the last request; 0 during a request."""
         return 0.0 if self._requests else time.monotonic() - self._last
 
 
 async def _first_of(ends: Sequence[asyncio.Task[Any]]) -> None:
-    """Return when one of these has happened: a signal, the launcher's leaving, the loop's end, or idleness."""
+    """Return when one of the tasks ends: on a signal, the launcher's end, the loop's end, or idleness."""
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -154,19 +153,19 @@ async def _first_of(ends: Sequence[asyncio.Task[Any]]) -> None:
             task.cancel()
 
 
-async def _idle(config: Config, reconciler: Reconciler, use: Use) -> None:
-    """Return when a personal controller has nothing to do, or nobody can reach it: $XDG_RUNTIME_DIR goes at logout.
+async def _idle(config: Config, reconciler: Reconciler, activity: ActivityTracker) -> None:
+    """Return when a personal controller is idle, or unreachable because logout has removed $XDG_RUNTIME_DIR.
 
-    It takes its socket away first and serves those who had found it, so that nobody is hung up on.
+    The socket is removed first. Clients that are connected by then are served.
     """
     path = config.api_socket
     own = _inode(path)
-    while (use.idle < config.idle_exit or reconciler.moving) and _inode(path) == own:  # noqa: ASYNC110 - a time, not an event
-        await asyncio.sleep(LOOK_EVERY)
+    while (activity.idle < config.idle_exit or reconciler.moving) and _inode(path) == own:  # noqa: ASYNC110 - a time, not an event
+        await asyncio.sleep(IDLE_POLL_S)
     if _inode(path) == own:
         path.unlink()
-    while use.idle < LINGER:  # noqa: ASYNC110 - as above
-        await asyncio.sleep(LINGER)
+    while activity.idle < DRAIN_S:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(DRAIN_S)
     log.info("leaving: nothing to do until the next command")
 
 
@@ -179,7 +178,7 @@ def _inode(path: Path) -> int | None:
 
 @contextlib.asynccontextmanager
 async def _launcher(config: Config) -> AsyncIterator[LauncherClient]:
-    """The launcher that started us, or in personal mode one of our own."""
+    """Connect to the launcher that started this process, or in personal mode start one."""
     if "BERTH_LAUNCHER_FD" in os.environ:
         launcher = inherited()
     elif config.mode is Mode.PERSONAL:
@@ -211,7 +210,7 @@ async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[asynci
 
 @contextlib.asynccontextmanager
 async def _serving(services: Services, listener: socket.socket) -> AsyncIterator[None]:
-    """The API, from when it answers until its last answer has gone out."""
+    """Serve the API during the block, and complete its requests at the end."""
     config = services.config
     gateway = None
     if config.gateway.enabled:
@@ -240,8 +239,8 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _alone(config: Config) -> Iterator[None]:
-    """Hold the runtime and state directories; ConflictError if another controller does."""
+def _exclusive_lock(config: Config) -> Iterator[None]:
+    """Lock the runtime and state directories; ConflictError if another controller has locked them."""
     personal = config.mode is Mode.PERSONAL
     if personal:
         make_private(config)
@@ -249,26 +248,26 @@ def _alone(config: Config) -> Iterator[None]:
         for directory in (config.runtime_dir, config.state_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (config.state_dir / "controller.lock").open("a+") as lock:
-        deadline = time.monotonic() + (PREDECESSOR_LEAVES if personal else 0)
+        deadline = time.monotonic() + (LOCK_TIMEOUT_S if personal else 0)
         while not _locked(lock):
-            host = _holder(lock)
+            host = _lock_owner(lock)
             if host not in {"", os.uname().nodename}:
                 raise ConflictError(
-                    f"your controller runs on {host}, and there can be only one",
-                    hint=f"use `berth` there, or wait: it leaves {config.idle_exit:g} s after its last command",
+                    f"your controller runs on {host}, and a user can have only one",
+                    hint=f"use `berth` there, or wait: it ends {config.idle_exit:g} s after its last command",
                 )
             if time.monotonic() > deadline:
-                raise ConflictError(f"a controller runs already with {config.state_dir}")
+                raise ConflictError(f"another controller uses {config.state_dir}")
             time.sleep(0.05)
         lock.truncate(0)
         lock.write(os.uname().nodename)
         lock.flush()
-        os.fsync(lock.fileno())  # for those who look from another login node
+        os.fsync(lock.fileno())  # other login nodes read the name
         yield
 
 
 def _locked(lock: IO[str]) -> bool:
-    """Whether the lock is ours now; InvalidInputError where there are none, as on some network file systems."""
+    """Whether this process got the lock; InvalidInputError if the file system has no locks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -281,14 +280,14 @@ def _locked(lock: IO[str]) -> bool:
     return True
 
 
-def _holder(lock: IO[str]) -> str:
-    """The machine whose controller holds the lock; empty while it has not written its name."""
+def _lock_owner(lock: IO[str]) -> str:
+    """Return the machine whose controller holds the lock; empty until it has written its name."""
     lock.seek(0)
     return lock.read().strip()
 
 
 def _bind(config: Config) -> socket.socket:
-    """The API's socket: for everybody in site mode, since the kernel says who calls; for oneself in personal mode."""
+    """Bind the API's socket. In site mode all users may connect, because the kernel reports the caller's uid."""
     path = config.api_socket
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)

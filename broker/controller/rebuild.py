@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from broker.config.file import Mode
 from broker.controller.reconcile.job_comment import JOB_PREFIX, read
 from broker.controller.registry.manifest import Manifest
-from broker.controller.registry.models import Job as JobRow
+from broker.controller.registry.models import JobRow
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import BerthError, InvalidInputError, SlurmUnavailableError
 from broker.schema.sessions import SessionState
@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 
 
 async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, launcher: LauncherClient) -> RebuildReport:
-    """Add what the registry does not have; what it has stays as it is. Each user's files are read as that user.
+    """Add the sessions that the registry lacks. The launcher reads each user's files as that user.
 
-    A session with a live job gets it back, so it goes on untouched; that needs Slurm's answer, without which nothing
-    is done (SlurmUnavailableError).
+    A session is restored with its live job, which continues to run. SlurmUnavailableError, with nothing changed, if
+    Slurm does not answer.
     """
     try:
         jobs = await scheduler.jobs(JOB_PREFIX)
@@ -85,14 +85,14 @@ class _Found:
 
 
 def _users(config: Config, jobs: Iterable[Job]) -> set[str]:
-    """Whose manifests to read; in personal mode nobody else's can be, and nobody else's jobs matter."""
+    """Return the users whose manifests to read; in personal mode only the caller."""
     if config.mode is Mode.PERSONAL:
         return {pwd.getpwuid(os.getuid()).pw_name}
     return set(users_with_data(config)) | {job.user for job in jobs}
 
 
 def users_with_data(config: Config) -> list[str]:
-    """The users whose directories can be seen from here: names only, nothing inside them is read."""
+    """Return the users who have a directory below the storage root. Only the names are read."""
     root = config.storage.root
     if root.startswith("~/"):
         return [user.pw_name for user in pwd.getpwall() if user.pw_uid >= 1000]
@@ -109,9 +109,9 @@ def users_with_data(config: Config) -> list[str]:
 
 
 def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: str, text: str) -> Session | None:
-    """Add one session, or bring one up to date that an old copy of the registry knows too little of.
+    """Add one session, or update one of which an old copy of the registry lacks the last submissions.
 
-    None if there is nothing to add.
+    Return None if nothing was added.
     """
     session = _read(user, session_id, text)
     _with_job(session, jobs)
@@ -123,7 +123,7 @@ def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: 
 
 
 def _restore_deleted(registry: Registry, *, user: str, session_id: str, text: str, kept_until: float) -> Session | None:
-    """Add one session that was deleted and can be brought back; its grace begins anew: nobody knows when it began."""
+    """Add one deleted session that can be restored. Its grace time starts again, because its deletion time is lost."""
     session = _read(user, session_id, text)
     session.state, session.reason, session.operation = SessionState.DELETED, "", None
     session.kept_until = kept_until
@@ -132,21 +132,21 @@ def _restore_deleted(registry: Registry, *, user: str, session_id: str, text: st
 
 def _read(user: str, session_id: str, text: str) -> Session:
     if not text:
-        raise InvalidInputError("it has no manifest")
+        raise InvalidInputError("the session has no manifest")
     manifest = Manifest.model_validate_json(text)
     if manifest.owner != user or manifest.id != session_id:
-        raise InvalidInputError(f"the manifest is about {manifest.owner}/{manifest.id}")
+        raise InvalidInputError(f"the manifest belongs to {manifest.owner}/{manifest.id}")
     return manifest.session()
 
 
-def _catch_up(found: Session) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if now.state is SessionState.DELETED or now.submissions >= found.submissions:
+def _catch_up(restored: Session) -> Transition:
+    def decide(current: Session) -> RowChange | None:
+        if current.state is SessionState.DELETED or current.submissions >= restored.submissions:
             return None
-        values = {name: getattr(found, name) for name in _NEWER}
-        next_job = {"job_id": found.next_job_id, "options": found.options} if found.successor else {}
+        values = {name: getattr(restored, name) for name in _NEWER}
+        next_job = {"job_id": restored.next_job_id, "options": restored.options} if restored.successor else {}
         entry = EventEntry("berth", "restored", "a newer submission, from its manifest")
-        job = {"job_id": found.job.job_id, "options": found.options}
+        job = {"job_id": restored.job.job_id, "options": restored.options}
         return JobChange(values, entry, job=job, next_job=next_job)
 
     return decide
@@ -157,7 +157,7 @@ _NEWER = (
     *("state", "reason", "options", "operation"),
     *("profile", "version", "digest", "image_path", "image_size", "persistence", "persistence_chosen"),
 )
-"""What a newer manifest knows better than an old registry."""
+"""Columns that a newer manifest updates in an old registry."""
 
 
 def _in_one_line(error: ValidationError | BerthError) -> str:
@@ -168,20 +168,25 @@ def _in_one_line(error: ValidationError | BerthError) -> str:
 
 
 def _with_job(session: Session, jobs: Iterable[Job]) -> None:
-    """Give the session its live job back, and the one that waits to carry it on; the next tick fills in the rest."""
-    found = []
+    """Set the session's live job and its successor. The next tick of the reconcile loop fills in the rest."""
+    live = []
     for job in sorted(jobs, key=lambda job: job.id):
-        said = read(job)
-        if said is not None and said.session_id == session.id and job.user == session.owner and not job.state.ended:
-            found.append((said.submission, job.id))
-    if not found:
+        announcement = read(job)
+        if (
+            announcement is not None
+            and announcement.session_id == session.id
+            and job.user == session.owner
+            and not job.state.ended
+        ):
+            live.append((announcement.submission, job.id))
+    if not live:
         return
-    session.submission, job_id = found[0]
+    session.submission, job_id = live[0]
     session.job_row = _job(session, session.submission, job_id)
     session.state, session.reason, session.operation = SessionState.QUEUED, "", None
     session.submissions = max(session.submissions, session.submission)
-    if len(found) > 1 and found[1][0] > session.submission:
-        session.successor, job_id = found[1]
+    if len(live) > 1 and live[1][0] > session.submission:
+        session.successor, job_id = live[1]
         session.next_job = _job(session, session.successor, job_id)
         session.submissions = max(session.submissions, session.successor)
 

@@ -1,7 +1,4 @@
-"""The site as its clients see it: names, addresses, and certificate authorities.
-
-The authorities themselves are here, too.
-"""
+"""The site's names, addresses and certificate authorities."""
 
 from __future__ import annotations
 
@@ -42,10 +39,10 @@ class Site:
             "host": max(config.ssh.host_certificate_days, GATEWAY_CERTIFICATE_DAYS) * 86400.0,
             "user": config.ssh.user_certificate_hours * 3600.0,
         }
-        """Seconds for which certificates are valid, by who signs them."""
+        """Seconds for which certificates are valid, by the authority that signs them."""
 
     async def view(self, user: str) -> SiteView:
-        """What `user`'s ssh needs to know."""
+        """Return the settings that the ssh of `user` needs."""
         config = self._config
         since = time.time() - config.ssh.host_certificate_days * 86400
         return SiteView(
@@ -61,7 +58,7 @@ class Site:
         )
 
     def certify_gateway(self, public_key: str) -> str:
-        """A certificate for the gateway's host key; one line."""
+        """Sign a certificate for the gateway's host key. Return its line."""
         config = self._config
         return self._authorities["host"].sign_host(
             public_key,
@@ -72,13 +69,15 @@ class Site:
         )
 
     def authorities(self) -> list[AuthorityKeyView]:
-        """All keys whose certificates are believed."""
+        """Return all keys whose certificates are accepted."""
         return [_view(kind, key) for kind, authority in self._authorities.items() for key in authority.keys.all]
 
     def rotate(self, kind: AuthorityKind, *, now: bool) -> AuthorityKeyView:
-        """Announce the next key of the authority for hosts, or sign with the one that is announced; `now` without
-        waiting for clients to learn it. Users' certificates are checked by gateways and sessions, which we tell: there
-        the next key is made and signs at once. ConflictError as CaKeys.switch.
+        """Announce the next key of the authority for hosts, or start to sign with the announced one.
+
+        With `now`, sign at once, before clients have learned the key. The next key of the authority for users always
+        signs at once: only gateways and sessions check these certificates, and Berth updates them. ConflictError as
+        CaKeys.switch.
         """
         keys = self._authorities[kind].keys
         if kind == "user":
@@ -88,7 +87,7 @@ class Site:
         return _view(kind, keys.switch(overlap=0 if now else self._config.ssh.ca_overlap_days * 86400))
 
     def retire(self, kind: AuthorityKind, fingerprint: str, *, now: bool) -> AuthorityKeyView:
-        """Believe a key no more; `now` although its certificates may be valid. Errors as CaKeys.retire."""
+        """Stop to accept a key; with `now`, even while its certificates are valid. Errors as CaKeys.retire."""
         return _view(kind, self._authorities[kind].keys.retire(fingerprint, in_use=0 if now else self._in_use[kind]))
 
 

@@ -58,7 +58,7 @@ class ClientIdentity:
 class ConnectionAudit:
     """Reports to the controller, as an async context manager.
 
-    A connection that still stands at its exit counts as ended.
+    A connection that is still open at its exit counts as ended.
     """
 
     def __init__(self, tell: Callable[[ConnectionReport], Awaitable[object]], gateway: str, counts: Counters) -> None:
@@ -73,7 +73,7 @@ class ConnectionAudit:
         counts.now["unreported"] = lambda: len(self._due)
 
     async def __aenter__(self) -> Self:
-        self._tasks = (asyncio.create_task(self._keep_telling()), asyncio.create_task(self._keep_standing()))
+        self._tasks = (asyncio.create_task(self._report_new()), asyncio.create_task(self._report_open()))
         return self
 
     async def __aexit__(
@@ -86,7 +86,7 @@ class ConnectionAudit:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_REPORT_TIMEOUT_S):
-                while self._due and await self._told():
+                while self._due and await self._report():
                     pass
         if self._due:
             _log.warning("the controller does not know of %d connections", len(self._due))
@@ -145,16 +145,16 @@ class ConnectionAudit:
         self._due[record.id] = record
         self._news.set()
 
-    async def _keep_telling(self) -> None:
+    async def _report_new(self) -> None:
         while True:
             await self._news.wait()
             await asyncio.sleep(GATHER_S)
             self._news.clear()
             while self._due:
-                if not await self._told():
+                if not await self._report():
                     await asyncio.sleep(RETRY_S)
 
-    async def _keep_standing(self) -> None:
+    async def _report_open(self) -> None:
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
             for relay, stands in self._standing.items():
@@ -166,7 +166,7 @@ class ConnectionAudit:
         self._counts.count("bytes", "received", by=relay.received - stands.received)
         stands.sent, stands.received = relay.sent, relay.received
 
-    async def _told(self) -> bool:
+    async def _report(self) -> bool:
         """Send the oldest batch; return False if it must be repeated."""
         batch = [self._due[each] for each in list(self._due)[:MAX_BATCH_RECORDS]]
         try:

@@ -1,7 +1,7 @@
-"""One client of the gateway: its identity, and its forwards to sessions. It may do nothing else.
+"""One client of the gateway: its identity, and its forwards to sessions.
 
-asyncssh refuses whatever a server object does not explicitly allow; what is allowed here is public-key login and
-`connection_requested`. Sessions are refused explicitly, only to say how the gateway is used instead.
+asyncssh refuses everything that a server object does not explicitly allow. This one allows public-key login and
+`connection_requested`. It refuses ssh sessions explicitly, to explain how to use the gateway.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from broker.schema.connections import ResolveAnswer
 
 SSH_PORT = 22
-"""The only port that a session has, whatever its sshd's real one is; `ssh -J gateway dev.berth` asks for it."""
+"""The port of every session, as `ssh -J gateway dev.berth` requests it; the sshd itself listens on another port."""
 
 MAX_TEXT_CHARS = 400
 """Characters of a message to the user's terminal."""
@@ -76,7 +76,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._identity: ClientIdentity | None = None
         self._proved: ClientIdentity | None = None
         self._counted = False
-        """Whether it is one of its user's connections."""
+        """Whether the connection is in its user's count."""
         self.on_login: Callable[[], None] = lambda: None
         """Called once, when the user has logged in."""
         self._began = time.monotonic()
@@ -102,7 +102,7 @@ class GatewayConnection(asyncssh.SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         self._live.remove(self, self._identity.user if self._identity else None)
         for task in self._opening:
-            task.cancel()  # nothing waits for a session any more on behalf of a client that has left
+            task.cancel()  # a client that has disconnected waits for no session
         if self._identity is not None and self._counted:
             self._allowance(self._identity.user, Resource.CONNECTIONS).give_back()
         if self._identity is None:
@@ -118,11 +118,11 @@ class GatewayConnection(asyncssh.SSHServer):
 
     @property
     def forwards(self) -> int:
-        """The number of its forwards, with those that are being opened."""
+        """The number of forwards, including those that are being opened."""
         return len(self._relays) + len(self._opening)
 
     def disconnect(self, why: str) -> None:
-        """Tell the client and close everything it has open, through no fault of its own."""
+        """Send the client a message and close its connection, through no fault of its own."""
         self._our_fault = True
         self._end(why)
 
@@ -138,7 +138,7 @@ class GatewayConnection(asyncssh.SSHServer):
         return True
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Say whether `key` may log in as `username`; asked for each offer and again for the signature."""
+        """Whether `key` may log in as `username`. asyncssh calls it for each offer and again for the signature."""
         admission = await self._next_try(username)
         if admission is None or key.public_data not in admission.blobs:
             return False
@@ -146,7 +146,7 @@ class GatewayConnection(asyncssh.SSHServer):
         return True
 
     async def validate_certificate(self, username: str, certificate: asyncssh.SSHCertificate) -> bool:
-        """The same for a certificate. That its signature is right, and what its options forbid, asyncssh sees to."""
+        """Whether a certificate may log in. asyncssh checks its signature and its options."""
         admission = await self._next_try(username)
         if admission is None:
             return False
@@ -167,7 +167,7 @@ class GatewayConnection(asyncssh.SSHServer):
         return key.public_data in (await self._keys.of(username)).authorities
 
     async def _next_try(self, username: str) -> AuthorizedCredentials | None:
-        """What lets `username` in, for one more key; None if there were too many."""
+        """Return the credentials of `username` for one more key; None after too many keys."""
         self._tries += 1
         if self._tries > self._settings.max_auth_tries:
             # OpenSSH's own words, which a session's sshd uses too.
@@ -185,7 +185,7 @@ class GatewayConnection(asyncssh.SSHServer):
         return admission
 
     def _prove(self, identity: ClientIdentity, key: asyncssh.SSHKey, admission: AuthorizedCredentials) -> None:
-        """What the next signature, if it is `key`'s, will have proved."""
+        """Record the identity that the next signature will prove, if it is by `key`."""
         # asyncssh tells clients which signatures it wants, but then takes any that the key could make.
         key.all_sig_algorithms = {name.encode() for name in SIGNATURES}
         self._proved = identity
@@ -222,19 +222,19 @@ class GatewayConnection(asyncssh.SSHServer):
         return Allowance(self._usage, user, kind, most[kind])
 
     def _tell_first(self, conn: asyncssh.SSHServerConnection) -> Callable[[], Coroutine[Any, Any, None]]:
-        """Give a `send_userauth_success` that sends what there is to tell as a banner before it.
+        """Return a `send_userauth_success` that sends the notices as a banner first.
 
-        ssh(1) shows banners until it is logged in (RFC 4252, section 5.4), and nothing of ours afterwards. Before the
-        signature is checked it would tell strangers who know a public key what its owner's sessions do.
+        ssh(1) shows a banner only before the login is complete (RFC 4252, section 5.4). Before the check of the
+        signature, a banner would show a user's notices to anyone who knows the public key.
         """
         send = conn.send_userauth_success
 
-        async def told() -> None:
+        async def send_banner_first() -> None:
             if self._notices:
                 conn.send_auth_banner("".join(f"berth: {terminal_text(each)}\n" for each in self._notices))
             await send()
 
-        return told
+        return send_banner_first
 
     # What it may do
 
@@ -255,7 +255,7 @@ class GatewayConnection(asyncssh.SSHServer):
         return self._forward(dest_host, dest_port)
 
     async def _forward(self, target: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
-        """Resolve and connect. Whatever goes wrong must become a ChannelOpenError: its text is what the user sees."""
+        """Resolve the session and connect. Every error must become a ChannelOpenError, whose text the user sees."""
         identity = self._identity
         if identity is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
@@ -316,13 +316,13 @@ class GatewayConnection(asyncssh.SSHServer):
     def _unreached(self, session: ResolveAnswer, error: OSError | HostKeyMismatchError) -> BerthError:
         name, hint = f"{session.owner}.{session.name}", "it may be just ending: `berth show` tells"
         if isinstance(error, FloodError):
-            words = f"what answers on {session.host} for {name} sends more than an sshd does"
-            return EndpointUnreachableError(words, hint="the gateway asks it again within a minute")
+            words = f"the server on {session.host} for {name} sends more than an sshd does"
+            return EndpointUnreachableError(words, hint="the gateway tries again within a minute")
         if isinstance(error, OSError):
             return EndpointUnreachableError(f"{name} does not answer on {session.host}", hint=hint)
         where = f"{session.host}:{session.port}"
         _log.error("%s", log_line("impostor", session=session.session_id, generation=session.generation, at=where))
-        return HostKeyMismatchError(f"what answers on {session.host} is not {name}, and was told nothing", hint=hint)
+        return HostKeyMismatchError(f"the server on {session.host} is not {name}; Berth sent it nothing", hint=hint)
 
     def _refusal(self, identity: ClientIdentity, target: str, error: BerthError) -> asyncssh.ChannelOpenError:
         _log.info(
@@ -345,7 +345,7 @@ class GatewayConnection(asyncssh.SSHServer):
         )
 
     def pause(self, reason: PauseReason) -> None:
-        """Read nothing more from the connection's sessions until every reason is gone.
+        """Stop reading from the connection's sessions until no reason to pause remains.
 
         asyncssh itself does not pause, so all data that the channels' windows allow would fill the gateway's memory.
         """
@@ -354,7 +354,7 @@ class GatewayConnection(asyncssh.SSHServer):
             relay.pause(reason)
 
     def resume(self, reason: PauseReason) -> None:
-        """Take from its sessions again, if that was the last reason."""
+        """Read from the sessions again, if that was the last reason to pause."""
         self._paused.discard(reason)
         for relay in self._relays:
             relay.resume(reason)

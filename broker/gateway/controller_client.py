@@ -38,13 +38,13 @@ KEYS_TIMEOUT_S = 15.0
 """Seconds; less than the gateway's login timeout, so that the user still gets the message."""
 
 RESPONSE_TIMEOUT_S = 30.0
-"""Seconds for the other answers. Generous, because the time that the gateway itself is busy counts: in a burst of
-logins an answer may lie there for a while before it is looked at."""
+"""Seconds for the other answers. They include the time that the gateway itself is busy: in a burst of logins an answer
+may wait before the gateway reads it."""
 
 MAX_REQUESTS_PER_USER = 4
-"""Questions of each kind about one user, at once; a user whose files hang holds up no other user's."""
+"""Concurrent queries of each kind about one user, so that a user whose files hang delays no other user."""
 RESTART_S = 10.0
-"""Time for which a client keeps waiting when the controller does not answer: a restart may be under way."""
+"""Time that a client waits for a controller that does not answer: it may be restarting."""
 RETRY_S = 1.0
 """Pause between two attempts to reach the controller."""
 
@@ -54,17 +54,16 @@ _QUESTIONS: dict[type[BaseModel], str] = {
     CertificateAnswer: "certificate",
     ConnectionsNoted: "connections",
 }
-"""What each is called in the metrics, by its answer."""
+"""The label of each query in the metrics, by the type of its answer."""
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class ControllerClient:
-    """An async context manager around pools of connections; it outlives restarts of the controller.
+    """An async context manager around pools of connections; it survives restarts of the controller.
 
-    Questions about sessions have a pool of their own, beside that of log-ins, records and certificates: they keep no
-    user from logging in. Every call either answers or raises: ControllerUnavailableError when there is no answer or
-    none that makes sense, otherwise the error that the controller sent.
+    Queries about sessions have their own pool, so that they do not delay logins. Every call returns an answer or
+    raises: ControllerUnavailableError without a valid answer, otherwise the controller's error.
     """
 
     def __init__(self, api_socket: Path, counts: Counters) -> None:
@@ -87,7 +86,7 @@ class ControllerClient:
         await self._resolves.close()
 
     async def keys(self, user: str) -> GatewayKeys:
-        """Ask which keys and certificates may log in as `user`, none for an unknown one, and what to tell them then."""
+        """Return the keys and certificates that may log in as `user`, none for an unknown user, and the notices."""
         path = f"/v1/gateway/keys/{quote(user, safe='')}?notices=true&certificates=true"
         try:
             async with asyncio.timeout(KEYS_TIMEOUT_S):
@@ -96,8 +95,10 @@ class ControllerClient:
             raise _no_answer() from error
 
     async def resolve(self, user: str, target: str) -> ResolveAnswer:
-        """Ask where the session that `user` means by `target` listens; while it is on its way, whenever it changes, for
-        as long as the controller wants to be asked again. Cancel it when the client has left: nothing is kept then.
+        """Return the endpoint of the session that `user` names by `target`.
+
+        While the session is starting, repeat the query after each change, as long as the controller requests it. Cancel
+        the call when the client has disconnected.
         """
         began = time.monotonic()
         away_since: float | None = None
@@ -120,19 +121,19 @@ class ControllerClient:
             request = request.model_copy(update={"waited": time.monotonic() - began})
 
     async def _wait(self, question: GatewayWait) -> GatewayWaitAnswer:
-        """Have the controller tell which of these sessions has changed, when one has."""
+        """Wait until one of these sessions changes, and return the ids of those that have changed."""
         async with _pool(self._api_socket, 1) as pool:  # which ends when this is cancelled, and the connection with it
             return await self._answer(pool, "POST", "/v1/gateway/wait", GatewayWaitAnswer, question)
 
     async def certificate(self, public_key: str) -> str:
-        """Have the gateway's own host key certified; one line."""
+        """Request a certificate for the gateway's host key; return its line."""
         request = CertificateRequest(public_key=public_key)
         path = "/v1/gateway/certificate"
         answer = await self._call(self._logins, "POST", path, CertificateAnswer, request)
         return answer.certificate
 
     async def note(self, report: ConnectionReport) -> None:
-        """Have records of connections kept."""
+        """Send records of connections."""
         await self._call(self._logins, "POST", "/v1/connections", ConnectionsNoted, report)
 
     async def _call(
@@ -167,10 +168,10 @@ class ControllerClient:
 
 
 class _RequestPool:
-    """A pool of connections, which allows as many questions at once.
+    """A pool of connections, which allows as many concurrent queries.
 
-    A question is asked to its end, even if its asker is cancelled. Otherwise httpcore's pool would lose a place with
-    each request that is cancelled at the wrong moment, until it has none left.
+    A query runs to its end even if its caller is cancelled. Otherwise httpcore's pool would lose a connection with each
+    request that is cancelled at the wrong moment, until it has none left.
     """
 
     def __init__(self, api_socket: Path, most: int) -> None:
@@ -182,7 +183,7 @@ class _RequestPool:
     async def ask(
         self, ask: Callable[[httpx.AsyncClient], Coroutine[None, None, _Answer]], user: str | None
     ) -> _Answer:
-        """Ask when there is a place, and `user` has a share left."""
+        """Send the query when the pool has a free connection, and `user` is below the limit."""
         needed = [self._places]
         if user is not None:
             needed.insert(0, self._shares.setdefault(user, asyncio.Semaphore(MAX_REQUESTS_PER_USER)))
@@ -198,7 +199,7 @@ class _RequestPool:
             for each in needed:
                 each.release()
             if not task.cancelled():
-                task.exception()  # its asker may have left
+                task.exception()  # its caller may have been cancelled
 
         task.add_done_callback(answered)
         return await asyncio.shield(task)

@@ -31,10 +31,10 @@ class EndpointResolver:
         self._domain = domain
 
     async def resolve(self, user: str, target: str) -> ResolveAnswer:
-        """Return where the session listens that `user` means by `target`; raise what the controller refuses with.
+        """Return the endpoint of the session that `user` names by `target`, or raise the controller's refusal.
 
-        A session has one place in the memory, however its name is spelled. What is no name of a session is refused
-        here, so that no text of a client's choice goes any further.
+        A session has one entry in the cache for all spellings of its name. Text that is no session name is refused
+        here, and not sent to the controller.
         """
         question = (user, SessionHost.parse(target, self._domain, user).canonical(self._domain))
         try:

@@ -1,9 +1,9 @@
-"""The input of a client, passed to asyncssh in pieces so small that other clients do not wait for long.
+"""Pass the input of a client to asyncssh in small pieces, so that other clients do not wait for long.
 
-By itself asyncssh deals with all it is given before anybody else has a turn: with the quarter of a megabyte of tiny
-packets that asyncio may read at once for 0.16 s. So the pieces are small until the client has logged in, and later as
-large as it deals with in a few milliseconds. Clients before their login share one turn of a few milliseconds, however
-many they are, and the size of a login is bounded. All connections of one user share a turn as well.
+asyncssh processes all its input in one turn of the event loop: a quarter of a megabyte of tiny packets, which asyncio
+may read at once, takes 0.16 s. So the pieces are small until the client has logged in. Later they are as large as
+asyncssh processes in a few milliseconds. All clients before their login share one turn of a few milliseconds, and the
+size of a login is bounded. All connections of one user share a turn, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from broker.gateway.relay import PauseReason
 
 LOGIN_BYTES = 128 * 1024
-"""Of a client before it is logged in. 40 offers of RSA certificates, the most that there can be, are 80 KiB."""
+"""The limit for a client before its login. 40 offers of RSA certificates, the most that there can be, are 80 KiB."""
 SMALL_PIECE_BYTES = 1024
 """Bytes at once before the login: 64 of the smallest packets, which take asyncssh 2 ms."""
 LARGE_PIECE_BYTES = 65536
@@ -58,7 +58,7 @@ class PreAuthQueue:
         self._pieces: deque[Callable[[], None]] = deque()
 
     def add(self, deal: Callable[[], None]) -> None:
-        """Have a piece dealt with when it is its turn; one client's are dealt with in their order."""
+        """Process a piece in its turn. The pieces of one client keep their order."""
         if not self._pieces:
             asyncio.get_running_loop().call_soon(self._turn)
         self._pieces.append(deal)
@@ -87,12 +87,12 @@ class UserTurn:
         return bool(self._pieces) or self._spent >= USER_TURN_S
 
     def add(self, deal: Callable[[], None]) -> None:
-        """Have a piece dealt with in one of the next turns."""
+        """Process a piece in one of the next turns."""
         self._pieces.append(deal)
         self._end_soon()
 
     def spend(self, seconds: float) -> None:
-        """Count what a piece took."""
+        """Count the time that a piece took."""
         self._spent += seconds
         self._end_soon()
 
@@ -117,17 +117,17 @@ class ConnectionOwner(Protocol):
     """Called once, when the user has logged in."""
 
     def pause(self, reason: PauseReason) -> None:
-        """Read no more from the sessions until every reason to pause is gone."""
+        """Stop reading from the sessions until no reason to pause remains."""
 
     def resume(self, reason: PauseReason) -> None:
-        """Take a reason to pause away."""
+        """Remove a reason to pause."""
 
     def failure(self) -> Failure | None:
         """Return why the client has not logged in."""
 
 
 class FairReader(asyncio.BufferedProtocol):
-    """One TCP connection of a client, in front of asyncssh's connection, which does not see the difference."""
+    """One TCP connection of a client, in front of asyncssh's connection."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class FairReader(asyncio.BufferedProtocol):
         self._waiting = True
         self._received = 0
         self._unread = False
-        """Whether the client leaves so much unread that it is not read."""
+        """Whether the client leaves so much unread that the gateway does not read from it."""
         self._held = False
         """Whether its next piece waits for its user's turn."""
         self._unheard = 0
@@ -210,9 +210,9 @@ class FairReader(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _begin(self, data: bytes) -> None:
-        # Until it is logged in, ssh(1) sends by Nagle's rules: the next step waits for the acknowledgement of the
-        # last one, which the kernel holds back for 40 ms in case there is an answer to go with it. That happens twice
-        # in every login, unless the kernel is told each time not to wait (tcp(7), TCP_QUICKACK).
+        # Before the login ssh(1) follows Nagle's algorithm: its next packet waits for the acknowledgement of the last
+        # one, which the kernel delays by up to 40 ms. That happens twice in a login, unless the gateway sets
+        # TCP_QUICKACK each time (tcp(7)).
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if self._transport.is_closing():
             return

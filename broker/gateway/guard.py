@@ -48,7 +48,7 @@ class NotReachedError(BerthError):
 
 
 class EndpointUnreachableError(NotReachedError):
-    """Nothing answers at the session's endpoint."""
+    """No server answers at the session's endpoint."""
 
     reason = "unreached"
 
@@ -60,7 +60,7 @@ class HostKeyMismatchError(NotReachedError):
 
 
 class FloodError(ConnectionError):
-    """The server has sent more than any sshd does, and is left alone for a while."""
+    """The server has sent more than any sshd does. The gateway does not contact it for a while."""
 
 
 class EndpointAddress(NamedTuple):
@@ -81,7 +81,7 @@ class EndpointAddress(NamedTuple):
 
 
 class Guard(asyncssh.SSHClient):
-    """One guard connection, from its making to its end.
+    """One guard connection, from its creation to its end.
 
     asyncssh calls the methods that have no underscore before them.
     """
@@ -192,7 +192,7 @@ class Guard(asyncssh.SSHClient):
     async def create_connection(
         self, factory: Callable[[], asyncssh.SSHClientConnection], host: str, port: int
     ) -> tuple[asyncio.Transport, asyncssh.SSHClientConnection]:
-        """Connect to the server, with what bounds it in front of asyncssh's connection."""
+        """Connect to the server, with a GuardInlet in front of asyncssh's connection."""
         connection = factory()
         self._inlet = GuardInlet(connection, self._turn, self._flood)
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: self._inlet, host, port)
@@ -227,7 +227,7 @@ class Guard(asyncssh.SSHClient):
                 answer.set_result(True)
             return True
 
-        conn.process_packet = process_packet  # type: ignore[method-assign]  # as said above
+        conn.process_packet = process_packet  # type: ignore[method-assign]  # as explained above
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
         return key.get_fingerprint() == self.endpoint.fingerprint

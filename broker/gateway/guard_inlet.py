@@ -29,7 +29,7 @@ _buffer = memoryview(bytearray(SMALL_PIECE_BYTES))
 
 
 class GuardInlet(asyncio.BufferedProtocol):
-    """The TCP connection of a guard, in front of asyncssh's connection, which does not see the difference."""
+    """The TCP connection of a guard, in front of asyncssh's connection."""
 
     def __init__(
         self, connection: asyncssh.SSHClientConnection, turn: PreAuthQueue, flooded: Callable[[], None]

@@ -1,6 +1,6 @@
 """A short-lived cache of the keys and certificates that may log in to the gateway.
 
-A burst of connections of one user asks once; a controller that is down is bridged with its last answer.
+A burst of connections of one user causes one query. While the controller is down, its last answer is used.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class CredentialsCache:
         self._asking = SingleFlight[str, AuthorizedCredentials]()
 
     async def of(self, user: str) -> AuthorizedCredentials:
-        """Never raises for want of an answer; see `AuthorizedCredentials.confirmed`."""
+        """Return the credentials, also without an answer; see `AuthorizedCredentials.confirmed`."""
         if not _USER.fullmatch(user):
             return AuthorizedCredentials()
         known, at = self._known.get(user, (None, 0.0))

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from broker.gateway.counters import Counters
 
 BACKLOG = 4096
-"""Connections that the kernel holds while we are busy; a class of students logs in within one second."""
+"""Connections in the kernel's queue while the gateway is busy; a class of students logs in within one second."""
 MAX_ACCEPTS_PER_TURN = 32
-"""Arrivals that one turn of the loop deals with."""
+"""Connections that the gateway accepts in one turn of the event loop."""
 ACCEPT_PAUSE_S = 1.0
 """Pause of accepting connections after file descriptors or memory have run out."""
 LOG_INTERVAL_S = 10.0
@@ -32,7 +32,7 @@ LOG_INTERVAL_S = 10.0
 
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 REFUSAL_LINE = b"Not allowed at this time\r\n"
-"""What sshd says in place of its version, and ssh(1) shows."""
+"""The line that sshd sends in place of its version, and that ssh(1) shows."""
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +132,6 @@ class Listener:
         self._turned_away = 0
 
     def _pause(self, error: OSError) -> None:
-        _log.error("nobody is accepted for %g s: %s", ACCEPT_PAUSE_S, error)
+        _log.error("accept paused seconds=%g error=%s", ACCEPT_PAUSE_S, error)
         self._loop.remove_reader(self._socket)
         self._resume = self._loop.call_later(ACCEPT_PAUSE_S, self._loop.add_reader, self._socket, self._accept)

@@ -1,4 +1,4 @@
-"""The master process, which owns the port. It has workers serve it, replaces those that die, and all of them on SIGHUP.
+"""The master process, which owns the port. It starts workers, replaces those that end, and all of them on SIGHUP.
 
     berth gateway           the master: binds one socket for each worker, all to one port (SO_REUSEPORT)
     berth gateway --worker  a worker: serves the socket that is its file descriptor 3; descriptor 4 is the table in
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LISTEN_FD = 3
-"""Where a worker finds its socket; sd_listen_fds(3) begins there too."""
+"""The descriptor of a worker's socket, the first one as for sd_listen_fds(3)."""
 USAGE_FD = 4
-"""The descriptor at which a worker finds the table of what users have."""
+"""The descriptor of the table of users' resources in a worker."""
 READY = b"ready\n"
 
 HANDOVER_VARIABLE = "BERTH_GATEWAY_HANDOVER"
-"""The environment variable by which a master tells itself what it holds, over a reload."""
+"""The environment variable with the master's state during a reload."""
 CHECK_TIMEOUT_S = 60.0
-"""Seconds for the new program to look at the new configuration."""
+"""Seconds for the new program to check the new configuration."""
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 30.0
 """Seconds before a worker that ended is replaced: doubled each time, from the first to the last."""
 
@@ -80,7 +80,7 @@ class Worker:
 
     @classmethod
     def start(cls, sock: socket.socket, table: UsageTable, clear_up: Callable[[int], None]) -> tuple[Worker, int]:
-        """Start a worker for `sock`. Return it, and the descriptor on which it says that it serves."""
+        """Start a worker for `sock`. Return it, and the descriptor on which it reports that it serves."""
         inner, lifeline = os.pipe()
         answer, outer = os.pipe()
         descriptors = {0: inner, 1: outer, LISTEN_FD: sock.fileno(), USAGE_FD: table.descriptor}
@@ -96,7 +96,7 @@ class Worker:
             self.lifeline = None
 
     def stop(self) -> None:
-        """Have it end its connections and itself."""
+        """Make the worker end its connections and exit."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
 
@@ -127,7 +127,7 @@ class Master:
         self._reloading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; a second one shortens the end."""
+        """Serve until SIGTERM or SIGINT; a second signal ends the connections at once."""
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop)
@@ -177,13 +177,13 @@ class Master:
             pause = min(2 * pause, MAX_RETRY_S)
 
     def _clear_up(self, pid: int) -> None:
-        """Keep what the ended worker `pid` has counted of itself, and clear what it has counted of users."""
+        """Add the counters of the ended worker `pid` to the totals, and clear its counts of users."""
         self._table.release(pid)
         if self._totals is not None:
             self._totals.ended(pid)
 
     def _served_first(self) -> None:
-        """One more of the sockets has a worker."""
+        """Record that one more socket has a worker."""
         self._without -= 1
         if not self._without:
             self._complete.set()
@@ -232,7 +232,7 @@ class _Handover:
     sockets: list[socket.socket]
     workers: Sequence[tuple[int, int | None]]
     table: UsageTable | None
-    """None at the first start, and if the program before had none or another layout."""
+    """None at the first start, and after a program without a table or with another layout."""
 
     def give(self) -> None:
         descriptors = [sock.fileno() for sock in self.sockets]
@@ -241,24 +241,24 @@ class _Handover:
         assert self.address is not None
         assert self.table is not None
         os.set_inheritable(self.table.descriptor, True)
-        told = {
+        state = {
             "address": [self.address.host, self.address.port],
             "sockets": descriptors,
             "workers": self.workers,
             "usage": self.table.descriptor,
         }
-        os.environ[HANDOVER_VARIABLE] = json.dumps(told)
+        os.environ[HANDOVER_VARIABLE] = json.dumps(state)
 
     @classmethod
     def take(cls) -> _Handover:
-        told = json.loads(os.environ.pop(HANDOVER_VARIABLE, "null"))
-        if told is None:
+        state = json.loads(os.environ.pop(HANDOVER_VARIABLE, "null"))
+        if state is None:
             return cls(None, [], [], None)
-        sockets = [socket.socket(fileno=descriptor) for descriptor in told["sockets"]]
-        for descriptor in (*told["sockets"], *(lifeline for _, lifeline in told["workers"] if lifeline is not None)):
+        sockets = [socket.socket(fileno=descriptor) for descriptor in state["sockets"]]
+        for descriptor in (*state["sockets"], *(lifeline for _, lifeline in state["workers"] if lifeline is not None)):
             os.set_inheritable(descriptor, False)
-        workers = [(pid, lifeline) for pid, lifeline in told["workers"]]
-        return cls(Address(*told["address"]), sockets, workers, cls._table(told.get("usage")))
+        workers = [(pid, lifeline) for pid, lifeline in state["workers"]]
+        return cls(Address(*state["address"]), sockets, workers, cls._table(state.get("usage")))
 
     @staticmethod
     def _table(descriptor: int | None) -> UsageTable | None:
@@ -273,7 +273,7 @@ class _Handover:
 
 
 def run_master(address: Address, workers: int, numbers: MetricsTarget | None = None, *, worker_timeout: float) -> None:
-    """Be the master until SIGTERM; the arguments are those of Master."""
+    """Run the master until SIGTERM; the arguments are those of Master."""
 
     async def whole() -> None:
         await Master(address, workers, numbers, worker_timeout=worker_timeout).run()
@@ -289,12 +289,12 @@ def _bind(address: Address, count: int) -> list[socket.socket]:
 
 
 def _command() -> list[str]:
-    """How this program was started."""
+    """Return the command that started this program."""
     return [sys.executable, *sys.orig_argv[1:]]
 
 
 async def _checks_out() -> bool:
-    """Whether the program as it is now can use the configuration as it is now."""
+    """Whether the present program accepts the present configuration."""
     try:
         check = await asyncio.create_subprocess_exec(*_command(), "--check", stdin=asyncio.subprocess.DEVNULL)
     except OSError as error:
@@ -315,7 +315,7 @@ def _spawn(command: list[str], descriptors: dict[int, int]) -> int:
 
 
 async def _read(descriptor: int) -> bytes:
-    """What a worker says, or nothing if it has ended."""
+    """Read a worker's report; return nothing if the worker has ended."""
     try:
         await _readable(descriptor)
         return os.read(descriptor, len(READY))
@@ -335,7 +335,7 @@ async def _wait_for(pid: int, clear_up: Callable[[int], None]) -> int:
         os.close(descriptor)
     try:
         clear_up(pid)
-    except Exception:  # noqa: BLE001 - whatever it is, another worker takes the ended one's place
+    except Exception:  # noqa: BLE001 - a new worker must start after any error
         _log.exception("the counts of worker process %d remain", pid)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222 - it has ended
 

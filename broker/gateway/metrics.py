@@ -43,14 +43,14 @@ GAUGES = {
     "forwards": "Connections to sessions that are open.",
     "unreported": "Records of connections that the controller has not taken yet.",
 }
-SECONDS = {"controller_seconds": ("How long the controller took to answer.", "question")}
+SECONDS = {"controller_seconds": ("Durations of the controller's answers.", "question")}
 
 _log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
 async def publish_counters(counts: Counters, directory: Path) -> AsyncIterator[None]:
-    """Within it a worker's numbers are written every second, and once more at the end."""
+    """Write a worker's numbers every second during the block, and once more at its end."""
     path = directory / f"{os.getpid()}.json"
 
     async def keep_writing() -> None:
@@ -70,16 +70,16 @@ class MetricsTotals:
     """The sums over all workers, read by the server's thread, written by the master's."""
 
     def __init__(self, directory: Path, *, fresh: bool) -> None:
-        """`fresh`: forget what was counted before."""
+        """`fresh`: start from zero."""
         self._directory = directory
         self._lock = threading.Lock()
-        for each in (directory.parent, directory):  # the host key's own place, made first by whoever comes first
+        for each in (directory.parent, directory):  # the directory of the host key, which any process may create first
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in directory.glob("*.json") if fresh else ():
             path.unlink()
 
     def ended(self, pid: int) -> None:
-        """Keep what that worker had counted, now that it writes no more."""
+        """Add the counters of the ended worker to the totals."""
         path, total = self._directory / f"{pid}.json", self._directory / ENDED_FILE
         with self._lock:
             numbers = _read(path)

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class ResponseCache(Generic[Answer]):
-    """Answers of one kind, by their request.
+    """The responses of one kind, by request.
 
     The time is the machine's: processes share it, and over a restart there is no other.
     """
@@ -57,7 +57,7 @@ class ResponseCache(Generic[Answer]):
         self.prune()
 
     def keep(self, question: tuple[str, ...], answer: Answer) -> None:
-        """Remember it. A disk that does not take it is only logged: it is needed on a bad day only."""
+        """Store the response. A failed write is only logged: the copy is needed only while the controller is away."""
         path, text, now = self._path(question), answer.model_dump_json(exclude_defaults=True), self._clock()
         before, at = self._written.get(path, ("", 0.0))
         if text == before and now - at < REWRITE_AFTER_S:
@@ -76,7 +76,7 @@ class ResponseCache(Generic[Answer]):
             self._written.popitem(last=False)
 
     def recall(self, question: tuple[str, ...]) -> Answer | None:
-        """The last answer, unless it is too old."""
+        """Return the last response, unless it is too old."""
         path = self._path(question)
         try:
             if self._clock() - path.stat().st_mtime > self._stale:
@@ -86,7 +86,7 @@ class ResponseCache(Generic[Answer]):
             return None
 
     def forget(self, question: tuple[str, ...]) -> None:
-        """The answer is another now."""
+        """Remove the response, which is outdated."""
         path = self._path(question)
         self._written.pop(path, None)
         path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The gateway: an ssh server that only forwards (`ssh -J`) to sessions that the controller resolves.
 
 It runs as an account of its own, knows neither the registry nor Slurm, and holds no secret but its host key. It may die
-and be replaced at any time; connections that stand do not need the controller.
+and be replaced at any time. Open connections do not need the controller.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from broker.gateway.settings import GatewaySettings
 
-_STOPPING = "the gateway is being stopped, connect again in a moment"
+_STOPPING = "the gateway is stopping; connect again in a moment"
 
 MAX_DEFERRED_PACKETS = 4096
 """Packets that wait for the end of a key exchange: a client may begin one and never finish it."""
@@ -56,9 +56,9 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """The gateway as an async context manager: within it users can connect.
+    """The gateway as an async context manager. Users can connect during its block.
 
-    On leaving it stops listening, drains, and hangs up.
+    At the end of the block it stops listening, waits for its connections, and closes the rest.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Gateway:
         await self._stack.aclose()
 
     async def retire(self) -> None:
-        """Stop accepting connections, and return when the last one has ended: other workers serve the port now."""
+        """Stop accepting connections, which other workers do now, and return when the last one has ended."""
         await self._close()
         await self._live.wait_empty()
 
@@ -116,7 +116,7 @@ class Gateway:
         return self._socket or bind_socket(self._settings.listen_host, self._settings.listen_port)
 
     def _client(self, source: str) -> FairReader:
-        connection = _Server(asyncio.get_running_loop(), self._options)
+        connection = _SSHConnection(asyncio.get_running_loop(), self._options)
         return FairReader(
             connection,
             source,
@@ -173,7 +173,7 @@ class Gateway:
         return options
 
     async def _present(self, identity: HostKeyAndCertificate) -> None:
-        """New connections get the new certificate; those that stand have no use for it."""
+        """Use the new certificate for new connections; open ones do not need it."""
         self._options = await asyncssh.SSHServerConnectionOptions.construct(
             self._options, server_host_keys=identity.host_keys
         )
@@ -200,7 +200,7 @@ class Gateway:
             self._guards.close()
 
 
-class _Server(asyncssh.SSHServerConnection):
+class _SSHConnection(asyncssh.SSHServerConnection):
     """asyncssh's side of one connection."""
 
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
@@ -230,7 +230,7 @@ class _Server(asyncssh.SSHServerConnection):
         window: int = FIRST_WINDOW_BYTES,
         max_pktsize: int = MAX_PACKET_BYTES,
     ) -> asyncssh.SSHTCPChannel[bytes]:
-        """Make a channel that bounds what it holds."""
+        """Create a channel with a bounded buffer."""
         return Channel(self, self._loop, encoding, errors, window, max_pktsize)
 
     async def _validate_openssh_certificate(self, username: str, cert: SSHOpenSSHCertificate) -> SSHKey | None:

@@ -61,7 +61,7 @@ class UsageTable:
     """The shared memory with the counts, as the master has it."""
 
     def __init__(self, descriptor: int) -> None:
-        """`descriptor`: of a table; raises ValueError if it is something else."""
+        """`descriptor`: a table of this layout; ValueError for anything else."""
         try:
             named = os.pread(descriptor, len(MAGIC), 0) == MAGIC and os.fstat(descriptor).st_size == _SIZE
         except OSError:
@@ -95,7 +95,7 @@ class UsageTable:
             fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
 
     def release(self, pid: int) -> None:
-        """Clear what the worker `pid`, which has ended, has counted. The master does so before it reaps the worker."""
+        """Clear the counts of the ended worker `pid`. The master calls this before it reaps the worker."""
         for index, worker in list(self.sections()):
             if worker == pid:
                 start = self.start(index)
@@ -106,17 +106,17 @@ class UsageTable:
                 self._set_worker(index, 0)
 
     def keep_only(self, workers: Collection[int]) -> None:
-        """Clear what all other processes have counted: one may have ended just before a reload."""
+        """Clear the counts of all other processes: a worker may have ended just before a reload."""
         for pid in {pid for _, pid in self.sections()}.difference(workers):
             self.release(pid)
 
     def sections(self) -> Iterator[tuple[int, int]]:
-        """Tell the sections in use, and whose they are."""
+        """Yield the sections in use, with the process ids of their workers."""
         workers = memoryview(self.memory[len(MAGIC) : len(MAGIC) + MAX_WORKERS * _ID_BYTES]).cast("I")
         return ((index, pid) for index, pid in enumerate(workers) if pid)
 
     def beats(self, index: int) -> int:
-        """Return how often the worker of section `index` has shown that it runs."""
+        """Return the number of beats of the worker of section `index`."""
         return self.word(_BEATS + index * _WORD)
 
     def beat(self, index: int) -> None:
@@ -124,7 +124,7 @@ class UsageTable:
         self.set_word(_BEATS + index * _WORD, self.beats(index) + 1)
 
     def find(self, start: int, key: bytes) -> int | None:
-        """Return where the numbers of the user `key` are in the section at `start`."""
+        """Return the offset of the numbers of the user `key` in the section at `start`."""
         keys = start + _KEYS
         end = keys + self.used(start) * _KEY
         at = self.memory.find(key, keys, end)
@@ -134,16 +134,16 @@ class UsageTable:
 
     @staticmethod
     def start(index: int) -> int:
-        """Return where section `index` begins."""
+        """Return the offset of section `index`."""
         return _HEADER_BYTES + index * _SECTION
 
     @staticmethod
     def row(start: int, number: int) -> int:
-        """Return where the numbers of that row begin."""
+        """Return the offset of that row's numbers."""
         return start + _NUMBERS + number * _ROW
 
     def used(self, start: int) -> int:
-        """Return how many rows of the section at `start` may be in use."""
+        """Return the number of rows of the section at `start` that may be in use."""
         return min(self.word(start), MAX_USERS_PER_WORKER)
 
     def word(self, at: int) -> int:

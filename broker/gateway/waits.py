@@ -1,7 +1,7 @@
 """The sessions that clients of this worker wait for, and one request to the controller for all of them.
 
-A question for each client would need a connection to the controller for each. Those are few, so clients that wait
-would keep others from logging in. So a client that waits costs a place in a table (ADR 103).
+With one query for each client, clients that wait would occupy the few connections to the controller, and keep others
+from logging in. So a client that waits takes only a row in a table (ADR 103).
 """
 
 from __future__ import annotations

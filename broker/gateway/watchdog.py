@@ -34,14 +34,14 @@ class Watchdog:
     def look(self, pids: Iterable[int]) -> list[int]:
         """Look at the workers `pids` once; return those that hang. A worker that has not begun to beat does not."""
         beats = {pid: self._table.beats(index) for index, pid in self._table.sections()}
-        seen = {}
+        counts = {}
         for pid in pids:
             count = beats.get(pid, 0)
             if count:
                 before, looks = self._seen.get(pid, (0, 0))
-                seen[pid] = (count, looks + 1 if before == count else 1)
-        self._seen = seen
-        return [pid for pid, (_, looks) in seen.items() if looks > LOOKS]
+                counts[pid] = (count, looks + 1 if before == count else 1)
+        self._seen = counts
+        return [pid for pid, (_, looks) in counts.items() if looks > LOOKS]
 
 
 async def beat(usage: Usage) -> None:

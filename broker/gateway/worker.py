@@ -24,9 +24,9 @@ _log = logging.getLogger(__name__)
 
 
 def run_worker(settings: GatewaySettings) -> None:
-    """Serve the socket that the master has passed on; its module says until when.
+    """Serve the socket from the master until the worker is retired or stopped (module `master`).
 
-    asyncssh may only warn, the log has our line for each forward.
+    asyncssh logs only warnings; Berth logs a line for each forward.
     """
     asyncssh.set_log_level(logging.WARNING)
     usage = _usage()
@@ -34,10 +34,10 @@ def run_worker(settings: GatewaySettings) -> None:
 
 
 def _usage() -> Usage:
-    """Return what counts users together with the other workers."""
+    """Return the counts of users, which all workers share."""
     try:
         return Usage(UsageTable(USAGE_FD))
-    except ValueError as error:  # the master is of a program before the table, and has not been reloaded yet
+    except ValueError as error:  # the master is of an older program without a table, and has not been reloaded yet
         _log.warning("users are counted by this worker alone until the next reload: %s", error)
         return Usage()
 

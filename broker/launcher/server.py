@@ -36,7 +36,7 @@ from broker.launcher.worker import (
     Settings,
     encode_answer,
     encode_error,
-    run_worker,
+    run_request,
     set_process_option,
 )
 from broker.service import notify
@@ -171,7 +171,7 @@ class Launcher:
         launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            run_worker(self._settings, request.content, write_end, launcher)
+            run_request(self._settings, request.content, write_end, launcher)
         os.close(write_end)
         self._shares.take(request.verb, request.user)
         self._children[read_end] = Child(request, pid)

@@ -100,7 +100,7 @@ def _make_directory(context: RequestContext, arguments: SessionArguments) -> Pat
     return session
 
 
-def clone(context: RequestContext, arguments: CloneArguments) -> dict[str, Any]:
+def clone_session(context: RequestContext, arguments: CloneArguments) -> dict[str, Any]:
     """Make a session from another one, complete with host key and the files of the request."""
     made = change_volumes(context, arguments)
     host_key = _host_key(context.session(arguments.session))
@@ -144,7 +144,7 @@ def promote(context: RequestContext, arguments: PromoteArguments) -> dict[str, A
 def _host_key(session: Path) -> str:
     """Return the session's public host key, one line.
 
-    The private key counts, since sshd proves that it has it: a missing or different `.pub` is written anew. Without a
+    The private key counts, since sshd proves that it has it: a missing or different `.pub` is written again. Without a
     private key that sshd can use, a new pair is made and the old files are renamed. After an interruption the next
     call finds a complete private key or makes one.
     """
@@ -306,7 +306,7 @@ def _manifests_in(directory: Path) -> dict[str, str]:
 _HANDLERS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]] = {
     **dict.fromkeys(VOLUME_VERBS.values(), change_volumes),  # snapshot, rollback, …: broker.launcher.volume_verbs
     PrepareArguments: prepare,
-    CloneArguments: clone,
+    CloneArguments: clone_session,
     EnvironmentArguments: environment,
     PromoteArguments: promote,
     UntrashArguments: untrash,

@@ -39,7 +39,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What root decided at start; no request can change it."""
+    """Settings that root passed at the launcher's start; no request can change them."""
 
     storage: str
     sbatch: str
@@ -48,7 +48,7 @@ class Settings:
     worker_bytes: int = WORKER_BYTES
 
 
-def run_worker(settings: Settings, request: dict[str, Any], answer_fd: int, launcher: int) -> NoReturn:
+def run_request(settings: Settings, request: dict[str, Any], answer_fd: int, launcher: int) -> NoReturn:
     """Run a request in a forked child: become the user, run the verb, write one JSON object, and exit.
 
     No exception leaves this function. The kernel ends the worker with the launcher, so that the next launcher does not

@@ -169,7 +169,9 @@ def _compare_folder(folder: CopiedFolder, number: int) -> FolderChange:
             if noted is not None:
                 try:
                     status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:  # gone since it was listed, so somebody writes: it counts as lost
+                except (
+                    FileNotFoundError
+                ):  # removed since the listing, so a process writes here: the copy counts as lost
                     continue
                 if (status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size) == noted:
                     same += 1

@@ -116,7 +116,7 @@ def prepare_handover(storage: Storage, session_id: str, submission: int, image: 
         there = found.handover is not None and found.handover.submission == submission
         fits = max(len(found.home.layers), len(found.system.layers)) < most
         if session.driver.name == OverlayDriver.name and fits and not there:
-            require_image(session, image.digest)
+            check_image(session, image.digest)
             tops = {
                 kind: session.driver.fork(kind, (volume.top,)).top
                 for kind, volume in (("home", found.home), ("system", found.system))
@@ -240,7 +240,7 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
     with storage.opened(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
-        require_image(session, digest)
+        check_image(session, digest)
         joined = session.record
         before = describe_volumes(storage, joined)["layers"]
         with _note_failure(session), contextlib.ExitStack() as exclusion, contextlib.ExitStack() as undoing:
@@ -282,7 +282,7 @@ def require_unused_label(session: SessionVolumes, label: str) -> None:
 def _freeze(session: SessionVolumes, image: ImageVersion, note: SnapshotNote) -> Snapshot:
     """Return a snapshot of both volumes of a stopped session. It is not in the session's record yet."""
     require_unused_label(session, note.label)
-    require_image(session, image.digest)
+    check_image(session, image.digest)
     home = session.driver.freeze("home", session.record.home)
     system = session.driver.freeze("system", session.record.system)
     failpoint("volumes.frozen")
@@ -311,7 +311,7 @@ def _continued_record(session: SessionVolumes, made: Snapshot) -> Record:
     )
 
 
-def require_image(session: SessionVolumes, digest: str) -> None:
+def check_image(session: SessionVolumes, digest: str) -> None:
     """Require that the system volume lies over the image with this digest. VolumeError `conflict`."""
     if session.record.digest not in {"", digest}:
         raise VolumeError("conflict", "the session was switched to another image meanwhile")

@@ -35,7 +35,7 @@ from profiles.removal import remove_tree
 from profiles.userfile import read_bytes
 
 TRIAL_TIMEOUT_S = 50
-"""Below the controller's time-out for the launcher's verb. A trial takes a tenth of a second on an idle machine."""
+"""Below the controller's timeout for the launcher's verb. A trial takes a tenth of a second on an idle machine."""
 
 TRIAL = """
 source "$1"

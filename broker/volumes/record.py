@@ -336,7 +336,7 @@ class Save:
 def read_save(top: Path) -> Save:
     """Return the saves of a top. VolumeError `files` if the file is not valid; OSError."""
     try:
-        # NFS looks at a directory anew when it is opened, and else may hold a name for absent for a minute.
+        # NFS reads a directory again when it is opened; otherwise it may report a name as missing for a minute.
         os.close(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         data = json.loads(read_bytes(top / SAVED, MAX_RECORD_BYTES))
         submission, restarts = data["generation"]

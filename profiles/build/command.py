@@ -86,7 +86,7 @@ def _read_output(
     line: Callable[[str], None],
 ) -> bytes:
     """Read the output until it and the process have ended."""
-    assert process.stdout is not None  # for the type checker: Popen was told to make it
+    assert process.stdout is not None  # for the type checker: Popen has created it
     output = bytearray()
     shown = 0
     with selectors.DefaultSelector() as selector:

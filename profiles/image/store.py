@@ -182,7 +182,7 @@ class Store:
             (stage / LOG).replace(kept)
             kept.chmod(0o644)
         except OSError:
-            return None  # the build's own failure is what has to be told
+            return None  # the build's own error is the one to report
         return kept
 
     def delete(self, name: str, version: str) -> None:
@@ -248,7 +248,7 @@ def read_image(directory: Path) -> Image:
     The SIF file itself gives the offset of images whose descriptions are older than this field.
     """
     file = directory / DESCRIPTION
-    hint = "build it anew under another version, and delete this one"
+    hint = "build it again under another version, and delete this one"
     try:
         data = json.loads(read_bytes(file, MAX_DESCRIPTION_BYTES, own=False, follow=True))
         image = Image(
@@ -284,7 +284,7 @@ def file_digest(path: Path) -> str:
 
 def verify_image(image: Image) -> None:
     """Raise DamagedImageError unless the SIF file has the size and the digest that were published."""
-    hint = "delete this version and build it anew under another"
+    hint = "delete this version and build it again under another"
     try:
         size = image.path.stat().st_size
         if size != image.size:

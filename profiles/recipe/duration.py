@@ -38,7 +38,7 @@ def parse_duration(text: str, *, bare_unit_s: float = 60.0) -> float:
     raise ValueError(f"{text[:60]!r} is not a length of time; use {FORMS}")
 
 
-def has_slurm_form(text: str) -> bool:
+def is_slurm_time(text: str) -> bool:
     """Whether Slurm itself reads this length of time."""
     return any(form.fullmatch(text) for form in (_WHOLE, _CLOCK, _DAYS))
 

@@ -15,9 +15,9 @@ def to_slurm_value(name: str, value: str) -> str:
     A value that Slurm reads itself is not changed. ValueError, with the accepted forms, for a wrong time or size.
     """
     if name in DURATIONS:
-        if duration.has_slurm_form(value) or value.lower() in _NO_LIMIT:
+        if duration.is_slurm_time(value) or value.lower() in _NO_LIMIT:
             return value
         return duration.slurm_time(duration.parse_duration(value))
-    if name in SIZES and not size.has_slurm_form(value):
+    if name in SIZES and not size.is_slurm_size(value):
         return size.slurm_size(size.parse_size(value))
     return value

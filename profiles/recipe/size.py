@@ -24,7 +24,7 @@ def parse_size(text: str) -> int:
     return round(float(found[1]) * _UNITS[found[2] or ""])
 
 
-def has_slurm_form(text: str) -> bool:
+def is_slurm_size(text: str) -> bool:
     """Whether Slurm itself reads this size."""
     return _SLURM.fullmatch(text) is not None
 

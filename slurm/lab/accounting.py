@@ -30,7 +30,7 @@ def register_users(place: LabPaths, spec: LabSpec) -> None:
         ]
     )
     log = place.log(LOGIN, "slurmdbd")
-    # sacctmgr ends with 1 if any of these exists already, and goes on with the rest.
+    # sacctmgr ends with 1 if any of these exists already, and continues with the rest.
     run_tool(exec_argv(LOGIN, ["sacctmgr", "--immediate"], lab=place), stdin=script, log=log, check=False)
     missing = wanted - _users(place)
     if missing:

@@ -207,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--quiet", action="store_true", help="no progress lines")
 
     down = command("down", _down, "Take the lab away, and all its data.")
-    down.add_argument("--keep", action="store_true", help="keep its data: the next `up` goes on with them")
+    down.add_argument("--keep", action="store_true", help="keep its data: the next `up` uses it again")
 
     command("status", _status, "Show the lab; the exit code is 0 if it is healthy.").add_argument(
         "--json", action="store_true"

@@ -48,13 +48,13 @@ DefMemPerCPU=500
 GresTypes=gpu,shard
 NodeName={COMPUTE_LIST} CPUs={CPUS} RealMemory={MEMORY_MIB} Gres=gpu:intel:{GPUS},shard:{SHARDS} State=UNKNOWN
 
-# Quick decisions: this cluster has nobody else to be fair to.
+# Quick decisions: no other users share this cluster.
 SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0
 KillWait=5
 ReturnToService=2
 SlurmdTimeout=30
 MaxJobCount=50000
-# No job's id is a number that somebody asks for: of minutes, of megabytes.
+# No job id equals a number in a request, such as of minutes or megabytes.
 FirstJobId=100001
 JobRequeue=1
 

@@ -80,7 +80,7 @@ def _relay(master: int) -> None:
         if master in ready:
             try:
                 data = os.read(master, 65536)
-            except OSError:  # EIO: nobody has the terminal open any more
+            except OSError:  # EIO: no process has the terminal open
                 return
             os.write(sys.stdout.fileno(), data)
         if 0 in ready:

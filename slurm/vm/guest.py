@@ -30,7 +30,7 @@ SSH_PORT = 22
 BOOT_SECONDS = float(os.environ.get("VM_BOOT_SECONDS", "900"))
 """A boot takes 30 s of a free machine under emulation, and many times that on one that is busy."""
 COMMAND_SECONDS = 600
-"""Limit for a command in the guest unless told otherwise: it only ends what hangs."""
+"""Limit for a command in the guest by default: it only ends what hangs."""
 CONNECT_SECONDS = 30
 LOGIN_SECONDS = 300
 """Limit for ssh's key exchange with the guest. A busy machine needs a minute for it."""
@@ -203,7 +203,7 @@ class Guest:
 
 
 def identity(image: Path) -> str:
-    """Return a text that another image never has, not even one that was made anew under the same name.
+    """Return a text that another image never has, not even one that was made again under the same name.
 
     A saved guest stands on the very disk that it was started from: the same recipe gives other blocks each time.
     """
@@ -225,7 +225,7 @@ def saved(
     """Return a guest that was started from `parent`, prepared and saved while it ran: it continues in seconds.
 
     `recipe` is what `prepare` depends on. A saved guest's clock continues from when it was saved, and certificates that
-    it makes must be valid here: so it is made anew each week.
+    it makes must be valid here: so it is made again each week.
     """
     kernel = parent / "kernel" if (parent / "kernel").exists() else parent
     accelerated = qemu.acceleration(kernel / "vmlinuz")

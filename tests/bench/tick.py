@@ -25,11 +25,11 @@ from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.loop import Reconciler
 from broker.controller.reconcile.maintenance import Maintenance
-from broker.controller.reconcile.operations import OperationRunner
-from broker.controller.reconcile.scheduled_stop import Stopping
+from broker.controller.reconcile.operation_runner import OperationRunner
+from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
-from broker.controller.registry.models import Job, Session
+from broker.controller.registry.models import JobRow, Session
 from broker.controller.registry.registry import EventEntry
 from broker.controller.wakeup import ChangeNotifier
 from broker.schema.sessions import SessionState
@@ -89,12 +89,12 @@ class Loop:
                 submission=1,
                 submissions=1,
             )
-            session.job_row = Job(session_id=session_id, submission=1, asked_at=now, job_id=job.id)
+            session.job_row = JobRow(session_id=session_id, submission=1, asked_at=now, job_id=job.id)
             registry.create(session, EventEntry("bench", "made"))
         rows = AsyncRegistry(registry)
         launcher, changes = cast("LauncherClient", Idle()), ChangeNotifier()
         submitter = cast("Submitter", NoSubmitter())
-        upkeep = Maintenance(
+        maintenance = Maintenance(
             settings=StorageSettings(), registry=rows, stores=Stores([]), launcher=launcher, changes=changes
         )
         continuation = Continuation(settings=SlurmSettings(), registry=rows, submitter=submitter)
@@ -103,14 +103,14 @@ class Loop:
             registry=rows,
             scheduler=scheduler,
             submitter=submitter,
-            operator=OperationRunner(
-                registry=rows, launcher=launcher, submitter=submitter, upkeep=upkeep, changes=changes
+            operations=OperationRunner(
+                registry=rows, launcher=launcher, submitter=submitter, maintenance=maintenance, changes=changes
             ),
             deletion=DeletionWorker(registry=rows, launcher=launcher, changes=changes),
-            upkeep=upkeep,
+            maintenance=maintenance,
             continuation=continuation,
-            stopping=Stopping(rows),
-            idleness=IdlePolicy(rows, launcher),
+            scheduled_stop=ScheduledStopPolicy(rows),
+            idle_policy=IdlePolicy(rows, launcher),
             changes=changes,
         )
         loop = cls(reconciler, registry)

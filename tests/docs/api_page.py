@@ -12,7 +12,7 @@ from broker.config.settings import Config
 from broker.controller.api.app import application
 from broker.controller.api.dependencies import Services
 from broker.controller.api.listener import CONNECTIONS
-from broker.controller.api.request_limits import LARGEST_BODY
+from broker.controller.api.request_limits import MAX_BODY_BYTES
 from broker.schema import base, connections, environments, login, sessions, site, volumes
 from tests.docs.fields import default, descriptions, kind
 
@@ -35,7 +35,7 @@ sessions. Every local account may call:
 $ curl --unix-socket /run/berth/api.sock http://berth/v1/sessions
 ```
 
-Times are seconds since the epoch. A body has at most {LARGEST_BODY // 1024} KiB and a declared length; unknown fields
+Times are seconds since the epoch. A body has at most {MAX_BODY_BYTES // 1024} KiB and a declared length; unknown fields
 are errors. One user may have {CONNECTIONS} connections at once. The answer to a call that changes a session is 202, as
 soon as the intent is recorded; `GET /v1/sessions/{{name}}?after=REVISION&wait=SECONDS` follows its progress.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections import defaultdict
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,21 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.docs.generate import ROOT
+from tests.docs.words import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOMS = (
-    "broker",
-    "broker/cli",
-    "broker/cli/commands",
-    "broker/client",
-    "broker/config",
-    "broker/schema",
-    "broker/service",
-    "broker/ssh",
+ROOMS = sorted(
+    {
+        str(path.parent.relative_to(ROOT))
+        for package in ("broker", "profiles", "slurm")
+        for path in (ROOT / package).rglob("*.py")
+    }
 )
-"""Folders whose modules are checked, each without its subfolders."""
+"""All folders with modules, each without its subfolders."""
 
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -35,13 +35,6 @@ _RELATIVE = re.compile(
     re.IGNORECASE,
 )
 
-WORDS = re.compile(
-    r"\b(told|whoever|whomever|nobody|somebody|heirs?|deeds?|thereby|anew|makes no sense|(become|became) of"
-    r"|(is|are|was|were|be) to be had|(go|goes|going|went) on|(carry|carries|carried|carrying)( \w+)? on)\b",
-    re.IGNORECASE,
-)
-"""Words and phrases that messages and docstrings do not use."""
-
 _FRAMEWORK = frozenset({"main", "upgrade", "downgrade"})
 """Names that a framework or an entry point demands in more than one module: programs and Alembic's migrations."""
 
@@ -50,16 +43,17 @@ _REGISTERS = re.compile(r"\b(command|group|verb|get|put|post|patch|delete|api_ro
 
 
 class Source(NamedTuple):
-    """A module, as its path below the root and its syntax tree."""
+    """A module: its path below the root, its text and its syntax tree."""
 
     name: str
+    text: str
     tree: ast.Module
 
 
 @cache
 def sources(room: str) -> list[Source]:
-    paths = sorted((ROOT / room).glob("*.py"))
-    return [Source(str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))) for path in paths]
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / room).glob("*.py"))}
+    return [Source(str(path.relative_to(ROOT)), text, ast.parse(text)) for path, text in texts.items()]
 
 
 def is_public(node: ast.AST) -> bool:
@@ -67,13 +61,8 @@ def is_public(node: ast.AST) -> bool:
 
 
 def documented(tree: ast.Module) -> Iterator[ast.Module | _Definition]:
-    """Yield the module, its public classes and functions, and the public methods of its public classes."""
-    yield tree
-    for node in tree.body:
-        if isinstance(node, _Definition) and is_public(node):
-            yield node
-            if isinstance(node, ast.ClassDef):
-                yield from (each for each in node.body if isinstance(each, _Definition) and is_public(each))
+    """Yield the module and all its classes and functions."""
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.Module | _Definition))
 
 
 def is_predicate(node: ast.Module | _Definition) -> bool:
@@ -87,11 +76,29 @@ def begins_with_relative_clause(node: ast.Module | _Definition) -> bool:
     return match is not None and not (is_predicate(node) and match[0].lower() == "whether")
 
 
-def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yield the lines and texts of all strings of more than one word: messages, hints, help, log lines, docstrings."""
-    for node in ast.walk(tree):
+def texts(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield the lines and texts of all strings of more than one word, and of all comments.
+
+    White space is collapsed: a phrase may be wrapped.
+    """
+    for node in ast.walk(source.tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
-            yield node.lineno, node.value
+            yield node.lineno, " ".join(node.value.split())
+    yield from comments(source.text)
+
+
+def comments(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines and texts of comments; lines of comments that follow each other are one text."""
+    found: list[tuple[int, str]] = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            words = token.string.removeprefix("#").strip()
+            whole_line = not token.line[: token.start[1]].strip()
+            if whole_line and found and found[-1][0] + 1 == token.start[0]:
+                words = f"{found[-1][1]} {words}"
+                found.pop()
+            found.append((token.start[0], words))
+    yield from found
 
 
 def is_registered(node: _Definition) -> bool:
@@ -110,11 +117,11 @@ def test_no_docstring_starts_with_a_relative_clause(room: str) -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_messages_and_docstrings_use_plain_words(room: str) -> None:
+def test_messages_docstrings_and_comments_use_plain_words(room: str) -> None:
     found = [
         f"{source.name}:{line}: {match[0]}"
         for source in sources(room)
-        for line, text in texts(source.tree)
+        for line, text in texts(source)
         for match in WORDS.finditer(text)
     ]
     assert not found
@@ -141,6 +148,16 @@ def test_a_public_name_exists_once() -> None:
 )
 def test_a_relative_clause_is_recognised(code: str, begins: bool) -> None:
     assert begins_with_relative_clause(ast.parse(code)) is begins
+
+
+def test_words_are_found_in_wrapped_texts_and_comments() -> None:
+    code = 'x = """It carries\n    on here."""\n# A job goes\n# on as before.\n'
+    found = [match[0] for _, text in texts(Source("", code, ast.parse(code))) for match in WORDS.finditer(text)]
+    assert found == ["carries on", "goes on"]
+
+
+def test_every_room_is_checked() -> None:
+    assert {"broker/controller/reconcile", "broker/gateway", "profiles/commit", "slurm/lab"} <= set(ROOMS)
 
 
 def test_whether_is_for_predicates_only() -> None:

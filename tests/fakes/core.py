@@ -15,7 +15,7 @@ import broker.controller.reconcile.deletion
 import broker.controller.reconcile.idle
 import broker.controller.reconcile.loop
 import broker.controller.reconcile.maintenance
-import broker.controller.reconcile.operations
+import broker.controller.reconcile.operation_runner
 import broker.controller.reconcile.retry
 import broker.controller.reconcile.submission
 import broker.controller.registry.operation
@@ -63,7 +63,7 @@ MODULES = (
     broker.controller.sessions.limits,
     broker.controller.sessions.connect,
     broker.controller.sessions.connections,
-    broker.controller.reconcile.operations,
+    broker.controller.reconcile.operation_runner,
     broker.controller.sessions.policies,
     broker.controller.reconcile.loop,
     broker.controller.sessions.lifecycle,
@@ -156,8 +156,14 @@ class Core(Controller):
 
     def under_way(self) -> list[asyncio.Task[Any]]:
         """Everything that is being done in the background."""
-        upkeep = (self.upkeep._flattening, self.upkeep._collecting, self.idleness._telling)
-        parts = (self.submitter._running, self.operator._running, self.deletion._running, self.batch._sweeping, *upkeep)
+        upkeep = (self.maintenance._flattening, self.maintenance._collecting, self.idle_policy._writing)
+        parts = (
+            self.submitter._running,
+            self.operations._running,
+            self.deletion._running,
+            self.environments._sweeping,
+            *upkeep,
+        )
         return [task for running in parts for task in running.tasks]
 
     async def settle(self) -> None:

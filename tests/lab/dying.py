@@ -24,7 +24,7 @@ IN_WORKER = frozenset({
 })  # fmt: skip
 """Points that a process of the launcher's meets, which acts as the user; the others end launcher and controller."""
 COMING_TRUE = ["volumes.before-commit", "volumes.committed"]
-_TOLD = re.compile(r"is asked for again|data not (removed|set aside) yet")
+_TOLD = re.compile(r"will be repeated|data not (removed|set aside) yet")
 """What the controller's log says when a worker has died."""
 
 

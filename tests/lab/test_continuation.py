@@ -35,7 +35,7 @@ def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: Us
         assert view["generation"] == f"{turn + 2}.0"
     assert alice.laptop.ok(name, "cat turns") == b"0\n1\n2\n"
     assert alice.ok("history", name).count("COMPLETED") == 3
-    assert alice.ok("events", name).count("carries it on") == 3
+    assert alice.ok("events", name).count("continues the session") == 3
     made = json.loads(alice.ok("snapshots", name, "--json"))["snapshots"]
     assert [(each["reason"], each["consistency"], each["automatic"]) for each in made] == [
         ("the end of a job", "stopped", True)
@@ -58,9 +58,11 @@ def test_extended_it_is_not_ended_at_its_first_limit(alice: User, name: str) -> 
     held = alice.laptop.ssh(name, "sleep 75; echo held", seconds=120)
     assert held.stdout == b"held\n"
     alice.wait(name, "stopped", seconds=150)
-    assert "the job's time was up" in alice.ok("show", name)
-    assert told(alice, name)["state"] == f"stopped: the job's time was up; `berth start {name}` starts it again"
-    assert "the job's time was up" in alice.ok("history", name)
+    assert "the job reached its time limit" in alice.ok("show", name)
+    assert (
+        told(alice, name)["state"] == f"stopped: the job reached its time limit; `berth start {name}` starts it again"
+    )
+    assert "the job reached its time limit" in alice.ok("history", name)
 
 
 def test_it_gives_its_gpu_back_and_takes_one_again(alice: User, name: str) -> None:
@@ -97,5 +99,5 @@ def test_it_is_stopped_at_its_time(alice: User, name: str) -> None:
     assert now["stop_at"] is not None
     stopped = alice.wait(name, "stopped", seconds=60)
     assert stopped["ended_at"] >= now["stop_at"] - 1  # Slurm knows whole seconds
-    assert "it was to be stopped then" in alice.ok("events", name)
+    assert "stopped at the scheduled time" in alice.ok("events", name)
     assert alice.jobs(view["id"]) == []

@@ -31,7 +31,7 @@ def test_out_of_memory(alice: User, name: str) -> None:
     assert alice.laptop.ssh(name, hog, seconds=60).returncode != 0
     alice.wait(name, "failed")
     lines = told(alice, name)
-    assert lines["state"].startswith("failed: out of memory: the session used more than its job asked for")
+    assert lines["state"].startswith("failed: out of memory: the session used more than its job requested")
     assert "--mem=" in lines["do"]
     assert "a process of the session was killed" in lines["log"]
     assert "OUT_OF_MEMORY" in alice.ok("history", name)

@@ -77,7 +77,7 @@ def test_what_nothing_uses_is_warned_and_stopped_and_nothing_else(
             view = alice.show(session)
             assert (view["state"], view["idle_stop_at"]) == ("ready", None), session
     because = alice.show(name)["reason"]
-    assert re.fullmatch(r"nothing had used it for \d+ min", because)  # a controller that has just begun waits first
+    assert re.fullmatch(r"idle for \d+ min", because)  # a controller that has just begun waits first
     assert told(alice, name)["state"] == f"stopped: {because}"
     assert f"CANCELLED ({because})" in alice.ok("history", name)
     assert because in alice.ok("events", name)

@@ -31,8 +31,8 @@ def test_a_session_and_a_connection_to_it_are_counted(site: Site, alice: User, n
     told = scraped(site, CONTROLLER)
     assert told["berth_sessions state=ready"] >= 1
     assert told["berth_slurm_stale_seconds"] == 0
-    assert told["berth_reconcile_seconds_count"] > 0
-    assert told["berth_launcher_seconds_count outcome=done verb=submit"] >= 1
+    assert told["berth_reconcile_duration_seconds_count"] > 0
+    assert told["berth_launcher_duration_seconds_count outcome=done verb=submit"] >= 1
     assert told["berth_http_requests_total method=POST path=/v1/sessions/{name}/start status=202"] >= 1
     assert not any(name in key.split() for key in told)
     opened = "berth_gateway_forwards_total result=opened"

@@ -43,7 +43,7 @@ def test_a_client_that_gives_up_finds_it_ready_the_next_time(alice: User, name: 
     assert told.returncode == 255
     assert f"berth: {name} is queued: BeginTime".encode() in told.stderr, "before the login"
     assert f"{name} is queued: BeginTime (its start time has not come)".encode() in told.stderr
-    assert b"it goes on: connect again in a while" in told.stderr
+    assert b"connect again shortly" in told.stderr
     assert alice.show(name)["job_id"] == job
     alice.site.lab.sh(f"scontrol update JobId={job} StartTime=now", user=alice.name)
     assert alice.laptop.ok(name, "echo in") == b"in\n"

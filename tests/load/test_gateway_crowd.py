@@ -121,13 +121,13 @@ def play(
         )
         core = Core.make(config, FakeLauncher(FakeScheduler()))
         crowd = Crowd(config.runtime_dir, openssh.make_key(place / "key"), core)
-        connect = core.connecting.connect
+        connect = core.connect.connect
 
         async def counting(user: str, target: str, **words: Any) -> ResolveAnswer:  # noqa: ANN401 - passed on
             crowd.questions[user] += not words["waited"]
             return await connect(user, target, **words)
 
-        vars(core.connecting)["connect"] = counting
+        vars(core.connect)["connect"] = counting
         ticking = asyncio.create_task(core.reconciler.run())
         async with asyncio.timeout(TEST_DEADLINE_S), serving(core), gateway_process(crowd, workers=2) as process:
             crowd._process = process

@@ -123,7 +123,7 @@ def test_flooded_session_is_refused_in_words(place: Path, caplog: pytest.LogCapt
             for _ in range(2):
                 done = await w.ssh("dev.berth", "true")
                 assert done.code == 255
-                assert f"what answers on 127.0.0.1 for {me()}.dev sends more than an sshd does" in done.err
+                assert f"the server on 127.0.0.1 for {me()}.dev sends more than an sshd does" in done.err
             assert caplog.text.count('event="guard flooded" session=01session') == 1
 
     play(place, scene)

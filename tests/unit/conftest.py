@@ -22,7 +22,7 @@ def patience() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         for module in (lifecycle, pending, resize):
-            patch.setattr(module, "ANSWER_WITHIN", DEADLINE_S)
+            patch.setattr(module, "ANSWER_TIMEOUT_S", DEADLINE_S)
         unsafe = tuple(pragma.replace("synchronous=FULL", "synchronous=OFF") for pragma in database._LOCAL)
         assert "synchronous=OFF" in unsafe
         patch.setattr(database, "_LOCAL", unsafe)

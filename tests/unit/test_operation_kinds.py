@@ -25,7 +25,7 @@ def test_every_operation_has_steps() -> None:
         raise AssertionError
 
     launcher = LauncherClient.__new__(LauncherClient)
-    assert OperationExecutor(launcher, note=unused, tell=unused).steps.keys() == OPERATIONS.keys()
+    assert OperationExecutor(launcher, note=unused, store_volumes=unused).steps.keys() == OPERATIONS.keys()
 
 
 def test_operations_that_are_requested_are_those_of_the_table() -> None:

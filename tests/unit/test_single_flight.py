@@ -77,11 +77,11 @@ def test_close_ends_what_runs_even_what_has_not_begun() -> None:
 
 
 PARTS: dict[str, Callable[[Core, Session], asyncio.Task[Any]]] = {
-    "operation": lambda core, session: core.operator.carry_out(session),
+    "operation": lambda core, session: core.operations.run(session),
     "submission": lambda core, session: core.submitter.submit(session),
-    "flattening": lambda core, session: core.upkeep.flatten(session),
-    "collection": lambda core, session: core.upkeep.schedule_gc(session.owner),
-    "environments": lambda core, session: core.batch.sweep(session.owner),
+    "flattening": lambda core, session: core.maintenance.flatten(session),
+    "collection": lambda core, session: core.maintenance.schedule_gc(session.owner),
+    "environments": lambda core, session: core.environments.sweep(session.owner),
 }
 
 

@@ -43,7 +43,7 @@ def test_memory_overrun_ends_the_session_in_words(alice: Person, kept: str) -> N
     view = alice.until(kept, lambda view: bool(view["state"] == "failed"), what="the end of the session")
     assert view["outcome"] == "OUT_OF_MEMORY"
     lines = alice.explain(kept)
-    assert lines["state"].startswith("failed: out of memory: the session used more than its job asked for")
+    assert lines["state"].startswith("failed: out of memory: the session used more than its job requested")
     assert "--mem=" in lines["do"]
     assert "OUT_OF_MEMORY" in alice.ok("history", kept)
     comes_back(alice, kept)
@@ -59,7 +59,7 @@ def idle_time(alice: Person, kept: str) -> Iterator[str]:
 def test_unused_session_is_warned_and_stopped(alice: Person, idle_time: str) -> None:
     alice.until(idle_time, lambda view: view["idle_stop_at"] is not None, what="a warning", seconds=LIMIT_SECONDS)
     view = alice.until(idle_time, lambda view: bool(view["state"] == "stopped"), what="the stop")
-    assert re.fullmatch(r"nothing had used it for \d+ min", view["reason"]), view["reason"]
+    assert re.fullmatch(r"idle for \d+ min", view["reason"]), view["reason"]
     assert view["reason"] in alice.ok("events", idle_time)
     alice.ok("set", idle_time, "--idle", "default")  # or it may stop again before anything uses it
     comes_back(alice, idle_time)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from broker.controller.sessions.connections import Connections
     from broker.controller.sessions.deleted import DeletedSessions
     from broker.controller.sessions.environments import Environments
-    from broker.controller.sessions.extend import Extending
+    from broker.controller.sessions.extend import ExtendService
     from broker.controller.sessions.lifecycle import Sessions
     from broker.controller.sessions.policies import Policies
-    from broker.controller.sessions.resize import Resizing
+    from broker.controller.sessions.resize import ResizeService
     from broker.controller.sessions.snapshots import Snapshots
     from broker.controller.site import Site
     from broker.schema.site import DoctorCheck, RebuildReport
@@ -52,14 +52,14 @@ class Services:
 
     config: Config
     sessions: Sessions
-    connecting: ConnectService
+    connect: ConnectService
     policies: Policies
-    extending: Extending
-    resizing: Resizing
+    extend: ExtendService
+    resize: ResizeService
     connections: Connections
     snapshots: Snapshots
     deleted: DeletedSessions
-    batch: Environments
+    environments: Environments
     keys: AuthorizedKeys
     logins: LoginPolicy
     site: Site

@@ -12,7 +12,7 @@ from broker.schema.sessions import (
 
 
 def add_environment_routes(app: FastAPI, services: Services) -> None:
-    batch = services.batch
+    batch = services.environments
 
     @app.get("/v1/environments")
     async def list_environments(who: Who) -> environments.EnvironmentList:

@@ -64,7 +64,7 @@ def add_certificate_routes(app: FastAPI, services: Services) -> None:
 
     @app.get("/v1/ca")
     async def list_authorities(who: Who) -> AuthorityList:
-        del who  # anybody may know them
+        del who  # the keys are public
         return AuthorityList(keys=site.authorities())
 
     @app.post("/v1/ca/{kind}/rotate")
@@ -79,14 +79,14 @@ def add_certificate_routes(app: FastAPI, services: Services) -> None:
 
 
 def add_gateway_routes(app: FastAPI, services: Services) -> None:
-    @app.get("/v1/gateway/keys/{user}", response_model_exclude_defaults=True)  # a gateway of before knows no notices
+    @app.get("/v1/gateway/keys/{user}", response_model_exclude_defaults=True)  # older gateways know no notices
     async def gateway_keys(
         who: Who, user: Annotated[str, Path(max_length=64)], notices: bool = False, certificates: bool = False
     ) -> GatewayKeys:
         require_gateway(services, who)
-        told = await services.connecting.notices(user) if notices else []
+        lines = await services.connect.notices(user) if notices else []
         login = await services.logins.of(user)
-        answer = GatewayKeys(user=user, keys=login.keys, notices=told)
+        answer = GatewayKeys(user=user, keys=login.keys, notices=lines)
         if certificates:
             answer = answer.model_copy(update={"authorities": login.authorities, "revoked": login.revoked})
         return answer
@@ -95,7 +95,7 @@ def add_gateway_routes(app: FastAPI, services: Services) -> None:
     async def gateway_wait(who: Who, request: GatewayWait, gone: Gone) -> GatewayWaitAnswer:
         require_gateway(services, who)
         known = {each.session_id: each.revision for each in request.sessions}
-        return GatewayWaitAnswer(changed=await services.connecting.changed(known, request.seconds, gone))
+        return GatewayWaitAnswer(changed=await services.connect.changed(known, request.seconds, gone))
 
     @app.post("/v1/gateway/certificate")
     async def gateway_certificate(who: Who, request: CertificateRequest) -> CertificateAnswer:

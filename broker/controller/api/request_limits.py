@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 from broker.controller.api.error_handlers import error_response
 
-LARGEST_BODY = 256 * 1024
+MAX_BODY_BYTES = 256 * 1024
 """Bytes of one request; the largest one, a start with all options that slurm.sbatch takes, has 66,000."""
 
 
@@ -59,8 +59,8 @@ class RequestLimits:
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > LARGEST_BODY:
-            refusal = InvalidInputError(f"a request needs a Content-Length of at most {LARGEST_BODY} bytes")
+        if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > MAX_BODY_BYTES:
+            refusal = InvalidInputError(f"a request needs a Content-Length of at most {MAX_BODY_BYTES} bytes")
             await error_response(refusal)(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -29,11 +29,11 @@ from broker.schema.sessions import (
 )
 from broker.schema.site import EventList, LogText
 
-LONGEST_WAIT = 300.0
+MAX_WAIT_S = 300.0
 
 
 def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 - a list of paths, not branches
-    sessions, connecting, policies = services.sessions, services.connecting, services.policies
+    sessions, connecting, policies = services.sessions, services.connect, services.policies
 
     @app.get("/v1/sessions")
     async def list_sessions(who: Who) -> SessionList:
@@ -45,7 +45,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
         name: SessionName,
         gone: Gone,
         after: Annotated[int | None, Query(ge=0)] = None,
-        wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
+        wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
     ) -> SessionView:
         return await sessions.show(who.user, name, after=after, wait=wait, gone=gone)
 
@@ -67,11 +67,11 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.post("/v1/sessions/{name}/extend")
     async def extend_job(who: Who, name: SessionName, request: ExtendRequest) -> SessionView:
-        return await services.extending.extend(who.user, name, request.seconds)
+        return await services.extend.extend(who.user, name, request.seconds)
 
     @app.post("/v1/sessions/{name}/resize", status_code=202)
     async def resize_session(who: Who, name: SessionName, request: ResizeRequest) -> SessionView:
-        return await services.resizing.resize(who.user, name, request.options)
+        return await services.resize.resize(who.user, name, request.options)
 
     @app.get("/v1/sessions/{name}/jobs")
     async def list_jobs(who: Who, name: SessionName) -> JobList:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 CACHE_TTL_S = 5.0
 """Time for which the content of an authorized_keys file is reused: a burst of log-ins reads it once. A key that was
-removed from the file works for as long; `berth key remove` takes effect at once."""
+removed from the file works until then; `berth key remove` takes effect at once."""
 MAX_USERS = 4096
 """Users in the cache. It also has names without an account, so that guessing names costs no forks."""
 
@@ -33,7 +33,7 @@ MAX_ADDED = keys.MAX_FILE_KEYS
 
 
 _NO_ANSWER = {"crashed", "timed-out", "gone"}
-"""Kinds of LauncherError after which nothing is known about the file."""
+"""Kinds of LauncherError that say nothing about the file."""
 
 
 class AuthorizedKeys:

@@ -131,7 +131,7 @@ class LauncherClient(VolumeClient):
             self._writer.write(json.dumps({"id": 0, "verb": READY_VERB}).encode() + b"\n")
 
     async def prepare(self, user: str, session_id: str, driver: str) -> Prepared:
-        """Make the session's directories, volumes (with that driver, or `auto`) and host key if they are missing."""
+        """Create the session's directories, volumes (with that driver, or `auto`) and host key if they are missing."""
         answer = await self._call(user, PrepareArguments(session=session_id, driver=driver))
         return Prepared(host_key(answer), volumes(answer))
 

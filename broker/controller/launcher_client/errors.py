@@ -29,7 +29,7 @@ class LauncherError(BerthError):
 
     @property
     def unclear(self) -> bool:
-        """Whether the verb may have completed all the same."""
+        """Whether the call may have completed nevertheless."""
         return self.kind in {"unclear", "crashed", "timed-out", "gone"}
 
 

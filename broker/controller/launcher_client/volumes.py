@@ -1,7 +1,7 @@
-"""The launcher's volume verbs as Python calls: arguments in, typed results out.
+"""The launcher's volume methods as Python calls with typed results.
 
-Each call raises LauncherError. After an `unclear` one the verb may have been done all the same; repeated with the same
-`operation`, it returns the same answer and does nothing twice.
+Each call raises LauncherError. After an `unclear` one the launcher may have completed the call. A call that is repeated
+with the same `operation` returns the same answer, and changes nothing again.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class VolumeClient(ABC):
         return _taken(await self._call(user, arguments))
 
     async def rollback(self, user: str, arguments: RollbackArguments) -> SnapshotResult:
-        """Make both volumes what they were in a snapshot; the answer's snapshot keeps what they were before."""
+        """Roll both volumes back to a snapshot. The result's snapshot has their state before that."""
         return _taken(await self._call(user, arguments), "before")
 
     async def switch(self, user: str, arguments: SwitchArguments) -> tuple[SnapshotResult, str]:
@@ -147,7 +147,7 @@ class VolumeClient(ABC):
         answer = await self._call(user, SnapshotsArguments(session=session_id))
         return [*answers.parse(answers.SNAPSHOTS, answer.get("snapshots"), "a snapshot")], volumes(answer)
 
-    async def forget(self, user: str, session_id: str, number: int) -> SnapshotResult:
+    async def delete_snapshot(self, user: str, session_id: str, number: int) -> SnapshotResult:
         """Delete a snapshot; the next gc removes its layers if nothing else names them."""
         return _taken(await self._call(user, ForgetArguments(session=session_id, snapshot=number)))
 
@@ -156,8 +156,8 @@ class VolumeClient(ABC):
         answer = await self._call(user, arguments)
         return _report(DiffReport, {**answer, "base": base, "content": arguments.content})
 
-    async def hand_over(self, user: str, arguments: HandOverArguments) -> dict[str, Any]:
-        """Have the job of a submission begin with new tops over a snapshot; return the volumes as they are now."""
+    async def prepare_handover(self, user: str, arguments: HandOverArguments) -> dict[str, Any]:
+        """Take a snapshot, over which the job of a submission starts with new tops; return the volumes now."""
         return volumes(await self._call(user, arguments))
 
     async def size(self, user: str, session_id: str) -> SizeReport:
@@ -179,7 +179,7 @@ class VolumeClient(ABC):
         """Set a session's directory aside. Repeating it is harmless."""
         await self._call(user, TrashArguments(session=session_id))
 
-    async def untrash(self, user: str, session_id: str) -> Prepared:
+    async def restore(self, user: str, session_id: str) -> Prepared:
         """Bring back a session's directory. Repeating it is harmless."""
         answer = await self._call(user, UntrashArguments(session=session_id))
         return Prepared(host_key(answer), volumes(answer))
@@ -191,7 +191,7 @@ class VolumeClient(ABC):
     async def gc(self, user: str, *, over: list[str], dry_run: bool) -> GcResult:
         """Remove the deleted sessions `over`, and every layer that no session names."""
         answer = await self._call(user, GcArguments(over=over, dry_run=dry_run))
-        collected = answers.parse(answers.COLLECTED, answer, "what was collected")
+        collected = answers.parse(answers.COLLECTED, answer, "the result of gc")
         return GcResult(len(collected.layers), collected.bytes, collected.sessions)
 
 
@@ -205,8 +205,8 @@ def _taken(answer: Mapping[str, Any], key: str = "snapshot") -> SnapshotResult:
 
 
 def volumes(answer: Mapping[str, Any], key: str = "volumes") -> dict[str, Any]:
-    """Return what volumes are, of an answer, as schema.Volumes has it."""
-    return answers.parse(answers.VOLUMES, answer.get(key), "what is noted of the volumes").model_dump(mode="json")
+    """Return the volumes of an answer, as schema.Volumes."""
+    return answers.parse(answers.VOLUMES, answer.get(key), "the record of the volumes").model_dump(mode="json")
 
 
 def _report(kind: type[_Kind], value: object) -> _Kind:

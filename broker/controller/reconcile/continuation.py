@@ -1,6 +1,6 @@
-"""Submit the next job of a session whose job must end.
+"""Submit the successor of a job that will reach its time limit.
 
-It is submitted while the present job still runs, and waits behind it.
+The successor is submitted while the present job runs, and waits in the queue until that job ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from broker.controller.reconcile.succession import CARRIED, ask_successor, successor_due
+from broker.controller.reconcile.succession import CONTINUABLE_STATES, ask_successor, successor_due
 from broker.errors import BerthError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Continuation:
-    """Submits successors, each at most once in a submission. The reconciler observes what becomes of them."""
+    """Submits successors, at most one for each job. The reconciler observes them."""
 
     def __init__(
         self,
@@ -39,32 +39,36 @@ class Continuation:
         self._registry = registry
         self._submitter = submitter
 
-    async def see_to(self, sessions: Iterable[Session], heirs: Mapping[str, Job], now: float) -> None:
-        """Ask for the successors whose time has come, and again for those that Slurm has not got."""
+    async def enforce(self, sessions: Iterable[Session], successors: Mapping[str, Job], now: float) -> None:
+        """Request the successors that are due, and submit those again that Slurm does not have."""
         for session in sessions:
             try:
-                await self._see_to(session, heirs.get(session.id), now)
-            except BerthError:  # one session's trouble is not the others'
-                log.exception("no successor could be asked for %s", session.id)
+                await self._enforce(session, successors.get(session.id), now)
+            except BerthError:  # the other sessions still get theirs
+                log.exception("successor not requested session=%s", session.id)
 
-    async def _see_to(self, session: Session, heir: Job | None, now: float) -> None:
+    async def _enforce(self, session: Session, successor: Job | None, now: float) -> None:
         due = successor_due(session, now, self._settings.successor_lead)
-        lost = heir is None and _is_lost(session, now, self._settings.submit_grace)
+        lost = successor is None and _is_lost(session, now, self._settings.submit_grace)
         if not (due or lost) or self._submitter.under_way(session.id):
             return
         if due:
             session = await self._registry.update(session.id, self._ask(now))
-        if session.successor and session.state in CARRIED:
+        if session.successor and session.state in CONTINUABLE_STATES:
             self._submitter.submit_successor(session)
 
     def _ask(self, at: float) -> Transition:
-        def decide(now: Session) -> RowChange | None:
-            return ask_successor(now, time.time()) if successor_due(now, at, self._settings.successor_lead) else None
+        def decide(current: Session) -> RowChange | None:
+            return (
+                ask_successor(current, time.time())
+                if successor_due(current, at, self._settings.successor_lead)
+                else None
+            )
 
         return decide
 
 
 def _is_lost(session: Session, now: float, grace: float) -> bool:
-    """Whether the last try got no clear answer, and a job of it would have shown up by now."""
+    """Whether the last attempt had no clear answer, and its job would have shown up by now."""
     job = session.next_job
     return job is not None and job.job_id is None and now - (job.attempted_at or job.asked_at) >= grace

@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE, LAST_PAUSE = 1.0, 3600.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 3600.0
 """Seconds before the next attempt to remove data: the first pause, since a job that has ended may have it open for a
 moment, then doubling up to the last.
 """
 
 
 class DeletionWorker:
-    """Removes the data of deleted sessions, each session's at most once at a time."""
+    """Removes the data of deleted sessions, one task for each session."""
 
     def __init__(self, *, registry: AsyncRegistry, launcher: LauncherClient, changes: ChangeNotifier) -> None:
         self._registry = registry
         self._launcher = launcher
         self._changes = changes
         self._running = SingleFlight[str, None](self._done)
-        self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
+        self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
 
     @property
     def under_way(self) -> bool:

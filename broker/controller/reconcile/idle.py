@@ -1,8 +1,8 @@
-"""Warn and then stop idle sessions, if their owner, their profile or the site wants it.
+"""Warn and then stop idle sessions, by the policy of their owner, their profile or the site.
 
-What counts as use is measured where it happens: the job looks at processors, GPU and terminals and says in its comment
-since when there was nothing (job/container/usage.sh), and connections tell what they carry (`connections`). What is
-not known counts as use.
+The job measures the use of processors, GPU and terminals, and reports in its comment since when it is idle
+(job/container/usage.sh). Connections report the bytes that they carry (`connections`). A session whose use is unknown
+counts as used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.scheduled_stop import stop
+from broker.controller.reconcile.stop import stop
 from broker.controller.reconcile.succession import seconds_of
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import BerthError
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WARNED = 600.0
-"""Seconds before an idle session is stopped at which its owner is told; a quarter of a short idle time."""
+WARNING_S = 600.0
+"""Seconds from the warning to the stop of an idle session, or a quarter of its idle time if that is less."""
 
 
 class IdlePolicy:
@@ -42,53 +42,54 @@ class IdlePolicy:
         self._registry = registry
         self._launcher = launcher
         self._knows_at = time.time() + CONNECTION_TIMEOUT_S
-        """From when on every connection that stands has been told of."""
-        self._telling = SingleFlight[str, None]()
-        """What is being written for jobs, by session: nobody waits for a user's file system."""
+        """The time from which every open connection has been reported."""
+        self._writing = SingleFlight[str, None]()
+        """Writes of files for jobs, by session, in the background: a user's file system may be slow."""
 
-    async def see_to(self, sessions: Iterable[Session], now: float) -> list[Session]:
-        """Warn those that have been idle for long, stop those that were warned; all of them as they are then."""
-        return [await self._see_to(session, now) if _differs(session, now) else session for session in sessions]
+    async def enforce(self, sessions: Iterable[Session], now: float) -> list[Session]:
+        """Warn sessions that are idle, and stop those whose warning time is over. Return all sessions, updated."""
+        return [await self._enforce(session, now) if _differs(session, now) else session for session in sessions]
 
     async def close(self) -> None:
-        """Give up what is being written: the next controller shows the same."""
-        await self._telling.close()
+        """Cancel the writes; the next controller writes the same."""
+        await self._writing.close()
 
-    async def _see_to(self, session: Session, now: float) -> Session:
+    async def _enforce(self, session: Session, now: float) -> Session:
         if now < self._knows_at:
             return session
         try:
-            seen = session.job.idle_stop_at
+            before = session.job.idle_stop_at
             session = await self._registry.update(session.id, _idle(now))
-            if session.job.idle_stop_at not in {None, seen}:
-                self._telling.join(session.id, lambda: self._tell(session))
-        except BerthError:  # one session's trouble is not the others'
-            log.exception("%s was not seen to", session.id)
+            if session.job.idle_stop_at not in {None, before}:
+                self._writing.join(session.id, lambda: self._warn(session))
+        except BerthError:  # the other sessions are still processed
+            log.exception("idle policy not enforced session=%s", session.id)
         return session
 
-    async def _tell(self, session: Session) -> None:
-        """Have the job know, which tells its terminals."""
+    async def _warn(self, session: Session) -> None:
+        """Write the stop time for the job, which shows it on its terminals."""
         try:
             await self._launcher.install(session.owner, session.id, {"idle": idle_file(session)})
-        except LauncherError as error:  # it is shown by `berth list` all the same
-            log.warning("the terminals of %s are not told: %s", session.id, error.message)
+        except LauncherError as error:  # `berth list` shows the stop time nevertheless
+            log.warning("terminals not warned session=%s error=%s", session.id, error.message)
 
 
 def idle_file(session: Session) -> str:
-    """What the session's job reads: after which time without use it is stopped, and when it is to be stopped, if it
-    is: seconds since the epoch.
+    """Return the content of run/idle for the session's job: its idle time, and its stop time or an empty line.
+
+    The stop time is in seconds since the epoch.
     """
     at = "" if session.job.idle_stop_at is None else str(int(session.job.idle_stop_at))
     return f"{session.idle_in_force}\n{at}\n"
 
 
 def stop_time(session: Session, now: float) -> float | None:
-    """When the session is to be stopped because nothing uses it, if that is near: never sooner than it was warned."""
+    """Return the time at which the idle session is stopped, None while that is not near. A warning precedes it."""
     since = session.unused_since
     if since is None or session.idle_in_force in {"never", ""} or session.root or session.stays:
         return None
     limit = seconds_of(session.idle_in_force)
-    early = min(WARNED, limit / 4)
+    early = min(WARNING_S, limit / 4)
     if now < since + limit - early:
         return None
     return max(since + limit, now + early) if session.job.idle_stop_at is None else session.job.idle_stop_at
@@ -106,10 +107,10 @@ def _idle(now: float) -> Transition:
         at, since = stop_time(session, now), session.unused_since
         if at is None or since is None:
             return JobChange({}, EventEntry("berth", "used"), job={"idle_stop_at": None})
-        idle = f"nothing had used it for {format_duration(now - since)}"
+        idle = f"idle for {format_duration(now - since)}"
         if now >= at:
             return stop("berth", idle, because=idle)(session)
-        entry = EventEntry("berth", "idle", f"since {format_time(since)}; it is stopped {format_time(at)}")
+        entry = EventEntry("berth", "idle", f"since {format_time(since)}; will stop at {format_time(at)}")
         return JobChange({}, entry, job={"idle_stop_at": at})
 
     return decide

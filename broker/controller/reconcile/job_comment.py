@@ -1,8 +1,8 @@
-"""Parse the Slurm comment of a session's job, in which the job announces its endpoint.
+"""Parse the Slurm comment of a session's job, which holds the endpoint record.
 
-MUNGE makes sure that only the job's owner can write it. The comment is `berth:<session id>:<submission>` from
-submission on, with `:<restarts>:<node>:<port>:<fingerprint>` once sshd listens, and then with
-`:<since when nothing uses the session>:<the same of its GPU>` for as long as one of the two is known.
+MUNGE ensures that only the job's owner can write the comment. It is `berth:<session id>:<submission>` from the
+submission on. Once sshd listens, `:<restarts>:<node>:<port>:<fingerprint>` follows. While one of the two is known,
+`:<idle since>:<GPU idle since>` follows, in seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMMENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A parsed job comment. `restarts` and `endpoint` are there once the job listens."""
+    """A parsed job comment. `restarts` and `endpoint` are set once the job's sshd listens."""
 
     session_id: str
     submission: int
@@ -38,7 +38,7 @@ class Announcement:
 
 
 def read(job: Job) -> Announcement | None:
-    """What `job` says of itself; None unless its comment is well formed and about the session in its name."""
+    """Parse the comment of `job`; None unless it is well formed and names the same session as the job's name."""
     match = _COMMENT.fullmatch(job.comment)
     if match is None or job.name != JOB_PREFIX + match["session"]:
         return None
@@ -51,24 +51,28 @@ def read(job: Job) -> Announcement | None:
 
 
 def announced(job: Job, *fingerprints: str) -> Announcement | None:
-    """Return the job's words about its endpoint and its use, if they are true of this very run.
+    """Return the endpoint record if it belongs to the present run of the job, else None.
 
-    That is a running job with the same restart count and node, and with one of the session's own host keys. None
-    otherwise, such as for words that an earlier run of a requeued job left in the comment.
+    The job must run, restart count and node must match, and the host key must be one of `fingerprints`. An earlier run
+    of a requeued job may have left its record in the comment.
     """
-    said = _of_this_run(job)
-    return said if said is not None and said.endpoint and said.endpoint.fingerprint in fingerprints else None
+    announcement = _of_this_run(job)
+    return (
+        announcement
+        if announcement is not None and announcement.endpoint and announcement.endpoint.fingerprint in fingerprints
+        else None
+    )
 
 
 def other_host_key(job: Job, *fingerprints: str) -> str:
-    """Return the fingerprint that this run of the job has announced, if it is none of these; empty otherwise."""
-    said = _of_this_run(job)
-    other = said is not None and said.endpoint and said.endpoint.fingerprint not in fingerprints
-    return said.endpoint.fingerprint if said is not None and said.endpoint and other else ""
+    """Return the fingerprint that the present run has announced, if it is not one of `fingerprints`; else empty."""
+    announcement = _of_this_run(job)
+    other = announcement is not None and announcement.endpoint and announcement.endpoint.fingerprint not in fingerprints
+    return announcement.endpoint.fingerprint if announcement is not None and announcement.endpoint and other else ""
 
 
 def _of_this_run(job: Job) -> Announcement | None:
-    said = read(job)
-    if said is None or said.endpoint is None or not job.state.runs:
+    announcement = read(job)
+    if announcement is None or announcement.endpoint is None or not job.state.runs:
         return None
-    return said if said.restarts == job.restarts and said.endpoint.node == job.node else None
+    return announcement if announcement.restarts == job.restarts and announcement.endpoint.node == job.node else None

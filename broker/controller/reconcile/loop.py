@@ -1,8 +1,8 @@
 """The reconcile loop: bring the registry in line with Slurm, by one query a tick for all sessions.
 
-Start-up, crash recovery and every tick are this same code. A tick asks Slurm, reads the living sessions, gives each
-what `state.next_state` says, and sees to what is left over: cancels that were asked for, submissions that were
-interrupted, operations on volumes, data to remove, and jobs that carry a session's name but are not its job.
+Start-up, crash recovery and every tick run this same code. A tick queries Slurm, reads the live sessions and records
+for each the state that `state.next_state` returns. Then it processes what is left: requested cancels, interrupted
+submissions, operations on volumes, data to remove, and orphan jobs.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 from broker.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.observation import (
-    end,
     is_newer,
     mark,
     match,
     observation,
     observe,
+    record_canceller,
+    record_end,
     session_id,
-    told_who,
 )
 from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, ended_in_accounting, lost
-from broker.controller.reconcile.succession import END_EARLY
+from broker.controller.reconcile.succession import END_EARLY_S
 from broker.controller.registry.registry import EventEntry, changes
 from broker.errors import BerthError
 from broker.failpoints import failpoint
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.idle import IdlePolicy
     from broker.controller.reconcile.maintenance import Maintenance
     from broker.controller.reconcile.observation import Matched
-    from broker.controller.reconcile.operations import OperationRunner
-    from broker.controller.reconcile.scheduled_stop import Stopping
+    from broker.controller.reconcile.operation_runner import OperationRunner
+    from broker.controller.reconcile.stop import ScheduledStopPolicy
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
@@ -52,24 +52,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOON, LATER, IDLE = 0.05, 2.0, 15.0
-"""Seconds between queries: right after a change, at most while something moves, and at most otherwise."""
-SHARE = 0.1
-"""In between, the next query comes after this share of the time since the last change: whoever waits for Slurm waits
-a tenth longer for us, and a job that waits for 20 s has cost 50 queries."""
-PATIENCE, LONGEST_PAUSE = 5.0, 15.0
-"""The next query comes no sooner than this many times what the last one took, so that a busy slurmctld is left alone,
-but after so many seconds in any case, so that one that is back is seen."""
-CANCEL_AGAIN = 15.0
-"""Seconds after which a job that was cancelled and still lives is cancelled again."""
-PUT_OFF = "BeginTime"
-"""Slurm's reason for a job that may not start before a certain time."""
-ACCOUNTING_EVERY = 10.0
-"""Seconds between questions to slurmdbd about jobs that slurmctld has forgotten."""
-CANCELLER_KNOWN = 120.0
-"""Seconds in which slurmdbd has heard of a job's end, or is not waited for."""
-WITHOUT_ACCOUNTING = 10
-"""A missing job counts as lost after this many times `lost_grace` where slurmdbd does not answer at all."""
+FIRST_QUERY_S, MOVING_QUERY_S, IDLE_QUERY_S = 0.05, 2.0, 15.0
+"""Seconds between queries: after a change; at most while a session is moving; at most otherwise."""
+AGE_FACTOR = 0.1
+"""The share of the time since the last change after which the next query comes. Berth thus adds a tenth to a wait for
+Slurm, and a job that waits for 20 s costs 50 queries."""
+LOAD_FACTOR, MAX_PAUSE_S = 5.0, 15.0
+"""The pause before the next query is at least this many times the duration of the last one, which spares a busy
+slurmctld; but at most so many seconds, so that Berth notices when slurmctld answers again."""
+CANCEL_RETRY_S = 15.0
+"""Seconds after which Berth cancels a job again that has not ended."""
+BEGIN_TIME = "BeginTime"
+"""Slurm's reason for a job that may not start before its begin time."""
+ACCOUNTING_INTERVAL_S = 10.0
+"""Seconds between queries to slurmdbd about jobs that slurmctld has forgotten."""
+CANCELLER_TIMEOUT_S = 120.0
+"""Seconds that Berth waits for slurmdbd to report who cancelled a job."""
+NO_ACCOUNTING_FACTOR = 10
+"""The factor by which `lost_grace` is longer while slurmdbd does not answer."""
 
 
 class Reconciler:
@@ -82,43 +82,43 @@ class Reconciler:
         registry: AsyncRegistry,
         scheduler: Scheduler,
         submitter: Submitter,
-        operator: OperationRunner,
+        operations: OperationRunner,
         deletion: DeletionWorker,
-        upkeep: Maintenance,
+        maintenance: Maintenance,
         continuation: Continuation,
-        stopping: Stopping,
-        idleness: IdlePolicy,
+        scheduled_stop: ScheduledStopPolicy,
+        idle_policy: IdlePolicy,
         changes: ChangeNotifier,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._scheduler = scheduler
         self._submitter = submitter
-        self._operator = operator
+        self._operations = operations
         self._deletion = deletion
-        self._upkeep = upkeep
+        self._maintenance = maintenance
         self._continuation = continuation
-        self._stopping = stopping
-        self._idleness = idleness
+        self._scheduled_stop = scheduled_stop
+        self._idle_policy = idle_policy
         self._changes = changes
         self._woken = asyncio.Event()
         self._changed_at = time.monotonic()
         self._query_took = 0.0
         self._asked_accounting_at = 0.0
         self._cancelled: dict[str, Session] = {}
-        """Sessions whose job somebody has cancelled, by id, as long as accounting has not said who."""
-        self._strays: dict[int, float] = {}
-        """When each stray was last cancelled."""
+        """Sessions by id whose job was cancelled outside Berth, until accounting reports by whom."""
+        self._orphans: dict[int, float] = {}
+        """The time of the last cancel of each orphan job."""
         self._hastened: dict[int, int] = {}
-        """After which of its requeues each job was told to start."""
+        """The restart count at which each requeued job was last asked to start."""
         self._ends: list[float] = []
-        """When jobs of ready sessions are going to end by themselves, and when sessions are to be stopped."""
+        """Times at which jobs of ready sessions will end, and at which sessions will be stopped."""
         self.stale_since: float | None = None
         self.moving = True
-        """Whether a session is in a state that ends by itself soon."""
+        """Whether a session is in a transitional state."""
 
     def wake(self) -> None:
-        """Look at once, and often for a while: something was asked for."""
+        """Query Slurm at once and then often for a while, after a user's request."""
         self._changed_at = time.monotonic()
         self._woken.set()
 
@@ -132,14 +132,15 @@ class Reconciler:
                 await asyncio.wait_for(self._woken.wait(), self._pause(time.monotonic() - began))
 
     def _pause(self, took: float) -> float:
-        """Seconds until the next query after a tick that took so long: how often Slurm is asked does not depend on
-        that, and so not on the number of sessions.
+        """Return the seconds until the next query, after a tick of `took` seconds.
+
+        They are subtracted, so that the rate of queries does not depend on the number of sessions.
         """
-        wanted = min(SHARE * (time.monotonic() - self._changed_at), LATER if self.moving else IDLE)
+        pause = min(AGE_FACTOR * (time.monotonic() - self._changed_at), MOVING_QUERY_S if self.moving else IDLE_QUERY_S)
         now = time.time()
         for late in (now - at for at in self._ends):
-            wanted = min(wanted, -late if late < 0 else min(SHARE * late, LATER))
-        return max(wanted - took, SOON, min(PATIENCE * self._query_took, LONGEST_PAUSE))
+            pause = min(pause, -late if late < 0 else min(AGE_FACTOR * late, MOVING_QUERY_S))
+        return max(pause - took, FIRST_QUERY_S, min(LOAD_FACTOR * self._query_took, MAX_PAUSE_S))
 
     async def _guarded_tick(self) -> bool:
         try:
@@ -151,9 +152,9 @@ class Reconciler:
             return False
 
     async def tick(self) -> bool:
-        """Ask once, and bring every session up to date; True when a session has changed."""
+        """Query Slurm once and update every session. Return whether a session has changed."""
         changing = await self._registry.in_states({SessionState.CHANGING, SessionState.DELETING})
-        self._operator.resume(changing)
+        self._operations.resume(changing)
         await self._deletion.resume(changing)
         asked_at = time.time()
         began = time.monotonic()
@@ -164,7 +165,7 @@ class Reconciler:
                 self.stale_since = asked_at
                 log.warning("Slurm does not answer: %s", error)
             sessions = await self._registry.in_states(LIVE)
-            self._operator.resume(sessions)
+            self._operations.resume(sessions)
             self.moving = self._any_moves([*sessions, *changing])
             return False
         finally:
@@ -172,19 +173,19 @@ class Reconciler:
         if self.stale_since is not None:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
             self.stale_since = None
-        sessions = await self._stopping.see_to(await self._registry.in_states(LIVE), asked_at)
-        sessions = await self._idleness.see_to(sessions, asked_at)
-        self._operator.resume(sessions)
+        sessions = await self._scheduled_stop.enforce(await self._registry.in_states(LIVE), asked_at)
+        sessions = await self._idle_policy.enforce(sessions, asked_at)
+        self._operations.resume(sessions)
         self.moving = self._any_moves([*sessions, *changing])
-        self._ends = [s.job.ends_at - END_EARLY for s in sessions if s.state is SessionState.READY and s.job.ends_at]
+        self._ends = [s.job.ends_at - END_EARLY_S for s in sessions if s.state is SessionState.READY and s.job.ends_at]
         self._ends += [at for s in sessions for at in (s.stop_at, s.job.idle_stop_at) if at is not None]
         found = match(sessions, jobs)
         self._hastened = {job.id: self._hastened[job.id] for job in jobs if job.id in self._hastened}
         changed = await self._observe_all(sessions, found, asked_at)
         await self._observe_missing(sessions, found, asked_at)
-        await self._cancel_strays(found.strays)  # first, so that no successor starts when its session is stopped
+        await self._cancel_orphans(found.orphans)  # first, so that no successor starts when its session is stopped
         await self._follow_up(sessions, found, asked_at)
-        await self._continuation.see_to(sessions, found.heirs, asked_at)
+        await self._continuation.enforce(sessions, found.successors, asked_at)
         if changed:
             self._changes.notify()
         return changed
@@ -192,40 +193,44 @@ class Reconciler:
     async def _observe_all(self, sessions: list[Session], found: Matched, asked_at: float) -> bool:
         changed = False
         for session in sessions:
-            job, heir = found.own.get(session.id), found.heirs.get(session.id)
+            job, successor = found.own.get(session.id), found.successors.get(session.id)
             try:
-                while job is not None and changes(session, observation(session, job, heir, asked_at)):
-                    seen = session
-                    decide = observe(seen, job, heir, asked_at)
-                    session = await self._registry.update(seen.id, decide)  # noqa: PLW2901 - as it is now
-                    self._see_to(session)
+                while job is not None and changes(session, observation(session, job, successor, asked_at)):
+                    observed = session
+                    decide = observe(observed, job, successor, asked_at)
+                    session = await self._registry.update(observed.id, decide)  # noqa: PLW2901 - the current row
+                    self._process(session)
                     changed = True
-                    # If the successor has taken over: what is it doing?
-                    over = session.submission != seen.submission and heir is not None and session.job.job_id == heir.id
-                    job, heir = heir if over else None, None
-            except BerthError:  # one session's trouble is not the others'
-                log.exception("session %s could not be brought up to date", session.id)
+                    # Once the successor is the session's job, observe that job too.
+                    over = (
+                        session.submission != observed.submission
+                        and successor is not None
+                        and session.job.job_id == successor.id
+                    )
+                    job, successor = successor if over else None, None
+            except BerthError:  # the other sessions are still observed
+                log.exception("observation failed session=%s", session.id)
         return changed
 
-    def _see_to(self, session: Session) -> None:
-        """A session has changed: what waited for that begins."""
+    def _process(self, session: Session) -> None:
+        """Start the work that waited for this change of the session."""
         if session.reason == CANCELLED_OUTSIDE:
             self._cancelled[session.id] = session
-        self._operator.resume([session])
-        self._upkeep.flatten_if_deep(session)
+        self._operations.resume([session])
+        self._maintenance.flatten_if_deep(session)
         if session.state is SessionState.SUBMITTING and session.job.attempted_at is None:
             self._submitter.submit(session)
 
     async def _observe_missing(self, sessions: list[Session], found: Matched, asked_at: float) -> None:
-        """Where Slurm answered without a session's job: ask accounting how it ended, and give up on it only after long
-        silence.
+        """Query accounting for the end of jobs that are missing from Slurm's answer. Give a job up as lost only after
+        the grace time.
         """
         missing = [session for session in sessions if session.job.job_id is not None and session.id not in found.own]
         for session in missing:
             if session.job.missing_since is None:
                 await self._registry.update(session.id, mark(session, {"missing_since": asked_at}))
         asked_about = [*missing, *self._cancelled.values()]
-        if not asked_about or asked_at - self._asked_accounting_at < ACCOUNTING_EVERY:
+        if not asked_about or asked_at - self._asked_accounting_at < ACCOUNTING_INTERVAL_S:
             return
         self._asked_accounting_at = asked_at
         records: Mapping[int, FinishedJob] | None
@@ -237,30 +242,34 @@ class Reconciler:
         for session in missing:
             outcome = self._end_of(session, records, asked_at)
             if outcome is not None:
-                await self._conclude(session, outcome, asked_at, found.heirs.get(session.id))
+                await self._conclude(session, outcome, asked_at, found.successors.get(session.id))
         for session in list(self._cancelled.values()):
-            await self._say_who(session, records, asked_at)
+            await self._record_canceller(session, records, asked_at)
 
-    async def _say_who(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> None:
-        """Tell who has cancelled the session's job, once accounting knows."""
+    async def _record_canceller(
+        self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float
+    ) -> None:
+        """Record who cancelled the session's job, once accounting reports it."""
         record = _record_of(session, records)
-        if record is not None or asked_at - (session.job.ended_at or 0) > CANCELLER_KNOWN:
+        if record is not None or asked_at - (session.job.ended_at or 0) > CANCELLER_TIMEOUT_S:
             del self._cancelled[session.id]
         if record is not None and record.cancelled_by:
-            await self._registry.update(session.id, told_who(session, record.cancelled_by))
+            await self._registry.update(session.id, record_canceller(session, record.cancelled_by))
             self._changes.notify()
 
-    async def _conclude(self, session: Session, outcome: Outcome, asked_at: float, heir: Job | None = None) -> None:
-        self._see_to(await self._registry.update(session.id, end(session, outcome, heir, asked_at)))
+    async def _conclude(
+        self, session: Session, outcome: Outcome, asked_at: float, successor: Job | None = None
+    ) -> None:
+        self._process(await self._registry.update(session.id, record_end(session, outcome, successor, asked_at)))
         self._changes.notify()
 
     def _end_of(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> Outcome | None:
         record = _record_of(session, records)
         if record is not None:
             return ended_in_accounting(session.state, record)
-        grace = self._settings.lost_grace * (WITHOUT_ACCOUNTING if records is None else 1)
+        grace = self._settings.lost_grace * (NO_ACCOUNTING_FACTOR if records is None else 1)
         if session.state is SessionState.STOPPING:
-            grace = self._settings.submit_grace  # nobody waits for its job; a next one finds the lock if it lives
+            grace = self._settings.submit_grace  # the next job waits for the lock of one that still runs
         if session.job.missing_since is not None and asked_at - session.job.missing_since > grace:
             return lost(session.state)
         return None
@@ -268,8 +277,8 @@ class Reconciler:
     async def _follow_up(self, sessions: list[Session], found: Matched, asked_at: float) -> None:
         own = found.own
         for session in sessions:
-            heir = found.heirs.get(session.id)
-            makes_way = session.resizing and heir is not None and not heir.state.ended
+            successor = found.successors.get(session.id)
+            makes_way = session.resizing and successor is not None and not successor.state.ended
             if (makes_way or session.state is SessionState.STOPPING) and (job := own.get(session.id)) is not None:
                 await self._cancel(session, job, asked_at)
             elif session.job.job_id is None and session.id not in own and not self._submitter.under_way(session.id):
@@ -278,18 +287,19 @@ class Reconciler:
                 await self._hasten(job)
 
     async def _hasten(self, job: Job) -> None:
-        """Have a job start that Slurm has requeued: it puts such a job off for two minutes."""
-        if job.reason != PUT_OFF or not job.restarts or self._hastened.get(job.id) == job.restarts:
+        """Let a requeued job start now: Slurm delays such a job by two minutes."""
+        if job.reason != BEGIN_TIME or not job.restarts or self._hastened.get(job.id) == job.restarts:
             return
         self._hastened[job.id] = job.restarts
         try:
             await self._scheduler.start_now(job.id)
         except (NoAnswer, Refused) as error:
-            log.warning("job %d starts when Slurm lets it: %s", job.id, error)
+            log.warning("requeued job not started early job=%d error=%s", job.id, error)
 
     async def _resume(self, session: Session, asked_at: float) -> None:
-        """No job is known and nobody is submitting: submit, or give up if it is to stop, once a job of the last
-        attempt would have shown up in an answer that was asked for long enough after it.
+        """Submit a session that has no job, or conclude its stop.
+
+        Wait for `submit_grace` first: within that time a job of the last attempt would show up in Slurm's answer.
         """
         attempted_at = session.job.attempted_at
         if attempted_at is not None and asked_at - attempted_at < self._settings.submit_grace:
@@ -302,15 +312,15 @@ class Reconciler:
 
     async def _cancel(self, session: Session, job: Job, asked_at: float) -> None:
         cancelled_at = session.job.cancelled_at
-        if job.state.ended or (cancelled_at is not None and asked_at - cancelled_at < CANCEL_AGAIN):
+        if job.state.ended or (cancelled_at is not None and asked_at - cancelled_at < CANCEL_RETRY_S):
             return
         try:
             await self._scheduler.cancel(job.id)
         except NoAnswer as error:
-            log.warning("job %d could not be cancelled yet: %s", job.id, error)
+            log.warning("cancel failed job=%d error=%s", job.id, error)
             return
         except Refused as error:
-            log.error("Slurm will not cancel job %d: %s", job.id, error)
+            log.error("Slurm refused the cancel job=%d error=%s", job.id, error)
             refusal = EventEntry("berth", "cancel-refused", f"{error}; `scancel {job.id}` ends the job")
             marked = mark(session, {"cancelled_at": asked_at}, refusal)
             await self._registry.update(session.id, marked)
@@ -319,37 +329,38 @@ class Reconciler:
         self._changed_at = time.monotonic()
         await self._registry.update(session.id, mark(session, {"cancelled_at": asked_at}))
 
-    async def _cancel_strays(self, strays: list[Job]) -> None:
-        """End jobs that carry the name of one of our sessions but are not its job: a late submission, a deleted
-        session.
-        """
-        self._strays = {job.id: self._strays[job.id] for job in strays if job.id in self._strays}
-        known = {s.id: s for s in await self._registry.by_ids({session_id(job) for job in strays})}
-        for job in strays:
+    async def _cancel_orphans(self, orphans: list[Job]) -> None:
+        """Cancel jobs that have a session's name but are not its job: of a late submission or of a deleted session."""
+        self._orphans = {job.id: self._orphans[job.id] for job in orphans if job.id in self._orphans}
+        known = {s.id: s for s in await self._registry.by_ids({session_id(job) for job in orphans})}
+        for job in orphans:
             session = known.get(session_id(job))
             if session is None or session.owner != job.user or self._submitter.under_way(session.id):
                 continue
             if job.id == session.job.job_id and session.state in LIVE:
                 continue  # it became the session's job after the query
             if is_newer(job, session):
-                log.warning("job %d is newer than the registry knows: `berth registry rebuild` takes it in", job.id)
+                log.warning("job %d is newer than the registry: `berth registry rebuild` adopts it", job.id)
                 continue
-            if time.monotonic() - self._strays.get(job.id, -CANCEL_AGAIN) < CANCEL_AGAIN:
+            if time.monotonic() - self._orphans.get(job.id, -CANCEL_RETRY_S) < CANCEL_RETRY_S:
                 continue
-            log.warning("cancelling job %d: it carries the name of session %s but is not its job", job.id, session.id)
-            self._strays[job.id] = time.monotonic()
+            log.warning("cancelling job %d: it has the name of session %s but is not its job", job.id, session.id)
+            self._orphans[job.id] = time.monotonic()
             with contextlib.suppress(NoAnswer, Refused):
                 await self._scheduler.cancel(job.id)
 
     def _any_moves(self, sessions: Iterable[Session]) -> bool:
-        """Whether anything ends by itself soon; data that could not be removed is tried again much later."""
+        """Whether a session is in a transitional state or has a pending operation.
+
+        Data that could not be removed does not count: the next attempt is much later.
+        """
         return self._deletion.under_way or any(
             session.state in MOVING - {SessionState.DELETING} or session.pending is not None for session in sessions
         )
 
 
 def _record_of(session: Session, records: Mapping[int, FinishedJob] | None) -> FinishedJob | None:
-    """What accounting says of the session's job: ids come again."""
+    """Return the accounting record of the session's job. Name and user must match, because Slurm reuses job ids."""
     record = (records or {}).get(session.job.job_id or 0)
-    its = record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner
-    return record if its else None
+    matches = record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner
+    return record if matches else None

@@ -1,6 +1,6 @@
 """Background maintenance: flatten deep stacks of layers, and remove layers that no record names.
 
-No request waits for it, and an interruption loses nothing.
+No request waits for these tasks. An interrupted task is repeated later.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """Flattens stacks and collects layers, each session and each user at most once at a time."""
+    """Flattens stacks, one task for each session, and removes layers, one task for each user."""
 
     def __init__(
         self,
@@ -59,8 +59,9 @@ class Maintenance:
             self.flatten(session)
 
     def flatten(self, session: Session) -> asyncio.Task[Session]:
-        """Start a task, or join a running one. The task returns the changed session. Meanwhile, other verbs on the
-        session wait in the launcher for its lock.
+        """Start a task that flattens the session's stacks, or join a running one. The task returns the changed session.
+
+        Meanwhile, other launcher calls for the session wait for its lock.
         """
         return self._flattening.join(session.id, lambda: self._flatten(session))
 
@@ -98,8 +99,8 @@ class Maintenance:
         return current
 
     async def _note_failure(self, session: Session) -> None:
-        """Store the reason that prevents flattening, as the session's record has it."""
-        with contextlib.suppress(BerthError):  # the launcher is gone: the next operation shows it
+        """Copy the reason of the failure from the session's volumes.json to the registry."""
+        with contextlib.suppress(BerthError):  # the launcher has ended: the next operation reports it
             _, volumes = await self._launcher.snapshots(session.owner, session.id)
             await self._registry.update(session.id, _flattened(session, volumes))
             self._changes.notify()
@@ -114,11 +115,11 @@ class Maintenance:
             log.error("maintenance failed key=%s", key, exc_info=error)
 
 
-def _flattened(seen: Session, volumes: dict[str, object]) -> Transition:
+def _flattened(observed: Session, volumes: dict[str, object]) -> Transition:
     """Store the volumes that the launcher reported, unless newer ones have been stored since."""
 
     def decide(current: Session) -> RowChange | None:
-        if current.volumes != seen.volumes or current.state is SessionState.DELETED:
+        if current.volumes != observed.volumes or current.state is SessionState.DELETED:
             return None
         return {"volumes": volumes}, None
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from broker.controller.reconcile.job_comment import JOB_PREFIX, announced, other_host_key, read
 from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, cancelled_by, next_state
 from broker.controller.reconcile.succession import (
-    CARRIED,
-    goes_on,
-    may_be_carried_on,
+    CONTINUABLE_STATES,
+    can_continue_after,
+    continue_with_successor,
+    ended_at_time_limit,
     next_submission,
-    taken_over,
-    time_was_up,
+    should_continue,
 )
 from broker.controller.registry.manifest import CHANGING
 from broker.controller.registry.registry import EventEntry, JobChange
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from broker.controller.registry.registry import RowChange, Transition
     from slurm.scheduler import Job
 
-TIME_WAS_UP = "the job's time was up"
+TIME_LIMIT_REACHED = "the job reached its time limit"
 
 FORGOTTEN_S = 360.0
-"""Time after the request for a successor from which an answer of Slurm without its job means that the job has ended and
-is forgotten. Slurm forgets a job MinJobAge after its end, by default 300 s (slurm.conf(5))."""
+"""Time after the request for a successor from which a missing job counts as ended. Slurm forgets a job MinJobAge after
+its end, by default 300 s (slurm.conf(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,38 +41,38 @@ class Matched:
     """Slurm's jobs, matched to sessions by id."""
 
     own: dict[str, Job] = field(default_factory=dict)
-    """The one that carries the session."""
-    heirs: dict[str, Job] = field(default_factory=dict)
-    """The one that is to carry it on."""
-    strays: list[Job] = field(default_factory=list)
-    """Live ones that carry a session's name and are neither."""
+    """The job of each session, by the session's id."""
+    successors: dict[str, Job] = field(default_factory=dict)
+    """The successor of each session's job, by the session's id."""
+    orphans: list[Job] = field(default_factory=list)
+    """Live jobs that have a session's name and are neither its job nor its successor."""
 
 
 def match(sessions: Iterable[Session], jobs: Iterable[Job]) -> Matched:
-    """Whose the jobs are.
+    """Match jobs to sessions.
 
-    A session's own job has its name and owner, and the id that was recorded or, while none is, the session's
-    present submission in its comment; of several the oldest, as a repeated sbatch can only have added younger ones.
-    The same holds for its successor.
+    A session's job has its name and owner, and the recorded id. While no id is recorded, the job's comment must have
+    the session's present submission; the oldest such job counts, because a repeated sbatch only adds newer ones. The
+    same rules hold for the successor.
     """
-    wanted = {session.id: session for session in sessions}
-    found = Matched()
+    by_id = {session.id: session for session in sessions}
+    matched = Matched()
     for job in sorted(jobs, key=lambda job: job.id):
-        session = wanted.get(session_id(job))
-        its = _whose(session, job, found) if session is not None and job.user == session.owner else None
-        if its is not None:
-            its[session_id(job)] = job
+        session = by_id.get(session_id(job))
+        role = _role(session, job, matched) if session is not None and job.user == session.owner else None
+        if role is not None:
+            role[session_id(job)] = job
         elif not job.state.ended:
-            found.strays.append(job)
-    return found
+            matched.orphans.append(job)
+    return matched
 
 
-def _whose(session: Session, job: Job, found: Matched) -> dict[str, Job] | None:
-    """Where the job belongs among those that were found for its session; None if nowhere."""
-    if session.id not in found.own and _is(job, session.job.job_id, session.submission):
-        return found.own
-    if session.id not in found.heirs and _is_heir(session, job):
-        return found.heirs
+def _role(session: Session, job: Job, matched: Matched) -> dict[str, Job] | None:
+    """Return the mapping of `matched` to which the job belongs; None if it is neither job nor successor."""
+    if session.id not in matched.own and _is(job, session.job.job_id, session.submission):
+        return matched.own
+    if session.id not in matched.successors and _is_successor(session, job):
+        return matched.successors
     return None
 
 
@@ -83,32 +83,33 @@ def session_id(job: Job) -> str:
 def _is(job: Job, recorded: int | None, submission: int) -> bool:
     if recorded is not None:
         return job.id == recorded
-    said = read(job)
-    return said is not None and said.submission == submission
+    announcement = read(job)
+    return announcement is not None and announcement.submission == submission
 
 
-def _is_heir(session: Session, job: Job) -> bool:
-    counts = session.successor != 0 and session.state in CARRIED
+def _is_successor(session: Session, job: Job) -> bool:
+    counts = session.successor != 0 and session.state in CONTINUABLE_STATES
     return counts and _is(job, session.next_job_id, session.successor)
 
 
 def is_newer(job: Job, session: Session) -> bool:
-    """Whether the job is of a submission that the registry does not know of: an old copy of it was put in place."""
-    said = read(job)
-    return said is not None and said.submission > session.submissions
+    """Whether the job's submission is newer than the registry, as after the restore of an old copy of it."""
+    announcement = read(job)
+    return announcement is not None and announcement.submission > session.submissions
 
 
-def observation(session: Session, job: Job, heir: Job | None, now: float) -> RowChange:
-    """What is recorded of `session` now that Slurm shows its job, and its successor if it has one, as these."""
+def observation(session: Session, job: Job, successor: Job | None, now: float) -> RowChange:
+    """Return the change of `session` when Slurm shows its job, and its successor if it has one, as these."""
     known = _known_keys(session)
-    said = announced(job, *known)
-    outcome = next_state(session.state, job, None if said is None else said.endpoint)
+    announcement = announced(job, *known)
+    outcome = next_state(session.state, job, None if announcement is None else announcement.endpoint)
     if outcome.state is SessionState.STARTING and known and (other := other_host_key(job, *known)):
         outcome = replace(outcome, reason=f"{OTHER_HOST_KEY} ({other}): `berth stop {session.name}` and start it again")
     values: dict[str, Any] = {"state": outcome.state, "reason": outcome.reason}
     columns: dict[str, Any] = {
         "job_id": job.id,
         "outcome": outcome.outcome,
+        "restarts": job.restarts,
         "missing_since": None,
         "submitted_at": session.job.submitted_at or job.submitted_at,
         "expected_start_at": job.started_at if job.state.waits else None,
@@ -116,48 +117,51 @@ def observation(session: Session, job: Job, heir: Job | None, now: float) -> Row
     }
     if job.state.runs:
         columns |= {"node": job.node, "started_at": job.started_at}
-    if job.state is not JobState.COMPLETING:  # one that will be requeued counts the next run already
-        columns |= {"restarts": job.restarts}
-    if job.state.runs and job.state is not JobState.COMPLETING:  # whose end is when it ended, and not its limit
+    if job.state.runs and job.state is not JobState.COMPLETING:  # which has its end in `ends_at`, not its limit
         columns |= {"ends_at": job.ends_at}
     if job.state.waits:  # a requeued job has left its node
         columns |= {"node": "", "started_at": None, "ends_at": None}
     if job.state.runs:
-        columns |= {"idle_since": said and said.idle_since, "gpu_idle_since": said and said.gpu_idle_since}
+        columns |= {
+            "idle_since": announcement and announcement.idle_since,
+            "gpu_idle_since": announcement and announcement.gpu_idle_since,
+        }
     if outcome.endpoint is not None:
         columns |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
     if job.state.ended:
         columns |= {"ended_at": job.ends_at or now, "attempted_at": None}
-        return without_job(session, values, columns, heir, now)
-    if job.state.waits and heir is not None and not heir.state.ended and session.job.fingerprint:
-        # Requeued, and there is a job that waits for its end: that one goes on at once, and this one is a stray.
-        return _succession(session, {"outcome": "REQUEUED", "reason": "", "ended_at": now}, heir)
-    dropped = {"successor": 0} if _has_lost_successor(session, heir, now) else {}
-    waiting = {} if heir is None or dropped else {"job_id": heir.id}
+        return without_job(session, values, columns, successor, now)
+    if job.state.waits and successor is not None and not successor.state.ended and session.job.fingerprint:
+        # Requeued while a successor waits: the successor continues the session, and this job becomes an orphan.
+        return _succession(session, {"outcome": "REQUEUED", "reason": "", "ended_at": now}, successor)
+    dropped = {"successor": 0} if _has_lost_successor(session, successor, now) else {}
+    waiting = {} if successor is None or dropped else {"job_id": successor.id}
     return JobChange(values | dropped, _entry(session, values, columns), job=columns, next_job=waiting)
 
 
 def _known_keys(session: Session) -> list[str]:
-    """Fingerprints of host keys that the session's job may have announced. One that is ready was believed with the key
-    that it has still, though its owner may have replaced the file, and its successor got a certificate for that.
+    """Return the fingerprints of the host keys that the session's job may announce.
+
+    A ready session's job keeps the key with which it was accepted, even if its owner has replaced the file since then
+    and the successor has a certificate for the new key.
     """
     known = [_fingerprint(session.host_key)] if session.host_key else []
     believed = session.job.fingerprint if session.state is SessionState.READY else ""
     return [*known, believed] if believed else known
 
 
-def _has_lost_successor(session: Session, heir: Job | None, now: float) -> bool:
+def _has_lost_successor(session: Session, successor: Job | None, now: float) -> bool:
     """Whether a user or Slurm has cancelled the successor, or Slurm has forgotten it."""
-    if heir is not None:
-        return heir.state.ended
+    if successor is not None:
+        return successor.state.ended
     job = session.next_job
-    if job is None or job.job_id is None or session.state not in CARRIED:
+    if job is None or job.job_id is None or session.state not in CONTINUABLE_STATES:
         return False
     return now - (job.submitted_at or job.attempted_at or job.asked_at) >= FORGOTTEN_S
 
 
-def ending(session: Session, end: Outcome, heir: Job | None, now: float) -> RowChange:
-    """What is recorded of a session whose job Slurm does not show any more, and of which this is known."""
+def ending(session: Session, end: Outcome, successor: Job | None, now: float) -> RowChange:
+    """Return the change of a session whose job is missing from Slurm's answer and ended with the outcome `end`."""
     values = {"state": end.state, "reason": end.reason}
     columns = {
         "outcome": end.outcome,
@@ -165,43 +169,47 @@ def ending(session: Session, end: Outcome, heir: Job | None, now: float) -> RowC
         "missing_since": None,
         "attempted_at": None,
     }
-    return without_job(session, values, columns, heir, now)
+    return without_job(session, values, columns, successor, now)
 
 
 def without_job(
-    session: Session, values: dict[str, Any], columns: dict[str, Any], heir: Job | None, now: float
+    session: Session, values: dict[str, Any], columns: dict[str, Any], successor: Job | None, now: float
 ) -> RowChange:
-    """What is recorded when the session's job has ended as in `columns`: another job carries it on, or what waited for
-    the end begins, or that is all.
+    """Return the change of a session whose job has ended as in `columns`.
+
+    A pending operation begins, another job continues the session, or the session ends.
     """
-    heir = None if heir is None or heir.state.ended else heir
-    on = may_be_carried_on(session, columns["outcome"], columns["ended_at"], waits=heir is not None)
-    on = on and (heir is not None or goes_on(session, now))
+    successor = None if successor is None or successor.state.ended else successor
+    on = can_continue_after(session, columns["outcome"], columns["ended_at"], waits=successor is not None)
+    on = on and (successor is not None or should_continue(session, now))
     reason = values["reason"]
     if on and session.resizing:
         reason = "its resources were changed"
     if session.state is SessionState.STOPPING and session.stop_reason:
         reason = session.stop_reason
-    if reason and time_was_up(session, columns["outcome"], columns["ended_at"]):
-        reason = TIME_WAS_UP if on else f"{TIME_WAS_UP}; `berth start {session.name}` starts it again"
+    if reason and ended_at_time_limit(session, columns["outcome"], columns["ended_at"]):
+        reason = TIME_LIMIT_REACHED if on else f"{TIME_LIMIT_REACHED}; `berth start {session.name}` starts it again"
     values |= {"reason": reason, "root": False}
     columns |= {"reason": reason}
-    intent = session.pending
-    if intent is not None:
-        # What it is otherwise, it becomes if nothing comes of that.
-        intent = intent.but(state=values["state"], why=reason, start=intent.start or on)
-        values |= {"state": SessionState.CHANGING, "reason": CHANGING, "operation": intent.record()}
+    operation = session.pending
+    if operation is not None:
+        # The session gets its own state back if the operation fails.
+        operation = operation.replace(state=values["state"], why=reason, start=operation.start or on)
+        values |= {"state": SessionState.CHANGING, "reason": CHANGING, "operation": operation.record()}
     elif on:
-        return _succession(session, columns, heir)
+        return _succession(session, columns, successor)
     return JobChange(values, _entry(session, values, columns), job=columns)
 
 
-def _succession(session: Session, former: Mapping[str, Any], heir: Job | None) -> JobChange:
+def _succession(session: Session, former: Mapping[str, Any], successor: Job | None) -> JobChange:
     because = " ".join(part for part in (former["outcome"], former["reason"]) if part)
-    if heir is None:
-        (values, job), then = next_submission(session), "another is asked for"
+    if successor is None:
+        (values, job), then = next_submission(session), "requesting another one"
     else:
-        (values, job), then = taken_over(session, heir.id), f"job {heir.id} carries it on"
+        (values, job), then = (
+            continue_with_successor(session, successor.id),
+            f"job {successor.id} continues the session",
+        )
     entry = EventEntry("berth", "continue", f"job {session.job.job_id} has ended ({because}); {then}")
     return JobChange(values, entry, job=job, former=former)
 
@@ -211,38 +219,38 @@ def _fingerprint(host_key: str) -> str:
     return PublicKey.parse(host_key).fingerprint
 
 
-def observe(seen: Session, job: Job, heir: Job | None, asked_at: float) -> Transition:
-    """Record what the answer to a question of that time shows."""
+def observe(observed: Session, job: Job, successor: Job | None, asked_at: float) -> Transition:
+    """Record what Slurm's answer to the query of that time shows."""
 
-    def decide(now: Session) -> RowChange | None:
-        if not _same_run(seen, now) or now.job.job_id not in {None, job.id}:
+    def decide(current: Session) -> RowChange | None:
+        if not _same_run(observed, current) or current.job.job_id not in {None, job.id}:
             return None
-        return observation(now, job, heir if now.successor == seen.successor else None, asked_at)
+        return observation(current, job, successor if current.successor == observed.successor else None, asked_at)
 
     return decide
 
 
-def end(seen: Session, outcome: Outcome, heir: Job | None, asked_at: float) -> Transition:
-    """Record how a job that Slurm does not show any more has ended."""
+def record_end(observed: Session, outcome: Outcome, successor: Job | None, asked_at: float) -> Transition:
+    """Record the end of a job that is missing from Slurm's answer."""
 
-    def decide(now: Session) -> RowChange | None:
-        if not _same_run(seen, now) or now.job.job_id != seen.job.job_id:
+    def decide(current: Session) -> RowChange | None:
+        if not _same_run(observed, current) or current.job.job_id != observed.job.job_id:
             return None
-        return ending(now, outcome, heir if now.successor == seen.successor else None, asked_at)
+        return ending(current, outcome, successor if current.successor == observed.successor else None, asked_at)
 
     return decide
 
 
-def mark(seen: Session, values: Mapping[str, Any], entry: EventEntry | None = None) -> Transition:
-    """Set columns that are about the job which the session had when it was seen."""
-    return lambda now: JobChange({}, entry, job=values) if _same_run(seen, now) else None
+def mark(observed: Session, values: Mapping[str, Any], entry: EventEntry | None = None) -> Transition:
+    """Set columns of the job that the session had when it was observed."""
+    return lambda current: JobChange({}, entry, job=values) if _same_run(observed, current) else None
 
 
-def told_who(seen: Session, user: str) -> Transition:
-    """Record who has cancelled the job of a session that was stopped by that."""
+def record_canceller(observed: Session, user: str) -> Transition:
+    """Record the user who cancelled the session's job which stopped the session."""
 
-    def decide(now: Session) -> RowChange | None:
-        if now.submission != seen.submission or now.reason != CANCELLED_OUTSIDE:
+    def decide(current: Session) -> RowChange | None:
+        if current.submission != observed.submission or current.reason != CANCELLED_OUTSIDE:
             return None
         reason = {"reason": cancelled_by(user)}
         return JobChange(reason, None, job=reason)
@@ -250,12 +258,12 @@ def told_who(seen: Session, user: str) -> Transition:
     return decide
 
 
-def _same_run(seen: Session, now: Session) -> bool:
-    """Whether what was seen is still about this submission in this phase: a stop or a new start in between is newer."""
+def _same_run(observed: Session, current: Session) -> bool:
+    """Whether `current` is still in the observed submission, without a stop since then."""
     return (
-        now.submission == seen.submission
-        and now.state in LIVE
-        and (now.state is seen.state or now.state is not SessionState.STOPPING)
+        current.submission == observed.submission
+        and current.state in LIVE
+        and (current.state is observed.state or current.state is not SessionState.STOPPING)
     )
 
 

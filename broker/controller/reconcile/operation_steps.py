@@ -1,7 +1,6 @@
-"""The steps of each volume operation: launcher verbs in order, each of which may be repeated.
+"""The steps of each volume operation: launcher calls in order, each of which may be repeated.
 
-Nothing here decides whether an operation may be done, tries again, or writes to the registry: that is `snapshots`'s
-and `operations`'s.
+`snapshots` decides whether an operation is allowed. `operations` repeats it and writes to the registry.
 """
 
 from __future__ import annotations
@@ -54,14 +53,12 @@ class OperationExecutor:
         launcher: LauncherClient,
         *,
         note: Callable[[Session, Operation, dict[str, Any]], Awaitable[Operation]],
-        tell: Callable[[str, dict[str, Any]], Awaitable[None]],
+        store_volumes: Callable[[str, dict[str, Any]], Awaitable[None]],
     ) -> None:
-        """`note` adds to the arguments that are recorded of an operation, `tell` says of another session, by its id,
-        what its volumes are now.
-        """
+        """`note` adds arguments to the recorded operation, `store_volumes` records the volumes of another session."""
         self._launcher = launcher
         self._note = note
-        self._tell = tell
+        self._store_volumes = store_volumes
         self.steps: dict[str, Callable[[Session, Operation], Awaitable[OperationResult]]] = {
             "snapshot": self._snapshot,
             "rollback": self._rollback,
@@ -72,30 +69,30 @@ class OperationExecutor:
             "commit-root": self._commit_root,
             "restore": self._restore,
         }
-        """For each key of OPERATIONS."""
+        """One function for each key of OPERATIONS."""
 
-    async def do(self, session: Session, intent: Operation) -> OperationResult:
-        return await self.steps[intent.verb](session, intent)
+    async def do(self, session: Session, operation: Operation) -> OperationResult:
+        return await self.steps[operation.verb](session, operation)
 
-    async def take_back(self, session: Session, intent: Operation) -> None:
-        """Leave nothing that tells of an operation that could not be done."""
-        if intent.kind.in_manifest:
+    async def undo(self, session: Session, operation: Operation) -> None:
+        """Remove what a failed operation has recorded or copied."""
+        if operation.kind.in_manifest:
             await self._write_manifest(session)
-        elif intent.kind.has_source:
+        elif operation.kind.has_source:
             await self._launcher.purge(session.owner, session.id)
 
-    async def _snapshot(self, session: Session, intent: Operation) -> OperationResult:
-        what: dict[str, Any] = {key: intent.arguments[key] for key in ("label", "reason", "automatic")}
+    async def _snapshot(self, session: Session, operation: Operation) -> OperationResult:
+        what: dict[str, Any] = {key: operation.arguments[key] for key in ("label", "reason", "automatic")}
         if session.state is SessionState.CHANGING:
             taken = await self._launcher.snapshot(
-                session.owner, SnapshotArguments(session=session.id, operation=intent.id, **session.image, **what)
+                session.owner, SnapshotArguments(session=session.id, operation=operation.id, **session.image, **what)
             )
         else:
             assert session.job.job_id is not None
             taken = await self._launcher.copy(
                 session.owner,
                 CopyArguments(
-                    session=session.id, operation=intent.id, job_id=session.job.job_id, **session.image, **what
+                    session=session.id, operation=operation.id, job_id=session.job.job_id, **session.image, **what
                 ),
             )
         number = taken.snapshot.number
@@ -103,113 +100,120 @@ class OperationExecutor:
             {"volumes": taken.volumes}, f"snapshot {number} is {taken.snapshot.consistency}", snapshot=number
         )
 
-    async def _rollback(self, session: Session, intent: Operation) -> OperationResult:
-        to = Target.model_validate(intent.arguments["to"])
-        number = int(intent.arguments["snapshot"])
-        await self._announce(session, intent)
+    async def _rollback(self, session: Session, operation: Operation) -> OperationResult:
+        to = Target.model_validate(operation.arguments["to"])
+        number = int(operation.arguments["snapshot"])
+        await self._announce(session, operation)
         taken = await self._launcher.rollback(
-            session.owner, RollbackArguments(session=session.id, operation=intent.id, snapshot=number, **session.image)
+            session.owner,
+            RollbackArguments(session=session.id, operation=operation.id, snapshot=number, **session.image),
         )
-        deed = _with_undo(session, taken, f"{session.name} is as it was in snapshot {number}", to)
-        return await self._settled(session, deed)
+        result = _with_undo(session, taken, f"rolled {session.name} back to snapshot {number}", to)
+        return await self._settled(session, result)
 
-    async def _switch(self, session: Session, intent: Operation) -> OperationResult:
-        to = Target.model_validate(intent.arguments["to"])
-        await self._announce(session, intent)
-        fresh = bool(intent.arguments["fresh"])
+    async def _switch(self, session: Session, operation: Operation) -> OperationResult:
+        to = Target.model_validate(operation.arguments["to"])
+        await self._announce(session, operation)
+        fresh = bool(operation.arguments["fresh"])
         taken, system = await self._launcher.switch(
             session.owner,
             SwitchArguments(
-                session=session.id, operation=intent.id, to=ImageArguments(**to.image), fresh=fresh, **session.image
+                session=session.id, operation=operation.id, to=ImageArguments(**to.image), fresh=fresh, **session.image
             ),
         )
         how = "a fresh system" if system == "fresh" else "the system that it had there"
-        told = f"{session.name} is on {to.profile}@{to.version} with its home and {how}"
-        return await self._settled(session, _with_undo(session, taken, told, to))
+        message = f"switched {session.name} to {to.profile}@{to.version}, with its home and {how}"
+        return await self._settled(session, _with_undo(session, taken, message, to))
 
-    async def _clone(self, session: Session, intent: Operation) -> OperationResult:
-        """First a copy of the source's tops if it runs, whose number is noted, so that it is made once."""
-        told = intent.arguments
-        source, of = str(told["source"]), dict(told["of"])
-        if told["snapshot"] is None and told["job_id"] is not None:
+    async def _clone(self, session: Session, operation: Operation) -> OperationResult:
+        """If the source runs, take a snapshot of it first and record its number, so that a repetition reuses it."""
+        arguments = operation.arguments
+        source, of = str(arguments["source"]), dict(arguments["of"])
+        if arguments["snapshot"] is None and arguments["job_id"] is not None:
             what: dict[str, Any] = {"label": "", "reason": f"for the clone {session.name}", "automatic": True}
             taken = await self._launcher.copy(
                 session.owner,
-                CopyArguments(session=source, operation=str(told["copy"]), job_id=int(told["job_id"]), **of, **what),
+                CopyArguments(
+                    session=source, operation=str(arguments["copy"]), job_id=int(arguments["job_id"]), **of, **what
+                ),
             )
             failpoint("clone.copied")
-            intent = await self._note(session, intent, {"snapshot": taken.snapshot.number})
-        number = intent.arguments["snapshot"]
-        to = ImageArguments(**session.image) if told["switched"] else None
+            operation = await self._note(session, operation, {"snapshot": taken.snapshot.number})
+        number = operation.arguments["snapshot"]
+        to = ImageArguments(**session.image) if arguments["switched"] else None
         files = {"manifest.json": Manifest.of(session).text}
-        made = await self._launcher.clone(
+        clone = await self._launcher.clone(
             session.owner,
             CloneArguments(
-                session=session.id, operation=intent.id, source=source, snapshot=number, to=to, files=files, **of
+                session=session.id, operation=operation.id, source=source, snapshot=number, to=to, files=files, **of
             ),
         )
-        await self._tell(source, made.source)
-        number = made.taken.snapshot.number
-        values = {"volumes": made.taken.volumes, "host_key": made.host_key}
-        message = f"{session.name} begins as {told['name']} in snapshot {number}"
+        await self._store_volumes(source, clone.source)
+        number = clone.taken.snapshot.number
+        values = {"volumes": clone.taken.volumes, "host_key": clone.host_key}
+        message = f"created {session.name} from snapshot {number} of {arguments['name']}"
         return OperationResult(values, message, f"berth delete {session.name}", number)
 
-    async def _promote(self, session: Session, intent: Operation) -> OperationResult:
-        told = intent.arguments
+    async def _promote(self, session: Session, operation: Operation) -> OperationResult:
+        arguments = operation.arguments
         files = {"manifest.json": Manifest.of(session).text}
-        made = await self._launcher.promote(
+        promoted = await self._launcher.promote(
             session.owner,
             PromoteArguments(
-                session=session.id, operation=intent.id, source=str(told["source"]), job=str(told["job"]), files=files
+                session=session.id,
+                operation=operation.id,
+                source=str(arguments["source"]),
+                job=str(arguments["job"]),
+                files=files,
             ),
         )
-        values = {"volumes": made.volumes, "host_key": made.host_key}
+        values = {"volumes": promoted.volumes, "host_key": promoted.host_key}
         return OperationResult(
-            values, f"{session.name} begins as {told['name']} left it", f"berth delete {session.name}"
+            values, f"created {session.name} from {arguments['name']}", f"berth delete {session.name}"
         )
 
-    async def _root(self, session: Session, intent: Operation) -> OperationResult:
-        """A snapshot first: what root does becomes a layer over it."""
-        if not intent.start:
+    async def _root(self, session: Session, operation: Operation) -> OperationResult:
+        """Take a snapshot; the changes of root mode become a layer on top of it."""
+        if not operation.start:
             raise LauncherError("conflict", f"{session.name} was stopped before root mode began")
         what: dict[str, Any] = {"label": "", "reason": "before exec --root", "automatic": True}
         taken = await self._launcher.snapshot(
-            session.owner, SnapshotArguments(session=session.id, operation=intent.id, **session.image, **what)
+            session.owner, SnapshotArguments(session=session.id, operation=operation.id, **session.image, **what)
         )
         return _with_undo(session, taken, f"{session.name} starts in root mode")
 
-    async def _commit_root(self, session: Session, intent: Operation) -> OperationResult:
+    async def _commit_root(self, session: Session, operation: Operation) -> OperationResult:
         assert session.job.job_id is not None
         volumes = await self._launcher.commit_root(
-            session.owner, CommitRootArguments(session=session.id, operation=intent.id, job_id=session.job.job_id)
+            session.owner, CommitRootArguments(session=session.id, operation=operation.id, job_id=session.job.job_id)
         )
-        before = intent.arguments["before"]
+        before = operation.arguments["before"]
         undo = f"berth rollback {session.name} {before}" if before is not None else ""
-        return OperationResult({"volumes": volumes}, f"what root changed in {session.name} is kept", undo, before)
+        return OperationResult({"volumes": volumes}, f"kept the changes that root made in {session.name}", undo, before)
 
-    async def _restore(self, session: Session, intent: Operation) -> OperationResult:
-        del intent
-        made = await self._launcher.untrash(session.owner, session.id)
-        values = {"volumes": made.volumes, "kept_until": None, "host_key": made.host_key}
-        await self._write_manifest(Session(**session.model_dump() | values))  # its name may be another, too
-        return OperationResult(values, f"{session.name} is back", f"berth delete {session.name}")
+    async def _restore(self, session: Session, operation: Operation) -> OperationResult:
+        del operation
+        restored = await self._launcher.restore(session.owner, session.id)
+        values = {"volumes": restored.volumes, "kept_until": None, "host_key": restored.host_key}
+        await self._write_manifest(Session(**session.model_dump() | values))  # its name may have changed, too
+        return OperationResult(values, f"restored {session.name}", f"berth delete {session.name}")
 
-    async def _announce(self, session: Session, intent: Operation) -> None:
-        """Have the manifest tell of what is about to be done: a registry that is lost now goes on with it."""
-        await self._write_manifest(session, intent)
-        failpoint(f"{intent.verb}.announced")
+    async def _announce(self, session: Session, operation: Operation) -> None:
+        """Write the operation to the manifest: a registry that is rebuilt now resumes it."""
+        await self._write_manifest(session, operation)
+        failpoint(f"{operation.verb}.announced")
 
-    async def _settled(self, session: Session, deed: OperationResult) -> OperationResult:
-        """Have the manifest tell of the session as it is after the deed."""
+    async def _settled(self, session: Session, result: OperationResult) -> OperationResult:
+        """Write the manifest of the session after the operation."""
         try:
-            await self._write_manifest(Session(**session.model_dump() | deed.values))
+            await self._write_manifest(Session(**session.model_dump() | result.values))
         except LauncherError as error:
             if error.unclear:
                 raise
-            # The volumes are changed, so this is no failure; until the next start's manifest, a lost registry would
-            # ask for the same operation again and be told that it is done.
-            log.warning("the manifest of %s is behind its volumes: %s", session.id, error.message)
-        return deed
+            # The volumes have changed, so this is no failure. A registry rebuilt before the next start repeats the
+            # operation, and the launcher answers that it is complete.
+            log.warning("manifest of %s is behind its volumes: %s", session.id, error.message)
+        return result
 
     async def _write_manifest(self, session: Session, unfinished: Operation | None = None) -> None:
         files = {"manifest.json": Manifest.of(session, unfinished).text}
@@ -217,7 +221,7 @@ class OperationExecutor:
 
 
 def _with_undo(session: Session, taken: SnapshotResult, message: str, to: Target | None = None) -> OperationResult:
-    """What came of something that has kept a snapshot of what was before."""
+    """Return the result of an operation that took a snapshot first, which undoes it."""
     before = taken.snapshot.number
     values = {"volumes": taken.volumes} | (to.columns() if to is not None else {})
     return OperationResult(values, message, f"berth rollback {session.name} {before}", before)

@@ -1,4 +1,4 @@
-"""The state machine of a session: a pure function of its known state and Slurm's answer."""
+"""The state machine of a session: a pure function of its recorded state and Slurm's answer."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Outcome:
     reason: str = ""
     endpoint: Endpoint | None = None
     outcome: str = ""
-    """Slurm's word for how the job ended; empty while it has not."""
+    """Slurm's final state of the job; empty before its end."""
     at: float | None = None
-    """When it ended, if that is known."""
+    """The time of the job's end, if that is known."""
 
 
 def next_state(state: SessionState, job: Job, endpoint: Endpoint | None) -> Outcome:
-    """What a session in `state` becomes when Slurm shows its job as `job` and the job has announced `endpoint`.
+    """Return the next state of a session in `state` whose job is `job` and has announced `endpoint`.
 
-    Called with positive knowledge only: a missing answer, or a missing job, never gets here. A state that Slurm's
-    version knows and we do not leaves the session as it is.
+    Only a job in Slurm's answer is evidence: a failed query or a missing job never gets here. A job state that this
+    version does not know leaves the session unchanged.
     """
     if job.state.ended:
         return ended(state, job.state, job.reason)
@@ -45,19 +45,19 @@ def next_state(state: SessionState, job: Job, endpoint: Endpoint | None) -> Outc
 
 
 CANCELLED_OUTSIDE = "the job was cancelled outside Berth"
-"""For as long as nobody says by whom."""
+"""The reason until accounting reports the user."""
 
 
 def cancelled_by(user: str) -> str:
-    """Why a session has stopped whose job somebody has cancelled."""
+    """Return the reason of a session whose job `user` has cancelled."""
     return f"the job was cancelled outside Berth, by {user}"
 
 
 def ended(state: SessionState, word: JobState, reason: str = "", *, canceller: str = "") -> Outcome:
-    """What a session in `state` becomes when its job has ended as `word`.
+    """Return the next state of a session in `state` whose job has ended in the state `word`.
 
-    After `berth stop` any end is a stop. A job that was cancelled by somebody else, or ended well by itself, leaves a
-    stopped session that says so; everything else is a failure that the user should hear about.
+    After `berth stop` any end is a stop. A job that was cancelled outside Berth or has completed leaves a stopped
+    session with that reason. Any other end is a failure.
     """
     if state is SessionState.STOPPING:
         return Outcome(SessionState.STOPPED, "", outcome=word.value)
@@ -74,17 +74,17 @@ def ended(state: SessionState, word: JobState, reason: str = "", *, canceller: s
 
 
 def ended_in_accounting(state: SessionState, job: FinishedJob) -> Outcome:
-    """The same from slurmdbd's record, for a job that slurmctld has forgotten."""
+    """Return the next state by slurmdbd's record of a job that slurmctld has forgotten."""
     reason = f"exit code {job.exit_code}" if job.exit_code else ""
     outcome = ended(state, job.state, reason, canceller=job.cancelled_by)
     return replace(outcome, at=job.ended_at)
 
 
 def lost(state: SessionState) -> Outcome:
-    """What a session becomes when neither slurmctld nor slurmdbd has known its job for longer than Slurm forgets."""
+    """Return the next state of a session whose job neither slurmctld nor slurmdbd has known for the grace time."""
     if state is SessionState.STOPPING:
         return Outcome(SessionState.STOPPED)
-    return Outcome(SessionState.FAILED, "Slurm does not know the job any more; start the session again", outcome="LOST")
+    return Outcome(SessionState.FAILED, "Slurm no longer knows the job; start the session again", outcome="LOST")
 
 
 def _because(word: JobState, reason: str) -> str:
@@ -98,10 +98,10 @@ _NO_NEWS = {
 }
 
 _WORDS: dict[JobState, str] = {
-    JobState.OUT_OF_MEMORY: "out of memory: the session used more than its job asked for; start it with a larger --mem",
+    JobState.OUT_OF_MEMORY: "out of memory: the session used more than its job requested; start it with a larger --mem",
     JobState.TIMEOUT: "the job reached its time limit; start it again, or with a longer --time",
     JobState.NODE_FAIL: "the node failed; start the session again",
-    JobState.PREEMPTED: "a job of higher priority took the place; start the session again",
+    JobState.PREEMPTED: "a job of higher priority preempted the session; start the session again",
     JobState.FAILED: "the job failed; `berth logs` has the end of its log",
     JobState.BOOT_FAIL: "the node did not boot; start the session again",
     JobState.DEADLINE: "the job's deadline passed",

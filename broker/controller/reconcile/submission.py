@@ -1,4 +1,4 @@
-"""Submit a session's job: write the files and the certificate, call sbatch, and judge its answer."""
+"""Submit a session's job: write its files and host certificate, call sbatch, and interpret the answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.reconcile.idle import idle_file
-from broker.controller.reconcile.succession import CARRIED
+from broker.controller.reconcile.succession import CONTINUABLE_STATES
 from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.registry.transactions import RegistryError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from broker.controller.credentials.login import LoginPolicy, SshCredentials
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.async_registry import AsyncRegistry
-    from broker.controller.registry.models import Job, Session
+    from broker.controller.registry.models import JobRow, Session
     from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
     from broker.ssh.certificates import CertificateAuthority
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNCONFIRMED = "Slurm has not confirmed the job yet; it is looked for, and submitted again only if it is not there"
+UNCONFIRMED = "Slurm has not confirmed the job yet; Berth looks for it, and submits it again if Slurm does not have it"
 REFUSED = "REFUSED"
-"""The outcome of a submission of which no job came; Slurm has no such word."""
-LAST_WORDS = 10.0
-"""Seconds more than sbatch's limit that `drain` waits: the launcher ends a worker that overruns its limit by 5."""
+"""The outcome of a refused submission; it is no state of Slurm's."""
+DRAIN_MARGIN_S = 10.0
+"""Seconds that `drain` waits beyond sbatch's time limit: the launcher kills a worker 5 s after its limit."""
 
 
-LOCK_WAIT = 300
-"""Seconds that a job waits for one before it to let go of the volumes: if that one's node cannot be reached, until
-slurmd is back there and ends it, or the file system's server takes its lock away (NFS: after a lease of 90 s)."""
+LOCK_WAIT_S = 300
+"""Seconds that a job waits for its predecessor to release the volumes. If the predecessor's node is unreachable, slurmd
+must return there and end it, or the file server must revoke its lock (NFS: after a lease of 90 s)."""
 
 
 class _OvertakenError(Exception):
@@ -58,9 +58,7 @@ class _OvertakenError(Exception):
 
 
 class Submitter:
-    """Submits sessions, each at most once at a time. Everything it needs is in the registry row, so that a restarted
-    controller goes on where the last one was ended.
-    """
+    """Submits jobs, one task for each submission of a session. A restarted controller resumes from the registry row."""
 
     def __init__(
         self,
@@ -83,22 +81,22 @@ class Submitter:
         self._running = SingleFlight[tuple[str, int], "Session"](self._done)
 
     def under_way(self, session_id: str) -> bool:
-        """Whether this process is submitting a job of the session right now."""
+        """Whether this process is submitting a job of the session."""
         return any(each == session_id for each, _ in self._running)
 
     def submit(self, session: Session) -> asyncio.Task[Session]:
-        """Begin to submit `session`, seen in state SUBMITTING, or join the attempt under way.
+        """Start to submit `session`, which was SUBMITTING, or join the running attempt.
 
-        The task returns the session as it then is. RefusedError: Slurm or the site will not have this job;
-        NoSpaceError: there is no room for its files. The session is what it was before then, a new one gone. With no
-        clear answer the session stays SUBMITTING. Nothing is submitted if the session has moved on since it was seen,
-        so a caller need not know who else submits.
+        The task returns the current session. RefusedError: Slurm or the site refuses this job; NoSpaceError: no space
+        left for its files. Both undo the start, and remove a new session. Without a clear answer the session stays
+        SUBMITTING. Nothing is submitted if the session has changed meanwhile, so several callers may submit it.
         """
         return self._begin(session, session.submission)
 
     def submit_successor(self, session: Session) -> asyncio.Task[Session]:
-        """Begin to submit the job that is to carry `session` on, or join the attempt under way; as `submit`, but that a
-        refusal leaves the session as it is, without a successor.
+        """Start to submit the successor of the session's job, or join the running attempt.
+
+        As `submit`, but a refusal leaves the session unchanged, without a successor.
         """
         return self._begin(session, session.successor)
 
@@ -106,12 +104,12 @@ class Submitter:
         return self._running.join((session.id, number), lambda: self._attempt(session, number))
 
     async def drain(self) -> None:
-        """Wait for the attempts under way, so that a controller that is asked to stop leaves nothing unclear.
+        """Wait for the running attempts, so that a controller that stops leaves no unclear submission.
 
-        One that hangs for longer than sbatch may is left, unclear, to the next controller.
+        An attempt that exceeds sbatch's time limit is left to the next controller.
         """
         if tasks := self._running.tasks:
-            await asyncio.wait(tasks, timeout=self._config.slurm.submit_timeout + LAST_WORDS)
+            await asyncio.wait(tasks, timeout=self._config.slurm.submit_timeout + DRAIN_MARGIN_S)
 
     def _done(self, key: tuple[str, int], task: asyncio.Task[Session]) -> None:
         if (
@@ -131,7 +129,7 @@ class Submitter:
     async def _submit(self, session: Session, number: int) -> Session:
         try:
             image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
-            session, login = await asyncio.gather(self._prepared(session, number), self._logins.of(session.owner))
+            session, login = await asyncio.gather(self._prepare(session, number), self._logins.of(session.owner))
             options = self.options(image.profile, session.options_of(number))
             job: dict[str, Any] = {
                 "gpus": count_gpus(options),
@@ -147,29 +145,29 @@ class Submitter:
             job_id = await self._job_id(session, number, options, image, login, before(jobs))
         except LauncherError as error:
             if error.unclear:
-                log.warning("submission of %s is unclear: %s", session.id, error.message)
                 return await self._unclear(session, number, error.message)
-            said = to_user_error(error, session.name) if error.kind == "space" else RefusedError(error.message)
-            raise await self._refuse(session, number, said) from error
+            refusal = to_user_error(error, session.name) if error.kind == "space" else RefusedError(error.message)
+            raise await self._refuse(session, number, refusal) from error
         except RegistryError:
-            raise  # our own trouble, not a refusal; the next tick tries again
+            raise  # Berth's own failure, and no refusal; the next tick tries again
         except BerthError as error:
             raise await self._refuse(session, number, error) from error
         failpoint("start.submitted")
         return await self._registry.update(session.id, _submitted(number, job_id))
 
-    async def _job_id(  # noqa: PLR0917 - all that makes a job
+    async def _job_id(  # noqa: PLR0917 - the parts of a job
         self, session: Session, number: int, options: list[str], image: Image, login: SshCredentials, before: str
     ) -> int:
-        """Run sbatch; with a new certificate if the session's owner has replaced its host key, or lost it."""
+        """Run sbatch. If the session's owner has replaced or lost its host key, run it with a new certificate."""
         try:
             return await self._ask(session, number, options, self._files(session, number, image, login, before))
         except LauncherError as error:
             if error.kind != "host-key":
                 raise
-        made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
-        entry = EventEntry("berth", "host-key", f"another one was found: {PublicKey.parse(made.host_key).fingerprint}")
-        session = await self._change(session, number, entry, host_key=made.host_key)
+        prepared = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
+        fingerprint = PublicKey.parse(prepared.host_key).fingerprint
+        entry = EventEntry("berth", "host-key", f"the host key has changed to {fingerprint}")
+        session = await self._change(session, number, entry, host_key=prepared.host_key)
         return await self._ask(session, number, options, self._files(session, number, image, login, before))
 
     async def _ask(self, session: Session, number: int, options: list[str], files: dict[str, str]) -> int:
@@ -177,25 +175,25 @@ class Submitter:
         return await self._launcher.submit(session.owner, session.id, number, options=options, files=files, limit=limit)
 
     async def _hand_over(self, session: Session, number: int) -> Session:
-        """Have the successor's job begin with a snapshot, if that can be; it carries the session on in any case."""
+        """Let the successor start from a snapshot if possible; it continues the session in any case."""
         try:
             most = self._config.storage.flatten_at
             arguments = HandOverArguments(session=session.id, submission=number, most=most, **session.image)
-            volumes = await self._launcher.hand_over(session.owner, arguments)
+            volumes = await self._launcher.prepare_handover(session.owner, arguments)
         except LauncherError as error:
-            log.warning("%s goes on without a snapshot: %s", session.id, error.message)
+            log.warning("successor of %s starts without a snapshot: %s", session.id, error.message)
             return session
         return await self._change(session, number, volumes=volumes)
 
-    async def _prepared(self, session: Session, number: int) -> Session:
-        """Make a new session's directories, volumes and host key."""
+    async def _prepare(self, session: Session, number: int) -> Session:
+        """Create a new session's directories, volumes and host key."""
         if session.host_key and session.volumes is not None:
             return session
-        made = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
-        return await self._change(session, number, host_key=made.host_key, volumes=made.volumes)
+        prepared = await self._launcher.prepare(session.owner, session.id, self._config.storage.driver)
+        return await self._change(session, number, host_key=prepared.host_key, volumes=prepared.volumes)
 
     def options(self, profile: Profile, own: list[str]) -> list[str]:
-        """What sbatch gets: the site's options, in their place the profile's, in theirs the user's own."""
+        """Return the options of sbatch: the user's override the profile's, which override the site's."""
         return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), own)
 
     def _files(self, session: Session, number: int, image: Image, login: SshCredentials, before: str) -> dict[str, str]:
@@ -218,7 +216,7 @@ class Submitter:
         }
 
     async def _unclear(self, session: Session, number: int, message: str) -> Session:
-        """The job may have been queued: how long it may take to show up is counted from now."""
+        """Record an attempt without a clear answer: from now on the job has `submit_grace` to show up."""
         log.warning("submission %d of %s is unclear: %s", number, session.id, message)
         attempted = {"attempted_at": time.time()}
         if number != session.submission:
@@ -226,33 +224,34 @@ class Submitter:
         return await self._change(session, number, job=attempted, reason=f"{UNCONFIRMED} ({message})")
 
     async def _refuse(self, session: Session, number: int, error: BerthError) -> BerthError:
-        """Take the intent back: a session that never ran goes, one that ran or was stopped meanwhile is stopped, and
-        one that has a job loses its successor only. What to raise: the error, with a hint.
+        """Undo the start after a refusal, and return the error to raise, with a hint.
+
+        A session that never ran is removed, one that has a job loses only its successor, any other is stopped.
         """
         message = error.message
 
-        def decide(now: Session) -> RowChange | None:
-            if not _waits_for(now, number):
+        def decide(current: Session) -> RowChange | None:
+            if not _waits_for(current, number):
                 return None
-            if number != now.submission:
-                return {"successor": 0}, EventEntry("berth", "refused", f"the job that was to follow: {message}")
-            never_was = now.first_start and now.state is SessionState.SUBMITTING
+            if number != current.submission:
+                return {"successor": 0}, EventEntry("berth", "refused", f"the successor: {message}")
+            never_was = current.first_start and current.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED
             values = {"state": state, "reason": message, "root": False}
             job = {"outcome": REFUSED, "reason": message, "attempted_at": None}
             return JobChange(values, EventEntry("berth", "refused", message), job=job)
 
-        now = await self._registry.update(session.id, decide)
-        if now.state is SessionState.DELETING:
-            await self._forget(now)
-        return type(error)(message, hint=error.hint or "change the options and start it again; nothing was changed")
+        current = await self._registry.update(session.id, decide)
+        if current.state is SessionState.DELETING:
+            await self._remove(current)
+        return type(error)(message, hint=error.hint or "nothing was changed; change the options and start it again")
 
-    async def _forget(self, session: Session) -> None:
-        """Remove at once what a session that never ran has on disk, so that its name is free for the next try."""
+    async def _remove(self, session: Session) -> None:
+        """Remove the data of a session that never ran, so that its name is free for the next attempt."""
         try:
             await self._launcher.purge(session.owner, session.id)
         except LauncherError as error:
-            log.warning("the data of %s is left to the next tick: %s", session.id, error.message)
+            log.warning("data not removed yet session=%s error=%s", session.id, error.message)
             return
         gone = {"state": SessionState.DELETED, "reason": ""}
         await self._registry.update(session.id, lambda _: (gone, EventEntry("berth", "deleted")))
@@ -268,42 +267,44 @@ class Submitter:
     ) -> Session:
         """Change columns of a session that still waits for this submission; _OvertakenError if it does not."""
 
-        def decide(now: Session) -> RowChange | None:
-            if not _waits_for(now, number):
+        def decide(current: Session) -> RowChange | None:
+            if not _waits_for(current, number):
                 raise _OvertakenError
-            return _of_submission(now, number, values, entry, job or {})
+            return _of_submission(current, number, values, entry, job or {})
 
         return await self._registry.update(session.id, decide)
 
 
-def _waits_for(now: Session, number: int) -> bool:
-    """Whether nothing is known yet of what became of this submission."""
-    if number == now.successor and now.state in CARRIED:
-        return now.next_job_id is None
+def _waits_for(current: Session, number: int) -> bool:
+    """Whether this submission has no job and no refusal yet."""
+    if number == current.successor and current.state in CONTINUABLE_STATES:
+        return current.next_job_id is None
     return (
-        now.submission == number
-        and now.job.job_id is None
-        and now.state in {SessionState.SUBMITTING, SessionState.STOPPING}
+        current.submission == number
+        and current.job.job_id is None
+        and current.state in {SessionState.SUBMITTING, SessionState.STOPPING}
     )
 
 
 def _of_submission(
     current: Session, number: int, values: Mapping[str, Any], entry: EventEntry | None, job: Mapping[str, Any]
 ) -> JobChange:
-    """Change the session, and its job with that number."""
+    """Return a change of the session and of its job with that number."""
     if number == current.submission:
         return JobChange(values, entry, job=job)
     return JobChange(values, entry, next_job=job)
 
 
-def _claimed(seen: Session, number: int, job: Mapping[str, Any], **values: Any) -> Transition:  # noqa: ANN401 - columns of several types
-    """Record an attempt, unless the session was stopped, or attempted by somebody else, since it was seen."""
+def _claimed(observed: Session, number: int, job: Mapping[str, Any], **values: Any) -> Transition:  # noqa: ANN401 - columns of several types
+    """Record an attempt, unless the session was stopped, or another attempt was made, since it was observed."""
 
-    def decide(now: Session) -> RowChange | None:
-        fresh = now.state is not SessionState.STOPPING and _attempted_at(now, number) == _attempted_at(seen, number)
-        if not fresh or not _waits_for(now, number):
+    def decide(current: Session) -> RowChange | None:
+        fresh = current.state is not SessionState.STOPPING and _attempted_at(current, number) == _attempted_at(
+            observed, number
+        )
+        if not fresh or not _waits_for(current, number):
             raise _OvertakenError
-        return _of_submission(now, number, values, None, {**job, "attempted_at": time.time()})
+        return _of_submission(current, number, values, None, {**job, "attempted_at": time.time()})
 
     return decide
 
@@ -314,14 +315,14 @@ def _attempted_at(session: Session, number: int) -> float | None:
 
 
 def _submitted(number: int, job_id: int) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if not _waits_for(now, number):
+    def decide(current: Session) -> RowChange | None:
+        if not _waits_for(current, number):
             return None
         job = {"job_id": job_id, "submitted_at": time.time()}
-        if number != now.submission:
-            return JobChange({}, EventEntry("berth", "submitted", f"job {job_id}, to carry it on"), next_job=job)
+        if number != current.submission:
+            return JobChange({}, EventEntry("berth", "submitted", f"job {job_id}, as the successor"), next_job=job)
         values: dict[str, Any] = {"reason": ""}
-        if now.state is SessionState.SUBMITTING:
+        if current.state is SessionState.SUBMITTING:
             values["state"] = SessionState.QUEUED
         return JobChange(values, EventEntry("berth", "submitted", f"job {job_id}"), job=job)
 
@@ -329,15 +330,13 @@ def _submitted(number: int, job_id: int) -> Transition:
 
 
 def allowed_binds(profile: Profile, site: list[str]) -> list[str]:
-    """What both profile and site allow, as `SRC:DEST` or `SRC:DEST:ro`; RefusedError names a bind that the site does
-    not.
-    """
+    """Return the profile's binds as `SRC:DEST` or `SRC:DEST:ro`; RefusedError names one that the site forbids."""
     binds = []
     for bind in profile.binds:
         rule = _rule_for(bind.source, site)
         if rule is None:
             raise RefusedError(
-                f"the profile wants {bind.source} of the shared file system, which this site does not allow",
+                f"the profile binds {bind.source} of the shared file system, which this site does not allow",
                 hint="ask the operators to add it to storage.binds",
             )
         readonly = bind.readonly or rule.endswith(":ro")
@@ -346,7 +345,7 @@ def allowed_binds(profile: Profile, site: list[str]) -> list[str]:
 
 
 def _rule_for(source: str, site: list[str]) -> str | None:
-    """The first rule whose path is `source` or an ancestor of it, component by component."""
+    """Return the first rule whose path is `source` or an ancestor of it, component by component."""
     parts = source.strip("/").split("/")
     for rule in site:
         allowed = rule.removesuffix(":ro").strip("/").split("/")
@@ -355,8 +354,8 @@ def _rule_for(source: str, site: list[str]) -> str | None:
     return None
 
 
-def before(jobs: list[Job]) -> str:
-    """What to tell whoever logs in of how the session's last job ended; empty if that was as anybody would expect."""
+def before(jobs: list[JobRow]) -> str:
+    """Return the login notice about the end of the session's last job; empty if that end needs no explanation."""
     ended = [job for job in jobs if job.job_id is not None and job.ended_at is not None]
     last = max(ended, key=lambda job: job.submission, default=None)
     if last is None or last.ended_at is None or not last.reason:
@@ -366,7 +365,7 @@ def before(jobs: list[Job]) -> str:
 
 
 def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "") -> str:
-    """The content of run/job.env for the job with that number: see docs/reference/session-job.md."""
+    """Return the content of run/job.env for the job with that number: see docs/reference/session-job.md."""
     policy = session.policy
     values = {
         "BERTH_SESSION_ID": session.id,
@@ -383,7 +382,7 @@ def job_env(session: Session, number: int, binds: list[str], offset: int, before
         "BERTH_SYSTEM": policy.system,
         "BERTH_KEEP": ",".join(_absolute(path, session.owner) for path in policy.keep),
         "BERTH_FRESH": ",".join(_absolute(path, session.owner) for path in policy.fresh),
-        "BERTH_LOCK_WAIT": str(LOCK_WAIT),
+        "BERTH_LOCK_WAIT": str(LOCK_WAIT_S),
         "BERTH_BEFORE": before,
     }
     if session.root:

@@ -1,6 +1,6 @@
 """The step from one job of a session to the next, as pure functions.
 
-They decide whether there is a next job, and give the columns of its submission.
+They decide whether a session gets a next job, and return the columns of its submission.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import EventEntry
 
-CARRIED = frozenset({SessionState.QUEUED, SessionState.STARTING, SessionState.READY})
-"""States in which a successor counts; in every other one its job is one too many, and is cancelled."""
+CONTINUABLE_STATES = frozenset({SessionState.QUEUED, SessionState.STARTING, SessionState.READY})
+"""States in which a session may have a successor. In any other state Berth cancels the successor's job."""
 
-END_EARLY = 5.0
-"""Seconds before its time limit at which a session's job ends by itself: END_EARLY_S in job/node/time_limit.sh."""
-TIME_UP = 30.0
-"""A job that ends well within so many seconds of its limit has ended because of it: it needs some to shut down."""
+END_EARLY_S = 5.0
+"""Seconds before its time limit at which a session's job shuts down: END_EARLY_S in job/node/time_limit.sh."""
+TIME_UP_S = 30.0
+"""A job that completes within so many seconds of its time limit has ended because of it: the shutdown takes time."""
 
-FORESEEN_BY_NOBODY = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
-"""Ends of a job that are neither somebody's wish nor the session's own fault, so that another job may carry it on."""
+UNPLANNED_OUTCOMES = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
+"""Outcomes of a job that neither a user requested nor the session caused, so that another job may continue it."""
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -34,11 +34,11 @@ _OF_THE_STATE: dict[str, Any] = {
     "successor": 0,
     "stop_reason": "",
 }
-"""What a session forgets when the next job is asked for, or carries it."""
+"""Columns that are reset when the session's next job is requested, or becomes its job."""
 
 
 def next_submission(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the columns of a session without a job that is to get the next one, and the columns of that job."""
+    """Return the columns of a session without a job at the request of its next one, and the columns of that job."""
     number = session.submissions + 1
     values = _OF_THE_STATE | {"state": SessionState.SUBMITTING, "submission": number, "submissions": number}
     return values, next_job(session)
@@ -57,7 +57,7 @@ def ask_successor(
     entry: EventEntry | None = None,
     **job: Any,  # noqa: ANN401 - columns of several types
 ) -> JobChange:
-    """Return the change of a session whose next job is to be asked for while the present one carries it."""
+    """Return the change that requests the session's successor while its present job runs."""
     number = session.submissions + 1
     return JobChange(
         {"successor": number, "submissions": number},
@@ -67,19 +67,19 @@ def ask_successor(
     )
 
 
-def taken_over(session: Session, job_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the columns of a session that its successor carries from now on, and the columns of that job."""
+def continue_with_successor(session: Session, job_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns of a session whose successor becomes its job, and the columns of that job."""
     values = _OF_THE_STATE | {"state": SessionState.QUEUED, "submission": session.successor}
     return values | {"options": session.options_of(session.successor)}, {"job_id": job_id}
 
 
 def seconds_of(time: str) -> float:
-    """A time such as `12h` in seconds."""
+    """Convert a time such as `12h` to seconds."""
     return float(time[:-1]) * _UNITS[time[-1]]
 
 
 def _is_used(session: Session, now: float) -> bool:
-    """Whether it was used recently enough to go on by its policy."""
+    """Whether the session was used recently enough to continue by its policy."""
     policy = session.continuation_in_force
     if policy in {"always", "never", ""}:
         return policy == "always"
@@ -87,9 +87,9 @@ def _is_used(session: Session, now: float) -> bool:
     return now - used <= seconds_of(policy)
 
 
-def goes_on(session: Session, now: float) -> bool:
-    """Whether the session is to go on in another job: until it is to be stopped, if it is to stay until then, else by
-    its policy and its last use.
+def should_continue(session: Session, now: float) -> bool:
+    """Whether another job should continue the session: until its stop time if it is kept until then, else by its
+    policy and its last use.
     """
     if session.stop_at is not None and now >= session.stop_at:
         return False
@@ -98,30 +98,31 @@ def goes_on(session: Session, now: float) -> bool:
     return not session.root and _is_used(session, now)
 
 
-def time_was_up(session: Session, outcome: str, ended_at: float) -> bool:
-    """Whether a job that has ended well ended because its time limit was near."""
+def ended_at_time_limit(session: Session, outcome: str, ended_at: float) -> bool:
+    """Whether a completed job ended because of its time limit."""
     ends_at = session.job.ends_at
-    near = ends_at is not None and ended_at >= ends_at - TIME_UP
+    near = ends_at is not None and ended_at >= ends_at - TIME_UP_S
     return outcome == "COMPLETED" and near
 
 
-def may_be_carried_on(session: Session, outcome: str, ended_at: float, *, waits: bool) -> bool:
-    """Whether another job may follow the one that has ended so: it has been ready, so the next may be too, and nobody
-    wanted the end. `waits`: there is one already; only it may follow a job that Slurm has lost, as both have one name,
-    and it would not run while the first does.
+def can_continue_after(session: Session, outcome: str, ended_at: float, *, waits: bool) -> bool:
+    """Whether another job may continue the session after this outcome. The session must have been ready before.
+
+    `waits`: a successor is in the queue. After a lost job only such a successor may continue the session: both jobs
+    have the same name, so Slurm does not start it while the lost one runs.
     """
     if session.state is SessionState.STOPPING or session.root or not session.job.fingerprint:
         return False
     if session.resizing:
-        return waits  # it was ended for that
+        return waits  # Berth has cancelled the job for the resize
     if outcome == "LOST":
         return waits
-    return outcome in FORESEEN_BY_NOBODY or time_was_up(session, outcome, ended_at)
+    return outcome in UNPLANNED_OUTCOMES or ended_at_time_limit(session, outcome, ended_at)
 
 
 def successor_due(session: Session, now: float, lead: float) -> bool:
-    """Whether it is time to ask for the job that is to follow: `lead` seconds before the end of the present one's time,
-    or half of a short one's.
+    """Whether it is time to request a successor: `lead` seconds before the present job's time limit, or half of the
+    limit if that is shorter.
     """
     job = session.job
     if session.state is not SessionState.READY or session.successor or job.successor_at is not None:
@@ -131,4 +132,4 @@ def successor_due(session: Session, now: float, lead: float) -> bool:
     if session.pending is not None or (session.stop_at is not None and session.stop_at <= job.ends_at):
         return False
     before = min(lead, (job.ends_at - job.started_at) / 2)
-    return now >= job.ends_at - before and goes_on(session, now)
+    return now >= job.ends_at - before and should_continue(session, now)

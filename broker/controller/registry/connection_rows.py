@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 _CONNECTION_NEWS = ("seen_at", "ended_at", "sent", "received", "end")
-"""The columns of a connection that a later record of it changes."""
+"""The columns of a connection that a later report changes."""
 _ALL_ROWS = 2**31 - 1
 """SQLite takes an OFFSET only after a LIMIT."""
 
@@ -23,15 +23,15 @@ class ConnectionRows(Transactions):
     """Queries on the table `connection`."""
 
     def note_connections(self, rows: Iterable[Connection]) -> dict[str, int | None]:
-        """Keep these records, and return the bytes that each has carried since its last record; None for a new one.
+        """Store these records, and return the bytes that each has carried since its last record; None for a new one.
 
-        Of a known record only bytes and end change. One that has ended does not stand again, and one whose id belongs
-        to another connection is left out.
+        Of a known record only bytes and end change. An ended connection does not open again. A record whose id belongs
+        to another connection is omitted.
         """
         reported = {row.id: row for row in rows}
         try:
             return self._note_connections(reported)
-        except IntegrityError:  # another report has added one of them meanwhile: it is known now
+        except IntegrityError:  # another report has added one of them meanwhile
             return self._note_connections({row.id: Connection(**row.model_dump()) for row in reported.values()})
 
     def _note_connections(self, reported: dict[str, Connection]) -> dict[str, int | None]:
@@ -71,13 +71,14 @@ class ConnectionRows(Transactions):
             return int(db.execute(query).scalar_one())
 
     def trim_connections(self, owner: str, keep: int, *, own: bool) -> int:
-        """Remove all but the newest `keep` records of the owner's sessions that a gateway has reported, or with `own`
-        the owner; return how many were removed.
+        """Remove all but the newest `keep` records of the owner's sessions; return the number of removed ones.
+
+        With `own`, count those that the owner has reported, else those of gateways.
         """
-        told_by = column(Connection.gateway) == "" if own else column(Connection.gateway) != ""
+        reporter = column(Connection.gateway) == "" if own else column(Connection.gateway) != ""
         old = (
             select(column(Connection.id))
-            .where(column(Connection.owner) == owner, told_by)
+            .where(column(Connection.owner) == owner, reporter)
             .order_by(column(Connection.seen_at).desc(), column(Connection.id).desc())
             .offset(keep)
             .limit(_ALL_ROWS)
@@ -93,8 +94,9 @@ class ConnectionRows(Transactions):
     def connections_of(
         self, owner: str, session_id: str | None = None, *, standing: bool = False, limit: int = 1000
     ) -> list[Connection]:
-        """The newest `limit` connections to one user's sessions, or to one of them, the first that began first;
-        `standing`: only those that have not ended, as far as anybody has said.
+        """Return the newest `limit` connections to one or all of a user's sessions, oldest first.
+
+        `standing`: only those whose end has not been reported.
         """
         query = select(Connection).where(column(Connection.owner) == owner)
         if session_id is not None:

@@ -17,12 +17,12 @@ class CredentialRows(Transactions):
         return self.all_rows(select(Key).where(column(Key.owner) == owner).order_by(column(Key.added_at)))
 
     def add_key(self, key: Key) -> Key:
-        """Add a public key; ConflictError when its owner has it already."""
+        """Add a public key; ConflictError if its owner has it already."""
         try:
             with self.transaction() as db:
                 db.add(key)
         except IntegrityError as error:
-            raise ConflictError(f"the key {key.fingerprint} is there already") from error
+            raise ConflictError(f"you have added the key {key.fingerprint} already") from error
         return key
 
     def remove_key(self, owner: str, fingerprint: str) -> Key:
@@ -35,7 +35,7 @@ class CredentialRows(Transactions):
             return key
 
     def issue_certificate(self, certificate: Certificate) -> Certificate:
-        """Remember it in place of the last one for the same key, of which it has the end if that is later."""
+        """Store the certificate in place of the last one for the same key. The later of the two ends counts."""
         with self.transaction() as db:
             before = db.get(Certificate, (certificate.owner, certificate.fingerprint))
             if before is not None:
@@ -43,12 +43,12 @@ class CredentialRows(Transactions):
             return db.merge(certificate)
 
     def certificates_of(self, owner: str, at: float) -> list[Certificate]:
-        """Those that have not ended by that time, revoked ones too, the first issued first."""
+        """Return the certificates that are not expired at that time, including revoked ones, oldest first."""
         query = select(Certificate).where(column(Certificate.owner) == owner, column(Certificate.valid_before) > at)
         return self.all_rows(query.order_by(column(Certificate.issued_at)))
 
     def revoke_certificates(self, owner: str, fingerprint: str | None, at: float) -> list[Certificate]:
-        """Revoke the one for that key, or all; those that were good until then."""
+        """Revoke the certificate for that key, or all. Return those that were valid until now."""
         with self.transaction() as db:
             query = select(Certificate).where(
                 column(Certificate.owner) == owner,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-BUSY_TIMEOUT = 30
+BUSY_TIMEOUT_S = 30
 """Seconds that SQLite waits for a lock, such as a backup's."""
 
 
@@ -37,8 +37,8 @@ CLIENT_SETTINGS = {
     "keepalives_count": "4",
     "tcp_user_timeout": "30000",
 }
-"""libpq's settings of each connection, unless registry.url has others: a server that does not answer is given up
-after 30 s, not after hours."""
+"""libpq's settings of each connection, unless registry.url has others: an unanswered connection ends after 30 s, not
+after hours."""
 
 
 def parse_url(url: str) -> sqlalchemy.URL:
@@ -46,7 +46,7 @@ def parse_url(url: str) -> sqlalchemy.URL:
     try:
         parsed = sqlalchemy.engine.make_url(url)
     except sqlalchemy.exc.ArgumentError as error:
-        raise InvalidInputError(f"registry.url {url!r} is no SQLAlchemy URL") from error
+        raise InvalidInputError(f"registry.url {url!r} is not an SQLAlchemy URL") from error
     if parsed.drivername not in {"sqlite", "sqlite+pysqlite", "postgresql+psycopg"}:
         raise InvalidInputError(
             f"registry.url: {parsed.drivername} cannot be a registry",
@@ -67,14 +67,14 @@ def _check_is_file(url: sqlalchemy.URL) -> None:
 
 
 def open_registry(url: str, *, alone: bool = False, lock: Lock | None = None) -> Registry:
-    """Open the database behind an SQLAlchemy URL, making or migrating its tables first.
+    """Open the database behind an SQLAlchemy URL, after creating or migrating its tables.
 
-    The controller holds `lock` (registry_lock.hold_registry); every call checks that it still does.
+    The controller holds `lock` (lock.hold_registry), and every call checks it. RegistryError names the database that
+    cannot be opened, and the remedy.
 
-    SQLite runs with a write-ahead log, which needs shared memory and so a local disk (sqlite.org/wal.html): a
-    network file system is refused. A caller that is `alone` with the file, by a lock of its own, may have it there:
-    then one connection keeps SQLite's exclusive lock, with a rollback journal. RegistryError says what cannot be
-    opened and the remedy.
+    SQLite runs with a write-ahead log, which needs shared memory and so a local disk (sqlite.org/wal.html). On a
+    network file system it needs a caller that is `alone` with the file, by its own lock: then one connection keeps
+    SQLite's exclusive lock, with a rollback journal.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -96,7 +96,7 @@ def open_registry(url: str, *, alone: bool = False, lock: Lock | None = None) ->
 
 
 _create_engine = functools.partial(sqlalchemy.create_engine, json_deserializer=from_json)
-"""A session has up to six JSON columns: read by json.loads, they are a sixth of the time that its rows take."""
+"""A session has up to six JSON columns. With json.loads, parsing them takes a sixth of the time to read a row."""
 
 
 def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
@@ -104,12 +104,12 @@ def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
     kind = network_file_system(Path(url.database).parent)
     if kind and not alone:
         raise InvalidInputError(
-            f"the registry {url.database} would lie on a network file system ({kind}), where SQLite loses data",
+            f"the registry {url.database} is on a network file system ({kind}), where SQLite loses data",
             hint="put state_dir on a local disk, or use PostgreSQL (registry.url)",
         )
     if kind:
-        # One connection for all threads, each of which waits for its turn: a second would never get the lock.
-        engine = _create_engine(url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT)
+        # One connection, which the threads share in turn: a second one would never get the lock.
+        engine = _create_engine(url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT_S)
     else:
         engine = _create_engine(url)
     sqlalchemy_event.listen(engine, "connect", functools.partial(_configure_sqlite, _NETWORK if kind else _LOCAL))
@@ -117,33 +117,33 @@ def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
 
 
 def migrate(engine: sqlalchemy.Engine) -> None:
-    """Bring the tables to this version's schema, wholly or not at all.
+    """Migrate the tables to this version's schema in one transaction.
 
-    SQLite changes some things of a table only by making it anew, and must not look at references to it meanwhile, which
-    it can be told outside of transactions only (sqlite.org/lang_altertable.html, section 7).
+    SQLite makes some changes only by a new table. Meanwhile it must not check foreign keys, which can be switched off
+    only outside of transactions (sqlite.org/lang_altertable.html, section 7).
     """
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        _look_at_references(connection, look=False)
+        _check_foreign_keys(connection, on=False)
         with connection.begin():
-            if connection.dialect.name == "sqlite":  # whose driver begins by itself for data only, not for tables
+            if connection.dialect.name == "sqlite":  # its driver opens transactions for data only, not for tables
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             command.upgrade(config, "head")
-        _look_at_references(connection, look=True)
+        _check_foreign_keys(connection, on=True)
 
 
-def _look_at_references(connection: sqlalchemy.Connection, *, look: bool) -> None:
+def _check_foreign_keys(connection: sqlalchemy.Connection, *, on: bool) -> None:
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(f"PRAGMA foreign_keys={'ON' if look else 'OFF'}")
+        connection.exec_driver_sql(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
         connection.commit()
 
 
-_LOCAL = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT * 1000}", "foreign_keys=ON")
+_LOCAL = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_S * 1000}", "foreign_keys=ON")
 
 
-# The lock first: with it, SQLite can take over a write-ahead log that was left there, without shared memory.
+# The lock first: with it, SQLite can read a write-ahead log that was left there, without shared memory.
 _NETWORK = ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON")
 
 

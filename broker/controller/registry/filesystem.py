@@ -1,4 +1,4 @@
-"""Find the type of the file system that a path lies on."""
+"""Find the type of a path's file system."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ NETWORK = frozenset(
 
 
 def network_file_system(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the network file system that `path`, or its nearest existing parent, lies on; empty for a local
-    one.
-    """
+    """Return the type of the network file system of `path`, which need not exist; empty for a local file system."""
     kind = _type_at(path.absolute(), mountinfo.read_bytes())
     return kind if kind in NETWORK or kind.startswith("fuse.glusterfs") else ""
 
 
 def _type_at(path: Path, mountinfo: bytes) -> str:
-    """proc_pid_mountinfo(5): field 5 is the mount point with octal escapes, the type follows the lone dash.
+    """Return the type by proc_pid_mountinfo(5): field 5 is the mount point with octal escapes; the type follows the
+    lone dash.
 
-    The kernel escapes space, tab, line feed and backslash, and nothing else. Users choose names of mount points: these
-    may have any other control character in them, and need not be UTF-8.
+    The kernel escapes only space, tab, line feed and backslash. Users choose names of mount points, which may have any
+    other control character, and need not be UTF-8.
     """
     best, kind = -1, ""
     for line in filter(None, mountinfo.split(b"\n")):

@@ -36,17 +36,17 @@ LOCK_CLASS = 0x42525448
 """`BRTH`, the first half of the advisory lock's key; the second is the checksum of the schema's name. PostgreSQL keeps
 the locks of each database apart by itself."""
 CONFIRM_EVERY_S = 2.0
-"""Seconds between questions whether the lock is still held. The end of the connection is noticed at once."""
+"""Seconds between queries that confirm the lock. The end of the connection is noticed at once."""
 ANSWER_WITHIN_S = 10.0
-"""Seconds in which PostgreSQL must answer such a question, or accept a connection."""
+"""Seconds in which PostgreSQL must answer such a query, or accept a connection."""
 VALID_S = 15.0
-"""Seconds after the last confirmed question in which the controller may act. A server holds the lock for a silent
-machine for longer (`SERVER_SETTINGS`), so this holder has ceased to act before the next one comes."""
+"""Seconds after the last confirmation in which the controller may act. A server keeps the lock of a silent machine for
+longer (`SERVER_SETTINGS`), so this holder stops to act before another one can get the lock."""
 TAKE_WITHIN_S = 2.0
-"""Seconds in which the server must have noticed that the last holder, which was killed, has hung up."""
+"""Seconds in which the server must notice that a killed holder has disconnected."""
 REGAIN_WITHIN_S = 30.0
 """Seconds in which a controller must take the lock again after it has lost its connection, as when PostgreSQL was
-restarted. Then the controller ends, and systemd starts it anew until the server is there."""
+restarted. After that the controller ends, and systemd restarts it until the server is there."""
 RETRY_S = 0.1
 """Seconds between two attempts to take the lock."""
 SERVER_SETTINGS = {
@@ -67,7 +67,7 @@ SELECT coalesce(
      WHERE c.oid = to_regclass('session')),
     current_schema(), '')
 """
-"""The schema that has the tables, or will have them: roles with different search paths may share them."""
+"""The schema of the tables, existing or new: roles with different search paths may share them."""
 _HOLDER = """
 SELECT l.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''), a.backend_start
 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
@@ -79,14 +79,14 @@ _SET = "SELECT set_config(name, %s::jsonb ->> name, false) FROM pg_settings WHER
 
 
 class RegistryLock:
-    """A lock that is held. `lost` is set once it cannot be held any more; `why` tells the reason."""
+    """A held lock. `lost` is set when the lock is lost for good; `why` is the reason."""
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
         self.why = ""
 
     def check(self) -> None:
-        """Return if this controller may act; RegistryError while it does not know that it has the lock."""
+        """Return if this controller may act; RegistryError while its lock is not confirmed."""
 
     def guard(self, engine: sqlalchemy.Engine) -> None:
         """Let `engine` connect only to the server that has the lock."""
@@ -130,11 +130,11 @@ class _Holder(NamedTuple):
     """PostgreSQL's time, which tells apart two connections that have had the same pid."""
 
     @property
-    def words(self) -> str:
-        whose = self.application.removeprefix(_APPLICATION)
-        place = f"from {self.address}" if self.address else "on the server's own machine"
-        known = f"process {whose}, " if whose != self.application else ""
-        return f"{known}PostgreSQL's process {self.pid}, connected {place}"
+    def description(self) -> str:
+        process = self.application.removeprefix(_APPLICATION)
+        origin = f"from {self.address}" if self.address else "on the server's own machine"
+        known = f"process {process}, " if process != self.application else ""
+        return f"{known}PostgreSQL's process {self.pid}, connected {origin}"
 
 
 _APPLICATION = "berth-controller "
@@ -151,12 +151,12 @@ class PostgresLock(RegistryLock):
         self._own: _Holder | None = None
         """The connection that has, or had, the lock for this controller."""
         self._confirmed_at = _NEVER
-        """Time of the last question whose answer showed that the lock is held."""
+        """Time of the last query that confirmed the lock."""
 
     def check(self) -> None:
         if _now() - self._confirmed_at > VALID_S:
             raise RegistryError(
-                "this controller may have lost the lock on its registry, and does nothing until it has it again",
+                "this controller may have lost the lock on its registry, and waits until it has the lock again",
                 hint="try again in a moment; the controller's log has the cause",
             )
 
@@ -164,7 +164,7 @@ class PostgresLock(RegistryLock):
         sqlalchemy_event.listen(engine, "connect", self._accept)
 
     def _accept(self, connection: psycopg.Connection[Any], _record: object) -> None:
-        """Refuse a server that does not show this controller's lock: another one has taken the place of the first."""
+        """Refuse a server that does not show this controller's lock: it has replaced the first server."""
         own = self._own
         with connection.cursor() as cursor:
             cursor.execute(_SET, [json.dumps(SERVER_SETTINGS)] * 2)
@@ -197,18 +197,18 @@ class PostgresLock(RegistryLock):
         self._confirmed_at = asked_at
 
     async def _make_room(self, *, patient: bool) -> None:
-        """End what is left of this controller's own last connection; ConflictError names any other holder."""
+        """End this controller's own last connection if it remains; ConflictError names any other holder."""
         for holder in await self._holders():
             if holder == self._own:
                 await self._ask("SELECT pg_terminate_backend(%s)", (holder.pid,))
             elif not patient:
                 raise ConflictError(
-                    f"another controller uses the registry {self._url.render_as_string()}: {holder.words}",
+                    f"another controller uses the registry {self._url.render_as_string()}: {holder.description}",
                     hint="stop that one, or give this one a registry of its own (registry.url)",
                 )
 
     async def watch(self) -> None:
-        """Confirm the lock again and again, and take it again when it is lost; `lost` is set when that fails."""
+        """Confirm the lock repeatedly, and take it again when it is lost; set `lost` when that fails."""
         try:
             while True:
                 try:
@@ -227,16 +227,16 @@ class PostgresLock(RegistryLock):
         self.lost.set()
 
     async def _confirm(self) -> None:
-        """Ask every few seconds; raise when the connection, or the lock, is gone."""
+        """Query every few seconds; raise when the connection or the lock is lost."""
         while True:
             assert self._connection is not None
             async for _ in self._connection.notifies(timeout=CONFIRM_EVERY_S):
-                pass  # none is asked for: this waits for the connection's end
+                pass  # there are none: this waits for the connection's end
             asked_at = _now()
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 holders = await self._holders()
             if self._own not in holders:
-                raise RegistryError("the server does not show it; is there a pooling proxy in between?")
+                raise RegistryError("the server does not show the lock; is a pooling proxy in between?")
             self._confirmed_at = asked_at
 
     async def _regain(self, lost_at: float) -> None:
@@ -255,21 +255,23 @@ class PostgresLock(RegistryLock):
                 return
 
     async def aclose(self) -> None:
-        """Let go of the lock, if it is held."""
+        """Release the lock, if it is held."""
         connection, self._connection = self._connection, None
         self._confirmed_at = _NEVER
         if connection is not None:
             await connection.close()
 
     async def _check_direct(self) -> None:
-        """Refuse a proxy, which answers with a process id of its own: a lock belongs to the proxy's connection, which
-        it may give to another client, and whose end it may not notice.
+        """Refuse a pooling proxy, which answers with its own process id.
+
+        The lock would belong to the proxy's connection. The proxy may give that connection to another client, and may
+        not notice its end.
         """
         assert self._connection is not None
         if (await self._ask("SELECT pg_backend_pid()"))[0][0] != self._connection.info.backend_pid:
             raise InvalidInputError(
-                f"registry.url: {self._url.render_as_string()} leads through a pooling proxy such as PgBouncer, where "
-                "a lock cannot be relied on",
+                f"registry.url: {self._url.render_as_string()} is a pooling proxy such as PgBouncer, "
+                "which breaks locks",
                 hint="connect to PostgreSQL itself: one controller needs no pool",
             )
 
@@ -291,7 +293,7 @@ async def _connect(url: sqlalchemy.URL) -> psycopg.AsyncConnection[Any]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return the errors that a connection, or a question over it, may end with."""
+    """Return the types of errors of a connection or a query."""
     import psycopg  # noqa: PLC0415 - an optional dependency
 
     return psycopg.Error, OSError, TimeoutError, RegistryError
@@ -299,9 +301,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def _file_lock(name: str) -> Iterator[None]:
-    """Hold flock(2) on a file beside SQLite's own, where locks of SQLite's would get in the way. Links to one database
-    lead to one lock.
-    """
+    """Hold flock(2) on a file beside SQLite's own, which has SQLite's locks. All links to a database use one lock."""
     database = Path(name).resolve()
     path = database.with_name(f"{database.name}.lock")
     try:

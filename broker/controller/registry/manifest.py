@@ -26,11 +26,11 @@ def _public_key(line: str) -> str:
 
 Line = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
 HostKey = Annotated[Line, AfterValidator(_public_key)]
-"""A public key, or nothing yet."""
+"""A public key, or empty before the first start."""
 
 
 class Target(BaseModel):
-    """The image of a session after a rollback or a switch, and the paths that are kept then."""
+    """The image of a session after a rollback or a switch, and its persistence policy then."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -44,7 +44,7 @@ class Target(BaseModel):
 
     @classmethod
     def of(cls, image: Image, chosen: Persistence | None = None) -> Target:
-        """That image with the owner's choice of what is kept or, without one, its profile's policy."""
+        """Return the target of an image, with the owner's persistence policy or else the profile's."""
         return cls(
             profile=image.name,
             version=image.version,
@@ -57,21 +57,21 @@ class Target(BaseModel):
 
     @property
     def image(self) -> dict[str, Any]:
-        """Return it as launcher.arguments.ImageArguments names its fields."""
+        """Return the fields of launcher.arguments.ImageArguments."""
         return {"profile": self.profile, "version": self.version, "digest": self.digest}
 
     def columns(self) -> dict[str, Any]:
-        """As a session's row has it."""
+        """Return the columns of a session's row."""
         return self.model_dump(mode="json")
 
 
 def policy_of(image: Image) -> Persistence:
-    """What the image's profile says of what is kept."""
+    """Return the persistence policy of the image's profile."""
     return Persistence.model_validate(image.profile.persistence.model_dump())
 
 
 class Unfinished(Operation):
-    """A pending operation as the manifest stores it: one of those that the session's image depends on."""
+    """A pending operation in the manifest: one whose result changes the session's image."""
 
     id: str = Field(pattern=f"^{IDENTIFIER.pattern}$")
     verb: str = Field(pattern=f"^({'|'.join(verb for verb, kind in OPERATIONS.items() if kind.in_manifest)})$")
@@ -80,7 +80,7 @@ class Unfinished(Operation):
 
 
 class Manifest(BaseModel):
-    """The facts of a session that cannot be worked out again. Later versions may add keys: unknown ones are ignored."""
+    """The data of a session that cannot be computed again. Unknown keys are ignored: later versions may add some."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -100,18 +100,18 @@ class Manifest(BaseModel):
     host_key: HostKey
     created_at: float = Field(ge=0, lt=2**40, allow_inf_nan=False)
     submission: int = Field(ge=0, lt=10**9)
-    """How many jobs were asked for."""
+    """The number of requested jobs."""
     continuation: Continuation | Literal[""] = ""
     idle: IdleTime | Literal[""] = ""
     stop_at: float | None = Field(default=None, ge=0, lt=2**40, allow_inf_nan=False)
     stays: bool = False
     operation: Unfinished | None = None
-    """Set from before the volumes are changed until after: whether they are is in volumes.json, and the launcher's
-    verb, asked again with the same id, tells."""
+    """Set before the volumes change, and removed afterwards. volumes.json shows whether they have changed; a repeated
+    launcher call with the same id reports it."""
 
     @classmethod
     def of(cls, session: Session, unfinished: Operation | None = None, *, options: list[str] | None = None) -> Manifest:
-        """That of the session, with the options of the job that is asked for."""
+        """Return the manifest of the session, with the options of the job that is submitted."""
         columns = {name: getattr(session, name) for name in cls.model_fields if name not in {"format", "operation"}}
         counted = {"submission": session.submissions, "operation": unfinished and unfinished.record()}
         return cls.model_validate(columns | counted | ({} if options is None else {"options": options}))
@@ -122,13 +122,11 @@ class Manifest(BaseModel):
         return self.model_dump_json(indent=1) + "\n"
 
     def session(self) -> Session:
-        """The session as it was, stopped; its job, if it has one, is found by asking Slurm. What was being done to its
-        volumes is done again.
-        """
+        """Return the session as stopped, with its pending operation. A query to Slurm finds its job, if it has one."""
         values = self.model_dump(mode="json", exclude={"format", "operation"}) | {"submissions": self.submission}
         if self.operation is not None:
             Target.model_validate(self.operation.arguments.get("to"))
-            operation = self.operation.but(state=SessionState.STOPPED).record()
+            operation = self.operation.replace(state=SessionState.STOPPED).record()
             return Session(**values, state=SessionState.CHANGING, reason=CHANGING, operation=operation)
         return Session(**values, state=SessionState.STOPPED, reason="restored from its manifest")
 

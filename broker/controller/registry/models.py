@@ -1,8 +1,7 @@
 """The registry's tables. Rows are read anywhere and written by `registry` alone.
 
-A SQLModel table class does not validate (measured: a wrong state was committed and failed only on reading), so rows
-are made by the functions here, and the state column refuses a word that is no SessionState when it is written.
-Times are seconds since the epoch.
+A SQLModel table class does not validate: a wrong value fails only when it is read. So the state column refuses a word
+that is no SessionState when it is written. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -30,82 +29,83 @@ def _state_column() -> Column[Any]:
     return Column("state", states, nullable=False)
 
 
-class Job(SQLModel, table=True):
-    """A job that was asked for to carry a session.
+class JobRow(SQLModel, table=True):
+    """A requested job of a session.
 
-    The session's row has the numbers of the present job and of its successor; all other rows are history.
+    The session's row has the numbers of its present job and of the successor. All other rows are history.
     """
+
+    __tablename__ = "job"
 
     session_id: str = Field(primary_key=True, foreign_key="session.id", max_length=26)
     submission: int = Field(primary_key=True)
     job_id: int | None = Field(default=None, sa_type=BigInteger, index=True)
     options: list[str] = Field(default_factory=list, sa_type=JSON)
-    """What the session's owner asked of Slurm for it; site and profile defaults come before."""
+    """The owner's options of sbatch for this job; the options of site and profile are added at submission."""
     gpus: float = 0.0
-    """How many GPUs it was asked for with."""
+    """The number of requested GPUs."""
     resizes: bool = False
-    """Whether it has other resources than the job before it, which ends as soon as this one is in the queue."""
+    """Whether the job has other resources than its predecessor, which ends as soon as this job is in the queue."""
     continuation_default: str = ""
-    """The continuation that its profile, or else the site, had when it was asked for; the session's owner may choose
-    another."""
+    """The continuation policy of the profile, or else of the site, at the request; the owner may choose another."""
     idle_default: str = ""
-    """The idle time that its profile, or else the site, had when it was asked for."""
+    """The idle time of the profile, or else of the site, at the request."""
 
     asked_at: float
     attempted_at: float | None = None
-    """When the last sbatch for it was begun or gave up without a clear answer."""
+    """Time at which the last sbatch for the job began, or ended without a clear answer."""
     submitted_at: float | None = None
     expected_start_at: float | None = None
     ahead: int | None = None
-    """How many jobs are before it in the queue."""
+    """The number of jobs ahead in the queue."""
     started_at: float | None = None
     ends_at: float | None = None
-    """When its time limit is over."""
+    """Time of the job's time limit."""
     ended_at: float | None = None
     missing_since: float | None = None
-    """Since when slurmctld has answered without it."""
+    """Time from which slurmctld's answers lack the job."""
     cancelled_at: float | None = None
-    """When Slurm was last asked to end it."""
+    """Time of the last request to Slurm to cancel the job."""
     successor_at: float | None = None
-    """When a successor was last asked for while it carried the session."""
+    """Time of the last request for a successor of this job."""
 
     restarts: int = 0
     node: str = ""
     port: int = 0
     fingerprint: str = ""
-    """Of the host key that it has announced; empty before it was ready."""
+    """The fingerprint of the host key that the job has announced; empty before it was ready."""
     idle_since: float | None = None
-    """Since when nothing uses the session, as the job says."""
+    """Time from which the session is idle, as its job reports."""
     gpu_idle_since: float | None = None
     idle_stop_at: float | None = None
-    """When the session is stopped unless something uses it until then."""
+    """Time at which the session is stopped unless it is used."""
 
     outcome: str = ""
     reason: str = ""
-    """Why it ended."""
+    """The reason of the job's end."""
 
     def view(self) -> JobView:
-        """As the API shows it to the session's owner."""
+        """Return the job as the API shows it to the session's owner."""
         return JobView(**self.model_dump(include=set(JobView.model_fields)))
 
 
 def _job_numbered(pointer: str) -> RelationshipProperty[Any]:
-    """The row of the session's job whose number the column `pointer` has, read with the session in one query.
+    """Relate a session to the job whose number is in the column `pointer`. One query reads both rows.
 
-    Only the registry writes these rows.
+    Only the registry writes the rows of jobs.
     """
     return relationship(
-        "Job",
-        primaryjoin=f"and_(foreign(Session.id) == Job.session_id, foreign(Session.{pointer}) == Job.submission)",
+        "JobRow",
+        primaryjoin=f"and_(foreign(Session.id) == JobRow.session_id, foreign(Session.{pointer}) == JobRow.submission)",
         viewonly=True,
         lazy="joined",
     )
 
 
 class Session(SQLModel, table=True):
-    """A session, whatever job it has now. Facts about a job are in the job's row (ADR 130).
+    """A session. The data of its jobs is in the rows of the jobs (ADR 130).
 
-    A deleted one stays as a tombstone, so that a late job of it is recognised.
+    A deleted session's row remains, so that the controller recognises a late job of the session.
     """
 
     __table_args__ = (
@@ -132,98 +132,98 @@ class Session(SQLModel, table=True):
     image_path: str
     image_size: int = Field(sa_type=BigInteger)
     options: list[str] = Field(default_factory=list, sa_type=JSON)
-    """What the user asked of Slurm; site and profile defaults are added at each submission."""
+    """The owner's options of sbatch; the options of site and profile are added at each submission."""
     host_key: str = ""
-    """The session's public host key, one line; the private half never leaves the user's directory."""
+    """The session's public host key, one line. The private key never leaves the user's directory."""
     created_at: float
 
     submission: int = 0
-    """The number of the job that carries the session, or was the last to; with the restart count it makes the
-    generation. 0 before the first job."""
+    """The number of the session's present or last job, 0 before the first one. It begins the run id."""
     submissions: int = 0
-    """How many jobs were asked for; the last of them may be the successor."""
+    """The number of requested jobs; the last one may be the successor."""
     successor: int = 0
-    """The number of the job that waits behind the one that carries the session, to follow it; 0 if there is none. It
-    counts while the session is `queued`, `starting` or `ready`."""
-    job_row: Job | None = Relationship(sa_relationship=_job_numbered("submission"))
-    next_job: Job | None = Relationship(sa_relationship=_job_numbered("successor"))
-    """The job that waits behind the one that carries the session."""
+    """The number of the successor, which waits for the end of the present job; 0 if there is none. It counts while the
+    session is `queued`, `starting` or `ready`."""
+    job_row: JobRow | None = Relationship(sa_relationship=_job_numbered("submission"))
+    next_job: JobRow | None = Relationship(sa_relationship=_job_numbered("successor"))
+    """The successor, which waits for the end of the present job."""
 
     continuation: str = ""
-    """As schema.Continuation, if its owner chose."""
+    """The owner's continuation policy, as schema.Continuation; empty without one."""
     idle: str = ""
-    """As schema.IdleTime, if its owner chose."""
+    """The owner's idle time, as schema.IdleTime; empty without one."""
     active_at: float | None = None
-    """When its connections last carried more than what keeps them alive. Written without a new revision."""
+    """Time at which a connection last carried more than keep-alive messages. Written without a new revision."""
     stop_reason: str = ""
-    """Why it is being stopped, if not because somebody said so just then."""
+    """The reason of the stop, unless a user requested it."""
     used_at: float | None = None
-    """When it was last seen to be used: started by somebody, or with somebody connected. Written without a new
-    revision."""
+    """Time of the last start by a user, or of the last report of a connection. Written without a new revision."""
     stop_at: float | None = None
-    """When it is to be stopped, whatever job carries it then."""
+    """The scheduled stop time, which outlives the present job."""
     stays: bool = False
-    """Whether it goes on in other jobs until then, whatever its policy."""
+    """Whether other jobs continue the session until its stop time, even against its policy."""
     keys_digest: str = ""
-    """Of the authorized_keys that were last written into its directory, where both its jobs read them."""
+    """The digest of the authorized_keys in the session's directory, which both its jobs read."""
     first_start: bool = False
-    """It was made by the start that is under way: should Slurm refuse that, it goes again."""
+    """Whether the pending start has created the session: if Slurm refuses it, the session is removed."""
     persistence: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
-    """What is kept, as schema.Persistence: its profile's policy unless `persistence_chosen`."""
+    """The persistence policy, as schema.Persistence: the profile's unless `persistence_chosen`."""
     persistence_chosen: bool = False
-    """Whether its owner chose the policy: then it stays when the profile is switched."""
+    """Whether the owner chose the policy: then a switch of the profile does not change it."""
     volumes: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    """As schema.Volumes, as the launcher told last; the truth is in volumes.json beside the data."""
+    """The volumes as the launcher last reported them, as schema.Volumes; the truth is in volumes.json."""
     operation: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    """As intent.Intent: what is being done to its volumes, or was done last."""
+    """The pending or last operation on the volumes, as operation.Operation."""
     root: bool = False
-    """Whether its job runs in root mode, or is to."""
+    """Whether the present or next job runs in root mode."""
     connecting: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
-    """What connecting to it does, as schema.ConnectPolicy."""
+    """The action of a connection, as schema.ConnectPolicy."""
     kept_until: float | None = None
-    """Set while a deleted session's data, or that of one being deleted, is kept: until when."""
+    """The end of the grace time of a session that is or will be deleted; None without kept data."""
     revision: int = 0
 
     @property
-    def intent(self) -> Operation | None:
-        """What is being done to its volumes, or was done last."""
+    def last_operation(self) -> Operation | None:
+        """Return the pending or last operation on the volumes."""
         return None if self.operation is None else Operation.model_validate(self.operation)
 
     @property
     def pending(self) -> Operation | None:
-        """What is being done to its volumes now."""
-        return self.intent if self.operation is not None and self.operation["status"] == "pending" else None
+        """Return the pending operation on the volumes."""
+        return self.last_operation if self.operation is not None and self.operation["status"] == "pending" else None
 
     @property
     def image(self) -> dict[str, Any]:
-        """Return its image as launcher.arguments.ImageArguments names its fields."""
+        """Return the session's image as the fields of launcher.arguments.ImageArguments."""
         return {"profile": self.profile, "version": self.version, "digest": self.digest}
 
     @property
-    def job(self) -> Job:
-        """The job that carries the session, or was the last to; before the first, one of which nothing is known."""
+    def job(self) -> JobRow:
+        """Return the session's present or last job; before the first one, an empty job."""
         if self.job_row is None:
-            return Job(session_id=self.id, submission=self.submission, asked_at=self.created_at, options=self.options)
+            return JobRow(
+                session_id=self.id, submission=self.submission, asked_at=self.created_at, options=self.options
+            )
         return self.job_row
 
     @property
     def resizing(self) -> bool:
-        """Whether its job ends as soon as the next one, which has other resources, is in the queue."""
+        """Whether the successor has other resources, and ends the present job when it is in the queue."""
         return self.next_job is not None and self.next_job.resizes
 
     @property
     def next_job_id(self) -> int | None:
-        """Slurm's id of the job that waits behind the present one, if there is one and its id is known."""
+        """Return the successor's job id, None without a successor or before its submission."""
         return None if self.next_job is None else self.next_job.job_id
 
-    def job_of(self, submission: int) -> Job | None:
-        """The row of its present job or of the next one, if that has the number."""
+    def job_of(self, submission: int) -> JobRow | None:
+        """Return the row of the present job or the successor with that number; None for any other number."""
         if submission == self.successor:
             return self.next_job
         return self.job_row if submission == self.submission else None
 
     def options_of(self, submission: int) -> list[str]:
-        """What its owner asks of Slurm for that submission."""
+        """Return the owner's options for that submission."""
         job = self.job_of(submission)
         return self.options if job is None else job.options
 
@@ -237,17 +237,17 @@ class Session(SQLModel, table=True):
 
     @property
     def continuation_in_force(self) -> str:
-        """Whether it goes on in another job, as schema.Continuation; empty before its first job."""
+        """Return the continuation policy that applies, as schema.Continuation; empty before the first job."""
         return self.continuation or self.job.continuation_default
 
     @property
     def idle_in_force(self) -> str:
-        """After which time without use it is stopped, as schema.IdleTime; empty before its first job."""
+        """Return the idle time that applies, as schema.IdleTime; empty before the first job."""
         return self.idle or self.job.idle_default
 
     @property
     def unused_since(self) -> float | None:
-        """Since when nothing uses it, as its job and its connections tell; None while that is not known."""
+        """Return the time from which job and connections are idle; None while that is unknown."""
         job = self.job
         if job.idle_since is None or self.endpoint is None:
             return None
@@ -265,7 +265,7 @@ class Session(SQLModel, table=True):
         return Endpoint(node=job.node, port=job.port, fingerprint=job.fingerprint)
 
     def view(self, stale_since: float | None = None) -> SessionView:
-        """As the API shows it to its owner."""
+        """Return the session as the API shows it to its owner."""
         job = self.job
         return SessionView(
             id=self.id,
@@ -291,7 +291,7 @@ class Session(SQLModel, table=True):
             outcome=job.outcome,
             persistence=self.policy,
             volumes=None if self.volumes is None else Volumes.model_validate(self.volumes),
-            operation=None if self.intent is None else self.intent.view(),
+            operation=None if self.last_operation is None else self.last_operation.view(),
             root=self.root,
             connecting=self.connect_policy,
             continuation=self.continuation_in_force,
@@ -350,7 +350,7 @@ class Connection(SQLModel, table=True):
     id: str = Field(primary_key=True, max_length=26)
     session_id: str = Field(max_length=26)
     session: str = Field(max_length=39)
-    """What the session was called then."""
+    """The session's name at that time."""
     owner: str = Field(max_length=32)
     user: str = Field(max_length=32)
     fingerprint: str = Field(max_length=64)
@@ -359,7 +359,7 @@ class Connection(SQLModel, table=True):
     generation: str = Field(max_length=40)
     began_at: float
     seen_at: float = Field(index=True)
-    """When it was last told of, by the controller's clock."""
+    """Time of the last report, by the controller's clock."""
     ended_at: float | None = None
     sent: int = Field(sa_type=BigInteger)
     received: int = Field(sa_type=BigInteger)
@@ -370,19 +370,19 @@ class Connection(SQLModel, table=True):
         return all(getattr(self, name) == getattr(other, name) for name in _CONNECTION_IDENTITY)
 
     def view(self) -> ConnectionView:
-        """As the API shows it to the session's owner."""
+        """Return the connection as the API shows it to the session's owner."""
         return ConnectionView(**self.model_dump(exclude={"session_id", "owner"}))
 
 
 class Certificate(SQLModel, table=True):
-    """The last certificate for a user's key that lets the user in."""
+    """The last certificate of a user's key."""
 
     owner: str = Field(primary_key=True, max_length=32)
     fingerprint: str = Field(primary_key=True, max_length=64)
-    """Of the key."""
+    """The fingerprint of the key."""
     public_key: str
     serial: int = Field(sa_type=BigInteger)
     issued_at: float
     valid_before: float
-    """When the last of them ends."""
+    """The latest end of the key's certificates."""
     revoked_at: float | None = None

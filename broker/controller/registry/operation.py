@@ -26,13 +26,13 @@ class Operation(BaseModel):
     asked_at: float
     arguments: dict[str, Any] = {}
     start: bool = False
-    """Whether the session is to be started when it is over, whatever came of it."""
+    """Whether the session is started after the operation, also after a failed one."""
     ran: bool = False
-    """Whether the session was stopped for it: then it is started again if nothing comes of it."""
+    """Whether the session was stopped for the operation: then it is started again after a failure."""
     state: SessionState = SessionState.STOPPED
-    """What the session is again if nothing comes of it and it is not to be started."""
+    """The state of the session after a failed operation, unless it is started."""
     why: str = ""
-    """The reason that goes with that state."""
+    """The reason of that state."""
     status: Literal["pending", "done", "failed"] = "pending"
     reason: str = ""
     message: str = ""
@@ -52,17 +52,17 @@ class Operation(BaseModel):
     def pending(self) -> bool:
         return self.status == "pending"
 
-    def but(self, **values: Any) -> Self:  # noqa: ANN401 - fields of several types
+    def replace(self, **values: Any) -> Self:  # noqa: ANN401 - fields of several types
         return self.model_copy(update=values)
 
     def done(self, message: str, *, undo: str = "", snapshot: int | None = None) -> Self:
-        return self.but(status="done", message=message, undo=undo, snapshot=snapshot)
+        return self.replace(status="done", message=message, undo=undo, snapshot=snapshot)
 
     def failed(self, error: BerthError) -> Self:
-        return self.but(status="failed", reason=error.reason, message=error.message, hint=error.hint)
+        return self.replace(status="failed", reason=error.reason, message=error.message, hint=error.hint)
 
     def record(self) -> dict[str, Any]:
-        """As the row and the manifest keep it."""
+        """Return the JSON object that the row and the manifest store."""
         return self.model_dump(mode="json")
 
     def view(self) -> OperationView:
@@ -70,9 +70,7 @@ class Operation(BaseModel):
 
     def conflict(self, name: str) -> ConflictError:
         """Return the refusal of another change while this operation on the session `name` is pending."""
-        return ConflictError(
-            f"a {self.verb} of {name} is in progress", hint=f"`berth show {name}` says when it is done"
-        )
+        return ConflictError(f"a {self.verb} of {name} is in progress", hint=f"`berth show {name}` shows its state")
 
     def error(self) -> BerthError | None:
         """Return the error of a failed operation; None for any other."""

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from broker.controller.registry.connection_rows import ConnectionRows
 from broker.controller.registry.credential_rows import CredentialRows
-from broker.controller.registry.models import Event, Job, Session
+from broker.controller.registry.models import Event, JobRow, Session
 from broker.controller.registry.transactions import column
 from broker.errors import ConflictError, NotFoundError
 from broker.schema.sessions import SessionState
@@ -41,23 +41,23 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class JobChange(NamedTuple):
-    """The change of a session and of its jobs, as new values of some columns. A job's row is made if it is new."""
+    """The change of a session and of its jobs, as new values of some columns. A new job gets a row."""
 
     values: Mapping[str, Any]
     entry: EventEntry | None
     job: Mapping[str, Any] = _NOTHING
-    """Of the job that carries the session once this is written."""
+    """Columns of the session's job after the change."""
     next_job: Mapping[str, Any] = _NOTHING
-    """Of the job that is its successor then."""
+    """Columns of the successor after the change."""
     former: Mapping[str, Any] = _NOTHING
-    """Of the job that has carried the session until now, if `values` name another one."""
+    """Columns of the session's job before the change, if `values` name another one."""
 
 
 RowChange = tuple[Mapping[str, Any], EventEntry | None] | JobChange
 """The new values of some columns of the session, and the event to record with them."""
 
 Transition = Callable[[Session], "RowChange | None"]
-"""Says how a session changes, given how it is."""
+"""Returns the change of a session, given the current one."""
 
 
 def changes(session: Session, decision: RowChange) -> bool:
@@ -72,7 +72,7 @@ class Registry(CredentialRows, ConnectionRows):
     # Sessions
 
     def create(self, session: Session, entry: EventEntry) -> Session:
-        """Add a new session; ConflictError when its owner has one of that name."""
+        """Add a new session; ConflictError if its owner has one of that name."""
         try:
             with self.transaction() as db:
                 db.add(session)
@@ -84,7 +84,7 @@ class Registry(CredentialRows, ConnectionRows):
         return session
 
     def restore(self, session: Session) -> bool:
-        """Add a session found in a manifest; False if its id is there already, ConflictError if its name is taken."""
+        """Add a session from a manifest. Return False if its id is known; ConflictError if its name is taken."""
         try:
             with self.transaction() as db:
                 if db.get(Session, session.id) is not None:
@@ -100,7 +100,7 @@ class Registry(CredentialRows, ConnectionRows):
         return True
 
     def find(self, owner: str, name: str) -> Session | None:
-        """The session of that name; a deleted one is none."""
+        """Return the session of that name, unless it is deleted."""
         query = select(Session).where(
             column(Session.owner) == owner,
             column(Session.name) == name,
@@ -110,26 +110,27 @@ class Registry(CredentialRows, ConnectionRows):
             return db.execute(query).scalar_one_or_none()
 
     def get(self, session_id: str) -> Session | None:
-        """The session with that id, deleted ones too."""
+        """Return the session with that id, including a deleted one."""
         with self.transaction() as db:
             return db.get(Session, session_id)
 
     def require(self, session_id: str) -> Session:
-        """The session with that id, deleted ones too; NotFoundError if there is none."""
+        """Return the session with that id, including a deleted one; NotFoundError if there is none."""
         session = self.get(session_id)
         if session is None:
             raise _no_session(session_id)
         return session
 
     def last_deleted(self, owner: str, name: str) -> Session | None:
-        """The tombstone that had that name last: sessions have a name one after the other."""
+        """Return the deleted session that had that name last."""
         deleted = column(Session.state) == SessionState.DELETED
         query = select(Session).where(column(Session.owner) == owner, column(Session.name) == name, deleted)
         return max(self.all_rows(query), key=_last_had_its_name, default=None)
 
     def kept_deleted(self, owner: str | None = None, *, over_at: float | None = None) -> list[Session]:
-        """Sessions whose deleted data is kept still: everybody's or one user's; with `over_at`, those whose grace is
-        over by then. The one that was deleted first comes first.
+        """Return the deleted sessions whose data is kept, of one or all users, in the order of their deletion.
+
+        With `over_at`, return those whose grace time is over at that time.
         """
         query = select(Session).where(column(Session.kept_until).is_not(None))
         if owner is not None:
@@ -150,39 +151,38 @@ class Registry(CredentialRows, ConnectionRows):
         return self.all_rows(select(Session).where(column(Session.state).in_(list(states))))
 
     def count(self) -> dict[SessionState, int]:
-        """How many sessions there are, by state."""
+        """Return the number of sessions in each state."""
         state = column(Session.state)
         with self.transaction() as db:
             return {row[0]: row[1] for row in db.execute(select(state, func.count()).group_by(state))}
 
     def count_idle_gpus(self) -> float:
-        """How many GPUs ready sessions have that do no work."""
-        query = select(func.sum(column(Job.gpus))).where(
-            column(Job.session_id) == column(Session.id),
-            column(Job.submission) == column(Session.submission),
-            column(Job.gpu_idle_since).is_not(None),
+        """Return the number of idle GPUs of ready sessions."""
+        query = select(func.sum(column(JobRow.gpus))).where(
+            column(JobRow.session_id) == column(Session.id),
+            column(JobRow.submission) == column(Session.submission),
+            column(JobRow.gpu_idle_since).is_not(None),
             column(Session.state) == SessionState.READY,
         )
         with self.transaction() as db:
             return float(db.execute(query).scalar_one() or 0)
 
     def revisions(self, ids: Iterable[str]) -> dict[str, int]:
-        """Return the revisions of the sessions with those ids, deleted ones too; one that is unknown has none."""
+        """Return the revisions of the sessions with those ids, including deleted ones. Unknown ids are omitted."""
         query = select(column(Session.id), column(Session.revision)).where(column(Session.id).in_(list(ids)))
         with self.transaction() as db:
             return {row[0]: row[1] for row in db.execute(query)}
 
     def by_ids(self, ids: Iterable[str]) -> list[Session]:
-        wanted = list(ids)
-        return self.all_rows(select(Session).where(column(Session.id).in_(wanted))) if wanted else []
+        known = list(ids)
+        return self.all_rows(select(Session).where(column(Session.id).in_(known))) if known else []
 
     def update(self, session_id: str, decide: Transition) -> Session:
-        """Change a session by compare-and-set: `decide` sees it as it is and returns the new values, or None for no
-        change.
+        """Change a session by compare-and-set, and return the current session.
 
-        `decide` is called again when somebody else was faster, so it must have no effects. It may raise, which changes
-        nothing. Values equal to the old ones are no change. Returns the session as it then is. ConflictError if it was
-        to get a name that another has.
+        `decide` gets the current session and returns the new values, or None for no change. It is called again after a
+        concurrent change, so it must have no side effects. If it raises, nothing changes. Values equal to the old ones
+        are no change. ConflictError if another session has the new name.
         """
         try:
             return self._update(session_id, decide)
@@ -199,8 +199,8 @@ class Registry(CredentialRows, ConnectionRows):
                 if decision is None:
                     return session
                 change = JobChange(*decision)
-                wanted = _jobs_of_change(session, change)
-                jobs = [(job.submission, new) for job, columns in wanted if (new := _changed(job, columns))]
+                changed_jobs = _jobs_of_change(session, change)
+                jobs = [(job.submission, new) for job, columns in changed_jobs if (new := _changed(job, columns))]
                 values = _changed(session, change.values)
                 if not values and not jobs:
                     return session
@@ -221,8 +221,8 @@ class Registry(CredentialRows, ConnectionRows):
                 return session
 
     def host_keys_of_deleted(self, owner: str, since: float) -> list[str]:
-        """The host keys of the user's sessions that are deleted and have been started after that time."""
-        started = select(column(Job.session_id)).where(column(Job.submitted_at) > since)
+        """Return the host keys of the user's deleted sessions that were started after that time."""
+        started = select(column(JobRow.session_id)).where(column(JobRow.submitted_at) > since)
         query = select(column(Session.host_key)).where(
             column(Session.owner) == owner,
             column(Session.state) == SessionState.DELETED,
@@ -232,8 +232,9 @@ class Registry(CredentialRows, ConnectionRows):
         return self.all_rows(query)
 
     def note_use(self, connected: Collection[str], active: Collection[str], at: float) -> None:
-        """Somebody is connected to these sessions, and works in those. Nobody waits for that to change, so it makes no
-        new revision.
+        """Record that users are connected to the sessions `connected`, and active in the sessions `active`.
+
+        This makes no new revision, because no request waits for it.
         """
         with self.transaction() as db:
             for ids, values in ((connected, {"used_at": at}), (active, {"active_at": at})):
@@ -242,26 +243,28 @@ class Registry(CredentialRows, ConnectionRows):
 
     # Jobs, events
 
-    def jobs_of(self, session_id: str) -> list[Job]:
-        """Every job that carries the session or has carried it, the first one first."""
-        query = select(Job).join(Session, column(Session.id) == column(Job.session_id))
-        query = query.where(column(Job.session_id) == session_id, column(Job.submission) <= column(Session.submission))
-        return self.all_rows(query.order_by(column(Job.submission)))
+    def jobs_of(self, session_id: str) -> list[JobRow]:
+        """Return the session's present and past jobs, oldest first."""
+        query = select(JobRow).join(Session, column(Session.id) == column(JobRow.session_id))
+        query = query.where(
+            column(JobRow.session_id) == session_id, column(JobRow.submission) <= column(Session.submission)
+        )
+        return self.all_rows(query.order_by(column(JobRow.submission)))
 
     def record(self, session: Session, entry: EventEntry) -> None:
-        """Add an event that goes with no change."""
+        """Add an event without a change."""
         with self.transaction() as db:
             db.add(_event(session, entry))
 
     def events_of(self, owner: str, session_id: str | None = None, limit: int = 1000) -> list[Event]:
-        """The newest `limit` events of one user's sessions, or of one of them, oldest first."""
+        """Return the newest `limit` events of one or all of a user's sessions, oldest first."""
         query = select(Event).where(column(Event.owner) == owner)
         if session_id is not None:
             query = query.where(column(Event.session_id) == session_id)
         return self.all_rows(query.order_by(column(Event.id).desc()).limit(limit))[::-1]
 
     def count_events(self, owner: str, action: str, since: float) -> int:
-        """How many events of that kind the user's sessions have had since then."""
+        """Return the number of such events of the user's sessions since that time."""
         query = (
             select(func.count())
             .select_from(Event)
@@ -272,8 +275,8 @@ class Registry(CredentialRows, ConnectionRows):
 
 
 def _last_had_its_name(session: Session) -> float:
-    """A time at which it had it, later than any at which those before it had."""
-    return max(session.created_at, session.intent.asked_at if session.intent is not None else 0.0)
+    """Return a time at which the session had its name: it orders the sessions that had one name in turn."""
+    return max(session.created_at, session.last_operation.asked_at if session.last_operation is not None else 0.0)
 
 
 def _no_session(session_id: str) -> NotFoundError:
@@ -292,33 +295,33 @@ def _event(session: Session, entry: EventEntry) -> Event:
     )
 
 
-def _changed(row: Session | Job, values: Mapping[str, Any]) -> dict[str, Any]:
+def _changed(row: Session | JobRow, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if getattr(row, name) != value}
 
 
-def _jobs_of_change(session: Session, change: JobChange) -> list[tuple[Job, Mapping[str, Any]]]:
-    """The rows of jobs that the change is about, new ones included, and their values."""
+def _jobs_of_change(session: Session, change: JobChange) -> list[tuple[JobRow, Mapping[str, Any]]]:
+    """Return the rows of the jobs that the change concerns, including new ones, and their new values."""
     number = change.values.get("submission", session.submission)
     successor = change.values.get("successor", session.successor)
-    wanted = [(number, change.job), (successor, change.next_job)]
+    numbered = [(number, change.job), (successor, change.next_job)]
     if number != session.submission:
-        wanted.append((session.submission, change.former))
-    return [(_job(session, submission), values) for submission, values in wanted if submission]
+        numbered.append((session.submission, change.former))
+    return [(_job(session, submission), values) for submission, values in numbered if submission]
 
 
-def _job(session: Session, submission: int) -> Job:
-    return session.job_of(submission) or Job(session_id=session.id, submission=submission, asked_at=time.time())
+def _job(session: Session, submission: int) -> JobRow:
+    return session.job_of(submission) or JobRow(session_id=session.id, submission=submission, asked_at=time.time())
 
 
 def _write_jobs(
     db: DBSession, session: Session, values: Mapping[str, Any], jobs: Iterable[tuple[int, Mapping[str, Any]]]
 ) -> None:
-    """Write the changed jobs, add those that are new, and remove a successor that is none any more."""
+    """Write the changed jobs, add new ones, and remove a former successor."""
     dropped = session.next_job
     named = {number: values.get(number, getattr(session, number)) for number in ("submission", "successor")}
     new = dict(jobs)
     for submission in {*named.values(), *new} - {0}:
-        known = session.job_of(submission) or db.get(Job, (session.id, submission))
+        known = session.job_of(submission) or db.get(JobRow, (session.id, submission))
         job = known or _job(session, submission)
         for name, value in new.get(submission, _NOTHING).items():
             setattr(job, name, value)

@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 KEEPALIVE_BYTES = 10 * 1024
 """Bytes that an idle connection carries between two reports, a minute apart: keep-alive messages of clients and IDEs.
 Typing into an editor over ssh takes several times as much."""
-OWN_REPORT = 50
+MAX_OWN_REPORT = 50
 """Records in one report of a user, whose `berth connect` and `berth ssh` send one at a time."""
-OWN_STANDING = 256
+MAX_OWN_OPEN = 256
 """Open connections that users may report: each is a process of theirs on the login node."""
-OWN_KEPT = 1000
+MAX_OWN_RECORDS = 1000
 """Records that are kept of a user's own reports, the newest; the API shows as many at most."""
 TRIM_AFTER = 500
 """New records of one owner after which the oldest are removed."""
 SWEEP_INTERVAL_S = 3600.0
 """Time between two removals of old records."""
 LOST = "lost"
-"""The end of a connection without a report of its end: its gateway or its job is gone."""
+"""The end of a connection whose end was not reported: its gateway or its job has ended."""
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Connections:
         if now - self._swept > SWEEP_INTERVAL_S:
             self._swept = now
             log.info("connection records removed count=%d", self._blocking.forget_connections(now - self._kept))
-            for owner in self._blocking.owners_of_connections(min(self._records, OWN_KEPT)):
+            for owner in self._blocking.owners_of_connections(min(self._records, MAX_OWN_RECORDS)):
                 self._trim_owner(owner)
         return len(noted)
 
@@ -114,21 +114,21 @@ class Connections:
         if any(row.id in known and not known[row.id].is_same(row) for row in rows):
             raise RefusedError("another connection has this id")
         new = {row.id for row in rows if row.id not in known and row.ended_at is None}
-        if new and self._blocking.count_own_connections(caller, now - CONNECTION_TIMEOUT_S) + len(new) > OWN_STANDING:
+        if new and self._blocking.count_own_connections(caller, now - CONNECTION_TIMEOUT_S) + len(new) > MAX_OWN_OPEN:
             raise RefusedError(
-                f"limit of recorded connections through `berth connect` reached ({OWN_STANDING})",
+                f"limit of recorded connections through `berth connect` reached ({MAX_OWN_OPEN})",
                 hint="all your connections work, with or without a record",
             )
 
     def _trim(self, new: list[Connection], *, own: bool) -> None:
         self._added.update(row.owner for row in new)
         for owner in {row.owner for row in new}:
-            if self._added[owner] >= TRIM_AFTER or (own and self._added[owner] >= OWN_REPORT):
+            if self._added[owner] >= TRIM_AFTER or (own and self._added[owner] >= MAX_OWN_REPORT):
                 self._trim_owner(owner)
 
     def _trim_owner(self, owner: str) -> None:
         del self._added[owner]
-        self._blocking.trim_connections(owner, OWN_KEPT, own=True)
+        self._blocking.trim_connections(owner, MAX_OWN_RECORDS, own=True)
         self._blocking.trim_connections(owner, self._records, own=False)
 
 
@@ -138,8 +138,8 @@ def _is_active(carried: int | None) -> bool:
 
 
 def _check_own(report: ConnectionReport, sessions: dict[str, Session], caller: str) -> None:
-    if len(report.connections) > OWN_REPORT:
-        raise InvalidInputError(f"connections: a user's report has at most {OWN_REPORT}")
+    if len(report.connections) > MAX_OWN_REPORT:
+        raise InvalidInputError(f"connections: a user's report has at most {MAX_OWN_REPORT}")
     for record in report.connections:
         session = sessions.get(record.session_id)
         if record.user != caller or (session is not None and not access.allowed(caller, session, Permission.CONNECT)):

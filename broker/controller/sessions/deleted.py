@@ -28,20 +28,20 @@ class DeletedSessions:
     """Requests for deleted sessions."""
 
     def __init__(
-        self, *, registry: AsyncRegistry, upkeep: Maintenance, answering: PendingOperations, limits: Limits
+        self, *, registry: AsyncRegistry, maintenance: Maintenance, pending: PendingOperations, limits: Limits
     ) -> None:
         self._registry = registry
-        self._upkeep = upkeep
-        self._answering = answering
+        self._maintenance = maintenance
+        self._pending = pending
         self._limits = limits
 
     async def all(self, user: str) -> list[SessionView]:
-        """Return the user's sessions that can be restored; the one that was deleted last is the last."""
+        """Return the user's sessions that can be restored, in the order of their deletion."""
         found = await self._registry.kept_deleted(user)
-        return [self._answering.view(session) for session in found if _can_be_restored(session)]
+        return [self._pending.view(session) for session in found if _can_be_restored(session)]
 
     async def restore(self, user: str, name: str, new_name: str | None) -> SessionView:
-        """Restore the session of that name that was deleted last, under its name or `new_name`. It is stopped.
+        """Restore the last deleted session of that name as a stopped one, under its name or `new_name`.
 
         ConflictError if the name is taken.
         """
@@ -59,12 +59,12 @@ class DeletedSessions:
                 f"you have another session named {final_name}",
                 hint=f"`berth restore {name} --as NEW` gives it another name",
             ) from error
-        return await self._answering.wait_for_operation(session)
+        return await self._pending.start_operation(session)
 
     async def gc(self, user: str, *, dry_run: bool) -> GcReport:
         """Remove the data that no session of the user needs. With `dry_run`, only report it."""
         try:
-            result = await self._upkeep.run_gc(user, dry_run=dry_run)
+            result = await self._maintenance.run_gc(user, dry_run=dry_run)
         except LauncherError as error:
             raise to_user_error(error, "your sessions") from error
         rows = await self._registry.by_ids(result.sessions)
@@ -86,8 +86,8 @@ def _restore(user: str, name: str) -> Transition:
             raise ConflictError(
                 f"{current.name} is being restored, or its grace time is over", hint="`berth list` shows your sessions"
             )
-        intent = Operation.new("restore", user, arguments={"was": current.name})
-        values = {"state": SessionState.CHANGING, "reason": CHANGING, "name": name, "operation": intent.record()}
+        operation = Operation.new("restore", user, arguments={"was": current.name})
+        values = {"state": SessionState.CHANGING, "reason": CHANGING, "name": name, "operation": operation.record()}
         return values, EventEntry(user, "restore", "" if name == current.name else f"as {name}")
 
     return decide

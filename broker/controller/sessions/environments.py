@@ -1,7 +1,7 @@
-"""Environments of batch jobs: make one for a job, and a session from what the job leaves.
+"""Environments of batch jobs: create one for a job, and create a session from the job's files.
 
-An environment has no row in the registry: all that is known of it lies in its directory, which is made by one verb of
-the launcher's and found again by another. The job itself is submitted by its owner, with the site's sbatch.
+An environment has no row in the registry. Its directory, which the launcher creates and lists, has all its data. The
+owner submits the job with the site's sbatch.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SWEEP_EVERY = 600.0
-"""Seconds between two looks for environments of one user's that nobody needs any more."""
+SWEEP_INTERVAL_S = 600.0
+"""Seconds between two removals of one user's expired environments."""
 
 
 class Environments:
@@ -61,7 +61,7 @@ class Environments:
         stores: Stores,
         launcher: LauncherClient,
         scheduler: Scheduler,
-        answering: PendingOperations,
+        pending: PendingOperations,
         limits: Limits,
     ) -> None:
         self._settings = settings
@@ -69,36 +69,36 @@ class Environments:
         self._stores = stores
         self._launcher = launcher
         self._scheduler = scheduler
-        self._answering = answering
+        self._pending = pending
         self._limits = limits
         self._swept_at: dict[str, float] = {}
         self._sweeping = SingleFlight[str, None]()
 
     async def make(self, user: str, request: EnvironmentRequest) -> EnvironmentView:
-        """Make an environment of a session as it is now, also while it runs, or of a profile with an empty home."""
+        """Create an environment from a session, stopped or running, or from a profile with an empty home."""
         name, _, version = request.of.partition("@")
         if not version and await self._registry.find(user, name) is not None:
             session = await access.resolve_own(self._registry, user, name, Permission.CLONE)
-            made = await self._of_session(user, session)
+            environment = await self._of_session(user, session)
         else:
-            made = await self._of_profile(user, name, version or None)
-        if time.monotonic() - self._swept_at.get(user, -SWEEP_EVERY) >= SWEEP_EVERY:
+            environment = await self._of_profile(user, name, version or None)
+        if time.monotonic() - self._swept_at.get(user, -SWEEP_INTERVAL_S) >= SWEEP_INTERVAL_S:
             self.sweep(user)
-        return made
+        return environment
 
     async def all(self, user: str) -> list[EnvironmentView]:
-        """The user's environments, the oldest first."""
+        """Return the user's environments, oldest first."""
         return await with_user_errors("your jobs", self._launcher.environments(user))
 
     async def discard(self, user: str, environment_id: str) -> list[EnvironmentView]:
-        """Remove an environment in which nothing runs; what it was, or nothing if it is not there."""
+        """Remove an environment without a running job. Return it, or an empty list if it does not exist."""
         found = [each for each in await self.all(user) if each.id == environment_id]
         for each in found:
             await with_user_errors(each.of, self._remove(user, each.id))
         return found
 
     async def promote(self, user: str, environment_id: str, request: PromoteRequest) -> SessionView:
-        """Make a session of what a job has left in its environment, which stays as it is.
+        """Create a session from the files that a job has left in its environment, which stays unchanged.
 
         ConflictError if the name is taken, or while the job runs.
         """
@@ -126,15 +126,15 @@ class Environments:
             await self._limits.check_storage(user)
             entry = EventEntry(user, "promote", f"of job {request.job}")
             session = await self._registry.create(session, entry)
-        return await self._answering.wait_for_operation(session)
+        return await self._pending.start_operation(session)
 
     def sweep(self, user: str) -> asyncio.Task[None]:
-        """Begin to remove the user's environments that nobody needs any more, or join what is under way."""
+        """Start to remove the user's expired environments, or join the running removal."""
         self._swept_at[user] = time.monotonic()
         return self._sweeping.join(user, lambda: self._sweep(user))
 
     async def close(self) -> None:
-        """End what is under way; it is done anew another time."""
+        """Cancel the removals; they are repeated later."""
         await self._sweeping.close()
 
     async def _of_session(self, user: str, session: Session) -> EnvironmentView:
@@ -152,10 +152,10 @@ class Environments:
                 automatic=True,
                 **session.image,
             )
-            taken = await with_user_errors(session.name, self._launcher.copy(user, arguments))
-            number = taken.snapshot.number
-            await self._registry.update(session.id, lambda _: ({"volumes": taken.volumes}, None))
-        return await self._made(user, session.name, image, source=session, number=number)
+            copy = await with_user_errors(session.name, self._launcher.copy(user, arguments))
+            number = copy.snapshot.number
+            await self._registry.update(session.id, lambda _: ({"volumes": copy.volumes}, None))
+        return await self._create(user, session.name, image, source=session, number=number)
 
     async def _of_profile(self, user: str, name: str, version: str | None) -> EnvironmentView:
         try:
@@ -164,11 +164,11 @@ class Environments:
             what = "profile" if version else "session or profile"
             raise NotFoundError(
                 f"you have no {what} {name}{f'@{version}' if version else ''}: {error.message}",
-                hint="`berth list` and `berth profile list` show what there is",
+                hint="`berth list` and `berth profile list` show yours",
             ) from error
-        return await self._made(user, str(image.name), image, source=None, number=None)
+        return await self._create(user, str(image.name), image, source=None, number=None)
 
-    async def _made(
+    async def _create(
         self, user: str, name: str, image: Image, *, source: Session | None, number: int | None
     ) -> EnvironmentView:
         now = time.time()
@@ -212,7 +212,7 @@ class Environments:
         )
 
     async def _sweep(self, user: str) -> None:
-        """Remove environments whose grace is over, unless their job may still come."""
+        """Remove environments after their grace time, unless their job is still in the queue."""
         try:
             over = time.time() - self._settings.batch_grace
             old = [each for each in await self._launcher.environments(user) if each.used_at < over]
@@ -220,7 +220,7 @@ class Environments:
                 return
             jobs = {job.id for job in await self._scheduler.jobs("") if not job.state.ended}
         except (LauncherError, NoAnswer) as error:
-            log.info("environments of %s are looked at another time: %s", user, error)
+            log.info("environments not checked user=%s error=%s", user, error)
             return
         for each in old:
             begun = {int(re.split("[_@]", job.key)[0]) for job in each.jobs} | {each.job_id}
@@ -231,8 +231,8 @@ class Environments:
         try:
             await self._remove(user, environment_id)
         except LauncherError as error:  # the next sweep finds it
-            log.warning("the environment %s of %s was not removed: %s", environment_id, user, error.message)
+            log.warning("environment not removed id=%s user=%s error=%s", environment_id, user, error.message)
 
     async def _remove(self, user: str, environment_id: str) -> None:
-        await self._launcher.trash(user, environment_id)  # not while a job has it open
+        await self._launcher.trash(user, environment_id)  # fails while a job has it open
         await self._launcher.purge(user, environment_id)

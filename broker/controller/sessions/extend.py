@@ -1,4 +1,4 @@
-"""Extend the time of a running job if Slurm and the site allow it. Otherwise say what is going to happen instead."""
+"""Extend the time limit of a running job, if Slurm and the site allow it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 RUNS = frozenset({SessionState.STARTING, SessionState.READY})
 
 
-class Extending:
+class ExtendService:
     """Requests to extend a job. Each call asks `access` first."""
 
     def __init__(
@@ -42,10 +42,10 @@ class Extending:
         self._reconciler = reconciler
 
     async def extend(self, user: str, name: str, seconds: float) -> SessionView:
-        """Raise the time limit of the session's job by so much, in whole minutes, rounded up.
+        """Raise the time limit of the session's job by `seconds`, rounded up to whole minutes.
 
-        ConflictError if no job of it runs; RefusedError, whose hint says what happens instead, if the site or Slurm
-        will not have it; SlurmUnavailableError if Slurm does not answer. Nothing is changed by either.
+        ConflictError if it has no running job; RefusedError if the site or Slurm refuses, with a hint about the job's
+        end; SlurmUnavailableError if Slurm does not answer. After an error nothing has changed.
         """
         session = await access.resolve_own(self._registry, user, name, Permission.SET)
         started, ends, job_id = session.job.started_at, session.job.ends_at, session.job.job_id
@@ -59,8 +59,8 @@ class Extending:
         try:
             await self._scheduler.set_time_limit(job_id, minutes)
         except Refused as error:
-            log.info("job %d is not extended: %s", job_id, error)
-            raise RefusedError(f"Slurm does not extend the job: {error}", hint=instead) from error
+            log.info("extension refused job=%d error=%s", job_id, error)
+            raise RefusedError(f"Slurm refused to extend the job: {error}", hint=instead) from error
         except NoAnswer as error:
             raise SlurmUnavailableError("Slurm does not answer", hint=f"try again; {instead}") from error
         ends = started + minutes * 60.0
@@ -73,14 +73,14 @@ class Extending:
         if longest is None:
             raise RefusedError("this site does not extend jobs", hint=instead)
         if seconds > longest:
-            raise RefusedError(f"no job is extended to more than {format_duration(longest)} in all", hint=instead)
+            raise RefusedError(f"this site extends jobs to at most {format_duration(longest)} in total", hint=instead)
 
 
-def _extended(user: str, seen: Session, ends: float) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if now.job.job_id != seen.job.job_id or now.state not in RUNS:
+def _extended(user: str, observed: Session, ends: float) -> Transition:
+    def decide(current: Session) -> RowChange | None:
+        if current.job.job_id != observed.job.job_id or current.state not in RUNS:
             return None
-        entry = EventEntry(user, "extend", f"job {now.job.job_id}, until {format_time(ends)}")
+        entry = EventEntry(user, "extend", f"job {current.job.job_id}, until {format_time(ends)}")
         return JobChange({}, entry, job={"ends_at": ends})
 
     return decide

@@ -1,6 +1,6 @@
 """Start, stop, delete and show sessions.
 
-Each call that changes one records an intent, and wakes the tasks that carry it out.
+A call that changes a session records the intent first. Then it wakes the tasks that act on it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker.controller.reconcile.scheduled_stop import NO_TIME, stop
+from broker.controller.reconcile.stop import NO_TIME, stop
 from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import Target
-from broker.controller.registry.models import Job, Session
+from broker.controller.registry.models import JobRow, Session
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.sessions import access
 from broker.controller.wakeup import ChangeNotifier
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ANSWER_WITHIN = 8.0
-"""Seconds that `start` waits for Slurm's yes or no before it answers with a session that is still being submitted."""
+ANSWER_TIMEOUT_S = 8.0
+"""Seconds that `start` waits for Slurm's answer; then it returns a session in the state `submitting`."""
 
 
-REMEMBERED = 3600.0
-"""Seconds for which whoever waits for a clone, or a restored session, is told why there is none."""
+FAILED_CLONE_TTL_S = 3600.0
+"""Seconds for which the error of a failed clone or restore is shown to a client that waits for the session."""
 
 
 class Sessions:
@@ -77,10 +77,10 @@ class Sessions:
         self._grace = grace
 
     async def start(self, user: str, name: str, request: StartRequest, *, why: str = "") -> SessionView:
-        """Make the session if it is new and submit its job; a session that is on its way or ready is left as it is, and
-        one whose volumes are being changed starts after that. `why` goes into the event log.
+        """Create the session if it is new, and submit its job. `why` goes into the event log.
 
-        RefusedError with Slurm's words if Slurm will not have the job, ConflictError for a session that is in the way.
+        A session that is starting or ready stays unchanged. One with an operation on its volumes starts after that.
+        RefusedError has Slurm's message if Slurm refuses the job; ConflictError if the session has other properties.
         """
         _check([*request.options, *request.defaults])
         async with self._limits.turn(user):
@@ -91,19 +91,19 @@ class Sessions:
                 _check_unchanged(session, request)
                 return self._view(session)
             else:
-                seen = session.submission
-                session = await self._restarted(user, session, request, why)
-                if session.submission == seen:
-                    return self._view(session)  # somebody else was faster and has started it
+                before = session.submission
+                session = await self._restart(user, session, request, why)
+                if session.submission == before:
+                    return self._view(session)  # another request has started it, or an operation is pending
         failpoint("start.intent-recorded")
         self._changes.notify()
         attempt = self._submitter.submit(session)
-        done, _ = await asyncio.wait({attempt}, timeout=ANSWER_WITHIN)
+        done, _ = await asyncio.wait({attempt}, timeout=ANSWER_TIMEOUT_S)
         self._reconciler.wake()
-        return await self._now(session.id) if not done else self._view(attempt.result())
+        return await self._current_view(session.id) if not done else self._view(attempt.result())
 
     async def stop(self, user: str, name: str) -> SessionView:
-        """Ask for the session's end; its data stays. A stopped one stays as it is."""
+        """Request the session's stop. Its data remains. A stopped session stays unchanged."""
         session = await self._resolve(user, name, Permission.STOP)
         session = await self._registry.update(session.id, stop(user))
         failpoint("stop.intent-recorded")
@@ -111,8 +111,9 @@ class Sessions:
         return self._view(session)
 
     async def delete(self, user: str, name: str, *, purge: bool = False) -> SessionView:
-        """Remove a session that has no job; ConflictError while it may have one. Its data is kept for the grace time,
-        unless `purge`.
+        """Delete a session without a job; ConflictError while it may have one.
+
+        Its data is kept for the grace time, unless `purge` is set.
         """
         session = await self._resolve(user, name, Permission.DELETE)
         kept_until = None if purge or not self._grace else time.time() + self._grace
@@ -127,9 +128,9 @@ class Sessions:
     async def show(
         self, user: str, name: str, *, after: int | None = None, wait: float = 0, gone: asyncio.Event | None = None
     ) -> SessionView:
-        """Return the session; with `after`, as soon as its revision is above that.
+        """Return the session; with `after`, once its revision is greater than `after`.
 
-        An unchanged session is returned after `wait` seconds, or when `gone` is set.
+        Return an unchanged session after `wait` seconds, or when `gone` is set.
         """
         deadline = time.monotonic() + wait
         while True:
@@ -137,27 +138,31 @@ class Sessions:
             try:
                 session = await self._resolve(user, name, Permission.SEE)
             except NotFoundError as error:
-                raise await self._why_gone(user, name, error) if after is not None else error from None
+                raise await self._creation_error(user, name, error) if after is not None else error from None
             left = deadline - time.monotonic()
             left_alone = gone is not None and gone.is_set()
             if after is None or session.revision > after or left <= 0 or left_alone:
                 return self._view(session)
             await ChangeNotifier.until(change, left, gone)
 
-    async def _why_gone(self, user: str, name: str, error: NotFoundError) -> BerthError:
-        """What to tell somebody who waits for a session that is not there: why, if it is one that could not be made."""
+    async def _creation_error(self, user: str, name: str, error: NotFoundError) -> BerthError:
+        """Return the error of the operation that failed to create the session recently, else `error`."""
         gone = await self._registry.last_deleted(user, name)
-        intent = None if gone is None else gone.intent
-        if intent is None or not intent.kind.creates_session or time.time() - intent.asked_at > REMEMBERED:
+        operation = None if gone is None else gone.last_operation
+        if (
+            operation is None
+            or not operation.kind.creates_session
+            or time.time() - operation.asked_at > FAILED_CLONE_TTL_S
+        ):
             return error
-        return intent.error() or error
+        return operation.error() or error
 
     async def log(self, user: str, name: str, tail: int) -> str:
         session = await self._resolve(user, name, Permission.LOG)
         return await self._launcher.log(session.owner, session.id, tail)
 
     async def events(self, user: str, name: str | None = None, *, connections: bool = True) -> list[EventView]:
-        """What happened to one or all of the user's sessions, newest last; `connections`: with who connected."""
+        """Return the events of one or all of the user's sessions, oldest first; `connections` adds connections."""
         session_id = None if name is None else (await self._resolve(user, name, Permission.SEE)).id
         rows = await self._registry.events_of(user, session_id)
         happened = [
@@ -169,7 +174,7 @@ class Sessions:
         return sorted(happened, key=lambda event: event.at)
 
     async def jobs(self, user: str, name: str) -> list[JobView]:
-        """Every job that was asked for to carry the session, the last one first."""
+        """Return every job of the session, newest first."""
         session = await self._resolve(user, name, Permission.SEE)
         return [record.view() for record in reversed(await self._registry.jobs_of(session.id))]
 
@@ -180,10 +185,10 @@ class Sessions:
             )
         image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
         options = merge_options(request.defaults, request.options)
-        wanted = count_gpus(self._submitter.options(image.profile, options))
+        gpus = count_gpus(self._submitter.options(image.profile, options))
         await self._limits.check_another(user)
         await self._limits.check_storage(user)
-        await self._limits.check_start(user, wanted)
+        await self._limits.check_start(user, gpus)
         now = time.time()
         session = Session(
             **Target.of(image, request.persistence).columns(),
@@ -198,24 +203,24 @@ class Sessions:
             submissions=1,
             first_start=True,
         )
-        session.job_row = Job(session_id=session.id, submission=1, asked_at=now, options=options, gpus=wanted)
+        session.job_row = JobRow(session_id=session.id, submission=1, asked_at=now, options=options, gpus=gpus)
         return await self._registry.create(session, EventEntry(user, "start", f"{image.name}@{image.version}"))
 
-    async def _restarted(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
+    async def _restart(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
         try:
             image = await asyncio.to_thread(self._stores.find, session.profile, session.version)
-        except ProfilesError:  # the submission says so, in its own words
-            wanted = session.job.gpus
+        except ProfilesError:  # the submission reports this error
+            gpus = session.job.gpus
         else:
-            wanted = count_gpus(self._submitter.options(image.profile, request.options or session.options))
+            gpus = count_gpus(self._submitter.options(image.profile, request.options or session.options))
         await self._limits.check_storage(user)
-        await self._limits.check_start(user, wanted)
-        return await self._registry.update(session.id, _restart(user, request, why, wanted))
+        await self._limits.check_start(user, gpus)
+        return await self._registry.update(session.id, _restart(user, request, why, gpus))
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
         return await access.resolve_own(self._registry, user, name, permission)
 
-    async def _now(self, session_id: str) -> SessionView:
+    async def _current_view(self, session_id: str) -> SessionView:
         session = await self._registry.get(session_id)
         assert session is not None
         return self._view(session)
@@ -236,7 +241,7 @@ def _check(options: list[str]) -> None:
 
 
 def _check_unchanged(session: Session, request: StartRequest) -> None:
-    """Starting a live session again is fine, but not with other words: they would be silently ignored."""
+    """Raise ConflictError if the request differs from the live session, so that no option is silently ignored."""
     _check_profile(session, request)
     hint = f"`berth stop {session.name}` first"
     if session.root:
@@ -244,41 +249,41 @@ def _check_unchanged(session: Session, request: StartRequest) -> None:
     if request.options and request.options != session.options:
         raise ConflictError(
             f"{session.name} is {session.state.value} with other options",
-            hint=f"{hint}; the options then hold from the next start on",
+            hint=f"{hint}; the next start takes the new options",
         )
     if request.persistence is not None and request.persistence != session.policy:
         raise ConflictError(
-            f"{session.name} is {session.state.value} and keeps other things",
-            hint=f"{hint}; what is kept then is decided by the next start",
+            f"{session.name} is {session.state.value} with another persistence policy",
+            hint=f"{hint}; the next start takes the new policy",
         )
 
 
 def _check_profile(session: Session, request: StartRequest) -> None:
     other = request.profile not in {None, session.profile} or request.version not in {None, session.version}
     if other:
-        wanted = f"{request.profile or session.profile}{f'@{request.version}' if request.version else ''}"
+        target = f"{request.profile or session.profile}{f'@{request.version}' if request.version else ''}"
         raise ConflictError(
-            f"{session.name} was made from {session.profile}@{session.version}",
-            hint=f"leave --profile out, or `berth switch {session.name} {wanted}`, or start another session",
+            f"{session.name} was created from {session.profile}@{session.version}",
+            hint=f"leave --profile out, or `berth switch {session.name} {target}`, or start another session",
         )
 
 
 def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if now.state in LIVE - {SessionState.STOPPING}:
+    def decide(current: Session) -> RowChange | None:
+        if current.state in LIVE - {SessionState.STOPPING}:
             return None
-        entry = EventEntry(user, "start", f"{now.profile}@{now.version}" + (f", {why}" if why else ""))
-        if now.pending is not None:
-            _check_profile(now, request)
-            return _start_afterwards(now, request), entry
-        if now.state not in STARTABLE:
+        entry = EventEntry(user, "start", f"{current.profile}@{current.version}" + (f", {why}" if why else ""))
+        if current.pending is not None:
+            _check_profile(current, request)
+            return _start_afterwards(current, request), entry
+        if current.state not in STARTABLE:
             raise ConflictError(
-                f"{now.name} is {now.state.value}",
-                hint="try again in a moment: `berth show` says when it is done",
+                f"{current.name} is {current.state.value}",
+                hint="try again in a moment; `berth show` shows its state",
             )
-        _check_profile(now, request)
-        values, job = next_submission(now)
-        job |= {"options": request.options or now.options, "gpus": gpus}
+        _check_profile(current, request)
+        values, job = next_submission(current)
+        job |= {"options": request.options or current.options, "gpus": gpus}
         values |= {"options": job["options"], "used_at": time.time(), **NO_TIME}
         if request.persistence is not None:
             values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
@@ -287,23 +292,23 @@ def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Transit
     return decide
 
 
-def _start_afterwards(now: Session, request: StartRequest) -> dict[str, Any]:
-    """The columns of a session that is to start once what is done to its volumes is done."""
-    intent = now.pending
-    assert intent is not None
-    if intent.kind.enters_root_mode or (request.persistence is not None and request.persistence != now.policy):
-        raise intent.conflict(now.name)
-    return {"operation": intent.but(start=True).record(), "options": request.options or now.options}
+def _start_afterwards(current: Session, request: StartRequest) -> dict[str, Any]:
+    """Return the columns of a session that will start after its pending operation."""
+    operation = current.pending
+    assert operation is not None
+    if operation.kind.enters_root_mode or (request.persistence is not None and request.persistence != current.policy):
+        raise operation.conflict(current.name)
+    return {"operation": operation.replace(start=True).record(), "options": request.options or current.options}
 
 
 def _delete(user: str, kept_until: float | None) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if now.state is SessionState.DELETING:
+    def decide(current: Session) -> RowChange | None:
+        if current.state is SessionState.DELETING:
             return None
-        if now.pending is not None and now.state not in LIVE:
-            raise now.pending.conflict(now.name)
-        if now.state not in STARTABLE:
-            raise ConflictError(f"{now.name} is {now.state.value}", hint=f"`berth stop {now.name}` first")
+        if current.pending is not None and current.state not in LIVE:
+            raise current.pending.conflict(current.name)
+        if current.state not in STARTABLE:
+            raise ConflictError(f"{current.name} is {current.state.value}", hint=f"`berth stop {current.name}` first")
         reason = "its data is being removed" if kept_until is None else "its data is being set aside"
         return {"state": SessionState.DELETING, "reason": reason, "kept_until": kept_until}, EventEntry(user, "delete")
 

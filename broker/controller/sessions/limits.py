@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HOUR = 3600.0
-MEASURED_FOR = 600.0
-MEASURED_WITHIN = 5.0
-"""Seconds: reading all the inodes of a user's layers may take a while, for which nobody waits."""
+HOUR_S = 3600.0
+USAGE_TTL_S = 600.0
+USAGE_TIMEOUT_S = 5.0
+"""Seconds that a request waits for a measurement, which reads all inodes of the user's layers."""
 
 
 class Limits:
-    """Limits of one user.
+    """Limits of each user.
 
-    A caller that makes or starts a session takes the user's turn, checks, and records the session within that turn.
+    A caller that creates or starts a session holds the user's turn while it checks the limits and records the session.
     """
 
     def __init__(self, settings: LimitSettings, registry: AsyncRegistry, launcher: LauncherClient) -> None:
@@ -39,62 +39,63 @@ class Limits:
         self._registry = registry
         self._launcher = launcher
         self._measured: dict[str, tuple[float, int]] = {}
-        """When it was last measured how many bytes a user's sessions take."""
+        """The time and the result, in bytes, of the last measurement of each user's sessions."""
         self._measuring = SingleFlight[str, None]()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def turn(self, user: str) -> asyncio.Lock:
-        """Held while something of the user's is counted and added to: two at once would both find room for one."""
+        """Return the lock to hold from the check until the record: two requests must not both take the last place."""
         return self._turns.setdefault(user, asyncio.Lock())
 
     async def check_another(self, user: str) -> None:
-        """RefusedError if the user has as many sessions as they may, stopped ones counted, deleted ones not."""
+        """Raise RefusedError at the limit of sessions. Stopped sessions count, deleted ones do not."""
         most = self._settings.sessions
         if most is None:
             return
         count = len(await self._registry.sessions_of(user))
         if count >= most:
             raise RefusedError(
-                f"you have {_sessions(count)}, and this site allows {most}",
-                hint="`berth list` shows them, `berth delete` makes room",
+                f"session limit reached ({count} of {most})",
+                hint="`berth list` shows your sessions, `berth delete` removes one",
             )
 
     async def check_storage(self, user: str) -> None:
-        """RefusedError if the user's sessions take more disk space than they may, as far as that is known: it is
-        measured at most every MEASURED_FOR, but again for whoever is over, so that making room helps at once; and a
-        measurement that takes long goes on by itself.
+        """Raise RefusedError if the user's sessions take more disk space than the limit.
+
+        A measurement is reused for USAGE_TTL_S, but repeated for a user above the limit, so that freed space counts at
+        once. One that takes longer than USAGE_TIMEOUT_S continues in the background.
         """
         most = self._settings.storage
         if most is None:
             return
         at, taken = self._measured.get(user, (-math.inf, 0))
-        if time.time() - at > MEASURED_FOR or taken > most:
+        if time.time() - at > USAGE_TTL_S or taken > most:
             measuring = self._measuring.join(user, lambda: self._measure(user))
-            await asyncio.wait({measuring}, timeout=MEASURED_WITHIN)
+            await asyncio.wait({measuring}, timeout=USAGE_TIMEOUT_S)
             _, taken = self._measured.get(user, (-math.inf, 0))
         if taken > most:
             raise RefusedError(
-                f"your sessions take {format_size(taken)} of disk space, and this site allows {format_size(most)}",
-                hint="`berth size NAME` says what takes how much; `berth snapshots NAME --delete N`, `berth delete "
-                "--purge` and `berth gc` make room",
+                f"disk space limit reached: your sessions take {format_size(taken)} of {format_size(most)}",
+                hint="`berth size NAME` shows what takes space; `berth snapshots NAME --delete N`, `berth delete "
+                "--purge` and `berth gc` free some",
             )
 
     async def _measure(self, user: str) -> None:
         try:
             self._measured[user] = (time.time(), await self._launcher.usage(user))
-        except LauncherError as error:  # whoever cannot be measured is not locked out
+        except LauncherError as error:  # a failed measurement must not lock the user out
             self._measured.pop(user, None)
-            log.warning("what the sessions of %s take is not known: %s", user, error.message)
+            log.warning("disk usage not measured user=%s error=%s", user, error.message)
 
     async def check_start(self, user: str, gpus: float) -> None:
-        """RefusedError if a start with so many GPUs is one too many: within an hour, or beside others with GPUs."""
+        """Raise RefusedError at the limit of starts within an hour, or of sessions with GPUs."""
         most = self._settings.starts_per_hour
         if most is not None:
-            count = await self._registry.count_events(user, "start", time.time() - HOUR)
+            count = await self._registry.count_events(user, "start", time.time() - HOUR_S)
             if count >= most:
                 raise RefusedError(
-                    f"you have started {_sessions(count)} within the last hour, and this site allows {most}",
-                    hint="try again later; a session that is stopped and started again and again may stay up instead",
+                    f"limit of starts within an hour reached ({count} of {most})",
+                    hint="try again later; a running session needs no new start",
                 )
         await self._check_gpus(user, gpus)
 
@@ -103,13 +104,9 @@ class Limits:
         if most is None or not gpus:
             return
         sessions = await self._registry.sessions_of(user)
-        having = sorted(session.name for session in sessions if session.state in LIVE and session.job.gpus)
-        if len(having) >= most:
+        names = sorted(session.name for session in sessions if session.state in LIVE and session.job.gpus)
+        if len(names) >= most:
             raise RefusedError(
-                f"you have {_sessions(len(having))} with a GPU, and this site allows {most}: {', '.join(having)}",
-                hint=f"`berth stop {having[0]}` gives one back, or start this one without",
+                f"limit of sessions with a GPU reached ({len(names)} of {most}): {', '.join(names)}",
+                hint=f"`berth stop {names[0]}` frees one, or start this session without a GPU",
             )
-
-
-def _sessions(count: int) -> str:
-    return "1 session" if count == 1 else f"{count} sessions"

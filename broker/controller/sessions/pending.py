@@ -12,12 +12,12 @@ from broker.failpoints import failpoint
 
 if TYPE_CHECKING:
     from broker.controller.reconcile.loop import Reconciler
-    from broker.controller.reconcile.operations import OperationRunner
+    from broker.controller.reconcile.operation_runner import OperationRunner
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.schema.sessions import SessionView
 
-ANSWER_WITHIN = 8.0
+ANSWER_TIMEOUT_S = 8.0
 """Seconds that a request waits for its operation; then the answer shows the pending operation."""
 
 
@@ -25,10 +25,10 @@ class PendingOperations:
     """Waits for operations on behalf of their callers."""
 
     def __init__(
-        self, *, registry: AsyncRegistry, operator: OperationRunner, reconciler: Reconciler, changes: ChangeNotifier
+        self, *, registry: AsyncRegistry, operations: OperationRunner, reconciler: Reconciler, changes: ChangeNotifier
     ) -> None:
         self._registry = registry
-        self._operator = operator
+        self._operations = operations
         self._reconciler = reconciler
         self._changes = changes
 
@@ -40,7 +40,7 @@ class PendingOperations:
         self._changes.notify()
         self._reconciler.wake()
 
-    async def wait_for_operation(self, session: Session) -> SessionView:
+    async def start_operation(self, session: Session) -> SessionView:
         """Start the operation that was just recorded in `session`, and wait a few seconds for its result.
 
         Return the session, perhaps with the operation still pending. If it has failed, its error is raised.
@@ -49,13 +49,13 @@ class PendingOperations:
         assert requested is not None
         failpoint(f"{requested.verb}.intent-recorded")
         self._changes.notify()
-        self._operator.resume([session])
+        self._operations.resume([session])
         self._reconciler.wake()
-        deadline = time.monotonic() + ANSWER_WITHIN
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while True:
             change = self._changes.next()
             current = await self._registry.require(session.id)
-            latest = current.intent
+            latest = current.last_operation
             if latest is not None and latest.id == requested.id and (error := latest.error()) is not None:
                 raise error
             left = deadline - time.monotonic()
@@ -65,7 +65,7 @@ class PendingOperations:
 
     async def wait_for_task(self, session: Session, task: asyncio.Task[Session]) -> SessionView:
         """Return the session after a background task, or as it is after a few seconds. The task's error is raised."""
-        done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN)
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_TIMEOUT_S)
         if not done:
             return self.view(session)
         try:

@@ -40,36 +40,35 @@ class Policies:
         self._changes = changes
 
     async def set_continuation(self, user: str, name: str, choice: ContinuationChoice) -> SessionView:
-        """Decide whether another job continues the session when one has to end; None takes the profile's choice, or
-        else the site's. A successor that is queued already, and is not wanted any more, is cancelled.
+        """Set whether another job continues the session; None selects the profile's policy, or else the site's.
+
+        A queued successor is cancelled.
         """
         session = await self._update(user, name, Permission.SET, _continuation(user, choice.continuation or ""))
         await self._install(session, {"continuation": session.continuation_in_force + "\n"})
         return self._changed(session)
 
     async def set_idle(self, user: str, name: str, choice: IdleChoice) -> SessionView:
-        """Decide after which time without use the session is stopped; None takes the profile's choice, or else the
-        site's.
-        """
+        """Set the idle time after which the session is stopped; None selects the profile's, or else the site's."""
         session = await self._update(user, name, Permission.SET, _idle(user, choice.idle or ""))
         await self._install(session, {"idle": idle_file(session)})
         return self._changed(session)
 
-    async def set_stop_time(self, user: str, name: str, wanted: StopTime) -> SessionView:
-        """Have the session stopped at a time, whatever job carries it then, or at none. With `keep` it continues until
-        then, whatever its policy says.
+    async def set_stop_time(self, user: str, name: str, stop_time: StopTime) -> SessionView:
+        """Set or clear the time at which the session is stopped. With `keep` the session continues until then, even if
+        its policy would end it.
 
         InvalidInputError for a time that has passed, ConflictError for a session without a job.
         """
         await access.resolve_own(self._registry, user, name, Permission.STOP)
-        if wanted.at is not None and wanted.at <= time.time():
-            raise InvalidInputError(f"{format_time(wanted.at)} is not in the future")
-        session = await self._update(user, name, Permission.STOP, _stop_time(user, wanted))
+        if stop_time.at is not None and stop_time.at <= time.time():
+            raise InvalidInputError(f"{format_time(stop_time.at)} is not in the future")
+        session = await self._update(user, name, Permission.STOP, _stop_time(user, stop_time))
         await self._install(session, {})
         return self._changed(session)
 
     async def set_connect(self, user: str, name: str, policy: ConnectPolicy) -> SessionView:
-        """Change what connecting to the session does, as far as `policy` says anything of it."""
+        """Set what a connection to the session does: the fields that `policy` has."""
         session = await self._update(user, name, Permission.SET, _connect(user, policy))
         await self._install(session, {})
         return self._changed(session)
@@ -87,7 +86,7 @@ class Policies:
                 session.owner, session.id, {"manifest.json": Manifest.of(session).text} | files
             )
         except LauncherError as error:
-            log.warning("the manifest of %s is behind: %s", session.id, error.message)
+            log.warning("manifest of %s is behind: %s", session.id, error.message)
 
     def _changed(self, session: Session) -> SessionView:
         self._reconciler.wake()
@@ -95,8 +94,8 @@ class Policies:
 
 
 def _continuation(user: str, continuation: str) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if now.continuation == continuation:
+    def decide(current: Session) -> RowChange | None:
+        if current.continuation == continuation:
             return None
         entry = EventEntry(user, "set", f"continue={continuation or 'default'}")
         return JobChange({"continuation": continuation, "successor": 0}, entry, job={"successor_at": None})
@@ -105,8 +104,8 @@ def _continuation(user: str, continuation: str) -> Transition:
 
 
 def _idle(user: str, idle: str) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if now.idle == idle:
+    def decide(current: Session) -> RowChange | None:
+        if current.idle == idle:
             return None
         entry = EventEntry(user, "set", f"idle={idle or 'default'}")
         return JobChange({"idle": idle}, entry, job={"idle_stop_at": None})
@@ -114,22 +113,23 @@ def _idle(user: str, idle: str) -> Transition:
     return decide
 
 
-def _stop_time(user: str, wanted: StopTime) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if now.state not in LIVE or now.state is SessionState.STOPPING:
-            raise ConflictError(f"{now.name} is {now.state.value}", hint=f"`berth start {now.name}` starts it")
-        detail = "never" if wanted.at is None else f"{'keep until' if wanted.keep else 'at'} {format_time(wanted.at)}"
-        return {"stop_at": wanted.at, "stays": wanted.keep and wanted.at is not None}, EventEntry(
-            user, "stop-time", detail
-        )
+def _stop_time(user: str, stop_time: StopTime) -> Transition:
+    def decide(current: Session) -> RowChange | None:
+        if current.state not in LIVE or current.state is SessionState.STOPPING:
+            raise ConflictError(
+                f"{current.name} is {current.state.value}", hint=f"`berth start {current.name}` starts it"
+            )
+        at, keep = stop_time.at, stop_time.keep
+        detail = "never" if at is None else f"{'keep until' if keep else 'at'} {format_time(at)}"
+        return {"stop_at": at, "stays": keep and at is not None}, EventEntry(user, "stop-time", detail)
 
     return decide
 
 
 def _connect(user: str, policy: ConnectPolicy) -> Transition:
-    def decide(now: Session) -> RowChange | None:
+    def decide(current: Session) -> RowChange | None:
         changed = policy.model_dump(include=policy.model_fields_set)
         detail = ", ".join(f"{name}={'default' if value is None else value}" for name, value in changed.items())
-        return {"connecting": now.connecting | changed}, EventEntry(user, "set", detail)
+        return {"connecting": current.connecting | changed}, EventEntry(user, "set", detail)
 
     return decide

@@ -1,6 +1,6 @@
-"""Change the resources of a running session: submit its next job with them.
+"""Change the resources of a running session: submit a successor with the new resources.
 
-The present job ends as soon as Slurm has accepted the next one.
+The present job ends as soon as Slurm has accepted the successor.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from broker.controller.reconcile.succession import ask_successor
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.pending import ANSWER_WITHIN
+from broker.controller.sessions.pending import ANSWER_TIMEOUT_S
 from broker.errors import ConflictError, InvalidInputError
 from broker.images import require_image
 from broker.schema.permissions import Permission
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from profiles.image.store import Stores
 
 
-class Resizing:
+class ResizeService:
     """Requests to resize a session. Each call asks `access` first."""
 
     def __init__(
@@ -44,11 +44,10 @@ class Resizing:
         self._limits = limits
 
     async def resize(self, user: str, name: str, options: list[str]) -> SessionView:
-        """Have the session go on in a job with these options in place of its own of the same kind. The present job ends
-        when the next one is in the queue.
+        """Continue the session in a job with `options`, which replace its options of the same kind.
 
-        ConflictError for a session that is not ready, RefusedError with Slurm's words if Slurm will not have the job:
-        nothing is changed then.
+        ConflictError if the session is not ready; RefusedError has Slurm's message if Slurm refuses the job. After an
+        error nothing has changed.
         """
         try:
             check_options(options)
@@ -56,29 +55,29 @@ class Resizing:
             raise InvalidInputError(str(error)) from error
         session = await access.resolve_own(self._registry, user, name, Permission.START)
         image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
-        wanted = merge_options(session.options, options)
-        having = count_gpus(self._submitter.options(image.profile, wanted))
+        merged = merge_options(session.options, options)
+        gpus = count_gpus(self._submitter.options(image.profile, merged))
         async with self._limits.turn(user):
-            if having > session.job.gpus and not session.job.gpus:
-                await self._limits.check_start(user, having)
-            decide = _asked(wanted, having, EventEntry(user, "resize", " ".join(options)))
+            if gpus and not session.job.gpus:
+                await self._limits.check_start(user, gpus)
+            decide = _request_successor(merged, gpus, EventEntry(user, "resize", " ".join(options)))
             session = await self._registry.update(session.id, decide)
         attempt = self._submitter.submit_successor(session)
-        done, _ = await asyncio.wait({attempt}, timeout=ANSWER_WITHIN)
+        done, _ = await asyncio.wait({attempt}, timeout=ANSWER_TIMEOUT_S)
         self._reconciler.wake()
         if done:
             session = attempt.result()
         return session.view(self._reconciler.stale_since)
 
 
-def _asked(options: list[str], gpus: float, entry: EventEntry) -> Transition:
-    def decide(now: Session) -> RowChange | None:
-        if now.state is not SessionState.READY or now.root or now.pending is not None:
-            state = "in root mode" if now.root else now.state.value
+def _request_successor(options: list[str], gpus: float, entry: EventEntry) -> Transition:
+    def decide(current: Session) -> RowChange | None:
+        if current.state is not SessionState.READY or current.root or current.pending is not None:
+            state = "in root mode" if current.root else current.state.value
             raise ConflictError(
-                f"{now.name} is {state}",
-                hint=f"it can be resized while it is ready; without a job, `berth start {now.name} [SBATCH OPTIONS]`",
+                f"{current.name} is {state}",
+                hint=f"a ready session can be resized; without a job, `berth start {current.name} [SBATCH OPTIONS]`",
             )
-        return ask_successor(now, time.time(), entry, options=options, gpus=gpus, resizes=True)
+        return ask_successor(current, time.time(), entry, options=options, gpus=gpus, resizes=True)
 
     return decide

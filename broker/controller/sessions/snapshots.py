@@ -59,19 +59,19 @@ class Snapshots:
         registry: AsyncRegistry,
         stores: Stores,
         launcher: LauncherClient,
-        upkeep: Maintenance,
-        answering: PendingOperations,
+        maintenance: Maintenance,
+        pending: PendingOperations,
         limits: Limits,
     ) -> None:
         self._registry = registry
         self._stores = stores
         self._launcher = launcher
-        self._upkeep = upkeep
-        self._answering = answering
+        self._maintenance = maintenance
+        self._pending = pending
         self._limits = limits
 
     async def snapshot(self, user: str, name: str, request: SnapshotRequest) -> SessionView:
-        """Keep both volumes as they are now, also of a session that runs."""
+        """Take a snapshot of both volumes. The session may be running."""
         session = await self._resolve(user, name, permission_for("snapshot"))
         check_free(session)
         label = request.label or ""
@@ -81,28 +81,30 @@ class Snapshots:
         return await self._begin(session, Operation.new("snapshot", user, arguments=arguments), label)
 
     async def snapshots(self, user: str, name: str) -> list[SnapshotView]:
-        """Oldest first."""
+        """Return the session's snapshots, oldest first."""
         return await self._list(await self._resolve(user, name, Permission.INSPECT))
 
     async def delete_snapshot(self, user: str, name: str, reference: str) -> SnapshotView:
-        """Forget a snapshot; what only it had is removed in the background."""
+        """Delete a snapshot. A background task removes the layers that only it had."""
         session = await self._resolve(user, name, Permission.FORGET)
         number = (await self._find(session, reference)).number
-        taken = await with_user_errors(session.name, self._launcher.forget(session.owner, session.id, number))
+        deleted = await with_user_errors(
+            session.name, self._launcher.delete_snapshot(session.owner, session.id, number)
+        )
 
         def decide(_: Session) -> RowChange | None:
-            return {"volumes": taken.volumes}, EventEntry(user, "snapshot-deleted", str(number))
+            return {"volumes": deleted.volumes}, EventEntry(user, "snapshot-deleted", str(number))
 
         await self._registry.update(session.id, decide)
-        self._answering.changed()
-        self._upkeep.schedule_gc(session.owner)
-        return taken.snapshot
+        self._pending.changed()
+        self._maintenance.schedule_gc(session.owner)
+        return deleted.snapshot
 
     async def rollback(self, user: str, name: str, request: RollbackRequest) -> SessionView:
-        """Make both volumes, and the image, what they were in a snapshot; of what is now a snapshot is kept.
+        """Roll both volumes and the image back to a snapshot, after taking a snapshot of the present state.
 
-        A session that runs is stopped for it and started again. RefusedError, with nothing changed, if the snapshot's
-        image is not there.
+        A running session is stopped first and started again. RefusedError, with nothing changed, if the snapshot's
+        image does not exist.
         """
         session = await self._resolve(user, name, permission_for("rollback"))
         check_free(session)
@@ -115,8 +117,10 @@ class Snapshots:
         )
 
     async def switch(self, user: str, name: str, request: SwitchRequest) -> SessionView:
-        """Put the session on another image, with its home, and with the system volume that it had there if it was on it
-        before; of what is now a snapshot is kept. A session that runs is stopped for it and started again.
+        """Switch the session to another image, after taking a snapshot of the present state.
+
+        The session keeps its home. It gets the system volume that it last had with that image, if any. A running
+        session is stopped first and started again.
         """
         session = await self._resolve(user, name, permission_for("switch"))
         check_free(session)
@@ -133,10 +137,9 @@ class Snapshots:
         )
 
     async def clone(self, user: str, name: str, request: CloneRequest) -> SessionView:
-        """Make a session whose volumes begin as this one's, now or at a snapshot; when it is there it is stopped, or
-        started if that was asked for.
+        """Create a session from this one's volumes, present ones or those of a snapshot. Start it if requested.
 
-        ConflictError if the name is taken. Nothing is left of a clone that could not be made.
+        ConflictError if the name is taken. A failed clone leaves nothing behind.
         """
         source = await self._resolve(user, name, permission_for("clone"))
         if await self._registry.find(user, request.name) is not None:
@@ -185,10 +188,10 @@ class Snapshots:
             if request.start:
                 await self._limits.check_start(user, source.job.gpus)
             clone = await self._registry.create(clone, EventEntry(user, "clone", f"of {name}"))
-        return await self._answering.wait_for_operation(clone)
+        return await self._pending.start_operation(clone)
 
     async def diff(self, user: str, name: str, reference: str | None, *, content: bool = False) -> DiffReport:
-        """Compare with a snapshot, or with the profile; with `content`, read files that look the same."""
+        """Compare with a snapshot or with the profile. With `content`, read files of equal metadata, too."""
         session = await self._resolve(user, name, Permission.INSPECT)
         number = None if reference is None else (await self._find(session, reference)).number
         base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
@@ -217,7 +220,7 @@ class Snapshots:
         return await with_user_errors(session.name, self._launcher.verify(session.owner, session.id))
 
     async def flatten(self, user: str, name: str) -> SessionView:
-        """Begin to make few layers of many, in the background."""
+        """Join the session's layers into few, in the background."""
         session = await self._resolve(user, name, Permission.FLATTEN)
         check_free(session)
         if session.state not in STARTABLE:
@@ -225,29 +228,29 @@ class Snapshots:
                 f"{name} is {session.state.value}",
                 hint=f"`berth stop {name}` first; a stop flattens deep stacks by itself",
             )
-        return await self._answering.wait_for_task(session, self._upkeep.flatten(session))
+        return await self._pending.wait_for_task(session, self._maintenance.flatten(session))
 
     async def root(self, user: str, name: str) -> SessionView:
-        """Start the session in root mode, stopping it first if it runs."""
+        """Start the session in root mode. A running session is stopped first."""
         session = await self._resolve(user, name, permission_for("root"))
         if session.root and session.state in LIVE - {SessionState.STOPPING}:
-            return self._answering.view(session)
+            return self._pending.view(session)
         return await self._begin(session, Operation.new("root", user, start=True), "")
 
     async def commit_root(self, user: str, name: str) -> SessionView:
-        """Keep what was changed in root mode; of what was before a snapshot is kept."""
+        """Keep the changes that were made in root mode. The snapshot from its start remains."""
         session = await self._resolve(user, name, permission_for("commit-root"))
         if not (session.root and session.state is SessionState.READY):
             raise ConflictError(
                 f"{name} is not ready in root mode", hint=f"`berth exec --root {name} -- COMMAND` does it"
             )
-        before = session.intent.snapshot if session.intent is not None else None
+        before = session.last_operation.snapshot if session.last_operation is not None else None
         return await self._begin(session, Operation.new("commit-root", user, arguments={"before": before}), "")
 
-    async def _begin(self, session: Session, intent: Operation, detail: str) -> SessionView:
-        decide = _begun(intent, EventEntry(intent.actor, intent.verb, detail))
+    async def _begin(self, session: Session, operation: Operation, detail: str) -> SessionView:
+        decide = _begun(operation, EventEntry(operation.actor, operation.verb, detail))
         session = await self._registry.update(session.id, decide)
-        return await self._answering.wait_for_operation(session)
+        return await self._pending.start_operation(session)
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
         return await access.resolve_own(self._registry, user, name, permission)
@@ -260,7 +263,7 @@ class Snapshots:
             if reference in {str(snapshot.number), snapshot.label}:
                 return snapshot
         raise NotFoundError(
-            f"{session.name} has no snapshot {reference}", hint=f"`berth snapshots {session.name}` shows what it has"
+            f"{session.name} has no snapshot {reference}", hint=f"`berth snapshots {session.name}` lists them"
         )
 
     async def _image_of(self, snapshot: SnapshotView) -> Image:
@@ -268,15 +271,15 @@ class Snapshots:
 
 
 def _packages(image: Image) -> str:
-    """The list of an image's packages; empty where there is none."""
+    """Return the list of an image's packages; empty if the image has none."""
     try:
         return read_text(image.directory / PACKAGES, PACKAGES_BYTES, own=False, follow=True)
     except OSError:
-        return ""  # then every package counts as added, which is true of what can be seen
+        return ""  # then every package counts as added
 
 
 def check_free(session: Session) -> None:
-    """ConflictError while something else is done to the volumes."""
+    """Raise ConflictError while another operation on the volumes is pending."""
     pending = session.pending
     if pending is not None:
         raise pending.conflict(session.name)
@@ -287,33 +290,35 @@ def check_free(session: Session) -> None:
 
 
 def check_copyable(session: Session) -> None:
-    """ConflictError for a session whose volumes can be copied neither by its job nor without one."""
+    """Raise ConflictError unless the session is ready or without a job: else neither can copy its volumes."""
     if session.state not in STARTABLE | {SessionState.READY}:
         raise ConflictError(f"{session.name} is {session.state.value}", hint="try again when it is ready, or stopped")
 
 
-def _begun(intent: Operation, entry: EventEntry) -> Transition:
-    """Record the intent with what it makes of the session: without a job it is changing at once, otherwise when its
-    job has ended, which some operations ask for. `entry` goes into the event log.
+def _begun(operation: Operation, entry: EventEntry) -> Transition:
+    """Record the operation. A session without a job is changing at once.
+
+    A running one is changing after its job's end; operations that need a stopped session request that end. `entry`
+    goes into the event log.
     """
 
-    def decide(now: Session) -> RowChange | None:
-        if intent.kind.job == "required":
-            if now.pending is not None or not now.root or now.state is not SessionState.READY:
-                raise ConflictError(f"{now.name} is not ready in root mode any more")
-            return {"operation": intent.record()}, entry
-        check_free(now)
-        if now.state in STARTABLE:
-            record = intent.but(state=now.state, why=now.reason).record()
+    def decide(current: Session) -> RowChange | None:
+        if operation.kind.job == "required":
+            if current.pending is not None or not current.root or current.state is not SessionState.READY:
+                raise ConflictError(f"{current.name} is no longer ready in root mode")
+            return {"operation": operation.record()}, entry
+        check_free(current)
+        if current.state in STARTABLE:
+            record = operation.replace(state=current.state, why=current.reason).record()
             return {"state": SessionState.CHANGING, "reason": CHANGING, "operation": record}, entry
-        if now.state not in LIVE:
-            raise ConflictError(f"{now.name} is {now.state.value}")
-        if now.state is SessionState.STOPPING:
-            return {"operation": intent.record()}, entry
-        if intent.kind.needs_stopped:
-            values = {"state": SessionState.STOPPING, "reason": f"stopped for the {intent.verb}, then started again"}
-            return values | {"operation": intent.but(start=True, ran=True).record()}, entry
-        check_copyable(now)
-        return {"operation": intent.record()}, entry
+        if current.state not in LIVE:
+            raise ConflictError(f"{current.name} is {current.state.value}")
+        if current.state is SessionState.STOPPING:
+            return {"operation": operation.record()}, entry
+        if operation.kind.needs_stopped:
+            values = {"state": SessionState.STOPPING, "reason": f"stopped for the {operation.verb}, then started again"}
+            return values | {"operation": operation.replace(start=True, ran=True).record()}, entry
+        check_copyable(current)
+        return {"operation": operation.record()}, entry
 
     return decide

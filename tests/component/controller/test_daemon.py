@@ -222,10 +222,14 @@ def test_when_its_launcher_dies_it_ends_so_that_both_start_anew(home: Home) -> N
 
 
 def test_there_is_one_controller_at_a_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "PREDECESSOR_LEAVES", 0.2)
-    with daemon._alone(home.config), pytest.raises(ConflictError, match="runs already"), daemon._alone(home.config):
+    monkeypatch.setattr(daemon, "LOCK_TIMEOUT_S", 0.2)
+    with (
+        daemon._exclusive_lock(home.config),
+        pytest.raises(ConflictError, match="another controller uses"),
+        daemon._exclusive_lock(home.config),
+    ):
         pass
-    with daemon._alone(home.config):
+    with daemon._exclusive_lock(home.config):
         pass
 
 
@@ -290,7 +294,7 @@ def test_controller_ends_when_another_has_its_lock(home: Home, other_home: Home,
 
 
 def test_a_successor_waits_for_the_one_that_leaves(home: Home) -> None:
-    with daemon._alone(home.config):
+    with daemon._exclusive_lock(home.config):
         process = home.start()
         home.wait(lambda: _waits(process.pid, home.state / "controller.lock"), process)
         assert not home.client.health()
@@ -307,7 +311,7 @@ def _waits(pid: int, lock: Path) -> bool:
 def test_a_place_that_others_may_write_to_is_refused(home: Home) -> None:
     home.runtime.mkdir(mode=0o700)
     home.runtime.chmod(0o777)
-    with pytest.raises(InvalidInputError, match="write"), daemon._alone(home.config):
+    with pytest.raises(InvalidInputError, match="write"), daemon._exclusive_lock(home.config):
         pass
 
 

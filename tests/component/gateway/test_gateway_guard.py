@@ -209,7 +209,7 @@ def test_another_sshd_on_the_port_is_refused_in_words(place: Path, caplog: pytes
             w.controller.sessions[me(), w.canonical] = ("127.0.0.1", other.port)
             done = await w.ssh("dev.berth", "true")
             assert done.code == 255
-            assert f"what answers on 127.0.0.1 is not {me()}.dev, and was told nothing" in done.err
+            assert f"the server on 127.0.0.1 is not {me()}.dev; Berth sent it nothing" in done.err
             assert "event=impostor session=01session" in caplog.text
             assert "Accepted" not in other.log
 

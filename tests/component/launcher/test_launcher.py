@@ -22,7 +22,7 @@ from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.job.bundle import digest, session_script
 from broker.launcher.request import RequestContext, VerbError, checked_user, own_directory
-from broker.launcher.worker import Settings, run_worker
+from broker.launcher.worker import Settings, run_request
 from broker.names import new_id
 from broker.volumes.files import file_lock
 from tests.deadlines import DEADLINE_S
@@ -93,7 +93,7 @@ def test_a_worker_whose_launcher_has_gone_already_does_nothing(storage: Path) ->
     worker = os.fork()
     if worker == 0:
         nobody = os.getpid()  # not its parent
-        run_worker(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
+        run_request(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as answer:
         assert answer.read() == b""

@@ -30,7 +30,7 @@ from broker.launcher.arguments import (
 )
 from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.session_verbs import KEYS_LIMIT, VERBS, keys
-from broker.launcher.worker import WORKER_BYTES, Settings, run_worker
+from broker.launcher.worker import WORKER_BYTES, Settings, run_request
 from broker.names import new_id
 from broker.volumes.copy_archive import ARCHIVE
 from broker.volumes.errors import VolumeError
@@ -381,7 +381,7 @@ def test_a_verb_that_runs_out_of_memory_says_so(verb: str, kind: str, monkeypatc
     worker = os.fork()
     if worker == 0:
         settings = Settings("/nowhere/{user}", "sbatch", "/session.sh", 1)
-        run_worker(settings, {"verb": verb, "user": USER}, write_end, launcher)
+        run_request(settings, {"verb": verb, "user": USER}, write_end, launcher)
     os.close(write_end)
     with os.fdopen(read_end) as answers:
         answer = json.load(answers)

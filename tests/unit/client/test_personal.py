@@ -111,7 +111,7 @@ def test_a_controller_that_does_not_start_says_why_in_its_own_words(config: Conf
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BERTH_CONFIG", str(broken))
         patch.setenv("PYTHONPATH", str(Path(broker.__file__).parent.parent))
-        with pytest.raises(InvalidInputError, match="no SQLAlchemy URL"):
+        with pytest.raises(InvalidInputError, match="is not an SQLAlchemy URL"):
             open_client(config)
 
 
@@ -205,9 +205,9 @@ def test_a_controller_on_another_login_node_is_named(config: Config) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("login7")
         lock.flush()
-        with pytest.raises(ConflictError, match="runs on login7"), process._alone(config):
+        with pytest.raises(ConflictError, match="runs on login7"), process._exclusive_lock(config):
             pass
-    with process._alone(config):
+    with process._exclusive_lock(config):
         assert (config.state_dir / "controller.lock").read_text() == os.uname().nodename
 
 
@@ -218,6 +218,6 @@ def test_a_controller_that_is_just_leaving_is_waited_for(config: Config) -> None
     fcntl.flock(lock, fcntl.LOCK_EX)
     leaving = threading.Timer(0.3, lock.close)
     leaving.start()
-    with process._alone(config):
+    with process._exclusive_lock(config):
         assert lock.closed
     leaving.join()

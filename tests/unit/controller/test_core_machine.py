@@ -27,7 +27,7 @@ import broker.controller.sessions.pending
 import broker.controller.sessions.resize
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.job_comment import announced, read
-from broker.controller.reconcile.succession import CARRIED
+from broker.controller.reconcile.succession import CONTINUABLE_STATES
 from broker.errors import BerthError
 from broker.schema.sessions import LIVE, ContinuationChoice, IdleChoice, SessionState, StopTime
 from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
@@ -144,7 +144,7 @@ class Machine(RuleBasedStateMachine):
             broker.controller.sessions.pending,
             broker.controller.sessions.resize,
         ):
-            self.patch.setattr(module, "ANSWER_WITHIN", 0.0)
+            self.patch.setattr(module, "ANSWER_TIMEOUT_S", 0.0)
         self.runner = asyncio.Runner()
         self.scheduler = MoodyScheduler(now=self.clock.time)
         self.ran: set[str] = set()
@@ -318,7 +318,7 @@ class Machine(RuleBasedStateMachine):
     def the_end_of_its_job_is_near(self, name: str, mood: str, policy: str) -> None:
         """A successor is asked for, if the policy says so."""
         session = self.core.registry.find("alice", name)
-        if session is None or session.job.ends_at is None or session.state not in CARRIED:
+        if session is None or session.job.ends_at is None or session.state not in CONTINUABLE_STATES:
             return
         self._ask(self.core.policies.set_continuation("alice", name, ContinuationChoice(continuation=policy)))
         self.clock.now = max(self.clock.now, session.job.ends_at - 400)
@@ -334,7 +334,7 @@ class Machine(RuleBasedStateMachine):
 
         async def resize() -> None:
             with contextlib.suppress(BerthError):
-                await self.core.resizing.resize("alice", name, options)
+                await self.core.resize.resize("alice", name, options)
             await self._settle()
 
         self.runner.run(resize())
@@ -438,7 +438,7 @@ class Machine(RuleBasedStateMachine):
                 assert session.state not in {SessionState.SUBMITTING, SessionState.STOPPING}, session
                 expected = {session.job.job_id} | ({session.next_job_id} if session.successor else set())
                 assert jobs.keys() == expected
-                assert len(jobs) == 1 or session.state in CARRIED
+                assert len(jobs) == 1 or session.state in CONTINUABLE_STATES
             else:
                 assert session.state in {SessionState.STOPPED, SessionState.FAILED, SessionState.DELETED}
                 assert jobs == {}
@@ -449,7 +449,7 @@ class Machine(RuleBasedStateMachine):
             if session.job.job_id is not None:
                 self.ran.add(session.id)
         for session in self._sessions():
-            if (intent := session.intent) is not None and (intent.verb, intent.status) == ("restore", "failed"):
+            if (intent := session.last_operation) is not None and (intent.verb, intent.status) == ("restore", "failed"):
                 self.deleted.add(session.id)  # it is what it was, though it was asked back
         gone = {s.id for s in self._sessions() if s.state in {SessionState.DELETING, SessionState.DELETED}}
         assert not (gone & self.ran) - self.deleted
@@ -459,7 +459,7 @@ class Machine(RuleBasedStateMachine):
         volumes = self.launcher.volumes
         records = volumes.records | volumes.trash
         for session in self._sessions():
-            intent = session.intent
+            intent = session.last_operation
             if intent is not None and intent.status == "done" and intent.snapshot and intent.verb != "clone":
                 there = ("alice", session.id) in records
                 key = (session.id, intent.snapshot)
@@ -476,7 +476,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_stopped_for_idleness_without_a_warning(self) -> None:
         for session in self._sessions():
-            if session.stop_reason.startswith("nothing had used it"):
+            if session.stop_reason.startswith("idle for"):
                 told = [event.action for event in self.core.registry.events_of(session.owner, session.id)]
                 before = told[: -1 - told[::-1].index("stop")]
                 assert [action for action in before if action in {"start", "continue", "used", "idle"}][-1] == "idle"

@@ -71,7 +71,7 @@ def test_looks_and_their_failures_are_counted(tmp_path: Path, monkeypatch: pytes
             monkeypatch.setattr(core.reconciler, "tick", fail)
             await core.reconciler._guarded_tick()
             after = await asyncio.to_thread(scrape, port)
-        for name, more in (("berth_reconcile_seconds_count", 2), ("berth_reconcile_failures_total", 1)):
+        for name, more in (("berth_reconcile_duration_seconds_count", 2), ("berth_reconcile_failures_total", 1)):
             assert after[name, ()] - before[name, ()] == more, name
 
     asyncio.run(scenario())

@@ -108,7 +108,7 @@ def test_what_cannot_be_used_is_named_and_holds_up_nothing(config: Config) -> No
         assert [where.removeprefix("alice/")[-1] for where, _, _ in reasons] == list("123456")
         for (_, _, reason), word in zip(
             reasons,
-            ["no manifest", "JSON", "about", "about bob", "submission", "another session named good"],
+            ["no manifest", "JSON", "belongs to", "belongs to bob", "submission", "another session named good"],
             strict=True,
         ):
             assert word in reason

@@ -23,9 +23,9 @@ from broker.client.client import Client
 from broker.controller.api import protocol
 from broker.controller.api.app import application
 from broker.controller.api.dependencies import Services
-from broker.controller.api.request_limits import LARGEST_BODY
+from broker.controller.api.request_limits import MAX_BODY_BYTES
 from broker.controller.doctor import controller_checks
-from broker.controller.process import Use, _serving
+from broker.controller.process import ActivityTracker, _serving
 from broker.controller.rebuild import rebuild
 from broker.controller.registry.registry import EventEntry
 from broker.controller.site import Site
@@ -72,20 +72,20 @@ def services(core: Core, own_uid: int = 4242) -> Services:
     return Services(
         config=core.config,
         sessions=core.sessions,
-        connecting=core.connecting,
+        connect=core.connect,
         policies=core.policies,
-        extending=core.extending,
-        resizing=core.resizing,
+        extend=core.extend,
+        resize=core.resize,
         connections=core.connections,
         snapshots=core.snapshots,
         deleted=core.deleted,
-        batch=core.batch,
+        environments=core.environments,
         keys=core.keys,
         logins=core.logins,
         site=Site(core.config, core.async_registry, core.authority, core.user_authority),
         checks=functools.partial(controller_checks, *parts),
         rebuild=functools.partial(rebuild, core.config, core.registry, core.scheduler, core.launcher),
-        in_use=Use().once,
+        in_use=ActivityTracker().request,
         own_uid=own_uid,
     )
 
@@ -384,10 +384,10 @@ def test_a_body_that_is_too_large_or_of_unknown_length_is_not_read(directory: Pa
 
     async def scenario() -> None:
         async with serving(make(directory)) as path, calling(path) as client:
-            large = await client.post("/v1/keys", content=b" " * (LARGEST_BODY + 1))
-            assert str(LARGEST_BODY) in refusal(large).message
+            large = await client.post("/v1/keys", content=b" " * (MAX_BODY_BYTES + 1))
+            assert str(MAX_BODY_BYTES) in refusal(large).message
             assert "Content-Length" in refusal(await client.post("/v1/keys", content=chunks())).message
-            fitting = json.dumps({"public_key": "x"}).encode().ljust(LARGEST_BODY)
+            fitting = json.dumps({"public_key": "x"}).encode().ljust(MAX_BODY_BYTES)
             json_body = {"Content-Type": "application/json"}
             assert "key" in refusal(await client.post("/v1/keys", content=fitting, headers=json_body)).message
 

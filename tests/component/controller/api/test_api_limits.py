@@ -121,7 +121,7 @@ def test_outcomes_that_a_worker_invents_share_a_series() -> None:
     told = {
         sample.labels["outcome"]
         for family in REGISTRY.collect()
-        if family.name == "berth_launcher_seconds"
+        if family.name == "berth_launcher_duration_seconds"
         for sample in family.samples
         if "outcome" in sample.labels
     }

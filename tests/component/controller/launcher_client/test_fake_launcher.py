@@ -210,9 +210,9 @@ def test_snapshots_are_numbered_listed_and_forgotten(kind: str, tmp_path: Path) 
             found, volumes = await launcher.snapshots(USER, ID)
             assert found == [first, second.snapshot]
             assert Volumes.model_validate(volumes).snapshots == 2
-            assert (await launcher.forget(USER, ID, 1)).snapshot == first
+            assert (await launcher.delete_snapshot(USER, ID, 1)).snapshot == first
             with pytest.raises(LauncherError) as failure:
-                await launcher.forget(USER, ID, 1)
+                await launcher.delete_snapshot(USER, ID, 1)
             assert failure.value.kind == "missing"
             assert (await snapshot(launcher, new_id())).snapshot.number == 3, "numbers are never used twice"
 
@@ -284,7 +284,7 @@ def test_what_is_not_there(kind: str, tmp_path: Path) -> None:
             nobody = new_id()
             for call in (
                 launcher.rollback(USER, RollbackArguments(session=ID, operation=new_id(), snapshot=7, **IMAGE)),
-                launcher.forget(USER, ID, 7),
+                launcher.delete_snapshot(USER, ID, 7),
                 launcher.diff(USER, DiffArguments(session=ID, snapshot=7, **SIF), base=""),
                 launcher.clone(
                     USER, CloneArguments(session=nobody, operation=new_id(), source=ID, snapshot=7, files={}, **IMAGE)
@@ -296,7 +296,7 @@ def test_what_is_not_there(kind: str, tmp_path: Path) -> None:
                 launcher.snapshots(USER, nobody),
                 launcher.rollback(USER, RollbackArguments(session=nobody, operation=new_id(), snapshot=1, **IMAGE)),
                 launcher.size(USER, nobody),
-                launcher.untrash(USER, nobody),
+                launcher.restore(USER, nobody),
             ):
                 with pytest.raises(LauncherError) as failure:
                     await call
@@ -338,7 +338,7 @@ def test_what_is_set_aside_comes_back_or_goes(kind: str, tmp_path: Path) -> None
             kept = await launcher.gc(USER, over=[], dry_run=False)
             assert (kept.layers, kept.sessions) == (0, [])
             for _ in range(2):
-                assert Volumes.model_validate((await launcher.untrash(USER, ID)).volumes).snapshots == 1
+                assert Volumes.model_validate((await launcher.restore(USER, ID)).volumes).snapshots == 1
             assert await launcher.manifests(USER) == {ID: "{}"}
             await launcher.trash(USER, ID)
             for _ in range(2):

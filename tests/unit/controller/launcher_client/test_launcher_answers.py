@@ -84,7 +84,7 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
         lambda it: it.promote("alice", PromoteArguments(session=ID, operation=ID, source=ID, job="7", files={})),
         {"volumes": VOLUMES, "host_key": HOST_KEY},
     ),
-    "untrash": (lambda it: it.untrash("alice", ID), {"volumes": VOLUMES, "host_key": HOST_KEY}),
+    "untrash": (lambda it: it.restore("alice", ID), {"volumes": VOLUMES, "host_key": HOST_KEY}),
     "snapshots": (lambda it: it.snapshots("alice", ID), {"snapshots": [SNAPSHOT], "volumes": VOLUMES}),
     "environment": (
         lambda it: it.environment(

@@ -113,12 +113,13 @@ def test_the_next_job_waits_and_carries_the_session_on(tmp_path: Path, clock: Cl
         assert session.job.ends_at == clock.now + HOUR
         second, first = await core.sessions.jobs("alice", "dev")
         assert (first.job_id, first.node, first.outcome) == (before.job.job_id, "c1", "COMPLETED")
-        assert (first.ended_at, first.reason) == (clock.now, "the job's time was up")
+        assert (first.ended_at, first.reason) == (clock.now, "the job reached its time limit")
         assert second.reason == "", "why it waited is not why it ended"
         assert (second.job_id, second.node, second.outcome) == (session.job.job_id, "c2", "")
         assert (
             "continue",
-            f"job {first.job_id} has ended (COMPLETED the job's time was up); job {second.job_id} carries it on",
+            f"job {first.job_id} has ended (COMPLETED the job reached its time limit); "
+            f"job {second.job_id} continues the session",
         ) in await actions(core)
 
     play(tmp_path, clock, scene)
@@ -282,7 +283,7 @@ def test_a_job_that_ends_at_its_limit_with_nothing_to_follow_says_so(tmp_path: P
         end(core, session, JobState.COMPLETED)
         await core.tick()
         assert core.row().state is SessionState.STOPPED
-        assert core.row().reason == "the job's time was up; `berth start dev` starts it again"
+        assert core.row().reason == "the job reached its time limit; `berth start dev` starts it again"
 
     play(tmp_path, clock, scene, continuation="never")
 
@@ -350,7 +351,7 @@ def test_a_refused_successor_is_told_and_asked_for_once(tmp_path: Path, clock: C
         session = core.row()
         assert (session.state, session.successor) == (SessionState.READY, 0)
         assert core.launcher.submissions() == 2
-        assert ("refused", "the job that was to follow: QOSMaxSubmitJobPerUserLimit") in await actions(core)
+        assert ("refused", "the successor: QOSMaxSubmitJobPerUserLimit") in await actions(core)
         del core.launcher.failures["submit"]
         end(core, session)
         await core.tick()
@@ -456,8 +457,8 @@ def test_what_waits_for_the_end_comes_first_and_the_session_goes_on_after_it(tmp
         session = core.row()
         assert (session.state, session.submission) == (SessionState.QUEUED, 3)
         assert list(core.live_jobs(session)) == [session.job.job_id]
-        assert session.intent is not None
-        assert session.intent.status == "done"
+        assert session.last_operation is not None
+        assert session.last_operation.status == "done"
 
     play(tmp_path, clock, scene)
 
@@ -490,10 +491,10 @@ def test_a_new_controller_and_a_rebuilt_registry_know_the_successor(tmp_path: Pa
 def test_near_the_end_everybody_is_told(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await core.ready()
-        assert await core.connecting.notices("alice") == []
+        assert await core.connect.notices("alice") == []
         clock.now += HOUR - 300
         await core.tick()
-        told = await core.connecting.notices("alice")
+        told = await core.connect.notices("alice")
         assert len(told) == 1
         assert told[0].startswith("dev is ready on c1; job ends at ")
         assert told[0].endswith(f"(in 5 min), then the session continues in job {core.row().next_job_id}")

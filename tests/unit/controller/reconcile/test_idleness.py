@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.controller.reconcile.idle import WARNED
+from broker.controller.reconcile.idle import WARNING_S
 from broker.controller.sessions.connections import KEEPALIVE_BYTES
 from broker.errors import ConflictError
 from broker.names import new_id
@@ -78,7 +78,7 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
     async def scenario(core: Core, clock: Clock) -> None:
         await core.ready()
         began = clock.now
-        clock.now += 8 * HOUR - WARNED - 1
+        clock.now += 8 * HOUR - WARNING_S - 1
         await says(core, began)
         assert core.row().job.idle_stop_at is None
         assert core.row().view().idle_since == pytest.approx(began, abs=1)
@@ -88,7 +88,7 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         assert at == pytest.approx(began + 8 * HOUR, abs=3)
         assert file(core, "idle") == f"8h\n{int(at)}\n"
         assert "idle since " in describe_deadline(core.row().view(), clock.now)
-        assert await core.connecting.notices("alice") != []
+        assert await core.connect.notices("alice") != []
         clock.now = at - 1
         await core.tick()
         assert core.row().state is SessionState.READY
@@ -96,10 +96,10 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         await core.tick()
         await core.tick()
         row = core.row()
-        assert (row.state, row.reason) == (SessionState.STOPPED, "nothing had used it for 8 h")
+        assert (row.state, row.reason) == (SessionState.STOPPED, "idle for 8 h")
         assert row.job.idle_stop_at is None or row.state is SessionState.STOPPED
         (job,) = await core.sessions.jobs("alice", "dev")
-        assert job.reason == "nothing had used it for 8 h"
+        assert job.reason == "idle for 8 h"
         told = [(event.actor, event.action) for event in await core.sessions.events("alice", "dev")]
         assert [each for each in told if each in {("berth", "idle"), ("berth", "stop")}] == [
             ("berth", "idle"),
@@ -107,13 +107,13 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         ]
         # Whoever connects next hears of it, at once and in the session's greeting.
         clock.now += 120
-        with pytest.raises(ConflictError, match="it had stopped: nothing had used it for 8 h"):
-            await core.connecting.connect("alice", "dev", waited=60)
+        with pytest.raises(ConflictError, match="it had stopped: idle for 8 h"):
+            await core.connect.connect("alice", "dev", waited=60)
         await core.settle()
         environment = file(core, "job.env")
         (before,) = [line for line in environment.splitlines() if line.startswith("BERTH_BEFORE=")]
         assert before.startswith(f"BERTH_BEFORE=job {job.job_id} ended 20")
-        assert before.endswith(": nothing had used it for 8 h")
+        assert before.endswith(": idle for 8 h")
         assert file(core, "idle") == "8h\n\n"
 
     play(tmp_path, monkeypatch, scenario, site="8h")
@@ -126,7 +126,7 @@ def test_use_takes_the_warning_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await core.ready()
         began, connection = clock.now, new_id()
         await carries(core, clock, connection, 0)
-        clock.now += 8 * HOUR - WARNED + 1
+        clock.now += 8 * HOUR - WARNING_S + 1
         await says(core, began)
         assert core.row().job.idle_stop_at is not None
         await says(core)
@@ -184,7 +184,7 @@ def test_the_owners_choice_goes_before_the_profiles_and_that_before_the_sites(
         await core.policies.set_idle("alice", "plain", IdleChoice(idle="1h"))
         await core.tick()
         assert core.row("plain").state is SessionState.READY
-        assert core.row("plain").job.idle_stop_at == clock.now + WARNED
+        assert core.row("plain").job.idle_stop_at == clock.now + WARNING_S
 
     play(tmp_path, monkeypatch, scenario, site="8h")
 
@@ -210,7 +210,7 @@ def test_a_controller_that_has_just_begun_knows_too_little(tmp_path: Path, monke
         began = clock.now
         clock.now += 8 * HOUR - 1
         await says(core, began)
-        clock.now += WARNED + 1
+        clock.now += WARNING_S + 1
         core.registry.close()
         again = Core.make(core.config, core.launcher)
         await again.tick()

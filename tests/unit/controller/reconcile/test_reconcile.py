@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.observation import end, observe
+from broker.controller.reconcile.observation import observe, record_end
 from broker.controller.reconcile.state import Outcome
 from broker.controller.registry.registry import EventEntry
 from broker.schema.sessions import SessionState
@@ -101,24 +101,6 @@ def test_what_a_job_says_untruly_is_no_endpoint(tmp_path: Path, lie: dict[str, o
         core.announce(core.row(), **lie)  # type: ignore[arg-type]  # node and port may be lies too
         await core.tick()
         assert core.row().state is SessionState.STARTING
-
-    asyncio.run(scenario())
-
-
-def test_a_job_that_ends_to_be_requeued_is_still_its_present_run(tmp_path: Path) -> None:
-    """Slurm counts the next run while it is completing. Else the session would be ready in a run that has not begun."""
-
-    async def scenario() -> None:
-        core = make(tmp_path, FakeScheduler())
-        ready = await core.ready()
-        assert ready.job.job_id is not None
-        core.scheduler.change(ready.job.job_id, state=JobState.COMPLETING, restarts=ready.job.restarts + 1)
-        await core.tick()
-        assert (core.row().state, core.row().generation) == (SessionState.READY, ready.generation)
-        core.scheduler.change(ready.job.job_id, state=JobState.PENDING)
-        await core.tick()
-        assert core.row().state is SessionState.QUEUED
-        assert core.row().job.restarts == ready.job.restarts + 1
 
     asyncio.run(scenario())
 
@@ -384,9 +366,9 @@ def test_what_was_seen_does_not_overwrite_what_was_asked_since(newer: dict[str, 
     scheduler = FakeScheduler()
     job = scheduler.change(scheduler.submit("berth-" + seen.id), id=7, state=JobState.RUNNING, node="c1")
     assert observe(seen, job, None, 1.0)(now) is None
-    assert end(seen, Outcome(SessionState.FAILED), None, 1.0)(now) is None
+    assert record_end(seen, Outcome(SessionState.FAILED), None, 1.0)(now) is None
     assert observe(seen, job, None, 1.0)(seen) is not None
-    assert end(seen, Outcome(SessionState.FAILED), None, 1.0)(seen) is not None
+    assert record_end(seen, Outcome(SessionState.FAILED), None, 1.0)(seen) is not None
 
 
 def test_an_unclear_submission_is_repeated_only_after_the_grace(tmp_path: Path, clock: Clock) -> None:
@@ -411,7 +393,7 @@ def test_an_unclear_submission_is_repeated_only_after_the_grace(tmp_path: Path, 
 
 def test_data_that_cannot_be_removed_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr("broker.controller.reconcile.deletion.FIRST_PAUSE", 0.01)
+        monkeypatch.setattr("broker.controller.reconcile.deletion.FIRST_PAUSE_S", 0.01)
         core = make(tmp_path, FakeScheduler())
         session = core.registry.create(make_session(state=SessionState.STOPPED), EventEntry("alice", "start"))
         core.launcher.failures["trash"] = LauncherError("files", "Permission denied")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.controller.reconcile.succession import goes_on, successor_due
+from broker.controller.reconcile.succession import should_continue, successor_due
 from broker.controller.registry.manifest import Manifest
 from broker.errors import ConflictError, ExitCode, InvalidInputError
 from broker.schema.sessions import ContinuationChoice, SessionState, StartRequest, StopTime
@@ -53,7 +53,7 @@ def test_it_is_stopped_at_its_time_and_not_before(tmp_path: Path, monkeypatch: p
         assert (row.state, row.stop_at) == (SessionState.STOPPED, None)
         assert core.live_jobs(session) == {}
         events = await core.sessions.events("alice", "dev")
-        assert ("berth", "stop", "it was to be stopped then") in [(e.actor, e.action, e.detail) for e in events]
+        assert ("berth", "stop", "stopped at the scheduled time") in [(e.actor, e.action, e.detail) for e in events]
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -140,9 +140,9 @@ def test_no_successor_is_asked_for_beyond_it() -> None:
     assert successor_due(make_session(**told), now, 600)
     assert successor_due(make_session(**told, stop_at=now + 120), now, 600)
     assert not successor_due(make_session(**told, stop_at=now + 50), now, 600)
-    assert not goes_on(make_session(**told, stop_at=now), now)
-    assert goes_on(make_session(continuation="never", stop_at=now + 1, stays=True), now)
-    assert not goes_on(make_session(continuation="never", stop_at=now + 1), now)
+    assert not should_continue(make_session(**told, stop_at=now), now)
+    assert should_continue(make_session(continuation="never", stop_at=now + 1, stays=True), now)
+    assert not should_continue(make_session(continuation="never", stop_at=now + 1), now)
 
 
 @pytest.fixture

@@ -232,11 +232,11 @@ def test_draining_waits_for_sbatch_but_not_for_ever(tmp_path: Path, monkeypatch:
         core = Core.make(site_config(tmp_path, slurm={"submit_timeout": 0.01}), launcher)
         starting = asyncio.create_task(core.start())
         await launcher.reached.wait()
-        monkeypatch.setattr("broker.controller.reconcile.submission.LAST_WORDS", 0.05)
+        monkeypatch.setattr("broker.controller.reconcile.submission.DRAIN_MARGIN_S", 0.05)
         async with asyncio.timeout(DEADLINE_S):
             await core.submitter.drain()
         assert core.submitter.under_way(core.row().id)
-        monkeypatch.setattr("broker.controller.reconcile.submission.LAST_WORDS", 20.0)
+        monkeypatch.setattr("broker.controller.reconcile.submission.DRAIN_MARGIN_S", 20.0)
         draining = asyncio.create_task(core.submitter.drain())
         await asyncio.sleep(0)
         launcher.let_go.set()
@@ -321,7 +321,7 @@ def test_key_replaced_in_a_running_session_leaves_it_ready(tmp_path: Path) -> No
         line = replace_host_key(core, session)
         await core.tick()
         assert core.row().state is SessionState.READY
-        await core.resizing.resize("alice", "dev", ["--mem=2G"])
+        await core.resize.resize("alice", "dev", ["--mem=2G"])
         await core.settle()
         session = core.row()
         assert (session.host_key, session.successor) == (line, 2)

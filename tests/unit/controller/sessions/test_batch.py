@@ -48,7 +48,7 @@ async def ready(core: Core) -> None:
 def test_of_a_session_that_runs_and_goes_on(tmp_path: Path) -> None:
     async def scenario(core: Core) -> None:
         await ready(core)
-        made = await core.batch.make("alice", DEV)
+        made = await core.environments.make("alice", DEV)
         assert (made.of, made.profile, made.version, made.jobs) == ("dev", "base", "1", [])
         row = core.row("dev")
         assert row.state is SessionState.READY
@@ -66,15 +66,15 @@ def test_of_a_session_that_runs_and_goes_on(tmp_path: Path) -> None:
 def test_of_a_session_without_a_job_and_of_a_profile(tmp_path: Path) -> None:
     async def scenario(core: Core) -> None:
         await core.stopped()
-        made = await core.batch.make("alice", DEV)
+        made = await core.environments.make("alice", DEV)
         assert made.of == "dev"
         for asked in ("base", "base@1"):
-            made = await core.batch.make("alice", EnvironmentRequest(of=asked))
+            made = await core.environments.make("alice", EnvironmentRequest(of=asked))
             assert (made.of, core.launcher.volumes.read("alice", made.id)) == ("base@1", {})
         events = await core.sessions.events("alice")
         assert [event.detail for event in events if event.action == "batch"] == ["in dev", "in base@1", "in base@1"]
-        assert len(await core.batch.all("alice")) == 3
-        assert await core.batch.all("bob") == []
+        assert len(await core.environments.all("alice")) == 3
+        assert await core.environments.all("bob") == []
 
     play(tmp_path, scenario)
 
@@ -82,8 +82,10 @@ def test_of_a_session_without_a_job_and_of_a_profile(tmp_path: Path) -> None:
 def test_the_site_may_show_no_job_where_it_was_submitted_from(tmp_path: Path) -> None:
     async def scenario(core: Core) -> None:
         for allowed in (True, False):
-            core.batch._settings = core.batch._settings.model_copy(update={"submission_directory": allowed})
-            made = await core.batch.make("alice", EnvironmentRequest(of="base"))
+            core.environments._settings = core.environments._settings.model_copy(
+                update={"submission_directory": allowed}
+            )
+            made = await core.environments.make("alice", EnvironmentRequest(of="base"))
             assert made.shows_submission_directory is allowed
 
     play(tmp_path, scenario)
@@ -92,8 +94,8 @@ def test_the_site_may_show_no_job_where_it_was_submitted_from(tmp_path: Path) ->
 def test_a_session_goes_before_a_profile_of_its_name(tmp_path: Path) -> None:
     async def scenario(core: Core) -> None:
         await core.stopped("base")
-        assert (await core.batch.make("alice", EnvironmentRequest(of="base"))).of == "base"
-        assert (await core.batch.make("alice", EnvironmentRequest(of="base@1"))).of == "base@1"
+        assert (await core.environments.make("alice", EnvironmentRequest(of="base"))).of == "base"
+        assert (await core.environments.make("alice", EnvironmentRequest(of="base@1"))).of == "base@1"
 
     play(tmp_path, scenario)
 
@@ -102,22 +104,22 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     async def scenario(core: Core) -> None:
         for asked, says in [("none", "no session or profile none"), ("base@9", "no profile base@9")]:
             with pytest.raises(NotFoundError, match=says):
-                await core.batch.make("alice", EnvironmentRequest(of=asked))
+                await core.environments.make("alice", EnvironmentRequest(of=asked))
         await core.start()
         with pytest.raises(ConflictError, match="dev is queued"):
-            await core.batch.make("alice", DEV)
+            await core.environments.make("alice", DEV)
         job = core.row().job.job_id
         assert job is not None
         core.scheduler.end(job)
         await core.tick()
         core.launcher.volumes.full = True
         with pytest.raises(NoSpaceError):
-            await core.batch.make("alice", DEV)
+            await core.environments.make("alice", DEV)
         core.launcher.volumes.full = False
-        assert await core.batch.all("alice") == []
+        assert await core.environments.all("alice") == []
         publish_again(core)
         with pytest.raises(RefusedError, match="was replaced by another one"):
-            await core.batch.make("alice", DEV)
+            await core.environments.make("alice", DEV)
 
     play(tmp_path, scenario)
 
@@ -132,24 +134,24 @@ def publish_again(core: Core) -> None:
 def test_a_job_becomes_a_session(tmp_path: Path) -> None:
     async def scenario(core: Core) -> None:
         await ready(core)
-        made = await core.batch.make("alice", DEV)
+        made = await core.environments.make("alice", DEV)
         core.launcher.volumes.begin_job("alice", made.id, "7", {"result": "of the job"})
         for job, error in [("8", NotFoundError), ("7", None)]:
             request = PromoteRequest(name="debug", job=job)
             if error is not None:
                 with pytest.raises(error, match="no job 8"):
-                    await core.batch.promote("alice", made.id, request)
+                    await core.environments.promote("alice", made.id, request)
                 continue
-            view = await core.batch.promote("alice", made.id, request)
+            view = await core.environments.promote("alice", made.id, request)
             assert (view.state, view.profile, view.version) == (SessionState.STOPPED, "base", "1")
         assert core.launcher.volumes.read("alice", core.row("debug").id) == {"result": "of the job"}
         with pytest.raises(ConflictError, match="a session named debug already"):
-            await core.batch.promote("alice", made.id, PromoteRequest(name="debug", job="7"))
+            await core.environments.promote("alice", made.id, PromoteRequest(name="debug", job="7"))
         with pytest.raises(NotFoundError):
-            await core.batch.promote("alice", new_id(), PromoteRequest(name="other", job="7"))
+            await core.environments.promote("alice", new_id(), PromoteRequest(name="other", job="7"))
         with pytest.raises(NotFoundError):
-            await core.batch.promote("bob", made.id, PromoteRequest(name="other", job="7"))
-        await core.batch.discard("alice", made.id)
+            await core.environments.promote("bob", made.id, PromoteRequest(name="other", job="7"))
+        await core.environments.discard("alice", made.id)
         assert core.launcher.volumes.read("alice", core.row("debug").id) == {"result": "of the job"}
 
     play(tmp_path, scenario)
@@ -157,11 +159,11 @@ def test_a_job_becomes_a_session(tmp_path: Path) -> None:
 
 def test_a_promotion_counts_as_a_session(tmp_path: Path) -> None:
     async def scenario(core: Core) -> None:
-        made = await core.batch.make("alice", EnvironmentRequest(of="base"))
+        made = await core.environments.make("alice", EnvironmentRequest(of="base"))
         core.launcher.volumes.begin_job("alice", made.id, "7", {})
         await core.start()
-        with pytest.raises(RefusedError, match="this site allows 1"):
-            await core.batch.promote("alice", made.id, PromoteRequest(name="debug", job="7"))
+        with pytest.raises(RefusedError, match=r"session limit reached \(1 of 1\)"):
+            await core.environments.promote("alice", made.id, PromoteRequest(name="debug", job="7"))
 
     play(tmp_path, scenario, limits={"sessions": 1})
 
@@ -170,10 +172,10 @@ def test_a_promotion_whose_answer_is_lost_is_asked_for_again(tmp_path: Path, mon
     clock = Clock().install(monkeypatch)
 
     async def scenario(core: Core) -> None:
-        made = await core.batch.make("alice", EnvironmentRequest(of="base"))
+        made = await core.environments.make("alice", EnvironmentRequest(of="base"))
         core.launcher.volumes.begin_job("alice", made.id, "7", {"result": "x"})
         core.launcher.loses["promote"] = 1
-        asked = asyncio.create_task(core.batch.promote("alice", made.id, PromoteRequest(name="debug", job="7")))
+        asked = asyncio.create_task(core.environments.promote("alice", made.id, PromoteRequest(name="debug", job="7")))
         while not core.launcher.volumes.records.keys() - {("alice", made.id)}:  # noqa: ASYNC110 - the fake tells nobody
             await asyncio.sleep(0)
         await core.settle()
@@ -197,23 +199,23 @@ def test_environments_go_a_week_after_their_last_job(tmp_path: Path, monkeypatch
     clock = Clock().install(monkeypatch)
 
     async def scenario(core: Core) -> None:
-        waits, ended, unknown = [await core.batch.make("alice", EnvironmentRequest(of="base")) for _ in range(3)]
+        waits, ended, unknown = [await core.environments.make("alice", EnvironmentRequest(of="base")) for _ in range(3)]
         told = core.launcher.volumes.environments
         told["alice", waits.id]["job_id"] = core.scheduler.submit("job.sh", user="alice")
         told["alice", ended.id]["job_id"] = job = core.scheduler.submit("job.sh", user="alice")
         core.scheduler.start(job)
         core.scheduler.end(job)
         clock.now += WEEK - 60
-        await core.batch.sweep("alice")
-        assert len(await core.batch.all("alice")) == 3
+        await core.environments.sweep("alice")
+        assert len(await core.environments.all("alice")) == 3
         clock.now += 3600
         assert isinstance(core.scheduler, SilentScheduler)
         core.scheduler.silent = True
-        await core.batch.sweep("alice")
-        assert len(await core.batch.all("alice")) == 3  # no answer is not an answer
+        await core.environments.sweep("alice")
+        assert len(await core.environments.all("alice")) == 3  # no answer is not an answer
         core.scheduler.silent = False
-        await core.batch.sweep("alice")
-        assert [each.id for each in await core.batch.all("alice")] == [waits.id]
+        await core.environments.sweep("alice")
+        assert [each.id for each in await core.environments.all("alice")] == [waits.id]
         assert unknown.id not in core.launcher.volumes.layers
 
     play(tmp_path, scenario, awake)
@@ -223,15 +225,15 @@ def test_one_that_a_job_has_open_stays(tmp_path: Path, monkeypatch: pytest.Monke
     clock = Clock().install(monkeypatch)
 
     async def scenario(core: Core) -> None:
-        made = await core.batch.make("alice", EnvironmentRequest(of="base"))
+        made = await core.environments.make("alice", EnvironmentRequest(of="base"))
         core.launcher.volumes.open.add(made.id)
         clock.now += 2 * WEEK
-        await core.batch.sweep("alice")
+        await core.environments.sweep("alice")
         with pytest.raises(ConflictError):
-            await core.batch.discard("alice", made.id)
-        assert len(await core.batch.all("alice")) == 1
+            await core.environments.discard("alice", made.id)
+        assert len(await core.environments.all("alice")) == 1
         core.launcher.failures["environments"] = LauncherError("gone", "the launcher has left")
-        await core.batch.sweep("alice")
+        await core.environments.sweep("alice")
 
     play(tmp_path, scenario)
 
@@ -239,7 +241,7 @@ def test_one_that_a_job_has_open_stays(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_rebuild_takes_no_environment_for_a_session(tmp_path: Path) -> None:
     async def scenario(core: Core) -> None:
         publish(core.stores.stores[0], "other")
-        await core.batch.make("alice", EnvironmentRequest(of="other"))
+        await core.environments.make("alice", EnvironmentRequest(of="other"))
         assert await core.launcher.manifests("alice") == {}
 
     play(tmp_path, scenario)

@@ -31,8 +31,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question waits for moments only."""
-    monkeypatch.setattr("broker.controller.sessions.connect.AT_ONCE", 0.05)
-    monkeypatch.setattr("broker.controller.sessions.connect.AT_MOST", 0.1)
+    monkeypatch.setattr("broker.controller.sessions.connect.FIRST_POLL_S", 0.05)
+    monkeypatch.setattr("broker.controller.sessions.connect.LATER_POLL_S", 0.1)
 
 
 def play(
@@ -62,7 +62,7 @@ async def as_the_gateway(core: Core) -> ResolveAnswer:
     waited = 0.0
     while True:
         try:
-            return await core.connecting.connect("alice", "dev", waited=waited)
+            return await core.connect.connect("alice", "dev", waited=waited)
         except WaitingError:
             waited += 0.1
 
@@ -78,7 +78,7 @@ def test_a_stopped_session_is_started_and_waited_for(tmp_path: Path, clock: Cloc
         await rest(core, clock)
         asked = asyncio.create_task(as_the_gateway(core))
         with pytest.raises(WaitingError, match=r"^dev is queued"):
-            await core.connecting.connect("alice", "dev", waited=1)
+            await core.connect.connect("alice", "dev", waited=1)
         make_ready(core)
         await core.tick()
         assert (await asked).generation == "2.0"
@@ -115,21 +115,21 @@ def test_who_waits_too_long_is_told_how_far_it_is(tmp_path: Path) -> None:
         with pytest.raises(ConflictError) as told:
             await as_the_gateway(core)
         assert told.value.message == "dev is queued: Priority (jobs with a higher priority are waiting); first in line"
-        assert told.value.hint.startswith("it goes on: connect again")
+        assert told.value.hint.startswith("connect again shortly")
         assert core.row().state is SessionState.QUEUED
         with pytest.raises(WaitingError):
-            await core.connecting.connect("alice", "dev", waited=1e6, patient=True)
+            await core.connect.connect("alice", "dev", waited=1e6, patient=True)
 
     play(tmp_path, scene, connect_wait=0.3)
 
 
 def test_whoever_is_patient_hears_of_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.controller.sessions.connect.AT_MOST", 30)
+    monkeypatch.setattr("broker.controller.sessions.connect.LATER_POLL_S", 30)
 
     async def scene(core: Core) -> None:
         view = await core.start()
         assert view.job_id is not None
-        asked = asyncio.create_task(core.connecting.connect("alice", "dev", patient=True))
+        asked = asyncio.create_task(core.connect.connect("alice", "dev", patient=True))
         await asyncio.sleep(0.05)
         core.scheduler.start(view.job_id)
         await core.tick()
@@ -159,7 +159,7 @@ def test_what_has_just_been_stopped_or_failed_is_not_started_at_once(
         assert core.launcher.submissions() == 1
         clock.now += 60
         with pytest.raises(WaitingError):
-            await core.connecting.connect("alice", "dev")
+            await core.connect.connect("alice", "dev")
         assert core.launcher.submissions() == 2
 
     play(tmp_path, scene)
@@ -173,7 +173,7 @@ def test_what_ended_for_no_fault_of_its_own_is_started_at_once(tmp_path: Path, e
         core.scheduler.end(session.job.job_id, end)
         await core.tick()
         with pytest.raises(WaitingError):
-            await core.connecting.connect("alice", "dev")
+            await core.connect.connect("alice", "dev")
         assert core.row().submission == 2
 
     play(tmp_path, scene)
@@ -225,7 +225,7 @@ def test_what_slurm_refuses_is_said_and_the_session_is_what_it_was(tmp_path: Pat
     async def scene() -> None:
         core, _ = await refusing_core(tmp_path, clock)
         with pytest.raises(RefusedError, match="Invalid account"):
-            await core.connecting.connect("alice", "dev")
+            await core.connect.connect("alice", "dev")
         assert core.row().state is SessionState.STOPPED
 
     asyncio.run(scene())
@@ -251,14 +251,14 @@ def test_unheld_question_says_what_to_wait_for(tmp_path: Path, clock: Clock) -> 
     async def scene(core: Core) -> None:
         await rest(core, clock)
         with pytest.raises(WaitingError) as told:
-            await core.connecting.connect("alice", "dev", hold=False)
+            await core.connect.connect("alice", "dev", hold=False)
         row = core.row()
         assert (row.submission, told.value.session_id, told.value.revision) == (2, row.id, row.revision)
-        waiting = asyncio.create_task(core.connecting.changed({row.id: row.revision}, 30))
+        waiting = asyncio.create_task(core.connect.changed({row.id: row.revision}, 30))
         make_ready(core)
         await core.tick()
         assert await waiting == [row.id]
-        assert (await core.connecting.connect("alice", "dev", waited=1, hold=False)).generation == "2.0"
+        assert (await core.connect.connect("alice", "dev", waited=1, hold=False)).generation == "2.0"
 
     play(tmp_path, scene)
 
@@ -266,16 +266,16 @@ def test_unheld_question_says_what_to_wait_for(tmp_path: Path, clock: Clock) -> 
 def test_all_who_waited_for_a_refused_start_hear_why(tmp_path: Path, clock: Clock) -> None:
     async def scene() -> None:
         core, launcher = await refusing_core(tmp_path, clock)
-        asked = [asyncio.create_task(core.connecting.connect("alice", "dev", hold=False)) for _ in range(20)]
+        asked = [asyncio.create_task(core.connect.connect("alice", "dev", hold=False)) for _ in range(20)]
         for each in asked:
             with pytest.raises(RefusedError, match="Invalid account"):
                 await each
         tries = launcher.submissions()
         with pytest.raises(RefusedError, match="Invalid account"):
-            await core.connecting.connect("alice", "dev", waited=5, hold=False)
+            await core.connect.connect("alice", "dev", waited=5, hold=False)
         assert launcher.submissions() == tries == 2, "one start for all of them"
         with pytest.raises(RefusedError, match="Invalid account"):
-            await core.connecting.connect("alice", "dev", hold=False)
+            await core.connect.connect("alice", "dev", hold=False)
         assert launcher.submissions() == 3, "a new connection tries again"
 
     asyncio.run(scene())
@@ -289,12 +289,12 @@ def test_start_goes_on_when_its_first_client_leaves(tmp_path: Path, clock: Clock
         await rest(core, clock)
         launcher.let_go.clear()
         launcher.reached.clear()
-        first = asyncio.create_task(core.connecting.connect("alice", "dev"))
-        second = asyncio.create_task(core.connecting.connect("alice", "dev"))
+        first = asyncio.create_task(core.connect.connect("alice", "dev"))
+        second = asyncio.create_task(core.connect.connect("alice", "dev"))
         await launcher.reached.wait()
         first.cancel()
         with pytest.raises(WaitingError):
-            await core.connecting.connect("alice", "dev", hold=False)
+            await core.connect.connect("alice", "dev", hold=False)
         launcher.let_go.set()
         with pytest.raises(WaitingError):
             await second
@@ -305,15 +305,15 @@ def test_start_goes_on_when_its_first_client_leaves(tmp_path: Path, clock: Clock
 
 
 def test_client_that_has_left_waits_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.controller.sessions.connect.AT_MOST", 10 * DEADLINE_S)
+    monkeypatch.setattr("broker.controller.sessions.connect.LATER_POLL_S", 10 * DEADLINE_S)
 
     async def scene(core: Core) -> None:
         await core.start()
         await core.tick()
         row, gone = core.row(), asyncio.Event()
         waiting: list[asyncio.Task[Any]] = [
-            asyncio.create_task(core.connecting.connect("alice", "dev", patient=True, gone=gone)),
-            asyncio.create_task(core.connecting.changed({row.id: row.revision}, 10 * DEADLINE_S, gone)),
+            asyncio.create_task(core.connect.connect("alice", "dev", patient=True, gone=gone)),
+            asyncio.create_task(core.connect.changed({row.id: row.revision}, 10 * DEADLINE_S, gone)),
             asyncio.create_task(
                 core.sessions.show("alice", "dev", after=row.revision, wait=10 * DEADLINE_S, gone=gone)
             ),
@@ -333,13 +333,13 @@ def test_client_that_has_left_waits_no_more(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_on_its_way_is_told_at_the_next_login(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await rest(core, clock)
-        assert await core.connecting.notices("alice") == []
+        assert await core.connect.notices("alice") == []
         await core.start()
-        assert await core.connecting.notices("alice") == ["dev is queued"]
-        assert await core.connecting.notices("bob") == []
+        assert await core.connect.notices("alice") == ["dev is queued"]
+        assert await core.connect.notices("bob") == []
         make_ready(core)
         await core.tick()
-        assert await core.connecting.notices("alice") == []
+        assert await core.connect.notices("alice") == []
 
     play(tmp_path, scene, now=clock.time)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.controller.sessions.connections import OWN_KEPT, OWN_REPORT, OWN_STANDING, TRIM_AFTER
+from broker.controller.sessions.connections import MAX_OWN_OPEN, MAX_OWN_RECORDS, MAX_OWN_REPORT, TRIM_AFTER
 from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from broker.names import new_id
 from broker.schema.connections import CONNECTION_TIMEOUT_S, ConnectionRecord, ConnectionReport
@@ -203,18 +203,20 @@ def test_a_users_own_records_have_a_bound(tmp_path: Path, clock: Clock) -> None:
         gateways = [record(core, clock, ended_at=clock.now) for _ in range(3)]
         await told(core, *gateways)
         with pytest.raises(InvalidInputError, match="50"):
-            await told(core, *(record(core, clock) for _ in range(OWN_REPORT + 1)), caller="alice")
+            await told(core, *(record(core, clock) for _ in range(MAX_OWN_REPORT + 1)), caller="alice")
         noted = 0
-        while noted + OWN_REPORT <= OWN_STANDING:
-            noted += await told(core, *(record(core, clock) for _ in range(OWN_REPORT)), caller="alice")
+        while noted + MAX_OWN_REPORT <= MAX_OWN_OPEN:
+            noted += await told(core, *(record(core, clock) for _ in range(MAX_OWN_REPORT)), caller="alice")
         with pytest.raises(RefusedError, match="256"):
-            await told(core, *(record(core, clock) for _ in range(OWN_REPORT)), caller="alice")
+            await told(core, *(record(core, clock) for _ in range(MAX_OWN_REPORT)), caller="alice")
         clock.now += CONNECTION_TIMEOUT_S + 1
         assert await told(core, record(core, clock), caller="alice") == 1, "those that were lost do not count"
-        for _ in range(OWN_KEPT // OWN_REPORT + 10):
-            await told(core, *(record(core, clock, ended_at=clock.now) for _ in range(OWN_REPORT)), caller="alice")
+        for _ in range(MAX_OWN_RECORDS // MAX_OWN_REPORT + 10):
+            await told(core, *(record(core, clock, ended_at=clock.now) for _ in range(MAX_OWN_REPORT)), caller="alice")
         rows = core.registry.connections_of("alice", limit=100_000)
-        assert OWN_KEPT - OWN_REPORT < sum(not row.gateway for row in rows) <= OWN_KEPT + OWN_REPORT
+        assert (
+            MAX_OWN_RECORDS - MAX_OWN_REPORT < sum(not row.gateway for row in rows) <= MAX_OWN_RECORDS + MAX_OWN_REPORT
+        )
         assert {each.id for each in gateways} <= {row.id for row in rows}, "they displace no record of a gateway"
 
     play(tmp_path, scene)

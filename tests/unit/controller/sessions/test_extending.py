@@ -45,7 +45,7 @@ def test_the_limit_is_raised_by_whole_minutes(tmp_path: Path, clock: Clock) -> N
     async def scene(core: Core) -> None:
         session = await core.ready()
         assert session.job.ends_at is not None
-        view = await core.extending.extend("alice", "dev", 2 * HOUR - 30)
+        view = await core.extend.extend("alice", "dev", 2 * HOUR - 30)
         assert f"set_time_limit {session.job.job_id} 180" in core.scheduler.asked
         assert view.ends_at == session.job.ends_at + 2 * HOUR
         await core.tick()
@@ -59,11 +59,16 @@ def test_the_limit_is_raised_by_whole_minutes(tmp_path: Path, clock: Clock) -> N
     ("longest", "continuation", "message", "instead"),
     [
         (None, "never", "this site does not extend jobs", "then the session stops and keeps its files"),
-        (2 * HOUR, "always", "no job is extended to more than 2 h in all", "then the session continues in another job"),
+        (
+            2 * HOUR,
+            "always",
+            "this site extends jobs to at most 2 h in total",
+            "then the session continues in another job",
+        ),
         (
             2 * HOUR,
             "12h",
-            "no job is extended to more than",
+            "this site extends jobs to at most",
             "then the session continues in another job if used in the last 12h",
         ),
     ],
@@ -74,7 +79,7 @@ def test_what_the_site_does_not_allow_is_refused_with_what_happens_instead(
     async def scene(core: Core) -> None:
         before = await core.ready()
         with pytest.raises(RefusedError) as refused:
-            await core.extending.extend("alice", "dev", 4 * HOUR)
+            await core.extend.extend("alice", "dev", 4 * HOUR)
         assert refused.value.message.startswith(message)
         assert refused.value.hint.endswith(instead)
         assert refused.value.hint.startswith("the job ends at ")
@@ -87,8 +92,8 @@ def test_what_the_site_does_not_allow_is_refused_with_what_happens_instead(
 def test_what_slurm_does_not_allow_is_told_in_its_words(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         before = await core.ready()
-        with pytest.raises(RefusedError, match="Slurm does not extend the job: Access/permission denied"):
-            await core.extending.extend("alice", "dev", HOUR)
+        with pytest.raises(RefusedError, match="Slurm refused to extend the job: Access/permission denied"):
+            await core.extend.extend("alice", "dev", HOUR)
         assert core.row() == before
 
     play(tmp_path, scene, FakeScheduler(now=clock.time, user="alice"))
@@ -102,12 +107,12 @@ def test_without_an_answer_or_a_job_nothing_is_changed(tmp_path: Path, clock: Cl
         before = await core.ready()
         scheduler.silent = True
         with pytest.raises(SlurmUnavailableError):
-            await core.extending.extend("alice", "dev", HOUR)
+            await core.extend.extend("alice", "dev", HOUR)
         assert core.row() == before
         with pytest.raises(NotFoundError):
-            await core.extending.extend("bob", "dev", HOUR)
+            await core.extend.extend("bob", "dev", HOUR)
         await core.sessions.stop("alice", "dev")
         with pytest.raises(ConflictError, match="dev has no running job"):
-            await core.extending.extend("alice", "dev", HOUR)
+            await core.extend.extend("alice", "dev", HOUR)
 
     play(tmp_path, scene, SilentScheduler(now=clock.time))

@@ -57,7 +57,7 @@ def test_it_goes_on_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     async def scenario(core: Core, clock: Clock) -> None:
         first = await with_gpu(core)
         clock.now += 3600
-        told = await core.resizing.resize("alice", "dev", WITHOUT)
+        told = await core.resize.resize("alice", "dev", WITHOUT)
         assert (told.state, told.job_id, told.resizing) == (SessionState.READY, first, True)
         assert "--gres=none" in core.launcher.asked[-1]
         assert "--gres=gpu:intel:1" not in core.launcher.asked[-1]
@@ -87,7 +87,7 @@ def test_its_gpu_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     async def scenario(core: Core, clock: Clock) -> None:
         await core.ready()
         clock.now += 3600
-        await core.resizing.resize("alice", "dev", ["--gres=gpu:intel:1"])
+        await core.resize.resize("alice", "dev", ["--gres=gpu:intel:1"])
         assert core.row().job.gpus == 0.0
         await core.tick()
         await core.tick()
@@ -106,7 +106,7 @@ def test_what_slurm_refuses_changes_nothing(tmp_path: Path, monkeypatch: pytest.
         first = await with_gpu(core)
         core.launcher.words = "sbatch: error: invalid gres"
         with pytest.raises(RefusedError, match="invalid gres"):
-            await core.resizing.resize("alice", "dev", ["--gres=gpu:other:1"])
+            await core.resize.resize("alice", "dev", ["--gres=gpu:other:1"])
         await core.tick()
         await core.tick()
         row = core.row()
@@ -124,7 +124,7 @@ def test_an_answer_that_is_unclear_ends_nothing_until_the_job_is_seen(
         core.launcher.unclear = False
         first = await with_gpu(core)
         core.launcher.unclear, core.launcher.queues = True, False
-        told = await core.resizing.resize("alice", "dev", WITHOUT)
+        told = await core.resize.resize("alice", "dev", WITHOUT)
         assert told.resizing
         await core.tick()
         assert core.live_jobs(core.row()) == {first: JobState.RUNNING}
@@ -143,7 +143,7 @@ def test_somebody_cancels_the_next_job(tmp_path: Path, monkeypatch: pytest.Monke
     async def scenario(core: Core, clock: Clock) -> None:
         del clock
         first = await with_gpu(core)
-        told = await core.resizing.resize("alice", "dev", WITHOUT)
+        told = await core.resize.resize("alice", "dev", WITHOUT)
         assert told.next_job_id is not None
         core.scheduler.end(told.next_job_id, JobState.CANCELLED)
         await core.tick()
@@ -158,7 +158,7 @@ def test_a_stop_in_between_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     async def scenario(core: Core, clock: Clock) -> None:
         del clock
         await with_gpu(core)
-        await core.resizing.resize("alice", "dev", WITHOUT)
+        await core.resize.resize("alice", "dev", WITHOUT)
         await core.sessions.stop("alice", "dev")
         for _ in range(3):
             await core.tick()
@@ -175,11 +175,11 @@ def test_only_what_is_ready_is_resized(tmp_path: Path, monkeypatch: pytest.Monke
         del clock
         await core.start(request=BASE)
         with pytest.raises(ConflictError, match="dev is queued"):
-            await core.resizing.resize("alice", "dev", WITHOUT)
+            await core.resize.resize("alice", "dev", WITHOUT)
         with pytest.raises(InvalidInputError, match="--output cannot be used"):
-            await core.resizing.resize("alice", "dev", ["--output=x"])
+            await core.resize.resize("alice", "dev", ["--output=x"])
         with pytest.raises(BerthError, match="no session named dev"):
-            await core.resizing.resize("bob", "dev", WITHOUT)
+            await core.resize.resize("bob", "dev", WITHOUT)
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -189,8 +189,8 @@ def test_a_gpu_more_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         del clock
         await with_gpu(core)
         await core.ready("other")
-        with pytest.raises(RefusedError, match="with a GPU, and this site allows 1"):
-            await core.resizing.resize("alice", "other", ["--gres=gpu:1"])
+        with pytest.raises(RefusedError, match=r"with a GPU reached \(1 of 1\)"):
+            await core.resize.resize("alice", "other", ["--gres=gpu:1"])
         assert core.row("other").resizing is False
 
     play(tmp_path, monkeypatch, scenario, limits={"gpu_sessions": 1})

@@ -75,7 +75,7 @@ def test_a_start_of_a_session_on_its_way_changes_nothing(core: Core, state: Sess
         assert (await core.start(request=StartRequest(options=["--mem=1G"]))).state is state
         with pytest.raises(ConflictError, match="other options"):
             await core.start(request=StartRequest(options=["--mem=2G"]))
-        with pytest.raises(ConflictError, match="made from"):
+        with pytest.raises(ConflictError, match="created from"):
             await core.start(request=StartRequest(profile="other"))
         assert core.row() == before
         assert core.launcher.asked == []
@@ -135,7 +135,7 @@ def test_a_start_that_comes_second_does_not_submit_what_is_submitted(
 
 def test_start_answers_before_a_slow_sbatch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr("broker.controller.sessions.lifecycle.ANSWER_WITHIN", 0.05)
+        monkeypatch.setattr("broker.controller.sessions.lifecycle.ANSWER_TIMEOUT_S", 0.05)
         launcher = SlowLauncher(FakeScheduler())
         core = Core.make(site_config(tmp_path), launcher)
         assert (await core.start()).state is SessionState.SUBMITTING
@@ -178,8 +178,8 @@ def test_nobody_does_anything_to_what_is_not_theirs(core: Core) -> None:
             verbs.show("bob", "dev"),
             verbs.log("bob", "dev", 10),
             verbs.events("bob", "dev"),
-            core.connecting.connect("bob", "alice.dev.berth"),
-            core.connecting.connect("bob", "dev"),
+            core.connect.connect("bob", "alice.dev.berth"),
+            core.connect.connect("bob", "dev"),
         ):
             with pytest.raises(NotFoundError):
                 await call
@@ -223,7 +223,7 @@ def test_a_wait_ends_when_the_session_goes(core: Core) -> None:
 def test_a_ready_session_is_where_its_job_said(core: Core, target: str) -> None:
     async def scenario() -> None:
         session = await core.ready()
-        answer = await core.connecting.connect("alice", target)
+        answer = await core.connect.connect("alice", target)
         assert (answer.host, answer.port, answer.generation) == ("c1", 20001, "1.0")
         assert answer.fingerprint == session.job.fingerprint
 
@@ -237,7 +237,7 @@ def test_every_other_state_refuses_in_one_line(tmp_path: Path, state: SessionSta
         core = Core.make(site_config(tmp_path, ssh=settings), FakeLauncher(FakeScheduler()))
         put(core, state, reason="Resources", node="c1", port=20001)
         with pytest.raises(ConflictError) as failure:
-            await core.connecting.connect("alice", "dev")
+            await core.connect.connect("alice", "dev")
         assert failure.value.message.startswith("dev is ")
         assert "\n" not in failure.value.message
 
@@ -250,10 +250,10 @@ def test_the_sessions_keys_are_brought_up_to_date_before_somebody_connects(core:
         files = core.launcher.directories["alice", session.id].files
         assert files["authorized_keys"] == ""
         await core.keys.add("alice", HOST_KEY)
-        await core.connecting.connect("alice", "dev")
+        await core.connect.connect("alice", "dev")
         assert files["authorized_keys"].startswith(KEY)
         asked = core.launcher.asked.count("install alice")
-        await core.connecting.connect("alice", "dev")
+        await core.connect.connect("alice", "dev")
         assert core.launcher.asked.count("install alice") == asked == 1
 
     asyncio.run(scenario())
@@ -296,6 +296,6 @@ def test_a_user_without_sessions_gets_an_empty_list_and_no_error(core: Core) -> 
     async def scenario() -> None:
         assert await core.sessions.all("carol") == []
         with pytest.raises(BerthError):
-            await core.connecting.connect("carol", "no such name")
+            await core.connect.connect("carol", "no such name")
 
     asyncio.run(scenario())

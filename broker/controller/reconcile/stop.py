@@ -1,4 +1,4 @@
-"""Stop sessions on request, or at the time that was set for it. Until that time a session may be made to continue."""
+"""Stop sessions on request or at their stop time."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_TIME = {"stop_at": None, "stays": False}
-"""Columns of a session that is to be stopped at no time."""
+"""Columns of a session without a stop time."""
 
 
-class Stopping:
-    """Stops sessions whose time has come."""
+class ScheduledStopPolicy:
+    """Stops sessions at their stop time."""
 
     def __init__(self, registry: AsyncRegistry) -> None:
         self._registry = registry
 
-    async def see_to(self, sessions: Iterable[Session], now: float) -> list[Session]:
-        """Stop those whose time has come; all of them as they are then."""
+    async def enforce(self, sessions: Iterable[Session], now: float) -> list[Session]:
+        """Stop the sessions that are due. Return all sessions, updated."""
         return [
             await self._registry.update(session.id, _in_time(now)) if _is_due(session, now) else session
             for session in sessions
@@ -36,16 +36,20 @@ class Stopping:
 
 
 def stop(user: str, detail: str = "", *, because: str = "") -> Transition:
-    """Ask for the session's end; one without a job is stopped already. `because`: what is told of it afterwards."""
+    """Request the session's stop; one without a job stays stopped. `because`: the reason that is shown afterwards."""
 
-    def decide(now: Session) -> RowChange | None:
+    def decide(current: Session) -> RowChange | None:
         entry = EventEntry(user, "stop", detail)
-        if now.state is SessionState.FAILED:
+        if current.state is SessionState.FAILED:
             return {"state": SessionState.STOPPED, **NO_TIME}, entry
-        intent = now.pending
-        if now.state in {SessionState.CHANGING, SessionState.STOPPING} and intent is not None and intent.start:
-            return {"operation": intent.but(start=False).record(), **NO_TIME}, entry
-        if now.state not in LIVE or now.state is SessionState.STOPPING:
+        operation = current.pending
+        if (
+            current.state in {SessionState.CHANGING, SessionState.STOPPING}
+            and operation is not None
+            and operation.start
+        ):
+            return {"operation": operation.replace(start=False).record(), **NO_TIME}, entry
+        if current.state not in LIVE or current.state is SessionState.STOPPING:
             return None
         values = {"state": SessionState.STOPPING, "reason": "waiting for the job to end", "stop_reason": because}
         return values | NO_TIME, entry
@@ -59,5 +63,5 @@ def _is_due(session: Session, now: float) -> bool:
 
 
 def _in_time(at: float) -> Transition:
-    because = "it was to be stopped then"
-    return lambda now: stop("berth", because, because=because)(now) if _is_due(now, at) else None
+    because = "stopped at the scheduled time"
+    return lambda session: stop("berth", because, because=because)(session) if _is_due(session, at) else None

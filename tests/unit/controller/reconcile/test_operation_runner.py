@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import broker.controller.reconcile.operations
+import broker.controller.reconcile.operation_runner
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.errors import BerthError, ConflictError, InvalidInputError, NoSpaceError, NotFoundError, RefusedError
 from broker.schema.sessions import SessionState
@@ -108,7 +108,7 @@ def test_a_controller_killed_at_any_point_is_taken_up_where_it_was(
         assert core.row(row).pending is not None
         await until(core, lambda: core.row(row).pending is None)
         await core.settle()
-        intent = core.row(row).intent
+        intent = core.row(row).last_operation
         assert intent is not None
         assert (intent.verb, intent.status) == (word, "done")
         assert len(await core.snapshots.snapshots("alice", "dev")) == MADE[word]
@@ -131,16 +131,16 @@ def test_a_worker_that_dies_each_time_does_not_keep_the_session_for_ever(
 ) -> None:
     async def scenario() -> None:
         core = await made(tmp_path, clock=clock)
-        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_WITHIN", 0.05)
+        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.05)
         core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
         await ASKED["rollback"](core)
-        for _ in range(broker.controller.reconcile.operations.TRIES):
-            clock.now += broker.controller.reconcile.operations.LAST_PAUSE + 1
+        for _ in range(broker.controller.reconcile.operation_runner.MAX_TRIES):
+            clock.now += broker.controller.reconcile.operation_runner.MAX_PAUSE_S + 1
             await core.tick()
         row = core.row()
         assert row.state is SessionState.STOPPED
-        assert row.intent is not None
-        assert row.intent.status == "failed"
+        assert row.last_operation is not None
+        assert row.last_operation.status == "failed"
 
     asyncio.run(scenario())
 
@@ -151,7 +151,7 @@ def test_what_is_unclear_is_asked_again_with_the_same_id_after_a_pause(
 ) -> None:
     async def scenario() -> None:
         core = await made(tmp_path, clock=clock)
-        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_WITHIN", 0.05)
+        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.05)
         core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
         view = await ASKED["rollback"](core)
         assert view.state is SessionState.CHANGING
@@ -160,14 +160,14 @@ def test_what_is_unclear_is_asked_again_with_the_same_id_after_a_pause(
         for _ in range(8):
             await core.tick()
         assert core.launcher.asked.count("rollback alice") == 1, "not before the pause is over"
-        pause = broker.controller.reconcile.operations.FIRST_PAUSE
+        pause = broker.controller.reconcile.operation_runner.FIRST_PAUSE_S
         for times in range(2, 12):
-            clock.now += min(pause, broker.controller.reconcile.operations.LAST_PAUSE) + 0.01
+            clock.now += min(pause, broker.controller.reconcile.operation_runner.MAX_PAUSE_S) + 0.01
             pause *= 2
             await core.tick()
             assert core.launcher.asked.count("rollback alice") == times
         core.launcher.failures.clear()
-        clock.now += broker.controller.reconcile.operations.LAST_PAUSE
+        clock.now += broker.controller.reconcile.operation_runner.MAX_PAUSE_S
         await core.tick()
         after = core.row().view().operation
         assert after is not None
@@ -239,7 +239,7 @@ def test_volumes_that_a_dying_job_has_open_are_waited_for_but_not_for_ever(tmp_p
         await until(core, lambda: core.row().state is SessionState.CHANGING)
         for _ in range(20):
             await core.tick()
-            clock.now += broker.controller.reconcile.operations.BUSY / 10
+            clock.now += broker.controller.reconcile.operation_runner.BUSY_TIMEOUT_S / 10
         with pytest.raises(ConflictError, match="open in a job"):
             await asking
         assert core.row().state is SessionState.STOPPED
@@ -263,7 +263,7 @@ def test_a_job_that_dies_while_it_copies_leaves_the_snapshot_to_be_taken_without
         assert core.row().pending is not None
         core.scheduler.end(session.job.job_id)
         while core.row().pending is not None:
-            clock.now += broker.controller.reconcile.operations.FIRST_PAUSE
+            clock.now += broker.controller.reconcile.operation_runner.FIRST_PAUSE_S
             await core.tick()
         await given_up(asking)
         assert core.row().state is SessionState.STOPPED
@@ -309,9 +309,9 @@ def test_a_fault_of_ours_is_no_end(tmp_path: Path, clock: Clock, monkeypatch: py
             await until(core, lambda: core.row().pending is not None)
             await core.settle()
             await given_up(asking)
-        clock.now += broker.controller.reconcile.operations.FIRST_PAUSE
+        clock.now += broker.controller.reconcile.operation_runner.FIRST_PAUSE_S
         await core.tick()
-        intent = core.row().intent
+        intent = core.row().last_operation
         assert intent is not None
         assert intent.status == "done"
 
@@ -336,7 +336,7 @@ def test_deep_stacks_are_flattened_after_a_stop_and_nobody_waits(tmp_path: Path)
         for number in range(4):
             core.launcher.volumes.write("alice", session.id, f"file{number}", "x")
             await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
-            assert core.row().intent is not None
+            assert core.row().last_operation is not None
         await core.settle()
         volumes = core.row().view().volumes
         assert volumes is not None
@@ -373,7 +373,7 @@ def test_a_start_does_not_wait_for_flattening_and_a_failed_one_harms_nothing(tmp
         await core.launcher.stuck.wait()
         assert (await core.start()).state is SessionState.QUEUED
         await given_up(flattening)
-        await core.upkeep.close()
+        await core.maintenance.close()
         core.launcher.hangs.clear()
         with pytest.raises(ConflictError, match="queued"):
             await core.snapshots.flatten("alice", "dev")

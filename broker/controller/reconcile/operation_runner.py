@@ -1,0 +1,235 @@
+"""Run the pending volume operations, at most one task for each session.
+
+Any caller may join that task. A restarted controller resumes from the session's row alone. A clear answer of the
+launcher ends the operation. After an unclear one the request is repeated with the same id. A failed operation leaves
+the session unchanged.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from broker.controller.launcher_client.errors import LauncherError, to_user_error
+from broker.controller.reconcile.operation_steps import OperationExecutor, OperationResult
+from broker.controller.reconcile.retry import Backoff
+from broker.controller.reconcile.succession import next_submission
+from broker.controller.registry.registry import EventEntry, JobChange
+from broker.errors import ConflictError
+from broker.failpoints import failpoint
+from broker.schema.sessions import SessionState
+from broker.single_flight import SingleFlight
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.maintenance import Maintenance
+    from broker.controller.reconcile.submission import Submitter
+    from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.operation import Operation
+    from broker.controller.registry.registry import RowChange, Transition
+    from broker.controller.wakeup import ChangeNotifier
+    from broker.errors import BerthError
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 60.0
+"""Seconds before an operation without a clear answer is repeated: the first pause, doubled up to the maximum."""
+MAX_TRIES = 20
+"""Workers that may crash or time out in one operation before it fails: about a quarter of an hour."""
+BUSY_TIMEOUT_S = 90.0
+"""Seconds for which an ended job may still hold the volumes, or appear to run, before the operation fails: more than
+Slurm's KillWait and the time that processes with open files on a file server take to end."""
+
+
+class OperationRunner:
+    """Runs operations, one task for each session."""
+
+    def __init__(
+        self,
+        *,
+        registry: AsyncRegistry,
+        launcher: LauncherClient,
+        submitter: Submitter,
+        maintenance: Maintenance,
+        changes: ChangeNotifier,
+    ) -> None:
+        self._registry = registry
+        self._executor = OperationExecutor(launcher, note=self._note, store_volumes=self._store_volumes)
+        self._submitter = submitter
+        self._maintenance = maintenance
+        self._changes = changes
+        self._running = SingleFlight[str, "Session"](self._done)
+        self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
+        self._tries: dict[str, int] = {}
+        """The number of crashed or timed-out workers, by the operation's id."""
+        self._busy_since: dict[str, float] = {}
+        """The time of the first `busy` answer, by the operation's id."""
+
+    def under_way(self, session_id: str) -> bool:
+        """Whether this process is running the session's operation."""
+        return session_id in self._running
+
+    def resume(self, sessions: Iterable[Session]) -> None:
+        """Run the operations of sessions that need only the launcher now, unless their next attempt is later."""
+        for session in sessions:
+            if can_run(session) and not self.under_way(session.id) and self._backoff.due(session.id):
+                self.run(session)
+
+    def run(self, session: Session) -> asyncio.Task[Session]:
+        """Start the session's operation, or join the running attempt.
+
+        The task returns the current session; its operation may still be pending. It does nothing if the session has
+        changed so that the operation cannot run.
+        """
+        return self._running.join(session.id, lambda: self._attempt(session.id))
+
+    async def close(self) -> None:
+        """Cancel the running attempts; the next controller repeats them with the same ids."""
+        await self._running.close()
+
+    def _done(self, session_id: str, task: asyncio.Task[Session]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._backoff.failed(session_id)
+            log.error("operation interrupted session=%s", session_id, exc_info=error)
+        self._changes.notify()
+
+    async def _attempt(self, session_id: str) -> Session:
+        session = await self._registry.require(session_id)
+        operation = session.pending
+        if operation is None or not can_run(session):
+            return session
+        if session.state in {SessionState.QUEUED, SessionState.STARTING}:
+            error = ConflictError(
+                f"Slurm restarted the job of {session.name} meanwhile", hint="try again when it is ready"
+            )
+            return await self._fail(session, operation, error)
+        try:
+            result = await self._executor.do(session, operation)
+        except LauncherError as error:
+            if self._may_become_clear(operation, error) or self._may_pass(session, operation, error):
+                log.info("%s of %s will be repeated: %s", operation.verb, session.id, error.message)
+                self._backoff.failed(session.id)
+                return session
+            return await self._fail(session, operation, to_user_error(error, _name_of_data(session, operation)))
+        failpoint(f"{operation.verb}.done")
+        return await self._conclude(session, _succeeded(operation, result))
+
+    def _may_become_clear(self, operation: Operation, error: LauncherError) -> bool:
+        """Whether to repeat the request: always while the launcher or Slurm is away, MAX_TRIES times for a worker that
+        crashes or times out. If such a worker has completed after all, the next operation finds it in volumes.json.
+        """
+        if error.kind not in {"crashed", "timed-out"}:
+            return error.unclear
+        self._tries[operation.id] = self._tries.get(operation.id, 0) + 1
+        return self._tries[operation.id] < MAX_TRIES
+
+    def _may_pass(self, session: Session, operation: Operation, error: LauncherError) -> bool:
+        """Whether a job that is ending holds the volumes, or could not copy them any more.
+
+        When the controller sees its end, the snapshot is taken without the job.
+        """
+        dying = operation.kind.job == "optional" and session.state is not SessionState.CHANGING
+        if error.kind != "busy" and not (error.kind == "ended" and dying):
+            return False
+        return time.monotonic() - self._busy_since.setdefault(operation.id, time.monotonic()) < BUSY_TIMEOUT_S
+
+    async def _fail(self, session: Session, operation: Operation, error: BerthError) -> Session:
+        log.info("%s of %s failed: %s", operation.verb, session.id, error.message)
+        try:
+            await self._executor.undo(session, operation)
+        except LauncherError as trouble:
+            if trouble.unclear:
+                self._backoff.failed(session.id)
+                return session
+            log.warning("manifest of %s still has the failed %s: %s", session.id, operation.verb, trouble.message)
+        self._maintenance.schedule_gc(session.owner)  # removes what the operation had made
+        return await self._conclude(session, _failed(operation, session.state, error))
+
+    async def _conclude(self, session: Session, decide: Transition) -> Session:
+        current = await self._registry.update(session.id, decide)
+        self._backoff.forget(session.id)
+        if current.last_operation is not None:
+            self._busy_since.pop(current.last_operation.id, None)
+            self._tries.pop(current.last_operation.id, None)
+        if current.state is SessionState.SUBMITTING and not self._submitter.under_way(current.id):
+            self._submitter.submit(current)
+        self._maintenance.flatten_if_deep(current)
+        return current
+
+    async def _store_volumes(self, session_id: str, volumes: dict[str, Any]) -> None:
+        await self._registry.update(session_id, lambda _: ({"volumes": volumes}, None))
+
+    async def _note(self, session: Session, operation: Operation, arguments: dict[str, Any]) -> Operation:
+        def decide(current: Session) -> RowChange | None:
+            if current.pending is None or current.pending.id != operation.id:
+                return None
+            pending = current.pending
+            return {"operation": pending.replace(arguments=pending.arguments | arguments).record()}, None
+
+        await self._registry.update(session.id, decide)
+        return operation.replace(arguments=operation.arguments | arguments)
+
+
+def can_run(session: Session) -> bool:
+    """Whether the session has a pending operation that needs only the launcher, and not the end of a job."""
+    operation = session.pending
+    if operation is None:
+        return False
+    runs = {SessionState.QUEUED, SessionState.STARTING, SessionState.READY}
+    return session.state is SessionState.CHANGING or (session.state in runs and not operation.kind.needs_stopped)
+
+
+def _name_of_data(session: Session, operation: Operation) -> str:
+    return str(operation.arguments["name"]) if operation.kind.has_source else session.name
+
+
+def _succeeded(operation: Operation, result: OperationResult) -> Transition:
+    def decide(current: Session) -> RowChange | None:
+        pending = current.pending
+        if pending is None or pending.id != operation.id:
+            return None
+        record = pending.done(result.message, undo=result.undo, snapshot=result.snapshot).record()
+        values, job = result.values | {"operation": record}, dict[str, Any]()
+        if current.state is SessionState.CHANGING:
+            kept = pending.replace(state=SessionState.STOPPED, why="") if operation.kind.resets_state else pending
+            then, job = _afterwards(current, kept, root=operation.kind.enters_root_mode)
+            values |= then
+        return JobChange(values, EventEntry("berth", f"{operation.verb}-done", result.message), job=job)
+
+    return decide
+
+
+def _failed(operation: Operation, observed: SessionState, error: BerthError) -> Transition:
+    def decide(current: Session) -> RowChange | None:
+        pending = current.pending
+        if pending is None or pending.id != operation.id:
+            return None
+        if observed is not SessionState.CHANGING and current.state is SessionState.CHANGING:
+            return None  # its job has ended meanwhile: the operation runs without the job
+        values: dict[str, Any] = {"operation": pending.failed(error).record()}
+        job: dict[str, Any] = {}
+        if current.state is SessionState.CHANGING and operation.kind.creates_session:
+            values |= {"state": SessionState.DELETED, "reason": ""}
+            values |= {"name": operation.arguments["was"]} if "was" in operation.arguments else {}  # its former name
+        elif current.state is SessionState.CHANGING:
+            start = pending.start and (pending.ran or not pending.kind.enters_root_mode)
+            then, job = _afterwards(current, pending.replace(start=start))
+            values |= then
+        return JobChange(values, EventEntry("berth", f"{operation.verb}-failed", error.message), job=job)
+
+    return decide
+
+
+def _afterwards(current: Session, operation: Operation, *, root: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns of a CHANGING session after its operation, and those of its next job."""
+    if operation.start:
+        values, job = next_submission(current)
+        return values | {"root": root}, job | {
+            name: operation.arguments[name] for name in ("gpus",) if name in operation.arguments
+        }
+    return {"state": operation.state, "reason": operation.why, "root": False}, {}
