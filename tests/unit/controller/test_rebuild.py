@@ -208,8 +208,11 @@ def test_a_deleted_session_can_be_brought_back_although_the_registry_was_lost(co
 
 
 @pytest.mark.parametrize("at", ["rollback", "install"])
-def test_a_registry_that_is_lost_in_the_middle_of_a_rollback_goes_on_with_it(config: Config, at: str) -> None:
+def test_a_registry_that_is_lost_in_the_middle_of_a_rollback_goes_on_with_it(
+    config: Config, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The launcher dies before or after the volumes are changed: the manifest tells what was to be done."""
+    monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.05)  # the rollback does not end
 
     async def scenario() -> None:
         core = Core.make(config, FakeLauncher(FakeScheduler()))
