@@ -300,7 +300,9 @@ def test_uids_without_an_account_get_no_connection(directory: Path) -> None:
 def test_one_uid_without_an_account_learns_why(directory: Path) -> None:
     """As the program of a container's inner user sees it."""
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom broker.client.client import Client\nos.seteuid(2000000)\n"
+        "import os, sys\nfrom pathlib import Path\nfrom broker.client.client import Client\n"
+        "Client(Path(sys.argv[1])).site()  # which imports the rest: the uid cannot read root's own Python\n"
+        "os.seteuid(2000000)\n"
         "try:\n    Client(Path(sys.argv[1])).site()\nexcept Exception as error:\n    print(error)\n"
     )
 
