@@ -15,6 +15,7 @@ from slurm.lab.enter import exec_argv, nsenter
 from slurm.lab.paths import LabPaths
 from slurm.lab.processes import init_pid
 from slurm.lab.spec import LOGIN, NODES
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ class Lab:
         *,
         user: str = "root",
         node: str = LOGIN,
-        seconds: float = 60,
+        seconds: float = DEADLINE_S,
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
         host_network: bool = False,
@@ -84,7 +85,7 @@ class Lab:
         argv = self.argv(command, user=user, node=node, env=env, host_network=host_network)
         return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False)
 
-    def sh(self, script: str, *, user: str = "root", node: str = LOGIN, seconds: float = 60) -> str:
+    def sh(self, script: str, *, user: str = "root", node: str = LOGIN, seconds: float = DEADLINE_S) -> str:
         """Run a shell script in a node and return its output without the last line end; AssertionError if it fails."""
         done = self.run(["sh", "-euc", script], user=user, node=node, seconds=seconds)
         assert done.returncode == 0, f"{script!r} ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
@@ -135,7 +136,7 @@ def older_name(name: str) -> str:
     return f"{name}-old"
 
 
-def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = DEADLINE_S) -> None:
     """Return once the condition holds; AssertionError, naming it, if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

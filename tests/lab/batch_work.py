@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.deadlines import DEADLINE_S
+
 if TYPE_CHECKING:
     from tests.lab.conftest import User
 
@@ -24,7 +26,7 @@ class Work:
     def write(self, name: str, text: str) -> None:
         self.lab.run(["tee", f"{WORK}/{name}"], user="alice", stdin=text.encode())
 
-    def sh(self, command: str, *, code: int = 0, seconds: float = 60) -> str:
+    def sh(self, command: str, *, code: int = 0, seconds: float = DEADLINE_S) -> str:
         done = self.lab.run(["bash", "-c", f"cd {WORK}; {command}"], user="alice", seconds=seconds)
         assert done.returncode == code, (done.stdout + done.stderr).decode()
         return done.stdout.decode()

@@ -115,11 +115,13 @@ class User:
     site: Site
     laptop: Laptop
 
-    def berth(self, *arguments: str, seconds: float = 60, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def berth(
+        self, *arguments: str, seconds: float = DEADLINE_S, stdin: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
         """`berth …` on the login node."""
         return self.site.lab.run(["berth", *arguments], user=self.name, seconds=seconds, stdin=stdin)
 
-    def ok(self, *arguments: str, seconds: float = 60, stdin: bytes = b"") -> str:
+    def ok(self, *arguments: str, seconds: float = DEADLINE_S, stdin: bytes = b"") -> str:
         """The same, which must succeed; its standard output."""
         done = self.berth(*arguments, seconds=seconds, stdin=stdin)
         assert done.returncode == 0, f"berth {' '.join(arguments)} ended with {done.returncode}: {done.stderr.decode()}"
@@ -143,7 +145,7 @@ class User:
         return view
 
     def until(
-        self, session: str, holds: Callable[[dict[str, Any]], bool], *, what: str, seconds: float = 60
+        self, session: str, holds: Callable[[dict[str, Any]], bool], *, what: str, seconds: float = DEADLINE_S
     ) -> dict[str, Any]:
         """The session, once the condition holds of it; the API tells of each change."""
         deadline = time.monotonic() + seconds
@@ -153,7 +155,7 @@ class User:
             view = self.show(session, f"?after={view['revision']}&wait=5")
         return view
 
-    def wait(self, session: str, *states: str, seconds: float = 60) -> dict[str, Any]:
+    def wait(self, session: str, *states: str, seconds: float = DEADLINE_S) -> dict[str, Any]:
         """The session, once it is in one of these states."""
         what = f"{session} to be {' or '.join(states)}"
         return self.until(session, lambda view: view["state"] in states, what=what, seconds=seconds)

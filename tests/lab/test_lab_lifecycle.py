@@ -44,7 +44,7 @@ def cli(*argv: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, umask=0o077)
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_S) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
@@ -58,7 +58,7 @@ class Cluster:
     place: LabPaths
 
     def run(
-        self, *command: str, node: str = "login", user: str = "alice", stdin: bytes = b"", seconds: float = 60
+        self, *command: str, node: str = "login", user: str = "alice", stdin: bytes = b"", seconds: float = DEADLINE_S
     ) -> subprocess.CompletedProcess[bytes]:
         argv = exec_argv(node, command, user=user, lab=self.place)
         return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False)
@@ -265,7 +265,7 @@ def test_terminal_belongs_to_the_node_and_follows_the_window(lab: Cluster) -> No
     os.close(master)
 
 
-def read_until(fd: int, what: bytes, seconds: float = 10) -> bytes:
+def read_until(fd: int, what: bytes, seconds: float = DEADLINE_S) -> bytes:
     seen = b""
     deadline = time.monotonic() + seconds
     while what not in seen:

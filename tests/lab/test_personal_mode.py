@@ -48,11 +48,11 @@ class Carol:
     lab: Lab
 
     def berth(
-        self, *arguments: str, seconds: float = 60, stdin: bytes = b"", env: Mapping[str, str] | None = None
+        self, *arguments: str, seconds: float = DEADLINE_S, stdin: bytes = b"", env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         return self.lab.run(["berth", *arguments], user=CAROL, node=NODE, seconds=seconds, stdin=stdin, env=env)
 
-    def ok(self, *arguments: str, seconds: float = 60, env: Mapping[str, str] | None = None) -> str:
+    def ok(self, *arguments: str, seconds: float = DEADLINE_S, env: Mapping[str, str] | None = None) -> str:
         done = self.berth(*arguments, seconds=seconds, env=env)
         assert done.returncode == 0, f"berth {' '.join(arguments)} ended with {done.returncode}: {done.stderr.decode()}"
         return done.stdout.decode()
@@ -90,7 +90,9 @@ class Laptop:
         unshare = ["unshare", "--mount", "--propagation=private", "sh", "-euc", REPLACING_HOME, "sh", self.home, script]
         return self.lab.argv(unshare, node=LAPTOP)
 
-    def run(self, script: str, *, stdin: bytes = b"", seconds: float = 30) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, script: str, *, stdin: bytes = b"", seconds: float = DEADLINE_S
+    ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(self.argv(script), input=stdin, capture_output=True, timeout=seconds, check=False)
 
     def ok(self, script: str, *, stdin: bytes = b"") -> bytes:

@@ -52,21 +52,22 @@ def test_a_migration_changes_neither_sessions_nor_their_jobs(
     stopped.start("--mem=200M")
     stopped.mark("stopped")
     stopped.stop()
-    running.start("--mem=200M", "--time=2")
+    running.start("--mem=200M", "--time=4")  # the successor is asked for after 2 min, and takes over after 4
     running.mark("before")
     alice.ok("set", running.name, "--continue", "always")
-    view = alice.until(running.name, _has_successor, what="a successor in the queue", seconds=90)
+    view = alice.until(running.name, _has_successor, what="a successor in the queue", seconds=200)
     before = [_facts(alice, each.name) for each in (running, stopped)]
 
     _migrate_again(crashing)
 
-    assert [_facts(alice, each.name) for each in (running, stopped)] == before
+    for each, facts in zip((running, stopped), before, strict=True):
+        assert _facts(alice, each.name) == facts
     assert view["state"] == "ready"
     assert running.marks() == ["before"] * 2
     assert running.snapshot("live")["consistency"] == "frozen"
     running.mark("after")
 
-    now = alice.carried_on(running.name, view, 150)
+    now = alice.carried_on(running.name, view, 300)
     assert (now["job_id"], now["generation"]) == (view["next_job_id"], "2.0")
     assert now["host_key_fingerprint"] == view["host_key_fingerprint"]
     assert running.marks() == ["after"] * 2

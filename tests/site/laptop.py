@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from tests.deadlines import DEADLINE_S
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -19,7 +21,7 @@ THERE = "~/.config/berth/known_hosts"
 class LoginNode(Protocol):
     """Where users type `berth`: the lab's login node, or a guest."""
 
-    def run(self, command: str, *, user: str, seconds: float = 60, stdin: bytes = b"") -> str:
+    def run(self, command: str, *, user: str, seconds: float = DEADLINE_S, stdin: bytes = b"") -> str:
         """Run a command line as `user`; its output. An error if it fails or takes too long."""
 
 
@@ -58,14 +60,14 @@ class Laptop:
         return ["ssh", "-F", str(self.config), "-o", "BatchMode=yes", *options, f"{session}.berth", "--", *command]
 
     def ssh(
-        self, session: str, script: str, *, seconds: float = 30, stdin: bytes = b"", options: Sequence[str] = ()
+        self, session: str, script: str, *, seconds: float = DEADLINE_S, stdin: bytes = b"", options: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a shell script in a session."""
         argv = self.argv(session, [script], options=options)
         return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False)
 
     def ok(
-        self, session: str, script: str, *, seconds: float = 30, stdin: bytes = b"", options: Sequence[str] = ()
+        self, session: str, script: str, *, seconds: float = DEADLINE_S, stdin: bytes = b"", options: Sequence[str] = ()
     ) -> bytes:
         """The same, which must succeed; its standard output."""
         done = self.ssh(session, script, seconds=seconds, stdin=stdin, options=options)
