@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -63,6 +64,18 @@ def run(berth: Path, *words: str, **variables: str) -> str:
 )
 def test_a_plain_job_goes_straight_to_sbatch(berth: Path, words: tuple[str, ...]) -> None:
     assert run(berth, "sbatch", *words) == " ".join(["sbatch", *(f"[{word}]" for word in words)])
+
+
+@pytest.mark.parametrize("words", [("-Qo", "log", "--wait", "job.sh"), ("--env", "dev", "job.sh")])
+def test_programs_get_the_users_value_of_a_variable_that_the_script_uses(berth: Path, words: tuple[str, ...]) -> None:
+    used = set(re.findall(r"\b([a-z]+)=|for ([a-z]+) in", berth.read_text()))
+    names = sorted({name for each in used for name in each if name})
+    assert {"name", "word", "wrapped", "directory"} <= set(names)
+    for program, head in (("sbatch", ""), ("berth-cli", "#!/bin/sh\n")):
+        (berth.parent / program).write_text(f"{head}printenv {' '.join(names)}\n")
+    assert run(berth, "sbatch", *words, **{name: f"my {name}" for name in names}).splitlines() == [
+        f"my {name}" for name in names
+    ]
 
 
 @pytest.mark.parametrize(
