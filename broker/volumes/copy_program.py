@@ -6,8 +6,9 @@ Usage:
 
 With --drain it writes `ready`, waits until the caller has frozen the writers and has written a line, and writes
 `drained`: the writers may continue. It writes `copied` when the first pass is over, waits for a line, copies what has
-changed since, writes `still` when the source may change again, and `done` when the copy is on disk. The caller's lines
-are `all`, or `some` if a writer could not be frozen.
+changed since, writes `still` when the source may change again, and `done` when the copy is on disk. If it fails it
+writes `failed`, a space and the reason, on the standard output as all its words: the file that takes the caller's
+errors may be on the full disk. The caller's lines are `all`, or `some` if a writer could not be frozen.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ FAILED, MISUSED, NOT_WANTED = 1, 2, 3
 
 
 def main() -> int:
-    """Run the copy of the command line and return the exit code. The last line of the standard error has the reason of
-    a failure.
-    """
+    """Run the copy of the command line and return the exit code."""
     arguments = sys.argv[1:]
     options = list(itertools.takewhile(lambda word: word.startswith("--"), arguments))
     words = arguments[len(options) :]
@@ -41,7 +40,7 @@ def main() -> int:
         return _copy(copies, drains="--drain" in options)
     except OSError as error:
         where = f": {os.fsdecode(error.filename)}" if error.filename else ""
-        print(f"{error.strerror}{where}", file=sys.stderr)
+        print("failed", " ".join(f"{error.strerror}{where}".splitlines()), flush=True)
         return FAILED
 
 

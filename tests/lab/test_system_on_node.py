@@ -219,7 +219,8 @@ class TestFaults:
     def test_a_full_disk_of_the_node_is_told_and_the_end_saves(self, kept: SessionJob, small_disk: str) -> None:
         kept.configure(BERTH_SAVE_EVERY="1")
         kept.start(f"--nodelist={small_disk}")
-        kept.says("head -c 80M /dev/urandom >/opt/large")
+        # The room is taken at once, or half a copy could leave too little for the rest of the file.
+        kept.says("fallocate -l 80M /opt/large && dd if=/dev/urandom of=/opt/large bs=1M count=80 conv=notrunc")
         wait_until(
             lambda: "warning: the changes outside of the home could not be saved" in kept.log(), "a warning", kept.log
         )

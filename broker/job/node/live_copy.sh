@@ -97,13 +97,13 @@ copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copyin
   if [[ $word == 'done' ]]; then
     COPIER=''
     for (( ; $# > 0; )); do # whose marks of deletion these are
-      [[ ! -e ${1%/tree}/fuse ]] || touch "$2/fuse" 2>"$NODE_DIR/copy.err" || { MESSAGE=$(<"$NODE_DIR/copy.err") && exit 0; }
+      [[ ! -e ${1%/tree}/fuse ]] || MESSAGE=$(touch "$2/fuse" 2>&1) || exit 0
       shift 3
     done
     RESULT=crash-consistent MESSAGE='not every process could be stopped'
     if [[ -n $whole ]]; then RESULT=frozen MESSAGE=''; fi
   else
-    MESSAGE=$(tail -n 1 "$NODE_DIR/copy.err")
+    if [[ $word == 'failed '* ]]; then MESSAGE=${word#failed }; else MESSAGE=$(tail -n 1 "$NODE_DIR/copy.err"); fi
     MESSAGE=${MESSAGE:-the copy was ${word:-not done}}
   fi
 }

@@ -43,20 +43,23 @@ begin_save() { # notes the time of the save, two seconds early: the file system'
 }
 
 pack_copy() { # COMMAND ARGUMENT…: saves the copy live.new; keeps RESULT only if that succeeds
-  local how=$RESULT as=()
+  local how=$RESULT as=() errors line reason=''
   RESULT=failed MESSAGE='the session ended'
   [[ ! -e $NODE_DIR/top/fuse ]] || : >"$NODE_DIR/live.new/fuse"
   remove_tree "$NODE_DIR/live"
   mv "$NODE_DIR/live.new" "$NODE_DIR/live"
   ! unshare --map-root-user true 2>/dev/null || as=(unshare --map-root-user)
   # A process of its own, so that a signal reaches it, and without the lock that the next save waits for.
-  (exec {turn}>&- && exec "${as[@]}" "$PYTHON" -I "$DIRECTORY/run/copying.pyz" "$@" 2>"$NODE_DIR/save.err") &
+  # Its errors go through a pipe: the node's disk may be full.
+  exec {errors}< <(exec {turn}>&- && exec "${as[@]}" "$PYTHON" -I "$DIRECTORY/run/copying.pyz" "$@" 2>&1 >/dev/null)
   PACKER=$!
+  while IFS= read -ru "$errors" line; do reason=$line; done
+  exec {errors}<&-
   if wait "$PACKER"; then
     [[ $1 != save ]] || mv "$NODE_DIR/saving" "$NODE_DIR/saved"
     RESULT=$how MESSAGE=''
   else
-    MESSAGE=$(tail -n 1 "$NODE_DIR/save.err")
+    MESSAGE=$reason
   fi
   PACKER=''
 }
@@ -93,18 +96,18 @@ report_save() { # logs the result of a save
 }
 
 save_at_end() { # the last save, after the container's end
-  local turn attempt
+  local turn attempt errors
   [[ -n ${GENERATION:-} && -z $BERTH_ROOT ]] || return 0
   exec {turn}>"$NODE_DIR/copying" && flock "$turn" # of a save in the background, which has been told to end
   # Stores into mapped pages of tmpfs change no time.
   has_system_changed || [[ -e $NODE_DIR/saved && $(stat -f -c %T "$NODE_DIR/top") == tmpfs ]] || return 0
   log "saving the changes outside of the home"
   for attempt in first second; do # Slurm's signal may end the first
-    if run_saves save "$LAYERS/${SYSTEM_STACK[0]}" "$GENERATION" "$NODE_DIR/top" 2>"$NODE_DIR/save.err"; then
+    if errors=$(run_saves save "$LAYERS/${SYSTEM_STACK[0]}" "$GENERATION" "$NODE_DIR/top" 2>&1 >/dev/null); then
       log "saved the changes outside of the home"
       return 0
     fi
-    log "the $attempt attempt to save failed: $(tail -n 1 "$NODE_DIR/save.err")"
+    log "the $attempt attempt to save failed: ${errors##*$'\n'}"
   done
   log "error: the changes outside of the home since the last save are lost"
 }

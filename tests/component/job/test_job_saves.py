@@ -62,8 +62,17 @@ def test_copy_that_was_packed_keeps_its_consistency(node: Path) -> None:
 )
 def test_half_packed_layer_is_never_called_frozen(node: Path, end: str, message: str) -> None:
     packer(node, end)
+    (node / "save.err").symlink_to("/dev/full")  # the node's disk may have no room for the errors
     (node / "live.new/tree").mkdir(parents=True)
     assert bash(node, PACK).stdout == f"failed:{message}\n"
+
+
+def test_last_save_tells_why_it_failed_although_the_disk_of_the_node_is_full(node: Path) -> None:
+    (node.parent / "session/run/copying.pyz").write_text("raise SystemExit('first line\\nNo space left on device')")
+    (node / "save.err").symlink_to("/dev/full")
+    (node / "top/tree/file").touch()
+    done = bash(node, f"GENERATION=1.0 BERTH_ROOT='' LAYERS={node} SYSTEM_STACK=(top); save_at_end")
+    assert done.stdout.count("attempt to save failed: No space left on device\n") == 2, done
 
 
 def test_copy_that_was_left_half_made_is_removed_before_the_next(node: Path) -> None:

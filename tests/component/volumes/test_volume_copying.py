@@ -394,10 +394,10 @@ def test_files_that_cannot_be_read_are_named_before_anything_is_frozen(shared: P
     for path in (source, *source.rglob("*")):
         shutil.chown(path, "nobody")
     done = run_as_nobody(shared, "--drain", str(source), str(shared / "layer"), "")
-    assert (done.returncode, done.stdout) == (1, "")
-    words = done.stderr.splitlines()
+    assert (done.returncode, done.stderr) == (1, "")
+    words = done.stdout.splitlines()
     assert len(words) == 1
-    assert words[0].startswith("permission denied: cannot read ")
+    assert words[0].startswith("failed permission denied: cannot read ")
     assert words[0].endswith(" and 1 more; run `chmod u+r` or `chmod u+rx` on them, or remove them")
     assert words[0].count("secret\\x0a") + words[0].count("closed") == 3
     for path in source.rglob("*"):
@@ -405,6 +405,15 @@ def test_files_that_cannot_be_read_are_named_before_anything_is_frozen(shared: P
     done = run_as_nobody(shared, "--drain", str(source), str(shared / "other"), "")
     assert done.stdout.split() == ["ready", "drained", "copied", "still", "done"]
     assert content(shared / "other/tree") == content(source)
+
+
+def test_reason_of_a_failure_needs_no_room_on_the_disk(shared: Path) -> None:
+    """The job keeps the standard error in a file on the node's disk, and that disk may be what is full."""
+    (shared / ARCHIVE).write_bytes(copy_archive())
+    command = ["/usr/bin/python3", "-I", str(shared / ARCHIVE), str(shared / "no source"), str(shared / "layer"), ""]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, f"failed No such file or directory: {shared}/no source\n")
 
 
 def test_program_needs_nothing_but_its_archive(shared: Path) -> None:
