@@ -109,7 +109,6 @@ def observation(session: Session, job: Job, successor: Job | None, now: float) -
     columns: dict[str, Any] = {
         "job_id": job.id,
         "outcome": outcome.outcome,
-        "restarts": job.restarts,
         "missing_since": None,
         "submitted_at": session.job.submitted_at or job.submitted_at,
         "expected_start_at": job.started_at if job.state.waits else None,
@@ -117,6 +116,8 @@ def observation(session: Session, job: Job, successor: Job | None, now: float) -
     }
     if job.state.runs:
         columns |= {"node": job.node, "started_at": job.started_at}
+    if job.state is not JobState.COMPLETING:  # in which a requeued job already has the count of its next run
+        columns |= {"restarts": job.restarts}
     if job.state.runs and job.state is not JobState.COMPLETING:  # which has its end in `ends_at`, not its limit
         columns |= {"ends_at": job.ends_at}
     if job.state.waits:  # a requeued job has left its node
