@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import logging
 import pwd
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from broker.controller import clock
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -76,18 +76,18 @@ class AccountCache:
 
     def is_missing(self, uid: int) -> bool:
         """Whether the name service reported recently that this uid has no account."""
-        return self._missing.get(uid, 0.0) > time.monotonic()
+        return self._missing.get(uid, 0.0) > clock.monotonic()
 
     def is_known(self, uid: int) -> bool:
         """Whether this uid has had an account within the last hour."""
         known = self._known.get(uid)
-        return known is not None and time.monotonic() - known.found_at < GRACE_S
+        return known is not None and clock.monotonic() - known.found_at < GRACE_S
 
     def is_subordinate(self, uid: int) -> bool:
         """Whether a user of this machine can become this uid. It may be an account all the same: some directories
         give out numbers from the same range.
         """
-        now = time.monotonic()
+        now = clock.monotonic()
         if now >= self._read_subuid_at:
             self._subordinates, self._read_subuid_at = _ranges(SUBUID), now + FRESH_S
         return any(uid in each for each in self._subordinates)
@@ -97,7 +97,7 @@ class AccountCache:
         if self.is_missing(uid):
             return None
         known = self._known.get(uid)
-        if known is not None and time.monotonic() < known.ask_at:
+        if known is not None and clock.monotonic() < known.ask_at:
             return known.name
         lookup = self._lookups.join(uid, lambda: self._look_up(uid))
         if known is None or not self.is_known(uid):
@@ -105,14 +105,14 @@ class AccountCache:
         done, _ = await asyncio.wait({lookup}, timeout=PATIENCE_S)
         if done:
             return lookup.result()
-        known.ask_at = time.monotonic() + RETRY_S
+        known.ask_at = clock.monotonic() + RETRY_S
         return known.name
 
     async def _look_up(self, uid: int) -> str | None:
         subordinate = self.is_subordinate(uid)
         threads = self._subordinate_thread if subordinate else self._threads
         name = await asyncio.get_running_loop().run_in_executor(threads, _name_of, uid)
-        now = time.monotonic()
+        now = clock.monotonic()
         if name is not None:
             self._known[uid] = _Known(name, now, now + FRESH_S)
             return name

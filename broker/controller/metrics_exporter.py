@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from broker.controller import clock
 from broker.errors import BerthError
 from broker.schema.sessions import SessionState
 from broker.service.metrics_server import MetricsServer
@@ -50,7 +50,7 @@ class _Sessions(Collector):
         yield GaugeMetricFamily(
             "berth_slurm_stale_seconds",
             "Seconds since Slurm stopped answering; 0 while it answers.",
-            value=0 if since is None else max(time.time() - since, 0),
+            value=0 if since is None else max(clock.now() - since, 0),
         )
 
 

@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import pwd
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from broker.config.file import Mode
+from broker.controller import clock
 from broker.controller.reconcile.job_comment import JOB_PREFIX, read
 from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.models import JobRow
@@ -56,7 +56,7 @@ async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, laun
         except BerthError as error:
             found.skipped.append(f"{user}: {error.message}")
             continue
-        kept_until = time.time() + config.storage.deleted_grace
+        kept_until = clock.now() + config.storage.deleted_grace
         for session_id, text in manifests.items():
             await found.add(user, session_id, functools.partial(_restore, registry, jobs, text=text))
         for session_id, text in deleted.items():
@@ -192,5 +192,5 @@ def _with_job(session: Session, jobs: Iterable[Job]) -> None:
 
 
 def _job(session: Session, submission: int, job_id: int) -> JobRow:
-    now = time.time()
+    now = clock.now()
     return JobRow(session_id=session.id, submission=submission, job_id=job_id, asked_at=now, options=session.options)

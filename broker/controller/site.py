@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.schema.login import AuthorityKeyView
 from broker.schema.site import SiteView
 from broker.ssh.host_names import gateway_host
@@ -44,7 +44,7 @@ class Site:
     async def view(self, user: str) -> SiteView:
         """Return the settings that the ssh of `user` needs."""
         config = self._config
-        since = time.time() - config.ssh.host_certificate_days * 86400
+        since = clock.now() - config.ssh.host_certificate_days * 86400
         return SiteView(
             user=user,
             domain=config.ssh.domain,

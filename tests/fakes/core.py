@@ -10,25 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import broker.controller.reconcile.continuation
-import broker.controller.reconcile.deletion
-import broker.controller.reconcile.idle
-import broker.controller.reconcile.loop
-import broker.controller.reconcile.maintenance
-import broker.controller.reconcile.operation_runner
-import broker.controller.reconcile.retry
-import broker.controller.reconcile.submission
-import broker.controller.registry.operation
-import broker.controller.sessions.connect
-import broker.controller.sessions.connections
-import broker.controller.sessions.deleted
-import broker.controller.sessions.environments
-import broker.controller.sessions.extend
-import broker.controller.sessions.lifecycle
-import broker.controller.sessions.limits
-import broker.controller.sessions.policies
-import broker.controller.sessions.snapshots
 from broker.config.settings import Config
+from broker.controller import clock
 from broker.controller.assembly import Controller
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.registry.database import open_registry
@@ -51,31 +34,8 @@ OFFSET = 40960
 BASE = StartRequest(profile="base")
 
 
-MODULES = (
-    broker.controller.reconcile.retry,
-    broker.controller.sessions.environments,
-    broker.controller.sessions.deleted,
-    broker.controller.reconcile.deletion,
-    broker.controller.reconcile.continuation,
-    broker.controller.sessions.extend,
-    broker.controller.reconcile.idle,
-    broker.controller.registry.operation,
-    broker.controller.sessions.limits,
-    broker.controller.sessions.connect,
-    broker.controller.sessions.connections,
-    broker.controller.reconcile.operation_runner,
-    broker.controller.sessions.policies,
-    broker.controller.reconcile.loop,
-    broker.controller.sessions.lifecycle,
-    broker.controller.sessions.snapshots,
-    broker.controller.reconcile.submission,
-    broker.controller.reconcile.maintenance,
-)
-"""What knows the time, but for `answering`: how long somebody waits for an answer is no matter of the core's."""
-
-
 class Clock:
-    """Time that passes only when a test says so; it stands in for the `time` module."""
+    """Time that passes only when a test says so."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -83,16 +43,10 @@ class Clock:
     def time(self) -> float:
         return self.now
 
-    def monotonic(self) -> float:
-        return self.now
-
-    def time_ns(self) -> int:
-        return int(self.now * 1e9)
-
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
-        """Make it the core's clock for the rest of the test."""
-        for module in MODULES:
-            monkeypatch.setattr(module, "time", self)
+        """Make it the controller's clock for the rest of the test."""
+        monkeypatch.setattr(clock, "now", self.time)
+        monkeypatch.setattr(clock, "monotonic", self.time)
         return self
 
 

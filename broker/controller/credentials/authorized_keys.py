@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.models import Key
 from broker.errors import RefusedError
@@ -94,7 +94,7 @@ class AuthorizedKeys:
             fingerprint=key.fingerprint,
             public_key=key.line,
             comment=key.comment,
-            added_at=time.time(),
+            added_at=clock.now(),
         )
         return _added(await self._registry.add_key(row))
 
@@ -103,7 +103,7 @@ class AuthorizedKeys:
 
     async def _own_file(self, user: str) -> list[keys.PublicKey]:
         read_at, known = self._files.get(user, (-math.inf, None))
-        if known is not None and time.monotonic() - read_at < CACHE_TTL_S:
+        if known is not None and clock.monotonic() - read_at < CACHE_TTL_S:
             return known
         return await asyncio.shield(self._reading.join(user, lambda: self._read(user, known)))
 
@@ -121,7 +121,7 @@ class AuthorizedKeys:
         if len(self._files) >= MAX_USERS:
             self._files.clear()
             self._unknown.clear()
-        self._files[user] = (time.monotonic(), found)
+        self._files[user] = (clock.monotonic(), found)
         (self._unknown.add if missing else self._unknown.discard)(user)
         return found
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.registry.models import Certificate
 from broker.errors import NotFoundError, RefusedError
 from broker.schema.login import UserCertificateAnswer, UserCertificateView
@@ -71,7 +71,7 @@ class LoginPolicy:
             keys = []
         # sshd refuses a revoked key also without its certificate; a key that is accepted by itself must not be revoked.
         plain = {PublicKey.parse(line).blob for line in keys}
-        certificates = await self._registry.certificates_of(user, time.time())
+        certificates = await self._registry.certificates_of(user, clock.now())
         revoked = [certificate.public_key for certificate in certificates if certificate.revoked_at is not None]
         return SshCredentials(
             user, keys, authorities, [line for line in revoked if PublicKey.parse(line).blob not in plain]
@@ -84,12 +84,12 @@ class LoginPolicy:
         key = PublicKey.parse(public_key)
         most = self._settings.user_certificate_hours
         seconds = min(most if hours is None else hours, most) * 3600
-        now = time.time()
+        now = clock.now()
         row = Certificate(
             owner=user,
             fingerprint=key.fingerprint,
             public_key=key.line,
-            serial=time.time_ns() // 1000,
+            serial=int(clock.now() * 1e6),
             issued_at=now,
             valid_before=now + seconds,
         )
@@ -101,11 +101,11 @@ class LoginPolicy:
 
     async def certificates(self, user: str) -> list[UserCertificateView]:
         """Return the user's certificates that have not expired, including revoked ones."""
-        return [_view(row) for row in await self._registry.certificates_of(user, time.time())]
+        return [_view(row) for row in await self._registry.certificates_of(user, clock.now())]
 
     async def revoke(self, user: str, fingerprint: str | None) -> list[UserCertificateView]:
         """Revoke the certificates of one of the user's keys, or of all; return the revoked ones."""
-        revoked = await self._registry.revoke_certificates(user, fingerprint, time.time())
+        revoked = await self._registry.revoke_certificates(user, fingerprint, clock.now())
         if fingerprint is not None and not revoked:
             raise NotFoundError(f"you have no certificate for the key {fingerprint}", hint="`berth login --list`")
         return [_view(row) for row in revoked]

@@ -6,9 +6,9 @@ The successor is submitted while the present job runs, and waits in the queue un
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.reconcile.succession import CONTINUABLE_STATES, ask_successor, successor_due
 from broker.errors import BerthError
 
@@ -60,7 +60,7 @@ class Continuation:
     def _ask(self, at: float) -> Transition:
         def decide(current: Session) -> RowChange | None:
             return (
-                ask_successor(current, time.time())
+                ask_successor(current, clock.now())
                 if successor_due(current, at, self._settings.successor_lead)
                 else None
             )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.reconcile.retry import Backoff
 from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError
@@ -50,7 +50,7 @@ class DeletionWorker:
     async def resume(self, sessions: Iterable[Session]) -> None:
         """Start the removal for sessions that are being deleted, and for all whose grace time is over."""
         going = [session for session in sessions if session.state is SessionState.DELETING]
-        over = await self._registry.kept_deleted(over_at=time.time())
+        over = await self._registry.kept_deleted(over_at=clock.now())
         for session in [*going, *over]:
             if self._backoff.due(session.id):
                 self._running.join(session.id, partial(self._remove, session))

@@ -8,9 +8,9 @@ counts as used.
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.stop import stop
 from broker.controller.reconcile.succession import seconds_of
@@ -41,7 +41,7 @@ class IdlePolicy:
     def __init__(self, registry: AsyncRegistry, launcher: LauncherClient) -> None:
         self._registry = registry
         self._launcher = launcher
-        self._knows_at = time.time() + CONNECTION_TIMEOUT_S
+        self._knows_at = clock.now() + CONNECTION_TIMEOUT_S
         """The time from which every open connection has been reported."""
         self._writing = SingleFlight[str, None]()
         """Writes of files for jobs, by session, in the background: a user's file system may be slow."""

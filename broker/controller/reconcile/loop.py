@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.observation import (
@@ -102,7 +102,7 @@ class Reconciler:
         self._idle_policy = idle_policy
         self._changes = changes
         self._woken = asyncio.Event()
-        self._changed_at = time.monotonic()
+        self._changed_at = clock.monotonic()
         self._query_took = 0.0
         self._asked_accounting_at = 0.0
         self._cancelled: dict[str, Session] = {}
@@ -119,25 +119,27 @@ class Reconciler:
 
     def wake(self) -> None:
         """Query Slurm at once and then often for a while, after a user's request."""
-        self._changed_at = time.monotonic()
+        self._changed_at = clock.monotonic()
         self._woken.set()
 
     async def run(self) -> None:
         while True:
             self._woken.clear()
-            began = time.monotonic()
+            began = clock.monotonic()
             if await self._guarded_tick():
-                self._changed_at = time.monotonic()
+                self._changed_at = clock.monotonic()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._pause(time.monotonic() - began))
+                await asyncio.wait_for(self._woken.wait(), self._pause(clock.monotonic() - began))
 
     def _pause(self, took: float) -> float:
         """Return the seconds until the next query, after a tick of `took` seconds.
 
         They are subtracted, so that the rate of queries does not depend on the number of sessions.
         """
-        pause = min(AGE_FACTOR * (time.monotonic() - self._changed_at), MOVING_QUERY_S if self.moving else IDLE_QUERY_S)
-        now = time.time()
+        pause = min(
+            AGE_FACTOR * (clock.monotonic() - self._changed_at), MOVING_QUERY_S if self.moving else IDLE_QUERY_S
+        )
+        now = clock.now()
         for late in (now - at for at in self._ends):
             pause = min(pause, -late if late < 0 else min(AGE_FACTOR * late, MOVING_QUERY_S))
         return max(pause - took, FIRST_QUERY_S, min(LOAD_FACTOR * self._query_took, MAX_PAUSE_S))
@@ -156,8 +158,8 @@ class Reconciler:
         changing = await self._registry.in_states({SessionState.CHANGING, SessionState.DELETING})
         self._operations.resume(changing)
         await self._deletion.resume(changing)
-        asked_at = time.time()
-        began = time.monotonic()
+        asked_at = clock.now()
+        began = clock.monotonic()
         try:
             jobs = await self._scheduler.jobs(JOB_PREFIX)
         except NoAnswer as error:
@@ -169,7 +171,7 @@ class Reconciler:
             self.moving = self._any_moves([*sessions, *changing])
             return False
         finally:
-            self._query_took = time.monotonic() - began
+            self._query_took = clock.monotonic() - began
         if self.stale_since is not None:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
             self.stale_since = None
@@ -326,7 +328,7 @@ class Reconciler:
             await self._registry.update(session.id, marked)
             return
         failpoint("stop.cancelled")
-        self._changed_at = time.monotonic()
+        self._changed_at = clock.monotonic()
         await self._registry.update(session.id, mark(session, {"cancelled_at": asked_at}))
 
     async def _cancel_orphans(self, orphans: list[Job]) -> None:
@@ -342,10 +344,10 @@ class Reconciler:
             if is_newer(job, session):
                 log.warning("job %d is newer than the registry: `berth registry rebuild` adopts it", job.id)
                 continue
-            if time.monotonic() - self._orphans.get(job.id, -CANCEL_RETRY_S) < CANCEL_RETRY_S:
+            if clock.monotonic() - self._orphans.get(job.id, -CANCEL_RETRY_S) < CANCEL_RETRY_S:
                 continue
             log.warning("cancelling job %d: it has the name of session %s but is not its job", job.id, session.id)
-            self._orphans[job.id] = time.monotonic()
+            self._orphans[job.id] = clock.monotonic()
             with contextlib.suppress(NoAnswer, Refused):
                 await self._scheduler.cancel(job.id)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.errors import BerthError
 from broker.images import require_image
 from broker.launcher.arguments import FlattenArguments
@@ -71,7 +71,7 @@ class Maintenance:
 
     async def run_gc(self, user: str, *, dry_run: bool = False) -> GcResult:
         """Remove the layers that no session of the user needs, and deleted sessions whose grace time is over."""
-        over = await self._registry.kept_deleted(user, over_at=time.time())
+        over = await self._registry.kept_deleted(user, over_at=clock.now())
         return await self._launcher.gc(user, over=[session.id for session in over], dry_run=dry_run)
 
     async def close(self) -> None:

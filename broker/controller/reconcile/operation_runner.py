@@ -8,9 +8,9 @@ the session unchanged.
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.reconcile.operation_steps import OperationExecutor, OperationResult
 from broker.controller.reconcile.retry import Backoff
@@ -136,7 +136,7 @@ class OperationRunner:
         dying = operation.kind.job == "optional" and session.state is not SessionState.CHANGING
         if error.kind != "busy" and not (error.kind == "ended" and dying):
             return False
-        return time.monotonic() - self._busy_since.setdefault(operation.id, time.monotonic()) < BUSY_TIMEOUT_S
+        return clock.monotonic() - self._busy_since.setdefault(operation.id, clock.monotonic()) < BUSY_TIMEOUT_S
 
     async def _fail(self, session: Session, operation: Operation, error: BerthError) -> Session:
         log.info("%s of %s failed: %s", operation.verb, session.id, error.message)

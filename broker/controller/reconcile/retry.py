@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from broker.controller import clock
 
 
 class Backoff:
@@ -16,13 +16,13 @@ class Backoff:
         self._due: dict[str, float] = {}
 
     def due(self, key: str) -> bool:
-        return time.monotonic() >= self._due.get(key, 0.0)
+        return clock.monotonic() >= self._due.get(key, 0.0)
 
     def failed(self, key: str) -> None:
         """Record a failed attempt: the next one is due after a longer pause."""
         pause = min(2 * self._pauses[key], self._last) if key in self._pauses else self._first
         self._pauses[key] = pause
-        self._due[key] = time.monotonic() + pause
+        self._due[key] = clock.monotonic() + pause
 
     def forget(self, key: str) -> None:
         """Reset the key, after a success or when it is given up."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.reconcile.idle import idle_file
 from broker.controller.reconcile.succession import CONTINUABLE_STATES
@@ -202,7 +202,7 @@ class Submitter:
             session.host_key,
             SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
             valid_seconds=self._config.ssh.host_certificate_days * 86400,
-            serial=time.time_ns() // 1000,
+            serial=int(clock.now() * 1e6),
             key_id=f"berth session {session.id}",
         )
         return {
@@ -218,7 +218,7 @@ class Submitter:
     async def _unclear(self, session: Session, number: int, message: str) -> Session:
         """Record an attempt without a clear answer: from now on the job has `submit_grace` to show up."""
         log.warning("submission %d of %s is unclear: %s", number, session.id, message)
-        attempted = {"attempted_at": time.time()}
+        attempted = {"attempted_at": clock.now()}
         if number != session.submission:
             return await self._change(session, number, job=attempted)
         return await self._change(session, number, job=attempted, reason=f"{UNCONFIRMED} ({message})")
@@ -304,7 +304,7 @@ def _claimed(observed: Session, number: int, job: Mapping[str, Any], **values: A
         )
         if not fresh or not _waits_for(current, number):
             raise _OvertakenError
-        return _of_submission(current, number, values, None, {**job, "attempted_at": time.time()})
+        return _of_submission(current, number, values, None, {**job, "attempted_at": clock.now()})
 
     return decide
 
@@ -318,7 +318,7 @@ def _submitted(number: int, job_id: int) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if not _waits_for(current, number):
             return None
-        job = {"job_id": job_id, "submitted_at": time.time()}
+        job = {"job_id": job_id, "submitted_at": clock.now()}
         if number != current.submission:
             return JobChange({}, EventEntry("berth", "submitted", f"job {job_id}, as the successor"), next_job=job)
         values: dict[str, Any] = {"reason": ""}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from broker.controller import clock
 from broker.errors import BerthError, ConflictError, from_reason
 from broker.names import new_id
 from broker.schema.operations import OPERATIONS, OperationKind
@@ -42,7 +42,7 @@ class Operation(BaseModel):
 
     @classmethod
     def new(cls, verb: str, actor: str, **values: Any) -> Self:  # noqa: ANN401 - fields of several types
-        return cls(id=new_id(), verb=verb, actor=actor, asked_at=time.time(), **values)
+        return cls(id=new_id(), verb=verb, actor=actor, asked_at=clock.now(), **values)
 
     @property
     def kind(self) -> OperationKind:

@@ -6,7 +6,6 @@ changes only by `update`, a compare-and-set on its revision, so two writers neve
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from broker.controller import clock
 from broker.controller.registry.connection_rows import ConnectionRows
 from broker.controller.registry.credential_rows import CredentialRows
 from broker.controller.registry.models import Event, JobRow, Session
@@ -285,7 +285,7 @@ def _no_session(session_id: str) -> NotFoundError:
 
 def _event(session: Session, entry: EventEntry) -> Event:
     return Event(
-        at=time.time(),
+        at=clock.now(),
         actor=entry.actor,
         owner=session.owner,
         session_id=session.id,
@@ -310,7 +310,7 @@ def _jobs_of_change(session: Session, change: JobChange) -> list[tuple[JobRow, M
 
 
 def _job(session: Session, submission: int) -> JobRow:
-    return session.job_of(submission) or JobRow(session_id=session.id, submission=submission, asked_at=time.time())
+    return session.job_of(submission) or JobRow(session_id=session.id, submission=submission, asked_at=clock.now())
 
 
 def _write_jobs(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions import access
 from broker.controller.wakeup import ChangeNotifier
@@ -152,7 +152,7 @@ class ConnectService:
     async def notices(self, user: str) -> list[str]:
         """Return one line for each session that is starting or changing, or will end or stop soon."""
         sessions = await self._registry.sessions_of(user)
-        now = time.time()
+        now = clock.now()
         return [
             self._status_line(session)
             for session in sessions
@@ -181,7 +181,7 @@ class ConnectService:
         chosen = session.connect_policy.start
         if not (self._settings.start_on_connect if chosen is None else chosen):
             raise ConflictError(f"{self._status_line(session)}; {start}")
-        ago = None if session.job.ended_at is None else time.time() - session.job.ended_at
+        ago = None if session.job.ended_at is None else clock.now() - session.job.ended_at
         if ago is not None and ago < RESTART_BACKOFF_S and not _ended_cleanly(session):
             wait = format_duration(RESTART_BACKOFF_S - ago)
             raise ConflictError(
@@ -224,7 +224,7 @@ class ConnectService:
     def _status_line(self, session: Session) -> str:
         stale = self._reconciler.stale_since
         since = "" if stale is None else f" (as of {format_time(stale)}; Slurm does not answer)"
-        return f"{session.name} is {describe_state(session.view(stale), time.time())}{since}"
+        return f"{session.name} is {describe_state(session.view(stale), clock.now())}{since}"
 
     async def _refresh_keys(self, session: Session) -> None:
         login = await self._logins.of(session.owner)

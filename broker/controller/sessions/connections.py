@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.registry.models import Connection
 from broker.controller.sessions import access
 from broker.errors import InvalidInputError, RefusedError
@@ -68,7 +68,7 @@ class Connections:
         """Return the open connections to the session, oldest first."""
         session = await access.resolve_own(self._registry, user, name, Permission.SEE)
         rows = await self._registry.connections_of(session.owner, session.id, standing=True)
-        now = time.time()
+        now = clock.now()
         return [row.view() for row in rows if _stands(row, session, now)]
 
     async def all(self, user: str, name: str | None = None) -> list[ConnectionView]:
@@ -76,7 +76,7 @@ class Connections:
         one = None if name is None else await access.resolve_own(self._registry, user, name, Permission.SEE)
         rows = await self._registry.connections_of(user, None if one is None else one.id)
         sessions = {session.id: session for session in await self._registry.by_ids({row.session_id for row in rows})}
-        now = time.time()
+        now = clock.now()
         return [_seen(row, sessions.get(row.session_id), now) for row in rows if row.seen_at > now - self._kept]
 
     def _note(self, report: ConnectionReport, caller: str | None) -> int:
@@ -85,7 +85,7 @@ class Connections:
         }
         if caller is not None:
             _check_own(report, sessions, caller)
-        now = time.time()
+        now = clock.now()
         gateway = report.gateway if caller is None else ""
         rows = [
             _row(record, sessions[record.session_id], gateway, now)

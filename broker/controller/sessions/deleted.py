@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.registry.manifest import CHANGING
 from broker.controller.registry.operation import Operation
@@ -77,7 +77,7 @@ class DeletedSessions:
 
 
 def _can_be_restored(session: Session) -> bool:
-    return session.state is SessionState.DELETED and session.kept_until is not None and session.kept_until > time.time()
+    return session.state is SessionState.DELETED and session.kept_until is not None and session.kept_until > clock.now()
 
 
 def _restore(user: str, name: str) -> Transition:

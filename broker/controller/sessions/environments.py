@@ -10,9 +10,9 @@ import asyncio
 import json
 import logging
 import re
-import time
 from typing import TYPE_CHECKING, Any
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, with_user_errors
 from broker.controller.reconcile.submission import allowed_binds, job_env
 from broker.controller.registry.manifest import CHANGING, Target
@@ -82,7 +82,7 @@ class Environments:
             environment = await self._of_session(user, session)
         else:
             environment = await self._of_profile(user, name, version or None)
-        if time.monotonic() - self._swept_at.get(user, -SWEEP_INTERVAL_S) >= SWEEP_INTERVAL_S:
+        if clock.monotonic() - self._swept_at.get(user, -SWEEP_INTERVAL_S) >= SWEEP_INTERVAL_S:
             self.sweep(user)
         return environment
 
@@ -108,7 +108,7 @@ class Environments:
         if await self._registry.find(user, request.name) is not None:
             raise ConflictError(f"you have a session named {request.name} already", hint="give it another name")
         image = await asyncio.to_thread(published_image, self._stores, environment.profile, environment.version)
-        now = time.time()
+        now = clock.now()
         arguments = {"source": environment_id, "job": request.job, "name": f"job {request.job}"}
         session = Session(
             **Target.of(image).columns(),
@@ -130,7 +130,7 @@ class Environments:
 
     def sweep(self, user: str) -> asyncio.Task[None]:
         """Start to remove the user's expired environments, or join the running removal."""
-        self._swept_at[user] = time.monotonic()
+        self._swept_at[user] = clock.monotonic()
         return self._sweeping.join(user, lambda: self._sweep(user))
 
     async def close(self) -> None:
@@ -171,7 +171,7 @@ class Environments:
     async def _create(
         self, user: str, name: str, image: Image, *, source: Session | None, number: int | None
     ) -> EnvironmentView:
-        now = time.time()
+        now = clock.now()
         of = name if source is not None else f"{image.name}@{image.version}"
         environment = Session(
             **Target.of(image).columns(),
@@ -214,7 +214,7 @@ class Environments:
     async def _sweep(self, user: str) -> None:
         """Remove environments after their grace time, unless their job is still in the queue."""
         try:
-            over = time.time() - self._settings.batch_grace
+            over = clock.now() - self._settings.batch_grace
             old = [each for each in await self._launcher.environments(user) if each.used_at < over]
             if not old:
                 return

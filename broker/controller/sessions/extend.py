@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.sessions import access
 from broker.errors import ConflictError, RefusedError, SlurmUnavailableError
@@ -53,7 +53,7 @@ class ExtendService:
             raise ConflictError(
                 f"{name} has no running job with a time limit", hint=f"`berth start {name} --time=…` gives the next one"
             )
-        instead = f"the job ends at {format_time(ends, time.time())}, {describe_job_end(session.view())}"
+        instead = f"the job ends at {format_time(ends, clock.now())}, {describe_job_end(session.view())}"
         minutes = math.ceil((ends - started + seconds) / 60)
         self._check(minutes * 60, instead)
         try:

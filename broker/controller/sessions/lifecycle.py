@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
+from broker.controller import clock
 from broker.controller.reconcile.stop import NO_TIME, stop
 from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import Target
@@ -116,7 +116,7 @@ class Sessions:
         Its data is kept for the grace time, unless `purge` is set.
         """
         session = await self._resolve(user, name, Permission.DELETE)
-        kept_until = None if purge or not self._grace else time.time() + self._grace
+        kept_until = None if purge or not self._grace else clock.now() + self._grace
         session = await self._registry.update(session.id, _delete(user, kept_until))
         failpoint("delete.intent-recorded")
         self._changed()
@@ -132,14 +132,14 @@ class Sessions:
 
         Return an unchanged session after `wait` seconds, or when `gone` is set.
         """
-        deadline = time.monotonic() + wait
+        deadline = clock.monotonic() + wait
         while True:
             change = self._changes.next()
             try:
                 session = await self._resolve(user, name, Permission.SEE)
             except NotFoundError as error:
                 raise await self._creation_error(user, name, error) if after is not None else error from None
-            left = deadline - time.monotonic()
+            left = deadline - clock.monotonic()
             left_alone = gone is not None and gone.is_set()
             if after is None or session.revision > after or left <= 0 or left_alone:
                 return self._view(session)
@@ -152,7 +152,7 @@ class Sessions:
         if (
             operation is None
             or not operation.kind.creates_session
-            or time.time() - operation.asked_at > FAILED_CLONE_TTL_S
+            or clock.now() - operation.asked_at > FAILED_CLONE_TTL_S
         ):
             return error
         return operation.error() or error
@@ -189,7 +189,7 @@ class Sessions:
         await self._limits.check_another(user)
         await self._limits.check_storage(user)
         await self._limits.check_start(user, gpus)
-        now = time.time()
+        now = clock.now()
         session = Session(
             **Target.of(image, request.persistence).columns(),
             id=new_id(now),
@@ -284,7 +284,7 @@ def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Transit
         _check_profile(current, request)
         values, job = next_submission(current)
         job |= {"options": request.options or current.options, "gpus": gpus}
-        values |= {"options": job["options"], "used_at": time.time(), **NO_TIME}
+        values |= {"options": job["options"], "used_at": clock.now(), **NO_TIME}
         if request.persistence is not None:
             values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
         return JobChange(values, entry, job=job)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import RefusedError
 from broker.format import format_size
@@ -69,7 +69,7 @@ class Limits:
         if most is None:
             return
         at, taken = self._measured.get(user, (-math.inf, 0))
-        if time.time() - at > USAGE_TTL_S or taken > most:
+        if clock.now() - at > USAGE_TTL_S or taken > most:
             measuring = self._measuring.join(user, lambda: self._measure(user))
             await asyncio.wait({measuring}, timeout=USAGE_TIMEOUT_S)
             _, taken = self._measured.get(user, (-math.inf, 0))
@@ -82,7 +82,7 @@ class Limits:
 
     async def _measure(self, user: str) -> None:
         try:
-            self._measured[user] = (time.time(), await self._launcher.usage(user))
+            self._measured[user] = (clock.now(), await self._launcher.usage(user))
         except LauncherError as error:  # a failed measurement must not lock the user out
             self._measured.pop(user, None)
             log.warning("disk usage not measured user=%s error=%s", user, error.message)
@@ -91,7 +91,7 @@ class Limits:
         """Raise RefusedError at the limit of starts within an hour, or of sessions with GPUs."""
         most = self._settings.starts_per_hour
         if most is not None:
-            count = await self._registry.count_events(user, "start", time.time() - HOUR_S)
+            count = await self._registry.count_events(user, "start", clock.now() - HOUR_S)
             if count >= most:
                 raise RefusedError(
                     f"limit of starts within an hour reached ({count} of {most})",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.idle import idle_file
 from broker.controller.registry.manifest import Manifest
@@ -61,7 +61,7 @@ class Policies:
         InvalidInputError for a time that has passed, ConflictError for a session without a job.
         """
         await access.resolve_own(self._registry, user, name, Permission.STOP)
-        if stop_time.at is not None and stop_time.at <= time.time():
+        if stop_time.at is not None and stop_time.at <= clock.now():
             raise InvalidInputError(f"{format_time(stop_time.at)} is not in the future")
         session = await self._update(user, name, Permission.STOP, _stop_time(user, stop_time))
         await self._install(session, {})

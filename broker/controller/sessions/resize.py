@@ -6,9 +6,9 @@ The present job ends as soon as Slurm has accepted the successor.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.reconcile.succession import ask_successor
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
@@ -78,6 +78,6 @@ def _request_successor(options: list[str], gpus: float, entry: EventEntry) -> Tr
                 f"{current.name} is {state}",
                 hint=f"a ready session can be resized; without a job, `berth start {current.name} [SBATCH OPTIONS]`",
             )
-        return ask_successor(current, time.time(), entry, options=options, gpus=gpus, resizes=True)
+        return ask_successor(current, clock.now(), entry, options=options, gpus=gpus, resizes=True)
 
     return decide

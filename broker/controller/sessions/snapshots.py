@@ -7,9 +7,9 @@ carried out.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import with_user_errors
 from broker.controller.registry.manifest import CHANGING, Target
 from broker.controller.registry.models import Session
@@ -169,7 +169,7 @@ class Snapshots:
             "switched": image.digest != before,
             "gpus": source.job.gpus,
         }
-        now = time.time()
+        now = clock.now()
         clone = Session(
             **to.columns(),
             id=new_id(now),

@@ -86,7 +86,6 @@ def test_a_revoked_key_is_told_until_its_certificates_end_or_it_gets_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock().install(monkeypatch)
-    monkeypatch.setattr("broker.controller.credentials.login.time", clock)
 
     async def scene(core: Core) -> None:
         laptop, desk = key("laptop"), key("desk")

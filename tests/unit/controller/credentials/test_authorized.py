@@ -36,9 +36,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(broker.controller.credentials.authorized_keys, "time", clock)
-    return clock
+    return Clock().install(monkeypatch)
 
 
 def make(registry: Registry) -> tuple[AuthorizedKeys, FakeLauncher]:
