@@ -1,7 +1,8 @@
-"""What unit tests do not wait for: a disk that is busy, and a machine that is."""
+"""Settings of all unit tests: they wait neither for a busy disk nor for a busy machine."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from broker.controller.registry import database
 from broker.controller.sessions import lifecycle, pending, resize
 from tests.deadlines import DEADLINE_S
+from tests.fakes.core import empty_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import sqlalchemy
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,4 +30,22 @@ def patience() -> Iterator[None]:
         unsafe = tuple(pragma.replace("synchronous=FULL", "synchronous=OFF") for pragma in database._LOCAL)
         assert "synchronous=OFF" in unsafe
         patch.setattr(database, "_LOCAL", unsafe)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def registry_from_copy() -> Iterator[None]:
+    """Make each new registry a copy of one that all migrations have made; they take 190 ms of processor time."""
+    migrate = database.migrate
+
+    def copy_or_migrate(engine: sqlalchemy.Engine) -> None:
+        file = Path(engine.url.database or "")
+        if file.is_file() and file.stat().st_size:
+            migrate(engine)
+        else:
+            file.write_bytes(empty_registry())
+
+    empty_registry()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "migrate", copy_or_migrate)
         yield
