@@ -1,5 +1,7 @@
 """Explain a session's state, and suggest what its user can do."""
 
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -21,13 +23,14 @@ _RESTART = "`berth start {name}` starts it again with all its files"
 
 _GIVE_BACK = "; `berth resize {name} --gres=none` releases the GPU and keeps the session running"
 
+_CONTINUE = "`berth set {name} --continue always` lets it continue in a new job"
+
 _AFTER_THE_END = {
-    "OUT_OF_MEMORY": "`berth start {name} --mem=…` starts it with more memory; all files are kept",
-    "TIMEOUT": "`berth start {name} --time=…` gives it more time; `berth set {name} --continue always` lets it "
-    "continue in a new job",
+    "OUT_OF_MEMORY": "start it again with a larger `--mem`; all files and other options are kept",
+    "TIMEOUT": "start it again with a larger `--time`; " + _CONTINUE,
     "NODE_FAIL": _RESTART + ", on another node if possible",
     "BOOT_FAIL": _RESTART + ", on another node if possible",
-    "PREEMPTED": _RESTART + "; `berth set {name} --continue always` lets it continue in a new job",
+    "PREEMPTED": _RESTART + "; " + _CONTINUE,
     "CANCELLED": _RESTART,
     "COMPLETED": _RESTART,
     "DEADLINE": "start it with a later `--deadline=…`, or without one",
@@ -150,7 +153,29 @@ def _advice(view: SessionView, now: float) -> str:
         return "`berth gc` removes unused layers; `berth size {name}` shows the session's disk usage"
     if view.state is SessionState.QUEUED:
         return _WHILE_QUEUED.get(view.reason, "no action needed: it starts when Slurm schedules it")
-    return _BY_ITSELF.get(view.state) or _AFTER_THE_END.get(view.outcome, _RESTART)
+    return _BY_ITSELF.get(view.state) or _start_with_more(view) or _AFTER_THE_END.get(view.outcome, _RESTART)
+
+
+def _start_with_more(view: SessionView) -> str:
+    """Return the command that doubles the option whose limit the job has reached; empty if the option was not given."""
+    from profiles.recipe.duration import parse_duration, slurm_time
+    from profiles.recipe.size import parse_size, slurm_size
+
+    for option in view.options:
+        name, _, value = option.partition("=")
+        try:
+            if view.outcome == "OUT_OF_MEMORY" and name in {"--mem", "--mem-per-cpu", "--mem-per-gpu"}:
+                size = parse_size(value)
+                if not size:  # all of the node's memory
+                    return ""
+                more = f"{name}={slurm_size(2 * size)}"
+                return f"`berth start {{name}} {more}` doubles its memory; all files and other options are kept"
+            if view.outcome == "TIMEOUT" and name == "--time":
+                more = f"{name}={slurm_time(2 * parse_duration(value))}"
+                return f"`berth start {{name}} {more}` doubles its time; " + _CONTINUE
+        except ValueError:  # no limit, or a form of Slurm's that is not read here
+            continue
+    return ""
 
 
 def _starts_long(view: SessionView, now: float) -> bool:

@@ -82,7 +82,10 @@ class StartRequest(Strict):
     profile: Name | None = None
     version: Version | None = None
     options: Options = []
-    """sbatch resource options as `--name=value` or `--flag`, checked against slurm.sbatch's table."""
+    """sbatch resource options as `--name=value` or `--flag`, checked against slurm.sbatch's table. Each replaces an
+    existing session's option of the same name."""
+    reset_options: bool = False
+    """Drop an existing session's options, so that `options` are added to the profile's."""
     defaults: Options = []
     """Options of the user's environment, for a new session only; `options` have precedence."""
     persistence: Persistence | None = None

@@ -33,6 +33,7 @@ def test_a_session_keeps_name_host_key_and_files_over_stop_and_start_on_another_
     alice.ok("start", name, "--nodelist=c2")
     second = alice.show(name)
     assert second["endpoint"]["node"] == "c2"
+    assert second["options"] == ["--gres=gpu:intel:1", "--nodelist=c2"]
     assert second["host_key_fingerprint"] == first["host_key_fingerprint"]
     assert second["generation"] != first["generation"]
     done = alice.laptop.ssh(name, "cat kept.txt; hostname")

@@ -55,6 +55,11 @@ _OPTIONS_HINT = "`berth start NAME --profile PROFILE [SBATCH OPTIONS]`; sbatch(1
     metavar="FILE",
     help="Use the options of this script's #SBATCH lines that sessions support.",
 )
+@click.option(
+    "--reset-options",
+    is_flag=True,
+    help="Start from the profile's options: drop those that the session was started with.",
+)
 @no_wait_option
 @timeout_option
 @json_option
@@ -72,6 +77,7 @@ def start(
     keep: tuple[str, ...],
     fresh: tuple[str, ...],
     script: Path | None,
+    reset_options: bool,
     no_wait: bool,
     timeout: float | None,
 ) -> None:
@@ -81,6 +87,9 @@ def start(
 
     \b
       berth start dev --profile triton-xpu --gres=gpu:intel:1 --mem 16G -t 8:00:00
+
+    A stopped session keeps its options: those of the command line replace the ones of the same name. --reset-options
+    starts from the profile's.
 
     Times and sizes may also be written as 4h, 1h30m, 2d, 16GB or 1.5G. As in Slurm, a bare number is minutes or MiB.
 
@@ -101,12 +110,16 @@ def start(
 
     names, resources = split_names(words, ctx)
     options, defaults = _options(resources, script)
-    request = {
+    request: dict[str, object] = {
         "profile": profile.name if profile else None,
         "version": profile.version if profile else None,
         "options": options,
         "persistence": persistence_of(keep, fresh),
-    } | ({"defaults": defaults} if defaults else {})
+    }
+    if defaults:
+        request["defaults"] = defaults
+    if reset_options:
+        request["reset_options"] = True
     chosen = selected_names(invocation, names, ENDED, every=every)
     failed: list[BerthError] = []
     views = {view.name: view for view in apply_to_each(chosen, lambda name: begin(invocation, name, request), failed)}

@@ -51,7 +51,8 @@ class ExtendService:
         started, ends, job_id = session.job.started_at, session.job.ends_at, session.job.job_id
         if session.state not in RUNS or started is None or ends is None or job_id is None:
             raise ConflictError(
-                f"{name} has no running job with a time limit", hint=f"`berth start {name} --time=…` gives the next one"
+                f"{name} has no running job with a time limit",
+                hint=f"`berth start {name} --time=8:00:00` starts it with one",
             )
         instead = f"the job ends at {format_time(ends, clock.now())}, {describe_job_end(session.view())}"
         minutes = math.ceil((ends - started + seconds) / 60)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
@@ -212,7 +213,7 @@ class Sessions:
         except ProfilesError:  # the submission reports this error
             gpus = session.job.gpus
         else:
-            gpus = count_gpus(self._submitter.options(image.profile, request.options or session.options))
+            gpus = count_gpus(self._submitter.options(image.profile, _options(session, request)))
         await self._limits.check_storage(user)
         await self._limits.check_start(user, gpus)
         return await self._registry.update(session.id, _restart(user, request, why, gpus))
@@ -240,16 +241,22 @@ def _check(options: list[str]) -> None:
         raise InvalidInputError(str(error)) from error
 
 
+def _options(session: Session, request: StartRequest) -> list[str]:
+    """Return the options of the session's next job: its own, changed by the request's."""
+    return merge_options([] if request.reset_options else session.options, request.options)
+
+
 def _check_unchanged(session: Session, request: StartRequest) -> None:
     """Raise ConflictError if the request differs from the live session, so that no option is silently ignored."""
     _check_profile(session, request)
     hint = f"`berth stop {session.name}` first"
     if session.root:
         raise ConflictError(f"{session.name} is in root mode, for `berth exec --root`", hint=f"{hint}, which ends it")
-    if request.options and request.options != session.options:
+    if sorted(_options(session, request)) != sorted(session.options):
+        resize = f"`berth resize {session.name} {shlex.join(request.options)}` changes a ready session, or "
         raise ConflictError(
             f"{session.name} is {session.state.value} with other options",
-            hint=f"{hint}; the next start takes the new options",
+            hint=f"{resize if request.options else ''}{hint}; the next start takes the new options",
         )
     if request.persistence is not None and request.persistence != session.policy:
         raise ConflictError(
@@ -283,7 +290,7 @@ def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Transit
             )
         _check_profile(current, request)
         values, job = next_submission(current)
-        job |= {"options": request.options or current.options, "gpus": gpus}
+        job |= {"options": _options(current, request), "gpus": gpus}
         values |= {"options": job["options"], "used_at": clock.now(), **NO_TIME}
         if request.persistence is not None:
             values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
@@ -298,7 +305,7 @@ def _start_afterwards(current: Session, request: StartRequest) -> dict[str, Any]
     assert operation is not None
     if operation.kind.enters_root_mode or (request.persistence is not None and request.persistence != current.policy):
         raise operation.conflict(current.name)
-    return {"operation": operation.replace(start=True).record(), "options": request.options or current.options}
+    return {"operation": operation.replace(start=True).record(), "options": _options(current, request)}
 
 
 def _delete(user: str, kept_until: float | None) -> Transition:

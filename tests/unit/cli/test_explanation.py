@@ -42,8 +42,8 @@ def test_every_state_has_its_advice(state: SessionState) -> None:
 @pytest.mark.parametrize(
     ("end", "advice"),
     [
-        (JobState.OUT_OF_MEMORY, "`berth start dev --mem=…`"),
-        (JobState.TIMEOUT, "`berth start dev --time=…`"),
+        (JobState.OUT_OF_MEMORY, "a larger `--mem`; all files and other options are kept"),
+        (JobState.TIMEOUT, "a larger `--time`"),
         (JobState.NODE_FAIL, "on another node"),
         (JobState.PREEMPTED, "--continue always"),
         (JobState.CANCELLED, "`berth start dev` starts it again"),
@@ -56,6 +56,24 @@ def test_how_a_job_ended_is_said_with_the_remedy(end: JobState, advice: str) -> 
     assert lines["state"] == f"{outcome.state}: {outcome.reason}"
     assert lines["since"].endswith("(2 min ago)")
     assert advice in lines["do"]
+
+
+@pytest.mark.parametrize(
+    ("end", "option", "command"),
+    [
+        (JobState.OUT_OF_MEMORY, "--mem=1G", "`berth start dev --mem=2048M` doubles"),
+        (JobState.OUT_OF_MEMORY, "--mem-per-cpu=300M", "`berth start dev --mem-per-cpu=600M` doubles"),
+        (JobState.OUT_OF_MEMORY, "--mem=0", "a larger `--mem`"),
+        (JobState.OUT_OF_MEMORY, "--time=60", "a larger `--mem`"),
+        (JobState.TIMEOUT, "--time=1-00:00:00", "`berth start dev --time=48:00:00` doubles"),
+        (JobState.TIMEOUT, "--time=UNLIMITED", "a larger `--time`"),
+    ],
+)
+def test_option_whose_limit_was_reached_is_doubled_in_a_command_to_paste(
+    end: JobState, option: str, command: str
+) -> None:
+    outcome = ended(SessionState.READY, end)
+    assert command in said(state=outcome.state, outcome=outcome.outcome, options=["--gres=gpu:1", option])["do"]
 
 
 @pytest.mark.parametrize("state", [SessionState.READY, SessionState.STOPPED, SessionState.FAILED])

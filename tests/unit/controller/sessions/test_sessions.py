@@ -69,16 +69,48 @@ def test_what_cannot_be_started_says_why(core: Core) -> None:
 @pytest.mark.parametrize("state", sorted(LIVE - {SessionState.STOPPING}))
 def test_a_start_of_a_session_on_its_way_changes_nothing(core: Core, state: SessionState) -> None:
     async def scenario() -> None:
-        put(core, state, options=["--mem=1G"])
+        put(core, state, options=["--mem=1G", "--time=60"])
         before = core.row()
         assert (await core.start()).state is state
-        assert (await core.start(request=StartRequest(options=["--mem=1G"]))).state is state
-        with pytest.raises(ConflictError, match="other options"):
+        for same in (["--mem=1G"], ["--time=60", "--mem=1G"]):
+            assert (await core.start(request=StartRequest(options=same))).state is state
+        with pytest.raises(ConflictError, match="other options") as refused:
             await core.start(request=StartRequest(options=["--mem=2G"]))
+        assert str(refused.value.hint).startswith(
+            "`berth resize dev --mem=2G` changes a ready session, or `berth stop dev` first"
+        )
+        with pytest.raises(ConflictError, match="other options"):
+            await core.start(request=StartRequest(reset_options=True))
         with pytest.raises(ConflictError, match="created from"):
             await core.start(request=StartRequest(profile="other"))
         assert core.row() == before
         assert core.launcher.asked == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("request_", "options"),
+    [
+        (StartRequest(), ["--mem=1G", "--gres=gpu:1"]),
+        (StartRequest(options=["--mem=4G"]), ["--gres=gpu:1", "--mem=4G"]),
+        (StartRequest(options=["--mem-per-cpu=4G"]), ["--gres=gpu:1", "--mem-per-cpu=4G"]),
+        (StartRequest(reset_options=True), []),
+        (StartRequest(options=["--mem=4G"], reset_options=True), ["--mem=4G"]),
+    ],
+    ids=["nothing", "one option", "an alternative", "reset", "reset and one option"],
+)
+def test_options_of_a_later_start_change_those_and_keep_the_others(
+    core: Core, request_: StartRequest, options: list[str]
+) -> None:
+    async def scenario() -> None:
+        put(core, SessionState.STOPPED, options=["--mem=1G", "--gres=gpu:1"])
+        await core.start(request=request_)
+        assert (core.row().options, core.row().job.options, core.row().job.gpus) == (
+            options,
+            options,
+            1 if "--gres=gpu:1" in options else 0,
+        )
 
     asyncio.run(scenario())
 
