@@ -31,6 +31,9 @@ HERE = Path(__file__).parent
 CHECKOUT = HERE.parent.parent
 SOURCE = "/opt/berth/src"
 """Where the lab sees the checkout."""
+WRITABLE = "/opt/berth/writable"
+"""Where root in the lab may write into the checkout: bytecode for the lab's Python, as pip makes it at an installation.
+Without it each command compiles what it imports, which is a third of its time."""
 THERE = f"{SOURCE}/{HERE.relative_to(CHECKOUT)}"
 SERVICE_ACCOUNT = "berth"
 GATEWAY_ACCOUNT = "berth-gateway"
@@ -154,7 +157,11 @@ def up(name: str = "lab", *, publish_port: int | None = None, progress: Progress
         name=name,
         operators=(SERVICE_ACCOUNT,),
         layers=(str(pyslurm), str(berth)),
-        binds=(LabBind(str(CHECKOUT), SOURCE, read_only=True), LabBind(str(images(cache)), "/profiles")),
+        binds=(
+            LabBind(str(CHECKOUT), SOURCE, read_only=True),
+            LabBind(str(CHECKOUT), WRITABLE),
+            LabBind(str(images(cache)), "/profiles"),
+        ),
     )
     wanted = [PublishedPort("127.0.0.1", publish_port, LOGIN, GATEWAY_PORT)] if publish_port else []
     lifecycle.bring_up(place, spec, wanted, cache, progress)
@@ -207,7 +214,7 @@ def published(site: Site, port: int) -> bool:
 
 def deploy(site: Site, progress: ProgressLog) -> None:
     """Install Berth on a running lab and start its services; what is there already stays."""
-    site.run("sh -eu", user="root", stdin=_INSTALL.encode())
+    site.run("sh -eu", user="root", stdin=_INSTALL.encode(), seconds=WAIT_LIMIT_S)
     site.run("sh -c 'cat >/etc/berth/config.yaml'", user="root", stdin=(HERE / "config.yaml").read_bytes())
     for service, answers in (("broker", site.api_answers), ("gateway", site.gateway_answers)):
         if site.pid(service) is None:
@@ -230,6 +237,8 @@ install -d -m 700 -o {GATEWAY_ACCOUNT} /var/lib/{GATEWAY_ACCOUNT}
 install -d -m 1777 /shared/berth
 install -d -m 755 -o {PROFILE_TEAM} /profiles
 install -d -m 755 /shared/datasets
+cd {WRITABLE}
+/opt/berth/venv/bin/python -m compileall -q -s {WRITABLE} -p {SOURCE} broker profiles slurm tui
 """
 
 if __name__ == "__main__":
