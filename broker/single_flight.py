@@ -15,8 +15,8 @@ _Result = TypeVar("_Result")
 class SingleFlight(Generic[_Key, _Result]):
     """The running tasks, by key.
 
-    A task that has ended is never joined. asyncio calls a task's callbacks in a later turn of the event loop than the
-    one in which the task ends. A caller in between must not get the result of a task that ended before its call.
+    A task that has ended is never joined. asyncio calls a task's callbacks in a later iteration of the event loop than
+    the one in which the task ends. A caller in between must not get the result of a task that ended before its call.
     """
 
     def __init__(self, ended: Callable[[_Key, asyncio.Task[_Result]], None] | None = None) -> None:

@@ -40,7 +40,7 @@ class PyslurmScheduler:
         self._argv = tuple(worker_argv)
         self._timeout = timeout
         self._worker: Process | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def jobs(self, name_prefix: str) -> list[Job]:
         answer = await self._ask({"ask": "jobs", "prefix": name_prefix})
@@ -97,12 +97,12 @@ class PyslurmScheduler:
         return str(await self._ask({"ask": "version"}))
 
     async def close(self) -> None:
-        async with self._turn:
+        async with self._lock:
             await self._stop()
 
     async def _ask(self, request: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         try:
-            async with asyncio.timeout(self._timeout), self._turn:
+            async with asyncio.timeout(self._timeout), self._lock:
                 try:
                     return await self._exchange(request)
                 except Refused:

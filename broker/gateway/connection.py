@@ -139,27 +139,27 @@ class GatewayConnection(asyncssh.SSHServer):
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Whether `key` may log in as `username`. asyncssh calls it for each offer and again for the signature."""
-        admission = await self._next_try(username)
-        if admission is None or key.public_data not in admission.blobs:
+        credentials = await self._next_try(username)
+        if credentials is None or key.public_data not in credentials.blobs:
             return False
-        self._prove(ClientIdentity(username, fingerprint_of(key.public_data)), key, admission)
+        self._prove(ClientIdentity(username, fingerprint_of(key.public_data)), key, credentials)
         return True
 
     async def validate_certificate(self, username: str, certificate: asyncssh.SSHCertificate) -> bool:
         """Whether a certificate may log in. asyncssh checks its signature and its options."""
-        admission = await self._next_try(username)
-        if admission is None:
+        credentials = await self._next_try(username)
+        if credentials is None:
             return False
         try:
             found = UserCertificate.parse(certificate.public_data)
         except ValueError as error:
             _log.info("%s", log_line("certificate refused", user=username, peer=self._peer, reason=error))
             return False
-        trusted = found.authority in admission.authorities and found.key.blob not in admission.revoked
+        trusted = found.authority in credentials.authorities and found.key.blob not in credentials.revoked
         if not trusted or not found.is_valid_for(username, time.time()):
             return False
         words = f"{found.key_id} serial {found.serial}"
-        self._prove(ClientIdentity(username, found.key.fingerprint, words), certificate.key, admission)
+        self._prove(ClientIdentity(username, found.key.fingerprint, words), certificate.key, credentials)
         return True
 
     async def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
@@ -176,20 +176,20 @@ class GatewayConnection(asyncssh.SSHServer):
                 "Set IdentityFile, and IdentitiesOnly yes, for this host in your ssh configuration"
             )
             return None
-        admission = await self._keys.of(username)
-        if not admission.confirmed and not self._warned:
+        credentials = await self._keys.of(username)
+        if not credentials.confirmed and not self._warned:
             self._warned = self._our_fault = True
             self._conn.send_auth_banner(
                 "berth: the controller does not answer; what is known from before still works\n"
             )
-        return admission
+        return credentials
 
-    def _prove(self, identity: ClientIdentity, key: asyncssh.SSHKey, admission: AuthorizedCredentials) -> None:
+    def _prove(self, identity: ClientIdentity, key: asyncssh.SSHKey, credentials: AuthorizedCredentials) -> None:
         """Record the identity that the next signature will prove, if it is by `key`."""
         # asyncssh tells clients which signatures it wants, but then takes any that the key could make.
         key.all_sig_algorithms = {name.encode() for name in SIGNATURES}
         self._proved = identity
-        self._notices = admission.notices
+        self._notices = credentials.notices
 
     def auth_completed(self) -> None:
         user = self._conn.get_extra_info("username")

@@ -1,9 +1,9 @@
 """Pass the input of a client to asyncssh in small pieces, so that other clients do not wait for long.
 
-asyncssh processes all its input in one turn of the event loop: a quarter of a megabyte of tiny packets, which asyncio
-may read at once, takes 0.16 s. So the pieces are small until the client has logged in. Later they are as large as
-asyncssh processes in a few milliseconds. All clients before their login share one turn of a few milliseconds, and the
-size of a login is bounded. All connections of one user share a turn, too.
+asyncssh processes all its input in one iteration of the event loop: a quarter of a megabyte of tiny packets, which
+asyncio may read at once, takes 0.16 s. So the pieces are small until the client has logged in. Later they are as large
+as asyncssh processes in a few milliseconds. In each iteration, all clients before their login share one time slice of a
+few milliseconds, and the connections of one user share another. The size of a login is bounded.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ takes megabytes for a client that does not read. A lower limit costs the gateway
 MAX_UNREAD_BYTES = 256 * 1024
 """Data that a logged-in client leaves unread before the gateway reads nothing more from it. Its sessions have been
 paused long before, so the data are answers to its own requests."""
-TURN_S = 0.005
-"""Seconds that one client's turn of the loop should take at most; all those without a login have one together."""
-USER_TURN_S = 0.02
-"""Seconds that all connections of one logged-in user should take of one turn of the loop: four that upload fast
+SLICE_S = 0.005
+"""Seconds of one iteration of the loop that one client should take at most; all those without a login share them."""
+USER_SLICE_S = 0.02
+"""Seconds that all connections of one logged-in user should take of one iteration of the loop: four that upload fast
 take less, 128 with tiny packets would take more than half a second."""
 
 _buffer = memoryview(bytearray(LARGE_PIECE_BYTES))
@@ -52,29 +52,29 @@ _buffer = memoryview(bytearray(LARGE_PIECE_BYTES))
 
 
 class PreAuthQueue:
-    """The shared turn of all connections that are not logged in."""
+    """The pieces of all connections that are not logged in, which share one time slice."""
 
     def __init__(self) -> None:
         self._pieces: deque[Callable[[], None]] = deque()
 
     def add(self, deal: Callable[[], None]) -> None:
-        """Process a piece in its turn. The pieces of one client keep their order."""
+        """Process a piece after all earlier ones. The pieces of one client keep their order."""
         if not self._pieces:
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._run_slice)
         self._pieces.append(deal)
 
-    def _turn(self) -> None:
-        end = time.perf_counter() + TURN_S
+    def _run_slice(self) -> None:
+        end = time.perf_counter() + SLICE_S
         while self._pieces:
             self._pieces.popleft()()
             if time.perf_counter() >= end:
                 break
         if self._pieces:
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._run_slice)
 
 
-class UserTurn:
-    """The shared turn of all connections of one logged-in user."""
+class UserTimeSlice:
+    """The time slice that all connections of one logged-in user share in an iteration of the event loop."""
 
     def __init__(self) -> None:
         self._spent = 0.0
@@ -82,12 +82,12 @@ class UserTurn:
         self._ends = False
 
     @property
-    def over(self) -> bool:
-        """Whether the user has to wait for the next one."""
-        return bool(self._pieces) or self._spent >= USER_TURN_S
+    def is_used_up(self) -> bool:
+        """Whether the user has to wait for the next iteration."""
+        return bool(self._pieces) or self._spent >= USER_SLICE_S
 
     def add(self, deal: Callable[[], None]) -> None:
-        """Process a piece in one of the next turns."""
+        """Process a piece in one of the next iterations."""
         self._pieces.append(deal)
         self._end_soon()
 
@@ -104,7 +104,7 @@ class UserTurn:
     def _begin(self) -> None:
         self._ends = False
         self._spent = 0.0
-        while self._pieces and self._spent < USER_TURN_S:
+        while self._pieces and self._spent < USER_SLICE_S:
             self._pieces.popleft()()
         if self._pieces:
             self._end_soon()
@@ -134,26 +134,26 @@ class FairReader(asyncio.BufferedProtocol):
         connection: asyncssh.SSHServerConnection,
         source: str,
         *,
-        admission: LoginThrottle,
+        throttle: LoginThrottle,
         logins: PreAuthQueue,
-        turn_of: Callable[[str], UserTurn],
+        slice_of: Callable[[str], UserTimeSlice],
         counts: Counters,
     ) -> None:
         self.source = source
         self._connection = connection
-        self._admission = admission
+        self._throttle = throttle
         self._logins = logins
-        self._turn_of = turn_of
-        self._turn = UserTurn()
+        self._slice_of = slice_of
+        self._slice = UserTimeSlice()
         self._counts = counts
         self._waiting = True
         self._received = 0
         self._unread = False
         """Whether the client leaves so much unread that the gateway does not read from it."""
         self._held = False
-        """Whether its next piece waits for its user's turn."""
+        """Whether its next piece waits for its user's time slice."""
         self._unheard = 0
-        """Pieces that have not had their turn."""
+        """Pieces that asyncssh has not received yet."""
         self._size = SMALL_PIECE_BYTES
         self._failure: Failure | None = None
 
@@ -164,7 +164,7 @@ class FairReader(asyncio.BufferedProtocol):
         self._connection.connection_made(transport)
         self._client = cast("ConnectionOwner", self._connection.get_owner())
         self._client.on_login = self._login_ended
-        self._admission.enter(self)
+        self._throttle.enter(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's wish is the whole buffer
         return _buffer[: self._size]
@@ -173,10 +173,10 @@ class FairReader(asyncio.BufferedProtocol):
         data = bytes(_buffer[:nbytes])
         if self._waiting or self._unheard:
             self._begin(data)
-        elif self._turn.over:
+        elif self._slice.is_used_up:
             self._held = True
             self._transport.pause_reading()
-            self._turn.add(lambda: self._go_on_later(data))
+            self._slice.add(lambda: self._go_on_later(data))
         else:
             self._go_on(data)
 
@@ -196,11 +196,11 @@ class FairReader(asyncio.BufferedProtocol):
         if self._waiting:
             failure = self._failure or self._client.failure()
             self._counts.count("logins", OTHER if failure is None else failure.name.lower())
-            self._admission.leave(self, failure)
+            self._throttle.leave(self, failure)
         else:
-            self._admission.outside(self.source)
+            self._throttle.outside(self.source)
 
-    # Admission asks for these.
+    # LoginThrottle calls these.
 
     def unread(self) -> bool:
         return bool(struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, bytes(4)))[0])
@@ -221,7 +221,7 @@ class FairReader(asyncio.BufferedProtocol):
             self._failure = Failure.ABUSE
             self._transport.abort()
             return
-        self._admission.heard(self, self._received)
+        self._throttle.heard(self, self._received)
         self._unheard += 1
         self._logins.add(lambda: self._hear(data))
 
@@ -234,12 +234,12 @@ class FairReader(asyncio.BufferedProtocol):
         began = time.perf_counter()
         self._connection.data_received(data)
         took = time.perf_counter() - began
-        self._turn.spend(took)
+        self._slice.spend(took)
         if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self._unread = True
             self._transport.pause_reading()
         self._size = (
-            max(self._size // 2, SMALL_PIECE_BYTES) if took > TURN_S else min(2 * self._size, LARGE_PIECE_BYTES)
+            max(self._size // 2, SMALL_PIECE_BYTES) if took > SLICE_S else min(2 * self._size, LARGE_PIECE_BYTES)
         )
 
     def _go_on_later(self, data: bytes) -> None:
@@ -254,7 +254,7 @@ class FairReader(asyncio.BufferedProtocol):
 
     def _login_ended(self) -> None:
         self._waiting = False
-        self._turn = self._turn_of(self._connection.get_extra_info("username"))
+        self._slice = self._slice_of(self._connection.get_extra_info("username"))
         self._counts.count("logins", "accepted")
-        self._admission.leave(self)
-        self._admission.inside(self.source)
+        self._throttle.leave(self)
+        self._throttle.inside(self.source)

@@ -89,13 +89,13 @@ class Guard(asyncssh.SSHClient):
     def __init__(  # noqa: PLR0917 - all that bounds one
         self,
         endpoint: EndpointAddress,
-        turn: PreAuthQueue,
+        queue: PreAuthQueue,
         gone: Callable[[Guard], None],
         began_at: float,
         wait: float,
         exchange_timeout: float,
     ) -> None:
-        """`turn`: that all guards have together. `gone` is called when it can vouch for nothing any more.
+        """`queue`: the one that all guards share. `gone` is called when it can vouch for nothing any more.
 
         It begins after `wait` seconds, at `began_at`, and has `exchange_timeout` seconds for its key exchange.
         """
@@ -103,7 +103,7 @@ class Guard(asyncssh.SSHClient):
         self.flooded = False
         """Whether its server has sent too much."""
         self.began_at = began_at
-        self._turn = turn
+        self._queue = queue
         self._wait = wait
         self._exchange_timeout = exchange_timeout
         self._gone = gone
@@ -177,7 +177,7 @@ class Guard(asyncssh.SSHClient):
             self._end()
 
     def _end(self) -> None:
-        """Forget the guard in the same turn of the loop in which it ends: no forward may find one that has ended."""
+        """Forget the guard in the iteration of the loop in which it ends: no forward may find one that has ended."""
         self._ended = True
         self._gone(self)
         if not self._proved.done():
@@ -194,7 +194,7 @@ class Guard(asyncssh.SSHClient):
     ) -> tuple[asyncio.Transport, asyncssh.SSHClientConnection]:
         """Connect to the server, with a GuardInlet in front of asyncssh's connection."""
         connection = factory()
-        self._inlet = GuardInlet(connection, self._turn, self._flood)
+        self._inlet = GuardInlet(connection, self._queue, self._flood)
         transport, _ = await asyncio.get_running_loop().create_connection(lambda: self._inlet, host, port)
         return transport, connection
 

@@ -32,13 +32,13 @@ class GuardInlet(asyncio.BufferedProtocol):
     """The TCP connection of a guard, in front of asyncssh's connection."""
 
     def __init__(
-        self, connection: asyncssh.SSHClientConnection, turn: PreAuthQueue, flooded: Callable[[], None]
+        self, connection: asyncssh.SSHClientConnection, queue: PreAuthQueue, flooded: Callable[[], None]
     ) -> None:
         """`flooded` is called when the server has sent too much; the connection has been ended then."""
         self.bytes = 0
         self.packets = 0
         self._connection = connection
-        self._turn = turn
+        self._queue = queue
         self._flooded = flooded
         self._most_bytes, self._most_packets = STAND_BYTES, STAND_PACKETS
 
@@ -63,15 +63,15 @@ class GuardInlet(asyncio.BufferedProtocol):
         self.bytes += nbytes
         if self._check():
             data = bytes(_buffer[:nbytes])
-            self._turn.add(lambda: self._hear(data))
+            self._queue.add(lambda: self._hear(data))
 
     def eof_received(self) -> bool:
         """Keep the connection until what came before the end has been dealt with."""
-        self._turn.add(self._connection.eof_received)
+        self._queue.add(self._connection.eof_received)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._turn.add(lambda: self._connection.connection_lost(exc))
+        self._queue.add(lambda: self._connection.connection_lost(exc))
 
     def refuse(self) -> None:
         """End the connection at once; what it has sent is not dealt with any more."""

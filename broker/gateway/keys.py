@@ -90,12 +90,12 @@ class CredentialsCache:
             self._memory.keep((user,), answer.model_copy(update={"notices": []}))
         else:
             self._memory.forget((user,))
-        admission = AuthorizedCredentials.of(answer)
-        self._known[user] = (admission, self._clock())
+        credentials = AuthorizedCredentials.of(answer)
+        self._known[user] = (credentials, self._clock())
         self._known.move_to_end(user)
         while len(self._known) > _MAX_USERS:
             self._known.popitem(last=False)
-        return admission
+        return credentials
 
 
 def _blobs(lines: list[str]) -> frozenset[bytes]:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 4096
 """Connections in the kernel's queue while the gateway is busy; a class of students logs in within one second."""
-MAX_ACCEPTS_PER_TURN = 32
-"""Connections that the gateway accepts in one turn of the event loop."""
+MAX_ACCEPTS_PER_ITERATION = 32
+"""Connections that the gateway accepts in one iteration of the event loop."""
 ACCEPT_PAUSE_S = 1.0
 """Pause of accepting connections after file descriptors or memory have run out."""
 LOG_INTERVAL_S = 10.0
@@ -59,12 +59,12 @@ class Listener:
     def __init__(
         self,
         sock: socket.socket,
-        admission: LoginThrottle,
+        throttle: LoginThrottle,
         counts: Counters,
         protocol: Callable[[str], asyncio.BaseProtocol],
     ) -> None:
         self._socket = sock
-        self._admission = admission
+        self._throttle = throttle
         self._counts = counts
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
@@ -90,7 +90,7 @@ class Listener:
             await asyncio.wait(self._arriving)
 
     def _accept(self) -> None:
-        for _ in range(MAX_ACCEPTS_PER_TURN):
+        for _ in range(MAX_ACCEPTS_PER_ITERATION):
             try:
                 sock, address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
@@ -101,8 +101,8 @@ class Listener:
                 self._pause(error)
                 return
             source = source_of(address[0])
-            if self._admission.refuses(source):
-                self._turn_away(sock, source)
+            if self._throttle.refuses(source):
+                self._refuse(sock, source)
                 continue
             sock.setblocking(False)
             task = self._loop.create_task(self._arrive(sock, source))
@@ -115,13 +115,13 @@ class Listener:
         except OSError:
             sock.close()  # it has left already
 
-    def _turn_away(self, sock: socket.socket, source: str) -> None:
+    def _refuse(self, sock: socket.socket, source: str) -> None:
         with sock:
             sock.setblocking(False)
             with contextlib.suppress(OSError):
                 sock.send(REFUSAL_LINE)
         if not self._turned_away:
-            _log.warning("event=turned-away source=%s penalty=%.0f", source, self._admission.refuses(source))
+            _log.warning("event=turned-away source=%s penalty=%.0f", source, self._throttle.refuses(source))
             self._loop.call_later(LOG_INTERVAL_S, self._sum_up)
         self._turned_away += 1
         self._counts.count("turned_away")

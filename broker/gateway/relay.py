@@ -26,7 +26,7 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_
 """A compute node that vanished without a word is noticed within a minute (tcp(7); docs/security.md, F13)."""
 
 READ_BYTES = 65536
-"""Bytes that are taken from a session in one turn of the loop."""
+"""Bytes that are taken from a session in one iteration of the loop."""
 
 MAX_WINDOW_BYTES = 2 * 1024 * 1024
 """The window of OpenSSH: 40 MB/s from a client that is 50 ms away."""

@@ -21,7 +21,7 @@ from broker.gateway.connection import GatewayConnection
 from broker.gateway.controller_client import ControllerClient
 from broker.gateway.counters import Counters
 from broker.gateway.endpoints import EndpointResolver
-from broker.gateway.fair_reader import FairReader, PreAuthQueue, UserTurn
+from broker.gateway.fair_reader import FairReader, PreAuthQueue, UserTimeSlice
 from broker.gateway.identity import HostKeyAndCertificate
 from broker.gateway.keys import CredentialsCache
 from broker.gateway.listener import Listener, bind_socket
@@ -69,10 +69,10 @@ class Gateway:
         self._socket = sock
         self._live = LiveConnections[GatewayConnection]()
         self.counts = Counters()
-        self._admission = LoginThrottle(settings.max_startups, settings.penalty_exempt)
+        self._throttle = LoginThrottle(settings.max_startups, settings.penalty_exempt)
         self._usage = usage or Usage()
         self._guards = EndpointVerifier(answer_timeout=settings.answer_timeout)
-        self._turns: WeakValueDictionary[str, UserTurn] = WeakValueDictionary()
+        self._slices: WeakValueDictionary[str, UserTimeSlice] = WeakValueDictionary()
         self.counts.now["connections"] = lambda: len(self._live)
         self.counts.now["forwards"] = lambda: sum(each.forwards for each in self._live)
         self._stack = contextlib.AsyncExitStack()
@@ -93,7 +93,7 @@ class Gateway:
             audit = await stack.enter_async_context(ConnectionAudit(controller.note, self._settings.name, self.counts))
             self._logins = PreAuthQueue()
             self._options = await self._asyncssh_options(controller, identity, audit)
-            self._listener = Listener(self._bound(), self._admission, self.counts, self._client)
+            self._listener = Listener(self._bound(), self._throttle, self.counts, self._client)
             stack.push_async_callback(self._stop)
             renewal = asyncio.create_task(identity.keep_fresh(lambda: self._present(identity)))
             stack.push_async_callback(_cancel, renewal)
@@ -120,17 +120,17 @@ class Gateway:
         return FairReader(
             connection,
             source,
-            admission=self._admission,
+            throttle=self._throttle,
             logins=self._logins,
-            turn_of=self._turn_of,
+            slice_of=self._slice_of,
             counts=self.counts,
         )
 
-    def _turn_of(self, user: str) -> UserTurn:
-        turn = self._turns.get(user)
-        if turn is None:
-            turn = self._turns[user] = UserTurn()
-        return turn
+    def _slice_of(self, user: str) -> UserTimeSlice:
+        time_slice = self._slices.get(user)
+        if time_slice is None:
+            time_slice = self._slices[user] = UserTimeSlice()
+        return time_slice
 
     async def _asyncssh_options(
         self, controller: ControllerClient, identity: HostKeyAndCertificate, audit: ConnectionAudit

@@ -62,7 +62,7 @@ class EndpointVerifier:
         self._clock = clock
         self._guards: dict[EndpointAddress, Guard] = {}
         self._past: OrderedDict[EndpointAddress, _Past] = OrderedDict()
-        self._turn = PreAuthQueue()
+        self._queue = PreAuthQueue()
         self._asked: Counter[EndpointAddress] = Counter()
         """Forwards that wait for the answer of an endpoint's guard. Such a guard makes no room for another."""
         self._asked_of: Counter[str] = Counter()
@@ -109,7 +109,7 @@ class EndpointVerifier:
                 raise FloodError(f"sends too much, left alone for {wait:.0f} s")
             began_at = self._clock() + wait
             guard = self._guards[endpoint] = Guard(
-                endpoint, self._turn, self._forget, began_at, wait, self.answer_timeout
+                endpoint, self._queue, self._forget, began_at, wait, self.answer_timeout
             )
             self._make_room(endpoint.owner)
         return guard

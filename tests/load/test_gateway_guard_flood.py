@@ -58,7 +58,7 @@ async def flooding_server(key_path: Path, how: str) -> AsyncIterator[tuple[Endpo
 
 @pytest.fixture
 def dealt(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return how many bytes asyncssh is given at once as a client; in one turn it deals with all that it is given."""
+    """Return how many bytes asyncssh is given at once as a client: it processes them in one iteration of the loop."""
     pieces: list[int] = []
     given = asyncssh.SSHClientConnection.data_received
 

@@ -108,7 +108,7 @@ def test_python_lock_of_another_kind_is_found(opening: str) -> None:
         ('exec {lock}<"$f"\nflock -n "$lock"', ["lock"]),
         ('exec {lock}>>"$f"\nflock -w "$3" "$lock"', ["lock"]),
         ('exec {lock}<>"$f"\nflock -sn "$lock"', []),
-        ('exec {turn}>"$f" && flock "$turn"', []),
+        ('exec {lock}>"$f" && flock "$lock"', []),
     ],
 )
 def test_shell_lock_of_another_kind_is_found(script: str, wrong: list[str]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 async def ended(task: asyncio.Task[Any]) -> None:
-    """Return in the very turn of the loop in which the task has ended, before its callbacks are called."""
+    """Return in the very iteration of the loop in which the task has ended, before its callbacks are called."""
     async with asyncio.timeout(DEADLINE_S):
         while not task.done():  # noqa: ASYNC110 - whoever waits for the task itself comes after its callbacks
             await asyncio.sleep(0)
@@ -105,7 +105,7 @@ def test_nobody_joins_what_has_just_ended(tmp_path: Path, part: str) -> None:
 
 
 def test_no_other_module_keeps_tasks_by_key() -> None:
-    """Each would have to mind the turn of the loop in which a task ends."""
+    """Each would have to mind the iteration of the loop in which a task ends."""
     broker = Path(single_flight.__file__).parent
     keeping = [path.name for path in broker.rglob("*.py") if re.search(r"dict\[.*\bTask\b", path.read_text("utf-8"))]
     assert keeping == ["single_flight.py"]

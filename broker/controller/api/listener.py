@@ -44,7 +44,7 @@ gateway counts twice, since its old workers finish while new ones serve."""
 OTHER_FILES = 256
 """Descriptors that the controller needs for the registry, Slurm and the launcher."""
 ACCEPTS_AT_ONCE = 64
-"""Connections that are accepted in one turn of the event loop; refusing so many takes a millisecond."""
+"""Connections that are accepted in one iteration of the event loop; refusing so many takes a millisecond."""
 BACKLOG = 4096
 """Connections that wait for accept(2): the default of net.core.somaxconn in Linux. More wait or fail."""
 LOOKUP_TIMEOUT_S = 30.0
@@ -185,13 +185,13 @@ class ApiListener:
                 self._loop.call_later(PAUSE_S, self._accept_again)
                 return
             connection.setblocking(False)
-            self._admit(connection)
+            self._serve_or_refuse(connection)
 
     def _accept_again(self) -> None:
         if self._listener.fileno() >= 0:
             self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    def _admit(self, connection: socket.socket) -> None:
+    def _serve_or_refuse(self, connection: socket.socket) -> None:
         """Serve or refuse a connection, or have its account looked up first."""
         try:
             uid = peer_uid(connection)

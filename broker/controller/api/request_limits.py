@@ -47,7 +47,7 @@ class RequestLimits:
 
         try:
             with self._in_use():
-                await self._admit(scope, receive, record_status)
+                await self._serve_bounded(scope, receive, record_status)
         except Exception:
             status = status or 500
             raise
@@ -57,7 +57,7 @@ class RequestLimits:
             method = scope["method"] if scope["method"] in self._methods else OTHER
             observe_request(method, path, status, time.monotonic() - began)
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > MAX_BODY_BYTES:
             refusal = InvalidInputError(f"a request needs a Content-Length of at most {MAX_BODY_BYTES} bytes")

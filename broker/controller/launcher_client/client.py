@@ -40,7 +40,7 @@ _ANSWER_BEGIN = re.compile(rb'\{"id": ([0-9]{1,18}), ')
 """As launcher.server.Launcher writes it."""
 
 
-class _Admission:
+class _PlaceQueue:
     """The queue of requests for which the launcher has no place, so that other users' requests pass them."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class LauncherClient(VolumeClient):
         self._control = control
         self._process = process
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._admission = _Admission()
+        self._places = _PlaceQueue()
         self._ids = itertools.count(1)
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -182,7 +182,7 @@ class LauncherClient(VolumeClient):
 
     async def _call(self, user: str, arguments: Arguments) -> dict[str, Any]:
         verb = arguments.VERB
-        async with self._admission.place(verb, user):
+        async with self._places.place(verb, user):
             began, outcome = time.monotonic(), "cancelled"
             try:
                 answer = await self._ask(user, arguments)

@@ -108,7 +108,7 @@ def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
             hint="put state_dir on a local disk, or use PostgreSQL (registry.url)",
         )
     if kind:
-        # One connection, which the threads share in turn: a second one would never get the lock.
+        # One connection, which only one thread uses at a time: a second one would never get the lock.
         engine = _create_engine(url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=BUSY_TIMEOUT_S)
     else:
         engine = _create_engine(url)

@@ -275,7 +275,7 @@ class Registry(CredentialRows, ConnectionRows):
 
 
 def _last_had_its_name(session: Session) -> float:
-    """Return a time at which the session had its name: it orders the sessions that had one name in turn."""
+    """Return a time at which the session had its name: it orders the sessions that had one name one after the other."""
     return max(session.created_at, session.last_operation.asked_at if session.last_operation is not None else 0.0)
 
 

@@ -118,10 +118,10 @@ class ConnectService:
             if not hold:
                 seconds = LATER_POLL_S if patient else min(left, LATER_POLL_S)
                 raise WaitingError(status, session_id=session.id, revision=session.revision, seconds=seconds)
-            turn = (LATER_POLL_S if waited or patient else FIRST_POLL_S) - passed
-            if turn <= 0 or (patient and status != first) or (gone is not None and gone.is_set()):
+            poll_left = (LATER_POLL_S if waited or patient else FIRST_POLL_S) - passed
+            if poll_left <= 0 or (patient and status != first) or (gone is not None and gone.is_set()):
                 raise WaitingError(status)
-            await ChangeNotifier.until(change, turn if patient else min(left, turn), gone)
+            await ChangeNotifier.until(change, poll_left if patient else min(left, poll_left), gone)
         await self._refresh_keys(session)
         return ResolveAnswer(
             session_id=session.id,

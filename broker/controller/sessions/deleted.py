@@ -49,7 +49,7 @@ class DeletedSessions:
         session = access.allowed_deleted(user, name, deleted[-1] if deleted else None, permission_for("restore"))
         final_name = new_name or name
         try:
-            async with self._limits.turn(user):
+            async with self._limits.lock(user):
                 await self._limits.check_another(user)
                 session = await self._registry.update(session.id, _restore(user, final_name))
         except ConflictError as error:

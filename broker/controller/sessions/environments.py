@@ -121,7 +121,7 @@ class Environments:
             used_at=now,
             operation=Operation.new("promote", user, arguments=arguments).record(),
         )
-        async with self._limits.turn(user):
+        async with self._limits.lock(user):
             await self._limits.check_another(user)
             await self._limits.check_storage(user)
             entry = EventEntry(user, "promote", f"of job {request.job}")

@@ -84,7 +84,7 @@ class Sessions:
         RefusedError has Slurm's message if Slurm refuses the job; ConflictError if the session has other properties.
         """
         _check([*request.options, *request.defaults])
-        async with self._limits.turn(user):
+        async with self._limits.lock(user):
             session = await self._registry.find(user, name)
             if session is None:
                 session = await self._create(user, name, request)

@@ -31,7 +31,7 @@ USAGE_TIMEOUT_S = 5.0
 class Limits:
     """Limits of each user.
 
-    A caller that creates or starts a session holds the user's turn while it checks the limits and records the session.
+    A caller that creates or starts a session holds the user's lock while it checks the limits and records the session.
     """
 
     def __init__(self, settings: LimitSettings, registry: AsyncRegistry, launcher: LauncherClient) -> None:
@@ -41,11 +41,11 @@ class Limits:
         self._measured: dict[str, tuple[float, int]] = {}
         """The time and the result, in bytes, of the last measurement of each user's sessions."""
         self._measuring = SingleFlight[str, None]()
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def turn(self, user: str) -> asyncio.Lock:
+    def lock(self, user: str) -> asyncio.Lock:
         """Return the lock to hold from the check until the record: two requests must not both take the last place."""
-        return self._turns.setdefault(user, asyncio.Lock())
+        return self._locks.setdefault(user, asyncio.Lock())
 
     async def check_another(self, user: str) -> None:
         """Raise RefusedError at the limit of sessions. Stopped sessions count, deleted ones do not."""

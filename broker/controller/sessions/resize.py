@@ -57,7 +57,7 @@ class ResizeService:
         image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
         merged = merge_options(session.options, options)
         gpus = count_gpus(self._submitter.options(image.profile, merged))
-        async with self._limits.turn(user):
+        async with self._limits.lock(user):
             if gpus and not session.job.gpus:
                 await self._limits.check_start(user, gpus)
             decide = _request_successor(merged, gpus, EventEntry(user, "resize", " ".join(options)))

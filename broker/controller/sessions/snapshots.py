@@ -182,7 +182,7 @@ class Snapshots:
             used_at=now,
             operation=Operation.new("clone", user, arguments=arguments, start=request.start).record(),
         )
-        async with self._limits.turn(user):
+        async with self._limits.lock(user):
             await self._limits.check_another(user)
             await self._limits.check_storage(user)
             if request.start:

@@ -24,13 +24,13 @@ write_copy_outcome() { # overwrites run/copy.outcome in one write: a full disk h
 }
 
 copy_live() { # USR2: copies the tops of the running session as run/copy.request says; in the background, one at a time
-  local turn what source target previous pairs=() RESULT=failed PAUSE=0.000 MESSAGE='the session ended' COPIER='' PACKER=''
+  local lock what source target previous pairs=() RESULT=failed PAUSE=0.000 MESSAGE='the session ended' COPIER='' PACKER=''
   local -A REQUEST=()
   trap - USR1 USR2
-  if [[ -n ${LISTENS:-} ]]; then exec {turn}>"$NODE_DIR/copying" && flock "$turn"; fi
+  if [[ -n ${LISTENS:-} ]]; then exec {lock}>"$NODE_DIR/copying" && flock "$lock"; fi
   read_copy_request
   [[ -n ${REQUEST[ID]:-} ]] || die 0 "USR2, and no request to copy in run/copy.request"
-  if grep -qsxF "ID=${REQUEST[ID]}" "$DIRECTORY/run/copy.outcome"; then exit 0; fi # done in an earlier one's turn
+  if grep -qsxF "ID=${REQUEST[ID]}" "$DIRECTORY/run/copy.outcome"; then exit 0; fi # done while this one waited for the lock
   trap write_copy_outcome EXIT
   trap 'exit 0' TERM
   [[ -n ${LISTENS:-} ]] || { MESSAGE="the session has only begun to start" && exit 0; }

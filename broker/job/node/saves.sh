@@ -51,7 +51,7 @@ pack_copy() { # COMMAND ARGUMENT…: saves the copy live.new; keeps RESULT only 
   ! unshare --map-root-user true 2>/dev/null || as=(unshare --map-root-user)
   # A process of its own, so that a signal reaches it, and without the lock that the next save waits for.
   # Its errors go through a pipe: the node's disk may be full.
-  exec {errors}< <(exec {turn}>&- && exec "${as[@]}" "$PYTHON" -I "$DIRECTORY/run/copying.pyz" "$@" 2>&1 >/dev/null)
+  exec {errors}< <(exec {lock}>&- && exec "${as[@]}" "$PYTHON" -I "$DIRECTORY/run/copying.pyz" "$@" 2>&1 >/dev/null)
   PACKER=$!
   while IFS= read -ru "$errors" line; do reason=$line; done
   exec {errors}<&-
@@ -71,9 +71,9 @@ save_when_due() { # at SAVE_AT: saves in the background
 }
 
 save_live() { # freezes the session, copies the top on the node's disk, and packs the copy
-  local turn RESULT='' PAUSE=0.000 MESSAGE='' COPIER='' PACKER=''
+  local lock RESULT='' PAUSE=0.000 MESSAGE='' COPIER='' PACKER=''
   trap - USR1 USR2
-  exec {turn}>"$NODE_DIR/copying" && flock "$turn"
+  exec {lock}>"$NODE_DIR/copying" && flock "$lock"
   has_system_changed || exit 0
   RESULT=failed
   trap report_save EXIT
@@ -96,9 +96,9 @@ report_save() { # logs the result of a save
 }
 
 save_at_end() { # the last save, after the container's end
-  local turn attempt errors
+  local lock attempt errors
   [[ -n ${GENERATION:-} && -z $BERTH_ROOT ]] || return 0
-  exec {turn}>"$NODE_DIR/copying" && flock "$turn" # of a save in the background, which has been told to end
+  exec {lock}>"$NODE_DIR/copying" && flock "$lock" # of a save in the background, which has been told to end
   # Stores into mapped pages of tmpfs change no time.
   has_system_changed || [[ -e $NODE_DIR/saved && $(stat -f -c %T "$NODE_DIR/top") == tmpfs ]] || return 0
   log "saving the changes outside of the home"

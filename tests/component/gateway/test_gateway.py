@@ -322,7 +322,7 @@ def test_an_agent_full_of_keys_is_cut_off_with_the_remedy(place: Path) -> None:
         keys = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(5)]
         with pytest.raises(asyncssh.DisconnectError, match="Too many authentication failures: 3 keys may be tried"):
             await w.client(client_keys=keys)
-        assert w.gateway._admission.waiting == 0
+        assert w.gateway._throttle.waiting == 0
 
     play(place, scene, max_auth_tries=3)
 

@@ -48,23 +48,23 @@ class Door:
         self.now = 0.0
         self.dice = 0.99
         networks = [ipaddress.ip_network(exempt)] if exempt else []
-        self.admission = LoginThrottle(
+        self.throttle = LoginThrottle(
             MaxStartups.parse(max_startups), networks, clock=lambda: self.now, chance=lambda: self.dice
         )
 
     def arrive(self, name: str, source: str = "192.0.2.1") -> Client:
         client = Client(name, source)
-        self.admission.enter(client)
+        self.throttle.enter(client)
         return client
 
     def begin(self, name: str) -> Client:
         client = self.arrive(name)
-        self.admission.heard(client, 2 * admission.GREETING_BYTES)
+        self.throttle.heard(client, 2 * admission.GREETING_BYTES)
         return client
 
     def fail(self, failure: Failure, times: int = 1, source: str = "192.0.2.1") -> None:
         for _ in range(times):
-            self.admission.leave(self.arrive("failing", source), failure)
+            self.throttle.leave(self.arrive("failing", source), failure)
 
 
 @pytest.mark.parametrize("text", ["", "10", "10:30", "a:b:c", "10:30:5", "0:30:10", "10:101:20", "10:-1:20"])
@@ -103,7 +103,7 @@ def test_all_of_loopback_is_punished_as_one() -> None:
     for number in range(2, 20):
         door.fail(Failure.NO_LOGIN, source=source_of(f"127.0.{number}.1"))
     for address in ("127.0.0.1", "127.44.0.1", "::1", "::ffff:127.0.0.1"):
-        assert door.admission.refuses(source_of(address))
+        assert door.throttle.refuses(source_of(address))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_when_the_house_is_full_the_silent_one_goes_and_not_the_newcomer() -> No
     door = Door()
     silent, greeting = door.arrive("silent"), door.arrive("greeting")
     begun = [door.begin(f"begun {number}") for number in range(2)]
-    door.admission.heard(greeting, admission.GREETING_BYTES)
+    door.throttle.heard(greeting, admission.GREETING_BYTES)
     newcomer = door.arrive("newcomer")
     assert silent.dropped
     assert not any(client.dropped for client in (greeting, *begun, newcomer))
@@ -141,7 +141,7 @@ def test_of_those_that_have_begun_the_one_goes_that_was_heard_longest_ago() -> N
     door = Door()
     clients = [door.arrive(str(number)) for number in range(4)]
     for door.now, number in enumerate([0, 1, 2, 3, 0], 1):
-        door.admission.heard(clients[number], 2 * admission.GREETING_BYTES)
+        door.throttle.heard(clients[number], 2 * admission.GREETING_BYTES)
     newcomer = door.arrive("newcomer")
     assert [client.dropped for client in (*clients, newcomer)] == [False, True, False, False, False]
 
@@ -185,14 +185,14 @@ def test_the_early_drop_is_random_and_strikes_who_stalls(dice: float, after: flo
 def test_penalties_add_up_and_are_enforced_from_fifteen_seconds(failure: Failure, times: int) -> None:
     door = Door()
     door.fail(failure, times - 1)
-    assert not door.admission.refuses("192.0.2.1")
+    assert not door.throttle.refuses("192.0.2.1")
     door.fail(failure)
-    assert door.admission.refuses("192.0.2.1") == failure.value * times
-    assert not door.admission.refuses("192.0.2.2")
+    assert door.throttle.refuses("192.0.2.1") == failure.value * times
+    assert not door.throttle.refuses("192.0.2.2")
     door.now = failure.value * times
-    assert not door.admission.refuses("192.0.2.1")
+    assert not door.throttle.refuses("192.0.2.1")
     door.fail(Failure.NO_ATTEMPT)
-    assert not door.admission.refuses("192.0.2.1"), "it begins anew"
+    assert not door.throttle.refuses("192.0.2.1"), "it begins anew"
 
 
 def test_a_penalty_that_has_run_off_does_not_come_back_with_the_next_slip() -> None:
@@ -200,30 +200,30 @@ def test_a_penalty_that_has_run_off_does_not_come_back_with_the_next_slip() -> N
     standing = door.arrive("standing")
     door.fail(Failure.ABUSE)
     door.now = 91
-    door.admission.leave(standing, Failure.NO_ATTEMPT)
-    assert not door.admission.refuses("192.0.2.1")
+    door.throttle.leave(standing, Failure.NO_ATTEMPT)
+    assert not door.throttle.refuses("192.0.2.1")
 
 
 def test_penalties_end_after_ten_minutes_whatever_was_done() -> None:
     door = Door()
     door.fail(Failure.ABUSE, 100)
-    assert door.admission.refuses("192.0.2.1") == 600
+    assert door.throttle.refuses("192.0.2.1") == 600
 
 
 def test_slow_failures_never_add_up() -> None:
     door = Door()
     for door.now in range(0, 600, 6):
         door.fail(Failure.NO_LOGIN)
-        assert not door.admission.refuses("192.0.2.1")
+        assert not door.throttle.refuses("192.0.2.1")
 
 
 def test_where_somebody_is_logged_in_nobody_is_locked_out() -> None:
     door = Door()
     door.fail(Failure.ABUSE)
-    door.admission.inside("192.0.2.1")
-    assert not door.admission.refuses("192.0.2.1")
-    door.admission.outside("192.0.2.1")
-    assert door.admission.refuses("192.0.2.1")
+    door.throttle.inside("192.0.2.1")
+    assert not door.throttle.refuses("192.0.2.1")
+    door.throttle.outside("192.0.2.1")
+    assert door.throttle.refuses("192.0.2.1")
 
 
 def test_exempt_networks_are_never_punished() -> None:
@@ -231,9 +231,9 @@ def test_exempt_networks_are_never_punished() -> None:
     door.fail(Failure.ABUSE, source="10.1.2.3")
     door.fail(Failure.ABUSE, source="10.2.2.3")
     door.fail(Failure.ABUSE, source="2001:db8:1:2::/64")
-    assert not door.admission.refuses("10.1.2.3")
-    assert door.admission.refuses("10.2.2.3")
-    assert door.admission.refuses("2001:db8:1:2::/64")
+    assert not door.throttle.refuses("10.1.2.3")
+    assert door.throttle.refuses("10.2.2.3")
+    assert door.throttle.refuses("2001:db8:1:2::/64")
 
 
 def test_sources_without_number_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_sources_without_number_do_not_fill_the_memory(monkeypatch: pytest.Monke
     door = Door()
     for number in range(250):
         door.fail(Failure.ABUSE, source=f"198.51.100.{number}")
-    refused = [number for number in range(250) if door.admission.refuses(f"198.51.100.{number}")]
+    refused = [number for number in range(250) if door.throttle.refuses(f"198.51.100.{number}")]
     assert refused == list(range(150, 250))
 
 
@@ -270,7 +270,7 @@ def test_a_house_full_of_idlers_lets_people_in(place: Path) -> None:
             assert await idlers[0][0].read(-1) == b""
         for _, writer in idlers:
             writer.close()
-        await until(lambda: not w.gateway._admission.waiting)
+        await until(lambda: not w.gateway._throttle.waiting)
 
     play(place, scene, max_startups=MaxStartups(5, 100, 5))
 
@@ -283,7 +283,7 @@ def test_who_keeps_failing_is_turned_away_at_the_door_and_told_so(
         for _ in range(4):  # of 5 s each, which run off meanwhile
             with pytest.raises(asyncssh.PermissionDenied):
                 await w.client(client_keys=wrong)
-            await until(lambda: not w.gateway._admission.waiting)
+            await until(lambda: not w.gateway._throttle.waiting)
         assert await _answer(w.gateway.port) == b"Not allowed at this time\r\n"
         finished = await w.ssh("dev.berth", "true")
         assert finished.code == 255
@@ -323,7 +323,7 @@ def test_a_port_scanner_and_a_health_check_are_not_locked_out_for_looking(place:
     async def scene(w: World) -> None:
         for _ in range(10):
             assert (await _answer(w.gateway.port)).startswith(b"SSH-2.0-")
-        await until(lambda: not w.gateway._admission.waiting)
+        await until(lambda: not w.gateway._throttle.waiting)
         assert (await w.ssh("dev.berth", "true")).code == 0
 
     play(place, scene)
@@ -335,7 +335,7 @@ def test_time_wasters_pay_for_it(place: Path) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", w.gateway.port)
             await reader.read(-1)
             writer.close()
-        await until(lambda: not w.gateway._admission.waiting)
+        await until(lambda: not w.gateway._throttle.waiting)
         assert await _answer(w.gateway.port) == b"Not allowed at this time\r\n"
 
     play(place, scene, login_timeout=0.2)
@@ -349,7 +349,7 @@ def test_a_login_consists_of_so_many_bytes_and_no_more(place: Path) -> None:
         with contextlib.suppress(ConnectionError):
             await reader.read(-1)
         writer.close()
-        await until(lambda: not w.gateway._admission.waiting)
+        await until(lambda: not w.gateway._throttle.waiting)
         assert await _answer(w.gateway.port) == b"Not allowed at this time\r\n"
 
     play(place, scene)

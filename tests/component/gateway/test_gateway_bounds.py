@@ -81,7 +81,7 @@ def test_limits_of_one_user_hold_over_all_workers(place: Path) -> None:
             """Connect so often, and return the connections that the gateway keeps.
 
             The gateway answers on those. On one that it has ended, asyncssh reports a failure, but `is_closed` becomes
-            true only in a later turn of the loop.
+            true only in a later iteration of the loop.
             """
             clients = [await process.client() for _ in range(tries)]
             kept = []

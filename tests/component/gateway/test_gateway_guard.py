@@ -303,7 +303,7 @@ def test_forward_in_the_moment_that_a_guard_ends_gets_through(place: Path) -> No
             _, sshd, *of_guard = session.processes()
             for each in of_guard:
                 os.kill(each, signal.SIGKILL)
-            while not ends._standing.done():  # noqa: ASYNC110 - the forward comes in the very turn of the loop
+            while not ends._standing.done():  # noqa: ASYNC110 - the forward comes in the very iteration of the loop
                 await asyncio.sleep(0)
             await guards.prove(session.endpoint)
             assert sshd in session.processes()

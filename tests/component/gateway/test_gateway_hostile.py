@@ -50,7 +50,7 @@ def play_well(place: Path, scene: Callable[[World], Awaitable[None]], caplog: py
             reader, _ = await client.open_connection(w.canonical, 22)
             assert await reader.readline()
             await scene(w)
-            await until(lambda: not w.gateway._admission.waiting)
+            await until(lambda: not w.gateway._throttle.waiting)
             await client.open_connection(w.canonical, 22)
         assert (await w.ssh("dev.berth", "true")).code == 0
 
@@ -99,10 +99,10 @@ def test_a_hello_with_any_error_in_it_ends(place: Path, caplog: pytest.LogCaptur
     play_well(place, scene, caplog)
 
 
-def test_no_client_without_a_login_has_more_than_a_kilobyte_of_a_turn(
+def test_no_client_without_a_login_has_more_than_a_kilobyte_at_once(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """asyncssh deals with all that it is given before anybody else has a turn."""
+    """asyncssh deals with all that it is given before it reads from anybody else."""
     given: list[int] = []
     begin = fair_reader.FairReader._begin
 
@@ -121,7 +121,7 @@ def test_no_client_without_a_login_has_more_than_a_kilobyte_of_a_turn(
     play_well(place, scene, caplog)
 
 
-def test_a_logged_in_client_with_tiny_packets_gets_shorter_turns(
+def test_a_logged_in_client_with_tiny_packets_gets_smaller_pieces(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sizes: set[int] = set()
@@ -132,7 +132,7 @@ def test_a_logged_in_client_with_tiny_packets_gets_shorter_turns(
         go_on(self, data)
 
     monkeypatch.setattr(fair_reader.FairReader, "_go_on", seen)
-    monkeypatch.setattr(fair_reader, "TURN_S", 0.0)  # every turn is too long
+    monkeypatch.setattr(fair_reader, "SLICE_S", 0.0)  # every time slice is too long
 
     async def scene(w: World) -> None:
         sizes.clear()
@@ -157,23 +157,23 @@ def test_terrapin_is_answered(place: Path, caplog: pytest.LogCaptureFixture) -> 
     play_well(place, scene, caplog)
 
 
-def test_all_connections_of_one_user_share_a_turn(
+def test_all_connections_of_one_user_share_a_time_slice(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loop deals with data of one of them; the rest waits for the next turn."""
-    monkeypatch.setattr(fair_reader, "USER_TURN_S", 1e-9)  # one piece is too long
+    """The loop deals with data of one of them; the rest waits for the next iteration."""
+    monkeypatch.setattr(fair_reader, "USER_SLICE_S", 1e-9)  # one piece is too long
     dealt: list[int] = []
-    turn = 0
+    iteration = 0
     go_on = fair_reader.FairReader._go_on
 
     def seen(self: fair_reader.FairReader, data: bytes) -> None:
-        dealt.append(turn)
+        dealt.append(iteration)
         go_on(self, data)
 
     monkeypatch.setattr(fair_reader.FairReader, "_go_on", seen)
 
     async def scene(w: World) -> None:
-        nonlocal turn
+        nonlocal iteration
         clients = [await w.client() for _ in range(10)]
         dealt.clear()
         for client in clients:
@@ -181,7 +181,7 @@ def test_all_connections_of_one_user_share_a_turn(
         async with asyncio.timeout(DEADLINE_S):
             while len(dealt) < 10:
                 await asyncio.sleep(0)
-                turn += 1
+                iteration += 1
         assert max(dealt.count(each) for each in dealt) == 1
         for client in clients:
             async with client:

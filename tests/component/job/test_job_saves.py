@@ -40,7 +40,7 @@ def packer(node: Path, end: str) -> None:
 
 
 PACK = (
-    "ON_NODE=yes RESULT=frozen MESSAGE=''; exec {turn}>$NODE_DIR/copying; "
+    "ON_NODE=yes RESULT=frozen MESSAGE=''; exec {lock}>$NODE_DIR/copying; "
     "pack_copy store $NODE_DIR $NODE_DIR/live; echo $RESULT:$MESSAGE"
 )
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.controller.launcher_client.client import LauncherClient, _Admission
+from broker.controller.launcher_client.client import LauncherClient, _PlaceQueue
 from broker.launcher.arguments import LONG_VERBS, CopyArguments
 from broker.launcher.shares import LONG_AT_ONCE, LONG_PLACES, SHORT_AT_ONCE, SHORT_PLACES, Shares
 from broker.launcher.volume_verbs import VOLUME_VERBS
@@ -181,10 +181,10 @@ def test_place_given_back_as_its_next_holder_is_cancelled() -> None:
     """The call that has ended keeps its answer: it may be the id of a job."""
 
     async def scenario() -> None:
-        admission, go_on = _Admission(), asyncio.Event()
+        places, go_on = _PlaceQueue(), asyncio.Event()
 
         async def call() -> str:
-            async with admission.place("copy", "alice"):
+            async with places.place("copy", "alice"):
                 await go_on.wait()
                 return "done"
 
@@ -195,13 +195,13 @@ def test_place_given_back_as_its_next_holder_is_cancelled() -> None:
         ended = await asyncio.gather(*calls, return_exceptions=True)
         assert [*ended[:-2], ended[-1]] == ["done"] * (LONG_AT_ONCE + 1)
         assert isinstance(ended[-2], asyncio.CancelledError)
-        assert not admission._waiting
-        assert not admission._shares._long.taken
+        assert not places._waiting
+        assert not places._shares._long.taken
 
     asyncio.run(scenario())
 
 
 def all_is_free(launcher: LauncherClient) -> bool:
     """Whether every place is free."""
-    halves = (launcher._admission._shares._short, launcher._admission._shares._long)
-    return not any(half.taken for half in halves) and not launcher._admission._waiting
+    halves = (launcher._places._shares._short, launcher._places._shares._long)
+    return not any(half.taken for half in halves) and not launcher._places._waiting

@@ -42,7 +42,7 @@ class Controller:
             raise ControllerUnavailableError("down")
         return GatewayKeys(user=user, keys=[LINE, "garbage"] if user == "alice" else [])
 
-    def admitted(self) -> CredentialsCache:
+    def cache(self) -> CredentialsCache:
         memory = ResponseCache(self.place / "known", GatewayKeys, stale_seconds=60, clock=lambda: self.now)
         return CredentialsCache(self.keys, memory, fresh_seconds=5, clock=lambda: self.now)
 
@@ -51,7 +51,7 @@ def test_a_burst_of_one_user_asks_once(tmp_path: Path) -> None:
     async def scene() -> None:
         controller = Controller(tmp_path)
         controller.let.clear()
-        keys = controller.admitted()
+        keys = controller.cache()
         waiting = [asyncio.create_task(keys.of("alice")) for _ in range(100)]
         await asyncio.sleep(0)
         waiting[0].cancel()  # whoever asked first may hang up
@@ -67,7 +67,7 @@ def test_a_burst_of_one_user_asks_once(tmp_path: Path) -> None:
 def test_an_answer_is_asked_anew_when_it_is_no_longer_fresh(tmp_path: Path) -> None:
     async def scene() -> None:
         controller = Controller(tmp_path)
-        keys = controller.admitted()
+        keys = controller.cache()
         for now, asked in [(0, 1), (4.9, 1), (5.1, 2), (9, 2)]:
             controller.now = now
             await keys.of("alice")
@@ -79,7 +79,7 @@ def test_an_answer_is_asked_anew_when_it_is_no_longer_fresh(tmp_path: Path) -> N
 def test_the_last_answer_bridges_an_outage_for_a_while(tmp_path: Path) -> None:
     async def scene() -> None:
         controller = Controller(tmp_path)
-        keys = controller.admitted()
+        keys = controller.cache()
         await keys.of("alice")
         controller.up = False
         controller.now = 59
@@ -98,7 +98,7 @@ def test_nobody_is_let_in_on_a_guess(tmp_path: Path) -> None:
     async def scene() -> None:
         controller = Controller(tmp_path)
         controller.up = False
-        answer = await controller.admitted().of("alice")
+        answer = await controller.cache().of("alice")
         assert not answer.blobs
         assert not answer.confirmed
 
@@ -109,7 +109,7 @@ def test_nobody_is_let_in_on_a_guess(tmp_path: Path) -> None:
 def test_names_that_no_account_can_have_are_not_asked_about(user: str, tmp_path: Path) -> None:
     async def scene() -> None:
         controller = Controller(tmp_path)
-        assert not (await controller.admitted().of(user)).blobs
+        assert not (await controller.cache().of(user)).blobs
         assert controller.asked == 0
 
     asyncio.run(scene())
@@ -117,7 +117,7 @@ def test_names_that_no_account_can_have_are_not_asked_about(user: str, tmp_path:
 
 def test_made_up_names_do_not_fill_the_memory(tmp_path: Path) -> None:
     async def scene() -> None:
-        keys = Controller(tmp_path).admitted()
+        keys = Controller(tmp_path).cache()
         for number in range(5000):
             await keys.of(f"u{number}")
         assert len(keys._known) == 4096

@@ -225,15 +225,15 @@ def test_what_pyslurm_prints_is_no_answer(tmp_path: Path, capfd: pytest.CaptureF
     assert "more noise" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("turns", range(6))
-def test_a_question_that_is_given_up_while_the_worker_starts_holds_up_nobody(tmp_path: Path, turns: int) -> None:
-    """Cancelled after so many turns of the event loop; a descendant of the worker keeps its pipes open."""
+@pytest.mark.parametrize("iterations", range(6))
+def test_a_question_that_is_given_up_while_the_worker_starts_holds_up_nobody(tmp_path: Path, iterations: int) -> None:
+    """Cancelled after so many iterations of the event loop; a descendant of the worker keeps its pipes open."""
     pid = tmp_path / "pid"
     scheduler = PyslurmScheduler(("sh", "-c", f"sleep 600 & echo $! >{pid}; wait"), timeout=DEADLINE_S)
 
     async def ask_and_give_up() -> None:
         task = asyncio.create_task(scheduler.version())
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
             time.sleep(0.02)  # noqa: ASYNC251 - so that the worker is ahead of the event loop
         task.cancel()

@@ -101,14 +101,14 @@ def test_cancellation_kills_the_whole_group(tmp_path: Path) -> None:
     assert_all_end(pids)
 
 
-@pytest.mark.parametrize("turns", range(6))
-def test_a_start_that_is_cancelled_at_once_leaves_nothing(tmp_path: Path, turns: int) -> None:
-    """Cancelled after so many turns of the event loop: before, during and after the program's start."""
+@pytest.mark.parametrize("iterations", range(6))
+def test_a_start_that_is_cancelled_at_once_leaves_nothing(tmp_path: Path, iterations: int) -> None:
+    """Cancelled after so many iterations of the event loop: before, during and after the program's start."""
     pids = tmp_path / "pids"
 
     async def start_and_cancel() -> None:
         task = asyncio.create_task(run_command(("sh", "-c", FAMILY, "sh", str(pids)), timeout=600))
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
             time.sleep(0.02)  # noqa: ASYNC251 - so that the program is ahead of the event loop
         task.cancel()
