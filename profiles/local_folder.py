@@ -1,7 +1,7 @@
 """Private folders on a local disk. Each is removed after its use, also after an error.
 
 A process that is killed cannot clean up. The next process of the same user that makes such a folder finds the old one
-unlocked, and removes it. The standard library alone: the launcher's workers run this with a user's rights.
+unlocked, and removes it. The standard library alone: the launcher's children run this with a user's rights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Remove a tree of any depth, even while its owner renames things in it.
 
 A folder is opened in its parent folder, by its name, and no link is followed. So nothing is removed but what was found
-in the tree. The standard library alone: the launcher's workers run this with a user's rights.
+in the tree. The standard library alone: the launcher's children run this with a user's rights.
 """
 
 from __future__ import annotations

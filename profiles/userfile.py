@@ -5,7 +5,7 @@ named pipe without a writer. So a file is opened without following a link and wi
 is read. The reader counts bytes while it reads, because the size from stat(2) may be wrong by then. Everything here
 raises UnfitFileError, an OSError, for a file that must not be read, and OSError for one that cannot.
 
-The standard library alone: the launcher's workers import this.
+The standard library alone: the launcher's children import this.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ A system call takes a path of at most 4,095 bytes (PATH_MAX in limits.h), and Py
 Trees of users go beyond both. So a folder is opened in its parent folder, by its name alone, and a tree keeps only some
 of its folders open. `short_path` serves the calls that want a path and no descriptor, such as lgetxattr(2).
 
-The standard library alone: the copy of a live session runs this within a job, and workers run it with a user's rights.
+The standard library alone: the copy of a live session runs this within a job, and the launcher's children run it with a
+user's rights.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_OPEN_FOLDERS = 64
-"""Folders of one tree that are open at once: a worker may have 1,024 descriptors, and reads several trees together."""
+"""Folders of one tree that are open at once: a process may have 1,024 descriptors, and reads several trees together."""
 
 
 class Tree:

@@ -13,7 +13,7 @@ from broker.controller.credentials.login import LoginPolicy
 from broker.controller.doctor import controller_checks
 from broker.controller.rebuild import rebuild
 from broker.controller.reconcile.continuation import Continuation
-from broker.controller.reconcile.deletion import DeletionWorker
+from broker.controller.reconcile.deletion import DeletionRunner
 from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.loop import Reconciler
 from broker.controller.reconcile.maintenance import Maintenance
@@ -120,8 +120,8 @@ class Controller:
         )
 
     @cached_property
-    def deletion(self) -> DeletionWorker:
-        return DeletionWorker(registry=self.async_registry, launcher=self.launcher, changes=self.changes)
+    def deletion(self) -> DeletionRunner:
+        return DeletionRunner(registry=self.async_registry, launcher=self.launcher, changes=self.changes)
 
     @cached_property
     def continuation(self) -> Continuation:

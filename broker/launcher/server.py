@@ -1,10 +1,10 @@
 """The launcher: the only code that runs as root. It is small enough to read in one sitting.
 
 It serves one socket, shared with the controller, on which each line is a JSON request:
-`{"id": 7, "verb": "submit", "user": "alice", …}`. It forks a worker for each request (worker.py). The worker becomes
-that user for good (groups, gid, uid, umask, working directory) before it interprets an argument or touches a file. The
-answer is `{"id": 7, "ok": {…}}` or `{"id": 7, "error": <kind>, "message": …}`. The launcher uses no network, no shell,
-no database and no directory from a request: paths consist of the storage template and a validated session id.
+`{"id": 7, "verb": "submit", "user": "alice", …}`. It forks a child process for each request (child.py). The child
+becomes that user for good (groups, gid, uid, umask, working directory) before it interprets an argument or touches a
+file. The answer is `{"id": 7, "ok": {…}}` or `{"id": 7, "error": <kind>, "message": …}`. The launcher uses no network,
+no shell, no database and no directory from a request: paths consist of the storage template and a validated session id.
 
 Site mode:      berth-launcher --account berth --storage '/shared/berth/{user}' -- berth controller
 Personal mode:  the controller runs it with --serve-fd, without root; then it serves its own user alone.
@@ -28,17 +28,17 @@ from typing import TYPE_CHECKING, Any
 
 from broker.failpoints import failpoint
 from broker.job.bundle import BATCH_SCRIPT, SESSION_SCRIPT, digest
-from broker.launcher.shares import READY_VERB, Shares
-from broker.launcher.worker import (
+from broker.launcher.child import (
+    CHILD_BYTES,
     CRASHED,
     PR_SET_PDEATHSIG,
-    WORKER_BYTES,
     Settings,
     encode_answer,
     encode_error,
     run_request,
     set_process_option,
 )
+from broker.launcher.shares import READY_VERB, Shares
 from broker.service import notify
 from broker.volumes.copy_archive import copy_archive
 
@@ -51,7 +51,7 @@ ANSWER_LIMIT = 32 * 2**20
 """Bytes of one answer: half of what the controller reads of a line (broker/controller/launcher_client/client.py)."""
 PENDING_BYTES = 64 * 2**20
 """Limit for requests that wait for a place (shares.py); more wait unread in the socket. The controller sends no more
-requests than there are places, so few wait here: for killed workers that the kernel has not released yet."""
+requests than there are places, so few wait here: for killed children that the kernel has not released yet."""
 CONTROLLER_END_S = 10.0
 """Time for the controller to exit once the socket is closed, until it gets SIGTERM. It exits by itself, and a signal
 would hide its exit code."""
@@ -78,7 +78,7 @@ class Request:
 
 @dataclass(slots=True)
 class Child:
-    """A request with a worker: the process and its output so far."""
+    """The child process of a request, and its output so far."""
 
     request: Request
     pid: int
@@ -94,7 +94,7 @@ class Launcher:
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, Child] = {}
         self._ended: dict[int, Child] = {}
-        """By pidfd, killed workers that may hang in the kernel, as on a dead file server."""
+        """By pidfd, killed children that may hang in the kernel, as on a dead file server."""
         self._shares = Shares()
         self._pending: list[Request] = []
         """Requests without a place, the oldest first."""
@@ -186,7 +186,9 @@ class Launcher:
             self._finish(fd, encode_error("files", "the answer is too long"))
         elif not data:
             whole = child.output.endswith(b"\n")
-            self._finish(fd, bytes(child.output) if whole else encode_error(CRASHED, "the launcher's worker died"))
+            self._finish(
+                fd, bytes(child.output) if whole else encode_error(CRASHED, "the launcher's child process died")
+            )
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
@@ -194,7 +196,7 @@ class Launcher:
             if child.request.deadline < now:
                 _kill(child.pid)
                 self._finish(
-                    fd, encode_error(TIMED_OUT, "the launcher's worker exceeded its time limit and was killed")
+                    fd, encode_error(TIMED_OUT, "the launcher's child process exceeded its time limit and was killed")
                 )
         for request in [request for request in self._pending if request.deadline < now]:
             self._pending.remove(request)
@@ -204,7 +206,7 @@ class Launcher:
         child = self._children.pop(fd)
         self._selector.unregister(fd)
         os.close(fd)
-        _kill(child.pid)  # processes that the worker has left in its group
+        _kill(child.pid)  # processes that the child has left in its group
         ended = os.pidfd_open(child.pid)
         self._ended[ended] = child
         self._selector.register(ended, selectors.EVENT_READ)
@@ -212,7 +214,7 @@ class Launcher:
         self._send(child.request.id, answer)
 
     def _reap(self, ended: int) -> None:
-        """Free the place of a worker once the kernel has released the process."""
+        """Free the place of a child once the kernel has released the process."""
         child = self._ended.pop(ended)
         self._selector.unregister(ended)
         os.close(ended)
@@ -220,7 +222,7 @@ class Launcher:
         self._shares.give_back(child.request.verb, child.request.user)
 
     def _send(self, request_id: int, answer: bytes) -> None:
-        """Forward an answer without parsing it: it comes from a worker, and may contain data of a user."""
+        """Forward an answer without parsing it: it comes from a child process, and may contain data of a user."""
         with contextlib.suppress(BrokenPipeError):  # the controller has exited; the next read ends the service
             self._control.sendall(b'{"id": %d, %s' % (request_id, answer[1:]))
 
@@ -272,7 +274,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--session-script", default="", help="submit this file in place of the joined batch script")
     parser.add_argument("--minimum-uid", type=int, default=1000, help="refuse requests for accounts below it")
     parser.add_argument(
-        "--worker-memory", type=int, default=WORKER_BYTES >> 20, metavar="MIB", help="address space of one worker"
+        "--worker-memory", type=int, default=CHILD_BYTES >> 20, metavar="MIB", help="address space of one child process"
     )
     parser.add_argument("controller", nargs="*", help="the controller's command, after --")
     options = parser.parse_args(argv)
@@ -314,9 +316,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _join_scripts() -> None:
-    """Join the scripts of jobs, and make the archive that they run, before any worker is forked.
+    """Join the scripts of jobs, and make the archive that they run, before any child is forked.
 
-    All workers use these versions, also while an update replaces the files.
+    All children use these versions, also while an update replaces the files.
     """
     priority = "<6>" if "JOURNAL_STREAM" in os.environ else ""  # sd-daemon(3): the unit's plain lines are warnings
     copy_archive()

@@ -1,4 +1,4 @@
-"""Fair shares of the launcher's places (workers at once) between verbs and between users.
+"""Fair shares of the launcher's places (child processes at once) between verbs and between users.
 
 Both the controller and the launcher apply these limits, so that neither has to trust the other. Verbs that may take an
 hour have their own places, so that short ones never wait for them. Of each kind a user gets another place only while
@@ -14,9 +14,9 @@ from broker.launcher.arguments import LONG_VERBS
 
 SHORT_PLACES = 64
 LONG_PLACES = 24
-"""Workers at once, each a process of 10 to 100 MB. Most long ones wait for a job or for a disk."""
+"""Child processes at once, each of 10 to 100 MB. Most long ones wait for a job or for a disk."""
 SHORT_AT_ONCE = 16
-"""Short verbs of one user: a user who stops these workers, or whose file system hangs, delays no other user."""
+"""Short verbs of one user: a user who stops these processes, or whose file system hangs, delays no other user."""
 LONG_AT_ONCE = 4
 """Long verbs of one user: the login node is shared, and one user's verbs are hardly faster in parallel."""
 FREE_PER_PLACE = 3

@@ -240,23 +240,23 @@ def _in_user_namespace(context: RequestContext, arguments: Arguments) -> Answer:
     """Run a verb as root over the user's own files, or as the user if the kernel allows no user namespace."""
     _storage(context)
     request = json.dumps({"storage": str(context.root), "verb": arguments.VERB, "arguments": arguments.request()})
-    worker = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-P", "-m", "broker.launcher.volume_verbs"]
+    as_user = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-P", "-m", "broker.launcher.volume_verbs"]
     namespace = ["unshare", "--map-root-user", "--"]
-    for command in ([*namespace, *worker], worker):
+    for command in ([*namespace, *as_user], as_user):
         done = _run_program(command, request)
         if done.returncode < 0:  # the verb may have completed
-            raise VerbError("crashed", f"the worker was killed by signal {-done.returncode}")
+            raise VerbError("crashed", f"the verb's process was killed by signal {-done.returncode}")
         if done.stdout:
             break
     else:
         words = done.stderr.decode(errors="replace").strip()[-500:]
-        raise VerbError("files", words or f"the worker exited with status {done.returncode}")
+        raise VerbError("files", words or f"the verb's process exited with status {done.returncode}")
     try:
         answer: Answer = json.loads(done.stdout)
         if "error" in answer:
             raise VerbError(str(answer["error"]), str(answer["message"]))
     except (ValueError, TypeError, LookupError, RecursionError) as error:  # the user may have tampered with the process
-        raise VerbError("crashed", "invalid response from the worker") from error
+        raise VerbError("crashed", "invalid response from the verb's process") from error
     return answer
 
 
@@ -288,7 +288,7 @@ def main() -> None:
         text = json.dumps({"error": failed.kind, "message": str(failed)})
     except (MemoryError, RecursionError):
         text = json.dumps({"error": "files", "message": TOO_LARGE})
-    except Exception as error:  # noqa: BLE001 - reported by the launcher's worker like its own
+    except Exception as error:  # noqa: BLE001 - reported by the launcher's child like its own
         text = json.dumps({"error": "crashed", "message": f"{type(error).__name__}: {error}"})
     print(text)
 

@@ -1,6 +1,6 @@
 """Read a session's host key files in OpenSSH's format: private key, public key and certificate.
 
-Standard library only: the launcher's workers import it, to read files of users.
+Standard library only: the launcher's children import it, to read files of users.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The trial is `mount_overlay` of the batch script itself, run by bash as the user, in a user and mount namespace, with
 the upper and the working directory on the shared file system, and lower directories there and on the node's disk. Only
-the launcher's workers call this module: `prepare` for a new session, `probe` for `berth doctor`. So the user, the
+the launcher's children call this module: `prepare` for a new session, `probe` for `berth doctor`. So the user, the
 namespaces and the unit's sandbox are those in which sessions are made.
 
 Where fuse-overlayfs mounts, it is tried as a session uses it, too: on a file server that knows the user alone it cannot

@@ -1,4 +1,4 @@
-"""Run a program from a worker. It runs as the user, who can make it print anything, so its output is bounded."""
+"""Run a program as the user of this process. The user can make it print anything, so its output is bounded."""
 
 from __future__ import annotations
 

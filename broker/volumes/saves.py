@@ -151,7 +151,7 @@ def _may_name(top: Path, layer: str) -> bool:
 
 def save_copy(top: Path, generation: Generation, made: Path, layer: str) -> None:
     """Save a copy for a snapshot as the layer of that id, which the launcher has made."""
-    # Or gc takes the layer if the launcher's worker has ended.
+    # Or gc takes the layer if the launcher's child has ended.
     with file_lock(top.parents[1] / "lock", shared=True, wait=LOCK_WAIT_S):
         read_save(top).check(generation)
         with _interruptible():

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 PACK_THREADS = "4"
 PACK_MEMORY = "256M"
 """Memory of mksquashfs for its queues. Without these two limits it takes a thread for each processor and a quarter of
-the memory. All users share a login node, and the launcher limits a worker's address space."""
+the memory. All users share a login node, and the launcher limits its children's address space."""
 JOB_THREADS, JOB_MEMORY = "2", "64M"
 """The same in a session's job: its processes share the memory that the session was given."""
 SQUASHFS_TIMEOUT_S = 3600

@@ -1,6 +1,6 @@
 """Disk space of sessions: `berth size`, the first time and later, against du(1).
 
-Calls go to the API, as in `volumes`: registry, launcher and its worker are in them, the command line's start is not.
+Calls go to the API, as in `volumes`: registry, launcher and its child are in them, the command line's start is not.
 """
 
 from __future__ import annotations

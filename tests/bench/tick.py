@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 from broker.config.settings import SlurmSettings, StorageSettings
 from broker.controller.reconcile.continuation import Continuation
-from broker.controller.reconcile.deletion import DeletionWorker
+from broker.controller.reconcile.deletion import DeletionRunner
 from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.loop import Reconciler
@@ -106,7 +106,7 @@ class Loop:
             operations=OperationRunner(
                 registry=rows, launcher=launcher, submitter=submitter, maintenance=maintenance, changes=changes
             ),
-            deletion=DeletionWorker(registry=rows, launcher=launcher, changes=changes),
+            deletion=DeletionRunner(registry=rows, launcher=launcher, changes=changes),
             maintenance=maintenance,
             continuation=continuation,
             scheduled_stop=ScheduledStopPolicy(rows),

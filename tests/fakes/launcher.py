@@ -171,7 +171,7 @@ class FakeLauncher(LauncherClient):
             self.loses[verb] -= 1
             if not self.loses[verb]:
                 del self.loses[verb]
-                raise LauncherError("crashed", "the launcher's worker died")
+                raise LauncherError("crashed", "the launcher's child process died")
 
     def _directory(self, user: str, session_id: str) -> Directory:
         if (user, session_id) not in self.directories:

@@ -1,4 +1,4 @@
-"""Letting services and their workers die, by `kill -9` at one labelled point after the other, and what must be
+"""Letting services and their child processes die, by `kill -9` at one labelled point after the other, and what must be
 true of a session afterwards.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
     from tests.site.deploy import Site
 
-IN_WORKER = frozenset({
+IN_CHILD = frozenset({
     "volumes.frozen", "volumes.before-commit", "volumes.committed", "clone.source-kept", "clone.forked",
     "copy.requested", "copy.copied", "commit-root.copied", "flatten.joined", "trash.moved", "untrash.moved",
     "purge.renamed", "collect.removing",
@@ -25,7 +25,7 @@ IN_WORKER = frozenset({
 """Points that a process of the launcher's meets, which acts as the user; the others end launcher and controller."""
 COMING_TRUE = ["volumes.before-commit", "volumes.committed"]
 _TOLD = re.compile(r"will be repeated|data not (removed|set aside) yet")
-"""What the controller's log says when a worker has died."""
+"""What the controller's log says when a child of the launcher has died."""
 
 
 def dies_at_each(
@@ -45,8 +45,8 @@ def dies_at_each(
             wait_for(site.api_answers, what="the armed controller to answer")
             ask()
             asked = True
-        if point in IN_WORKER:
-            wait_for(lambda heard=heard: worker_died(site, heard), what=f"a worker to die at {point}")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        if point in IN_CHILD:
+            wait_for(lambda heard=heard: child_died(site, heard), what=f"a child of the launcher to die at {point}")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             site.kill("broker", "KILL")
         else:
             wait_for(lambda: site.ended("broker"), what=f"the end at {point}")
@@ -62,7 +62,7 @@ def begin(site: Site, crash_at: str) -> None:
     wait_for(lambda: site.lab.sh(number) not in {"", before}, what="the launcher to begin")
 
 
-def worker_died(site: Site, since: int) -> bool:
+def child_died(site: Site, since: int) -> bool:
     """Whether the controller has told of it, after so many characters of its log."""
     return _TOLD.search(site.log("broker")[since:]) is not None
 
@@ -79,9 +79,9 @@ def stopped_session(user: User, name: str) -> Kept:
 
 
 def points(operation: str, verb: str, *within: str, announced: bool = False) -> list[str]:
-    """All that an operation meets on its way through controller, launcher and worker.
+    """All that an operation meets on its way through controller, launcher and its child.
 
-    The launcher's last, since the worker that it had when it died may have come to its end before.
+    The launcher's last, since the child that it had when it died may have come to its end before.
     """
     told = [f"{operation}.announced"] if announced else []
     launcher = [f"launcher.{verb}-begun", f"launcher.{verb}-done"]

@@ -1,8 +1,8 @@
 """Types of the launcher's answers. No part of an answer is stored, logged or counted before it is validated.
 
-A worker runs as the user and reads the user's files, so the user controls its answer. It may have a key of megabytes, a
-number too large for a column, or invalid text. Each type has limits; LauncherError `files` names the part that does not
-fit.
+A child process of the launcher runs as the user and reads the user's files, so the user controls its answer. It may
+have a key of megabytes, a number too large for a column, or invalid text. Each type has limits; LauncherError `files`
+names the part that does not fit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KINDS = frozenset(
 )
 """The kinds of an error; any other counts as `crashed`. They are also labels of a metric, which must be few."""
 MESSAGE_CHARACTERS = 2000
-"""Characters of an error's message, which is stored with the session; as worker.MESSAGE_CHARACTERS."""
+"""Characters of an error's message, which is stored with the session; as launcher.child.MESSAGE_CHARACTERS."""
 KEY_CHARACTERS = 1024
 """Characters of a session's public host key, which has about 120."""
 TEXT_CHARACTERS = 2**20

@@ -32,7 +32,7 @@ moment, then doubling up to the last.
 """
 
 
-class DeletionWorker:
+class DeletionRunner:
     """Removes the data of deleted sessions, one task for each session."""
 
     def __init__(self, *, registry: AsyncRegistry, launcher: LauncherClient, changes: ChangeNotifier) -> None:

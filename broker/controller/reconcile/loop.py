@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from broker.config.settings import SlurmSettings
     from broker.controller.reconcile.continuation import Continuation
-    from broker.controller.reconcile.deletion import DeletionWorker
+    from broker.controller.reconcile.deletion import DeletionRunner
     from broker.controller.reconcile.idle import IdlePolicy
     from broker.controller.reconcile.maintenance import Maintenance
     from broker.controller.reconcile.observation import Matched
@@ -83,7 +83,7 @@ class Reconciler:
         scheduler: Scheduler,
         submitter: Submitter,
         operations: OperationRunner,
-        deletion: DeletionWorker,
+        deletion: DeletionRunner,
         maintenance: Maintenance,
         continuation: Continuation,
         scheduled_stop: ScheduledStopPolicy,

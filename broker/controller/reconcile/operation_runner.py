@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 60.0
 """Seconds before an operation without a clear answer is repeated: the first pause, doubled up to the maximum."""
 MAX_TRIES = 20
-"""Workers that may crash or time out in one operation before it fails: about a quarter of an hour."""
+"""Processes of the launcher that may crash or time out in one operation before it fails: about a quarter of an hour."""
 BUSY_TIMEOUT_S = 90.0
 """Seconds for which an ended job may still hold the volumes, or appear to run, before the operation fails: more than
 Slurm's KillWait and the time that processes with open files on a file server take to end."""
@@ -66,7 +66,7 @@ class OperationRunner:
         self._running = SingleFlight[str, "Session"](self._done)
         self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
         self._tries: dict[str, int] = {}
-        """The number of crashed or timed-out workers, by the operation's id."""
+        """The number of crashed or timed-out processes of the launcher, by the operation's id."""
         self._busy_since: dict[str, float] = {}
         """The time of the first `busy` answer, by the operation's id."""
 
@@ -120,8 +120,8 @@ class OperationRunner:
         return await self._conclude(session, _succeeded(operation, result))
 
     def _may_become_clear(self, operation: Operation, error: LauncherError) -> bool:
-        """Whether to repeat the request: always while the launcher or Slurm is away, MAX_TRIES times for a worker that
-        crashes or times out. If such a worker has completed after all, the next operation finds it in volumes.json.
+        """Whether to repeat the request: always while the launcher or Slurm is away, MAX_TRIES times if the launcher's
+        child crashes or times out. If it has completed after all, the next operation finds that in volumes.json.
         """
         if error.kind not in {"crashed", "timed-out"}:
             return error.unclear

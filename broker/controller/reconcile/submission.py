@@ -45,7 +45,7 @@ UNCONFIRMED = "Slurm has not confirmed the job yet; Berth looks for it, and subm
 REFUSED = "REFUSED"
 """The outcome of a refused submission; it is no state of Slurm's."""
 DRAIN_MARGIN_S = 10.0
-"""Seconds that `drain` waits beyond sbatch's time limit: the launcher kills a worker 5 s after its limit."""
+"""Seconds that `drain` waits beyond sbatch's time limit: the launcher kills its child 5 s after its limit."""
 
 
 LOCK_WAIT_S = 300

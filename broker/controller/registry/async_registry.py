@@ -1,4 +1,4 @@
-"""The registry for code on the event loop: each call runs in a worker thread."""
+"""The registry for code on the event loop: each call runs in a thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 def _in_thread(
     method: Callable[Concatenate[Registry, P], R],
 ) -> Callable[Concatenate[AsyncRegistry, P], Coroutine[Any, Any, R]]:
-    """Return the coroutine function that calls `method` of the blocking registry in a worker thread."""
+    """Return the coroutine function that calls `method` of the blocking registry in a thread."""
 
     @functools.wraps(method)
     async def call(self: AsyncRegistry, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -32,7 +32,7 @@ class AsyncRegistry:
 
     def __init__(self, blocking: Registry) -> None:
         self.blocking = blocking
-        """For code that makes several calls in one worker thread of its own."""
+        """For code that makes several calls in one thread of its own."""
 
     create = _in_thread(Registry.create)
     find = _in_thread(Registry.find)

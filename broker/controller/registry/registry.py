@@ -1,6 +1,6 @@
 """The database of sessions, their jobs, keys, events and connections. The one writer is the controller.
 
-Calls are short, blocking and safe from several threads; the controller makes them in worker threads. A session
+Calls are short, blocking and safe from several threads; the controller makes them in threads. A session
 changes only by `update`, a compare-and-set on its revision, so two writers never both win.
 """
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.job.bundle import digest, session_script
+from broker.launcher.child import Settings, run_request
 from broker.launcher.request import RequestContext, VerbError, checked_user, own_directory
-from broker.launcher.worker import Settings, run_request
 from broker.names import new_id
 from broker.volumes.files import file_lock
 from tests.deadlines import DEADLINE_S
@@ -87,17 +87,17 @@ def submit(launcher: LauncherClient, *, options: list[str] | None = None, limit:
     return asyncio.ensure_future(call)
 
 
-def test_a_worker_whose_launcher_has_gone_already_does_nothing(storage: Path) -> None:
+def test_a_child_whose_launcher_has_gone_already_does_nothing(storage: Path) -> None:
     request = {"verb": "prepare", "user": USER, "session": ID, "driver": "auto"}
     read_end, write_end = os.pipe()
-    worker = os.fork()
-    if worker == 0:
+    child = os.fork()
+    if child == 0:
         nobody = os.getpid()  # not its parent
         run_request(Settings(f"{storage}/{{user}}", "sbatch", "/session.sh", 0), request, write_end, nobody)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as answer:
         assert answer.read() == b""
-    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 1
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert not (storage / USER).exists()
 
 

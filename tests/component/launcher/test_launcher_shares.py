@@ -93,7 +93,7 @@ async def launcher_at(base: Path) -> AsyncIterator[tuple[asyncio.StreamReader, a
     finally:
         writer.close()
         with contextlib.suppress(ProcessLookupError):
-            process.kill()  # its workers end with it
+            process.kill()  # its children end with it
         await process.wait()
 
 
@@ -106,8 +106,8 @@ async def answer(reader: asyncio.StreamReader) -> dict[str, Any]:
     return found
 
 
-def workers_of(launcher: int) -> list[int]:
-    """The nice values of a launcher's workers."""
+def children_of(launcher: int) -> list[int]:
+    """The nice values of a launcher's children."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -130,7 +130,7 @@ def test_a_thousand_long_verbs_leave_the_launcher_free_for_short_ones(verb: str,
                 for number, short in enumerate(["log", "manifests", "snapshots"], MANY + 2):
                     ask(writer, number, short, bytes=10)
                     assert (await answer(reader))["id"] == number
-                nice = workers_of(process)
+                nice = children_of(process)
                 assert nice.count(10) == LONG_AT_ONCE
             assert (await answer(reader))["id"] in range(2, MANY + 2), "they go on in their turn"
 

@@ -1,4 +1,4 @@
-"""Files of a user's that the launcher's workers read, replaced by what must not be read: each is refused in words or,
+"""Files of a user's that the launcher's children read, replaced by what must not be read: each is refused in words or,
 where it is worth nothing, passed over; at once, and in little memory.
 """
 
@@ -28,9 +28,9 @@ from broker.launcher.arguments import (
     RollbackArguments,
     SnapshotArguments,
 )
+from broker.launcher.child import CHILD_BYTES, Settings, run_request
 from broker.launcher.request import RequestContext, VerbError
 from broker.launcher.session_verbs import KEYS_LIMIT, VERBS, keys
-from broker.launcher.worker import WORKER_BYTES, Settings, run_request
 from broker.names import new_id
 from broker.volumes.copy_archive import ARCHIVE
 from broker.volumes.errors import VolumeError
@@ -378,23 +378,23 @@ def test_a_verb_that_runs_out_of_memory_says_so(verb: str, kind: str, monkeypatc
     monkeypatch.setitem(VERBS, verb, fill)
     read_end, write_end = os.pipe()
     launcher = os.getpid()
-    worker = os.fork()
-    if worker == 0:
+    child = os.fork()
+    if child == 0:
         settings = Settings("/nowhere/{user}", "sbatch", "/session.sh", 1)
         run_request(settings, {"verb": verb, "user": USER}, write_end, launcher)
     os.close(write_end)
     with os.fdopen(read_end) as answers:
         answer = json.load(answers)
-    os.waitpid(worker, 0)
+    os.waitpid(child, 0)
     assert answer["error"] == kind
     assert "memory" in answer["message"]
 
 
 @pytest.mark.parametrize(
-    ("options", "worker_bytes"), [((), WORKER_BYTES), (("--worker-memory=3072",), 3 * 2**30)], ids=["default", "option"]
+    ("options", "child_bytes"), [((), CHILD_BYTES), (("--worker-memory=3072",), 3 * 2**30)], ids=["default", "option"]
 )
-def test_a_worker_and_what_it_starts_have_bounded_memory(
-    tmp_path: Path, options: tuple[str, ...], worker_bytes: int
+def test_a_child_and_what_it_starts_have_bounded_memory(
+    tmp_path: Path, options: tuple[str, ...], child_bytes: int
 ) -> None:
     async def scenario() -> None:
         show_limits = "cat /proc/self/limits /proc/self/oom_score_adj >&2; exit 1"
@@ -404,7 +404,7 @@ def test_a_worker_and_what_it_starts_have_bounded_memory(
                 await launcher.submit(USER, ID, 1, options=[], files={"job.env": "A=1\n"}, limit=10)
             limits, score = failure.value.message.rsplit("\n", 1)
             address_space = next(line.split() for line in limits.splitlines() if line.startswith("Max address space"))
-            assert address_space[3:5] == [str(worker_bytes)] * 2
+            assert address_space[3:5] == [str(child_bytes)] * 2
             assert score == "1000"
 
     asyncio.run(scenario())
@@ -425,7 +425,7 @@ def test_a_program_that_never_stops_talking_is_ended(to: int, monkeypatch: pytes
 
 
 def test_packing_and_unpacking_do_with_little_memory(tmp_path: Path) -> None:
-    """The programs that a worker starts are within its bounds too."""
+    """The programs that a child starts are within its bounds too."""
 
     async def scenario() -> None:
         async with running(tmp_path) as launcher:

@@ -179,7 +179,7 @@ print(join_layers(Layers(Path(sys.argv[1])), tuple(sys.argv[2:]), lambda _: Fals
 
 
 def test_stack_of_more_layers_than_a_process_may_have_files(layers: Layers) -> None:
-    """Joining them is the remedy for so many. A process of its own, as a worker is: no other open files count."""
+    """Joining them is the remedy for so many. A process of its own, as the launcher's: no other open files count."""
     stack = [layer(layers) for _ in range(400)]
     for number, each in enumerate(stack):
         (layers.tree(each) / "a/b").mkdir(parents=True)

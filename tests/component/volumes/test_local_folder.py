@@ -1,4 +1,4 @@
-"""What a killed worker of the launcher leaves on the login node's local disk goes with the next one."""
+"""What a killed child of the launcher leaves on the login node's local disk goes with the next one."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def die(*_, **__):
 
 
 @pytest.mark.parametrize("use", CALLED)
-def test_what_a_killed_worker_left_is_removed_by_the_next(
+def test_what_a_killed_child_left_is_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str
 ) -> None:
     (tmp_path / "tmp").mkdir()
@@ -97,7 +97,7 @@ def test_what_a_killed_worker_left_is_removed_by_the_next(
     monkeypatch.setattr(importlib.import_module(f"broker.volumes.{module}"), function, look)
     (tmp_path / "another").mkdir()
     uses: dict[str, object] = {}
-    exec(USES, uses)  # noqa: S102 - the text above, which the killed worker runs, too
+    exec(USES, uses)  # noqa: S102 - the text above, which the killed child runs, too
     use_folder = uses[use]
     assert callable(use_folder)
     if use in ANSWERS:

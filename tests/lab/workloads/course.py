@@ -37,7 +37,7 @@ POINTS = {
     "switch": ("switch.announced", "launcher.switch-begun", "volumes.committed", "switch.intent-recorded",
                "volumes.before-commit", "stop.cancelled", "launcher.switch-done", "switch.done", "start.prepared"),
 }  # fmt: skip
-"""Where the controller, the launcher or its worker is killed: in turn, and at the first ones in a short course."""
+"""Where the controller, the launcher or its child is killed: in turn, and at the first ones in a short course."""
 
 
 @dataclass(slots=True)

@@ -96,7 +96,7 @@ class MoodyLauncher(MumblingLauncher):
         if self.disk == f"hangs {when}":
             await self._hang_for_ever()
         if self.disk == f"dies {when}":
-            raise LauncherError("crashed", "the launcher's worker died")
+            raise LauncherError("crashed", "the launcher's child process died")
 
     async def _hang_for_ever(self) -> None:
         self.hanging += 1

@@ -12,8 +12,8 @@ import pytest
 
 from broker.config.settings import Config, GatewayConfig, SlurmSettings
 from broker.gateway.settings import GatewaySettings
+from broker.launcher.child import CHILD_BYTES
 from broker.launcher.server import _arguments
-from broker.launcher.worker import WORKER_BYTES
 
 UNITS = Path(__file__).parents[3] / "broker" / "systemd"
 
@@ -60,16 +60,16 @@ def test_the_launcher_keeps_what_it_needs_and_no_more(berth: dict[str, list[str]
     assert berth["CapabilityBoundingSet"] == ["CAP_SETUID CAP_SETGID CAP_KILL"]
     assert "User" not in berth  # it starts as root and gives that up request by request
     assert "ProtectHome" not in berth  # it reads users' authorized_keys, as them
-    # Its workers mount overlays to try them, in namespaces of the user's, and copy trees with all their bits.
+    # Its children mount overlays to try them, in namespaces of the user's, and copy trees with all their bits.
     assert berth["RestrictNamespaces"] == ["user mnt"]
     assert "@mount" in berth["SystemCallFilter"][0].split()
     assert berth["DeviceAllow"] == ["/dev/fuse rw"]
     assert "RestrictSUIDSGID" not in berth
 
 
-def test_one_worker_that_runs_out_of_memory_ends_alone(berth: dict[str, list[str]]) -> None:
+def test_one_child_that_runs_out_of_memory_ends_alone(berth: dict[str, list[str]]) -> None:
     assert berth["OOMPolicy"] == ["continue"]
-    assert int(berth["MemoryMax"][0].removesuffix("G")) * 2**30 >= 4 * WORKER_BYTES
+    assert int(berth["MemoryMax"][0].removesuffix("G")) * 2**30 >= 4 * CHILD_BYTES
 
 
 def test_busy_login_node_has_time_to_start_the_services(
@@ -107,7 +107,7 @@ def _drain_seconds() -> float:
 def test_started_is_what_the_service_itself_says(name: str) -> None:
     settings = unit(name)
     assert settings["Type"] == ["notify"]
-    assert settings["NotifyAccess"] == ["main"], "workers of the launcher run as users"
+    assert settings["NotifyAccess"] == ["main"], "children of the launcher run as users"
 
 
 def test_the_gateway_does_not_wait_for_the_controller(gateway: dict[str, list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""A worker's answer is its user's word: nothing of it is stored, shown or counted before it was checked."""
+"""The answer of the launcher's child is its user's word: nothing of it is stored, shown or counted unchecked."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_an_error_is_one_of_few_kinds_in_few_words() -> None:
 
 
 class LyingLauncher(FakeLauncher):
-    """Its workers answer `prepare` with `host_key`."""
+    """Its children answer `prepare` with `host_key`."""
 
     host_key = HOST_KEY.rsplit(" ", 1)[0] + " " + "x" * 20_000_000
 

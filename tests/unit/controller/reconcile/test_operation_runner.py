@@ -126,7 +126,7 @@ def test_a_controller_killed_at_any_point_is_taken_up_where_it_was(
 
 
 @pytest.mark.parametrize("kind", ["crashed", "timed-out"])
-def test_a_worker_that_dies_each_time_does_not_keep_the_session_for_ever(
+def test_a_child_that_dies_each_time_does_not_keep_the_session_for_ever(
     tmp_path: Path, clock: Clock, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:

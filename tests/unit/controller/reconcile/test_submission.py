@@ -122,7 +122,9 @@ def test_what_was_found_meanwhile_is_not_overwritten_by_a_late_unclear_answer(tm
         found = core.row()
         assert (found.state, found.job.job_id) == (SessionState.QUEUED, 1)
 
-        launcher.then = LauncherError("timed-out", "the launcher's worker took too long and was ended")
+        launcher.then = LauncherError(
+            "timed-out", "the launcher's child process exceeded its time limit and was killed"
+        )
         launcher.let_go.set()
         await starting
         await core.tick()

@@ -1,4 +1,4 @@
-"""The launcher's worker: a forked child that becomes the user for good and runs one verb.
+"""The launcher's child process for one request: it becomes the user for good and runs one verb.
 
 The launcher itself never acts in a user's directory. Standard library only.
 """
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import pwd
 
 NICENESS = 10
-"""Priority of a long verb's worker (nice(2)): it yields the processor to short ones, the controller and the gateway."""
-WORKER_BYTES = 2 * 2**30
-"""Address space of a worker, and of each program that it starts (RLIMIT_AS in setrlimit(2)). `verify` of a layer with a
+"""Priority of a long verb's process (nice(2)): it yields the processor to short verbs, controller and gateway."""
+CHILD_BYTES = 2 * 2**30
+"""Address space of a child, and of each program that it starts (RLIMIT_AS in setrlimit(2)). `verify` of a layer with a
 million files takes 0.4 GiB, mksquashfs with squashfs.PACK_THREADS 0.5 GiB. The readers of users' files need little:
 this is for what they do not foresee."""
 MESSAGE_CHARACTERS = 2000
@@ -45,18 +45,18 @@ class Settings:
     sbatch: str
     session_script: str
     minimum_uid: int
-    worker_bytes: int = WORKER_BYTES
+    child_bytes: int = CHILD_BYTES
 
 
 def run_request(settings: Settings, request: dict[str, Any], answer_fd: int, launcher: int) -> NoReturn:
     """Run a request in a forked child: become the user, run the verb, write one JSON object, and exit.
 
-    No exception leaves this function. The kernel ends the worker with the launcher, so that the next launcher does not
+    No exception leaves this function. The kernel ends the child with the launcher, so that the next launcher does not
     do the same twice.
     """
     try:
         os.setsid()
-        _limit_memory(settings.worker_bytes)
+        _limit_memory(settings.child_bytes)
         if request.get("verb") in LONG_VERBS:
             os.nice(NICENESS)
         user = checked_user(request.get("user"), settings.minimum_uid)
@@ -85,14 +85,14 @@ def run_request(settings: Settings, request: dict[str, Any], answer_fd: int, lau
     os._exit(0)
 
 
-def _limit_memory(worker_bytes: int) -> None:
-    """Limit the worker's memory, and let the kernel end it before launcher and controller if memory runs out."""
+def _limit_memory(child_bytes: int) -> None:
+    """Limit this process's memory, and let the kernel end it before launcher and controller if memory runs out."""
     with contextlib.suppress(OSError):  # a site may mount /proc read-only
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         os.write(score, b"1000")
         os.close(score)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = worker_bytes if hard == resource.RLIM_INFINITY else min(worker_bytes, hard)
+    most = child_bytes if hard == resource.RLIM_INFINITY else min(child_bytes, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
