@@ -1,4 +1,5 @@
-"""Limit the logins that are not complete, and refuse sources from which logins keep failing.
+"""Protect the gateway from floods of connections without a login: `LoginThrottle` limits how many may be pending, and
+refuses addresses from which logins keep failing.
 
 Both are features of sshd(8) that asyncssh lacks. The penalties and their constants are OpenSSH's (sshd_config(5),
 PerSourcePenalties). The random early drop (MaxStartups) differs in one point: sshd refuses the new connection, so a

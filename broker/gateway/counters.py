@@ -1,6 +1,7 @@
-"""Counters of one worker, as plain numbers. Nothing is decided by them, and counting costs next to nothing.
+"""Numbers for the site's monitoring: how many logins, forwards, refusals and bytes one worker process has had.
 
-`metrics` serves them.
+The gateway's modules only count here. `metrics` writes the numbers to a file and serves the sums of all workers to
+Prometheus. No code decides anything by them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The gateway's host key, and its certificate, which the controller signs and the gateway renews."""
+"""The proof that a client has reached the site's gateway: its ssh host key, and the key's certificate.
+
+The gateway creates the key at its first start. The controller signs the certificate with the site's CA, and the gateway
+renews it before it expires.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The settings of a gateway at its start, and the ssh algorithms that it offers."""
+"""All that the gateway's modules need to know of the site: addresses, paths, timeouts and limits, as one object.
+
+`berth gateway` makes it from the `gateway` section of the configuration, and tests make their own. The lists of ssh
+algorithms are constants here, because no site may choose weaker ones.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Detect and kill workers whose event loop hangs. The clients in such a worker's queue wait for ever.
+"""Find worker processes whose event loop hangs, so that the master can kill and replace them.
 
-Each worker counts its beats in the table that it shares with the master. The master looks at the counts and kills a
-worker whose count stays the same. It compares counts and not times: when the machine or the master stood still, so did
-the looks.
+Otherwise the clients in such a worker's queue would wait for ever. Each worker counts its beats in the table that it
+shares with the master. The master looks at the counts and kills a worker whose count stays the same. It compares counts
+and not times: when the machine or the master stood still, so did the looks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Connect to a session: return its endpoint, or else start it, wait, and report the progress."""
+"""Resolve where to connect for a session, for the gateway, `berth ssh` and `berth connect` (`POST /v1/resolve`).
+
+No connection is made here: the answer is the endpoint of the session's sshd, and the caller connects to it. If the
+session has no endpoint, the controller starts it if its policy allows that, waits, and reports the progress.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +53,7 @@ STARTING_STATES = (LIVE - {SessionState.READY}) | {SessionState.CHANGING}
 
 
 class ConnectService:
-    """Requests to connect. Each call asks `access` first."""
+    """The controller's part in connections to sessions: it resolves endpoints, and checks access before it answers."""
 
     def __init__(
         self,
@@ -85,7 +89,9 @@ class ConnectService:
         hold: bool = True,
         gone: asyncio.Event | None = None,
     ) -> ResolveAnswer:
-        """Return the endpoint of the session that `target` names, for `user`; `root`: for `berth exec --root`.
+        """Resolve `target`, a host name of a session, to the endpoint to which `user` may connect. Open no connection.
+
+        `root`: for `berth exec --root`.
 
         Every refusal is a BerthError with a message for the terminal. After a WaitingError the client repeats the
         query: at once with `hold`, otherwise after the change that the error names. The call stops waiting when `gone`
