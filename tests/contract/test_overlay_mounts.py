@@ -130,8 +130,8 @@ def test_probe_quotes_why_the_kernel_refuses(tmp_path: Path, programs: Path, mon
     (programs / "unshare").unlink()
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(probe, "_can_share_blocks", lambda _: False)
-    found = probe.probe_driver(tmp_path)
-    assert found == probe.Probe("overlay", f"the kernel refuses overlayfs ({REASON}); fuse-overlayfs works, slower")
+    probed = probe.probe_driver(tmp_path)
+    assert probed == probe.Probe("overlay", f"the kernel refuses overlayfs ({REASON}); fuse-overlayfs works, slower")
     assert [each for each in tmp_path.iterdir() if each.name.startswith(".probe")] == []
 
 
@@ -148,10 +148,10 @@ def test_home_is_no_overlay_where_fuse_has_faults(
     """As on NFS, where dpkg's folders of mode 0 and git's read-only files are beyond fuse-overlayfs."""
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(probe, "_can_share_blocks", lambda _: shares_blocks)
-    found = probe.probe_driver(tmp_path)
-    assert (found.driver, found.limits) == (driver, (f"outside of the home, {FAULTS}",))
-    assert found.why.startswith(f"the kernel refuses overlayfs ({REASON})")
-    assert found.why.endswith(FAULTS)
+    probed = probe.probe_driver(tmp_path)
+    assert (probed.driver, probed.limits) == (driver, (f"outside of the home, {FAULTS}",))
+    assert probed.why.startswith(f"the kernel refuses overlayfs ({REASON})")
+    assert probed.why.endswith(FAULTS)
     assert [each for each in tmp_path.iterdir() if each.name.startswith(".probe")] == []
 
 
@@ -160,8 +160,8 @@ def test_longest_answer_of_the_probe_fits_the_launchers(monkeypatch: pytest.Monk
     monkeypatch.setattr(probe, "_try_overlay", lambda _: trial)
     for shares_blocks in (True, False):
         monkeypatch.setattr(probe, "_can_share_blocks", lambda _, answer=shares_blocks: answer)
-        found = probe.probe_driver(tmp_path)
-        for words in (found.why, *found.limits):
+        probed = probe.probe_driver(tmp_path)
+        for words in (probed.why, *probed.limits):
             assert answers.parse(answers.WORDS, words, "words") == words
 
 
@@ -187,9 +187,9 @@ def test_session_is_told_its_limits_with_the_drivers_promises(
     storage.make()
     storage.session(session).mkdir()
     for _ in range(2):  # anew, and as it was noted
-        told = operations.create_volumes(storage, session)
-        assert told["driver"] == "plain"
-        assert told["promises"] == [*storage.driver("plain").promises, f"outside of the home, {FAULTS}"]
+        volumes = operations.create_volumes(storage, session)
+        assert volumes["driver"] == "plain"
+        assert volumes["promises"] == [*storage.driver("plain").promises, f"outside of the home, {FAULTS}"]
         assert probe.cached_probe(storage.layers.root, storage.probe).limits == (f"outside of the home, {FAULTS}",)
 
 
@@ -202,10 +202,10 @@ def test_probe_meets_what_the_kernels_try_leaves_for_fuse(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(probe, "_can_share_blocks", lambda _: False)
     assert done.returncode == 70, done.stdout + done.stderr
-    found = probe.probe_driver(tmp_path)
-    assert found.driver == "plain"
-    assert REASON in found.why
-    assert "fuse-overlayfs (cannot open workdir: " in found.why
+    probed = probe.probe_driver(tmp_path)
+    assert probed.driver == "plain"
+    assert REASON in probed.why
+    assert "fuse-overlayfs (cannot open workdir: " in probed.why
 
 
 def test_result_of_another_sandbox_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,5 +220,5 @@ def test_result_of_another_sandbox_is_not_believed(tmp_path: Path, monkeypatch: 
     ours = note.read_bytes()
     for sandbox in (["unshare", "--user", "--map-root-user", "--mount"], ["setpriv", "--no-new-privs"]):
         note.write_bytes(ours)
-        found = subprocess.run([*sandbox, *command], capture_output=True, text=True, timeout=60, check=True)
-        assert found.stdout == "overlay\n"
+        done = subprocess.run([*sandbox, *command], capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout == "overlay\n"

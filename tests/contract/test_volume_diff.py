@@ -41,8 +41,8 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A driver, and a file system for it."""
     driver, _, kind = request.param.partition("-")
     folder = tmp_path_factory.mktemp("filesystem")
-    with mounted("ext4" if kind == "without-devices" else kind, folder) as found, contextlib.ExitStack() as stack:
-        path = found.path
+    with mounted("ext4" if kind == "without-devices" else kind, folder) as filesystem, contextlib.ExitStack() as stack:
+        path = filesystem.path
         if kind == "without-devices":
             path = stack.enter_context(_without_devices(path))
         yield driver, path
@@ -100,7 +100,9 @@ def differences(before: Tree, after: Tree, *, seconds: bool) -> Changes:
     return changes
 
 
-def told(running: Running, session: str, number: int, image: ImageFiles, kind: str, *, content: bool) -> Changes:
+def changes_between(
+    running: Running, session: str, number: int, image: ImageFiles, kind: str, *, content: bool
+) -> Changes:
     answer = inspection.diff(running.storage, session, number, image=image, content=content)
     assert not answer["truncated"]
     paths = [(each["change"], each["path"]) for each in answer["files"] if each["volume"] == kind]
@@ -129,12 +131,12 @@ def test_diff_tells_what_differs_between_the_mounted_views(ground: tuple[str, Pa
         for number, then in snapshots.items():
             seconds = running.driver == "plain"
             home = printable(differences(then["home"], views["home"], seconds=seconds))
-            assert told(running, session, number, image, "home", content=True) == home
+            assert changes_between(running, session, number, image, "home", content=True) == home
             system = printable(differences(then["system"], views["system"], seconds=seconds))
-            found = told(running, session, number, image, "system", content=True)
+            changes = changes_between(running, session, number, image, "system", content=True)
             # What lies in the image is known by its path alone: what a layer has of it counts as modified.
             of_image = {("M", inspection.printable_path(path)) for path in then["system"] if running.below(path)}
-            assert found - of_image == system - of_image
+            assert changes - of_image == system - of_image
         answer = operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())
         snapshots[answer["snapshot"]["number"]] = views
         if chance.random() < 0.3:
@@ -161,13 +163,16 @@ def test_content_and_attributes_are_compared(ground: tuple[str, Path]) -> None:
     os.setxattr(top / "attribute", "user.colour", b"red")
     modes = {(top / name).stat().st_mode for name in ("same", "bytes", "attribute", "list")}
     assert len(modes) == 1
-    assert told(running, session, number, image, "home", content=False) == {("M", "attribute"), ("M", "list")}
-    found = told(running, session, number, image, "home", content=True)
-    assert found == {("M", "attribute"), ("M", "bytes"), ("M", "list")}
+    assert changes_between(running, session, number, image, "home", content=False) == {
+        ("M", "attribute"),
+        ("M", "list"),
+    }
+    changes = changes_between(running, session, number, image, "home", content=True)
+    assert changes == {("M", "attribute"), ("M", "bytes"), ("M", "list")}
     if running.driver == "plain":
         packed = layers.path(running.record(session).snapshot(number).home[-1])
         (packed / KEPT).unlink()  # of an earlier version, which kept no access lists
-        assert told(running, session, number, image, "home", content=False) == {("M", "attribute")}
+        assert changes_between(running, session, number, image, "home", content=False) == {("M", "attribute")}
     remove_tree(running.base.parent)
 
 
@@ -185,6 +190,6 @@ def test_content_of_sparse_files_is_compared_without_their_holes(tmp_path: Path)
     write(b"one")
     number = operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())["snapshot"]["number"]
     write(b"one")
-    assert told(running, session, number, image, "home", content=True) == set()
+    assert changes_between(running, session, number, image, "home", content=True) == set()
     write(b"two")
-    assert told(running, session, number, image, "home", content=True) == {("M", "sparse")}
+    assert changes_between(running, session, number, image, "home", content=True) == {("M", "sparse")}

@@ -89,16 +89,16 @@ def texts(source: Source) -> Iterator[tuple[int, str]]:
 
 def comments(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines and texts of comments; lines of comments that follow each other are one text."""
-    found: list[tuple[int, str]] = []
+    comments: list[tuple[int, str]] = []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             words = token.string.removeprefix("#").strip()
             whole_line = not token.line[: token.start[1]].strip()
-            if whole_line and found and found[-1][0] + 1 == token.start[0]:
-                words = f"{found[-1][1]} {words}"
-                found.pop()
-            found.append((token.start[0], words))
-    yield from found
+            if whole_line and comments and comments[-1][0] + 1 == token.start[0]:
+                words = f"{comments[-1][1]} {words}"
+                comments.pop()
+            comments.append((token.start[0], words))
+    yield from comments
 
 
 def is_registered(node: _Definition) -> bool:
@@ -107,34 +107,34 @@ def is_registered(node: _Definition) -> bool:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_docstring_starts_with_a_relative_clause(room: str) -> None:
-    found = [
+    hits = [
         f"{source.name}:{getattr(node, 'lineno', 1)}: {(ast.get_docstring(node) or '').splitlines()[0]}"
         for source in sources(room)
         for node in documented(source.tree)
         if begins_with_relative_clause(node)
     ]
-    assert not found
+    assert not hits
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_messages_docstrings_and_comments_use_plain_words(room: str) -> None:
-    found = [
+    hits = [
         f"{source.name}:{line}: {match[0]}"
         for source in sources(room)
         for line, text in texts(source)
         for match in WORDS.finditer(text)
     ]
-    assert not found
+    assert not hits
 
 
 def test_a_public_name_exists_once() -> None:
-    found: dict[str, list[str]] = defaultdict(list)
+    definitions: dict[str, list[str]] = defaultdict(list)
     for room in ROOMS:
         for source in sources(room):
             for node in source.tree.body:
                 if isinstance(node, _Definition) and is_public(node) and not is_registered(node):
-                    found[node.name].append(source.name)
-    assert not {name: where for name, where in found.items() if len(where) > 1 and name not in _FRAMEWORK}
+                    definitions[node.name].append(source.name)
+    assert not {name: where for name, where in definitions.items() if len(where) > 1 and name not in _FRAMEWORK}
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_a_relative_clause_is_recognised(code: str, begins: bool) -> None:
 
 def test_words_are_found_in_wrapped_texts_and_comments() -> None:
     code = 'x = """It carries\n    on here."""\n# A job goes\n# on as before.\n'
-    found = [match[0] for _, text in texts(Source("", code, ast.parse(code))) for match in WORDS.finditer(text)]
-    assert found == ["carries on", "goes on"]
+    matches = [match[0] for _, text in texts(Source("", code, ast.parse(code))) for match in WORDS.finditer(text)]
+    assert matches == ["carries on", "goes on"]
 
 
 def test_every_room_is_checked() -> None:

@@ -180,15 +180,15 @@ class TestWhatGoesIn:
     """Packages, files, deletions and owners."""
 
     def test_what_was_found_is_told(self, grown: Committed) -> None:
-        found = grown.findings
-        assert {"hello", "adduser"} <= {name for name, _ in found["added"]}
-        assert [name for name, _ in found["removed"]] == ["less"]
-        assert {"hello", "adduser"} <= {name for name, _ in found["by_hand"]}
+        findings = grown.findings
+        assert {"hello", "adduser"} <= {name for name, _ in findings["added"]}
+        assert [name for name, _ in findings["removed"]] == ["less"]
+        assert {"hello", "adduser"} <= {name for name, _ in findings["by_hand"]}
         assert {"/etc/motd", "/opt/tool", "/opt/data/binary", "/opt/link"} <= {*grown.paths("A"), *grown.paths("M")}
         assert grown.paths("D") == ["/etc/debian_version"]
-        assert not any("hello" in each["path"] for each in found["files"]), "a package's files are its own"
-        assert not any("dpkg" in each["path"] for each in found["files"])
-        assert found["of_packages"] > 10
+        assert not any("hello" in each["path"] for each in findings["files"]), "a package's files are its own"
+        assert not any("dpkg" in each["path"] for each in findings["files"])
+        assert findings["of_packages"] > 10
 
     def test_packages_and_files_are_in_the_image(self, lab: Lab, grown: Committed) -> None:
         assert inside(lab, grown.image, "hello; /opt/tool; cat /etc/motd") == "Hello, world!\ntool\nwelcome\n"

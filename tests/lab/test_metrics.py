@@ -28,15 +28,15 @@ def scraped(site: Site, port: int) -> dict[str, float]:
 def test_a_session_and_a_connection_to_it_are_counted(site: Site, alice: User, name: str) -> None:
     alice.ok("start", name, "--profile", "base")
     alice.laptop.ok(name, "true")
-    told = scraped(site, CONTROLLER)
-    assert told["berth_sessions state=ready"] >= 1
-    assert told["berth_slurm_stale_seconds"] == 0
-    assert told["berth_reconcile_duration_seconds_count"] > 0
-    assert told["berth_launcher_duration_seconds_count outcome=done verb=submit"] >= 1
-    assert told["berth_http_requests_total method=POST path=/v1/sessions/{name}/start status=202"] >= 1
-    assert not any(name in key.split() for key in told)
+    metrics = scraped(site, CONTROLLER)
+    assert metrics["berth_sessions state=ready"] >= 1
+    assert metrics["berth_slurm_stale_seconds"] == 0
+    assert metrics["berth_reconcile_duration_seconds_count"] > 0
+    assert metrics["berth_launcher_duration_seconds_count outcome=done verb=submit"] >= 1
+    assert metrics["berth_http_requests_total method=POST path=/v1/sessions/{name}/start status=202"] >= 1
+    assert not any(name in key.split() for key in metrics)
     opened = "berth_gateway_forwards_total result=opened"
     wait_for(lambda: scraped(site, GATEWAY).get(opened, 0) >= 1, what="the gateway to have counted it")
-    told = scraped(site, GATEWAY)
-    assert told["berth_gateway_logins_total result=accepted"] >= 1
-    assert told["berth_gateway_controller_seconds_count question=resolve"] >= 1
+    metrics = scraped(site, GATEWAY)
+    assert metrics["berth_gateway_logins_total result=accepted"] >= 1
+    assert metrics["berth_gateway_controller_seconds_count question=resolve"] >= 1

@@ -153,9 +153,9 @@ class TestLookingInto:
         kept.verified()
         disk = kept.disk()
         disk.sh(f"echo changed >{disk.tree(disk.record()['home']['layers'][0])}/mark")
-        told = kept.user.berth("verify", kept.name)
-        assert told.returncode == 1
-        assert b"mark" in told.stdout
+        done = kept.user.berth("verify", kept.name)
+        assert done.returncode == 1
+        assert b"mark" in done.stdout
 
     def test_a_flattened_session_shows_the_same_and_keeps_its_snapshots(self, kept: Kept) -> None:
         kept.start()
@@ -314,12 +314,12 @@ def changes(report: dict[str, Any]) -> set[tuple[str, str]]:
 
 def named(record: dict[str, Any]) -> set[str]:
     """The layers that a record names."""
-    found = set[str]()
+    layers = set[str]()
     for stack in [record["home"], record["system"]]:
-        found |= {stack["top"], stack["copied"], *stack["layers"]}
+        layers |= {stack["top"], stack["copied"], *stack["layers"]}
     for each in record["snapshots"]:
-        found |= {*each["home"], *each["system"]}
-    return found - {""}
+        layers |= {*each["home"], *each["system"]}
+    return layers - {""}
 
 
 def unnamed(layers: set[str], session: Kept) -> set[str]:

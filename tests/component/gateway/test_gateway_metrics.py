@@ -45,8 +45,8 @@ async def until_told(port: int, wanted: Callable[[Samples], object]) -> Samples:
     async with asyncio.timeout(DEADLINE_S):
         while True:
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                if wanted(found := await asyncio.to_thread(scrape, port)):
-                    return found
+                if wanted(metrics := await asyncio.to_thread(scrape, port)):
+                    return metrics
             await asyncio.sleep(0.1)
 
 
@@ -77,19 +77,19 @@ def test_what_people_do_is_counted(place: Path) -> None:
                 await asyncssh.connect(
                     "127.0.0.1", process.port, client_keys=[str(stranger)], known_hosts=None, agent_path=None
                 )
-            await until_told(port, lambda found: found.get(("berth_gateway_logins_total", ("no_login",))) == 1)
-            await until_told(port, lambda found: found["berth_gateway_connections", ()] == 1)
-            await until_told(port, lambda found: found["berth_gateway_forwards", ()] == 1)
-        await until_told(port, lambda found: found["berth_gateway_forwards", ()] == 0)
-        told = await until_told(port, lambda found: ("berth_gateway_bytes_total", ("received",)) in found)
-        assert told["berth_gateway_logins_total", ("accepted",)] == 1
-        assert told["berth_gateway_forwards_total", ("opened",)] == 1
-        assert told["berth_gateway_forwards_total", ("refused",)] == 1
-        assert told["berth_gateway_bytes_total", ("received",)] > 10
-        assert told["berth_gateway_workers", ()] == 2
-        assert told["berth_gateway_controller_seconds_count", ("resolve",)] == 1
-        assert told["berth_gateway_controller_seconds_bucket", ("+Inf", "keys")] >= 1
-        assert not any("nobody" in label for _, labels in told for label in labels)
+            await until_told(port, lambda metrics: metrics.get(("berth_gateway_logins_total", ("no_login",))) == 1)
+            await until_told(port, lambda metrics: metrics["berth_gateway_connections", ()] == 1)
+            await until_told(port, lambda metrics: metrics["berth_gateway_forwards", ()] == 1)
+        await until_told(port, lambda metrics: metrics["berth_gateway_forwards", ()] == 0)
+        metrics = await until_told(port, lambda metrics: ("berth_gateway_bytes_total", ("received",)) in metrics)
+        assert metrics["berth_gateway_logins_total", ("accepted",)] == 1
+        assert metrics["berth_gateway_forwards_total", ("opened",)] == 1
+        assert metrics["berth_gateway_forwards_total", ("refused",)] == 1
+        assert metrics["berth_gateway_bytes_total", ("received",)] > 10
+        assert metrics["berth_gateway_workers", ()] == 2
+        assert metrics["berth_gateway_controller_seconds_count", ("resolve",)] == 1
+        assert metrics["berth_gateway_controller_seconds_bucket", ("+Inf", "keys")] >= 1
+        assert not any("nobody" in label for _, labels in metrics for label in labels)
 
     play(place, scene)
 
@@ -100,9 +100,9 @@ def test_no_count_is_lost_by_reloads_and_no_files_pile_up(place: Path) -> None:
             await come_and_go(w, process)
             # A worker that has nothing left to do ends; what it has counted is told by the master from then on.
             await replace_workers(process)
-            told = await until_told(port, lambda found: found["berth_gateway_workers", ()] == 2)
-            assert told["berth_gateway_logins_total", ("accepted",)] == rounds
-            assert told["berth_gateway_forwards_total", ("opened",)] == rounds
+            metrics = await until_told(port, lambda metrics: metrics["berth_gateway_workers", ()] == 2)
+            assert metrics["berth_gateway_logins_total", ("accepted",)] == rounds
+            assert metrics["berth_gateway_forwards_total", ("opened",)] == rounds
         files = sorted(path.name for path in (w.place / "process" / "metrics").iterdir())
         assert len([name for name in files if name.endswith(".json")]) == 3, files
 
@@ -112,13 +112,13 @@ def test_no_count_is_lost_by_reloads_and_no_files_pile_up(place: Path) -> None:
 def test_a_worker_that_is_killed_takes_a_second_with_it_at_most(place: Path) -> None:
     async def scene(w: World, process: GatewayProcess, port: int) -> None:
         await come_and_go(w, process)
-        await until_told(port, lambda found: found.get(("berth_gateway_logins_total", ("accepted",))) == 1)
+        await until_told(port, lambda metrics: metrics.get(("berth_gateway_logins_total", ("accepted",))) == 1)
         for pid in process.workers():
             os.kill(pid, signal.SIGKILL)
         await process.says("another takes its place", 2)
         await process.says(r"worker \d of 2 serves", 4)
-        told = await until_told(port, lambda found: found["berth_gateway_workers", ()] == 2)
-        assert told["berth_gateway_logins_total", ("accepted",)] == 1
+        metrics = await until_told(port, lambda metrics: metrics["berth_gateway_workers", ()] == 2)
+        assert metrics["berth_gateway_logins_total", ("accepted",)] == 1
 
     play(place, scene)
 

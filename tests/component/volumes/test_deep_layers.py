@@ -119,16 +119,16 @@ def test_commit_takes_deep_folders_and_names_what_is_too_long(layers: Layers, ro
     (tree / "gone").mkdir(parents=True)
     make_chain(tree / "gone", 1100, b"g", b"file")
     system = LayeredTree(tree, [layers.path(lower)])
-    found = comparing.compare_system(system, PathFilter())
-    paths = [(each.change, each.path) for each in found.files]
+    findings = comparing.compare_system(system, PathFilter())
+    paths = [(each.change, each.path) for each in findings.files]
     assert ("A", "/usr/plain") in paths
     assert ("A", "/opt/" + "d/" * 1100 + "file") in paths
     assert ("D", "/gone") in paths
-    (left,) = found.left_out
+    (left,) = findings.left_out
     assert left == LeftOut(left.path, comparing.PATH_TOO_LONG)
     longest = MAX_PATH_BYTES - max(len(os.fsencode(each)) for each in (tree, layers.tree(lower))) - 1
     assert longest < len(left.path.removeprefix("/")) <= longest + 2
-    apply_layers(system, {each.path.removeprefix("/") for each in found.left_out})
+    apply_layers(system, {each.path.removeprefix("/") for each in findings.left_out})
     assert (tree / "usr/plain").read_text() == "plain"
     assert os.path.lexists(tree / ("opt/" + "d/" * 1100 + "file"))
     assert not (tree / "gone").exists()
@@ -143,9 +143,9 @@ def test_commit_names_what_a_packed_layer_has_beside_its_squashfs(layers: Layers
     steps = SimpleNamespace(remaining_seconds=lambda: 60.0)
     opened_layer = commit._unpacked_layer(layers.path(made), room, steps)  # type: ignore[arg-type]
     (room / "image").mkdir()
-    found = comparing.compare_system(LayeredTree(room / "image", [opened_layer]), PathFilter())
-    assert ("A", "/plain") in [(each.change, each.path) for each in found.files]
-    (left,) = [each for each in found.left_out if each.why == comparing.PATH_TOO_LONG]
+    findings = comparing.compare_system(LayeredTree(room / "image", [opened_layer]), PathFilter())
+    assert ("A", "/plain") in [(each.change, each.path) for each in findings.files]
+    (left,) = [each for each in findings.left_out if each.why == comparing.PATH_TOO_LONG]
     assert 3000 < len(left.path) < 4096
 
 

@@ -122,7 +122,7 @@ def judge(root: Path) -> tuple[int, Contents]:
     expected = {name: base64.b85decode(text) for name, text in checkpoint["contents"].items()}
     log = root / f".log.{number}"
     lines = log.read_text().splitlines() if log.exists() else []
-    found = read(root)
+    actual = read(root)
     for line, after_it in zip(lines, [*lines[1:], ""], strict=True):
         word, _, text = line.partition(" ")
         if word == "done":
@@ -133,35 +133,35 @@ def judge(root: Path) -> tuple[int, Contents]:
         made = change(number, expected)
         then = after(made, expected)
         if not after_it:
-            _check_between(made, expected, then, found)
-            return number, found
+            _check_between(made, expected, then, actual)
+            return number, actual
         if after_it != f"done {number}":
             raise WrongError(f"the log says {after_it!r} where change {number} should be done")
         expected = then
-    _check_equal(number, expected, found)
-    return number, found
+    _check_equal(number, expected, actual)
+    return number, actual
 
 
-def _check_equal(number: int, expected: Contents, found: Contents) -> None:
-    if expected.keys() != found.keys():
-        raise WrongError(f"after change {number}: files {sorted(found)} instead of {sorted(expected)}")
+def _check_equal(number: int, expected: Contents, actual: Contents) -> None:
+    if expected.keys() != actual.keys():
+        raise WrongError(f"after change {number}: files {sorted(actual)} instead of {sorted(expected)}")
     for name, data in expected.items():
-        if data != found[name]:
-            at = next((at for at, (a, b) in enumerate(zip(data, found[name], strict=False)) if a != b), -1)
+        if data != actual[name]:
+            at = next((at for at, (a, b) in enumerate(zip(data, actual[name], strict=False)) if a != b), -1)
             raise WrongError(
-                f"after change {number}: {name} is wrong from byte {at}; {len(found[name])} of {len(data)}"
+                f"after change {number}: {name} is wrong from byte {at}; {len(actual[name])} of {len(data)}"
             )
 
 
-def _check_between(made: Change, before: Contents, then: Contents, found: Contents) -> None:
-    if found in (before, then):
+def _check_between(made: Change, before: Contents, then: Contents, actual: Contents) -> None:
+    if actual in (before, then):
         return
     if made.kind not in GRADUAL:
         raise WrongError(f"{made.kind} of {made.name} is neither done nor undone")
     rest = {name: data for name, data in before.items() if name != made.name}
-    if rest != {name: data for name, data in found.items() if name != made.name}:
+    if rest != {name: data for name, data in actual.items() if name != made.name}:
         raise WrongError(f"{made.kind} of {made.name} has changed another file")
-    old, new, now = before.get(made.name, b""), then[made.name], found[made.name]
+    old, new, now = before.get(made.name, b""), then[made.name], actual[made.name]
     if not len(old) <= len(now) <= len(new) and len(now) != len(old):
         raise WrongError(f"{made.kind} of {made.name}: {len(now)} bytes")
     old = old.ljust(len(now), b"\0")

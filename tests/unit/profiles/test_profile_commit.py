@@ -131,21 +131,21 @@ def layer(tmp_path: Path) -> Path:
 
 
 def test_packages_files_and_the_rest_are_told_apart(tree: Path, layer: Path) -> None:
-    found = compare_system(LayeredTree(tree, [layer]), PathFilter())
-    assert found.added == [("needed", "4"), ("new", "1:3")]
-    assert (found.removed, found.changed) == ([("gone", "2")], [("old", "1", "2")])
-    assert found.by_hand == [("dependency", "1"), ("new", "1:3")]
-    assert found.pip == [("idna", "3.10")]
-    assert found.accounts == ["newd:x:450:", "newd:x:450:450::/var/lib/newd:/usr/sbin/nologin"]
-    assert [(each.change, each.path) for each in found.files] == [
+    findings = compare_system(LayeredTree(tree, [layer]), PathFilter())
+    assert findings.added == [("needed", "4"), ("new", "1:3")]
+    assert (findings.removed, findings.changed) == ([("gone", "2")], [("old", "1", "2")])
+    assert findings.by_hand == [("dependency", "1"), ("new", "1:3")]
+    assert findings.pip == [("idna", "3.10")]
+    assert findings.accounts == ["newd:x:450:", "newd:x:450:450::/var/lib/newd:/usr/sbin/nologin"]
+    assert [(each.change, each.path) for each in findings.files] == [
         ("M", "/etc/old.conf"), ("D", "/opt/d/a"), ("D", "/opt/file"), ("A", "/opt/new/tool"),
     ]  # fmt: skip
-    assert found.left_out == [
+    assert findings.left_out == [
         LeftOut("/home", "never part of an image"),
         LeftOut("/root/.netrc", "may be secret: passwords"),
         LeftOut("/var/log/x", "a log"),
     ]
-    assert Findings.from_json(found.to_json()) == found
+    assert Findings.from_json(findings.to_json()) == findings
 
 
 @pytest.mark.parametrize("separator", ["\r", "\v", "\x1c", "\x85", "\u2028"])
@@ -160,17 +160,17 @@ def test_only_a_line_feed_ends_a_line(tree: Path, tmp_path: Path, separator: str
 
 def test_only_traces_of_running_are_no_change(tree: Path, tmp_path: Path) -> None:
     files(tmp_path / "l/tree", {"etc/same": "same", "usr/lib/x/__pycache__/y.pyc": "", "var/cache/z": "", "opt/d/": ""})
-    found = compare_system(LayeredTree(tree, [tmp_path / "l"]), PathFilter())
-    assert found.empty
-    assert [each.path for each in found.files] == []
+    findings = compare_system(LayeredTree(tree, [tmp_path / "l"]), PathFilter())
+    assert findings.empty
+    assert [each.path for each in findings.files] == []
 
 
 def test_the_newest_layer_counts_and_an_opaque_directory_hides_the_images(tree: Path, tmp_path: Path) -> None:
     files(tmp_path / "1/tree", {"opt/d/.wh..wh..opq": "", "opt/d/c": "c", "opt/x": "x", "opt/y": "1"})
     files(tmp_path / "2/tree", {"opt/.wh.x": "", "opt/y": "2"})
     system = LayeredTree(tree, [tmp_path / "1", tmp_path / "2"])
-    found = compare_system(system, PathFilter())
-    assert [(each.change, each.path) for each in found.files] == [
+    findings = compare_system(system, PathFilter())
+    assert [(each.change, each.path) for each in findings.files] == [
         ("D", "/opt/d/a"), ("D", "/opt/d/b"), ("A", "/opt/d/c"), ("A", "/opt/y"),
     ]  # fmt: skip
     assert system.text("opt/y") == "2"
@@ -180,10 +180,10 @@ def test_the_newest_layer_counts_and_an_opaque_directory_hides_the_images(tree: 
 
 def test_patterns_decide_and_those_that_match_nothing_are_told(tree: Path, layer: Path) -> None:
     path_filter = PathFilter(include=["/root/.netrc"], exclude=["/opt/new", "/nothing"])
-    found = compare_system(LayeredTree(tree, [layer]), path_filter)
-    assert "/root/.netrc" in [each.path for each in found.files]
-    assert [each.path for each in found.left_out if each.why == "excluded"] == ["/opt/new"]
-    assert found.unmatched == ["/nothing"]
+    findings = compare_system(LayeredTree(tree, [layer]), path_filter)
+    assert "/root/.netrc" in [each.path for each in findings.files]
+    assert [each.path for each in findings.left_out if each.why == "excluded"] == ["/opt/new"]
+    assert findings.unmatched == ["/nothing"]
 
 
 def test_owners_are_read_and_the_newest_counts(tree: Path, tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         assert row.job.idle_stop_at is None or row.state is SessionState.STOPPED
         (job,) = await core.sessions.jobs("alice", "dev")
         assert job.reason == "idle for 8 h"
-        told = [(event.actor, event.action) for event in await core.sessions.events("alice", "dev")]
-        assert [each for each in told if each in {("berth", "idle"), ("berth", "stop")}] == [
+        events = [(event.actor, event.action) for event in await core.sessions.events("alice", "dev")]
+        assert [each for each in events if each in {("berth", "idle"), ("berth", "stop")}] == [
             ("berth", "idle"),
             ("berth", "stop"),
         ]
@@ -140,8 +140,8 @@ def test_use_takes_the_warning_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await core.tick()
         assert core.row().job.idle_stop_at is None
         assert core.row().view().idle_since == clock.now
-        told = [event.action for event in await core.sessions.events("alice", "dev")]
-        assert told.count("used") == 2
+        actions = [event.action for event in await core.sessions.events("alice", "dev")]
+        assert actions.count("used") == 2
 
     play(tmp_path, monkeypatch, scenario, site="8h")
 
@@ -167,12 +167,12 @@ def test_the_owners_choice_goes_before_the_profiles_and_that_before_the_sites(
         await core.ready("plain")
         await core.start("quick", request=StartRequest(profile="quick"))
         assert [core.row(name).idle_in_force for name in ("plain", "quick")] == ["8h", "2h"]
-        told = await core.policies.set_idle("alice", "quick", IdleChoice(idle="never"))
-        assert told.idle == "never"
+        view = await core.policies.set_idle("alice", "quick", IdleChoice(idle="never"))
+        assert view.idle == "never"
         assert json.loads(file(core, "manifest.json", "quick"))["idle"] == "never"
         assert file(core, "idle", "quick") == "never\n\n"
-        told = await core.policies.set_idle("alice", "quick", IdleChoice(idle=None))
-        assert told.idle == "2h"
+        view = await core.policies.set_idle("alice", "quick", IdleChoice(idle=None))
+        assert view.idle == "2h"
         began = clock.now
         core.announce(core.row("plain"), idle=int(began), gpu="")
         await core.policies.set_idle("alice", "plain", IdleChoice(idle="never"))
@@ -269,7 +269,7 @@ def test_list_show_and_explain_tell_of_it(controller: ScriptedController) -> Non
     shown = run("show", "dev").stdout
     assert "usage      idle for 3 h, GPU for 5 h" in shown
     assert "idle stop  stopped when idle for 8h" in shown
-    told = run("explain", "dev").stdout
-    assert "`berth resize dev --gres=none` releases the GPU and keeps the session running" in told
+    explanation = run("explain", "dev").stdout
+    assert "`berth resize dev --gres=none` releases the GPU and keeps the session running" in explanation
     controller.sessions["dev"] = ready(idle="8h", idle_since=now - 7.9 * HOUR, idle_stop_at=now + 245)
     assert "(in 4 min) unless used" in run("show", "dev").stdout

@@ -61,6 +61,16 @@ async def asked(core: Core, word: str) -> asyncio.Future[SessionView]:
     return asking
 
 
+async def failing_rollback(
+    tmp_path: Path, clock: Clock, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Core, SessionView]:
+    """Request a rollback that fails with this kind of error each time. Return soon, with the session's view."""
+    core = await made(tmp_path, clock=clock)
+    monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.05)
+    core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
+    return core, await ASKED["rollback"](core)
+
+
 async def until(core: Core, condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not condition():
@@ -130,10 +140,7 @@ def test_a_child_that_dies_each_time_does_not_keep_the_session_for_ever(
     tmp_path: Path, clock: Clock, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        core = await made(tmp_path, clock=clock)
-        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.05)
-        core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
-        await ASKED["rollback"](core)
+        core, _ = await failing_rollback(tmp_path, clock, kind, monkeypatch)
         for _ in range(broker.controller.reconcile.operation_runner.MAX_TRIES):
             clock.now += broker.controller.reconcile.operation_runner.MAX_PAUSE_S + 1
             await core.tick()
@@ -150,10 +157,7 @@ def test_what_is_unclear_is_asked_again_with_the_same_id_after_a_pause(
     tmp_path: Path, clock: Clock, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        core = await made(tmp_path, clock=clock)
-        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.05)
-        core.launcher.failures["rollback"] = LauncherError(kind, "who knows")
-        view = await ASKED["rollback"](core)
+        core, view = await failing_rollback(tmp_path, clock, kind, monkeypatch)
         assert view.state is SessionState.CHANGING
         assert view.operation is not None
         assert view.operation.status == "pending"

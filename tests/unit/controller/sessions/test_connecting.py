@@ -82,8 +82,8 @@ def test_a_stopped_session_is_started_and_waited_for(tmp_path: Path, clock: Cloc
         make_ready(core)
         await core.tick()
         assert (await asked).generation == "2.0"
-        told = [event.detail for event in await core.sessions.events("alice", "dev") if event.action == "start"]
-        assert told == ["base@1", "base@1, by connecting"]
+        details = [event.detail for event in await core.sessions.events("alice", "dev") if event.action == "start"]
+        assert details == ["base@1", "base@1, by connecting"]
 
     play(tmp_path, scene)
 
@@ -112,10 +112,12 @@ def test_who_waits_too_long_is_told_how_far_it_is(tmp_path: Path) -> None:
         assert view.job_id is not None
         core.scheduler.change(view.job_id, reason="Priority")
         await core.tick()
-        with pytest.raises(ConflictError) as told:
+        with pytest.raises(ConflictError) as refusal:
             await as_the_gateway(core)
-        assert told.value.message == "dev is queued: Priority (jobs with a higher priority are waiting); first in line"
-        assert told.value.hint.startswith("connect again shortly")
+        assert (
+            refusal.value.message == "dev is queued: Priority (jobs with a higher priority are waiting); first in line"
+        )
+        assert refusal.value.hint.startswith("connect again shortly")
         assert core.row().state is SessionState.QUEUED
         with pytest.raises(WaitingError):
             await core.connect.connect("alice", "dev", waited=1e6, patient=True)
@@ -250,10 +252,10 @@ def test_a_requeued_job_is_waited_for_and_its_next_generation_reached(tmp_path: 
 def test_unheld_question_says_what_to_wait_for(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await rest(core, clock)
-        with pytest.raises(WaitingError) as told:
+        with pytest.raises(WaitingError) as raised:
             await core.connect.connect("alice", "dev", hold=False)
         row = core.row()
-        assert (row.submission, told.value.session_id, told.value.revision) == (2, row.id, row.revision)
+        assert (row.submission, raised.value.session_id, raised.value.revision) == (2, row.id, row.revision)
         waiting = asyncio.create_task(core.connect.changed({row.id: row.revision}, 30))
         make_ready(core)
         await core.tick()

@@ -53,7 +53,7 @@ def record(core: Core, clock: Clock, **values: Any) -> ConnectionRecord:  # noqa
     return ConnectionRecord(**usual | values)
 
 
-async def told(core: Core, *records: ConnectionRecord, caller: str | None = None) -> int:
+async def report(core: Core, *records: ConnectionRecord, caller: str | None = None) -> int:
     return await core.connections.note(ConnectionReport(gateway="gw1", connections=list(records)), caller)
 
 
@@ -61,14 +61,14 @@ def test_one_stands_until_its_gateway_says_how_it_ended(tmp_path: Path, clock: C
     async def scene(core: Core) -> None:
         await core.ready()
         begun = record(core, clock)
-        assert await told(core, begun) == 1
+        assert await report(core, begun) == 1
         (view,) = await core.connections.standing("alice", "dev")
         assert (view.user, view.fingerprint, view.peer, view.gateway) == ("alice", KEY, "192.0.2.7:5022", "gw1")
         assert (view.session, view.ended_at, view.end) == ("dev", None, "")
         clock.now += 90
         ended = begun.model_copy(update={"ended_at": clock.now, "sent": 5, "received": 2**40, "end": "closed"})
         for news in (ended, begun, ended):  # again, and out of order
-            assert await told(core, news) == 1
+            assert await report(core, news) == 1
         assert await core.connections.standing("alice", "dev") == []
         (view,) = await core.connections.all("alice", "dev")
         assert (view.sent, view.received, view.end, view.ended_at) == (5, 2**40, "closed", clock.now)
@@ -81,7 +81,7 @@ def test_it_is_an_event_of_the_session(tmp_path: Path, clock: Clock) -> None:
         await core.ready()
         clock.now += 60
         done = record(core, clock, ended_at=clock.now + 7500, sent=2048, received=10, end="client lost")
-        await told(core, done)
+        await report(core, done)
         event = (await core.sessions.events("alice", "dev"))[-1]
         assert (event.actor, event.action, event.at) == ("alice", "connect", done.began_at)
         assert event.detail == (
@@ -100,17 +100,17 @@ def test_who_is_not_heard_of_any_more_is_lost(tmp_path: Path, clock: Clock) -> N
     async def scene(core: Core) -> None:
         await core.ready()
         begun = record(core, clock)
-        await told(core, begun)
+        await report(core, begun)
         clock.now += CONNECTION_TIMEOUT_S - 1
         assert len(await core.connections.standing("alice", "dev")) == 1
-        await told(core, begun.model_copy(update={"sent": 9}))
+        await report(core, begun.model_copy(update={"sent": 9}))
         clock.now += CONNECTION_TIMEOUT_S - 1
         assert [view.sent for view in await core.connections.standing("alice", "dev")] == [9]
         clock.now += 2
         assert await core.connections.standing("alice", "dev") == []
         (view,) = await core.connections.all("alice", "dev")
         assert (view.end, view.ended_at) == ("lost", view.seen_at)
-        await told(core, begun)
+        await report(core, begun)
         assert len(await core.connections.standing("alice", "dev")) == 1, "it was only the news that was late"
 
     play(tmp_path, scene)
@@ -119,7 +119,7 @@ def test_who_is_not_heard_of_any_more_is_lost(tmp_path: Path, clock: Clock) -> N
 def test_nobody_is_connected_to_a_job_that_is_gone(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await core.ready()
-        await told(core, record(core, clock), caller="alice")
+        await report(core, record(core, clock), caller="alice")
         assert len(await core.connections.standing("alice", "dev")) == 1
         clock.now += CONNECTION_TIMEOUT_S - 1
         assert len(await core.connections.standing("alice", "dev")) == 1
@@ -140,9 +140,9 @@ def test_users_tell_of_their_own_connections_only(tmp_path: Path, clock: Clock) 
         mine = record(core, clock)
         for caller, lie in (("alice", {"user": "bob"}), ("bob", {}), ("bob", {"user": "bob"})):
             with pytest.raises(RefusedError):
-                await told(core, mine, mine.model_copy(update=lie), caller=caller)
+                await report(core, mine, mine.model_copy(update=lie), caller=caller)
         assert await core.connections.all("alice") == []
-        await told(core, mine, caller="alice")
+        await report(core, mine, caller="alice")
         assert [view.gateway for view in await core.connections.all("alice")] == [""], "no user is a gateway"
 
     play(tmp_path, scene)
@@ -153,7 +153,7 @@ def test_a_users_own_record_is_lost_without_news(tmp_path: Path, clock: Clock) -
 
     async def scene(core: Core) -> None:
         await core.ready()
-        await told(core, record(core, clock), caller="alice")
+        await report(core, record(core, clock), caller="alice")
         clock.now += CONNECTION_TIMEOUT_S + 1
         assert await core.connections.standing("alice", "dev") == []
         assert [view.end for view in await core.connections.all("alice", "dev")] == ["lost"]
@@ -179,20 +179,20 @@ def test_a_known_record_is_taken_over_by_nobody(tmp_path: Path, clock: Clock, ch
         await core.ready("mine", user="bob")
         ids = {"bob's": core.row("mine", user="bob").id, "two": core.row("two").id}
         begun = record(core, clock, sent=5)
-        await told(core, begun)
+        await report(core, begun)
         lie = begun.model_copy(update={**change, "sent": 9, "ended_at": clock.now, "end": "closed"})
         if "session_id" in change:
             lie = lie.model_copy(update={"session_id": ids[change["session_id"]]})
         with pytest.raises(RefusedError):
-            await told(core, lie, caller=lie.user)
-        assert await told(core, lie) == 0, "nor by its own gateway"
+            await report(core, lie, caller=lie.user)
+        assert await report(core, lie) == 0, "nor by its own gateway"
         assert await core.connections.note(ConnectionReport(gateway="gw2", connections=[begun]), None) == 0
         with pytest.raises(RefusedError):
-            await told(core, begun.model_copy(update={"sent": 7}), caller="alice")
+            await report(core, begun.model_copy(update={"sent": 7}), caller="alice")
         (view,) = await core.connections.standing("alice", "dev")
         assert (view.user, view.sent, view.gateway, view.peer) == ("alice", 5, "gw1", begun.peer)
         assert await core.connections.all("bob") == []
-        assert await told(core, lie, record(core, clock)) == 1, "the others of its report count"
+        assert await report(core, lie, record(core, clock)) == 1, "the others of its report count"
 
     play(tmp_path, scene)
 
@@ -201,18 +201,20 @@ def test_a_users_own_records_have_a_bound(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await core.ready()
         gateways = [record(core, clock, ended_at=clock.now) for _ in range(3)]
-        await told(core, *gateways)
+        await report(core, *gateways)
         with pytest.raises(InvalidInputError, match="50"):
-            await told(core, *(record(core, clock) for _ in range(MAX_OWN_REPORT + 1)), caller="alice")
+            await report(core, *(record(core, clock) for _ in range(MAX_OWN_REPORT + 1)), caller="alice")
         noted = 0
         while noted + MAX_OWN_REPORT <= MAX_OWN_OPEN:
-            noted += await told(core, *(record(core, clock) for _ in range(MAX_OWN_REPORT)), caller="alice")
+            noted += await report(core, *(record(core, clock) for _ in range(MAX_OWN_REPORT)), caller="alice")
         with pytest.raises(RefusedError, match="256"):
-            await told(core, *(record(core, clock) for _ in range(MAX_OWN_REPORT)), caller="alice")
+            await report(core, *(record(core, clock) for _ in range(MAX_OWN_REPORT)), caller="alice")
         clock.now += CONNECTION_TIMEOUT_S + 1
-        assert await told(core, record(core, clock), caller="alice") == 1, "those that were lost do not count"
+        assert await report(core, record(core, clock), caller="alice") == 1, "those that were lost do not count"
         for _ in range(MAX_OWN_RECORDS // MAX_OWN_REPORT + 10):
-            await told(core, *(record(core, clock, ended_at=clock.now) for _ in range(MAX_OWN_REPORT)), caller="alice")
+            await report(
+                core, *(record(core, clock, ended_at=clock.now) for _ in range(MAX_OWN_REPORT)), caller="alice"
+            )
         rows = core.registry.connections_of("alice", limit=100_000)
         assert (
             MAX_OWN_RECORDS - MAX_OWN_REPORT < sum(not row.gateway for row in rows) <= MAX_OWN_RECORDS + MAX_OWN_REPORT
@@ -227,10 +229,10 @@ def test_an_owners_records_have_a_bound_and_others_keep_theirs(tmp_path: Path, c
         await core.ready()
         await core.ready("mine", user="bob")
         bobs = record(core, clock, user="bob", session_id=core.row("mine", user="bob").id)
-        await told(core, bobs)
+        await report(core, bobs)
         for _ in range(8):
             clock.now += 1
-            await told(core, *(record(core, clock, ended_at=clock.now) for _ in range(400)))
+            await report(core, *(record(core, clock, ended_at=clock.now) for _ in range(400)))
         rows = core.registry.connections_of("alice", limit=100_000)
         assert 1000 <= len(rows) < 1000 + TRIM_AFTER + 400
         assert rows[-1].began_at == clock.now
@@ -242,7 +244,7 @@ def test_an_owners_records_have_a_bound_and_others_keep_theirs(tmp_path: Path, c
 def test_others_learn_nothing_of_it(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await core.ready()
-        await told(core, record(core, clock))
+        await report(core, record(core, clock))
         for asked in (core.connections.standing("bob", "dev"), core.connections.all("bob", "dev")):
             with pytest.raises(NotFoundError):
                 await asked
@@ -254,7 +256,7 @@ def test_others_learn_nothing_of_it(tmp_path: Path, clock: Clock) -> None:
 def test_a_session_that_nobody_knows_is_left_out(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await core.ready()
-        assert await told(core, record(core, clock), record(core, clock, session_id="01gone")) == 1
+        assert await report(core, record(core, clock), record(core, clock, session_id="01gone")) == 1
 
     play(tmp_path, scene)
 
@@ -262,12 +264,12 @@ def test_a_session_that_nobody_knows_is_left_out(tmp_path: Path, clock: Clock) -
 def test_records_are_kept_for_so_many_days(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await core.ready()
-        await told(core, record(core, clock))
+        await report(core, record(core, clock))
         clock.now += 1.9 * 86400
         assert len(await core.connections.all("alice")) == 1
         clock.now += 0.2 * 86400
         assert await core.connections.all("alice") == []
-        await told(core, record(core, clock))
+        await report(core, record(core, clock))
         rows = core.registry.connections_of("alice")
         assert [row.began_at for row in rows] == [clock.now], "the old one is not in the database any more"
 
