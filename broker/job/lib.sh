@@ -43,6 +43,15 @@ forward_signal() { # SIGNAL: to the process CHILD, if it runs
   [[ -z $CHILD ]] || kill "-$1" "$CHILD" 2>/dev/null || :
 }
 
+exit_with_child() { # waits for the process CHILD, and exits with its code
+  local code
+  while :; do
+    code=0
+    wait "$CHILD" || code=$?
+    if ((code <= 128)) || ! kill -0 "$CHILD" 2>/dev/null; then exit "$code"; fi # else a signal ended wait
+  done
+}
+
 find_python() { # PYTHON: an interpreter that is new enough for broker/volumes/saves.py
   for PYTHON in python3 python3.{20..11}; do
     ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || return 0

@@ -30,7 +30,7 @@ clean_environment() { # leaves nothing of Apptainer's in the command's environme
 }
 
 environment_main() { # STATE COMMAND ARGUMENT…
-  local code=0 signal as BINDS=()
+  local signal as BINDS=()
   local -A VIEWS=()
   # shellcheck disable=SC1090 # open_environment has written it
   source "$1"
@@ -67,9 +67,5 @@ environment_main() { # STATE COMMAND ARGUMENT…
     --bind "$DIRECTORY:/run/berth/record:ro" --bind "$NODE_DIR/run:/run/berth/node" --bind /:/run/berth/host \
     "${BINDS[@]}" "$NODE_DIR/root" /bin/bash /run/berth/node/enter "$@" <&0 &
   CHILD=$!
-  while :; do
-    code=0
-    wait "$CHILD" || code=$?
-    if ((code <= 128)) || ! kill -0 "$CHILD" 2>/dev/null; then exit "$code"; fi # else a signal ended wait
-  done
+  exit_with_child
 }

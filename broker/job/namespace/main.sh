@@ -42,7 +42,7 @@ mount_all() { # HOME_DIR, BINDS: makes all mounts
 }
 
 namespace_main() { # makes the mounts and starts the container; ends with the container's exit code
-  local code=0 home=/home/$BERTH_OWNER as=(unshare --user --map-user="$OWNER_UID" --map-group="$OWNER_GID")
+  local home=/home/$BERTH_OWNER as=(unshare --user --map-user="$OWNER_UID" --map-group="$OWNER_GID")
   local -A VIEWS=()
   : >"$NODE_DIR/held"
   CHILD='' MOUNTED=() BINDS=() EXCEPTIONS=()
@@ -63,11 +63,7 @@ namespace_main() { # makes the mounts and starts the container; ends with the co
     --bind "$NODE_DIR/run:/run/berth/node" "${BINDS[@]}" \
     --writable "$NODE_DIR/root" /bin/bash /run/berth/node/job.sh container /run/berth/node/state &
   CHILD=$!
-  while :; do
-    code=0
-    wait "$CHILD" || code=$?
-    if ((code <= 128)) || ! kill -0 "$CHILD" 2>/dev/null; then exit "$code"; fi # else a signal ended wait
-  done
+  exit_with_child
 }
 
 if [[ ${1-} == namespace ]]; then # bash reads no further
