@@ -77,6 +77,7 @@ def test_a_migration_changes_neither_sessions_nor_their_jobs(
     assert alice.jobs(now["id"]) == []
     stopped.again()
     assert (stopped.view()["generation"], stopped.marks()) == ("2.0", ["stopped"] * 2)
+    stopped.stop()
 
 
 def _has_successor(view: dict[str, Any]) -> bool:
