@@ -40,12 +40,6 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
         yield driver, Actor(found.path / "user")
 
 
-@pytest.fixture
-def actor(tmp_path: Path) -> Actor:
-    (tmp_path / "user").mkdir(mode=0o700)
-    return Actor(tmp_path / "user")
-
-
 def on_disk(folder: Path) -> Disk:
     """Walk through everything below a folder."""
     found: Disk = {}

@@ -151,6 +151,11 @@ class Actor:
         return {entry.name for entry in (self.root / "layers").iterdir()}
 
 
+def taken(actor: Actor, session: str, **request: Any) -> int:  # noqa: ANN401 - JSON
+    """Take a snapshot; its number."""
+    return int(actor("snapshot", session=session, operation=new_id(), **request)["snapshot"]["number"])
+
+
 def _stopped(process: int) -> int:
     """Wait for this process, or one that it has started, to stand still; which one."""
     deadline = time.monotonic() + 30

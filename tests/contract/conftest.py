@@ -1,0 +1,38 @@
+"""Fixtures of the contract suite: a user's directory with the verbs about volumes, a session in it, and an image."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.volumes.act import Actor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An image's squashfs, as requests name it."""
+    folder = tmp_path_factory.mktemp("image")
+    (folder / "tree/etc").mkdir(parents=True)
+    (folder / "tree/etc/motd").write_text("of the image")
+    (folder / "tree/etc/gone").write_text("of the image")
+    command = ["mksquashfs", f"{folder}/tree", f"{folder}/squashfs", "-quiet", "-no-progress"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return {"image": str(folder / "squashfs"), "offset": 0}
+
+
+@pytest.fixture
+def actor(tmp_path: Path) -> Actor:
+    (tmp_path / "user").mkdir(mode=0o700)
+    return Actor(tmp_path / "user")
+
+
+@pytest.fixture
+def session(actor: Actor) -> str:
+    made = actor.make("overlay")
+    (actor.top(made) / "file").write_text("first")
+    return made
