@@ -17,7 +17,7 @@ import pytest
 
 from broker.gateway.settings import API_CONNECTIONS
 from broker.schema.sessions import SessionState
-from tests.component.controller.api.test_api import calls_under_way, serving
+from tests.component.controller.api.api_server import calls_under_way, serving
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh
 from tests.fakes.core import Core, site_config

@@ -1,6 +1,4 @@
-"""The API under abuse, on its real server and socket: what clients send costs a bounded amount, and no header says who
-calls.
-"""
+"""The API under abuse, on its real server and socket: connections and slow clients cost a bounded amount."""
 
 from __future__ import annotations
 
@@ -8,9 +6,7 @@ import asyncio
 import contextlib
 import os
 import pwd
-import random
 import socket
-import string
 import subprocess
 import sys
 import time
@@ -18,26 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
-from prometheus_client import REGISTRY
-from pydantic import BaseModel, ValidationError
 
 from broker.client.client import Client
 from broker.controller import accounts
 from broker.controller.api import listener, protocol
-from broker.controller.api.app import application
 from broker.controller.api.listener import CONNECTIONS, TOTAL_CONNECTIONS, ConnectionRoom
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.metrics import LAUNCHER_OUTCOMES, OTHER, observe_launcher
-from broker.schema.connections import ConnectionReport
-from broker.schema.sessions import Persistence, ResizeRequest, StartRequest
-from tests.component.controller.api.test_api import (
+from tests.component.controller.api.api_server import (
     ME,
     as_other,
     calling,
-    directory,
+    close,
     make,
     needs_root,
-    services,
+    raw,
     serving,
 )
 from tests.deadlines import DEADLINE_S
@@ -46,195 +36,15 @@ from tests.unit.controller.test_accounts import NameService
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["directory"]
 
-ROUTE_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 SUBORDINATE = 2_000_000
 """The first of some uids that no account of this machine has."""
-
-
-def series() -> set[tuple[str, ...]]:
-    """The labels of each series of requests that there is."""
-    return {
-        (sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items())))
-        for family in REGISTRY.collect()
-        if family.name.startswith("berth_http_request")
-        for sample in family.samples
-    }
-
-
-async def raw(path: Path, request: bytes) -> bytes:
-    """The answer to these bytes, sent at once, until the server hangs up."""
-    reader, writer = await asyncio.open_unix_connection(path)
-    try:
-        writer.write(request)
-        with contextlib.suppress(ConnectionError):
-            await writer.drain()
-            return await asyncio.wait_for(reader.read(), DEADLINE_S)
-        return b""
-    finally:
-        await close(writer)
-
-
-async def close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
 
 
 def descriptors() -> int:
     """The number of open ones of this process, in which the controller runs."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
-
-# Metric labels.
-
-
-def test_random_requests_add_no_series(directory: Path) -> None:
-    generator = random.Random(5)  # noqa: S311 - the same requests each time
-    words = ["".join(generator.choices(string.ascii_letters, k=12)) for _ in range(400)]
-
-    async def scenario() -> None:
-        core = make(directory)
-        async with serving(core) as path:
-            for word in words:
-                target = generator.choice(["/v1/sessions", f"/{word}", f"/v1/sessions/{word.lower()}", "*"])
-                head = f"{word} {target}?{word}={word} HTTP/1.1\r\nHost: {word}\r\n{word}: {word}\r\nConnection: close"
-                assert b" 4" in (await raw(path, f"{head}\r\n\r\n".encode()))[:14]
-            for method in ROUTE_METHODS | {"OPTIONS", "TRACE", "CONNECT", "get"}:
-                await raw(path, f"{method} /v1/sessions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-
-    asyncio.run(scenario())
-    told = series()
-    labels = {label.partition("=")[::2] for each in told for label in each[1:]}
-    assert {value for name, value in labels if name == "method"} <= ROUTE_METHODS | {OTHER}
-    assert all(
-        value == OTHER or value.startswith(("/v1/", "/openapi.json")) for name, value in labels if name == "path"
-    )
-    assert all(len(value) == 3 and value.isdigit() for name, value in labels if name == "status" and value != "0")
-    assert not any(word.lower() in value.lower() for word in words for _, value in labels)
-
-
-def test_outcomes_that_a_worker_invents_share_a_series() -> None:
-    for number in range(100):
-        observe_launcher("log", f"invented-{number}", 0.1)
-    told = {
-        sample.labels["outcome"]
-        for family in REGISTRY.collect()
-        if family.name == "berth_launcher_duration_seconds"
-        for sample in family.samples
-        if "outcome" in sample.labels
-    }
-    assert told <= LAUNCHER_OUTCOMES | {OTHER}
-
-
-LONG_HEADS = {
-    "method": b"M" * 60_000 + b" /v1/health HTTP/1.1\r\nHost: x\r\n\r\n",
-    "short method": b"M" * 17 + b" /v1/health HTTP/1.1\r\nHost: x\r\n\r\n",
-    "target": b"GET /" + b"t" * 60_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "query": b"GET /v1/health?" + b"t" * 5_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "header": b"GET /v1/health HTTP/1.1\r\nHost: x\r\nA: " + b"h" * 60_000 + b"\r\n\r\n",
-    "number": b"GET /v1/health HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 80 + b"\r\n",
-    "all": b"GET /v1/health HTTP/1.1\r\nHost: x\r\n" + (b"A: " + b"h" * 8192 + b"\r\n") * 2 + b"\r\n",
-}
-
-
-def test_a_head_that_is_too_long_reaches_no_route(directory: Path) -> None:
-    async def scenario() -> None:
-        async with serving(make(directory)) as path:
-            before = series()
-            for what, head in LONG_HEADS.items():
-                assert (await raw(path, head)).startswith(b"HTTP/1.1 400 "), what
-            assert series() == before
-
-    asyncio.run(scenario())
-
-
-def test_every_list_in_a_request_has_a_bound(directory: Path) -> None:
-    document = application(services(make(directory))).openapi()
-    parts = document["components"]["schemas"]
-    bodies = [
-        call["requestBody"]["content"]["application/json"]["schema"]
-        for methods in document["paths"].values()
-        for call in methods.values()
-        if "requestBody" in call
-    ]
-    assert len(bodies) >= 15
-    checked: set[str] = set()
-
-    def check(part: object, where: str) -> None:
-        if isinstance(part, list):
-            for each in part:
-                check(each, where)
-        elif isinstance(part, dict):
-            assert part.get("type") != "array" or "maxItems" in part, where
-            assert not part.get("additionalProperties"), where
-            name = str(part.get("$ref", "")).rpartition("/")[2]
-            if name and name not in checked:
-                checked.add(name)
-                check(parts[name], name)
-            for key, each in part.items():
-                check(each, f"{where}.{key}")
-
-    check(bodies, "")
-    assert {"StartRequest", "Persistence", "ConnectionRecord"} <= checked
-
-
-@pytest.mark.parametrize(
-    ("model", "values"),
-    [
-        (StartRequest, {"options": [1] * 100_000}),
-        (StartRequest, {"defaults": [None] * 100_000}),
-        (ResizeRequest, {"options": [1] * 100_000}),
-        (Persistence, {"keep": ["x"] * 100_000}),
-        (Persistence, {"fresh": [""] * 100_000}),
-        (ConnectionReport, {"connections": [{}] * 100_000}),
-    ],
-)
-def test_a_list_of_faults_is_one_fault(model: type[BaseModel], values: dict[str, object]) -> None:
-    with pytest.raises(ValidationError) as caught:
-        model.model_validate(values)
-    assert caught.value.error_count() < 20
-
-
-def test_an_upgrade_is_an_ordinary_request_without_a_log_line(
-    directory: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def scenario() -> None:
-        async with serving(make(directory)) as path, calling(path) as client:
-            headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
-            assert (await client.get("/v1/health", headers=headers)).status_code == 200
-
-    asyncio.run(scenario())
-    assert "upgrade" not in caplog.text.lower()
-
-
-# Identity.
-
-FORWARDED = (
-    *("X-Forwarded-For", "X-Forwarded-User", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"),
-    *("X-Forwarded-Client-Cert", "X-Real-IP", "X-Client-IP", "X-Remote-User", "Remote-User", "Via", "True-Client-IP"),
-)
-
-
-SPOOFED = ("[uid:65534]", "[uid:65534]:1", "uid:65534", "65534", "[uid:65534], [uid:65534]", "127.0.0.1")
-
-
-def test_no_header_changes_the_callers_identity(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
-    monkeypatch.setenv("WEB_CONCURRENCY", "many")
-
-    async def scenario() -> None:
-        async with serving(make(directory)) as path, calling(path) as client:
-            for value in SPOOFED:
-                headers = dict.fromkeys(FORWARDED, value) | {"Forwarded": f"for={value};by={value};proto={value}"}
-                for sent in (headers, *({name: each} for name, each in headers.items())):
-                    assert (await client.get("/v1/site", headers=sent)).json()["user"] == ME, sent
-
-    asyncio.run(scenario())
-
-
-# Connections.
 
 CROWD = """
 import os, socket, sys, time
@@ -400,7 +210,11 @@ def test_room_that_is_released_can_be_taken_again() -> None:
 
 DROPS = 2000
 """Drops of a client that sends slowly: it would need 40 s for all of them."""
+
+
 _POST = b"POST /v1/resolve HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n"
+
+
 SLOW = {
     "nothing": [b""],
     "part of a head": [b"GET /v1/health HT"],
