@@ -32,11 +32,6 @@ HOUR = 3600.0
 """The time limit of the fake Slurm's jobs."""
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock().install(monkeypatch)
-
-
 def play(
     place: Path,
     clock: Clock,

@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 GRACE = 7 * 86400.0
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock().install(monkeypatch)
-
-
 async def deleted(tmp_path: Path, clock: Clock) -> Core:
     """A session `dev` with a file, deleted."""
     core = Core.make(site_config(tmp_path), FakeLauncher(FakeScheduler(now=clock.time)))

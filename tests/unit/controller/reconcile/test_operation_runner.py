@@ -35,11 +35,6 @@ MADE = {"snapshot": 2, "rollback": 2, "switch": 2, "clone": 2}
 """How many snapshots `dev` has after it, one of which was there before."""
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock().install(monkeypatch)
-
-
 async def made(tmp_path: Path, *, running: bool = False, clock: Clock | None = None) -> Core:
     """A session `dev` with one snapshot, and a second profile."""
     scheduler = FakeScheduler() if clock is None else FakeScheduler(now=clock.time)

@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from slurm.scheduler import FinishedJob
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock().install(monkeypatch)
-
-
 def make(directory: Path, scheduler: FakeScheduler) -> Core:
     return Core.make(site_config(directory), FakeLauncher(scheduler))
 

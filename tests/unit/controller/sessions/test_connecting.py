@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from broker.schema.connections import ResolveAnswer
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock().install(monkeypatch)
-
-
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question waits for moments only."""

@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 KEY = "SHA256:" + "A" * 43
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock().install(monkeypatch)
-
-
 def play(place: Path, scene: Callable[[Core], Awaitable[None]], **registry: object) -> None:
     async def whole() -> None:
         core = Core.make(site_config(place, registry=registry), FakeLauncher(FakeScheduler()))

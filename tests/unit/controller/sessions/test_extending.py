@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 HOUR = 3600.0
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock().install(monkeypatch)
-
-
 def play(
     place: Path,
     scene: Callable[[Core], Awaitable[None]],

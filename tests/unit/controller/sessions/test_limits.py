@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 GPU = StartRequest(profile="base", options=["--gres=gpu:intel:1"])
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock().install(monkeypatch)
-
-
 def play(place: Path, clock: Clock, scene: Callable[[Core], Awaitable[None]], **limits: Any) -> None:  # noqa: ANN401
     async def whole() -> None:
         config = site_config(place, limits=limits)

@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 KEY = HOST_KEY.rsplit(" ", 1)[0]
 
 
-@pytest.fixture
-def core(tmp_path: Path) -> Core:
-    async def make() -> Core:
-        return Core.make(site_config(tmp_path), FakeLauncher(FakeScheduler()))
-
-    return asyncio.run(make())
-
-
 def put(core: Core, state: SessionState, **values: Any) -> None:  # noqa: ANN401 - columns of several types
     columns: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "host_key": ""} | values
     row = make_session(state=state, digest=core.stores.find("base").digest, **columns)
