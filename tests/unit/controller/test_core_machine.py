@@ -6,154 +6,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-import broker.controller.sessions.lifecycle
-import broker.controller.sessions.pending
-import broker.controller.sessions.resize
-from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.job_comment import announced, read
 from broker.controller.reconcile.succession import CONTINUABLE_STATES
 from broker.errors import BerthError
-from broker.schema.sessions import LIVE, ContinuationChoice, IdleChoice, SessionState, StopTime
+from broker.schema.sessions import ContinuationChoice, IdleChoice, SessionState, StopTime
 from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
-from broker.ssh.keys import PublicKey
 from profiles.image.store import Store
 from slurm.state import JobState
-from tests.fakes.core import Clock, Core, publish, site_config
-from tests.fakes.launcher import MumblingLauncher
-from tests.fakes.scheduler import SilentScheduler
+from tests.fakes.core import publish, site_config
+from tests.unit.controller.checked_core import CheckedCore
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping
+    from collections.abc import Coroutine
 
-    from broker.controller.registry.models import Session
-    from broker.launcher.argument_types import Arguments
     from broker.schema.sessions import SessionView
-    from slurm.scheduler import FinishedJob, Job
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private directory there; every database is synced often
 NAMES = st.sampled_from(["dev", "dev", "ci"])
 ENDS = st.sampled_from([state for state in JobState if state.ended])
 ODD = st.sampled_from([JobState.COMPLETING, JobState.UNKNOWN, JobState.SUSPENDED, JobState.REQUEUE_HOLD])
 WHICH = st.integers(0, 9)
-_Thing = TypeVar("_Thing")
-
-
-class MoodyScheduler(SilentScheduler):
-    """Silent, or without accounting, as the machine wants it."""
-
-    silent = False
-    remembers = True
-
-    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
-        found = await super().finished(job_ids)
-        return found if self.remembers else {}
-
-
-class MoodyLauncher(MumblingLauncher):
-    """Answers, refuses, mumbles, or hangs before or after Slurm got the job, as the machine wants it."""
-
-    mood = "answers"
-    disk = "answers"
-    """The same for the verbs on volumes."""
-    hanging = 0
-
-    async def _call(self, user: str, arguments: Arguments) -> dict[str, Any]:
-        jobs = [job for job in self.scheduler._jobs.values() if job.user == user and job.state.runs]
-        self.volumes.open = {
-            job.name.removeprefix("berth-") for job in jobs if (said := read(job)) is not None and said.submission
-        }
-        if arguments.VERB == "snapshots":  # whoever asks for these waits, and would wait for ever
-            return await super()._call(user, arguments)
-        if self.disk == "full":
-            raise LauncherError("space", "No space left on device")
-        await self._misbehave("before")
-        answer = await super()._call(user, arguments)
-        await self._misbehave("after")
-        return answer
-
-    async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
-        await self._misbehave("before")
-        await super().install(user, session_id, files)
-        await self._misbehave("after")
-
-    async def _misbehave(self, when: str) -> None:
-        if self.disk == f"hangs {when}":
-            await self._hang_for_ever()
-        if self.disk == f"dies {when}":
-            raise LauncherError("crashed", "the launcher's child process died")
-
-    async def _hang_for_ever(self) -> None:
-        self.hanging += 1
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.hanging -= 1
-
-    async def _sbatch(self, user: str, name: str, comment: str) -> int:
-        if self.mood == "refuses":
-            raise LauncherError("refused", "Invalid account")
-        if self.mood == "hangs":
-            await self._hang_for_ever()
-        self.unclear = self.mood.startswith("unclear") or self.mood == "hangs after"
-        self.queues = self.mood != "unclear, late"
-        if self.mood == "unclear, lost":
-            raise LauncherError("unclear", "Unable to contact slurm controller")
-        try:
-            return await super()._sbatch(user, name, comment)
-        except LauncherError:
-            if self.mood == "hangs after":
-                await self._hang_for_ever()
-            raise
-
-
 MOODS = st.sampled_from(
     ["answers", "answers", "refuses", "unclear", "unclear, late", "unclear, lost", "hangs", "hangs after"]
 )
-
-
 DISKS = st.sampled_from(
     ["answers", "answers", "answers", "full", "dies before", "dies after", "hangs before", "hangs after"]
 )
 
 
-class Machine(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        in_memory = MEMORY if MEMORY.is_dir() else None
-        self.directory = Path(tempfile.mkdtemp(prefix="berth-machine-", dir=in_memory))
-        self.patch = pytest.MonkeyPatch()
-        self.clock = Clock().install(self.patch)
-        for module in (
-            broker.controller.sessions.lifecycle,
-            broker.controller.sessions.pending,
-            broker.controller.sessions.resize,
-        ):
-            self.patch.setattr(module, "ANSWER_TIMEOUT_S", 0.0)
-        self.runner = asyncio.Runner()
-        self.scheduler = MoodyScheduler(now=self.clock.time)
-        self.ran: set[str] = set()
-        """Ids of sessions that have had a job: only their owner's word deletes these."""
-        self.deleted: set[str] = set()
-        self.snapshots: dict[tuple[str, int], dict[str, str]] = {}
-        """What was in each snapshot that was acknowledged, by session and number."""
-        self.written = 0
-
+class Machine(CheckedCore):
     @initialize(begun=st.sampled_from(["", "ready", "stopped"]))
     def first_controller(self, begun: str) -> None:
         store = Store(site_config(self.directory).profiles.stores[0])
@@ -167,24 +53,6 @@ class Machine(RuleBasedStateMachine):
             self.snapshot("dev", "answers")
         if begun == "stopped":
             self.everything_goes_well_until_it_has_stopped("dev")
-
-    async def _launcher(self) -> MoodyLauncher:
-        return MoodyLauncher(self.scheduler)
-
-    def restart(self) -> None:
-        async def make() -> Core:
-            return Core.make(site_config(self.directory), self.launcher)
-
-        self.core = self.runner.run(make())
-
-    def teardown(self) -> None:
-        try:
-            self.converge()
-        finally:
-            self.runner.run(self.core.kill())
-            self.runner.close()
-            self.patch.undo()
-            shutil.rmtree(self.directory)
 
     # What people do.
 
@@ -303,17 +171,6 @@ class Machine(RuleBasedStateMachine):
         self.clock.now += seconds
         self._tick()
 
-    def _tick(self) -> None:
-        async def tick() -> None:
-            await self.core.reconciler.tick()
-            await self._settle()
-
-        before = len(self.scheduler.asked)
-        self.runner.run(tick())
-        self._check_orders(self.scheduler.asked[before:])
-        if not self.scheduler.silent:
-            self._check_endpoints()
-
     @rule(name=NAMES, mood=MOODS, policy=st.sampled_from(["always", "12h", "never"]))
     def the_end_of_its_job_is_near(self, name: str, mood: str, policy: str) -> None:
         """A successor is asked for, if the policy says so."""
@@ -415,130 +272,6 @@ class Machine(RuleBasedStateMachine):
             if runs:
                 self.scheduler.start(job_id)
                 self._announce(job_id, "c1", truly=True)
-
-    # What must hold.
-
-    def converge(self) -> None:
-        """Everything answers again and time passes: what must then be true."""
-        self.scheduler.silent, self.scheduler.remembers = False, True
-        self.launcher.mood = self.launcher.disk = "answers"
-        self.runner.run(self.core.kill())
-        self.restart()
-        self.launcher.deliver()
-        for job in self._jobs():
-            if job.state in {JobState.COMPLETING, JobState.UNKNOWN}:
-                self.scheduler.end(job.id)
-        for seconds in (1, 70, 70, 400, 1):
-            self.clock.now += seconds
-            self._tick()
-        for session in self._sessions():
-            assert session.pending is None, session
-            jobs = self.core.live_jobs(session)
-            if session.state in LIVE:
-                assert session.state not in {SessionState.SUBMITTING, SessionState.STOPPING}, session
-                expected = {session.job.job_id} | ({session.next_job_id} if session.successor else set())
-                assert jobs.keys() == expected
-                assert len(jobs) == 1 or session.state in CONTINUABLE_STATES
-            else:
-                assert session.state in {SessionState.STOPPED, SessionState.FAILED, SessionState.DELETED}
-                assert jobs == {}
-
-    @invariant()
-    def no_session_is_lost(self) -> None:
-        for session in self._sessions():
-            if session.job.job_id is not None:
-                self.ran.add(session.id)
-        for session in self._sessions():
-            if (intent := session.last_operation) is not None and (intent.verb, intent.status) == ("restore", "failed"):
-                self.deleted.add(session.id)  # it is what it was, though it was asked back
-        gone = {s.id for s in self._sessions() if s.state in {SessionState.DELETING, SessionState.DELETED}}
-        assert not (gone & self.ran) - self.deleted
-
-    @invariant()
-    def no_acknowledged_snapshot_is_lost(self) -> None:
-        volumes = self.launcher.volumes
-        records = volumes.records | volumes.trash
-        for session in self._sessions():
-            intent = session.last_operation
-            if intent is not None and intent.status == "done" and intent.snapshot and intent.verb != "clone":
-                there = ("alice", session.id) in records
-                key = (session.id, intent.snapshot)
-                if there and key not in self.snapshots:
-                    self.snapshots[key] = self._content(*key)
-        for session_id, number in self.snapshots:
-            assert self._content(session_id, number) == self.snapshots[session_id, number]
-
-    def _content(self, session_id: str, number: int) -> dict[str, str]:
-        volumes = self.launcher.volumes
-        record = (volumes.records | volumes.trash)["alice", session_id]
-        return volumes._merged("alice", volumes._of_number(record, number)["home"])
-
-    @invariant()
-    def nothing_is_stopped_for_idleness_without_a_warning(self) -> None:
-        for session in self._sessions():
-            if session.stop_reason.startswith("idle for"):
-                told = [event.action for event in self.core.registry.events_of(session.owner, session.id)]
-                before = told[: -1 - told[::-1].index("stop")]
-                assert [action for action in before if action in {"start", "continue", "used", "idle"}][-1] == "idle"
-
-    @invariant()
-    def what_is_being_changed_knows_by_what(self) -> None:
-        for session in self._sessions():
-            if session.state is SessionState.CHANGING:
-                assert session.pending is not None
-
-    @invariant()
-    def a_session_has_no_job_of_somebody_else(self) -> None:
-        foreign = {job.id for job in self._foreign()}
-        assert not [session for session in self._sessions() if session.job.job_id in foreign]
-
-    def _check_endpoints(self) -> None:
-        for session in self._sessions():
-            if session.state is not SessionState.READY:
-                continue
-            assert session.job.job_id is not None
-            job = self.scheduler._jobs.get(session.job.job_id)
-            if job is None or job.state in {JobState.UNKNOWN, JobState.COMPLETING}:
-                continue  # nothing is known of it now, or it is ending: what was true stays until the next state
-            if session.resizing and job.state.ended:
-                continue  # it has just been ended for its successor, which the next answer tells
-            said = announced(job, PublicKey.parse(session.host_key).fingerprint)
-            assert said is not None
-            assert said.endpoint == session.endpoint
-            assert job.restarts == session.job.restarts
-
-    def _check_orders(self, asked: list[str]) -> None:
-        foreign = {job.id for job in self._foreign()}
-        orders = [int(words.split()[1]) for words in asked if words.startswith("cancel")]
-        assert not foreign & set(orders)
-        assert sum(words.startswith("jobs") for words in asked) == 1
-
-    def _announce(self, job_id: int, node: str, truly: bool) -> None:
-        job = self.scheduler._jobs[job_id]
-        session = self.core.registry.get(job.name.removeprefix("berth-"))
-        if session is None or not session.host_key:
-            return
-        fingerprint = PublicKey.parse(session.host_key).fingerprint if truly else "SHA256:" + "a" * 43
-        comment = ":".join(job.comment.split(":")[:3])
-        self.scheduler.change(job_id, comment=f"{comment}:{job.restarts}:{node}:20001:{fingerprint}")
-
-    def _jobs(self) -> list[Job]:
-        return [job for job in self.scheduler._jobs.values() if not job.state.ended]
-
-    def _one_of(self, things: list[_Thing], which: int) -> list[_Thing]:
-        """One thing, or none if there is none; no precondition, as threads decide what there is and not the data."""
-        return [things[which % len(things)]] if things else []
-
-    def _foreign(self) -> list[Job]:
-        return [job for job in self.scheduler._jobs.values() if job.user == "bob"]
-
-    def _sessions(self) -> list[Session]:
-        return self.core.registry.in_states(SessionState)
-
-    async def _settle(self) -> None:
-        """Let everything end that does not hang."""
-        while len(tasks := self.core.under_way()) > self.launcher.hanging:
-            await asyncio.wait(tasks, timeout=0.01)
 
 
 def _settings(examples: int, steps: int) -> settings:
