@@ -361,3 +361,8 @@ def _handler(controller: ScriptedController) -> type[BaseHTTPRequestHandler]:
 def plain(text: str) -> str:
     """What a terminal shows: escape sequences and carriage returns taken out."""
     return re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", text)
+
+
+def posted(controller: ScriptedController) -> list[tuple[str, Any]]:
+    """Return path and body of each POST that it was asked."""
+    return [(path, body) for method, path, body in controller.asked if method == "POST"]

@@ -16,23 +16,16 @@ from profiles.errors import BuildError
 from profiles.image import store as profile_store
 from profiles.image.store import IMAGE, Image, Store, file_digest
 from profiles.recipe.spec import load_profile
-from tests.fakes.command_line import command_line, run
+from tests.fakes.command_line import run
 from tests.fakes.controller import view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from broker.config.settings import Config
     from tests.fakes.controller import ScriptedController
 
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5o0mKIvqRkL7qs1Y8k2NVLI4sYrM0QZQ0dKz8UgQ0b alice@laptop"
-
-
-@pytest.fixture
-def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
-    with command_line(monkeypatch, tmp_path) as running:
-        yield running
 
 
 def test_keys_are_added_listed_and_removed(controller: ScriptedController, tmp_path: Path) -> None:

@@ -19,20 +19,13 @@ from broker.errors import ExitCode
 from broker.format import format_duration, format_size, format_time
 from broker.schema import volumes
 from tests.deadlines import DEADLINE_S
-from tests.fakes.command_line import command_line, run
+from tests.fakes.command_line import run
 from tests.fakes.controller import operation, ready, view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.fakes.controller import ScriptedController
-
-
-@pytest.fixture
-def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
-    with command_line(monkeypatch, tmp_path) as running:
-        yield running
 
 
 @pytest.mark.parametrize(("words", "says"), [(("lsit",), "lsit"), (("show",), "NAME"), (("list", "--jso"), "--jso")])

@@ -8,7 +8,7 @@ import pty
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,18 +17,8 @@ from broker.cli.commands.logs import added
 from broker.schema.connections import ConnectionView
 from broker.schema.sessions import SessionList, SessionState
 from broker.schema.site import EventView
-from tests.fakes.command_line import command_line, run
+from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, ready, view
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
-    with command_line(monkeypatch, tmp_path) as running:
-        yield running
 
 
 def test_list_shows_where_and_why(controller: ScriptedController) -> None:

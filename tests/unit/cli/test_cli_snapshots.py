@@ -1,4 +1,4 @@
-"""`berth snapshot`, `snapshots`, `rollback`, `clone`, `switch` and `restore`: what they ask, say and end with."""
+"""`berth snapshot`, `snapshots`, `rollback` and `switch`: what they ask, say and end with."""
 
 from __future__ import annotations
 
@@ -8,40 +8,24 @@ import pty
 import signal
 import subprocess
 import sys
-import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from broker import errors
-from broker.client import http
 from broker.client.client import Client
 from broker.schema import sessions, volumes
 from broker.schema.sessions import SessionState
-from tests.fakes.command_line import command_line, run
-from tests.fakes.controller import CREATED, ScriptedController, operation, ready, view
+from tests.fakes.command_line import run
+from tests.fakes.controller import CREATED, ScriptedController, operation, posted, ready, view
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+pytestmark = pytest.mark.usefixtures("dev")
 BERTH = (sys.executable, "-m", "broker.cli")
-
-
-@pytest.fixture
-def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
-    with command_line(monkeypatch, tmp_path) as running:
-        running.sessions["dev"] = view()
-        yield running
 
 
 def kept(number: int, **values: Any) -> volumes.SnapshotView:  # noqa: ANN401 - any field
     defaults = {"number": number, "at": CREATED, "consistency": "stopped", "profile": "base", "version": "1"}
     return volumes.SnapshotView.model_validate(defaults | values)
-
-
-def posted(controller: ScriptedController) -> list[tuple[str, Any]]:
-    return [(path, body) for method, path, body in controller.asked if method == "POST"]
 
 
 def changing(verb: str, **values: object) -> sessions.SessionView:
@@ -254,17 +238,6 @@ def test_ctrl_c_while_the_controller_answers(
     assert posted(controller) == []
 
 
-def test_ctrl_c_while_a_clone_is_made(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(http, "_split", interrupted)
-    result = run("clone", "dev", "trial")
-    assert result.exit_code == 130
-    assert "berth: interrupted; trial is still being cloned\n" in result.stderr
-    assert controller.sessions["trial"].state is SessionState.CHANGING
-
-
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
 def test_a_running_session_is_asked_about_at_a_terminal(
     controller: ScriptedController, answer: bytes, code: int
@@ -298,96 +271,6 @@ def test_switch(controller: ScriptedController) -> None:
     [(path, body)] = posted(controller)
     assert path == "/v1/sessions/dev/switch"
     assert body == {"profile": "triton-xpu", "version": "2", "fresh": True, "persistence": None}
-
-
-def test_clone(controller: ScriptedController) -> None:
-    making = view("trial", SessionState.CHANGING, operation=operation("clone"))
-    controller.script["trial"] += [making, view("trial", operation=operation("clone", "done"))]
-    result = run("clone", "dev", "trial", "--at", "12", "--profile", "base@2")
-    assert result.stderr.splitlines() == ["trial: being cloned", "trial was created; `berth start trial` starts it"]
-    assert result.stdout == ""
-    [(path, body)] = posted(controller)
-    assert path == "/v1/sessions/dev/clone"
-    assert body == {"name": "trial", "at": "12", "profile": "base", "version": "2", "start": False}
-
-
-def test_clone_and_start(controller: ScriptedController) -> None:
-    controller.script["trial"] += [
-        view("trial", SessionState.CHANGING, operation=operation("clone")),
-        view("trial", SessionState.QUEUED, operation=operation("clone", "done")),
-        ready("trial", operation=operation("clone", "done")),
-    ]
-    result = run("clone", "dev", "trial", "--start")
-    assert result.stdout == "ssh trial.berth\n"
-    [(path, body)] = posted(controller)
-    assert (path, body["start"]) == ("/v1/sessions/dev/clone", True)
-
-
-def test_a_clone_that_could_not_be_started_is_there(controller: ScriptedController) -> None:
-    done = operation("clone", "done")
-    controller.script["trial"] += [view("trial", SessionState.STOPPED, operation=done, reason="no such account")]
-    result = run("clone", "dev", "trial", "--start")
-    assert result.exit_code == 1
-    assert "berth: trial was created but did not become ready; it is stopped: no such account\n" in result.stderr
-    assert "`berth start trial` starts it" in result.stderr
-
-
-def test_clone_as_json_and_without_waiting(controller: ScriptedController) -> None:
-    making = view("trial", SessionState.CHANGING, operation=operation("clone"))
-    controller.script["trial"] += [making] * 2
-    assert run("clone", "dev", "trial", "--no-wait").stderr == "trial is being created\n"
-    assert json.loads(run("clone", "dev", "trial", "--no-wait", "--json").stdout)["name"] == "trial"
-
-
-def test_a_clone_that_could_not_be_made_is_gone(controller: ScriptedController) -> None:
-    making = view("trial", SessionState.CHANGING, operation=operation("clone"))
-    controller.script["trial"] += [making, None]
-    result = run("clone", "dev", "trial", "--at", "12")
-    assert result.exit_code == 1
-    assert result.stderr.endswith("berth: trial could not be created\n  hint: `berth events` shows why\n")
-
-
-@pytest.mark.parametrize("words", [(), ("--no-wait",)])
-def test_delete_says_until_when_it_can_be_brought_back(controller: ScriptedController, words: tuple[str, ...]) -> None:
-    until = time.time() + 7 * 86400
-    controller.script["dev"] += [view("dev", SessionState.DELETING, kept_until=until), None]
-    result = run("delete", "dev", "--yes", *words)
-    day = time.strftime("%Y-%m-%d", time.localtime(until))
-    assert result.stderr.splitlines()[-1].startswith(
-        f"dev is {'being ' if words else ''}deleted; `berth restore dev` restores it until {day} "
-    )
-
-
-def test_delete_purge(controller: ScriptedController) -> None:
-    controller.script["dev"] += [view("dev", SessionState.DELETING), None]
-    result = run("delete", "dev", "--purge", "--yes")
-    assert result.stderr.splitlines()[-1] == "dev is deleted permanently"
-    assert ("DELETE", "/v1/sessions/dev?purge", None) in controller.asked
-
-
-def test_deleted_sessions_are_listed_and_restored(controller: ScriptedController) -> None:
-    gone = view(
-        "old", SessionState.DELETED, kept_until=CREATED, volumes=sessions.Volumes(driver="overlay", snapshots=4)
-    )
-    controller.deleted["old"] = gone
-    lines = run("list", "--deleted").stdout.splitlines()
-    assert lines[0].split() == ["NAME", "PROFILE", "KEPT", "UNTIL", "SNAPSHOTS"]
-    assert (lines[1].split()[:2], lines[1].split()[-1]) == (["old", "base@1"], "4")
-    assert json.loads(run("list", "--deleted", "--json").stdout)["sessions"][0]["kept_until"] == CREATED
-    controller.script["dev2"] += [
-        view("dev2", SessionState.CHANGING, operation=operation("restore")),
-        view("dev2", operation=operation("restore", "done")),
-    ]
-    result = run("restore", "old", "--as", "dev2")
-    assert result.stderr.splitlines()[-1] == "dev2 was restored; `berth start dev2` starts it"
-    assert posted(controller) == [("/v1/deleted/old/restore", {"name": "dev2"})]
-    assert run("list", "--deleted").stderr == "There is nothing to restore.\n"
-    assert run("restore", "old").exit_code == 3
-
-
-def test_restore_as_json(controller: ScriptedController) -> None:
-    controller.deleted["old"] = view("old", operation=operation("restore", "done"))
-    assert json.loads(run("restore", "old", "--json").stdout)["state"] == "stopped"
 
 
 @pytest.mark.parametrize("words", [("snapshots", "dev"), ("snapshot", "dev"), ("rollback", "dev", "1", "--yes")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,19 +10,10 @@ from broker.cli.volume_text import describe_persistence
 from broker.schema import sessions
 from broker.schema import volumes as volume_schema
 from broker.schema.sessions import Persistence, SessionState
-from tests.fakes.command_line import command_line, run
+from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, operation, ready, view
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
-    with command_line(monkeypatch, tmp_path) as running:
-        running.sessions["dev"] = view()
-        yield running
+pytestmark = pytest.mark.usefixtures("dev")
 
 
 def test_diff_prints_packages_and_then_files(controller: ScriptedController) -> None:
