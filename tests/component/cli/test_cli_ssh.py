@@ -18,20 +18,14 @@ from broker.cli import login_key
 from broker.client import ssh_config
 from broker.client.client import Client
 from tests.fakes import openssh
-from tests.fakes.command_line import command_line, run
+from tests.fakes.command_line import run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from tests.fakes.controller import ScriptedController
 
 BERTH = (sys.executable, "-m", "broker.cli")
-
-
-@pytest.fixture
-def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
-    with command_line(monkeypatch, tmp_path) as running:
-        yield running
 
 
 @contextlib.asynccontextmanager
