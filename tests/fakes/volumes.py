@@ -7,43 +7,14 @@ from __future__ import annotations
 import copy
 import json
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from broker.controller.launcher_client.errors import LauncherError
 from broker.names import new_id
+from tests.fakes.volume_record import VOLUMES, Answer, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-VOLUMES = ("home", "system")
-Answer = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Record:
-    """What volumes.json says of one session."""
-
-    tops: dict[str, str]
-    layers: dict[str, list[str]] = field(default_factory=lambda: {"home": [], "system": []})
-    snapshots: list[Answer] = field(default_factory=list)
-    last_number: int = 0
-    unflattened: str = ""
-    done: dict[str, Answer] = field(default_factory=dict)
-    jobs: dict[str, str] = field(default_factory=dict)
-    """Of a batch job's environment: the layer that each job writes to."""
-
-    def facts(self) -> Answer:
-        return {
-            "driver": "overlay",
-            "promises": ["a snapshot of a stopped session costs nothing"],
-            "layers": {volume: len(stack) for volume, stack in self.layers.items()},
-            "snapshots": len(self.snapshots),
-        } | ({"unflattened": self.unflattened} if self.unflattened else {})
-
-    def named(self) -> set[str]:
-        stacks = [*self.layers.values(), *(each[volume] for each in self.snapshots for volume in VOLUMES)]
-        return {*self.tops.values(), *self.jobs.values(), *(layer for stack in stacks for layer in stack)}
 
 
 class FakeVolumes:
