@@ -14,7 +14,6 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
 from broker.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
-from tests.fakes.core import Clock
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.controller.registry.registry import Registry
+    from tests.fakes.core import Clock
 
 
 def key(comment: str = "") -> str:
@@ -32,11 +32,6 @@ def key(comment: str = "") -> str:
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return open_registry(f"sqlite:///{tmp_path / 'registry.db'}")
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock().install(monkeypatch)
 
 
 def make(registry: Registry) -> tuple[AuthorizedKeys, FakeLauncher]:
