@@ -271,12 +271,13 @@ class Client(AccessClient):
         """
         from broker.schema.connections import ResolveAnswer, ResolveRequest
 
-        request = ResolveRequest(user=user, target=target, root=root, patient=True)
+        request = ResolveRequest(user=user, target=target, root=root, patient=True, shown="")
         while True:
             try:
                 return self._send("POST", "/v1/resolve", ResolveAnswer, request)
             except errors.WaitingError as error:
                 tell(error.message)
+                request = request.model_copy(update={"shown": error.message})
 
     def set_idle(self, name: str, idle: str | None) -> SessionView:
         """Set the idle time after which the session is stopped; None: the default of the profile or the site."""

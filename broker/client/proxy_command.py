@@ -55,9 +55,9 @@ def resolve_target(api_socket: Path, user: str, target: str, tell: Callable[[str
 
     `tell` is called with the session's state whenever it changes.
     """
-    question = json.dumps({"user": user, "target": target, "patient": True})
     shown = ""
     while True:
+        question = json.dumps({"user": user, "target": target, "patient": True, "shown": shown})
         try:
             answer = http.send_request(api_socket, "POST", "/v1/resolve", question).answer()
             break

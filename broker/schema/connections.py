@@ -30,6 +30,9 @@ class ResolveRequest(Strict):
     """Seconds for which the client has been waiting for the session."""
     patient: bool = False
     """Whether the client shows progress and waits without a time limit."""
+    shown: str | None = None
+    """The state that a patient client shows, empty at first: the controller responds as soon as there is another. None:
+    the controller responds to changes only."""
     hold: bool = True
     """Whether the controller may delay its response until the session is ready; a gateway waits by itself."""
 

@@ -124,6 +124,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
             root=request.root,
             waited=request.waited,
             patient=request.patient,
+            shown=request.shown,
             hold=request.hold,
             gone=gone,
         )

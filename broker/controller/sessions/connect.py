@@ -86,6 +86,7 @@ class ConnectService:
         root: bool = False,
         waited: float = 0.0,
         patient: bool = False,
+        shown: str | None = None,
         hold: bool = True,
         gone: asyncio.Event | None = None,
     ) -> ResolveAnswer:
@@ -94,13 +95,15 @@ class ConnectService:
         `root`: for `berth exec --root`.
 
         Every refusal is a BerthError with a message for the terminal. After a WaitingError the client repeats the
-        query: at once with `hold`, otherwise after the change that the error names. The call stops waiting when `gone`
-        is set. It updates the session's authorized_keys first, so that sshd and gateway accept the same keys.
+        query: at once with `hold`, otherwise after the change that the error names. A `patient` client gets one as soon
+        as the state is not the `shown` one. The call stops waiting when `gone` is set.
+
+        The call updates the session's authorized_keys first, so that sshd and gateway accept the same keys.
         """
         host = SessionHost.parse(target, self._settings.domain, user)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        first = before = ""
+        before = ""
         while True:
             change = self._changes.next()
             session = await access.resolve(self._registry, user, host.owner, host.name, Permission.CONNECT)
@@ -116,7 +119,7 @@ class ConnectService:
             if not starting:
                 self._check_starting(session)
             status = f"{session.name} is being started" if starting else self._status_line(session) + before
-            first = first or status
+            shown = status if shown is None else shown
             passed = loop.time() - began
             left = self._wait_of(session) - waited - passed
             if left <= 0 and not patient:
@@ -125,7 +128,7 @@ class ConnectService:
                 seconds = LATER_POLL_S if patient else min(left, LATER_POLL_S)
                 raise WaitingError(status, session_id=session.id, revision=session.revision, seconds=seconds)
             poll_left = (LATER_POLL_S if waited or patient else FIRST_POLL_S) - passed
-            if poll_left <= 0 or (patient and status != first) or (gone is not None and gone.is_set()):
+            if poll_left <= 0 or (patient and status != shown) or (gone is not None and gone.is_set()):
                 raise WaitingError(status)
             await ChangeNotifier.until(change, poll_left if patient else min(left, poll_left), gone)
         await self._refresh_keys(session)

@@ -101,7 +101,7 @@ def test_connect_asks_and_relays_without_loading_the_whole_configuration(
 
     asyncio.run(scene())
     [asked] = [body for method, path, body in controller.asked if path == "/v1/resolve"]
-    assert asked == {"user": openssh.me(), "target": f"{openssh.me()}.dev.berth", "patient": True}
+    assert asked == {"user": openssh.me(), "target": f"{openssh.me()}.dev.berth", "patient": True, "shown": ""}
     loaded = {line.rpartition("|")[2].strip() for line in (tmp_path / "loaded").read_text().splitlines()}
     assert "broker.client.http" in loaded
     assert not {"pydantic", "broker.config.settings", "broker.schema.sessions", "asyncio"} & loaded

@@ -66,7 +66,7 @@ def test_resolve_asks_and_understands(api: Path) -> None:
         assert proxy_command.resolve_target(api, "alice", "dev.berth", print) == ("c2", 4022, "01", "1.0")
     head, _, body = asked[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/resolve HTTP/1.0\r\n")
-    assert json.loads(body) == {"user": "alice", "target": "dev.berth", "patient": True}
+    assert json.loads(body) == {"user": "alice", "target": "dev.berth", "patient": True, "shown": ""}
 
 
 def test_a_session_on_its_way_is_waited_for_and_each_step_told_once(api: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_session_on_its_way_is_waited_for_and_each_step_told_once(api: Path) -
     with controller(api, *waiting, http(200, found)) as asked:
         assert proxy_command.resolve_target(api, "alice", "dev.berth", told.append) == ("c2", 4022, "01", "1.0")
     assert told == ["dev is queued", "dev is starting"]
-    assert len(asked) == 4
+    assert [json.loads(each.partition(b"\r\n\r\n")[2])["shown"] for each in asked] == ["", steps[0], steps[0], steps[2]]
 
 
 def test_resolve_raises_the_refusal_as_it_was_meant(api: Path) -> None:

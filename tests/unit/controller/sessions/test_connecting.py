@@ -136,6 +136,25 @@ def test_whoever_is_patient_hears_of_each_step(tmp_path: Path, monkeypatch: pyte
     play(tmp_path, scene)
 
 
+def test_whoever_is_patient_hears_of_the_present_state_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.controller.sessions.connect.LATER_POLL_S", DEADLINE_S)
+
+    async def scene(core: Core) -> None:
+        view = await core.start()
+        assert view.job_id is not None
+        with pytest.raises(WaitingError, match=r"^dev is queued") as told:
+            await core.connect.connect("alice", "dev", patient=True, shown="")
+        asked = asyncio.create_task(core.connect.connect("alice", "dev", patient=True, shown=told.value.message))
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        core.scheduler.start(view.job_id)
+        await core.tick()
+        with pytest.raises(WaitingError, match=r"^dev is starting on"):
+            await asked
+
+    play(tmp_path, scene)
+
+
 @pytest.mark.parametrize("end", [JobState.CANCELLED, JobState.OUT_OF_MEMORY, JobState.FAILED])
 def test_what_has_just_been_stopped_or_failed_is_not_started_at_once(
     tmp_path: Path, clock: Clock, end: JobState
