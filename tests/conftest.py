@@ -19,7 +19,7 @@ from hypothesis import settings
 from slurm.lab.errors import LabError
 from slurm.lab.releases import RELEASES, SID, TRIXIE
 from tests.deadlines import DEADLINE_S
-from tests.durations import Durations, sort_longest_first
+from tests.durations import Durations, sort_by_duration
 from tests.failures import FailuresAtOnce
 from tests.lab_cluster import Lab, older_name, wait_for
 from tests.postgresql import PostgreSQL, running
@@ -45,9 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the longest files where several workers share the tests: the short ones fill the end."""
+    """Begin with the longest files where several workers share the tests: the short ones fill the end.
+
+    With TEST_ORDER=shortest, begin with the shortest, so that most failures are reported early.
+    """
     if hasattr(config, "workerinput"):
-        sort_longest_first(items)
+        sort_by_duration(items, shortest_first=os.environ.get("TEST_ORDER") == "shortest")
 
 
 @pytest.fixture(scope="session", autouse=True)

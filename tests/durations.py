@@ -42,12 +42,13 @@ class Durations:
         file.write_text(_text({name: round(seconds, 1) for name, seconds in self._seconds.items()}))
 
 
-def sort_longest_first(items: list[pytest.Item]) -> None:
-    """Sort tests by the seconds of their file, the longest first; the order within each file stays."""
+def sort_by_duration(items: list[pytest.Item], *, shortest_first: bool) -> None:
+    """Sort tests by the seconds of their file; the order within each file stays."""
     recorded = json.loads(RECORD.read_text())
     tests = Counter(_file(item) for item in items)
     seconds = {file: recorded.get(file, min(number * UNKNOWN_S, 60)) for file, number in tests.items()}
-    items.sort(key=lambda item: (-seconds[_file(item)], _file(item)))
+    sign = 1 if shortest_first else -1
+    items.sort(key=lambda item: (sign * seconds[_file(item)], _file(item)))
 
 
 def _file(item: pytest.Item) -> str:

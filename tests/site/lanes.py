@@ -1,6 +1,6 @@
 """Run every test, in lanes, and stop early if the first one fails. `make test` without ARGS is this program.
 
-1. Unit tests and checks of the pages, in all cores. If one fails, nothing else begins.
+1. Unit tests and checks of the pages, in all cores, the shortest files first. If one fails, nothing else begins.
 2. Component tests, while the labs come up and their profiles are built.
 3. Tests on labs, the longest files first. Files that are marked `waits` have labs of their own: a lab whose tests wait
    costs memory and almost no processor time.
@@ -73,6 +73,7 @@ class Lane:
         options += ["--basetemp", f"{self._files}/files"]
         environment = os.environ | {"TEST_DURATIONS": str(BUILD / f"durations/{self.name}.json")}
         environment |= {"LAB_NAME": self.lab} if self.lab else {}
+        environment |= {"TEST_ORDER": "shortest"} if self.spread == "load" else {}  # each test goes to a free worker
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             output = log if self.beside else None
