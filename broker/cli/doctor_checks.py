@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.cli import login_key
-from broker.errors import BerthError
+from broker.errors import BerthError, ControllerUnavailableError
 from broker.schema.site import DoctorCheck
 from slurm.run import CommandError, run_command
 
@@ -45,7 +45,8 @@ def every_check(invocation: Invocation) -> Iterator[DoctorCheck]:
         client = invocation.client
         site = client.site()
     except BerthError as error:
-        yield DoctorCheck(name="controller", ok=False, detail=error.message, hint=error.hint or _CONTROLLER_HINT)
+        hint = _CONTROLLER_HINT if isinstance(error, ControllerUnavailableError) else error.hint or _CONTROLLER_HINT
+        yield DoctorCheck(name="controller", ok=False, detail=error.message, hint=hint)
         return
     where = invocation.config.api_socket
     yield DoctorCheck(name="controller", ok=True, detail=f"answers at {where} as {site.mode} mode")
@@ -106,9 +107,9 @@ def _keys(client: Client) -> DoctorCheck:
     if not keys:
         return DoctorCheck(
             name="keys",
-            ok=False,
-            detail="Berth knows no public key of yours, so no one can log in to your sessions",
-            hint="`berth key add ~/.ssh/id_ed25519.pub`; on a login node `berth ssh` makes a key of its own",
+            ok=True,
+            detail="Berth knows no public key of yours; `berth ssh` makes one when you first use it here",
+            hint="`berth key add ~/.ssh/id_ed25519.pub` lets you log in from another computer",
         )
     own = login_key.login_key_path()
     here = f"; {own} is there for `berth ssh`" if own.exists() else ""

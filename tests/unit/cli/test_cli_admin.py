@@ -192,9 +192,10 @@ def test_doctor_says_what_fails_and_how_to_mend_it(controller: ScriptedControlle
     assert result.exit_code == 1
     assert "FAIL  slurm          no answer" in result.stdout
     assert "ask slurmctld" in result.stdout
-    assert "FAIL  keys" in result.stdout
+    assert "note  keys" in result.stdout
     assert "note  ssh-config" in result.stdout
     controller.checks = []
+    assert run("doctor").exit_code == 0, "a new user without keys lacks nothing"
     run("key", "add", "-", input=PUBLIC)
     (tmp_path / ".ssh").mkdir()
     run("ssh-config", "--install")
@@ -233,6 +234,8 @@ def test_doctor_without_a_controller_or_a_configuration(controller: ScriptedCont
     result = run("doctor")
     assert result.exit_code == 1
     assert "FAIL  controller" in result.stdout
+    assert "systemctl status berth" in result.stdout
+    assert "berth doctor" not in result.stdout
     assert "ok    configuration" in result.stdout
     (tmp_path / "config.yaml").write_text("storag: {}\n")
     result = run("doctor")
