@@ -113,7 +113,7 @@ def _keys(client: Client) -> DoctorCheck:
         )
     own = login_key.login_key_path()
     here = f"; {own} is there for `berth ssh`" if own.exists() else ""
-    return DoctorCheck(name="keys", ok=True, detail=f"{len(keys)} public keys open your sessions{here}")
+    return DoctorCheck(name="keys", ok=True, detail=f"your public keys that open your sessions: {len(keys)}{here}")
 
 
 def _own_file() -> Iterator[DoctorCheck]:

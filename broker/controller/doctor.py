@@ -98,4 +98,4 @@ def _profiles(config: Config, stores: Stores) -> DoctorCheck:
             hint="`berth profile build base` makes one",
         )
     names = sorted({image.name for image in contents.images})
-    return DoctorCheck(name="profiles", ok=True, detail=f"{len(contents.images)} images of {', '.join(names)}")
+    return DoctorCheck(name="profiles", ok=True, detail=f"images: {len(contents.images)}, of {', '.join(names)}")

@@ -167,7 +167,7 @@ def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
         [f"{each.change} {each.path}{f'  {format_size(each.size)}' if each.size else ''}" for each in findings.files],
     )
     if findings.of_packages:
-        output.print_note(f"  and {findings.of_packages} paths of packages and package managers")
+        output.print_note(f"  and {output.pluralize(findings.of_packages, 'path')} of packages and package managers")
     if findings.left_out:
         output.print_note("Excluded:")
         _list("paths", [f"{each.path}  ({each.why})" for each in findings.left_out])

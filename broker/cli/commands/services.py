@@ -112,4 +112,7 @@ def rebuild(invocation: Invocation) -> None:
         output.print_line(restored)
     for skipped in report.skipped:
         output.print_note(f"skipped {skipped}")
-    output.print_note(f"{len(report.restored)} sessions restored, {len(report.skipped)} manifests skipped")
+    restored, skipped = len(report.restored), len(report.skipped)
+    output.print_note(
+        f"{output.pluralize(restored, 'session')} restored, {output.pluralize(skipped, 'manifest')} skipped"
+    )

@@ -259,7 +259,7 @@ def test_registry_rebuild(controller: ScriptedController) -> None:
     controller.rebuilt = RebuildReport(restored=["alice/dev"], skipped=["/s/bob/x: damaged\x1b[2J"])
     result = run("registry", "rebuild")
     assert result.stdout == "alice/dev\n"
-    assert result.stderr == "skipped /s/bob/x: damaged\\x1b[2J\n1 sessions restored, 1 manifests skipped\n"
+    assert result.stderr == "skipped /s/bob/x: damaged\\x1b[2J\n1 session restored, 1 manifest skipped\n"
 
 
 def test_the_gateway_is_not_run_where_it_is_off(controller: ScriptedController, tmp_path: Path) -> None:
