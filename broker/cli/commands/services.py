@@ -112,7 +112,5 @@ def rebuild(invocation: Invocation) -> None:
         output.print_line(restored)
     for skipped in report.skipped:
         output.print_note(f"skipped {skipped}")
-    restored, skipped = len(report.restored), len(report.skipped)
-    output.print_note(
-        f"{output.pluralize(restored, 'session')} restored, {output.pluralize(skipped, 'manifest')} skipped"
-    )
+    restored = output.pluralize(len(report.restored), "session")
+    output.print_note(f"{restored} restored, {output.pluralize(len(report.skipped), 'manifest')} skipped")

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant
@@ -19,10 +19,13 @@ from broker.controller.reconcile.succession import CONTINUABLE_STATES
 from broker.schema.sessions import LIVE, SessionState
 from broker.ssh.keys import PublicKey
 from slurm.state import JobState
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.moody import MoodyLauncher, MoodyScheduler
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from broker.controller.registry.models import Session
     from slurm.scheduler import Job
 
@@ -57,6 +60,10 @@ class CheckedCore(RuleBasedStateMachine):
         """What was in each snapshot that was acknowledged, by session and number."""
         self.written = 0
 
+    def _run(self, call: Coroutine[Any, Any, _Thing]) -> _Thing:
+        """Run a coroutine to its end; one that never ends fails the test."""
+        return self.runner.run(asyncio.wait_for(call, DEADLINE_S))
+
     async def _launcher(self) -> MoodyLauncher:
         return MoodyLauncher(self.scheduler)
 
@@ -64,13 +71,13 @@ class CheckedCore(RuleBasedStateMachine):
         async def make() -> Core:
             return Core.make(site_config(self.directory), self.launcher)
 
-        self.core = self.runner.run(make())
+        self.core = self._run(make())
 
     def teardown(self) -> None:
         try:
             self.converge()
         finally:
-            self.runner.run(self.core.kill())
+            self._run(self.core.kill())
             self.runner.close()
             self.patch.undo()
             shutil.rmtree(self.directory)
@@ -81,7 +88,7 @@ class CheckedCore(RuleBasedStateMachine):
             await self._settle()
 
         before = len(self.scheduler.asked)
-        self.runner.run(tick())
+        self._run(tick())
         self._check_orders(self.scheduler.asked[before:])
         if not self.scheduler.silent:
             self._check_endpoints()
@@ -90,7 +97,7 @@ class CheckedCore(RuleBasedStateMachine):
         """Everything answers again and time passes: what must then be true."""
         self.scheduler.silent, self.scheduler.remembers = False, True
         self.launcher.mood = self.launcher.disk = "answers"
-        self.runner.run(self.core.kill())
+        self._run(self.core.kill())
         self.restart()
         self.launcher.deliver()
         for job in self._jobs():

@@ -45,7 +45,7 @@ class Machine(CheckedCore):
         store = Store(site_config(self.directory).profiles.stores[0])
         for name in ("base", "other"):
             publish(store, name, content=name.encode())
-        self.launcher = self.runner.run(self._launcher())
+        self.launcher = self._run(self._launcher())
         self.restart()
         if begun:
             self.everything_goes_well_until_it_is_ready("dev")
@@ -68,7 +68,7 @@ class Machine(CheckedCore):
             assert view.state is not SessionState.DELETED
             await self._settle()
 
-        self.runner.run(start())
+        self._run(start())
 
     @rule(name=NAMES)
     def stop(self, name: str) -> None:
@@ -152,15 +152,19 @@ class Machine(CheckedCore):
             return view
 
         try:
-            return self.runner.run(change())
+            return self._run(change())
         except BerthError:
             return None
 
-    def _ask(self, call: Any) -> bool:  # noqa: ANN401 - any of the verbs
+    def _ask(self, call: Coroutine[Any, Any, object]) -> bool:
+        """Ask for something that writes files at once; whether it was done. A disk that hangs would be waited for."""
+        before, self.launcher.disk = self.launcher.disk, "answers"
         try:
-            self.runner.run(call)
+            self._run(call)
         except BerthError:
             return False
+        finally:
+            self.launcher.disk = before
         return True
 
     # What the controller does, and what becomes of it.
@@ -179,7 +183,7 @@ class Machine(CheckedCore):
             return
         self._ask(self.core.policies.set_continuation("alice", name, ContinuationChoice(continuation=policy)))
         self.clock.now = max(self.clock.now, session.job.ends_at - 400)
-        self.launcher.mood, self.launcher.disk = mood, "answers"
+        self.launcher.mood = mood
         self._tick()
 
     @rule(name=NAMES, mood=MOODS, ready=st.booleans(), options=st.sampled_from([["--gres=none"], ["--gres=gpu:1"]]))
@@ -194,22 +198,20 @@ class Machine(CheckedCore):
                 await self.core.resize.resize("alice", name, options)
             await self._settle()
 
-        self.runner.run(resize())
+        self._run(resize())
 
     @rule(name=NAMES, seconds=st.sampled_from([10.0, 300.0]), keep=st.booleans())
     def choose_when_it_is_stopped(self, name: str, seconds: float, keep: bool) -> None:
-        self.launcher.disk = "answers"  # whoever asks for this waits for it
         wanted = StopTime(at=self.clock.now + seconds, keep=keep)
         self._ask(self.core.policies.set_stop_time("alice", name, wanted))
 
     @rule(name=NAMES, idle=st.sampled_from(["1m", "1m", "1h", "never"]))
     def choose_when_it_is_idle(self, name: str, idle: str) -> None:
-        self.launcher.disk = "answers"
         self._ask(self.core.policies.set_idle("alice", name, IdleChoice(idle=idle)))
 
     @rule()
     def crash(self) -> None:
-        self.runner.run(self.core.kill())
+        self._run(self.core.kill())
         self.restart()
 
     @rule()
@@ -222,7 +224,7 @@ class Machine(CheckedCore):
             await asyncio.gather(tick, *starts, return_exceptions=True)
             await self._settle()
 
-        self.runner.run(both())
+        self._run(both())
 
     # What Slurm does.
 
