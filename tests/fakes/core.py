@@ -121,9 +121,10 @@ class Core(Controller):
         return [task for running in parts for task in running.tasks]
 
     async def settle(self) -> None:
-        """Wait for what is under way."""
+        """Wait for what is under way, and for the callbacks of what has just ended."""
         while tasks := self.under_way():
             await asyncio.wait(tasks, timeout=0.1)
+        await asyncio.sleep(0)
 
     async def kill(self) -> None:
         """End as SIGKILL would: what was under way never goes on."""
