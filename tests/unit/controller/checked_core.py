@@ -214,3 +214,4 @@ class CheckedCore(RuleBasedStateMachine):
         """Let everything end that does not hang."""
         while len(tasks := self.core.under_way()) > self.launcher.hanging:
             await asyncio.wait(tasks, timeout=0.01)
+        await asyncio.sleep(0)  # the callbacks of tasks that have just ended
