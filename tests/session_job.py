@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from broker.job.bundle import session_script
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.live_snapshot import OUTCOME_FILE_BYTES
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -294,7 +295,7 @@ def in_terminal(argv: list[str], *, rows: int, columns: int) -> tuple[int, str]:
         except OSError:  # EIO: the program has ended and nobody has the terminal open any more
             pass
         os.close(outer)
-        return client.wait(30), shown.decode()
+        return client.wait(DEADLINE_S), shown.decode()
 
 
 def wait_until(condition: Callable[[], bool], what: str, log: Callable[[], str], seconds: float = 30) -> None:

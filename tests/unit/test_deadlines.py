@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-SHORT = re.compile(r"timeout=([5-9]|[1-5][0-9])(\.0)?[,)\s]")
+SHORT = re.compile(r"(timeout=|\.(wait|join|result|get|acquire)\()([5-9]|[1-5][0-9])(\.0)?[,)\s]")
 """Between a limit that a test is about (below 5 s) and one that only ends what hangs (tests/deadlines.py)."""
 WHERE_PROGRAMS_WAIT = ("vm", "bench", "site")
 """Folders with limits of their own."""

@@ -127,7 +127,7 @@ def relaying(to: proxy_command.Destination) -> Iterator[tuple[int, int]]:
     thread.start()
     try:
         yield to_stdin, from_stdout
-        thread.join(20)
+        thread.join(DEADLINE_S)
         assert not thread.is_alive()
     finally:
         for descriptor in (from_stdout, stdin):
@@ -233,7 +233,7 @@ def test_the_controller_is_told_when_it_begins_and_what_came_of_it(api: Path, mo
         os.write(to_stdin, b"abc")
         os.close(to_stdin)
         assert drain(from_stdout) == b"abc!"
-        thread.join(20)
+        thread.join(DEADLINE_S)
     for descriptor in (stdin, from_stdout):
         os.close(descriptor)
     reports = [ConnectionReport.model_validate_json(each.partition(b"\r\n\r\n")[2]) for each in asked]
@@ -268,7 +268,7 @@ def test_the_controller_is_told_again_while_it_stands(api: Path, monkeypatch: py
             thread.join(0.01)
         os.close(to_stdin)
         assert drain(from_stdout) == b""
-        thread.join(20)
+        thread.join(DEADLINE_S)
     for descriptor in (stdin, from_stdout):
         os.close(descriptor)
     reports = [ConnectionReport.model_validate_json(each.partition(b"\r\n\r\n")[2]) for each in asked]

@@ -109,7 +109,7 @@ class Home:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
-            process.wait(20)
+            process.wait(DEADLINE_S)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_it_serves_until_it_is_told_to_stop(home: Home) -> None:
     assert [check.name for check in home.client.doctor() if not check.ok] == []
     assert (home.runtime / "api.sock").stat().st_mode & 0o077 == 0
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(DEADLINE_S) == 0
 
 
 def test_a_stop_waits_for_the_submission_under_way(home: Home) -> None:
@@ -171,11 +171,11 @@ def test_a_stop_waits_for_the_submission_under_way(home: Home) -> None:
         process.send_signal(signal.SIGTERM)
         home.wait(lambda: "Shutting down" in home.log.read_text() or not home.client.health())
         go.touch()
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE_S) == 0
     again = home.up()
     assert home.client.session("dev").job_id == 7
     again.send_signal(signal.SIGTERM)
-    assert again.wait(30) == 0
+    assert again.wait(DEADLINE_S) == 0
 
 
 def test_a_hanging_sbatch_does_not_keep_it(home: Home) -> None:
@@ -189,7 +189,7 @@ def test_a_hanging_sbatch_does_not_keep_it(home: Home) -> None:
         )
         home.wait((home.directory / "began").exists, process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0
+        assert process.wait(DEADLINE_S) == 0
     home.program("sbatch", "echo 8")
     home.up()
     assert home.client.session("dev").state is SessionState.SUBMITTING
@@ -201,7 +201,7 @@ def test_a_crash_leaves_what_the_next_one_goes_on_with(home: Home, point: str) -
     home.wait(home.client.health, process)
     with contextlib.suppress(Exception):
         home.client.start("dev", StartRequest(profile="base"))
-    assert process.wait(30) == -signal.SIGKILL
+    assert process.wait(DEADLINE_S) == -signal.SIGKILL
     home.up()
     assert home.client.session("dev").generation == "1.0"
 
@@ -216,7 +216,7 @@ def test_when_its_launcher_dies_it_ends_so_that_both_start_anew(home: Home) -> N
         if "broker.launcher.server" in Path(f"/proc/{pid}/cmdline").read_text()
     )
     os.kill(launcher, signal.SIGKILL)
-    assert process.wait(30) == 1
+    assert process.wait(DEADLINE_S) == 1
     assert "the launcher has left" in home.log.read_text()
     assert "Traceback" not in home.log.read_text()
 
@@ -238,7 +238,7 @@ def test_second_controller_on_one_registry_is_refused(home: Home, other_home: Ho
     first = home.up()
     home.client.start("dev", StartRequest(profile="base"))
     second = other_home.start()
-    assert second.wait(30) == ExitCode.CONFLICT
+    assert second.wait(DEADLINE_S) == ExitCode.CONFLICT
     said = other_home.log.read_text()
     assert f"process {first.pid} on {os.uname().nodename}" in said
     assert "registry.url" in said
@@ -269,7 +269,7 @@ def test_restart_of_postgresql_keeps_the_controller(home: Home, postgresql: Post
     home.wait(lambda: "is held again" in home.log.read_text(), process)
     assert home.client.session("dev").state is SessionState.QUEUED
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(DEADLINE_S) == 0
     postgresql.clear()
 
 
@@ -286,7 +286,7 @@ def test_controller_ends_when_another_has_its_lock(home: Home, other_home: Home,
         postgresql.start()
     other_home.up()
     process.send_signal(signal.SIGCONT)
-    assert process.wait(30) == 1
+    assert process.wait(DEADLINE_S) == 1
     assert "the lock on the registry is lost: another controller" in home.log.read_text()
     assert other_home.client.sessions() == []
     other_home.end()
@@ -318,7 +318,7 @@ def test_a_place_that_others_may_write_to_is_refused(home: Home) -> None:
 def test_a_socket_that_a_dead_controller_left_is_replaced(home: Home) -> None:
     process = home.up()
     process.kill()
-    process.wait(20)
+    process.wait(DEADLINE_S)
     assert (home.runtime / "api.sock").exists()
     home.up()
     assert home.client.sessions() == []
@@ -333,7 +333,7 @@ def test_invalid_requests_fill_no_log(home: Home) -> None:
             caller.sendall(b"\0\r\n\r\n")
             caller.recv(100)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(DEADLINE_S) == 0
     lines = [line for line in home.log.read_text().splitlines() if "Invalid HTTP request" in line]
     assert len(lines) <= LINES_PER_WINDOW * 2, "a slow machine may need two windows"
     assert " more like this in the last 10 s: " in lines[-1]
@@ -342,7 +342,7 @@ def test_invalid_requests_fill_no_log(home: Home) -> None:
 def test_in_site_mode_only_the_launcher_starts_it(home: Home) -> None:
     home.file.write_text(f"mode: site\nruntime_dir: {home.runtime}\nstate_dir: {home.state}\ngateway: {{host: x}}\n")
     process = home.start()
-    assert process.wait(30) != 0
+    assert process.wait(DEADLINE_S) != 0
     assert "berth-launcher" in home.log.read_text()
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from broker.launcher.server import _exit_code
 from broker.service import notify
+from tests.deadlines import DEADLINE_S
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fakes.gateway_world import World, world
 from tests.fakes.service_manager import Datagrams
@@ -86,7 +87,7 @@ def test_service_has_started_when_the_controller_says_so(systemd: Datagrams) -> 
         go_on(process)
         process.send_signal(signal.SIGTERM)
         assert systemd.next() == "STOPPING=1"
-        assert process.wait(20) == 128 + signal.SIGTERM
+        assert process.wait(DEADLINE_S) == 128 + signal.SIGTERM
     assert systemd.waiting() == []
 
 
@@ -104,7 +105,7 @@ def test_unit_ends_with_the_controllers_code_or_128_and_its_signal(systemd: Data
         begun(process)
         go_on(process)
         go_on(process)
-        assert process.wait(20) == code
+        assert process.wait(DEADLINE_S) == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGBUS])

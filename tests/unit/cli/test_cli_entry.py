@@ -71,7 +71,7 @@ def test_a_reader_that_leaves_is_no_fault(controller: ScriptedController, monkey
         assert process.stdout.read(5) == b"line\n"
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(30) == ExitCode.FAILED
+        assert process.wait(DEADLINE_S) == ExitCode.FAILED
 
 
 def test_another_configuration(controller: ScriptedController, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from broker import errors
 from broker.client.client import Client
 from broker.schema.sessions import SessionState
+from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, operation, ready, view
 
@@ -204,7 +205,7 @@ def test_interrupted_nothing_is_kept_and_the_session_comes_back(
             process.stderr.close()
         process.send_signal(ending)
         said = "" if process.stderr.closed else process.stderr.read()
-        code = process.wait(30)
+        code = process.wait(DEADLINE_S)
     if ending is not signal.SIGHUP:
         assert code == 130
         assert said.endswith("dev is ready again\nberth: interrupted; the command's changes are discarded\n")
@@ -231,7 +232,7 @@ def test_ctrl_c_while_it_is_kept_waits_for_that(controller: ScriptedController) 
         process.send_signal(signal.SIGINT)  # and again: now we are to leave at once
         controller.script["dev"] += back()
         assert "interrupted while the command's changes were being saved" in process.stderr.read()
-        assert process.wait(30) == 130
+        assert process.wait(DEADLINE_S) == 130
     assert posts(controller)[-2:] == ["stop", "start"]
 
 

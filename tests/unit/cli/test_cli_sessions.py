@@ -17,6 +17,7 @@ from broker.cli.commands.logs import added
 from broker.schema.connections import ConnectionView
 from broker.schema.sessions import SessionList, SessionState
 from broker.schema.site import EventView
+from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, ready, view
 
@@ -154,7 +155,7 @@ def test_delete_asks_at_a_terminal(controller: ScriptedController, answer: bytes
     ) as process:
         os.close(follower)
         os.write(leader, answer)
-        assert process.wait(30) == code
+        assert process.wait(DEADLINE_S) == code
         assert process.stderr is not None
         assert "Delete dev and all its files?" in process.stderr.read()
     os.close(leader)

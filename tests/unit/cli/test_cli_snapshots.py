@@ -16,6 +16,7 @@ from broker import errors
 from broker.client.client import Client
 from broker.schema import sessions, volumes
 from broker.schema.sessions import SessionState
+from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, operation, posted, ready, view
 
@@ -212,7 +213,7 @@ def test_ctrl_c_leaves_it_rolling_back(controller: ScriptedController) -> None:
             controller.wait_asked("GET", "/v1/sessions/dev?after&wait")
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(DEADLINE_S) == 130
         assert process.stderr is not None
         assert "berth: interrupted; dev is still rolling back\n  hint: `berth show dev`" in process.stderr.read()
 
@@ -250,7 +251,7 @@ def test_a_running_session_is_asked_about_at_a_terminal(
     ) as process:
         os.close(follower)
         os.write(leader, answer)
-        assert process.wait(30) == code
+        assert process.wait(DEADLINE_S) == code
         assert process.stderr is not None
         assert "End all programs in dev?" in process.stderr.read()
     os.close(leader)

@@ -8,6 +8,7 @@ import pytest
 
 from slurm.lab.cache import cached_tree, digest_of
 from slurm.lab.progress import ProgressLog
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def test_two_that_want_the_same_take_turns_and_the_second_says_that_it_waits(
     def slow(work: Path) -> None:
         calls.append(work)
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(DEADLINE_S)
         plant(work)
 
     class Releasing(ProgressLog):
@@ -63,9 +64,9 @@ def test_two_that_want_the_same_take_turns_and_the_second_says_that_it_waits(
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(cached_tree, tmp_path, "thing", "k1", slow, QUIET)
-        assert begun.wait(10)
+        assert begun.wait(DEADLINE_S)
         second = pool.submit(cached_tree, tmp_path, "thing", "k1", slow, Releasing())
-        assert first.result(20) == second.result(20)
+        assert first.result(DEADLINE_S) == second.result(DEADLINE_S)
     assert len(calls) == 1
     assert "waiting for another process that makes thing" in capsys.readouterr().err
 

@@ -355,7 +355,7 @@ class PoolingProxy:
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
-        self._thread.join(20)
+        self._thread.join(DEADLINE_S)
 
     def _serve(self) -> None:
         client, _ = self._listener.accept()
