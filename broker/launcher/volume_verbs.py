@@ -239,7 +239,14 @@ def _driver(context: RequestContext, arguments: Arguments) -> str:
 def _in_user_namespace(context: RequestContext, arguments: Arguments) -> Answer:
     """Run a verb as root over the user's own files, or as the user if the kernel allows no user namespace."""
     _storage(context)
-    request = json.dumps({"storage": str(context.root), "verb": arguments.VERB, "arguments": arguments.request()})
+    request = json.dumps(
+        {
+            "parent": os.getpid(),
+            "storage": str(context.root),
+            "verb": arguments.VERB,
+            "arguments": arguments.request(),
+        }
+    )
     as_user = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-P", "-m", "broker.launcher.volume_verbs"]
     namespace = ["unshare", "--map-root-user", "--"]
     for command in ([*namespace, *as_user], as_user):
@@ -276,6 +283,8 @@ def _environment() -> dict[str, str]:
 def main() -> None:
     """Run the verb that standard input names, as the user of this process."""
     request = json.load(sys.stdin)
+    if os.getppid() != request.get("parent", os.getppid()):  # it ended before setpriv(1) tied this process to it
+        os._exit(1)
     os.umask(0o077)
     context = RequestContext(pwd.getpwuid(os.getuid()), request["storage"], "sbatch", "session.sh")
     try:

@@ -38,7 +38,7 @@ SHORT = "not soak and not vm"
 """The tests of `make test`."""
 BUILD = deploy.CHECKOUT / "build"
 CORES = os.cpu_count() or 1
-LANE_LIMIT_S = 3000
+LANE_LIMIT_S = 4500
 """A lane that takes longer hangs. pytest's faulthandler_timeout shows where."""
 STOP_LIMIT_S = 60
 
