@@ -101,7 +101,7 @@ def test_live_copy_is_refused_with_the_remedy(home: Path, tmp_path: Path) -> Non
     failing = [*command, str(tmp_path / "copy"), ""]
     done = subprocess.run(failing, input=answers, capture_output=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert done.stderr.decode().startswith(f"{WORDS}work/locked")
+    assert done.stdout.decode().startswith(f"failed {WORDS}work/locked")
     (home / "work/locked").chmod(0o700)
     subprocess.run([*command, str(tmp_path / "again"), ""], input=answers, capture_output=True, timeout=60, check=True)
     assert MODES["home"] == (tmp_path / "again/tree").stat().st_mode & 0o777

@@ -118,7 +118,10 @@ class Actor:
         program.write_bytes(copy_archive())
         copying = [sys.executable, "-I", str(program), *map(str, words)]
         done = subprocess.run(copying, input="go\n", capture_output=True, text=True, timeout=60, check=False)
-        result, message = ("failed", done.stderr.splitlines()[-1]) if done.returncode else ("frozen", "")
+        result, message = "frozen", ""
+        if done.returncode:
+            said = [line for line in done.stdout.splitlines() if line.startswith("failed ")]
+            result, message = "failed", (said or done.stderr.splitlines() or [""])[-1].removeprefix("failed ")
         text = f"RESULT={result}\nPAUSE=0.001\nMESSAGE={message}\nID={asked['ID']}\n"
         with (run / "copy.outcome").open("r+b", buffering=0) as outcome:
             outcome.write(text.encode())
