@@ -43,7 +43,7 @@ OTHER = "nobody"
 
 
 def services(core: Core, own_uid: int = 4242) -> Services:
-    """The controller runs as nobody in particular, so that nobody is it by chance."""
+    """Give the controller a uid that no caller of these tests has."""
     parts = (core.config, core.scheduler, core.launcher, core.stores, core.reconciler)
     return Services(
         config=core.config,
@@ -86,7 +86,7 @@ async def calling(path: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def make(directory: Path, **settings: object) -> Core:
-    """A site whose gateway is whoever runs this test, unless `settings` say otherwise."""
+    """Make a controller for a site whose gateway account is the user of this test, unless `settings` name another."""
     values = {"gateway": {"host": "login.example", "account": ME}} | settings
     return Core.make(site_config(directory, **values), FakeLauncher(FakeScheduler()))
 

@@ -1,4 +1,4 @@
-"""Who calls is what the kernel says, and what this user is not allowed is refused."""
+"""The API takes the caller from the kernel (SO_PEERCRED), and refuses what that user may not do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 OPEN = {"/v1/health", "/openapi.json"}
-"""What anybody may ask; everything else says who they are first."""
+"""The paths that need no known caller. All others refuse one."""
 
 
 def test_every_call_but_two_refuses_who_has_no_identity(directory: Path) -> None:
